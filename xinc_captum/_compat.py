@@ -1,0 +1,6 @@
+"""Every private Captum import of this package, in one place; tests/test_compat.py checks that each exists."""
+
+from captum._utils.common import _select_targets as select_targets
+from captum.attr._utils.attribution import GradientAttribution, InternalAttribution, LayerAttribution
+
+__all__ = ["GradientAttribution", "InternalAttribution", "LayerAttribution", "select_targets"]

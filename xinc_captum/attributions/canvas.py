@@ -1,0 +1,155 @@
+"""Canvas: every neuron's contribution to every pixel of a picture, computed when it is asked for."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..progress import progress
+from ..propagation import chunks
+from .queries import Maps, Query, Regions, Top, Totals, TopUnits
+
+Shares = Callable[[int, int, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture seen as contributions c[u, ch, pixel] of units u to channels ch. Made by ``NeuronCanvas.canvas``.
+
+    Frozen and lazy: queries run chunk by chunk within the memory budget they were made with, and only
+    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`.
+
+    Attributes:
+        size: (H, W), or (L,), or (D, H, W).
+        units: how many neurons, the slot not counted.
+        channels: outputs of a pixel (1 where ``target`` left one number).
+        slots: 1 under the secant (what belongs to no unit, as the last unit), else 0.
+    """
+
+    size: tuple[int, ...]
+    units: int
+    channels: int
+    slots: int
+    _shares: Shares = field(repr=False)
+    _rows_at_once: int = field(repr=False)
+    _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
+    _show_progress: bool = field(default=False, repr=False)
+
+    @property
+    def pixels(self) -> int:
+        """How many rows the picture has."""
+        return math.prod(self.size)
+
+    def ask(self, *queries: Query) -> tuple[Any, ...]:
+        """Answer several queries (of ``xinc_captum.attributions.queries``) in one pass over the pixels."""
+        self._pass(None, *queries)
+        return tuple(query.answer(self.size) for query in queries)
+
+    def map(self, unit: int, channel: int | None = None) -> Tensor:
+        """One unit's canvas: (channels, *size), or ``size`` alone for one channel.
+
+        Args:
+            unit: 0 to units - 1; the number ``units`` is the slot where there is one; negative from the end.
+            channel: an output channel, or None for all.
+
+        Raises:
+            IndexError: no such unit or channel.
+        """
+        count = self.units + self.slots
+        if not -count <= unit < count:
+            raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
+        if channel is not None and not -self.channels <= channel < self.channels:
+            raise IndexError(f"channel {channel} is out of range: this canvas has {self.channels} channels.")
+        unit %= count
+        query = Maps(self.pixels)
+        if unit < self.units:
+            self._pass([unit], query)
+        else:  # the slot only comes along with all units
+            self._pass(None, _Last(query))
+        whole = query.answer(self.size)[0]
+        return whole if channel is None else whole[channel].clone()
+
+    def totals(self) -> Tensor:
+        """Σ_pixels |c|: (units, channels), the slot last where there is one."""
+        return self.ask(Totals())[0]  # type: ignore[no-any-return]
+
+    def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
+        """The strongest units by Σ_channel |c|, the slot left out.
+
+        Args:
+            k: how many.
+            pixel: (y, x) for one pixel, None for every pixel.
+
+        Returns:
+            values and indices, (k, *size) each, or (k,) for one pixel. Indices come in the narrowest signed type;
+            call ``.long()`` before indexing with them.
+
+        Raises:
+            ValueError: k is not between 1 and the number of units.
+            IndexError: the pixel lies outside the picture.
+        """
+        if not 1 <= k <= self.units:
+            raise ValueError(f"k is {k}; wanted between 1 and the {self.units} units of this canvas.")
+        if pixel is None:
+            return self.ask(Top(k, self.units, self.pixels))[0]  # type: ignore[no-any-return]
+        row = self._row(pixel)
+        query = Top(k, self.units, 1)
+        with self._surroundings():
+            query.add(0, self._shares(row, row + 1, None))
+        values, indices = query.answer((1,))
+        return TopUnits(values[:, 0], indices[:, 0])
+
+    def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
+        """Σ over each region of |c| (or of c): (regions, units, channels), the slot last where there is one.
+
+        Args:
+            masks: (regions, *size), bool or weights.
+            signed: keep signs, so that parts can cancel.
+
+        Raises:
+            ValueError: masks of another size.
+        """
+        if tuple(masks.shape[1:]) != self.size:
+            raise ValueError(
+                f"masks have shape {tuple(masks.shape)}; wanted (regions, {', '.join(map(str, self.size))}), one mask "
+                "of the picture's size for each region."
+            )
+        return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]
+
+    def to_tensor(self) -> Tensor:
+        """Everything at once: (units, channels, *size), the slot last where there is one."""
+        return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
+
+    def _row(self, pixel: tuple[int, ...]) -> int:
+        inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
+        if not inside:
+            raise IndexError(f"pixel {pixel} lies outside the picture of size {self.size}.")
+        row = 0
+        for p, s in zip(pixel, self.size, strict=True):
+            row = row * s + p % s
+        return row
+
+    def _pass(self, selector: Any, *queries: Query) -> None:
+        with self._surroundings(), torch.no_grad():
+            pieces = chunks(self.pixels, self._rows_at_once)
+            for first, last in progress(pieces, "canvas", show=self._show_progress):
+                part = self._shares(first, last, selector)
+                for query in queries:
+                    query.add(first, part)
+
+
+class _Last:
+    """Shows a query only the last unit."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def add(self, first: int, part: Tensor) -> None:
+        self._query.add(first, part[:, -1:])
+
+    def answer(self, size: tuple[int, ...]) -> Any:
+        return self._query.answer(size)

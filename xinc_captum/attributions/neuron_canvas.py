@@ -1,0 +1,280 @@
+"""NeuronCanvas: what each neuron contributes to every output."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from .._compat import GradientAttribution, InternalAttribution
+from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
+from ..progress import progress
+from ..propagation import Batch, Rule, Tail, Xinc, as_rule, chunks
+from ..propagation.budget import rows_at_once
+from ..propagation.tail import OutputFn
+from ..units import Selector, listed
+from .canvas import Canvas
+from .contract import captum_method, explaining, plain
+
+Unit = Literal["neuron", "pair"]
+
+
+class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
+    """Output-shaped contributions: one value for every neuron and every output that ``target`` leaves.
+
+    .. math:: C_{r,u,o} = \\text{the part of } y_{r,o} \\text{ that the rule gives to unit } u
+
+    Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel).
+    This is an exception to Captum's grammar of names: the answer is output-shaped, (rows, neurons, *output).
+
+    Args:
+        forward_func: the model, or any function around it.
+        layer: a module or a dotted name.
+        device_ids: accepted as in Captum; a DataParallel model is explained on its own module.
+        rule: "tangent", "secant", "ablation", "xinc", or a rule object with options of its own.
+        unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
+        output_fn: picks the tensor to explain out of a dict or tuple output.
+
+    Raises:
+        LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output.
+        CarryError: the secant met an operation it cannot carry.
+        ValueError: an unknown rule or unit, an impossible target, or an empty batch.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> coordinates = torch.rand(64, 2)
+        >>> NeuronCanvas(model, "1").attribute(coordinates).shape
+        torch.Size([64, 4, 3])
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024).
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | str,
+        device_ids: list[int] | None = None,
+        *,
+        rule: str | Rule = "tangent",
+        unit: Unit = "neuron",
+        output_fn: OutputFn | None = None,
+    ) -> None:
+        if unit not in ("neuron", "pair"):
+            raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
+        InternalAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self.rule = as_rule(rule)
+        self.unit = unit
+        self.output_fn = output_fn
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: contributions are amounts of output, not sensitivities."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """True: ``attribute(..., return_convergence_delta=True)`` works."""
+        return True
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = ...,
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        perturbations_per_eval: int | None = ...,
+        memory_budget: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        show_progress: bool = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = ...,
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        perturbations_per_eval: int | None = ...,
+        memory_budget: int | None = ...,
+        *,
+        return_convergence_delta: Literal[True],
+        show_progress: bool = ...,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @captum_method
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        perturbations_per_eval: int | None = None,
+        memory_budget: int | None = None,
+        return_convergence_delta: bool = False,
+        show_progress: bool = False,
+    ) -> Any:
+        """Contributions of every selected neuron to every output left by ``target``.
+
+        Args:
+            inputs: (rows, ...) or a tuple of such.
+            neuron_selector: None for all, an int for one unit of dim 1, a tuple or callable as in Captum for one, a
+                list for several in that order; with ``unit="pair"`` a tuple (in, out) or a list of tuples.
+            target: a Captum target; may be partial or None, what it leaves are the output dims.
+            additional_forward_args: passed on to the model; tensors with as many rows are cut along.
+            attribute_to_layer_input: explain what enters the layer instead of what leaves it.
+            perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
+            memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
+            return_convergence_delta: also answer, per row, the sum over units and outputs minus what it should be.
+            show_progress: a progress bar over the chunks.
+
+        Returns:
+            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds its
+            slot as the last unit. With the delta: a second tensor (rows,).
+        """
+        if return_convergence_delta and neuron_selector is not None:
+            raise ValueError(
+                "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
+            )
+        batch = Batch.of(inputs, additional_forward_args, target)
+        with explaining(self.forward_func, self.layer):
+            pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
+            rule, tail, size, per_eval = pieces
+            answer: Tensor | None = None
+            deltas: list[Tensor] = []
+            for first, last in progress(chunks(batch.rows, size), "canvas", show=show_progress):
+                rows = batch.cut(first, last)
+                part = plain(self._shares(rule, tail, rows, neuron_selector, per_eval))
+                if return_convergence_delta:
+                    left = rule.whole(tail, rows)
+                    total = part.flatten(1).sum(1) - left.reshape(rows.rows, -1).sum(1)
+                    deltas.append(plain(total))
+                if last - first == batch.rows:
+                    answer = part
+                else:
+                    answer = part.new_empty((batch.rows, *part.shape[1:])) if answer is None else answer
+                    answer[first:last] = part
+        return (answer, torch.cat(deltas)) if return_convergence_delta else answer
+
+    @property
+    def _call(self) -> Callable[..., Any]:
+        """The function to run: the module inside DataParallel, whose rows we cut ourselves."""
+        bound = getattr(self.forward_func, "__self__", None)
+        for module in (self.forward_func, bound):
+            if isinstance(module, nn.DataParallel):
+                return unwrap(module)
+        return self.forward_func  # type: ignore[no-any-return]
+
+    def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
+        if self.unit == "pair":
+            return rule.pairs(tail, rows, selector)
+        return rule.neurons(tail, rows, selector, per_eval)
+
+    def _pieces(
+        self, call: Callable[..., Any], batch: Batch, at_input: bool, budget: int | None, per_eval: int | None
+    ) -> tuple[Rule, Tail, int, int | None]:
+        """Rule, tail, rows of a chunk and units of a forward."""
+        if per_eval is not None and per_eval < 1:
+            raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
+        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
+        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
+        tail = Tail(call, self.layer, at_input, self.output_fn)
+        rule = self.rule.prepared(tail, batch)
+        with torch.no_grad():
+            activation, output = tail.run(batch.cut(0, 1))
+        units = len(listed(activation, None)) if self.unit == "neuron" else self.layer.weight.numel()
+        left = 1 if isinstance(rule, Xinc) and not rule._is_last else output.numel()
+        size = rows_at_once(tail, batch, (units + 1) * left, budget)
+        return rule, tail, size, per_eval or max(1, min(units, size // batch.rows))
+
+    def canvas(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        size: tuple[int, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        perturbations_per_eval: int | None = None,
+        memory_budget: int | None = None,
+        show_progress: bool = False,
+    ) -> Canvas:
+        """A lazy canvas over a picture whose pixels are the rows.
+
+        Nothing of size units x pixels is computed before it is asked for. The canvas keeps the inputs and a copy of
+        the parameters, so that it answers the same after further training.
+
+        Args:
+            inputs: coordinates (pixels, dims), row-major over ``size``.
+            size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
+            target: as in :meth:`attribute`.
+            additional_forward_args: as in :meth:`attribute`.
+            attribute_to_layer_input: as in :meth:`attribute`.
+            perturbations_per_eval: as in :meth:`attribute`.
+            memory_budget: bytes of working memory of each query, apart from its answer.
+            show_progress: a progress bar on every query.
+
+        Raises:
+            ValueError: rows that do not match ``size``, pairs, or values that are not finite.
+
+        Example:
+            >>> from xinc_captum.inr import FourierMLP, coordinates
+            >>> canvas = NeuronCanvas(FourierMLP(), "activation2").canvas(coordinates((8, 12)), size=(8, 12))
+            >>> canvas.map(3).shape, canvas.totals().shape
+            (torch.Size([3, 8, 12]), torch.Size([104, 3]))
+        """
+        batch = Batch.of(inputs, additional_forward_args, target)
+        if self.unit == "pair":
+            raise ValueError('canvas() draws neurons; read pairs with attribute(), or construct with unit="neuron".')
+        if math.prod(size) != batch.rows:
+            raise ValueError(
+                f"size={tuple(size)} has {math.prod(size)} pixels, but the inputs have {batch.rows} rows; give the size "
+                "whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates)."
+            )
+        call = snapshot(self._call, self.layer)
+        with explaining(self.forward_func, self.layer):
+            rule, tail, rows, per_eval = self._pieces(
+                call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval
+            )
+            first = rule.neurons(tail, batch.cut(0, 1), None, per_eval)
+            _finite(batch, first, self.layer)
+
+        def shares(start: int, stop: int, selector: Selector) -> Tensor:
+            with torch.enable_grad():
+                part = plain(rule.neurons(tail, batch.cut(start, stop), selector, per_eval))
+            return part.reshape(*part.shape[:2], -1)
+
+        return Canvas(
+            size=tuple(size),
+            units=first.shape[1] - rule.slots,
+            channels=first[0, 0].numel(),
+            slots=rule.slots,
+            _shares=shares,
+            _rows_at_once=rows,
+            _surroundings=lambda: explaining(self.forward_func, self.layer),
+            _show_progress=show_progress,
+        )
+
+
+def _finite(batch: Batch, shares: Tensor, layer: nn.Module) -> None:
+    """Refuse what would only draw blank pictures.
+
+    Raises:
+        ValueError: NaN or infinity in inputs, weights or contributions.
+    """
+    for i, tensor in enumerate(batch.inputs):
+        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+        if bad:
+            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
+    for name, weight in layer.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
+    if not bool(torch.isfinite(shares).all()):
+        raise ValueError(
+            "the contributions of the first pixel are NaN or infinite, although the inputs are finite; look for NaN or "
+            "infinite weights between the layer and the output."
+        )

@@ -1,0 +1,134 @@
+"""Questions to a canvas that are answered chunk by chunk, several in one pass."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Query(Protocol):
+    """Sees the canvas as consecutive (rows, units, channels) pieces and answers at the end."""
+
+    def add(self, first: int, part: Tensor) -> None:
+        """Take in the rows that begin at pixel ``first``."""
+
+    def answer(self, size: tuple[int, ...]) -> Any:
+        """The answer for a picture of ``size``."""
+
+
+class TopUnits(NamedTuple):
+    """Strengths Σ_channel |c| of the strongest units and which units they are, strongest first."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _wide(part: Tensor) -> torch.dtype:
+    """Sums over millions of pixels want float64; Apple's devices have none."""
+    return torch.float32 if part.device.type == "mps" else torch.float64
+
+
+class Totals:
+    """Σ_pixels |c|: (units, channels)."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._dtype = torch.float32
+
+    def add(self, first: int, part: Tensor) -> None:
+        """Add one piece."""
+        self._dtype = part.dtype
+        summed = part.abs().sum(0).to(_wide(part))
+        self._sum = summed if self._sum is None else self._sum + summed
+
+    def answer(self, size: tuple[int, ...]) -> Tensor:
+        """(units, channels)."""
+        assert_seen(self._sum)
+        return self._sum.to(self._dtype)  # type: ignore[union-attr]
+
+
+class Regions:
+    """Σ over each mask of |c|, or of c when signed: (regions, units, channels)."""
+
+    def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
+        self._masks, self._signed = masks.flatten(1), signed
+        self._sum: Tensor | None = None
+        self._dtype = torch.float32
+
+    def add(self, first: int, part: Tensor) -> None:
+        """Add one piece."""
+        self._dtype = part.dtype
+        mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
+        summed = summed.reshape(-1, *part.shape[1:])
+        self._sum = summed if self._sum is None else self._sum + summed
+
+    def answer(self, size: tuple[int, ...]) -> Tensor:
+        """(regions, units, channels)."""
+        assert_seen(self._sum)
+        return self._sum.to(self._dtype)  # type: ignore[union-attr]
+
+
+class Top:
+    """The k strongest units of every pixel."""
+
+    def __init__(self, k: int, units: int, pixels: int) -> None:
+        self._k, self._units, self._pixels = k, units, pixels
+        self._values: Tensor | None = None
+        self._indices: Tensor | None = None
+
+    def add(self, first: int, part: Tensor) -> None:
+        """Rank one piece; a slot, which stands behind the units, is left out."""
+        values, indices = part[:, : self._units].abs().sum(2).topk(self._k, dim=1)
+        if self._values is None:
+            self._values = values.new_empty((self._k, self._pixels))
+            self._indices = values.new_empty((self._k, self._pixels), dtype=smallest_index(self._units))
+        self._values[:, first : first + len(values)] = values.T
+        self._indices[:, first : first + len(values)] = indices.T  # type: ignore[index]
+
+    def answer(self, size: tuple[int, ...]) -> TopUnits:
+        """Values and indices, (k, *size) each."""
+        assert_seen(self._values)
+        return TopUnits(self._values.reshape(self._k, *size), self._indices.reshape(self._k, *size))  # type: ignore[union-attr]
+
+
+class Maps:
+    """Everything: (units, channels, *size)."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._maps: Tensor | None = None
+
+    def add(self, first: int, part: Tensor) -> None:
+        """Put one piece in its place."""
+        if self._maps is None:
+            self._maps = part.new_empty((*part.shape[1:], self._pixels))
+        self._maps[..., first : first + part.shape[0]] = part.movedim(0, -1)
+
+    def answer(self, size: tuple[int, ...]) -> Tensor:
+        """(units, channels, *size)."""
+        assert_seen(self._maps)
+        return self._maps.unflatten(-1, size)  # type: ignore[union-attr]
+
+
+def assert_seen(state: Tensor | None) -> None:
+    """Refuse to answer before any row was seen.
+
+    Raises:
+        RuntimeError: no piece was added.
+    """
+    if state is None:
+        raise RuntimeError("this query saw no rows; pass it to Canvas.ask().")
+
+
+def smallest_index(units: int) -> torch.dtype:
+    """The narrowest signed integer type that numbers the units (uint8 would be taken for a mask when indexing).
+
+    Example:
+        >>> smallest_index(104), smallest_index(208)
+        (torch.int8, torch.int16)
+    """
+    for dtype in (torch.int8, torch.int16, torch.int32):
+        if units - 1 <= torch.iinfo(dtype).max:
+            return dtype
+    return torch.int64

@@ -1,0 +1,21 @@
+"""Ground floor: read, edit and protect any model on any device, and put everything back."""
+
+from .capture import Captured, capture
+from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
+from .patch import patch
+from .snapshot import snapshot
+from .untouched import untouched
+
+__all__ = [
+    "Captured",
+    "ForwardFunc",
+    "LayerError",
+    "capture",
+    "find_layer",
+    "layer_name",
+    "modules_behind",
+    "patch",
+    "snapshot",
+    "unwrap",
+    "untouched",
+]

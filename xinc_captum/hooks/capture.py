@@ -1,0 +1,144 @@
+"""Read what flows through layers during one forward pass, ready to differentiate through."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .models import ForwardFunc, LayerError, find_layer, layer_name
+from . import offload as host
+
+Tensors = tuple[Tensor, ...]
+
+
+class Captured:
+    """What :func:`capture` saw. ``captured[layer]`` is the layer's tensor, or the tuple it returned."""
+
+    def __init__(self, names: dict[nn.Module, str]) -> None:
+        self._names = names
+        self._seen: dict[nn.Module, dict[torch.device, tuple[Tensors, bool]]] = {layer: {} for layer in names}
+        self._lock = threading.Lock()  # DataParallel replicas report from their own threads
+
+    def record(self, layer: nn.Module, tensors: Tensors, is_tuple: bool) -> None:
+        """Keep one call's tensors; a second call on the same device is refused."""
+        with self._lock:
+            device = tensors[0].device
+            if device in self._seen[layer]:
+                raise LayerError(
+                    f"layer {self._names[layer]} runs more than once in a forward pass, so one map cannot tell "
+                    "its calls apart; hook the module around it, or give each call a module of its own."
+                )
+            self._seen[layer][device] = (tensors, is_tuple)
+
+    def per_device(self, layer: nn.Module) -> list[Tensors]:
+        """The tensors of every replica, in the order of the devices (one entry without DataParallel)."""
+        seen = self._seen[layer]
+        if not seen:
+            raise LayerError(
+                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls "
+                "for these inputs (modules that only hold weights, such as ModuleList, are never called)."
+            )
+        return [seen[device][0] for device in sorted(seen, key=lambda d: d.index or 0)]
+
+    def is_tuple(self, layer: nn.Module) -> bool:
+        """Whether the layer itself handed over a tuple of tensors."""
+        self.per_device(layer)
+        return next(iter(self._seen[layer].values()))[1]
+
+    def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
+        replicas = self.per_device(layer)
+        device = replicas[0][0].device
+        whole = tuple(
+            parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
+            for parts in zip(*replicas, strict=True)
+        )
+        return whole if self.is_tuple(layer) else whole[0]
+
+
+@contextmanager
+def capture(
+    model: ForwardFunc,
+    layers: nn.Module | str | Sequence[nn.Module | str],
+    *,
+    at_input: bool = False,
+    offload: Literal["cpu"] | None = None,
+) -> Iterator[Captured]:
+    """Record the output (or input) of ``layers`` while the block runs one forward pass.
+
+    The recorded tensor is in the graph, so ``torch.autograd.grad(y, captured[layer])`` works, frozen parameters
+    or not; the model goes on with a clone, so an in-place ReLU cannot rewrite what was recorded.
+
+    Args:
+        model: the module, or any function around it, that the block will call.
+        layers: one or several modules or dotted names.
+        at_input: record what enters the layer instead of what leaves it.
+        offload: ``"cpu"`` moves detached copies to host memory (pinned and on a side stream under CUDA).
+
+    Raises:
+        LayerError: a layer is unknown, runs twice, never ran (on look-up) or hands over no float tensor.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> with capture(model, "0") as captured:
+        ...     y = model(torch.ones(4, 2))
+        >>> captured[model[0]].shape
+        torch.Size([4, 3])
+    """
+    several = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
+    modules = [find_layer(model, layer) for layer in several]
+    captured = Captured({module: layer_name(model, module) for module in modules})
+
+    def keep(module: nn.Module, value: Any) -> Any:
+        tensors, is_tuple = as_tensors(value, captured._names[module])
+        if offload is None:
+            tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
+            captured.record(module, tensors, is_tuple)
+            handed_on = tuple(t.clone() for t in tensors)
+            return handed_on if is_tuple else handed_on[0]
+        captured.record(module, tuple(host.to_host(t) for t in tensors), is_tuple)
+        return value
+
+    with ExitStack() as stack:
+        for module in captured._names:
+            stack.callback(hook_values(module, keep, at_input).remove)
+        yield captured
+        if offload is not None:
+            host.wait()
+
+
+def as_tensors(value: Any, name: str) -> tuple[Tensors, bool]:
+    """Split a layer's value into its float tensors, or say why it cannot be explained."""
+    is_tuple = isinstance(value, tuple)
+    tensors = value if is_tuple else (value,)
+    if not tensors or not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
+        kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in tensors)
+        raise LayerError(
+            f"layer {name} hands over ({kinds}), but only floating-point tensors or tuples of them can be explained; "
+            "choose a layer next to it."
+        )
+    return tensors, is_tuple
+
+
+def hook_values(module: nn.Module, edit: Any, at_input: bool) -> RemovableHandle:
+    """Register ``edit(module, value) -> value`` on a module's output, or on its (keyword) tensor inputs.
+
+    The hook receives the original module even where DataParallel runs a replica of it.
+    """
+    if not at_input:
+        return module.register_forward_hook(lambda _m, _args, output: edit(module, output))
+
+    def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = (*args, *kwargs.values())
+        where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
+        floats = tuple(values[i] for i in where)
+        new = edit(module, floats[0] if len(floats) == 1 else floats)
+        filled = list(values)
+        for i, value in zip(where, new if isinstance(new, tuple) else (new,), strict=True):
+            filled[i] = value
+        return tuple(filled[: len(args)]), dict(zip(kwargs, filled[len(args) :], strict=True))
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)

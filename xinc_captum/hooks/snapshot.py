@@ -1,0 +1,54 @@
+"""Freeze a forward function: the same calls later, whatever has happened to the model meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .models import ForwardFunc, modules_behind
+
+
+class _Held(nn.Module):
+    """Gives ``functional_call`` one module to swap weights in, around any function."""
+
+    def __init__(self, roots: list[nn.Module], forward_func: ForwardFunc) -> None:
+        super().__init__()
+        self.roots = nn.ModuleList(roots)
+        object.__setattr__(self, "forward_func", forward_func)  # not a submodule: the roots already are
+
+    def forward(self, *args: Any) -> Any:
+        return self.forward_func(*args)
+
+
+def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:
+    """A function that answers as ``forward_func`` does now, also after the model was trained further.
+
+    Parameters and buffers are copied once; each call swaps the copies in and the user's tensors back. Train
+    flags are those of now. Modules that cannot be seen behind ``forward_func`` are used live.
+
+    Example:
+        >>> model = torch.nn.Linear(1, 1)
+        >>> frozen, before = snapshot(model), model(torch.ones(1, 1))
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> bool(frozen(torch.ones(1, 1)) == before)
+        True
+    """
+    roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
+    held = _Held(roots, forward_func)
+    state = {name: tensor.detach().clone() for name, tensor in held.state_dict(keep_vars=True).items()}
+    for name, buffer in held.named_buffers():  # the buffers that state_dict leaves out
+        state.setdefault(name, buffer.detach().clone())
+    flags = [(module, module.training) for root in roots for module in root.modules()]
+
+    def frozen(*args: Any) -> Any:
+        now = [(module, module.training) for module, _ in flags]
+        try:
+            for module, training in flags:
+                module.training = training
+            return torch.func.functional_call(held, state, args)
+        finally:
+            for module, training in now:
+                module.training = training
+
+    return frozen

@@ -1,0 +1,82 @@
+"""Encodings that let an MLP of coordinates draw fine detail."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class FourierFeatures(nn.Module):
+    """Random Fourier features of coordinates.
+
+    .. math:: \\gamma(x) = [\\sin(2\\pi x B^T), \\cos(2\\pi x B^T)], \\quad B_{ij} \\sim N(0, scale^2)
+
+    Symbols: x (rows, in_features) coordinates in [-1, 1]; B (features, in_features), a buffer.
+
+    Args:
+        in_features: dims of a coordinate.
+        features: rows of B; the encoding is twice as wide.
+        scale: standard deviation of B, in half cycles over the range [-1, 1]; larger draws finer detail.
+        generator: for B; None takes torch's global one.
+
+    Example:
+        >>> FourierFeatures(2, 16, scale=5.0)(torch.rand(4, 2)).shape
+        torch.Size([4, 32])
+
+    Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions" (NeurIPS 2020), sec. 6.
+    """
+
+    B: Tensor
+
+    def __init__(
+        self, in_features: int = 2, features: int = 104, scale: float = 10.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("B", torch.randn(features, in_features, generator=generator) * scale)
+        self.out_features = 2 * features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, in_features) to (rows, 2 * features)."""
+        angle = (2 * math.pi) * x @ self.B.T
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Shape and scale."""
+        return f"in_features={self.B.shape[1]}, features={self.B.shape[0]}, scale={self.scale}"
+
+
+class NerfFrequencies(nn.Module):
+    """Sines and cosines at octaves of each coordinate.
+
+    .. math:: \\gamma(x) = [\\sin(2^k \\pi x), \\cos(2^k \\pi x)]_{k < octaves}
+
+    Symbols: x (rows, in_features) in [-1, 1]; all sines come before all cosines.
+
+    Args:
+        in_features: dims of a coordinate.
+        octaves: how many frequencies, 2^0 to 2^(octaves - 1) half cycles a unit.
+
+    Example:
+        >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
+        torch.Size([4, 24])
+
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, in_features: int = 2, octaves: int = 8) -> None:
+        super().__init__()
+        self.in_features, self.octaves = in_features, octaves
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(octaves))
+        self.out_features = 2 * octaves * in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, in_features) to (rows, 2 * octaves * in_features)."""
+        angle = (x[..., None] * self.frequencies).flatten(-2)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Dims and octaves."""
+        return f"in_features={self.in_features}, octaves={self.octaves}"

@@ -1,0 +1,128 @@
+"""Ablation: run the network without the unit."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import units
+from ..units import Selector
+from .batch import Batch, chunks
+from .derivative import tail_activation
+from .pairs import Pair, chosen, layer_input, linear_of
+from .tail import Tail
+
+Baselines = float | Literal["mean", "resample"] | Tensor
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The change of the output when one unit is set to its baseline.
+
+    .. math:: c_u = y(a) - y(a \\text{ with } a_u := b_u)
+
+    Symbols: a the activation, b the baseline. The ground truth of a contribution *for that baseline*: rankings
+    under zero and mean baselines can disagree completely.
+
+    Args:
+        baselines: a number, "mean" (over all rows given), "resample" (the unit's value at another row, drawn
+            without replacement), or a tensor that broadcasts to (rows, units, ...).
+        seed: for "resample".
+
+    Source: the perturbation reference of Padmanabhan et al. (CVPR 2024); Bau et al. 2020 for unit ablation.
+
+    Example:
+        >>> from xinc_captum import NeuronCanvas
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> NeuronCanvas(model, "1", rule=Ablation("mean")).attribute(torch.rand(5, 2)).shape
+        torch.Size([5, 4, 3])
+    """
+
+    baselines: Baselines = 0.0
+    seed: int = 0
+    _donors: tuple[Batch, Tensor] | None = field(default=None, repr=False)
+
+    slots = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
+            raise ValueError(f'baselines={self.baselines!r}; wanted a number, "mean", "resample" or a tensor.')
+
+    def prepared(self, tail: Tail, batch: Batch, rows_at_once: int = 1 << 14) -> "Ablation":
+        """Fix the baseline from the whole batch, so that chunks agree with one another."""
+        if isinstance(self.baselines, str) and self.baselines == "mean":
+            total: Tensor | float = 0.0
+            for first, last in chunks(batch.rows, rows_at_once):
+                part = tail_activation(tail, batch.cut(first, last))
+                total = total + part.sum(0, keepdim=True, dtype=torch.promote_types(part.dtype, torch.float32))
+            return replace(self, baselines=(total / batch.rows).to(part.dtype))
+        if isinstance(self.baselines, str):
+            device = batch.inputs[0].device
+            generator = torch.Generator(device).manual_seed(self.seed)
+            order = torch.randperm(batch.rows, generator=generator, device=device)
+            return replace(self, _donors=(batch, order))
+        return self
+
+    def baseline(self, tail: Tail, batch: Batch, activation: Tensor) -> Tensor:
+        """The baseline of these rows, broadcastable to their activation."""
+        if self._donors is not None:
+            whole, order = self._donors
+            return tail_activation(tail, whole.take(order[batch.start : batch.start + batch.rows]))
+        if not isinstance(self.baselines, Tensor):
+            return activation.new_full((), float(self.baselines))
+        baseline = self.baselines.to(activation)
+        if baseline.dim() == activation.dim() and baseline.shape[0] > 1:
+            baseline = baseline[batch.start : batch.start + batch.rows]
+        try:
+            return baseline.expand_as(activation)
+        except RuntimeError as error:
+            raise ValueError(
+                f"baselines has shape {tuple(self.baselines.shape)}; wanted one that broadcasts to the activation's "
+                f"{tuple(activation.shape)} at layer {tail.name}."
+            ) from error
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """(rows, k, *left)."""
+        activation = tail_activation(tail, batch)
+        baseline = self.baseline(tail, batch, activation)
+        singles = units.listed(activation, selector)
+        edits = [lambda u=unit: units.replace(activation, u, baseline) for unit in singles]  # type: ignore[misc]
+        return self._differences(tail, batch, edits, per_eval or 1)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
+        """z_j without its part W_ji (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
+        weight = linear_of(tail).weight.detach()
+        selected = chosen(weight, selector)
+        into = Tail(tail.forward_func, tail.layer, True, tail.output_fn)
+        out_of = Tail(tail.forward_func, tail.layer, False, tail.output_fn)
+        x = layer_input(tail, batch)
+        removed = x - self.baseline(into, batch, x)
+        z = tail_activation(out_of, batch)
+        outs, ins = weight.shape
+        pairs = selected if selected is not None else [(i, j) for i in range(ins) for j in range(outs)]
+
+        def edit(i: int, j: int) -> Tensor:
+            new = z.clone()
+            new[:, j] -= weight[j, i] * removed[:, i]
+            return new
+
+        shares = self._differences(out_of, batch, [lambda p=p: edit(*p) for p in pairs], 1)  # type: ignore[misc]
+        return shares if selected is not None else shares.unflatten(1, (ins, outs))
+
+    def _differences(self, tail: Tail, batch: Batch, edits: list, per_eval: int) -> Tensor:  # type: ignore[type-arg]
+        with torch.no_grad():
+            output = tail.output(batch)
+            shares = output.new_empty((len(edits), *output.shape))
+            for first, last in chunks(len(edits), per_eval):
+                edited = torch.cat([edit() for edit in edits[first:last]])
+                without = tail.edited(batch.repeat(last - first), lambda _a, new=edited: new)
+                shares[first:last] = output - without.reshape(last - first, *output.shape)
+        return shares.movedim(0, 1)
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """The change when the whole layer is set to its baseline (what units add up to only if they do not interact)."""
+        with torch.no_grad():
+            activation = tail_activation(tail, batch)
+            at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
+            return tail.output(batch) - tail.edited(batch, lambda _a: at_baseline)

@@ -1,0 +1,97 @@
+"""The rows of one call: inputs, row-aligned arguments and targets, sliced or repeated together."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs (each (rows, ...)), additional arguments and target of a forward call.
+
+    Attributes:
+        inputs: tensors that share their first dim, the rows.
+        args: additional forward arguments; tensors with as many rows are sliced along.
+        target: a Captum target; lists and 1-D tensors hold one entry a row.
+        rows: number of rows.
+        start: where these rows begin in the batch they were cut from.
+    """
+
+    inputs: tuple[Tensor, ...]
+    args: tuple[Any, ...] = ()
+    target: Target = None
+    rows: int = -1
+    start: int = 0
+
+    @classmethod
+    def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
+        """Check and normalise what the user gave.
+
+        Raises:
+            TypeError: an input is no tensor.
+            ValueError: no rows, or inputs whose rows differ.
+        """
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+            kinds = ", ".join(type(t).__name__ for t in tensors)
+            raise TypeError(f"inputs are ({kinds}); wanted a tensor or a tuple of tensors with rows first.")
+        rows = {t.shape[0] if t.dim() else 0 for t in tensors}
+        if len(rows) > 1:
+            raise ValueError(f"inputs have {sorted(rows)} rows; every input tensor needs the same number of rows.")
+        if rows == {0}:
+            raise ValueError(f"inputs have shape {tuple(tensors[0].shape)}: no rows to explain; give at least one.")
+        own = tuple(t.clone() if t.is_inference() else t for t in tensors)
+        args = () if args is None else args if isinstance(args, tuple) else (args,)
+        args = tuple(a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in args)
+        return cls(own, args, target, rows.pop())
+
+    def cut(self, start: int, stop: int) -> "Batch":
+        """Rows ``start`` to ``stop``."""
+        if start == 0 and stop >= self.rows:
+            return self
+        taken = self._each(lambda t: t[start:stop], lambda xs: xs[start:stop])
+        return replace(taken, rows=min(stop, self.rows) - start, start=self.start + start)
+
+    def take(self, index: Tensor) -> "Batch":
+        """The rows named by ``index``, in its order."""
+        return replace(
+            self._each(lambda t: t.index_select(0, index), lambda xs: [xs[i] for i in index.tolist()]),
+            rows=len(index),
+        )
+
+    def repeat(self, times: int) -> "Batch":
+        """All rows, ``times`` over: row r of copy k is row k * rows + r."""
+        if times == 1:
+            return self
+        repeated = self._each(lambda t: t.repeat(times, *[1] * (t.dim() - 1)), lambda xs: xs * times)
+        return replace(repeated, rows=self.rows * times)
+
+    def _each(self, tensor_op: Any, list_op: Any) -> "Batch":
+        def along(value: Any) -> Any:
+            return tensor_op(value) if isinstance(value, Tensor) and self._aligned(value) else value
+
+        target = self.target
+        if isinstance(target, list) and len(target) == self.rows:
+            target = list_op(target)
+        elif isinstance(target, Tensor) and target.dim() == 1 and target.numel() == self.rows:
+            target = tensor_op(target)
+        return replace(
+            self,
+            inputs=tuple(tensor_op(t) for t in self.inputs),
+            args=tuple(along(a) for a in self.args),
+            target=target,
+        )
+
+    def _aligned(self, value: Tensor) -> bool:
+        return value.dim() > 0 and value.shape[0] == self.rows
+
+
+def chunks(rows: int, size: int) -> list[tuple[int, int]]:
+    """Start and stop of consecutive pieces of at most ``size`` rows."""
+    size = max(1, size)
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+

@@ -1,0 +1,120 @@
+"""Share an output out by a derivative: backward where outputs are few, forward where units are few."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..hooks import LayerError
+from ..units import Selector, listed, replace, select
+from .batch import Batch, chunks
+from .tail import Tail
+
+Start = Callable[[Tensor], Tensor]
+Finish = Callable[[Tensor], Tensor]
+
+
+def run(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor, Tensor]:
+    """Activation (a leaf) and output, with ``start`` put in at the layer and ``finish`` taken at the output."""
+    leaves: list[Tensor] = []
+
+    def begin(activation: Tensor) -> Tensor:
+        leaves.append(activation.detach().requires_grad_())
+        return start(leaves[0].clone())
+
+    output = finish(tail.edited(batch, begin))
+    if not leaves:
+        raise LayerError(
+            f"layer {tail.name} never ran in the forward pass; choose a layer that this model calls for these inputs."
+        )
+    if not output.requires_grad:
+        raise LayerError(
+            f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
+            "leads to the selected target."
+        )
+    return leaves[0], output
+
+
+def contributions(
+    tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int | None
+) -> Tensor:
+    """c_u = a_u · ∂y/∂a_u for every selected unit and every output: (rows, k, *left).
+
+    One backward per output serves all units; one forward-mode pass per unit serves all outputs. The cheaper
+    mode is taken (a forward-mode pass repeats the head too, hence the factor 2).
+    """
+    activation, output = run(tail, batch, start, finish)
+    count = len(listed(activation, selector))
+    if output[0].numel() > 2 * count:
+        try:
+            return _forward_mode(tail, batch, selector, start, finish, per_eval or count)
+        except NotImplementedError:  # an operation without a forward-mode derivative
+            pass
+    return _reverse_mode(activation, output, selector)
+
+
+def _reverse_mode(activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
+    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
+    whole = select(activation.detach(), selector)
+    shares = whole.new_empty((*whole.shape, flat.shape[1]))
+    for o, gradient in enumerate(_gradients(activation, flat)):
+        shares[..., o] = select(activation.detach() * gradient, selector)
+    return shares.reshape(*whole.shape, *output.shape[1:])
+
+
+def _gradients(activation: Tensor, flat: Tensor) -> "list[Tensor] | map[Tensor]":
+    last = flat.shape[1] - 1
+
+    def gradient(o: int) -> Tensor:
+        (g,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=o < last)
+        return g
+
+    return map(gradient, range(flat.shape[1]))
+
+
+def slopes(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor, Tensor, Tensor]:
+    """Activation (rows, units), output (rows, *left) and ∂y/∂a as (rows, units, prod(left))."""
+    activation, output = run(tail, batch, start, finish)
+    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
+    return activation.detach(), output.detach(), torch.stack(list(_gradients(activation, flat)), dim=-1)
+
+
+def _forward_mode(
+    tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int
+) -> Tensor:
+    shares: list[Tensor] = []
+    units = listed(tail_activation(tail, batch), selector)
+    for first, last in chunks(len(units), per_eval):
+        group = units[first:last]
+        repeated = batch.repeat(len(group))
+
+        def begin(activation: Tensor, group: list = group) -> Tensor:  # type: ignore[type-arg]
+            copies = activation.detach().chunk(len(group))
+            zero = copies[0].new_zeros(())
+            parts = torch.cat([a - replace(a, unit, zero) for a, unit in zip(copies, group, strict=True)])
+            return start(forward_ad.make_dual(activation.detach(), parts))
+
+        with torch.no_grad(), forward_ad.dual_level():
+            dual = finish(tail.edited(repeated, begin))
+            tangent = forward_ad.unpack_dual(dual).tangent
+            tangent = torch.zeros_like(dual) if tangent is None else tangent
+        shares.append(tangent.reshape(len(group), batch.rows, *tangent.shape[1:]))
+    return torch.cat(shares).movedim(0, 1)
+
+
+def tail_activation(tail: Tail, batch: Batch) -> Tensor:
+    """The activation alone, outside any graph."""
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor) -> Tensor:
+        kept.append(activation.detach().clone())
+        return activation
+
+    with torch.no_grad():
+        tail.edited(batch, keep)
+    if not kept:
+        raise LayerError(
+            f"layer {tail.name} never ran in the forward pass; choose a layer that this model calls for these inputs."
+        )
+    return kept[0]

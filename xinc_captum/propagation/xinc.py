@@ -1,0 +1,124 @@
+"""Xinc: what the paper's released code computes, flaws included."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..hooks import LayerError, modules_behind
+from ..units import Selector, select
+from .batch import Batch
+from .pairs import Pair, chosen, layer_input, linear_of, pick
+from .tail import Tail
+
+
+@dataclass(frozen=True)
+class Xinc:
+    """The released maps of a coordinate MLP: bias shared equally, nothing carried past the next layer.
+
+    .. math:: last: W_{ci} x_i + b_c / n, \\qquad earlier: ReLU(\\textstyle\\sum_j W_{ji} x_i + b_j / n)
+
+    Symbols: x_i what enters the Linear (the paper's neuron is an *input* of the layer, so
+    ``attribute_to_layer_input=True`` is required), n its number of inputs. The last layer's maps sum to the output
+    exactly; earlier maps never see the output, and units with Σ_j W_ji < 0 are erased. Use it to reproduce the
+    paper; use Tangent or Secant to explain a network.
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), released code.
+
+    Example:
+        >>> from xinc_captum import NeuronCanvas
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> canvas = NeuronCanvas(model, "2", rule=Xinc())
+        >>> canvas.attribute(torch.rand(5, 2), attribute_to_layer_input=True).shape
+        torch.Size([5, 4, 3])
+    """
+
+    _is_last: bool | None = None
+
+    slots = 0
+
+    def prepared(self, tail: Tail, batch: Batch) -> "Xinc":
+        """Find out, by running one row, whether the layer is the last Linear."""
+        layer = linear_of(tail)
+        if not tail.at_input:
+            raise LayerError(
+                "rule 'xinc' explains the units that enter a Linear, as the paper does; "
+                "call attribute(..., attribute_to_layer_input=True)."
+            )
+        order: list[nn.Module] = []
+        linears = [m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, nn.Linear)]
+        handles = [m.register_forward_hook(lambda m, _a, _o: order.append(m)) for m in linears or [layer]]
+        try:
+            with torch.no_grad():
+                tail.output(replace(batch.cut(0, 1), target=None))
+        finally:
+            for handle in handles:
+                handle.remove()
+        is_last = bool(order) and order[-1] is layer
+        if not is_last and batch.target is not None:
+            raise ValueError(
+                f"target={batch.target!r} has no meaning under rule 'xinc' at layer {tail.name}: before the last "
+                "Linear the paper's maps never reach an output. Leave target out, or choose the last Linear."
+            )
+        return replace(self, _is_last=is_last)
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """(rows, k, *left) at the last Linear, (rows, k) before it."""
+        layer = linear_of(tail)
+        x, weight, bias = layer_input(tail, batch), layer.weight.detach(), _bias(layer)
+        n = layer.in_features
+        if not self._is_last:
+            return select(torch.relu(x * weight.sum(0) + bias.sum() / n), selector)
+        # One output channel at a time, so that targets that leave one channel never build the others.
+        if isinstance(batch.target, int) and not isinstance(batch.target, bool):
+            _in_range(batch.target, len(bias))
+            return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
+        maps = torch.stack([select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1)
+        return maps if batch.target is None else _targeted(maps, batch)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
+        """W_ji x_i + b_j / n before any activation: (rows, in, out), or (rows, k) when selected."""
+        layer = linear_of(tail)
+        x, weight = layer_input(tail, batch), layer.weight.detach()
+        selected = chosen(weight, selector)
+        share = _bias(layer) / layer.in_features
+        if selected is None:
+            return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
+        i, j = [i for i, _ in selected], [j for _, j in selected]
+        return torch.addcmul(share[j], x[:, i], weight[j, i])
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """The output, which the last layer's maps add up to.
+
+        Raises:
+            ValueError: at an earlier layer, whose maps add up to nothing.
+        """
+        if not self._is_last:
+            raise ValueError(
+                f"rule 'xinc' has no convergence delta at layer {tail.name}: before the last Linear the paper's maps "
+                "add up to nothing. Use rule='secant' for shares that add up."
+            )
+        with torch.no_grad():
+            return tail.output(batch)
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    return torch.zeros_like(layer.weight[:, 0]).detach() if layer.bias is None else layer.bias.detach()
+
+
+def _in_range(target: int, size: int) -> None:
+    if not -size <= target < size:
+        raise ValueError(f"target {target} does not fit the output's {size} channels.")
+
+
+def _targeted(maps: Tensor, batch: Batch) -> Tensor:
+    """Apply a target that is more than one int to (rows, k, channels)."""
+    target = batch.target
+    if isinstance(target, tuple):
+        return maps[(slice(None), slice(None), *target)]
+    wanted = torch.as_tensor(target, device=maps.device).reshape(-1)
+    if wanted.numel() == 1:
+        wanted = wanted.expand(batch.rows)
+    if wanted.numel() != batch.rows:
+        raise ValueError(f"target has {wanted.numel()} entries for {batch.rows} rows; give one each, or a single int.")
+    return maps.gather(2, wanted[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
