@@ -145,6 +145,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         with explaining(self.forward_func, self.layer):
             pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
             rule, tail, size, per_eval = pieces
+            if isinstance(rule, Xinc) and memory_budget is None:
+                size = batch.rows  # computed straight into the answer: chunks would only copy
             answer: Tensor | None = None
             deltas: list[Tensor] = []
             for first, last in progress(chunks(batch.rows, size), "canvas", show=show_progress):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .models import ForwardFunc, modules_behind
 
@@ -36,9 +36,12 @@ def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
     held = _Held(roots, forward_func)
-    state = {name: tensor.detach().clone() for name, tensor in held.state_dict(keep_vars=True).items()}
-    for name, buffer in held.named_buffers():  # the buffers that state_dict leaves out
-        state.setdefault(name, buffer.detach().clone())
+    state: dict[str, Tensor] = {}
+    copied: set[int] = set()  # functional_call ties the other names of a shared tensor itself
+    for name, tensor in (*held.named_parameters(), *held.named_buffers()):
+        if id(tensor) not in copied:
+            copied.add(id(tensor))
+            state[name] = tensor.detach().clone()
     flags = [(module, module.training) for root in roots for module in root.modules()]
 
     def frozen(*args: Any) -> Any:

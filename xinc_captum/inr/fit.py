@@ -82,7 +82,7 @@ def fit(
         batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger picture.
         target_psnr: stop early once the whole picture reaches this many decibels (looked at every 50 steps).
         seed: for the choice of pixels.
-        show_progress: a bar with the current PSNR.
+        show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
         TypeError: an integer image.
@@ -108,7 +108,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[Tensor] = []
     gradients = [p.grad for p in parameters]
-    with torch.enable_grad(), tqdm(total=steps, desc="fit", disable=not show_progress, leave=False) as bar:
+    with torch.enable_grad(), tqdm(total=steps, desc="fit", disable=None if show_progress else True, leave=False) as bar:
         for step in range(1, steps + 1):
             x, y = where, pixels
             if batch_size is not None and batch_size < len(where):

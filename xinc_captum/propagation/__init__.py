@@ -4,7 +4,7 @@ from .ablation import Ablation
 from .batch import Batch, chunks
 from .carried import CarryError
 from .rule import Rule, as_rule
-from .secant import Secant, condition_number
+from .secant import Secant
 from .tail import Tail, one_score_a_row, selected
 from .tangent import Tangent
 from .xinc import Xinc
@@ -20,7 +20,6 @@ __all__ = [
     "Xinc",
     "as_rule",
     "chunks",
-    "condition_number",
     "one_score_a_row",
     "selected",
 ]

@@ -9,7 +9,7 @@ from ..units import Selector
 from . import carried
 from .batch import Batch
 from .carried import Carried
-from .derivative import contributions, run, slopes
+from .derivative import contributions, slopes
 from .pairs import Pair, chosen, layer_input, linear_of, pick
 from .tail import Tail
 
@@ -90,10 +90,3 @@ class Secant:
         """What all units and the slot should add up to: the output."""
         with torch.no_grad():
             return tail.output(batch)
-
-
-def condition_number(tail: Tail, batch: Batch) -> Tensor:
-    """Σ_u |c_u| + |slot| over |y|, elementwise (rows, *left): how many digits cancellation costs a secant."""
-    shares = Secant().neurons(tail, batch, None, None)
-    _, output = run(tail, batch, carried.start, lambda y: carried.finish(y)[0])
-    return shares.abs().sum(1) / output.detach().abs().clamp_min(torch.finfo(output.dtype).tiny)

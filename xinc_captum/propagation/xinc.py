@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..hooks import LayerError, modules_behind
 from ..units import Selector, select
-from .batch import Batch
+from .batch import Batch, chunks
 from .pairs import Pair, chosen, layer_input, linear_of, pick
 from .tail import Tail
 
@@ -68,7 +68,7 @@ class Xinc:
         x, weight, bias = layer_input(tail, batch), layer.weight.detach(), _bias(layer)
         n = layer.in_features
         if not self._is_last:
-            return select(torch.relu(x * weight.sum(0) + bias.sum() / n), selector)
+            return select(_summed_then_rectified(x, weight, bias / n), selector)
         # One output channel at a time, so that targets that leave one channel never build the others.
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
             _in_range(batch.target, len(bias))
@@ -100,6 +100,19 @@ class Xinc:
             )
         with torch.no_grad():
             return tail.output(batch)
+
+
+def _summed_then_rectified(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
+    """ReLU(Σ_j W_ji x_i + share_j), (rows, in), summed over j in the released code's order.
+
+    ReLU(x_i Σ_j W_ji + Σ_j share_j) is the same in exact arithmetic and 40 times cheaper, but where the sum over j
+    cancels, its other rounding shows in the recorded full-map sums.
+    """
+    answer = torch.empty_like(x)
+    for first, last in chunks(len(x), max(1, (1 << 22) // weight.numel())):
+        columns = x[first:last].T.contiguous()
+        answer[first:last] = (weight[:, :, None] * columns).add_(share[:, None, None]).sum(0).relu_().T
+    return answer
 
 
 def _bias(layer: nn.Linear) -> Tensor:

@@ -1,0 +1,39 @@
+"""``xinc demo``: the main job on real input, without a network."""
+
+import shutil
+import tempfile
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+
+
+from .canvas import Model, RuleName, canvas_command
+from .failures import UsageError
+
+
+class Part(StrEnum):
+    """Parts of the demo."""
+
+    canvas = "canvas"
+
+
+def demo_command(out: Path, parts: list[Part], seed: int) -> None:
+    """Run the parts one after the other and say what to open."""
+    if Part.canvas in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            photo = _photo("chelsea.png", Path(folder))
+            canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+
+
+def _photo(name: str, folder: Path) -> Path:
+    """Copy a photo that ships inside scikit-image out of the package."""
+    try:
+        packaged = resources.files("skimage.data").joinpath(name)
+        with resources.as_file(packaged) as found:
+            return Path(shutil.copy(found, folder / name))
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise UsageError(
+            "the demo's photo comes with scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
+        ) from error
+
+

@@ -1,0 +1,13 @@
+"""Failures whose message says all a person needs; everything else keeps its traceback."""
+
+from ..hooks import LayerError
+from ..images import PhotoError
+from ..propagation import CarryError
+from ..store import StoreError
+
+
+class UsageError(ValueError):
+    """An option that cannot be used as given."""
+
+
+FAILURES = (UsageError, PhotoError, StoreError, LayerError, CarryError, FileNotFoundError)

@@ -1,0 +1,68 @@
+"""The ``xinc`` command."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .canvas import Model, RuleName, canvas_command
+from .demo import Part, demo_command
+from .failures import FAILURES
+
+app = typer.Typer(
+    help="Show what each neuron paints.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"xinc-captum {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Show what each neuron paints."""
+
+
+@app.command()
+def canvas(
+    photo: Annotated[Path, typer.Argument(help="A photo: PNG, JPEG, TIFF, WebP …", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    model: Annotated[Model, typer.Option(help="Coordinate network to fit.")] = Model.ffn,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Layer to explain; repeat for several. Default: every activation.")
+    ] = None,
+    rule: Annotated[RuleName, typer.Option(help="How a neuron's part is carried to the picture.")] = RuleName.secant,
+    size: Annotated[int, typer.Option(help="Shrink the photo to so many pixels on the longer side.", min=16)] = 192,
+    steps: Annotated[int, typer.Option(help="Steps of the fit.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Fit a network to PHOTO and draw what its neurons contribute to every pixel."""
+    canvas_command(photo, out, model, layer, rule, size, steps, seed, device)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
+) -> None:
+    """Run the main job on a real photo from scikit-image."""
+    demo_command(out, only or list(Part), seed)
+
+
+def main() -> None:
+    """Run the command line; a foreseeable failure is one line on standard error and exit status 1."""
+    try:
+        app()
+    except FAILURES as error:
+        typer.secho(f"xinc: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

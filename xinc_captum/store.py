@@ -1,0 +1,105 @@
+"""Folders of results that appear whole or not at all, with a manifest of how they came about."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+_VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
+
+
+class StoreError(ValueError):
+    """A folder that results cannot be written to."""
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_folder(path: str | Path) -> Path:
+    """Make sure, before any work, that a result folder can be put there.
+
+    Raises:
+        StoreError: the place is a file, holds something that is no earlier result, or cannot be written to.
+    """
+    path = Path(path).absolute()
+    if path.is_file():
+        raise StoreError(f"{path} is a file; give a folder that is new, empty, or an earlier result.")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise StoreError(
+            f"{path} holds files but no {MANIFEST}, so it is not an earlier result and is left alone; give another "
+            "folder, or empty it first."
+        )
+    nearest = path.parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise StoreError(f"{nearest} is a file, so no folder can be made below it; give another place.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreError(f"{nearest} cannot be written to; give a folder that you own.")
+    return path
+
+
+@contextmanager
+def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
+    """Write results into the yielded folder; it takes the place of ``path`` only if the block succeeds.
+
+    Every file gets its sha256 into ``manifest.json``, beside ``note``, the command line and the versions in use.
+    What differs between equal runs (times) belongs into a file named ``times.json``, which is not hashed.
+
+    Args:
+        path: the folder to make or to replace.
+        note: what the caller wants recorded: seed, options, hashes of inputs.
+
+    Raises:
+        StoreError: as :func:`check_folder`.
+    """
+    path = check_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield work
+        files = sorted(p.relative_to(work) for p in work.rglob("*") if p.is_file())
+        outputs = {str(f): sha256(work / f) for f in files if f.name != "times.json"}
+        manifest = {"command": _command(), "versions": versions(), **note, "outputs": outputs}
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        work.chmod(0o755)  # mkdtemp and safetensors make things private
+        for file in files:
+            (work / file).chmod(0o644)
+        if path.is_dir():
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            work.rename(path)
+            shutil.rmtree(old)
+        else:
+            work.rename(path)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def versions() -> dict[str, str]:
+    """Python, the platform and every package whose version can change a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,247 @@
+"""Pictures of canvases: what neurons paint, where, and who paints a pixel. Tensors in, matplotlib Figures out."""
+
+import math
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .figure import INK, SIGNED, array, bare, draw_photo, draw_signed, heading, limit_of, new_figure, signed_bar
+
+
+def brightness(maps: Tensor) -> Tensor:
+    """Mean over channels, the change of brightness: (units, channels, H, W) to (units, H, W)."""
+    return maps.mean(1) if maps.dim() == 4 else maps
+
+
+def order_by_total(maps: Tensor) -> Tensor:
+    """Unit numbers from the largest Σ|c| to the smallest."""
+    return maps.abs().flatten(1).sum(1).argsort(descending=True)
+
+
+def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", shown: int = 23) -> Figure:
+    """The strongest neurons of a layer beside the photo, one signed map each, every map on its own scale.
+
+    Args:
+        maps: (units, channels, H, W) or (units, H, W) contributions.
+        photo: (C, H, W) in [0, 1].
+        layer: its name, for the heading.
+        shown: at most so many neurons.
+
+    Example:
+        >>> figure = canvas_grid(torch.randn(6, 3, 8, 12), torch.rand(3, 8, 12))
+        >>> figure.savefig("canvases.png")  # doctest: +SKIP
+    """
+    signed = brightness(maps)
+    order = order_by_total(maps)[:shown].tolist()
+    totals = maps.abs().flatten(1).sum(1)
+    columns = min(6, len(order) + 1)
+    rows = math.ceil((len(order) + 1) / columns)
+    height, width = photo.shape[-2:]
+    cell = 2.0
+    figure = new_figure(columns * cell + 0.9, rows * (0.93 * cell * height / width + 0.36) + 0.75)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    draw_photo(axes[0], photo)
+    bare(axes[0], "the picture")
+    for axis, unit in zip(axes[1:], order, strict=False):
+        draw_signed(axis, signed[unit], limit_of(signed[unit]))
+        bare(axis, f"neuron {unit}", note=f"{100 * totals[unit] / totals.sum():.1f} % of the layer")
+    for axis in axes[len(order) + 1 :]:
+        axis.set_axis_off()
+    signed_bar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
+    heading(
+        figure,
+        f"What each neuron of {layer} paints",
+        f"the {len(order)} strongest of {len(maps)} neurons, strongest first; red: the neuron makes the picture brighter "
+        "there, blue: darker",
+    )
+    return figure
+
+
+def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "layer") -> Figure:
+    """One neuron: the picture, the neuron's canvas over it, and the picture minus the neuron's part.
+
+    Args:
+        one: (channels, H, W) or (H, W), the neuron's contribution in the photo's units.
+        photo: (C, H, W), what the network draws.
+        unit: its number, for the heading.
+        layer: its layer's name.
+    """
+    signed = one.mean(0) if one.dim() == 3 else one
+    limit = limit_of(signed)
+    height, width = photo.shape[-2:]
+    figure = new_figure(10.5, 3.0 * height / width + 0.8)
+    axes = figure.subplots(1, 3)
+    draw_photo(axes[0], photo)
+    bare(axes[0], "the picture")
+    draw_photo(axes[1], photo, grey=True)
+    strength = 0.9 * (signed.abs() / limit).clamp(0, 1)
+    draw_signed(axes[1], signed, limit, alpha=array(strength))
+    bare(axes[1], f"where neuron {unit} adds and removes light")
+    draw_photo(axes[2], photo - one if one.dim() == 3 else photo - one[None])
+    bare(axes[2], "the picture minus its part")
+    signed_bar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
+    heading(figure, f"Neuron {unit} of {layer}")
+    return figure
+
+
+def who_paints(
+    photo: Tensor, pixel: tuple[int, int], values: Tensor, indices: Tensor, maps: Tensor, *, layer: str = "layer"
+) -> Figure:
+    """One pixel: where it is, what its strongest neurons add to each channel, and what they paint elsewhere.
+
+    Args:
+        photo: (C, H, W) in [0, 1].
+        pixel: (y, x).
+        values: (k, channels) contributions to that pixel, strongest neuron first.
+        indices: (k,) the neurons' numbers.
+        maps: (k, H, W) or (k, channels, H, W), their canvases.
+        layer: its name, for the heading.
+    """
+    k = min(len(values), 8)
+    signed, numbers = brightness(maps)[:k], indices[:k].tolist()
+    height, width = photo.shape[-2:]
+    side = math.ceil(k / 2)
+    figure = new_figure(12, max(2 * (1.75 * height / width + 0.3) + 0.8, 3.6))
+    grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
+    where = figure.add_subplot(grid[:, :2])
+    draw_photo(where, photo)
+    _ring(where, pixel, 15)
+    bare(where, "the circled pixel …")
+    _channel_bars(figure.add_subplot(grid[:, 2]), values[:k], [f"neuron {n}" for n in numbers])
+    for i, number in enumerate(numbers):
+        axis = figure.add_subplot(grid[i // side, 3 + i % side])
+        draw_signed(axis, signed[i], limit_of(signed[i]))
+        _ring(axis, pixel, 7)
+        bare(axis, f"neuron {number}")
+    heading(
+        figure,
+        f"Who paints this pixel? ({layer})",
+        "middle: light that each neuron adds to the pixel; right: what the same neurons paint everywhere (red brightens, "
+        "blue darkens)",
+    )
+    return figure
+
+
+def _ring(axes: Axes, pixel: tuple[int, int], size: float) -> None:
+    y, x = pixel
+    for colour, thick in (("black", size / 3.5), ("white", size / 8)):
+        axes.plot([x], [y], marker="o", markersize=size, fillstyle="none", color=colour, markeredgewidth=thick)
+
+
+def _channel_bars(axes: Axes, values: Tensor, names: list[str]) -> None:
+    """One group of bars a neuron, one bar a channel: red, green and blue light, or grey for other channels."""
+    amounts = array(values)
+    channels = amounts.shape[1]
+    colours = ["#d62728", "#2ca02c", "#1f77b4"] if channels == 3 else ["#777777"] * channels
+    thick = 0.8 / channels
+    for c in range(channels):
+        places = [i + (c - (channels - 1) / 2) * thick for i in range(len(names))]
+        axes.barh(places, amounts[:, c], height=thick, color=colours[c])
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_title("… gets its light from", fontsize=9, color=INK)
+    axes.set_xlabel("takes away  |  adds  (1 = full light)", fontsize=7.5)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", named: int = 8) -> Figure:
+    """Which neuron contributes most to each pixel, the most frequent ones in colours of their own.
+
+    Args:
+        photo: (C, H, W) in [0, 1].
+        strongest: (H, W) unit numbers, for example ``canvas.top_units(1).indices[0]``.
+        layer: its name, for the heading.
+        named: how many neurons get a colour; the rest is grey.
+    """
+    numbers, counts = strongest.long().unique(return_counts=True)
+    order = counts.argsort(descending=True)
+    leaders = numbers[order][:named].tolist()
+    labels = torch.full(strongest.shape, len(leaders))
+    for rank, unit in enumerate(leaders):
+        labels[strongest.long() == unit] = rank
+    colours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd"]
+    colours = [colours[i % len(colours)] for i in range(len(leaders))] + ["#dddddd"]
+    height, width = photo.shape[-2:]
+    figure = new_figure(11.5, 4.2 * height / width + 0.75)
+    axes = figure.subplots(1, 3, width_ratios=[1, 1, 0.42])
+    draw_photo(axes[0], photo)
+    bare(axes[0], "the picture")
+    axes[1].imshow(
+        array(labels), cmap=ListedColormap(colours), vmin=-0.5, vmax=len(leaders) + 0.5, interpolation="nearest"
+    )
+    bare(axes[1], "coloured by the neuron that contributes most")
+    shares = [float((strongest.long() == unit).float().mean()) for unit in leaders]
+    shares.append(max(0.0, 1 - sum(shares)))
+    names = [f"neuron {unit}" for unit in leaders] + [f"{max(len(numbers) - len(leaders), 0)} others"]
+    axes[2].barh(range(len(shares)), [100 * s for s in shares], color=colours)
+    axes[2].set_yticks(range(len(shares)), names, fontsize=8)
+    axes[2].invert_yaxis()
+    axes[2].set_xlabel("% of the pixels", fontsize=8)
+    axes[2].tick_params(axis="x", labelsize=7)
+    axes[2].spines[["top", "right"]].set_visible(False)
+    heading(figure, f"Which neuron of {layer} leads where")
+    return figure
+
+
+def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer", stages: int = 6) -> Figure:
+    """The picture growing neuron by neuron: above, the sum so far; below, unlike neurons one by one.
+
+    Args:
+        maps: (units, channels, H, W) contributions that, with ``rest``, add up to the picture.
+        rest: (channels, H, W) what belongs to no neuron (the biases).
+        photo: (C, H, W), the photograph itself.
+        layer: its name, for the heading.
+        stages: how many sums are shown, the last with every neuron.
+    """
+    order = order_by_total(maps)
+    counts = sorted({max(1, round(len(order) / 2**halvings)) for halvings in range(stages)})
+    signed = brightness(maps)
+    alone = unlike(signed, len(counts))
+    height, width = photo.shape[-2:]
+    figure = new_figure(2.05 * (len(counts) + 1), 2 * (1.88 * height / width + 0.27) + 0.75)
+    axes = figure.subplots(2, len(counts) + 1, squeeze=False)
+    so_far, used = rest.clone(), 0
+    for column, count in enumerate(counts):
+        so_far, used = so_far + maps[order[used:count]].sum(0), count
+        draw_photo(axes[0, column], so_far)
+        bare(axes[0, column], "1 neuron" if count == 1 else f"{'all ' if count == len(order) else ''}{count} neurons")
+        unit = alone[column]
+        draw_signed(axes[1, column], signed[unit], limit_of(signed[unit]))
+        bare(axes[1, column], f"neuron {unit} alone")
+    draw_photo(axes[0, -1], photo)
+    bare(axes[0, -1], "the photo")
+    axes[1, -1].set_axis_off()
+    inset = axes[1, -1].inset_axes((0.08, 0.08, 0.16, 0.84))
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=inset)
+    bar.set_ticks([-0.97, 0, 0.97], labels=["takes light away", "nothing", "adds light"])
+    bar.ax.tick_params(labelsize=9, colors=INK, length=0)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    heading(
+        figure,
+        "A network paints a photo, neuron by neuron",
+        f"above: the strongest neurons of {layer} added up, until they are the photo; below: what single neurons paint",
+    )
+    return figure
+
+
+def unlike(signed: Tensor, count: int) -> list[int]:
+    """``count`` strong units whose maps resemble each other least, the strongest first.
+
+    Greedy: the next unit has the largest total x (1 − its largest |correlation| with those taken).
+    """
+    flat = signed.flatten(1)
+    totals = flat.abs().sum(1)
+    centred = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+    taken = [int(totals.argmax())]
+    while len(taken) < min(count, len(flat)):
+        likeness = (centred @ centred[taken].T).abs().amax(1)
+        score = totals * (1 - likeness)
+        score[taken] = -1
+        taken.append(int(score.argmax()))
+    return taken

@@ -1,0 +1,83 @@
+"""The house style of every picture: how a signed map, a photo and a caption look."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+SIGNED = "RdBu_r"  # red adds, white is zero, blue removes
+INK, QUIET = "#1d1d1f", "#6e6e73"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many inches, outside pyplot's global state."""
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def array(tensor: Tensor) -> NDArray[np.float32]:
+    """Any tensor as float32 on the host."""
+    values: NDArray[np.float32] = torch.as_tensor(tensor).detach().float().cpu().numpy()
+    return values
+
+
+def limit_of(maps: Tensor, quantile: float = 0.995) -> float:
+    """The magnitude at which a shared signed scale ends: a high quantile, so that one pixel cannot fade the rest."""
+    magnitudes = array(maps).__abs__().ravel()
+    if magnitudes.size > 1 << 20:
+        magnitudes = magnitudes[:: magnitudes.size // (1 << 20) + 1]
+    return float(np.quantile(magnitudes, quantile)) or 1.0
+
+
+def bare(axes: Axes, title: str = "", *, note: str = "", size: float = 9) -> None:
+    """No ticks and no frame; a title above and a quiet note below."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=size, color=INK, pad=3)
+    if note:
+        axes.set_xlabel(note, fontsize=size - 1.5, color=QUIET, labelpad=2)
+
+
+def draw_photo(axes: Axes, photo: Tensor, *, grey: bool = False) -> None:
+    """(C, H, W) in [0, 1], clipped; 1 and 3 channels as they are, others as their mean."""
+    values = array(photo).clip(0, 1)
+    values = values if values.shape[0] in (1, 3) else values.mean(0, keepdims=True)
+    if grey or values.shape[0] == 1:
+        axes.imshow(values.mean(0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(values.transpose(1, 2, 0), interpolation="nearest")
+
+
+def draw_signed(axes: Axes, signed: Tensor, limit: float, **kwargs: Any) -> None:
+    """(H, W) in red and blue with zero in the middle."""
+    axes.imshow(array(signed), cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest", **kwargs)
+
+
+def signed_bar(figure: Figure, axes: Any, limit: float, *, low: str, high: str, **kwargs: Any) -> None:
+    """A colour bar whose ends are said in words."""
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), SIGNED), ax=axes, **kwargs)
+    bar.set_ticks([-limit, 0, limit], labels=[low, "nothing", high])
+    bar.ax.tick_params(labelsize=8, colors=INK, length=0)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def heading(figure: Figure, title: str, subtitle: str = "") -> None:
+    """What the picture is, and how to read it, in two lines above everything else."""
+    inch = 1 / figure.get_figheight()
+    figure.text(0.5, 1 - 0.1 * inch, title, ha="center", va="top", fontsize=13, color=INK, weight="bold")
+    if subtitle:
+        figure.text(0.5, 1 - 0.36 * inch, subtitle, ha="center", va="top", fontsize=9, color=QUIET)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, 0, 1, 1 - (0.62 if subtitle else 0.4) * inch))  # type: ignore[call-arg]

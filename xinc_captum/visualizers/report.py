@@ -1,0 +1,53 @@
+"""An index page that shows a folder of pictures, each with its caption."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file beside the page, and one sentence that says what to see in it."""
+
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Pictures under one heading."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+def write_report(
+    folder: Path, *, title: str, lead: str, facts: Mapping[str, str], sections: Sequence[Section], foot: str
+) -> Path:
+    """Write ``index.html`` into ``folder`` and answer its path.
+
+    Args:
+        folder: where the pictures lie.
+        title: what the result is.
+        lead: one or two sentences for a reader who knows nothing yet.
+        facts: short labelled values, shown in a row.
+        sections: the pictures, in reading order.
+        foot: how the page came about.
+
+    Raises:
+        FileNotFoundError: a picture is not in the folder.
+    """
+    missing = [p.file for section in sections for p in section.pictures if not (folder / p.file).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{', '.join(missing)} not found in {folder}; save pictures before the page is written.")
+    environment = Environment(
+        loader=PackageLoader("xinc_captum.visualizers"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title, lead=lead, facts=dict(facts), sections=sections, foot=foot
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
