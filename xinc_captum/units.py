@@ -89,7 +89,7 @@ def select(activation: Tensor, selector: Selector) -> Tensor:
 
 def _value(activation: Tensor, one: OneUnit) -> Tensor:
     if not callable(one):
-        return activation[_index(one)].flatten(1).sum(1) if activation.dim() > 1 else activation
+        return activation[_index(one)].reshape(activation.shape[0], -1).sum(1)
     value = one(activation)
     if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
         seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

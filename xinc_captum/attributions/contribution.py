@@ -123,18 +123,17 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         Returns:
             a tensor like the layer's output, a tuple where the layer has several, a list where ``layer`` is one.
         """
-        batch = Batch.of(inputs, additional_forward_args, target)
         if return_convergence_delta and not self._multiply_by_inputs:
             raise ValueError(
                 "return_convergence_delta needs multiply_by_inputs=True: bare gradients do not add up to an output."
             )
-        size = batch.rows if internal_batch_size is None else internal_batch_size
-        if size < 1:
+        if internal_batch_size is not None and internal_batch_size < 1:
             raise ValueError(f"internal_batch_size is {internal_batch_size}; wanted at least 1.")
         with explaining(self.forward_func, *self._layers):
+            batch = Batch.of(inputs, additional_forward_args, target)
             parts = [
                 self._rows(batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {})
-                for piece in chunks(batch.rows, size)
+                for piece in chunks(batch.rows, internal_batch_size or batch.rows)
             ]
             answer = _joined(parts)
             if not return_convergence_delta:

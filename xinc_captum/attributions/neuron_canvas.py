@@ -141,8 +141,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
-        batch = Batch.of(inputs, additional_forward_args, target)
         with explaining(self.forward_func, self.layer):
+            batch = Batch.of(inputs, additional_forward_args, target)
             pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
             rule, tail, size, per_eval = pieces
             if isinstance(rule, Xinc) and memory_budget is None:
@@ -229,7 +229,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             >>> canvas.map(3).shape, canvas.totals().shape
             (torch.Size([3, 8, 12]), torch.Size([104, 3]))
         """
-        batch = Batch.of(inputs, additional_forward_args, target)
+        with torch.inference_mode(False):
+            batch = Batch.of(inputs, additional_forward_args, target)
         if self.unit == "pair":
             raise ValueError('canvas() draws neurons; read pairs with attribute(), or construct with unit="neuron".')
         if math.prod(size) != batch.rows:

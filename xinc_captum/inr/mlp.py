@@ -19,7 +19,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class FourierMLP(nn.Sequential):
+class _Layers(nn.Sequential):
+    """A Sequential whose constructor is its own, so that a slice is a plain Sequential."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
+        return super().__getitem__(index)
+
+
+class FourierMLP(_Layers):
     """Coordinates → encoding → (linear → activation) x (layers − 1) → output.
 
     .. math:: y = W_L\\, \\sigma(W_{L-1} \\cdots \\sigma(W_1 \\gamma(x) + b_1) \\cdots) + b_L
@@ -110,7 +119,7 @@ class Sine(nn.Module):
         return f"omega={self.omega}"
 
 
-class Siren(nn.Sequential):
+class Siren(_Layers):
     """A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the weights its paper starts from.
 
     .. math:: W_1 \\sim U(\\pm 1/n), \\quad W_{l>1} \\sim U(\\pm \\sqrt{6/n}/\\omega)

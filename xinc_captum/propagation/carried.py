@@ -55,6 +55,8 @@ class Carried(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if name in METADATA:
                 return func(*_values(args), **_values(kwargs))
+            if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
+                raise CarryError(_refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)"))
             if name in ATTRIBUTE_VIEWS or name in AFFINE:
                 result = _affine(func, args, kwargs, name)
             elif name in BILINEAR:
@@ -173,13 +175,12 @@ def _one_carried(name: str, args: Any, kwargs: Any) -> None:
         if _carried_in(args[1:]) or _carried_in(kwargs):
             raise CarryError(_refusal(name, "the divisor depends on the layer"))
         return None
+    weighted = name == "linear" or name.startswith("conv")
+    if weighted and _carried_in((args[1:], kwargs)):
+        raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
     factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
     if len(_carried_in(factors)) > 1:
         raise CarryError(_refusal(name, "both factors depend on the layer, and a product has no shares"))
-    bias = args[2:] if name == "linear" or name.startswith("conv") else ()
-    if name == "linear" or name.startswith("conv"):
-        if _carried_in((args[1:2], bias, kwargs)):
-            raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
     return None
 
 

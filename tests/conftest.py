@@ -1,0 +1,114 @@
+"""Small models, and a record of everything an explanation must leave as found."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import nn
+
+settings.register_profile("repository", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+settings.load_profile("repository")
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        no_gpu = pytest.mark.skip(reason="needs an NVIDIA GPU (make test-cuda)")
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+class Conv(nn.Module):
+    """conv → batch norm → in-place ReLU → pool → linear, and every public wrinkle of a small classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x, scale=1.0):
+        return self.fc(self.drop(self.pool(self.relu(self.norm(self.conv(x))))).flatten(1)) * scale
+
+
+def mlp(width=5, channels=3):
+    return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, channels))
+
+
+@pytest.fixture
+def conv():
+    return Conv().eval()
+
+
+@pytest.fixture
+def net():
+    return mlp()
+
+
+class Found:
+    """Everything about a model and the process that an explanation must not change."""
+
+    def __init__(self, model):
+        self.modules = list(model.modules())
+        self.flags = [m.training for m in self.modules]
+        self.hooks = [self._hooks(m) for m in self.modules]
+        self.parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone(), p.detach().clone()) for p in model.parameters()]
+        self.buffers = [(b, b.clone()) for b in model.buffers()]
+        self.rng = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.numpy = np.random.get_state()
+        self.python = random.getstate()
+        self.grad = torch.is_grad_enabled()
+        self.autocast = torch.is_autocast_enabled("cpu")
+
+    @staticmethod
+    def _hooks(m):
+        return [dict(d) for d in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
+
+    def differences(self, model):
+        """Names of what changed; empty when everything is as found."""
+        wrong = []
+        if [m.training for m in self.modules] != self.flags:
+            wrong.append("train flags")
+        if [self._hooks(m) for m in self.modules] != self.hooks:
+            wrong.append("hooks")
+        for p, requires_grad, grad, value, weight in self.parameters:
+            if p.requires_grad is not requires_grad:
+                wrong.append("requires_grad")
+            if p.grad is not grad or (grad is not None and not torch.equal(p.grad, value)):
+                wrong.append(".grad")
+            if not torch.equal(p.detach(), weight):
+                wrong.append("weights")
+        now = list(model.buffers())
+        if len(now) != len(self.buffers) or any(a is not b or not torch.equal(a, v) for a, (b, v) in zip(now, self.buffers, strict=True)):
+            wrong.append("buffers")
+        if not torch.equal(torch.get_rng_state(), self.rng):
+            wrong.append("torch rng")
+        if any(not torch.equal(a, b) for a, b in zip(torch.cuda.get_rng_state_all() if self.cuda else [], self.cuda, strict=True)):
+            wrong.append("cuda rng")
+        state = np.random.get_state()
+        if state[2:] != self.numpy[2:] or not np.array_equal(state[1], self.numpy[1]):
+            wrong.append("numpy rng")
+        if random.getstate() != self.python:
+            wrong.append("python rng")
+        if torch.is_grad_enabled() is not self.grad or torch.is_autocast_enabled("cpu") is not self.autocast:
+            wrong.append("modes")
+        return wrong
+
+
+@pytest.fixture
+def found():
+    return Found

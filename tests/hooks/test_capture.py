@@ -1,0 +1,117 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LayerError, capture
+from xinc_captum.hooks.capture import Captured
+
+
+def test_what_was_captured_is_what_flowed(conv):
+    x = torch.rand(2, 3, 6, 6)
+    with capture(conv, ["norm", conv.relu]) as seen:
+        conv(x)
+    by_hand = conv.norm(conv.conv(x))
+    assert torch.equal(seen[conv.norm], by_hand), "the in-place ReLU after it must not have rewritten it"
+    assert torch.equal(seen[conv.relu], by_hand.relu())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_reach_it(net, frozen):
+    net.requires_grad_(not frozen)
+    x = torch.rand(4, 2)
+    with capture(net, ["1", "3"]) as seen:
+        y = net(x)
+    early, late = torch.autograd.grad(y[:, 0].sum(), [seen[net[1]], seen[net[3]]])
+    assert torch.allclose(late, net[4].weight[0].expand(4, -1))
+    assert early.abs().sum() > 0
+
+
+def test_at_input_with_positional_and_keyword_arguments():
+    class Inner(nn.Module):
+        def forward(self, x, *, y):
+            return x * y
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, x):
+            return self.inner(x, y=x + 1)
+
+    model, x = Outer(), torch.rand(2, 3)
+    with capture(model, "inner", at_input=True) as seen:
+        model(x)
+    first, second = seen[model.inner]
+    assert torch.equal(first, x)
+    assert torch.equal(second, x + 1)
+
+
+def test_a_layer_that_runs_twice_is_named():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.activation = nn.Linear(2, 3), nn.Linear(3, 3), nn.ReLU()
+
+        def forward(self, x):
+            return self.activation(self.b(self.activation(self.a(x))))
+
+    model = Shared()  # XINC's own network shares one ReLU like this
+    with pytest.raises(LayerError, match="layer 'activation' runs more than once"), capture(model, "activation"):
+        model(torch.rand(2, 2))
+    assert not model.activation._forward_hooks
+
+
+def test_a_layer_that_never_runs_is_named(net):
+    model = nn.ModuleDict({"used": net, "idle": nn.Linear(2, 2)})
+    with capture(lambda x: model["used"](x), "idle") as seen:
+        net(torch.rand(2, 2))
+    with pytest.raises(LayerError, match="layer 'idle' never ran"):
+        seen[model["idle"]]
+
+
+def test_a_layer_without_float_tensors_is_named():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.argmax(1)
+
+    model = nn.Sequential(nn.Linear(2, 2), Odd())
+    with pytest.raises(LayerError, match=r"layer '1' hands over \(torch.int64\)"), capture(model, "1"):
+        model(torch.rand(2, 2))
+
+
+def test_tuples_stay_tuples():
+    model = nn.Sequential(nn.LSTM(2, 3, batch_first=True))
+    with pytest.raises(LayerError, match="hands over"), capture(model, "0"):
+        model(torch.rand(2, 4, 2))  # its second value is a tuple of states
+
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    two = nn.Sequential(Two())
+    with capture(two, "0") as seen:
+        two(torch.ones(1, 2))
+    assert torch.equal(seen[two[0]][1], torch.full((1, 2), 2.0))
+
+
+def test_offload_keeps_detached_copies(conv):
+    with capture(conv, "norm", offload="cpu") as seen:
+        conv(torch.rand(2, 3, 6, 6))
+    kept = seen[conv.norm]
+    assert not kept.requires_grad
+    assert kept.min() < 0, "the in-place ReLU must not have rewritten it"
+
+
+def test_hooks_go_when_the_block_raises(net):
+    with pytest.raises(KeyboardInterrupt), capture(net, ["0", "1"]):
+        raise KeyboardInterrupt
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_replicas_are_put_together_in_order_of_devices():
+    layer = nn.Linear(1, 1)
+    captured = Captured({layer: "layer"})
+    captured.record(layer, (torch.ones(2, 3),), False)
+    assert captured[layer].shape == (2, 3)
+    assert captured.is_tuple(layer) is False

@@ -1,0 +1,79 @@
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.hooks import LayerError, find_layer, layer_name, modules_behind, unwrap
+
+
+class Wrapped:
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, x):
+        return self.net(x)
+
+    def method(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda net: net,
+        lambda net: net.forward,
+        lambda net: lambda x: net(x)[:, :1],
+        lambda net: functools.partial(net, 1),
+        lambda net: functools.partial(lambda n, x: n(x), net),
+        lambda net: Wrapped(net),
+        lambda net: Wrapped(net).method,
+        lambda net: nn.DataParallel(net),
+        lambda net: torch.compile(net, backend="eager"),
+    ],
+)
+def test_the_model_is_found_behind_functions(net, around):
+    assert net in modules_behind(around(net))
+    assert find_layer(around(net), "3") is net[3]
+
+
+def test_a_global_model_is_found_behind_a_function():
+    namespace = {"model": nn.Linear(2, 2)}
+    exec("def forward(x):\n    return model(x)", namespace)
+    assert modules_behind(namespace["forward"]) == [namespace["model"]]
+
+
+def test_wrappers_come_off(net):
+    assert unwrap(nn.DataParallel(torch.compile(net, backend="eager"))) is net
+    assert find_layer(nn.DataParallel(net), "module.0") is net[0]
+    assert find_layer(torch.compile(net, backend="eager"), "_orig_mod.0") is net[0]
+
+
+def test_a_wrong_name_lists_the_nearest_ones(conv):
+    with pytest.raises(LayerError, match=r"layer 'rellu' is not in the model Conv; did you mean 'relu'"):
+        find_layer(conv, "rellu")
+    with pytest.raises(LayerError, match="did you mean"):
+        find_layer(conv, "zzzzzzz")
+    with pytest.raises(LayerError, match="no submodules"):
+        find_layer(nn.ReLU(), "relu")
+
+
+def test_a_foreign_module_is_refused(net):
+    with pytest.raises(LayerError, match="layer ReLU is not part of the model Sequential; give one of that model's own"):
+        find_layer(net, nn.ReLU())
+
+
+def test_a_name_without_a_visible_model_asks_for_the_module():
+    with pytest.raises(LayerError, match="no torch.nn.Module is visible.*give the layer as a module"):
+        find_layer(torch.relu, "fc")
+
+
+def test_another_type_is_refused(net):
+    with pytest.raises(TypeError, match="layer must be a torch.nn.Module or a dotted name, got int"):
+        find_layer(net, 3)
+
+
+def test_names_for_messages(conv):
+    assert layer_name(conv, conv.fc) == "'fc'"
+    assert layer_name(conv, conv) == "Conv"
+    assert layer_name(torch.relu, conv.fc) == "Linear module"

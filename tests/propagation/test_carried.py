@@ -1,0 +1,139 @@
+"""The secant carried through single operations, with answers worked out by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from xinc_captum.propagation import CarryError
+from xinc_captum.propagation.carried import Carried, finish, start
+
+
+def carry(function, z):
+    """Value, slot, and the units' parts through a function of one row of units."""
+    leaf = torch.tensor([z], dtype=torch.float64, requires_grad=True)
+    value, slot = finish(function(start(leaf)))
+    parts = []
+    for o in range(value.shape[1]):
+        (slope,) = torch.autograd.grad(value[:, o].sum(), leaf, retain_graph=True)
+        parts.append((leaf * slope).detach()[0])
+    return value.detach()[0], slot[0], torch.stack(parts, 1)
+
+
+def test_a_hand_worked_relu_layer():
+    # z = 2a - 3b + 1 = 2*4 - 3*1 + 1 = 6; ReLU keeps it: parts 8 and -3, slot 1
+    linear = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[2.0, -3.0]]))
+        linear.bias.copy_(torch.tensor([1.0]))
+    value, slot, parts = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
+    assert value.tolist() == [6.0]
+    assert slot.tolist() == [1.0]
+    assert parts.flatten().tolist() == [8.0, -3.0]
+
+
+def test_a_hand_worked_square():
+    # z = a + b + 1 = 1 + 2 + 1 = 4, sigma = z^2 = 16, secant slope 4: parts 4 and 8, slot 4
+    value, slot, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
+    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
+
+
+def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
+    value, slot, parts = carry(torch.cos, [0.0])
+    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.sin(3 * x),
+        lambda x: nn.ReLU(inplace=True)(x - 1),
+        lambda x: nn.PReLU(3).double()(x),
+        lambda x: F.gelu(x, approximate="tanh"),
+        lambda x: torch.cat([x, x * 2, torch.ones(1, 2, dtype=x.dtype)], 1),
+        lambda x: x + torch.tanh(x[:, [2, 1, 0]]),
+        lambda x: 1 - x / 3,
+        lambda x: F.softplus(x.view(1, 3, 1).permute(0, 2, 1).reshape(1, 3)),
+        lambda x: torch.einsum("ij,kj->ik", x, torch.ones(2, 3, dtype=x.dtype)),
+        lambda x: x @ torch.ones(3, 2, dtype=x.dtype),
+        lambda x: torch.stack(x.chunk(3, 1), 1).flatten(1),
+        lambda x: nn.BatchNorm1d(3).double().eval()(x + 1),
+        lambda x: F.dropout(x, 0.5, training=False),
+        lambda x: F.pad(x, (1, 1), value=2.0),
+        lambda x: F.avg_pool1d(x[:, None], 3).flatten(1),
+        lambda x: F.interpolate(x[:, None], scale_factor=2).flatten(1),
+        lambda x: torch.where(torch.tensor([True, False, True]), x, torch.zeros((), dtype=x.dtype)),
+        lambda x: x.T.T.clamp(-0.5, 0.5).mul_(2),
+        lambda x: F.conv1d(x[:, None], torch.ones(2, 1, 2, dtype=x.dtype), torch.ones(2, dtype=x.dtype)).flatten(1),
+    ],
+)
+def test_parts_and_slot_add_up(function):
+    z = [0.7, -1.2, 0.4]
+    value, slot, parts = carry(function, z)
+    assert torch.allclose(value, function(torch.tensor([z], dtype=torch.float64))[0], atol=1e-15)
+    assert torch.allclose(parts.sum(0) + slot, value, atol=1e-14)
+
+
+def test_an_in_place_edit_is_seen_by_whoever_holds_the_tensor():
+    def function(x):
+        y = x * 1
+        y.add_(1)
+        F.relu(y, inplace=True)
+        return y
+
+    value, slot, parts = carry(function, [2.0, -5.0])
+    assert value.tolist() == [3.0, 0.0]
+    assert torch.allclose(parts.sum(0) + slot, value)
+
+
+class Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+def written_into_a_view(x):
+    y = x * 1
+    y[:, :1].add_(1)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda x: torch.softmax(x, 1), "through 'softmax': it is neither linear nor applied to each element alone"),
+        (lambda x: F.layer_norm(x, (2,)), "through 'layer_norm'"),
+        (lambda x: x * x, "through 'mul': both factors depend on the layer"),
+        (lambda x: x @ x.T, "through 'matmul': both factors"),
+        (lambda x: 1 / (1 + x), "cannot carry contributions through"),
+        (lambda x: torch.ones(1, 2) / x, "through '(true_)?div': the divisor depends on the layer"),
+        (lambda x: torch.pow(x, x), "through 'pow': more than its first argument depends"),
+        (lambda x: F.linear(x, torch.cat([x, x])), "its weight or bias depends on the layer"),
+        (lambda x: torch.where(x > 0, x, -x), "through 'gt'"),
+        (lambda x: F.dropout(x, 0.5, training=True), "through 'dropout': it is in training mode; call model.eval"),
+        (lambda x: F.max_pool1d(x[:, None], 2), "max_pool1d"),
+        (lambda x: torch.ops.aten.softmax.int(x, 1), "softmax"),
+        (Own.apply, "through 'mul': it runs under no_grad"),
+        (written_into_a_view, "in-place add.*edits a view"),
+        (lambda x: x.detach(), "detach"),
+    ],
+)
+def test_what_cannot_be_carried_is_named(function, text):
+    with pytest.raises(CarryError, match=text):
+        finish(function(start(torch.tensor([[0.5, 2.0]], requires_grad=True))))
+
+
+def test_an_output_that_lost_the_layer_is_refused():
+    with pytest.raises(CarryError, match="nothing of the layer arrives at the output"):
+        finish(torch.zeros(2))
+
+
+def test_it_looks_like_its_value():
+    carried = start(torch.zeros(2, 3, dtype=torch.float64))
+    assert isinstance(carried, Carried)
+    assert (carried.shape, carried.dtype, carried.dim(), len(carried)) == ((2, 3), torch.float64, 2, 2)
+    assert repr(carried) == "Carried(shape=(2, 3))"

@@ -1,0 +1,605 @@
+"""One table of every public attribution class against every line of the drop-in contract.
+
+A new class adds a row to ``METHODS``; a new promise adds a test. Lines are numbered as in the project's checklist of
+what Captum users do with a method.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerAttribution, NoiseTunnel
+from captum.attr import visualization as viz
+from captum.metrics import infidelity, sensitivity_max
+from captum.robust import AttackComparator, MinParamPerturbation
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xinc_captum import Ablation, LayerContribution, LayerError, NeuronCanvas, as_explanation, to_hwc
+
+
+class Net(nn.Module):
+    """A small classifier with batch norm and an in-place ReLU; ``fc`` is its last Linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.flat = nn.Flatten()
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x, scale=1.0):
+        return self.fc(self.flat(self.pool(self.relu(self.norm(self.conv(x)))))) * scale
+
+
+@dataclass(frozen=True)
+class Method:
+    """A class of the package, how to build it on a layer, and what it promises."""
+
+    name: str
+    make: Callable[..., Any]
+    layer: str = "relu"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    promises: frozenset[str] = frozenset()
+    shape: tuple[int, ...] = ()  # of the answer for two rows and target 1
+
+    def on(self, model, layer=None, **kwargs):
+        return self.make(model, self.layer if layer is None else layer, **kwargs)
+
+
+def canvas(rule):
+    return lambda model, layer, *args, **kwargs: NeuronCanvas(model, layer, *args, rule=rule, **kwargs)
+
+
+METHODS = [
+    Method("LayerContribution", LayerContribution, promises=frozenset({"layer_shaped", "delta", "backward"}), shape=(2, 4, 6, 6)),
+    Method("NeuronCanvas tangent", canvas("tangent"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 4)),
+    Method("NeuronCanvas secant", canvas("secant"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 5)),
+    Method("NeuronCanvas ablation", canvas("ablation"), promises=frozenset({"canvas", "delta"}), shape=(2, 4)),
+    Method(
+        "NeuronCanvas ablation mean",
+        canvas(Ablation("mean")),
+        promises=frozenset({"canvas", "delta", "looks at all rows"}),
+        shape=(2, 4),
+    ),
+    Method(
+        "NeuronCanvas xinc",
+        canvas("xinc"),
+        layer="fc",
+        kwargs={"attribute_to_layer_input": True},
+        promises=frozenset({"canvas", "delta", "unscaled"}),
+        shape=(2, 16),
+    ),
+]
+every = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+
+
+def having(promise):
+    return pytest.mark.parametrize("method", [m for m in METHODS if promise in m.promises], ids=lambda m: m.name)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(3)
+    return Net().eval()
+
+
+@pytest.fixture
+def x():
+    return torch.rand(2, 3, 6, 6)
+
+
+def attribute(method, model, x, target=1, **kwargs):
+    return method.on(model).attribute(x, target=target, **{**method.kwargs, **kwargs})
+
+
+# ---- the answer itself
+
+
+@every
+def test_the_answer_is_plain(method, net, x, found):
+    before = found(net)
+    answer = attribute(method, net, x)
+    assert answer.shape == method.shape
+    assert answer.is_contiguous() and not answer.requires_grad and answer.dtype == torch.float32
+    assert answer.abs().sum() > 0
+    assert before.differences(net) == []
+    assert not x.requires_grad
+
+
+@every
+def test_row_by_row_equals_batch(method, net, x):
+    if "looks at all rows" in method.promises:
+        pytest.skip("a mean over all rows is this method's definition")
+    x = torch.rand(5, 3, 6, 6)
+    whole = attribute(method, net, x)
+    rows = torch.cat([attribute(method, net, x[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(whole, rows, atol=1e-6, rtol=1e-5)
+
+
+@every
+def test_chunks_equal_batch(method, net, x):
+    x = torch.rand(5, 3, 6, 6)
+    small = {"internal_batch_size": 2} if isinstance(method.on(net), LayerContribution) else {"memory_budget": 4000}
+    torch.testing.assert_close(attribute(method, net, x, **small), attribute(method, net, x), atol=1e-6, rtol=1e-5)
+
+
+@every
+def test_the_same_call_gives_the_same_bits(method, net, x):
+    assert torch.equal(attribute(method, net, x), attribute(method, net, x))
+
+
+@every
+@pytest.mark.parametrize(
+    "target", [1, torch.tensor(1), torch.tensor([1]), [1, 1], torch.tensor([1, 1]), (1,), [(1,), (1,)]], ids=repr
+)
+def test_every_form_of_target(method, net, x, target):
+    if "unscaled" in method.promises and target == [(1,), (1,)]:
+        pytest.skip("the paper's rule reads targets as channels: a list of tuples is not one")
+    torch.testing.assert_close(attribute(method, net, x, target=target), attribute(method, net, x, target=1))
+
+
+@every
+def test_tuple_inputs_and_forward_arguments(method, net, x):
+    if "unscaled" in method.promises:
+        pytest.skip("the paper's rule stops at the last Linear, before the scale is applied")
+    two = nn.ModuleDict({"net": net})
+    forward = lambda a, b, scale, word: two["net"](a + b, scale)
+    scale = torch.tensor([[2.0], [3.0]])
+    answer = method.make(forward, net.relu).attribute(
+        (x, x), target=1, additional_forward_args=(scale, "word"), **method.kwargs
+    )
+    alone = attribute(method, net, 2 * x)
+    torch.testing.assert_close(answer, alone * scale.reshape(2, *[1] * (alone.dim() - 1)), atol=1e-6, rtol=1e-5)
+
+
+@having("delta")
+def test_the_delta_is_one_number_a_row(method, net, x):
+    assert method.on(net).has_convergence_delta()
+    answer, delta = attribute(method, net, x, return_convergence_delta=True)
+    assert delta.shape == (2,)
+    torch.testing.assert_close(answer, attribute(method, net, x))
+    with torch.no_grad():
+        full = net(x)[:, 1]
+        silent = net.fc.bias[1].expand(2)  # everything between relu and fc is linear without bias
+    complete = method.name in ("NeuronCanvas secant", "NeuronCanvas xinc")
+    if "looks at all rows" not in method.promises:
+        expected = answer.flatten(1).sum(1) - (full if complete else full - silent)
+        torch.testing.assert_close(delta, expected, atol=1e-6, rtol=1e-5)
+        assert delta.abs().max() < 1e-5, "a linear tail is complete under every rule"
+
+
+# ---- lines 1 to 10: Captum's wrappers, metrics and plots
+
+
+@every
+@pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
+def test_line_1_noise_tunnel(method, net, x, kind):
+    tunnel = NoiseTunnel(method.on(net))
+    answer = tunnel.attribute(
+        x, nt_type=kind, nt_samples=5, nt_samples_batch_size=2, stdevs=0.1, target=[1, 0], **method.kwargs
+    )
+    assert answer.shape == method.shape
+    assert torch.isfinite(answer).all() and answer.abs().sum() > 0
+
+
+@having("delta")
+def test_line_1_noise_tunnel_with_delta(method, net, x):
+    answer, delta = NoiseTunnel(method.on(net)).attribute(
+        x, nt_samples=3, stdevs=0.1, target=1, return_convergence_delta=True, **method.kwargs
+    )
+    assert answer.shape == method.shape
+    assert delta.shape == (6,)
+
+
+@every
+def test_line_2_sensitivity(method, net, x):
+    score = sensitivity_max(as_explanation(method.on(net)), x, target=1, n_perturb_samples=2, **method.kwargs)
+    assert score.shape == (2,)
+    assert (score > 0).all()
+
+
+def test_line_3_infidelity_on_an_identity_layer(net, x):
+    wrapped = nn.Sequential(nn.Identity(), net).eval()
+    shares = as_explanation(LayerContribution(wrapped, "0"))(x, target=1)
+    noise = lambda t: (n := 0.01 * torch.randn_like(t), t - n)
+    score = infidelity(wrapped, noise, x, shares, target=1)
+    assert score.shape == (2,)
+    random_shares = infidelity(wrapped, noise, x, torch.randn_like(shares), target=1)
+    assert score.mean() < random_shares.mean()
+
+
+@every
+def test_line_4_captums_own_plot(method, net, x):
+    answer = attribute(method, net, x)
+    maps = answer if answer.dim() == 4 else answer[:, :4].reshape(2, 1, 2, 2)
+    image = to_hwc(maps[:, :1])
+    photo = to_hwc(x)[: image.shape[0], : image.shape[1]]
+    figure, _ = viz.visualize_image_attr(image, photo, "blended_heat_map", "all", use_pyplot=False)
+    assert figure is not None
+
+
+@having("layer_shaped")
+def test_line_5_interpolate(method, net, x):
+    assert LayerAttribution.interpolate(attribute(method, net, x), (12, 12), "bilinear").shape == (2, 4, 12, 12)
+
+
+def test_line_6_insights_is_gone_from_captum():
+    pytest.skip("captum.insights was removed in captum 0.9: there is nothing to plug into")
+
+
+def explain_function(method):
+    """What quantus asks for: (model, inputs, targets) as arrays to input-shaped arrays."""
+
+    def explain(model, inputs, targets, **_):
+        wrapped = nn.Sequential(nn.Identity(), model).eval()
+        x = torch.as_tensor(inputs, dtype=torch.float32)
+        answer = LayerContribution(wrapped, "0").attribute(x, target=torch.as_tensor(targets))
+        return answer.sum(1, keepdim=True).numpy()
+
+    return explain
+
+
+def test_line_7_quantus_metric(net, x):
+    quantus = pytest.importorskip("quantus", reason="quantus is an optional peer: pip install quantus")
+    metric = quantus.MaxSensitivity(nr_samples=2, disable_warnings=True)
+    scores = metric(model=net, x_batch=x.numpy(), y_batch=[1, 0], explain_func=explain_function(None), device="cpu")
+    assert len(scores) == 2
+
+
+def test_line_8_quantus_evaluate(net, x):
+    quantus = pytest.importorskip("quantus", reason="quantus is an optional peer: pip install quantus")
+    table = quantus.evaluate(
+        {"s": quantus.Sparseness(disable_warnings=True)},
+        {"ours": explain_function(None)},
+        net,
+        x.numpy(),
+        [1, 0],
+        explain_func_kwargs={},
+        call_kwargs={"c": {"device": "cpu"}},
+    )
+    assert "ours" in table
+
+
+def test_line_9_grad_cams_road(net, x):
+    road = pytest.importorskip("pytorch_grad_cam.metrics.road", reason="pip install grad-cam")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", reason="pip install grad-cam")
+    maps = attribute(METHODS[0], net, x).abs().sum(1)
+    maps = (maps / maps.amax((1, 2), keepdim=True)).numpy()
+    chosen = [targets.ClassifierOutputTarget(1)] * 2
+    assert len(road.ROADCombined(percentiles=[20, 50])(x, maps, chosen, net)) == 2
+
+
+@having("perturb")
+def test_line_10_captums_robustness(method, net, x):
+    method_ = method.on(net)
+    comparator = AttackComparator(net, lambda output: output.max(1).values)
+    comparator.add_attack(method_.perturb, "ours", attack_kwargs=method.kwargs)
+    assert comparator.evaluate(x)
+    assert MinParamPerturbation(net, method_.perturb, "value", -3, 3, 1).evaluate(x, target=1)
+
+
+# ---- lines 11 to 13: peers that hook the same model
+
+
+@having("backward")
+def test_line_11_under_zennits_rules(method, net, x):
+    composites = pytest.importorskip("zennit.composites", reason="zennit is an optional peer: pip install zennit")
+    plain = attribute(method, net, x)
+    with composites.EpsilonPlus().context(net) as modified:
+        changed = attribute(method, modified, x)
+    assert changed.shape == plain.shape
+    torch.testing.assert_close(attribute(method, net, x), plain)
+
+
+@every
+def test_line_12_beside_a_living_grad_cam(method, net, x):
+    cam = pytest.importorskip("pytorch_grad_cam", reason="pip install grad-cam")
+    plain = attribute(method, net, x)
+    with cam.GradCAM(net, [net.relu]):
+        torch.testing.assert_close(attribute(method, net, x), plain)
+
+
+@every
+def test_line_13_beside_a_living_torchcam(method, net, x):
+    methods = pytest.importorskip("torchcam.methods", reason="torchcam is an optional peer: pip install torchcam")
+    plain = attribute(method, net, x)
+    with methods.GradCAM(net, "relu", input_shape=(3, 6, 6)):
+        torch.testing.assert_close(attribute(method, net, x), plain)
+
+
+# ---- lines 14 to 21: wrappers, dtypes, modes and odd models
+
+
+@every
+def test_line_14_data_parallel(method, net, x):
+    plain, parallel = attribute(method, net, x), nn.DataParallel(net)
+    torch.testing.assert_close(method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs), plain)
+    by_ids = method.make(parallel.forward, net.get_submodule(method.layer), [0])
+    torch.testing.assert_close(by_ids.attribute(x, target=1, **method.kwargs), plain)
+
+
+@pytest.mark.cuda
+@every
+def test_line_14_data_parallel_replicas(method, net, x):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs, so that the model is really replicated")
+    net, x = net.to("cuda"), torch.rand(5, 3, 6, 6, device="cuda")
+    plain, parallel = attribute(method, net, x), nn.DataParallel(net)
+    found = method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs)
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
+
+
+@every
+def test_line_15_compiled(method, net, x):
+    plain = attribute(method, net, x)
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)
+    torch.testing.assert_close(attribute(method, compiled, x), plain)
+    assert torch.compiler.is_compiling() is False
+
+
+@every
+def test_line_16_traced_models_are_refused(method, net, x):
+    traced = torch.jit.trace(net, x)
+    with pytest.raises(LayerError, match="scripted and traced models run no Python hooks"):
+        method.make(traced, traced.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs)
+
+
+@every
+def test_line_17_double_and_bfloat16(method, net, x):
+    plain = attribute(method, net, x)
+    double = attribute(method, copy.deepcopy(net).double(), x.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), plain, atol=1e-6, rtol=1e-4)
+    half = attribute(method, copy.deepcopy(net).bfloat16(), x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, atol=0.05, rtol=0.1)
+
+
+@every
+def test_line_17_autocast_answers_float32(method, net, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = attribute(method, net, x)
+        assert torch.is_autocast_enabled("cpu")
+    assert answer.dtype == torch.float32
+    torch.testing.assert_close(answer, attribute(method, net, x), atol=0.05, rtol=0.1)
+
+
+@every
+@pytest.mark.parametrize("kind", ["channels_last", "strided", "expanded"])
+def test_line_18_memory_formats(method, net, x, kind):
+    plain = attribute(method, net, x)
+    other = {
+        "channels_last": x.to(memory_format=torch.channels_last),
+        "strided": torch.stack([x, x], -1)[..., 0],
+        "expanded": x,
+    }[kind]
+    if kind == "expanded":
+        other = x[:1].expand(2, -1, -1, -1)
+        plain = attribute(method, net, other.contiguous())
+    answer = attribute(method, net, other)
+    assert answer.is_contiguous()
+    torch.testing.assert_close(answer, plain, atol=1e-6, rtol=1e-5)
+
+
+@every
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_line_19_modes(method, net, x, mode):
+    plain = attribute(method, net, x)
+    with mode():
+        again = attribute(method, net, torch.rand_like(x).copy_(x))
+        assert torch.is_inference_mode_enabled() is (mode is torch.inference_mode)
+    torch.testing.assert_close(again, plain)
+
+
+@every
+def test_line_19_frozen_and_graded_parameters(method, net, x, found):
+    plain = attribute(method, net, x)
+    net(x).sum().backward()
+    net.requires_grad_(False)
+    net.fc.requires_grad_(True)
+    before = found(net)
+    torch.testing.assert_close(attribute(method, net, x), plain)
+    assert before.differences(net) == []
+
+
+@every
+def test_line_20_function_around_the_model_and_output_fn(method, net, x):
+    plain = attribute(method, net, x)
+    wrapped = method.make(lambda x: net(x), net.get_submodule(method.layer))
+    torch.testing.assert_close(wrapped.attribute(x, target=1, **method.kwargs), plain)
+    for pack, pick in ((lambda y: {"y": y}, lambda o: o["y"]), (lambda y: (y, 1), lambda o: o[0])):
+        picked = method.make(lambda x, p=pack: p(net(x)), method.layer, output_fn=pick)
+        torch.testing.assert_close(picked.attribute(x, target=1, **method.kwargs), plain)
+        if "unscaled" not in method.promises:
+            with pytest.raises(TypeError, match=r"wanted a tensor; say which tensor to explain with\s+output_fn="):
+                method.make(lambda x, p=pack: p(net(x)), method.layer).attribute(x, target=1, **method.kwargs)
+
+
+class Reused(nn.Module):
+    """XINC's own network shares one activation object like this."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear1, self.linear2, self.fc = nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.fc(self.relu(self.linear2(self.relu(self.linear1(x)))))
+
+
+@every
+def test_line_21_a_layer_that_runs_twice(method):
+    model = Reused()
+    if method.layer == "fc":
+        model.fc = model.linear2 = nn.Linear(4, 4)
+    with pytest.raises(LayerError, match=f"layer '{'linear2' if method.layer == 'fc' else 'relu'}' runs more than once"):
+        method.make(model, model.get_submodule(method.layer)).attribute(torch.rand(2, 2), target=1, **method.kwargs)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@every
+def test_line_21_in_place_and_functional_operations_after_the_layer(method, net, x):
+    if method.layer == "fc":
+        pytest.skip("the paper's rule looks at nothing after its Linear")
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.relu = nn.Linear(2, 4), nn.Tanh()
+
+        def forward(self, x, in_place=True):
+            a = self.relu(self.net(x))
+            a = a.mul_(2).relu_() if in_place else torch.relu(a * 2)
+            return nn.functional.softplus(a)[:, :3]
+
+    model, rows = InPlace(), torch.rand(2, 2)
+    assert_close = torch.testing.assert_close
+    assert_close(
+        attribute(method, model, rows), attribute(method, model, rows, additional_forward_args=False), atol=1e-6, rtol=1e-5
+    )
+
+
+# ---- left as found, whatever happens
+
+
+class Broken(Exception):
+    pass
+
+
+@every
+@pytest.mark.parametrize("where", ["conv", "norm", "relu", "pool", "flat", "fc"])
+@pytest.mark.parametrize("fault", [Broken, KeyboardInterrupt])
+def test_left_as_found_when_any_submodule_raises(method, net, x, found, where, fault):
+    net.norm.train()
+    net(x).sum().backward()
+    net.conv.weight.requires_grad_(False)
+
+    def raising(*_):
+        raise fault
+
+    handle = net.get_submodule(where).register_forward_hook(raising)
+    before = found(net)
+    with pytest.raises(fault), pytest.warns(UserWarning, match="in training mode"):
+        attribute(method, net, x)
+    assert before.differences(net) == []
+    assert list(net.get_submodule(where)._forward_hooks) == [handle.id]
+
+
+@every
+def test_left_as_found_in_training_mode(method, net, x, found):
+    net.train()
+    before = found(net)
+    with pytest.warns(UserWarning, match="BatchNorm2d 'norm' is in training mode"):
+        if method.name == "NeuronCanvas secant":
+            attribute(method, nn.Sequential(net, nn.Dropout(0.0).eval()) and net, x)
+        else:
+            attribute(method, net, x)
+    assert before.differences(net) == []
+
+
+@every
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [("fcc", "did you mean 'fc'"), (nn.Linear(1, 1), "is not part of the model")],
+    ids=["wrong name", "foreign module"],
+)
+def test_wrong_layers(method, net, layer, text):
+    with pytest.raises(LayerError, match=text):
+        method.make(net, layer)
+
+
+@every
+def test_a_layer_that_never_runs(method, net, x):
+    net.idle = nn.Linear(16, 3)
+    if method.layer == "fc":
+        with pytest.raises(LayerError, match="layer 'idle' never ran"):
+            method.on(net, "idle").attribute(x, target=None, **method.kwargs)
+    else:
+        with pytest.raises(LayerError, match="layer 'idle' never ran"):
+            method.on(net, "idle").attribute(x, target=1, **method.kwargs)
+
+
+@every
+@pytest.mark.parametrize("target", [3, (0, 1), [0], "cat"])
+def test_impossible_targets(method, net, x, target, found):
+    before = found(net)
+    with pytest.raises(ValueError, match="target"):
+        attribute(method, net, x, target=target)
+    assert before.differences(net) == []
+
+
+@every
+def test_empty_batch(method, net):
+    with pytest.raises(ValueError, match="no rows to explain"):
+        attribute(method, net, torch.zeros(0, 3, 6, 6))
+
+
+@every
+def test_a_row_of_nan_stays_alone(method, net, x):
+    if "looks at all rows" in method.promises:
+        pytest.skip("a mean over all rows is this method's definition")
+    plain = attribute(method, net, x)
+    spoilt = x.clone()
+    spoilt[1] = float("nan")
+    answer = attribute(method, net, spoilt)
+    torch.testing.assert_close(answer[0], plain[0])
+    assert answer[1].isnan().any()
+
+
+# ---- the object itself
+
+
+@every
+def test_names_copies_and_types(method, net, x):
+    built = method.on(net)
+    assert built.get_name() == "".join(f" {c}" if c.isupper() else c for c in type(built).__name__).strip()
+    assert built.multiplies_by_inputs is True
+    assert hasattr(type(built).attribute, "__wrapped__")
+    torch.testing.assert_close(copy.deepcopy(built).attribute(x, target=1, **method.kwargs), attribute(method, net, x))
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what would make a GPU wait: scalars read back, nonzero, indexing by a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indices = args[1] if name == "index" else ()
+        masked = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+        if masked or name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "item"):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@every
+def test_hot_paths_never_wait_for_the_device(method, net, x):
+    with Syncs() as mode:
+        torch.ones(1).item()
+    assert mode.seen, "the counter must be able to count"
+    with Syncs() as mode:
+        attribute(method, net, x)
+    assert mode.seen == []
+
+
+@pytest.mark.cuda
+@every
+def test_cuda_equals_cpu(method, net, x, found):
+    plain = attribute(method, net, x)
+    there = copy.deepcopy(net).cuda()
+    before = found(there)
+    answer = attribute(method, there, x.cuda())
+    assert answer.device.type == "cuda"
+    torch.testing.assert_close(answer.cpu(), plain, atol=1e-4, rtol=1e-3)
+    assert before.differences(there) == []
+
+
