@@ -399,6 +399,14 @@ def test_line_19_modes(method, net, x, mode):
 
 
 @every
+def test_line_19_a_model_made_under_inference_mode(method, net, x):
+    plain = attribute(method, net, x)
+    with torch.inference_mode():
+        there = copy.deepcopy(net)
+    torch.testing.assert_close(attribute(method, there, x), plain)
+
+
+@every
 def test_line_19_frozen_and_graded_parameters(method, net, x, found):
     plain = attribute(method, net, x)
     net(x).sum().backward()

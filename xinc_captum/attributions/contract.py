@@ -10,7 +10,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, modules_behind, untouched
+from ..hooks import ForwardFunc, LayerError, modules_behind, snapshot, untouched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +35,14 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     _warn_if_training(forward_func, also)
     with torch.inference_mode(False), untouched(forward_func, *also), torch.enable_grad(), _eager():
         yield
+
+
+def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
+    """``forward_func`` itself, or one with ordinary weights where they were made under inference mode."""
+    roots = (*modules_behind(forward_func), *also)
+    if any(p.is_inference() for root in roots for p in root.parameters()):
+        return snapshot(forward_func, *also)
+    return forward_func
 
 
 def _eager() -> Any:

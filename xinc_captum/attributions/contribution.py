@@ -10,7 +10,7 @@ from .._compat import GradientAttribution, LayerAttribution
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, patch
 from ..propagation import Batch, chunks, one_score_a_row, selected
 from ..propagation.tail import OutputFn
-from .contract import captum_method, explaining, plain
+from .contract import captum_method, differentiable, explaining, plain
 
 Layer = nn.Module | str
 Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
@@ -129,10 +129,11 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             )
         if internal_batch_size is not None and internal_batch_size < 1:
             raise ValueError(f"internal_batch_size is {internal_batch_size}; wanted at least 1.")
+        call = differentiable(self.forward_func, *self._layers)
         with explaining(self.forward_func, *self._layers):
             batch = Batch.of(inputs, additional_forward_args, target)
             parts = [
-                self._rows(batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {})
+                self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {})
                 for piece in chunks(batch.rows, internal_batch_size or batch.rows)
             ]
             answer = _joined(parts)
@@ -144,9 +145,9 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             ]
         return (answer, deltas) if self._several else (answer[0], deltas[0])
 
-    def _rows(self, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
+    def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
         with capture(self.forward_func, self._layers, at_input=at_input) as captured:
-            output = selected(self.forward_func(*batch.inputs, *batch.args), batch, self.output_fn)
+            output = selected(call(*batch.inputs, *batch.args), batch, self.output_fn)
         score = one_score_a_row(output)
         places = [captured.per_device(layer) for layer in self._layers]
         flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]

@@ -12,10 +12,11 @@ from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
 from ..progress import progress
 from ..propagation import Batch, Rule, Tail, Xinc, as_rule, chunks
 from ..propagation.budget import rows_at_once
+from ..propagation.pairs import linear_of
 from ..propagation.tail import OutputFn
 from ..units import Selector, listed
 from .canvas import Canvas
-from .contract import captum_method, explaining, plain
+from .contract import captum_method, differentiable, explaining, plain
 
 Unit = Literal["neuron", "pair"]
 
@@ -170,7 +171,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         for module in (self.forward_func, bound):
             if isinstance(module, nn.DataParallel):
                 return unwrap(module)
-        return self.forward_func  # type: ignore[no-any-return]
+        return differentiable(self.forward_func, self.layer)
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
@@ -189,7 +190,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule = self.rule.prepared(tail, batch)
         with torch.no_grad():
             activation, output = tail.run(batch.cut(0, 1))
-        units = len(listed(activation, None)) if self.unit == "neuron" else self.layer.weight.numel()
+        units = len(listed(activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
         left = 1 if isinstance(rule, Xinc) and not rule._is_last else output.numel()
         size = rows_at_once(tail, batch, (units + 1) * left, budget)
         return rule, tail, size, per_eval or max(1, min(units, size // batch.rows))

@@ -41,7 +41,8 @@ def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:
     for name, tensor in (*held.named_parameters(), *held.named_buffers()):
         if id(tensor) not in copied:
             copied.add(id(tensor))
-            state[name] = tensor.detach().clone()
+            with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
+                state[name] = tensor.detach().clone()
     flags = [(module, module.training) for root in roots for module in root.modules()]
 
     def frozen(*args: Any) -> Any:

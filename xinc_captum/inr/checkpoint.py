@@ -12,6 +12,7 @@ from .mlp import FourierMLP, Siren
 
 KINDS: dict[str, type[FourierMLP] | type[Siren]] = {"FourierMLP": FourierMLP, "Siren": Siren}
 FORMAT = "xinc-captum-inr-1"
+KEY = "network"  # the one metadata entry: safetensors writes several in random order, and equal networks are equal bytes
 
 
 class Loaded(NamedTuple):
@@ -31,9 +32,9 @@ def save(model: FourierMLP | Siren, path: str | Path, *, size: tuple[int, ...]) 
     if kind not in KINDS:
         raise TypeError(f"model is a {kind}; wanted one of {', '.join(KINDS)}. Save others with safetensors directly.")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    note = {"format": FORMAT, "kind": kind, "config": json.dumps(model.config), "size": json.dumps(list(size))}
+    note = {"format": FORMAT, "kind": kind, "config": model.config, "size": list(size)}
     temporary = Path(path).with_suffix(".part")
-    save_file(tensors, temporary, metadata=note)
+    save_file(tensors, temporary, metadata={KEY: json.dumps(note)})
     temporary.replace(path)
 
 
@@ -48,15 +49,16 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded:
         raise FileNotFoundError(f"{path} is not a file; wanted a network written by xinc_captum.inr.save().")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            note = file.metadata() or {}
+            note = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}); write it again with save().") from error
     if note.get("format") != FORMAT or note.get("kind") not in KINDS:
         raise ValueError(
-            f"{path} is marked {note.get('format', 'with nothing')!r}; wanted {FORMAT!r}, as xinc_captum.inr.save() writes."
+            f"{path} is marked {note.get('format', 'with nothing')!r}; wanted {FORMAT!r}, as xinc_captum.inr.save() "
+            "writes."
         )
     with torch.device("meta"):
-        model = KINDS[note["kind"]](**json.loads(note["config"]))
+        model = KINDS[note["kind"]](**note["config"])
     model.load_state_dict(tensors, assign=True)
-    return Loaded(model, tuple(json.loads(note["size"])))
+    return Loaded(model, tuple(note["size"]))

@@ -34,11 +34,11 @@ def psnr(picture: Tensor, reference: Tensor) -> float:
     .. math:: -10 \\log_{10} \\mathrm{mean}((picture - reference)^2)
 
     Example:
-        >>> psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6))
+        >>> round(psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6)), 2)
         20.0
     """
     error = F.mse_loss(picture.float(), reference.float()).item()
-    return math.inf if error == 0 else round(-10 * math.log10(error), 6)
+    return _decibels(error)
 
 
 def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 16) -> Tensor:

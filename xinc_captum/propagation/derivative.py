@@ -1,6 +1,6 @@
 """Share an output out by a derivative: backward where outputs are few, forward where units are few."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -29,11 +29,16 @@ def run(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor,
             f"layer {tail.name} never ran in the forward pass; choose a layer that this model calls for these inputs."
         )
     if not output.requires_grad:
-        raise LayerError(
-            f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
-            "leads to the selected target."
-        )
+        raise independent(tail)
     return leaves[0], output
+
+
+def independent(tail: Tail) -> LayerError:
+    """The error for a layer that leads nowhere."""
+    return LayerError(
+        f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
+        "leads to the selected target."
+    )
 
 
 def contributions(
@@ -51,33 +56,32 @@ def contributions(
             return _forward_mode(tail, batch, selector, start, finish, per_eval or count)
         except NotImplementedError:  # an operation without a forward-mode derivative
             pass
-    return _reverse_mode(activation, output, selector)
+    return _reverse_mode(tail, activation, output, selector)
 
 
-def _reverse_mode(activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
+def _reverse_mode(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     whole = select(activation.detach(), selector)
     shares = whole.new_empty((*whole.shape, flat.shape[1]))
-    for o, gradient in enumerate(_gradients(activation, flat)):
+    for o, gradient in enumerate(_gradients(tail, activation, flat)):
         shares[..., o] = select(activation.detach() * gradient, selector)
     return shares.reshape(*whole.shape, *output.shape[1:])
 
 
-def _gradients(activation: Tensor, flat: Tensor) -> "list[Tensor] | map[Tensor]":
+def _gradients(tail: Tail, activation: Tensor, flat: Tensor) -> Iterator[Tensor]:
     last = flat.shape[1] - 1
-
-    def gradient(o: int) -> Tensor:
-        (g,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=o < last)
-        return g
-
-    return map(gradient, range(flat.shape[1]))
+    for o in range(flat.shape[1]):
+        (gradient,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=o < last, allow_unused=True)
+        if gradient is None:
+            raise independent(tail)
+        yield gradient
 
 
 def slopes(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor, Tensor, Tensor]:
     """Activation (rows, units), output (rows, *left) and ∂y/∂a as (rows, units, prod(left))."""
     activation, output = run(tail, batch, start, finish)
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    return activation.detach(), output.detach(), torch.stack(list(_gradients(activation, flat)), dim=-1)
+    return activation.detach(), output.detach(), torch.stack(list(_gradients(tail, activation, flat)), dim=-1)
 
 
 def _forward_mode(

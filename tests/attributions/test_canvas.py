@@ -1,0 +1,107 @@
+import dataclasses
+
+import pytest
+import torch
+
+from xinc_captum import Canvas, NeuronCanvas
+from xinc_captum.attributions.queries import Regions, Top, Totals
+from xinc_captum.inr import FourierMLP, coordinates, fit
+
+SIZE = (5, 7)
+
+
+def canvas(rule="tangent", budget=None, model=None, size=SIZE, **kwargs) -> Canvas:
+    model = model or FourierMLP(hidden=6, seed=1)
+    return NeuronCanvas(model, "activation1", rule=rule).canvas(coordinates(size), size, memory_budget=budget, **kwargs)
+
+
+@pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
+@pytest.mark.parametrize("budget", [None, 1, 6000])
+def test_every_query_is_its_reduction_of_the_whole(rule, budget):
+    c = canvas(rule, budget)
+    whole = canvas(rule).to_tensor()
+    assert whole.shape == (6 + c.slots, 3, *SIZE)
+    close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    close(c.to_tensor(), whole)
+    close(c.totals(), whole.abs().sum((2, 3)))
+    for unit in range(-1, 6 + c.slots):
+        close(c.map(unit), whole[unit])
+        close(c.map(unit, channel=2), whole[unit, 2])
+    masks = torch.rand(4, *SIZE) > 0.5
+    close(c.regions(masks), torch.einsum("rhw,uchw->ruc", masks.float(), whole.abs()))
+    close(c.regions(masks, signed=True), torch.einsum("rhw,uchw->ruc", masks.float(), whole))
+    strength = whole[:6].abs().sum(1)
+    values, indices = c.top_units(3)
+    close(values, strength.topk(3, dim=0).values)
+    assert indices.dtype == torch.int8
+    close(strength.gather(0, indices.long()), values)
+    one = c.top_units(2, pixel=(4, 1))
+    assert one.indices.tolist() == indices[:2, 4, 1].tolist()
+    close(one.values, values[:2, 4, 1])
+
+
+def test_several_answers_in_one_pass():
+    c = canvas(budget=3000)
+    masks = torch.ones(1, *SIZE)
+    totals, regions, top = c.ask(Totals(), Regions(masks), Top(1, c.units, c.pixels))
+    torch.testing.assert_close(totals, regions[0])
+    assert top.values.shape == (1, *SIZE)
+
+
+@pytest.mark.parametrize("size", [(9,), (4, 5), (2, 3, 4)])
+def test_signals_of_one_two_and_three_dims(size):
+    model = FourierMLP(len(size), 2, hidden=4)
+    c = NeuronCanvas(model, "activation2").canvas(coordinates(size), size)
+    assert c.map(0).shape == (2, *size)
+    assert c.top_units(2).values.shape == (2, *size)
+
+
+def test_a_target_leaves_one_channel():
+    c = canvas(target=1)
+    assert (c.channels, c.map(0).shape) == (1, (1, *SIZE))
+    torch.testing.assert_close(c.map(2)[0], canvas().map(2, channel=1))
+
+
+def test_the_papers_inner_maps_have_no_channels():
+    model = FourierMLP(hidden=6)
+    c = NeuronCanvas(model, "linear2", rule="xinc").canvas(coordinates(SIZE), SIZE, attribute_to_layer_input=True)
+    assert c.map(0).shape == (1, *SIZE)
+
+
+def test_it_answers_the_same_after_further_training(found):
+    model = FourierMLP(hidden=6, seed=1)
+    c = canvas(model=model)
+    before = c.totals()
+    fit(model, torch.rand(3, *SIZE), steps=3, show_progress=False)
+    state = found(model)
+    torch.testing.assert_close(c.totals(), before, atol=0, rtol=0)
+    assert state.differences(model) == []
+
+
+def test_it_is_frozen_and_lazy():
+    c = canvas()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        c.units = 3
+    assert repr(c) == "Canvas(size=(5, 7), units=6, channels=3, slots=0)"
+
+
+def test_under_inference_mode():
+    with torch.inference_mode():
+        totals = canvas().totals()
+    torch.testing.assert_close(totals, canvas().totals())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda c: c.map(6), IndexError, "unit 6 is out of range: this canvas has 6 units, 0 to 5"),
+        (lambda c: c.map(0, channel=3), IndexError, "channel 3 is out of range: this canvas has 3 channels"),
+        (lambda c: c.top_units(0), ValueError, "k is 0; wanted between 1 and the 6 units"),
+        (lambda c: c.top_units(1, pixel=(5, 0)), IndexError, r"pixel \(5, 0\) lies outside the picture of size \(5, 7\)"),
+        (lambda c: c.top_units(1, pixel=(0,)), IndexError, "lies outside the picture"),
+        (lambda c: c.regions(torch.ones(2, 7, 5)), ValueError, r"masks have shape \(2, 7, 5\); wanted \(regions, 5, 7\)"),
+    ],
+)
+def test_what_cannot_be_asked(call, error, text):
+    with pytest.raises(error, match=text):
+        call(canvas())

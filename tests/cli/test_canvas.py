@@ -1,0 +1,99 @@
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from xinc_captum.cli.canvas import Model, RuleName, _telling_pixel, canvas_command
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.hooks import LayerError
+from xinc_captum.images import PhotoError
+from xinc_captum.inr import load, psnr, render
+from xinc_captum.store import StoreError, sha256
+
+
+@pytest.fixture
+def photo(tmp_path):
+    image = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
+    image.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def run(photo, out, model=Model.ffn, layers=None, rule=RuleName.secant, steps=8, seed=0, device="cpu"):
+    canvas_command(photo, out, model, layers, rule, 24, steps, seed, device)
+
+
+@pytest.mark.parametrize("model", list(Model))
+def test_the_whole_job(photo, tmp_path, model, capsys):
+    run(photo, tmp_path / "out", model, layers=["activation1"])
+    out = tmp_path / "out"
+    manifest = json.loads((out / "manifest.json").read_text())
+    names = {"activation1.safetensors", "index.html", "network.safetensors"}
+    names |= {f"activation1_{p}.png" for p in ("build_up", "grid", "neuron", "pixel", "dominant")}
+    assert set(manifest["outputs"]) == names
+    assert {p.name for p in out.iterdir()} == names | {"manifest.json", "times.json"}
+    assert all(sha256(out / name) == digest for name, digest in manifest["outputs"].items())
+    assert manifest["inputs"] == {"photo.png": sha256(photo)}
+    assert "open" in capsys.readouterr().out
+    network, size = load(out / "network.safetensors")
+    kept = load_file(out / "activation1.safetensors")
+    assert size == (16, 24)
+    rebuilt = kept["maps"].float().sum(0) + kept["rest"]
+    assert psnr(rebuilt, render(network, size)) > 50, "what is kept adds up to the picture"
+    assert math.isfinite(manifest["psnr_db"])
+
+
+def test_equal_runs_give_equal_bytes(photo, tmp_path):
+    for name in ("one", "two"):
+        run(photo, tmp_path / name, layers=["activation2"], rule=RuleName.tangent)
+    outputs = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("one", "two")]
+    assert outputs[0] == outputs[1]
+
+
+def test_by_default_every_activation_is_drawn(photo, tmp_path):
+    run(photo, tmp_path / "out", steps=2)
+    assert len(list((tmp_path / "out").glob("*.png"))) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"layers": ["activaton1"]}, LayerError, "did you mean 'activation1'"),
+        ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here .*try --device cpu"),
+        ({"device": "meta"}, UsageError, "device 'meta'"),
+    ],
+)
+def test_wrong_options_fail_before_the_fit_and_leave_nothing(photo, tmp_path, change, error, text, capsys):
+    with pytest.raises(error, match=text):
+        run(photo, tmp_path / "out", **change)
+    assert "fitting" not in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_bad_photo_or_folder_leaves_nothing(photo, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(PhotoError, match="cannot be read as a photo"):
+        run(tmp_path / "notes.txt", tmp_path / "out")
+    with pytest.raises(StoreError, match="is a file; give a folder"):
+        run(photo, tmp_path / "notes.txt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "photo.png"]
+
+
+def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xinc_captum.cli.canvas.canvas_grid", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(photo, tmp_path / "out", steps=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_the_telling_pixel_lies_on_an_edge():
+    photo = torch.zeros(3, 40, 60)
+    photo[:, :, 33:] = 1
+    y, x = _telling_pixel(photo)
+    assert 10 <= y < 30
+    assert abs(x - 33) <= 5

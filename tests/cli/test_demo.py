@@ -1,0 +1,18 @@
+
+import pytest
+
+from xinc_captum.cli import demo
+from xinc_captum.cli.failures import UsageError
+
+
+def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(demo, "canvas_command", lambda photo, out, *rest: calls.append((photo.name, photo.stat().st_size, out)))
+    demo.demo_command(tmp_path, [demo.Part.canvas], 0)
+    assert calls == [("chelsea.png", 240512, tmp_path / "canvas")]
+
+
+def test_without_the_photo_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo.resources, "files", lambda _name: (_ for _ in ()).throw(ModuleNotFoundError()))
+    with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[demo\]'"):
+        demo.demo_command(tmp_path, [demo.Part.canvas], 0)

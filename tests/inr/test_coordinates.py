@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+import torch
+
+from xinc_captum.inr import coordinates
+
+
+def test_the_longer_side_spans_the_range():
+    grid = coordinates((3, 5)).reshape(3, 5, 2)
+    assert grid[0, :, 1].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert grid[:, 0, 0].tolist() == [-1, -0.5, 0], "pixels are square: the shorter axis ends early"
+
+
+def test_rows_of_the_papers_picture_end_just_below_zero():
+    assert coordinates((128, 256))[:, 0].max().item() == pytest.approx(-0.0039, abs=1e-4)
+
+
+def test_twice_the_size_covers_the_same_range():
+    np.testing.assert_allclose(coordinates((9, 9)).reshape(9, 9, 2)[::2, ::2], coordinates((5, 5)).reshape(5, 5, 2))
+
+
+def test_dims_dtypes_and_single_pixels():
+    assert coordinates((2, 3, 4), dtype=torch.float64).shape == (24, 3)
+    assert coordinates((4, 1), dtype=torch.float64).dtype == torch.float64
+    assert coordinates((1,)).tolist() == [[-1.0]]
+    for size in ((), (0, 3)):
+        with pytest.raises(ValueError, match="wanted at least one side, each of at least 1 pixel"):
+            coordinates(size)

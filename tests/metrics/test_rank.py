@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.metrics import average_ranks, canvas_agreement, spearman
+
+
+@given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())
+def test_equals_scipy(seed, n, ties):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 3, n))
+    if ties:
+        a, b = a.round(0), b.round(0)
+    ours = spearman(torch.from_numpy(a), torch.from_numpy(b))
+    kept = [i for i in range(3) if np.ptp(a[i]) and np.ptp(b[i])]
+    theirs = [scipy.stats.spearmanr(a[i], b[i]).statistic for i in kept]
+    assert ours.left_out == 3 - len(kept)
+    np.testing.assert_allclose(ours.values.numpy(), theirs, atol=1e-12)
+    np.testing.assert_array_equal(average_ranks(torch.from_numpy(a))[0], scipy.stats.rankdata(a[0]))
+
+
+def test_round_off_does_not_split_ties():
+    a = torch.zeros(1, 1000, dtype=torch.float64)
+    a[0, :300] = torch.linspace(1, 2, 300)
+    noisy = a + 1e-9 * torch.randn(1, 1000, dtype=torch.float64)
+    assert scipy.stats.spearmanr(a[0], noisy[0]).statistic < 0.9
+    assert spearman(a, noisy).values.item() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_constant_maps_are_left_out_and_counted():
+    maps = torch.rand(3, 2, 20)
+    truth = maps.clone()
+    maps[1] = 0
+    agreement = canvas_agreement(maps, truth)
+    assert agreement.spatial == pytest.approx(1.0)
+    assert agreement.left_out == 1
+    assert np.isnan(canvas_agreement(torch.zeros(2, 1, 5), truth[:2, :, :5]).spatial)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(3, 3\)"):
+        spearman(torch.zeros(2, 3), torch.zeros(3, 3))

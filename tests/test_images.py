@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xinc_captum import to_hwc
+from xinc_captum.images import PhotoError, read_photo
+
+
+def saved(tmp_path, image, name="photo.png", **kwargs):
+    image.save(tmp_path / name, **kwargs)
+    return tmp_path / name
+
+
+def test_colours_and_layout(tmp_path):
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 1] = (255, 51, 0)
+    photo = read_photo(saved(tmp_path, Image.fromarray(pixels)))
+    assert photo.shape == (3, 2, 3)
+    assert photo[:, 0, 1].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert photo.dtype == torch.float32
+
+
+def test_transparency_lies_on_white(tmp_path):
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 255))
+    photo = read_photo(saved(tmp_path, image))
+    assert photo[:, 0, 0].tolist() == [1, 1, 1]
+    assert photo[:, 0, 1].tolist() == [1, 0, 0]
+
+
+def test_palette_with_transparency(tmp_path):
+    image = Image.new("P", (1, 1), 0)
+    image.putpalette([10, 20, 30])
+    assert read_photo(saved(tmp_path, image, transparency=0))[:, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_sixteen_bits_keep_their_range(tmp_path):
+    deep = np.array([[0, 32768, 65535]], np.uint16)
+    photo = read_photo(saved(tmp_path, Image.fromarray(deep)))
+    assert photo[0, 0].tolist() == pytest.approx([0, 0.5, 1], abs=1e-4)
+    assert torch.equal(photo[0], photo[2])
+
+
+def test_grey_and_float_and_one_bit(tmp_path):
+    assert read_photo(saved(tmp_path, Image.new("L", (2, 2), 128)))[:, 0, 0].tolist() == pytest.approx([128 / 255] * 3)
+    assert read_photo(saved(tmp_path, Image.new("1", (2, 2), 1))).min() == 1
+    assert read_photo(saved(tmp_path, Image.new("F", (2, 2), 0.5), "photo.tiff")).max() == 0.5
+
+
+def test_exif_turns_it_upright(tmp_path):
+    image = Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    assert read_photo(saved(tmp_path, image, "photo.jpg", exif=exif)).shape == (3, 4, 2)
+
+
+def test_shrinks_but_never_enlarges(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (451, 300)))
+    assert read_photo(path, longer_side=192).shape == (3, 128, 192)
+    assert read_photo(path, longer_side=999).shape == (3, 300, 451)
+
+
+def test_files_that_are_no_photos(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.png is not a file; wanted a photo"):
+        read_photo(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(PhotoError, match=r"text.png cannot be read as a photo .*export it as PNG"):
+        read_photo(tmp_path / "text.png")
+    noise = Image.fromarray(np.random.randint(0, 255, (64, 64, 3), np.uint8))
+    for name in ("photo.png", "photo.jpg"):
+        whole = saved(tmp_path, noise, name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(PhotoError, match="cannot be read as a photo .*truncated"):
+            read_photo(tmp_path / name)
+
+
+def test_an_oversized_photo_is_an_error(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.new("L", (64, 64)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(PhotoError, match="cannot be read as a photo"):
+        read_photo(path)
+
+
+def test_to_hwc_takes_maps_as_they_come():
+    maps = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    array = to_hwc(maps, 1)
+    assert array.shape == (4, 5, 3)
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array[..., 2], maps[1, 2].detach().numpy(), rtol=1e-6)
+    assert to_hwc(torch.zeros(4, 5)).shape == (4, 5, 1)
+    with pytest.raises(ValueError, match=r"maps have shape \(5,\).*reshape to \(C, H, W\)"):
+        to_hwc(torch.zeros(5))

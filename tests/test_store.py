@@ -1,0 +1,65 @@
+import json
+import os
+
+import pytest
+
+from xinc_captum.store import StoreError, bundle, check_folder, sha256
+
+
+def write(path, text="one", **note):
+    with bundle(path, note) as folder:
+        (folder / "a.txt").write_text(text)
+        (folder / "times.json").write_text("{}")
+
+
+def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
+    write(tmp_path / "deep" / "result", seed=3)
+    result = tmp_path / "deep" / "result"
+    manifest = json.loads((result / "manifest.json").read_text())
+    assert manifest["outputs"] == {"a.txt": sha256(result / "a.txt")}
+    assert manifest["seed"] == 3
+    assert manifest["versions"]["torch"]
+    assert manifest["command"]
+    assert (result / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_earlier_result_is_replaced_whole(tmp_path):
+    write(tmp_path / "result")
+    (tmp_path / "result" / "stale.txt").write_text("x")
+    write(tmp_path / "result", "two")
+    assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["a.txt", "manifest.json", "times.json"]
+    assert (tmp_path / "result" / "a.txt").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_earlier_result(tmp_path, fault):
+    write(tmp_path / "result")
+    with pytest.raises(fault), bundle(tmp_path / "result", {}) as folder:
+        (folder / "a.txt").write_text("half")
+        raise fault
+    assert (tmp_path / "result" / "a.txt").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="is a file; give a folder"):
+        check_folder(tmp_path / "file")
+    with pytest.raises(StoreError, match="file is a file, so no folder can be made below it"):
+        check_folder(tmp_path / "file" / "below")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match=r"holds files but no manifest.json, so it is not an earlier result"):
+        check_folder(foreign)
+    assert (foreign / "thesis.tex").exists()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(StoreError, match="cannot be written to; give a folder that you own"):
+        check_folder(tmp_path / "new")
+
+
+def test_an_empty_folder_is_fine(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty")
+    assert (tmp_path / "empty" / "manifest.json").exists()

@@ -1,0 +1,25 @@
+import pytest
+
+from xinc_captum.visualizers.report import Picture, Section, write_report
+
+
+def report(folder, caption="What to see", **kwargs):
+    sections = [Section("Layer <1>", (Picture("a.png", caption),))]
+    return write_report(folder, **{"title": "T & U", "lead": "Lead", "facts": {"quality": "40 dB"}, "sections": sections, "foot": "Foot", **kwargs})
+
+
+def test_the_page_shows_every_picture_with_its_caption(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    page = report(tmp_path, caption='red < blue "here"').read_text()
+    assert page.count("<img") == 1
+    assert 'src="a.png"' in page
+    assert "red &lt; blue" in page and "T &amp; U" in page and "Layer &lt;1&gt;" in page, "text is escaped"
+    assert "40 dB" in page
+    assert "http" not in page, "it opens from disk, without a network"
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_missing_picture_is_said_before_the_page_exists(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a.png not found"):
+        report(tmp_path)
+    assert not (tmp_path / "index.html").exists()
