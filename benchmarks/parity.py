@@ -1,6 +1,6 @@
 """rule="xinc" against arrays recorded from XINC's released code: every array within atol 2e-6, rtol 1e-5.
 
-    python benchmarks/parity.py FOLDER    (the folder holds xinc_ffn.npz and xinc_ffn_small.npz)
+python benchmarks/parity.py FOLDER    (the folder holds xinc_ffn.npz and xinc_ffn_small.npz)
 """
 
 import sys
@@ -35,9 +35,15 @@ def maps_of(model, x, size) -> dict:
     with capture(model, ["encoding", "activation1", "activation2"]) as seen:
         output = model(x)
     found = {
-        "encoded": seen[model.encoding], "h1": seen[model.activation1], "h2": seen[model.activation2],
-        "output": output, "layer1": canvas("linear1"), "layer2": canvas("linear2"), "layer3_rgb": canvas("output"),
-        "c12": canvas("linear1", unit="pair"), "c23": canvas("linear2", unit="pair"),
+        "encoded": seen[model.encoding],
+        "h1": seen[model.activation1],
+        "h2": seen[model.activation2],
+        "output": output,
+        "layer1": canvas("linear1"),
+        "layer2": canvas("linear2"),
+        "layer3_rgb": canvas("output"),
+        "c12": canvas("linear1", unit="pair"),
+        "c23": canvas("linear2", unit="pair"),
     }
     found = {k: v.detach() for k, v in found.items()}
     found["layer3"] = found["layer3_rgb"].sum(-1)
@@ -69,7 +75,12 @@ def full(folder: str) -> dict:
     pixels = torch.from_numpy(recorded["pix"])
     for k in ("c12", "c23"):
         pair = NeuronCanvas(model, {"c12": "linear1", "c23": "linear2"}[k], rule="xinc", unit="pair")
-        check(f"{k}_pix", pair.attribute(x[pixels], attribute_to_layer_input=True).permute(1, 2, 0), recorded[f"{k}_pix"], worst)
+        check(
+            f"{k}_pix",
+            pair.attribute(x[pixels], attribute_to_layer_input=True).permute(1, 2, 0),
+            recorded[f"{k}_pix"],
+            worst,
+        )
     found = maps_of_without_pairs(model, x, size)
     for k, ours in found.items():
         check(k, ours if k == "output" else ours[..., ::s, ::s], recorded[k], worst)
@@ -79,11 +90,20 @@ def full(folder: str) -> dict:
 
 
 def maps_of_without_pairs(model, x, size) -> dict:
-    canvas = {k: NeuronCanvas(model, k, rule="xinc").attribute(x, attribute_to_layer_input=True) for k in ("linear1", "linear2", "output")}
+    canvas = {
+        k: NeuronCanvas(model, k, rule="xinc").attribute(x, attribute_to_layer_input=True)
+        for k in ("linear1", "linear2", "output")
+    }
     with capture(model, ["encoding", "activation1", "activation2"]) as seen:
         output = model(x).detach()
-    flat = {"encoded": seen[model.encoding], "h1": seen[model.activation1], "h2": seen[model.activation2],
-            "layer1": canvas["linear1"], "layer2": canvas["linear2"], "layer3": canvas["output"].sum(-1)}
+    flat = {
+        "encoded": seen[model.encoding],
+        "h1": seen[model.activation1],
+        "h2": seen[model.activation2],
+        "layer1": canvas["linear1"],
+        "layer2": canvas["linear2"],
+        "layer3": canvas["output"].sum(-1),
+    }
     found = {k: v.detach().T.unflatten(1, size) for k, v in flat.items()}
     found["layer3_rgb"] = canvas["output"].permute(1, 2, 0).unflatten(2, size)
     return {**found, "output": output.unflatten(0, size)}

@@ -14,7 +14,11 @@ from xinc_captum.inr import FourierMLP
 
 def network(recorded) -> FourierMLP:
     """The recorded FFN as one of our models."""
-    state = {k.removeprefix("state/"): torch.from_numpy(np.array(recorded[k])) for k in recorded.files if k.startswith("state/")}
+    state = {
+        k.removeprefix("state/"): torch.from_numpy(np.array(recorded[k]))
+        for k in recorded.files
+        if k.startswith("state/")
+    }
     encoding = state["positional_encoding.B"]
     weights = {
         f"{name}.{part}": state[f"net.{i}.linear.{part}"]

@@ -65,7 +65,10 @@ class Found:
         self.modules = list(model.modules())
         self.flags = [m.training for m in self.modules]
         self.hooks = [self._hooks(m) for m in self.modules]
-        self.parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone(), p.detach().clone()) for p in model.parameters()]
+        self.parameters = [
+            (p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone(), p.detach().clone())
+            for p in model.parameters()
+        ]
         self.buffers = [(b, b.clone()) for b in model.buffers()]
         self.rng = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -93,11 +96,16 @@ class Found:
             if not torch.equal(p.detach(), weight):
                 wrong.append("weights")
         now = list(model.buffers())
-        if len(now) != len(self.buffers) or any(a is not b or not torch.equal(a, v) for a, (b, v) in zip(now, self.buffers, strict=True)):
+        if len(now) != len(self.buffers) or any(
+            a is not b or not torch.equal(a, v) for a, (b, v) in zip(now, self.buffers, strict=True)
+        ):
             wrong.append("buffers")
         if not torch.equal(torch.get_rng_state(), self.rng):
             wrong.append("torch rng")
-        if any(not torch.equal(a, b) for a, b in zip(torch.cuda.get_rng_state_all() if self.cuda else [], self.cuda, strict=True)):
+        if any(
+            not torch.equal(a, b)
+            for a, b in zip(torch.cuda.get_rng_state_all() if self.cuda else [], self.cuda, strict=True)
+        ):
             wrong.append("cuda rng")
         state = np.random.get_state()
         if state[2:] != self.numpy[2:] or not np.array_equal(state[1], self.numpy[1]):

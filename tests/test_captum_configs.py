@@ -8,7 +8,9 @@ from captum.attr import LayerGradientXActivation, NoiseTunnel
 
 from xinc_captum import LayerContribution
 
-configs = pytest.importorskip("captum.testing.attr.helpers.test_config", reason="captum.testing ships with captum >= 0.9")
+configs = pytest.importorskip(
+    "captum.testing.attr.helpers.test_config", reason="captum.testing ships with captum >= 0.9"
+)
 CASES = [case for case in configs.config if LayerGradientXActivation in case["algorithms"]]
 
 

@@ -57,8 +57,15 @@ def canvas(rule):
 
 
 METHODS = [
-    Method("LayerContribution", LayerContribution, promises=frozenset({"layer_shaped", "delta", "backward"}), shape=(2, 4, 6, 6)),
-    Method("NeuronCanvas tangent", canvas("tangent"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 4)),
+    Method(
+        "LayerContribution",
+        LayerContribution,
+        promises=frozenset({"layer_shaped", "delta", "backward"}),
+        shape=(2, 4, 6, 6),
+    ),
+    Method(
+        "NeuronCanvas tangent", canvas("tangent"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 4)
+    ),
     Method("NeuronCanvas secant", canvas("secant"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 5)),
     Method("NeuronCanvas ablation", canvas("ablation"), promises=frozenset({"canvas", "delta"}), shape=(2, 4)),
     Method(
@@ -319,7 +326,9 @@ def test_line_13_beside_a_living_torchcam(method, net, x):
 @every
 def test_line_14_data_parallel(method, net, x):
     plain, parallel = attribute(method, net, x), nn.DataParallel(net)
-    torch.testing.assert_close(method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs), plain)
+    torch.testing.assert_close(
+        method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs), plain
+    )
     by_ids = method.make(parallel.forward, net.get_submodule(method.layer), [0])
     torch.testing.assert_close(by_ids.attribute(x, target=1, **method.kwargs), plain)
 
@@ -447,7 +456,9 @@ def test_line_21_a_layer_that_runs_twice(method):
     model = Reused()
     if method.layer == "fc":
         model.fc = model.linear2 = nn.Linear(4, 4)
-    with pytest.raises(LayerError, match=f"layer '{'linear2' if method.layer == 'fc' else 'relu'}' runs more than once"):
+    with pytest.raises(
+        LayerError, match=f"layer '{'linear2' if method.layer == 'fc' else 'relu'}' runs more than once"
+    ):
         method.make(model, model.get_submodule(method.layer)).attribute(torch.rand(2, 2), target=1, **method.kwargs)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -470,7 +481,10 @@ def test_line_21_in_place_and_functional_operations_after_the_layer(method, net,
     model, rows = InPlace(), torch.rand(2, 2)
     assert_close = torch.testing.assert_close
     assert_close(
-        attribute(method, model, rows), attribute(method, model, rows, additional_forward_args=False), atol=1e-6, rtol=1e-5
+        attribute(method, model, rows),
+        attribute(method, model, rows, additional_forward_args=False),
+        atol=1e-6,
+        rtol=1e-5,
     )
 
 
@@ -609,5 +623,3 @@ def test_cuda_equals_cpu(method, net, x, found):
     assert answer.device.type == "cuda"
     torch.testing.assert_close(answer.cpu(), plain, atol=1e-4, rtol=1e-3)
     assert before.differences(there) == []
-
-

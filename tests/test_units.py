@@ -27,7 +27,11 @@ def test_replacing_a_unit_takes_exactly_its_share(one):
 @pytest.mark.parametrize(
     ("selector", "error", "text"),
     [
-        (3, IndexError, r"neuron_selector 3 is out of range: the layer's units are \(3, 4\), so 3 must lie in \[-3, 2\]"),
+        (
+            3,
+            IndexError,
+            r"neuron_selector 3 is out of range: the layer's units are \(3, 4\), so 3 must lie in \[-3, 2\]",
+        ),
         ((0, 9), IndexError, r"9 must lie in \[-4, 3\]"),
         ((0,), IndexError, r"has 1 entries, but the layer has 2 dims after the rows \(3, 4\)"),
         ([], ValueError, "empty list"),

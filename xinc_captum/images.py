@@ -43,8 +43,8 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
         scale = longer_side / max(photo.size)
         size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
         photo = _resized(photo, size)
-    values = np.asarray(photo, dtype=np.float32)
-    values = values / 255 if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
+    values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
+    values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
 
 

@@ -97,9 +97,17 @@ def test_under_inference_mode():
         (lambda c: c.map(6), IndexError, "unit 6 is out of range: this canvas has 6 units, 0 to 5"),
         (lambda c: c.map(0, channel=3), IndexError, "channel 3 is out of range: this canvas has 3 channels"),
         (lambda c: c.top_units(0), ValueError, "k is 0; wanted between 1 and the 6 units"),
-        (lambda c: c.top_units(1, pixel=(5, 0)), IndexError, r"pixel \(5, 0\) lies outside the picture of size \(5, 7\)"),
+        (
+            lambda c: c.top_units(1, pixel=(5, 0)),
+            IndexError,
+            r"pixel \(5, 0\) lies outside the picture of size \(5, 7\)",
+        ),
         (lambda c: c.top_units(1, pixel=(0,)), IndexError, "lies outside the picture"),
-        (lambda c: c.regions(torch.ones(2, 7, 5)), ValueError, r"masks have shape \(2, 7, 5\); wanted \(regions, 5, 7\)"),
+        (
+            lambda c: c.regions(torch.ones(2, 7, 5)),
+            ValueError,
+            r"masks have shape \(2, 7, 5\); wanted \(regions, 5, 7\)",
+        ),
     ],
 )
 def test_what_cannot_be_asked(call, error, text):

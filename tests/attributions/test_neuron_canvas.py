@@ -95,12 +95,20 @@ def test_what_cannot_be_asked():
     for call, error, text in [
         (lambda: NeuronCanvas(model, "activation1", unit="edge"), ValueError, "unit is 'edge'; wanted \"neuron\" or"),
         (lambda: canvas.attribute(x, neuron_selector=5), IndexError, r"neuron_selector 5 is out of range.*\[-5, 4\]"),
-        (lambda: canvas.attribute(x, neuron_selector=0, return_convergence_delta=True), ValueError, "neuron_selector=None"),
+        (
+            lambda: canvas.attribute(x, neuron_selector=0, return_convergence_delta=True),
+            ValueError,
+            "neuron_selector=None",
+        ),
         (lambda: canvas.attribute(x, memory_budget=0), ValueError, "memory_budget is 0; wanted a positive number"),
         (lambda: canvas.attribute(x, perturbations_per_eval=0), ValueError, "perturbations_per_eval is 0"),
         (lambda: canvas.canvas(x, (2, 2)), ValueError, r"size=\(2, 2\) has 4 pixels, but the inputs have 6 rows"),
         (lambda: NeuronCanvas(model, "activation1", unit="pair").attribute(x), LayerError, "is a ReLU; pairs"),
-        (lambda: NeuronCanvas(model, "linear2", unit="pair").canvas(x, (2, 3)), ValueError, "canvas\\(\\) draws neurons"),
+        (
+            lambda: NeuronCanvas(model, "linear2", unit="pair").canvas(x, (2, 3)),
+            ValueError,
+            "canvas\\(\\) draws neurons",
+        ),
     ]:
         with pytest.raises(error, match=text):
             call()
@@ -142,7 +150,11 @@ def test_a_canvas_of_nan_is_refused(broken):
             model.linear2.weight[0, 0] = float("nan")
         else:
             model.output.weight[0, 0] = float("nan")
-    texts = {"input": "input 0 holds 1 NaN or infinite", "weight": "parameter 'weight' holds NaN", "later weight": "first pixel"}
+    texts = {
+        "input": "input 0 holds 1 NaN or infinite",
+        "weight": "parameter 'weight' holds NaN",
+        "later weight": "first pixel",
+    }
     layer = "linear2" if broken == "weight" else "activation1"
     with pytest.raises(ValueError, match=texts[broken]):
         NeuronCanvas(model, layer).canvas(x, (2, 3))

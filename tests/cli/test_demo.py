@@ -1,4 +1,3 @@
-
 import pytest
 
 from xinc_captum.cli import demo
@@ -7,7 +6,9 @@ from xinc_captum.cli.failures import UsageError
 
 def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(demo, "canvas_command", lambda photo, out, *rest: calls.append((photo.name, photo.stat().st_size, out)))
+    monkeypatch.setattr(
+        demo, "canvas_command", lambda photo, out, *rest: calls.append((photo.name, photo.stat().st_size, out))
+    )
     demo.demo_command(tmp_path, [demo.Part.canvas], 0)
     assert calls == [("chelsea.png", 240512, tmp_path / "canvas")]
 

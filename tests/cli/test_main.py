@@ -21,7 +21,12 @@ def test_help_says_what_it_does(words):
 
 def test_foreseeable_failures_are_one_line_and_status_one(tmp_path):
     command = [sys.executable, "-c", "from xinc_captum.cli import main; main()", "canvas"]
-    done = subprocess.run([*command, str(tmp_path / "none.png"), "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, str(tmp_path / "none.png"), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("xinc: ") and "is not a file; wanted a photo" in done.stderr
     assert "Traceback" not in done.stderr

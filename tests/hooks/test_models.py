@@ -59,7 +59,9 @@ def test_a_wrong_name_lists_the_nearest_ones(conv):
 
 
 def test_a_foreign_module_is_refused(net):
-    with pytest.raises(LayerError, match="layer ReLU is not part of the model Sequential; give one of that model's own"):
+    with pytest.raises(
+        LayerError, match="layer ReLU is not part of the model Sequential; give one of that model's own"
+    ):
         find_layer(net, nn.ReLU())
 
 

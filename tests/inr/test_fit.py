@@ -14,7 +14,10 @@ def ramp(channels=3, *size):
 @pytest.mark.parametrize("size", [(30,), (8, 12), (4, 5, 6)])
 @pytest.mark.parametrize("kind", ["ffn", "siren"])
 def test_it_learns_signals_of_any_dims(size, kind):
-    make = {"ffn": lambda: FourierMLP(len(size), 2, hidden=24, scale=1.0, seed=0), "siren": lambda: Siren(len(size), 2, hidden=24, seed=0)}
+    make = {
+        "ffn": lambda: FourierMLP(len(size), 2, hidden=24, scale=1.0, seed=0),
+        "siren": lambda: Siren(len(size), 2, hidden=24, seed=0),
+    }
     model = make[kind]()
     result = fit(model, ramp(2, *size), steps=150, lr=5e-3, show_progress=False)
     assert result.psnr > 25
@@ -24,7 +27,9 @@ def test_it_learns_signals_of_any_dims(size, kind):
 
 
 def test_it_stops_at_its_target():
-    result = fit(FourierMLP(hidden=24, scale=1.0, seed=0), ramp(3, 8, 8), steps=2000, target_psnr=25, show_progress=False)
+    result = fit(
+        FourierMLP(hidden=24, scale=1.0, seed=0), ramp(3, 8, 8), steps=2000, target_psnr=25, show_progress=False
+    )
     assert result.steps < 2000
     assert result.psnr >= 25
 

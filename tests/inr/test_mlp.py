@@ -8,7 +8,14 @@ from xinc_captum.inr import FourierMLP, Siren
 def test_the_defaults_are_the_papers():
     model = FourierMLP()
     assert sum(p.numel() for p in model.parameters()) == 32_971
-    assert [n for n, _ in model.named_children()] == ["encoding", "linear1", "activation1", "linear2", "activation2", "output"]
+    assert [n for n, _ in model.named_children()] == [
+        "encoding",
+        "linear1",
+        "activation1",
+        "linear2",
+        "activation2",
+        "output",
+    ]
     assert model.activation1 is not model.activation2, "each can be captured"
 
 

@@ -29,7 +29,9 @@ def test_no_operation_is_in_two_tables():
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
-@pytest.mark.parametrize("name", sorted(POINTWISE - {"prelu", "threshold", "pow", "clamp", "clip", "clamp_min", "clamp_max"}))
+@pytest.mark.parametrize(
+    "name", sorted(POINTWISE - {"prelu", "threshold", "pow", "clamp", "clip", "clamp_min", "clamp_max"})
+)
 def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
     func = getattr(torch, name, None) or getattr(F, name)
     z = torch.tensor([0.3, -0.2, 0.0])

@@ -38,7 +38,9 @@ def test_worked_out_by_hand():
     assert torch.equal(secant, torch.cat([expected, torch.tensor([[[7.0, -1.0]]])], 1))
     xinc = NeuronCanvas(net, "2", rule="xinc").attribute(x, attribute_to_layer_input=True)
     assert torch.equal(xinc, expected + torch.tensor([3.5, -0.5]))
-    assert torch.equal(NeuronCanvas(net, "1", rule=Ablation(1.0)).attribute(x), torch.tensor([[[10.0, 0.0], [-3.0, 6.0]]]))
+    assert torch.equal(
+        NeuronCanvas(net, "1", rule=Ablation(1.0)).attribute(x), torch.tensor([[[10.0, 0.0], [-3.0, 6.0]]])
+    )
 
 
 def test_pairs_worked_out_by_hand():
@@ -199,7 +201,11 @@ def test_the_released_maps_are_reproduced():
     rgb = canvas("output")
     with torch.no_grad():
         found = {
-            "coords": x, "encoded": model.encoding(x), "h1": model[:3](x), "h2": model[:5](x), "output": model(x),
+            "coords": x,
+            "encoded": model.encoding(x),
+            "h1": model[:3](x),
+            "h2": model[:5](x),
+            "output": model(x),
             "layer1": canvas("linear1").T.reshape(-1, height, width),
             "layer2": canvas("linear2").T.reshape(-1, height, width),
             "layer3": rgb.sum(2).T.reshape(-1, height, width),
@@ -209,7 +215,9 @@ def test_the_released_maps_are_reproduced():
         }
     assert set(found) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
     for name, ours in found.items():
-        torch.testing.assert_close(ours, torch.from_numpy(recorded[name]), atol=2e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            ours, torch.from_numpy(recorded[name]), atol=2e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_the_released_maps_erase_units_whose_weights_sum_below_zero():
@@ -223,7 +231,12 @@ def test_the_released_maps_erase_units_whose_weights_sum_below_zero():
 @pytest.mark.parametrize(
     ("layer", "kwargs", "error", "text"),
     [
-        ("activation1", {}, LayerError, "layer 'activation1' is a ReLU; pairs and the 'xinc' rule need a torch.nn.Linear"),
+        (
+            "activation1",
+            {},
+            LayerError,
+            "layer 'activation1' is a ReLU; pairs and the 'xinc' rule need a torch.nn.Linear",
+        ),
         ("linear1", {"attribute_to_layer_input": False}, LayerError, "call attribute.*attribute_to_layer_input=True"),
         ("linear1", {"target": 0}, ValueError, "target=0 has no meaning under rule 'xinc' at layer 'linear1'"),
         ("output", {"target": 3}, ValueError, "target 3 does not fit the output's"),
@@ -253,7 +266,9 @@ def test_the_released_rule_takes_every_target():
 def test_names_of_rules():
     assert as_rule("secant") == Secant()
     assert as_rule(Tangent()) == Tangent()
-    with pytest.raises(ValueError, match="rule 'lrp' is unknown; wanted one of 'tangent', 'secant', 'ablation', 'xinc'"):
+    with pytest.raises(
+        ValueError, match="rule 'lrp' is unknown; wanted one of 'tangent', 'secant', 'ablation', 'xinc'"
+    ):
         as_rule("lrp")
     with pytest.raises(TypeError, match="wanted a name or a rule object"):
         as_rule(Tangent)

@@ -35,4 +35,4 @@ def test_photos_of_any_channels():
     for axis, channels in zip(axes, (1, 3, 5), strict=True):
         figure.draw_photo(axis, torch.rand(channels, 4, 4) * 3 - 1)
         image = axis.get_images()[0].get_array()
-        assert 0 <= image.min() and image.max() <= 1
+        assert image.min() >= 0 and image.max() <= 1

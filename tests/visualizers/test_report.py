@@ -5,7 +5,17 @@ from xinc_captum.visualizers.report import Picture, Section, write_report
 
 def report(folder, caption="What to see", **kwargs):
     sections = [Section("Layer <1>", (Picture("a.png", caption),))]
-    return write_report(folder, **{"title": "T & U", "lead": "Lead", "facts": {"quality": "40 dB"}, "sections": sections, "foot": "Foot", **kwargs})
+    return write_report(
+        folder,
+        **{
+            "title": "T & U",
+            "lead": "Lead",
+            "facts": {"quality": "40 dB"},
+            "sections": sections,
+            "foot": "Foot",
+            **kwargs,
+        },
+    )
 
 
 def test_the_page_shows_every_picture_with_its_caption(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..progress import progress
 from ..propagation import chunks
-from .queries import Maps, Query, Regions, Top, Totals, TopUnits
+from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
 Shares = Callable[[int, int, Any], Tensor]
 

@@ -17,9 +17,9 @@ Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 
 
 class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]
-    """Activation x gradient of one or several layers towards one output of each row.
+    r"""Activation x gradient of one or several layers towards one output of each row.
 
-    .. math:: c_u = a_u \\, \\partial y_t / \\partial a_u
+    .. math:: c_u = a_u \, \partial y_t / \partial a_u
 
     Symbols: a_u an element of the layer's output (or input), y_t the selected output. Equals Captum's
     LayerGradientXActivation; it also takes dotted names, dict outputs, compiled models and inference mode.
@@ -54,8 +54,9 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         multiply_by_inputs: bool = True,
         output_fn: OutputFn | None = None,
     ) -> None:
-        several = isinstance(layer, Sequence) and not isinstance(layer, str)
-        found = [find_layer(forward_func, one) for one in (layer if several else [layer])]  # type: ignore[union-attr]
+        several = not isinstance(layer, nn.Module | str)
+        wanted: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
+        found = [find_layer(forward_func, one) for one in wanted]
         if not found:
             raise LayerError("layer is an empty list; give at least one module or dotted name.")
         LayerAttribution.__init__(self, forward_func, found if several else found[0], device_ids)

@@ -22,9 +22,9 @@ Unit = Literal["neuron", "pair"]
 
 
 class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
-    """Output-shaped contributions: one value for every neuron and every output that ``target`` leaves.
+    r"""Output-shaped contributions: one value for every neuron and every output that ``target`` leaves.
 
-    .. math:: C_{r,u,o} = \\text{the part of } y_{r,o} \\text{ that the rule gives to unit } u
+    .. math:: C_{r,u,o} = \text{the part of } y_{r,o} \text{ that the rule gives to unit } u
 
     Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel).
     This is an exception to Captum's grammar of names: the answer is output-shaped, (rows, neurons, *output).
@@ -236,8 +236,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError('canvas() draws neurons; read pairs with attribute(), or construct with unit="neuron".')
         if math.prod(size) != batch.rows:
             raise ValueError(
-                f"size={tuple(size)} has {math.prod(size)} pixels, but the inputs have {batch.rows} rows; give the size "
-                "whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates)."
+                f"size={tuple(size)} has {math.prod(size)} pixels, but the inputs have {batch.rows} rows; give the "
+                "size whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates)."
             )
         call = snapshot(self._call, self.layer)
         with explaining(self.forward_func, self.layer):

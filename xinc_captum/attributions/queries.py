@@ -43,8 +43,7 @@ class Totals:
 
     def answer(self, size: tuple[int, ...]) -> Tensor:
         """(units, channels)."""
-        assert_seen(self._sum)
-        return self._sum.to(self._dtype)  # type: ignore[union-attr]
+        return seen(self._sum).to(self._dtype)
 
 
 class Regions:
@@ -65,8 +64,7 @@ class Regions:
 
     def answer(self, size: tuple[int, ...]) -> Tensor:
         """(regions, units, channels)."""
-        assert_seen(self._sum)
-        return self._sum.to(self._dtype)  # type: ignore[union-attr]
+        return seen(self._sum).to(self._dtype)
 
 
 class Top:
@@ -84,12 +82,11 @@ class Top:
             self._values = values.new_empty((self._k, self._pixels))
             self._indices = values.new_empty((self._k, self._pixels), dtype=smallest_index(self._units))
         self._values[:, first : first + len(values)] = values.T
-        self._indices[:, first : first + len(values)] = indices.T  # type: ignore[index]
+        seen(self._indices)[:, first : first + len(values)] = indices.T
 
     def answer(self, size: tuple[int, ...]) -> TopUnits:
         """Values and indices, (k, *size) each."""
-        assert_seen(self._values)
-        return TopUnits(self._values.reshape(self._k, *size), self._indices.reshape(self._k, *size))  # type: ignore[union-attr]
+        return TopUnits(seen(self._values).reshape(self._k, *size), seen(self._indices).reshape(self._k, *size))
 
 
 class Maps:
@@ -107,18 +104,19 @@ class Maps:
 
     def answer(self, size: tuple[int, ...]) -> Tensor:
         """(units, channels, *size)."""
-        assert_seen(self._maps)
-        return self._maps.unflatten(-1, size)  # type: ignore[union-attr]
+        maps = seen(self._maps)
+        return maps.reshape(*maps.shape[:-1], *size)
 
 
-def assert_seen(state: Tensor | None) -> None:
-    """Refuse to answer before any row was seen.
+def seen(state: Tensor | None) -> Tensor:
+    """What a query has gathered.
 
     Raises:
         RuntimeError: no piece was added.
     """
     if state is None:
         raise RuntimeError("this query saw no rows; pass it to Canvas.ask().")
+    return state
 
 
 def smallest_index(units: int) -> torch.dtype:

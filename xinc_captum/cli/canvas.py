@@ -108,7 +108,9 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}); try --device cpu or --device auto.") from error
+        raise UsageError(
+            f"device {name!r} cannot be used here ({reason}); try --device cpu or --device auto."
+        ) from error
 
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor) -> Section:
@@ -196,6 +198,6 @@ def _page(
         "over neurons, so each neuron has a canvas: what it adds to, and takes away from, every pixel.",
         facts=facts,
         sections=sections,
-        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the maps of each layer are in "
-        "its .safetensors file.",
+        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the maps of each layer "
+        "are in its .safetensors file.",
     )

@@ -6,7 +6,6 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
-
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError
 
@@ -35,5 +34,3 @@ def _photo(name: str, folder: Path) -> Path:
         raise UsageError(
             "the demo's photo comes with scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
         ) from error
-
-

@@ -16,6 +16,6 @@ __all__ = [
     "modules_behind",
     "patch",
     "snapshot",
-    "unwrap",
     "untouched",
+    "unwrap",
 ]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .models import ForwardFunc, LayerError, find_layer, layer_name
 from . import offload as host
+from .models import ForwardFunc, LayerError, find_layer, layer_name
 
 Tensors = tuple[Tensor, ...]
 

@@ -98,7 +98,8 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     named = {name: module for root in roots for name, module in root.named_modules() if name}
     for candidate in (wanted, wanted.removeprefix("module.")):
         if candidate in named:
-            return named[candidate]
+            found: nn.Module = named[candidate]
+            return found
     near = difflib.get_close_matches(wanted, named, n=5, cutoff=0.3) or list(named)[:5]
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the model has no submodules."
     raise LayerError(f"layer {layer!r} is not in the model {_names_of(roots)}; {hint}")

@@ -18,7 +18,8 @@ class _Held(nn.Module):
         object.__setattr__(self, "forward_func", forward_func)  # not a submodule: the roots already are
 
     def forward(self, *args: Any) -> Any:
-        return self.forward_func(*args)
+        forward: ForwardFunc = self.__dict__["forward_func"]
+        return forward(*args)
 
 
 def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:

@@ -12,7 +12,9 @@ from .mlp import FourierMLP, Siren
 
 KINDS: dict[str, type[FourierMLP] | type[Siren]] = {"FourierMLP": FourierMLP, "Siren": Siren}
 FORMAT = "xinc-captum-inr-1"
-KEY = "network"  # the one metadata entry: safetensors writes several in random order, and equal networks are equal bytes
+KEY = (
+    "network"  # the one metadata entry: safetensors writes several in random order, and equal networks are equal bytes
+)
 
 
 class Loaded(NamedTuple):

@@ -7,9 +7,9 @@ from torch import Tensor
 def coordinates(
     size: tuple[int, ...], *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """Coordinates of every pixel, row-major: (pixels, dims).
+    r"""Coordinates of every pixel, row-major: (pixels, dims).
 
-    .. math:: x_d = 2 i_d / (\\max(size) - 1) - 1
+    .. math:: x_d = 2 i_d / (\max(size) - 1) - 1
 
     Symbols: i_d the pixel's index along axis d. Pixel centres; every axis is divided by the *longer* side, so that
     pixels are square: the longer axis spans [-1, 1], the shorter one starts at -1 and ends early (as XINC's released

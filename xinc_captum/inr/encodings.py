@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class FourierFeatures(nn.Module):
-    """Random Fourier features of coordinates.
+    r"""Random Fourier features of coordinates.
 
-    .. math:: \\gamma(x) = [\\sin(2\\pi x B^T), \\cos(2\\pi x B^T)], \\quad B_{ij} \\sim N(0, scale^2)
+    .. math:: \gamma(x) = [\sin(2\pi x B^T), \cos(2\pi x B^T)], \quad B_{ij} \sim N(0, scale^2)
 
     Symbols: x (rows, in_features) coordinates in [-1, 1]; B (features, in_features), a buffer.
 
@@ -47,9 +47,9 @@ class FourierFeatures(nn.Module):
 
 
 class NerfFrequencies(nn.Module):
-    """Sines and cosines at octaves of each coordinate.
+    r"""Sines and cosines at octaves of each coordinate.
 
-    .. math:: \\gamma(x) = [\\sin(2^k \\pi x), \\cos(2^k \\pi x)]_{k < octaves}
+    .. math:: \gamma(x) = [\sin(2^k \pi x), \cos(2^k \pi x)]_{k < octaves}
 
     Symbols: x (rows, in_features) in [-1, 1]; all sines come before all cosines.
 

@@ -29,9 +29,9 @@ class Fit:
 
 
 def psnr(picture: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio of values in [0, 1], in decibels.
+    r"""Peak signal-to-noise ratio of values in [0, 1], in decibels.
 
-    .. math:: -10 \\log_{10} \\mathrm{mean}((picture - reference)^2)
+    .. math:: -10 \log_{10} \mathrm{mean}((picture - reference)^2)
 
     Example:
         >>> round(psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6)), 2)
@@ -67,9 +67,9 @@ def fit(
     seed: int = 0,
     show_progress: bool = True,
 ) -> Fit:
-    """Train ``model`` in place so that model(coordinates) ≈ pixels.
+    r"""Train ``model`` in place so that model(coordinates) ≈ pixels.
 
-    .. math:: \\min_\\theta \\; \\mathrm{mean}_p \\, \\| f_\\theta(x_p) - image_p \\|^2
+    .. math:: \min_\theta \; \mathrm{mean}_p \, \| f_\theta(x_p) - image_p \|^2
 
     Adam with a cosine schedule down to zero over ``steps``. Train flags are left as found; the random choices come
     from a generator of its own, on the model's device.
@@ -108,7 +108,10 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[Tensor] = []
     gradients = [p.grad for p in parameters]
-    with torch.enable_grad(), tqdm(total=steps, desc="fit", disable=None if show_progress else True, leave=False) as bar:
+    with (
+        torch.enable_grad(),
+        tqdm(total=steps, desc="fit", disable=None if show_progress else True, leave=False) as bar,
+    ):
         for step in range(1, steps + 1):
             x, y = where, pixels
             if batch_size is not None and batch_size < len(where):

@@ -24,14 +24,14 @@ class _Layers(nn.Sequential):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
 
 
 class FourierMLP(_Layers):
-    """Coordinates → encoding → (linear → activation) x (layers − 1) → output.
+    r"""Coordinates → encoding → (linear → activation) x (layers − 1) → output.
 
-    .. math:: y = W_L\\, \\sigma(W_{L-1} \\cdots \\sigma(W_1 \\gamma(x) + b_1) \\cdots) + b_L
+    .. math:: y = W_L\, \sigma(W_{L-1} \cdots \sigma(W_1 \gamma(x) + b_1) \cdots) + b_L
 
     Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``; each activation is a module of its
     own, so that every layer can be captured. The defaults are the paper's FFN: 32,971 parameters.
@@ -120,9 +120,9 @@ class Sine(nn.Module):
 
 
 class Siren(_Layers):
-    """A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the weights its paper starts from.
+    r"""A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the weights its paper starts from.
 
-    .. math:: W_1 \\sim U(\\pm 1/n), \\quad W_{l>1} \\sim U(\\pm \\sqrt{6/n}/\\omega)
+    .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
 
     Children, in order: ``linear1``, ``activation1``, …, ``output``.
 

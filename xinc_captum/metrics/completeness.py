@@ -1,13 +1,13 @@
-"""Do the parts add up to the whole, and how hard was that in floating point?"""
+"""Whether the parts add up to the whole, and how hard that was in floating point."""
 
 import torch
 from torch import Tensor
 
 
 def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
-    """How far the parts miss the whole, as a fraction of the largest output.
+    r"""How far the parts miss the whole, as a fraction of the largest output.
 
-    .. math:: \\max |\\Sigma_u c_u - y| \\, / \\, \\max |y|
+    .. math:: \max |\Sigma_u c_u - y| \, / \, \max |y|
 
     Args:
         shares: (rows, units, *left), a slot included where there is one.
@@ -25,9 +25,9 @@ def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
 
 
 def condition_number(shares: Tensor, output: Tensor) -> Tensor:
-    """How many times larger the parts are than what they add up to.
+    r"""How many times larger the parts are than what they add up to.
 
-    .. math:: \\kappa = \\Sigma_u |c_u| \\, / \\, |y|
+    .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
 
     1 means that nothing cancels; log10 κ is the number of digits that cancellation costs.
 

@@ -14,9 +14,9 @@ class Correlations(NamedTuple):
 
 
 def spearman(first: Tensor, second: Tensor) -> Correlations:
-    """Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
+    r"""Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
 
-    .. math:: \\rho = \\mathrm{corr}(\\mathrm{rank}(a), \\mathrm{rank}(b))
+    .. math:: \rho = \mathrm{corr}(\mathrm{rank}(a), \mathrm{rank}(b))
 
     Every row is divided by its largest magnitude and rounded to 1e-6 before ranking, ties share their average rank:
     exact ties (inactive units) that round-off splits would otherwise turn a true 1.0 into 0.7. Rows that are

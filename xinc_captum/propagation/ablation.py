@@ -1,6 +1,8 @@
 """Ablation: run the network without the unit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,9 +20,9 @@ Baselines = float | Literal["mean", "resample"] | Tensor
 
 @dataclass(frozen=True)
 class Ablation:
-    """The change of the output when one unit is set to its baseline.
+    r"""The change of the output when one unit is set to its baseline.
 
-    .. math:: c_u = y(a) - y(a \\text{ with } a_u := b_u)
+    .. math:: c_u = y(a) - y(a \text{ with } a_u := b_u)
 
     Symbols: a the activation, b the baseline. The ground truth of a contribution *for that baseline*: rankings
     under zero and mean baselines can disagree completely.
@@ -52,11 +54,10 @@ class Ablation:
     def prepared(self, tail: Tail, batch: Batch, rows_at_once: int = 1 << 14) -> "Ablation":
         """Fix the baseline from the whole batch, so that chunks agree with one another."""
         if isinstance(self.baselines, str) and self.baselines == "mean":
-            total: Tensor | float = 0.0
-            for first, last in chunks(batch.rows, rows_at_once):
-                part = tail_activation(tail, batch.cut(first, last))
-                total = total + part.sum(0, keepdim=True, dtype=torch.promote_types(part.dtype, torch.float32))
-            return replace(self, baselines=(total / batch.rows).to(part.dtype))
+            parts = [tail_activation(tail, batch.cut(*piece)) for piece in chunks(batch.rows, rows_at_once)]
+            wide = torch.promote_types(parts[0].dtype, torch.float32)
+            total = torch.stack([part.sum(0, keepdim=True, dtype=wide) for part in parts]).sum(0)
+            return replace(self, baselines=(total / batch.rows).to(parts[0].dtype))
         if isinstance(self.baselines, str):
             device = batch.inputs[0].device
             generator = torch.Generator(device).manual_seed(self.seed)
@@ -87,7 +88,7 @@ class Ablation:
         activation = tail_activation(tail, batch)
         baseline = self.baseline(tail, batch, activation)
         singles = units.listed(activation, selector)
-        edits = [lambda u=unit: units.replace(activation, u, baseline) for unit in singles]  # type: ignore[misc]
+        edits = [partial(units.replace, activation, unit, baseline) for unit in singles]
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
@@ -107,22 +108,27 @@ class Ablation:
             new[:, j] -= weight[j, i] * removed[:, i]
             return new
 
-        shares = self._differences(out_of, batch, [lambda p=p: edit(*p) for p in pairs], 1)  # type: ignore[misc]
-        return shares if selected is not None else shares.unflatten(1, (ins, outs))
+        shares = self._differences(out_of, batch, [partial(edit, *pair) for pair in pairs], 1)
+        return shares if selected is not None else shares.reshape(-1, ins, outs, *shares.shape[2:])
 
-    def _differences(self, tail: Tail, batch: Batch, edits: list, per_eval: int) -> Tensor:  # type: ignore[type-arg]
+    def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
         with torch.no_grad():
             output = tail.output(batch)
             shares = output.new_empty((len(edits), *output.shape))
             for first, last in chunks(len(edits), per_eval):
                 edited = torch.cat([edit() for edit in edits[first:last]])
-                without = tail.edited(batch.repeat(last - first), lambda _a, new=edited: new)
+                without = tail.edited(batch.repeat(last - first), _putting(edited))
                 shares[first:last] = output - without.reshape(last - first, *output.shape)
         return shares.movedim(0, 1)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """The change when the whole layer is set to its baseline (what units add up to only if they do not interact)."""
+        """The change when the whole layer is at its baseline; units add up to it only where they do not interact."""
         with torch.no_grad():
             activation = tail_activation(tail, batch)
             at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
-            return tail.output(batch) - tail.edited(batch, lambda _a: at_baseline)
+            without: Tensor = tail.edited(batch, _putting(at_baseline))
+            return tail.output(batch) - without
+
+
+def _putting(new: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _old: new

@@ -93,5 +93,3 @@ def chunks(rows: int, size: int) -> list[tuple[int, int]]:
     """Start and stop of consecutive pieces of at most ``size`` rows."""
     size = max(1, size)
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-

@@ -36,17 +36,20 @@ class Carried(Tensor):
     aliased: bool
 
     @staticmethod
-    def __new__(cls, value: Tensor, slot: Tensor, aliased: bool = False) -> "Carried":
-        self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)  # type: ignore[attr-defined]
+    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, aliased: bool = False) -> "Carried":
+        """Wrap a value and its slot."""
+        self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)
         self.value, self.slot, self.aliased = value, slot, aliased
-        return self  # type: ignore[no-any-return]
+        return self
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"Carried(shape={tuple(self.value.shape)})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise CarryError(_refusal(str(func), "it is reached below torch's Python functions (a custom autograd Function?)"))
+    def __torch_dispatch__(cls, func: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        raise CarryError(
+            _refusal(str(func), "it is reached below torch's Python functions (a custom autograd Function?)")
+        )
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,14 +59,16 @@ class Carried(Tensor):
             if name in METADATA:
                 return func(*_values(args), **_values(kwargs))
             if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
-                raise CarryError(_refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)"))
+                raise CarryError(
+                    _refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)")
+                )
             if name in ATTRIBUTE_VIEWS or name in AFFINE:
                 result = _affine(func, args, kwargs, name)
             elif name in BILINEAR:
                 _one_carried(name, args, kwargs)
                 result = _affine(func, args, kwargs, name)
             elif name in EVALUATION_ONLY:
-                _not_training(func, name, args, kwargs)
+                _not_training(name, args, kwargs)
                 result = _affine(func, args, kwargs, name)
             elif name in POINTWISE:
                 result = _pointwise(func, args, kwargs, name)
@@ -152,9 +157,11 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
     with torch.no_grad():
         at_z = sigma(fixed.clone())
     with torch.enable_grad():
-        origin = torch.zeros_like(fixed, requires_grad=True) if _has_tensors(args[1:], kwargs) else fixed.new_zeros(
-            [1] * fixed.dim()
-        ).requires_grad_()
+        origin = (
+            torch.zeros_like(fixed, requires_grad=True)
+            if _has_tensors(args[1:], kwargs)
+            else fixed.new_zeros([1] * fixed.dim()).requires_grad_()
+        )
         at_zero = sigma(origin)
         (limit,) = torch.autograd.grad(at_zero.sum(), origin)
     with torch.no_grad():
@@ -189,7 +196,7 @@ def _plain_condition(args: Any, kwargs: Any) -> None:
         raise CarryError(_refusal("where", "its condition depends on the layer"))
 
 
-def _not_training(func: Any, name: str, args: Any, kwargs: Any) -> None:
+def _not_training(name: str, args: Any, kwargs: Any) -> None:
     position = {"batch_norm": 5}.get(name, 2)
     training = kwargs.get("training", args[position] if len(args) > position else name != "batch_norm")
     if training:

@@ -84,9 +84,7 @@ def slopes(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tens
     return activation.detach(), output.detach(), torch.stack(list(_gradients(tail, activation, flat)), dim=-1)
 
 
-def _forward_mode(
-    tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int
-) -> Tensor:
+def _forward_mode(tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int) -> Tensor:
     shares: list[Tensor] = []
     units = listed(tail_activation(tail, batch), selector)
     for first, last in chunks(len(units), per_eval):

@@ -30,7 +30,9 @@ POINTWISE = frozenset(
 )
 
 # Identity or affine in evaluation mode, neither in training mode.
-EVALUATION_ONLY = frozenset("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split())
+EVALUATION_ONLY = frozenset(
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
+)
 
 # Results share memory with their argument, so an in-place edit of one would have to reach the other.
 VIEWS = frozenset(
@@ -51,7 +53,14 @@ METADATA = frozenset(
 
 ATTRIBUTE_VIEWS = frozenset({"T", "mT", "H", "mH"})
 
-_REFLECTED = {"radd": "add", "rsub": "rsub", "rmul": "mul", "rmatmul": "matmul", "truediv": "div", "rtruediv": "rtruediv"}
+_REFLECTED = {
+    "radd": "add",
+    "rsub": "rsub",
+    "rmul": "mul",
+    "rmatmul": "matmul",
+    "truediv": "div",
+    "rtruediv": "rtruediv",
+}
 
 
 def plain_name(func: object) -> tuple[str, bool]:

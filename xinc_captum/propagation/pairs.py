@@ -1,6 +1,7 @@
 """Pairs of an input unit and a next unit of one linear layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -45,13 +46,15 @@ def chosen(weight: Tensor, selector: Pair | Sequence[Pair] | None) -> list[Pair]
     """
     if selector is None:
         return None
-    several = selector if isinstance(selector, list) else [selector]
+    several: list[Any] = selector if isinstance(selector, list) else [selector]
     outs, ins = weight.shape
     for pair in several:
         if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
             raise TypeError(f'neuron_selector {pair!r}: with unit="pair" wanted a tuple (in, out) or a list of them.')
         if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
-            raise IndexError(f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs.")
+            raise IndexError(
+                f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."
+            )
     return several
 
 

@@ -16,9 +16,9 @@ from .tail import Tail
 
 @dataclass(frozen=True)
 class Secant:
-    """Linear operations without their bias, pointwise ones by their secant, the rest in one slot.
+    r"""Linear operations without their bias, pointwise ones by their secant, the rest in one slot.
 
-    .. math:: \\sigma:\\; c_u \\mapsto c_u \\, \\frac{\\sigma(z) - \\sigma(0)}{z}, \\qquad \\sum_u c_u + slot = y
+    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + slot = y
 
     Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
     σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise

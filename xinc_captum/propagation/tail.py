@@ -44,7 +44,7 @@ class Tail:
             output = self.output(batch)
         return self.single(captured[self.layer]), output
 
-    def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Any:
+    def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
         with patch(self.forward_func, self.layer, lambda a: edit(self.single(a)), at_input=self.at_input):
             return self.output(batch)
@@ -86,7 +86,8 @@ def selected(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
     if batch.target is None:
         return output
     try:
-        return select_targets(output, batch.target)
+        picked: Tensor = select_targets(output, batch.target)
+        return picked
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"target {_short(batch.target)} does not fit the output's shape {tuple(output.shape)}: {error} Valid "
@@ -112,5 +113,3 @@ def one_score_a_row(output: Tensor) -> Tensor:
             f"row. Give target= an index into {tuple(output.shape[1:])}, or reduce the output with output_fn=."
         )
     return output
-
-

@@ -18,9 +18,9 @@ def _as_is(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Tangent:
-    """Gradient x activation towards every output.
+    r"""Gradient x activation towards every output.
 
-    .. math:: c_u = a_u \\, \\partial y / \\partial a_u
+    .. math:: c_u = a_u \, \partial y / \partial a_u
 
     Symbols: a_u the unit's activation, y an output. Closest of all rules to ablation at zero; its sum over units
     equals y only for a piecewise-linear tail without biases.
@@ -53,9 +53,11 @@ class Tangent:
         _, output, slope = slopes(Tail(tail.forward_func, tail.layer, False, tail.output_fn), batch, _as_is, _as_is)
         parts = pick(x[:, :, None] * weight.T, selected)
         slope = slope[:, None] if selected is None else slope[:, [j for _, j in selected]]
-        return (parts[..., None] * slope).reshape(*parts.shape, *output.shape[1:])
+        shares: Tensor = parts[..., None] * slope
+        return shares.reshape(*parts.shape, *output.shape[1:])
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units should add up to: y minus y with the layer at zero."""
         with torch.no_grad():
-            return tail.output(batch) - tail.edited(batch, torch.zeros_like)
+            without: Tensor = tail.edited(batch, torch.zeros_like)
+            return tail.output(batch) - without

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from ..hooks import LayerError, modules_behind
 from ..units import Selector, select
 from .batch import Batch, chunks
-from .pairs import Pair, chosen, layer_input, linear_of, pick
+from .pairs import Pair, chosen, layer_input, linear_of
 from .tail import Tail
 
 
 @dataclass(frozen=True)
 class Xinc:
-    """The released maps of a coordinate MLP: bias shared equally, nothing carried past the next layer.
+    r"""The released maps of a coordinate MLP: bias shared equally, nothing carried past the next layer.
 
-    .. math:: last: W_{ci} x_i + b_c / n, \\qquad earlier: ReLU(\\textstyle\\sum_j W_{ji} x_i + b_j / n)
+    .. math:: last: W_{ci} x_i + b_c / n, \qquad earlier: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n)
 
     Symbols: x_i what enters the Linear (the paper's neuron is an *input* of the layer, so
     ``attribute_to_layer_input=True`` is required), n its number of inputs. The last layer's maps sum to the output
@@ -73,7 +73,9 @@ class Xinc:
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
             _in_range(batch.target, len(bias))
             return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
-        maps = torch.stack([select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1)
+        maps = torch.stack(
+            [select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1
+        )
         return maps if batch.target is None else _targeted(maps, batch)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:

@@ -55,8 +55,8 @@ def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", shown: int
     heading(
         figure,
         f"What each neuron of {layer} paints",
-        f"the {len(order)} strongest of {len(maps)} neurons, strongest first; red: the neuron makes the picture brighter "
-        "there, blue: darker",
+        f"the {len(order)} strongest of {len(maps)} neurons, strongest first; red: the neuron makes the picture "
+        "brighter there, blue: darker",
     )
     return figure
 
@@ -120,8 +120,8 @@ def who_paints(
     heading(
         figure,
         f"Who paints this pixel? ({layer})",
-        "middle: light that each neuron adds to the pixel; right: what the same neurons paint everywhere (red brightens, "
-        "blue darkens)",
+        "middle: light that each neuron adds to the pixel; right: what the same neurons paint everywhere (red "
+        "brightens, blue darkens)",
     )
     return figure
 
@@ -221,7 +221,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=inset)
     bar.set_ticks([-0.97, 0, 0.97], labels=["takes light away", "nothing", "adds light"])
     bar.ax.tick_params(labelsize=9, colors=INK, length=0)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     heading(
         figure,
         "A network paints a photo, neuron by neuron",

@@ -69,7 +69,7 @@ def signed_bar(figure: Figure, axes: Any, limit: float, *, low: str, high: str, 
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), SIGNED), ax=axes, **kwargs)
     bar.set_ticks([-limit, 0, limit], labels=[low, "nothing", high])
     bar.ax.tick_params(labelsize=8, colors=INK, length=0)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def heading(figure: Figure, title: str, subtitle: str = "") -> None:

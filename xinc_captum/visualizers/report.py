@@ -41,7 +41,9 @@ def write_report(
     """
     missing = [p.file for section in sections for p in section.pictures if not (folder / p.file).is_file()]
     if missing:
-        raise FileNotFoundError(f"{', '.join(missing)} not found in {folder}; save pictures before the page is written.")
+        raise FileNotFoundError(
+            f"{', '.join(missing)} not found in {folder}; save pictures before the page is written."
+        )
     environment = Environment(
         loader=PackageLoader("xinc_captum.visualizers"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
