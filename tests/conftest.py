@@ -120,3 +120,15 @@ class Found:
 @pytest.fixture
 def found():
     return Found
+
+
+@pytest.fixture
+def hand_net():
+    """x=(2,1) → a=(3,4) → y = 5·3 − 1·4 + 7 = 18 and 0·3 + 2·4 − 1 = 7."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+        net[0].bias.zero_()
+        net[2].weight.copy_(torch.tensor([[5.0, -1.0], [0.0, 2.0]]))
+        net[2].bias.copy_(torch.tensor([7.0, -1.0]))
+    return net, torch.tensor([[2.0, 1.0]])

@@ -91,6 +91,23 @@ def test_under_inference_mode():
     torch.testing.assert_close(totals, canvas().totals())
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
+def test_queries_on_a_gpu(rule):
+    model, size = FourierMLP(hidden=6, seed=1), (9, 11)
+    plain = NeuronCanvas(model, "activation1", rule=rule).canvas(coordinates(size), size)
+    there = NeuronCanvas(model.cuda(), "activation1", rule=rule).canvas(coordinates(size, device="cuda"), size)
+    masks = torch.rand(3, *size) > 0.5
+    for ours, theirs in (
+        (there.totals(), plain.totals()),
+        (there.map(2), plain.map(2)),
+        (there.regions(masks.cuda()), plain.regions(masks)),
+        (there.top_units(2).values, plain.top_units(2).values),
+    ):
+        assert ours.device.type == "cuda"
+        torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

@@ -115,3 +115,17 @@ def test_replicas_are_put_together_in_order_of_devices():
     captured.record(layer, (torch.ones(2, 3),), False)
     assert captured[layer].shape == (2, 3)
     assert captured.is_tuple(layer) is False
+    captured = Captured({layer: "layer"}, device_ids=[1, 0])
+    for index in (0, 1):  # the devices are named; the tensors need not lie there for their order to be seen
+        captured._seen[layer][torch.device("cuda", index)] = ((torch.full((1,), float(index)),), False)
+    assert [t.item() for (t,) in captured.per_device(layer)] == [1.0, 0.0]
+
+
+@pytest.mark.cuda
+def test_offload_through_pinned_memory(conv):
+    conv, x = conv.cuda(), torch.rand(64, 3, 64, 64, device="cuda")
+    with capture(conv, ["conv", "norm"], offload="cpu") as seen:
+        conv(x)
+    for layer, expected in ((conv.conv, conv.conv(x)), (conv.norm, conv.norm(conv.conv(x)))):
+        assert seen[layer].is_pinned()
+        torch.testing.assert_close(seen[layer], expected.detach().cpu(), atol=1e-5, rtol=1e-4)

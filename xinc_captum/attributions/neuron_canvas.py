@@ -189,9 +189,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         tail = Tail(call, self.layer, at_input, self.output_fn)
         rule = self.rule.prepared(tail, batch)
         with torch.no_grad():
-            activation, output = tail.run(batch.cut(0, 1))
+            activation, output = tail.run(batch.cut(0, 2))
         units = len(listed(activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
-        left = 1 if isinstance(rule, Xinc) and not rule._is_last else output.numel()
+        left = 1 if isinstance(rule, Xinc) and not rule._is_last else output[0].numel()
         size = rows_at_once(tail, batch, (units + 1) * left, budget)
         return rule, tail, size, per_eval or max(1, min(units, size // batch.rows))
 

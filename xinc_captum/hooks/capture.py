@@ -18,8 +18,9 @@ Tensors = tuple[Tensor, ...]
 class Captured:
     """What :func:`capture` saw. ``captured[layer]`` is the layer's tensor, or the tuple it returned."""
 
-    def __init__(self, names: dict[nn.Module, str]) -> None:
+    def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = ()) -> None:
         self._names = names
+        self._device_ids = list(device_ids)
         self._seen: dict[nn.Module, dict[torch.device, tuple[Tensors, bool]]] = {layer: {} for layer in names}
         self._lock = threading.Lock()  # DataParallel replicas report from their own threads
 
@@ -42,7 +43,12 @@ class Captured:
                 f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls "
                 "for these inputs (modules that only hold weights, such as ModuleList, are never called)."
             )
-        return [seen[device][0] for device in sorted(seen, key=lambda d: d.index or 0)]
+        return [seen[device][0] for device in sorted(seen, key=self._place)]
+
+    def _place(self, device: torch.device) -> int:
+        """DataParallel hands the first rows to the first of its devices, whatever their numbers."""
+        index = device.index or 0
+        return self._device_ids.index(index) if index in self._device_ids else index
 
     def is_tuple(self, layer: nn.Module) -> bool:
         """Whether the layer itself handed over a tuple of tensors."""
@@ -90,7 +96,9 @@ def capture(
     """
     several = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
     modules = [find_layer(model, layer) for layer in several]
-    captured = Captured({module: layer_name(model, module) for module in modules})
+    parallel = model if isinstance(model, nn.DataParallel) else getattr(model, "__self__", None)
+    device_ids = parallel.device_ids if isinstance(parallel, nn.DataParallel) else ()
+    captured = Captured({module: layer_name(model, module) for module in modules}, device_ids)
 
     def keep(module: nn.Module, value: Any) -> Any:
         tensors, is_tuple = as_tensors(value, captured._names[module])

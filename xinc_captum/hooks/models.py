@@ -50,7 +50,7 @@ def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
         elif inspect.isfunction(thing):
             scope = inspect.getclosurevars(thing)
             for value in (*scope.nonlocals.values(), *scope.globals.values()):
-                if isinstance(value, nn.Module | functools.partial) or inspect.isroutine(value):
+                if isinstance(value, nn.Module | functools.partial) or _may_hold_models(value):
                     visit(value)
         elif callable(thing) and not inspect.isclass(thing) and not inspect.isbuiltin(thing):
             for value in vars(thing).values() if hasattr(thing, "__dict__") else ():
@@ -59,6 +59,12 @@ def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
 
     visit(forward_func)
     return list({id(module): module for module in found}.values())
+
+
+def _may_hold_models(value: Any) -> bool:
+    """Functions and methods of the user's own; libraries keep no models in their globals."""
+    library = (getattr(value, "__module__", None) or "").partition(".")[0]
+    return inspect.isroutine(value) and library not in {"torch", "torchvision", "numpy", "captum", "builtins"}
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:

@@ -1,0 +1,50 @@
+# The one door for every chore. CI, the README and people run the same commands.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= out/demo
+REFERENCE ?=
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-cuda lint bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Create .venv with everything pinned (about 3 GB to download, once)
+
+# The first interpreter that runs and is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or say make PYTHON=/path/to/python3"; exit 1; }
+	@start=$$SECONDS; echo "setting up $(VENV) with $$($(PYTHON) --version) …"; \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || exit 1; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2> >(grep -v '^WARNING: Location' >&2) || exit 1; \
+	touch $(READY); echo "set up in $$((SECONDS - start)) s"
+
+demo: $(READY) ## Paint the canvases of a real photo into out/demo (under two minutes on 2 cores)
+	$(BIN)/xinc demo --out $(OUT)
+
+test: $(READY) ## Run the test suite
+	$(BIN)/pytest -q
+
+test-cuda: $(READY) ## Run the tests that need an NVIDIA GPU
+	$(BIN)/pytest -q -m cuda
+
+lint: $(READY) ## Format check, style, strict types, and which floor may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## Measure; REFERENCE=folder adds what needs the arrays recorded from the original
+	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
+	$(BIN)/python benchmarks/fit_quality.py
+	$(BIN)/python benchmarks/large_image.py
+	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
+	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")
+
+clean: ## Remove .venv and everything that was made
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,75 @@
+"""Completeness at every layer of every kind of net."""
+
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+from torch import nn
+
+from xinc_captum import NeuronCanvas, Secant
+from xinc_captum.inr import FourierMLP, Siren
+from xinc_captum.metrics import completeness_error, condition_number
+
+
+class Skip(nn.Module):
+    """Functional operations, a skip connection, a concatenation and a constant."""
+
+    def __init__(self, width, depth, sigma):
+        super().__init__()
+        self.first = nn.Linear(2, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.last = nn.Linear(2 * width + 1, 3)
+        self.sigma = sigma
+
+    def forward(self, x):
+        z = first = self.sigma(self.first(x))
+        for layer in self.layers:
+            z = self.sigma(layer(z)) + z
+        return self.last(torch.cat([z, 1 - 2 * first, torch.ones_like(x[:, :1])], 1))
+
+
+SIGMAS = {
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "tanh": torch.tanh,
+    "sine": lambda z: torch.sin(3 * z),
+    "sigmoid": torch.sigmoid,
+}
+
+
+@given(
+    kind=st.sampled_from(["skip", "ffn", "siren"]),
+    sigma=st.sampled_from(sorted(SIGMAS)),
+    width=st.integers(1, 9),
+    depth=st.integers(1, 3),
+    seed=st.integers(0, 999),
+    double=st.booleans(),
+)
+def test_secant_is_complete_at_every_layer(kind, sigma, width, depth, seed, double):
+    torch.manual_seed(seed)
+    dtype = torch.float64 if double else torch.float32
+    if kind == "skip":
+        model = Skip(width, depth, SIGMAS[sigma])
+        layers = ["first", *(f"layers.{i}" for i in range(depth))]
+    elif kind == "ffn":
+        sigma = sigma if sigma in ("relu", "gelu", "tanh", "sigmoid") else "softplus"
+        model = FourierMLP(hidden=width, layers=depth + 1, activation=sigma)
+        layers = [name for name, _ in model.named_children() if name != "output"]
+    else:
+        model = Siren(hidden=width, layers=depth + 1)
+        layers = [name for name, _ in model.named_children() if name != "output"]
+    model.to(dtype)
+    x = torch.rand(6, 2, dtype=dtype) * 2 - 1
+    for layer in layers:
+        shares = NeuronCanvas(model, layer, rule=Secant()).attribute(x)
+        output = model(x).detach()
+        event(f"condition number 1e{round(condition_number(shares, output).median().log10().item())}")
+        assert completeness_error(shares, output) <= (1e-12 if double else 1e-5)
+
+
+def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
+    x = torch.rand(7, 2)
+    for activation, same in (("relu", True), ("gelu", False)):
+        model = FourierMLP(hidden=6, activation=activation, layers=4)
+        secant = NeuronCanvas(model, "activation1", rule="secant").attribute(x)[:, :-1]
+        tangent = NeuronCanvas(model, "activation1", rule="tangent").attribute(x)
+        assert torch.allclose(secant, tangent, atol=1e-6) is same

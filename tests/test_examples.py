@@ -1,0 +1,37 @@
+"""Every example runs as a user would run it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(path, cwd, *words):
+    return subprocess.run(
+        [sys.executable, str(path), *words], cwd=cwd, capture_output=True, text=True, check=True, timeout=240
+    )
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_it_is_short(path):
+    assert len(path.read_text().splitlines()) <= 80
+    assert path.name in {"paint_a_photo.py", "next_to_captum.py"}, "a new example needs a test below"
+
+
+def test_paint_a_photo(tmp_path):
+    Image.linear_gradient("L").resize((40, 30)).save(tmp_path / "photo.png")
+    done = run(ROOT / "examples" / "paint_a_photo.py", tmp_path, "photo.png", "60")
+    assert "dB" in done.stdout
+    with Image.open(tmp_path / "canvas.png") as picture:
+        assert picture.width > 1000
+
+
+def test_next_to_captum(tmp_path):
+    said = run(ROOT / "examples" / "next_to_captum.py", tmp_path).stdout
+    assert "same as Captum: True" in said
+    assert "(384, 32, 3)" in said

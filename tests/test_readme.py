@@ -1,0 +1,36 @@
+"""What the README shows is true: its code runs, its commands and names exist, its pictures are there."""
+
+import re
+from pathlib import Path
+
+import xinc_captum
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_import_comes_early():
+    lines = README.splitlines()
+    assert next(i for i, line in enumerate(lines) if "import" in line) < 20
+
+
+def test_every_python_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) >= 2
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_commands_pictures_and_names_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z-]+)`", README):
+        assert f"\n{target}:" in makefile, target
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+    for name in xinc_captum.__all__:
+        if name not in ("__version__", "CarryError", "LayerError"):
+            assert name in README, f"{name} is public but the README does not mention it"
+    for room in re.findall(r"^\s+([a-z_]+)/", README, re.M):
+        assert (ROOT / "xinc_captum" / room).is_dir() or (ROOT / room).is_dir(), room
