@@ -12,11 +12,10 @@ import sys
 import torch
 from reference import load, network
 
-from xinc_captum import Ablation, NeuronCanvas
+from xinc_captum import Ablation, LayerContribution, NeuronCanvas, capture
 from xinc_captum.inr import coordinates
-from xinc_captum.metrics import canvas_agreement
+from xinc_captum.metrics import canvas_agreement, completeness_error, condition_number
 from xinc_captum.propagation import Batch, Tail
-from xinc_captum.propagation.derivative import slopes
 
 SIZE = (128, 256)
 SITES = (
@@ -32,18 +31,20 @@ def units_first(shares):
     return shares.permute(1, 2, 0).contiguous()
 
 
-def against_baseline(model, layer, x, baselines, seed=0):
+def against_baseline(model, layer, x, baselines):
     """∂y/∂a · (a − b), (units, channels, pixels)."""
-    tail = Tail(model, model.get_submodule(layer))
-    same = lambda t: t  # noqa: E731
-    activation, _, slope = slopes(tail, Batch.of(x), same, same)
-    rule = Ablation(baselines, seed=seed).prepared(tail, Batch.of(x))
-    baseline = rule.baseline(tail, Batch.of(x), activation)
+    bare = LayerContribution(model, layer, multiply_by_inputs=False)
+    slope = torch.stack([bare.attribute(x, target=c) for c in range(3)], -1)
+    tail, batch = Tail(model, model.get_submodule(layer)), Batch.of(x)
+    with capture(model, layer) as seen:
+        model(x)
+    activation = seen[model.get_submodule(layer)].detach()
+    baseline = Ablation(baselines).prepared(tail, batch).baseline(tail, batch, activation)
     return units_first((activation - baseline)[..., None] * slope)
 
 
 def main(folder):
-    model, x = network(load(folder)), coordinates(SIZE)
+    model, x = network(load(folder)).double(), coordinates(SIZE, dtype=torch.float64)  # float32 would split ties
     print("Spearman against ablation, spatial / total (constant maps left out)\n")
     print(f"{'layer':18s} {'baseline':10s} {'tangent':>18s} {'x - baseline':>18s} {'secant':>18s} {'the paper':>18s}")
     answers = {}
@@ -65,6 +66,15 @@ def main(folder):
                 for a in (row[k] for k in ("tangent", "x - baseline", "secant", "the paper"))
             ]
             print(f"{name:18s} {baselines!s:10s} " + " ".join(f"{c:>18s}" for c in cells), flush=True)
+    print(
+        "\nsecant: how far shares and slot miss the output, and what cancellation costs (condition number, median / 99 %)"
+    )
+    for name, site, _ in SITES:
+        shares, output = NeuronCanvas(model, site, rule="secant").attribute(x), model(x).detach()
+        cancelled = condition_number(shares, output).flatten()
+        print(
+            f"{name:18s} {completeness_error(shares, output):.1e}   {cancelled.median():.1f} / {cancelled.quantile(0.99):.1f}"
+        )
     wanted = {"hidden 2": (0.995, 0.995), "hidden 1": (0.99, 0.93), "Fourier features": (0.90, 0.99)}
     missed = [
         n
@@ -78,5 +88,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main(sys.argv[1])
