@@ -66,7 +66,7 @@ METHODS = [
     Method(
         "NeuronCanvas tangent", canvas("tangent"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 4)
     ),
-    Method("NeuronCanvas secant", canvas("secant"), promises=frozenset({"canvas", "delta", "backward"}), shape=(2, 5)),
+    Method("NeuronCanvas secant", canvas("secant"), promises=frozenset({"canvas", "delta"}), shape=(2, 5)),
     Method("NeuronCanvas ablation", canvas("ablation"), promises=frozenset({"canvas", "delta"}), shape=(2, 4)),
     Method(
         "NeuronCanvas ablation mean",

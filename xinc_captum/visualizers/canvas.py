@@ -48,21 +48,21 @@ def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", shown: int
     bare(axes[0], "the picture")
     for axis, unit in zip(axes[1:], order, strict=False):
         draw_signed(axis, signed[unit], limit_of(signed[unit]))
-        bare(axis, f"neuron {unit}", note=f"{100 * totals[unit] / totals.sum():.1f} % of the layer")
+        bare(axis, f"neuron {unit}", note=f"{100 * totals[unit] / totals.sum():.1f} %")
     for axis in axes[len(order) + 1 :]:
         axis.set_axis_off()
     signed_bar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
     heading(
         figure,
         f"What each neuron of {layer} paints",
-        f"the {len(order)} strongest of {len(maps)} neurons, strongest first; red: the neuron makes the picture "
-        "brighter there, blue: darker",
+        f"the {len(order)} strongest of {len(maps)} neurons, strongest first, each on its own scale; "
+        "%: the neuron's share of all that the layer adds and takes away",
     )
     return figure
 
 
 def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "layer") -> Figure:
-    """One neuron: the picture, the neuron's canvas over it, and the picture minus the neuron's part.
+    """One neuron: the picture, the neuron's canvas over it, and the picture minus a multiple of the neuron's part.
 
     Args:
         one: (channels, H, W) or (H, W), the neuron's contribution in the photo's units.
@@ -81,10 +81,11 @@ def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "la
     strength = 0.9 * (signed.abs() / limit).clamp(0, 1)
     draw_signed(axes[1], signed, limit, alpha=array(strength))
     bare(axes[1], f"where neuron {unit} adds and removes light")
-    draw_photo(axes[2], photo - one if one.dim() == 3 else photo - one[None])
-    bare(axes[2], "the picture minus its part")
+    times = max(1, round(0.35 / limit))  # a single neuron of many is too weak to be missed at its own strength
+    draw_photo(axes[2], photo - times * (one if one.dim() == 3 else one[None]))
+    bare(axes[2], "the picture minus its part" if times == 1 else f"the picture minus {times} times its part")
     signed_bar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
-    heading(figure, f"Neuron {unit} of {layer}")
+    heading(figure, f"What neuron {unit} of {layer} does to the picture")
     return figure
 
 
@@ -109,19 +110,20 @@ def who_paints(
     grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
     where = figure.add_subplot(grid[:, :2])
     draw_photo(where, photo)
-    _ring(where, pixel, 15)
+    _ring(where, pixel, 12)
     bare(where, "the circled pixel …")
-    _channel_bars(figure.add_subplot(grid[:, 2]), values[:k], [f"neuron {n}" for n in numbers])
+    rest = photo[:, pixel[0], pixel[1]] - values[:k].sum(0)
+    _channel_bars(figure.add_subplot(grid[:, 2]), values[:k], [f"neuron {n}" for n in numbers], rest)
     for i, number in enumerate(numbers):
         axis = figure.add_subplot(grid[i // side, 3 + i % side])
         draw_signed(axis, signed[i], limit_of(signed[i]))
-        _ring(axis, pixel, 7)
+        _ring(axis, pixel, 5)
         bare(axis, f"neuron {number}")
     heading(
         figure,
         f"Who paints this pixel? ({layer})",
-        "middle: light that each neuron adds to the pixel; right: what the same neurons paint everywhere (red "
-        "brightens, blue darkens)",
+        "middle: red, green and blue light that each neuron adds to the pixel; right: what the same neurons do "
+        "everywhere (red brightens, blue darkens)",
     )
     return figure
 
@@ -132,7 +134,7 @@ def _ring(axes: Axes, pixel: tuple[int, int], size: float) -> None:
         axes.plot([x], [y], marker="o", markersize=size, fillstyle="none", color=colour, markeredgewidth=thick)
 
 
-def _channel_bars(axes: Axes, values: Tensor, names: list[str]) -> None:
+def _channel_bars(axes: Axes, values: Tensor, names: list[str], rest: Tensor) -> None:
     """One group of bars a neuron, one bar a channel: red, green and blue light, or grey for other channels."""
     amounts = array(values)
     channels = amounts.shape[1]
@@ -144,8 +146,9 @@ def _channel_bars(axes: Axes, values: Tensor, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_title("… gets its light from", fontsize=9, color=INK)
-    axes.set_xlabel("takes away  |  adds  (1 = full light)", fontsize=7.5)
+    axes.set_title("… is changed most by", fontsize=9, color=INK)
+    others = "  ".join(f"{amount:+.2f}" for amount in array(rest))
+    axes.set_xlabel(f"takes light away  |  adds light\nall other neurons and biases: {others}", fontsize=7.5)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -175,17 +178,21 @@ def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", na
     axes[1].imshow(
         array(labels), cmap=ListedColormap(colours), vmin=-0.5, vmax=len(leaders) + 0.5, interpolation="nearest"
     )
-    bare(axes[1], "coloured by the neuron that contributes most")
+    bare(axes[1], "each pixel in the colour of its strongest neuron")
     shares = [float((strongest.long() == unit).float().mean()) for unit in leaders]
     shares.append(max(0.0, 1 - sum(shares)))
-    names = [f"neuron {unit}" for unit in leaders] + [f"{max(len(numbers) - len(leaders), 0)} others"]
-    axes[2].barh(range(len(shares)), [100 * s for s in shares], color=colours)
+    names = [f"neuron {unit}" for unit in leaders] + [f"{len(numbers) - len(leaders)} others"]
+    if len(numbers) == len(leaders):
+        shares, names, colours = shares[:-1], names[:-1], colours[:-1]
+    bars = axes[2].barh(range(len(shares)), [100 * s for s in shares], color=colours)
+    axes[2].bar_label(bars, [f"{100 * s:.1f} %" for s in shares], fontsize=7.5, padding=3, color=INK)
+    axes[2].set_xlim(0, 125 * max(shares))
     axes[2].set_yticks(range(len(shares)), names, fontsize=8)
     axes[2].invert_yaxis()
-    axes[2].set_xlabel("% of the pixels", fontsize=8)
-    axes[2].tick_params(axis="x", labelsize=7)
-    axes[2].spines[["top", "right"]].set_visible(False)
-    heading(figure, f"Which neuron of {layer} leads where")
+    axes[2].set_title("strongest at so many pixels", fontsize=9, color=INK)
+    axes[2].set_xticks([])
+    axes[2].spines[["top", "right", "bottom"]].set_visible(False)
+    heading(figure, f"Which neuron of {layer} contributes most, pixel by pixel")
     return figure
 
 
@@ -200,7 +207,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
         stages: how many sums are shown, the last with every neuron.
     """
     order = order_by_total(maps)
-    counts = sorted({max(1, round(len(order) / 2**halvings)) for halvings in range(stages)})
+    counts = sorted({0, *(round(len(order) * (s / (stages - 1)) ** 1.5) for s in range(1, stages))})
     signed = brightness(maps)
     alone = unlike(signed, len(counts))
     height, width = photo.shape[-2:]
@@ -210,7 +217,11 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     for column, count in enumerate(counts):
         so_far, used = so_far + maps[order[used:count]].sum(0), count
         draw_photo(axes[0, column], so_far)
-        bare(axes[0, column], "1 neuron" if count == 1 else f"{'all ' if count == len(order) else ''}{count} neurons")
+        named = {0: "no neurons, only biases", 1: "1 neuron", len(order): f"all {count} neurons"}
+        bare(axes[0, column], named.get(count, f"{count} neurons"))
+        if column >= len(alone):
+            axes[1, column].set_axis_off()
+            continue
         unit = alone[column]
         draw_signed(axes[1, column], signed[unit], limit_of(signed[unit]))
         bare(axes[1, column], f"neuron {unit} alone")
@@ -225,7 +236,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     heading(
         figure,
         "A network paints a photo, neuron by neuron",
-        f"above: the strongest neurons of {layer} added up, until they are the photo; below: what single neurons paint",
+        f"above: the neurons of one layer ({layer}) added up, the strongest first; below: single strong neurons",
     )
     return figure
 
