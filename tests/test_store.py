@@ -25,7 +25,6 @@ def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
 
 def test_an_earlier_result_is_replaced_whole(tmp_path):
     write(tmp_path / "result")
-    (tmp_path / "result" / "stale.txt").write_text("x")
     write(tmp_path / "result", "two")
     assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["a.txt", "manifest.json", "times.json"]
     assert (tmp_path / "result" / "a.txt").read_text() == "two"
@@ -51,12 +50,35 @@ def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("x")
-    with pytest.raises(StoreError, match=r"holds files but no manifest.json, so it is not an earlier result"):
-        check_folder(foreign)
+    for other in (None, '{"my": "web app"}', "no json"):
+        if other:
+            (foreign / "manifest.json").write_text(other)
+        with pytest.raises(
+            StoreError, match=r"holds files but no manifest.json of ours, so it is not an earlier result"
+        ):
+            check_folder(foreign)
     assert (foreign / "thesis.tex").exists()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(StoreError, match="cannot be written to; give a folder that you own"):
         check_folder(tmp_path / "new")
+
+
+def test_a_users_file_inside_an_earlier_result_is_not_lost(tmp_path):
+    write(tmp_path / "result")
+    (tmp_path / "result" / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="'notes.txt' in it is not ours and would be lost"):
+        write(tmp_path / "result", "two")
+    assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "result" / "a.txt").read_text() == "one"
+
+
+def test_a_link_to_a_result_is_followed(tmp_path):
+    write(tmp_path / "result")
+    (tmp_path / "link").symlink_to(tmp_path / "result")
+    write(tmp_path / "link", "two")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "result" / "a.txt").read_text() == "two"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "result"]
 
 
 def test_an_empty_folder_is_fine(tmp_path):

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+FORMAT = "xinc-captum-result-1"
+TIMES = "times.json"  # what differs between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
 
 
@@ -33,14 +35,11 @@ def check_folder(path: str | Path) -> Path:
     Raises:
         StoreError: the place is a file, holds something that is no earlier result, or cannot be written to.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     if path.is_file():
         raise StoreError(f"{path} is a file; give a folder that is new, empty, or an earlier result.")
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
-        raise StoreError(
-            f"{path} holds files but no {MANIFEST}, so it is not an earlier result and is left alone; give another "
-            "folder, or empty it first."
-        )
+    if path.is_dir():
+        _check_earlier(path)
     nearest = path.parent
     while not nearest.exists():
         nearest = nearest.parent
@@ -49,6 +48,28 @@ def check_folder(path: str | Path) -> Path:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise StoreError(f"{nearest} cannot be written to; give a folder that you own.")
     return path
+
+
+def _check_earlier(path: Path) -> None:
+    """Let a folder be replaced only if it holds nothing but an earlier result."""
+    inside = {str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir()}
+    if not inside:
+        return
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(
+            f"{path} holds files but no {MANIFEST} of ours, so it is not an earlier result and is left alone; give "
+            "another folder, or empty it first."
+        )
+    foreign = sorted(inside - {MANIFEST, TIMES, *manifest.get("outputs", {})})
+    if foreign:
+        raise StoreError(
+            f"{path} is an earlier result, but {foreign[0]!r} in it is not ours and would be lost; move it away, or "
+            "give another folder."
+        )
 
 
 @contextmanager
@@ -71,8 +92,8 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
     try:
         yield work
         files = sorted(p.relative_to(work) for p in work.rglob("*") if p.is_file())
-        outputs = {str(f): sha256(work / f) for f in files if f.name != "times.json"}
-        manifest = {"command": _command(), "versions": versions(), **note, "outputs": outputs}
+        outputs = {str(f): sha256(work / f) for f in files if f.name != TIMES}
+        manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         work.chmod(0o755)  # mkdtemp and safetensors make things private
         for file in files:

@@ -158,3 +158,42 @@ def test_a_canvas_of_nan_is_refused(broken):
     layer = "linear2" if broken == "weight" else "activation1"
     with pytest.raises(ValueError, match=texts[broken]):
         NeuronCanvas(model, layer).canvas(x, (2, 3))
+
+
+def test_a_delta_before_an_in_place_operation():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    for rule in RULES[:4]:
+        _, delta = NeuronCanvas(model, "0", rule=rule).attribute(torch.rand(5, 3), return_convergence_delta=True)
+        assert delta.shape == (5,)
+
+
+def test_units_are_stacked_into_one_forward_while_they_fit():
+    model, calls = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 200)), []
+    model.register_forward_hook(lambda _m, _a, output: calls.append(len(output)))
+    NeuronCanvas(model, "1", rule="ablation").attribute(torch.rand(2, 8))
+    assert max(calls) == 128, "64 units of 2 rows in one forward"
+    calls.clear()
+    NeuronCanvas(model, "1", rule="ablation").attribute(torch.rand(2, 8), perturbations_per_eval=3)
+    assert max(calls) == 6
+
+
+def test_rows_that_share_statistics_are_neither_cut_nor_stacked():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 30))
+    x = torch.rand(6, 3)
+    with pytest.warns(UserWarning, match="training mode"):
+        shares = NeuronCanvas(model, "0", rule="ablation").attribute(x)
+        alone = NeuronCanvas(model, "0", rule="ablation").attribute(x, perturbations_per_eval=1)
+    torch.testing.assert_close(shares, alone)
+
+
+@pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
+def test_totals_of_half_precision_do_not_overflow(rule):
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).half()
+    with torch.no_grad():
+        model[2].weight.fill_(100.0)
+        model[0].bias.fill_(5.0)
+    x = coordinates((64, 64), dtype=torch.float16)
+    totals = NeuronCanvas(model, "1", rule=rule).canvas(x, (64, 64)).totals()
+    assert totals.dtype == torch.float32
+    assert torch.isfinite(totals).all()
+    assert totals.max() > 1e6

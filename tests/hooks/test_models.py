@@ -75,6 +75,34 @@ def test_another_type_is_refused(net):
         find_layer(net, 3)
 
 
+def test_a_name_in_two_models_is_refused():
+    encoder, decoder = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(
+        LayerError, match="layer '0' is in several models behind this function .*give the layer as a module"
+    ):
+        find_layer(lambda x: decoder(encoder(x)), "0")
+
+
+def test_attributes_are_not_mistaken_for_globals():
+    namespace = {"net": nn.Sequential(nn.Linear(2, 2)), "head": nn.Linear(2, 2)}
+    exec("forward = lambda x: [net.head(y) for y in net(x)]", namespace)
+    assert modules_behind(namespace["forward"]) == [namespace["net"]]
+
+
+def test_a_compiled_child_and_a_method_of_a_plain_object():
+    model = nn.Sequential(nn.Linear(2, 2), torch.compile(nn.ReLU(), backend="eager"))
+    assert isinstance(find_layer(model, "1"), nn.ReLU)
+
+    class Holder:
+        def __init__(self, net):
+            self.net = net
+
+        def predict(self, x):
+            return self.net(x)
+
+    assert modules_behind(Holder(model).predict) == [model]
+
+
 def test_names_for_messages(conv):
     assert layer_name(conv, conv.fc) == "'fc'"
     assert layer_name(conv, conv) == "Conv"

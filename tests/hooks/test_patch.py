@@ -34,6 +34,16 @@ def test_the_hook_goes_even_after_ctrl_c(net):
     assert not net[0]._forward_hooks
 
 
+def test_compiled_models_are_patched_and_idle_layers_named(net):
+    x, compiled = torch.rand(3, 2), torch.compile(net, backend="eager")
+    compiled(x)
+    with torch.no_grad(), patch(compiled, "3", torch.zeros_like):
+        assert torch.equal(compiled(x), net[4].bias.expand(3, -1))
+    net.spare = nn.Linear(2, 2)
+    with pytest.raises(LayerError, match="layer 'spare' never ran"), patch(net, "spare", torch.zeros_like):
+        net[0](x)
+
+
 def test_a_users_hook_stays_and_runs_first(net):
     seen = []
     handle = net[0].register_forward_hook(lambda *_: seen.append("user"))

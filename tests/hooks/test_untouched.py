@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -43,6 +45,19 @@ def test_autocast_comes_back(net):
         with untouched(net):
             torch.set_autocast_enabled("cpu", False)
         assert torch.is_autocast_enabled("cpu")
+
+
+def test_either_way_of_setting_tf32():
+    code = "import torch; from xinc_captum import untouched, LayerContribution\n{}\nn = torch.nn.Linear(2, 2)\n"
+    code += "LayerContribution(n, n).attribute(torch.ones(1, 2), target=0)"
+    ways = ["torch.backends.cuda.matmul.allow_tf32 = True"]
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        ways += [
+            'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+            'torch.backends.cudnn.conv.fp32_precision = "ieee"',
+        ]
+    for way in ways:
+        subprocess.run([sys.executable, "-c", code.format(way)], check=True)
 
 
 def test_modules_behind_a_function_are_protected(conv, found):

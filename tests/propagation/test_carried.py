@@ -64,6 +64,10 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
         lambda x: F.interpolate(x[:, None], scale_factor=2).flatten(1),
         lambda x: torch.where(torch.tensor([True, False, True]), x, torch.zeros((), dtype=x.dtype)),
         lambda x: x.T.T.clamp(-0.5, 0.5).mul_(2),
+        lambda x: torch.relu(input=x).sqrt(),
+        lambda x: F.linear(input=x, weight=torch.ones(2, 3, dtype=x.dtype)),
+        lambda x: (x + 2) ** 0.5,
+        lambda x: F.relu(x + 0, True) + torch.sub(x, x, alpha=3),
         lambda x: F.conv1d(x[:, None], torch.ones(2, 1, 2, dtype=x.dtype), torch.ones(2, dtype=x.dtype)).flatten(1),
     ],
 )
@@ -119,6 +123,16 @@ def written_into_a_view(x):
         (lambda x: torch.ops.aten.softmax.int(x, 1), "softmax"),
         (Own.apply, "through 'mul': it runs under no_grad"),
         (written_into_a_view, "in-place add.*edits a view"),
+        (lambda x: torch.ones(1, 2).add_(x), "in-place add.*writes into a tensor that does not come from the layer"),
+        (lambda x: torch.add(x, 1, out=torch.zeros(1, 2)), "writes into a tensor"),
+        (lambda x: (y := x.float()).add_(1) + y, "in-place add.*edits a view"),
+        (lambda x: F.dropout(x, 0.5, False).mul_(2), "in-place mul.*edits a view"),
+        (lambda x: (+x).mul_(2), "in-place mul.*edits a view"),
+        (lambda x: torch.div(x, 0.5, rounding_mode="floor"), "through 'div': it rounds"),
+        (lambda x: x - x.to(torch.int32), "through 'to': its result holds no floating-point numbers"),
+        (lambda x: F.batch_norm(x, torch.zeros(2), torch.ones(2), x[0]), "through 'batch_norm': more than its first"),
+        (lambda x: x**-1, "through 'pow': only fixed positive exponents"),
+        (lambda x: 2**x, "cannot carry contributions through"),
         (lambda x: x.detach(), "detach"),
     ],
 )
@@ -137,3 +151,14 @@ def test_it_looks_like_its_value():
     assert isinstance(carried, Carried)
     assert (carried.shape, carried.dtype, carried.dim(), len(carried)) == ((2, 3), torch.float64, 2, 2)
     assert repr(carried) == "Carried(shape=(2, 3))"
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.02), (torch.float16, 0.004)])
+def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
+    z = torch.linspace(-0.02, 0.02, 41, dtype=torch.float64)[None].to(dtype)
+    slopes = []
+    for kind in (dtype, torch.float64):
+        leaf = z.detach().to(kind).requires_grad_()
+        value, _ = finish(torch.sigmoid(start(leaf)))
+        slopes.append(torch.autograd.grad(value.sum(), leaf)[0].double())
+    assert ((slopes[0] - slopes[1]).abs() / slopes[1]).max() < bound

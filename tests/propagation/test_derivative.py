@@ -1,6 +1,8 @@
 """Both directions of differentiation share an output out alike."""
 
+import pytest
 import torch
+from captum.attr import LayerGradientXActivation
 from torch import nn
 
 from xinc_captum import NeuronCanvas
@@ -16,3 +18,25 @@ def test_forward_mode_equals_backward_mode():
         for pixel in ((0, 1, 2), (1, 3, 4)):
             one = canvas.attribute(x, target=pixel)  # one output: backward
             assert torch.allclose(whole[(slice(None), slice(None), *pixel)], one, atol=1e-6)
+
+
+class Gate(nn.Module):
+    """A gate that gradients do not pass: forward-mode derivatives would."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.a, self.w = nn.Linear(3, 4), nn.Linear(4, outputs)
+
+    def forward(self, x):
+        h = self.a(x)
+        with torch.no_grad():
+            gate = torch.sigmoid(h)
+        return self.w(h * gate)
+
+
+@pytest.mark.parametrize("outputs", [3, 20])
+def test_a_models_own_no_grad_block_stops_either_mode(outputs):
+    model, x = Gate(outputs), torch.rand(5, 3)
+    ours = NeuronCanvas(model, "a").attribute(x)
+    theirs = LayerGradientXActivation(model, model.a).attribute(x, target=1)
+    torch.testing.assert_close(ours[..., 1], theirs.detach(), atol=1e-6, rtol=1e-5)

@@ -1,16 +1,15 @@
 """What every attribution class of this package owes its caller, written once."""
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, modules_behind, snapshot, untouched
+from ..hooks import ForwardFunc, LayerError, eager, modules_behind, snapshot, untouched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +32,7 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """
     _refuse_scripted(forward_func)
     _warn_if_training(forward_func, also)
-    with torch.inference_mode(False), untouched(forward_func, *also), torch.enable_grad(), _eager():
+    with torch.inference_mode(False), untouched(forward_func, *also), torch.enable_grad(), eager():
         yield
 
 
@@ -43,11 +42,6 @@ def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
     if any(p.is_inference() for root in roots for p in root.parameters()):
         return snapshot(forward_func, *also)
     return forward_func
-
-
-def _eager() -> Any:
-    # Only a process that compiled something has torch._dynamo loaded; importing it here would cost seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _refuse_scripted(forward_func: ForwardFunc) -> None:
@@ -68,6 +62,12 @@ def _warn_if_training(forward_func: ForwardFunc, also: tuple[nn.Module, ...]) ->
                     stacklevel=5,
                 )
                 return
+
+
+def shares_statistics(forward_func: ForwardFunc, *also: nn.Module) -> bool:
+    """Whether rows of a batch change one another: a batch norm in training mode."""
+    roots = (*modules_behind(forward_func), *also)
+    return any(m.training and isinstance(m, _UNSTEADY[1]) for root in roots for m in root.modules())
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from .._compat import GradientAttribution, InternalAttribution
 from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
 from ..progress import progress
 from ..propagation import Batch, Rule, Tail, Xinc, as_rule, chunks
-from ..propagation.budget import rows_at_once
+from ..propagation.budget import measure
 from ..propagation.pairs import linear_of
 from ..propagation.tail import OutputFn
 from ..units import Selector, listed
 from .canvas import Canvas
-from .contract import captum_method, differentiable, explaining, plain
+from .contract import captum_method, differentiable, explaining, plain, shares_statistics
 
 Unit = Literal["neuron", "pair"]
 
@@ -187,13 +187,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         tail = Tail(call, self.layer, at_input, self.output_fn)
-        rule = self.rule.prepared(tail, batch)
-        with torch.no_grad():
-            activation, output = tail.run(batch.cut(0, 2))
-        units = len(listed(activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
-        left = 1 if isinstance(rule, Xinc) and not rule._is_last else output[0].numel()
-        size = rows_at_once(tail, batch, (units + 1) * left, budget)
-        return rule, tail, size, per_eval or max(1, min(units, size // batch.rows))
+        footprint = measure(tail, batch)
+        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
+        fit = footprint.rows(units + 1, budget)
+        size, stacked = min(batch.rows, fit), max(1, min(units, fit // batch.rows))
+        if shares_statistics(self.forward_func, self.layer):  # rows see one another: neither cut nor stack unasked
+            size, stacked = batch.rows if budget is None else size, 1
+        return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked
 
     def canvas(
         self,

@@ -37,8 +37,8 @@ class Totals:
 
     def add(self, first: int, part: Tensor) -> None:
         """Add one piece."""
-        self._dtype = part.dtype
-        summed = part.abs().sum(0).to(_wide(part))
+        self._dtype = torch.promote_types(part.dtype, torch.float32)
+        summed = part.abs().sum(0, dtype=self._dtype).to(_wide(part))
         self._sum = summed if self._sum is None else self._sum + summed
 
     def answer(self, size: tuple[int, ...]) -> Tensor:
@@ -56,7 +56,8 @@ class Regions:
 
     def add(self, first: int, part: Tensor) -> None:
         """Add one piece."""
-        self._dtype = part.dtype
+        self._dtype = torch.promote_types(part.dtype, torch.float32)
+        part = part.to(self._dtype)
         mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
         summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
         summed = summed.reshape(-1, *part.shape[1:])

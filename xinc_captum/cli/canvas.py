@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
+from ..attributions.queries import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Picture, Section, write_report
@@ -115,10 +116,11 @@ def _device(name: str) -> torch.device:
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor) -> Section:
     """Compute one layer's maps, keep them, and draw its five pictures."""
-    everything = canvas.to_tensor().cpu()
+    everything, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
+    everything = everything.cpu()
     maps = everything[: canvas.units]
     rest = everything[canvas.units] if canvas.slots else drawn - maps.sum(0)
-    kept = {"maps": maps.half(), "rest": rest.contiguous(), "totals": canvas.totals().cpu()}
+    kept = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
     save_file(kept, folder / f"{layer}.safetensors")
     strongest = int(order_by_total(maps)[0])
     pixel = _telling_pixel(photo)
@@ -148,7 +150,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
         ),
         (
             "dominant",
-            dominant_units(drawn, canvas.top_units(1).indices[0].cpu(), layer=layer),
+            dominant_units(drawn, leaders.indices[0].cpu(), layer=layer),
             "Every pixel in the colour of the neuron that contributes most to it.",
         ),
     ]

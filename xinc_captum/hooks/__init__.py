@@ -1,6 +1,7 @@
 """Ground floor: read, edit and protect any model on any device, and put everything back."""
 
 from .capture import Captured, capture
+from .eager import eager
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
 from .snapshot import snapshot
@@ -11,6 +12,7 @@ __all__ = [
     "ForwardFunc",
     "LayerError",
     "capture",
+    "eager",
     "find_layer",
     "layer_name",
     "modules_behind",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import offload as host
+from .eager import eager
 from .models import ForwardFunc, LayerError, find_layer, layer_name
 
 Tensors = tuple[Tensor, ...]
@@ -111,6 +112,7 @@ def capture(
         return value
 
     with ExitStack() as stack:
+        stack.enter_context(eager())
         for module in captured._names:
             stack.callback(hook_values(module, keep, at_input).remove)
         yield captured

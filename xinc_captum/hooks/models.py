@@ -1,8 +1,11 @@
 """Find the modules behind a forward function, and a layer among them by module or dotted name."""
 
+import contextlib
 import difflib
+import dis
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -48,17 +51,31 @@ def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
             visit(thing.__self__)
             visit(thing.__func__)
         elif inspect.isfunction(thing):
-            scope = inspect.getclosurevars(thing)
-            for value in (*scope.nonlocals.values(), *scope.globals.values()):
+            for value in _seen_by(thing):
                 if isinstance(value, nn.Module | functools.partial) or _may_hold_models(value):
                     visit(value)
-        elif callable(thing) and not inspect.isclass(thing) and not inspect.isbuiltin(thing):
-            for value in vars(thing).values() if hasattr(thing, "__dict__") else ():
+        elif hasattr(thing, "__dict__") and not inspect.isclass(thing) and not inspect.ismodule(thing):
+            for value in vars(thing).values():
                 if isinstance(value, nn.Module):
                     visit(value)
 
     visit(forward_func)
     return list({id(module): module for module in found}.values())
+
+
+def _seen_by(function: types.FunctionType) -> list[Any]:
+    """What a function closes over, and the globals it (or a function inside it) loads by name."""
+    values = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a name that is not filled in yet
+            values.append(cell.cell_contents)
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+        values += [function.__globals__[name] for name in sorted(names) if name in function.__globals__]
+    return values
 
 
 def _may_hold_models(value: Any) -> bool:
@@ -103,9 +120,14 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     wanted = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
     for candidate in (wanted, wanted.removeprefix("module.")):
-        if candidate in named:
-            found: nn.Module = named[candidate]
-            return found
+        owners = [root for root in roots if candidate in dict(root.named_modules())]
+        if len({id(root.get_submodule(candidate)) for root in owners}) > 1:
+            raise LayerError(
+                f"layer {layer!r} is in several models behind this function ({_names_of(owners)}); give the layer as a "
+                "module instead of a name."
+            )
+        if owners:
+            return unwrap(owners[0].get_submodule(candidate))
     near = difflib.get_close_matches(wanted, named, n=5, cutoff=0.3) or list(named)[:5]
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the model has no submodules."
     raise LayerError(f"layer {layer!r} is not in the model {_names_of(roots)}; {hint}")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from .capture import hook_values
+from .eager import eager
 from .models import ForwardFunc, LayerError, find_layer, layer_name
 
 
@@ -23,7 +24,7 @@ def patch(
         at_input: edit what enters the layer instead of what leaves it.
 
     Raises:
-        LayerError: the layer is unknown or runs more than once in one forward pass on one device.
+        LayerError: the layer is unknown, never runs, or runs more than once in one forward pass on one device.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -47,6 +48,12 @@ def patch(
 
     handle = hook_values(module, once, at_input)
     try:
-        yield
+        with eager():
+            yield
     finally:
         handle.remove()
+    if not runs:
+        raise LayerError(
+            f"layer {layer_name(model, module)} never ran in the forward pass; choose a layer that this model calls "
+            "for these inputs."
+        )

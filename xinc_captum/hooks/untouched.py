@@ -103,13 +103,13 @@ def _random_states() -> list[Callable[[], None]]:
 
 
 def _switches() -> list[Callable[[], None]]:
-    places = [
-        (torch.backends.cudnn, "enabled"),
-        (torch.backends.cudnn, "benchmark"),
-        (torch.backends.cudnn, "deterministic"),
-        (torch.backends.cudnn, "allow_tf32"),
-        (torch.backends.cuda.matmul, "allow_tf32"),
-    ]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places: list[tuple[Any, str]] = [(cudnn, "enabled"), (cudnn, "benchmark"), (cudnn, "deterministic")]
+    if hasattr(matmul, "fp32_precision"):  # reading the older names beside these raises, once a user has set these
+        kinds = [getattr(cudnn, kind) for kind in ("conv", "rnn")]
+        places += [(place, "fp32_precision") for place in (matmul, *kinds)]
+    else:
+        places += [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
     found = [(place, name, getattr(place, name)) for place, name in places]
     grad, devices = torch.is_grad_enabled(), ("cpu", "cuda")
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]

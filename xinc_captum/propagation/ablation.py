@@ -51,13 +51,15 @@ class Ablation:
         if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
             raise ValueError(f'baselines={self.baselines!r}; wanted a number, "mean", "resample" or a tensor.')
 
-    def prepared(self, tail: Tail, batch: Batch, rows_at_once: int = 1 << 14) -> "Ablation":
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
         """Fix the baseline from the whole batch, so that chunks agree with one another."""
         if isinstance(self.baselines, str) and self.baselines == "mean":
-            parts = [tail_activation(tail, batch.cut(*piece)) for piece in chunks(batch.rows, rows_at_once)]
-            wide = torch.promote_types(parts[0].dtype, torch.float32)
-            total = torch.stack([part.sum(0, keepdim=True, dtype=wide) for part in parts]).sum(0)
-            return replace(self, baselines=(total / batch.rows).to(parts[0].dtype))
+            sums, dtype = [], torch.float32
+            for piece in chunks(batch.rows, size):
+                part = tail_activation(tail, batch.cut(*piece))
+                dtype = part.dtype
+                sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
+            return replace(self, baselines=(torch.stack(sums).sum(0) / batch.rows).to(dtype))
         if isinstance(self.baselines, str):
             device = batch.inputs[0].device
             generator = torch.Generator(device).manual_seed(self.seed)
@@ -126,7 +128,7 @@ class Ablation:
         with torch.no_grad():
             activation = tail_activation(tail, batch)
             at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
-            without: Tensor = tail.edited(batch, _putting(at_baseline))
+            without: Tensor = tail.edited(batch, _putting(at_baseline.clone()))
             return tail.output(batch) - without
 
 

@@ -1,5 +1,7 @@
 """How many rows fit into a memory budget, measured on a few of them."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,35 +9,50 @@ from .batch import Batch
 from .tail import Tail
 
 DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself
-SMALL = 256  # rows that are simply taken at once
+FEW = 4
 
 
-def rows_at_once(tail: Tail, batch: Batch, answers_per_row: int, budget: int | None) -> int:
-    """The rows of one chunk.
+@dataclass(frozen=True)
+class Footprint:
+    """What a few rows showed.
 
-    Args:
-        tail: the model seen from the layer.
-        batch: all rows.
-        answers_per_row: numbers that one row of the answer holds (units x outputs).
-        budget: bytes of working memory; None is 256 MiB, and small batches are then not cut.
-
-    Raises:
-        ValueError: the budget is not positive.
+    Attributes:
+        activation: of those rows at the layer, (few, units, ...).
+        output: of those rows, (few, *left).
+        bytes_per_row: that the graph of one forward grows by with each row.
     """
-    if budget is not None and budget <= 0:
-        raise ValueError(f"memory_budget is {budget}; wanted a positive number of bytes, or None for 256 MiB.")
-    if batch.rows == 1 or (budget is None and batch.rows <= SMALL):
-        return batch.rows
-    few = min(4, batch.rows // 2)
-    grown = _graph_bytes(tail, batch.cut(0, 2 * few)) - _graph_bytes(tail, batch.cut(0, few))
-    item = batch.inputs[0].element_size() if batch.inputs[0].is_floating_point() else 4
-    # The graph, the gradients that walk back through it, and the answer with one temporary.
-    per_row = 2 * max(grown, 0) // few + 3 * answers_per_row * item
-    return max(1, min(batch.rows, (budget or DEFAULT_BUDGET) // max(per_row, 1)))
+
+    activation: Tensor
+    output: Tensor
+    bytes_per_row: int
+
+    def rows(self, units: int, budget: int | None) -> int:
+        """How many rows fit at once, for answers of so many units.
+
+        Args:
+            units: how many units each row of the answer has.
+            budget: bytes of working memory; None is 256 MiB.
+
+        Raises:
+            ValueError: the budget is not positive.
+        """
+        if budget is not None and budget <= 0:
+            raise ValueError(f"memory_budget is {budget}; wanted a positive number of bytes, or None for 256 MiB.")
+        answer = units * self.output[0].numel() * self.output.element_size()
+        # The graph, the gradients that walk back through it, and the answer with its temporaries.
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + 3 * answer, 1))
 
 
-def _graph_bytes(tail: Tail, batch: Batch) -> int:
-    """Bytes that autograd keeps for one forward of these rows; what does not grow with rows cancels out above."""
+def measure(tail: Tail, batch: Batch) -> Footprint:
+    """Run a few rows once and twice over; what does not grow with rows cancels out."""
+    few = batch.cut(0, FEW)
+    once, activation, output = _graph_bytes(tail, few)
+    twice, _, _ = _graph_bytes(tail, few.repeat(2))
+    return Footprint(activation.detach(), output.detach(), max(twice - once, 0) // few.rows)
+
+
+def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
+    """Bytes that autograd keeps for one forward of these rows, and the forward's activation and output."""
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -45,4 +62,4 @@ def _graph_bytes(tail: Tail, batch: Batch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         activation, output = tail.run(batch)
-    return sum(sizes.values()) + activation.nbytes + output.nbytes
+    return sum(sizes.values()) + activation.nbytes + output.nbytes, activation, output

@@ -14,7 +14,6 @@ from .operations import (
     EVALUATION_ONLY,
     METADATA,
     POINTWISE,
-    VIEWS,
     plain_name,
 )
 
@@ -53,8 +52,9 @@ class Carried(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         name, in_place = plain_name(func)
+        args, kwargs = _input_first(args, kwargs or {})
+        in_place = in_place or bool(kwargs.get("inplace")) or (name in POINTWISE and any(a is True for a in args[1:2]))
         with torch._C.DisableTorchFunctionSubclass():
             if name in METADATA:
                 return func(*_values(args), **_values(kwargs))
@@ -62,25 +62,20 @@ class Carried(Tensor):
                 raise CarryError(
                     _refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)")
                 )
-            if name in ATTRIBUTE_VIEWS or name in AFFINE:
-                result = _affine(func, args, kwargs, name)
-            elif name in BILINEAR:
-                _one_carried(name, args, kwargs)
-                result = _affine(func, args, kwargs, name)
-            elif name in EVALUATION_ONLY:
-                _not_training(name, args, kwargs)
-                result = _affine(func, args, kwargs, name)
-            elif name in POINTWISE:
-                result = _pointwise(func, args, kwargs, name)
-            else:
-                raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
-            written = args[0] if in_place or kwargs.get("inplace") else None
-            if isinstance(written, Carried) and isinstance(result, Carried):
-                if written.aliased:
-                    raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
-                written.value, written.slot = result.value, result.slot
-                return written
-            return result
+            if kwargs.get("out") is not None or (in_place and not isinstance(args[0], Carried)):
+                raise CarryError(
+                    _refusal(f"in-place {name}", "it writes into a tensor that does not come from the layer")
+                )
+            if in_place and args[0].aliased:
+                raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
+            # In-place functions work on a copy; the result is then written back into what the caller holds.
+            used = (Carried(args[0].value.clone(), args[0].slot.clone()), *args[1:]) if in_place else args
+            result = _carry(func, name, used, kwargs)
+            if not in_place:
+                _note_shared_memory(result, _carried_in((args, kwargs)))
+                return result
+            args[0].value, args[0].slot = result.value, result.slot
+            return args[0]
 
 
 def start(activation: Tensor) -> Carried:
@@ -118,27 +113,44 @@ def _carried_in(tree: Any) -> list[Carried]:
     return [x for x in tree_flatten(tree, is_leaf=_is_carried)[0] if isinstance(x, Carried)]
 
 
+def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Functions called as ``f(input=x)`` look like ``f(x)`` from here on."""
+    if args or "input" not in kwargs:
+        return args, kwargs
+    return (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
+
+
+def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if name in ATTRIBUTE_VIEWS or name in AFFINE:
+        return _affine(func, args, kwargs, name)
+    if name in BILINEAR:
+        _one_carried(name, args, kwargs)
+        return _affine(func, args, kwargs, name)
+    if name in EVALUATION_ONLY:
+        _not_training(name, args, kwargs)
+        return _affine(func, args, kwargs, name)
+    if name in POINTWISE:
+        return _pointwise(func, args, kwargs, name)
+    raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
+
+
+def _note_shared_memory(result: Any, sources: list[Carried]) -> None:
+    """A view and its source cannot be edited in place: the other would have to follow."""
+    for one in _carried_in(result):
+        for source in sources:
+            if one.value.untyped_storage().data_ptr() == source.value.untyped_storage().data_ptr():
+                one.aliased = source.aliased = True
+
+
 def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
-    args, kwargs = _out_of_place(func, args, kwargs)
     value = func(*_values(args), **_values(kwargs))
     with torch.no_grad():
         slot = func(*_slots(args), **_slots(kwargs))
-    aliased = name in VIEWS
-    if aliased:
-        for source in _carried_in((args, kwargs)):
-            source.aliased = True
     leaves, spec = tree_flatten(value)
+    if any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in leaves):
+        raise CarryError(_refusal(name, "its result holds no floating-point numbers"))
     pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(slot)[0], strict=True)
-    return tree_unflatten([Carried(v, s, aliased) if isinstance(v, Tensor) else v for v, s in pairs], spec)
-
-
-def _out_of_place(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """In-place functions then work on copies; the caller writes the result back itself."""
-    if not (plain_name(func)[1] or kwargs.get("inplace")):
-        return args, kwargs
-    first = args[0]
-    copied = Carried(first.value.clone(), first.slot.clone()) if isinstance(first, Carried) else first.clone()
-    return (copied, *args[1:]), kwargs
+    return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 
 
 def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
@@ -146,7 +158,8 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
     carried = _carried_in((args, kwargs))
     if len(carried) != 1 or not isinstance(args[0], Carried):
         raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
-    args, kwargs = _out_of_place(func, args, kwargs)
+    if name == "pow" and not (len(args) > 1 and isinstance(args[1], int | float) and args[1] > 0):
+        raise CarryError(_refusal(name, "only fixed positive exponents are finite at zero"))
     z, slot = carried[0].value, carried[0].slot
 
     def sigma(x: Tensor) -> Tensor:
@@ -156,6 +169,9 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
     fixed = z.detach()
     with torch.no_grad():
         at_z = sigma(fixed.clone())
+    native = fixed.dtype
+    if fixed.element_size() == 2 and not _has_tensors(args[1:], kwargs):
+        fixed = fixed.float()  # the difference below would lose all of a half's few digits
     with torch.enable_grad():
         origin = (
             torch.zeros_like(fixed, requires_grad=True)
@@ -165,10 +181,12 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
         at_zero = sigma(origin)
         (limit,) = torch.autograd.grad(at_zero.sum(), origin)
     with torch.no_grad():
-        slope = torch.where(fixed == 0, limit, (at_z - at_zero) / fixed)
-        new_slot = slope * slot + at_zero
+        limit = torch.where(torch.isfinite(limit), limit, 0)  # sqrt: whatever stands at 0 stays there
+        wide = at_z if fixed.dtype == native else sigma(fixed.clone())
+        slope = torch.where(fixed == 0, limit, (wide - at_zero) / fixed).to(native)
+        new_slot = slope * slot + at_zero.to(native)
     # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.
-    return Carried(at_z + (z - fixed) * slope, new_slot)
+    return Carried(at_z + (z - z.detach()) * slope, new_slot)
 
 
 def _has_tensors(*trees: Any) -> bool:
@@ -181,6 +199,8 @@ def _one_carried(name: str, args: Any, kwargs: Any) -> None:
     if name in {"div", "divide", "true_divide"}:
         if _carried_in(args[1:]) or _carried_in(kwargs):
             raise CarryError(_refusal(name, "the divisor depends on the layer"))
+        if kwargs.get("rounding_mode") is not None:
+            raise CarryError(_refusal(name, "it rounds"))
         return None
     weighted = name == "linear" or name.startswith("conv")
     if weighted and _carried_in((args[1:], kwargs)):
@@ -197,6 +217,8 @@ def _plain_condition(args: Any, kwargs: Any) -> None:
 
 
 def _not_training(name: str, args: Any, kwargs: Any) -> None:
+    if _carried_in((args[1:], kwargs)):
+        raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
     position = {"batch_norm": 5}.get(name, 2)
     training = kwargs.get("training", args[position] if len(args) > position else name != "batch_norm")
     if training:

@@ -1,10 +1,12 @@
 """Share an output out by a derivative: backward where outputs are few, forward where units are few."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 from ..hooks import LayerError
 from ..units import Selector, listed, replace, select
@@ -24,10 +26,6 @@ def run(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor,
         return start(leaves[0].clone())
 
     output = finish(tail.edited(batch, begin))
-    if not leaves:
-        raise LayerError(
-            f"layer {tail.name} never ran in the forward pass; choose a layer that this model calls for these inputs."
-        )
     if not output.requires_grad:
         raise independent(tail)
     return leaves[0], output
@@ -49,14 +47,25 @@ def contributions(
     One backward per output serves all units; one forward-mode pass per unit serves all outputs. The cheaper
     mode is taken (a forward-mode pass repeats the head too, hence the factor 2).
     """
-    activation, output = run(tail, batch, start, finish)
+    with _GradModes() as modes:
+        activation, output = run(tail, batch, start, finish)
     count = len(listed(activation, selector))
-    if output[0].numel() > 2 * count:
+    if output[0].numel() > 2 * count and not modes.toggled:
         try:
             return _forward_mode(tail, batch, selector, start, finish, per_eval or count)
         except NotImplementedError:  # an operation without a forward-mode derivative
             pass
     return _reverse_mode(tail, activation, output, selector)
+
+
+class _GradModes(TorchFunctionMode):
+    """Notes whether a model switches gradients off inside: forward mode would walk through, backward does not."""
+
+    toggled = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.toggled = self.toggled or getattr(func, "__name__", "") == "_set_grad_enabled"
+        return func(*args, **(kwargs or {}))
 
 
 def _reverse_mode(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
@@ -115,8 +124,4 @@ def tail_activation(tail: Tail, batch: Batch) -> Tensor:
 
     with torch.no_grad():
         tail.edited(batch, keep)
-    if not kept:
-        raise LayerError(
-            f"layer {tail.name} never ran in the forward pass; choose a layer that this model calls for these inputs."
-        )
     return kept[0]

@@ -34,14 +34,6 @@ EVALUATION_ONLY = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
 )
 
-# Results share memory with their argument, so an in-place edit of one would have to reach the other.
-VIEWS = frozenset(
-    """
-    view view_as reshape flatten unflatten permute transpose movedim swapaxes t squeeze unsqueeze expand expand_as
-    getitem select narrow chunk split tensor_split unbind contiguous T mT H mH
-    """.split()
-)
-
 # Questions about a tensor whose answers hold no values.
 METADATA = frozenset(
     """

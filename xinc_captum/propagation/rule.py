@@ -19,8 +19,8 @@ class Rule(Protocol):
     def slots(self) -> int:
         """How many units beyond the layer's own the answer ends with when nothing was selected."""
 
-    def prepared(self, tail: Tail, batch: Batch) -> "Rule":
-        """The same rule after a look at all rows, before they are cut into chunks."""
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Rule":
+        """The same rule after a look at all rows, at most ``size`` at once, before they are cut into chunks."""
 
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""

@@ -38,7 +38,7 @@ class Secant:
 
     slots = 1
 
-    def prepared(self, tail: Tail, batch: Batch) -> "Secant":
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
         """Nothing to learn from the whole batch."""
         return self
 

@@ -42,11 +42,29 @@ class Tail:
         """Activation (rows, units, ...) and output (rows, *left), the second in the graph of the first."""
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.output(batch)
-        return self.single(captured[self.layer]), output
+        return self.per_row(self.single(captured[self.layer]), batch), output
+
+    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
+        """Check that the layer's rows are the input's.
+
+        Raises:
+            LayerError: rows are folded together or do not come first.
+        """
+        if activation.dim() == 0 or activation.shape[0] != batch.rows:
+            raise LayerError(
+                f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} input rows; wanted "
+                "rows first, one per input row. Choose a layer before rows are folded or moved, or after they are back."
+            )
+        return activation
 
     def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
-        with patch(self.forward_func, self.layer, lambda a: edit(self.single(a)), at_input=self.at_input):
+
+        def edited(value: Any) -> Any:
+            new = edit(self.per_row(self.single(value), batch))
+            return (new,) if isinstance(value, tuple) else new
+
+        with patch(self.forward_func, self.layer, edited, at_input=self.at_input):
             return self.output(batch)
 
     def single(self, value: Any) -> Tensor:

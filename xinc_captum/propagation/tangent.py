@@ -37,7 +37,7 @@ class Tangent:
 
     slots = 0
 
-    def prepared(self, tail: Tail, batch: Batch) -> "Tangent":
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Tangent":
         """Nothing to learn from the whole batch."""
         return self
 

@@ -19,9 +19,10 @@ class Xinc:
     .. math:: last: W_{ci} x_i + b_c / n, \qquad earlier: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n)
 
     Symbols: x_i what enters the Linear (the paper's neuron is an *input* of the layer, so
-    ``attribute_to_layer_input=True`` is required), n its number of inputs. The last layer's maps sum to the output
-    exactly; earlier maps never see the output, and units with Σ_j W_ji < 0 are erased. Use it to reproduce the
-    paper; use Tangent or Secant to explain a network.
+    ``attribute_to_layer_input=True`` is required), n its number of inputs. The last layer's maps sum to that
+    Linear's output exactly (what follows it, ``output_fn`` included, is not looked at); earlier maps never see the
+    output, and units with Σ_j W_ji < 0 are erased. Use it to reproduce the paper; use Tangent or Secant to explain a
+    network.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), released code.
 
@@ -37,7 +38,7 @@ class Xinc:
 
     slots = 0
 
-    def prepared(self, tail: Tail, batch: Batch) -> "Xinc":
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Xinc":
         """Find out, by running one row, whether the layer is the last Linear."""
         layer = linear_of(tail)
         if not tail.at_input:
