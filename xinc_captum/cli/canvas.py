@@ -20,7 +20,7 @@ from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_pho
 from ..visualizers.report import Picture, Section, write_report
 from .failures import UsageError
 
-BUDGET = 512 << 20  # bytes; one layer's maps must fit, or fewer neurons are kept
+BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
 
 
 class Model(StrEnum):
