@@ -1,5 +1,7 @@
+import errno
 import json
-import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -58,9 +60,24 @@ def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
         ):
             check_folder(foreign)
     assert (foreign / "thesis.tex").exists()
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(StoreError, match="cannot be written to; give a folder that you own"):
+
+    def refused(**_kwargs):  # a stand-in for a read-only place: root may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with pytest.raises(StoreError, match=r"cannot be written to \(Permission denied\); give a folder that you own"):
         check_folder(tmp_path / "new")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where nobody can make files")
+def test_a_place_where_even_root_cannot_write():
+    with pytest.raises(StoreError, match="/proc cannot be written to"):
+        check_folder("/proc/result")
+
+
+def test_checking_leaves_nothing(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_users_file_inside_an_earlier_result_is_not_lost(tmp_path):

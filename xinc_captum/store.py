@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -45,8 +44,10 @@ def check_folder(path: str | Path) -> Path:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise StoreError(f"{nearest} is a file, so no folder can be made below it; give another place.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise StoreError(f"{nearest} cannot be written to; give a folder that you own.")
+    try:  # asking for permissions is not enough: file systems can be read-only, full or no place for files
+        Path(tempfile.mkdtemp(prefix=".xinc-probe.", dir=nearest)).rmdir()
+    except OSError as error:
+        raise StoreError(f"{nearest} cannot be written to ({error.strerror}); give a folder that you own.") from error
     return path
 
 
