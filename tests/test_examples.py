@@ -13,7 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 def run(path, cwd, *words):
     return subprocess.run(
-        [sys.executable, str(path), *words], cwd=cwd, capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, str(path), *words], cwd=cwd, capture_output=True, text=True, check=True, timeout=800
     )
 
 
