@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
-from xinc_captum.propagation import Batch, Tail
+from xinc_captum.propagation import Tail
 from xinc_captum.propagation.budget import measure
 
 

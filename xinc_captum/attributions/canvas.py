@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batch import chunks
 from ..progress import progress
-from ..propagation import chunks
 from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
 Shares = Callable[[int, int, Any], Tensor]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import GradientAttribution, LayerAttribution
+from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, patch
-from ..propagation import Batch, chunks, one_score_a_row, selected
-from ..propagation.tail import OutputFn
+from ..targets import OutputFn, one_score_a_row, selected
 from .contract import captum_method, differentiable, explaining, plain
 
 Layer = nn.Module | str

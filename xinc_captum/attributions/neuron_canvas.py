@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
+from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
 from ..progress import progress
-from ..propagation import Batch, Rule, Tail, Xinc, as_rule, chunks
+from ..propagation import Rule, Tail, Xinc, as_rule
 from ..propagation.budget import measure
 from ..propagation.pairs import linear_of
-from ..propagation.tail import OutputFn
+from ..targets import OutputFn
 from ..units import Selector, listed
 from .canvas import Canvas
 from .contract import captum_method, differentiable, explaining, plain, shares_statistics

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import units
+from ..batch import Batch, chunks
 from ..units import Selector
-from .batch import Batch, chunks
 from .derivative import tail_activation
 from .pairs import Pair, chosen, layer_input, linear_of
 from .tail import Tail

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batch import Batch
+from ..batch import Batch
 from .tail import Tail
 
 DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself

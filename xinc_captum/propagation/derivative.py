@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+from ..batch import Batch, chunks
 from ..hooks import LayerError
 from ..units import Selector, listed, replace, select
-from .batch import Batch, chunks
 from .tail import Tail
 
 Start = Callable[[Tensor], Tensor]

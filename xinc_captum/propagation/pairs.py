@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..batch import Batch
 from ..hooks import LayerError
-from .batch import Batch
 from .derivative import tail_activation
 from .tail import Tail
 

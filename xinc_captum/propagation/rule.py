@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..batch import Batch
 from .ablation import Ablation
-from .batch import Batch
 from .secant import Secant
 from .tail import Tail
 from .tangent import Tangent

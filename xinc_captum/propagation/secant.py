@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..batch import Batch
 from ..units import Selector
 from . import carried
-from .batch import Batch
 from .carried import Carried
 from .derivative import contributions, slopes
 from .pairs import Pair, chosen, layer_input, linear_of, pick

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..batch import Batch
 from ..units import Selector
-from .batch import Batch
 from .derivative import contributions, slopes
 from .pairs import Pair, chosen, layer_input, linear_of, pick
 from .tail import Tail

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..batch import Batch, chunks
 from ..hooks import LayerError, modules_behind
 from ..units import Selector, select
-from .batch import Batch, chunks
 from .pairs import Pair, chosen, layer_input, linear_of
 from .tail import Tail
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.propagation import Batch, chunks
+from xinc_captum.batch import Batch, chunks
 
 
 def test_rows_are_cut_taken_and_repeated_together():
