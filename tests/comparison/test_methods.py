@@ -1,0 +1,111 @@
+import warnings
+
+import pytest
+import torch
+from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
+from torch import nn
+
+from xinc_captum import LayerError
+from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradients, random_map
+
+PHOTOS = torch.rand(2, 3, 8, 8)
+
+
+def twice(images):
+    return 2 * images - 1
+
+
+def test_without_preprocessing_they_are_captums(conv):
+    assert torch.equal(
+        grad_cam(conv, "conv")(PHOTOS, 1), LayerGradCam(conv, conv.conv).attribute(PHOTOS, 1, relu_attributions=True)
+    )
+    theirs = GuidedGradCam(conv, conv.conv).attribute(PHOTOS, [0, 2], interpolate_mode="bilinear")
+    assert torch.equal(guided_grad_cam(conv, conv.conv)(PHOTOS, [0, 2]), theirs)
+    theirs = IntegratedGradients(conv).attribute(PHOTOS, target=1, n_steps=8)
+    torch.testing.assert_close(integrated_gradients(conv, steps=8)(PHOTOS, 1), theirs)
+
+
+def test_gradients_go_through_the_preprocessing(conv):
+    shares = integrated_gradients(conv, twice, steps=200)(PHOTOS, 1)
+    with torch.no_grad():
+        gain = conv(twice(PHOTOS))[:, 1] - conv(twice(0 * PHOTOS))[:, 1]
+    torch.testing.assert_close(shares.flatten(1).sum(1), gain, atol=2e-3, rtol=0)
+    same = grad_cam(conv, "conv")(twice(PHOTOS), 1)
+    torch.testing.assert_close(grad_cam(conv, "conv", twice)(PHOTOS, 1), same)
+    inner = guided_grad_cam(conv, "conv")(twice(PHOTOS), 1)
+    torch.testing.assert_close(guided_grad_cam(conv, "conv", twice)(PHOTOS, 1), 2 * inner)  # the chain rule's 2
+
+
+def test_functions_around_a_model(conv):
+    def around(images):
+        return conv(images) + 0
+
+    for build in (grad_cam, guided_grad_cam):
+        torch.testing.assert_close(build(around, "conv", twice)(PHOTOS, 1), build(conv, "conv", twice)(PHOTOS, 1))
+
+
+def test_guided_by_hand():
+    """y = Σ w·relu(a) with a = x: backwards, relu lets through what is active *and* positive; Grad-CAM is constant."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4, 1, bias=False)
+    )
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[3].weight.copy_(torch.tensor([[1.0, -1.0, 2.0, 4.0]]))
+    photo = torch.tensor([[[[0.5, 0.5], [-0.5, 1.0]]]])
+    # Grad-CAM: mean gradient (1 − 1 + 0 + 4) / 4 = 1 times relu(a), guided gradient (1, 0, 0, 4)
+    assert guided_grad_cam(model, "0")(photo, 0).flatten().tolist() == [0.5, 0.0, 0.0, 4.0]
+
+
+def test_in_place_relus_change_nothing(conv):
+    maps = [build(conv, layer)(PHOTOS, 1) for build in (grad_cam, guided_grad_cam) for layer in ("norm", "relu")]
+    conv.relu = nn.ReLU(inplace=False)
+    again = [build(conv, layer)(PHOTOS, 1) for build in (grad_cam, guided_grad_cam) for layer in ("norm", "relu")]
+    torch.testing.assert_close(maps, again)
+
+
+def test_what_captum_does_not_guide_is_said(conv):
+    conv.relu = nn.ReLU6(inplace=True)
+    with pytest.warns(UserWarning, match=r"Conv has ReLU6 modules: Captum's GuidedBackprop changes torch.nn.ReLU"):
+        guided_grad_cam(conv, "conv")
+    conv.relu = nn.Identity()
+    with pytest.warns(UserWarning, match=r"Conv has no torch.nn.ReLU module"):
+        guided_grad_cam(conv, "conv")
+
+
+def test_guided_is_silent_where_all_is_well(conv):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guided_grad_cam(conv, "conv")(PHOTOS, 1)
+
+
+def test_building_one_changes_nothing(conv, found):
+    before = found(conv)
+    grad_cam(conv, "conv")
+    guided_grad_cam(conv, "conv", twice)
+    integrated_gradients(conv)
+    assert before.differences(conv) == []
+
+
+def test_what_is_not_there_is_said(conv):
+    for build in (grad_cam, guided_grad_cam):
+        with pytest.raises(LayerError, match="'cnv' is not in the model"):
+            build(conv, "cnv")
+    with pytest.raises(TypeError, match=r"no torch.nn.Module is visible behind .*: give the module"):
+        guided_grad_cam(torch.sin, nn.ReLU())
+
+
+def test_rows_are_their_own(conv):
+    for method in (grad_cam(conv, "conv"), guided_grad_cam(conv, "conv"), integrated_gradients(conv, steps=4)):
+        torch.testing.assert_close(method(PHOTOS, [0, 2])[1:], method(PHOTOS[1:], [2]))
+
+
+def test_random_maps_know_only_seed_and_row():
+    state = torch.get_rng_state()
+    maps = random_map(3)(PHOTOS, 0)
+    assert maps.shape == (2, 1, 7, 7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(random_map(3)(PHOTOS[:1] * 0, 1), maps[:1])
+    assert not torch.equal(maps[0], maps[1])
+    assert not torch.equal(random_map(4)(PHOTOS, 0), maps)
+    assert random_map(cells=3)(PHOTOS.double(), 0).dtype == torch.float64

@@ -1,0 +1,144 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.metrics import blurred, deletion_insertion, probabilities, target_score
+
+
+def as_is(outputs):
+    return outputs
+
+
+def total():
+    """f(x) = Σ of all pixels, as the only class."""
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(1, bias=False))
+    model(torch.zeros(1, 1, 1, 2))
+    nn.init.ones_(model[1].weight)
+    return model
+
+
+IMAGE = torch.tensor([[[[3.0, 1.0]]]])
+
+
+@pytest.mark.parametrize(
+    ("scores", "deletion", "insertion"),
+    [
+        # Score 4 → 1 → 0 and 0 → 3 → 4 at 0, 1/2, 1 of the pixels.
+        ([0.9, 0.1], (4 + 1) / 4 + (1 + 0) / 4, (0 + 3) / 4 + (3 + 4) / 4),
+        ([0.1, 0.9], (4 + 3) / 4 + (3 + 0) / 4, (0 + 1) / 4 + (1 + 4) / 4),
+        ([0.5, 0.5], 1.5, 2.5),  # ties: left before right
+    ],
+)
+def test_by_hand(scores, deletion, insertion):
+    got = deletion_insertion(total(), IMAGE, torch.tensor([[scores]]), 0, start=0 * IMAGE, scores=as_is)
+    assert got.deletion.tolist() == [deletion]
+    assert got.insertion.tolist() == [insertion]
+
+
+def test_the_order_alone_counts():
+    first, second = (torch.tensor([[m]]) for m in ([0.9, 0.1], [-3.0, -40.0]))
+    once, twice = (deletion_insertion(total(), IMAGE, m, 0, scores=as_is) for m in (first, second))
+    assert torch.equal(once.deletion, twice.deletion) and torch.equal(once.insertion, twice.insertion)
+
+
+def test_baseline_start_and_steps():
+    map_ = torch.tensor([[[0.9, 0.1]]])
+    assert deletion_insertion(total(), IMAGE, map_, 0, steps=1, scores=as_is).deletion.tolist() == [2.0]
+    got = deletion_insertion(total(), IMAGE, map_, 0, baseline=IMAGE, start=IMAGE, steps=99, scores=as_is)
+    assert got.deletion.tolist() == got.insertion.tolist() == [4.0], "nothing changes, so the score stays"
+    three = torch.tensor([[[[3.0, 1.0, 2.0]]]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 1, bias=False))
+    nn.init.ones_(model[1].weight)
+    got = deletion_insertion(model, three, three[:, 0], 0, steps=2, scores=as_is)  # 0, 2, 3 pixels: 6 → 1 → 0
+    assert got.deletion.item() == pytest.approx((6 + 1) / 2 * 2 / 3 + (1 + 0) / 2 / 3)
+
+
+def test_the_default_score_is_a_probability():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    s = torch.tensor([4.0, 1.0, 0.0]).sigmoid()
+    got = deletion_insertion(model, IMAGE, torch.tensor([[[2.0, 1.0]]]), 0)
+    assert got.deletion.item() == pytest.approx(((s[0] + s[1]) / 4 + (s[1] + s[2]) / 4).item())
+    assert probabilities(torch.zeros(1, 4, dtype=torch.float16)).dtype == torch.float32
+
+
+def test_rows_do_not_see_each_other(conv):
+    images, maps, targets = torch.rand(4, 3, 9, 8), torch.rand(4, 9, 8), [0, 2, 1, 2]
+    whole = deletion_insertion(conv, images, maps, targets, steps=5)
+    for rows_at_once in (1, 7):
+        again = deletion_insertion(conv, images, maps, torch.tensor(targets), steps=5, rows_at_once=rows_at_once)
+        torch.testing.assert_close(again, whole)
+    for i in range(4):
+        alone = deletion_insertion(conv, images[i : i + 1], maps[i : i + 1], targets[i], steps=5)
+        torch.testing.assert_close(alone.deletion[0], whole.deletion[i])
+        torch.testing.assert_close(alone.insertion[0], whole.insertion[i])
+
+
+def test_a_map_that_is_not_finite_answers_nan_alone(conv):
+    maps = torch.rand(2, 8, 8)
+    maps[0, 3, 3] = torch.nan
+    got = deletion_insertion(conv, torch.rand(2, 3, 8, 8), maps, 1, steps=3)
+    assert got.deletion.isnan().tolist() == got.insertion.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_float_type(conv, dtype):
+    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
+    wide = deletion_insertion(conv, images, maps, 1, steps=4)
+    other = deletion_insertion(conv.to(dtype), images.to(dtype), maps, 1, steps=4)
+    torch.testing.assert_close(other.insertion.float(), wide.insertion, atol=0.02, rtol=0)
+
+
+@pytest.mark.cuda
+def test_on_a_gpu(conv):
+    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
+    here = deletion_insertion(conv, images, maps, [0, 1], steps=4)
+    there = deletion_insertion(conv.cuda(), images.cuda(), maps, [0, 1], steps=4)
+    assert there.deletion.is_cuda
+    torch.testing.assert_close(there.deletion.cpu(), here.deletion, atol=1e-3, rtol=0)
+
+
+def test_the_model_is_left_as_found(conv, found):
+    images, maps = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8)
+    conv.train()
+    before = found(conv)
+    deletion_insertion(conv, images, maps, 1, steps=2)
+    target_score(conv, images, 1)
+    assert before.differences(conv) == []
+
+
+def test_where_the_curves_begin_and_end(conv):
+    images = torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        expected = conv(images).softmax(1)[range(3), [2, 0, 1]]
+    torch.testing.assert_close(target_score(conv, images, [2, 0, 1], rows_at_once=2), expected)
+
+
+def test_out_of_focus_by_hand():
+    impulse = torch.zeros(1, 2, 5, 5, dtype=torch.float64)
+    impulse[:, :, 2, 2] = 1
+    side = torch.exp(torch.tensor(-0.5))
+    taps = torch.stack([side, torch.tensor(1.0), side]) / (1 + 2 * side)  # 3 taps, σ = 1: the smallest
+    torch.testing.assert_close(blurred(impulse)[0, 1, 1:4, 1:4].float(), taps[:, None] * taps)
+    assert (blurred(torch.zeros(1, 1, 224, 224).index_fill(3, torch.tensor(100), 1.0))[0, 0, 9] > 0).sum() == 11
+    torch.testing.assert_close(blurred(torch.full((1, 3, 300, 40), 0.3)), torch.full((1, 3, 300, 40), 0.3))
+
+
+def test_what_does_not_fit_is_said(conv):
+    images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
+    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 8, 8\) and maps \(1, 8, 8\); wanted"):
+        deletion_insertion(conv, images, maps[:1], 0)
+    with pytest.raises(ValueError, match="steps is 0; wanted at least 1"):
+        deletion_insertion(conv, images, maps, 0, steps=0)
+    with pytest.raises(ValueError, match=r"start has shape \(1, 3, 8, 8\); wanted that of images, \(2, 3, 8, 8\)"):
+        deletion_insertion(conv, images, maps, 0, start=images[:1])
+    for target in ([0, 1, 2], 0.5, True, [[0], [1]]):
+        with pytest.raises(ValueError, match="for 2 images; wanted a class number, or one for each image"):
+            deletion_insertion(conv, images, maps, target)
+    with pytest.raises(IndexError, match="target 3 is no class of a model with 3 classes"):
+        deletion_insertion(conv, images, maps, [0, 3])
+    with pytest.raises(IndexError, match="target -1 is no class"):
+        target_score(conv, images, -1)
+    with pytest.raises(ValueError, match=r"answers shape \(1, 4, 8, 8\) for one image; wanted \(1, classes\)"):
+        deletion_insertion(conv.conv, images, maps, 0)

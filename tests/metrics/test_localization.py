@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from xinc_captum.metrics import energy_in_mask
+
+
+def test_by_hand():
+    maps = torch.tensor([[[3.0, 1.0]], [[0.0, 2.0]], [[0.0, 0.0]]])
+    masks = torch.tensor([[[True, False]]]).expand(3, 1, 2)
+    got = energy_in_mask(maps, masks)
+    assert got[:2].tolist() == [0.75, 0.0]
+    assert got[2].isnan(), "a map of nothing lies nowhere"
+    assert energy_in_mask(maps[:1], torch.tensor([[[0.5, 1.0]]])).item() == (1.5 + 1.0) / 4
+
+
+def test_a_map_without_preference_scores_the_area():
+    masks = torch.rand(2, 6, 7) > 0.6
+    torch.testing.assert_close(energy_in_mask(torch.full((2, 6, 7), 0.2), masks), masks.float().mean((1, 2)))
+
+
+def test_rows_and_types():
+    maps, masks = torch.rand(3, 300, 300), torch.rand(3, 300, 300) > 0.5
+    whole = energy_in_mask(maps, masks)
+    assert torch.equal(energy_in_mask(maps[1:2], masks[1:2]), whole[1:2])
+    half = energy_in_mask(maps.half(), masks)
+    assert half.dtype == torch.float32, "sums of half numbers overflow"
+    torch.testing.assert_close(half, whole, atol=1e-3, rtol=0)
+    assert energy_in_mask(maps.double(), masks).dtype == torch.float64
+
+
+def test_what_does_not_fit_is_said():
+    maps = torch.rand(2, 3, 3)
+    with pytest.raises(ValueError, match=r"maps have shape \(2, 3, 3\) and masks \(3, 3\); wanted the same"):
+        energy_in_mask(maps, torch.ones(3, 3))
+    with pytest.raises(ValueError, match=r"maps go down to -1; wanted nonnegative ones.*maps.clamp_min\(0\)"):
+        energy_in_mask(-torch.ones(2, 3, 3), torch.ones(2, 3, 3))
+    with pytest.raises(
+        ValueError, match="masks go from 255 to 255; wanted bool, or weights.*divide a 0-255 mask by 255"
+    ):
+        energy_in_mask(maps, torch.full((2, 3, 3), 255))

@@ -1,0 +1,110 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from xinc_captum.visualizers import comparison_grid
+
+PHOTOS = torch.rand(2, 3, 12, 16)
+
+
+def maps(*names):
+    return {name: torch.rand(2, 12, 16) for name in names}
+
+
+def pixels(figure):
+    file = io.BytesIO()
+    figure.savefig(file, dpi=60)
+    return np.asarray(Image.open(file).convert("RGB"), dtype=float)
+
+
+def shown(figure, column, row=0, rows=2):
+    return figure.axes[column * rows + row].get_images()[0].get_array()
+
+
+def test_one_row_an_image_and_one_column_a_method():
+    figure = comparison_grid(PHOTOS, maps("a", "b", "c"))
+    assert len(figure.axes) == 2 * 4 + 1
+    np.testing.assert_allclose(shown(figure, 0, 1), PHOTOS[1].permute(1, 2, 0), atol=1e-6)
+    assert {"the photo", "a", "b", "c"} <= {t.get_text() for t in figure.texts}
+
+
+def test_each_map_ends_at_its_own_99th_percentile():
+    values = torch.linspace(0, 1, 12 * 16).view(1, 12, 16).repeat(2, 1, 1)
+    first = pixels(comparison_grid(PHOTOS, {"a": values}))
+    assert np.array_equal(first, pixels(comparison_grid(PHOTOS, {"a": 7 * values})))
+    spike = values.clone()
+    spike[:, -1, -1] = 1e6
+    assert np.array_equal(first, pixels(comparison_grid(PHOTOS, {"a": spike}))), "one pixel cannot fade the rest"
+
+
+def test_the_strong_glows_and_the_rest_is_the_dimmed_photo():
+    values = torch.zeros(2, 12, 16)
+    values[:, :6] = 1
+    picture = shown(comparison_grid(torch.full((2, 3, 12, 16), 0.8), {"a": values}), 1)
+    assert picture[:6].mean() > picture[6:].mean() + 0.2
+    np.testing.assert_allclose(picture[6:], 0.55 * 0.8, atol=1e-6)
+    nothing = shown(comparison_grid(PHOTOS, {"a": -torch.rand(2, 12, 16)}), 1)
+    np.testing.assert_allclose(nothing, 0.55 * PHOTOS[0].mean(0)[..., None].expand(-1, -1, 3), atol=1e-6)
+
+
+def test_maps_that_say_nothing_are_said_in_words():
+    figure = comparison_grid(PHOTOS, {"a": torch.zeros(2, 12, 16), "b": torch.full((2, 12, 16), torch.nan)})
+    words = [axes.texts[0].get_text() for axes in figure.axes[2:6]]
+    assert words == ["constant", "constant", "not finite", "not finite"]
+    assert np.isfinite(shown(figure, 2)).all()
+
+
+def test_negative_values_are_spoken_of_only_where_there_are_some():
+    def foot(values):
+        return " ".join(t.get_text() for t in comparison_grid(PHOTOS, {"a": values}).texts)
+
+    assert "99th percentile" in foot(torch.rand(2, 12, 16))
+    assert "Negative" not in foot(torch.rand(2, 12, 16))
+    assert "Negative values are not shown" in foot(torch.randn(2, 12, 16))
+
+
+@pytest.mark.parametrize("columns", [1, 4, 9])
+@pytest.mark.parametrize("shape", [(12, 16), (40, 10)])
+def test_no_text_lies_over_another_or_outside(columns, shape):
+    long = {f"a rather long method name {i}": torch.rand(2, *shape) for i in range(columns)}
+    notes = dict.fromkeys(long, "deletion 0.12 ↓\ninsertion 0.74 ↑")
+    figure = comparison_grid(torch.rand(2, 3, *shape), long, notes)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [t.get_window_extent(renderer) for t in figure.texts]
+    boxes += [axes.get_window_extent(renderer) for axes in figure.axes]
+    width, height = figure.canvas.get_width_height()
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert not any(box.shrunk(0.96, 0.9).overlaps(other.shrunk(0.96, 0.9)) for other in boxes[:i])
+
+
+def test_grey_photos_and_equal_pictures():
+    values = maps("a")
+    assert np.array_equal(
+        pixels(comparison_grid(PHOTOS[:, :1], values)), pixels(comparison_grid(PHOTOS[:, :1], values))
+    )
+    assert not np.array_equal(pixels(comparison_grid(PHOTOS, values)), pixels(comparison_grid(PHOTOS, maps("a"))))
+
+
+def test_no_figure_is_shown(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    monkeypatch.setattr(plt, "show", lambda *_: pytest.fail("a library must not call show()"))
+    comparison_grid(PHOTOS, maps("a"))
+    assert plt.get_fignums() == before
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match="maps is empty; give at least one"):
+        comparison_grid(PHOTOS, {})
+    with pytest.raises(ValueError, match=r"photos have shape \(3, 12, 16\); wanted \(N, C, H, W\)"):
+        comparison_grid(PHOTOS[0], maps("a"))
+    with pytest.raises(
+        ValueError, match=r"the map 'a' has shape \(2, 6, 16\) for photos of shape .*; wanted \(2, 12, 16\)"
+    ):
+        comparison_grid(PHOTOS, {"a": torch.rand(2, 6, 16)})

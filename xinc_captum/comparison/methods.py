@@ -1,0 +1,174 @@
+"""The usual methods as functions of (images, target): thin wrappers around Captum's own classes.
+
+Each sees images in [0, 1] and differentiates through ``preprocess``, so that its map belongs to the photo itself.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
+from torch import Tensor, nn
+
+from ..hooks import ForwardFunc, find_layer, modules_behind
+
+Explain = Callable[[Tensor, Any], Any]
+Preprocess = Callable[[Tensor], Tensor]
+
+
+def grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+    """Captum's LayerGradCam with its ReLU: (N, 1, h, w), as coarse as the layer.
+
+    Args:
+        model: the classifier, or any function around it.
+        layer: a convolutional module or its dotted name, most often the last one.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+
+    Raises:
+        LayerError: the layer is not in the model.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> grad_cam(model, "0")(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 1, 6, 6])
+
+    Source: Selvaraju et al., "Grad-CAM" (ICCV 2017).
+    """
+    place, seen = find_layer(model, layer), after(preprocess, model)
+
+    def explain(images: Tensor, target: Any) -> Any:
+        return LayerGradCam(seen, place).attribute(images, target=target, relu_attributions=True)
+
+    return explain
+
+
+def guided_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+    """Captum's GuidedGradCam, Grad-CAM times guided backpropagation: (N, C, H, W).
+
+    Captum guides ``torch.nn.ReLU`` modules, in-place ones too, and nothing else: through ReLU6, GELU, SiLU or
+    ``torch.relu`` the plain gradient passes, which is said in a warning where such modules can be seen.
+
+    Args:
+        model: the classifier, or a function around it behind which its modules can be seen.
+        layer: a convolutional module or its dotted name, most often the last one.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+
+    Raises:
+        LayerError: the layer is not in the model.
+        TypeError: no module is visible behind the model.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> guided_grad_cam(model, "0")(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 3, 8, 8])
+
+    Source: Springenberg et al., "Striving for Simplicity" (2015); Selvaraju et al., "Grad-CAM" (ICCV 2017).
+    """
+    place, seen = find_layer(model, layer), _Whole(after(preprocess, model))
+    if not len(seen.roots):
+        raise TypeError(
+            f"no torch.nn.Module is visible behind {model!r}; guided Grad-CAM has to find its ReLUs: give the module."
+        )
+    _warn_of_unguided(seen)
+
+    def explain(images: Tensor, target: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting backward hooks on ReLU|Input Tensor 0 did not already")
+            return GuidedGradCam(seen, place).attribute(images, target=target, interpolate_mode="bilinear")
+
+    return explain
+
+
+def integrated_gradients(
+    model: ForwardFunc,
+    preprocess: Preprocess | None = None,
+    *,
+    baseline: Tensor | float = 0.0,
+    steps: int = 32,
+    rows_at_once: int = 32,
+) -> Explain:
+    """Captum's IntegratedGradients from a plain image, by default black: (N, C, H, W).
+
+    Args:
+        model: the classifier, or any function around it.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+        baseline: where the path begins, in [0, 1] like the images: a number or a tensor that Captum takes.
+        steps: points on the path.
+        rows_at_once: images in one forward, at least one for each row.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        >>> integrated_gradients(model)(torch.rand(5, 3, 2, 2), 1).shape
+        torch.Size([5, 3, 2, 2])
+
+    Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks" (ICML 2017).
+    """
+    seen = after(preprocess, model)
+
+    def explain(images: Tensor, target: Any) -> Any:
+        rows = max(rows_at_once, len(images))
+        return IntegratedGradients(seen).attribute(
+            images, baselines=baseline, target=target, n_steps=steps, internal_batch_size=rows
+        )
+
+    return explain
+
+
+def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
+    """A map that knows nothing, the line that others have to beat: (N, 1, cells, cells) in [0, 1).
+
+    As coarse as Grad-CAM, because single noisy pixels fool a classifier faster than any map finds what it looks at.
+    Row i depends on the seed and on i alone.
+
+    Example:
+        >>> random_map(seed=3)(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 1, 7, 7])
+    """
+
+    def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
+        generator = torch.Generator().manual_seed(seed)  # drawn on the host: the same map on every device
+        rows = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
+        return torch.stack(rows).to(images)
+
+    return explain
+
+
+class _Whole(nn.Module):
+    """A function as one module that holds those behind it, because Captum looks for ReLUs inside a module."""
+
+    def __init__(self, function: ForwardFunc) -> None:
+        super().__init__()
+        self.roots = nn.ModuleList(modules_behind(function))
+        object.__setattr__(self, "function", function)  # not a submodule: the roots already are
+
+    def forward(self, images: Tensor) -> Any:
+        function: ForwardFunc = self.__dict__["function"]
+        return function(images)
+
+
+def after(preprocess: Preprocess | None, model: ForwardFunc) -> ForwardFunc:
+    """The model as a function of photos; gradients reach them through the preprocessing."""
+    if preprocess is None:
+        return model
+
+    def seen(images: Tensor) -> Any:
+        return model(preprocess(images))
+
+    return seen
+
+
+def _warn_of_unguided(seen: _Whole) -> None:
+    rectifiers = (nn.ReLU6, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Mish)
+    kinds = sorted({type(module).__name__ for module in seen.modules() if isinstance(module, rectifiers)})
+    if kinds:
+        what = f"{', '.join(kinds)} modules"
+    elif not any(isinstance(module, nn.ReLU) for module in seen.modules()):
+        what = "no torch.nn.ReLU module"
+    else:
+        return
+    warnings.warn(
+        f"{', '.join(type(root).__name__ for root in seen.roots)} has {what}: Captum's GuidedBackprop changes "
+        "torch.nn.ReLU modules only, so this map is nearer to Grad-CAM times the plain gradient.",
+        stacklevel=3,
+    )
