@@ -3,7 +3,17 @@
 What each neuron paints, what a feature sees in this very photo, what a unit means when a generator draws it.
 """
 
-from .attributions import Canvas, LayerContribution, NeuronCanvas, as_explanation
+from .ascent import layer_to_grid
+from .attributions import (
+    Accentuation,
+    Canvas,
+    FeatureAccentuation,
+    LayerContribution,
+    NeuronCanvas,
+    NeuronFeatureAccentuation,
+    as_explanation,
+)
+from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
@@ -12,17 +22,23 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ablation",
+    "Accentuation",
     "Canvas",
     "CarryError",
+    "Comparison",
+    "FeatureAccentuation",
     "LayerContribution",
     "LayerError",
     "NeuronCanvas",
+    "NeuronFeatureAccentuation",
     "Secant",
     "Tangent",
     "Xinc",
     "__version__",
     "as_explanation",
     "capture",
+    "compare",
+    "layer_to_grid",
     "patch",
     "to_hwc",
     "untouched",

@@ -1,8 +1,18 @@
 """Room: the Captum-compatible attribution classes."""
 
+from .accentuated import Accentuation
+from .accentuation import FeatureAccentuation, NeuronFeatureAccentuation
 from .canvas import Canvas
 from .contract import as_explanation
 from .contribution import LayerContribution
 from .neuron_canvas import NeuronCanvas
 
-__all__ = ["Canvas", "LayerContribution", "NeuronCanvas", "as_explanation"]
+__all__ = [
+    "Accentuation",
+    "Canvas",
+    "FeatureAccentuation",
+    "LayerContribution",
+    "NeuronCanvas",
+    "NeuronFeatureAccentuation",
+    "as_explanation",
+]

@@ -4,6 +4,7 @@ from .capture import Captured, capture
 from .eager import eager
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
+from .reach import reach
 from .snapshot import snapshot
 from .untouched import untouched
 
@@ -17,6 +18,7 @@ __all__ = [
     "layer_name",
     "modules_behind",
     "patch",
+    "reach",
     "snapshot",
     "untouched",
     "unwrap",

@@ -22,11 +22,14 @@ class _Held(nn.Module):
         return forward(*args)
 
 
-def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:
+def snapshot(
+    forward_func: ForwardFunc, *also: nn.Module, change: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., Any]:
     """A function that answers as ``forward_func`` does now, also after the model was trained further.
 
     Parameters and buffers are copied once; each call swaps the copies in and the user's tensors back. Train
-    flags are those of now. Modules that cannot be seen behind ``forward_func`` are used live.
+    flags are those of now. Modules that cannot be seen behind ``forward_func`` are used live. ``change`` is applied to
+    every copied parameter, which gives, for example, a model with shuffled weights beside the user's own.
 
     Example:
         >>> model = torch.nn.Linear(1, 1)
@@ -39,11 +42,13 @@ def snapshot(forward_func: ForwardFunc, *also: nn.Module) -> Callable[..., Any]:
     held = _Held(roots, forward_func)
     state: dict[str, Tensor] = {}
     copied: set[int] = set()  # functional_call ties the other names of a shared tensor itself
-    for name, tensor in (*held.named_parameters(), *held.named_buffers()):
+    parameters = dict(held.named_parameters())
+    for name, tensor in (*parameters.items(), *held.named_buffers()):
         if id(tensor) not in copied:
             copied.add(id(tensor))
             with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
-                state[name] = tensor.detach().clone()
+                copy = tensor.detach().clone()
+                state[name] = change(copy) if change is not None and name in parameters else copy
     flags = [(module, module.training) for root in roots for module in root.modules()]
 
     def frozen(*args: Any) -> Any:

@@ -1,0 +1,169 @@
+"""What the ascent moves instead of pixels: how an image is written as parameters and read back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .color import decorrelate, recorrelate
+
+Params = tuple[Tensor, ...]
+Decode = Callable[[Params], Tensor]
+Start = tuple[Params, Callable[[], Tensor]]  # what Lucent calls param_f() answers
+
+
+class Parameterization(Protocol):
+    """A way to write images (N, C, H, W) in [0, 1] as parameters with rows first, and to read them back."""
+
+    def at(self, images: Tensor) -> tuple[Params, Decode]:
+        """The parameters of images, and the differentiable function that reads parameters back."""
+
+    def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
+        """Parameters to start from when there is no image of ``shape`` (N, C, H, W); made on the CPU."""
+
+
+def seeded(parameterization: Parameterization, images: Tensor) -> Start:
+    r"""Parameters that begin at given images, and the function that draws them.
+
+    .. math:: x(p) = \mathrm{clamp}(D(p) + x_0 - D(E(x_0)), 0, 1)
+
+    Symbols: E encode, D decode, x_0 the seed images. The constant term gives back what encoding loses (saturated
+    pixels, rounding, a fixed magnitude), so the first image *is* the seed.
+
+    Args:
+        parameterization: Pixel, Fourier, Phase, or any object with their methods ``at`` and ``random``.
+        images: (N, C, H, W) in [0, 1].
+
+    Returns:
+        the parameters as leaves that require gradients, and a function without arguments that draws the images.
+
+    Example:
+        >>> params, draw = seeded(Fourier(), torch.full((1, 3, 4, 5), 0.25))
+        >>> draw().shape, round(float(draw().mean()), 6)
+        (torch.Size([1, 3, 4, 5]), 0.25)
+    """
+    with torch.no_grad():
+        params, decode = parameterization.at(images)
+        lost = images - decode(params)
+    leaves = tuple(p.detach().clone().requires_grad_() for p in params)
+    return leaves, lambda: (decode(leaves) + lost).clamp(0, 1)
+
+
+def unseeded(parameterization: Parameterization, like: Tensor, generator: torch.Generator) -> Start:
+    """Random parameters for images shaped, typed and placed like ``like``, and the function that draws them."""
+    params, decode = parameterization.random(tuple(like.shape), generator)
+    leaves = tuple(p.to(like).requires_grad_() for p in params)
+    return leaves, lambda: decode(leaves)
+
+
+@dataclass(frozen=True)
+class Pixel:
+    r"""Every pixel its own parameter, in decorrelated logits.
+
+    .. math:: x = \sigma(C^\top p / d)
+
+    Symbols: p parameters (N, C, H, W), d desaturation, C the colour matrix, σ the logistic function.
+
+    Args:
+        desaturation: d; larger moves colours less a step.
+        margin: images are encoded within [margin, 1 - margin], where the logit is finite and can still move.
+
+    Example:
+        >>> pixel = Pixel()
+        >>> pixel.decode(pixel.encode(torch.full((1, 3, 2, 2), 0.5))).shape
+        torch.Size([1, 3, 2, 2])
+    """
+
+    desaturation: float = 5.0
+    margin: float = 0.02
+
+    def encode(self, images: Tensor) -> Params:
+        """Logits in decorrelated colours: one tensor (N, C, H, W)."""
+        return (decorrelate(logits_of(images, self.margin)) * self.desaturation,)
+
+    def decode(self, params: Params) -> Tensor:
+        """The images of :meth:`encode`'s parameters."""
+        return torch.sigmoid(recorrelate(params[0] / self.desaturation))
+
+    def at(self, images: Tensor) -> tuple[Params, Decode]:
+        """The parameters of images, and :meth:`decode`."""
+        return self.encode(images), self.decode
+
+    def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
+        """Normal noise with standard deviation .05 around grey."""
+        return (0.05 * torch.randn(shape, generator=generator),), self.decode
+
+
+@dataclass(frozen=True)
+class Fourier:
+    r"""Parameters are the picture's spectrum, steeper for low frequencies, so that it moves smoothly.
+
+    .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(s \odot p) / d), \quad s_k = \max(|f_k|, 1/\max(h, w))^{-\alpha}
+
+    Symbols: p coefficients (N, C, H, W//2+1, 2) as real and imaginary part, f frequency in cycles a pixel, α decay,
+    d desaturation, C the colour matrix.
+
+    Args:
+        decay: α; 0 moves all frequencies alike, 1 as in natural photos.
+        desaturation: d.
+        margin: as in :class:`Pixel`.
+
+    Example:
+        >>> Fourier().encode(torch.rand(1, 3, 5, 7))[0].shape
+        torch.Size([1, 3, 5, 4, 2])
+
+    Source: Olah et al., "Feature Visualization" (Distill, 2017); Hamblin et al., "Feature accentuation"
+    (arXiv 2402.10039), the default there.
+    """
+
+    decay: float = 1.0
+    desaturation: float = 5.0
+    margin: float = 0.02
+
+    def encode(self, images: Tensor) -> Params:
+        """Coefficients of the decorrelated logits."""
+        logits = decorrelate(logits_of(images, self.margin)) * self.desaturation
+        spectrum = torch.fft.rfft2(logits, norm="ortho")
+        return (torch.view_as_real(spectrum / frequency_scale(images, self.decay)).contiguous(),)
+
+    def decode(self, params: Params, size: tuple[int, int]) -> Tensor:
+        """The images of :meth:`encode`'s coefficients; any height and width, odd ones too."""
+        spectrum = torch.view_as_complex(params[0]) * frequency_scale(params[0], self.decay, size)
+        values = torch.fft.irfft2(spectrum, s=size, norm="ortho") / self.desaturation
+        return torch.sigmoid(recorrelate(values))
+
+    def at(self, images: Tensor) -> tuple[Params, Decode]:
+        """The coefficients of images, and :meth:`decode` for their size."""
+        size = images.shape[-2], images.shape[-1]
+        return self.encode(images), lambda params: self.decode(params, size)
+
+    def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
+        """Normal coefficients with standard deviation .01."""
+        rows, channels, height, width = shape
+        coefficients = 0.01 * torch.randn(rows, channels, height, width // 2 + 1, 2, generator=generator)
+        return (coefficients,), lambda params: self.decode(params, (height, width))
+
+
+def frequencies(size: tuple[int, int]) -> Tensor:
+    """|f| of every coefficient of ``rfft2`` in cycles a pixel: (H, W//2+1), float64, on the CPU."""
+    height, width = size
+    rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
+    columns = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
+    length: Tensor = (rows**2 + columns**2).sqrt()
+    return length
+
+
+def frequency_scale(like: Tensor, decay: float, size: tuple[int, int] | None = None) -> Tensor:
+    """Fourier's s_k, (H, W//2+1), for images of ``size`` (default: those of ``like``), in the dtype of ``like``."""
+    height, width = size or (like.shape[-2], like.shape[-1])
+    scale: Tensor = frequencies((height, width)).clamp_min(1 / max(height, width)) ** -decay
+    scale = scale.to(like.dtype)
+    return scale.to(like.device, non_blocking=True)
+
+
+def logits_of(images: Tensor, margin: float) -> Tensor:
+    """The logits of images, kept within [margin, 1 - margin] where they are finite."""
+    logits: Tensor = torch.logit(images.clamp(margin, 1 - margin))
+    return logits

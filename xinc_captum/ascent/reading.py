@@ -1,0 +1,170 @@
+"""One forward pass on images, and what an objective can ask of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..hooks import Captured, ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, reach
+
+Layer = nn.Module | str
+OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How images in [0, 1] go through a model.
+
+    Attributes:
+        forward_func: the model, or any function around it.
+        preprocess: the model's own normalisation of images in [0, 1], where ``forward_func`` does not hold it.
+        output_fn: picks the tensor out of a dict or tuple output.
+        layer_to_grid: rearranges a layer's activation to (rows, channels, h, w).
+        dtype: what the model computes in, where that is narrower than what the ascent needs.
+    """
+
+    forward_func: ForwardFunc
+    preprocess: Callable[[Tensor], Tensor] | None = None
+    output_fn: Callable[[Any], Tensor] | None = None
+    layer_to_grid: Callable[[Tensor], Tensor] | None = None
+    dtype: torch.dtype | None = None
+
+    def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
+        """Run the model on ``images`` and record ``layers``; to its end only where ``whole``."""
+
+        def call() -> Any:
+            x = images if self.dtype is None else images.to(self.dtype)
+            return self.forward_func(self.preprocess(x) if self.preprocess else x, *args)
+
+        if not layers:
+            return Seen(self, images, None, call())
+        if not whole:
+            return Seen(self, images, reach(self.forward_func, layers, call), None)
+        with capture(self.forward_func, layers) as captured:
+            output = call()
+        return Seen(self, images, captured, output)
+
+    def module(self, layer: Layer) -> nn.Module:
+        """The module of a layer's name, dotted or joined with underscores as in Lucent."""
+        if isinstance(layer, str) and "_" in layer:
+            for root in modules_behind(self.forward_func):
+                named = dict(root.named_modules())
+                if layer not in named:
+                    spelled: list[nn.Module] = [
+                        module for name, module in named.items() if name and name.replace(".", "_") == layer
+                    ]
+                    if len(spelled) == 1:
+                        return spelled[0]
+        return find_layer(self.forward_func, layer)
+
+
+class MissingError(LookupError):
+    """An objective asked for a layer that this pass did not record."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(str(layer))
+        self.layer = layer
+
+
+class Seen:
+    """``seen(layer)`` is what the layer handed over: (rows, units, …). "labels" is the output, "input" the images."""
+
+    def __init__(self, reader: Reader, images: Tensor, captured: Captured | None, output: Any) -> None:
+        self.reader, self.images, self._captured, self._output = reader, images, captured, output
+
+    @property
+    def rows(self) -> int:
+        """How many images went in."""
+        return self.images.shape[0]
+
+    def __call__(self, layer: Layer) -> Tensor:
+        """The activation of ``layer``, (rows, units, …)."""
+        if layer == INPUT:
+            return self.images
+        if layer == OUTPUT and OUTPUT not in _names(self.reader):
+            output: Tensor = self.output
+            return output
+        module = self.reader.module(layer)
+        if self._captured is None or module not in self._captured._names:
+            raise MissingError(layer)
+        value = self._captured[module]
+        name = layer_name(self.reader.forward_func, module)
+        if isinstance(value, tuple):
+            if len(value) != 1:
+                raise LayerError(
+                    f"layer {name} hands over a tuple of {len(value)} tensors; wanted one (rows, units, ...). Choose a "
+                    "module inside or next to it that handles a single tensor."
+                )
+            value = value[0]
+        if value.dim() < 2 or value.shape[0] != self.rows:
+            raise LayerError(
+                f"layer {name} hands over shape {tuple(value.shape)} for {self.rows} images; wanted rows first, one "
+                "per image, then units. Choose a layer before rows are folded or moved, or after they are back."
+            )
+        return value
+
+    def grid(self, layer: Layer) -> Tensor:
+        """A layer's activation as (rows, channels) or (rows, channels, h, w), by ``layer_to_grid`` where given."""
+        value = self(layer)
+        if self.reader.layer_to_grid is not None and value.dim() != 2:
+            value = self.reader.layer_to_grid(value)
+        if value.dim() == 3:
+            raise LayerError(
+                f"layer {layer_name(self.reader.forward_func, self.reader.module(layer))} hands over shape "
+                f"{tuple(value.shape)}, and which axis holds the units cannot be seen; say so with layer_to_grid=, for "
+                "example xinc_captum.layer_to_grid for (rows, tokens, channels)."
+            )
+        return value
+
+    @property
+    def output(self) -> Any:
+        """What the model returned, after ``output_fn``."""
+        if self._output is None:
+            raise MissingError(OUTPUT)
+        return self.reader.output_fn(self._output) if self.reader.output_fn else self._output
+
+    def part(self, rows: slice) -> Callable[[Layer], Tensor]:
+        """The same look-ups for some of the rows."""
+        return lambda layer: self(layer)[rows]
+
+
+def needs(
+    reader: Reader, images: Tensor, args: tuple[Any, ...], objective: Callable[[Seen], Any]
+) -> tuple[list[nn.Module], bool]:
+    """Which layers an objective reads, and whether it reads the output, found by trying it on ``images``.
+
+    Raises:
+        LayerError: a layer is not there, runs twice, or never runs.
+    """
+    layers: list[nn.Module] = []
+    whole = True
+    while True:
+        with torch.no_grad():
+            seen = reader.read(images, args, layers, whole=True)
+            asked = _Asked(seen)
+            try:
+                objective(asked)
+            except MissingError as missing:
+                layers.append(reader.module(missing.layer))
+                continue
+        whole = asked.whole or not layers
+        return layers, whole
+
+
+class _Asked(Seen):
+    """Notes whether the output was asked for."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__(seen.reader, seen.images, seen._captured, seen._output)
+        self.whole = False
+
+    @property
+    def output(self) -> Any:
+        self.whole = True
+        return super().output
+
+
+def _names(reader: Reader) -> set[str]:
+    return {name for root in modules_behind(reader.forward_func) for name, _ in root.named_modules()}

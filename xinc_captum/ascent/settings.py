@@ -1,0 +1,90 @@
+"""Everything about an ascent that a caller may choose, with its default."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from .ascend import OnStep
+from .parameterizations import Fourier, Parameterization, Start
+from .regularizers import FeatureDistance, Regularizer
+from .transforms import Crops, Transform
+
+Numbers = float | Sequence[float] | Tensor
+
+
+class Options(TypedDict, total=False):
+    """The keywords of ``accentuate``, ``attribute`` and ``perturb``; :class:`Settings` has their defaults."""
+
+    n_steps: int
+    lr: float
+    parameterization: Parameterization | Callable[[], Start]
+    transforms: Sequence[Transform]
+    regularizer: Regularizer | None
+    dose: Numbers | None
+    activation: Numbers | None
+    contrast: Any
+    natural: Tensor | None
+    transfer: Callable[..., Any] | None
+    seed: int
+    n_draws: int
+    mask_every: int
+    internal_batch_size: int | None
+    on_step: OnStep | None
+    show_progress: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of one ascent.
+
+    Attributes:
+        n_steps: updates; with a dose, the most that may be taken.
+        lr: Adam's step size.
+        parameterization: Fourier(), Pixel() or Phase(); for pictures from noise also Lucent's ``param_f``.
+        transforms: what a step looks at: Crops, Jitter, Rotation, Noise, functions of images (n, C, h, w).
+        regularizer: FeatureDistance(), Ball(), or None.
+        dose: how far to go: 0 is the seed's own activation, 1 the reference level, below 0 suppresses; one number, or
+            one a row. None takes all the steps.
+        activation: an absolute level of the score instead of a dose.
+        contrast: what is lowered meanwhile: a model, an objective, or another target (or unit).
+        natural: pictures (M, C, H, W): the reference level is the .98 quantile of their scores, and ``.trust``
+            compares with the highest of them.
+        transfer: a second model in whose output ``.trust`` looks for the same target.
+        seed: of views and of pictures from noise.
+        n_draws: so many different sets of views are drawn and used in turn; the seed's features in each are computed
+            once.
+        mask_every: with a feature distance, every so many steps enter the mask.
+        internal_batch_size: at most so many rows at a time.
+        on_step: called with (step, images, scores) before each update; answering True ends the ascent.
+        show_progress: a bar on standard error.
+    """
+
+    n_steps: int = 24
+    lr: float = 0.05
+    parameterization: Any = field(default_factory=Fourier)
+    transforms: Sequence[Transform] = (Crops(),)
+    regularizer: Regularizer | None = field(default_factory=FeatureDistance)
+    dose: Numbers | None = None
+    activation: Numbers | None = None
+    contrast: Any = None
+    natural: Tensor | None = None
+    transfer: Callable[..., Any] | None = None
+    seed: int = 0
+    n_draws: int = 8
+    mask_every: int = 4
+    internal_batch_size: int | None = None
+    on_step: OnStep | None = None
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "n_draws", "mask_every", "internal_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; wanted at least 1.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is {self.lr}; wanted a finite number above 0.")
+        if self.dose is not None and self.activation is not None:
+            raise ValueError("dose and activation both say where to stop; give one of them.")

@@ -1,0 +1,208 @@
+"""Random views of a picture: crops, shifts and turns in one resampling, then noise, the same for every row."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+
+Size = tuple[int, int]
+View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number that moves in a straight line from ``start`` at the first step to ``stop`` at the last."""
+
+    start: float
+    stop: float
+
+
+Number = float | Schedule
+
+
+def at(number: Number, progress: float) -> float:
+    """The value of a number or schedule when ``progress`` (0 … 1) of the steps are done."""
+    if isinstance(number, Schedule):
+        return number.start + (number.stop - number.start) * progress
+    return number
+
+
+@runtime_checkable
+class Geometry(Protocol):
+    """Where views look: maps from view to picture, in coordinates that run from -1 to 1 over each side."""
+
+    def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
+        """One map a view: (count, 3, 3) on (x, y, 1)."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    r"""Random boxes of the picture, each resized to the model's input.
+
+    Sides are fractions of the largest box with the model's aspect that fits; they are stratified over the views
+    of one step, so that every step sees near and far.
+
+    Args:
+        count: views a step.
+        side: smallest and largest side; each a number or a :class:`Schedule`.
+
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): 16 boxes with sides U(.05, .99).
+    """
+
+    count: int = 4
+    side: tuple[Number, Number] = (0.3, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"Crops(count={self.count}): wanted at least 1 view a step.")
+
+    def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
+        """Boxes as maps: scale by the side, then move to the centre."""
+        low, high = (at(end, progress) for end in self.side)
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"Crops(side=({low:g}, {high:g})): wanted 0 < smallest <= largest <= 1.")
+        stratum = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        side = low + (high - low) * stratum
+        wide = canvas[1] * out[0] / (canvas[0] * out[1])  # the canvas' aspect over the view's
+        half = side[:, None] * torch.tensor([min(1, 1 / wide), min(1, wide)])
+        centre = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - half)
+        return _maps(torch.diag_embed(half), centre)
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Shifts of at most ``pixels`` of the picture along each side; what lies outside is mirrored."""
+
+    pixels: Number = 8.0
+
+    def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
+        """Shifts as maps."""
+        reach = torch.tensor([2 * at(self.pixels, progress) / max(1, side - 1) for side in reversed(canvas)])
+        shift = (2 * torch.rand(count, 2, generator=generator) - 1) * reach
+        return _maps(torch.eye(2).expand(count, 2, 2), shift)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns by at most ``degrees`` either way around the middle; what lies outside is mirrored."""
+
+    degrees: Number = 10.0
+
+    def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
+        """Turns as maps; on a picture that is not square they turn pixels, not coordinates."""
+        angle = (2 * torch.rand(count, generator=generator) - 1) * math.radians(at(self.degrees, progress))
+        cos, sin = angle.cos(), angle.sin()
+        aspect = (canvas[1] - 1) / max(1, canvas[0] - 1) or 1.0
+        turn = torch.stack([torch.stack([cos, -sin / aspect], -1), torch.stack([sin * aspect, cos], -1)], -2)
+        return _maps(turn, torch.zeros(count, 2))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise on every value of a view, and one uniform shift of its brightness.
+
+    Args:
+        std: standard deviation of the noise, in units of [0, 1].
+        shift: width of the uniform shift.
+    """
+
+    std: Number = 0.02
+    shift: Number = 0.0
+
+    def draw(self, shape: tuple[int, ...], progress: float, generator: torch.Generator) -> Tensor:
+        """What is added to views of ``shape`` (K, C, h, w): the same for every row, on the generator's device."""
+        noise = torch.randn(shape, generator=generator, device=generator.device) * at(self.std, progress)
+        width = at(self.shift, progress)
+        if width:
+            brightness = torch.rand((shape[0], 1, 1, 1), generator=generator, device=generator.device)
+            noise = noise + (brightness - 0.5) * width
+        return noise
+
+
+Transform = Geometry | Noise | Callable[[Tensor], Tensor]
+
+
+def view(
+    transforms: Sequence[Transform],
+    canvas: Size,
+    out: Size,
+    *,
+    progress: float = 0.0,
+    generator: torch.Generator,
+    noise_generator: torch.Generator | None = None,
+) -> View:
+    """Draw one set of views; the answer shows the same views of whatever pictures it is given.
+
+    Args:
+        transforms: Crops, Jitter, Rotation (composed, resampled once), Noise, and functions of images
+            (n, C, h, w), applied in this order; the number of views is that of Crops, else one.
+        canvas: height and width of the pictures.
+        out: height and width of the views.
+        progress: how much of the run is done, 0 … 1, for schedules.
+        generator: on the CPU, so that every device sees the same boxes.
+        noise_generator: for Noise; on the pictures' device (default: ``generator``).
+
+    Returns:
+        a function from (N, C, H, W) to (K, N, C, h, w), differentiable, without a loop over views.
+
+    Example:
+        >>> show = view([Crops(3)], (20, 30), (8, 8), generator=torch.Generator().manual_seed(0))
+        >>> show(torch.rand(2, 3, 20, 30)).shape
+        torch.Size([3, 2, 3, 8, 8])
+    """
+    count = max((t.count for t in transforms if isinstance(t, Crops)), default=1)
+    geometry = [t for t in transforms if isinstance(t, Geometry)]
+    maps = torch.eye(3).expand(count, 3, 3)
+    for one in geometry:
+        maps = maps @ one.matrices(count, canvas, out, progress, generator)
+    later = [t for t in transforms if not isinstance(t, Geometry)]
+    fields: dict[int, Tensor] = {}
+
+    def show(pictures: Tensor) -> Tensor:
+        seen = resample(pictures, maps, out) if geometry or canvas != out else pictures[None]
+        for index, transform in enumerate(later):
+            if isinstance(transform, Noise):
+                if index not in fields:  # drawn once: candidate and seed share it
+                    shape = (seen.shape[0], *seen.shape[2:])
+                    fields[index] = transform.draw(shape, progress, noise_generator or generator)
+                seen = seen + fields[index].to(seen)[:, None]
+            else:
+                seen = transform(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return seen
+
+    return show
+
+
+def resample(pictures: Tensor, maps: Tensor, out: Size) -> Tensor:
+    """Look at pictures (N, C, H, W) through maps (K, 3, 3), bilinear, corner on corner: (K, N, C, h, w).
+
+    Where a view shrinks the picture, it is drawn finer first and averaged, so that nothing aliases.
+    """
+    count, rows = maps.shape[0], pictures.shape[0]
+    finer = _shrinking(maps, (pictures.shape[-2], pictures.shape[-1]), out)
+    fine = (out[0] * finer, out[1] * finer)
+    placed = maps[:, :2].to(pictures.dtype).to(pictures.device, non_blocking=True)
+    grid = affine_grid(placed, [count, 1, *fine], align_corners=True)
+    together = pictures.flatten(0, 1)[None].expand(count, -1, -1, -1)  # rows as channels: one grid serves them all
+    seen: Tensor = grid_sample(together, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+    if finer > 1:
+        seen = avg_pool2d(seen, finer)
+    split: Tensor = seen.unflatten(1, (rows, pictures.shape[1]))
+    return split
+
+
+def _maps(linear: Tensor, shift: Tensor) -> Tensor:
+    maps = torch.eye(3).repeat(len(shift), 1, 1)
+    maps[:, :2, :2], maps[:, :2, 2] = linear, shift
+    return maps
+
+
+def _shrinking(maps: Tensor, canvas: Size, out: Size) -> int:
+    """How many picture pixels fall on one view pixel, at most, rounded up (a whisker is let pass)."""
+    extent = maps[:, :2, :2].abs().amax(0).sum(1)  # of the views along x and y, as fractions of the picture
+    ratio = max(float(extent[0]) * canvas[1] / out[1], float(extent[1]) * canvas[0] / out[0])
+    return max(1, math.ceil(ratio - 0.25))

@@ -1,0 +1,211 @@
+"""What both accentuation classes do between the call and the answer."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ascent.ascend import DeadError
+from ..ascent.early import early_layer, name_of
+from ..ascent.feature import Feature, OutputFeature
+from ..ascent.reading import Reader, needs
+from ..ascent.regularizers import FeatureDistance
+from ..ascent.run import Outcome, run
+from ..ascent.scene import Aim
+from ..ascent.settings import Options, Settings
+from ..ascent.transforms import Size, view
+from ..batch import Batch, chunks
+from ..hooks import modules_behind
+from ..images import check_images
+from .accentuated import Accentuation
+from .assessing import assessor
+from .contract import differentiable, explaining
+from .level import levels
+
+Images = Tensor | tuple[Tensor, ...]
+
+
+def accentuated(
+    reader: Reader,
+    feature: Feature,
+    inputs: Images | None,
+    args: Any,
+    size: Size | None,
+    shape: tuple[int, ...] | None,
+    options: Options,
+) -> Accentuation:
+    """Check what was given, climb chunk by chunk, and put the answer together."""
+    settings = Settings(**options)
+    contrast = settings.contrast if isinstance(settings.contrast, nn.Module) else None
+    also = () if contrast is None else (contrast,)
+    with explaining(reader.forward_func, *also):
+        _freeze(reader, *also)
+        reader = replace(reader, forward_func=differentiable(reader.forward_func), dtype=None)
+        seeds, like = _begin(reader, inputs, shape)
+        if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
+            reader = replace(reader, dtype=like.dtype)
+            seeds, like = (None if seeds is None else seeds.float()), like.float()
+        rows = like.shape[0]
+        batch = Batch.of(like, args)
+        size = size or (like.shape[-2], like.shape[-1])
+        parts = []
+        layer: nn.Module | None = None
+        for start, stop in chunks(rows, settings.internal_batch_size or rows):
+            torch.manual_seed(settings.seed)  # for the caller's own transforms
+            piece, part = batch.cut(start, stop), feature.cut(start, stop, rows)
+            views = view([], (like.shape[-2], like.shape[-1]), size, generator=torch.Generator())(piece.inputs[0])[0]
+            aim = _aim(reader, part, views, piece.args)
+            lowered = _lowered(reader, part, settings.contrast, views, piece.args)
+            layer = _distance_layer(reader, settings, views, piece.args, aim, seeds)
+            level = levels(reader, part, settings, size, piece, start, rows)
+            try:
+                outcome = run(
+                    aim, lowered, None if seeds is None else piece.inputs[0], piece.inputs[0], piece.args, settings,
+                    size, layer, level,
+                )  # fmt: skip
+            except DeadError as dead:
+                raise ValueError(
+                    f"{aim.objective.name} does not respond: its gradient is zero everywhere in image "
+                    f"{', '.join(str(start + r) for r in dead.rows)} (a dead or saturated unit). Choose another unit, "
+                    "the layer before its activation function, or another image."
+                ) from dead
+            parts.append(outcome)
+        name = aim.objective.name if len(parts) == 1 else feature.objective(rows).name
+    return _answer(parts, seeds, reader, feature, settings, size, batch, name, layer)
+
+
+def echoed(inputs: Images, answer: Tensor) -> Images:
+    """A tuple where the inputs were one, as Captum's metrics expect."""
+    return (answer,) if isinstance(inputs, tuple) else answer
+
+
+def _freeze(reader: Reader, *also: nn.Module) -> None:
+    """No gradients for weights; ``explaining`` puts the flags back."""
+    for root in (*modules_behind(reader.forward_func), *also):
+        for p in root.parameters():
+            if not p.is_inference():
+                p.requires_grad_(False)
+
+
+def _begin(reader: Reader, inputs: Images | None, shape: tuple[int, ...] | None) -> tuple[Tensor | None, Tensor]:
+    """The seeds, and a tensor with the images' shape, dtype and device."""
+    if inputs is not None:
+        seeds = check_images(inputs)
+        return seeds, seeds
+    if shape is None or len(shape) != 4 or min(shape) < 1:
+        raise ValueError(
+            f"inputs is None and shape is {shape}; to start from noise, say how large the pictures are: "
+            "shape=(rows, channels, height, width)."
+        )
+    first = next((p for root in modules_behind(reader.forward_func) for p in root.parameters()), torch.zeros(()))
+    return None, torch.full(shape, 0.5, dtype=first.dtype, device=first.device)
+
+
+def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...]) -> Aim:
+    objective = feature.objective(views.shape[0])
+    layers, whole = needs(reader, views, args, objective)
+    return Aim(reader, objective, tuple(layers), whole)
+
+
+def _lowered(reader: Reader, feature: Feature, contrast: Any, views: Tensor, args: tuple[Any, ...]) -> Aim | None:
+    """Another model with the same feature, or another feature of this one."""
+    if contrast is None:
+        return None
+    if isinstance(contrast, nn.Module):
+        return _aim(replace(reader, forward_func=contrast), feature, views, args)
+    other = replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
+    return _aim(reader, other, views, args)
+
+
+def _distance_layer(
+    reader: Reader, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeds: Tensor | None
+) -> nn.Module | None:
+    regularizer = settings.regularizer
+    if not isinstance(regularizer, FeatureDistance) or not regularizer.weight or seeds is None:
+        return None
+    if regularizer.layer is not None:
+        return reader.module(regularizer.layer)
+    return early_layer(reader, views, args, aim.layers)
+
+
+def _answer(
+    parts: list[Outcome],
+    seeds: Tensor | None,
+    reader: Reader,
+    feature: Feature,
+    settings: Settings,
+    size: Size,
+    batch: Batch,
+    name: str,
+    layer: nn.Module | None,
+) -> Accentuation:
+    def joined(pick: Callable[[Outcome], Tensor | None]) -> Tensor | None:
+        found = [pick(part) for part in parts]
+        return None if any(f is None for f in found) else torch.cat([f for f in found if f is not None])
+
+    steps = max(part.climb.scores.shape[0] for part in parts)
+    scores = torch.cat([_padded(part.climb.scores, steps) for part in parts], 1)
+    distances = [part.climb.distances for part in parts]
+    dtype = reader.dtype or parts[0].images.dtype
+    level, dose = joined(lambda part: part.level), joined(lambda part: part.dose)
+    answer = Accentuation(
+        images=torch.cat([part.images for part in parts]).to(dtype).contiguous(),
+        masks=torch.cat([part.climb.mask for part in parts]).to(dtype).contiguous(),
+        seeds=None if seeds is None else seeds.detach().to(dtype),
+        scores=scores,
+        distances=None
+        if distances[0] is None
+        else torch.cat([_padded(d, steps) for d in distances if d is not None], 1),
+        before=joined(lambda part: part.before),
+        after=torch.cat([part.after for part in parts]),
+        dose=dose,
+        level=level,
+        steps=max(part.climb.steps for part in parts),
+        interrupted=any(part.climb.interrupted for part in parts),
+        feature=name,
+        layer=None if layer is None else name_of(reader, layer),
+        settings=_described(settings),
+        _assess=assessor(reader, feature, settings, size, batch),
+    )
+    _warn_of_levels(answer)
+    return answer
+
+
+def _padded(values: Tensor, steps: int) -> Tensor:
+    missing = steps - values.shape[0]
+    return values if not missing else torch.cat([values, values.new_full((missing, values.shape[1]), float("nan"))])
+
+
+def _warn_of_levels(answer: Accentuation) -> None:
+    if answer.level is None or answer.before is None:
+        return
+    way = answer.level - answer.before
+    gone = (answer.after - answer.before) / torch.where(way == 0, 1, way)
+    short = [row for row, share in enumerate(gone.tolist()) if way[row] != 0 and share < 0.98]
+    if short:
+        row = short[0]
+        warnings.warn(
+            f"{len(short)} of {len(gone)} rows did not reach their level: row {row} came to "
+            f"{float(answer.after[row]):.4g} on the way from {float(answer.before[row]):.4g} to "
+            f"{float(answer.level[row]):.4g} in {answer.steps} steps. Give more n_steps, a larger lr or a lighter "
+            "regularizer, or a smaller dose.",
+            stacklevel=6,
+        )
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON takes them: tensors and functions by a word."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.tolist() if value.numel() <= 16 else f"tensor {tuple(value.shape)}"
+        if is_dataclass(value) and not isinstance(value, type):
+            return {"kind": type(value).__name__} | {k: plain(v) for k, v in vars(value).items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return value if isinstance(value, int | float | str | bool | None) else type(value).__name__
+
+    return {name: plain(value) for name, value in vars(settings).items() if name not in ("on_step", "show_progress")}

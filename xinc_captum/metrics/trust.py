@@ -1,0 +1,192 @@
+"""How far a feature visualisation can be trusted: the path it takes, where its energy lies, who else sees it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Verdict = Literal["holds", "weak", "fails"]
+
+OFF_PATH = 0.5  # of the natural images' own similarity: below, another circuit carries the score
+ON_PATH = 0.75
+ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
+
+
+@dataclass(frozen=True)
+class RowTrust:
+    """The evidence on one image; numbers are None where what they need was not given.
+
+    Attributes:
+        verdict: holds, weak or fails.
+        because: one clause.
+        path: similarity of its path through the layers to the natural images'.
+        natural: median similarity of a natural image's path to the others'.
+        seed: similarity of the seed's path to the natural images'.
+        shuffled: similarity when the weights are shuffled.
+        transfer: what a second model's score for the same target gained.
+        high_frequency: share of the change's energy above .25 cycles a pixel.
+        gained: what the score gained.
+    """
+
+    verdict: Verdict
+    because: str
+    path: float | None
+    natural: float | None
+    seed: float | None
+    shuffled: float | None
+    transfer: float | None
+    high_frequency: float | None
+    gained: float | None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """A verdict on all images (that of the worst), and the evidence row by row."""
+
+    verdict: Verdict
+    because: str
+    rows: tuple[RowTrust, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[RowTrust]) -> "Trust":
+        """The worst of several rows."""
+        worst = max(rows, key=lambda row: ("holds", "weak", "fails").index(row.verdict))
+        return cls(worst.verdict, worst.because, tuple(rows))
+
+    def __str__(self) -> str:
+        return f"{self.verdict}, because {self.because}"
+
+
+def judged(
+    *,
+    path: float | None = None,
+    natural: float | None = None,
+    seed: float | None = None,
+    shuffled: float | None = None,
+    transfer: float | None = None,
+    high_frequency: float | None = None,
+    gained: float | None = None,
+) -> RowTrust:
+    """Weigh the evidence on one image.
+
+    It *fails* when its path is less than half as similar to natural images' as theirs are to one another (another
+    circuit carries the score), when a second model does not gain, or when most of the change is noise. It *holds* when
+    the path was compared and nothing speaks against it, and is *weak* otherwise.
+
+    Example:
+        >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
+        'holds'
+        >>> judged(path=0.1, natural=0.7).because
+        'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
+    """
+    against: list[str] = []
+    doubts: list[str] = []
+    if path is not None and natural is not None:
+        similarity = f"(similarity {path:.2f}, theirs {natural:.2f})"
+        if path < OFF_PATH * natural:
+            against.append(f"its path through the layers is not that of natural images {similarity}")
+        elif path < ON_PATH * natural:
+            doubts.append(f"its path through the layers differs from that of natural images {similarity}")
+        if natural < 0.2:
+            doubts.append(f"the natural images do not agree on a path themselves (similarity {natural:.2f})")
+    else:
+        doubts.append("no natural images were given to compare its path through the layers with")
+    if high_frequency is not None and high_frequency > ROUGH:
+        against.append(
+            f"{high_frequency:.0%} of the change is finer than four pixels a cycle, which is noise to the eye"
+        )
+    if transfer is not None and transfer <= 0:
+        against.append(f"a second model does not see it (its score changed by {transfer:+.2g})")
+    evidence = (path, natural, seed, shuffled, transfer, high_frequency, gained)
+    if against:
+        return RowTrust("fails", "; ".join(against), *evidence)
+    if doubts:
+        return RowTrust("weak", "; ".join(doubts), *evidence)
+    seen = [f"its path through the layers is that of natural images (similarity {path:.2f}, theirs {natural:.2f})"]
+    if transfer is not None:
+        seen.append(f"a second model sees it too ({transfer:+.2g})")
+    return RowTrust("holds", "; ".join(seen), *evidence)
+
+
+def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""Through which channels a score comes, one number a channel.
+
+    .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
+
+    Args:
+        activation: (rows, channels, …); tokens first, (rows, tokens, channels), where there are three axes.
+        gradient: of the score, likewise.
+
+    Returns:
+        (rows, channels), float32.
+
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
+    """
+    share = (activation * gradient).detach().float()
+    if share.dim() == 3:
+        return share.sum(1)
+    return share.flatten(2).sum(2) if share.dim() > 3 else share
+
+
+def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:
+    r"""How alike paths are to the mean path of natural images: Pearson's correlation, mean over layers.
+
+    .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \bar v_l)
+
+    Args:
+        paths: one (rows, channels) a layer.
+        natural: one (M, channels) a layer.
+
+    Returns:
+        (rows,).
+
+    Example:
+        >>> v = torch.tensor([[1.0, 2.0, 4.0]])
+        >>> path_similarity([v], [2 * v])
+        tensor([1.0000])
+    """
+    return _mean([_correlation(v, n.mean(0, keepdim=True)) for v, n in zip(paths, natural, strict=True)])
+
+
+def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
+    """Each natural image's similarity to the mean path of the others: (M,) from one (M, channels) a layer."""
+    count = natural[0].shape[0]
+    if count < 2:
+        raise ValueError(f"got {count} natural image; a comparison among them wants at least 2.")
+    return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in natural])
+
+
+def _mean(layers: list[Tensor]) -> Tensor:
+    return torch.stack(layers).mean(0)
+
+
+def _correlation(first: Tensor, second: Tensor) -> Tensor:
+    a, b = (side.double() - side.double().mean(1, keepdim=True) for side in (first, second))
+    length = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(torch.finfo(torch.float64).tiny)
+    correlation: Tensor = (a * b).sum(1) / length
+    return correlation.float()
+
+
+def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
+    r"""The share of a change's energy at fine detail.
+
+    .. math:: \sum_{|f| > f_0} |\hat\delta_f|^2 \,/\, \sum_f |\hat\delta_f|^2
+
+    Args:
+        change: δ, (N, C, H, W).
+        above: f_0 in cycles a pixel; .25 is four pixels a cycle.
+
+    Returns:
+        (N,); nan where nothing changed.
+
+    Example:
+        >>> high_frequency_energy(torch.ones(1, 3, 8, 8))
+        tensor([0.])
+    """
+    energy = torch.fft.fft2(change.float()).abs().square().sum(1)
+    rows, columns = (torch.fft.fftfreq(side, device=change.device) for side in change.shape[-2:])
+    fine = (rows[:, None] ** 2 + columns[None] ** 2).sqrt() > above
+    share: Tensor = (energy * fine).sum((1, 2)) / energy.sum((1, 2))
+    return share
