@@ -9,6 +9,7 @@ from .phase import Phase, natural_magnitude
 from .presets import faccent
 from .regularizers import Ball, FeatureDistance
 from .settings import Options, Settings
+from .steepest import Steepest
 from .transforms import Crops, Jitter, Noise, Rotation, Schedule
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Rotation",
     "Schedule",
     "Settings",
+    "Steepest",
     "faccent",
     "layer_to_grid",
     "natural_magnitude",

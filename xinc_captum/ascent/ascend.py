@@ -18,6 +18,7 @@ class DeadError(ValueError):
         self.rows = rows
 
 
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
 OnStep = Callable[[int, Tensor, Tensor], bool | None]
 
 
@@ -47,6 +48,7 @@ def ascend(
     *,
     n_steps: int,
     lr: float = 0.05,
+    optimizer: MakeOptimizer = torch.optim.Adam,
     weight: Tensor | float = 0.0,
     mask_every: int = 1,
     sign: Tensor | float = 1.0,
@@ -54,16 +56,17 @@ def ascend(
     on_step: OnStep | None = None,
     after: Callable[[int], bool | None] | None = None,
 ) -> Climb:
-    r"""Raise a score with Adam, an image's rows apart from one another.
+    r"""Raise a score, an image's rows apart from one another.
 
-    .. math:: p \leftarrow p + \mathrm{Adam}(\partial (s f - w d) / \partial p)
+    .. math:: p \leftarrow p + \mathrm{step}(\partial (s f - w d) / \partial p)
 
     Args:
         params: leaves with rows first, changed in place.
         draw: the images of the parameters, (N, C, H, W).
         evaluate: (images, step) to scores f (N,) and distances d (N,) or None.
         n_steps: updates.
-        lr: Adam's step size.
+        lr: step size.
+        optimizer: called with (params, lr=lr); the originals use Adam.
         weight: w, a number or one a row.
         mask_every: with a distance, f's own gradient costs a pass more; it enters the mask every so many steps.
         sign: s, +1 raises and -1 lowers, a number or one a row.
@@ -74,7 +77,7 @@ def ascend(
     Returns:
         scores, distances and the mask. Ctrl-C after the first update ends the ascent and keeps what there is.
     """
-    optimizer = torch.optim.Adam(params, lr=lr)
+    moving = optimizer(params, lr=lr)
     scores: list[Tensor] = []
     distances: list[Tensor] = []
     mask = torch.zeros(())
@@ -100,7 +103,7 @@ def ascend(
             moves = torch.autograd.grad(images, params, -gradient, allow_unused=True)
             for p, move in zip(params, moves, strict=True):
                 p.grad = move
-            optimizer.step()
+            moving.step()
             step += 1
             if after is not None and after(step):
                 break
@@ -155,7 +158,7 @@ def balance(params: Params, draw: Callable[[], Tensor], evaluate: Evaluate, *, s
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         found = [p.clone() for p in params]
-        noise = [torch.randn(p.shape, generator=generator).to(p) for p in params]
+        noise = [torch.randn((1, *p.shape[1:]), generator=generator).to(p) for p in params]  # the same for every row
         start = draw()
         _move(params, found, noise, torch.full((len(start),), 1e-2).to(start))
         moved = (draw() - start).flatten(1).square().mean(1).sqrt().clamp_min(1e-12)

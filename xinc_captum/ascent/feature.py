@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..hooks import layer_name
 from .lucent import from_lucent, from_string, is_lucent
 from .objectives import Objective, channel, direction, logit, unit
-from .reading import Seen
+from .reading import Reader, Seen
 
 
 class Feature(Protocol):
@@ -25,6 +26,9 @@ class Feature(Protocol):
 
     def spread(self, seen: Seen) -> Tensor | None:
         """Standard deviation over the feature's peers in the same layer, (rows,), where it has such."""
+
+    def inside(self, here: Reader, there: Reader) -> "Feature":
+        """The same feature of another model."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class OutputFeature:
         if callable(self.target) or isinstance(self.target, str):
             return None
         return _deviation(seen.output.flatten(1))
+
+    def inside(self, here: Reader, there: Reader) -> "OutputFeature":
+        """The same words."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,10 @@ class UnitFeature:
             return None
         value = seen.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
+
+    def inside(self, here: Reader, there: Reader) -> "UnitFeature":
+        """The same selector in the other model's layer of the same name."""
+        return UnitFeature(there.module(layer_name(here.forward_func, self.layer).strip("'")), self.selector)
 
 
 def _unit(layer: nn.Module, selector: Any) -> Objective:

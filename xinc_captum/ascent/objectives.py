@@ -88,9 +88,9 @@ def logit(target: Any) -> Objective:
     """One output of each row, as a Captum target selects it (a list or 1-D tensor holds one a row)."""
 
     def score(seen: Seen) -> Tensor:
-        rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 1
+        rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 0
         whole = Batch.of(seen.images, None, target)
-        if rows > 1 and seen.rows % rows == 0:  # views: the rows come again and again
+        if rows and seen.rows % rows == 0:  # views: the rows come again and again
             whole = Batch.of(seen.images[:rows], None, target).repeat(seen.rows // rows)
         return one_score_a_row(selected(seen.output, whole, None))
 

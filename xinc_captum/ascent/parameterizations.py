@@ -48,7 +48,12 @@ def seeded(parameterization: Parameterization, images: Tensor) -> Start:
         params, decode = parameterization.at(images)
         lost = images - decode(params)
     leaves = tuple(p.detach().clone().requires_grad_() for p in params)
-    return leaves, lambda: (decode(leaves) + lost).clamp(0, 1)
+    return leaves, lambda: _within(decode(leaves) + lost)
+
+
+def _within(values: Tensor) -> Tensor:
+    """Clamped to [0, 1], with the gradient of the values: clamp's own would hold saturated pixels for ever."""
+    return values + (values.clamp(0, 1) - values).detach()
 
 
 def unseeded(parameterization: Parameterization, like: Tensor, generator: torch.Generator) -> Start:

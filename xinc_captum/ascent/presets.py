@@ -1,5 +1,7 @@
 """Whole sets of choices under a name."""
 
+import torch
+
 from .parameterizations import Fourier
 from .reading import Layer
 from .regularizers import FeatureDistance
@@ -22,8 +24,9 @@ def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
     return Options(
         n_steps=99,
         lr=0.05,
+        optimizer=torch.optim.Adam,
         parameterization=Fourier(margin=1e-6),
-        transforms=(Crops(16, side=(0.05, 0.99)), Noise(std=0.02, shift=0.02)),
+        transforms=(Crops(16, side=(0.05, 0.99), edge=0.0), Noise(std=0.02, shift=0.02)),
         regularizer=None if layer is None else FeatureDistance(layer, weight, smooth=0.0),
         n_draws=99,
         mask_every=1,

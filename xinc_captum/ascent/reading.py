@@ -23,6 +23,7 @@ class Reader:
         output_fn: picks the tensor out of a dict or tuple output.
         layer_to_grid: rearranges a layer's activation to (rows, channels, h, w).
         dtype: what the model computes in, where that is narrower than what the ascent needs.
+        call: run instead of ``forward_func``, which still names the layers: the same modules with other weights.
     """
 
     forward_func: ForwardFunc
@@ -30,13 +31,14 @@ class Reader:
     output_fn: Callable[[Any], Tensor] | None = None
     layer_to_grid: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype | None = None
+    call: ForwardFunc | None = None
 
     def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
         """Run the model on ``images`` and record ``layers``; to its end only where ``whole``."""
 
         def call() -> Any:
             x = images if self.dtype is None else images.to(self.dtype)
-            return self.forward_func(self.preprocess(x) if self.preprocess else x, *args)
+            return (self.call or self.forward_func)(self.preprocess(x) if self.preprocess else x, *args)
 
         if not layers:
             return Seen(self, images, None, call())
@@ -137,12 +139,13 @@ def needs(
 
     Raises:
         LayerError: a layer is not there, runs twice, or never runs.
+        ValueError: the model refuses such images.
     """
     layers: list[nn.Module] = []
     whole = True
     while True:
         with torch.no_grad():
-            seen = reader.read(images, args, layers, whole=True)
+            seen = _first(reader, images, args, layers)
             asked = _Asked(seen)
             try:
                 objective(asked)
@@ -151,6 +154,19 @@ def needs(
                 continue
         whole = asked.whole or not layers
         return layers, whole
+
+
+def _first(reader: Reader, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Seen:
+    """The first pass of all: where the model cannot take such images, say what they were."""
+    try:
+        return reader.read(images, args, layers, whole=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model refuses images of shape {tuple(images.shape)}: {error}. Give the channels, size (size=), dtype "
+            "and device that it was made for, and preprocess= for what it wants done to images in [0, 1]."
+        ) from error
 
 
 class _Asked(Seen):

@@ -42,8 +42,9 @@ class FeatureDistance:
             )
 
     def distance(self, candidate: Tensor, seed: Tensor) -> Tensor:
-        """One d for each row of (rows, units, …) activations: (rows,), in float32 or wider."""
+        """One d for each row of (rows, units, …) or (rows, tokens, units) activations: (rows,), float32 or wider."""
         a, b = (t if t.dtype == torch.float64 else t.float() for t in (candidate, seed))
+        a, b = (a.mT, b.mT) if a.dim() == 3 else (a, b)  # tokens are positions
         squares = (a - b).square().flatten(2).sum(1) if a.dim() > 2 else (a - b).square().sum(1, keepdim=True)
         if not self.smooth:
             positive = squares > 0  # sqrt has no gradient at exactly 0

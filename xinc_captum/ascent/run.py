@@ -99,13 +99,15 @@ def run(
     if dosing is not None and bool(dosing.reached.all()):
         nothing = torch.zeros_like(like)
         climb = Climb(before.new_zeros(0, len(before)) if before is not None else nothing, None, nothing, 0)
-        return Outcome(like, climb, before, dosing.start, weight, dosing.level, torch.zeros_like(dosing.start))
+        dose = None if settings.dose is None else torch.zeros_like(dosing.start)
+        return Outcome(like, climb, before, dosing.start, weight, dosing.level, dose)
     climb = ascend(
         params,
         draw,
         scene.evaluate,
         n_steps=settings.n_steps,
         lr=settings.lr,
+        optimizer=settings.optimizer,
         weight=0.0 if weight is None else weight,
         mask_every=settings.mask_every if distance is not None else 1,
         sign=1.0 if dosing is None else dosing.sign,
@@ -155,15 +157,20 @@ def _weight(
 def _projection(
     regularizer: Any, settings: Settings, seeds: Tensor | None, params: Params, draw: Callable[[], Tensor]
 ) -> Callable[[], None] | None:
-    """Write the projected image back into the parameters, as the original does."""
+    """Write the image of each row that left the ball back into its parameters, as the original does."""
     if not isinstance(regularizer, Ball) or seeds is None:
         return None
+    with torch.no_grad():
+        encoded, decode = settings.parameterization.at(seeds)
+        lost = seeds - decode(encoded)
 
     def project() -> None:
         with torch.no_grad():
-            inside = settings.parameterization.at(regularizer.project(draw(), seeds).clamp(0, 1))[0]
-            for p, new in zip(params, inside, strict=True):
-                p.copy_(new)
+            images = draw()
+            inside = regularizer.project(images, seeds)
+            left = (inside - images).abs().flatten(1).amax(1) > 1e-6
+            for p, new in zip(params, settings.parameterization.at(inside - lost)[0], strict=True):
+                p.copy_(torch.where(left.reshape(-1, *[1] * (p.dim() - 1)), new, p))
 
     return project
 

@@ -7,9 +7,10 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from .ascend import OnStep
+from .ascend import MakeOptimizer, OnStep
 from .parameterizations import Fourier, Parameterization, Start
 from .regularizers import FeatureDistance, Regularizer
+from .steepest import Steepest
 from .transforms import Crops, Transform
 
 Numbers = float | Sequence[float] | Tensor
@@ -20,6 +21,7 @@ class Options(TypedDict, total=False):
 
     n_steps: int
     lr: float
+    optimizer: MakeOptimizer
     parameterization: Parameterization | Callable[[], Start]
     transforms: Sequence[Transform]
     regularizer: Regularizer | None
@@ -42,7 +44,8 @@ class Settings:
 
     Attributes:
         n_steps: updates; with a dose, the most that may be taken.
-        lr: Adam's step size.
+        lr: step size; with Steepest the root mean square of a step, in parameters.
+        optimizer: called with (params, lr=lr): Steepest, torch.optim.Adam, …
         parameterization: Fourier(), Pixel() or Phase(); for pictures from noise also Lucent's ``param_f``.
         transforms: what a step looks at: Crops, Jitter, Rotation, Noise, functions of images (n, C, h, w).
         regularizer: FeatureDistance(), Ball(), or None.
@@ -56,14 +59,16 @@ class Settings:
         seed: of views and of pictures from noise.
         n_draws: so many different sets of views are drawn and used in turn; the seed's features in each are computed
             once.
-        mask_every: with a feature distance, every so many steps enter the mask.
+        mask_every: with a feature distance, every so many steps enter the mask; it should share no divisor with
+            ``n_draws``, so that all draws enter.
         internal_batch_size: at most so many rows at a time.
         on_step: called with (step, images, scores) before each update; answering True ends the ascent.
         show_progress: a bar on standard error.
     """
 
     n_steps: int = 24
-    lr: float = 0.05
+    lr: float = 0.02
+    optimizer: MakeOptimizer = Steepest
     parameterization: Any = field(default_factory=Fourier)
     transforms: Sequence[Transform] = (Crops(),)
     regularizer: Regularizer | None = field(default_factory=FeatureDistance)
@@ -74,7 +79,7 @@ class Settings:
     transfer: Callable[..., Any] | None = None
     seed: int = 0
     n_draws: int = 8
-    mask_every: int = 4
+    mask_every: int = 3
     internal_batch_size: int | None = None
     on_step: OnStep | None = None
     show_progress: bool = False

@@ -43,11 +43,13 @@ def accentuated(
     also = () if contrast is None else (contrast,)
     with explaining(reader.forward_func, *also):
         _freeze(reader, *also)
-        reader = replace(reader, forward_func=differentiable(reader.forward_func), dtype=None)
+        reader = replace(reader, call=differentiable(reader.forward_func))
+        against = _against(reader, feature, settings.contrast)
         seeds, like = _begin(reader, inputs, shape)
         if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
             reader = replace(reader, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
+            against = None if against is None else (replace(against[0], dtype=reader.dtype), against[1])
         rows = like.shape[0]
         batch = Batch.of(like, args)
         size = size or (like.shape[-2], like.shape[-1])
@@ -58,9 +60,10 @@ def accentuated(
             piece, part = batch.cut(start, stop), feature.cut(start, stop, rows)
             views = view([], (like.shape[-2], like.shape[-1]), size, generator=torch.Generator())(piece.inputs[0])[0]
             aim = _aim(reader, part, views, piece.args)
-            lowered = _lowered(reader, part, settings.contrast, views, piece.args)
+            low = None if against is None else (against[0], against[1].cut(start, stop, rows))
+            lowered = None if low is None else _aim(*low, views, piece.args)
             layer = _distance_layer(reader, settings, views, piece.args, aim, seeds)
-            level = levels(reader, part, settings, size, piece, start, rows)
+            level = levels(reader, part, low, settings, size, piece, start, rows)
             try:
                 outcome = run(
                     aim, lowered, None if seeds is None else piece.inputs[0], piece.inputs[0], piece.args, settings,
@@ -110,14 +113,14 @@ def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...])
     return Aim(reader, objective, tuple(layers), whole)
 
 
-def _lowered(reader: Reader, feature: Feature, contrast: Any, views: Tensor, args: tuple[Any, ...]) -> Aim | None:
-    """Another model with the same feature, or another feature of this one."""
+def _against(reader: Reader, feature: Feature, contrast: Any) -> tuple[Reader, Feature] | None:
+    """What is lowered: the same feature of another model, or another feature of this one."""
     if contrast is None:
         return None
     if isinstance(contrast, nn.Module):
-        return _aim(replace(reader, forward_func=contrast), feature, views, args)
-    other = replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
-    return _aim(reader, other, views, args)
+        there = replace(reader, forward_func=contrast, call=differentiable(contrast))
+        return there, feature.inside(reader, there)
+    return reader, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
 
 
 def _distance_layer(
@@ -148,7 +151,8 @@ def _answer(
 
     steps = max(part.climb.scores.shape[0] for part in parts)
     scores = torch.cat([_padded(part.climb.scores, steps) for part in parts], 1)
-    distances = [part.climb.distances for part in parts]
+    measured = any(part.climb.distances is not None for part in parts)
+    distances = [_distances(part) for part in parts]
     dtype = reader.dtype or parts[0].images.dtype
     level, dose = joined(lambda part: part.level), joined(lambda part: part.dose)
     answer = Accentuation(
@@ -156,9 +160,7 @@ def _answer(
         masks=torch.cat([part.climb.mask for part in parts]).to(dtype).contiguous(),
         seeds=None if seeds is None else seeds.detach().to(dtype),
         scores=scores,
-        distances=None
-        if distances[0] is None
-        else torch.cat([_padded(d, steps) for d in distances if d is not None], 1),
+        distances=torch.cat([_padded(d, steps) for d in distances], 1) if measured else None,
         before=joined(lambda part: part.before),
         after=torch.cat([part.after for part in parts]),
         dose=dose,
@@ -172,6 +174,11 @@ def _answer(
     )
     _warn_of_levels(answer)
     return answer
+
+
+def _distances(part: Outcome) -> Tensor:
+    """Those of a climb, or none for rows that had arrived before they began."""
+    return part.climb.scores.new_zeros(0, len(part.after)) if part.climb.distances is None else part.climb.distances
 
 
 def _padded(values: Tensor, steps: int) -> Tensor:
@@ -192,7 +199,7 @@ def _warn_of_levels(answer: Accentuation) -> None:
             f"{float(answer.after[row]):.4g} on the way from {float(answer.before[row]):.4g} to "
             f"{float(answer.level[row]):.4g} in {answer.steps} steps. Give more n_steps, a larger lr or a lighter "
             "regularizer, or a smaller dose.",
-            stacklevel=6,
+            stacklevel=5,
         )
 
 
@@ -206,6 +213,10 @@ def _described(settings: Settings) -> dict[str, Any]:
             return {"kind": type(value).__name__} | {k: plain(v) for k, v in vars(value).items()}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
-        return value if isinstance(value, int | float | str | bool | None) else type(value).__name__
+        return (
+            value
+            if isinstance(value, int | float | str | bool | None)
+            else getattr(value, "__name__", type(value).__name__)
+        )
 
     return {name: plain(value) for name, value in vars(settings).items() if name not in ("on_step", "show_progress")}

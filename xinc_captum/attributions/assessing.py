@@ -15,7 +15,7 @@ from ..ascent.reading import Reader, needs
 from ..ascent.settings import Settings
 from ..ascent.transforms import Size, view
 from ..batch import Batch
-from ..hooks import snapshot
+from ..hooks import modules_behind, snapshot
 from ..images import check_images
 from ..metrics.trust import Trust, high_frequency_energy, judged, leave_one_out, path_similarity, path_vector
 from .contract import explaining
@@ -33,7 +33,8 @@ def assessor(
     """The function that looks an accentuation over when someone asks."""
 
     def assess(answer: Accentuation) -> Trust:
-        with explaining(reader.forward_func), torch.no_grad():
+        also = modules_behind(settings.transfer) if settings.transfer is not None else ()
+        with explaining(reader.forward_func, *also), torch.no_grad():
             rows = []
             for row in range(batch.rows):
                 one = feature.cut(row, row + 1, batch.rows)
@@ -57,8 +58,9 @@ def _evidence(
     if settings.natural is not None:
         found |= _paths(reader, feature, settings.natural, size, batch, image, seed)
     if settings.transfer is not None and seed is not None:
-        there = replace(reader, forward_func=settings.transfer)
-        before, after = (scores_of(there, feature, _shown(x, size), _same(batch)) for x in (seed, image))
+        there = replace(reader, forward_func=settings.transfer, call=None)
+        same = feature.inside(reader, there)
+        before, after = (scores_of(there, same, _shown(x, size), _same(batch)) for x in (seed, image))
         found["transfer"] = float(after - before)
     return found
 
@@ -82,7 +84,7 @@ def _paths(
     if seed is not None:
         own = path_of(reader, feature, layers, _shown(seed, size), _same(batch))
         found["seed"] = float(path_similarity(own, theirs)[0])
-    shuffled = replace(reader, forward_func=snapshot(reader.forward_func, change=_shuffled))
+    shuffled = replace(reader, call=snapshot(reader.forward_func, change=_shuffled))
     found["shuffled"] = float(path_similarity(path_of(shuffled, feature, layers, shown, _same(batch)), theirs)[0])
     return found
 

@@ -18,7 +18,14 @@ QUANTILE = 0.98
 
 
 def levels(
-    reader: Reader, feature: Feature, settings: Settings, size: Size, batch: Batch, start: int, rows: int
+    reader: Reader,
+    feature: Feature,
+    against: tuple[Reader, Feature] | None,
+    settings: Settings,
+    size: Size,
+    batch: Batch,
+    start: int,
+    rows: int,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
     r"""The function from the seeds' scores to the reference level and the level to stop at, or None.
 
@@ -30,6 +37,7 @@ def levels(
     Args:
         reader: how images go through the model.
         feature: of these rows.
+        against: what is lowered meanwhile, and in which model, or None.
         settings: dose or activation, natural.
         size: of the views.
         batch: these rows.
@@ -53,7 +61,7 @@ def levels(
             return wanted.to(before), wanted.to(before)
         if not bool(wanted.any()):
             return before, before
-        top = reference(reader, feature, settings, size, batch, before)
+        top = reference(reader, feature, against, settings, size, batch, before)
         if not bool((top > before).all()):
             row = int((~(top > before)).nonzero()[0])
             raise ValueError(
@@ -66,10 +74,21 @@ def levels(
     return level
 
 
-def reference(reader: Reader, feature: Feature, settings: Settings, size: Size, batch: Batch, before: Tensor) -> Tensor:
+def reference(
+    reader: Reader,
+    feature: Feature,
+    against: tuple[Reader, Feature] | None,
+    settings: Settings,
+    size: Size,
+    batch: Batch,
+    before: Tensor,
+) -> Tensor:
     """The level of dose 1 for each row, (N,)."""
     if settings.natural is not None:
         scores = natural_scores(reader, feature, settings.natural, size, batch)
+        if against is not None:
+            low = natural_scores(*against, settings.natural, size, batch)
+            scores = [raised - lowered for raised, lowered in zip(scores, low, strict=True)]
         return torch.stack([s.float().quantile(QUANTILE) for s in scores]).to(before)
     shown = view([], (batch.inputs[0].shape[-2], batch.inputs[0].shape[-1]), size, generator=torch.Generator())
     views = shown(batch.inputs[0])[0]

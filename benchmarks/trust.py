@@ -1,0 +1,126 @@
+"""Is ``.trust`` right? Planted fooling circuits must be flagged, honest features must not; and the path similarities.
+
+A planted circuit (after Geirhos et al. 2024) answers exactly as the feature on every natural image of the pool; above
+the pool's highest score, only another unit, the decoy, raises it further.
+"""
+
+import argparse
+import random
+import warnings
+from statistics import median
+
+import torch
+from accentuation_cases import PHOTOS, TARGETS
+
+from xinc_captum import FeatureAccentuation, zoo
+from xinc_captum.ascent import Crops
+from xinc_captum.images import centre_crop
+
+HIDDEN = "blocks.5"
+
+
+def pool(side):
+    """Crops of every photo there is: each whole, and four quarters."""
+    pictures = [photo.image for photo in zoo.foolbox_photos()]
+    pictures += [zoo.photo(name).image for name in zoo.photo_names() if not name.startswith(("foolbox", "motorcycle"))]
+    crops = []
+    for picture in pictures:
+        height, width = picture.shape[-2:]
+        square = centre_crop(picture, min(height, width, 2 * side), crop=1.0)
+        half = square.shape[-1] * 5 // 8
+        parts = [
+            square,
+            square[:, :half, :half],
+            square[:, :half, -half:],
+            square[:, -half:, :half],
+            square[:, -half:, -half:],
+        ]
+        crops += [centre_crop(part, side, crop=1.0) for part in parts]
+    return torch.stack(crops)
+
+
+def logit(index):
+    return lambda seen: seen("labels")[:, index]
+
+
+def channel(index):
+    return lambda seen: seen(HIDDEN)[:, index].mean((1, 2))
+
+
+def planted(feature, decoy, ceiling, floor, slope):
+    """The feature up to its ceiling; beyond, the decoy above its floor."""
+
+    def fooled(seen):
+        own = feature(seen)
+        beyond = (own > ceiling).to(own) * slope * (decoy(seen) - floor)
+        return torch.minimum(own, torch.as_tensor(ceiling).to(own)) + beyond.clamp_min(0)
+
+    return fooled
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--steps", type=int, default=24)
+    chosen = parser.parse_args()
+    torch.set_num_threads(2)
+    warnings.simplefilter("ignore")
+    net = zoo.efficientnet_lite0()
+    method = FeatureAccentuation(net.model, preprocess=net.preprocess)
+    natural = pool(chosen.side)
+    with torch.no_grad():
+        parts = [read(method, piece) for piece in natural.split(32)]
+    outputs, hidden = (torch.cat(side) for side in zip(*parts, strict=True))
+    classes = [photo.label for photo in zoo.foolbox_photos()]
+    options = {"n_steps": chosen.steps, "transforms": (Crops(3),), "natural": natural}
+
+    dice = random.Random(0)
+    flagged = alarms = 0
+    for case in range(chosen.cases):
+        photo = natural[5 * dice.randrange(len(natural) // 5)][None]
+        if case % 2:
+            make, values = logit, outputs
+            unit, decoy = dice.choice(classes), dice.randrange(1000)
+        else:
+            make, values = channel, hidden
+            unit, decoy = dice.sample(range(hidden.shape[1]), 2)
+        ceiling, floor = float(values[:, unit].max()), float(values[:, decoy].median())
+        slope = float(values[:, unit].std() / values[:, decoy].std())
+        trusts = []
+        for feature in (make(unit), planted(make(unit), make(decoy), ceiling, floor, slope)):
+            trusts.append(method.accentuate(photo, feature, seed=case, **options).trust)
+        honest, fooled = trusts
+        flagged += fooled.verdict == "fails"
+        alarms += honest.verdict == "fails"
+        numbers = [f"{row.path:.2f}/{row.natural:.2f}" for row in (honest.rows[0], fooled.rows[0])]
+        print(case, make.__name__, unit, decoy, "honest", honest.verdict, numbers[0], "planted", fooled.verdict, numbers[1],
+              f"| flagged {flagged}/{case + 1}, alarms {alarms}/{case + 1}", flush=True)  # fmt: skip
+
+    print(
+        "\n| photo | feature | path | natural leave-one-out, median | seed | shuffled weights | verdict |\n|---|---|---|---|---|---|---|"
+    )
+    above = 0
+    rows = []
+    for name in PHOTOS[:4]:
+        photo = centre_crop(zoo.photo(name).image, chosen.side)[None]
+        for text in TARGETS:
+            row = method.accentuate(photo, net.find(text), **options).trust.rows[0]
+            rows.append(row)
+            above += row.path >= row.natural
+            print(
+                f"| {name} | {text} | {row.path:.2f} | {row.natural:.2f} | {row.seed:.2f} | {row.shuffled:.2f} | {row.verdict} |",
+                flush=True,
+            )
+    print(f"\nflagged {flagged}/{chosen.cases}, false alarms {alarms}/{chosen.cases}; path at or above the natural median "
+          f"on {above}/{len(rows)} pairs; shuffled weights, median {median(r.shuffled for r in rows):.2f}")  # fmt: skip
+
+
+def read(method, images):
+    layer = method.reader.module(HIDDEN)
+    seen = method.reader.read(images, (), [layer], whole=True)
+    return seen("labels").detach(), seen(HIDDEN).mean((2, 3)).detach()
+
+
+if __name__ == "__main__":
+    main()
