@@ -16,8 +16,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(chosen.threads)
     bench = Bench()
     warnings.simplefilter("ignore")
     print("| parameterization | crops | regulariser | reached | transfer | SSIM to seed | energy > .25 c/px | drift |")
@@ -41,7 +42,7 @@ def main():
                                 parameterization=parameterization,
                                 transforms=transforms,
                                 regularizer=regularizer,
-                            )  # fmt: skip
+                            )
                         )
                 reached = sum(case.rise > 0.95 * GAIN for case in cases)
                 m = type(cases[0])(*(median(values) for values in zip(*cases, strict=True)))

@@ -16,8 +16,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=len(PHOTOS))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(chosen.threads)
     bench = Bench()
     settings = {
         "paper's setting": faccent(LAYER) | {"n_steps": 40, "n_draws": 40},

@@ -13,8 +13,9 @@ CASES = [(photo, text) for photo in ("chelsea", "coffee", "foolbox:05") for text
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(chosen.threads)
     bench = Bench()
     doses = torch.linspace(-0.25, 1.5, 11)
     print("| photo | feature | largest |reached - asked|, share of the range | strictly monotone |\n|---|---|---|---|")

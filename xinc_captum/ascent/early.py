@@ -1,4 +1,4 @@
-"""Pick layers of a model by where they lie: one early, whose features hold what stands where; several along the way."""
+"""Pick layers of a model by where they lie: one early, whose features hold what stands where; several later on."""
 
 from typing import Any
 
@@ -40,10 +40,14 @@ def early_layer(
 def spaced_layers(
     reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = (), count: int = 4
 ) -> list[nn.Module]:
-    """Up to ``count`` modules with at least four units, evenly along the pass, the last near its end."""
+    """Up to ``count`` modules with at least four units, evenly over the second half of the pass, the last at its end.
+
+    Earlier layers carry what is in the picture, whatever the feature; the later ones tell circuits apart.
+    """
     ended = [module for module, shape in passed(reader, images, args, before) if max(shape[1:]) >= 4]
-    places = sorted({(len(ended) * (i + 1)) // (count + 1) for i in range(count)})
-    return [ended[place] for place in places if place < len(ended)]
+    half = len(ended) / 2
+    places = {int(half + half * (i + 1) / count) - 1 for i in range(count)}
+    return [ended[place] for place in sorted(places) if place >= 0]
 
 
 def passed(

@@ -22,7 +22,7 @@ from ..hooks import modules_behind
 from ..images import check_images
 from .accentuated import Accentuation
 from .assessing import assessor
-from .contract import differentiable, explaining
+from .contract import as_called, differentiable, explaining
 from .level import levels
 
 Images = Tensor | tuple[Tensor, ...]
@@ -43,9 +43,10 @@ def accentuated(
     also = () if contrast is None else (contrast,)
     with explaining(reader.forward_func, *also):
         _freeze(reader, *also)
-        reader = replace(reader, call=differentiable(reader.forward_func))
-        against = _against(reader, feature, settings.contrast)
         seeds, like = _begin(reader, inputs, shape)
+        reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
+        against = _against(reader, feature, settings.contrast, like.device.type)
+        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
             reader = replace(reader, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
@@ -76,6 +77,8 @@ def accentuated(
                     "the layer before its activation function, or another image."
                 ) from dead
             parts.append(outcome)
+            if outcome.climb.interrupted:  # the rows that have not begun stay as they are
+                settings = replace(settings, on_step=lambda *_: True)
         name = aim.objective.name if len(parts) == 1 else feature.objective(rows).name
     return _answer(parts, seeds, reader, feature, settings, size, batch, name, layer)
 
@@ -113,12 +116,12 @@ def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...])
     return Aim(reader, objective, tuple(layers), whole)
 
 
-def _against(reader: Reader, feature: Feature, contrast: Any) -> tuple[Reader, Feature] | None:
+def _against(reader: Reader, feature: Feature, contrast: Any, device: str) -> tuple[Reader, Feature] | None:
     """What is lowered: the same feature of another model, or another feature of this one."""
     if contrast is None:
         return None
     if isinstance(contrast, nn.Module):
-        there = replace(reader, forward_func=contrast, call=differentiable(contrast))
+        there = replace(reader, forward_func=contrast, call=as_called(differentiable(contrast), device))
         return there, feature.inside(reader, there)
     return reader, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
 

@@ -34,7 +34,8 @@ def assessor(
 
     def assess(answer: Accentuation) -> Trust:
         also = modules_behind(settings.transfer) if settings.transfer is not None else ()
-        with explaining(reader.forward_func, *also), torch.no_grad():
+        device = answer.images.device.type
+        with explaining(reader.forward_func, *also), torch.no_grad(), torch.autocast(device, enabled=False):
             rows = []
             for row in range(batch.rows):
                 one = feature.cut(row, row + 1, batch.rows)
@@ -77,13 +78,15 @@ def _paths(
     if not layers or len(top) < 2:
         return {}
     theirs = path_of(reader, feature, layers, top, _same(batch))
+    here = path_of(reader, feature, layers, shown, _same(batch))
     found: dict[str, float | None] = {
-        "path": float(path_similarity(path_of(reader, feature, layers, shown, _same(batch)), theirs)[0]),
+        "path": float(path_similarity(here, theirs)[0]),
         "natural": float(leave_one_out(theirs).median()),
     }
     if seed is not None:
         own = path_of(reader, feature, layers, _shown(seed, size), _same(batch))
         found["seed"] = float(path_similarity(own, theirs)[0])
+        found["kept"] = float(path_similarity(here, own)[0])
     shuffled = replace(reader, call=snapshot(reader.forward_func, change=_shuffled))
     found["shuffled"] = float(path_similarity(path_of(shuffled, feature, layers, shown, _same(batch)), theirs)[0])
     return found

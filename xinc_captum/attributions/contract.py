@@ -44,6 +44,19 @@ def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
     return forward_func
 
 
+def as_called(forward_func: ForwardFunc, device: str) -> ForwardFunc:
+    """``forward_func`` under the autocast of now, whatever it is called under."""
+    if not torch.is_autocast_enabled(device):
+        return forward_func
+    dtype = torch.get_autocast_dtype(device)
+
+    def call(*args: Any) -> Any:
+        with torch.autocast(device, dtype):
+            return forward_func(*args)
+
+    return call
+
+
 def _refuse_scripted(forward_func: ForwardFunc) -> None:
     if isinstance(forward_func, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         raise LayerError(

@@ -9,8 +9,8 @@ from torch import Tensor
 
 Verdict = Literal["holds", "weak", "fails"]
 
-OFF_PATH = 0.5  # of the natural images' own similarity: below, another circuit carries the score
-ON_PATH = 0.75
+OFF_PATH = 0.7  # of the natural images' own similarity: below, another circuit carries the score
+ON_PATH = 0.85
 ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
 
 
@@ -21,7 +21,8 @@ class RowTrust:
     Attributes:
         verdict: holds, weak or fails.
         because: one clause.
-        path: similarity of its path through the layers to the natural images'.
+        path: similarity of its path through the later layers to the natural images'.
+        kept: similarity of its path to that of its own seed, which is a natural image too.
         natural: median similarity of a natural image's path to the others'.
         seed: similarity of the seed's path to the natural images'.
         shuffled: similarity when the weights are shuffled.
@@ -33,6 +34,7 @@ class RowTrust:
     verdict: Verdict
     because: str
     path: float | None
+    kept: float | None
     natural: float | None
     seed: float | None
     shuffled: float | None
@@ -62,6 +64,7 @@ class Trust:
 def judged(
     *,
     path: float | None = None,
+    kept: float | None = None,
     natural: float | None = None,
     seed: float | None = None,
     shuffled: float | None = None,
@@ -71,9 +74,9 @@ def judged(
 ) -> RowTrust:
     """Weigh the evidence on one image.
 
-    It *fails* when its path is less than half as similar to natural images' as theirs are to one another (another
-    circuit carries the score), when a second model does not gain, or when most of the change is noise. It *holds* when
-    the path was compared and nothing speaks against it, and is *weak* otherwise.
+    It *fails* when its path resembles neither that of natural images nor its seed's even .7 times as well as natural
+    images' resemble one another (another circuit carries the score), when a second model does not gain, or when most
+    of the change is noise. It *holds* when the path was compared and nothing speaks against it, else it is *weak*.
 
     Example:
         >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
@@ -83,11 +86,13 @@ def judged(
     """
     against: list[str] = []
     doubts: list[str] = []
+    similarity = ""
     if path is not None and natural is not None:
-        similarity = f"(similarity {path:.2f}, theirs {natural:.2f})"
-        if path < OFF_PATH * natural:
+        nearest = path if kept is None else max(path, kept)
+        similarity = f"(similarity {nearest:.2f}, theirs {natural:.2f})"
+        if nearest < OFF_PATH * natural:
             against.append(f"its path through the layers is not that of natural images {similarity}")
-        elif path < ON_PATH * natural:
+        elif nearest < ON_PATH * natural:
             doubts.append(f"its path through the layers differs from that of natural images {similarity}")
         if natural < 0.2:
             doubts.append(f"the natural images do not agree on a path themselves (similarity {natural:.2f})")
@@ -99,12 +104,12 @@ def judged(
         )
     if transfer is not None and transfer <= 0:
         against.append(f"a second model does not see it (its score changed by {transfer:+.2g})")
-    evidence = (path, natural, seed, shuffled, transfer, high_frequency, gained)
+    evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
     if against:
         return RowTrust("fails", "; ".join(against), *evidence)
     if doubts:
         return RowTrust("weak", "; ".join(doubts), *evidence)
-    seen = [f"its path through the layers is that of natural images (similarity {path:.2f}, theirs {natural:.2f})"]
+    seen = [f"its path through the layers is that of natural images {similarity}"]
     if transfer is not None:
         seen.append(f"a second model sees it too ({transfer:+.2g})")
     return RowTrust("holds", "; ".join(seen), *evidence)
@@ -133,7 +138,9 @@ def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
 def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:
     r"""How alike paths are to the mean path of natural images: Pearson's correlation, mean over layers.
 
-    .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \bar v_l)
+    .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \mathrm{mean}_i\; n_{il} / \lVert n_{il} \rVert)
+
+    Symbols: v_l the path vector at layer l, n_il that of natural image i.
 
     Args:
         paths: one (rows, channels) a layer.
@@ -147,7 +154,8 @@ def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tenso
         >>> path_similarity([v], [2 * v])
         tensor([1.0000])
     """
-    return _mean([_correlation(v, n.mean(0, keepdim=True)) for v, n in zip(paths, natural, strict=True)])
+    means = [_unit(n).mean(0, keepdim=True) for n in natural]
+    return _mean([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)])
 
 
 def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
@@ -155,7 +163,14 @@ def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
     count = natural[0].shape[0]
     if count < 2:
         raise ValueError(f"got {count} natural image; a comparison among them wants at least 2.")
-    return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in natural])
+    units = [_unit(n) for n in natural]
+    return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units])
+
+
+def _unit(paths: Tensor) -> Tensor:
+    """Every image's path counts alike, however high its score."""
+    length: Tensor = paths.norm(dim=1, keepdim=True)
+    return paths / length.clamp_min(torch.finfo(paths.dtype).tiny)
 
 
 def _mean(layers: list[Tensor]) -> Tensor:
