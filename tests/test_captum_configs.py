@@ -1,12 +1,12 @@
-"""Captum's own test configurations for LayerGradientXActivation, run on LayerContribution: equal to the bit."""
+"""Captum's own test configurations: LayerGradientXActivation's on LayerContribution, NeuronGradient's on images."""
 
 import inspect
 
 import pytest
 import torch
-from captum.attr import LayerGradientXActivation, NoiseTunnel
+from captum.attr import LayerGradientXActivation, NeuronGradient, NoiseTunnel
 
-from xinc_captum import LayerContribution
+from xinc_captum import LayerContribution, NeuronFeatureAccentuation
 
 configs = pytest.importorskip(
     "captum.testing.attr.helpers.test_config", reason="captum.testing ships with captum >= 0.9"
@@ -44,3 +44,26 @@ def test_equal_to_captum(case):
     model = case["model"]
     layer = layer_of(model, case["layer"])
     assert same(run(LayerContribution(model, layer), case), run(LayerGradientXActivation(model, layer), case))
+
+
+IMAGES = [
+    case
+    for case in configs.config
+    if NeuronGradient in case["algorithms"] and getattr(case["attribute_args"]["inputs"], "ndim", 0) == 4
+]
+
+
+def test_there_are_two_on_images():
+    assert len(IMAGES) == 2
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=lambda c: c["name"])
+def test_one_step_is_captums_gradient(case):
+    """Without views and distance, the first step's mask is |∂unit/∂image|; images are brought into [0, 1] first."""
+    model, args = case["model"], case["attribute_args"]
+    layer, x, selector = layer_of(model, case["layer"]), args["inputs"], args["neuron_selector"]
+    low, width = x.min(), x.max() - x.min()
+    method = NeuronFeatureAccentuation(model, layer, preprocess=lambda y: y * width + low)
+    ours = method.attribute((x - low) / width, selector, n_steps=1, transforms=(), regularizer=None)
+    theirs = NeuronGradient(model, layer).attribute(x, selector)
+    torch.testing.assert_close(ours, theirs.abs().detach() * width, atol=1e-4, rtol=1e-4)

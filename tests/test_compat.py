@@ -1,7 +1,7 @@
 """Every private Captum name that we lean on exists and does what we lean on."""
 
 import torch
-from captum.attr import LayerAttribution
+from captum.attr import LayerAttribution, NeuronAttribution
 
 from xinc_captum import _compat
 
@@ -20,3 +20,11 @@ def test_select_targets_indexes_right_after_the_rows():
 
 def test_internal_attribution_is_the_parent_of_layer_attribution():
     assert issubclass(LayerAttribution, _compat.InternalAttribution)
+
+
+def test_neuron_attribution_keeps_model_layer_and_devices():
+    assert issubclass(_compat.NeuronAttribution, _compat.InternalAttribution)
+    assert NeuronAttribution is _compat.NeuronAttribution
+    net = torch.nn.Linear(1, 1)
+    made = _compat.NeuronAttribution(net, net, [0])
+    assert (made.forward_func, made.layer, made.device_ids) == (net, net, [0])

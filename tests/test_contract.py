@@ -18,7 +18,16 @@ from captum.robust import AttackComparator, MinParamPerturbation
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xinc_captum import Ablation, LayerContribution, LayerError, NeuronCanvas, as_explanation, to_hwc
+from xinc_captum import (
+    Ablation,
+    FeatureAccentuation,
+    LayerContribution,
+    LayerError,
+    NeuronCanvas,
+    NeuronFeatureAccentuation,
+    as_explanation,
+    to_hwc,
+)
 
 
 class Net(nn.Module):
@@ -47,6 +56,12 @@ class Method:
     kwargs: dict[str, Any] = field(default_factory=dict)
     promises: frozenset[str] = frozenset()
     shape: tuple[int, ...] = ()  # of the answer for two rows and target 1
+    unit: int | None = None  # what it explains instead of a target
+
+    def of(self, target):
+        """The keywords of a call that explains ``target``."""
+        chosen = {"target": target} if self.unit is None else {"neuron_selector": self.unit}
+        return chosen | self.kwargs
 
     def on(self, model, layer=None, **kwargs):
         return self.make(model, self.layer if layer is None else layer, **kwargs)
@@ -82,6 +97,21 @@ METHODS = [
         promises=frozenset({"canvas", "delta", "unscaled"}),
         shape=(2, 16),
     ),
+    Method(
+        "FeatureAccentuation",
+        lambda model, layer, device_ids=None, **kwargs: FeatureAccentuation(model, **kwargs),
+        kwargs={"n_steps": 2},
+        promises=frozenset({"input_shaped", "images", "refuses nan", "checks values", "perturb", "no layer"}),
+        shape=(2, 3, 6, 6),
+    ),
+    Method(
+        "NeuronFeatureAccentuation",
+        NeuronFeatureAccentuation,
+        kwargs={"n_steps": 2},
+        promises=frozenset({"input_shaped", "images", "refuses nan", "checks values", "perturb", "ignores the output"}),
+        shape=(2, 3, 6, 6),
+        unit=2,
+    ),
 ]
 every = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 
@@ -102,7 +132,7 @@ def x():
 
 
 def attribute(method, model, x, target=1, **kwargs):
-    return method.on(model).attribute(x, target=target, **{**method.kwargs, **kwargs})
+    return method.on(model).attribute(x, **{**method.of(target), **kwargs})
 
 
 # ---- the answer itself
@@ -132,7 +162,7 @@ def test_row_by_row_equals_batch(method, net, x):
 @every
 def test_chunks_equal_batch(method, net, x):
     x = torch.rand(5, 3, 6, 6)
-    small = {"internal_batch_size": 2} if isinstance(method.on(net), LayerContribution) else {"memory_budget": 4000}
+    small = {"memory_budget": 4000} if "canvas" in method.promises else {"internal_batch_size": 2}
     torch.testing.assert_close(attribute(method, net, x, **small), attribute(method, net, x), atol=1e-6, rtol=1e-5)
 
 
@@ -146,6 +176,8 @@ def test_the_same_call_gives_the_same_bits(method, net, x):
     "target", [1, torch.tensor(1), torch.tensor([1]), [1, 1], torch.tensor([1, 1]), (1,), [(1,), (1,)]], ids=repr
 )
 def test_every_form_of_target(method, net, x, target):
+    if "ignores the output" in method.promises:
+        pytest.skip("what it explains is a unit, not an output")
     if "unscaled" in method.promises and target == [(1,), (1,)]:
         pytest.skip("the paper's rule reads targets as channels: a list of tuples is not one")
     torch.testing.assert_close(attribute(method, net, x, target=target), attribute(method, net, x, target=1))
@@ -155,6 +187,8 @@ def test_every_form_of_target(method, net, x, target):
 def test_tuple_inputs_and_forward_arguments(method, net, x):
     if "unscaled" in method.promises:
         pytest.skip("the paper's rule stops at the last Linear, before the scale is applied")
+    if "images" in method.promises:
+        pytest.skip("it takes one tensor of images; forward arguments have a test of their own")
     two = nn.ModuleDict({"net": net})
     forward = lambda a, b, scale, word: two["net"](a + b, scale)
     scale = torch.tensor([[2.0], [3.0]])
@@ -189,7 +223,12 @@ def test_the_delta_is_one_number_a_row(method, net, x):
 def test_line_1_noise_tunnel(method, net, x, kind):
     tunnel = NoiseTunnel(method.on(net))
     answer = tunnel.attribute(
-        x, nt_type=kind, nt_samples=5, nt_samples_batch_size=2, stdevs=0.1, target=[1, 0], **method.kwargs
+        x,
+        nt_type=kind,
+        nt_samples=5,
+        nt_samples_batch_size=2,
+        stdevs=0.1,
+        **method.of(1 if "ignores the output" in method.promises else [1, 0]),
     )
     assert answer.shape == method.shape
     assert torch.isfinite(answer).all() and answer.abs().sum() > 0
@@ -206,9 +245,20 @@ def test_line_1_noise_tunnel_with_delta(method, net, x):
 
 @every
 def test_line_2_sensitivity(method, net, x):
-    score = sensitivity_max(as_explanation(method.on(net)), x, target=1, n_perturb_samples=2, **method.kwargs)
+    score = sensitivity_max(as_explanation(method.on(net)), x, n_perturb_samples=2, **method.of(1))
     assert score.shape == (2,)
-    assert (score > 0).all()
+    assert (score > 0).all() or ("input_shaped" in method.promises and score.max() > 0), "gradients come in pieces"
+
+
+@having("input_shaped")
+def test_lines_2_and_3_without_an_adapter(method, net, x):
+    score = sensitivity_max(method.on(net).attribute, x, n_perturb_samples=2, **method.of(1))
+    assert score.shape == (2,) and score.max() > 0
+    noise = lambda t: (n := 0.01 * torch.randn_like(t), t - n)
+    score = infidelity(net, noise, x, attribute(method, net, x), target=1)
+    assert score.shape == (2,) and score.isfinite().all()
+    (answer,) = as_explanation(method.on(net))((x,), **method.of(1))
+    assert torch.equal(answer, attribute(method, net, x))
 
 
 def test_line_3_infidelity_on_an_identity_layer(net, x):
@@ -286,9 +336,11 @@ def test_line_9_grad_cams_road(net, x):
 def test_line_10_captums_robustness(method, net, x):
     method_ = method.on(net)
     comparator = AttackComparator(net, lambda output: output.max(1).values)
-    comparator.add_attack(method_.perturb, "ours", attack_kwargs=method.kwargs)
-    assert comparator.evaluate(x)
-    assert MinParamPerturbation(net, method_.perturb, "value", -3, 3, 1).evaluate(x, target=1)
+    comparator.add_attack(method_.perturb, "ours", attack_kwargs=method.of(1))
+    assert set(comparator.evaluate(x)) == {"Original", "ours"}
+    least = MinParamPerturbation(net, method_.perturb, "n_steps", 1, 4, 1, correct_fn=lambda out: out[0, 1] < out[0, 0])
+    perturbed, steps = least.evaluate(x[:1], attack_kwargs={k: v for k, v in method.of(1).items() if k != "n_steps"})
+    assert (perturbed is None) is (steps is None)
 
 
 # ---- lines 11 to 13: peers that hook the same model
@@ -327,10 +379,10 @@ def test_line_13_beside_a_living_torchcam(method, net, x):
 def test_line_14_data_parallel(method, net, x):
     plain, parallel = attribute(method, net, x), nn.DataParallel(net)
     torch.testing.assert_close(
-        method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs), plain
+        method.make(parallel, net.get_submodule(method.layer)).attribute(x, **method.of(1)), plain
     )
     by_ids = method.make(parallel.forward, net.get_submodule(method.layer), [0])
-    torch.testing.assert_close(by_ids.attribute(x, target=1, **method.kwargs), plain)
+    torch.testing.assert_close(by_ids.attribute(x, **method.of(1)), plain)
 
 
 @pytest.mark.cuda
@@ -340,7 +392,7 @@ def test_line_14_data_parallel_replicas(method, net, x):
         pytest.skip("needs two GPUs, so that the model is really replicated")
     net, x = net.to("cuda"), torch.rand(5, 3, 6, 6, device="cuda")
     plain, parallel = attribute(method, net, x), nn.DataParallel(net)
-    found = method.make(parallel, net.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs)
+    found = method.make(parallel, net.get_submodule(method.layer)).attribute(x, **method.of(1))
     torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
 
 
@@ -357,7 +409,7 @@ def test_line_15_compiled(method, net, x):
 def test_line_16_traced_models_are_refused(method, net, x):
     traced = torch.jit.trace(net, x)
     with pytest.raises(LayerError, match="scripted and traced models run no Python hooks"):
-        method.make(traced, traced.get_submodule(method.layer)).attribute(x, target=1, **method.kwargs)
+        method.make(traced, traced.get_submodule(method.layer)).attribute(x, **method.of(1))
 
 
 @every
@@ -430,13 +482,15 @@ def test_line_19_frozen_and_graded_parameters(method, net, x, found):
 def test_line_20_function_around_the_model_and_output_fn(method, net, x):
     plain = attribute(method, net, x)
     wrapped = method.make(lambda x: net(x), net.get_submodule(method.layer))
-    torch.testing.assert_close(wrapped.attribute(x, target=1, **method.kwargs), plain)
+    torch.testing.assert_close(wrapped.attribute(x, **method.of(1)), plain)
+    if "ignores the output" in method.promises:
+        return
     for pack, pick in ((lambda y: {"y": y}, lambda o: o["y"]), (lambda y: (y, 1), lambda o: o[0])):
         picked = method.make(lambda x, p=pack: p(net(x)), method.layer, output_fn=pick)
-        torch.testing.assert_close(picked.attribute(x, target=1, **method.kwargs), plain)
+        torch.testing.assert_close(picked.attribute(x, **method.of(1)), plain)
         if "unscaled" not in method.promises:
             with pytest.raises(TypeError, match=r"wanted a tensor; say which tensor to explain with\s+output_fn="):
-                method.make(lambda x, p=pack: p(net(x)), method.layer).attribute(x, target=1, **method.kwargs)
+                method.make(lambda x, p=pack: p(net(x)), method.layer).attribute(x, **method.of(1))
 
 
 class Reused(nn.Module):
@@ -453,13 +507,15 @@ class Reused(nn.Module):
 
 @every
 def test_line_21_a_layer_that_runs_twice(method):
-    model = Reused()
+    if "no layer" in method.promises:
+        pytest.skip("it looks at no layer")
+    model, rows = Reused(), torch.rand(2, 1, 1, 2) if "images" in method.promises else torch.rand(2, 2)
     if method.layer == "fc":
         model.fc = model.linear2 = nn.Linear(4, 4)
     with pytest.raises(
         LayerError, match=f"layer '{'linear2' if method.layer == 'fc' else 'relu'}' runs more than once"
     ):
-        method.make(model, model.get_submodule(method.layer)).attribute(torch.rand(2, 2), target=1, **method.kwargs)
+        method.make(model, model.get_submodule(method.layer)).attribute(rows, **method.of(1))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
@@ -467,6 +523,8 @@ def test_line_21_a_layer_that_runs_twice(method):
 def test_line_21_in_place_and_functional_operations_after_the_layer(method, net, x):
     if method.layer == "fc":
         pytest.skip("the paper's rule looks at nothing after its Linear")
+    if "images" in method.promises:
+        pytest.skip("it takes images, and its answer does not lie at a layer")
 
     class InPlace(nn.Module):
         def __init__(self):
@@ -533,24 +591,30 @@ def test_left_as_found_in_training_mode(method, net, x, found):
     ids=["wrong name", "foreign module"],
 )
 def test_wrong_layers(method, net, layer, text):
+    if "no layer" in method.promises:
+        pytest.skip("it looks at no layer")
     with pytest.raises(LayerError, match=text):
         method.make(net, layer)
 
 
 @every
 def test_a_layer_that_never_runs(method, net, x):
+    if "no layer" in method.promises:
+        pytest.skip("it looks at no layer")
     net.idle = nn.Linear(16, 3)
     if method.layer == "fc":
         with pytest.raises(LayerError, match="layer 'idle' never ran"):
             method.on(net, "idle").attribute(x, target=None, **method.kwargs)
     else:
         with pytest.raises(LayerError, match="layer 'idle' never ran"):
-            method.on(net, "idle").attribute(x, target=1, **method.kwargs)
+            method.on(net, "idle").attribute(x, **method.of(1))
 
 
 @every
 @pytest.mark.parametrize("target", [3, (0, 1), [0], "cat"])
 def test_impossible_targets(method, net, x, target, found):
+    if "ignores the output" in method.promises:
+        pytest.skip("what it explains is a unit, not an output")
     before = found(net)
     with pytest.raises(ValueError, match="target"):
         attribute(method, net, x, target=target)
@@ -570,6 +634,10 @@ def test_a_row_of_nan_stays_alone(method, net, x):
     plain = attribute(method, net, x)
     spoilt = x.clone()
     spoilt[1] = float("nan")
+    if "refuses nan" in method.promises:
+        with pytest.raises(ValueError, match="images hold NaN"):
+            attribute(method, net, spoilt)
+        return
     answer = attribute(method, net, spoilt)
     torch.testing.assert_close(answer[0], plain[0])
     assert answer[1].isnan().any()
@@ -582,9 +650,10 @@ def test_a_row_of_nan_stays_alone(method, net, x):
 def test_names_copies_and_types(method, net, x):
     built = method.on(net)
     assert built.get_name() == "".join(f" {c}" if c.isupper() else c for c in type(built).__name__).strip()
-    assert built.multiplies_by_inputs is True
+    if "input_shaped" not in method.promises:
+        assert built.multiplies_by_inputs is True
     assert hasattr(type(built).attribute, "__wrapped__")
-    torch.testing.assert_close(copy.deepcopy(built).attribute(x, target=1, **method.kwargs), attribute(method, net, x))
+    torch.testing.assert_close(copy.deepcopy(built).attribute(x, **method.of(1)), attribute(method, net, x))
 
 
 class Syncs(TorchDispatchMode):
@@ -608,6 +677,14 @@ def test_hot_paths_never_wait_for_the_device(method, net, x):
     with Syncs() as mode:
         torch.ones(1).item()
     assert mode.seen, "the counter must be able to count"
+    if "checks values" in method.promises:  # once, at the border; no step of the ascent waits
+        counts = []
+        for steps in (2, 7):
+            with Syncs() as mode:
+                attribute(method, net, x, n_steps=steps, transforms=())
+            counts.append(len(mode.seen))
+        assert counts[0] == counts[1]
+        return
     with Syncs() as mode:
         attribute(method, net, x)
     assert mode.seen == []

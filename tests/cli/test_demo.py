@@ -13,6 +13,17 @@ def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
     assert calls == [("chelsea.png", 240512, tmp_path / "canvas")]
 
 
+def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(demo, "accentuate_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "canvas_command", lambda *given: calls.append(given))
+    demo.demo_command(tmp_path, list(demo.Part), 3)
+    photo, out, model, targets = calls[0][:4]
+    assert (photo, out, model, len(targets)) == ("foolbox:00", tmp_path / "accentuate", "efficientnet_lite0", 2)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2:] == [f"  {tmp_path / part / 'index.html'}" for part in ("accentuate", "canvas")]
+
+
 def test_without_the_photo_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.resources, "files", lambda _name: (_ for _ in ()).throw(ModuleNotFoundError()))
     with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[demo\]'"):

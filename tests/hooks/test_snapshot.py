@@ -25,3 +25,14 @@ def test_around_a_function_and_with_shared_weights():
     nn.init.zeros_(first.weight)
     assert torch.equal(frozen(x)["y"], before)
     assert torch.equal(model[1].weight, torch.zeros(2, 2))
+
+
+def test_weights_can_be_changed_in_the_copy_alone(conv, found):
+    x, before = torch.rand(2, 3, 6, 6), found(conv)
+    zeroed = snapshot(conv, change=torch.zeros_like)
+    assert torch.equal(zeroed(x), torch.zeros(2, 3))
+    assert conv(x).abs().sum() > 0
+    assert before.differences(conv) == []
+    seen = []
+    snapshot(conv, change=lambda weight: seen.append(weight.shape) or weight)
+    assert seen == [p.shape for p in conv.parameters()], "every parameter, no buffer"

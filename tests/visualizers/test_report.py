@@ -1,6 +1,6 @@
 import pytest
 
-from xinc_captum.visualizers.report import Picture, Section, write_report
+from xinc_captum.visualizers.report import Picture, Section, Table, write_report
 
 
 def report(folder, caption="What to see", **kwargs):
@@ -33,3 +33,12 @@ def test_a_missing_picture_is_said_before_the_page_exists(tmp_path):
     with pytest.raises(FileNotFoundError, match="a.png not found"):
         report(tmp_path)
     assert not (tmp_path / "index.html").exists()
+
+
+def test_a_table_names_its_lines(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    table = Table(("feature", "score"), (("lion", "<3"), ("lynx", "4")), "What they are")
+    page = report(tmp_path, sections=[Section("S", (Picture("a.png", "c"),), table)]).read_text()
+    assert page.count('scope="col"') == 2 and page.count('scope="row"') == 2
+    assert "<td>&lt;3</td>" in page and "What they are" in page
+    assert "<table" not in report(tmp_path).read_text()

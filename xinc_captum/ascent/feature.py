@@ -60,6 +60,12 @@ class OutputFeature:
             return from_string(target)
         if callable(target):
             return Objective(target, getattr(target, "__name__", "a function"))
+        count = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else rows
+        if count != rows and not (isinstance(target, Tensor) and count == 1):
+            raise ValueError(
+                f"target has {count} entries, but there are {rows} images; give one target a row, or a single one for "
+                "all."
+            )
         return logit(target)
 
     def spread(self, seen: Seen) -> Tensor | None:

@@ -38,7 +38,8 @@ class Reader:
 
         def call() -> Any:
             x = images if self.dtype is None else images.to(self.dtype)
-            return (self.call or self.forward_func)(self.preprocess(x) if self.preprocess else x, *args)
+            forward = self.forward_func if self.call is None else self.call  # models may have no truth value
+            return forward(self.preprocess(x) if self.preprocess else x, *args)
 
         if not layers:
             return Seen(self, images, None, call())

@@ -18,7 +18,7 @@ from ..attributions.queries import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Picture, Section, write_report
-from .failures import UsageError
+from .device import device_called
 
 BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
 
@@ -68,7 +68,7 @@ def canvas_command(
     started = time.perf_counter()
     store.check_folder(out)
     photo = read_photo(photo_path, longer_side=longer_side)
-    where = _device(device)
+    where = device_called(device)
     network, lr, batch_size = recipe(model_name, seed)
     layers = layers or [name for name, _ in network.named_children() if name.startswith("activation")]
     methods = {layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers}  # names fail before the fit
@@ -99,19 +99,6 @@ def canvas_command(
         times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
         (folder / "times.json").write_text(json.dumps(times) + "\n", encoding="utf-8")
     typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.Generator(name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"device {name!r} cannot be used here ({reason}); try --device cpu or --device auto."
-        ) from error
 
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor) -> Section:

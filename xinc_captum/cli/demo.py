@@ -1,4 +1,4 @@
-"""``xinc demo``: the main job on real input, without a network."""
+"""``xinc demo``: the main jobs on real input, without a network."""
 
 import shutil
 import tempfile
@@ -6,6 +6,9 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
+import typer
+
+from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError
 
@@ -13,15 +16,23 @@ from .failures import UsageError
 class Part(StrEnum):
     """Parts of the demo."""
 
+    accentuate = "accentuate"
     canvas = "canvas"
 
 
 def demo_command(out: Path, parts: list[Part], seed: int) -> None:
     """Run the parts one after the other and say what to open."""
+    if Part.accentuate in parts:
+        accentuate_command(
+            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None, 24, seed, 336,
+            "auto", None,
+        )  # fmt: skip
     if Part.canvas in parts:
         with tempfile.TemporaryDirectory() as folder:
             photo = _photo("chelsea.png", Path(folder))
             canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+    pages = [str(out / part / "index.html") for part in Part if part in parts]
+    typer.echo("\n".join(["", "Now open", *(f"  {page}" for page in pages)]))
 
 
 def _photo(name: str, folder: Path) -> Path:

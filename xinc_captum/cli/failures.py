@@ -4,10 +4,11 @@ from ..hooks import LayerError
 from ..images import PhotoError
 from ..propagation import CarryError
 from ..store import StoreError
+from ..zoo import AssetError
 
 
 class UsageError(ValueError):
     """An option that cannot be used as given."""
 
 
-FAILURES = (UsageError, PhotoError, StoreError, LayerError, CarryError, FileNotFoundError)
+FAILURES = (UsageError, PhotoError, StoreError, LayerError, CarryError, AssetError, FileNotFoundError)

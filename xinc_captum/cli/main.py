@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..zoo.named import CLASSIFIERS
+from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .demo import Part, demo_command
 from .failures import FAILURES
 
 app = typer.Typer(
-    help="Show what each neuron paints.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Show what each neuron paints, and what a feature sees in a photo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -28,7 +33,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Show what each neuron paints."""
+    """Show what each neuron paints, and what a feature sees in a photo."""
 
 
 @app.command()
@@ -50,12 +55,41 @@ def canvas(
 
 
 @app.command()
+def accentuate(
+    photo: Annotated[
+        str, typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network.")
+    ] = "efficientnet_lite0",
+    target: Annotated[list[str] | None, typer.Option(help="Class to accentuate, by label or number; repeat.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Layer of the units, by its dotted name.")] = None,
+    unit: Annotated[list[int] | None, typer.Option(help="Unit of the layer to accentuate; repeat.")] = None,
+    dose: Annotated[
+        float | None, typer.Option(help="Stop at this dose: 1 is a natural high, below 0 suppresses. Default: go on.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = 24,
+    seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
+    size: Annotated[int, typer.Option(help="Shrink the photo to so many pixels on the longer side.", min=16)] = 336,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+    natural: Annotated[
+        Path | None, typer.Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
+    ] = None,
+) -> None:
+    """Show what classes or units see in PHOTO, beside Grad-CAM, and how far to trust it."""
+    accentuate_command(
+        photo, out, model, target or [], layer or [], unit or [], dose, steps, seed, size, device, natural
+    )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
     only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
-    seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Run the main job on a real photo from scikit-image."""
+    """Run the main jobs on real photos."""
     demo_command(out, only or list(Part), seed)
 
 

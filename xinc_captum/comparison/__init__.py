@@ -1,6 +1,7 @@
 """Roof: several attribution methods on the same images, in one figure and one table."""
 
 from .compare import compare
+from .last_map import last_map
 from .maps import as_maps
 from .methods import grad_cam, guided_grad_cam, integrated_gradients, random_map
 from .result import Comparison, Row
@@ -13,5 +14,6 @@ __all__ = [
     "grad_cam",
     "guided_grad_cam",
     "integrated_gradients",
+    "last_map",
     "random_map",
 ]

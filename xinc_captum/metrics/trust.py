@@ -9,7 +9,7 @@ from torch import Tensor
 
 Verdict = Literal["holds", "weak", "fails"]
 
-OFF_PATH = 0.7  # of the natural images' own similarity: below, another circuit carries the score
+OFF_PATH = 0.64  # of the natural images' own similarity: below, another circuit carries the score
 ON_PATH = 0.85
 ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
 
@@ -74,9 +74,10 @@ def judged(
 ) -> RowTrust:
     """Weigh the evidence on one image.
 
-    It *fails* when its path resembles neither that of natural images nor its seed's even .7 times as well as natural
-    images' resemble one another (another circuit carries the score), when a second model does not gain, or when most
-    of the change is noise. It *holds* when the path was compared and nothing speaks against it, else it is *weak*.
+    It *fails* when its path resembles neither that of natural images nor its seed's even .64 times as well as
+    natural images' resemble one another (another circuit carries the score) and no second model sees it, when a second
+    model does not gain, or when most of the change is noise. It *holds* when the path was compared and nothing speaks
+    against it, else it is *weak*.
 
     Example:
         >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
@@ -90,8 +91,13 @@ def judged(
     if path is not None and natural is not None:
         nearest = path if kept is None else max(path, kept)
         similarity = f"(similarity {nearest:.2f}, theirs {natural:.2f})"
-        if nearest < OFF_PATH * natural:
+        if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
             against.append(f"its path through the layers is not that of natural images {similarity}")
+        elif nearest < OFF_PATH * natural:
+            doubts.append(
+                f"its path through the layers is not that of natural images {similarity}, though a second model sees "
+                f"it ({transfer:+.2g})"
+            )
         elif nearest < ON_PATH * natural:
             doubts.append(f"its path through the layers differs from that of natural images {similarity}")
         if natural < 0.2:

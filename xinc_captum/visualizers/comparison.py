@@ -3,17 +3,13 @@
 import textwrap
 from collections.abc import Mapping
 
-import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, array, bare, draw_photo, heading, limit_of, new_figure
+from .figure import INK, QUIET, bare, draw_photo, heading, new_figure
+from .heat import draw_heat, draw_scale
 
-HEAT = "inferno"  # grows lighter with every step, so that readers who see no red can follow it
-QUANTILE = 0.99
-DIMMED = 0.55
 PAGE = 9.0  # inches: with more columns the cells shrink, not the text, which stays readable at 900 pixels
 TITLE, LINE, SMALL, GAP, MARGIN = 0.44, 0.165, 0.145, 0.07, 0.14  # inches
 
@@ -71,39 +67,16 @@ def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[s
         for row in range(len(photos)):
             axes = axes_at(left, TITLE + above + row * (tall + GAP), cell, tall)
             if column:
-                _glow(axes, photos[row], list(maps.values())[column - 1][row])
+                draw_heat(axes, photos[row], list(maps.values())[column - 1][row])
             else:
                 draw_photo(axes, photos[row])
             bare(axes)
-    _scale(axes_at(MARGIN + 0.5, below + 0.09, 1.2, 0.09))
+    draw_scale(axes_at(MARGIN + 0.5, below + 0.09, 1.2, 0.09))
     write(MARGIN, below + 0.07, "nothing", 7.5, QUIET, "left")
     write(MARGIN + 1.76, below + 0.07, "strongest", 7.5, QUIET, "left")
     for i, text in enumerate(foot):
         write(MARGIN + 2.4, below + 0.07 + i * SMALL, text, 7.5, QUIET, "left")
     return figure
-
-
-def _glow(axes: Axes, photo: Tensor, values: Tensor) -> None:
-    """A map in colours of heat over the darkened photo, or a word that says why there is none."""
-    grey = DIMMED * array(photo).clip(0, 1).mean(0)[..., None]
-    flat = bool(values.max() - values.min() <= 1e-6 * values.abs().max())
-    word = "not finite" if not values.isfinite().all() else "constant" if flat else ""
-    strength = np.zeros_like(grey) if word else (array(values) / _limit(values)).clip(0, 1)[..., None]
-    heat = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3]
-    opaque = strength**0.85
-    axes.imshow((1 - opaque) * grey + opaque * heat)  # thinned out smoothly: single bright pixels must survive
-    axes.text(0.5, 0.5, word, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
-
-
-def _limit(values: Tensor) -> float:
-    return limit_of(values.clamp_min(0), QUANTILE) if (values > 0).any() else 1.0
-
-
-def _scale(axes: Axes) -> None:
-    strength = np.linspace(0, 1, 256)[None, :, None]
-    heat, opaque = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3], strength**0.85
-    axes.imshow(opaque * heat + (1 - opaque) * DIMMED / 2, aspect="auto")
-    bare(axes)
 
 
 def _how_to_read(maps: Mapping[str, Tensor]) -> str:

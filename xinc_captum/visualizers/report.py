@@ -16,11 +16,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Lines of cells under a line of headings; the first cell of each names it."""
+
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """Pictures under one heading."""
+    """Pictures under one heading, and a table below them."""
 
     title: str
     pictures: tuple[Picture, ...]
+    table: Table | None = None
 
 
 def write_report(

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from xinc_captum import layer_to_grid
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kwargs", "size"),
+    [
+        (16, {}, (4, 4)),
+        (17, {}, (4, 4)),
+        (21, {"skip": 5}, (4, 4)),
+        (12, {"size": (3, 4)}, (3, 4)),
+        (13, {"size": (3, 4)}, (3, 4)),
+        (1, {}, (1, 1)),
+    ],
+)
+def test_patches_in_reading_order(tokens, kwargs, size):
+    activation = torch.arange(2.0 * tokens * 3).reshape(2, tokens, 3)
+    grid = layer_to_grid(activation, **kwargs)
+    first = tokens - size[0] * size[1]
+    assert grid.shape == (2, 3, *size)
+    for patch in range(size[0] * size[1]):
+        assert torch.equal(grid[:, :, patch // size[1], patch % size[1]], activation[:, first + patch])
+
+
+def test_axes_are_named():
+    activation = torch.rand(2, 17, 3)
+    turned = layer_to_grid(activation.mT, token_axis=-1, channel_axis=1)
+    assert torch.equal(turned, layer_to_grid(activation))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kwargs", "text"),
+    [
+        ((2, 3, 4, 4), {}, r"hands over \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
+        ((2, 16, 3), {"token_axis": 2}, "two different axes after the rows"),
+        ((2, 16, 3), {"token_axis": 0}, "two different axes after the rows"),
+        ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; say skip= and size="),
+        ((2, 19, 3), {"size": (2, 3)}, r"neither 19 nor 18 of them make a map of \(2, 3\)"),
+        ((2, 19, 3), {"skip": 2}, "skip=2 leaves 17 of 19 tokens, which do not make a square; say size="),
+        ((2, 19, 3), {"skip": 20}, "skip=20 leaves -1 of 19 tokens"),
+    ],
+)
+def test_what_is_no_grid(shape, kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        layer_to_grid(torch.rand(shape), **kwargs)

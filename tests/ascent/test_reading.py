@@ -1,0 +1,106 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LayerError, layer_to_grid
+from xinc_captum.ascent.reading import MissingError, Reader, needs
+
+X = torch.rand(2, 3, 6, 6)
+
+
+def read(reader, *layers, whole=True):
+    return reader.read(X, (), [reader.module(layer) for layer in layers], whole=whole)
+
+
+def test_what_a_pass_shows(conv):
+    seen = read(Reader(conv), "norm", "fc")
+    assert torch.equal(seen("fc"), conv(X))
+    assert torch.equal(seen("labels"), seen.output) and torch.equal(seen("input"), X)
+    assert torch.equal(seen(conv.norm), conv.norm(conv.conv(X))), "not what the in-place ReLU made of it"
+    assert seen.rows == 2
+    assert torch.equal(seen.part(slice(1, 2))("norm"), seen("norm")[1:])
+
+
+def test_a_layer_that_lucent_would_call_labels():
+    net = nn.ModuleDict({"labels": nn.Conv2d(3, 2, 1), "fc": nn.Conv2d(2, 1, 1)})
+    reader = Reader(lambda x: net["fc"](net["labels"](x)))
+    assert read(reader, "labels")("labels").shape[1] == 2
+
+
+def test_preprocess_dtype_and_output_fn(conv):
+    reader = Reader(lambda x: {"y": conv(x)}, lambda x: x * 2 - 1, lambda out: out["y"])
+    torch.testing.assert_close(read(reader).output, conv(X * 2 - 1))
+    half = Reader(conv.bfloat16(), dtype=torch.bfloat16)
+    assert read(half).output.dtype == torch.bfloat16
+
+
+def test_names_with_dots_underscores_and_modules():
+    net = nn.Sequential()
+    net.add_module("layer1", nn.Sequential(nn.Conv2d(3, 2, 1)))
+    net.add_module("a_b", nn.ReLU())
+    reader = Reader(net)
+    assert reader.module("layer1.0") is reader.module("layer1_0") is reader.module(net.layer1[0]) is net.layer1[0]
+    assert reader.module("a_b") is net.a_b
+    with pytest.raises(LayerError, match="layer1_1"):
+        reader.module("layer1_1")
+
+
+def test_layers_that_cannot_be_read(conv):
+    reader = Reader(conv)
+    with pytest.raises(MissingError, match="pool"):
+        read(reader, "norm")("pool")
+    with pytest.raises(MissingError, match="labels"):
+        _ = read(reader, "norm", whole=False).output
+
+    class Odd(nn.Module):
+        def __init__(self, hand):
+            super().__init__()
+            self.part, self.hand = nn.Identity(), hand
+            self.part.register_forward_hook(lambda m, a, out: hand(out))
+
+        def forward(self, x):
+            self.part(x)
+            return x.flatten(1)
+
+    assert read(Reader(Odd(lambda x: (x,))), "part")("part").shape == X.shape
+    with pytest.raises(LayerError, match="layer 'part' hands over a tuple of 2 tensors; wanted one"):
+        read(Reader(Odd(lambda x: (x, x))), "part")("part")
+    with pytest.raises(LayerError, match=r"hands over shape \(6, 36\) for 2 images; wanted rows first"):
+        read(Reader(Odd(lambda x: x.reshape(6, 36))), "part")("part")
+
+
+def test_tokens_want_to_be_named():
+    net = nn.Sequential(nn.Flatten(2), nn.Identity())  # (2, 3, 36): 36 tokens last
+    with pytest.raises(LayerError, match=r"'1' hands over shape \(2, 3, 36\), and which axis holds the units .*_grid="):
+        read(Reader(net), "1").grid("1")
+    laid = Reader(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
+    assert torch.equal(read(laid, "1").grid("1"), X)
+
+
+@pytest.mark.parametrize(
+    ("objective", "layers", "whole"),
+    [
+        (lambda seen: seen.output[:, 0], [], True),
+        (lambda seen: seen("norm").mean((1, 2, 3)), ["norm"], False),
+        (lambda seen: seen("norm").mean((1, 2, 3)) + seen("pool").sum((1, 2, 3)), ["norm", "pool"], False),
+        (lambda seen: seen("norm").mean((1, 2, 3)) * seen("labels")[:, 1], ["norm"], True),
+        (lambda seen: -seen("input").mean((1, 2, 3)), [], True),
+    ],
+)
+def test_needs_finds_out_by_trying(conv, objective, layers, whole):
+    reader = Reader(conv)
+    assert needs(reader, X, (), objective) == ([conv.get_submodule(name) for name in layers], whole)
+
+
+def test_layers_that_run_twice_or_never(conv):
+    conv.idle = nn.Linear(2, 2)
+    twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
+    with pytest.raises(LayerError, match="layer 'idle' never ran"):
+        needs(Reader(conv), X, (), lambda seen: seen("idle"))
+    with pytest.raises(LayerError, match="layer '1' runs more than once"):
+        needs(Reader(twice), X, (), lambda seen: seen("1"))
+
+
+def test_images_that_the_model_refuses(conv):
+    with pytest.raises(ValueError, match=r"the model refuses images of shape \(2, 1, 6, 6\): .*channels.*preprocess="):
+        needs(Reader(conv), X[:, :1], (), lambda seen: seen.output)

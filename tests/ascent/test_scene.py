@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.ascent import Crops, FeatureDistance, Noise, Schedule
+from xinc_captum.ascent.objectives import Objective, channel, logit
+from xinc_captum.ascent.reading import Reader, needs
+from xinc_captum.ascent.scene import Aim, Scene
+
+X = torch.rand(2, 3, 8, 8)
+
+
+def aim(net, objective, images=X, args=()):
+    reader = Reader(net)
+    layers, whole = needs(reader, images, args, objective)
+    return Aim(reader, objective, tuple(layers), whole)
+
+
+THREE = (Crops(3),)
+
+
+def scene(net, objective, *, seeds=X, args=(), transforms=THREE, size=(8, 8), steps=6, bank=2, seed=0, **more):
+    goal = aim(net, objective, seeds, args)
+    return Scene(goal, seeds, args, transforms, size, steps, bank, seed, **more)
+
+
+def test_scores_are_means_over_the_views(smooth):
+    found = scene(smooth, logit(1))
+    scores, distances = found.evaluate(X, 0)
+    views = found._view(0, X)(X)
+    assert distances is None and views.shape == (3, 2, 3, 8, 8)
+    torch.testing.assert_close(scores, torch.stack([smooth(v)[:, 1] for v in views]).mean(0))
+    torch.testing.assert_close(found.clean(X), smooth(X)[:, 1])
+    assert not found.clean(X).requires_grad
+
+
+def test_the_distance_is_between_the_same_views(smooth):
+    regularizer = FeatureDistance()
+    found = scene(smooth, logit(1), transforms=(Crops(3), Noise(0.1)), distance=(regularizer, smooth[1]))
+    candidate = (X + 0.1 * torch.rand_like(X)).clamp(0, 1)
+    _, distances = found.evaluate(candidate, 0)
+    show = found._view(0, X)
+    layer = lambda v: smooth[1](smooth[0](v))
+    expected = [regularizer.distance(layer(a), layer(b)) for a, b in zip(show(candidate), show(X), strict=True)]
+    torch.testing.assert_close(distances, torch.stack(expected).mean(0))
+    torch.testing.assert_close(found.evaluate(X, 1)[1], torch.zeros(2))
+
+
+def test_the_seed_is_read_once_a_draw_without_a_graph_and_no_further(smooth):
+    seen = []
+    smooth[1].register_forward_hook(lambda m, a, out: seen.append((torch.is_grad_enabled(), "layer")))
+    smooth[6].register_forward_hook(lambda m, a, out: seen.append((torch.is_grad_enabled(), "end")))
+    found = scene(smooth, logit(1), distance=(FeatureDistance(), smooth[1]))
+    seen.clear()
+    for step in range(6):
+        found.evaluate(X, step)
+    candidate, seed = [(True, "layer"), (True, "end")], [(False, "layer")]
+    assert seen == 2 * (candidate + seed) + 4 * candidate
+
+
+def test_draws_come_again_and_differ(smooth):
+    found = scene(smooth, logit(1), bank=2)
+    first, second, again = (found.evaluate(X, step)[0] for step in (0, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert not torch.equal(first, scene(smooth, logit(1), seed=1).evaluate(X, 0)[0])
+
+
+def test_a_schedule_runs_over_all_steps(smooth):
+    zoom = Crops(1, side=(Schedule(0.2, 1.0), 1.0))
+    found = scene(smooth, logit(1), transforms=(zoom,), steps=5, bank=2)
+    assert found.bank == 5
+    last = found._view(4, X)(X)
+    torch.testing.assert_close(last[0], X, atol=1e-5, rtol=0)
+
+
+def test_what_is_lowered_is_subtracted(smooth):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    found = scene(smooth, logit(1), lowered=aim(other, logit(2)))
+    torch.testing.assert_close(found.clean(X), smooth(X)[:, 1] - other(X)[:, 2])
+    views = found._view(0, X)(X)
+    torch.testing.assert_close(
+        found.evaluate(X, 0)[0], torch.stack([smooth(v)[:, 1] - other(v)[:, 2] for v in views]).mean(0)
+    )
+
+
+def test_arguments_come_along_in_every_view(smooth):
+    forward = lambda x, scale, word: smooth(x) * scale
+    scale = torch.tensor([[2.0], [3.0]])
+    scored = scene(forward, logit(1), args=(scale, "word")).evaluate(X, 0)[0]
+    torch.testing.assert_close(scored, scene(smooth, logit(1)).evaluate(X, 0)[0] * scale[:, 0])
+
+
+def test_larger_pictures_are_looked_at_in_the_models_size():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    big = torch.rand(1, 3, 20, 30)
+    found = scene(net, logit(0), seeds=X[:1])
+    assert found.evaluate(big, 0)[0].shape == found.clean(big).shape == (1,)
+
+
+def test_only_as_far_as_the_score_needs(smooth):
+    ran = []
+    smooth[3].register_forward_hook(lambda *_: ran.append(1))
+    found = scene(smooth, channel("1", 2))
+    ran.clear()
+    found.evaluate(X, 0), found.clean(X)
+    assert not ran
+
+
+def test_a_score_that_is_not_one_number_a_view(smooth):
+    found = scene(smooth, Objective(lambda seen: seen("0").mean(), "mine"))
+    with pytest.raises(ValueError, match=r"the objective answered shape \(\) for 6 views; wanted one number a view"):
+        found.evaluate(X, 0)

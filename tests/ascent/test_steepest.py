@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from xinc_captum.ascent import Steepest
+
+
+def stepped(*gradients, **kwargs):
+    p = torch.zeros(2, 1, 2, requires_grad=True)
+    optimizer = Steepest([p], **kwargs)
+    for gradient in gradients:
+        p.grad = torch.tensor(gradient).reshape(2, 1, 2)
+        optimizer.step()
+    return p.detach().reshape(2, 2)
+
+
+def test_every_row_goes_as_far_whatever_its_gradient():
+    moved = stepped([[3.0, 4.0], [-0.003, 0.004]], lr=0.1)
+    assert moved.square().mean(1).sqrt().tolist() == pytest.approx([0.1, 0.1])
+    assert (moved[0] / moved[0].norm()).tolist() == pytest.approx([-0.6, -0.8])
+    assert (moved[1] / moved[1].norm()).tolist() == pytest.approx([0.6, -0.8])
+
+
+def test_momentum_by_hand():
+    """m = (1, 0), then (β, 1)."""
+    moved = stepped([[1.0, 0.0]] * 2, [[0.0, 1.0]] * 2, lr=1.0, momentum=0.75)
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.75, 1.0])
+    expected = -(first / first.square().mean().sqrt() + second / second.square().mean().sqrt())
+    torch.testing.assert_close(moved[0], expected)
+
+
+def test_rows_without_a_gradient_stay():
+    assert stepped([[0.0, 0.0], [1.0, 1.0]], lr=0.5).tolist() == [[0, 0], [-0.5, -0.5]]
+    p = torch.zeros(1, 2, requires_grad=True)
+    Steepest([p]).step()
+    assert p.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0])
+def test_impossible_momentum(momentum):
+    with pytest.raises(ValueError, match=f"momentum is {momentum}; wanted 0 <= momentum < 1"):
+        Steepest([torch.zeros(1)], momentum=momentum)

@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.ascent import Crops, Jitter, Noise, Rotation, Schedule
+from xinc_captum.ascent.transforms import at, resample, view
+
+EYE = torch.eye(3)[None]
+
+
+def maps(half_x, half_y, x=0.0, y=0.0):
+    return torch.tensor([[[half_x, 0, x], [0, half_y, y], [0, 0, 1.0]]])
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_looking_at_the_whole_changes_nothing():
+    x = torch.rand(2, 3, 7, 10)
+    torch.testing.assert_close(resample(x, EYE, (7, 10))[0], x, atol=1e-6, rtol=0)
+    assert torch.equal(view([], (7, 10), (7, 10), generator=gen())(x)[0], x), "not resampled at all"
+
+
+def test_a_box_by_hand():
+    """The right half of a ramp 0 … 4, five columns wide, is the ramp 2 … 4."""
+    ramp = torch.arange(5.0).expand(1, 1, 4, 5)
+    seen = resample(ramp, maps(0.5, 1, x=0.5), (4, 5))
+    assert seen[0, 0, 0, 2].tolist() == pytest.approx([2, 2.5, 3, 3.5, 4])
+
+
+def test_a_shift_by_one_pixel_mirrors_at_the_edge():
+    x = torch.rand(1, 2, 5, 6)
+    right = resample(x, maps(1, 1, x=2 / 5), (5, 6))[0]
+    torch.testing.assert_close(right[..., :-1], x[..., 1:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(right[..., -1], x[..., -2], atol=1e-6, rtol=0)
+
+
+def test_shrinking_averages_what_it_skips():
+    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float()[None, None]
+    seen = resample(board, EYE, (16, 16))
+    assert (seen - 0.5).abs().max() < 0.1, "a chessboard finer than the view is grey"
+
+
+def test_recorded_crops(recorded):
+    """As the original's, but for half a pixel that its antialiased resizing shifts by, and away from the edges."""
+    top, left, bottom, right = recorded["crop_boxes"].double().T
+    height, width, side = bottom - top, right - left, 63
+    half = torch.stack([(width - 1) / side, (height - 1) / side], 1)
+    shift = torch.stack([(width - 1) / side - 1, (height - 1) / side - 1], 1) / 2
+    centre = 2 * (torch.stack([left + (width - 1) / 2, top + (height - 1) / 2], 1) + shift) / side - 1
+    boxes = torch.eye(3).repeat(len(half), 1, 1)
+    boxes[:, :2, :2], boxes[:, :2, 2] = torch.diag_embed(half), centre
+    seen = resample(recorded["seed_image"], boxes, (64, 64))[:, 0, :, 6:-6, 6:-6]
+    torch.testing.assert_close(seen, recorded["crops_inside"], atol=1e-5, rtol=0)
+
+
+@given(
+    canvas=st.tuples(st.integers(2, 60), st.integers(2, 60)),
+    out=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    count=st.integers(1, 9),
+    low=st.floats(0.05, 0.9),
+    seed=st.integers(0, 99),
+)
+def test_boxes_lie_inside_and_keep_their_shape(canvas, out, count, low, seed):
+    found = Crops(count, (low, 1.0)).matrices(count, canvas, out, 0.0, gen(seed))
+    half, centre = torch.diagonal(found[:, :2, :2], dim1=1, dim2=2), found[:, :2, 2]
+    assert (centre.abs() + half <= 1 + 1e-5).all()
+    pixels = half * torch.tensor([canvas[1], canvas[0]])
+    torch.testing.assert_close(pixels[:, 0] * out[0], pixels[:, 1] * out[1], atol=1e-3, rtol=1e-4)
+    sides, strata = half.amax(1).sort().values, torch.arange(count + 1) / count * (1 - low) + low
+    assert (strata[:-1] - 1e-5 <= sides).all() and (sides <= strata[1:] + 1e-5).all(), "one box in each stratum"
+
+
+@pytest.mark.parametrize("canvas", [(20, 20), (20, 41)])
+def test_a_turn_turns_pixels(canvas):
+    (turn,) = Rotation(180).matrices(1, canvas, canvas, 0.0, gen(1))[:, :2, :2]
+    scale = torch.diag(torch.tensor([canvas[1] - 1.0, canvas[0] - 1.0]))
+    pixels = scale @ turn @ scale.inverse()
+    torch.testing.assert_close(pixels @ pixels.T, torch.eye(2), atol=1e-5, rtol=0)
+    assert abs(float(pixels[0, 0])) < 0.999
+
+
+def test_reach_of_shifts_and_turns():
+    shifts = Jitter(4).matrices(500, (21, 41), (21, 41), 0.0, gen())[:, :2, 2] * torch.tensor([20.0, 10.0])
+    assert 3.9 < shifts.abs().max() <= 4.0
+    turns = Rotation(10).matrices(500, (9, 9), (9, 9), 0.0, gen())
+    assert 9.9 < torch.atan2(turns[:, 1, 0], turns[:, 0, 0]).abs().max() * 180 / math.pi <= 10.001
+
+
+def test_noise_is_shared_by_rows_and_by_every_picture_shown():
+    show = view([Crops(3), Noise(0.1, 0.2)], (12, 12), (6, 6), generator=gen())
+    quiet = view([Crops(3)], (12, 12), (6, 6), generator=gen())
+    first, second = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12)
+    noise = show(first) - quiet(first)
+    assert noise.abs().max() > 0.05
+    torch.testing.assert_close(noise[:, 0], noise[:, 1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(show(second) - quiet(second), noise, atol=1e-6, rtol=0)
+
+
+def test_noise_has_the_size_it_says():
+    drawn = Noise(0.02).draw((4, 3, 50, 50), 0.0, gen())
+    assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
+    bright = Noise(0.0, 0.5).draw((2000, 1, 1, 1), 0.0, gen())
+    assert -0.25 <= bright.min() < -0.24 and 0.24 < bright.max() <= 0.25
+
+
+def test_rows_see_the_same_and_are_apart():
+    x = torch.rand(3, 3, 9, 14)
+    draw = lambda: view([Crops(4), Rotation(), Jitter(2)], (9, 14), (8, 8), generator=gen())
+    assert torch.equal(draw()(x)[:, 1:2], draw()(x[1:2]))
+    assert not torch.equal(draw()(x), view([Crops(4)], (9, 14), (8, 8), generator=gen(1))(x))
+
+
+def test_a_function_of_ones_own():
+    show = view([lambda x: 1 - x, Noise(0.0)], (4, 4), (4, 4), generator=gen())
+    x = torch.rand(2, 1, 4, 4)
+    torch.testing.assert_close(show(x)[0], 1 - x)
+
+
+def test_gradients_are_right():
+    show = view([Crops(2), Rotation(20)], (5, 6), (4, 4), generator=gen())
+    x = torch.rand(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(show, (x,))
+
+
+def test_schedules_are_straight_lines():
+    assert [at(Schedule(0.7, 0.1), p) for p in (0, 0.5, 1)] == pytest.approx([0.7, 0.4, 0.1])
+    assert at(0.3, 0.9) == 0.3
+    late = Crops(1, (Schedule(0.2, 0.5), Schedule(0.2, 0.5))).matrices(1, (9, 9), (9, 9), 1.0, gen())
+    assert float(late[0, 0, 0]) == pytest.approx(0.5)
+
+
+def test_impossible_crops():
+    with pytest.raises(ValueError, match=r"Crops\(count=0\): wanted at least 1 view a step"):
+        Crops(0)
+    for side in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
+        with pytest.raises(ValueError, match=r"Crops\(side=.*wanted 0 < smallest <= largest <= 1"):
+            Crops(1, side).matrices(1, (4, 4), (4, 4), 0.0, gen())

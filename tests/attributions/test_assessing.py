@@ -1,0 +1,85 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
+from xinc_captum.ascent.early import spaced_layers
+from xinc_captum.ascent.feature import OutputFeature
+from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.assessing import path_of
+from xinc_captum.metrics.trust import high_frequency_energy
+
+X = torch.rand(2, 3, 12, 12)
+CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (), "regularizer": None}
+
+
+def test_a_path_by_hand(hand_net):
+    """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
+    net, x = hand_net
+    (first, second) = path_of(Reader(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
+    assert first.tolist() == second.tolist() == [[15.0, -4.0]]
+
+
+def test_the_evidence(smooth):
+    natural = torch.rand(6, 3, 12, 12)
+    other = copy.deepcopy(smooth)
+    found = FeatureAccentuation(smooth).accentuate(X, target=[1, 2], natural=natural, transfer=other, **CALM)
+    trust = found.trust
+    assert len(trust.rows) == 2
+    for row, evidence in enumerate(trust.rows):
+        assert evidence.gained == pytest.approx(float(found.after[row] - found.before[row]))
+        assert evidence.transfer == pytest.approx(evidence.gained, rel=1e-3), "the second model is a copy"
+        change = found.images[row : row + 1] - X[row : row + 1]
+        assert evidence.high_frequency == pytest.approx(float(high_frequency_energy(change)), abs=1e-4)
+        assert evidence.path > 0.9 and evidence.natural > 0.9 and evidence.seed > 0.9, "nearly linear, one path"
+        assert evidence.shuffled < evidence.path
+    verdicts = ("holds", "weak", "fails")
+    assert trust.verdict == max((row.verdict for row in trust.rows), key=verdicts.index)
+
+
+def test_without_pictures_there_is_less_to_go_by(smooth):
+    row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, **CALM).trust.rows[0]
+    assert row.path is row.natural is row.transfer is row.shuffled is None and row.gained is not None
+    assert row.verdict != "holds"
+    lone = FeatureAccentuation(smooth).accentuate(X[:1], target=1, natural=X[1:], **CALM).trust.rows[0]
+    assert lone.path is None, "one picture cannot be compared with others"
+
+
+def test_nothing_changed_is_no_evidence(smooth):
+    row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0).trust.rows[0]
+    assert row.high_frequency is None and row.gained == 0
+
+
+def test_transfer_of_a_unit_is_to_the_layer_of_the_same_name(smooth):
+    other = copy.deepcopy(smooth)
+    found = NeuronFeatureAccentuation(smooth, "1").accentuate(X, 2, transfer=other, natural=X, **CALM)
+    assert found.trust.rows[0].transfer == pytest.approx(found.trust.rows[0].gained, rel=1e-3)
+
+
+def test_the_weights_are_shuffled_in_a_copy(smooth, found):
+    before = found(smooth)
+    answer = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
+    first = answer.trust.rows[0].shuffled
+    assert before.differences(smooth) == []
+    again = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
+    assert again.trust.rows[0].shuffled == first
+
+
+def test_layers_lie_before_the_unit(smooth):
+    reader = Reader(smooth)
+    layers = spaced_layers(reader, X, (), (smooth[3],))
+    assert layers and all(layer in (smooth[0], smooth[1], smooth[2]) for layer in layers)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
+def test_any_wrapper(smooth, wrap):
+    with torch.inference_mode():
+        there = copy.deepcopy(smooth)
+    for net in (smooth, there):
+        answer = FeatureAccentuation(wrap(net)).accentuate(X, target=1, natural=X, **CALM)
+        plain = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
+        torch.testing.assert_close(answer.images, plain.images, atol=1e-6, rtol=0)
+        assert answer.trust.rows[0].path == pytest.approx(plain.trust.rows[0].path, abs=1e-4)
+        assert answer.trust.rows[0].shuffled == pytest.approx(plain.trust.rows[0].shuffled, abs=1e-4)

@@ -1,0 +1,23 @@
+import torch
+from torch import nn
+
+from xinc_captum.comparison import last_map
+
+
+def test_the_last_layer_that_says_where(conv):
+    assert last_map(conv, torch.rand(1, 3, 8, 8)) is conv.drop, "its pool keeps 2 x 2 places"
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()), nn.AdaptiveAvgPool2d(1))
+    assert last_map(net, torch.rand(1, 3, 8, 8)) is net[1], "a block, not what is at its end"
+
+
+def test_a_network_without_maps_has_none(conv):
+    assert last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2)) is None
+    assert last_map(lambda x: x, torch.rand(1, 3, 2, 2)) is None
+
+
+def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
+    images, seen = torch.rand(1, 3, 8, 8), []
+    before = found(conv)
+    last_map(conv, images, lambda x: seen.append(x.shape) or x - 0.5)
+    assert seen == [(1, 3, 8, 8)]
+    assert before.differences(conv) == []

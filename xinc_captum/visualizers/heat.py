@@ -1,0 +1,42 @@
+"""How a map of strengths looks over a photo: it glows where it is strong, and the rest is the dimmed photo."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from .figure import array, bare, limit_of
+
+HEAT = "inferno"  # grows lighter with every step, so that readers who see no red can follow it
+QUANTILE = 0.99
+DIMMED = 0.55
+
+
+def draw_heat(axes: Axes, photo: Tensor, values: Tensor) -> None:
+    """A map in colours of heat over the darkened grey photo, or a word that says why there is none.
+
+    Args:
+        axes: where.
+        photo: (C, H, W) in [0, 1].
+        values: (H, W), large where strong; it ends at its 99th percentile, and what is negative is not shown.
+    """
+    grey = DIMMED * array(photo).clip(0, 1).mean(0)[..., None]
+    flat = bool(values.max() - values.min() <= 1e-6 * values.abs().max())
+    word = "not finite" if not values.isfinite().all() else "constant" if flat else ""
+    strength = np.zeros_like(grey) if word else (array(values) / _limit(values)).clip(0, 1)[..., None]
+    heat = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3]
+    opaque = strength**0.85
+    axes.imshow((1 - opaque) * grey + opaque * heat)  # thinned out smoothly: single bright pixels must survive
+    axes.text(0.5, 0.5, word, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
+
+
+def draw_scale(axes: Axes) -> None:
+    """The colours from nothing to the strongest, as they look over a photo of middle grey."""
+    strength = np.linspace(0, 1, 256)[None, :, None]
+    heat, opaque = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3], strength**0.85
+    axes.imshow(opaque * heat + (1 - opaque) * DIMMED / 2, aspect="auto")
+    bare(axes)
+
+
+def _limit(values: Tensor) -> float:
+    return limit_of(values.clamp_min(0), QUANTILE) if (values > 0).any() else 1.0

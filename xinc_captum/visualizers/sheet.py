@@ -1,0 +1,129 @@
+"""A page on which every place is known, in inches from its upper left corner, so that no text meets another."""
+
+from functools import cache
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+
+from .figure import INK, QUIET, new_figure
+
+PAGE = 9.0  # inches: 900 pixels at 100 dots an inch
+MARGIN = 0.14
+LEADING = 1.32  # lines apart, in units of the letters' size
+
+Align = Literal["left", "center", "right"]
+
+
+class Sheet:
+    """Collects axes and text; the height is said at the end, when it is known.
+
+    Args:
+        width: in inches.
+
+    Example:
+        >>> sheet = Sheet(4)
+        >>> bottom = sheet.paragraph(0.1, 0.1, "a line or two", 3.8)
+        >>> sheet.done(bottom).get_size_inches().tolist()[0]
+        4.0
+    """
+
+    def __init__(self, width: float = PAGE) -> None:
+        self.width = width
+        self._figure = new_figure(width, 1)
+        self._figure.set_layout_engine("none")
+        self._axes: list[tuple[Axes, tuple[float, float, float, float]]] = []
+        self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes at a place."""
+        axes = self._figure.add_axes((0.0, 0.0, 1.0, 1.0), label=str(len(self._axes)))
+        self._axes.append((axes, (left, top, width, height)))
+        return axes
+
+    def line(
+        self,
+        left: float,
+        top: float,
+        text: str,
+        *,
+        size: float = 9,
+        colour: str = INK,
+        bold: bool = False,
+        align: Align = "left",
+    ) -> float:
+        """One line of text; answers where the next may begin."""
+        style = {"fontsize": size, "color": colour, "weight": "bold" if bold else "normal", "ha": align}
+        self._texts.append((left, top, text, style))
+        return top + size * LEADING / 72
+
+    def paragraph(
+        self,
+        left: float,
+        top: float,
+        text: str,
+        width: float,
+        *,
+        size: float = 9,
+        colour: str = INK,
+        bold: bool = False,
+        align: Align = "left",
+    ) -> float:
+        """Text broken into lines of at most ``width``; answers where the next may begin."""
+        for line in broken(text, width, size, bold=bold):
+            top = self.line(left, top, line, size=size, colour=colour, bold=bold, align=align)
+        return top
+
+    def heading(self, title: str, subtitle: str = "") -> float:
+        """What the picture is, and how to read it; answers where the rest may begin."""
+        middle, wide = self.width / 2, self.width - 2 * MARGIN
+        top = self.paragraph(middle, 0.1, title, wide, size=13, bold=True, align="center")
+        if subtitle:
+            top = self.paragraph(middle, top + 0.02, subtitle, wide, size=9, colour=QUIET, align="center")
+        return top + 0.1
+
+    def done(self, bottom: float) -> Figure:
+        """The figure, which ends at ``bottom``."""
+        self._figure.set_size_inches(self.width, bottom)
+        for axes, (left, top, width, height) in self._axes:
+            place = (left / self.width, 1 - (top + height) / bottom, width / self.width, height / bottom)
+            axes.set_position(place)
+        for left, top, text, style in self._texts:
+            self._figure.text(left / self.width, 1 - top / bottom, text, va="top", parse_math=False, **style)
+        return self._figure
+
+
+def wide(text: str, size: float = 9, *, bold: bool = False) -> float:
+    """How wide a line is, in inches."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    return float(_renderer().get_text_width_height_descent(text, font, ismath=False)[0]) / 100
+
+
+def broken(text: str, width: float, size: float = 9, *, bold: bool = False) -> list[str]:
+    """Text in lines of at most ``width`` inches, broken between words, and inside one only where it is too long.
+
+    Example:
+        >>> broken("one two three", 0.6)
+        ['one two', 'three']
+    """
+    lines = [""]
+    for word in text.split():
+        while wide(word, size, bold=bold) > width and len(word) > 1:
+            keep = max(n for n in range(1, len(word)) if n == 1 or wide(word[:n], size, bold=bold) <= width)
+            lines += [word[:keep], ""]
+            word = word[keep:]
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or wide(longer, size, bold=bold) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line for line in lines if line]
+
+
+@cache
+def _renderer() -> RendererAgg:
+    figure = Figure(figsize=(1, 1), dpi=100)
+    renderer: RendererAgg = FigureCanvasAgg(figure).get_renderer()
+    return renderer
