@@ -34,7 +34,7 @@ figure = accentuation_rows(
     image,
     torch.cat([grad_cam_map, active]),
     torch.cat([ladybug.images, lucent.images]),
-    torch.cat([ladybug.opacity(97), lucent.opacity(97)]),
+    torch.cat([ladybug.opacity(), lucent.opacity()]),
     titles=["ladybug", "unit 12 of blocks.5, as a Lucent objective"],
     notes=[f"score {float(r.before):.2f} → {float(r.after):.2f}" for r in (ladybug, lucent)],
     trusts=[(r.trust.verdict, r.trust.because) for r in (ladybug, lucent)],

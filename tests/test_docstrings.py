@@ -10,6 +10,11 @@ import torch
 
 import xinc_captum
 
+MADE_BY = {
+    "Accentuation": xinc_captum.FeatureAccentuation,
+    "Canvas": xinc_captum.NeuronCanvas.canvas,
+    "Comparison": xinc_captum.compare,
+}
 MODULES = [m.name for m in pkgutil.walk_packages(xinc_captum.__path__, "xinc_captum.")]
 
 
@@ -26,7 +31,7 @@ def test_public_names_are_shown_by_example(name):
     thing = getattr(xinc_captum, name)
     if inspect.isclass(thing) and issubclass(thing, Exception):
         assert thing.__doc__
-    elif name == "Canvas":
-        assert ">>>" in xinc_captum.NeuronCanvas.canvas.__doc__, "made by this method, shown there"
+    elif name in MADE_BY:
+        assert ">>>" in MADE_BY[name].__doc__, "made by this, shown there"
     else:
         assert ">>>" in thing.__doc__

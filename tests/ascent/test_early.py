@@ -6,7 +6,7 @@ from torchvision.models import VisionTransformer, resnet18
 from xinc_captum.ascent.early import early_layer, name_of, passed, spaced_layers
 from xinc_captum.ascent.reading import Reader
 
-X = torch.rand(1, 3, 64, 64)
+X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def test_by_hand():
 
 
 def test_the_recorded_mask(recorded):
-    ours = opacity(recorded["traj_fourier_noreg_alpha"])
+    ours = opacity(recorded["traj_fourier_noreg_alpha"], 80, 2)
     torch.testing.assert_close(ours[0, 0], recorded["alpha_mask_p20_sigma2"], atol=1e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ from xinc_captum.ascent.reading import Reader, needs
 from xinc_captum.ascent.run import run
 from xinc_captum.ascent.scene import Aim
 
-X = torch.rand(2, 3, 12, 12)
+X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 def outcome(net, *, seeds=X, layer=None, level=None, **options):
@@ -41,6 +41,21 @@ def test_a_ball_keeps_its_radius(smooth, parameterization, norm, radius):
     size = change.norm(dim=1) if norm == "L2" else change.abs().amax(1)
     assert (size <= radius * (1 + 1e-6)).all() and (size > 0.5 * radius).all()
     assert (found.after > found.before).all()
+
+
+@pytest.mark.parametrize("parameterization", [Fourier(), Pixel()])
+def test_every_step_begins_inside_the_ball_also_where_pixels_are_saturated(smooth, parameterization):
+    seeds, seen = (X > 0.5).float(), []
+    outcome(
+        smooth,
+        seeds=seeds,
+        parameterization=parameterization,
+        regularizer=Ball(0.05, "Linf"),
+        lr=1.0,
+        transforms=(),
+        on_step=lambda step, images, scores: seen.append((images - seeds).abs().max()),
+    )
+    assert max(seen) <= 0.05 + 1e-5 and seen[-1] > 0.04, seen
 
 
 def test_the_weight_is_balanced_or_given(smooth):

@@ -11,7 +11,7 @@ from xinc_captum.ascent.reading import Reader
 from xinc_captum.attributions.assessing import path_of
 from xinc_captum.metrics.trust import high_frequency_energy
 
-X = torch.rand(2, 3, 12, 12)
+X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (), "regularizer": None}
 
 

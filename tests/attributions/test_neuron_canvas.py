@@ -22,7 +22,7 @@ def test_any_budget_gives_the_same_answer(rule, rows, budget, per_eval, layers):
     x = torch.rand(rows, 2, generator=torch.Generator().manual_seed(rows))
     canvas = NeuronCanvas(model, "activation1", rule=rule)
     small = canvas.attribute(x, memory_budget=budget, perturbations_per_eval=per_eval)
-    torch.testing.assert_close(small, canvas.attribute(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(small, canvas.attribute(x), atol=5e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -55,7 +55,7 @@ class Accentuation:
     settings: dict[str, Any]
     _assess: Callable[["Accentuation"], Trust] = field(repr=False)
 
-    def opacity(self, percentile: float = 80.0, sigma: float = 2.0) -> Tensor:
+    def opacity(self, percentile: float = 97.0, sigma: float = 3.0) -> Tensor:
         """How opaque each pixel is drawn, (N, 1, H, W): :func:`xinc_captum.ascent.opacity`."""
         return opacity(self.masks, percentile, sigma)
 

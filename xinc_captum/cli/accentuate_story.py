@@ -17,7 +17,6 @@ from ..zoo import Classifier
 from .features import Asked
 from .photos import Natural, Subject
 
-PERCENTILE, SIGMA = 97.0, 3.0  # of the mask that pictures are drawn through
 MOST = 10.0  # doses; beyond, the scale is too short to measure with
 
 
@@ -67,7 +66,7 @@ class Feature:
 
     def opacity(self) -> Tensor:
         """The mask that pictures are drawn through, (1, 1, H, W) in [0, 1] on the host."""
-        return self.result.opacity(PERCENTILE, SIGMA).cpu()
+        return self.result.opacity().cpu()
 
     def file(self, number: int) -> str:
         """How names of its files begin: a number, and the title in plain letters."""

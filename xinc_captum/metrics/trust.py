@@ -157,8 +157,8 @@ def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tenso
 
     Example:
         >>> v = torch.tensor([[1.0, 2.0, 4.0]])
-        >>> path_similarity([v], [2 * v])
-        tensor([1.0000])
+        >>> round(float(path_similarity([v], [2 * v])), 4)
+        1.0
     """
     means = [_unit(n).mean(0, keepdim=True) for n in natural]
     return _mean([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)])
