@@ -51,7 +51,7 @@ def test_every_step_begins_inside_the_ball_also_where_pixels_are_saturated(smoot
         seeds=seeds,
         parameterization=parameterization,
         regularizer=Ball(0.05, "Linf"),
-        lr=1.0,
+        lr=10.0,
         transforms=(),
         on_step=lambda step, images, scores: seen.append((images - seeds).abs().max()),
     )

@@ -66,7 +66,7 @@ class Settings:
         show_progress: a bar on standard error.
     """
 
-    n_steps: int = 24
+    n_steps: int = 20
     lr: float = 0.02
     optimizer: MakeOptimizer = Steepest
     parameterization: Any = field(default_factory=Fourier)

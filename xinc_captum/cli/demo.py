@@ -24,7 +24,7 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
     """Run the parts one after the other and say what to open."""
     if Part.accentuate in parts:
         accentuate_command(
-            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None, 24, seed, 336,
+            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None, 20, seed, 336,
             "auto", None,
         )  # fmt: skip
     if Part.canvas in parts:
