@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out/demo
 REFERENCE ?=
+PEERS ?=
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cuda lint bench clean
 
@@ -40,7 +41,13 @@ lint: $(READY) ## Format check, style, strict types, and which floor may import 
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(READY) ## Measure; REFERENCE=folder adds what needs the arrays recorded from the original
+bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=folder the peers' libraries (6 GB)
+	$(BIN)/python benchmarks/step_cost.py
+	$(BIN)/python benchmarks/cost_to_result.py
+	$(BIN)/python benchmarks/accentuation_ablation.py
+	$(BIN)/python benchmarks/doses.py
+	$(BIN)/python benchmarks/trust.py
+	$(if $(PEERS),benchmarks/peers/run.sh "$(PEERS)" $(BIN)/python)
 	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
 	$(BIN)/python benchmarks/fit_quality.py
 	$(BIN)/python benchmarks/large_image.py
