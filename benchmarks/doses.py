@@ -13,13 +13,14 @@ CASES = [(photo, text) for photo in ("chelsea", "coffee", "foolbox:05") for text
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--cases", type=int, default=len(CASES))
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     bench = Bench()
     doses = torch.linspace(-0.25, 1.5, 11)
     print("| photo | feature | largest |reached - asked|, share of the range | strictly monotone |\n|---|---|---|---|")
-    for photo, text in CASES:
+    for photo, text in CASES[: chosen.cases]:
         rows = bench.photo(photo).expand(len(doses), -1, -1, -1)
         found = bench.method.accentuate(
             rows, bench.lite0.find(text), dose=doses, n_steps=chosen.steps, regularizer=FeatureDistance(LAYER),

@@ -10,7 +10,7 @@ from torch import nn
 
 settings.register_profile("repository", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.load_profile("repository")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny networks; more threads only wait for one another
 
 
 def pytest_collection_modifyitems(items):
