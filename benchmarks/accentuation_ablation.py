@@ -23,7 +23,7 @@ def main():
     warnings.simplefilter("ignore")
     print("| parameterization | crops | regulariser | reached | transfer | SSIM to seed | energy > .25 c/px | drift |")
     print("|---|---|---|---|---|---|---|---|")
-    for parameterization in (Pixel(), Fourier(), Phase()):
+    for parameterization in (Pixel(), Fourier(decay=0.75), Phase()):
         for transforms in ((Crops(),), ()):
             for regularizer in (FeatureDistance(LAYER), None):
                 cases = []

@@ -7,7 +7,7 @@ from xinc_captum.ascent import Phase, natural_magnitude
 from xinc_captum.ascent.ascend import ascend
 from xinc_captum.ascent.color import decorrelate
 from xinc_captum.ascent.objectives import logit
-from xinc_captum.ascent.parameterizations import unseeded
+from xinc_captum.ascent.parameterizations import frequencies, unseeded
 from xinc_captum.ascent.phase import resize_magnitude
 
 
@@ -91,9 +91,29 @@ def test_a_magnitude_fits_any_size_and_keeps_the_contrast(size):
     assert 0.5 < float(torch.logit(draw().detach()).std() / torch.logit(photos).std()) < 2
 
 
-def test_noise_wants_a_magnitude(generator):
-    with pytest.raises(ValueError, match=r"Phase\(\) has no magnitude to start from noise with; give Phase\(magnitude"):
-        Phase().random((1, 3, 8, 8), generator)
+def test_noise_falls_off_as_photos_do(generator):
+    """Amplitude goes with 1/f: a slope of -1 on logarithmic axes, give or take."""
+    (phases,), decode = Phase().random((4, 3, 96, 128), generator)
+    pictures = decode((phases,))
+    assert pictures.shape == (4, 3, 96, 128)
+    spectrum = torch.fft.rfft2(pictures.mean(1) - pictures.mean((1, 2, 3))[:, None, None]).abs().mean(0)
+    f = frequencies((96, 128)).float()
+    band = (f > 0.02) & (f < 0.4)
+    x, y = f[band].log(), spectrum[band].log()
+    slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var(unbiased=False)
+    assert -1.6 < slope < -0.8
+    assert 0.1 < float(pictures.std()) < 0.35
+
+
+def test_noise_wants_a_magnitude_with_the_pictures_channels(generator):
     one = Phase(natural_magnitude(torch.rand(2, 1, 8, 8)))
     with pytest.raises(ValueError, match="the magnitude has 1 channels, but the picture has 3; measure one from"):
         one.random((1, 3, 8, 8), generator)
+    with pytest.raises(ValueError, match=r"the magnitude has 3 channels, but the picture has 2.*natural_magnitude\(ph"):
+        Phase().random((1, 2, 8, 8), generator)
+
+
+def test_a_flat_picture_has_no_phases_to_move():
+    photos = torch.stack([torch.rand(3, 8, 8), torch.full((3, 8, 8), 0.3)])
+    with pytest.raises(ValueError, match=r"image 1 is one flat colour.*Use Fourier\(\) or Pixel\(\), or start from"):
+        Phase().at(photos)

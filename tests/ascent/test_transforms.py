@@ -140,3 +140,14 @@ def test_impossible_crops():
     for side in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
         with pytest.raises(ValueError, match=r"Crops\(side=.*wanted 0 < smallest <= largest <= 1"):
             Crops(1, side).matrices(1, (4, 4), (4, 4), 0.0, gen())
+
+
+def test_a_function_that_draws_at_random_draws_alike_for_every_picture():
+    show = view([lambda x: x + torch.rand(()), lambda x: x * torch.rand(())], (4, 4), (4, 4), generator=gen())
+    x = torch.rand(1, 1, 4, 4)
+    state = torch.get_rng_state()
+    first, second = show(x), show(x)
+    assert torch.equal(first, second) and not torch.equal(first[0], x)
+    assert torch.equal(state, torch.get_rng_state()), "the caller's random state is as found"
+    other = view([lambda x: x + torch.rand(())], (4, 4), (4, 4), generator=gen(1))
+    assert not torch.equal(show(x), other(x))

@@ -158,6 +158,26 @@ def test_ctrl_c_before_the_first_step_is_raised(smooth, found):
     assert before.differences(smooth) == []
 
 
+def test_ctrl_c_while_a_later_chunk_is_set_up_keeps_the_first(smooth, found):
+    before = found(smooth)
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return smooth(x)
+
+    at, options = 0, {"target": 1, "n_steps": 2, "internal_batch_size": 1, "transforms": (), "regularizer": None}
+    FeatureAccentuation(model).accentuate(X[:1], **options)
+    at, _ = len(calls) + 1, calls.clear()
+    answer = FeatureAccentuation(model).accentuate(X, **options)
+    assert answer.interrupted
+    assert torch.equal(answer.images[1], X[1]) and not torch.equal(answer.images[0], X[0])
+    assert answer.after[0] > answer.before[0] and answer.after[1] == answer.before[1]
+    assert before.differences(smooth) == []
+
+
 def test_ctrl_c_ends_all_chunks(smooth):
     seen = []
 

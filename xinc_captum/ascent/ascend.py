@@ -93,13 +93,14 @@ def ascend(
                 distances.append(distance.detach())
             score = score * sign
             gradient, own = _gradients(pixels, score, distance, weight, step % mask_every == 0)
-            if step == 0 and own is not None:
-                _refuse_dead(own)
+            slope = own
             if own is not None:
                 own = own.abs() if live is None else own.abs() * live().reshape(-1, *[1] * (own.dim() - 1))
                 mask = mask + own if mask.dim() else own
             if on_step is not None and on_step(step, pixels.detach(), scores[-1]):
                 break
+            if step == 0 and slope is not None:
+                _refuse_dead(slope)
             moves = torch.autograd.grad(images, params, -gradient, allow_unused=True)
             for p, move in zip(params, moves, strict=True):
                 p.grad = move

@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .color import decorrelate, recorrelate
 from .parameterizations import Decode, Params, logits_of
+
+_PHOTOS = Path(__file__).with_name("natural_magnitude.safetensors")  # docs/make_natural_magnitude.py wrote it
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,13 @@ class Phase:
 
     Args:
         magnitude: (C, h, w//2+1) of decorrelated logits, resized to the picture, for pictures that start from
-            noise; seeds bring their own. :func:`natural_magnitude` measures one.
+            noise; seeds bring their own. :func:`natural_magnitude` measures one; None is that of scikit-image's photos.
         gate: the initial g; the original has 5, which already takes .7 % off every magnitude.
         desaturation: d.
         margin: as in Pixel.
 
     Raises:
-        ValueError: a start from noise without a magnitude.
+        ValueError: a magnitude with other channels than the picture, or a seed of one flat colour.
 
     Example:
         >>> (phases,), decode = Phase().at(torch.rand(1, 3, 4, 4))
@@ -47,22 +51,24 @@ class Phase:
     def at(self, images: Tensor) -> tuple[Params, Decode]:
         """The phases of images (and the gates, where there are any), and the function that reads them back."""
         spectrum = torch.fft.rfft2(decorrelate(logits_of(images, self.margin)) * self.desaturation)
+        flat = images.flatten(2).std(2).amax(1) == 0
+        if bool(flat.any()):
+            raise ValueError(
+                f"image {int(flat.nonzero()[0])} is one flat colour: its spectrum is all mean, and phases move nothing "
+                "in it. Use Fourier() or Pixel(), or start from noise (inputs=None)."
+            )
         return self._start(spectrum.angle(), spectrum.abs(), (images.shape[-2], images.shape[-1]))
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
         """Uniform phases on the given magnitude."""
-        if self.magnitude is None:
-            raise ValueError(
-                "Phase() has no magnitude to start from noise with; give Phase(magnitude=natural_magnitude(photos)), "
-                "or start from an image, which brings its own."
-            )
+        magnitude = load_file(_PHOTOS)["magnitude"] if self.magnitude is None else self.magnitude
         rows, channels, height, width = shape
-        if self.magnitude.shape[0] != channels:
+        if magnitude.shape[0] != channels:
             raise ValueError(
-                f"the magnitude has {self.magnitude.shape[0]} channels, but the picture has {channels}; measure one "
-                "from photos with as many channels."
+                f"the magnitude has {magnitude.shape[0]} channels, but the picture has {channels}; measure one from "
+                "photos with as many channels: Phase(magnitude=natural_magnitude(photos))."
             )
-        resized = resize_magnitude(self.magnitude.float().cpu(), (height, width))
+        resized = resize_magnitude(magnitude.float().cpu(), (height, width))
         phase = torch.rand((rows, *resized.shape), generator=generator) * (2 * math.pi) - math.pi
         return self._start(phase, resized, (height, width))
 

@@ -1,7 +1,8 @@
 """Random views of a picture: crops, shifts and turns in one resampling, then noise, the same for every row."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -164,6 +165,7 @@ def view(
     for one in geometry:
         maps = maps @ one.matrices(count, canvas, out, progress, generator)
     later = [t for t in transforms if not isinstance(t, Geometry)]
+    drawn = [0 if isinstance(t, Noise) else int(torch.randint(1 << 62, (), generator=generator)) for t in later]
     fields: dict[int, Tensor] = {}
 
     def show(pictures: Tensor) -> Tensor:
@@ -175,7 +177,8 @@ def view(
                     fields[index] = transform.draw(shape, progress, noise_generator or generator)
                 seen = seen + fields[index].to(seen)[:, None]
             else:
-                seen = transform(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+                with _seeded(drawn[index], seen):  # what it draws at random is drawn alike for candidate and seed
+                    seen = transform(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
         return seen
 
     return show
@@ -197,6 +200,14 @@ def resample(pictures: Tensor, maps: Tensor, out: Size) -> Tensor:
         seen = avg_pool2d(seen, finer)
     split: Tensor = seen.unflatten(1, (rows, pictures.shape[1]))
     return split
+
+
+@contextmanager
+def _seeded(seed: int, like: Tensor) -> Iterator[None]:
+    """Torch's own random numbers begin at ``seed`` inside, and are put back after."""
+    with torch.random.fork_rng([like.device] if like.is_cuda else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _maps(linear: Tensor, shift: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,33 +55,58 @@ def accentuated(
         rows = like.shape[0]
         batch = Batch.of(like, args)
         size = size or (like.shape[-2], like.shape[-1])
-        parts = []
-        layer: nn.Module | None = None
+        parts: list[Outcome] = []
+        layer, name = None, ""
         for start, stop in chunks(rows, settings.internal_batch_size or rows):
-            torch.manual_seed(settings.seed)  # for the caller's own transforms
-            piece, part = batch.cut(start, stop), feature.cut(start, stop, rows)
-            views = view([], (like.shape[-2], like.shape[-1]), size, generator=torch.Generator())(piece.inputs[0])[0]
-            aim = _aim(reader, part, views, piece.args)
-            low = None if against is None else (against[0], against[1].cut(start, stop, rows))
-            lowered = None if low is None else _aim(*low, views, piece.args)
-            layer = _distance_layer(reader, settings, views, piece.args, aim, seeds)
-            level = levels(reader, part, low, settings, size, piece, start, rows)
+            one = partial(_chunk, reader, feature, against, seeds is not None, batch, start, stop, size)
             try:
-                outcome = run(
-                    aim, lowered, None if seeds is None else piece.inputs[0], piece.inputs[0], piece.args, settings,
-                    size, layer, level,
-                )  # fmt: skip
-            except DeadError as dead:
-                raise ValueError(
-                    f"{aim.objective.name} does not respond: its gradient is zero everywhere in image "
-                    f"{', '.join(str(start + r) for r in dead.rows)} (a dead or saturated unit). Choose another unit, "
-                    "the layer before its activation function, or another image."
-                ) from dead
+                outcome, layer, name = one(settings)
+            except KeyboardInterrupt:  # before this chunk's first step: the chunks before it are kept
+                if not parts:
+                    raise
+                outcome, layer, name = one(replace(settings, on_step=_end))
+                outcome.climb.interrupted = True
             parts.append(outcome)
             if outcome.climb.interrupted:  # the rows that have not begun stay as they are
-                settings = replace(settings, on_step=lambda *_: True)
-        name = aim.objective.name if len(parts) == 1 else feature.objective(rows).name
+                settings = replace(settings, on_step=_end)
+        name = name if len(parts) == 1 else feature.objective(rows).name
     return _answer(parts, seeds, reader, feature, settings, size, batch, name, layer)
+
+
+def _chunk(
+    reader: Reader,
+    feature: Feature,
+    against: tuple[Reader, Feature] | None,
+    seeded: bool,
+    batch: Batch,
+    start: int,
+    stop: int,
+    size: Size,
+    settings: Settings,
+) -> tuple[Outcome, nn.Module | None, str]:
+    """One ascent for some of the rows; also the layer its distance is measured at, and what the feature is called."""
+    torch.manual_seed(settings.seed)  # for objectives that draw something at random
+    piece, part = batch.cut(start, stop), feature.cut(start, stop, batch.rows)
+    images = piece.inputs[0]
+    views = view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+    aim = _aim(reader, part, views, piece.args)
+    low = None if against is None else (against[0], against[1].cut(start, stop, batch.rows))
+    lowered = None if low is None else _aim(*low, views, piece.args)
+    layer = _distance_layer(reader, settings, views, piece.args, aim, seeded)
+    level = levels(reader, part, low, settings, size, piece, start, batch.rows)
+    try:
+        outcome = run(aim, lowered, images if seeded else None, images, piece.args, settings, size, layer, level)
+    except DeadError as dead:
+        raise ValueError(
+            f"{aim.objective.name} does not respond: its gradient is zero everywhere in image "
+            f"{', '.join(str(start + r) for r in dead.rows)} (a dead or saturated unit). Choose another unit, "
+            "the layer before its activation function, or another image."
+        ) from dead
+    return outcome, layer, aim.objective.name
+
+
+def _end(*_: Any) -> bool:
+    return True
 
 
 def echoed(inputs: Images, answer: Tensor) -> Images:
@@ -127,10 +153,10 @@ def _against(reader: Reader, feature: Feature, contrast: Any, device: str) -> tu
 
 
 def _distance_layer(
-    reader: Reader, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeds: Tensor | None
+    reader: Reader, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeded: bool
 ) -> nn.Module | None:
     regularizer = settings.regularizer
-    if not isinstance(regularizer, FeatureDistance) or not regularizer.weight or seeds is None:
+    if not isinstance(regularizer, FeatureDistance) or not regularizer.weight or not seeded:
         return None
     if regularizer.layer is not None:
         return reader.module(regularizer.layer)
