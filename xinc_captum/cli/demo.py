@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from ..ascent.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError
@@ -24,8 +25,8 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
     """Run the parts one after the other and say what to open."""
     if Part.accentuate in parts:
         accentuate_command(
-            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None, 20, seed, 336,
-            "auto", None,
+            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None,
+            Settings.n_steps, seed, 336, "auto", None,
         )  # fmt: skip
     if Part.canvas in parts:
         with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..ascent.settings import Settings
 from ..zoo.named import CLASSIFIERS
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
@@ -69,7 +70,7 @@ def accentuate(
     dose: Annotated[
         float | None, typer.Option(help="Stop at this dose: 1 is a natural high, below 0 suppresses. Default: go on.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = Settings.n_steps,
     seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
     size: Annotated[int, typer.Option(help="Shrink the photo to so many pixels on the longer side.", min=16)] = 336,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",

