@@ -12,6 +12,7 @@ from .attributions import (
     NeuronCanvas,
     NeuronFeatureAccentuation,
     as_explanation,
+    open_canvas,
 )
 from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
@@ -39,6 +40,7 @@ __all__ = [
     "capture",
     "compare",
     "layer_to_grid",
+    "open_canvas",
     "patch",
     "to_hwc",
     "untouched",

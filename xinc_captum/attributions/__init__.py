@@ -3,16 +3,20 @@
 from .accentuated import Accentuation
 from .accentuation import FeatureAccentuation, NeuronFeatureAccentuation
 from .canvas import Canvas
+from .canvas_layout import CanvasStoreError
 from .contract import as_explanation
 from .contribution import LayerContribution
 from .neuron_canvas import NeuronCanvas
+from .stored_canvas import open_canvas
 
 __all__ = [
     "Accentuation",
     "Canvas",
+    "CanvasStoreError",
     "FeatureAccentuation",
     "LayerContribution",
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
     "as_explanation",
+    "open_canvas",
 ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..batch import chunks
 from ..progress import progress
+from .canvas_layout import DTYPES, Dtype, Layout, planned
+from .canvas_writer import write
 from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
 Shares = Callable[[int, int, Any], Tensor]
@@ -28,6 +31,8 @@ class Canvas:
         units: how many neurons, the slot not counted.
         channels: outputs of a pixel (1 where ``target`` left one number).
         slots: 1 under the secant (what belongs to no unit, as the last unit), else 0.
+        rule: the rule in words.
+        layer: the layer's name.
     """
 
     size: tuple[int, ...]
@@ -38,6 +43,8 @@ class Canvas:
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
+    rule: str = ""
+    layer: str = ""
 
     @property
     def pixels(self) -> int:
@@ -123,6 +130,41 @@ class Canvas:
     def to_tensor(self) -> Tensor:
         """Everything at once: (units, channels, *size), the slot last where there is one."""
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
+        """Write all of it to disk, band by band within the memory budget; :func:`open_canvas` answers from there.
+
+        The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
+        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there, and ends
+        with the same bytes.
+
+        Args:
+            path: the folder to make.
+            dtype: "float32", or "float16" for half the room.
+
+        Raises:
+            CanvasStoreError: something is at ``path`` already, or what is unfinished there is another canvas.
+            OverflowError: contributions that float16 cannot hold, or that are not finite.
+            OSError: the disk is full.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; wanted 'float32' or 'float16'.")
+        band, units = planned(self.size, self._rows_at_once, self.channels, self.units + self.slots, DTYPES[dtype])
+        layout = Layout(
+            self.size, self.units, self.slots, self.channels, 1, False, None, dtype, band, units, self.rule, self.layer
+        )
+        a_row = math.prod(self.size[1:])
+
+        def rows(_frame: int, first: int, last: int) -> Tensor:
+            query = Maps((last - first) * a_row)
+            with self._surroundings(), torch.no_grad():
+                for start in range(first * a_row, last * a_row, self._rows_at_once):
+                    stop = min(last * a_row, start + self._rows_at_once)
+                    query.add(start - first * a_row, self._shares(start, stop, None))
+            whole: Tensor = query.answer((last - first, *self.size[1:]))
+            return whole
+
+        return write(path, layout, rows, self._show_progress)
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))

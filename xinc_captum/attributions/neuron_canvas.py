@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
+from ..hooks import ForwardFunc, find_layer, layer_name, snapshot, unwrap
 from ..progress import progress
 from ..propagation import Rule, Tail, Xinc, as_rule
 from ..propagation.budget import measure
@@ -262,6 +262,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             _rows_at_once=rows,
             _surroundings=lambda: explaining(self.forward_func, self.layer),
             _show_progress=show_progress,
+            rule=repr(self.rule)[:200],
+            layer=layer_name(self.forward_func, self.layer).strip("'"),
         )
 
 
