@@ -13,7 +13,7 @@ from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
 from ..progress import progress
 from ..propagation import Rule, Tail, Xinc, as_rule
 from ..propagation.budget import measure
-from ..propagation.pairs import linear_of
+from ..propagation.pairs import kernels_of
 from ..targets import OutputFn
 from ..units import Selector, listed
 from .canvas import Canvas
@@ -176,7 +176,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
-            return rule.pairs(tail, rows, selector)
+            return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
 
     def _pieces(
@@ -189,9 +189,11 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         tail = Tail(call, self.layer, at_input, self.output_fn)
         footprint = measure(tail, batch)
-        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
+        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else math.prod(kernels_of(tail).shape)
         fit = footprint.rows(units + 1, budget)
-        size, stacked = min(batch.rows, fit), max(1, min(units, fit // batch.rows))
+        size = min(batch.rows, fit)
+        frames = footprint.output[0].numel() > 2 * units
+        stacked = footprint.stack(units, size if frames else batch.rows, budget)
         if shares_statistics(self.forward_func, self.layer):  # rows see one another: neither cut nor stack unasked
             size, stacked = batch.rows if budget is None else size, 1
         return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked

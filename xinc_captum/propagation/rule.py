@@ -25,7 +25,7 @@ class Rule(Protocol):
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
 
-    def pairs(self, tail: Tail, batch: Batch, selector: Any) -> Tensor:
+    def pairs(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, in, out, *left), or (rows, k, *left) when selected."""
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
