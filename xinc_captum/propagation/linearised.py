@@ -70,6 +70,12 @@ class Linearised:
             answer[:, first:last] = self._forward(parts).movedim(0, 1)
         return answer
 
+    def push_all(self, parts: Tensor) -> Tensor:
+        """(rows, *activation) of parts in every channel → (rows, *left)."""
+        if self._chain is not None:
+            return self._chain.carry_all(parts)
+        return self._forward(parts[None])[0]
+
     def pull(self, weights: Tensor) -> Tensor:
         """Gradient of Σ weights · output at the layer: (n, rows, *left) → (n, rows, *activation)."""
         graph = self._graph

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -70,7 +69,7 @@ class Scale:
         if isinstance(maps, Tensor):
             if self.slope.shape[0] == 1:
                 return maps * self.slope
-            return (maps.unflatten(0, (rows, -1)) * self.slope[:, None]).flatten(0, 1)
+            return (maps.reshape(rows, -1, *maps.shape[1:]) * self.slope[:, None]).flatten(0, 1)
         at = maps.channel if self.slope.shape[1] > 1 else 0
         slope = self.slope[:, at]
         if maps.factor > 1:
@@ -166,4 +165,4 @@ class Conv:
 
 
 def _both(value: object) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (*value, *value)[:2]  # type: ignore[misc, return-value]
+    return (value, value) if isinstance(value, int) else (*value, *value)[:2]  # type: ignore[misc]

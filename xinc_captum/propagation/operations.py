@@ -35,7 +35,9 @@ EVALUATION_ONLY = frozenset(
 )
 
 # Picks one of its inputs; which one is frozen as the network picked it, and picking is linear.
-FROZEN = frozenset("max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split())
+FROZEN = frozenset(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
+)
 
 # Questions about a tensor whose answers hold no values.
 METADATA = frozenset(

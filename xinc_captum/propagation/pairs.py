@@ -1,6 +1,6 @@
 """Pairs of an input unit and a next unit of one Linear or convolution: weights and kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,9 +64,7 @@ def grouped(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
     return by_out
 
 
-def shared_out(
-    tail: Tail, batch: Batch, selector: Any, along: Along, per_eval: int | None, with_slot: bool
-) -> Tensor:
+def shared_out(tail: Tail, batch: Batch, selector: Any, along: Along, per_eval: int | None, with_slot: bool) -> Tensor:
     """k_io carried to the output by a derivative: (rows, in, out, *left), or (rows, k, *left) when selected.
 
     With a slot, one more input row comes last: each next unit's own bias stands with it, and what enters after the
@@ -86,11 +84,20 @@ def shared_out(
     answer = x.new_empty((x.shape[0], kernels.shape[0] + with_slot, kernels.shape[1], *made.left))
     for o in range(kernels.shape[1]):
         answer[:, : kernels.shape[0], o] = made.push(kernels.parts(x, slice(o, o + 1))[:, :, 0], o)
-        if with_slot:
-            answer[:, -1, o] = made.push(_flat(bias[o], made.activation), o)[:, 0]
-    if made.slot is not None:
-        answer[:, -1] += ((made.slot - answer[:, -1].sum(1)) / kernels.shape[1])[:, None]
+    if with_slot:
+        for o, share in enumerate(slot_shares(made, bias)):
+            answer[:, -1, o] = share
     return answer
+
+
+def slot_shares(made: Linearised, bias: Tensor, outs: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """For each next unit its own bias at the output and an equal share of what enters behind: (rows, *left) each."""
+    everywhere = bias.reshape(1, -1, *[1] * (made.activation.dim() - 2)).expand_as(made.activation)
+    if made.slot is None:
+        raise RuntimeError("only the secant has a slot")
+    after = (made.slot - made.push_all(everywhere)) / len(bias)
+    for o in range(len(bias)) if outs is None else outs:
+        yield made.push(everywhere[:, o : o + 1], o)[:, 0] + after
 
 
 def pushed(made: Linearised, kernels: Kernels, x: Tensor, pairs: list[Pair]) -> Tensor:
@@ -100,11 +107,6 @@ def pushed(made: Linearised, kernels: Kernels, x: Tensor, pairs: list[Pair]) -> 
         parts = kernels.parts(x, slice(o, o + 1))[:, [i for _, i in members], 0]
         answer[:, [at for at, _ in members]] = made.push(parts, o)
     return answer
-
-
-def _flat(value: Tensor, activation: Tensor) -> Tensor:
-    """One number at every place of one channel, (rows, 1, *space)."""
-    return value.expand(activation.shape[0], 1, *activation.shape[2:])
 
 
 def _backward(

@@ -11,6 +11,7 @@ from . import carried
 from .carried import Carried
 from .derivative import Along, contributions
 from .pairs import Pair, shared_out
+from .site import Neurons, Pairs, Site
 from .tail import Tail
 
 
@@ -66,6 +67,10 @@ class Secant:
         is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
         """
         return shared_out(tail, batch, selector, SECANT, per_eval, with_slot=True)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, SECANT, per_eval, True) if pairs else Neurons(tail, batch, SECANT, per_eval)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units and the slot should add up to: the output."""

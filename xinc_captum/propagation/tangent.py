@@ -9,6 +9,7 @@ from ..batch import Batch
 from ..units import Selector
 from .derivative import Along, contributions
 from .pairs import Pair, shared_out
+from .site import Neurons, Pairs, Site
 from .tail import Tail
 
 TANGENT = Along("tangent", lambda activation, _slot: activation, lambda output: (output, None))
@@ -46,6 +47,10 @@ class Tangent:
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """c_ij = (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
         return shared_out(tail, batch, selector, TANGENT, per_eval, with_slot=False)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, TANGENT, per_eval, False) if pairs else Neurons(tail, batch, TANGENT, per_eval)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units should add up to: y minus y with the layer at zero."""

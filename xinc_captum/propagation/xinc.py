@@ -11,6 +11,7 @@ from ..targets import selected
 from ..units import Selector, select
 from .kernels import WEIGHTED
 from .pairs import Pair, chosen, kernels_of, layer_input
+from .site import Asked, Site
 from .tail import Tail
 from .xinc_decoder import KernelMaps, head_maps
 
@@ -95,11 +96,11 @@ class Xinc:
         if batch.target is not None:
             ins = maps.shape[1]
             flat = selected(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
-            maps = flat.unflatten(0, (ins, batch.rows)).transpose(0, 1)
-        if selector is None:
-            return maps
+            maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
+        if selector is None or maps.dim() == 2:
+            return maps if selector is None else select(maps, selector)
         places = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every place is a row of units
-        return places.unflatten(0, (len(maps), -1)).transpose(1, 2).unflatten(2, maps.shape[2:])
+        return places.reshape(len(maps), -1, places.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """W_ji x_i + b_j / n before any activation, (rows, in, out), or the maps of kernels, (rows, in, out, H, W)."""
@@ -107,7 +108,7 @@ class Xinc:
         wanted = chosen(kernels.shape, selector)
         if kernels.is_conv and not self._is_last:
             maps = KernelMaps.of(tail, batch)
-            return maps.all() if wanted is None else maps.some(wanted)
+            return maps.all() if wanted is None else maps.maps(wanted)
         if kernels.is_conv:
             whole = head_maps(tail, batch)
             return whole if wanted is None else whole[:, [i for i, _ in wanted], [j for _, j in wanted]]
@@ -117,6 +118,12 @@ class Xinc:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
         i, j = [i for i, _ in wanted], [j for _, j in wanted]
         return torch.addcmul(share[j], x[:, i], weight[j, i])
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows with the core of an inner block kept; other layers are asked anew."""
+        if pairs and kernels_of(tail).is_conv and not self._is_last:
+            return KernelMaps.of(tail, batch)
+        return Asked(self, tail, batch, per_eval, pairs)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """The output, which the last layer's maps add up to.
@@ -149,7 +156,9 @@ def _summed_then_rectified(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
 def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
     """Layers with weights in the order in which one row runs through them."""
     order: list[nn.Module] = []
-    found = [m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)]
+    found: list[nn.Module] = [
+        m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)
+    ]
     handles = [m.register_forward_hook(lambda m, _a, _o: order.append(m)) for m in found or [tail.layer]]
     try:
         with torch.no_grad():

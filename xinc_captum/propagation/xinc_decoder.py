@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..batch import Batch, chunks
@@ -37,6 +36,8 @@ class KernelMaps:
     expansion: Expansion
     size: tuple[int, int]
 
+    by_adjoint = False
+
     @classmethod
     def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
         """Run the rows up to the layer, and one row behind it to find what follows."""
@@ -46,18 +47,22 @@ class KernelMaps:
         return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
 
     def core(self, outs: slice) -> Tensor:
-        """k of some output channels, (rows, in, outs, h, w)."""
+        """The core k of some output channels, (rows, in, outs, h, w)."""
         k = self.kernels.parts(self.x, outs)
         return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
 
-    def some(self, pairs: list[Pair]) -> Tensor:
+    def maps(self, units: list[Pair]) -> Tensor:
         """Full maps of some kernels: (rows, k, H, W)."""
-        answer = self.x.new_empty(len(self.x), len(pairs), *self.size)
-        for o, members in grouped(pairs).items():
+        answer = self.x.new_empty(len(self.x), len(units), *self.size)
+        for o, members in grouped(units).items():
             low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
             into = [answer[r, at] for r in range(len(self.x)) for at, _ in members]
             self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
         return answer
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """Activations act on each map alone, so that no sum comes without the maps."""
+        raise NotImplementedError("the released maps have no adjoint; ask for maps")
 
     def all(self) -> Tensor:
         """Full maps of every kernel: (rows, in, out, H, W)."""
