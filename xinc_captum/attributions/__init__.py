@@ -6,6 +6,7 @@ from .canvas import Canvas
 from .canvas_layout import CanvasStoreError
 from .contract import as_explanation
 from .contribution import LayerContribution
+from .frame_canvas import FrameCanvas
 from .neuron_canvas import NeuronCanvas
 from .stored_canvas import open_canvas
 
@@ -14,6 +15,7 @@ __all__ = [
     "Canvas",
     "CanvasStoreError",
     "FeatureAccentuation",
+    "FrameCanvas",
     "LayerContribution",
     "NeuronCanvas",
     "NeuronFeatureAccentuation",

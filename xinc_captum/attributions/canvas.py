@@ -187,6 +187,8 @@ class Canvas:
 class _Last:
     """Shows a query only the last unit."""
 
+    unit_axis = 0
+
     def __init__(self, query: Query) -> None:
         self._query = query
 

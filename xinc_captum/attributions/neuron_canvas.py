@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -12,12 +13,14 @@ from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, find_layer, layer_name, snapshot, unwrap
 from ..progress import progress
 from ..propagation import Rule, Tail, Xinc, as_rule
-from ..propagation.budget import measure
-from ..propagation.pairs import linear_of
+from ..propagation.budget import Footprint, measure
+from ..propagation.pairs import kernels_of
 from ..targets import OutputFn
 from ..units import Selector, listed
 from .canvas import Canvas
 from .contract import captum_method, differentiable, explaining, plain, shares_statistics
+from .finite import check_finite
+from .framing import are_frames, frame_canvas
 
 Unit = Literal["neuron", "pair"]
 
@@ -146,7 +149,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         with explaining(self.forward_func, self.layer):
             batch = Batch.of(inputs, additional_forward_args, target)
             pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
-            rule, tail, size, per_eval = pieces
+            rule, tail, size, per_eval, _ = pieces
             if isinstance(rule, Xinc) and memory_budget is None:
                 size = batch.rows  # computed straight into the answer: chunks would only copy
             answer: Tensor | None = None
@@ -176,25 +179,27 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
-            return rule.pairs(tail, rows, selector)
+            return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
 
     def _pieces(
         self, call: Callable[..., Any], batch: Batch, at_input: bool, budget: int | None, per_eval: int | None
-    ) -> tuple[Rule, Tail, int, int | None]:
-        """Rule, tail, rows of a chunk and units of a forward."""
+    ) -> tuple[Rule, Tail, int, int | None, Footprint]:
+        """Rule, tail, rows of a chunk, units of a forward, and what a few rows need."""
         if per_eval is not None and per_eval < 1:
             raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
         # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         tail = Tail(call, self.layer, at_input, self.output_fn)
         footprint = measure(tail, batch)
-        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
+        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else math.prod(kernels_of(tail).shape)
         fit = footprint.rows(units + 1, budget)
-        size, stacked = min(batch.rows, fit), max(1, min(units, fit // batch.rows))
+        size = min(batch.rows, fit)
+        frames = footprint.output[0].numel() > 2 * units
+        stacked = footprint.stack(units, size if frames else batch.rows, budget)
         if shares_statistics(self.forward_func, self.layer):  # rows see one another: neither cut nor stack unasked
             size, stacked = batch.rows if budget is None else size, 1
-        return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked
+        return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked, footprint
 
     def canvas(
         self,
@@ -207,13 +212,15 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         memory_budget: int | None = None,
         show_progress: bool = False,
     ) -> Canvas:
-        """A lazy canvas over a picture whose pixels are the rows.
+        """A lazy canvas over a picture whose pixels are the rows, or over pictures that the rows are.
 
-        Nothing of size units x pixels is computed before it is asked for. The canvas keeps the inputs and a copy of
-        the parameters, so that it answers the same after further training.
+        Where each row of the output ends in ``size``, rows are frames, and a
+        :class:`~xinc_captum.attributions.FrameCanvas` is answered. Nothing of size units x pixels is computed before
+        it is asked for. The canvas keeps the inputs and a copy of the parameters, so that it answers the same after
+        further training.
 
         Args:
-            inputs: coordinates (pixels, dims), row-major over ``size``.
+            inputs: coordinates (pixels, dims), row-major over ``size``, or one row a frame.
             size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
             target: as in :meth:`attribute`.
             additional_forward_args: as in :meth:`attribute`.
@@ -223,7 +230,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             show_progress: a progress bar on every query.
 
         Raises:
-            ValueError: rows that do not match ``size``, pairs, or values that are not finite.
+            ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
 
         Example:
             >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -233,20 +240,23 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         """
         with torch.inference_mode(False):
             batch = Batch.of(inputs, additional_forward_args, target)
-        if self.unit == "pair":
-            raise ValueError('canvas() draws neurons; read pairs with attribute(), or construct with unit="neuron".')
-        if math.prod(size) != batch.rows:
-            raise ValueError(
-                f"size={tuple(size)} has {math.prod(size)} pixels, but the inputs have {batch.rows} rows; give the "
-                "size whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates)."
-            )
         call = snapshot(self._call, self.layer)
         with explaining(self.forward_func, self.layer):
-            rule, tail, rows, per_eval = self._pieces(
+            left = tuple(Tail(call, self.layer, output_fn=self.output_fn).output(batch.cut(0, 1)).shape[1:])
+            frames = are_frames(left, tuple(size), batch.rows)
+            if not frames:
+                self._check_pixels(tuple(size), batch.rows, left)
+            rule, tail, rows, per_eval, footprint = self._pieces(
                 call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval
             )
+            surroundings = partial(explaining, self.forward_func, self.layer)
+            if frames:
+                framed = rule, tail, batch, tuple(size), self.unit == "pair", footprint, memory_budget
+                canvas, first = frame_canvas(*framed, surroundings, show_progress)
+                check_finite(batch, first, self.layer)
+                return canvas
             first = rule.neurons(tail, batch.cut(0, 1), None, per_eval)
-            _finite(batch, first, self.layer)
+            check_finite(batch, first, self.layer)
 
         def shares(start: int, stop: int, selector: Selector) -> Tensor:
             with torch.enable_grad():
@@ -260,28 +270,22 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             slots=rule.slots,
             _shares=shares,
             _rows_at_once=rows,
-            _surroundings=lambda: explaining(self.forward_func, self.layer),
+            _surroundings=surroundings,
             _show_progress=show_progress,
             rule=repr(self.rule)[:200],
             layer=layer_name(self.forward_func, self.layer).strip("'"),
         )
 
-
-def _finite(batch: Batch, shares: Tensor, layer: nn.Module) -> None:
-    """Refuse what would only draw blank pictures.
-
-    Raises:
-        ValueError: NaN or infinity in inputs, weights or contributions.
-    """
-    for i, tensor in enumerate(batch.inputs):
-        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
-        if bad:
-            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
-    for name, weight in layer.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
-    if not bool(torch.isfinite(shares).all()):
-        raise ValueError(
-            "the contributions of the first pixel are NaN or infinite, although the inputs are finite; look for NaN or "
-            "infinite weights between the layer and the output."
-        )
+    def _check_pixels(self, size: tuple[int, ...], rows: int, left: tuple[int, ...]) -> None:
+        """Rows that are no frames must be the pixels of one picture."""
+        if self.unit == "pair":
+            raise ValueError(
+                "canvas() draws neurons where rows are pixels; read pairs with attribute(), or construct with "
+                f'unit="neuron". (Rows are frames where the output ends in size; a row of it is {left} here.)'
+            )
+        if math.prod(size) != rows:
+            raise ValueError(
+                f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; give the size whose "
+                "pixels the rows are, in row-major order (see xinc_captum.inr.coordinates), or, where rows are frames, "
+                f"the size in which each row of the output ends; it is {left} here."
+            )

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .frozen import max_pool
 from .operations import (
     AFFINE,
     ATTRIBUTE_VIEWS,
     BILINEAR,
     EVALUATION_ONLY,
+    FROZEN,
     METADATA,
     POINTWISE,
     plain_name,
 )
+from .slopes import secant_slope
 
 
 class CarryError(ValueError):
@@ -131,6 +134,8 @@ def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
         return _affine(func, args, kwargs, name)
     if name in POINTWISE:
         return _pointwise(func, args, kwargs, name)
+    if name in FROZEN and not (kwargs.get("return_indices") or any(a is True for a in args[1:])):
+        return Carried(*max_pool(name, args[0].value, args[0].slot, args[1:], kwargs))
     raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
 
 
@@ -166,25 +171,9 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
         y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
         return y
 
-    fixed = z.detach()
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), elementwise=_has_tensors(args[1:], kwargs))
     with torch.no_grad():
-        at_z = sigma(fixed.clone())
-    native = fixed.dtype
-    if fixed.element_size() == 2 and not _has_tensors(args[1:], kwargs):
-        fixed = fixed.float()  # the difference below would lose all of a half's few digits
-    with torch.enable_grad():
-        origin = (
-            torch.zeros_like(fixed, requires_grad=True)
-            if _has_tensors(args[1:], kwargs)
-            else fixed.new_zeros([1] * fixed.dim()).requires_grad_()
-        )
-        at_zero = sigma(origin)
-        (limit,) = torch.autograd.grad(at_zero.sum(), origin)
-    with torch.no_grad():
-        limit = torch.where(torch.isfinite(limit), limit, 0)  # sqrt: whatever stands at 0 stays there
-        wide = at_z if fixed.dtype == native else sigma(fixed.clone())
-        slope = torch.where(fixed == 0, limit, (wide - at_zero) / fixed).to(native)
-        new_slot = slope * slot + at_zero.to(native)
+        new_slot = slope * slot + at_zero
     # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.
     return Carried(at_z + (z - z.detach()) * slope, new_slot)
 

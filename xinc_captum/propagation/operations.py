@@ -34,6 +34,11 @@ EVALUATION_ONLY = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
 )
 
+# Picks one of its inputs; which one is frozen as the network picked it, and picking is linear.
+FROZEN = frozenset(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
+)
+
 # Questions about a tensor whose answers hold no values.
 METADATA = frozenset(
     """
