@@ -2,21 +2,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.attributions.canvas_layout import CHUNK_BYTES, Layout, planned
+from xinc_captum.attributions.canvas_layout import CHUNK_BYTES, DTYPES, Layout, by_bands, by_units, checked
 
 
 def laid(**changes):
     given = {
-        "size": (10, 6), "units": 8, "slots": 1, "channels": 3, "frames": 2, "has_frames": True, "pairs": None,
-        "dtype": "float16", "band": 4, "units_a_chunk": 5, "rule": "Secant()", "layer": "a",
+        "size": (10, 6), "units": 8, "slots": 1, "channels": 3, "frames": 2, "pairs": None,
+        "dtype": "float16", "band": 4, "units_a_block": 6, "units_a_chunk": 3, "rule": "Secant()", "layer": "a",
     }  # fmt: skip
     return Layout(**{**given, **changes})
 
 
 def test_by_hand():
     layout = laid()
-    assert layout.shape == (1, 9, 3, 10, 6, 2) and layout.chunks == (1, 5, 3, 4, 6, 1)
-    assert layout.bands == [(f, a, b) for f in (0, 1) for a, b in ((0, 4), (4, 8), (8, 10))]
+    assert layout.shape == (1, 9, 3, 10, 6, 2) and layout.chunk == (1, 3, 3, 4, 6, 1)
+    rows, units = ((0, 4), (4, 8), (8, 10)), ((0, 6), (6, 9))
+    assert layout.blocks == [(f, *u, *r) for f in (0, 1) for u in units for r in rows]
     assert layout.nbytes == 9 * 3 * 60 * 2 * 2
     assert layout.names == ("layer", "unit", "channel", "y", "x", "frame")
     assert laid(size=(10,)).names[3:] == ("x", "frame")
@@ -32,22 +33,27 @@ def test_there_and_back(tmp_path):
     assert Layout.of(layout.attributes(), tmp_path) == layout
 
 
-@given(
-    st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
-    st.integers(1, 10**7),
-    st.integers(1, 4),
-    st.integers(1, 4096),
-    st.sampled_from([2, 4]),
-)
-def test_chunks_are_small_and_never_nothing(size, rows_at_once, channels, unit_axis, itemsize):
-    band, units = planned(size, rows_at_once, channels, unit_axis, itemsize)
-    assert 1 <= band <= size[0] and 1 <= units <= unit_axis
-    assert band == 1 or band * size[1] <= rows_at_once
-    one = channels * band * size[1] * itemsize
-    assert units * one <= max(CHUNK_BYTES, one)
+PICTURE = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
 
-def test_numbers_of_the_docstring():
-    assert planned((100, 50), rows_at_once=1000, channels=3, unit_axis=64, itemsize=4) == (20, 64)
-    with pytest.raises(TypeError):
-        planned((100, 50))
+@given(PICTURE, st.integers(1, 10**7), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
+def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, count, dtype):
+    plan = by_bands(size, pixels, channels, count, dtype)
+    assert 1 <= plan["band"] <= size[0] and plan["units_a_block"] == count and 1 <= plan["units_a_chunk"] <= count
+    assert plan["band"] == 1 or plan["band"] * size[1] <= pixels
+    one = channels * plan["band"] * size[1] * DTYPES[dtype]
+    assert plan["units_a_chunk"] * one <= max(CHUNK_BYTES, one)
+
+
+@given(PICTURE, st.integers(0, 10**5), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
+def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
+    plan = by_units(size, maps, channels, count, dtype)
+    assert plan["band"] == size[0] and 1 <= plan["units_a_chunk"] <= plan["units_a_block"] <= max(1, min(maps, count))
+    assert plan["units_a_block"] % plan["units_a_chunk"] == 0
+    one = channels * size[0] * size[1] * DTYPES[dtype]
+    assert plan["units_a_chunk"] * one <= max(CHUNK_BYTES, one)
+
+
+def test_what_is_no_precision():
+    with pytest.raises(ValueError, match="dtype is 'int8'; wanted 'float32' or 'float16'"):
+        checked("int8")

@@ -34,7 +34,12 @@ def digest(folder):
 def test_it_comes_in_bands(tmp_path):
     made().save(tmp_path / "c")
     about = json.loads((tmp_path / "c" / "zarr.json").read_text())["attributes"]
-    assert about["band"] < SIZE[0] and about["layer"] == "activation1" and about["rule"] == "Tangent()"
+    assert (
+        about["band"] < SIZE[0]
+        and about["frames"] == 0
+        and about["layer"] == "activation1"
+        and about["rule"] == "Tangent()"
+    )
     assert len(about["checksum"]) == 64 and about["size"] == list(SIZE)
     assert not (tmp_path / "c.part").exists()
 
@@ -112,7 +117,7 @@ def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         made().save(tmp_path / "c")
     monkeypatch.setattr(canvas_writer, "_note", note)
-    with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first band differs"):
+    with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first block differs"):
         made(seed=1).save(tmp_path / "c")
     with pytest.raises(CanvasStoreError, match=r"of another kind: its rule is 'Tangent\(\)', not 'Ablation"):
         made(rule="ablation").save(tmp_path / "c")
@@ -140,7 +145,7 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(canvas_writer, "_put", full)
     with pytest.raises(
-        OSError, match=r"the disk is full after 2 of \d+ bands of c .*make room and save again"
+        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*make room and save again"
     ) as caught:
         made().save(tmp_path / "c")
     assert caught.value.errno == errno.ENOSPC

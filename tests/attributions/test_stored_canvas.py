@@ -79,7 +79,7 @@ def test_a_missing_file(pair, tmp_path):
     shutil.copytree(place, broken)
     next(p for p in sorted((broken / "contribution" / "c").rglob("*")) if p.is_file()).unlink()
     canvas = open_canvas(broken)
-    with pytest.raises(CanvasStoreError, match=r"is damaged: a file of rows 0 to \d+, frame .* is missing; save the"):
+    with pytest.raises(CanvasStoreError, match=r"is damaged: a file of rows 0 to \d+ of frame 0 is missing; save the"):
         canvas.totals()
 
 
@@ -91,7 +91,7 @@ def test_a_broken_file(pair, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(bytes(content))
-    with pytest.raises(CanvasStoreError, match=r"is damaged: rows 0 to \d+, frame .* cannot be read \("):
+    with pytest.raises(CanvasStoreError, match=r"is damaged: rows 0 to \d+ of frame 0 cannot be read \("):
         open_canvas(broken).totals()
 
 
@@ -134,3 +134,36 @@ def test_without_its_array(pair, tmp_path):
     shutil.rmtree(tmp_path / "c" / "contribution")
     with pytest.raises(CanvasStoreError, match="is damaged: its array cannot be read"):
         open_canvas(tmp_path / "c")
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = torch.nn.Linear(1, 4 * 2 * 3)
+        self.inner = torch.nn.Conv2d(4, 12, 3, padding=1)
+        self.head = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, t):
+        x = self.stem(t).reshape(-1, 4, 2, 3)
+        return self.head(torch.nn.functional.pixel_shuffle(self.inner(x), 2).relu())
+
+
+@pytest.mark.parametrize("unit", ["neuron", "pair"])
+@pytest.mark.parametrize("rule", ["tangent", "secant"])
+def test_frames(rule, unit, tmp_path):
+    method = NeuronCanvas(Decoder(), "inner", rule=rule, unit=unit)
+    times = torch.linspace(0, 1, 3)[:, None]
+    canvas = method.canvas(times, size=(4, 6), attribute_to_layer_input=True, memory_budget=100_000)
+    stored = open_canvas(canvas.save(tmp_path / "c"))
+    assert (stored.frames, stored.pairs, stored.layer) == (3, (4, 12) if unit == "pair" else None, "inner")
+    torch.testing.assert_close(stored.to_tensor(), canvas.to_tensor(), atol=1e-6, rtol=1e-5)
+    one = (3, 7) if unit == "pair" else 2
+    torch.testing.assert_close(stored.map(one, frame=1), canvas.map(one, frame=1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(stored.totals(), canvas.totals(), atol=1e-5, rtol=1e-5)
+    masks = torch.rand(2, 4, 6)
+    for signed in (True, False):
+        found = [c.regions(masks, signed=signed) for c in (stored, canvas)]
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    found = [c.top_units(2, pixel=(1, 2)).values for c in (stored, canvas)]
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)

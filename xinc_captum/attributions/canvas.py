@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..batch import chunks
 from ..progress import progress
-from .canvas_layout import DTYPES, Dtype, Layout, planned
+from .canvas_layout import Block, Dtype, Layout, by_bands, checked
 from .canvas_writer import write
 from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
@@ -132,7 +132,7 @@ class Canvas:
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write all of it to disk, band by band within the memory budget; :func:`open_canvas` answers from there.
+        """Write all of it to disk, block by block within the memory budget; :func:`open_canvas` answers from there.
 
         The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
         xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there, and ends
@@ -147,24 +147,34 @@ class Canvas:
             OverflowError: contributions that float16 cannot hold, or that are not finite.
             OSError: the disk is full.
         """
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; wanted 'float32' or 'float16'.")
-        band, units = planned(self.size, self._rows_at_once, self.channels, self.units + self.slots, DTYPES[dtype])
-        layout = Layout(
-            self.size, self.units, self.slots, self.channels, 1, False, None, dtype, band, units, self.rule, self.layer
+        kind, count = checked(dtype), self.units + self.slots
+        plan = by_bands(self.size, self._rows_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, plan), self._block, self._show_progress)
+
+    def _layout(self, dtype: Dtype, plan: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
+        return Layout(
+            size=self.size,
+            units=self.units,
+            slots=self.slots,
+            channels=self.channels,
+            frames=frames,
+            pairs=pairs,
+            dtype=dtype,
+            rule=self.rule,
+            layer=self.layer,
+            **plan,
         )
+
+    def _block(self, block: Block) -> Tensor:
+        """All units of some rows, (units, channels, rows, …)."""
         a_row = math.prod(self.size[1:])
-
-        def rows(_frame: int, first: int, last: int) -> Tensor:
-            query = Maps((last - first) * a_row)
-            with self._surroundings(), torch.no_grad():
-                for start in range(first * a_row, last * a_row, self._rows_at_once):
-                    stop = min(last * a_row, start + self._rows_at_once)
-                    query.add(start - first * a_row, self._shares(start, stop, None))
-            whole: Tensor = query.answer((last - first, *self.size[1:]))
-            return whole
-
-        return write(path, layout, rows, self._show_progress)
+        query = Maps((block.last - block.first) * a_row)
+        with self._surroundings(), torch.no_grad():
+            for start in range(block.first * a_row, block.last * a_row, self._rows_at_once):
+                stop = min(block.last * a_row, start + self._rows_at_once)
+                query.add(start - block.first * a_row, self._shares(start, stop, None))
+        whole: Tensor = query.answer((block.last - block.first, *self.size[1:]))
+        return whole
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))

@@ -4,7 +4,9 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from ..batch import chunks
 
 FORMAT = "xinc-captum-canvas"
 VERSION = 1
@@ -18,6 +20,16 @@ class CanvasStoreError(ValueError):
     """A place on disk that is no canvas of ours, not this canvas, or damaged."""
 
 
+class Block(NamedTuple):
+    """Part of a canvas: one frame, some units, some rows of the first spatial axis."""
+
+    frame: int
+    first_unit: int
+    last_unit: int
+    first: int
+    last: int
+
+
 @dataclass(frozen=True)
 class Layout:
     """Sizes, precision and chunks of a stored canvas; what two canvases must share for one to go on with the other.
@@ -27,11 +39,11 @@ class Layout:
         units: how many, the slot not counted.
         slots: 1 where a slot follows the units (for pairs: one more input), else 0.
         channels: outputs of a pixel.
-        frames: pictures; 1 where pixels are rows.
-        has_frames: whether frames are an axis of the answers.
+        frames: pictures, or 0 where there is one, whose pixels are rows.
         pairs: (in, out) where units are pairs, else None.
         dtype: "float32" or "float16".
         band: rows of the first spatial axis that are written together.
+        units_a_block: units that are written together.
         units_a_chunk: units in one chunk.
         rule: the rule in words.
         layer: the layer's name.
@@ -42,10 +54,10 @@ class Layout:
     slots: int
     channels: int
     frames: int
-    has_frames: bool
     pairs: tuple[int, int] | None
     dtype: Dtype
     band: int
+    units_a_block: int
     units_a_chunk: int
     rule: str
     layer: str
@@ -58,10 +70,10 @@ class Layout:
     @property
     def shape(self) -> tuple[int, ...]:
         """(layer, unit, channel, *size, frame)."""
-        return (1, self.unit_axis, self.channels, *self.size, self.frames)
+        return (1, self.unit_axis, self.channels, *self.size, max(1, self.frames))
 
     @property
-    def chunks(self) -> tuple[int, ...]:
+    def chunk(self) -> tuple[int, ...]:
         """Of one file: some units, all channels, one band, one frame."""
         return (1, self.units_a_chunk, self.channels, self.band, *self.size[1:], 1)
 
@@ -71,14 +83,10 @@ class Layout:
         return ("layer", "unit", "channel", *("z", "y", "x")[-len(self.size) :], "frame")
 
     @property
-    def bands(self) -> list[tuple[int, int, int]]:
-        """(frame, first row, last row) in the order in which they are written."""
-        rows = self.size[0]
-        return [
-            (frame, first, min(rows, first + self.band))
-            for frame in range(self.frames)
-            for first in range(0, rows, self.band)
-        ]
+    def blocks(self) -> list[Block]:
+        """What is written together, in the order in which it is written."""
+        rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
+        return [Block(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
     @property
     def nbytes(self) -> int:
@@ -116,14 +124,38 @@ class Layout:
         return cls(**whole)
 
 
-def planned(size: tuple[int, ...], rows_at_once: int, channels: int, unit_axis: int, itemsize: int) -> tuple[int, int]:
-    """Rows of a band and units of a chunk: bands as the memory budget allows, files of a few MiB.
+def by_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+    """The plan where rows are pixels, of which so many are computed at once: bands with all units.
 
     Example:
-        >>> planned((100, 50), rows_at_once=1000, channels=3, unit_axis=64, itemsize=4)
-        (20, 64)
+        >>> by_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
+        {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
     """
     a_row = math.prod(size[1:])
-    band = min(size[0], max(1, rows_at_once // a_row))
-    units = max(1, CHUNK_BYTES // (channels * band * a_row * itemsize))
-    return band, min(unit_axis, units)
+    band = min(size[0], max(1, pixels // a_row))
+    units = max(1, CHUNK_BYTES // (channels * band * a_row * DTYPES[dtype]))
+    return {"band": band, "units_a_block": unit_axis, "units_a_chunk": min(unit_axis, units)}
+
+
+def by_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+    """The plan where rows are frames, of which so many maps are computed at once: whole maps of some units.
+
+    Example:
+        >>> by_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
+        {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
+    """
+    at_once = max(1, min(unit_axis, maps))
+    units = max(1, min(at_once, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
+    return {"band": size[0], "units_a_block": at_once // units * units, "units_a_chunk": units}
+
+
+def checked(dtype: str) -> Dtype:
+    """The precision, if it is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for known in DTYPES:
+        if dtype == known:
+            return known
+    raise ValueError(f"dtype is {dtype!r}; wanted 'float32' or 'float16'.")

@@ -1,4 +1,4 @@
-"""Write a canvas to disk band by band, so that a killed run goes on where it was."""
+"""Write a canvas to disk block by block, so that a killed run goes on where it was."""
 
 import errno
 import hashlib
@@ -15,13 +15,13 @@ from torch import Tensor
 from .. import store
 from .._extra import needed
 from ..progress import progress
-from .canvas_layout import ARRAY, CanvasStoreError, Layout
+from .canvas_layout import ARRAY, Block, CanvasStoreError, Layout
 
-JOURNAL = "journal.json"  # beside the unfinished array: how the bands so far hash
-Band = Callable[[int, int, int], Tensor]
+JOURNAL = "journal.json"  # beside the unfinished array: how the blocks so far hash
+Compute = Callable[[Block], Tensor]
 
 
-def write(path: str | Path, layout: Layout, band: Band, show_progress: bool = False) -> Path:
+def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
     """Write a canvas, or go on with one that was interrupted.
 
     It grows in ``<name>.part`` beside ``path`` and is renamed when whole. What it ends with does not depend on how
@@ -30,8 +30,8 @@ def write(path: str | Path, layout: Layout, band: Band, show_progress: bool = Fa
     Args:
         path: the folder to make.
         layout: sizes and chunks.
-        band: (frame, first row, last row) to (units, channels, rows, …).
-        show_progress: a bar over the bands.
+        compute: a block to (units, channels, rows, …).
+        show_progress: a bar over the blocks.
 
     Returns:
         the path.
@@ -48,14 +48,14 @@ def write(path: str | Path, layout: Layout, band: Band, show_progress: bool = Fa
     zarr = needed("zarr", purpose="saving a canvas", extra="store")
     path.parent.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
-    bands = layout.bands
+    blocks = layout.blocks
     try:
         if part.exists():
-            array, digests = _resumed(zarr, part, layout, band)
+            array, digests = _resumed(zarr, part, layout, compute)
         else:
             array = _begun(zarr, part, layout)
-        for frame, first, last in progress(bands[len(digests) :], "canvas to disk", show=show_progress):
-            digests.append(_put(array, layout, band(frame, first, last), frame, first))
+        for block in progress(blocks[len(digests) :], "canvas to disk", show=show_progress):
+            digests.append(_put(array, layout, compute(block), block))
             _note(part, digests)
         root = zarr.open_group(part, mode="r+")
         root.attrs["checksum"] = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -66,9 +66,9 @@ def write(path: str | Path, layout: Layout, band: Band, show_progress: bool = Fa
             raise
         raise OSError(
             error.errno,
-            f"the disk is full after {len(digests)} of {len(bands)} bands of {path.name} ({layout.nbytes / 1e9:.3g} GB "
-            f"before compression). What was written stays in {part}: make room and save again, and it goes on there; "
-            "or delete it and save as float16.",
+            f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({layout.nbytes / 1e9:.3g} "
+            f"GB before compression). What was written stays in {part}: make room and save again, and it goes on "
+            "there, or delete it and save as float16.",
         ) from error
     return path
 
@@ -82,7 +82,7 @@ def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
     root.create_array(
         ARRAY,
         shape=layout.shape,
-        chunks=layout.chunks,
+        chunks=layout.chunk,
         dtype=layout.dtype,
         fill_value=float("nan"),  # a contribution is finite: what reads as nan is a file that is missing
         compressors=[zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), zarr.codecs.Crc32cCodec()],
@@ -97,7 +97,7 @@ def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
     return zarr.open_group(part, mode="r+")[ARRAY]
 
 
-def _resumed(zarr: Any, part: Path, layout: Layout, band: Band) -> tuple[Any, list[str]]:
+def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
     """The array so far and its digests, after making sure that it is this canvas's.
 
     Raises:
@@ -105,7 +105,7 @@ def _resumed(zarr: Any, part: Path, layout: Layout, band: Band) -> tuple[Any, li
     """
     try:
         root = zarr.open_group(part, mode="r+")
-        digests: list[str] = json.loads((part / JOURNAL).read_text())["bands"]
+        digests: list[str] = json.loads((part / JOURNAL).read_text())["blocks"]
     except (OSError, ValueError, KeyError) as error:
         raise CanvasStoreError(
             f"{part} is no unfinished canvas that can be gone on with ({error}); delete it and save again."
@@ -117,20 +117,18 @@ def _resumed(zarr: Any, part: Path, layout: Layout, band: Band) -> tuple[Any, li
             f"{part} is an unfinished canvas of another kind: its {names[0]} is {getattr(found, names[0])!r}, not "
             f"{getattr(layout, names[0])!r}. Save to another place, or delete it."
         )
-    if digests:
-        frame, first, last = layout.bands[0]
-        if _digest(_values(layout, band(frame, first, last))) != digests[0]:
-            raise CanvasStoreError(
-                f"{part} is an unfinished canvas of other weights or inputs: its first band differs. Save to another "
-                "place, or delete it."
-            )
+    if digests and _digest(_values(layout, compute(layout.blocks[0]))) != digests[0]:
+        raise CanvasStoreError(
+            f"{part} is an unfinished canvas of other weights or inputs: its first block differs. Save to another "
+            "place, or delete it."
+        )
     return root[ARRAY], digests
 
 
-def _put(array: Any, layout: Layout, values: Tensor, frame: int, first: int) -> str:
+def _put(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
     held = _values(layout, values)
-    rows = held.shape[2]
-    array[(0, slice(None), slice(None), slice(first, first + rows), ..., frame)] = held
+    units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
+    array[(0, units, slice(None), rows, ..., block.frame)] = held
     return _digest(held)
 
 
@@ -158,5 +156,5 @@ def _digest(values: Any) -> str:
 def _note(part: Path, digests: list[str]) -> None:
     """Replace the journal in one step."""
     fresh = part / (JOURNAL + ".new")
-    fresh.write_text(json.dumps({"bands": digests}))
+    fresh.write_text(json.dumps({"blocks": digests}))
     fresh.replace(part / JOURNAL)

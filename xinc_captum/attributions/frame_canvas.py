@@ -1,9 +1,11 @@
 """FrameCanvas: a Canvas of pictures that a network draws whole, one for every row."""
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch.utils._pytree import tree_map
 from ..batch import chunks
 from ..progress import progress
 from .canvas import Canvas
+from .canvas_layout import Block, Dtype, by_units, checked
+from .canvas_writer import write
 from .contract import plain
 from .queries import Query, Regions, Top, TopUnits, smallest_index
 from .unit_grid import UnitGrid
@@ -127,6 +131,22 @@ class FrameCanvas(Canvas):
 
     def _pictures(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.size)
+
+    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
+        """Write all of it to disk, some units of a frame at a time: see :meth:`Canvas.save`.
+
+        Pairs lie along the axis of units output by output, out · ins + in, and their slots after them.
+        """
+        kind, count = checked(dtype), math.prod(self._grid.shape)
+        plan = by_units(self.size, self._maps_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, plan, self.frames, self.pairs), self._block, self._show_progress)
+
+    def _block(self, block: Block) -> Tensor:
+        keys = self._grid.keys[block.first_unit : block.last_unit]
+        with self._surroundings():
+            maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
+        whole: Tensor = maps.unflatten(-1, self.size)
+        return whole
 
     def _adjoint(self, masks: Tensor) -> Tensor | None:
         """Signed sums over masks (frames, regions, pixels), or None where the rule has no short cut."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -249,12 +250,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             rule, tail, rows, per_eval, footprint = self._pieces(
                 call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval
             )
+            words, place = repr(self.rule)[:200], layer_name(self.forward_func, self.layer).strip("'")
             surroundings = partial(explaining, self.forward_func, self.layer)
             if frames:
                 framed = rule, tail, batch, tuple(size), self.unit == "pair", footprint, memory_budget
                 canvas, first = frame_canvas(*framed, surroundings, show_progress)
                 check_finite(batch, first, self.layer)
-                return canvas
+                return replace(canvas, rule=words, layer=place)
             first = rule.neurons(tail, batch.cut(0, 1), None, per_eval)
             check_finite(batch, first, self.layer)
 
@@ -272,8 +274,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             _rows_at_once=rows,
             _surroundings=surroundings,
             _show_progress=show_progress,
-            rule=repr(self.rule)[:200],
-            layer=layer_name(self.forward_func, self.layer).strip("'"),
+            rule=words,
+            layer=place,
         )
 
     def _check_pixels(self, size: tuple[int, ...], rows: int, left: tuple[int, ...]) -> None:

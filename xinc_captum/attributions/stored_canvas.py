@@ -1,5 +1,7 @@
 """Open a canvas that was saved: the same queries, read from disk."""
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from torch import Tensor
 from .._extra import needed
 from .canvas import Canvas
 from .canvas_layout import ARRAY, CanvasStoreError, Layout
+from .frame_canvas import FrameCanvas
+from .unit_grid import UnitGrid
 
 
 def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
@@ -66,47 +70,51 @@ class _Reader:
     def __init__(self, path: Path, array: Any, layout: Layout) -> None:
         self._path, self._array, self._layout = path, array, layout
 
-    def block(self, units: Any, rows: slice, frame: Any) -> Tensor:
+    def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
         """(units, channels, rows, …, frames)."""
+        order = np.unique(np.arange(self._layout.unit_axis) if units is None else np.asarray(units))
+        whole = [slice(None)] * (len(self._layout.size) - 1)
+        apart = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
+        place = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
         try:
-            found = self._array.oindex[(0, units, slice(None), rows, ..., frame)]
+            found = self._array.oindex[(slice(0, 1), apart, slice(None), rows, *whole, frames)][0]
         except Exception as error:  # zarr's codecs raise what they like
             raise CanvasStoreError(
-                f"{self._path} is damaged: {_where(rows, frame)} cannot be read ({type(error).__name__}: {error}); "
+                f"{self._path} is damaged: {place} cannot be read ({type(error).__name__}: {error}); "
                 "save the canvas anew."
             ) from error
         values = torch.from_numpy(np.asarray(found, dtype=np.float32))
         if not bool(torch.isfinite(values).all()):
-            raise CanvasStoreError(
-                f"{self._path} is damaged: a file of {_where(rows, frame)} is missing; save the canvas anew."
-            )
-        return values
+            raise CanvasStoreError(f"{self._path} is damaged: a file of {place} is missing; save the canvas anew.")
+        return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
         """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
-        a_row = int(np.prod(self._layout.size[1:], dtype=np.int64))
+        a_row = math.prod(self._layout.size[1:])
         top, bottom = first // a_row, -(-last // a_row)
-        units = slice(None) if selector is None else list(selector)
-        found = self.block(units, slice(top, bottom), slice(0, 1))[..., 0]
+        found = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
         flat = found.flatten(2)[..., first - top * a_row : last - top * a_row]
         return flat.permute(2, 0, 1)
 
-
-def _where(rows: slice, frame: Any) -> str:
-    return f"rows {rows.start} to {rows.stop}, frame {frame}" if rows.start is not None else f"frame {frame}"
+    def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
+        """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
+        grid = UnitGrid(self._layout.units, self._layout.slots, self._layout.pairs)
+        found = self.block([grid.number(key) for key in keys], slice(0, self._layout.size[0]), slice(first, last))
+        return found.movedim(-1, 0).flatten(3)
 
 
 def _canvas(reader: _Reader, layout: Layout, show_progress: bool) -> Canvas:
-    a_row = int(np.prod(layout.size[1:], dtype=np.int64))
-    return Canvas(
-        size=layout.size,
-        units=layout.units,
-        channels=layout.channels,
-        slots=layout.slots,
-        rule=layout.rule,
-        layer=layout.layer,
-        _shares=reader.pixels,
-        _rows_at_once=layout.band * a_row,
-        _surroundings=nullcontext,
-        _show_progress=show_progress,
+    known: dict[str, Any] = {
+        name: getattr(layout, name) for name in ("size", "units", "slots", "channels", "rule", "layer")
+    }
+    shared: dict[str, Any] = {**known, "_surroundings": nullcontext, "_show_progress": show_progress}
+    if not layout.frames:
+        return Canvas(**shared, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
+    return FrameCanvas(
+        **shared,
+        frames=layout.frames,
+        pairs=layout.pairs,
+        _shares=reader.maps,
+        _rows_at_once=1,
+        _maps_at_once=layout.units_a_block,
     )

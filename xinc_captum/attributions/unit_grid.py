@@ -58,6 +58,13 @@ class UnitGrid:
             raise IndexError(f"unit {unit} is out of range: this canvas has pairs (in, out) of {self.shape}.")
         return tuple(u % n for u, n in zip(unit, self.shape, strict=True))
 
+    def number(self, key: Any) -> int:
+        """The place of a unit among :attr:`keys`."""
+        if self.pairs is None:
+            return int(key)
+        ins, outs = self.pairs
+        return int(key[1] * ins + key[0] if key[0] < ins else ins * outs + key[1])
+
     def index(self, keys: list[Any]) -> tuple[list[int], ...]:
         """Where these units lie in an answer."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
