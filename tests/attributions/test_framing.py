@@ -3,6 +3,7 @@ import torch
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.framing import Sites, are_frames
+from xinc_captum.propagation import Tail
 
 
 @pytest.mark.parametrize(
@@ -29,14 +30,18 @@ def test_the_last_sites_stay_open():
     assert opened == [(0, 1), (1, 2), (2, 3), (1, 2)]
 
 
-def test_one_map_after_another_costs_no_forward_pass(decoder):
+@pytest.mark.parametrize("rule", ["tangent", "secant", "xinc"])
+def test_one_map_after_another_costs_no_forward_pass(decoder, monkeypatch, rule):
     model, t = decoder
-    canvas = NeuronCanvas(model, "blocks.0.0", unit="pair").canvas(t, (8, 12))
-    canvas.map((0, 0), frame=0)
-    calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
-    canvas.map((1, 3), frame=0)
-    assert calls == [], "the frame's linearised tail is kept"
+    method = NeuronCanvas(model, "blocks.0.0", unit="pair", rule=rule)
+    canvas = method.canvas(t, (8, 12), attribute_to_layer_input=True)
+    calls, output = [], Tail.output
+    monkeypatch.setattr(Tail, "output", lambda self, batch: calls.append(1) or output(self, batch))
+    canvas.map((0, 0), frame=1)
+    assert calls, "the first map of a frame runs the network"
+    calls.clear()
+    canvas.map((1, 3), frame=1)
+    assert calls == [], "what the frame needs is kept"
 
 
 @pytest.mark.parametrize(
