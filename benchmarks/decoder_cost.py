@@ -133,9 +133,9 @@ def child(job):
     Path("/proc/self/clear_refs").write_text("5")
     before, start = resident("VmRSS"), time.process_time()
     answer = JOBS[job](model, t)
-    seconds = time.process_time() - start
-    sums = {k: v.double().sum().item() for k, v in answer.items()} if isinstance(answer, dict) else {}
-    print(json.dumps({"cpu": seconds, "peak": resident("VmHWM") - before, "sums": sums}))
+    seconds, peak = time.process_time() - start, resident("VmHWM") - before
+    sums = {k: v.sum(dtype=torch.float64).item() for k, v in answer.items()} if isinstance(answer, dict) else {}
+    print(json.dumps({"cpu": seconds, "peak": peak, "sums": sums}))
 
 
 def main():
