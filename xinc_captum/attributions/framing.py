@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..propagation import Rule, Tail
+from ..propagation import Rule, Tail, Xinc
 from ..propagation.budget import Footprint
 from ..propagation.pairs import kernels_of
 from ..propagation.site import Site
 from .frame_canvas import FrameCanvas
+
+_SMALL = 16 << 20  # bytes of maps that stay close to the processor
 
 
 class Sites:
@@ -77,6 +79,8 @@ def frame_canvas(
     """
     shape = kernels_of(tail).shape if pairs else None
     at_once = footprint.rows(1, budget)  # maps of one frame, carried together
+    if isinstance(rule, Xinc):  # expanded from a core: nothing of the network is in the way
+        at_once = max(at_once, _SMALL // (footprint.output[0].numel() * footprint.output.element_size()))
     frames = min(batch.rows, max(1, math.isqrt(at_once)))
 
     def open_site(first: int, last: int) -> Site:

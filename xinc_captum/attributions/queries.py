@@ -61,6 +61,7 @@ class Regions:
 
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
         self._masks, self._signed = masks.flatten(1), signed
+        self._ready: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
@@ -68,7 +69,12 @@ class Regions:
         """Add one piece."""
         self._dtype = torch.promote_types(part.dtype, torch.float32)
         part = part.to(self._dtype)
-        mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        if part.shape[0] < self._masks.shape[1]:
+            mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        else:
+            if (part.dtype, part.device) not in self._ready:
+                self._ready[part.dtype, part.device] = self._masks.to(device=part.device, dtype=part.dtype)
+            mask = self._ready[part.dtype, part.device]
         summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
         summed = summed.reshape(-1, *part.shape[1:])
         self._sum = summed if self._sum is None else self._sum + summed

@@ -59,11 +59,6 @@ class Chain:
         assert isinstance(state, Tensor)  # noqa: S101 - dense maps stay dense
         return state
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it keeps."""
-        return self.activation.nbytes + sum(s.slope.nbytes for s in self.steps if isinstance(s, Scale))
-
 
 def chain(tail: Tail, batch: Batch, slope: Slope, slot: Tensor | None = None) -> Chain | None:
     """Linearise a tail, or None where it is no chain of operations that keep rows and channels apart.

@@ -60,16 +60,16 @@ def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence
             for target, one in zip(into, maps, strict=True):
                 target.copy_(one)
         return maps
-    across = maps @ _matrix(pending, 1, maps).T
-    down = _matrix(pending, 0, maps)
-    if into is None:
-        answer = maps.new_empty(len(maps), down.shape[0], across.shape[2])
-        into = list(answer.unbind())
-    else:
+    with torch.autocast(maps.device.type, enabled=False):  # the maps have their dtype already
+        across = maps @ _matrix(pending, 1, maps).T
+        down = _matrix(pending, 0, maps)
         answer = maps
-    for target, one in zip(into, across, strict=True):
-        torch.mm(down, one, out=target)
-    return answer
+        if into is None:
+            answer = maps.new_empty(len(maps), down.shape[0], across.shape[2])
+            into = list(answer.unbind())
+        for target, one in zip(into, across, strict=True):
+            torch.mm(down, one, out=target)
+        return answer
 
 
 def _matrix(pending: Sequence[Box | Near | Place], axis: int, maps: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
 """Some rows at a layer, run once: maps are pushed to the output, weights are pulled back from it."""
 
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..batch import Batch, chunks
 from .chain import Chain, chain
-from .derivative import Along, run
-from .forward import Forward
+from .derivative import Along, Run, run
+from .push import Push
 from .tail import Tail
 
 
@@ -39,18 +38,12 @@ class Linearised:
         self.activation, self.output, self.slot = seen.activation.detach(), seen.output.detach(), seen.slot
 
     @cached_property
-    def _graph(self) -> "_Graph":
-        return _Graph(*run(self._tail, self._batch, self._along, self._start))
+    def _graph(self) -> Run:
+        return run(self._tail, self._batch, self._along, self._start)
 
     @cached_property
-    def _forward(self) -> Forward:
-        return Forward(self._graph.activation, self._graph.output)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it keeps, as far as they can be told."""
-        kept = 0 if self._chain is None else self._chain.nbytes
-        return kept + self.activation.nbytes + self.output.nbytes
+    def _push(self) -> Push:
+        return Push(self._tail, self._batch, self._along, self._graph)
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -67,14 +60,14 @@ class Linearised:
                 continue
             parts = self.activation.new_zeros((last - first, *self.activation.shape))
             parts[:, :, channel] = some.movedim(1, 0)
-            answer[:, first:last] = self._forward(parts).movedim(0, 1)
+            answer[:, first:last] = self._push(parts).movedim(0, 1)
         return answer
 
     def push_all(self, parts: Tensor) -> Tensor:
         """(rows, *activation) of parts in every channel → (rows, *left)."""
         if self._chain is not None:
             return self._chain.carry_all(parts)
-        return self._forward(parts[None])[0]
+        return self._push(parts[None])[0]
 
     def pull(self, weights: Tensor) -> Tensor:
         """Gradient of Σ weights · output at the layer: (n, rows, *left) → (n, rows, *activation)."""
@@ -85,9 +78,3 @@ class Linearised:
                 for w in weights
             ]
         )
-
-
-class _Graph(NamedTuple):
-    activation: Tensor
-    output: Tensor
-    slot: Tensor | None

@@ -74,7 +74,7 @@ def shared_out(tail: Tail, batch: Batch, selector: Any, along: Along, per_eval: 
     selected = chosen(kernels.shape, selector)
     x, bias = layer_input(tail, batch), kernels.bias
     slot = bias.reshape(1, -1, *[1] * (x.dim() - 2)) if with_slot else None
-    leaf, output, after = run(behind(tail), batch, along, slot)
+    leaf, output, after, _ = run(behind(tail), batch, along, slot)
     if output[0].numel() <= 2 * kernels.shape[1]:
         return _backward(tail, kernels, x, leaf, output, after if selected is None else None, selected)
     del leaf, output

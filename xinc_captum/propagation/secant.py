@@ -9,7 +9,8 @@ from ..batch import Batch
 from ..units import Selector
 from . import carried
 from .carried import Carried
-from .derivative import Along, contributions
+from .contributions import contributions
+from .derivative import Along
 from .pairs import Pair, shared_out
 from .site import Neurons, Pairs, Site
 from .tail import Tail

@@ -41,7 +41,7 @@ def secant_slope(sigma: Pointwise, z: Tensor, elementwise: bool = False) -> tupl
     with torch.enable_grad():
         origin = torch.zeros_like(fixed) if elementwise else fixed.new_zeros([1] * fixed.dim())
         origin.requires_grad_()
-        at_zero = sigma(origin)
+        at_zero = sigma(origin.clone())
         (limit,) = torch.autograd.grad(at_zero.sum(), origin)
     with torch.no_grad():
         limit = torch.where(torch.isfinite(limit), limit, 0)  # sqrt: whatever stands at 0 stays there

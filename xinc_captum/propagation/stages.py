@@ -107,7 +107,7 @@ def _stage(step: Step, name: str, own: bool) -> Stage | None:
         return Place(factor) if own else Near(factor)
     if step.name in POINTWISE and not step.has_tensors:
         with torch.no_grad():
-            zero_stays = not bool(step.again(step.entered.new_zeros(1)).any())
+            zero_stays = not step.again(torch.zeros(1)).numpy().any()  # on the host: no device is waited for
         return Pointwise(step.again, zero_stays)
     if step.name in _RESAMPLED:
         return Resample(step)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..units import Selector
-from .derivative import Along, contributions
+from .contributions import contributions
+from .derivative import Along
 from .pairs import Pair, shared_out
 from .site import Neurons, Pairs, Site
 from .tail import Tail

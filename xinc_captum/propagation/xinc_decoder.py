@@ -53,12 +53,13 @@ class KernelMaps:
 
     def maps(self, units: list[Pair]) -> Tensor:
         """Full maps of some kernels: (rows, k, H, W)."""
-        answer = self.x.new_empty(len(self.x), len(units), *self.size)
+        answer: Tensor | None = None
         for o, members in grouped(units).items():
             low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
+            answer = low.new_empty(len(self.x), len(units), *self.size) if answer is None else answer
             into = [answer[r, at] for r in range(len(self.x)) for at, _ in members]
             self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
-        return answer
+        return self.x[:, :0] if answer is None else answer
 
     def sums(self, weights: Tensor) -> Tensor:
         """Activations act on each map alone, so that no sum comes without the maps."""
@@ -67,8 +68,8 @@ class KernelMaps:
     def all(self) -> Tensor:
         """Full maps of every kernel: (rows, in, out, H, W)."""
         (ins, outs), phases = self.kernels.shape, self.expansion.phases
-        answer = self.x.new_empty(len(self.x), ins, outs, *self.size)
         core = self.core(slice(None))
+        answer = core.new_empty(len(self.x), ins, outs, *self.size)
         at_once = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
         for phase in range(phases):
             expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
