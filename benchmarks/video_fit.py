@@ -25,7 +25,7 @@ LARGE = {
     "limit": 60,
     "size": (144, 176),
     "network": {"widths": (24, 64, 48, 24, 14), "strides": (2, 2, 2, 2), "stem": (64,)},
-    "training": {"steps": 4000, "batch_size": 4, "lr": 5e-3},
+    "training": {"steps": 1600, "batch_size": 4},
 }
 
 

@@ -153,7 +153,7 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
     fitted(small(), video, steps=3, checkpoint=path)
     for model, frames, arguments, text in (
         (small(), video, {"steps": 4}, "it has steps 3 instead of 4; give another file, or remove it"),
-        (small(), video, {"lr": 0.1}, "it has lr 0.005 instead of 0.1;"),
+        (small(), video, {"lr": 0.1}, "it has lr 0.01 instead of 0.1;"),
         (small(), video, {"seed": 1}, "it has seed 0 instead of 1;"),
         (small(), video, {"batch_size": 2}, "it has batch_size 5 instead of 2;"),
         (small(widths=(8, 8, 7)), video, {}, "it has model '[0-9a-f]{64}' instead of '[0-9a-f]{64}';"),

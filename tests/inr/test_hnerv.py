@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum import NeuronCanvas
 from xinc_captum.inr import HNeRV, reduced
 from xinc_captum.inr.hnerv import ContentEncoder
 
@@ -17,6 +18,13 @@ def test_the_decoder_draws_from_embeddings_alone():
     embeddings = model.encoder(frames)
     assert embeddings.shape == (2, 3, 2, 3)
     assert torch.equal(model.decoder(embeddings), model(frames))
+
+
+def test_the_decoder_can_be_explained_with_embeddings_as_rows():
+    model, embeddings = small(), torch.rand(2, 3, 2, 3)
+    parts = NeuronCanvas(model.decoder, "blocks.0.activation", rule="secant").attribute(embeddings)
+    assert parts.shape == (2, 5 + 1, 3, 8, 12)
+    torch.testing.assert_close(parts.sum(1), model.decoder(embeddings).detach())
 
 
 def test_its_parts_have_names():

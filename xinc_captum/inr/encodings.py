@@ -62,7 +62,7 @@ class NerfFrequencies(nn.Module):
         >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
         torch.Size([4, 24])
 
-    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1; Chen et al., "NeRV" (NeurIPS 2021), sec. 3.1.
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1; Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
     """
 
     frequencies: Tensor

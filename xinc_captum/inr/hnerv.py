@@ -28,7 +28,7 @@ class ContentEncoder(Layers):
         >>> ContentEncoder((2, 2), width=8, embedding=3)(torch.rand(1, 3, 8, 12)).shape
         torch.Size([1, 3, 2, 3])
 
-    Source: Chen et al., "HNeRV" (CVPR 2023), sec. 3.1; Liu et al., "A ConvNet for the 2020s" (CVPR 2022), fig. 4.
+    Source: Chen et al., "HNeRV" (CVPR 2023), sec. 3; Liu et al., "A ConvNet for the 2020s" (CVPR 2022), fig. 4.
     """
 
     def __init__(self, strides: Sequence[int], width: int = 64, embedding: int = 16, channels: int = 3) -> None:

@@ -44,7 +44,7 @@ class NeRV(Layers):
         >>> NeRV((16, 24), widths=(4, 4, 4), strides=(2, 2))(times(5)).shape
         torch.Size([5, 3, 16, 24])
 
-    Source: Chen et al., "NeRV: Neural Representations for Videos" (NeurIPS 2021), sec. 3.1.
+    Source: Chen et al., "NeRV: Neural Representations for Videos" (NeurIPS 2021), sec. 3.
     """
 
     def __init__(

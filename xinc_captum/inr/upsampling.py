@@ -31,7 +31,7 @@ class UpsamplingBlock(Layers):
         >>> UpsamplingBlock(4, 6, stride=2)(torch.rand(1, 4, 3, 5)).shape
         torch.Size([1, 6, 6, 10])
 
-    Source: Chen et al., "NeRV" (NeurIPS 2021), fig. 2b.
+    Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
     """
 
     def __init__(
@@ -40,10 +40,6 @@ class UpsamplingBlock(Layers):
         conv = nn.Conv2d(channels, width * stride**2, kernel_size, padding=kernel_size // 2)
         parts = OrderedDict(conv=conv, shuffle=nn.PixelShuffle(stride), activation=activation_maker(activation)())
         super().__init__(parts)
-
-
-class Squash(nn.Sigmoid):
-    """σ(z) = 1 / (1 + exp(−z)), as the last step of a decoder whose pixels must stay within [0, 1]."""
 
 
 def reduced(width: int, blocks: int, reduction: float = 1.2, least: int = 12) -> tuple[int, ...]:
@@ -64,7 +60,7 @@ def reduced(width: int, blocks: int, reduction: float = 1.2, least: int = 12) ->
         >>> reduced(36, 3, reduction=1.5)
         (36, 24, 16, 12)
 
-    Source: Chen et al., "HNeRV: A Hybrid Neural Representation for Videos" (CVPR 2023), sec. 3.2.
+    Source: Chen et al., "HNeRV: A Hybrid Neural Representation for Videos" (CVPR 2023), sec. 3.
     """
     if width < 1 or least < 1 or reduction <= 0:
         raise ValueError(
@@ -130,5 +126,5 @@ def upsampling(
     torch.nn.init.constant_(head.bias, 0.0 if squash else 0.5)  # type: ignore[arg-type]  # start from grey
     parts: OrderedDict[str, nn.Module] = OrderedDict(blocks=Layers(*blocks), head=head)
     if squash:
-        parts["squash"] = Squash()
+        parts["squash"] = nn.Sigmoid()
     return parts

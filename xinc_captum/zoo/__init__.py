@@ -1,6 +1,7 @@
 """Zoo: trained classifiers and real photos, out of packages that are on PyPI."""
 
 from .assets import AssetError, asset, requirements
+from .carphone import carphone_nerv
 from .classifiers import Classifier, Normalise
 from .efficientnet import efficientnet_lite0, efficientnet_lite1
 from .named import classifier
@@ -15,6 +16,7 @@ __all__ = [
     "Photo",
     "Video",
     "asset",
+    "carphone_nerv",
     "classifier",
     "efficientnet_lite0",
     "efficientnet_lite1",
