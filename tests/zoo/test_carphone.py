@@ -12,7 +12,7 @@ def test_it_draws_the_video_that_it_was_fitted_to(installed):
     model, (frames, *size) = carphone_nerv()
     clip = video("carphone_pristine", frames, tuple(size)).frames
     drawn = render_video(model, frames)
-    assert psnr(drawn, clip) > WANTED
+    assert psnr(drawn, clip) > 40
     assert psnr(drawn[0], clip[0]) > psnr(drawn[-1], clip[0]), "each frame is its own"
 
 
