@@ -34,9 +34,7 @@ class Association(NamedTuple):
         return float((chance <= 0.05).double().mean())
 
 
-def association(
-    amounts: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99
-) -> Association:
+def association(amounts: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99) -> Association:
     r"""Spearman's correlation, over pixels, of each unit's amounts with a field such as intensity or edges.
 
     .. math:: \rho_u = \mathrm{corr}\bigl(\mathrm{rank}_p\, a_{u,p},\; \mathrm{rank}_p\, f_p\bigr)

@@ -84,7 +84,7 @@ def what_dominates(
 
     Example:
         >>> labels = torch.arange(40) % 2
-        >>> found = what_dominates({"motion": labels[:, None] * 1.0}, labels, generator=torch.Generator().manual_seed(0))
+        >>> found = what_dominates({"motion": labels * 1.0}, labels, generator=torch.Generator().manual_seed(0))
         >>> found["motion"].share
         1.0
 
@@ -94,7 +94,8 @@ def what_dominates(
     for name, row in rows.items():
         if labels.dim() != 1 or len(row) != len(labels):
             raise ValueError(
-                f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; wanted (units, dims) and (units,)."
+                f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; wanted (units, dims) and "
+                "(units,)."
             )
     kept = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
     count = int(kept.sum())
@@ -109,7 +110,9 @@ def what_dominates(
     for name, row in rows.items():
         shuffled = torch.tensor([_share(row, member[order]) for order in orders], dtype=torch.float64)
         # a bootstrap sample repeats units, which any labels explain better: its own chance level is taken off
-        resampled = [_share(row[d], member[d]) - _share(row[d], member[d][o]) for d, o in zip(draws, orders, strict=True)]
+        resampled = [
+            _share(row[d], member[d]) - _share(row[d], member[d][o]) for d, o in zip(draws, orders, strict=True)
+        ]
         found[name] = Explained(_share(row, member), shuffled, torch.tensor(resampled, dtype=torch.float64))
     return found
 

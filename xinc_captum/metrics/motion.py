@@ -1,5 +1,6 @@
 """Motion: whether contributions change where the picture moves."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -57,8 +58,7 @@ def optical_flow(clip: Tensor) -> Tensor:
         raise ValueError(f"clip has shape {tuple(clip.shape)}; wanted (frames, C, H, W) with at least 2 frames.")
     registration = needed("skimage.registration", purpose="optical flow", extra="analysis")
     grey = torch.stack([intensity(frame) for frame in clip.detach()]).float().cpu().numpy()
-    pairs = zip(grey[:-1], grey[1:], strict=True)
-    flows = [torch.from_numpy(registration.optical_flow_tvl1(first, second)).float() for first, second in pairs]
+    flows = [torch.from_numpy(registration.optical_flow_tvl1(*pair)).float() for pair in itertools.pairwise(grey)]
     return torch.stack(flows).to(clip.device)
 
 

@@ -27,9 +27,12 @@ def as_masks(labels: Tensor) -> Tensor:
         [[[1, 0, 0]], [[0, 1, 0]]]
     """
     if labels.is_floating_point() or labels.dtype == torch.bool or not (labels >= 0).any():
-        raise ValueError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted integers, some of them >= 0.")
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted integers, some of them >= 0."
+        )
     present = labels[labels >= 0].unique()
-    return labels == present.view(-1, *[1] * labels.dim())
+    masks: Tensor = labels == present.view(-1, *[1] * labels.dim())
+    return masks
 
 
 def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
@@ -91,7 +94,8 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
     """
     if picture.dim() not in (3, 4) or not picture.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; wanted floats (C, H, W), or (frames, C, H, W)."
+            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; wanted floats (C, H, W), or "
+            "(frames, C, H, W)."
         )
     pixels = picture.detach().movedim(-3, -1)
     return grouped(pixels, regions, seed=seed)

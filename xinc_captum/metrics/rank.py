@@ -89,7 +89,8 @@ def rank_vectors(rows: Tensor) -> Tensor:
     ranks = average_ranks(_rounded(flat))
     centred = ranks - ranks.mean(1, keepdim=True)
     length = centred.norm(dim=1, keepdim=True)
-    return (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
+    vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
+    return vectors
 
 
 class Agreement(NamedTuple):

@@ -69,9 +69,7 @@ def object_track(amounts: Tensor, masks: Tensor) -> Track:
     return _track(values, check_tracks(masks, values).to(values.device))
 
 
-def carried_elsewhere(
-    amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20
-) -> Tensor:
+def carried_elsewhere(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
     """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
 
     All masks are rolled by one random offset for all frames. Some units follow any window that moves a little; and

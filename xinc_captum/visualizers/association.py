@@ -68,14 +68,16 @@ def association_rows(
         reach = max(float(np.abs(found).max(initial=0.1)), float(np.quantile(np.abs(control), 0.99))) * 1.05
         edges = np.linspace(-reach, reach, 32)
         axes = sheet.axes(left, top + 0.2, across, high - 0.36)
-        for values, colour, opaque in ((control, "#9a9aa2", 0.75), (found, "#1f5fa8", 0.65)):
-            axes.hist(values, edges, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=opaque)
+        for rho, colour, opaque in ((control, "#9a9aa2", 0.75), (found, "#1f5fa8", 0.65)):
+            heights = np.histogram(rho, edges)[0] / max(len(rho), 1)
+            axes.bar(edges[:-1], heights, width=edges[1] - edges[0], align="edge", color=colour, alpha=opaque)
         bare(axes)
         axes.axvline(0, color=INK, linewidth=0.8)
         low, top_number = (f"{sign * reach:+.2f}" for sign in (-1, 1))
         for part, words, align in ((0.0, low, "left"), (0.5, "0", "center"), (1.0, top_number, "right")):
             sheet.line(left + part * across, top + high - 0.14, words, size=7.5, colour=QUIET, align=align)  # type: ignore[arg-type]
-        says = f"{name}: median |ρ| {np.median(np.abs(found)):.2f}, elsewhere {np.median(np.abs(control)):.2f}"
+        middle, chance = (np.median(np.abs(rho)) if len(rho) else np.nan for rho in (found, control))
+        says = f"{name}: median |ρ| {middle:.2f}, elsewhere {chance:.2f}"
         sheet.line(left, top, says, size=9, bold=True)
         top += high + 0.16
     return sheet.done(top)

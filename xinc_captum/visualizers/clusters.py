@@ -7,13 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, array, bare
+from .figure import INK, QUIET, array, bare, draw_photo
 from .heat import HEAT
 from .sheet import MARGIN, PAGE, Sheet
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#999933", "#555555")
 MARKS = ("o", "s", "^", "D", "v", "P")
 GAP = 0.07
+LEGEND = 3  # sources a line
 
 
 def cluster_sheet(
@@ -22,6 +23,7 @@ def cluster_sheet(
     photo: Tensor,
     *,
     sources: Sequence[str],
+    units: Tensor | None = None,
     positions: Tensor | None = None,
     facts: Mapping[str, tuple[float, float]] | None = None,
     shown: int = 5,
@@ -35,30 +37,38 @@ def cluster_sheet(
         labels: (units,), clusters from 0.
         photo: (C, h, w) in [0, 1], of any size.
         sources: a word for each unit: its layer, seed or network.
+        units: (units,), their numbers within their source; None: their places in ``maps``.
         positions: (units, 2), or None for no such panel.
         facts: by name, a value from 0 to 1 and its control's.
         shown: at most so many members a row.
 
     Raises:
-        ValueError: another number of labels, sources or positions than maps.
+        ValueError: another number of labels, sources, units or positions than maps.
 
     Example:
         >>> maps, labels = torch.rand(6, 8, 12), torch.tensor([0, 0, 0, 1, 1, 1])
         >>> figure = cluster_sheet(maps, labels, torch.rand(3, 8, 12), sources=["h1"] * 6)
         >>> figure.savefig("clusters.png")  # doctest: +SKIP
     """
-    counts = {"labels": len(labels), "sources": len(sources), "positions": len(maps if positions is None else positions)}
+    counts = {
+        "labels": len(labels),
+        "sources": len(sources),
+        "units": len(maps if units is None else units),
+        "positions": len(maps if positions is None else positions),
+    }
     wrong = [name for name, count in counts.items() if count != len(maps)]
     if maps.dim() != 3 or wrong:
-        raise ValueError(f"maps have shape {tuple(maps.shape)} and {counts}; wanted (units, H, W) and one of each a unit.")
+        raise ValueError(
+            f"maps have shape {tuple(maps.shape)} and {counts}; wanted (units, H, W) and one of each a unit."
+        )
     clusters = labels.unique().tolist()
     sheet = Sheet()
     top = sheet.heading(
         f"{len(maps)} units in {len(clusters)} clusters, by where they paint",
         "each row: the mean map of a cluster, then its members closest to that mean, bright: much paint, own scales",
     )
-    if positions is not None or facts:
-        top = _above(sheet, top, labels, sources, positions, facts or {})
+    top = _above(sheet, top, photo, labels, sources, positions, facts or {})
+    numbers = torch.arange(len(maps)) if units is None else units
     columns = shown + 1
     said = 1.5
     cell = (PAGE - 2 * MARGIN - said - columns * GAP) / columns
@@ -81,7 +91,7 @@ def cluster_sheet(
             axes = sheet.axes(left, top, cell, tall)
             axes.imshow(array(values), cmap=HEAT, vmin=0, vmax=_bright(values), interpolation="nearest")
             bare(axes)
-            words = "mean" if not i else f"{sources[typical[i - 1]]}, {typical[i - 1]}"
+            words = "mean" if not i else f"{sources[typical[i - 1]]}, unit {int(numbers[typical[i - 1]])}"
             sheet.paragraph(left + cell / 2, top + tall + 0.02, words, cell, size=7.5, colour=QUIET, align="center")
         top = max(top + tall + 0.26, line + 0.08)
     return sheet.done(top)
@@ -90,38 +100,39 @@ def cluster_sheet(
 def _above(
     sheet: Sheet,
     top: float,
+    photo: Tensor,
     labels: Tensor,
     sources: Sequence[str],
     positions: Tensor | None,
     facts: Mapping[str, tuple[float, float]],
 ) -> float:
-    """The scatter on the left, facts on the right; answers where the rows may begin."""
-    bottom = top
+    """The scatter on the left, the picture and the facts on the right; answers where the rows may begin."""
+    left, bottom = MARGIN, top
     if positions is not None:
         sheet.line(MARGIN + 1.9, top, "UMAP, only to look at", size=9, bold=True, align="center")
-        axes = sheet.axes(MARGIN, top + 0.22, 3.8, 2.4)
-        _scatter(axes, labels, sources, positions)
-        lines = -(-len(set(sources)) // 3) if len(set(sources)) > 1 else 0
-        bottom = top + 0.22 + 2.4 + 0.18 * lines
-    left = MARGIN + (4.2 if positions is not None else 0.0)
-    if facts:
-        sheet.line(left, top, "how far to believe them", size=9, bold=True)
-        across = PAGE - MARGIN - left - 0.6
-        here = top + 0.25
-        for name, (value, control) in facts.items():
-            here = sheet.paragraph(left, here, name, across, size=8.5) + 0.02
-            axes = sheet.axes(left, here, across, 0.32)
-            axes.barh([0, 1], [value, control], height=0.75, color=["#1f5fa8", "#b5b5bd"])
-            axes.set_xlim(0, 1)
-            axes.set_ylim(1.5, -0.5)
-            bare(axes)
-            axes.axvline(0, color=INK, linewidth=1)
-            for i, (number, words) in enumerate(((value, ""), (control, " shuffled"))):
-                axes.text(max(number, 0) + 0.015, i, f"{number:.2f}{words}", fontsize=8, va="center",
-                          color=QUIET if i else INK)  # fmt: skip
-            here += 0.42
-        bottom = max(bottom, here)
-    return bottom + 0.15
+        _scatter(sheet.axes(MARGIN, top + 0.22, 3.8, 2.5), labels, sources, positions)
+        lines = -(-len(set(sources)) // LEGEND) if len(set(sources)) > 1 else 0
+        left, bottom = MARGIN + 4.1, top + 2.72 + 0.19 * lines
+    tall = 1.15
+    wide = min(tall * photo.shape[-1] / photo.shape[-2], 2.4)
+    axes = sheet.axes(left, top, wide, wide * photo.shape[-2] / photo.shape[-1])
+    draw_photo(axes, photo)
+    bare(axes)
+    here = top + wide * photo.shape[-2] / photo.shape[-1] + 0.12
+    for name, (value, control) in facts.items():
+        across = PAGE - MARGIN - left
+        here = sheet.paragraph(left, here, name, across, size=8.5) + 0.03
+        axes = sheet.axes(left, here, across, 0.3)
+        axes.barh([0, 1], [value, control], height=0.78, color=["#1f5fa8", "#b5b5bd"])
+        axes.set_xlim(min(0.0, value, control), 1.25)
+        axes.set_ylim(1.5, -0.5)
+        bare(axes)
+        axes.axvline(0, color=INK, linewidth=1)
+        for i, (number, words) in enumerate(((value, ""), (control, " shuffled"))):
+            said = f"{number:.2f}{words}"
+            axes.text(max(number, 0) + 0.015, i, said, fontsize=8, va="center", color=QUIET if i else INK)
+        here += 0.4
+    return max(bottom, here) + 0.1
 
 
 def _scatter(axes: Axes, labels: Tensor, sources: Sequence[str], positions: Tensor) -> None:
@@ -137,8 +148,15 @@ def _scatter(axes: Axes, labels: Tensor, sources: Sequence[str], positions: Tens
         spine.set_visible(True)
         spine.set_edgecolor("#d8d8de")
     if len(set(sources)) > 1:
-        places_of = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "ncols": min(3, len(set(sources)))}
-        axes.legend(fontsize=7.5, frameon=False, handletextpad=0.1, columnspacing=1.0, **places_of)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.02),
+            ncols=min(LEGEND, len(set(sources))),
+            fontsize=7.5,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=1.0,
+        )
 
 
 def _bright(values: Tensor) -> float:

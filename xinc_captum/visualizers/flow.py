@@ -15,9 +15,15 @@ CELL = 1.62  # inches
 
 
 def flow_beside_change(
-    frames: Tensor, speed: Tensor, change: Tensor, table: Tensor, *, controls: Mapping[str, float], layer: str = "layer",
+    frames: Tensor,
+    speed: Tensor,
+    change: Tensor,
+    table: Tensor,
+    *,
+    controls: Mapping[str, float],
+    layer: str = "layer",
     shown: int = 4,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Rows of frame, speed and contribution change; then every change against every speed, and the controls.
 
     Args:
@@ -41,8 +47,8 @@ def flow_beside_change(
     expected = (pairs, *frames.shape[2:])
     if tuple(speed.shape) != expected or tuple(change.shape) != expected or tuple(table.shape) != (pairs, pairs):
         raise ValueError(
-            f"speed has shape {tuple(speed.shape)}, change {tuple(change.shape)} and table {tuple(table.shape)}; wanted "
-            f"{expected} twice and {(pairs, pairs)} for {len(frames)} frames."
+            f"speed has shape {tuple(speed.shape)}, change {tuple(change.shape)} and table {tuple(table.shape)}; "
+            f"wanted {expected} twice and {(pairs, pairs)} for {len(frames)} frames."
         )
     kept = torch.linspace(0, pairs - 1, min(pairs, shown)).round().long().tolist()
     tall = CELL * frames.shape[-2] / frames.shape[-1]
@@ -81,7 +87,7 @@ def _matrix(sheet: Sheet, left: float, top: float, table: Tensor) -> float:
     sheet.line(left + side / 2, top + side + 0.03, "speed at frame →", size=8, colour=QUIET, align="center")
     sheet.paragraph(left - 0.55, top + side / 2 - 0.2, "change at frame ↓", 0.5, size=8, colour=QUIET)
     scale = sheet.axes(left + side + 0.08, top, 0.1, side)
-    scale.imshow(torch.linspace(1, -1, 101)[:, None], cmap="RdBu_r", aspect="auto")
+    scale.imshow(array(torch.linspace(1, -1, 101))[:, None], cmap="RdBu_r", aspect="auto")
     bare(scale)
     for part, value in ((0.0, limit), (0.5, 0.0), (1.0, -limit)):
         sheet.line(left + side + 0.22, top + part * (side - 0.12), f"{value:+.2f}" if value else "0", size=7.5)
@@ -109,5 +115,7 @@ def _bars(sheet: Sheet, left: float, top: float, table: Tensor, controls: Mappin
         words = "nothing moves" if value != value else f"{value:+.2f}"
         place = max(0.0 if value != value else value, 0.0)
         axes.text(place + 0.03 * reach, i, words, fontsize=8, va="center", color=INK)
-        sheet.line(left + said - 0.06, top + 0.24 * i + 0.04, name, size=8, colour=INK if i == 0 else QUIET, align="right")
+        sheet.line(
+            left + said - 0.06, top + 0.24 * i + 0.04, name, size=8, colour=INK if i == 0 else QUIET, align="right"
+        )
     return top + 0.24 * len(rows)

@@ -57,7 +57,7 @@ def region_bars(
     )
     for kind, (found, shifted, scattered) in deviations.items():
         axes = sheet.axes(MARGIN + (2.0 - shown) / 2, top, shown, shown * height / width)
-        axes.imshow(_coloured(labels[kind], photo), interpolation="nearest")
+        axes.imshow(array(_coloured(labels[kind], photo)), interpolation="nearest")
         bare(axes)
         name = f"{kind}, {len(labels[kind][labels[kind] >= 0].unique())} regions"
         below = top + shown * height / width + 0.02
@@ -111,7 +111,8 @@ def _check(variances: Mapping[str, Sequence[Tensor]], labels: Mapping[str, Tenso
     for kind, (found, *_) in variances.items():
         if labels[kind].shape != photo.shape[-2:]:
             raise ValueError(
-                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; wanted (H, W)."
+                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; wanted its "
+                "(H, W)."
             )
         if not found.isfinite().any():
             raise ValueError(f"{kind}: no unit paints anything, so there is nothing to show.")

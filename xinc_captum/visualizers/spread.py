@@ -47,7 +47,8 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
 
     Example:
         >>> pixels, running, needed = torch.arange(5), torch.linspace(0, 1, 6), torch.ones(8, 12)
-        >>> figure = spread_curves({"h": Spread(pixels, pixels, running, running, needed, needed)}, torch.rand(3, 8, 12))
+        >>> one = Spread(pixels, pixels, running, running, needed, needed)
+        >>> figure = spread_curves({"layer1": one}, torch.rand(3, 8, 12))
         >>> figure.savefig("spread.png")  # doctest: +SKIP
     """
     height, width = photo.shape[-2:]
@@ -61,7 +62,10 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     )
     across = (PAGE - 2 * MARGIN - 0.9) / 2 - 0.25
     lefts = (MARGIN + 0.55, MARGIN + 0.55 + across + 0.85)
-    titles = ("pixels where a unit paints more than its fair share", "the part of a pixel that its strongest units make up")
+    titles = (
+        "pixels where a unit paints more than its fair share",
+        "the part of a pixel that its strongest units make up",
+    )
     for left, title in zip(lefts, titles, strict=True):
         sheet.line(left, top, title, size=9.5, bold=True)
     left_panel, right_panel = (sheet.axes(left, top + 0.24, across, TALL) for left in lefts)
@@ -104,7 +108,9 @@ def _maps(sheet: Sheet, layers: Mapping[str, Spread], photo: Tensor, top: float)
         middle, control = (float(values.double().median()) for values in (one.needed, one.needed_control))
         below = sheet.paragraph(left + cell / 2, here + tall + 0.03, f"{name}: {middle:.0f} of {len(one.pixels)}", cell,
                                 size=8.5, align="center")  # fmt: skip
-        sheet.paragraph(left + cell / 2, below, f"pixels shuffled: {control:.0f}", cell, size=8, colour=QUIET, align="center")
+        sheet.paragraph(
+            left + cell / 2, below, f"pixels shuffled: {control:.0f}", cell, size=8, colour=QUIET, align="center"
+        )
     return top + (len(layers) // columns + 1) * (tall + 0.42) + 0.06
 
 

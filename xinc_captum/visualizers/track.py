@@ -65,19 +65,19 @@ def object_time(
     cell = (PAGE - 2 * MARGIN - LABEL - NUMBER) / len(kept)
     tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
     carried = (matched - shuffled).nanmean(0).nan_to_num(-torch.inf)
-    best = carried.argsort(1, descending=True, stable=True)[:, :shown]
+    best = carried.argsort(dim=1, descending=True, stable=True)[:, :shown]
     limit = _limit([matched[:, o, best[o]] for o in range(len(names))])
     sheet = Sheet(PAGE)
     top = sheet.heading(
         f"How {_joined(names)} {'is' if len(names) == 1 else 'are'} carried through time by {layer}",
-        "red: the unit paints more on the object than the object's area accounts for; blue: less. A unit that goes along "
-        "with the object is red above and pale below, under the object's masks of all other times (the control)",
+        "red: the unit paints more on the object than the object's area accounts for; blue: less. A unit that goes "
+        "along with the object is red above and pale below, under the object's masks of all other times (the control)",
     )
     for i, t in enumerate(kept.tolist()):
         sheet.line(MARGIN + LABEL + (i + 0.5) * cell, top, f"{t}", size=8, colour=QUIET, align="center")
     sheet.line(MARGIN + LABEL - 0.1, top, "frame", size=8, colour=QUIET, align="right")
     top += 0.17
-    _label(sheet, top, tall, "the clip", "")
+    _label(sheet, top, "the clip", "")
     for i, t in enumerate(kept.tolist()):
         axes = sheet.axes(MARGIN + LABEL + i * cell + 0.02, top, cell - 0.04, tall)
         draw_photo(axes, frames[t])
@@ -87,7 +87,7 @@ def object_time(
     top += tall + 0.16
     for o, name in enumerate(names):
         units = best[o].tolist()
-        _label(sheet, top, tall, name, f"{len(units)} units that follow it most, together")
+        _label(sheet, top, name, f"{len(units)} units that follow it most, together")
         together = amounts[:, units].sum(1)
         for i, t in enumerate(kept.tolist()):
             axes = sheet.axes(MARGIN + LABEL + i * cell + 0.02, top, cell - 0.04, tall)
@@ -113,7 +113,7 @@ def object_time(
     return sheet.done(top + 0.36)
 
 
-def _label(sheet: Sheet, top: float, tall: float, name: str, words: str) -> None:
+def _label(sheet: Sheet, top: float, name: str, words: str) -> None:
     below = sheet.paragraph(MARGIN, top, name, LABEL - 0.1, size=9.5, bold=True)
     if words:
         sheet.paragraph(MARGIN, below, words, LABEL - 0.1, size=8, colour=QUIET)
@@ -125,8 +125,8 @@ def _chance(sheet: Sheet, top: float, carried: Tensor, elsewhere: Tensor | None)
         return top
     best = elsewhere.nan_to_num(-torch.inf).amax(1).double()
     said = (
-        f"goes along with it most: {float(carried.max()):+.2f}; control, the best of the {len(carried)} units along the "
-        f"same path elsewhere: {float(best.median()):+.2f} (at most {float(best.max()):+.2f} in {len(best)} places)"
+        f"goes along with it most: {float(carried.max()):+.2f}; control, the best of the {len(carried)} units along "
+        f"the same path elsewhere: {float(best.median()):+.2f} (at most {float(best.max()):+.2f} in {len(best)} places)"
     )
     return sheet.line(MARGIN + LABEL + 0.02, top, said, size=8.5)
 
@@ -141,7 +141,7 @@ def _outline(axes: Axes, mask: Tensor, colour: str) -> None:
 def _scale(sheet: Sheet, top: float, limit: float) -> None:
     left, across = MARGIN + LABEL + 0.02, 2.2
     axes = sheet.axes(left, top + 0.02, across, 0.13)
-    axes.imshow(torch.linspace(-1, 1, 201)[None], cmap=SIGNED, aspect="auto")
+    axes.imshow(array(torch.linspace(-1, 1, 201))[None], cmap=SIGNED, aspect="auto")
     bare(axes)
     words = ((0.0, f"{max(-limit, -1):+.0%}"), (0.5, "as its area"), (1.0, f"{limit:+.0%}"))
     for part, said in words:
