@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import as_masks, grid_cells, preference, region_test
+from xinc_captum import NeuronCanvas
+from xinc_captum.inr import FourierMLP, coordinates
+from xinc_captum.metrics import as_masks, grid_cells, magnitudes, pooled, preference, region_test, share
 
 
 def generator(seed=0):
@@ -77,6 +79,20 @@ def test_scattered_is_what_numpy_draws():
     drawn = [(rng.permutation(a).reshape(20, 20).mean(1) / a.mean() - 1).var() for _ in range(300)]
     found = region_test(amounts, masks, generator=generator(), repeats=300).scattered
     assert float(found.mean()) == pytest.approx(np.mean(drawn), rel=0.1)
+
+
+def test_a_canvas_answers_the_same_without_being_held():
+    size, grid = (8, 12), (2, 3)
+    canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), "activation1", rule="secant").canvas(coordinates(size), size)
+    amounts = magnitudes(canvas.to_tensor()[: canvas.units])
+    masks = as_masks(grid_cells(size, grid))
+    areas = masks.flatten(1).double().sum(1)[:, None]
+    sums = canvas.regions(masks)[:, : canvas.units].sum(2).double()
+    whole = canvas.regions(torch.ones(1, *size))[:, : canvas.units].sum(2).double()
+    near = {"rtol": 1e-4, "atol": 1e-7}
+    torch.testing.assert_close((sums / (whole * areas / 96) - 1).T, preference(amounts, masks), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sums / sums.sum(1, keepdim=True), share(amounts, masks), **near)
+    torch.testing.assert_close((sums / areas).T, pooled(amounts, grid).flatten(1), **near)
 
 
 def test_what_does_not_fit_is_said():

@@ -92,8 +92,11 @@ def cluster_sheet(
             axes.imshow(array(values), cmap=HEAT, vmin=0, vmax=_bright(values), interpolation="nearest")
             bare(axes)
             words = "mean" if not i else f"{sources[typical[i - 1]]}, unit {int(numbers[typical[i - 1]])}"
-            sheet.paragraph(left + cell / 2, top + tall + 0.02, words, cell, size=7.5, colour=QUIET, align="center")
-        top = max(top + tall + 0.26, line + 0.08)
+            below = sheet.paragraph(
+                left + cell / 2, top + tall + 0.02, words, cell, size=7.5, colour=QUIET, align="center"
+            )
+            line = max(line, below)
+        top = line + 0.1
     return sheet.done(top)
 
 
