@@ -106,7 +106,7 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
     Example:
         >>> change = torch.eye(3).view(3, 1, 1, 3)
         >>> agreement = motion_agreement(change, change[:, 0])
-        >>> agreement.matched.item(), round(agreement.shuffled.item(), 6)
+        >>> round(agreement.matched.item(), 6), round(agreement.shuffled.item(), 6)
         (1.0, -0.5)
 
     Source: the released code of Padmanabhan et al. (CVPR 2024) shows two frames of this as a picture; statistic and

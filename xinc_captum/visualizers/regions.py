@@ -25,7 +25,7 @@ def region_bars(
     """One row for each kind of region: what it looks like, and how far units deviate from their share of its area.
 
     Bars are medians over units of √variance of the preference δ (0 % = as much as the area accounts for), whiskers
-    the middle half of the units. Beside them the same for the regions rolled elsewhere and for random pixels.
+    the middle half of the units (of the controls: of all units and repeats). Beside them the same for the regions rolled elsewhere and for random pixels.
 
     Args:
         variances: by kind, (units,), then scattered (repeats, units) and shifted (repeats, units): a ``RegionTest``
@@ -79,9 +79,8 @@ def _times(value: float, control: float) -> str:
 
 
 def _deviation(variances: Tensor) -> Tensor:
-    """√variance for every unit, repeats of a control averaged: (units,)."""
-    means = variances.mean(0) if variances.dim() == 2 else variances
-    deviation: Tensor = means.double().cpu().sqrt()
+    """√variance for every unit, and every repeat of a control: means over repeats would follow the few largest."""
+    deviation: Tensor = variances.double().cpu().flatten().sqrt()
     return deviation
 
 

@@ -1,5 +1,6 @@
 """A picture of objects through time: which units go along with an object, frame by frame."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -96,7 +97,7 @@ def object_time(
             _outline(axes, masks[t, o], OUTLINES[o % len(OUTLINES)])
         top += tall + 0.06
         for table, words in ((matched, "under its own mask"), (shuffled, "control: under its masks of other times")):
-            values = table[kept][:, o, units].T
+            values = _doublings(table[kept][:, o, units].T, limit)
             high = ROW * len(units)
             axes = sheet.axes(MARGIN + LABEL + 0.02, top, cell * len(kept) - 0.04, high)
             axes.imshow(array(values), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
@@ -138,22 +139,26 @@ def _outline(axes: Axes, mask: Tensor, colour: str) -> None:
         axes.contour(inside, levels=[0.5], colors=[colour], linewidths=1.1)
 
 
-def _scale(sheet: Sheet, top: float, limit: float) -> None:
+def _scale(sheet: Sheet, top: float, limit: int) -> None:
     left, across = MARGIN + LABEL + 0.02, 2.2
     axes = sheet.axes(left, top + 0.02, across, 0.13)
     axes.imshow(array(torch.linspace(-1, 1, 201))[None], cmap=SIGNED, aspect="auto")
     bare(axes)
-    words = ((0.0, f"{max(-limit, -1):+.0%}"), (0.5, "as its area"), (1.0, f"{limit:+.0%}"))
-    for part, said in words:
-        sheet.line(left + part * across, top + 0.17, said.replace("%", " %"), size=7.5, colour=INK, align="center")
+    for part, said in ((0.0, f"1/{2**limit} or less"), (0.5, "as its area"), (1.0, f"{2**limit} times")):
+        sheet.line(left + part * across, top + 0.17, said, size=7.5, colour=INK, align="center")
     said = "right of each row: how much more under its own mask than under those of other times, mean over frames"
     sheet.line(PAGE - MARGIN, top + 0.02, said, size=7.5, colour=QUIET, align="right")
 
 
-def _limit(tables: Sequence[Tensor]) -> float:
+def _doublings(preference: Tensor, limit: int) -> Tensor:
+    """How often the area's share was doubled, or halved: log2(1 + δ), within the limit."""
+    return (1 + preference.double()).clamp(2.0**-limit, 2.0**limit).log2()
+
+
+def _limit(tables: Sequence[Tensor]) -> int:
     values = torch.cat([t.flatten() for t in tables])
-    values = values[values.isfinite()].abs()
-    return max(float(values.double().quantile(0.97)) if len(values) else 1.0, 1.0)
+    values = (1 + values[values.isfinite()].double()).clamp_min(1).log2()
+    return min(max(math.ceil(float(values.quantile(0.97))) if len(values) else 1, 1), 5)
 
 
 def _joined(names: Sequence[str]) -> str:
