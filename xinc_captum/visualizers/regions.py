@@ -25,7 +25,8 @@ def region_bars(
     """One row for each kind of region: what it looks like, and how far units deviate from their share of its area.
 
     Bars are medians over units of √variance of the preference δ (0 % = as much as the area accounts for), whiskers
-    the middle half of the units (of the controls: of all units and repeats). Beside them the same for the regions rolled elsewhere and for random pixels.
+    the middle half of the units (of the controls: of all units and repeats). Beside them the same for the
+    regions rolled elsewhere and for random pixels.
 
     Args:
         variances: by kind, (units,), then scattered (repeats, units) and shifted (repeats, units): a ``RegionTest``

@@ -35,8 +35,8 @@ def object_time(
 
     Under the frames, for each object: what the units that follow it most paint together, frame by frame, with the
     object's outline; then their preference for the object unit by unit (red: more than the object's area accounts
-    for), and under it the control: the same frames under the object's masks of all other times. What is red above
-    and pale below goes along with the object. Numbers on the right: the difference, mean over frames.
+    for), and under it the control: the same frames under the object's masks of all other times. What is redder
+    above than below goes along with the object. Numbers on the right: the difference, mean over frames.
 
     Args:
         frames: (frames, C, H, W) in [0, 1].
@@ -72,7 +72,7 @@ def object_time(
     top = sheet.heading(
         f"How {_joined(names)} {'is' if len(names) == 1 else 'are'} carried through time by {layer}",
         "red: the unit paints more on the object than the object's area accounts for; blue: less. A unit that goes "
-        "along with the object is red above and pale below, under the object's masks of all other times (the control)",
+        "along with the object is redder above than below, under the object's masks of all other times (the control)",
     )
     for i, t in enumerate(kept.tolist()):
         sheet.line(MARGIN + LABEL + (i + 0.5) * cell, top, f"{t}", size=8, colour=QUIET, align="center")
