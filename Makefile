@@ -54,6 +54,7 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(BIN)/python benchmarks/large_image.py
 	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")
+	$(if $(REFERENCE),$(BIN)/python benchmarks/analyses.py "$(REFERENCE)")
 
 clean: ## Remove .venv and everything that was made
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
