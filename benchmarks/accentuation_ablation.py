@@ -23,7 +23,7 @@ def main():
     warnings.simplefilter("ignore")
     print("| parameterization | crops | regulariser | reached | transfer | SSIM to seed | energy > .25 c/px | drift |")
     print("|---|---|---|---|---|---|---|---|")
-    for parameterization in (Pixel(), Fourier(decay=0.75), Phase()):
+    for parameterization, lr in ((Pixel(), 0.1), (Fourier(decay=0.75), 0.03), (Phase(), 0.03)):  # all reach the gain
         for transforms in ((Crops(),), ()):
             for regularizer in (FeatureDistance(LAYER), None):
                 cases = []
@@ -39,6 +39,7 @@ def main():
                                 target,
                                 activation=level,
                                 n_steps=chosen.steps,
+                                lr=lr,
                                 parameterization=parameterization,
                                 transforms=transforms,
                                 regularizer=regularizer,
