@@ -23,27 +23,19 @@ def main():
     warnings.simplefilter("ignore")
     print("| parameterization | crops | regulariser | reached | transfer | SSIM to seed | energy > .25 c/px | drift |")
     print("|---|---|---|---|---|---|---|---|")
-    for parameterization in (Pixel(), Fourier(decay=0.75), Phase()):
+    for parameterization, lr in ((Pixel(), 0.1), (Fourier(decay=0.75), 0.03), (Phase(), 0.03)):
         for transforms in ((Crops(),), ()):
             for regularizer in (FeatureDistance(LAYER), None):
                 cases = []
                 for photo in PHOTOS[: chosen.photos]:
-                    seed = bench.photo(photo)
                     for text in TARGETS:
-                        target = bench.lite0.find(text)
-                        with torch.no_grad():
-                            level = float(bench.lite0(bench.shrunk(seed))[0, target]) + GAIN
-                        cases.append(
-                            bench.run(
-                                seed,
-                                target,
-                                activation=level,
-                                n_steps=chosen.steps,
-                                parameterization=parameterization,
-                                transforms=transforms,
-                                regularizer=regularizer,
-                            )
-                        )
+                        options = {
+                            "parameterization": parameterization,
+                            "transforms": transforms,
+                            "regularizer": regularizer,
+                            "n_steps": chosen.steps,
+                        }
+                        cases.append(gained(bench, bench.photo(photo), bench.lite0.find(text), lr, options))
                 reached = sum(case.rise > 0.95 * GAIN for case in cases)
                 m = type(cases[0])(*(median(values) for values in zip(*cases, strict=True)))
                 print(
@@ -52,6 +44,18 @@ def main():
                     f"{m.fine:.3f} | {m.drift:.2f} |",
                     flush=True,
                 )
+
+
+def gained(bench, seed, target, lr, options):
+    """The case at the first of a few step lengths that reaches the gain: without crops, long steps jump over it."""
+    with torch.no_grad():
+        level = float(bench.lite0(bench.shrunk(seed))[0, target]) + GAIN
+    tried = []
+    for shorter in (1, 6, 36):
+        tried.append(bench.run(seed, target, activation=level, lr=lr / shorter, **options))
+        if tried[-1].rise > 0.95 * GAIN:
+            break
+    return max(tried, key=lambda case: case.rise)
 
 
 if __name__ == "__main__":
