@@ -21,7 +21,7 @@ def main() -> None:
     PLACE.parent.mkdir(exist_ok=True)
     save(model, PLACE, size=(FRAMES, *SIZE), dtype=torch.float16)
     kept = psnr(render_video(load(PLACE).model, FRAMES), frames)
-    print(f"{result.psnr:.2f} dB, {kept:.2f} dB as kept in {PLACE.stat().st_size:,} bytes")  # noqa: T201
+    print(f"{result.psnr:.2f} dB, {kept:.2f} dB as kept in {PLACE.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xinc_captum import Ablation, NeuronCanvas
+from xinc_captum import Ablation, NeuronCanvas, metrics
 from xinc_captum.attributions import FrameCanvas
 from xinc_captum.attributions.queries import Regions, Top, Totals
 
@@ -117,3 +117,15 @@ def test_what_cannot_be_asked(decoder, unit, call, error, text):
     c, _ = made(decoder, layer="blocks.0.0" if unit == "pair" else "blocks.0", unit=unit)
     with pytest.raises(error, match=text):
         call(c)
+
+
+@pytest.mark.parametrize(("layer", "unit"), [("blocks.0", "neuron"), ("blocks.0.0", "pair")])
+def test_shares_and_pooled_maps_are_those_of_the_metrics(decoder, layer, unit):
+    c, whole = made(decoder, layer=layer, unit=unit)
+    units = whole[:, : c.pairs[0]].flatten(1, 2) if c.pairs else whole[:, : c.units]
+    amounts = metrics.magnitudes(units.flatten(0, 1)).unflatten(0, units.shape[:2])
+    masks = torch.rand(2, *SIZE)
+    each = torch.stack([metrics.share(a, masks) for a in amounts])
+    torch.testing.assert_close(c.share(masks), each, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(c.share(), torch.stack([metrics.share(a) for a in amounts]), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(c.pooled((2, 3)), metrics.pooled(amounts, (2, 3)), atol=1e-6, rtol=1e-4)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..batch import chunks
+from ..metrics import as_masks, grid_cells
 from ..progress import progress
 from .canvas_layout import Block, Dtype, Layout, by_bands, checked
 from .canvas_writer import write
@@ -126,6 +127,37 @@ class Canvas:
                 "of the picture's size for each region."
             )
         return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]
+
+    def share(self, masks: Tensor | None = None) -> Tensor:
+        """Each unit's part of all that is painted in a region, the slot left out: (regions, units), float64.
+
+        As :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without holding the canvas; without masks (units,).
+
+        Raises:
+            ValueError: masks of another size.
+        """
+        sums = self._painted(torch.ones(1, *self.size) if masks is None else masks)
+        parts = sums / sums.sum(-1, keepdim=True)
+        return parts.squeeze(-2) if masks is None else parts
+
+    def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
+        """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
+
+        As :func:`~xinc_captum.metrics.pooled`: vectors of one length for canvases of any size, to cluster units by.
+
+        Raises:
+            ValueError: a picture that has no rows and columns, or fewer pixels than cells.
+        """
+        if len(self.size) != 2:
+            raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
+        masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
+        means: Tensor = (self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]).transpose(-1, -2)
+        return means.unflatten(-1, grid)
+
+    def _painted(self, masks: Tensor) -> Tensor:
+        """Σ_region Σ_channel |c|, (regions, units), float64."""
+        sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
+        return sums
 
     def to_tensor(self) -> Tensor:
         """Everything at once: (units, channels, *size), the slot last where there is one."""

@@ -28,7 +28,7 @@ class FrameCanvas(Canvas):
 
     Every answer of a :class:`Canvas` gains a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
-    ``to_tensor`` (frames, units, channels, H, W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is
+    ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H, W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is
     two, (in, out), a slot being one more input; ``top_units`` numbers pairs as in · outs + out.
 
     Attributes:
@@ -147,6 +147,11 @@ class FrameCanvas(Canvas):
             maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
         whole: Tensor = maps.unflatten(-1, self.size)
         return whole
+
+    def _painted(self, masks: Tensor) -> Tensor:
+        """Σ_region Σ_channel |c|, (frames, regions, units), float64."""
+        found = self.regions(masks).unbind(1)
+        return torch.stack([self._grid.without_slot(one).sum(-1).double() for one in found], 1)
 
     def _adjoint(self, masks: Tensor) -> Tensor | None:
         """Signed sums over masks (frames, regions, pixels), or None where the rule has no short cut."""
