@@ -76,7 +76,7 @@ def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_p
     assert not (tmp_path / "out" / "canvas.zarr").exists() and not (tmp_path / "out" / "motion.png").exists()
 
 
-def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch):
+def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -88,8 +88,11 @@ def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypa
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "out.fit.pt"}
     at = torch.load(kept, weights_only=True)["state"]["step"]
     assert at == 3
+    capsys.readouterr()
     run(clip, tmp_path / "out")
+    assert "going on where an earlier run stopped" in capsys.readouterr().out
     run(clip, tmp_path / "anew")
+    assert "going on" not in capsys.readouterr().out
     same = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("out", "anew")]
     assert same[0] == same[1], "and equal runs give equal bytes"
     assert not kept.exists() and "objects.png" not in same[0]

@@ -52,7 +52,8 @@ def video_command(
         kind = model_name or VideoModel.nerv
         model = network(kind, (height, width), seed)
         methods = methods_for(model, layers, rule.value)  # names fail before the fit
-        typer.echo(f"fitting {kind} to {said}, on {where} …")
+        going_on = ", going on where an earlier run stopped" if checkpoint.is_file() else ""
+        typer.echo(f"fitting {kind} to {said}, on {where}{going_on} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         painter = fit(model, kind, film, steps or 1500, seed, where, checkpoint)
     fit_seconds = time.perf_counter() - started

@@ -12,6 +12,7 @@ from .film import Film
 from .video_network import Painter
 from .video_story import Carried, Layer, Motion, carried_by, motion_of, spread_of
 
+GOES_IN = {"nerv": "a frame's time", "hnerv": "what an encoder condensed a frame to"}
 FOLLOWERS = 5  # units shown for each object: more would be units that do not follow it
 
 
@@ -26,8 +27,8 @@ def write_video_page(
     write_report(
         folder,
         title=f"What the neurons of a network paint, frame by frame: {film.name}",
-        lead="A small network was trained to draw this video: a frame's number goes in, the frame comes out. Each "
-        "frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds to, and "
+        lead=f"A small network was trained to draw this video: {GOES_IN[painter.name]} goes in, the frame comes out. "
+        "Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds to, and "
         "takes away from, every pixel.",
         facts=facts,
         sections=sections,
