@@ -28,8 +28,8 @@ def write_video_page(
         folder,
         title=f"What the neurons of a network paint, frame by frame: {film.name}",
         lead=f"A small network was trained to draw this video: {GOES_IN[painter.name]} goes in, the frame comes "
-        "out. Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds to, and "
-        "takes away from, every pixel.",
+        "out. Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds "
+        "to, and takes away from, every pixel.",
         facts=facts,
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions and checksums.",
