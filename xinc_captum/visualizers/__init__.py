@@ -9,12 +9,15 @@ from .comparison import comparison_grid
 from .curve import score_curve
 from .dose import dose_strip
 from .explained import explained_bars
+from .film import FilmRow, unit_film
 from .flow import flow_beside_change
+from .reconstruction import frames_beside_drawn
 from .regions import region_bars
 from .spread import Spread, spread_curves
 from .track import object_time
 
 __all__ = [
+    "FilmRow",
     "Spread",
     "accentuation_rows",
     "association_rows",
@@ -28,11 +31,13 @@ __all__ = [
     "dose_strip",
     "explained_bars",
     "flow_beside_change",
+    "frames_beside_drawn",
     "neuron_over_photo",
     "object_time",
     "order_by_total",
     "region_bars",
     "score_curve",
     "spread_curves",
+    "unit_film",
     "who_paints",
 ]

@@ -64,7 +64,7 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     lefts = (MARGIN + 0.55, MARGIN + 0.55 + across + 0.85)
     titles = (
         "pixels where a unit paints more than its fair share",
-        "the part of a pixel that its strongest units make up",
+        "how much of a pixel its strongest units make up",
     )
     for left, title in zip(lefts, titles, strict=True):
         sheet.line(left, top, title, size=9.5, bold=True)
