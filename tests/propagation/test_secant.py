@@ -1,5 +1,6 @@
 """Completeness at every layer of every kind of net."""
 
+import pytest
 import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -73,3 +74,25 @@ def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
         secant = NeuronCanvas(model, "activation1", rule="secant").attribute(x)[:, :-1]
         tangent = NeuronCanvas(model, "activation1", rule="tangent").attribute(x)
         assert torch.allclose(secant, tangent, atol=1e-6) is same
+
+
+def test_a_gate_by_halves_adds_up_and_by_hand():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(2, 4)
+
+        def forward(self, x):
+            h = self.first(x)
+            return torch.sigmoid(h[:, :2]) * h[:, 2:]
+
+    model, x = Gate().double(), torch.rand(5, 2, dtype=torch.float64)
+    shares = NeuronCanvas(model, "first", rule=Secant(products="halves")).attribute(x)
+    h = model.first(x).detach()
+    gate = torch.sigmoid(h[:, :2])
+    torch.testing.assert_close(shares.sum(1), gate * h[:, 2:])
+    torch.testing.assert_close(shares[:, 2, 0], h[:, 2] * gate[:, 0] / 2)
+    torch.testing.assert_close(shares[:, 0, 0], (gate[:, 0] - 0.5) * h[:, 2] / 2)
+    torch.testing.assert_close(shares[:, 4, 0], 0.5 * h[:, 2] / 2)
+    with pytest.raises(ValueError, match='products=\'thirds\'; wanted "refuse" or "halves"'):
+        Secant(products="thirds")

@@ -152,7 +152,8 @@ class Canvas:
             raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
         masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
         means: Tensor = (self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]).transpose(-1, -2)
-        return means.unflatten(-1, grid)
+        pooled: Tensor = means.unflatten(-1, grid)
+        return pooled
 
     def _painted(self, masks: Tensor) -> Tensor:
         """Σ_region Σ_channel |c|, (regions, units), float64."""

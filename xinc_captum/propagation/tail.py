@@ -55,11 +55,15 @@ class Tail:
             )
         return activation
 
+    def handed_on(self, activation: Tensor) -> Tensor:
+        """From the form in which :meth:`per_row` shows an activation to the layer's own."""
+        return activation
+
     def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
 
         def edited(value: Any) -> Any:
-            new = edit(self.per_row(self.single(value), batch))
+            new = self.handed_on(edit(self.per_row(self.single(value), batch)))
             return (new,) if isinstance(value, tuple) else new
 
         with patch(self.forward_func, self.layer, edited, at_input=self.at_input):
