@@ -5,15 +5,12 @@ python examples/render_a_field.py [STEPS]      (about twenty seconds on one core
 
 import sys
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
 from torch.nn.functional import softplus
 
 from xinc_captum import NeuronCanvas, Secant
-from xinc_captum.inr import Siren, fit, ray_samples, ray_weights
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from xinc_captum.inr import Siren, ray_samples, ray_weights
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
 SIZE, SAMPLES = (40, 60), 32
@@ -56,7 +53,8 @@ nerf, sdf = learn(torch.cat([(distance < 0).float(), colour], -1)), learn(distan
 
 where = torch.stack([(scene(points)[0] < 0).any(1)[:, 0] & (points[:, 0, 1].sign() == s) for s in (-1, 1)])
 masks = where.reshape(2, *SIZE).float()
-figure, axes = plt.subplots(2, 5, figsize=(15, 5), layout="constrained")
+figure = Figure(figsize=(15, 5), layout="constrained")
+axes = figure.subplots(2, 5)
 for row, (name, model, render) in zip(axes, [("radiance", nerf, fog), ("distance", sdf, surface)], strict=True):
     method = NeuronCanvas(model, "activation2", rule=Secant(products="halves"), render=render)
     canvas = method.canvas(points, SIZE)
@@ -67,8 +65,9 @@ for row, (name, model, render) in zip(axes, [("radiance", nerf, fog), ("distance
     row[0].imshow(picture.clamp(0, 1).movedim(0, -1).expand(-1, -1, 3), vmin=0, vmax=1)
     row[0].set_title(f"{name}: rendered")
     share = canvas.share(masks)  # (balls, units)
-    chosen = [int(u) for u in ((share[b] - share[1 - b]).argmax() for b in (0, 1))] + share.sum(0).topk(2).indices.tolist()
-    for axis, unit, why in zip(row[1:], chosen, ("most for the left", "most for the right", "strong", "strong"), strict=True):
+    chosen = [*((share[b] - share[1 - b]).argmax() for b in (0, 1)), *share.sum(0).topk(2).indices]
+    words = ("most for the left", "most for the right", "strong", "strong")
+    for axis, unit, why in zip(row[1:], map(int, chosen), words, strict=True):
         drawn = maps[unit].sum(0)
         axis.imshow(drawn, cmap="RdBu_r", vmin=-drawn.abs().max(), vmax=drawn.abs().max())
         axis.set_title(f"unit {unit}, {why}: {100 * share[0, unit]:.0f} | {100 * share[1, unit]:.0f} %", fontsize=9)

@@ -28,9 +28,9 @@ class FrameCanvas(Canvas):
 
     Every answer of a :class:`Canvas` gains a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
-    ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels,
-    H, W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is two, (in, out), a slot being one more input;
-    ``top_units`` numbers pairs as in · outs + out.
+    ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
+    W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is two, (in, out), a slot being one more
+    input; ``top_units`` numbers pairs as in · outs + out.
 
     Attributes:
         frames: how many.
