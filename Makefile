@@ -51,6 +51,7 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
 	$(BIN)/python benchmarks/fit_quality.py
 	$(BIN)/python benchmarks/video_fit.py
+	$(BIN)/python benchmarks/faithfulness_video.py
 	$(BIN)/python benchmarks/large_image.py
 	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")

@@ -12,6 +12,7 @@ from .attributions import (
     NeuronCanvas,
     NeuronFeatureAccentuation,
     as_explanation,
+    canvases,
     open_canvas,
 )
 from .comparison import Comparison, compare
@@ -37,6 +38,7 @@ __all__ = [
     "Xinc",
     "__version__",
     "as_explanation",
+    "canvases",
     "capture",
     "compare",
     "layer_to_grid",

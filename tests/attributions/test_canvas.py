@@ -82,7 +82,7 @@ def test_it_is_frozen_and_lazy():
     c = canvas()
     with pytest.raises(dataclasses.FrozenInstanceError):
         c.units = 3
-    assert repr(c) == "Canvas(size=(5, 7), units=6, channels=3, slots=0)"
+    assert repr(c) == "Canvas(size=(5, 7), units=6, channels=3, slots=0, rule='Tangent()', layer='activation1')"
 
 
 def test_under_inference_mode():

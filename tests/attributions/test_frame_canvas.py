@@ -27,11 +27,17 @@ def made(decoder, rule="secant", layer="blocks.0", unit="neuron", **kwargs):
     return canvas, whole
 
 
-@pytest.mark.parametrize(("rule", "layer", "unit"), CASES)
-@pytest.mark.parametrize("budget", [None, 20_000])
+# 200,000 bytes: two frames and three maps at once, so that both are left with a remainder; 20,000: one of each.
+BUDGETS = [(*case, budget) for case in CASES for budget in (None, 200_000)] + [
+    ("tangent", "blocks.0", "neuron", 20_000)
+]
+
+
+@pytest.mark.parametrize(("rule", "layer", "unit", "budget"), BUDGETS)
 def test_every_query_is_its_reduction_of_the_whole(decoder, rule, layer, unit, budget):
     c, whole = made(decoder, rule, layer, unit, memory_budget=budget)
     close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert budget is None or rule == "xinc" or (c._rows_at_once < 3 and c._maps_at_once < c.units), "cut both ways"
     assert isinstance(c, FrameCanvas) and (c.frames, c.size, c.channels) == (3, SIZE, whole.shape[-3])
     close(c.to_tensor(), whole)
     close(c.totals(), whole.abs().sum((-1, -2)))

@@ -4,6 +4,7 @@ from .accentuated import Accentuation
 from .accentuation import FeatureAccentuation, NeuronFeatureAccentuation
 from .canvas import Canvas
 from .canvas_layout import CanvasStoreError
+from .canvases import canvases
 from .contract import as_explanation
 from .contribution import LayerContribution
 from .frame_canvas import FrameCanvas
@@ -20,5 +21,6 @@ __all__ = [
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
     "as_explanation",
+    "canvases",
     "open_canvas",
 ]

@@ -1,7 +1,7 @@
 """NeuronCanvas: what each neuron contributes to every output."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, layer_name, snapshot, unwrap
+from ..hooks import ForwardFunc, find_layer, layer_name, modules_behind, snapshot, unwrap
 from ..progress import progress
-from ..propagation import Rule, Tail, Xinc, as_rule
-from ..propagation.budget import Footprint, measure
-from ..propagation.pairs import kernels_of
+from ..propagation import Rule, Secant, Tail, Tangent, Xinc, as_rule
+from ..propagation.pairs import behind
+from ..propagation.rays import RayTail, Renderer, rendered
+from ..propagation.together import Together
 from ..targets import OutputFn
-from ..units import Selector, listed
+from ..units import Selector
 from .canvas import Canvas
-from .contract import captum_method, differentiable, explaining, plain, shares_statistics
-from .finite import check_finite
-from .framing import are_frames, frame_canvas
+from .contract import captum_method, differentiable, explaining, plain
+from .drawing import draw, plan
 
 Unit = Literal["neuron", "pair"]
 
@@ -41,6 +41,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: "tangent", "secant", "ablation", "xinc", or a rule object with options of its own.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
         output_fn: picks the tensor to explain out of a dict or tuple output.
+        render: for a field that is drawn by a renderer: ``render(answers, *inputs)`` from what the model answers at
+            samples, (rays, samples, ...), to pixels, (rays, ...). Inputs are then (rays, samples, ...), the model sees
+            (rays · samples, ...), rows of the answer are rays; a unit's part of a pixel is the sum over its samples.
 
     Raises:
         LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output.
@@ -65,6 +68,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: str | Rule = "tangent",
         unit: Unit = "neuron",
         output_fn: OutputFn | None = None,
+        render: Renderer | None = None,
     ) -> None:
         if unit not in ("neuron", "pair"):
             raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
@@ -73,6 +77,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         self.rule = as_rule(rule)
         self.unit = unit
         self.output_fn = output_fn
+        if render is not None:
+            _check_render(render, unit, self.rule)
+        self.render = render
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -147,10 +154,11 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
-        with explaining(self.forward_func, self.layer):
+        with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
-            pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
-            rule, tail, size, per_eval, _ = pieces
+            tail = self._tail(self._call, attribute_to_layer_input)
+            planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
+            rule, size, per_eval = planned.rule, planned.rows, planned.units
             if isinstance(rule, Xinc) and memory_budget is None:
                 size = batch.rows  # computed straight into the answer: chunks would only copy
             answer: Tensor | None = None
@@ -170,37 +178,30 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         return (answer, torch.cat(deltas)) if return_convergence_delta else answer
 
     @property
+    def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
+        """What everything runs in; the renderer's own modules are left as found too."""
+        also = () if self.render is None else modules_behind(self.render)
+        return partial(explaining, self.forward_func, self.layer, *also)
+
+    @property
     def _call(self) -> Callable[..., Any]:
-        """The function to run: the module inside DataParallel, whose rows we cut ourselves."""
+        """The function to run: the module inside DataParallel, whose rows we cut ourselves, and the renderer."""
         bound = getattr(self.forward_func, "__self__", None)
-        for module in (self.forward_func, bound):
-            if isinstance(module, nn.DataParallel):
-                return unwrap(module)
-        return differentiable(self.forward_func, self.layer)
+        parallel = [m for m in (self.forward_func, bound) if isinstance(m, nn.DataParallel)]
+        call = unwrap(parallel[0]) if parallel else self.forward_func
+        call = call if self.render is None else rendered(call, self.render)
+        return call if parallel else differentiable(call, self.layer)
+
+    def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
+        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
+        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
+        kind = Tail if self.render is None else RayTail
+        return kind(call, self.layer, at_input, self.output_fn)
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
             return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
-
-    def _pieces(
-        self, call: Callable[..., Any], batch: Batch, at_input: bool, budget: int | None, per_eval: int | None
-    ) -> tuple[Rule, Tail, int, int | None, Footprint]:
-        """Rule, tail, rows of a chunk, units of a forward, and what a few rows need."""
-        if per_eval is not None and per_eval < 1:
-            raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
-        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
-        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
-        tail = Tail(call, self.layer, at_input, self.output_fn)
-        footprint = measure(tail, batch)
-        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else math.prod(kernels_of(tail).shape)
-        fit = footprint.rows(units + 1, budget)
-        size = min(batch.rows, fit)
-        frames = footprint.output[0].numel() > 2 * units
-        stacked = footprint.stack(units, size if frames else batch.rows, budget)
-        if shares_statistics(self.forward_func, self.layer):  # rows see one another: neither cut nor stack unasked
-            size, stacked = batch.rows if budget is None else size, 1
-        return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked, footprint
 
     def canvas(
         self,
@@ -239,55 +240,55 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             >>> canvas.map(3).shape, canvas.totals().shape
             (torch.Size([3, 8, 12]), torch.Size([104, 3]))
         """
-        with torch.inference_mode(False):
-            batch = Batch.of(inputs, additional_forward_args, target)
-        call = snapshot(self._call, self.layer)
-        with explaining(self.forward_func, self.layer):
-            left = tuple(Tail(call, self.layer, output_fn=self.output_fn).output(batch.cut(0, 1)).shape[1:])
-            frames = are_frames(left, tuple(size), batch.rows)
-            if not frames:
-                self._check_pixels(tuple(size), batch.rows, left)
-            rule, tail, rows, per_eval, footprint = self._pieces(
-                call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval
+        rest = target, additional_forward_args, attribute_to_layer_input
+        budget = perturbations_per_eval, memory_budget, show_progress
+        return drawn_together([self], inputs, size, *rest, *budget)[0]
+
+
+def drawn_together(
+    methods: Sequence[NeuronCanvas],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any,
+    additional_forward_args: Any,
+    attribute_to_layer_input: bool,
+    perturbations_per_eval: int | None,
+    memory_budget: int | None,
+    show_progress: bool,
+) -> list[Canvas]:
+    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
+    with torch.inference_mode(False):
+        batch = Batch.of(inputs, additional_forward_args, target)
+    call = snapshot(methods[0]._call, *(one.layer for one in methods))
+    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
+        # Kernels are carried on from what leaves their layer.
+        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, together=together) for tail in tails]
+    answers = []
+    for one, tail in zip(methods, tails, strict=True):
+        with one._surroundings():
+            canvas = draw(
+                one.rule,
+                tail,
+                batch,
+                tuple(size),
+                one.unit == "pair",
+                one._surroundings,
+                place=layer_name(one.forward_func, one.layer).strip("'"),
+                budget=memory_budget,
+                per_eval=perturbations_per_eval,
+                show_progress=show_progress,
             )
-            words, place = repr(self.rule)[:200], layer_name(self.forward_func, self.layer).strip("'")
-            surroundings = partial(explaining, self.forward_func, self.layer)
-            if frames:
-                framed = rule, tail, batch, tuple(size), self.unit == "pair", footprint, memory_budget
-                canvas, first = frame_canvas(*framed, surroundings, show_progress)
-                check_finite(batch, first, self.layer)
-                return replace(canvas, rule=words, layer=place)
-            first = rule.neurons(tail, batch.cut(0, 1), None, per_eval)
-            check_finite(batch, first, self.layer)
+        answers.append(canvas)
+    return answers
 
-        def shares(start: int, stop: int, selector: Selector) -> Tensor:
-            with torch.enable_grad():
-                part = plain(rule.neurons(tail, batch.cut(start, stop), selector, per_eval))
-            return part.reshape(*part.shape[:2], -1)
 
-        return Canvas(
-            size=tuple(size),
-            units=first.shape[1] - rule.slots,
-            channels=first[0, 0].numel(),
-            slots=rule.slots,
-            _shares=shares,
-            _rows_at_once=rows,
-            _surroundings=surroundings,
-            _show_progress=show_progress,
-            rule=words,
-            layer=place,
+def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
+    if not callable(render):
+        raise TypeError(f"render is {render!r}; wanted a function render(answers, *inputs) from samples to pixels.")
+    if unit == "pair" or isinstance(rule, Xinc):
+        raise ValueError(
+            'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
+            "maps hold at a sample is no part of a rendered pixel."
         )
-
-    def _check_pixels(self, size: tuple[int, ...], rows: int, left: tuple[int, ...]) -> None:
-        """Rows that are no frames must be the pixels of one picture."""
-        if self.unit == "pair":
-            raise ValueError(
-                "canvas() draws neurons where rows are pixels; read pairs with attribute(), or construct with "
-                f'unit="neuron". (Rows are frames where the output ends in size; a row of it is {left} here.)'
-            )
-        if math.prod(size) != rows:
-            raise ValueError(
-                f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; give the size whose "
-                "pixels the rows are, in row-major order (see xinc_captum.inr.coordinates), or, where rows are frames, "
-                f"the size in which each row of the output ends; it is {left} here."
-            )

@@ -8,6 +8,7 @@ from .fit_video import VideoFit, fit_video, render_video
 from .hnerv import HNeRV
 from .mlp import FourierMLP, Sine, Siren
 from .nerv import NeRV
+from .rendering import ray_samples, ray_weights
 from .resume import CheckpointError
 from .upsampling import reduced
 
@@ -28,6 +29,8 @@ __all__ = [
     "fit_video",
     "load",
     "psnr",
+    "ray_samples",
+    "ray_weights",
     "reduced",
     "render",
     "render_video",

@@ -98,7 +98,7 @@ class Ablation:
         """z_j without its part W_ji * (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
         kernels, after = kernels_of(tail), behind(tail)
         selected = chosen(kernels.shape, selector)
-        into = Tail(tail.forward_func, tail.layer, True, tail.output_fn)
+        into = replace(tail, at_input=True)
         x = layer_input(tail, batch)
         removed = x - self.baseline(into, batch, x)
         z = tail_activation(after, batch)

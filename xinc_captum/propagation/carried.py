@@ -16,9 +16,12 @@ from .operations import (
     FROZEN,
     METADATA,
     POINTWISE,
+    PRODUCTS,
     plain_name,
 )
 from .slopes import secant_slope
+
+_ADVICE = ' (Secant(products="halves") gives half to each factor)'
 
 
 class CarryError(ValueError):
@@ -30,19 +33,25 @@ class Carried(Tensor):
 
     ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
     the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
-    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer.
+    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached is a plain
+    constant from there on. With ``halves`` a product of two gives each factor half; without, it is refused.
     """
 
     value: Tensor
     slot: Tensor
     aliased: bool
+    halves: bool
 
     @staticmethod
-    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, aliased: bool = False) -> "Carried":
+    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, *, halves: bool = False) -> "Carried":
         """Wrap a value and its slot."""
         self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)
-        self.value, self.slot, self.aliased = value, slot, aliased
+        self.value, self.slot, self.aliased, self.halves = value, slot, False, halves
         return self
+
+    def copied(self) -> "Carried":
+        """In memory of its own."""
+        return Carried(self.value.clone(), self.slot.clone(), halves=self.halves)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Carried(shape={tuple(self.value.shape)})"
@@ -61,6 +70,8 @@ class Carried(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if name in METADATA:
                 return func(*_values(args), **_values(kwargs))
+            if name == "detach" and not in_place:
+                return args[0].value.detach().clone()
             if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
                 raise CarryError(
                     _refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)")
@@ -72,8 +83,11 @@ class Carried(Tensor):
             if in_place and args[0].aliased:
                 raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
             # In-place functions work on a copy; the result is then written back into what the caller holds.
-            used = (Carried(args[0].value.clone(), args[0].slot.clone()), *args[1:]) if in_place else args
+            used = (args[0].copied(), *args[1:]) if in_place else args
             result = _carry(func, name, used, kwargs)
+            halves = any(c.halves for c in _carried_in((args, kwargs)))
+            for one in _carried_in(result):
+                one.halves = halves
             if not in_place:
                 _note_shared_memory(result, _carried_in((args, kwargs)))
                 return result
@@ -81,9 +95,10 @@ class Carried(Tensor):
             return args[0]
 
 
-def start(activation: Tensor) -> Carried:
-    """At the layer itself the units are everything and the slot is zero."""
-    return Carried(activation, torch.zeros_like(activation))
+def start(activation: Tensor, slot: Tensor | None = None, *, halves: bool = False) -> Carried:
+    """At the layer itself the units are everything, apart from what was put into the slot."""
+    held = torch.zeros_like(activation) if slot is None else slot.expand_as(activation).clone()
+    return Carried(activation, held, halves=halves)
 
 
 def finish(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,6 +141,10 @@ def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]
 def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if name in ATTRIBUTE_VIEWS or name in AFFINE:
         return _affine(func, args, kwargs, name)
+    if name in PRODUCTS and any(c.halves for c in _carried_in((args, kwargs))):
+        factors = _carried_in((args, kwargs))
+        if len(factors) == 2:
+            return _product(*factors)
     if name in BILINEAR:
         _one_carried(name, args, kwargs)
         return _affine(func, args, kwargs, name)
@@ -156,6 +175,14 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
         raise CarryError(_refusal(name, "its result holds no floating-point numbers"))
     pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(slot)[0], strict=True)
     return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
+
+
+def _product(a: Carried, b: Carried) -> Carried:
+    """z_a z_b, half of it by way of each factor: Σ_u (a_u z_b + z_a b_u) / 2 and the slots likewise are all of it."""
+    value = (a.value * b.value.detach() + a.value.detach() * b.value) / 2
+    with torch.no_grad():
+        slot = (a.slot * b.value + a.value * b.slot) / 2
+    return Carried(value, slot)
 
 
 def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
@@ -196,7 +223,11 @@ def _one_carried(name: str, args: Any, kwargs: Any) -> None:
         raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
     factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
     if len(_carried_in(factors)) > 1:
-        raise CarryError(_refusal(name, "both factors depend on the layer, and a product has no shares"))
+        raise CarryError(
+            _refusal(
+                name, "both factors depend on the layer, and a product has no shares" + _ADVICE * (name in PRODUCTS)
+            )
+        )
     return None
 
 

@@ -48,6 +48,9 @@ class Run(NamedTuple):
 
 def run(tail: Tail, batch: Batch, along: Along, slot: Tensor | None = None) -> Run:
     """Run rows with ``start`` put in at the layer and ``finish`` taken at the output."""
+    if tail.together is not None and slot is None:
+        shared: Run = tail.together.run(tail, batch, along)
+        return shared
     leaves: list[Tensor] = []
 
     def begin(activation: Tensor) -> Tensor:
@@ -84,7 +87,7 @@ def by_backward(tail: Tail, activation: Tensor, output: Tensor, selector: Select
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     whole = select(activation.detach(), selector)
     shares = whole.new_empty((*whole.shape, flat.shape[1]))
-    for o, gradient in enumerate(gradients(tail, activation, flat)):
+    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.together is not None)):
         shares[..., o] = select(activation.detach() * gradient, selector)
     return shares.reshape(*whole.shape, *output.shape[1:])
 

@@ -1,5 +1,6 @@
 """Some rows at a layer, run once: maps are pushed to the output, weights are pulled back from it."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -39,7 +40,8 @@ class Linearised:
 
     @cached_property
     def _graph(self) -> Run:
-        return run(self._tail, self._batch, self._along, self._start)
+        alone = replace(self._tail, together=None)  # frames that are no chain are run for each layer
+        return run(alone, self._batch, self._along, self._start)
 
     @cached_property
     def _push(self) -> Push:

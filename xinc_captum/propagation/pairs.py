@@ -1,6 +1,7 @@
 """Pairs of an input unit and a next unit of one Linear or convolution: weights and kernels."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,13 +27,13 @@ def kernels_of(tail: Tail) -> Kernels:
 
 def layer_input(tail: Tail, batch: Batch) -> Tensor:
     """What enters the layer, (rows, in) or (rows, in, *space)."""
-    x = tail_activation(Tail(tail.forward_func, tail.layer, True, tail.output_fn), batch)
+    x = tail_activation(replace(tail, at_input=True), batch)
     return kernels_of(tail).check(x)
 
 
 def behind(tail: Tail) -> Tail:
     """The tail from what leaves the layer."""
-    return Tail(tail.forward_func, tail.layer, False, tail.output_fn)
+    return replace(tail, at_input=False)
 
 
 def chosen(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:

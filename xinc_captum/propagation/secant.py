@@ -1,6 +1,8 @@
 """Secant: shares that add up to the output at every layer."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,21 +10,14 @@ from torch import Tensor
 from ..batch import Batch
 from ..units import Selector
 from . import carried
-from .carried import Carried
 from .contributions import contributions
 from .derivative import Along
 from .pairs import Pair, shared_out
 from .site import Neurons, Pairs, Site
 from .tail import Tail
 
-
-def _start(activation: Tensor, slot: Tensor | None) -> Tensor:
-    if slot is None:
-        return carried.start(activation)
-    return Carried(activation, slot.expand_as(activation).clone())
-
-
-SECANT = Along("secant", _start, carried.finish)
+SECANT = Along("secant", carried.start, carried.finish)
+HALVING = Along("secant", partial(carried.start, halves=True), carried.finish)
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,17 @@ class Secant:
     Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
     σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise
     operations; equals the tangent for ReLU. Max pooling is carried with its choice frozen: exact too, but no unit is
-    credited for which input won.
+    credited for which input won. What the network detaches is a constant: a detached multiplier is frozen.
+
+    Args:
+        products: what happens where two tensors that both come from the layer are multiplied element by element (a
+            gate, or density and colour in a volume renderer). "refuse": a CarryError, because such a product has no
+            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only.
+
+    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + slot
+
+    Raises:
+        ValueError: another word for ``products``.
 
     Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et
     al. (CVPR 2024).
@@ -48,7 +53,17 @@ class Secant:
         True
     """
 
+    products: Literal["refuse", "halves"] = "refuse"
+
     slots = 1
+
+    def __post_init__(self) -> None:
+        if self.products not in ("refuse", "halves"):
+            raise ValueError(f'products={self.products!r}; wanted "refuse" or "halves".')
+
+    @property
+    def _along(self) -> Along:
+        return HALVING if self.products == "halves" else SECANT
 
     def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
         """Nothing to learn from the whole batch."""
@@ -56,7 +71,7 @@ class Secant:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left); without a selector one more unit, the slot, comes last."""
-        shares, slot = contributions(tail, batch, selector, SECANT, per_eval)
+        shares, slot = contributions(tail, batch, selector, self._along, per_eval)
         if selector is not None or slot is None:
             return shares
         return torch.cat([shares, slot[:, None]], dim=1)
@@ -67,11 +82,11 @@ class Secant:
         The last input row is the slot: each next unit's own bias stands with it, and what enters after the layer
         is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
         """
-        return shared_out(tail, batch, selector, SECANT, per_eval, with_slot=True)
+        return shared_out(tail, batch, selector, self._along, per_eval, with_slot=True)
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """These rows, linearised once."""
-        return Pairs(tail, batch, SECANT, per_eval, True) if pairs else Neurons(tail, batch, SECANT, per_eval)
+        return Pairs(tail, batch, self._along, per_eval, True) if pairs else Neurons(tail, batch, self._along, per_eval)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units and the slot should add up to: the output."""

@@ -1,8 +1,9 @@
 """The operations between a layer and the output, written down while they run."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,12 +71,19 @@ class _Recorder(TorchFunctionMode):
         self.earlier: list[Tensor] = []
         self.steps: list[Step] = []
         self.chain = True
+        self.marks: dict[Any, tuple[int, Tensor]] = {}
 
-    def begin(self, activation: Tensor) -> Tensor:
-        """Start from what the layer hands over."""
-        self.activation = activation.detach()
-        self.current = self.activation.clone()
-        return self.current
+    def begin(self, place: Any, activation: Tensor) -> Tensor:
+        """Start from what the first layer hands over, and note where the later ones lie on the way."""
+        if self.current is None:
+            self.activation = activation.detach()
+            self.current = self.activation.clone()
+            self.marks[place] = (0, self.activation)
+            return self.current
+        if activation is self.current:
+            with torch._C.DisableTorchFunction():
+                self.marks[place] = (len(self.steps), activation.detach().clone())
+        return activation
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -112,16 +120,24 @@ def trace(tail: Tail, batch: Batch) -> Trace | None:
     Skips, branches, in-place writes into views, gradients switched off inside and custom autograd Functions make a
     tail something else than a chain.
     """
+    if tail.together is not None:
+        shared: Trace | None = tail.together.trace(tail, batch)
+        if shared is not None:
+            return shared
+    return traced([tail], batch).get(tail.place)
+
+
+def traced(tails: Sequence[Tail], batch: Batch) -> dict[Any, Trace]:
+    """The same for layers that lie one after the other on one chain, from one run; others are left out."""
     recorder = _Recorder()
-
-    def begin(activation: Tensor) -> Tensor:
-        return recorder.begin(activation)
-
     try:
-        with torch.enable_grad(), recorder:
-            output = tail.edited(batch, begin)
+        with torch.enable_grad(), recorder, ExitStack() as stack:
+            for tail in tails:
+                stack.enter_context(tail.patched(batch, partial(recorder.begin, tail.place)))
+            output = tails[0].output(batch)
     except RuntimeError:  # for example a model that takes gradients inside; who asks again sees why
-        return None
-    if not recorder.chain or recorder.activation is None or output is not recorder.current:
-        return None
-    return Trace(recorder.activation, tuple(recorder.steps), output.detach())
+        return {}
+    if not recorder.chain or output is not recorder.current:
+        return {}
+    steps, end = tuple(recorder.steps), output.detach()
+    return {place: Trace(activation, steps[at:], end) for place, (at, activation) in recorder.marks.items()}
