@@ -9,7 +9,7 @@ from accentuation_cases import LAYER, PHOTOS, TARGETS, Bench
 
 from xinc_captum.ascent import Crops, FeatureDistance, Fourier, Phase, Pixel
 
-GAIN = 12.0
+GAIN = 8.0
 
 
 def main():
