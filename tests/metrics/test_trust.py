@@ -109,8 +109,8 @@ def test_a_flat_path_is_like_none():
 
 def test_a_planted_circuit_is_off_the_path():
     """Natural images come through channels 0-3; the image made to fool comes through 4-7."""
-    dice = torch.Generator().manual_seed(1)
-    natural = torch.cat([1 + torch.randn(5, 4, generator=dice), 0.1 * torch.rand(5, 4)], 1)
+    dice = torch.Generator().manual_seed(0)
+    natural = torch.cat([1 + 0.7 * torch.randn(5, 4, generator=dice), 0.1 * torch.rand(5, 4)], 1)
     fooled = torch.cat([0.1 * torch.rand(1, 4), 1 + 0.1 * torch.rand(1, 4)], 1)
     base = float(leave_one_out([natural]).median())
     assert 0.3 < base < 0.9, "alike, and not all the same"
