@@ -104,29 +104,31 @@ def main():
         pairs(steps)
 
 
-def pairs(steps):
-    """Path similarities of photos x classes; the natural images are other photos, one view of each."""
+def pairs(steps, seeds=3):
+    """Path similarities of photos x classes, median over seeds; the natural images are other photos, one view of each."""
     bench = Bench()
     others = {name: bench.photo(name) for name in zoo.photo_names() if name != "motorcycle_right"}
     print(
-        f"\n{steps} steps\n| photo | feature | path | natural leave-one-out, median | seed | shuffled weights | verdict |"
+        f"\n{steps} steps\n| photo | feature | path | natural leave-one-out, median | seed | shuffled weights | verdicts |"
     )
     print("|---|---|---|---|---|---|---|")
     rows = []
     for name in PHOTOS[:4]:
         natural = torch.cat([image for other, image in others.items() if other != name])
         for text in TARGETS:
-            found = bench.method.accentuate(bench.photo(name), bench.lite0.find(text), natural=natural, n_steps=steps)
-            rows.append(found.trust.rows[0])
-            r = rows[-1]
-            print(
-                f"| {name} | {text} | {r.path:.2f} | {r.natural:.2f} | {r.seed:.2f} | {r.shuffled:.2f} | {r.verdict} |",
-                flush=True,
-            )
+            options = {"target": bench.lite0.find(text), "natural": natural, "n_steps": steps}
+            found = [
+                bench.method.accentuate(bench.photo(name), seed=seed, **options).trust.rows[0] for seed in range(seeds)
+            ]
+            rows.append([median(getattr(r, field) for r in found) for field in ("path", "natural", "seed", "shuffled")])
+            numbers = " | ".join(f"{value:.2f}" for value in rows[-1])
+            print(f"| {name} | {text} | {numbers} | {', '.join(r.verdict for r in found)} |", flush=True)
+    medians = zip(
+        ("path", "natural", "seed", "shuffled weights"), (median(v) for v in zip(*rows, strict=True)), strict=True
+    )
     print(
-        f"path at or above the natural median on {sum(r.path >= r.natural for r in rows)}/{len(rows)} pairs; medians: "
-        f"path {median(r.path for r in rows):.2f}, natural {median(r.natural for r in rows):.2f}, seed "
-        f"{median(r.seed for r in rows):.2f}, shuffled weights {median(r.shuffled for r in rows):.2f}"
+        f"path at or above the natural median on {sum(row[0] >= row[1] for row in rows)}/{len(rows)} pairs; medians: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in medians)
     )
 
 

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -257,3 +258,29 @@ def test_a_bar_moves_with_every_step(smooth, monkeypatch):
     assert shown == [("ascent", True, 0), ("ascent", True, 1)]
     FeatureAccentuation(smooth).attribute(X, target=1, n_steps=1)
     assert shown[2:] == [("ascent", False, 0)]
+
+
+def test_what_would_be_ignored_is_refused(smooth):
+    method = FeatureAccentuation(smooth)
+    with pytest.raises(
+        ValueError, match=r"inputs and shape=\(1, 3, 8, 8\) are both given; shape is for pictures from n"
+    ):
+        method.accentuate(X, 1, shape=(1, 3, 8, 8))
+    for name in ("dose", "activation"):
+        with pytest.raises(ValueError, match=f"{name}= says how far to go from an image, and inputs is None"):
+            method.accentuate(None, 1, shape=(1, 3, 8, 8), **{name: 1.0})
+
+
+def test_a_model_that_answers_nan(smooth, found):
+    before = found(smooth)
+    with pytest.raises(FloatingPointError, match="the score's gradient is NaN or infinite in image 0; look for NaN"):
+        FeatureAccentuation(lambda x: smooth(x) * torch.nan).accentuate(X, 1, n_steps=2)
+    assert before.differences(smooth) == []
+
+
+@pytest.mark.parametrize("selector", [torch.tensor([2, 0]), [np.int64(2), torch.tensor(0)]], ids=["tensor", "numpy"])
+def test_selectors_that_are_no_plain_ints(smooth, selector):
+    method = NeuronFeatureAccentuation(smooth, "1")
+    options = {"n_steps": 2, "regularizer": None}
+    plain = method.accentuate(X, [2, 0], **options)
+    assert torch.equal(method.accentuate(X, selector, **options).images, plain.images)

@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import torch
@@ -48,8 +49,33 @@ def test_without_pictures_there_is_less_to_go_by(smooth):
 
 
 def test_nothing_changed_is_no_evidence(smooth):
-    row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0).trust.rows[0]
+    natural = {"natural": torch.rand(6, 3, 12, 12), "transfer": copy.deepcopy(smooth)}
+    row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0, **natural).trust.rows[0]
     assert row.high_frequency is None and row.gained == 0
+    assert (row.verdict, row.because) == ("weak", "nothing was gained, so there is nothing to judge")
+
+
+def test_what_is_suppressed_falls_in_a_second_model_too(smooth):
+    options = CALM | {"n_steps": 30}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = FeatureAccentuation(smooth).accentuate(X[:1], 1, dose=-0.2, transfer=copy.deepcopy(smooth), **options)
+    row = found.trust.rows[0]
+    assert found.after[0] < found.before[0]
+    assert row.gained == pytest.approx(float(found.before[0] - found.after[0])) and row.gained > 0
+    assert row.transfer == pytest.approx(row.gained, rel=1e-3) and "does not see it" not in row.because
+
+
+def test_a_direction_a_row_is_judged_row_by_row(smooth):
+    directions = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    method = NeuronFeatureAccentuation(smooth, "1")
+    natural = torch.rand(6, 3, 12, 12)
+    both = method.accentuate(X, directions, natural=natural, **CALM)
+    for row in range(2):
+        alone = method.accentuate(X[row : row + 1], directions[row], natural=natural, **CALM)
+        assert both.trust.rows[row].path == pytest.approx(alone.trust.rows[0].path, abs=1e-4)
+    cut = method.accentuate(X, directions, internal_batch_size=1, **CALM)
+    torch.testing.assert_close(cut.images, both.images, atol=1e-5, rtol=0)
 
 
 def test_transfer_of_a_unit_is_to_the_layer_of_the_same_name(smooth):

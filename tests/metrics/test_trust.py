@@ -34,7 +34,23 @@ from xinc_captum.metrics.trust import (
         ),
         ({"path": 0.3, "natural": 0.7}, "fails", "its path through the layers is not that of natural images"),
         ({"path": 0.3, "natural": 0.7, "transfer": 9.0}, "weak", r"though a second model sees it \(\+9"),
-        ({"path": 0.1, "kept": 0.8, "natural": 0.7}, "holds", r"\(similarity 0.80"),
+        (
+            {"path": 0.1, "kept": 0.8, "natural": 0.7},
+            "holds",
+            r"is that of its own photo \(similarity 0.80; 0.10 to natural images, theirs 0.70\)",
+        ),
+        (
+            {"path": 0.96, "natural": 0.95, "transfer": 2.0},
+            "weak",
+            r"all natural images take one path .*is the network",
+        ),
+        ({"path": 0.8, "natural": 0.7, "gained": 0.0}, "weak", "nothing was gained, so there is nothing to judge"),
+        ({"path": 0.8, "natural": 0.7, "gained": -0.1}, "fails", r"the score went the other way \(-0.1\)"),
+        (
+            {"path": 0.8, "natural": 0.7, "gained": 20.0, "transfer": 0.5},
+            "weak",
+            r"a second model hardly sees it \(\+0.5 beside \+20\)",
+        ),
         ({"path": 0.2, "natural": 0.1}, "weak", r"the natural images do not agree on a path themselves .*0.10"),
         ({}, "weak", "no natural images were given to compare its path through the layers with"),
         ({"transfer": -0.5}, "fails", r"a second model does not see it \(its score changed by -0.5\)"),
@@ -93,9 +109,11 @@ def test_a_flat_path_is_like_none():
 
 def test_a_planted_circuit_is_off_the_path():
     """Natural images come through channels 0-3; the image made to fool comes through 4-7."""
-    natural = torch.cat([1 + 0.1 * torch.rand(5, 4), 0.1 * torch.rand(5, 4)], 1)
+    dice = torch.Generator().manual_seed(0)
+    natural = torch.cat([1 + 0.7 * torch.randn(5, 4, generator=dice), 0.1 * torch.rand(5, 4)], 1)
     fooled = torch.cat([0.1 * torch.rand(1, 4), 1 + 0.1 * torch.rand(1, 4)], 1)
     base = float(leave_one_out([natural]).median())
+    assert 0.3 < base < 0.9, "alike, and not all the same"
     assert judged(path=float(path_similarity([fooled], [natural])), natural=base).verdict == "fails"
     assert judged(path=float(path_similarity([natural[:1]], [natural])), natural=base).verdict == "holds"
 

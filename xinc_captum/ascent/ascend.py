@@ -29,7 +29,7 @@ class Climb:
     Attributes:
         scores: mean score over the views of each step, before its update: (steps, N).
         distances: mean distance to the seed likewise, or None.
-        mask: Σ over steps of |∂score/∂image|, (N, C, H, W).
+        mask: Σ of |∂score/∂image| over the steps that enter, (N, C, H, W).
         steps: updates made.
         interrupted: Ctrl-C ended it.
     """
@@ -123,7 +123,13 @@ def ascend(
 
 
 def _refuse_dead(gradient: Tensor) -> None:
-    """The one time the ascent waits for the device."""
+    """Rows that nothing can move; the one time the ascent waits for the device."""
+    lost = ~torch.isfinite(gradient).flatten(1).all(1)
+    if bool(lost.any()):
+        raise FloatingPointError(
+            f"the score's gradient is NaN or infinite in image {int(lost.nonzero()[0])}; look for NaN in the model's "
+            "weights, an overflow in half precision, or a square root or logarithm of 0 in preprocess."
+        )
     alive = gradient.flatten(1).ne(0).any(1)
     if not bool(alive.all()):
         raise DeadError([row for row, lives in enumerate(alive.tolist()) if not lives])

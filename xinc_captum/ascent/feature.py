@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -96,8 +97,10 @@ class UnitFeature:
         return UnitFeature(self.layer, self.selector[start:stop]) if self.one_a_row(rows) else self
 
     def one_a_row(self, rows: int) -> bool:
-        """Whether the selector is a list of so many."""
-        return _one_a_row(self.selector, rows)
+        """Whether the selector is a list of so many, or so many directions."""
+        chosen = self.selector
+        directions = isinstance(chosen, Tensor) and chosen.is_floating_point() and chosen.dim() == 2
+        return (directions and len(chosen) == rows) or _one_a_row(chosen, rows)
 
     def objective(self, rows: int) -> Objective:
         """The score of the selected unit, each row its own where there is a list."""
@@ -108,6 +111,8 @@ class UnitFeature:
                     "selector a row, or a single one for all."
                 )
             return _each([_unit(self.layer, one) for one in self.selector])
+        if isinstance(self.selector, Tensor) and not self.selector.is_floating_point() and self.selector.dim() == 1:
+            return UnitFeature(self.layer, self.selector.tolist()).objective(rows)
         return _unit(self.layer, self.selector)
 
     def spread(self, seen: Seen) -> Tensor | None:
@@ -128,6 +133,8 @@ def _unit(layer: nn.Module, selector: Any) -> Objective:
         return selector
     if isinstance(selector, Tensor) and selector.is_floating_point() and selector.dim():
         return direction(layer, selector)
+    if isinstance(selector, np.integer) or (isinstance(selector, Tensor) and not selector.dim()):
+        selector = int(selector)
     if isinstance(selector, bool) or selector is None:
         raise TypeError(
             f"neuron_selector is {selector!r}; wanted an int (a channel), a tuple, a function, a float tensor (a "

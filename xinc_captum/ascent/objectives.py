@@ -190,6 +190,10 @@ def _aligned(value: Tensor, vector: Tensor, position: tuple[int, int] | None) ->
             f"the direction has shape {tuple(vector.shape)}, but the layer has {value.shape[1]} channels; wanted "
             f"({value.shape[1]},), or (rows, {value.shape[1]}) for one direction a row."
         )
+    if v.dim() == 2 and value.shape[0] % v.shape[0]:
+        raise ValueError(
+            f"there are {v.shape[0]} directions, but {value.shape[0]} views; give one a row, or a single one."
+        )
     if v.dim() == 2:
         v = v.repeat(value.shape[0] // v.shape[0], 1)
     return value, v.reshape(*(v.shape if v.dim() == 2 else (1, -1)), *[1] * (value.dim() - 2))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .ascend import MakeOptimizer, OnStep
 from .parameterizations import Fourier, Parameterization, Start
-from .regularizers import FeatureDistance, Regularizer
+from .regularizers import Ball, FeatureDistance, Regularizer
 from .steepest import Steepest
 from .transforms import Crops, Transform
 
@@ -44,7 +44,8 @@ class Settings:
 
     Attributes:
         n_steps: updates; with a dose, the most that may be taken.
-        lr: step size; with Steepest the root mean square of a step, in parameters.
+        lr: step size; with Steepest the root mean square of a step, in parameters. The default suits the default
+            parameterization; Pixel() wants about .1.
         optimizer: called with (params, lr=lr): Steepest, torch.optim.Adam, …
         parameterization: Fourier(…), Pixel() or Phase(); for pictures from noise also Lucent's ``param_f``. The default
             falls off more gently than photos do, because Steepest, unlike Adam, favours low frequencies once more.
@@ -60,8 +61,8 @@ class Settings:
         seed: of views and of pictures from noise.
         n_draws: so many different sets of views are drawn and used in turn; the seed's features in each are computed
             once.
-        mask_every: with a feature distance, every so many steps enter the mask; it should share no divisor with
-            ``n_draws``, so that all draws enter.
+        mask_every: with a feature distance, the mask's own gradient costs a pass more, and every so many steps enter
+            it (6 of 28); 1 lets all in. It should share no divisor with ``n_draws``, so that draws do not repeat.
         internal_batch_size: at most so many rows at a time.
         on_step: called with (step, images, scores) before each update; answering True ends the ascent.
         show_progress: a bar on standard error.
@@ -88,9 +89,30 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("n_steps", "n_draws", "mask_every", "internal_batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; wanted at least 1.")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value}; wanted a whole number, at least 1.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr is {self.lr}; wanted a finite number above 0.")
         if self.dose is not None and self.activation is not None:
             raise ValueError("dose and activation both say where to stop; give one of them.")
+        if not isinstance(self.regularizer, FeatureDistance | Ball | None):
+            raise TypeError(
+                f"regularizer is {self.regularizer!r}; wanted FeatureDistance(layer, weight), Ball(radius), or None."
+            )
+        if not isinstance(self.transforms, Sequence):
+            raise TypeError(f"transforms is {self.transforms!r}; wanted a list or tuple of views, such as [Crops(4)].")
+        if not callable(self.optimizer):
+            raise TypeError(f"optimizer is {self.optimizer!r}; wanted a class such as torch.optim.Adam, or Steepest.")
+
+
+def settings_of(options: Options) -> Settings:
+    """The settings with these options.
+
+    Raises:
+        TypeError: an option that does not exist, or of another type.
+        ValueError: a number that makes no sense.
+    """
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"{unknown[0]!r} is no option; wanted some of {', '.join(Options.__annotations__)}.")
+    return Settings(**options)

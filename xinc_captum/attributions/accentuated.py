@@ -24,7 +24,7 @@ class Accentuation:
 
     Attributes:
         images: accentuated, (N, C, H, W) in [0, 1].
-        masks: Σ over steps of |∂score/∂image|, (N, C, H, W), >= 0.
+        masks: Σ of |∂score/∂image| over every ``mask_every``-th step, (N, C, H, W), >= 0.
         seeds: the images it began with, (N, C, H, W), or None where it began with noise.
         scores: mean score over the views of each step, before its update, (steps, N); nan once a row has arrived.
         distances: mean distance to the seed likewise, or None without a feature distance.

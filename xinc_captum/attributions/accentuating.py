@@ -16,7 +16,7 @@ from ..ascent.reading import Reader, needs
 from ..ascent.regularizers import FeatureDistance
 from ..ascent.run import Outcome, run
 from ..ascent.scene import Aim
-from ..ascent.settings import Options, Settings
+from ..ascent.settings import Options, Settings, settings_of
 from ..ascent.transforms import Size, view
 from ..batch import Batch, chunks
 from ..hooks import modules_behind
@@ -39,11 +39,12 @@ def accentuated(
     options: Options,
 ) -> Accentuation:
     """Check what was given, climb chunk by chunk, and put the answer together."""
-    settings = Settings(**options)
+    settings = settings_of(options)
     contrast = settings.contrast if isinstance(settings.contrast, nn.Module) else None
     also = () if contrast is None else (contrast,)
     with explaining(reader.forward_func, *also):
         _freeze(reader, *also)
+        _check_start(inputs, shape, settings)
         seeds, like = _begin(reader, inputs, shape)
         reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
         against = _against(reader, feature, settings.contrast, like.device.type)
@@ -120,6 +121,17 @@ def _freeze(reader: Reader, *also: nn.Module) -> None:
         for p in root.parameters():
             if not p.is_inference():
                 p.requires_grad_(False)
+
+
+def _check_start(inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings) -> None:
+    """Refuse what would be ignored."""
+    if inputs is not None and shape is not None:
+        raise ValueError(f"inputs and shape={shape} are both given; shape is for pictures from noise (inputs=None).")
+    for name in ("dose", "activation"):
+        if inputs is None and getattr(settings, name) is not None:
+            raise ValueError(
+                f"{name}= says how far to go from an image, and inputs is None; give inputs, or end with on_step=."
+            )
 
 
 def _begin(reader: Reader, inputs: Images | None, shape: tuple[int, ...] | None) -> tuple[Tensor | None, Tensor]:

@@ -69,7 +69,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
     def attribute(
         self, inputs: Images, target: Any = None, additional_forward_args: Any = None, **options: Unpack[Options]
     ) -> Images:
-        """Where the output felt the image on its way: Σ over steps of |∂f/∂x|, shaped like the inputs, >= 0.
+        """Where the output felt the image on its way: Σ of |∂f/∂x| over every ``mask_every``-th step, like the inputs.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -165,7 +165,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         additional_forward_args: Any = None,
         **options: Unpack[Options],
     ) -> Images:
-        """Where the unit felt the image on its way: Σ over steps of |∂u/∂x|, shaped like the inputs, >= 0."""
+        """Where the unit felt the image on its way: Σ of |∂u/∂x| over every ``mask_every``-th step, like the inputs."""
         return echoed(inputs, self.accentuate(inputs, neuron_selector, additional_forward_args, **options).masks)
 
     def perturb(

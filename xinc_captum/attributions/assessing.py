@@ -52,8 +52,11 @@ def _evidence(
     image = answer.images[row : row + 1].to(work)
     seed = None if answer.seeds is None else answer.seeds[row : row + 1].to(work)
     found: dict[str, float | None] = {}
+    way = 1.0  # what is suppressed should fall, in a second model too
     if seed is not None and answer.before is not None:
-        found["gained"] = float(answer.after[row] - answer.before[row])
+        if answer.level is not None and float(answer.level[row]) < float(answer.before[row]):
+            way = -1.0
+        found["gained"] = way * float(answer.after[row] - answer.before[row])
         share = float(high_frequency_energy(image - seed)[0])
         found["high_frequency"] = None if share != share else share
     if settings.natural is not None:
@@ -62,7 +65,7 @@ def _evidence(
         there = replace(reader, forward_func=settings.transfer, call=None)
         same = feature.inside(reader, there)
         before, after = (scores_of(there, same, _shown(x, size), _same(batch)) for x in (seed, image))
-        found["transfer"] = float(after - before)
+        found["transfer"] = way * float(after - before)
     return found
 
 

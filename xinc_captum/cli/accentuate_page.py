@@ -54,8 +54,8 @@ def write_page(folder: Path, story: Story) -> None:
         folder,
         title=f"What {story.classifier.name} sees in {story.subject.name}",
         lead="A classifier answers with a score. Grad-CAM says where in the photo the score comes from; an "
-        "accentuation says what the network looks for there: the photo itself, pushed until the score rises, and "
-        "held near itself meanwhile. Not every rise is honest, so each comes with a verdict.",
+        "accentuation says what the network looks for there: the photo itself, moved along what the feature asks for "
+        "and held near itself meanwhile. Not every rise is honest, so each comes with a verdict.",
         facts=_facts(story),
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, masks, maps "
@@ -138,7 +138,7 @@ def _ways(folder: Path, story: Story) -> list[Picture]:
         layer=story.features[0].result.layer,
     )
     words = (
-        "Step by step: the score rises while the distance to the photo is held down. Views differ from step to step."
+        "Step by step: the score, and the distance to the photo, which is held down. Views differ from step to step."
     )
     return [*pictures, _picture(folder, "steps.png", curve, words)]
 

@@ -43,7 +43,7 @@ def compare(
 
     Args:
         methods: by name, functions (images, target) -> map, or Captum attributions. A Captum object that was made with
-            ``model`` itself gets ``preprocess(inputs)``, any other method gets ``inputs``. See
+            ``model`` itself gets ``preprocess(inputs)``, any other, or one that normalises itself, ``inputs``. See
             :func:`~xinc_captum.comparison.as_maps` for the maps they may answer.
         model: images, preprocessed, to (N, classes) logits.
         inputs: photos in [0, 1], (N, C, H, W).
@@ -116,7 +116,8 @@ def _run(
         np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
         random.seed(seed)
         given = photos.clone()
-        if preprocess is not None and getattr(method, "forward_func", None) is model:
+        normalises = getattr(getattr(method, "reader", None), "preprocess", None) is not None  # ours may, by themselves
+        if preprocess is not None and getattr(method, "forward_func", None) is model and not normalises:
             given = preprocess(given).detach()
         run = method.attribute if hasattr(method, "attribute") else method
         _wait(photos)

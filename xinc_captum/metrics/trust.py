@@ -11,6 +11,8 @@ Verdict = Literal["holds", "weak", "fails"]
 
 OFF_PATH = 0.64  # of the natural images' own similarity: below, another circuit carries the score
 ON_PATH = 0.85
+ONE_PATH = 0.9  # natural images this alike take one path whatever they show, as in a network that learned nothing
+FAINT = 0.05  # of the gain: less than that in a second model is no agreement
 ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
 
 
@@ -26,9 +28,9 @@ class RowTrust:
         natural: median similarity of a natural image's path to the others'.
         seed: similarity of the seed's path to the natural images'.
         shuffled: similarity when the weights are shuffled.
-        transfer: what a second model's score for the same target gained.
+        transfer: what a second model's score for the same target gained, likewise.
         high_frequency: share of the change's energy above .25 cycles a pixel.
-        gained: what the score gained.
+        gained: what the score gained, in the direction that was asked for.
     """
 
     verdict: Verdict
@@ -74,10 +76,11 @@ def judged(
 ) -> RowTrust:
     """Weigh the evidence on one image.
 
-    It *fails* when its path resembles neither that of natural images nor its seed's even .64 times as well as
-    natural images' resemble one another (another circuit carries the score) and no second model sees it, when a second
-    model does not gain, or when most of the change is noise. It *holds* when the path was compared and nothing speaks
-    against it, else it is *weak*.
+    It *fails* when the score did not go where it should, when its path resembles neither that of natural images nor
+    its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
+    second model sees it, when a second model does not go along, or when most of the change is noise. It *holds* when
+    the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
+    nothing, a second model that gains less than .05 as much says little.
 
     Example:
         >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
@@ -85,12 +88,21 @@ def judged(
         >>> judged(path=0.1, natural=0.7).because
         'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
+    evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
+    if gained is not None and gained == 0:
+        return RowTrust("weak", "nothing was gained, so there is nothing to judge", *evidence)
     against: list[str] = []
     doubts: list[str] = []
-    similarity = ""
+    taken = ""
+    if gained is not None and gained < 0:
+        against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
-        nearest = path if kept is None else max(path, kept)
-        similarity = f"(similarity {nearest:.2f}, theirs {natural:.2f})"
+        own = kept is not None and kept > path
+        nearest = kept if own and kept is not None else path
+        whose = "its own photo" if own else "natural images"
+        numbers = f"similarity {nearest:.2f}; {path:.2f} to natural images, " if own else f"similarity {path:.2f}, "
+        similarity = f"({numbers}theirs {natural:.2f})"
+        taken = f"its path through the layers is that of {whose} {similarity}"
         if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
             against.append(f"its path through the layers is not that of natural images {similarity}")
         elif nearest < OFF_PATH * natural:
@@ -102,6 +114,11 @@ def judged(
             doubts.append(f"its path through the layers differs from that of natural images {similarity}")
         if natural < 0.2:
             doubts.append(f"the natural images do not agree on a path themselves (similarity {natural:.2f})")
+        if natural > ONE_PATH:
+            doubts.append(
+                f"all natural images take one path (similarity {natural:.2f}), so that it tells nothing; is the "
+                "network trained?"
+            )
     else:
         doubts.append("no natural images were given to compare its path through the layers with")
     if high_frequency is not None and high_frequency > ROUGH:
@@ -110,12 +127,13 @@ def judged(
         )
     if transfer is not None and transfer <= 0:
         against.append(f"a second model does not see it (its score changed by {transfer:+.2g})")
-    evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
+    elif transfer is not None and gained is not None and transfer < FAINT * gained:
+        doubts.append(f"a second model hardly sees it ({transfer:+.2g} beside {gained:+.2g})")
     if against:
         return RowTrust("fails", "; ".join(against), *evidence)
     if doubts:
         return RowTrust("weak", "; ".join(doubts), *evidence)
-    seen = [f"its path through the layers is that of natural images {similarity}"]
+    seen = [taken]
     if transfer is not None:
         seen.append(f"a second model sees it too ({transfer:+.2g})")
     return RowTrust("holds", "; ".join(seen), *evidence)

@@ -60,7 +60,7 @@ def accentuation_rows(
     shown = tall * width / height
     sheet = Sheet()
     top = sheet.heading(
-        heading, "accentuated: the photo, pushed until the feature answers more, and held near itself meanwhile"
+        heading, "accentuated: the photo, moved along what the feature asks for and held near itself meanwhile"
     )
     lefts = [MARGIN + i * (cell + GAP) for i in range(len(columns))]
     for row, title in enumerate(titles):

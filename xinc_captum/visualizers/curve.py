@@ -45,10 +45,10 @@ def score_curve(
         raise ValueError(
             f"distances have shape {tuple(distances.shape)}; wanted that of the scores, {tuple(scores.shape)}."
         )
-    panels = [(scores, f"{unit}, mean over the views", "the score rises …")]
+    panels = [(scores, f"{unit}, mean over the views", "the score")]
     if distances is not None:
         where = f" at {layer}" if layer else ""
-        panels.append((distances, f"distance of features{where}", "… while the photo stays near itself"))
+        panels.append((distances, f"distance of features{where}", "distance to the photo, held down meanwhile"))
     figure = new_figure(PAGE, 3.1 + 0.2 * ((len(titles) + 2) // 3))
     layout = figure.get_layout_engine()
     if layout is not None:
