@@ -22,9 +22,7 @@ def contributions(
     ran = run(tail, batch, along)
     shares = _shares(tail, batch, selector, along, per_eval, ran)
     if tail.together is not None and along.slope == "secant" and selector is None:
-        return shares, ran.output.detach() - shares.sum(
-            1
-        )  # a shared run carries no slot but the first one
+        return shares, ran.output.detach() - shares.sum(1)  # a shared run carries no slot but the first one
     return shares, ran.slot
 
 
