@@ -12,7 +12,7 @@ Verdict = Literal["holds", "weak", "fails"]
 OFF_PATH = 0.64  # of the natural images' own similarity: below, another circuit carries the score
 ON_PATH = 0.85
 ONE_PATH = 0.9  # natural images this alike take one path whatever they show, as in a network that learned nothing
-FAINT = 0.05  # of the gain: less than that in a second model is no agreement
+FAINT = 0.1  # of the gain: less than that in a second model is no agreement
 ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
 
 
@@ -80,7 +80,7 @@ def judged(
     its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
     second model sees it, when a second model does not go along, or when most of the change is noise. It *holds* when
     the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
-    nothing, a second model that gains less than .05 as much says little.
+    nothing, a second model that gains less than .1 as much says little.
 
     Example:
         >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
