@@ -50,9 +50,12 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(if $(PEERS),benchmarks/peers/run.sh "$(PEERS)" $(BIN)/python)
 	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
 	$(BIN)/python benchmarks/fit_quality.py
+	$(BIN)/python benchmarks/video_fit.py
+	$(BIN)/python benchmarks/faithfulness_video.py
 	$(BIN)/python benchmarks/large_image.py
 	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")
+	$(if $(REFERENCE),$(BIN)/python benchmarks/analyses.py "$(REFERENCE)")
 
 clean: ## Remove .venv and everything that was made
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,11 @@
 """The cost of the released code's way, written anew: for every output unit, a map of each input, kept as pair tensors.
 
-Only a yardstick for benchmarks/cost.py; the package does not use it. Layers are (weight, bias); x is (rows, in).
+Only a yardstick for benchmarks/cost.py and benchmarks/decoder_cost.py; the package does not use it. Layers are
+(weight, bias); x is (rows, in).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -34,3 +36,45 @@ def maps(model, x: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
             "c12": c12,
             "c23": c23,
         }
+
+
+def kernel_maps(conv, x: Tensor, later: list[int], stride: int) -> Tensor:
+    """Maps of a decoder block's kernels, (in, out, H, W), for one frame x (1, in, h, w).
+
+    Every stage is a tensor of all kernels: k on its phase of the finer grid, GELU, box, and for each later block
+    nearest upsampling, GELU, box.
+    """
+    n, outs = conv.in_channels, conv.out_channels
+    height, width = x.shape[2] * stride, x.shape[3] * stride
+    pre = torch.zeros(n, outs, height, width)
+    for o in range(outs):
+        k = torch.cat([F.conv2d(x[:, i : i + 1], conv.weight[o, i][None, None], padding=1) for i in range(n)])
+        k = k[:, 0] + (0 if conv.bias is None else conv.bias[o] / n)
+        pre[:, o, o % stride**2 // stride :: stride, o % stride :: stride] = k
+    maps = F.avg_pool2d(F.gelu(pre), 3, 1, 1)
+    for factor in later:
+        maps = F.avg_pool2d(F.gelu(F.interpolate(maps, scale_factor=factor)), 3, 1, 1)
+    return maps
+
+
+def decoder_maps(model, x: Tensor) -> dict[str, Tensor]:
+    """All maps of a decoder of blocks (conv, shuffle, GELU) and a head, for one frame."""
+    with torch.no_grad():
+        answers = {}
+        strides = [block[1].upscale_factor for block in model.blocks]
+        for i, block in enumerate(model.blocks):
+            answers[f"blocks.{i}.0"] = kernel_maps(block[0], x, strides[i + 1 :], strides[i])
+            x = block(x)
+        head = model.head
+        answers["head"] = torch.stack(
+            [
+                torch.stack(
+                    [
+                        F.conv2d(x[:, i : i + 1], w[None, None], padding=1)[0, 0] + b / x.shape[1]
+                        for w, b in zip(head.weight[:, i], head.bias, strict=True)
+                    ]
+                )
+                for i in range(x.shape[1])
+            ]
+        )
+        return answers

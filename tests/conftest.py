@@ -139,3 +139,35 @@ def hand_net():
         net[2].weight.copy_(torch.tensor([[5.0, -1.0], [0.0, 2.0]]))
         net[2].bias.copy_(torch.tensor([7.0, -1.0]))
     return net, torch.tensor([[2.0, 1.0]])
+
+
+class Decoder(nn.Module):
+    """A small NeRV as a plain module: time → stem → blocks of conv, PixelShuffle, GELU → head."""
+
+    def __init__(self, widths=(3, 4, 2), strides=(2, 2), low=(2, 3), activation=nn.GELU, out=torch.sigmoid):
+        super().__init__()
+        self.low, self.width, self.out = low, widths[0], out
+        self.stem = nn.Linear(1, widths[0] * low[0] * low[1])
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b * s * s, 3, padding=1), nn.PixelShuffle(s), activation())
+            for a, b, s in zip(widths, widths[1:], strides, strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, t):
+        x = torch.tanh(self.stem(t)).view(-1, self.width, *self.low)
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.head(x))
+
+
+@pytest.fixture
+def decoder():
+    """Frames of 8x12 from 4 kinds of layers, and the times of three frames, in float64."""
+    torch.manual_seed(4)
+    return Decoder().double(), torch.rand(3, 1, dtype=torch.float64)
+
+
+@pytest.fixture
+def make_decoder():
+    return Decoder

@@ -23,9 +23,13 @@ def run(path, cwd, *words):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_it_is_short(path):
     assert len(path.read_text().splitlines()) <= 80
-    assert path.name in {"paint_a_photo.py", "next_to_captum.py", "accentuate_a_photo.py", "next_to_grad_cam.py"}, (
-        "a new example needs a test below"
-    )
+    assert path.name in {
+        "paint_a_photo.py",
+        "next_to_captum.py",
+        "accentuate_a_photo.py",
+        "next_to_grad_cam.py",
+        "render_a_field.py",
+    }, "a new example needs a test below"
 
 
 def test_paint_a_photo(tmp_path):
@@ -40,6 +44,14 @@ def test_next_to_captum(tmp_path):
     said = run(ROOT / "examples" / "next_to_captum.py", tmp_path).stdout
     assert "same as Captum: True" in said
     assert "(384, 32, 3)" in said
+
+
+def test_render_a_field(tmp_path):
+    said = run(ROOT / "examples" / "render_a_field.py", tmp_path, "20").stdout
+    missed = [float(line.split()[-1]) for line in said.splitlines() if "a slot miss the picture by" in line]
+    assert len(missed) == 2 and max(missed) < 1e-3
+    with Image.open(tmp_path / "rendered.png") as picture:
+        assert picture.size == (1500, 500)
 
 
 def test_accentuate_a_photo(tmp_path):

@@ -25,6 +25,6 @@ def loaded_after(statement, module):
 
 
 def test_importing_it_initialises_no_compiler_and_no_demo_packages():
-    for module in ("torch._dynamo", "skimage", "lucent"):
+    for module in ("torch._dynamo", "skimage", "sklearn", "umap", "lucent"):
         assert not loaded_after("import xinc_captum", module), module
     assert loaded_after("import xinc_captum, skimage", "skimage"), "the check must be able to fail"

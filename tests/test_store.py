@@ -102,3 +102,16 @@ def test_an_empty_folder_is_fine(tmp_path):
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty")
     assert (tmp_path / "empty" / "manifest.json").exists()
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
+    with bundle(tmp_path / "out", {}) as folder:
+        (folder / "a.txt").write_text("first")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    text = r"no room for .*out \(No space left on device\); nothing was written"
+    with pytest.raises(StoreError, match=text), bundle(tmp_path / "out", {}):
+        raise full
+    assert (tmp_path / "out" / "a.txt").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(PermissionError), bundle(tmp_path / "out", {}):
+        raise PermissionError(errno.EACCES, "other errors go through")

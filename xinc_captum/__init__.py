@@ -12,6 +12,8 @@ from .attributions import (
     NeuronCanvas,
     NeuronFeatureAccentuation,
     as_explanation,
+    canvases,
+    open_canvas,
 )
 from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
@@ -36,9 +38,11 @@ __all__ = [
     "Xinc",
     "__version__",
     "as_explanation",
+    "canvases",
     "capture",
     "compare",
     "layer_to_grid",
+    "open_canvas",
     "patch",
     "to_hwc",
     "untouched",

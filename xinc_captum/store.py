@@ -1,5 +1,6 @@
 """Folders of results that appear whole or not at all, with a manifest of how they came about."""
 
+import errno
 import hashlib
 import json
 import platform
@@ -14,6 +15,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 FORMAT = "xinc-captum-result-1"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = "times.json"  # what differs between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
 
@@ -85,7 +87,7 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         note: what the caller wants recorded: seed, options, hashes of inputs.
 
     Raises:
-        StoreError: as :func:`check_folder`.
+        StoreError: as :func:`check_folder`, or a full disk.
     """
     path = check_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +109,13 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             work.rename(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise StoreError(
+                f"there is no room for {path} ({error.strerror}); nothing was written, and what was there is as it was."
+                " Free some, or give a folder elsewhere, and run it again."
+            ) from error
         raise
 
 

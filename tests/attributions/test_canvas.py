@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from xinc_captum import Canvas, NeuronCanvas
+from xinc_captum import Canvas, NeuronCanvas, metrics
 from xinc_captum.attributions.queries import Regions, Top, Totals
 from xinc_captum.inr import FourierMLP, coordinates, fit
 
@@ -82,7 +82,7 @@ def test_it_is_frozen_and_lazy():
     c = canvas()
     with pytest.raises(dataclasses.FrozenInstanceError):
         c.units = 3
-    assert repr(c) == "Canvas(size=(5, 7), units=6, channels=3, slots=0)"
+    assert repr(c) == "Canvas(size=(5, 7), units=6, channels=3, slots=0, rule='Tangent()', layer='activation1')"
 
 
 def test_under_inference_mode():
@@ -130,3 +130,21 @@ def test_queries_on_a_gpu(rule):
 def test_what_cannot_be_asked(call, error, text):
     with pytest.raises(error, match=text):
         call(canvas())
+
+
+def test_shares_and_pooled_maps_are_those_of_the_metrics():
+    model = FourierMLP(hidden=6, seed=0)
+    canvas = NeuronCanvas(model, "activation1", rule="secant").canvas(
+        coordinates((9, 14)), (9, 14), memory_budget=20_000
+    )
+    amounts = metrics.magnitudes(canvas.to_tensor()[: canvas.units])
+    masks = torch.rand(3, 9, 14)
+    near = {"rtol": 1e-4, "atol": 1e-7}
+    torch.testing.assert_close(canvas.share(masks), metrics.share(amounts, masks), **near)
+    torch.testing.assert_close(canvas.share(), metrics.share(amounts), **near)
+    torch.testing.assert_close(canvas.pooled((2, 5)), metrics.pooled(amounts, (2, 5)), **near)
+    with pytest.raises(ValueError, match=r"grid is \(10, 2\) for a picture of \(9, 14\)"):
+        canvas.pooled((10, 2))
+    sound = NeuronCanvas(FourierMLP(in_features=1, hidden=4, seed=0), "activation1").canvas(coordinates((20,)), (20,))
+    with pytest.raises(ValueError, match=r"the picture has size \(20,\); a grid of cells wants \(H, W\)"):
+        sound.pooled()

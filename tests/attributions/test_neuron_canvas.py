@@ -197,3 +197,11 @@ def test_totals_of_half_precision_do_not_overflow(rule):
     assert totals.dtype == torch.float32
     assert torch.isfinite(totals).all()
     assert totals.max() > 1e6
+
+
+@pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
+@pytest.mark.parametrize("unit", ["neuron", "pair"])
+def test_any_budget_gives_the_same_frames(decoder, rule, unit):
+    model, t = decoder
+    canvas = NeuronCanvas(model, "blocks.0.0", rule=rule, unit=unit)
+    torch.testing.assert_close(canvas.attribute(t, memory_budget=20_000), canvas.attribute(t), atol=1e-12, rtol=1e-9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.inr import coordinates
+from xinc_captum.inr import coordinates, times
 
 
 def test_the_longer_side_spans_the_range():
@@ -26,3 +26,11 @@ def test_dims_dtypes_and_single_pixels():
     for size in ((), (0, 3)):
         with pytest.raises(ValueError, match="wanted at least one side, each of at least 1 pixel"):
             coordinates(size)
+
+
+def test_times_span_zero_to_one():
+    assert times(5).flatten().tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert times(1).tolist() == [[0.0]]
+    assert times(2, dtype=torch.float64).dtype == torch.float64
+    with pytest.raises(ValueError, match="frames is 0; wanted at least 1"):
+        times(0)

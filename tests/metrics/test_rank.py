@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import average_ranks, canvas_agreement, spearman
+from xinc_captum.metrics import average_ranks, canvas_agreement, rank_vectors, spearman
 
 
 @given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())
@@ -43,3 +43,22 @@ def test_constant_maps_are_left_out_and_counted():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(3, 3\)"):
         spearman(torch.zeros(2, 3), torch.zeros(3, 3))
+
+
+@given(seed=st.integers(0, 999), n=st.integers(3, 30))
+def test_rank_vectors_multiply_to_spearman(seed, n):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 4, n)).round(1)
+    table = rank_vectors(torch.from_numpy(a)) @ rank_vectors(torch.from_numpy(b)).T
+    for i in range(4):
+        for j in range(4):
+            if np.ptp(a[i]) and np.ptp(b[j]):
+                assert table[i, j].item() == pytest.approx(scipy.stats.spearmanr(a[i], b[j]).statistic, abs=1e-9)
+            else:
+                assert table[i, j].isnan(), "constant rows rank nothing"
+
+
+def test_rank_vectors_of_any_shape():
+    rows = torch.rand(2, 3, 9)
+    assert torch.equal(rank_vectors(rows)[1, 2], rank_vectors(rows[1, 2:])[0])
+    torch.testing.assert_close(rank_vectors(rows).norm(dim=-1), torch.ones(2, 3, dtype=torch.float64))

@@ -22,3 +22,17 @@ def test_ablation_does_what_it_says(baselines):
         changed[:, u] = baseline[:, u]
         by_hand = model(x) - model.output(model.activation2(model.linear2(changed)))
         assert torch.allclose(shares[:, u], by_hand, atol=1e-6)
+
+
+def test_ablated_kernels_by_hand(decoder):
+    model, t = decoder
+    conv = model.blocks[1][0]
+    pairs = NeuronCanvas(model, conv, rule="ablation", unit="pair").attribute(t, perturbations_per_eval=5)
+    whole = model(t)
+    with torch.no_grad():
+        for i, o in ((0, 0), (3, 5)):
+            kept = conv.weight[o, i].clone()
+            conv.weight[o, i] = 0
+            without = model(t)
+            conv.weight[o, i] = kept
+            torch.testing.assert_close(pairs[:, i, o], (whole - without).detach())

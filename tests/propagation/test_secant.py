@@ -1,6 +1,8 @@
 """Completeness at every layer of every kind of net."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import event, given
 from hypothesis import strategies as st
 from torch import nn
@@ -73,3 +75,64 @@ def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
         secant = NeuronCanvas(model, "activation1", rule="secant").attribute(x)[:, :-1]
         tangent = NeuronCanvas(model, "activation1", rule="tangent").attribute(x)
         assert torch.allclose(secant, tangent, atol=1e-6) is same
+
+
+def test_a_gate_by_halves_adds_up_and_by_hand():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(2, 4)
+
+        def forward(self, x):
+            h = self.first(x)
+            return torch.sigmoid(h[:, :2]) * h[:, 2:]
+
+    model, x = Gate().double(), torch.rand(5, 2, dtype=torch.float64)
+    shares = NeuronCanvas(model, "first", rule=Secant(products="halves")).attribute(x)
+    h = model.first(x).detach()
+    gate = torch.sigmoid(h[:, :2])
+    torch.testing.assert_close(shares.sum(1), gate * h[:, 2:])
+    torch.testing.assert_close(shares[:, 2, 0], h[:, 2] * gate[:, 0] / 2)
+    torch.testing.assert_close(shares[:, 0, 0], (gate[:, 0] - 0.5) * h[:, 2] / 2)
+    torch.testing.assert_close(shares[:, 4, 0], 0.5 * h[:, 2] / 2)
+    with pytest.raises(ValueError, match='products=\'thirds\'; wanted "refuse" or "halves"'):
+        Secant(products="thirds")
+
+
+class Everything(nn.Module):
+    """Every operation that the secant promises to carry, in one decoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.up, self.mix = nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(8, 12, 3, padding=1, groups=2)
+        self.pool, self.head, self.fc = nn.MaxPool2d(2, 1, 1), nn.Conv2d(3, 3, 1), nn.Linear(4, 4)
+        self.norm.running_mean.copy_(torch.rand(4))
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        h = self.up(F.silu(h)) + F.interpolate(h, scale_factor=2, mode="bilinear")
+        h = F.leaky_relu(h, 0.1, inplace=True)
+        h = torch.cat([h, torch.sin(self.fc(h.movedim(1, 3)).movedim(3, 1))], 1)
+        h = F.gelu(F.pixel_shuffle(self.mix(h), 2))
+        h = F.avg_pool2d(self.pool(h), 2, 1).reshape(len(x), 3, -1).reshape(len(x), 3, *h.shape[2:])
+        return torch.sigmoid(self.head(h))
+
+
+@pytest.mark.parametrize("site", ["stem", "blocks.0.0", "blocks.0", "blocks.1.0", "blocks.1", "head"])
+def test_secant_adds_up_at_every_block(decoder, site):
+    model, t = decoder
+    image = model(t).detach()
+    shares = NeuronCanvas(model, site, rule="secant").attribute(t)
+    assert (shares.sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
+
+
+@pytest.mark.parametrize("site", ["first", "norm", "up", "mix", "pool"])
+@pytest.mark.parametrize("unit", ["neuron", "pair"])
+def test_secant_adds_up_through_everything(site, unit):
+    if unit == "pair" and site in ("norm", "pool"):
+        return
+    model, x = Everything().double().eval(), torch.rand(2, 2, 3, 4, dtype=torch.float64)
+    image = model(x).detach()
+    shares = NeuronCanvas(model, site, rule="secant", unit=unit).attribute(x)
+    assert (shares.flatten(1, -4).sum(1) - image).abs().max() <= 1e-12 * image.abs().max()

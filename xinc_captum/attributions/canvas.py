@@ -4,13 +4,17 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..batch import chunks
+from ..metrics import as_masks, grid_cells
 from ..progress import progress
+from .canvas_layout import Block, Dtype, Layout, by_bands, checked
+from .canvas_writer import write
 from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
 Shares = Callable[[int, int, Any], Tensor]
@@ -28,6 +32,8 @@ class Canvas:
         units: how many neurons, the slot not counted.
         channels: outputs of a pixel (1 where ``target`` left one number).
         slots: 1 under the secant (what belongs to no unit, as the last unit), else 0.
+        rule: the rule in words.
+        layer: the layer's name.
     """
 
     size: tuple[int, ...]
@@ -38,6 +44,8 @@ class Canvas:
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
+    rule: str = ""
+    layer: str = ""
 
     @property
     def pixels(self) -> int:
@@ -120,9 +128,86 @@ class Canvas:
             )
         return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]
 
+    def share(self, masks: Tensor | None = None) -> Tensor:
+        """Each unit's part of all that is painted in a region, the slot left out: (regions, units), float64.
+
+        As :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without holding the canvas; without masks (units,).
+
+        Raises:
+            ValueError: masks of another size.
+        """
+        sums = self._painted(torch.ones(1, *self.size) if masks is None else masks)
+        parts = sums / sums.sum(-1, keepdim=True)
+        return parts.squeeze(-2) if masks is None else parts
+
+    def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
+        """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
+
+        As :func:`~xinc_captum.metrics.pooled`: vectors of one length for canvases of any size, to cluster units by.
+
+        Raises:
+            ValueError: a picture that has no rows and columns, or fewer pixels than cells.
+        """
+        if len(self.size) != 2:
+            raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
+        masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
+        means = self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]
+        pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
+        return pooled
+
+    def _painted(self, masks: Tensor) -> Tensor:
+        """Σ_region Σ_channel |c|, (regions, units), float64."""
+        sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
+        return sums
+
     def to_tensor(self) -> Tensor:
         """Everything at once: (units, channels, *size), the slot last where there is one."""
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
+        """Write all of it to disk, block by block within the memory budget; :func:`open_canvas` answers from there.
+
+        The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
+        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there, and ends
+        with the same bytes.
+
+        Args:
+            path: the folder to make.
+            dtype: "float32", or "float16" for half the room.
+
+        Raises:
+            CanvasStoreError: something is at ``path`` already, or what is unfinished there is another canvas.
+            OverflowError: contributions that float16 cannot hold, or that are not finite.
+            OSError: the disk is full.
+        """
+        kind, count = checked(dtype), self.units + self.slots
+        plan = by_bands(self.size, self._rows_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, plan), self._block, self._show_progress)
+
+    def _layout(self, dtype: Dtype, plan: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
+        return Layout(
+            size=self.size,
+            units=self.units,
+            slots=self.slots,
+            channels=self.channels,
+            frames=frames,
+            pairs=pairs,
+            dtype=dtype,
+            rule=self.rule,
+            layer=self.layer,
+            **plan,
+        )
+
+    def _block(self, block: Block) -> Tensor:
+        """All units of some rows, (units, channels, rows, …)."""
+        a_row = math.prod(self.size[1:])
+        query = Maps((block.last - block.first) * a_row)
+        with self._surroundings(), torch.no_grad():
+            for start in range(block.first * a_row, block.last * a_row, self._rows_at_once):
+                stop = min(block.last * a_row, start + self._rows_at_once)
+                query.add(start - block.first * a_row, self._shares(start, stop, None))
+        whole: Tensor = query.answer((block.last - block.first, *self.size[1:]))
+        return whole
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
@@ -144,6 +229,8 @@ class Canvas:
 
 class _Last:
     """Shows a query only the last unit."""
+
+    unit_axis = 0
 
     def __init__(self, query: Query) -> None:
         self._query = query

@@ -1,7 +1,9 @@
 """NeuronCanvas: what each neuron contributes to every output."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -9,15 +11,17 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, snapshot, unwrap
+from ..hooks import ForwardFunc, find_layer, layer_name, modules_behind, snapshot, unwrap
 from ..progress import progress
-from ..propagation import Rule, Tail, Xinc, as_rule
-from ..propagation.budget import measure
-from ..propagation.pairs import linear_of
+from ..propagation import Rule, Secant, Tail, Tangent, Xinc, as_rule
+from ..propagation.pairs import behind
+from ..propagation.rays import RayTail, Renderer, rendered
+from ..propagation.together import Together
 from ..targets import OutputFn
-from ..units import Selector, listed
+from ..units import Selector
 from .canvas import Canvas
-from .contract import captum_method, differentiable, explaining, plain, shares_statistics
+from .contract import captum_method, differentiable, explaining, plain
+from .drawing import draw, plan
 
 Unit = Literal["neuron", "pair"]
 
@@ -37,6 +41,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: "tangent", "secant", "ablation", "xinc", or a rule object with options of its own.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
         output_fn: picks the tensor to explain out of a dict or tuple output.
+        render: for a field that is drawn by a renderer: ``render(answers, *inputs)`` from what the model answers at
+            samples, (rays, samples, ...), to pixels, (rays, ...). Inputs are then (rays, samples, ...), the model sees
+            (rays · samples, ...), rows of the answer are rays; a unit's part of a pixel is the sum over its samples.
 
     Raises:
         LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output.
@@ -61,6 +68,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: str | Rule = "tangent",
         unit: Unit = "neuron",
         output_fn: OutputFn | None = None,
+        render: Renderer | None = None,
     ) -> None:
         if unit not in ("neuron", "pair"):
             raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
@@ -69,6 +77,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         self.rule = as_rule(rule)
         self.unit = unit
         self.output_fn = output_fn
+        if render is not None:
+            _check_render(render, unit, self.rule)
+        self.render = render
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -143,10 +154,11 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
-        with explaining(self.forward_func, self.layer):
+        with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
-            pieces = self._pieces(self._call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval)
-            rule, tail, size, per_eval = pieces
+            tail = self._tail(self._call, attribute_to_layer_input)
+            planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
+            rule, size, per_eval = planned.rule, planned.rows, planned.units
             if isinstance(rule, Xinc) and memory_budget is None:
                 size = batch.rows  # computed straight into the answer: chunks would only copy
             answer: Tensor | None = None
@@ -166,35 +178,30 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         return (answer, torch.cat(deltas)) if return_convergence_delta else answer
 
     @property
+    def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
+        """What everything runs in; the renderer's own modules are left as found too."""
+        also = () if self.render is None else modules_behind(self.render)
+        return partial(explaining, self.forward_func, self.layer, *also)
+
+    @property
     def _call(self) -> Callable[..., Any]:
-        """The function to run: the module inside DataParallel, whose rows we cut ourselves."""
+        """The function to run: the module inside DataParallel, whose rows we cut ourselves, and the renderer."""
         bound = getattr(self.forward_func, "__self__", None)
-        for module in (self.forward_func, bound):
-            if isinstance(module, nn.DataParallel):
-                return unwrap(module)
-        return differentiable(self.forward_func, self.layer)
+        parallel = [m for m in (self.forward_func, bound) if isinstance(m, nn.DataParallel)]
+        call = unwrap(parallel[0]) if parallel else self.forward_func
+        call = call if self.render is None else rendered(call, self.render)
+        return call if parallel else differentiable(call, self.layer)
+
+    def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
+        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
+        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
+        kind = Tail if self.render is None else RayTail
+        return kind(call, self.layer, at_input, self.output_fn)
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
-            return rule.pairs(tail, rows, selector)
+            return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
-
-    def _pieces(
-        self, call: Callable[..., Any], batch: Batch, at_input: bool, budget: int | None, per_eval: int | None
-    ) -> tuple[Rule, Tail, int, int | None]:
-        """Rule, tail, rows of a chunk and units of a forward."""
-        if per_eval is not None and per_eval < 1:
-            raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
-        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
-        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
-        tail = Tail(call, self.layer, at_input, self.output_fn)
-        footprint = measure(tail, batch)
-        units = len(listed(footprint.activation, None)) if self.unit == "neuron" else linear_of(tail).weight.numel()
-        fit = footprint.rows(units + 1, budget)
-        size, stacked = min(batch.rows, fit), max(1, min(units, fit // batch.rows))
-        if shares_statistics(self.forward_func, self.layer):  # rows see one another: neither cut nor stack unasked
-            size, stacked = batch.rows if budget is None else size, 1
-        return self.rule.prepared(tail, batch, size), tail, size, per_eval or stacked
 
     def canvas(
         self,
@@ -207,13 +214,15 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         memory_budget: int | None = None,
         show_progress: bool = False,
     ) -> Canvas:
-        """A lazy canvas over a picture whose pixels are the rows.
+        """A lazy canvas over a picture whose pixels are the rows, or over pictures that the rows are.
 
-        Nothing of size units x pixels is computed before it is asked for. The canvas keeps the inputs and a copy of
-        the parameters, so that it answers the same after further training.
+        Where each row of the output ends in ``size``, rows are frames, and a
+        :class:`~xinc_captum.attributions.FrameCanvas` is answered. Nothing of size units x pixels is computed before
+        it is asked for. The canvas keeps the inputs and a copy of the parameters, so that it answers the same after
+        further training.
 
         Args:
-            inputs: coordinates (pixels, dims), row-major over ``size``.
+            inputs: coordinates (pixels, dims), row-major over ``size``, or one row a frame.
             size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
             target: as in :meth:`attribute`.
             additional_forward_args: as in :meth:`attribute`.
@@ -223,7 +232,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             show_progress: a progress bar on every query.
 
         Raises:
-            ValueError: rows that do not match ``size``, pairs, or values that are not finite.
+            ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
 
         Example:
             >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -231,55 +240,55 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             >>> canvas.map(3).shape, canvas.totals().shape
             (torch.Size([3, 8, 12]), torch.Size([104, 3]))
         """
-        with torch.inference_mode(False):
-            batch = Batch.of(inputs, additional_forward_args, target)
-        if self.unit == "pair":
-            raise ValueError('canvas() draws neurons; read pairs with attribute(), or construct with unit="neuron".')
-        if math.prod(size) != batch.rows:
-            raise ValueError(
-                f"size={tuple(size)} has {math.prod(size)} pixels, but the inputs have {batch.rows} rows; give the "
-                "size whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates)."
+        rest = target, additional_forward_args, attribute_to_layer_input
+        budget = perturbations_per_eval, memory_budget, show_progress
+        return drawn_together([self], inputs, size, *rest, *budget)[0]
+
+
+def drawn_together(
+    methods: Sequence[NeuronCanvas],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any,
+    additional_forward_args: Any,
+    attribute_to_layer_input: bool,
+    perturbations_per_eval: int | None,
+    memory_budget: int | None,
+    show_progress: bool,
+) -> list[Canvas]:
+    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
+    with torch.inference_mode(False):
+        batch = Batch.of(inputs, additional_forward_args, target)
+    call = snapshot(methods[0]._call, *(one.layer for one in methods))
+    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
+        # Kernels are carried on from what leaves their layer.
+        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, together=together) for tail in tails]
+    answers = []
+    for one, tail in zip(methods, tails, strict=True):
+        with one._surroundings():
+            canvas = draw(
+                one.rule,
+                tail,
+                batch,
+                tuple(size),
+                one.unit == "pair",
+                one._surroundings,
+                place=layer_name(one.forward_func, one.layer).strip("'"),
+                budget=memory_budget,
+                per_eval=perturbations_per_eval,
+                show_progress=show_progress,
             )
-        call = snapshot(self._call, self.layer)
-        with explaining(self.forward_func, self.layer):
-            rule, tail, rows, per_eval = self._pieces(
-                call, batch, attribute_to_layer_input, memory_budget, perturbations_per_eval
-            )
-            first = rule.neurons(tail, batch.cut(0, 1), None, per_eval)
-            _finite(batch, first, self.layer)
-
-        def shares(start: int, stop: int, selector: Selector) -> Tensor:
-            with torch.enable_grad():
-                part = plain(rule.neurons(tail, batch.cut(start, stop), selector, per_eval))
-            return part.reshape(*part.shape[:2], -1)
-
-        return Canvas(
-            size=tuple(size),
-            units=first.shape[1] - rule.slots,
-            channels=first[0, 0].numel(),
-            slots=rule.slots,
-            _shares=shares,
-            _rows_at_once=rows,
-            _surroundings=lambda: explaining(self.forward_func, self.layer),
-            _show_progress=show_progress,
-        )
+        answers.append(canvas)
+    return answers
 
 
-def _finite(batch: Batch, shares: Tensor, layer: nn.Module) -> None:
-    """Refuse what would only draw blank pictures.
-
-    Raises:
-        ValueError: NaN or infinity in inputs, weights or contributions.
-    """
-    for i, tensor in enumerate(batch.inputs):
-        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
-        if bad:
-            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
-    for name, weight in layer.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
-    if not bool(torch.isfinite(shares).all()):
+def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
+    if not callable(render):
+        raise TypeError(f"render is {render!r}; wanted a function render(answers, *inputs) from samples to pixels.")
+    if unit == "pair" or isinstance(rule, Xinc):
         raise ValueError(
-            "the contributions of the first pixel are NaN or infinite, although the inputs are finite; look for NaN or "
-            "infinite weights between the layer and the output."
+            'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
+            "maps hold at a sample is no part of a rendered pixel."
         )

@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 class Query(Protocol):
-    """Sees the canvas as consecutive (rows, units, channels) pieces and answers at the end."""
+    """Sees the canvas as consecutive (rows, units, channels) pieces and answers at the end.
+
+    Where rows are frames, a fresh copy sees all pixels of some units, and answers are put side by side along
+    ``unit_axis`` (rankings are merged instead).
+    """
+
+    unit_axis: int
 
     def add(self, first: int, part: Tensor) -> None:
         """Take in the rows that begin at pixel ``first``."""
@@ -31,6 +37,8 @@ def _wide(part: Tensor) -> torch.dtype:
 class Totals:
     """Σ_pixels |c|: (units, channels)."""
 
+    unit_axis = 0
+
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._dtype = torch.float32
@@ -49,8 +57,11 @@ class Totals:
 class Regions:
     """Σ over each mask of |c|, or of c when signed: (regions, units, channels)."""
 
+    unit_axis = 1
+
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
         self._masks, self._signed = masks.flatten(1), signed
+        self._ready: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
@@ -58,7 +69,12 @@ class Regions:
         """Add one piece."""
         self._dtype = torch.promote_types(part.dtype, torch.float32)
         part = part.to(self._dtype)
-        mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        if part.shape[0] < self._masks.shape[1]:
+            mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        else:
+            if (part.dtype, part.device) not in self._ready:
+                self._ready[part.dtype, part.device] = self._masks.to(device=part.device, dtype=part.dtype)
+            mask = self._ready[part.dtype, part.device]
         summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
         summed = summed.reshape(-1, *part.shape[1:])
         self._sum = summed if self._sum is None else self._sum + summed
@@ -71,6 +87,8 @@ class Regions:
 class Top:
     """The k strongest units of every pixel."""
 
+    unit_axis = 0
+
     def __init__(self, k: int, units: int, pixels: int) -> None:
         self._k, self._units, self._pixels = k, units, pixels
         self._values: Tensor | None = None
@@ -78,20 +96,30 @@ class Top:
 
     def add(self, first: int, part: Tensor) -> None:
         """Rank one piece; a slot, which stands behind the units, is left out."""
-        values, indices = part[:, : self._units].abs().sum(2).topk(self._k, dim=1)
+        strength = part[:, : self._units].abs().sum(2)
+        values, indices = strength.topk(min(self._k, strength.shape[1]), dim=1)
         if self._values is None:
-            self._values = values.new_empty((self._k, self._pixels))
-            self._indices = values.new_empty((self._k, self._pixels), dtype=smallest_index(self._units))
+            shape = (values.shape[1], self._pixels)
+            self._values = values.new_empty(shape)
+            self._indices = values.new_empty(shape, dtype=smallest_index(self._units))
         self._values[:, first : first + len(values)] = values.T
         seen(self._indices)[:, first : first + len(values)] = indices.T
 
     def answer(self, size: tuple[int, ...]) -> TopUnits:
         """Values and indices, (k, *size) each."""
-        return TopUnits(seen(self._values).reshape(self._k, *size), seen(self._indices).reshape(self._k, *size))
+        return TopUnits(seen(self._values).reshape(-1, *size), seen(self._indices).reshape(-1, *size))
+
+    def stronger(self, one: TopUnits, other: TopUnits) -> TopUnits:
+        """The k strongest of two rankings, (≤ k, ...) each."""
+        values, indices = torch.cat([one.values, other.values]), torch.cat([one.indices, other.indices])
+        best, at = values.topk(min(self._k, len(values)), dim=0)
+        return TopUnits(best, indices.gather(0, at))
 
 
 class Maps:
     """Everything: (units, channels, *size)."""
+
+    unit_axis = 0
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels

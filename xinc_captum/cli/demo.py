@@ -12,6 +12,8 @@ from ..ascent.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError
+from .film import FITTED, SPRITE
+from .video import video_command
 
 
 class Part(StrEnum):
@@ -19,6 +21,7 @@ class Part(StrEnum):
 
     accentuate = "accentuate"
     canvas = "canvas"
+    video = "video"
 
 
 def demo_command(out: Path, parts: list[Part], seed: int) -> None:
@@ -32,7 +35,12 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             photo = _photo("chelsea.png", Path(folder))
             canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
-    pages = [str(out / part / "index.html") for part in Part if part in parts]
+    if Part.video in parts:
+        for clip, steps in ((FITTED, None), (SPRITE, 400)):
+            place = out / "video" / clip
+            video_command(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
+    folders = {Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)]}
+    pages = [str(out / name / "index.html") for part in Part if part in parts for name in folders.get(part, [part])]
     typer.echo("\n".join(["", "Now open", *(f"  {page}" for page in pages)]))
 
 

@@ -2,8 +2,10 @@
 
 from ..hooks import LayerError
 from ..images import PhotoError
+from ..inr import CheckpointError
 from ..propagation import CarryError
 from ..store import StoreError
+from ..videos import VideoError
 from ..zoo import AssetError
 
 
@@ -11,4 +13,14 @@ class UsageError(ValueError):
     """An option that cannot be used as given."""
 
 
-FAILURES = (UsageError, PhotoError, StoreError, LayerError, CarryError, AssetError, FileNotFoundError)
+FAILURES = (
+    UsageError,
+    PhotoError,
+    VideoError,
+    StoreError,
+    CheckpointError,
+    LayerError,
+    CarryError,
+    AssetError,
+    FileNotFoundError,
+)

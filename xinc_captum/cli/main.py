@@ -10,9 +10,11 @@ from .. import __version__
 from ..ascent.settings import Settings
 from ..zoo.named import CLASSIFIERS
 from .accentuate import accentuate_command
-from .canvas import Model, RuleName, canvas_command
+from .canvas import RuleName
 from .demo import Part, demo_command
 from .failures import FAILURES
+from .film import film_names
+from .paint import NetworkName, paint_command
 
 app = typer.Typer(
     help="Show what each neuron paints, and what a feature sees in a photo.",
@@ -39,20 +41,37 @@ def _root(
 
 @app.command()
 def canvas(
-    photo: Annotated[Path, typer.Argument(help="A photo: PNG, JPEG, TIFF, WebP …", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTO|VIDEO",
+            help=f"A photo, a video, a folder of frames, or one of the zoo: {', '.join(film_names())}.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
-    model: Annotated[Model, typer.Option(help="Coordinate network to fit.")] = Model.ffn,
+    model: Annotated[
+        NetworkName | None, typer.Option(help="Network to fit. Default: ffn to photos, nerv to videos.")
+    ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="Layer to explain; repeat for several. Default: every activation.")
+        list[str] | None, typer.Option(help="Layer to explain; repeat for several. Default: activations, and the head.")
     ] = None,
     rule: Annotated[RuleName, typer.Option(help="How a neuron's part is carried to the picture.")] = RuleName.secant,
-    size: Annotated[int, typer.Option(help="Shrink the photo to so many pixels on the longer side.", min=16)] = 192,
-    steps: Annotated[int, typer.Option(help="Steps of the fit.", min=1)] = 1000,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Shrink to so many pixels on the longer side. Default: 192, of videos 96.", min=16),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the fit. Default: 1000, of videos 1500.", min=1)] = None,
+    frames: Annotated[int | None, typer.Option(help="At most so many frames of a video. Default: 24.")] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Follow objects: a folder of masks, one a frame, white on black; or one such folder each."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
-    """Fit a network to PHOTO and draw what its neurons contribute to every pixel."""
-    canvas_command(photo, out, model, layer, rule, size, steps, seed, device)
+    """Fit a network to a photo or a video and draw what its neurons contribute to every pixel."""
+    paint_command(source, out, model, layer, rule, size, steps, frames, masks, seed, device)
 
 
 @app.command()

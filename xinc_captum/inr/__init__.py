@@ -1,23 +1,39 @@
 """Workshop: implicit neural representations and how to fit them."""
 
 from .checkpoint import Loaded, load, save
-from .coordinates import coordinates
+from .coordinates import coordinates, times
 from .encodings import FourierFeatures, NerfFrequencies
 from .fit import Fit, fit, psnr, render
+from .fit_video import VideoFit, fit_video, render_video
+from .hnerv import HNeRV
 from .mlp import FourierMLP, Sine, Siren
+from .nerv import NeRV
+from .rendering import ray_samples, ray_weights
+from .resume import CheckpointError
+from .upsampling import reduced
 
 __all__ = [
+    "CheckpointError",
     "Fit",
     "FourierFeatures",
     "FourierMLP",
+    "HNeRV",
     "Loaded",
+    "NeRV",
     "NerfFrequencies",
     "Sine",
     "Siren",
+    "VideoFit",
     "coordinates",
     "fit",
+    "fit_video",
     "load",
     "psnr",
+    "ray_samples",
+    "ray_weights",
+    "reduced",
     "render",
+    "render_video",
     "save",
+    "times",
 ]

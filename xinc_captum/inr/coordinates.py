@@ -1,4 +1,4 @@
-"""Where the pixels of a picture lie."""
+"""Where the pixels of a picture lie, and when the frames of a video are shown."""
 
 import torch
 from torch import Tensor
@@ -32,3 +32,26 @@ def coordinates(
     span = max(max(size) - 1, 1)
     axes = [torch.arange(s, dtype=dtype or torch.get_default_dtype(), device=device) / span * 2 - 1 for s in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(size))
+
+
+def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+    r"""When the frames of a video are shown: (frames, 1), from 0 for the first to 1 for the last.
+
+    .. math:: t_i = i / (frames - 1)
+
+    Args:
+        frames: how many.
+        dtype: float dtype; None is torch's default.
+        device: where to put it.
+
+    Raises:
+        ValueError: no frames.
+
+    Example:
+        >>> times(5).flatten()
+        tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
+    if frames < 1:
+        raise ValueError(f"frames is {frames}; wanted at least 1.")
+    index = torch.arange(frames, dtype=dtype or torch.get_default_dtype(), device=device)
+    return (index / max(frames - 1, 1))[:, None]

@@ -47,29 +47,30 @@ class FourierFeatures(nn.Module):
 
 
 class NerfFrequencies(nn.Module):
-    r"""Sines and cosines at octaves of each coordinate.
+    r"""Sines and cosines at octaves, or closer steps, of each coordinate.
 
-    .. math:: \gamma(x) = [\sin(2^k \pi x), \cos(2^k \pi x)]_{k < octaves}
+    .. math:: \gamma(x) = [\sin(b^k \pi x), \cos(b^k \pi x)]_{k < octaves}
 
-    Symbols: x (rows, in_features) in [-1, 1]; all sines come before all cosines.
+    Symbols: x (rows, in_features) in [-1, 1]; b the base; all sines come before all cosines.
 
     Args:
         in_features: dims of a coordinate.
-        octaves: how many frequencies, 2^0 to 2^(octaves - 1) half cycles a unit.
+        octaves: how many frequencies, b^0 to b^(octaves - 1) half cycles a unit.
+        base: from each frequency to the next; 2 makes octaves, NeRV takes 1.25.
 
     Example:
         >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
         torch.Size([4, 24])
 
-    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1.
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1; Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
     """
 
     frequencies: Tensor
 
-    def __init__(self, in_features: int = 2, octaves: int = 8) -> None:
+    def __init__(self, in_features: int = 2, octaves: int = 8, base: float = 2.0) -> None:
         super().__init__()
-        self.in_features, self.octaves = in_features, octaves
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(octaves))
+        self.in_features, self.octaves, self.base = in_features, octaves, base
+        self.register_buffer("frequencies", math.pi * base ** torch.arange(octaves))
         self.out_features = 2 * octaves * in_features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,5 +79,5 @@ class NerfFrequencies(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def extra_repr(self) -> str:
-        """Dims and octaves."""
-        return f"in_features={self.in_features}, octaves={self.octaves}"
+        """Dims, octaves and base."""
+        return f"in_features={self.in_features}, octaves={self.octaves}, base={self.base:g}"

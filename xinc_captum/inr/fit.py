@@ -38,7 +38,7 @@ def psnr(picture: Tensor, reference: Tensor) -> float:
         20.0
     """
     error = F.mse_loss(picture.float(), reference.float()).item()
-    return _decibels(error)
+    return decibels(error)
 
 
 def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 16) -> Tensor:
@@ -126,17 +126,18 @@ def fit(
             losses.append(loss.detach())
             bar.update()
             if step % 50 == 0:  # the only looks at a value: each one waits for the device
-                now = psnr(render(model, size), image.to(weight)) if target_psnr else _decibels(losses[-1].item())
+                now = psnr(render(model, size), image.to(weight)) if target_psnr else decibels(losses[-1].item())
                 bar.set_postfix_str(f"{now:.2f} dB")
                 if target_psnr is not None and now >= target_psnr:
                     break
     for p, gradient in zip(parameters, gradients, strict=True):
         p.grad = gradient
-    curve = tuple(_decibels(loss) for loss in torch.stack(losses).tolist()) if losses else ()
+    curve = tuple(decibels(loss) for loss in torch.stack(losses).tolist()) if losses else ()
     return Fit(psnr(render(model, size), image.to(weight)), len(losses), curve, size)
 
 
-def _decibels(error: float) -> float:
+def decibels(error: float) -> float:
+    """Of a mean squared error of values in [0, 1]; infinite for none."""
     return math.inf if error == 0 else -10 * math.log10(error)
 
 

@@ -1,34 +1,16 @@
 """Coordinate networks: the paper's Fourier-feature network and SIREN, as plain Sequentials with named layers."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .encodings import FourierFeatures, NerfFrequencies
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "sigmoid": nn.Sigmoid,
-    "softplus": nn.Softplus,
-}
+from .layers import Layers, activation_maker, seeded
 
 
-class _Layers(nn.Sequential):
-    """A Sequential whose constructor is its own, so that a slice is a plain Sequential."""
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
-        return super().__getitem__(index)
-
-
-class FourierMLP(_Layers):
+class FourierMLP(Layers):
     r"""Coordinates → encoding → (linear → activation) x (layers − 1) → output.
 
     .. math:: y = W_L\, \sigma(W_{L-1} \cdots \sigma(W_1 \gamma(x) + b_1) \cdots) + b_L
@@ -41,7 +23,7 @@ class FourierMLP(_Layers):
         out_features: channels of a pixel.
         hidden: units of every hidden layer.
         layers: how many Linear layers, the output among them.
-        activation: one of ``ACTIVATIONS``.
+        activation: one of ``ACTIVATIONS`` of :mod:`.layers`.
         encoding: "fourier" or "nerf".
         features: rows of the Fourier matrix (None: as many as ``hidden``), or octaves of the NeRF encoding.
         scale: of the Fourier matrix.
@@ -68,8 +50,7 @@ class FourierMLP(_Layers):
     ) -> None:
         if layers < 1:
             raise ValueError(f"layers is {layers}; wanted at least 1, the output layer.")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is unknown; wanted one of {', '.join(ACTIVATIONS)}.")
+        activate = activation_maker(activation)
         if encoding not in ("fourier", "nerf"):
             raise ValueError(f"encoding {encoding!r} is unknown; wanted 'fourier' or 'nerf'.")
         self.config: dict[str, Any] = {
@@ -92,7 +73,7 @@ class FourierMLP(_Layers):
             width = encode.out_features
             for i in range(1, layers):
                 parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = ACTIVATIONS[activation]()
+                parts[f"activation{i}"] = activate()
                 width = hidden
             parts["output"] = nn.Linear(width, out_features)
         super().__init__(parts)
@@ -119,7 +100,7 @@ class Sine(nn.Module):
         return f"omega={self.omega}"
 
 
-class Siren(_Layers):
+class Siren(Layers):
     r"""A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the weights its paper starts from.
 
     .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
@@ -176,19 +157,3 @@ class Siren(_Layers):
                     parts[f"activation{i}"] = Sine(first_omega if i == 1 else omega)
                 width = hidden
         super().__init__(parts)
-
-
-class seeded:  # noqa: N801 - reads as a verb in a with statement
-    """Draw from torch's global CPU generator as seeded, and put its state back; does nothing for None."""
-
-    def __init__(self, seed: int | None) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        if self._seed is not None:
-            self._state = torch.get_rng_state()
-            torch.default_generator.manual_seed(self._seed)
-
-    def __exit__(self, *_: object) -> None:
-        if self._seed is not None:
-            torch.set_rng_state(self._state)

@@ -67,6 +67,32 @@ def average_ranks(rows: Tensor) -> Tensor:
     return (below + upto + 1).double() / 2
 
 
+def rank_vectors(rows: Tensor) -> Tensor:
+    r"""Ranks as vectors of length one: the dot product of two is their Spearman correlation.
+
+    .. math:: \rho(a, b) = v(a) \cdot v(b)
+
+    For many against many, where :func:`spearman` takes rows in pairs; values are rounded as there.
+
+    Args:
+        rows: (…, n), any float dtype.
+
+    Returns:
+        (…, n), float64; nan for constant rows, which have no rank correlation.
+
+    Example:
+        >>> v = rank_vectors(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))
+        >>> round(float(v[0] @ v[1]), 6)
+        0.5
+    """
+    flat = rows.reshape(-1, rows.shape[-1])
+    ranks = average_ranks(_rounded(flat))
+    centred = ranks - ranks.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
+    return vectors
+
+
 class Agreement(NamedTuple):
     """How alike two sets of canvases rank pixels (mean over units) and units.
 

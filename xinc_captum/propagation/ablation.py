@@ -12,7 +12,8 @@ from .. import units
 from ..batch import Batch, chunks
 from ..units import Selector
 from .derivative import tail_activation
-from .pairs import Pair, chosen, layer_input, linear_of
+from .pairs import Pair, behind, chosen, kernels_of, layer_input
+from .site import Asked, Site
 from .tail import Tail
 
 Baselines = float | Literal["mean", "resample"] | Tensor
@@ -93,25 +94,32 @@ class Ablation:
         edits = [partial(units.replace, activation, unit, baseline) for unit in singles]
         return self._differences(tail, batch, edits, per_eval or 1)
 
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
-        """z_j without its part W_ji (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
-        weight = linear_of(tail).weight.detach()
-        selected = chosen(weight, selector)
-        into = Tail(tail.forward_func, tail.layer, True, tail.output_fn)
-        out_of = Tail(tail.forward_func, tail.layer, False, tail.output_fn)
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """z_j without its part W_ji * (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
+        kernels, after = kernels_of(tail), behind(tail)
+        selected = chosen(kernels.shape, selector)
+        into = replace(tail, at_input=True)
         x = layer_input(tail, batch)
         removed = x - self.baseline(into, batch, x)
-        z = tail_activation(out_of, batch)
-        outs, ins = weight.shape
-        pairs = selected if selected is not None else [(i, j) for i in range(ins) for j in range(outs)]
+        z = tail_activation(after, batch)
+        ins, outs = kernels.shape
+        pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
+        parts: dict[int, Tensor] = {}
 
         def edit(i: int, j: int) -> Tensor:
+            if j not in parts:  # all inputs of one output come from one grouped convolution
+                parts.clear()
+                parts[j] = kernels.parts(removed, slice(j, j + 1))[:, :, 0]
             new = z.clone()
-            new[:, j] -= weight[j, i] * removed[:, i]
+            new[:, j] -= parts[j][:, i]
             return new
 
-        shares = self._differences(out_of, batch, [partial(edit, *pair) for pair in pairs], 1)
-        return shares if selected is not None else shares.reshape(-1, ins, outs, *shares.shape[2:])
+        shares = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
+        return shares if selected is not None else shares.unflatten(1, (outs, ins)).transpose(1, 2)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, run again for every question."""
+        return Asked(self, tail, batch, per_eval, pairs)
 
     def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
         with torch.no_grad():

@@ -42,6 +42,17 @@ class Footprint:
         # The graph, the gradients that walk back through it, and the answer with its temporaries.
         return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + 3 * answer, 1))
 
+    def stack(self, units: int, rows: int, budget: int | None) -> int:
+        """How many units of so many rows are carried at once, the answer apart.
+
+        Args:
+            units: how many there are.
+            rows: of a chunk.
+            budget: as in :meth:`rows`.
+        """
+        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget)
+        return max(1, min(units, alone // rows))
+
 
 def measure(tail: Tail, batch: Batch) -> Footprint:
     """Run a few rows once and twice over; what does not grow with rows cancels out."""

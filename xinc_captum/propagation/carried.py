@@ -7,15 +7,21 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .frozen import max_pool
 from .operations import (
     AFFINE,
     ATTRIBUTE_VIEWS,
     BILINEAR,
     EVALUATION_ONLY,
+    FROZEN,
     METADATA,
     POINTWISE,
+    PRODUCTS,
     plain_name,
 )
+from .slopes import secant_slope
+
+_ADVICE = ' (Secant(products="halves") gives half to each factor)'
 
 
 class CarryError(ValueError):
@@ -27,19 +33,25 @@ class Carried(Tensor):
 
     ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
     the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
-    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer.
+    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached is a plain
+    constant from there on. With ``halves`` a product of two gives each factor half; without, it is refused.
     """
 
     value: Tensor
     slot: Tensor
     aliased: bool
+    halves: bool
 
     @staticmethod
-    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, aliased: bool = False) -> "Carried":
+    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, *, halves: bool = False) -> "Carried":
         """Wrap a value and its slot."""
         self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)
-        self.value, self.slot, self.aliased = value, slot, aliased
+        self.value, self.slot, self.aliased, self.halves = value, slot, False, halves
         return self
+
+    def copied(self) -> "Carried":
+        """In memory of its own."""
+        return Carried(self.value.clone(), self.slot.clone(), halves=self.halves)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Carried(shape={tuple(self.value.shape)})"
@@ -58,6 +70,8 @@ class Carried(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if name in METADATA:
                 return func(*_values(args), **_values(kwargs))
+            if name == "detach" and not in_place:
+                return args[0].value.detach().clone()
             if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
                 raise CarryError(
                     _refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)")
@@ -69,8 +83,11 @@ class Carried(Tensor):
             if in_place and args[0].aliased:
                 raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
             # In-place functions work on a copy; the result is then written back into what the caller holds.
-            used = (Carried(args[0].value.clone(), args[0].slot.clone()), *args[1:]) if in_place else args
+            used = (args[0].copied(), *args[1:]) if in_place else args
             result = _carry(func, name, used, kwargs)
+            halves = any(c.halves for c in _carried_in((args, kwargs)))
+            for one in _carried_in(result):
+                one.halves = halves
             if not in_place:
                 _note_shared_memory(result, _carried_in((args, kwargs)))
                 return result
@@ -78,9 +95,10 @@ class Carried(Tensor):
             return args[0]
 
 
-def start(activation: Tensor) -> Carried:
-    """At the layer itself the units are everything and the slot is zero."""
-    return Carried(activation, torch.zeros_like(activation))
+def start(activation: Tensor, slot: Tensor | None = None, *, halves: bool = False) -> Carried:
+    """At the layer itself the units are everything, apart from what was put into the slot."""
+    held = torch.zeros_like(activation) if slot is None else slot.expand_as(activation).clone()
+    return Carried(activation, held, halves=halves)
 
 
 def finish(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,6 +141,10 @@ def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]
 def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if name in ATTRIBUTE_VIEWS or name in AFFINE:
         return _affine(func, args, kwargs, name)
+    if name in PRODUCTS and any(c.halves for c in _carried_in((args, kwargs))):
+        factors = _carried_in((args, kwargs))
+        if len(factors) == 2:
+            return _product(*factors)
     if name in BILINEAR:
         _one_carried(name, args, kwargs)
         return _affine(func, args, kwargs, name)
@@ -131,6 +153,8 @@ def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
         return _affine(func, args, kwargs, name)
     if name in POINTWISE:
         return _pointwise(func, args, kwargs, name)
+    if name in FROZEN and not (kwargs.get("return_indices") or any(a is True for a in args[1:])):
+        return Carried(*max_pool(name, args[0].value, args[0].slot, args[1:], kwargs))
     raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
 
 
@@ -153,6 +177,14 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
     return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 
 
+def _product(a: Carried, b: Carried) -> Carried:
+    """z_a z_b, half of it by way of each factor: Σ_u (a_u z_b + z_a b_u) / 2 and the slots likewise are all of it."""
+    value = (a.value * b.value.detach() + a.value.detach() * b.value) / 2
+    with torch.no_grad():
+        slot = (a.slot * b.value + a.value * b.slot) / 2
+    return Carried(value, slot)
+
+
 def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
     """Value σ(z), slope (σ(z) − σ(0))/z, slot carried by the slope plus σ(0)."""
     carried = _carried_in((args, kwargs))
@@ -166,25 +198,9 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
         y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
         return y
 
-    fixed = z.detach()
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), elementwise=_has_tensors(args[1:], kwargs))
     with torch.no_grad():
-        at_z = sigma(fixed.clone())
-    native = fixed.dtype
-    if fixed.element_size() == 2 and not _has_tensors(args[1:], kwargs):
-        fixed = fixed.float()  # the difference below would lose all of a half's few digits
-    with torch.enable_grad():
-        origin = (
-            torch.zeros_like(fixed, requires_grad=True)
-            if _has_tensors(args[1:], kwargs)
-            else fixed.new_zeros([1] * fixed.dim()).requires_grad_()
-        )
-        at_zero = sigma(origin)
-        (limit,) = torch.autograd.grad(at_zero.sum(), origin)
-    with torch.no_grad():
-        limit = torch.where(torch.isfinite(limit), limit, 0)  # sqrt: whatever stands at 0 stays there
-        wide = at_z if fixed.dtype == native else sigma(fixed.clone())
-        slope = torch.where(fixed == 0, limit, (wide - at_zero) / fixed).to(native)
-        new_slot = slope * slot + at_zero.to(native)
+        new_slot = slope * slot + at_zero
     # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.
     return Carried(at_z + (z - z.detach()) * slope, new_slot)
 
@@ -207,7 +223,11 @@ def _one_carried(name: str, args: Any, kwargs: Any) -> None:
         raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
     factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
     if len(_carried_in(factors)) > 1:
-        raise CarryError(_refusal(name, "both factors depend on the layer, and a product has no shares"))
+        raise CarryError(
+            _refusal(
+                name, "both factors depend on the layer, and a product has no shares" + _ADVICE * (name in PRODUCTS)
+            )
+        )
     return None
 
 

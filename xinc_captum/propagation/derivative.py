@@ -1,34 +1,67 @@
-"""Share an output out by a derivative: backward where outputs are few, forward where units are few."""
+"""A tail's derivative: one run, and a table of every unit's part from one backward pass for every output."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-from ..batch import Batch, chunks
+from ..batch import Batch
 from ..hooks import LayerError
-from ..units import Selector, listed, replace, select
+from ..units import Selector, select
+from .chain import Slope
 from .tail import Tail
 
-Start = Callable[[Tensor], Tensor]
-Finish = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Along:
+    """Which derivative.
+
+    Attributes:
+        slope: its name.
+        start: what is put in at the layer, given the activation and what of it no unit holds (None: nothing).
+        finish: from what arrives to the output and what of it no unit holds (None: not asked).
+    """
+
+    slope: Slope
+    start: Callable[[Tensor, Tensor | None], Tensor]
+    finish: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
-def run(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor, Tensor]:
-    """Activation (a leaf) and output, with ``start`` put in at the layer and ``finish`` taken at the output."""
+class Run(NamedTuple):
+    """One run of a tail.
+
+    Attributes:
+        activation: a leaf, (rows, units, ...).
+        output: in its graph, (rows, *left).
+        slot: what of the output no unit holds; None where nobody asked.
+        switches_gradients: the model switches gradients off or on somewhere inside.
+    """
+
+    activation: Tensor
+    output: Tensor
+    slot: Tensor | None
+    switches_gradients: bool
+
+
+def run(tail: Tail, batch: Batch, along: Along, slot: Tensor | None = None) -> Run:
+    """Run rows with ``start`` put in at the layer and ``finish`` taken at the output."""
+    if tail.together is not None and slot is None:
+        shared: Run = tail.together.run(tail, batch, along)
+        return shared
     leaves: list[Tensor] = []
 
     def begin(activation: Tensor) -> Tensor:
         leaves.append(activation.detach().requires_grad_())
-        return start(leaves[0].clone())
+        return along.start(leaves[0].clone(), slot)
 
-    output = finish(tail.edited(batch, begin))
+    with _GradModes() as modes:
+        output, arrived = along.finish(tail.edited(batch, begin))
     if not output.requires_grad:
         raise independent(tail)
-    return leaves[0], output
+    return Run(leaves[0], output, arrived, modes.toggled)
 
 
 def independent(tail: Tail) -> LayerError:
@@ -37,25 +70,6 @@ def independent(tail: Tail) -> LayerError:
         f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
         "leads to the selected target."
     )
-
-
-def contributions(
-    tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int | None
-) -> Tensor:
-    """c_u = a_u · ∂y/∂a_u for every selected unit and every output: (rows, k, *left).
-
-    One backward per output serves all units; one forward-mode pass per unit serves all outputs. The cheaper
-    mode is taken (a forward-mode pass repeats the head too, hence the factor 2).
-    """
-    with _GradModes() as modes:
-        activation, output = run(tail, batch, start, finish)
-    count = len(listed(activation, selector))
-    if output[0].numel() > 2 * count and not modes.toggled:
-        try:
-            return _forward_mode(tail, batch, selector, start, finish, per_eval or count)
-        except NotImplementedError:  # an operation without a forward-mode derivative
-            pass
-    return _reverse_mode(tail, activation, output, selector)
 
 
 class _GradModes(TorchFunctionMode):
@@ -68,50 +82,26 @@ class _GradModes(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _reverse_mode(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
+def by_backward(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
+    """c_u from one backward pass for every output: (rows, k, *left)."""
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     whole = select(activation.detach(), selector)
     shares = whole.new_empty((*whole.shape, flat.shape[1]))
-    for o, gradient in enumerate(_gradients(tail, activation, flat)):
+    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.together is not None)):
         shares[..., o] = select(activation.detach() * gradient, selector)
     return shares.reshape(*whole.shape, *output.shape[1:])
 
 
-def _gradients(tail: Tail, activation: Tensor, flat: Tensor) -> Iterator[Tensor]:
+def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) -> Iterator[Tensor]:
+    """∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless it is kept."""
     last = flat.shape[1] - 1
     for o in range(flat.shape[1]):
-        (gradient,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=o < last, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            flat[:, o].sum(), activation, retain_graph=keep or o < last, allow_unused=True
+        )
         if gradient is None:
             raise independent(tail)
         yield gradient
-
-
-def slopes(tail: Tail, batch: Batch, start: Start, finish: Finish) -> tuple[Tensor, Tensor, Tensor]:
-    """Activation (rows, units), output (rows, *left) and ∂y/∂a as (rows, units, prod(left))."""
-    activation, output = run(tail, batch, start, finish)
-    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    return activation.detach(), output.detach(), torch.stack(list(_gradients(tail, activation, flat)), dim=-1)
-
-
-def _forward_mode(tail: Tail, batch: Batch, selector: Selector, start: Start, finish: Finish, per_eval: int) -> Tensor:
-    shares: list[Tensor] = []
-    units = listed(tail_activation(tail, batch), selector)
-    for first, last in chunks(len(units), per_eval):
-        group = units[first:last]
-        repeated = batch.repeat(len(group))
-
-        def begin(activation: Tensor, group: list = group) -> Tensor:  # type: ignore[type-arg]
-            copies = activation.detach().chunk(len(group))
-            zero = copies[0].new_zeros(())
-            parts = torch.cat([a - replace(a, unit, zero) for a, unit in zip(copies, group, strict=True)])
-            return start(forward_ad.make_dual(activation.detach(), parts))
-
-        with torch.no_grad(), forward_ad.dual_level():
-            dual = finish(tail.edited(repeated, begin))
-            tangent = forward_ad.unpack_dual(dual).tangent
-            tangent = torch.zeros_like(dual) if tangent is None else tangent
-        shares.append(tangent.reshape(len(group), batch.rows, *tangent.shape[1:]))
-    return torch.cat(shares).movedim(0, 1)
 
 
 def tail_activation(tail: Tail, batch: Batch) -> Tensor:

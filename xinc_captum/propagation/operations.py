@@ -8,7 +8,7 @@ AFFINE = frozenset(
     contiguous clone to type float double half bfloat16 type_as getitem select narrow index_select gather take_along_dim
     chunk split tensor_split unbind roll flip repeat repeat_interleave tile broadcast_to atleast_2d
     pad pixel_shuffle pixel_unshuffle interpolate upsample fold unfold channel_shuffle
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     """.split()
 )
 
@@ -19,6 +19,9 @@ BILINEAR = frozenset(
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d true_divide div divide where
     """.split()
 )
+
+# Of these, products element by element, which can be shared out between their factors.
+PRODUCTS = frozenset({"mul", "multiply"})
 
 # Applied to each element alone; further arguments must not depend on the layer.
 POINTWISE = frozenset(
@@ -32,6 +35,11 @@ POINTWISE = frozenset(
 # Identity or affine in evaluation mode, neither in training mode.
 EVALUATION_ONLY = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
+)
+
+# Picks one of its inputs; which one is frozen as the network picked it, and picking is linear.
+FROZEN = frozenset(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
 )
 
 # Questions about a tensor whose answers hold no values.

@@ -7,6 +7,7 @@ from torch import Tensor
 from ..batch import Batch
 from .ablation import Ablation
 from .secant import Secant
+from .site import Site
 from .tail import Tail
 from .tangent import Tangent
 from .xinc import Xinc
@@ -25,8 +26,11 @@ class Rule(Protocol):
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
 
-    def pairs(self, tail: Tail, batch: Batch, selector: Any) -> Tensor:
+    def pairs(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, in, out, *left), or (rows, k, *left) when selected."""
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """The same for frames that are asked again and again."""
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units together should add up to, (rows, *left)."""

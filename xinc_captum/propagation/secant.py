@@ -1,6 +1,8 @@
 """Secant: shares that add up to the output at every layer."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,10 +10,14 @@ from torch import Tensor
 from ..batch import Batch
 from ..units import Selector
 from . import carried
-from .carried import Carried
-from .derivative import contributions, slopes
-from .pairs import Pair, chosen, layer_input, linear_of, pick
+from .contributions import contributions
+from .derivative import Along
+from .pairs import Pair, shared_out
+from .site import Neurons, Pairs, Site
 from .tail import Tail
+
+SECANT = Along("secant", carried.start, carried.finish)
+HALVING = Along("secant", partial(carried.start, halves=True), carried.finish)
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,18 @@ class Secant:
 
     Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
     σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise
-    operations; equals the tangent for ReLU.
+    operations; equals the tangent for ReLU. Max pooling is carried with its choice frozen: exact too, but no unit is
+    credited for which input won. What the network detaches is a constant: a detached multiplier is frozen.
+
+    Args:
+        products: what happens where two tensors that both come from the layer are multiplied element by element (a
+            gate, or density and colour in a volume renderer). "refuse": a CarryError, because such a product has no
+            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only.
+
+    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + slot
+
+    Raises:
+        ValueError: another word for ``products``.
 
     Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et
     al. (CVPR 2024).
@@ -36,7 +53,17 @@ class Secant:
         True
     """
 
+    products: Literal["refuse", "halves"] = "refuse"
+
     slots = 1
+
+    def __post_init__(self) -> None:
+        if self.products not in ("refuse", "halves"):
+            raise ValueError(f'products={self.products!r}; wanted "refuse" or "halves".')
+
+    @property
+    def _along(self) -> Along:
+        return HALVING if self.products == "halves" else SECANT
 
     def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
         """Nothing to learn from the whole batch."""
@@ -44,47 +71,22 @@ class Secant:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left); without a selector one more unit, the slot, comes last."""
-        slots: list[Tensor] = []
+        shares, slot = contributions(tail, batch, selector, self._along, per_eval)
+        if selector is not None or slot is None:
+            return shares
+        return torch.cat([shares, slot[:, None]], dim=1)
 
-        def finish(output: Tensor) -> Tensor:
-            value, slot = carried.finish(output)
-            if slot.shape[0] == batch.rows:
-                slots.append(slot)
-            return value
-
-        shares = contributions(tail, batch, selector, carried.start, finish, per_eval)
-        return shares if selector is not None else torch.cat([shares, slots[0][:, None]], dim=1)
-
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """(rows, in + 1, out, *left), or (rows, k, *left) when selected.
 
         The last input row is the slot: each next unit's own bias stands with it, and what enters after the layer
         is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
         """
-        layer = linear_of(tail)
-        weight = layer.weight.detach()
-        selected = chosen(weight, selector)
-        x = layer_input(tail, batch)
-        bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach()
-        slots: list[Tensor] = []
+        return shared_out(tail, batch, selector, self._along, per_eval, with_slot=True)
 
-        def start(z: Tensor) -> Tensor:
-            return Carried(z, bias.expand_as(z).clone())
-
-        def finish(output: Tensor) -> Tensor:
-            value, slot = carried.finish(output)
-            slots.append(slot)
-            return value
-
-        _, output, slope = slopes(Tail(tail.forward_func, tail.layer, False, tail.output_fn), batch, start, finish)
-        parts = pick(x[:, :, None] * weight.T, selected)
-        if selected is not None:
-            shares = parts[..., None] * slope[:, [j for _, j in selected]]
-            return shares.reshape(*parts.shape, *output.shape[1:])
-        own = bias[:, None] * slope
-        after = (slots[0].reshape(own.shape[0], -1) - own.sum(1)) / own.shape[1]
-        shares = torch.cat([parts[..., None] * slope[:, None], (own + after[:, None])[:, None]], dim=1)
-        return shares.reshape(*shares.shape[:3], *output.shape[1:])
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, self._along, per_eval, True) if pairs else Neurons(tail, batch, self._along, per_eval)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units and the slot should add up to: the output."""

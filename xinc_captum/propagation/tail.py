@@ -1,7 +1,8 @@
 """A model seen from one layer: the activation there, and the output that follows from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,12 +21,19 @@ class Tail:
         layer: where the tail begins.
         at_input: the tail begins at what enters the layer, not at what leaves it.
         output_fn: picks the output tensor out of what the model returns.
+        together: the recorded forward pass that this tail shares with others, if any.
     """
 
     forward_func: ForwardFunc
     layer: nn.Module
     at_input: bool = False
     output_fn: OutputFn | None = None
+    together: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def place(self) -> tuple[nn.Module, bool]:
+        """Where the tail begins."""
+        return self.layer, self.at_input
 
     @property
     def name(self) -> str:
@@ -55,15 +63,23 @@ class Tail:
             )
         return activation
 
+    def handed_on(self, activation: Tensor) -> Tensor:
+        """From the form in which :meth:`per_row` shows an activation to the layer's own."""
+        return activation
+
     def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
+        with self.patched(batch, edit):
+            return self.output(batch)
+
+    def patched(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+        """The layer hands on ``edit(activation)`` while the block runs the model once."""
 
         def edited(value: Any) -> Any:
-            new = edit(self.per_row(self.single(value), batch))
+            new = self.handed_on(edit(self.per_row(self.single(value), batch)))
             return (new,) if isinstance(value, tuple) else new
 
-        with patch(self.forward_func, self.layer, edited, at_input=self.at_input):
-            return self.output(batch)
+        return patch(self.forward_func, self.layer, edited, at_input=self.at_input)
 
     def single(self, value: Any) -> Tensor:
         """The activation as one float tensor, or an error that names the layer."""

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..units import Selector
-from .derivative import contributions, slopes
-from .pairs import Pair, chosen, layer_input, linear_of, pick
+from .contributions import contributions
+from .derivative import Along
+from .pairs import Pair, shared_out
+from .site import Neurons, Pairs, Site
 from .tail import Tail
 
-
-def _as_is(x: Tensor) -> Tensor:
-    return x
+TANGENT = Along("tangent", lambda activation, _slot: activation, lambda output: (output, None))
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,15 @@ class Tangent:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
-        return contributions(tail, batch, selector, _as_is, _as_is, per_eval)
+        return contributions(tail, batch, selector, TANGENT, per_eval)[0]
 
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
-        """c_ij = W_ji x_i ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
-        weight = linear_of(tail).weight.detach()
-        selected = chosen(weight, selector)
-        x = layer_input(tail, batch)
-        _, output, slope = slopes(Tail(tail.forward_func, tail.layer, False, tail.output_fn), batch, _as_is, _as_is)
-        parts = pick(x[:, :, None] * weight.T, selected)
-        slope = slope[:, None] if selected is None else slope[:, [j for _, j in selected]]
-        shares: Tensor = parts[..., None] * slope
-        return shares.reshape(*parts.shape, *output.shape[1:])
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """c_ij = (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
+        return shared_out(tail, batch, selector, TANGENT, per_eval, with_slot=False)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, TANGENT, per_eval, False) if pairs else Neurons(tail, batch, TANGENT, per_eval)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units should add up to: y minus y with the layer at zero."""

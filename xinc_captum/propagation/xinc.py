@@ -7,22 +7,30 @@ from torch import Tensor, nn
 
 from ..batch import Batch, chunks
 from ..hooks import LayerError, modules_behind
+from ..targets import selected
 from ..units import Selector, select
-from .pairs import Pair, chosen, layer_input, linear_of
+from .kernels import WEIGHTED
+from .pairs import Pair, chosen, kernels_of, layer_input
+from .site import Asked, Site
 from .tail import Tail
+from .xinc_decoder import KernelMaps, head_maps
 
 
 @dataclass(frozen=True)
 class Xinc:
-    r"""The released maps of a coordinate MLP: bias shared equally, nothing carried past the next layer.
+    r"""The released maps of coordinate MLPs and convolutional decoders: bias shared equally, no later weight used.
 
-    .. math:: last: W_{ci} x_i + b_c / n, \qquad earlier: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n)
+    .. math:: last: W_{ci} * x_i + b_c / n, \qquad
+        MLP: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n), \qquad
+        block: box(\sigma(\cdots near(box(\sigma(place(W_{oi} * x_i + b_o / n))))))
 
-    Symbols: x_i what enters the Linear (the paper's neuron is an *input* of the layer, so
-    ``attribute_to_layer_input=True`` is required), n its number of inputs. The last layer's maps sum to that
-    Linear's output exactly (what follows it, ``output_fn`` included, is not looked at); earlier maps never see the
-    output, and units with Σ_j W_ji < 0 are erased. Use it to reproduce the paper; use Tangent or Secant to explain a
-    network.
+    Symbols: x_i what enters the Linear or convolution (the paper's neuron is an *input* of the layer, so
+    ``attribute_to_layer_input=True`` is required), n its number of inputs, σ the decoder's activations, place the
+    kernel's own phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest
+    upsampling in place of each later PixelShuffle. The last layer's maps sum to its output exactly (what follows it,
+    ``output_fn`` included, is not looked at); earlier maps never see the output: MLP units with Σ_j W_ji < 0 are
+    erased, and at an inner block of a decoder there are maps of kernels only (``unit="pair"``, (frames, in, out, H,
+    W)). Use it to reproduce the paper; use Tangent or Secant to explain a network.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), released code.
 
@@ -39,34 +47,33 @@ class Xinc:
     slots = 0
 
     def prepared(self, tail: Tail, batch: Batch, size: int) -> "Xinc":
-        """Find out, by running one row, whether the layer is the last Linear."""
-        layer = linear_of(tail)
+        """Find out, by running one row, whether the layer is the last with weights."""
+        kernels = kernels_of(tail)
         if not tail.at_input:
             raise LayerError(
-                "rule 'xinc' explains the units that enter a Linear, as the paper does; "
+                "rule 'xinc' explains the units that enter a Linear or a convolution, as the paper does; "
                 "call attribute(..., attribute_to_layer_input=True)."
             )
-        order: list[nn.Module] = []
-        linears = [m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, nn.Linear)]
-        handles = [m.register_forward_hook(lambda m, _a, _o: order.append(m)) for m in linears or [layer]]
-        try:
-            with torch.no_grad():
-                tail.output(replace(batch.cut(0, 1), target=None))
-        finally:
-            for handle in handles:
-                handle.remove()
-        is_last = bool(order) and order[-1] is layer
+        order = _order(tail, batch)
+        is_last = bool(order) and order[-1] is tail.layer
         if not is_last and batch.target is not None:
             raise ValueError(
                 f"target={batch.target!r} has no meaning under rule 'xinc' at layer {tail.name}: before the last "
-                "Linear the paper's maps never reach an output. Leave target out, or choose the last Linear."
+                "layer the paper's maps never reach an output. Leave target out, or choose the last layer."
+            )
+        if not is_last and order and not kernels.is_conv and not isinstance(order[-1], nn.Linear):
+            raise LayerError(
+                f"layer {tail.name} is a Linear in front of convolutions (a stem), which the paper's code does not "
+                "analyse; choose a convolution, or use rule='tangent' or rule='secant'."
             )
         return replace(self, _is_last=is_last)
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """(rows, k, *left) at the last Linear, (rows, k) before it."""
-        layer = linear_of(tail)
-        x, weight, bias = layer_input(tail, batch), layer.weight.detach(), _bias(layer)
+        """(rows, k, *left) at the last layer, (rows, k) at an earlier Linear."""
+        if kernels_of(tail).is_conv:
+            return self._channels(tail, batch, selector)
+        layer: nn.Linear = tail.layer  # type: ignore[assignment]
+        x, weight, bias = layer_input(tail, batch), layer.weight.detach(), kernels_of(tail).bias
         n = layer.in_features
         if not self._is_last:
             return select(_summed_then_rectified(x, weight, bias / n), selector)
@@ -79,16 +86,44 @@ class Xinc:
         )
         return maps if batch.target is None else _targeted(maps, batch)
 
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None) -> Tensor:
-        """W_ji x_i + b_j / n before any activation: (rows, in, out), or (rows, k) when selected."""
-        layer = linear_of(tail)
-        x, weight = layer_input(tail, batch), layer.weight.detach()
-        selected = chosen(weight, selector)
-        share = _bias(layer) / layer.in_features
-        if selected is None:
+    def _channels(self, tail: Tail, batch: Batch, selector: Selector) -> Tensor:
+        if not self._is_last:
+            raise LayerError(
+                f"layer {tail.name} is an inner convolution, whose units under rule 'xinc' are kernels; construct "
+                'NeuronCanvas with unit="pair", or choose the last convolution.'
+            )
+        maps = head_maps(tail, batch)
+        if batch.target is not None:
+            ins = maps.shape[1]
+            flat = selected(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
+            maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
+        if selector is None or maps.dim() == 2:
+            return maps if selector is None else select(maps, selector)
+        places = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every place is a row of units
+        return places.reshape(len(maps), -1, places.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """W_ji x_i + b_j / n before any activation, (rows, in, out), or the maps of kernels, (rows, in, out, H, W)."""
+        kernels = kernels_of(tail)
+        wanted = chosen(kernels.shape, selector)
+        if kernels.is_conv and not self._is_last:
+            maps = KernelMaps.of(tail, batch)
+            return maps.all() if wanted is None else maps.maps(wanted)
+        if kernels.is_conv:
+            whole = head_maps(tail, batch)
+            return whole if wanted is None else whole[:, [i for i, _ in wanted], [j for _, j in wanted]]
+        x, weight = layer_input(tail, batch), kernels.weight
+        share = kernels.bias / kernels.shape[0]
+        if wanted is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in selected], [j for _, j in selected]
+        i, j = [i for i, _ in wanted], [j for _, j in wanted]
         return torch.addcmul(share[j], x[:, i], weight[j, i])
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows with the core of an inner block kept; other layers are asked anew."""
+        if pairs and kernels_of(tail).is_conv and not self._is_last:
+            return KernelMaps.of(tail, batch)
+        return Asked(self, tail, batch, per_eval, pairs)
 
     def whole(self, tail: Tail, batch: Batch) -> Tensor:
         """The output, which the last layer's maps add up to.
@@ -98,7 +133,7 @@ class Xinc:
         """
         if not self._is_last:
             raise ValueError(
-                f"rule 'xinc' has no convergence delta at layer {tail.name}: before the last Linear the paper's maps "
+                f"rule 'xinc' has no convergence delta at layer {tail.name}: before the last layer the paper's maps "
                 "add up to nothing. Use rule='secant' for shares that add up."
             )
         with torch.no_grad():
@@ -118,8 +153,20 @@ def _summed_then_rectified(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
     return answer
 
 
-def _bias(layer: nn.Linear) -> Tensor:
-    return torch.zeros_like(layer.weight[:, 0]).detach() if layer.bias is None else layer.bias.detach()
+def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
+    """Layers with weights in the order in which one row runs through them."""
+    order: list[nn.Module] = []
+    found: list[nn.Module] = [
+        m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)
+    ]
+    handles = [m.register_forward_hook(lambda m, _a, _o: order.append(m)) for m in found or [tail.layer]]
+    try:
+        with torch.no_grad():
+            tail.output(replace(batch.cut(0, 1), target=None))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order
 
 
 def _in_range(target: int, size: int) -> None:

@@ -1,23 +1,43 @@
 """Room: pictures. Functions of plain tensors that return a matplotlib Figure and never show it."""
 
 from .accentuation import accentuation_rows
+from .association import association_rows
 from .canvas import brightness, build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from .classes import class_bars
+from .clusters import cluster_sheet
 from .comparison import comparison_grid
 from .curve import score_curve
 from .dose import dose_strip
+from .explained import explained_bars
+from .film import FilmRow, unit_film
+from .flow import flow_beside_change
+from .reconstruction import frames_beside_drawn
+from .regions import region_bars
+from .spread import Spread, spread_curves
+from .track import object_time
 
 __all__ = [
+    "FilmRow",
+    "Spread",
     "accentuation_rows",
+    "association_rows",
     "brightness",
     "build_up",
     "canvas_grid",
     "class_bars",
+    "cluster_sheet",
     "comparison_grid",
     "dominant_units",
     "dose_strip",
+    "explained_bars",
+    "flow_beside_change",
+    "frames_beside_drawn",
     "neuron_over_photo",
+    "object_time",
     "order_by_total",
+    "region_bars",
     "score_curve",
+    "spread_curves",
+    "unit_film",
     "who_paints",
 ]

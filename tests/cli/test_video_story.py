@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+
+from xinc_captum import NeuronCanvas
+from xinc_captum.cli import video_story
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.film import film_called
+from xinc_captum.cli.video_story import Layer, carried_by, check_room, layer_of, motion_of, spread_of
+from xinc_captum.inr import NeRV, times
+from xinc_captum.metrics import magnitudes
+
+
+def canvas(layer="blocks.1.activation", unit="neuron"):
+    model = NeRV((16, 24), widths=(4, 5, 6), strides=(2, 2), seed=0)
+    return NeuronCanvas(model, layer, rule="secant", unit=unit).canvas(times(4), (16, 24))
+
+
+def test_a_layer_leaves_its_slot_out_and_shows_four_units():
+    given = canvas()
+    layer = layer_of(given)
+    assert (layer.name, layer.kind, layer.amounts.shape) == ("blocks.1.activation", "neurons", (4, 6, 16, 24))
+    assert torch.equal(layer.amounts, magnitudes(given.to_tensor()[:, :6]))
+    totals = layer.amounts.sum((0, 2, 3))
+    assert layer.film[0].unit == f"neuron {int(totals.argmax())}"
+    assert layer.film[0].note == f"strongest; {100 * float(totals.max() / totals.sum()):.1f} % of the layer"
+    assert [row.note.split(";")[0] for row in layer.film] == ["strongest"] * 2 + ["moves about most"] * len(
+        layer.film[2:]
+    )
+    assert len({row.unit for row in layer.film}) == len(layer.film) > 2
+
+
+def test_kernels_are_named_by_what_they_join():
+    layer = layer_of(canvas("head", "pair"))
+    assert (layer.kind, layer.amounts.shape) == ("kernels", (4, 18, 16, 24))
+    inputs = [row.unit.split()[1] for row in layer.film]
+    assert len(set(inputs)) == len(inputs), "one kernel an input"
+    assert all(row.unit.split()[-1] in ("red", "green", "blue") for row in layer.film)
+
+
+def test_a_layer_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(video_story, "MOST", 1 << 10)
+    with pytest.raises(UsageError, match=r"canvases of blocks.1.activation \(6 of them over 4 frames\) take .* GiB"):
+        check_room(canvas())
+    monkeypatch.undo()
+    check_room(canvas())
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Two units that carry one disc each, and one that paints the same place for ever."""
+    film = film_called("sprite", 6, None, None)
+    still = torch.ones(6, 1, 64, 96)
+    return film, Layer("known", "neurons", torch.cat([film.masks.float() + 1e-3, still], 1), ())
+
+
+def test_units_that_carry_objects_are_found(known):
+    film, layer = known
+    carried = carried_by(layer, film.masks, 0)
+    assert carried.track.carried.argmax(1).tolist() == [0, 1]
+    assert carried.track.carried[:, 2].tolist() == pytest.approx([0, 0])
+    assert min(carried.best) > 10 and carried.lead > 5
+    assert carried.lead == pytest.approx(sum(b - c for b, c in zip(carried.best, carried.chance, strict=True)) / 2)
+    assert torch.equal(carried.elsewhere, carried_by(layer, film.masks, 0).elsewhere), "own generator"
+
+
+def test_motion_goes_with_its_own_frames_and_a_still_clip_says_nothing(known):
+    film, layer = known
+    motion = motion_of(layer, film, film.flow.norm(dim=1))
+    assert motion.lead > 0.05
+    assert motion.lead == pytest.approx(float(motion.found.matched - motion.found.shuffled))
+    assert math.isnan(float(motion.still.matched))
+    assert motion.change.shape == (5, 64, 96)
+
+
+def test_spread_has_its_controls_beside_it(known):
+    _, layer = known
+    spread = spread_of(layer, 2, 0)
+    assert spread.pixels.shape == (3,) and spread.needed.shape == (64, 96)
+    assert spread.pixels.sum() == spread.pixels_control.sum(), "shuffled units: the same pixels, other owners"
+    assert spread.pixels.tolist() != spread.pixels_control.tolist()

@@ -1,0 +1,208 @@
+"""Rendered fields: a pixel's contributions are those of its samples."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from xinc_captum import Ablation, CarryError, LayerError, NeuronCanvas, Secant
+from xinc_captum.inr import ray_samples, ray_weights
+from xinc_captum.propagation.rays import rendered
+
+SPACING = 0.4
+LAYERS = ("0", "1", "2", "3")
+
+
+def radiance(answers, points):
+    """Density and colour to a picture."""
+    return (ray_weights(F.softplus(answers[..., :1]), SPACING) * torch.sigmoid(answers[..., 1:])).sum(1)
+
+
+def frozen(answers, points):
+    """The same with the weights held fast: colour alone is linear in what the samples say."""
+    return (ray_weights(F.softplus(answers[..., :1]).detach(), SPACING) * torch.sigmoid(answers[..., 1:])).sum(1)
+
+
+def surface(answers, points):
+    """A signed distance to the depth at which a ray meets the surface, and how much of it does."""
+    weights = ray_weights(10 * torch.sigmoid(-8 * answers), SPACING)
+    return torch.cat([(weights * points[..., 2:]).sum(1), weights.sum(1)], -1)
+
+
+def field(channels):
+    torch.manual_seed(1)
+    layers = nn.Linear(3, 6), nn.GELU(), nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, channels)
+    return nn.Sequential(*layers).double(), ray_samples((3, 4), 5, dtype=torch.float64)
+
+
+CASES = [(radiance, 4), (surface, 1)]
+
+
+@pytest.mark.parametrize(("render", "channels"), CASES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_tangent_is_the_sum_over_a_rays_samples(render, channels, layer):
+    model, points = field(channels)
+    shares = NeuronCanvas(model, layer, render=render).attribute(points)
+    at = int(layer) + 1
+    activation = model[:at](points).detach().requires_grad_()  # every sample by hand, without this library's folding
+    pixels = render(model[at:](activation.clone()), points)
+    assert shares.shape == (12, activation.shape[2], pixels.shape[1])
+    for c in range(pixels.shape[1]):
+        (gradient,) = torch.autograd.grad(pixels[:, c].sum(), activation, retain_graph=True)
+        torch.testing.assert_close(shares[..., c], (gradient * activation).sum(1).detach(), atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("render", "channels"), CASES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_halved_products_add_up_to_the_pixels(render, channels, layer):
+    model, points = field(channels)
+    shares = NeuronCanvas(model, layer, rule=Secant(products="halves"), render=render).attribute(points)
+    pixels = render(model(points), points).detach()
+    assert (shares.sum(1) - pixels).abs().max() <= 1e-12 * pixels.abs().max()
+    assert shares[:, :-1].abs().max() > 1e-3, "not all in the slot"
+
+
+def test_a_detached_multiplier_is_frozen():
+    model, points = field(4)
+    shares = NeuronCanvas(model, "3", rule="secant", render=frozen).attribute(points)
+    answers = model(points).detach()
+    weights = ray_weights(F.softplus(answers[..., :1]), SPACING)
+    logits = answers[..., 1:]
+    slope = weights * (torch.sigmoid(logits) - 0.5) / logits
+    parts = model[:4](points)[..., :, None] * model[4].weight.T[:, 1:]  # (rays, samples, units, channels)
+    by_hand = (parts * slope[:, :, None]).sum(1).detach()
+    torch.testing.assert_close(shares[:, :-1], by_hand, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(shares.sum(1), frozen(answers, points), atol=1e-12, rtol=1e-9)
+
+
+def test_a_pixel_that_is_linear_in_its_samples():
+    model, points = field(1)
+    mean = lambda answers, _points: answers.mean(1)
+    samples = NeuronCanvas(model, "3").attribute(points.flatten(0, 1))
+    pixels = NeuronCanvas(model, "3", render=mean).attribute(points)
+    torch.testing.assert_close(pixels, samples.unflatten(0, (12, 5)).mean(1))
+
+
+def test_ablation_is_the_picture_without_the_unit():
+    model, points = field(4)
+    shares = NeuronCanvas(model, "1", rule="ablation", render=radiance).attribute(points)
+    hidden = model[:2](points).detach()
+    for u in range(6):
+        without = hidden.clone()
+        without[..., u] = 0
+        lost = radiance(model(points), points) - radiance(model[2:](without), points)
+        torch.testing.assert_close(shares[:, u], lost.detach(), atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), Ablation("mean")])
+def test_any_budget_and_any_selection(rule):
+    model, points = field(4)
+    method = NeuronCanvas(model, "1", rule=rule, render=radiance)
+    whole = method.attribute(points)
+    torch.testing.assert_close(method.attribute(points, memory_budget=20_000), whole, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(method.attribute(points, [4, 0]), whole[:, [4, 0]], atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(method.attribute(points, 2, target=1), whole[:, [2], 1], atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), "ablation"])
+def test_canvases_of_rendered_pictures(rule, found):
+    model, points = field(4)
+    method, state = NeuronCanvas(model, "1", rule=rule, render=radiance), found(model)
+    canvas = method.canvas(points, (3, 4))
+    assert (canvas.units, canvas.channels) == (6, 3)
+    torch.testing.assert_close(canvas.map(2), method.attribute(points, 2)[:, 0].T.reshape(3, 3, 4))
+    assert canvas.totals().shape == (6 + canvas.slots, 3)
+    assert state.differences(model) == []
+
+
+def test_dicts_further_inputs_and_output_fn():
+    class Field(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.density, self.colour = nn.Linear(3, 4), nn.Linear(4, 1), nn.Linear(5, 3)
+
+        def forward(self, points, time, gain):
+            h = torch.relu(self.hidden(points))
+            colour = self.colour(torch.cat([h, time], 1))
+            return {"density": F.softplus(self.density(h)) * gain, "colour": colour}
+
+    def render(answers, points, time, gain):
+        assert (points.shape[1:], time.shape[1:], gain) == ((5, 3), (5, 1), 2.0)
+        weights = ray_weights(answers["density"], SPACING)
+        return {"rgb": (weights * answers["colour"]).sum(1), "opacity": weights.sum(1)}
+
+    model, points = Field().double(), ray_samples((2, 2), 5, dtype=torch.float64)
+    time = torch.rand(4, 5, 1, dtype=torch.float64)
+    picked = {"rule": Secant(products="halves"), "render": render, "output_fn": lambda seen: seen["rgb"]}
+    method = NeuronCanvas(model, "hidden", **picked)
+    shares, delta = method.attribute((points, time), additional_forward_args=2.0, return_convergence_delta=True)
+    assert shares.shape == (4, 5, 3)
+    assert delta.abs().max() < 1e-12
+
+
+def test_a_renderer_that_is_a_module_is_left_as_found(found):
+    class Renderer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(3, 3)
+
+        def forward(self, answers, points):
+            return self.mix(radiance(answers, points))
+
+    model, points = field(4)
+    renderer = Renderer().double()
+    state = found(renderer)
+    canvas = NeuronCanvas(model, "1", render=renderer).canvas(points, (3, 4))
+    before = canvas.map(1)
+    with torch.no_grad():
+        renderer.mix.weight.mul_(2)
+    torch.testing.assert_close(canvas.map(1), before)
+    with torch.no_grad():
+        renderer.mix.weight.div_(2)
+    assert state.differences(renderer) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda m, p: NeuronCanvas(m, "1", render="mean"), TypeError, "render is 'mean'; wanted a function render"),
+        (lambda m, p: NeuronCanvas(m, "2", render=radiance, unit="pair"), ValueError, "render= goes with unit=\"neu"),
+        (lambda m, p: NeuronCanvas(m, "2", render=radiance, rule="xinc"), ValueError, "tangent, secant and ablation"),
+        (
+            lambda m, p: NeuronCanvas(m, "1", render=radiance).attribute(p[:, 0, 0]),
+            ValueError,
+            r"an input has shape \(4,\); with render= wanted \(rays, samples, ...\)",
+        ),
+        (
+            lambda m, p: NeuronCanvas(lambda x: m(x)[1:], m[1], render=radiance).attribute(p),
+            ValueError,
+            r"the field answered shape \(.*\) for 4 rays of 5 samples; wanted 20 rows",
+        ),
+        (
+            lambda m, p: NeuronCanvas(lambda x: m(x[:7]).sum() + x.new_zeros(len(x), 4), m[1], render=radiance).attribute(p),
+            LayerError,
+            "in front of the renderer",
+        ),
+        (
+            lambda m, p: NeuronCanvas(m, "1", render=lambda a, x: radiance(a, x).sum(0)).attribute(p),
+            ValueError,
+            "wanted one output row per input row",
+        ),
+        (
+            lambda m, p: NeuronCanvas(m, "1", rule="secant", render=radiance).attribute(p),
+            CarryError,
+            r"both factors depend on the layer.*Secant\(products=\"halves\"\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked(call, error, text):
+    model, points = field(4)
+    with pytest.raises(error, match=text):
+        call(model, points)
+
+
+def test_rendered_leaves_other_arguments_alone():
+    seen = []
+    double = rendered(lambda x, word: seen.append((x.shape, word)) or 2 * x, lambda a, x, word: a.sum((1, 2)))
+    assert double(torch.ones(3, 4, 5), "word").tolist() == [40.0] * 3
+    assert seen == [((12, 5), "word")]

@@ -1,0 +1,186 @@
+import io
+import struct
+import sys
+import wave
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xinc_captum.videos import VideoError, read_video
+
+
+def noise(frames=4, height=6, width=8):
+    return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def encoded(path, frames, codec="ffv1", pixels="bgr0"):
+    """A file that loses nothing, so that what is read can be compared."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixels
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+def folder(path, frames, names=None):
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / (names[i] if names else f"{i:03}.png"))
+    return path
+
+
+def as_tensor(frames):
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def test_a_file_and_a_folder_of_its_frames_are_the_same(tmp_path):
+    frames = noise()
+    read = read_video(encoded(tmp_path / "video.mkv", frames))
+    assert read.shape == (4, 3, 6, 8)
+    assert read.dtype == torch.float32
+    assert read.is_contiguous()
+    torch.testing.assert_close(read, as_tensor(frames))
+    (tmp_path / "frames").mkdir()
+    assert torch.equal(read_video(folder(tmp_path / "frames", frames)), read)
+
+
+def test_only_so_many_frames(tmp_path):
+    path = encoded(tmp_path / "video.mkv", noise())
+    assert torch.equal(read_video(path, limit=3), read_video(path)[:3])
+    assert read_video(path, 1).shape == (1, 3, 6, 8), "one frame, if only one is asked for"
+    assert read_video(path, limit=99).shape[0] == 4
+
+
+def test_frames_come_in_counting_order(tmp_path):
+    frames = noise(4)
+    names = ["frame10.png", "frame2.PNG", "frame1.png", "take2-frame0.png"]
+    folder(tmp_path, frames, names)
+    (tmp_path / "notes.txt").write_text("no frame")
+    (tmp_path / ".hidden.png").write_text("no frame either")
+    assert torch.equal(read_video(tmp_path), as_tensor(frames[[2, 1, 0, 3]]))
+
+
+def test_another_size(tmp_path):
+    frames = noise(2, 12, 16) // 4
+    frames[1] = 51
+    read = read_video(encoded(tmp_path / "video.mkv", frames), size=(6, 8))
+    assert read.shape == (2, 3, 6, 8)
+    torch.testing.assert_close(read[1], torch.full((3, 6, 8), 0.2))
+    torch.testing.assert_close(read[0].mean(), as_tensor(frames)[0].mean(), atol=0.01, rtol=0)
+    assert read[0].std() < as_tensor(frames)[0].std(), "antialiased: noise averages out"
+
+
+def test_a_video_that_was_held_upright_is_turned(tmp_path):
+    frames = np.zeros((2, 48, 64, 3), np.uint8)
+    frames[:, :24, :32] = 255
+    content = bytearray(encoded(tmp_path / "video.mp4", frames, "mpeg4", "yuv420p").read_bytes())
+    level = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    clockwise = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
+    start = content.index(level, content.index(b"tkhd"))
+    content[start : start + len(level)] = clockwise
+    (tmp_path / "video.mp4").write_bytes(content)
+    read = read_video(tmp_path / "video.mp4")
+    assert read.shape == (2, 3, 64, 48)
+    corners = read[0, 0, [4, 4, -4, -4], [4, -4, 4, -4]]
+    torch.testing.assert_close(corners, torch.tensor([0.0, 1.0, 0.0, 0.0]), atol=0.1, rtol=0)
+
+
+def jpegs(*sizes):
+    content = b""
+    for size in sizes:
+        file = io.BytesIO()
+        Image.new("RGB", size, "red").save(file, "JPEG")
+        content += file.getvalue()
+    return content
+
+
+def test_frames_of_different_sizes(tmp_path):
+    (tmp_path / "video.mjpeg").write_bytes(jpegs((16, 8), (16, 8), (24, 8)))
+    text = r"frame 2 is 8 x 24 pixels and those before it are 8 x 16; wanted one size throughout. Cut the video there"
+    with pytest.raises(VideoError, match=r"video.mjpeg: " + text):
+        read_video(tmp_path / "video.mjpeg")
+    with pytest.raises(VideoError, match=text):
+        read_video(tmp_path / "video.mjpeg", size=(4, 4))
+    assert read_video(tmp_path / "video.mjpeg", limit=2).shape == (2, 3, 8, 16)
+    (tmp_path / "frames").mkdir()
+    folder(tmp_path / "frames", [np.zeros((2, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8)])
+    with pytest.raises(VideoError, match="frame 1 is 3 x 3 pixels and those before it are 2 x 3"):
+        read_video(tmp_path / "frames")
+
+
+def test_one_frame_where_several_are_needed(tmp_path):
+    path = encoded(tmp_path / "video.mkv", noise(1))
+    with pytest.raises(
+        VideoError, match=r"video.mkv has 1 frame; wanted at least 2. A still picture is read by read_photo"
+    ):
+        read_video(path)
+    assert read_video(path, least=1).shape[0] == 1
+    with pytest.raises(VideoError, match="has 1 frame; wanted at least 3"):
+        read_video(path, 3, least=5)
+
+
+def test_no_frames(tmp_path):
+    with av.open(str(tmp_path / "video.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 6, 8, "bgr0"
+        file.start_encoding()
+    with pytest.raises(VideoError, match="video.mkv has 0 frames; wanted at least 2"):
+        read_video(tmp_path / "video.mkv")
+    with pytest.raises(VideoError, match="wanted at least 1"):
+        read_video(tmp_path / "video.mkv", least=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VideoError, match="empty holds no photos; wanted one file a frame"):
+        read_video(tmp_path / "empty")
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(b"\0\0" * 800)
+    with pytest.raises(VideoError, match="sound.wav holds no video stream"):
+        read_video(tmp_path / "sound.wav")
+
+
+def test_what_cannot_be_decoded(tmp_path):
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(VideoError, match=r"text.mp4: frame 0 cannot be decoded .*It may be truncated, or no video"):
+        read_video(tmp_path / "text.mp4")
+    whole = encoded(tmp_path / "whole.mp4", noise(4, 48, 64), "mpeg4", "yuv420p").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="half.mp4: frame 0 cannot be decoded"):
+        read_video(tmp_path / "half.mp4")
+    (tmp_path / "frames").mkdir()
+    folder(tmp_path / "frames", noise(2))
+    (tmp_path / "frames" / "zzz.png").write_text("hello")
+    with pytest.raises(VideoError, match=r"zzz.png cannot be read as a photo"):
+        read_video(tmp_path / "frames")
+
+
+def test_what_can_be_saved_of_a_damaged_file(tmp_path):
+    path = encoded(tmp_path / "video.mov", noise(4), "png", "rgb24")
+    content = bytearray(path.read_bytes())
+    starts = [i for i in range(len(content)) if content[i : i + 8] == b"\x89PNG\r\n\x1a\n"]
+    assert len(starts) == 4
+    content[starts[2] : starts[2] + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"frame 2 cannot be decoded .* The 2 before it can be read with limit=2"):
+        read_video(path)
+    assert torch.equal(read_video(path, limit=2), as_tensor(noise(4)[:2]))
+
+
+def test_what_is_not_there(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; wanted a video .* or a folder of frames"):
+        read_video(tmp_path / "none.mp4")
+    path = encoded(tmp_path / "video.mkv", noise())
+    for bad in ({"limit": 0}, {"size": (0, 4)}, {"size": (4,)}):
+        with pytest.raises(ValueError, match=r"limit is .* and size is .*; wanted at least 1 frame of at least 1 x 1"):
+            read_video(path, **bad)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(
+        ImportError, match=r"needs PyAV, which is not installed; run: pip install 'xinc-captum\[video\]'"
+    ):
+        read_video(path)
+    (tmp_path / "frames").mkdir()
+    assert read_video(folder(tmp_path / "frames", noise())).shape[0] == 4, "a folder needs no PyAV"

@@ -1,0 +1,136 @@
+"""The videos that a person names: files, folders of frames, and those of the zoo."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from .. import store, zoo
+from ..inr.resume import digest
+from ..videos import read_video
+from ..zoo.photos import skimage_photo
+from ..zoo.sprite import Sprite, sprite_clip
+from .failures import UsageError
+from .masks import read_masks
+
+FITTED, SPRITE = "carphone_nerv", "sprite"
+SUFFIXES = set(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .y4m .wmv .flv .ts .3gp".split())
+GRID = 8  # sides are multiples of it: three blocks, each of which doubles the picture
+_DISCS = (Sprite(9, (20, 12), (0, 4), (0.2, 0.85, 0.3)), Sprite(8, (52, 84), (-1, -5), (0.15, 0.35, 0.9)))
+_SPRITE_SIZE = (64, 96)
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """The video to explain.
+
+    Attributes:
+        name: for titles.
+        frames: (frames, 3, H, W) in [0, 1].
+        origin: where it is from, for the manifest.
+        objects: names of the masks' objects.
+        masks: (frames, objects, H, W), bool, or None.
+        flow: (frames - 1, 2, H, W) where it is known exactly.
+    """
+
+    name: str
+    frames: Tensor = field(repr=False)
+    origin: dict[str, Any]
+    objects: tuple[str, ...] = ()
+    masks: Tensor | None = field(default=None, repr=False)
+    flow: Tensor | None = field(default=None, repr=False)
+
+
+def film_names() -> list[str]:
+    """Every name of the zoo that ``xinc canvas`` takes for a video."""
+    return [FITTED, *zoo.video_names(), SPRITE]
+
+
+def is_film(source: str) -> bool:
+    """Whether a name means a video: a folder, a file of such a kind, an animated GIF, or one of the zoo."""
+    path = Path(source)
+    if path.is_dir():
+        return True
+    if not path.is_file():
+        return source in film_names()
+    if path.suffix.lower() == ".gif":
+        try:
+            with Image.open(path) as picture:
+                return int(getattr(picture, "n_frames", 1)) > 1
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            return False
+    return path.suffix.lower() in SUFFIXES
+
+
+def film_called(source: str, limit: int, longer_side: int | None, masks: Path | None) -> Film:
+    """Read a video and the masks of its objects.
+
+    Args:
+        source: a file, a folder, or a name of the zoo.
+        limit: only so many frames.
+        longer_side: pixels to shrink to; None is 96 where there is a choice. Sides become multiples of 8.
+        masks: a folder of masks, or None.
+
+    Raises:
+        VideoError: no video, one frame, frames of different sizes.
+        UsageError: masks that do not match, a size for a clip that has its own, or PyAV is missing.
+        AssetError: a video of the zoo whose package is missing.
+    """
+    path = Path(source)
+    known = not path.exists()
+    if known and source in (FITTED, SPRITE) and longer_side is not None:
+        raise UsageError(f"--size cannot be changed for {source}, which has its own; leave it out.")
+    if known and source == SPRITE:
+        return _sprite(limit, masks)
+    try:
+        if known and source == FITTED:
+            whole, size = zoo.video("carphone_pristine", limit).frames, (72, 88)
+            frames, full = _resized(whole, size), whole.shape[2:]
+        elif known:
+            whole = zoo.video(source, limit).frames
+            full = whole.shape[2:]
+            frames = _resized(whole, drawn_size(full[0], full[1], longer_side or 96))
+        else:
+            full = read_video(path, 1, least=1).shape[2:]
+            frames = read_video(path, limit, drawn_size(full[0], full[1], longer_side or 96))
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+    origin = {"video of the zoo": source} if known else {path.name: _hashed(path, frames)}
+    film = Film(source if known else path.resolve().stem, frames, origin)
+    if masks is None:
+        return film
+    found = read_masks(masks, frames, (full[0], full[1]), cut=len(frames) == limit)
+    origin |= {f"masks of {name}": digest(found[name]) for name in found}
+    return Film(film.name, frames, origin, tuple(found), torch.stack(list(found.values()), 1))
+
+
+def drawn_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
+    """(H, W) to draw at: never enlarged beyond the next multiple of 8, nearly the same shape.
+
+    Example:
+        >>> drawn_size(144, 176, 88)
+        (72, 88)
+    """
+    share = min(1.0, longer_side / max(height, width))
+    return max(GRID, round(height * share / GRID) * GRID), max(GRID, round(width * share / GRID) * GRID)
+
+
+def _sprite(limit: int, masks: Path | None) -> Film:
+    if masks is not None:
+        raise UsageError(f"--masks cannot be given for {SPRITE}, whose masks are known; leave it out.")
+    photo = F.interpolate(skimage_photo("coffee").image[None], size=_SPRITE_SIZE, mode="area")[0]
+    clip = sprite_clip(photo, _DISCS, max(2, min(limit, 12)))
+    objects = ("the green disc", "the blue disc")
+    return Film(SPRITE, clip.frames, {"clip of the zoo": SPRITE}, objects, clip.masks, clip.flow)
+
+
+def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _hashed(path: Path, frames: Tensor) -> str:
+    return digest(frames) if path.is_dir() else store.sha256(path)

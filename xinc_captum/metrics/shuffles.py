@@ -1,0 +1,63 @@
+"""Controls that keep what is uninteresting and break what is asked about."""
+
+import torch
+from torch import Tensor
+
+
+def shuffled_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
+    """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
+
+    Args:
+        amounts: (units, *size).
+        generator: on the amounts' device.
+
+    Returns:
+        (units, *size); each pixel keeps its values.
+
+    Example:
+        >>> shuffled_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
+        tensor(3.)
+    """
+    return amounts.gather(0, _orders(amounts, 0, generator))
+
+
+def shuffled_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
+    """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
+
+    Args:
+        amounts: (units, *size).
+        generator: on the amounts' device.
+
+    Returns:
+        (units, *size); each unit keeps its values.
+
+    Example:
+        >>> shuffled_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
+        tensor(3.)
+    """
+    flat = amounts.flatten(1)
+    return flat.gather(1, _orders(flat, 1, generator)).view_as(amounts)
+
+
+def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Random offsets, none of them zero: what leaves the picture on one side comes back on the other.
+
+    Rolling keeps areas, shapes and smoothness and breaks only the place, which random pixels would not.
+
+    Raises:
+        ValueError: a picture of one pixel, or no repeats.
+
+    Example:
+        >>> shifts((1, 2), 2, torch.Generator())
+        [(0, 1), (0, 1)]
+    """
+    pixels = torch.Size(size).numel()
+    if pixels < 2 or repeats < 1:
+        raise ValueError(f"got {pixels} pixel(s) and {repeats} repeats; a shifted control wants at least 2 and 1.")
+    flat = torch.randint(1, pixels, (repeats,), generator=generator, device=generator.device)
+    return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
+
+
+def _orders(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    keys = torch.rand(values.shape, generator=generator, device=generator.device)
+    return keys.argsort(dim).to(values.device)
