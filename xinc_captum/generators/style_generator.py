@@ -102,7 +102,10 @@ class StyleGenerator(nn.Module):
         self.num_classes, self.noise_dim = num_classes, noise_dim
         self.embedding = nn.Embedding(num_classes, noise_dim)
         self.mapping = nn.Sequential(
-            nn.Linear(2 * noise_dim, latent_dim), nn.LeakyReLU(0.2), nn.Linear(latent_dim, latent_dim), nn.LeakyReLU(0.2)
+            nn.Linear(2 * noise_dim, latent_dim),
+            nn.LeakyReLU(0.2),
+            nn.Linear(latent_dim, latent_dim),
+            nn.LeakyReLU(0.2),
         )
         small = size >> (len(channels) - 1)
         self.const = nn.Parameter(torch.empty(1, channels[0], small, small))

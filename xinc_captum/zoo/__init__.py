@@ -4,14 +4,17 @@ from .assets import AssetError, asset, requirements
 from .carphone import carphone_nerv
 from .classifiers import Classifier, Normalise
 from .efficientnet import efficientnet_lite0, efficientnet_lite1
+from .labelled import LabelledImages, fashion_mnist, mnist_digits
 from .named import classifier
 from .photos import Photo, foolbox_photos, photo, photo_names, quokka_photo, skimage_photo, voc_photo
+from .small_convnet import small_convnet, train_small_convnet
 from .squeezenet import squeezenet1_1
 from .videos import Video, video, video_names
 
 __all__ = [
     "AssetError",
     "Classifier",
+    "LabelledImages",
     "Normalise",
     "Photo",
     "Video",
@@ -20,13 +23,17 @@ __all__ = [
     "classifier",
     "efficientnet_lite0",
     "efficientnet_lite1",
+    "fashion_mnist",
     "foolbox_photos",
+    "mnist_digits",
     "photo",
     "photo_names",
     "quokka_photo",
     "requirements",
     "skimage_photo",
+    "small_convnet",
     "squeezenet1_1",
+    "train_small_convnet",
     "video",
     "video_names",
     "voc_photo",
