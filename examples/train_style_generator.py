@@ -36,7 +36,9 @@ def pictures(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 torch.set_num_threads(1)  # the layers are too small to be worth sharing
 images, labels = pictures(data)
 train = torch.arange(len(images)) % 5 != 4  # every fifth picture is held out
-classifier = train_small_convnet(images[train], labels[train], epochs={"fashion": 2, "mnist": 8}.get(data, 24), seed=seed)
+classifier = train_small_convnet(
+    images[train], labels[train], epochs={"fashion": 2, "mnist": 8}.get(data, 24), seed=seed
+)
 with torch.no_grad():
     right = classifier(images[~train]).argmax(1) == labels[~train]
 print(f"the classifier knows {right.float().mean():.3f} of {len(right)} held-out pictures")

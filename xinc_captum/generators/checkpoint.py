@@ -83,7 +83,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
     Example:
         >>> weights_sha256({"a": torch.zeros(2)})[:8]
-        '8df3'
+        'da53f451'
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

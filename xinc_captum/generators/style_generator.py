@@ -47,7 +47,8 @@ class StyledBlock(nn.Module):
 class StyleGenerator(nn.Module):
     r"""A class and noise make one latent w, and w sets the style of every layer that draws the picture.
 
-    .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
+    .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
+              x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
 
     Symbols: e_c the embedding of class c; f the mapping, an MLP; g_l the :class:`StyledBlock` of level l, each but the
     first at twice the size of the one before.

@@ -4,7 +4,9 @@ from .assets import AssetError, asset, requirements
 from .carphone import carphone_nerv
 from .classifiers import Classifier, Normalise
 from .efficientnet import efficientnet_lite0, efficientnet_lite1
+from .gans import EYE_COLOURS, dcgan_faces, omniart_eyes
 from .labelled import LabelledImages, fashion_mnist, mnist_digits
+from .mnist import mnist_cnn
 from .named import classifier
 from .photos import Photo, foolbox_photos, photo, photo_names, quokka_photo, skimage_photo, voc_photo
 from .small_convnet import small_convnet, train_small_convnet
@@ -12,6 +14,7 @@ from .squeezenet import squeezenet1_1
 from .videos import Video, video, video_names
 
 __all__ = [
+    "EYE_COLOURS",
     "AssetError",
     "Classifier",
     "LabelledImages",
@@ -21,11 +24,14 @@ __all__ = [
     "asset",
     "carphone_nerv",
     "classifier",
+    "dcgan_faces",
     "efficientnet_lite0",
     "efficientnet_lite1",
     "fashion_mnist",
     "foolbox_photos",
+    "mnist_cnn",
     "mnist_digits",
+    "omniart_eyes",
     "photo",
     "photo_names",
     "quokka_photo",
