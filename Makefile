@@ -49,6 +49,7 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(BIN)/python benchmarks/accentuation_ablation.py
 	$(BIN)/python benchmarks/doses.py
 	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/canvas_trust.py
 	$(if $(PEERS),benchmarks/peers/run.sh "$(PEERS)" $(BIN)/python)
 	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
 	$(BIN)/python benchmarks/fit_quality.py
