@@ -49,12 +49,15 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(BIN)/python benchmarks/accentuation_ablation.py
 	$(BIN)/python benchmarks/doses.py
 	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/canvas_trust.py
 	$(if $(PEERS),benchmarks/peers/run.sh "$(PEERS)" $(BIN)/python)
 	$(BIN)/python benchmarks/cost.py --reference "$(REFERENCE)"
 	$(BIN)/python benchmarks/fit_quality.py
 	$(BIN)/python benchmarks/video_fit.py
+	$(BIN)/python benchmarks/decoder_cost.py
 	$(BIN)/python benchmarks/faithfulness_video.py
 	$(BIN)/python benchmarks/large_image.py
+	$(BIN)/python benchmarks/canvas_store.py
 	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/analyses.py "$(REFERENCE)")

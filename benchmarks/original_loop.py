@@ -41,8 +41,8 @@ def maps(model, x: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
 def kernel_maps(conv, x: Tensor, later: list[int], stride: int) -> Tensor:
     """Maps of a decoder block's kernels, (in, out, H, W), for one frame x (1, in, h, w).
 
-    Every stage is a tensor of all kernels: k on its phase of the finer grid, GELU, box, and for each later block
-    nearest upsampling, GELU, box.
+    Every stage is a tensor of all kernels and has a name there until the function ends: k on its phase of the finer
+    grid, GELU, box, and for each later block nearest upsampling, GELU, box.
     """
     n, outs = conv.in_channels, conv.out_channels
     height, width = x.shape[2] * stride, x.shape[3] * stride
@@ -51,10 +51,12 @@ def kernel_maps(conv, x: Tensor, later: list[int], stride: int) -> Tensor:
         k = torch.cat([F.conv2d(x[:, i : i + 1], conv.weight[o, i][None, None], padding=1) for i in range(n)])
         k = k[:, 0] + (0 if conv.bias is None else conv.bias[o] / n)
         pre[:, o, o % stride**2 // stride :: stride, o % stride :: stride] = k
-    maps = F.avg_pool2d(F.gelu(pre), 3, 1, 1)
-    for factor in later:
-        maps = F.avg_pool2d(F.gelu(F.interpolate(maps, scale_factor=factor)), 3, 1, 1)
-    return maps
+    kept = [pre]
+    for factor in (1, *later):
+        kept.append(F.interpolate(kept[-1], scale_factor=factor) if factor > 1 else kept[-1])
+        kept.append(F.gelu(kept[-1]))
+        kept.append(F.avg_pool2d(kept[-1], 3, 1, 1))
+    return kept[-1]
 
 
 def decoder_maps(model, x: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from xinc_captum.metrics import (
     as_masks,
     association,
     carried_elsewhere,
-    clustered,
     colour_regions,
     contribution_change,
     edges,
@@ -22,7 +21,6 @@ from xinc_captum.metrics import (
     grid_cells,
     intensity,
     magnitudes,
-    mixing,
     motion_agreement,
     object_track,
     optical_flow,
@@ -31,19 +29,11 @@ from xinc_captum.metrics import (
     running_share,
     shuffled_pixels,
     shuffled_units,
-    stability,
-    umap_positions,
-    unit_responses,
-    unit_vectors,
     units_for,
-    verdict,
-    what_dominates,
 )
 from xinc_captum.visualizers import (
     Spread,
     association_rows,
-    cluster_sheet,
-    explained_bars,
     flow_beside_change,
     object_time,
     region_bars,
@@ -56,7 +46,6 @@ PICTURES = Path(__file__).parent / "pictures"
 SIZE = (12, 64, 96)
 NETWORKS = {
     "FFN": lambda: FourierMLP(in_features=3, hidden=64, features=128, scale=3.0, seed=0),
-    "FFN, seed 1": lambda: FourierMLP(in_features=3, hidden=64, features=128, scale=3.0, seed=1),
     "SIREN": lambda: Siren(in_features=3, hidden=64, seed=0),
 }
 
@@ -77,8 +66,8 @@ def painted(clip):
     for name, make in NETWORKS.items():
         model = make()
         rate = 1.5e-3 if name == "SIREN" else 5e-3
-        movie, seed = clip.frames.movedim(0, 1), int(name.endswith("seed 1"))
-        done = fit(model, movie, steps=1600, lr=rate, batch_size=12000, seed=seed, show_progress=False)
+        movie = clip.frames.movedim(0, 1)
+        done = fit(model, movie, steps=1600, lr=rate, batch_size=12000, seed=0, show_progress=False)
         print(f"{name}: {done.psnr:.1f} dB", flush=True)
         for number in (1, 2):
             canvas = NeuronCanvas(model, f"activation{number}").canvas(coordinates(SIZE), SIZE).to_tensor()
@@ -150,40 +139,9 @@ def moving(layers, clip):
     save(figure, "flow")
 
 
-def grouped(layers, clip):
-    """Clusters of all units, and what they are about."""
-    vectors = {name: unit_vectors(amounts, (8, 12)) for name, amounts in layers.items()}
-    values = torch.cat([one.values for one in vectors.values()])
-    units = torch.cat([one.units for one in vectors.values()])
-    names = [name for name, one in vectors.items() for _ in one.units]
-    source = torch.cat([torch.full_like(one.units, i) for i, one in enumerate(vectors.values())])
-    labels = clustered(values, 6)
-    steady, mixed = stability(values, 6, generator=generator()), mixing(labels, source, generator=generator())
-    facts = {
-        "the same clusters from other seeds of k-means (adjusted Rand index)": tuple(float(s.mean()) for s in steady),
-        "clusters are the sources: 1, go across them: 0 (adjusted Rand index)": (
-            mixed.found,
-            float(mixed.shuffled.mean()),
-        ),
-    }
-    responses = [unit_responses(layers[name][:, one.units], clip.frames, clip.flow) for name, one in vectors.items()]
-    found = what_dominates(
-        {k: torch.cat([r[k] for r in responses]) for k in responses[0]}, labels, generator=generator()
-    )
-    print(facts, verdict(found))
-    save(explained_bars({name: one[:2] for name, one in found.items()}, verdict(found)), "explained")
-    maps = torch.cat([layers[name].mean(0)[one.units] for name, one in vectors.items()])
-    positions = umap_positions(values)
-    save(
-        cluster_sheet(maps, labels, clip.frames[0], sources=names, units=units, positions=positions, facts=facts),
-        "clusters",
-    )
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     known = known_clip()
     amounts_of = painted(known)
     still(amounts_of, known.frames[0], known.masks[0])
     moving(amounts_of, known)
-    grouped(amounts_of, known)

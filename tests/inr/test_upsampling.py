@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum.inr import NeRV, reduced
-from xinc_captum.inr.upsampling import UpsamplingBlock, grid_of
+from xinc_captum.inr.upsampling import UpsamplingBlock, described, grid_of
 
 
 def test_a_block_by_hand():
@@ -54,3 +54,13 @@ def test_the_squash_keeps_pixels_within_bounds():
     nn.init.constant_(model.head.bias, 1000.0)
     assert model(torch.rand(2)).max() == 1
     assert not hasattr(NeRV((8, 8), (2, 2), (2,)), "squash")
+
+
+def test_a_configuration_describes_the_same_parts():
+    named = {"widths": [4, 3, 2], "strides": [2, 1], "kernel_sizes": 3, "head_kernel_size": 1, "channels": 2}
+    parts = described(named | {"activation": "relu", "squash": True, "size": [8, 12], "stem": [64]})
+    assert list(parts) == ["blocks", "head", "squash"]
+    x = torch.rand(1, 4, 2, 3)
+    assert parts["blocks"](x).shape == (1, 2, 4, 6) and parts["head"].weight.shape == (2, 2, 1, 1)
+    with pytest.raises(KeyError, match="squash"):
+        described(named | {"activation": "relu"})

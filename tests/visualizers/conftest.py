@@ -1,7 +1,12 @@
-"""What every picture owes its reader."""
+"""What every picture owes its reader: it shows what it was given, and nothing lies over anything."""
 
+import io
+
+import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 
 @pytest.fixture
@@ -18,3 +23,43 @@ def legible():
             assert not any(box.shrunk(across, down).overlaps(other.shrunk(across, down)) for other in boxes[:i])
 
     return check
+
+
+def pixels(figure):
+    file = io.BytesIO()
+    figure.savefig(file, dpi=60)
+    return np.asarray(Image.open(file).convert("RGB"), dtype=float)
+
+
+@pytest.fixture
+def shows_what_it_was_given(legible):
+    """A check of a function from a generator to a figure: other numbers must look different."""
+
+    def check(draw):
+        figure = draw(torch.Generator().manual_seed(1))
+        legible(figure)
+        first, other = pixels(figure), pixels(draw(torch.Generator().manual_seed(2)))
+        assert first.shape != other.shape or (first != other).mean() > 0.002, "other numbers must look different"
+        assert (first < 250).any(2).mean() > 0.05, "more than blank paper"
+
+    return check
+
+
+@pytest.fixture
+def words():
+    """All that a figure says, as one text."""
+    return lambda figure: " ".join(
+        [t.get_text() for t in figure.texts] + [t.get_text() for a in figure.axes for t in a.texts]
+    )
+
+
+@pytest.fixture
+def g():
+    """A generator, always at the same place."""
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture
+def photo():
+    """A small picture of noise, (3, 12, 18)."""
+    return torch.rand(3, 12, 18, generator=torch.Generator().manual_seed(0))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from torch import Tensor
 
 from ..batch import chunks
 from ..metrics import as_masks, grid_cells
+from ..metrics.canvas_trust import CanvasTrust
 from ..progress import progress
 from .canvas_layout import Block, Dtype, Layout, by_bands, checked
 from .canvas_writer import write
 from .queries import Maps, Query, Regions, Top, TopUnits, Totals
 
 Shares = Callable[[int, int, Any], Tensor]
+
+
+def _alone(_canvas: "Canvas") -> CanvasTrust:
+    return CanvasTrust("weak", "no network is at hand to compare it with")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,17 @@ class Canvas:
     _show_progress: bool = field(default=False, repr=False)
     rule: str = ""
     layer: str = ""
+    _assess: Callable[["Canvas"], CanvasTrust] = field(default=_alone, repr=False)
+
+    @cached_property
+    def trust(self) -> CanvasTrust:
+        """Holds, weak or fails, and because of what: a few units and places beside what is missing without the unit.
+
+        16 units, set to zero one by one, at eight runs of eight pixels, or at 1024 pixels of one frame; same each time.
+        Under the secant the parts are added up too. A canvas from disk has no network to ask, and is weak.
+        """
+        with self._surroundings():
+            return self._assess(self)
 
     @property
     def pixels(self) -> int:

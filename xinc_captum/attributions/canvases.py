@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, layer_name
 from .canvas import Canvas
-from .neuron_canvas import NeuronCanvas, drawn_together
+from .drawing import drawn_together
+from .neuron_canvas import NeuronCanvas
 
 
 def canvases(

@@ -1,22 +1,33 @@
 """From a method, a tail and rows to a lazy canvas."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..propagation import Rule, Tail
+from ..hooks import layer_name, snapshot
+from ..metrics.canvas_trust import CanvasTrust
+from ..propagation import Ablation, Rule, Secant, Tail, Tangent
 from ..propagation.budget import Footprint, measure
-from ..propagation.pairs import kernels_of
+from ..propagation.pairs import behind, kernels_of
+from ..propagation.together import Together
 from ..units import Selector, listed
 from .canvas import Canvas
+from .canvas_assessing import assess
 from .contract import plain, shares_statistics
 from .finite import check_finite
 from .framing import are_frames, frame_canvas
+
+if TYPE_CHECKING:
+    from .neuron_canvas import NeuronCanvas
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,15 @@ def draw(
         _check_pixels(size, batch.rows, left, pairs)
     planned = plan(rule, tail, batch, pairs, budget, per_eval)
     words, prepared = repr(rule)[:200], planned.rule
+    same = batch, size, pairs, surroundings
+    alone = replace(tail, together=None)  # what other layers share stays theirs
+    removed = partial(draw, Ablation(), alone, *same, budget=budget, per_eval=per_eval)
+    assessor = _assessor(prepared, tail, batch, removed)
     if frames:
         framed = prepared, tail, batch, size, pairs, planned.footprint, budget
         canvas, first = frame_canvas(*framed, surroundings, show_progress)
         check_finite(batch, first, tail.layer)
-        return replace(canvas, rule=words, layer=place)
+        return replace(canvas, rule=words, layer=place, _assess=assessor)
     first = prepared.neurons(tail, batch.cut(0, 1), None, planned.units)
     check_finite(batch, first, tail.layer)
 
@@ -115,7 +130,59 @@ def draw(
         _show_progress=show_progress,
         rule=words,
         layer=place,
+        _assess=assessor,
     )
+
+
+def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas]) -> Callable[[Canvas], CanvasTrust]:
+    """The function that looks a canvas over when someone asks."""
+    if isinstance(rule, Ablation):
+        said = "every unit was set to its baseline and the change measured: true for that baseline"
+        return lambda _canvas: CanvasTrust("holds", said)
+    if shares_statistics(tail.forward_func, tail.layer):
+        said = "a batch norm in training mode lets rows change one another; call model.eval()"
+        return lambda _canvas: CanvasTrust("weak", said)
+    whole = (lambda first, last: plain(rule.whole(tail, batch.cut(first, last)))) if rule.slots else None
+    return partial(assess, removed=removed, whole=whole)
+
+
+def drawn_together(
+    methods: Sequence[NeuronCanvas],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any,
+    additional_forward_args: Any,
+    attribute_to_layer_input: bool,
+    perturbations_per_eval: int | None,
+    memory_budget: int | None,
+    show_progress: bool,
+) -> list[Canvas]:
+    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
+    with torch.inference_mode(False):
+        batch = Batch.of(inputs, additional_forward_args, target)
+    call = snapshot(methods[0]._call, *(one.layer for one in methods))
+    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
+        # Kernels are carried on from what leaves their layer.
+        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, together=together) for tail in tails]
+    answers = []
+    for one, tail in zip(methods, tails, strict=True):
+        with one._surroundings():
+            canvas = draw(
+                one.rule,
+                tail,
+                batch,
+                tuple(size),
+                one.unit == "pair",
+                one._surroundings,
+                place=layer_name(one.forward_func, one.layer).strip("'"),
+                budget=memory_budget,
+                per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
+        answers.append(canvas)
+    return answers
 
 
 def _check_pixels(size: tuple[int, ...], rows: int, left: tuple[int, ...], pairs: bool) -> None:

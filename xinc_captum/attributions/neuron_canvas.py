@@ -1,8 +1,7 @@
 """NeuronCanvas: what each neuron contributes to every output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -11,17 +10,15 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, layer_name, modules_behind, snapshot, unwrap
+from ..hooks import ForwardFunc, find_layer, modules_behind, unwrap
 from ..progress import progress
-from ..propagation import Rule, Secant, Tail, Tangent, Xinc, as_rule
-from ..propagation.pairs import behind
+from ..propagation import Rule, Tail, Xinc, as_rule
 from ..propagation.rays import RayTail, Renderer, rendered
-from ..propagation.together import Together
 from ..targets import OutputFn
 from ..units import Selector
 from .canvas import Canvas
 from .contract import captum_method, differentiable, explaining, plain
-from .drawing import draw, plan
+from .drawing import drawn_together, plan
 
 Unit = Literal["neuron", "pair"]
 
@@ -243,45 +240,6 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rest = target, additional_forward_args, attribute_to_layer_input
         budget = perturbations_per_eval, memory_budget, show_progress
         return drawn_together([self], inputs, size, *rest, *budget)[0]
-
-
-def drawn_together(
-    methods: Sequence[NeuronCanvas],
-    inputs: Tensor | tuple[Tensor, ...],
-    size: tuple[int, ...],
-    target: Any,
-    additional_forward_args: Any,
-    attribute_to_layer_input: bool,
-    perturbations_per_eval: int | None,
-    memory_budget: int | None,
-    show_progress: bool,
-) -> list[Canvas]:
-    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
-    with torch.inference_mode(False):
-        batch = Batch.of(inputs, additional_forward_args, target)
-    call = snapshot(methods[0]._call, *(one.layer for one in methods))
-    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
-    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
-        # Kernels are carried on from what leaves their layer.
-        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
-        tails = [replace(tail, together=together) for tail in tails]
-    answers = []
-    for one, tail in zip(methods, tails, strict=True):
-        with one._surroundings():
-            canvas = draw(
-                one.rule,
-                tail,
-                batch,
-                tuple(size),
-                one.unit == "pair",
-                one._surroundings,
-                place=layer_name(one.forward_func, one.layer).strip("'"),
-                budget=memory_budget,
-                per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
-        answers.append(canvas)
-    return answers
 
 
 def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:

@@ -58,6 +58,10 @@ class UnitGrid:
             raise IndexError(f"unit {unit} is out of range: this canvas has pairs (in, out) of {self.shape}.")
         return tuple(u % n for u, n in zip(unit, self.shape, strict=True))
 
+    def named(self, unit: int) -> Any:
+        """The key of a unit, pairs numbered in · outs + out."""
+        return unit if self.pairs is None else divmod(unit, self.pairs[1])
+
     def number(self, key: Any) -> int:
         """The place of a unit among :attr:`keys`."""
         if self.pairs is None:

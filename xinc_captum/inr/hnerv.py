@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d  # type: ignore[import-untyped]
 
 from .layers import Layers, activation_maker, seeded
-from .upsampling import Activation, grid_of, reduced, upsampling
+from .upsampling import Activation, described, grid_of, reduced
 
 
 class ContentEncoder(Layers):
@@ -129,15 +129,7 @@ class HNeRV(Layers):
             stem = Layers(
                 OrderedDict(conv=nn.Conv2d(embedding, widths[0], 1), activation=activation_maker(activation)())
             )
-            parts = upsampling(
-                widths,
-                strides,
-                kernel_sizes,
-                head_kernel_size=head_kernel_size,
-                activation=activation,
-                channels=channels,
-                squash=squash,
-            )
+            parts = described(self.config)
         super().__init__(OrderedDict(encoder=encoder, decoder=Layers(OrderedDict(stem=stem, **parts))))
 
     def forward(self, frames: Tensor) -> Tensor:

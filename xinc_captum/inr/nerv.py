@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .encodings import NerfFrequencies
 from .layers import Layers, activation_maker, seeded
-from .upsampling import Activation, grid_of, upsampling
+from .upsampling import Activation, described, grid_of
 
 
 class NeRV(Layers):
@@ -87,15 +87,7 @@ class NeRV(Layers):
                 first[f"activation{i}"] = activate()
                 width = units
             first["map"] = nn.Unflatten(1, (widths[0], *grid))
-            parts = upsampling(
-                widths,
-                strides,
-                kernel_sizes,
-                head_kernel_size=head_kernel_size,
-                activation=activation,
-                channels=channels,
-                squash=squash,
-            )
+            parts = described(self.config)
         super().__init__(OrderedDict(encoding=encode, stem=Layers(first), **parts))
 
     def forward(self, t: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -128,3 +129,9 @@ def upsampling(
     if squash:
         parts["squash"] = nn.Sigmoid()
     return parts
+
+
+def described(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
+    """The parts after a stem, as a network's ``config`` describes them."""
+    names = "widths strides kernel_sizes head_kernel_size activation channels squash".split()
+    return upsampling(**{name: config[name] for name in names})

@@ -143,9 +143,7 @@ def verdict(found: Mapping[str, Explained], name: str = "motion") -> str:
     ahead = (mine.resampled > torch.stack([found[other].resampled for other in others]).amax(0)).double().mean()
     compared = f"{found[best].share:.0%} of {best}".replace("%", " %")
     if float(ahead) < 0.95:
-        return f"not supported here: {said}, but {compared}; it leads in {float(ahead):.0%} of the samples".replace(
-            "0% of the s", "0 % of the s"
-        )
+        return f"not supported here: {said}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
     return f"supported here: {said} and {compared}, the next"
 
 

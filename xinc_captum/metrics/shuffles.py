@@ -18,7 +18,7 @@ def shuffled_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
         >>> shuffled_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    return amounts.gather(0, _orders(amounts, 0, generator))
+    return _shuffled(amounts, 0, generator)
 
 
 def shuffled_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
@@ -35,8 +35,7 @@ def shuffled_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
         >>> shuffled_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    flat = amounts.flatten(1)
-    return flat.gather(1, _orders(flat, 1, generator)).view_as(amounts)
+    return _shuffled(amounts.flatten(1), 1, generator).view_as(amounts)
 
 
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -58,6 +57,7 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
     return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
 
 
-def _orders(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+def _shuffled(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    """Along one dim, in an order of its own for every place on the others."""
     keys = torch.rand(values.shape, generator=generator, device=generator.device)
-    return keys.argsort(dim).to(values.device)
+    return values.gather(dim, keys.argsort(dim).to(values.device))

@@ -1,7 +1,7 @@
 """A page on which every place is known, in inches from its upper left corner, so that no text meets another."""
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
@@ -15,6 +15,15 @@ MARGIN = 0.14
 LEADING = 1.32  # lines apart, in units of the letters' size
 
 Align = Literal["left", "center", "right"]
+
+
+class Style(TypedDict, total=False):
+    """How text looks: what :meth:`Sheet.line` takes by name."""
+
+    size: float
+    colour: str
+    bold: bool
+    align: Align
 
 
 class Sheet:
@@ -59,21 +68,10 @@ class Sheet:
         self._texts.append((left, top, text, style))
         return top + size * LEADING / 72
 
-    def paragraph(
-        self,
-        left: float,
-        top: float,
-        text: str,
-        width: float,
-        *,
-        size: float = 9,
-        colour: str = INK,
-        bold: bool = False,
-        align: Align = "left",
-    ) -> float:
+    def paragraph(self, left: float, top: float, text: str, width: float, **style: Unpack[Style]) -> float:
         """Text broken into lines of at most ``width``; answers where the next may begin."""
-        for line in broken(text, width, size, bold=bold):
-            top = self.line(left, top, line, size=size, colour=colour, bold=bold, align=align)
+        for line in broken(text, width, style.get("size", 9), bold=style.get("bold", False)):
+            top = self.line(left, top, line, **style)
         return top
 
     def heading(self, title: str, subtitle: str = "") -> float:
