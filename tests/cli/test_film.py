@@ -70,7 +70,9 @@ def test_videos_that_cannot_be_read(tmp_path, frames, monkeypatch):
         film_called(str(frames), 5, None, None)
     for i in (1, 2, 3):
         (frames / f"{i}.png").unlink()
-    with pytest.raises(VideoError, match="has 1 frame; wanted at least 2"):
+    with pytest.raises(
+        UsageError, match=r"has a single frame.* at least 2. Its canvases as a photo: xinc canvas .*clip/0\.png$"
+    ):
         film_called(str(frames), 5, None, None)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[video\]'"):
