@@ -54,6 +54,7 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     whole = kept.to_tensor().sum((1, 2))
     assert torch.allclose(whole, render_video(model, 4), atol=5e-3), "what is kept adds up to the frames"
     page = (out / "index.html").read_text()
+    assert "TV-L1, which loses objects that move more than a few pixels a frame" in page
     assert "square: best unit" in page and "elsewhere" in page and "open" in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"clip", "square", "result"}, "the checkpoint goes when all is done"

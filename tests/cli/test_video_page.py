@@ -5,8 +5,8 @@ import torch
 
 from xinc_captum.cli.film import Film
 from xinc_captum.cli.video_network import VideoModel, explained, fit, methods_for, network
-from xinc_captum.cli.video_page import write_video_page
-from xinc_captum.cli.video_story import carried_by, layer_of
+from xinc_captum.cli.video_page import _by_chance, write_video_page
+from xinc_captum.cli.video_story import carried_by, layer_of, spread_of
 
 CPU = torch.device("cpu")
 
@@ -50,3 +50,14 @@ def test_it_says_what_goes_in_and_where_the_flow_is_from(page):
     text = (page[0] / "index.html").read_text()
     assert "what an encoder condensed a frame to goes in" in text
     assert "The flow is known exactly." in text
+
+
+def test_the_caption_says_what_is_as_by_chance(page):
+    folder, _, layer = page
+    assert _by_chance({"a": True, "b": True}) == ""
+    assert _by_chance({"a": True, "b": False, "c": False}) == "; no more than by chance here: b, c"
+    assert _by_chance({"a": False, "b": False}) == "; no more than by chance here: in every layer"
+    spread = spread_of(layer, 2, 0)
+    text = (folder / "index.html").read_text()
+    assert f"places of their own{_by_chance({layer.name: spread.places})}. Right" in text
+    assert f"make up each pixel{_by_chance({layer.name: spread.few})}." in text

@@ -107,7 +107,11 @@ def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
         },
         layer=best.layer,
     )
-    source = "estimated from the frames (TV-L1)" if film.flow is None else "known exactly"
+    source = (
+        "estimated from the frames (TV-L1, which loses objects that move more than a few pixels a frame)"
+        if film.flow is None
+        else "known exactly"
+    )
     caption = (
         f"The layer where the two go together most. The flow is {source}. If the plain difference of frames does as "
         "well as the flow, the paint changes where the picture changes, and that is all this says."
@@ -129,11 +133,20 @@ def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> S
     middle = len(painter.drawn) // 2
     spreads = {layer.name: spread_of(layer, middle, seed) for layer in layers}
     figure = spread_curves(spreads, painter.drawn[middle])
+    left = _by_chance({name: one.places for name, one in spreads.items()})
+    right = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
         f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
-        "places of their own. Right: one that rises above it, that few units make up each pixel."
+        f"places of their own{left}. Right: one that rises above it, that few units make up each pixel{right}."
     )
     return Section("How far units spread", (_picture(folder, "spread.png", figure, caption),))
+
+
+def _by_chance(more: dict[str, bool]) -> str:
+    """What a caption adds about layers whose curve says no more than its control."""
+    names = [name for name, yes in more.items() if not yes]
+    said = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
+    return f"; no more than by chance here: {said}" if names else ""
 
 
 def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
