@@ -7,6 +7,7 @@ from xinc_captum.cli.film import Film
 from xinc_captum.cli.video_network import VideoModel, explained, fit, methods_for, network
 from xinc_captum.cli.video_page import _by_chance, write_video_page
 from xinc_captum.cli.video_story import carried_by, layer_of, spread_of
+from xinc_captum.visualizers.report import Line
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,8 @@ def page(tmp_path_factory):
     painter = fit(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
     method = methods_for(explained(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
     layer = layer_of(method.canvas(painter.rows, (8, 16)))
-    write_video_page(folder, film, painter, [layer], {"video": "bar"}, 0)
+    lines = (Line(layer.name, "weak", ", because of this test"),)
+    write_video_page(folder, film, painter, [layer], lines, {"video": "bar"}, 0)
     return folder, film, layer
 
 
@@ -36,6 +38,12 @@ def test_every_picture_is_there_and_objects_come_second(page):
     order = [text.index(f'src="{name}.png"') for name in ("frames", "objects", "units", "motion", "spread")]
     assert order == sorted(order)
     assert all((folder / f"{name}.png").stat().st_size > 5000 for name in ("frames", "objects", "units", "motion"))
+
+
+def test_verdicts_come_before_what_they_are_about(page):
+    text = (page[0] / "index.html").read_text()
+    at = text.index("blocks.2.activation <strong>≈ weak</strong>, because of this test")
+    assert text.index("frames.png") < at < text.index('src="objects.png"')
 
 
 def test_the_table_says_the_best_unit_beside_chance(page):

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
-from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.report import Line, Picture, Section, Table, write_report
 from .film import Film
 from .video_network import Painter
 from .video_story import Carried, Layer, Motion, carried_by, motion_of, spread_of
@@ -17,10 +17,16 @@ FOLLOWERS = 5  # units shown for each object: more would be units that do not fo
 
 
 def write_video_page(
-    folder: Path, film: Film, painter: Painter, layers: list[Layer], facts: dict[str, str], seed: int
+    folder: Path,
+    film: Film,
+    painter: Painter,
+    layers: list[Layer],
+    verdicts: tuple[Line, ...],
+    facts: dict[str, str],
+    seed: int,
 ) -> None:
     """Pictures and ``index.html`` into ``folder``."""
-    sections = [_drawn(folder, film, painter)]
+    sections = [_drawn(folder, film, painter), Section("How far to trust the canvases", (), verdicts=verdicts)]
     if film.masks is not None:
         sections.append(_objects(folder, film, [carried_by(layer, film.masks, seed) for layer in layers]))
     sections += [_units(folder, painter, layers), _motion(folder, film, layers), _spread(folder, painter, layers, seed)]
