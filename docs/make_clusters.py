@@ -105,6 +105,9 @@ def main(clip="sprites"):
     print(facts)
     for name in ("all", *FIELDS, *VIDEOS):
         mine = torch.tensor([name in ("all", layers[i].architecture) for i in owner])
+        if len(labels[mine].unique()) == 1:
+            print(f"{name}: all {int(mine.sum())} units are in one cluster", flush=True)
+            continue
         found = what_dominates({k: r[mine] for k, r in joined.items()}, labels[mine], generator=generator())
         shares = ", ".join(f"{k} {one.share:.2f} ({float(one.shuffled.mean()):.2f})" for k, one in found.items())
         print(f"{name}: {int(mine.sum())} units; {shares}; {verdict(found)}", flush=True)

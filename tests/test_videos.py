@@ -101,7 +101,7 @@ def jpegs(*sizes):
 
 def test_frames_of_different_sizes(tmp_path):
     (tmp_path / "video.mjpeg").write_bytes(jpegs((16, 8), (16, 8), (24, 8)))
-    text = r"frame 2 is 8 x 24 pixels and those before it are 8 x 16; wanted one size throughout. Cut the video there"
+    text = r"frame 2 is 24 x 8 pixels and those before it are 16 x 8; wanted one size throughout. Cut the video there"
     with pytest.raises(VideoError, match=r"video.mjpeg: " + text):
         read_video(tmp_path / "video.mjpeg")
     with pytest.raises(VideoError, match=text):
@@ -109,7 +109,7 @@ def test_frames_of_different_sizes(tmp_path):
     assert read_video(tmp_path / "video.mjpeg", limit=2).shape == (2, 3, 8, 16)
     (tmp_path / "frames").mkdir()
     folder(tmp_path / "frames", [np.zeros((2, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8)])
-    with pytest.raises(VideoError, match="frame 1 is 3 x 3 pixels and those before it are 2 x 3"):
+    with pytest.raises(VideoError, match="frame 1 is 3 x 3 pixels and those before it are 3 x 2"):
         read_video(tmp_path / "frames")
 
 

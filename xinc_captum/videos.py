@@ -55,8 +55,8 @@ def read_video(
         first = tuple(frame.shape[1:]) if first is None else first
         if tuple(frame.shape[1:]) != first:
             raise VideoError(
-                f"{path}: frame {len(frames)} is {frame.shape[1]} x {frame.shape[2]} pixels and those before it are "
-                f"{first[0]} x {first[1]}; wanted one size throughout. Cut the video there, or resize its frames first."
+                f"{path}: frame {len(frames)} is {frame.shape[2]} x {frame.shape[1]} pixels and those before it are "
+                f"{first[1]} x {first[0]}; wanted one size throughout. Cut the video there, or resize its frames first."
             )
         frames.append(frame if size is None else _resized(frame, size))
     wanted = least if limit is None else min(least, limit)
@@ -66,6 +66,13 @@ def read_video(
             "A still picture is read by read_photo() of xinc_captum.images."
         )
     return torch.stack(frames)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The photos of a folder in the order in which they are its frames; hidden files are none."""
+    kinds = Image.registered_extensions()
+    files = [file for file in folder.iterdir() if file.suffix.lower() in kinds and not file.name.startswith(".")]
+    return sorted(files, key=_in_counting_order)
 
 
 def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
@@ -102,13 +109,12 @@ def _decoded(path: Path) -> Iterator[Tensor]:
 
 def _photos(folder: Path) -> Iterator[Tensor]:
     """Every photo of a folder, in the order of their names."""
-    kinds = Image.registered_extensions()
-    files = [file for file in folder.iterdir() if file.suffix.lower() in kinds and not file.name.startswith(".")]
+    files = frame_files(folder)
     if not files:
         raise VideoError(
             f"{folder} holds no photos; wanted one file a frame (PNG, JPEG …), in the order of their names."
         )
-    for file in sorted(files, key=_in_counting_order):
+    for file in files:
         try:
             yield read_photo(file)
         except PhotoError as error:

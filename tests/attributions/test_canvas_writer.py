@@ -19,8 +19,8 @@ from xinc_captum.inr import FourierMLP, coordinates
 SIZE = (12, 20)
 
 
-def made(seed=0, rule="tangent", size=SIZE, **options):
-    model = FourierMLP(hidden=6, seed=seed)
+def made(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
+    model = FourierMLP(hidden=hidden, seed=seed)
     return NeuronCanvas(model, "activation1", rule=rule).canvas(
         coordinates(size), size=size, memory_budget=20_000, **options
     )
@@ -99,6 +99,8 @@ def test_killed_it_goes_on(tmp_path):
     assert (tmp_path / "c.part").exists() and not place.exists()
     with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again and it goes on there"):
         open_canvas(place)
+    with pytest.raises(FileNotFoundError, match=r"c\.part is an unfinished canvas: save the same canvas to .*c again"):
+        open_canvas(tmp_path / "c.part")
     made().save(place)
     made().save(tmp_path / "whole")
     assert digest(place) == digest(tmp_path / "whole")
@@ -119,10 +121,14 @@ def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(canvas_writer, "_note", note)
     with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first block differs"):
         made(seed=1).save(tmp_path / "c")
-    with pytest.raises(CanvasStoreError, match=r"of another kind: its rule is 'Tangent\(\)', not 'Ablation"):
+    with pytest.raises(
+        CanvasStoreError, match=r"of another kind \(rule: 'Tangent\(\)' there, 'Ablation.* here\)\. Save to"
+    ):
         made(rule="ablation").save(tmp_path / "c")
-    with pytest.raises(CanvasStoreError, match="its dtype is 'float32', not 'float16'"):
+    with pytest.raises(CanvasStoreError, match=r"\(dtype: 'float32' there, 'float16' here\)"):
         made().save(tmp_path / "c", dtype="float16")
+    with pytest.raises(CanvasStoreError, match=r"\(units: 6 there, 5 here\)"):
+        made(hidden=5).save(tmp_path / "c")
     (tmp_path / "c.part" / "journal.json").write_text("{")
     with pytest.raises(CanvasStoreError, match="no unfinished canvas that can be gone on with"):
         made().save(tmp_path / "c")

@@ -78,6 +78,14 @@ def test_what_does_not_fit_is_said(size, pairs, given, error, text):
         draw(Tangent(), tail, batch, size, pairs, nullcontext, **given)
 
 
+def test_frames_of_another_size_are_told_theirs(decoder):
+    model, t = decoder
+    with pytest.raises(
+        ValueError, match=r"size=\(9, 9\), but each row .* has shape \(3, 8, 12\), which ends in \(8, 12\)"
+    ):
+        draw(Tangent(), *of(model, "blocks.0", t), (9, 9), False, nullcontext)
+
+
 def test_rows_that_are_not_finite_are_refused():
     x = coordinates(SIZE)
     x[3] = torch.inf

@@ -24,6 +24,13 @@ def test_by_hand():
     assert fed(Top(1, 1, 3)).indices.tolist() == [[0, 0, 0]], "what stands behind the units is left out"
 
 
+def test_8_bit_masks_would_weigh_255_times():
+    with pytest.raises(ValueError, match=r"masks go from 0 to 255; wanted bool, or weights in \[0, 1\]: divide 8-bit"):
+        Regions(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+    with pytest.raises(ValueError, match="masks go from -1 to 1"):
+        Regions(torch.tensor([[[-1.0, 1.0]]]))
+
+
 @pytest.mark.parametrize("query", [Totals(), Regions(torch.ones(1, 3)), Maps(3), Top(1, 2, 3)])
 def test_nothing_seen_is_no_answer(query):
     with pytest.raises(RuntimeError, match="this query saw no rows"):

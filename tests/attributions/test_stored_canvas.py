@@ -125,8 +125,13 @@ def test_what_does_not_fit(pair, tmp_path, change, text):
 def test_what_is_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no canvas at .*nowhere\.$"):
         open_canvas(tmp_path / "nowhere")
-    with pytest.raises(CanvasStoreError, match="is no zarr store"):
+    with pytest.raises(CanvasStoreError, match=r"is no zarr store: there is no zarr\.json in it; wanted a folder"):
         open_canvas(tmp_path)
+    (tmp_path / "zarr.json").write_text("{")
+    with pytest.raises(CanvasStoreError, match=r"is damaged: its zarr\.json is not that of a canvas; save the canvas"):
+        open_canvas(tmp_path)
+    with pytest.raises(CanvasStoreError, match=r"zarr\.json is a file; wanted a folder that Canvas\.save wrote"):
+        open_canvas(tmp_path / "zarr.json")
 
 
 def test_without_its_array(pair, tmp_path):

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from xinc_captum import NeuronCanvas
 from xinc_captum.cli.canvas import Model, RuleName, _telling_pixel, canvas_command
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
-from xinc_captum.inr import load, psnr, render
+from xinc_captum.inr import coordinates, load, psnr, render
 from xinc_captum.store import StoreError, sha256
 
 
@@ -43,6 +44,14 @@ def test_the_whole_job(photo, tmp_path, model, capsys):
     rebuilt = kept["maps"].float().sum(0) + kept["rest"]
     assert psnr(rebuilt, render(network, size)) > 50, "what is kept adds up to the picture"
     assert math.isfinite(manifest["psnr_db"])
+    canvas = NeuronCanvas(network, "activation1", rule="secant").canvas(coordinates(size), size)
+    told = manifest["trust"]["activation1"]
+    assert list(manifest["trust"]) == ["activation1"]
+    assert (told["verdict"], told["because"]) == (canvas.trust.verdict, canvas.trust.because)
+    page = (out / "index.html").read_text()
+    assert page.count('<p class="verdict">activation1 <strong>') == 1
+    assert f" {told['verdict']}</strong>, because {told['because']}." in page
+    assert ("--rule tangent" in page) == (told["verdict"] != "holds")
 
 
 def test_equal_runs_give_equal_bytes(photo, tmp_path):

@@ -49,7 +49,7 @@ def test_of_a_longer_video_the_first_masks_count(tmp_path):
     ("made", "text"),
     [
         ({"count": 2}, "has 2 masks for 3 frames; wanted one a frame.*out of sight its mask is black"),
-        ({"size": (20, 20)}, "are 20 x 20 pixels and the video is 16 x 32; wanted the video's size"),
+        ({"size": (20, 20)}, "are 20 x 20 pixels and the video is 32 x 16; wanted the video's size"),
         ({"value": 1}, r"are black at all 3 frames; wanted white \(not 1 of 255\)"),
         ({"box": (0, 0, 0, 0)}, "are black at all 3 frames"),
         ({"count": 0}, "the masks of 'disc' cannot be used: .* holds no photos"),

@@ -47,6 +47,8 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     assert all(sha256(out / name) == digest for name, digest in manifest["outputs"].items())
     assert manifest["layers"] == ["blocks.2.activation", "head"] and len(manifest["psnr_db"]) == 4
     assert set(manifest["inputs"]) == {"clip", "masks of square"}
+    assert list(manifest["trust"]) == manifest["layers"]
+    assert manifest["trust"]["head"]["verdict"] == "holds", "nothing comes behind the head"
     model, size = load(out / "network.safetensors")
     assert size == (4, 16, 24)
     kept = open_canvas(out / "canvas.zarr")
@@ -54,6 +56,8 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     whole = kept.to_tensor().sum((1, 2))
     assert torch.allclose(whole, render_video(model, 4), atol=5e-3), "what is kept adds up to the frames"
     page = (out / "index.html").read_text()
+    assert page.count('<p class="verdict">') == 2 and "head <strong>✓ holds</strong>, because" in page
+    assert "TV-L1, which loses objects that move more than a few pixels a frame" in page
     assert "square: best unit" in page and "elsewhere" in page and "open" in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"clip", "square", "result"}, "the checkpoint goes when all is done"

@@ -5,8 +5,9 @@ import torch
 
 from xinc_captum.cli.film import Film
 from xinc_captum.cli.video_network import VideoModel, explained, fit, methods_for, network
-from xinc_captum.cli.video_page import write_video_page
-from xinc_captum.cli.video_story import carried_by, layer_of
+from xinc_captum.cli.video_page import _by_chance, write_video_page
+from xinc_captum.cli.video_story import carried_by, layer_of, spread_of
+from xinc_captum.visualizers.report import Line
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,8 @@ def page(tmp_path_factory):
     painter = fit(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
     method = methods_for(explained(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
     layer = layer_of(method.canvas(painter.rows, (8, 16)))
-    write_video_page(folder, film, painter, [layer], {"video": "bar"}, 0)
+    lines = (Line(layer.name, "weak", ", because of this test"),)
+    write_video_page(folder, film, painter, [layer], lines, {"video": "bar"}, 0)
     return folder, film, layer
 
 
@@ -36,6 +38,12 @@ def test_every_picture_is_there_and_objects_come_second(page):
     order = [text.index(f'src="{name}.png"') for name in ("frames", "objects", "units", "motion", "spread")]
     assert order == sorted(order)
     assert all((folder / f"{name}.png").stat().st_size > 5000 for name in ("frames", "objects", "units", "motion"))
+
+
+def test_verdicts_come_before_what_they_are_about(page):
+    text = (page[0] / "index.html").read_text()
+    at = text.index("blocks.2.activation <strong>≈ weak</strong>, because of this test")
+    assert text.index("frames.png") < at < text.index('src="objects.png"')
 
 
 def test_the_table_says_the_best_unit_beside_chance(page):
@@ -50,3 +58,14 @@ def test_it_says_what_goes_in_and_where_the_flow_is_from(page):
     text = (page[0] / "index.html").read_text()
     assert "what an encoder condensed a frame to goes in" in text
     assert "The flow is known exactly." in text
+
+
+def test_the_caption_says_what_is_as_by_chance(page):
+    folder, _, layer = page
+    assert _by_chance({"a": True, "b": True}) == ""
+    assert _by_chance({"a": True, "b": False, "c": False}) == "; no more than by chance here: b, c"
+    assert _by_chance({"a": False, "b": False}) == "; no more than by chance here: in every layer"
+    spread = spread_of(layer, 2, 0)
+    text = (folder / "index.html").read_text()
+    assert f"places of their own{_by_chance({layer.name: spread.places})}. Right" in text
+    assert f"make up each pixel{_by_chance({layer.name: spread.few})}." in text

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from xinc_captum.hooks import snapshot
+from xinc_captum.hooks import layer_name, snapshot
 
 
 def test_it_answers_as_before_training(conv):
@@ -36,3 +36,8 @@ def test_weights_can_be_changed_in_the_copy_alone(conv, found):
     seen = []
     snapshot(conv, change=lambda weight: seen.append(weight.shape) or weight)
     assert seen == [p.shape for p in conv.parameters()], "every parameter, no buffer"
+
+
+def test_layers_keep_the_names_their_owner_gave():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    assert layer_name(snapshot(model), model[1]) == "'1'"

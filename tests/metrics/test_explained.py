@@ -42,12 +42,18 @@ def case(motion, edge, count=120):
     return {"motion": (motion * means + noise[0])[:, None], "edge": (edge * means + noise[1])[:, None]}, labels
 
 
+def test_one_cluster_explains_nothing_and_is_refused():
+    responses, labels = case(1.0, 1.0)
+    with pytest.raises(ValueError, match="units with responses are in one cluster; wanted at least two"):
+        what_dominates(responses, labels * 0, generator=generator())
+
+
 @pytest.mark.parametrize(
     ("motion", "edge", "begins", "says"),
     [
         (3.0, 0.5, "supported here: clusters explain", "of edge, the next"),
-        (0.0, 0.0, "not supported here: clusters explain", "no more than shuffled labels do"),
-        (0.0, 3.0, "not supported here: clusters explain", "no more than shuffled labels do"),
+        (0.0, 0.0, "not supported here: clusters explain", "of the draws"),
+        (0.0, 3.0, "not supported here: clusters explain", "of the draws"),
         (1.0, 3.0, "not supported here: clusters explain", "it leads in 0 % of the samples"),
         (2.0, 2.0, "not supported here: clusters explain", "of edge; it leads in"),
     ],

@@ -64,7 +64,7 @@ def test_a_planted_carrier_is_found_and_elsewhere_none_is():
     assert track.carried[1].abs().max() < 0.2, "nobody carries the other one"
     elsewhere = carried_elsewhere(amounts, clip.masks, generator=g, repeats=8)
     assert elsewhere.shape == (8, 2, 8)
-    assert track.carried[0, 3] > 2 * elsewhere[:, 0].amax()
+    assert track.carried[0, 3] > 5 * elsewhere[:, 0].amax(), "nor is the finding among its own controls"
 
 
 def test_what_does_not_fit_is_said():

@@ -206,3 +206,11 @@ def test_rendered_leaves_other_arguments_alone():
     double = rendered(lambda x, word: seen.append((x.shape, word)) or 2 * x, lambda a, x, word: a.sum((1, 2)))
     assert double(torch.ones(3, 4, 5), "word").tolist() == [40.0] * 3
     assert seen == [((12, 5), "word")]
+
+
+def test_a_renderer_that_keeps_the_samples_is_told_so():
+    model, points = field(4)
+    with pytest.raises(
+        ValueError, match=r"render answered shape \(12, 5, 4\) for 12 rays of 5 samples; wanted \(rays,\)"
+    ):
+        rendered(model, lambda answers, points: answers)(points)

@@ -1,6 +1,6 @@
 import pytest
 
-from xinc_captum.visualizers.report import Picture, Section, Table, write_report
+from xinc_captum.visualizers.report import Line, Picture, Section, Table, write_report
 
 
 def report(folder, caption="What to see", **kwargs):
@@ -42,3 +42,11 @@ def test_a_table_names_its_lines(tmp_path):
     assert page.count('scope="col"') == 2 and page.count('scope="row"') == 2
     assert "<td>&lt;3</td>" in page and "What they are" in page
     assert "<table" not in report(tmp_path).read_text()
+
+
+def test_the_word_of_a_verdict_is_emphasised(tmp_path):
+    lines = (Line("layer <1>", "fails", ", because ρ < .5"), Line("layer 2", "holds", "."))
+    page = report(tmp_path, sections=[Section("S", (), verdicts=lines)]).read_text()
+    assert "layer &lt;1&gt; <strong>✗ fails</strong>, because ρ &lt; .5</p>" in page
+    assert "layer 2 <strong>✓ holds</strong>.</p>" in page
+    assert 'class="verdict"' not in report(tmp_path, sections=[]).read_text()

@@ -26,6 +26,16 @@ def test_one_layer_is_enough(legible, words, g, photo):
     assert "a layer" in words(figure)
 
 
+def test_what_is_as_by_chance_is_known():
+    even, running, map_of = torch.full((4,), 25), torch.linspace(0, 1, 5), torch.ones(10, 10)
+    apart, rises = torch.tensor([40, 30, 20, 10]), running.sqrt()
+    told = Spread(apart, even, rises, running, map_of, map_of)
+    assert told.places and told.few
+    by_chance = Spread(even + torch.tensor([5, -5, 0, 0]), even, running**2, running, map_of, map_of)
+    assert not by_chance.places, "five of a hundred pixels apart"
+    assert not by_chance.few, "below its control: each pixel takes more units, not fewer"
+
+
 def test_what_does_not_fit_is_said(photo):
     with pytest.raises(ValueError, match=r"maps of needed units are \{\} for a photo"):
         spread_curves({}, photo)

@@ -132,11 +132,11 @@ class Canvas:
         """Σ over each region of |c| (or of c): (regions, units, channels), the slot last where there is one.
 
         Args:
-            masks: (regions, *size), bool or weights.
+            masks: (regions, *size), bool or weights in [0, 1].
             signed: keep signs, so that parts can cancel.
 
         Raises:
-            ValueError: masks of another size.
+            ValueError: masks of another size, or that leave [0, 1].
         """
         if tuple(masks.shape[1:]) != self.size:
             raise ValueError(

@@ -11,6 +11,8 @@ from ..batch import chunks
 FORMAT = "xinc-captum-canvas"
 VERSION = 1
 ARRAY = "contribution"
+JOURNAL = "journal.json"  # beside an unfinished array: how the blocks so far hash
+PART = ".part"  # how the name of an unfinished canvas ends
 CHUNK_BYTES = 4 << 20
 Dtype = Literal["float32", "float16"]
 DTYPES: dict[Dtype, int] = {"float32": 4, "float16": 2}  # bytes each

@@ -15,9 +15,8 @@ from torch import Tensor
 from .. import store
 from .._extra import needed
 from ..progress import progress
-from .canvas_layout import ARRAY, Block, CanvasStoreError, Layout
+from .canvas_layout import ARRAY, JOURNAL, PART, Block, CanvasStoreError, Layout
 
-JOURNAL = "journal.json"  # beside the unfinished array: how the blocks so far hash
 Compute = Callable[[Block], Tensor]
 
 
@@ -42,7 +41,7 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
         OSError: the disk is full, or cannot be written to; what was written stays, to go on with.
     """
     path = Path(path).resolve()
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     if path.exists():
         raise CanvasStoreError(f"{path} exists already; give another place, or delete it first.")
     zarr = needed("zarr", purpose="saving a canvas", extra="store")
@@ -112,10 +111,11 @@ def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[A
         ) from error
     found = Layout.of(dict(root.attrs), part)
     if found != layout:
-        names = [n for n in Layout.__dataclass_fields__ if getattr(found, n) != getattr(layout, n)]
+        name = next(n for n in Layout.__dataclass_fields__ if getattr(found, n) != getattr(layout, n))
+        there, here = getattr(found, name), getattr(layout, name)
         raise CanvasStoreError(
-            f"{part} is an unfinished canvas of another kind: its {names[0]} is {getattr(found, names[0])!r}, not "
-            f"{getattr(layout, names[0])!r}. Save to another place, or delete it."
+            f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
+            "here). Save to another place, or delete it."
         )
     if digests and _digest(_values(layout, compute(layout.blocks[0]))) != digests[0]:
         raise CanvasStoreError(

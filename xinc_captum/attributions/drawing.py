@@ -193,6 +193,11 @@ def _check_pixels(size: tuple[int, ...], rows: int, left: tuple[int, ...], pairs
             f'unit="neuron". (Rows are frames where the output ends in size; a row of it is {left} here.)'
         )
     if math.prod(size) != rows:
+        if len(left) > len(size):
+            raise ValueError(
+                f"size={size}, but each row of the output has shape {left}, which ends in {left[-len(size) :]}; where "
+                "rows are frames, give that."
+            )
         raise ValueError(
             f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; give the size whose "
             "pixels the rows are, in row-major order (see xinc_captum.inr.coordinates), or, where rows are frames, "

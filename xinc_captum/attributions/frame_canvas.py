@@ -18,7 +18,7 @@ from .canvas import Canvas
 from .canvas_layout import Block, Dtype, by_units, checked
 from .canvas_writer import write
 from .contract import plain
-from .queries import Query, Regions, Top, TopUnits, smallest_index
+from .queries import Query, Regions, Top, TopUnits, smallest_index, weights
 from .unit_grid import UnitGrid
 
 
@@ -84,7 +84,7 @@ class FrameCanvas(Canvas):
             signed: keep signs, so that parts can cancel.
 
         Raises:
-            ValueError: masks of another size.
+            ValueError: masks of another size, or that leave [0, 1].
         """
         per_frame = masks.dim() == len(self.size) + 2 and masks.shape[0] == self.frames
         if tuple(masks.shape[-len(self.size) :]) != self.size or not (per_frame or masks.dim() == len(self.size) + 1):
@@ -93,7 +93,7 @@ class FrameCanvas(Canvas):
                 f"masks have shape {tuple(masks.shape)}; wanted (regions, {sizes}) for all frames, or "
                 f"({self.frames}, regions, {sizes}) with masks of their own for each."
             )
-        each = masks if per_frame else masks.expand(self.frames, *masks.shape)
+        each = weights(masks) if per_frame else weights(masks).expand(self.frames, *masks.shape)
         by_adjoint = self._adjoint(each.flatten(2)) if signed else None
         if by_adjoint is not None:
             return by_adjoint

@@ -54,13 +54,27 @@ class Totals:
         return seen(self._sum).to(self._dtype)
 
 
+def weights(masks: Tensor) -> Tensor:
+    """Masks as they are, once it is certain that they weigh pixels from 0 to 1.
+
+    Raises:
+        ValueError: 8-bit masks from 0 to 255, negative weights, or values that are not finite.
+    """
+    if masks.dtype != torch.bool and masks.numel() and not bool(((masks >= 0) & (masks <= 1)).all()):
+        raise ValueError(
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
+            "divide 8-bit masks by 255."
+        )
+    return masks
+
+
 class Regions:
     """Σ over each mask of |c|, or of c when signed: (regions, units, channels)."""
 
     unit_axis = 1
 
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
-        self._masks, self._signed = masks.flatten(1), signed
+        self._masks, self._signed = weights(masks).flatten(1), signed
         self._ready: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
         self._sum: Tensor | None = None
         self._dtype = torch.float32

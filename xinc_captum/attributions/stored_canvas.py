@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._extra import needed
 from .canvas import Canvas
-from .canvas_layout import ARRAY, CanvasStoreError, Layout
+from .canvas_layout import ARRAY, JOURNAL, PART, CanvasStoreError, Layout
 from .frame_canvas import FrameCanvas
 from .unit_grid import UnitGrid
 
@@ -41,15 +41,21 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
     """
     path = Path(path)
     if not path.exists():
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + PART)
         hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
         raise FileNotFoundError(f"there is no canvas at {path}{hint}.")
+    if (path / JOURNAL).is_file():
+        whole = path.with_name(path.name.removesuffix(PART))
+        raise FileNotFoundError(
+            f"{path} is an unfinished canvas: save the same canvas to {whole} again and it goes on with "
+            f"{whole.name}{PART}."
+        )
     zarr = needed("zarr", purpose="opening a saved canvas", extra="store")
     try:
         root = zarr.open_group(path, mode="r")
         attributes = dict(root.attrs)
     except (OSError, ValueError, KeyError) as error:
-        raise CanvasStoreError(f"{path} is no zarr store ({type(error).__name__}: {error}).") from error
+        raise CanvasStoreError(_unreadable(path)) from error
     layout = Layout.of(attributes, path)
     try:
         array = root[ARRAY]
@@ -62,6 +68,14 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
             f"{path} is damaged: its array has shape {tuple(array.shape)}, its attributes say {layout.shape}."
         )
     return _canvas(_Reader(path, array, layout), layout, show_progress)
+
+
+def _unreadable(path: Path) -> str:
+    if path.is_file():
+        return f"{path} is a file; wanted a folder that Canvas.save wrote."
+    if not (path / "zarr.json").is_file():
+        return f"{path} is no zarr store: there is no zarr.json in it; wanted a folder that Canvas.save wrote."
+    return f"{path} is damaged: its zarr.json is not that of a canvas; save the canvas anew."
 
 
 class _Reader:

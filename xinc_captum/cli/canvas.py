@@ -3,6 +3,7 @@
 import json
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Picture, Section, write_report
 from .device import device_called
+from .verdicts import Judged, judged
 
 BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
 
@@ -79,7 +81,7 @@ def canvas_command(
     fit_seconds = time.perf_counter() - started
     typer.echo(f"{fitted.psnr:.1f} dB after {fitted.steps} steps; drawing {len(layers)} layers …")
 
-    note = {
+    note: dict[str, Any] = {
         "seed": seed,
         "model": {"name": model_name.value, **network.config},
         "rule": rule.value,
@@ -90,18 +92,22 @@ def canvas_command(
     with store.bundle(out, note) as folder:
         inr.save(network, folder / "network.safetensors", size=fitted.size)
         drawn = inr.render(network, fitted.size).cpu()
-        sections = []
+        grid = inr.coordinates(fitted.size, device=where)
+        sections, note["trust"] = [], {}
         for layer, method in methods.items():
-            grid = inr.coordinates(fitted.size, device=where)
             canvas = method.canvas(grid, fitted.size, memory_budget=BUDGET)
-            sections.append(_layer(folder, layer, canvas, photo, drawn))
+            tangent = NeuronCanvas(network, layer, rule="tangent")
+            verdict = judged(canvas, partial(tangent.canvas, grid, fitted.size, memory_budget=BUDGET))
+            typer.echo(f"  {layer} {verdict.trust}")
+            note["trust"][layer] = verdict.numbers()
+            sections.append(_layer(folder, layer, canvas, photo, drawn, verdict))
         _page(folder, photo_path, model_name, network, fitted, rule, sections)
         times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
         (folder / "times.json").write_text(json.dumps(times) + "\n", encoding="utf-8")
     typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
-def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor) -> Section:
+def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor, verdict: Judged) -> Section:
     """Compute one layer's maps, keep them, and draw its five pictures."""
     everything, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
     everything = everything.cpu()
@@ -146,7 +152,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
         file = f"{layer}_{name}.png"
         figure.savefig(folder / file, dpi=110, metadata={"Software": None})
         pictures.append(Picture(file, caption))
-    return Section(f"Layer {layer}", tuple(pictures))
+    return Section(f"Layer {layer}", tuple(pictures), verdicts=(verdict.line,))
 
 
 def _telling_pixel(photo: Tensor) -> tuple[int, int]:

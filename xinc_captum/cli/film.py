@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import store, zoo
 from ..inr.resume import digest
-from ..videos import read_video
+from ..videos import frame_files, read_video
 from ..zoo.photos import skimage_photo
 from ..zoo.sprite import Sprite, sprite_clip
 from .failures import UsageError
@@ -76,8 +76,8 @@ def film_called(source: str, limit: int, longer_side: int | None, masks: Path | 
         masks: a folder of masks, or None.
 
     Raises:
-        VideoError: no video, one frame, frames of different sizes.
-        UsageError: masks that do not match, a size for a clip that has its own, or PyAV is missing.
+        VideoError: no video, or frames of different sizes.
+        UsageError: a single frame, masks that do not match, a size for a clip that has its own, or PyAV is missing.
         AssetError: a video of the zoo whose package is missing.
     """
     path = Path(source)
@@ -96,9 +96,14 @@ def film_called(source: str, limit: int, longer_side: int | None, masks: Path | 
             frames = _resized(whole, drawn_size(full[0], full[1], longer_side or 96))
         else:
             full = read_video(path, 1, least=1).shape[2:]
-            frames = read_video(path, limit, drawn_size(full[0], full[1], longer_side or 96))
+            frames = read_video(path, limit, drawn_size(full[0], full[1], longer_side or 96), least=1)
     except ImportError as error:
         raise UsageError(str(error)) from error
+    if len(frames) < 2:
+        still = str(frame_files(path)[0]) if path.is_dir() else "frame.png"
+        raise UsageError(
+            f"{path} has a single frame, and a video wants at least 2. Its canvases as a photo: xinc canvas {still}"
+        )
     origin = {"video of the zoo": source} if known else {path.name: _hashed(path, frames)}
     film = Film(source if known else path.resolve().stem, frames, origin)
     if masks is None:

@@ -41,7 +41,7 @@ def _read(folder: Path, frames: Tensor, full: tuple[int, int], cut: bool) -> Ten
     seen = tuple(found.shape[2:])
     if seen not in (full, size):
         raise UsageError(
-            f"the masks in {folder} are {seen[0]} x {seen[1]} pixels and the video is {full[0]} x {full[1]}; wanted "
+            f"the masks in {folder} are {seen[1]} x {seen[0]} pixels and the video is {full[1]} x {full[0]}; wanted "
             "the video's size."
         )
     drawn = F.interpolate(found, size, mode="area") if seen != size else found

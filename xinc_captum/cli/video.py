@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -13,6 +15,7 @@ from .canvas import BUDGET, RuleName
 from .device import device_called
 from .failures import UsageError
 from .film import FITTED, Film, film_called
+from .verdicts import judged
 from .video_network import Painter, VideoModel, explained, fit, fitted_before, methods_for, network
 from .video_page import write_video_page
 from .video_story import check_room, layer_of
@@ -58,7 +61,7 @@ def video_command(
         painter = fit(model, kind, film, steps or 1500, seed, where, checkpoint)
     fit_seconds = time.perf_counter() - started
     typer.echo(f"{said}: {painter.psnr:.1f} dB; drawing {len(methods)} layers …")
-    note = {
+    note: dict[str, Any] = {
         "seed": seed,
         "model": painter.config,
         "steps": painter.steps,
@@ -70,9 +73,18 @@ def video_command(
     with store.bundle(out, note) as folder:
         inr.save(painter.model, folder / "network.safetensors", size=(len(film.frames), height, width))
         canvases = {layer: _canvas(method, painter, (height, width)) for layer, method in methods.items()}
+        tangents = methods_for(painter.model, list(methods), "tangent")
+        verdicts = {
+            layer: judged(canvas, partial(_canvas, tangents[layer], painter, (height, width)))
+            for layer, canvas in canvases.items()
+        }
+        note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
+        for layer, verdict in verdicts.items():
+            typer.echo(f"  {layer} {verdict.trust}")
         kept = _kept(folder, list(canvases.values())[-1])
         stories = [layer_of(canvas) for canvas in canvases.values()]
-        write_video_page(folder, film, painter, stories, _facts(film, painter, rule, kept), seed)
+        lines = tuple(verdict.line for verdict in verdicts.values())
+        write_video_page(folder, film, painter, stories, lines, _facts(film, painter, rule, kept), seed)
         times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
         (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
-from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.report import Line, Picture, Section, Table, write_report
 from .film import Film
 from .video_network import Painter
 from .video_story import Carried, Layer, Motion, carried_by, motion_of, spread_of
@@ -17,10 +17,16 @@ FOLLOWERS = 5  # units shown for each object: more would be units that do not fo
 
 
 def write_video_page(
-    folder: Path, film: Film, painter: Painter, layers: list[Layer], facts: dict[str, str], seed: int
+    folder: Path,
+    film: Film,
+    painter: Painter,
+    layers: list[Layer],
+    verdicts: tuple[Line, ...],
+    facts: dict[str, str],
+    seed: int,
 ) -> None:
     """Pictures and ``index.html`` into ``folder``."""
-    sections = [_drawn(folder, film, painter)]
+    sections = [_drawn(folder, film, painter), Section("How far to trust the canvases", (), verdicts=verdicts)]
     if film.masks is not None:
         sections.append(_objects(folder, film, [carried_by(layer, film.masks, seed) for layer in layers]))
     sections += [_units(folder, painter, layers), _motion(folder, film, layers), _spread(folder, painter, layers, seed)]
@@ -107,7 +113,11 @@ def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
         },
         layer=best.layer,
     )
-    source = "estimated from the frames (TV-L1)" if film.flow is None else "known exactly"
+    source = (
+        "estimated from the frames (TV-L1, which loses objects that move more than a few pixels a frame)"
+        if film.flow is None
+        else "known exactly"
+    )
     caption = (
         f"The layer where the two go together most. The flow is {source}. If the plain difference of frames does as "
         "well as the flow, the paint changes where the picture changes, and that is all this says."
@@ -129,11 +139,20 @@ def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> S
     middle = len(painter.drawn) // 2
     spreads = {layer.name: spread_of(layer, middle, seed) for layer in layers}
     figure = spread_curves(spreads, painter.drawn[middle])
+    left = _by_chance({name: one.places for name, one in spreads.items()})
+    right = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
         f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
-        "places of their own. Right: one that rises above it, that few units make up each pixel."
+        f"places of their own{left}. Right: one that rises above it, that few units make up each pixel{right}."
     )
     return Section("How far units spread", (_picture(folder, "spread.png", figure, caption),))
+
+
+def _by_chance(more: dict[str, bool]) -> str:
+    """What a caption adds about layers whose curve says no more than its control."""
+    names = [name for name, yes in more.items() if not yes]
+    said = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
+    return f"; no more than by chance here: {said}" if names else ""
 
 
 def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:

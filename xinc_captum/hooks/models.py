@@ -87,9 +87,11 @@ def _may_hold_models(value: Any) -> bool:
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     """The dotted name of ``layer`` for messages, or its class when it belongs to no known model."""
     for root in modules_behind(forward_func):
-        for name, module in root.named_modules():
-            if module is layer:
-                return repr(name) if name else type(root).__name__
+        holds = getattr(type(root), "holds_roots", False)  # a wrapper of ours: the user's modules are inside
+        for mine in root.roots.children() if holds else [root]:  # type: ignore[union-attr]
+            for name, module in mine.named_modules():
+                if module is layer:
+                    return repr(name) if name else type(mine).__name__
     return f"{type(layer).__name__} module"
 
 

@@ -12,6 +12,8 @@ from .models import ForwardFunc, modules_behind
 class _Held(nn.Module):
     """Gives ``functional_call`` one module to swap weights in, around any function."""
 
+    holds_roots = True
+
     def __init__(self, roots: list[nn.Module], forward_func: ForwardFunc) -> None:
         super().__init__()
         self.roots = nn.ModuleList(roots)

@@ -77,8 +77,9 @@ def clustered(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
         >>> bool(labels[0] == labels[1] != labels[2])
         True
     """
-    if vectors.dim() != 2:
-        raise ValueError(f"vectors have shape {tuple(vectors.shape)}; wanted (units, dims), see unit_vectors.")
+    if not isinstance(vectors, Tensor) or vectors.dim() != 2:
+        seen = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
+        raise ValueError(f"vectors are of {seen}; wanted (units, dims), such as unit_vectors(amounts).values.")
     return grouped(vectors, clusters, seed=seed)
 
 

@@ -75,12 +75,12 @@ def what_dominates(
 
     Args:
         responses: by name, (units, dims), for example of :func:`unit_responses`.
-        labels: (units,), clusters.
+        labels: (units,), clusters of the same units: where vectors left some out, index responses by their ``units``.
         generator: of the shuffles and samples.
         repeats: of both.
 
     Raises:
-        ValueError: shapes that do not match, or fewer than three units with all responses.
+        ValueError: shapes that do not match, fewer than three units with all responses, or a single cluster.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -104,6 +104,8 @@ def what_dominates(
     rows = {name: row[kept] for name, row in rows.items()}
     device = generator.device
     member = _members(labels.to(kept.device)[kept])
+    if member.shape[1] < 2:
+        raise ValueError(f"all {count} units with responses are in one cluster; wanted at least two to tell apart.")
     orders = [torch.randperm(count, generator=generator, device=device).to(kept.device) for _ in range(repeats)]
     draws = [torch.randint(count, (count,), generator=generator, device=device).to(kept.device) for _ in range(repeats)]
     found = {}
@@ -139,7 +141,7 @@ def verdict(found: Mapping[str, Explained], name: str = "motion") -> str:
     said = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
     said = said.replace("%", " %")
     if not mine.chance <= 0.05:
-        return f"not supported here: {said}, no more than shuffled labels do"
+        return f"not supported here: {said}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
     ahead = (mine.resampled > torch.stack([found[other].resampled for other in others]).amax(0)).double().mean()
     compared = f"{found[best].share:.0%} of {best}".replace("%", " %")
     if float(ahead) < 0.95:

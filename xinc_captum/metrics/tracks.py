@@ -72,8 +72,9 @@ def object_track(amounts: Tensor, masks: Tensor) -> Track:
 def carried_elsewhere(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
     """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
 
-    All masks are rolled by one random offset for all frames. Some units follow any window that moves a little; and
-    the best of many units follows it more than a little. Compare the best with the best.
+    All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects
+    overlap themselves least are kept, lest the finding be among its own controls. Some units follow any window that
+    moves a little, and the best of many units follows it more than a little: compare the best with the best.
 
     Args:
         amounts: (frames, units, H, W), >= 0.
@@ -94,8 +95,17 @@ def carried_elsewhere(amounts: Tensor, masks: Tensor, *, generator: torch.Genera
     """
     values = check_clip(amounts)
     regions = check_tracks(masks, values).to(values.device)
-    offsets = shifts(tuple(values.shape[2:]), repeats, generator)
-    return torch.stack([_track(values, regions.roll(offset, (2, 3))).carried for offset in offsets])
+    return torch.stack(
+        [_track(values, regions.roll(offset, (2, 3))).carried for offset in _away(regions, repeats, generator)]
+    )
+
+
+def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Offsets at which rolled masks (frames, objects, H, W) share least with themselves, in the order of drawing."""
+    drawn = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
+    shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in drawn])
+    worst = (shared / regions.square().sum((0, 2, 3))).amax(1)
+    return [drawn[i] for i in sorted(worst.argsort(stable=True)[:repeats].tolist())]
 
 
 def _track(values: Tensor, masks: Tensor) -> Track:

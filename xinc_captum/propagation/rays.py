@@ -19,10 +19,10 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
 
     Args:
         field: takes (rays · samples, ...) and answers tensors with as many rows.
-        render: takes these as (rays, samples, ...), then the inputs as they came; answers (rays, ...).
+        render: takes these as (rays, samples, ...), then the inputs as they came; answers (rays,) or (rays, channels).
 
     Raises:
-        ValueError: inputs without samples, or a field that answers other rows.
+        ValueError: inputs without samples, a field that answers other rows, or a renderer that keeps the samples.
 
     Example:
         >>> mean = rendered(torch.nn.Linear(3, 1), lambda answers, points: answers.mean(1))
@@ -50,7 +50,13 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
                 )
             return value.unflatten(0, shape[:2])
 
-        return render(tree_map(folded, field(*map(flat, values))), *values)
+        answer = render(tree_map(folded, field(*map(flat, values))), *values)
+        if isinstance(answer, Tensor) and answer.dim() > 2:
+            raise ValueError(
+                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; wanted "
+                "(rays,) or (rays, channels): weigh and sum the samples."
+            )
+        return answer
 
     return pixels
 

@@ -52,7 +52,7 @@ class Xinc:
         if not tail.at_input:
             raise LayerError(
                 "rule 'xinc' explains the units that enter a Linear or a convolution, as the paper does; "
-                "call attribute(..., attribute_to_layer_input=True)."
+                "give attribute_to_layer_input=True, to attribute() or canvas()."
             )
         order = _order(tail, batch)
         is_last = bool(order) and order[-1] is tail.layer

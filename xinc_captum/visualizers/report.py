@@ -6,6 +6,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..metrics.trust import Verdict
+from .accentuation import VERDICTS
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -25,12 +28,27 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A verdict on what is named: its word, emphasised, and the rest of the sentence."""
+
+    name: str
+    verdict: Verdict
+    rest: str
+
+    @property
+    def word(self) -> str:
+        """With its mark."""
+        return f"{VERDICTS[self.verdict][0]} {self.verdict}"
+
+
+@dataclass(frozen=True)
 class Section:
-    """Pictures under one heading, and a table below them."""
+    """Verdicts and pictures under one heading, and a table below them."""
 
     title: str
     pictures: tuple[Picture, ...]
     table: Table | None = None
+    verdicts: tuple[Line, ...] = ()
 
 
 def write_report(

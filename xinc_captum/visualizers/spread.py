@@ -13,6 +13,7 @@ from .figure import INK, QUIET, array, bare, draw_photo
 from .sheet import MARGIN, PAGE, Sheet
 
 TALL = 2.5  # inches of a panel
+APART = 0.05  # of the picture, or of a pixel: a curve no further from its control is as by chance
 
 
 class Spread(NamedTuple):
@@ -33,6 +34,17 @@ class Spread(NamedTuple):
     running_control: Tensor
     needed: Tensor
     needed_control: Tensor
+
+    @property
+    def places(self) -> bool:
+        """Whether units have places of their own: the curve of pixels leaves that of shuffled units."""
+        curves = [side.double().sort(descending=True).values for side in (self.pixels, self.pixels_control)]
+        return bool((curves[0] - curves[1]).abs().max() > APART * self.needed.numel())
+
+    @property
+    def few(self) -> bool:
+        """Whether few units make up each pixel: the running curve rises above that of shuffled pixels."""
+        return bool((self.running - self.running_control).max() > APART)
 
 
 def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:

@@ -40,8 +40,8 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
     """The video called ``name``.
 
     Args:
-        name: "carphone_pristine" (a man talks in a moving car; 120 frames of 144 x 176) or "bikes" (a street, with
-            cuts; 250 frames of 272 x 640).
+        name: "carphone_pristine" (a man talks in a moving car; 120 frames of 176 x 144) or "bikes" (a street, with
+            cuts; 250 frames of 640 x 272).
         limit: only this many frames, from the first on.
         size: (H, W) to resize each frame to.
 
