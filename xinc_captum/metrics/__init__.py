@@ -11,6 +11,11 @@ from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .localization import energy_in_mask
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
 from .partitions import as_masks, colour_regions, grid_cells, outside
+from .part_colour import lab, part_lab, part_rgb
+from .part_means import part_area, part_luminance, part_means
+from .part_motion import part_motion, without_affine
+from .part_shape import part_centroid, part_ellipse, turn
+from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
 from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
@@ -51,6 +56,8 @@ __all__ = [
     "gabor_responses",
     "grid_cells",
     "intensity",
+    "lab",
+    "local_entropy",
     "magnitudes",
     "mixing",
     "motion_agreement",
@@ -58,6 +65,16 @@ __all__ = [
     "opponents",
     "optical_flow",
     "outside",
+    "part_area",
+    "part_centroid",
+    "part_ellipse",
+    "part_entropy",
+    "part_lab",
+    "part_luminance",
+    "part_means",
+    "part_motion",
+    "part_rgb",
+    "part_smooth_entropy",
     "participation",
     "pixels_per_unit",
     "pooled",
@@ -72,9 +89,11 @@ __all__ = [
     "shifts",
     "shuffled_pixels",
     "shuffled_units",
+    "smooth_entropy",
     "spearman",
     "stability",
     "target_score",
+    "turn",
     "umap_positions",
     "unit_responses",
     "unit_vectors",
@@ -82,4 +101,5 @@ __all__ = [
     "units_per_pixel",
     "verdict",
     "what_dominates",
+    "without_affine",
 ]
