@@ -1,0 +1,19 @@
+"""Workshop: generators, what a link needs of them, and adapters for the usual families."""
+
+from .checked import check_generator
+from .eigen import EigenGenerator
+from .latents import class_rows, normal, normal_latents, truncate
+from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
+
+__all__ = [
+    "CallableGenerator",
+    "EigenGenerator",
+    "Generator",
+    "check_generator",
+    "class_rows",
+    "from_callable",
+    "normal",
+    "normal_latents",
+    "pictures_in_unit_range",
+    "truncate",
+]
