@@ -5,10 +5,12 @@ from .association import Association, association
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
+from .discoveries import chance_of, false_discovery_rate
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
 from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .localization import energy_in_mask
+from .measures import MEASURES, Measure, Movement, chosen
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
 from .partitions import as_masks, colour_regions, grid_cells, outside
 from .part_colour import lab, part_lab, part_rgb
@@ -26,13 +28,16 @@ from .spread import participation, pixels_per_unit, running_share, units_for, un
 from .tracks import Track, carried_elsewhere, object_track
 
 __all__ = [
+    "MEASURES",
     "Agreement",
     "Association",
     "Correlations",
     "DeletionInsertion",
     "Explained",
+    "Measure",
     "Mixing",
     "MotionAgreement",
+    "Movement",
     "RegionTest",
     "Stability",
     "Track",
@@ -43,6 +48,8 @@ __all__ = [
     "blurred",
     "canvas_agreement",
     "carried_elsewhere",
+    "chance_of",
+    "chosen",
     "clustered",
     "colour_regions",
     "completeness_error",
@@ -51,6 +58,7 @@ __all__ = [
     "deletion_insertion",
     "edges",
     "energy_in_mask",
+    "false_discovery_rate",
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
