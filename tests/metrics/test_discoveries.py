@@ -24,7 +24,9 @@ def test_chances_of_the_null_itself_are_even():
     g = torch.Generator().manual_seed(0)
     p = chance_of(torch.randn(4000, generator=g), torch.randn(4000, generator=g))
     for level in (0.01, 0.05, 0.5):
-        assert (p <= level).double().mean().item() == pytest.approx(level, abs=4 * (2 * level * (1 - level) / 4000) ** 0.5)
+        assert (p <= level).double().mean().item() == pytest.approx(
+            level, abs=4 * (2 * level * (1 - level) / 4000) ** 0.5
+        )
 
 
 def test_the_rate_holds_among_planted_findings():

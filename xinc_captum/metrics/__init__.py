@@ -12,12 +12,12 @@ from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .localization import energy_in_mask
 from .measures import MEASURES, Measure, Movement, chosen
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
-from .partitions import as_masks, colour_regions, grid_cells, outside
 from .part_colour import lab, part_lab, part_rgb
 from .part_means import part_area, part_luminance, part_means
 from .part_motion import part_motion, without_affine
 from .part_shape import part_centroid, part_ellipse, turn
 from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
+from .partitions import as_masks, colour_regions, grid_cells, outside
 from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test

@@ -14,7 +14,7 @@ from .part_texture import part_entropy, part_smooth_entropy
 
 
 def difference(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
-    """after - before.
+    """After - before.
 
     Example:
         >>> difference(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(2.0))
