@@ -2,13 +2,17 @@
 
 from .checked import check_generator
 from .eigen import EigenGenerator
+from .latent_link import LatentLink
 from .latents import class_rows, normal, normal_latents, truncate
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
+from .ridge import RankReport
 
 __all__ = [
     "CallableGenerator",
     "EigenGenerator",
     "Generator",
+    "LatentLink",
+    "RankReport",
     "check_generator",
     "class_rows",
     "from_callable",
