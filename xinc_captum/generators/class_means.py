@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,24 @@ class ClassMeans:
         r = torch.stack([self.r_means[c].to(device) for c in kept]) - moments.r_mean
         w = torch.stack([self.w_means[c].to(device) for c in kept]) - moments.w_mean
         return Between(r.T @ (n * r), r.T @ (n * w))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps."""
+        kept = sorted(self.counts)
+        return {
+            "classes": torch.tensor(kept),
+            "counts": torch.tensor([self.counts[c] for c in kept]),
+            "r": torch.stack([self.r_means[c] for c in kept]),
+            "w": torch.stack([self.w_means[c] for c in kept]),
+        }
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> ClassMeans:
+        """Means as :meth:`tensors` gave them."""
+        own = cls()
+        for c, n, r, w in zip(*(tensors[k] for k in ("classes", "counts", "r", "w")), strict=True):
+            own._merge(int(c), int(n), r, w)
+        return own
 
     def _merge(self, c: int, n: int, r_mean: Tensor, w_mean: Tensor) -> None:
         before = self.counts.get(c, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,23 +12,24 @@ from torch import Tensor, nn
 
 from ..metrics.link_fit import r2
 from ..metrics.row_hash import row_hashes
+from . import link_file
 from .class_means import ClassMeans
 from .fourier_map import FourierMap
 from .linear_map import LinearMap
-from .link_checks import checked_classes, checked_pairs, checked_representations, checked_units
+from .link_checks import checked_classes, checked_pairs, checked_representations
 from .moments import Moments, wide
 from .per_class_map import PerClassMap
 from .regression import Ridge, checked_ridge
 from .reservoir import Reservoir
 from .ridge import RankReport
-from .unit_moves import Bounds, bounds, marginal, within_class
+from .unit_readings import UnitReadings
 
 Variant = Literal["linear", "per_class", "fourier_features"]
 VARIANTS = ("linear", "per_class", "fourier_features")
 Map = LinearMap | PerClassMap | FourierMap
 
 
-class LatentLink(nn.Module):
+class LatentLink(UnitReadings, nn.Module):
     r"""Tells the latent that draws what a classifier represents.
 
     .. math:: \hat w = B r + b, \qquad (B, b) = \arg\min
@@ -84,7 +86,7 @@ class LatentLink(nn.Module):
         self.class_means: ClassMeans | None = None
         self.reservoir = Reservoir(reservoir, seed)
         self.seen = torch.empty(0, dtype=torch.int64)  # hashes of the latents, for leaks into held-out pairs
-        self._report: RankReport | None = None  # None: pairs came in since the map was solved
+        self.solved: RankReport | None = None  # None: pairs came in since
 
     def fit(
         self, r: Tensor, w: Tensor, classes: Tensor | None = None, *, manifest: Mapping[str, Any] | None = None
@@ -101,7 +103,7 @@ class LatentLink(nn.Module):
             ValueError: shapes that do not fit, values that are not finite, fewer than two pairs, representations or
                 latents that do not vary, a class too small for a map of its own.
         """
-        self.map, self.class_means, self._report = None, None, None
+        self.map, self.class_means, self.solved = None, None, None
         self.reservoir = Reservoir(self.reservoir.size, self.seed)
         self.seen = self.seen[:0]
         self.manifest = dict(manifest or {})
@@ -127,7 +129,7 @@ class LatentLink(nn.Module):
             self.class_means.add(r, w, classes)
         self.reservoir.add(r)
         self.seen = torch.cat([self.seen, row_hashes(w).to(self.seen.device)])
-        self._report = None
+        self.solved = None
         return self
 
     def merge(self, other: LatentLink) -> LatentLink:
@@ -153,14 +155,12 @@ class LatentLink(nn.Module):
                 self.class_means.merge(other.class_means)
         self.reservoir.merge(other.reservoir)
         self.seen = torch.cat([self.seen, other.seen.to(self.seen.device)])
-        self._report = None
+        self.solved = None
         return self
 
     def blank(self) -> LatentLink:
         """A link with the same settings, Fourier features included, that has seen no pairs."""
-        new = LatentLink(
-            self.variant, self.ridge, features=self.features, reservoir=self.reservoir.size, seed=self.seed
-        )
+        new = LatentLink(**self.settings)
         if isinstance(self.map, FourierMap):
             new.map = self.map.blank()
             new.class_means = None if self.class_means is None else ClassMeans()
@@ -168,9 +168,9 @@ class LatentLink(nn.Module):
 
     def solve(self) -> RankReport:
         """Solve the map if pairs came in since it was last solved; says how well the pairs determine it."""
-        if self._report is None:
-            self._report, self.ridges = self._fitted().solve()
-        return self._report
+        if self.solved is None:
+            self.solved, self.ridges = self._fitted().solve()
+        return self.solved
 
     def forward(self, r: Tensor, classes: Tensor | None = None) -> Tensor:
         """Latents of representations, (n, units) → (n, latent_dim), in r's dtype and differentiable.
@@ -210,73 +210,43 @@ class LatentLink(nn.Module):
         r, w = checked_pairs(r, w)
         return self._fitted().left_out(r, w, checked_classes(classes, len(r)))
 
-    def direction(
-        self,
-        units: int | Sequence[int] | Tensor,
-        kind: Literal["marginal", "partial", "within_class"] = "marginal",
-        *,
-        class_: int | None = None,
-    ) -> Tensor:
-        r"""Change of w per unit change of r_u.
-
-        .. math:: \text{marginal: } \frac{\mathrm{Cov}(w, r_u)}{\mathrm{Var}(r_u)}, \quad
-            \text{within class: the same of } r - \bar r_c, w - \bar w_c, \quad \text{partial: } B_{\cdot u}
-
-        The marginal direction is where w goes when r_u rises *and the other units go along as they usually do*; the
-        partial one holds them still, which pictures mostly cannot.
-
-        Args:
-            units: one or several.
-            kind: one of the three.
-            class_: whose map, for ``"partial"`` of a ``"per_class"`` link.
-
-        Returns:
-            (k, latent_dim), float64.
-
-        Raises:
-            IndexError: a unit out of range.
-            ValueError: a dead unit, an unknown kind, or directions within classes without classes.
-        """
-        index = checked_units(units, self.moments)
-        if kind == "marginal":
-            return marginal(self.moments, index)
-        if kind == "within_class":
-            return within_class(self.moments, self.class_means, index)
-        if kind != "partial":
-            raise ValueError(f"kind is {kind!r}; wanted 'marginal', 'partial' or 'within_class'.")
-        self.solve()
-        return self._fitted().partial(index, class_)
-
-    def bounds(
-        self,
-        units: int | Sequence[int] | Tensor,
-        kind: Bounds = "minmax",
-        *,
-        tail: float = 0.05,
-        sds: float = 2.0,
-    ) -> Tensor:
-        """Lowest and highest value that a unit takes over the pairs.
-
-        Args:
-            units: one or several.
-            kind: ``"minmax"``, exact; ``"quantile"``, from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"``, the
-                mean ± ``sds`` standard deviations, within minmax.
-            tail: share left out on each side.
-            sds: standard deviations.
-
-        Returns:
-            (k, 2), float64.
-
-        Raises:
-            IndexError: a unit out of range.
-            ValueError: a dead unit or an unknown kind.
-        """
-        return bounds(self.moments, self.reservoir, checked_units(units, self.moments), kind, tail, sds)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the link was made with."""
+        return {
+            "variant": self.variant,
+            "ridge": self.ridge,
+            "features": self.features,
+            "reservoir": self.reservoir.size,
+            "seed": self.seed,
+        }
 
     @property
     def moments(self) -> Moments:
         """Moments of all pairs seen."""
         return self._fitted().moments
+
+    def save(self, path: str | Path) -> Path:
+        """Write map, moments and manifest into one safetensors file, which appears whole or not at all.
+
+        Raises:
+            ValueError: the link has seen no pairs.
+        """
+        self.solve()
+        return link_file.write(path, *link_file.packed(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatentLink:
+        """A link as :meth:`save` wrote it, which can go on to merge and to take in pairs.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a pickle, a damaged file, a file of something else or of a newer version.
+        """
+        tensors, note = link_file.read(path)
+        link = cls(**note["settings"])
+        link_file.unpack(link, tensors, note)
+        return link
 
     @property
     def weight(self) -> Tensor:
@@ -295,25 +265,10 @@ class LatentLink(nn.Module):
         """How well the pairs determine the map; under ``"per_class"``, that of the class determined worst."""
         return self.solve()
 
-    @property
-    def r_mean(self) -> Tensor:
-        """(units,) mean of each unit."""
-        return self.moments.r_mean
-
-    @property
-    def r_sd(self) -> Tensor:
-        """(units,) standard deviation of each unit."""
-        return self.moments.r_sd
-
-    @property
-    def alive(self) -> Tensor:
-        """(units,) bool: whether each unit varies over the pairs."""
-        return self.moments.alive
-
-    @property
-    def covariance(self) -> Tensor:
-        """(units, units) covariance of the representations."""
-        return self.moments.rr / max(self.moments.n - 1, 1)
+    def partial(self, units: Tensor, class_: int | None) -> Tensor:
+        """Columns of the map, (k, latent_dim); :meth:`direction` checks the units."""
+        self.solve()
+        return self._fitted().partial(units, class_)
 
     def _fitted(self) -> Map:
         if self.map is None:

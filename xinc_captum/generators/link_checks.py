@@ -71,11 +71,11 @@ def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tens
         ValueError: no unit, or a dead one.
     """
     index = torch.as_tensor(units)
+    if not index.numel():
+        raise ValueError("units is empty; give at least one.")
     if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
         raise TypeError(f"units are {units!r}; wanted a whole number or a list of them.")
     index = index.reshape(-1).to(moments.rr.device)
-    if not len(index):
-        raise ValueError("units is empty; give at least one.")
     count = moments.units
     outside = ((index < -count) | (index >= count)).nonzero()[:, 0]
     if len(outside):
