@@ -47,7 +47,8 @@ class StyledBlock(nn.Module):
 class StyleGenerator(nn.Module):
     r"""A class and noise make one latent w, and w sets the style of every layer that draws the picture.
 
-    .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
+    .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
+              x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
 
     Symbols: e_c the embedding of class c; f the mapping, an MLP; g_l the :class:`StyledBlock` of level l, each but the
     first at twice the size of the one before.
@@ -102,7 +103,10 @@ class StyleGenerator(nn.Module):
         self.num_classes, self.noise_dim = num_classes, noise_dim
         self.embedding = nn.Embedding(num_classes, noise_dim)
         self.mapping = nn.Sequential(
-            nn.Linear(2 * noise_dim, latent_dim), nn.LeakyReLU(0.2), nn.Linear(latent_dim, latent_dim), nn.LeakyReLU(0.2)
+            nn.Linear(2 * noise_dim, latent_dim),
+            nn.LeakyReLU(0.2),
+            nn.Linear(latent_dim, latent_dim),
+            nn.LeakyReLU(0.2),
         )
         small = size >> (len(channels) - 1)
         self.const = nn.Parameter(torch.empty(1, channels[0], small, small))

@@ -49,8 +49,9 @@ def train_style_generator(
 ) -> StyleGenerator:
     r"""A :class:`StyleGenerator` of pictures like these, after a game between it and a critic.
 
-    .. math:: L_D = \mathrm{sp}(D(G(w), c)) + \mathrm{sp}(-D(x, c)) + \tfrac{\gamma}{2} \lVert \nabla_x D(x, c) \rVert^2,
-              \qquad L_G = \mathrm{sp}(-D(G(w), c))
+    .. math:: L_D = \mathrm{sp}(D(G(w), c)) + \mathrm{sp}(-D(x, c))
+                    + \tfrac{\gamma}{2} \lVert \nabla_x D(x, c) \rVert^2, \qquad
+              L_G = \mathrm{sp}(-D(G(w), c))
 
     Symbols: sp softplus; x real pictures of class c; w latents of noise and the same class; γ ``recipe.penalty``.
 
