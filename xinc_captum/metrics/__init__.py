@@ -5,11 +5,18 @@ from .association import Association, association
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
+from .discoveries import chance_of, false_discovery_rate
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
 from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .localization import energy_in_mask
+from .measures import MEASURES, Measure, Movement, chosen
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
+from .part_colour import lab, part_lab, part_rgb
+from .part_means import part_area, part_luminance, part_means
+from .part_motion import part_motion, without_affine
+from .part_shape import part_centroid, part_ellipse, turn
+from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
 from .partitions import as_masks, colour_regions, grid_cells, outside
 from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
@@ -21,13 +28,16 @@ from .spread import participation, pixels_per_unit, running_share, units_for, un
 from .tracks import Track, carried_elsewhere, object_track
 
 __all__ = [
+    "MEASURES",
     "Agreement",
     "Association",
     "Correlations",
     "DeletionInsertion",
     "Explained",
+    "Measure",
     "Mixing",
     "MotionAgreement",
+    "Movement",
     "RegionTest",
     "Stability",
     "Track",
@@ -38,6 +48,8 @@ __all__ = [
     "blurred",
     "canvas_agreement",
     "carried_elsewhere",
+    "chance_of",
+    "chosen",
     "clustered",
     "colour_regions",
     "completeness_error",
@@ -46,11 +58,14 @@ __all__ = [
     "deletion_insertion",
     "edges",
     "energy_in_mask",
+    "false_discovery_rate",
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
     "grid_cells",
     "intensity",
+    "lab",
+    "local_entropy",
     "magnitudes",
     "mixing",
     "motion_agreement",
@@ -58,6 +73,16 @@ __all__ = [
     "opponents",
     "optical_flow",
     "outside",
+    "part_area",
+    "part_centroid",
+    "part_ellipse",
+    "part_entropy",
+    "part_lab",
+    "part_luminance",
+    "part_means",
+    "part_motion",
+    "part_rgb",
+    "part_smooth_entropy",
     "participation",
     "pixels_per_unit",
     "pooled",
@@ -72,9 +97,11 @@ __all__ = [
     "shifts",
     "shuffled_pixels",
     "shuffled_units",
+    "smooth_entropy",
     "spearman",
     "stability",
     "target_score",
+    "turn",
     "umap_positions",
     "unit_responses",
     "unit_vectors",
@@ -82,4 +109,5 @@ __all__ = [
     "units_per_pixel",
     "verdict",
     "what_dominates",
+    "without_affine",
 ]

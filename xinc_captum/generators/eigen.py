@@ -1,0 +1,138 @@
+"""A generator without training: principal components of real pictures, and a Gaussian for each class."""
+
+import torch
+from torch import Tensor, nn
+
+from .latents import class_rows, normal, truncate
+
+
+class EigenGenerator(nn.Module):
+    r"""Draws pictures as the mean picture plus principal components; latents follow a Gaussian of each class.
+
+    .. math:: G(w) = \mathrm{clamp}_{[0,1]}\Big(\bar x + \sum_k w_k v_k\Big), \qquad
+              w = m_c + L_c \epsilon, \quad \epsilon \sim N(0, I), \quad L_c L_c^\top = \mathrm{Cov}(w \mid c)
+
+    Symbols: x̄ the mean picture and v_k its components, (C, H, W) each; m_c and Cov(w|c) mean and covariance of the
+    latents of the real pictures of class c.
+
+    Args:
+        images: (n, C, H, W) floats in [0, 1].
+        labels: (n,) classes 0, 1, …; None makes one Gaussian of all.
+        components: width of the latent, at most n and the pixels of a picture.
+
+    Raises:
+        ValueError: pictures outside [0, 1] or of another shape, labels that do not fit, a class of fewer than two
+            pictures, or more components than there can be.
+
+    Example:
+        >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 4
+        >>> eigen = EigenGenerator(images, labels, components=6)
+        >>> latents = eigen.sample_latents(3, classes=2, truncation=0.7)
+        >>> latents.shape, eigen.synthesize(latents).shape
+        (torch.Size([3, 6]), torch.Size([3, 1, 8, 8]))
+
+    Source: Turk & Pentland, "Eigenfaces for Recognition" (1991), for the components.
+    """
+
+    image_range = (0.0, 1.0)
+    differentiable = True
+    mean: Tensor
+    basis: Tensor
+    class_means: Tensor
+    class_roots: Tensor
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None, components: int = 24) -> None:
+        super().__init__()
+        rows, groups = _checked(images, labels, components)
+        flat = rows.flatten(1).double()
+        mean = flat.mean(0)
+        # The sign of a component is free; the largest entry is made positive so that every machine says the same.
+        basis = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:components]
+        basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
+        latents = (flat - mean) @ basis.T
+        chosen = [latents[groups == label] for label in range(int(groups.max()) + 1)]
+        self.num_classes = 0 if labels is None else len(chosen)
+        self.shape = tuple(images.shape[1:])
+        for name, value in (
+            ("mean", mean),
+            ("basis", basis),
+            ("class_means", torch.stack([own.mean(0) for own in chosen])),
+            ("class_roots", torch.stack([_root(own) for own in chosen])),
+        ):
+            self.register_buffer(name, value.to(images.dtype))
+
+    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
+        """(n, latent_dim) means of the classes; (1, latent_dim) for one class, or without classes."""
+        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
+        return self.class_means[self._rows(classes, n)]
+
+    def sample_latents(
+        self,
+        n: int,
+        classes: Tensor | int | None = None,
+        truncation: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(n, components) latents of one class, or of ``classes`` (n,), drawn towards the class mean.
+
+        Raises:
+            ValueError: n that is not positive, or classes that the generator does not know.
+        """
+        rows = self._rows(classes, n)
+        noise = normal(n, self.basis.shape[0], generator, device=self.mean.device, dtype=self.mean.dtype)
+        centre = self.class_means[rows]
+        return truncate(centre + torch.einsum("nij,nj->ni", self.class_roots[rows], noise), centre, truncation)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The (n, components) latents whose pictures are nearest to (n, C, H, W) images."""
+        latents: Tensor = (images.flatten(1) - self.mean) @ self.basis.T
+        return latents
+
+    def synthesize(self, latents: Tensor) -> Tensor:
+        """(n, C, H, W) pictures in [0, 1]."""
+        flat: Tensor = self.mean + latents @ self.basis
+        return flat.clamp(0, 1).reshape(-1, *self.shape)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """As :meth:`synthesize`."""
+        return self.synthesize(latents)
+
+    def feature_layers(self) -> list[str]:
+        """None: nothing in it describes a picture place by place."""
+        return []
+
+    def _rows(self, classes: Tensor | int | None, n: int) -> Tensor:
+        rows = class_rows(classes, n, self.num_classes, self.mean.device)
+        return torch.zeros(n, dtype=torch.long, device=self.mean.device) if rows is None else rows
+
+
+def _checked(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
+    if images.dim() != 4 or not images.is_floating_point() or len(images) < 2:
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; wanted floats (n, C, H, W), at least 2."
+        )
+    low, high = (float(edge) for edge in images.aminmax())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1]. Divide by their highest value.")
+    most = min(len(images), images[0].numel())
+    if not 1 <= components <= most:
+        raise ValueError(f"components is {components}; wanted 1 to {most}, from {len(images)} pictures.")
+    if labels is None:
+        return images.detach(), torch.zeros(len(images), dtype=torch.long, device=images.device)
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted whole numbers from 0 on, "
+            f"({len(images)},)."
+        )
+    counts = labels.bincount()
+    if int(counts.min()) < 2:
+        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} pictures; wanted at least 2 of each.")
+    return images.detach(), labels.to(images.device)
+
+
+def _root(latents: Tensor) -> Tensor:
+    """The symmetric L with L Lᵀ = Cov: it is unique, and exists where few pictures leave Cov without full rank."""
+    values, vectors = torch.linalg.eigh(torch.cov(latents.T).reshape(latents.shape[1], -1))
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
