@@ -1,19 +1,37 @@
 """Workshop: generators, what a link needs of them, and adapters for the usual families."""
 
+from .biggan import BigGANAdapter
 from .checked import check_generator
+from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
+from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
 from .latents import class_rows, normal, normal_latents, truncate
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
+from .style_generator import StyleGenerator
+from .stylegan import StyleGANAdapter
+from .train_style import Recipe, train_style_generator
+from .weights import load_weights
 
 __all__ = [
+    "DCGAN",
+    "BigGANAdapter",
     "CallableGenerator",
+    "DCGANAdapter",
     "EigenGenerator",
     "Generator",
+    "LoadedStyle",
+    "Recipe",
+    "StyleGANAdapter",
+    "StyleGenerator",
     "check_generator",
     "class_rows",
     "from_callable",
+    "load_style_generator",
+    "load_weights",
     "normal",
     "normal_latents",
     "pictures_in_unit_range",
+    "save_style_generator",
+    "train_style_generator",
     "truncate",
 ]

@@ -91,7 +91,8 @@ class EigenGenerator(nn.Module):
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """(n, C, H, W) pictures in [0, 1]."""
-        return (self.mean + latents @ self.basis).clamp(0, 1).unflatten(1, self.shape)
+        flat: Tensor = self.mean + latents @ self.basis
+        return flat.clamp(0, 1).reshape(-1, *self.shape)
 
     def forward(self, latents: Tensor) -> Tensor:
         """As :meth:`synthesize`."""

