@@ -71,9 +71,7 @@ class Scene:
 
 
 @contextmanager
-def scene(
-    parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit: int | None
-) -> Iterator[Scene]:
+def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit: int | None) -> Iterator[Scene]:
     """Look at the inputs, with everything the call needs at hand and everything put back at the end.
 
     Raises:

@@ -147,5 +147,3 @@ def _plain(tensor: Tensor) -> Tensor:
 def _described(how: Sweeping) -> dict[str, Any]:
     span = how.values if isinstance(how.values, str) else "given"
     return {"mode": how.mode, "direction": how.direction, "values": span, "anchors": how.latents is not None}
-
-

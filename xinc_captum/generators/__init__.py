@@ -5,11 +5,19 @@ from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
+from .latent_link import LatentLink
+from .latent_search import LatentSearch
 from .latents import class_rows, normal, normal_latents, truncate
+from .linear_head import LinearHead
+from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .paper_update import LinkingInStyle, shift_losses
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
+from .ray import Ray
+from .ridge import RankReport
 from .style_generator import StyleGenerator
 from .stylegan import StyleGANAdapter
 from .train_style import Recipe, train_style_generator
+from .unit_steps import unit_steps, unit_values
 from .weights import load_weights
 
 __all__ = [
@@ -19,8 +27,16 @@ __all__ = [
     "DCGANAdapter",
     "EigenGenerator",
     "Generator",
+    "LatentLink",
+    "LatentSearch",
+    "LinearHead",
+    "LinkingInStyle",
     "LoadedStyle",
+    "MinimalShift",
+    "RankReport",
+    "Ray",
     "Recipe",
+    "Shortest",
     "StyleGANAdapter",
     "StyleGenerator",
     "check_generator",
@@ -32,6 +48,10 @@ __all__ = [
     "normal_latents",
     "pictures_in_unit_range",
     "save_style_generator",
+    "shift_losses",
+    "shortest_shift",
     "train_style_generator",
     "truncate",
+    "unit_steps",
+    "unit_values",
 ]

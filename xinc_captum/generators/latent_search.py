@@ -82,9 +82,7 @@ class LatentSearch:
         sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(task.base.latents)
         return torch.where(sd > 0, sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
 
-    def _slope(
-        self, task: Task, start: Tensor, scale: Tensor, u: Tensor, index: Tensor
-    ) -> tuple[Tensor, Shown]:
+    def _slope(self, task: Task, start: Tensor, scale: Tensor, u: Tensor, index: Tensor) -> tuple[Tensor, Shown]:
         slopes, parts = [], []
         for at in torch.arange(len(index), device=index.device).split(task.loop.limit):
             with torch.enable_grad():
