@@ -7,12 +7,18 @@ from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
 from .features import pictures_and_features
 from .latent_link import LatentLink
+from .latent_search import LatentSearch
 from .latents import class_rows, normal, normal_latents, truncate
+from .linear_head import LinearHead
+from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .paper_update import LinkingInStyle, shift_losses
 from .part_heads import FewShotHead, ProjectionHead
 from .part_training import fit_head
 from .parts import Parts, PictureParts
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .quantify import quantify
+from .ray import Ray
+from .reach import shuffled_link
 from .ridge import RankReport
 from .screening import screen
 from .segmentation import FeatureClusters, FeatureParts, cluster_features
@@ -20,7 +26,7 @@ from .style_generator import StyleGenerator
 from .stylegan import StyleGANAdapter
 from .train_style import Recipe, train_style_generator
 from .unit_query import Found
-from .unit_steps import shuffled_link
+from .unit_steps import unit_steps, unit_values
 from .unit_table import UnitTable
 from .weights import load_weights
 
@@ -36,12 +42,18 @@ __all__ = [
     "Found",
     "Generator",
     "LatentLink",
+    "LatentSearch",
+    "LinearHead",
+    "LinkingInStyle",
     "LoadedStyle",
+    "MinimalShift",
     "Parts",
     "PictureParts",
     "ProjectionHead",
     "RankReport",
+    "Ray",
     "Recipe",
+    "Shortest",
     "StyleGANAdapter",
     "StyleGenerator",
     "UnitTable",
@@ -59,7 +71,11 @@ __all__ = [
     "quantify",
     "save_style_generator",
     "screen",
+    "shift_losses",
+    "shortest_shift",
     "shuffled_link",
     "train_style_generator",
     "truncate",
+    "unit_steps",
+    "unit_values",
 ]

@@ -13,7 +13,7 @@ from .bases import Bases
 from .features import drawing
 from .parts import Parts
 from .protocol import Generator
-from .unit_steps import Kind, Link, Reach, chosen_units, steps
+from .reach import Kind, Link, Reach, chosen_units, steps
 from .unit_table import UnitTable
 
 BLOCK = 256  # units whose directions are held at a time

@@ -13,7 +13,7 @@ from .features import drawing
 from .parts import Parts
 from .protocol import Generator
 from .quantify import BLOCK
-from .unit_steps import Kind, Link, Reach, chosen_units, steps
+from .reach import Kind, Link, Reach, chosen_units, steps
 from .unit_table import UnitTable
 
 
