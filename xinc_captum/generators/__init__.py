@@ -2,22 +2,32 @@
 
 from .checked import check_generator
 from .eigen import EigenGenerator
+from .encoder import Encoded, Encoder
 from .latent_link import LatentLink
 from .latents import class_rows, normal, normal_latents, truncate
+from .make_pairs import make_pairs
+from .pairs import Pairs
+from .pooling import Pool, pooled
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .ridge import RankReport
 
 __all__ = [
     "CallableGenerator",
     "EigenGenerator",
+    "Encoded",
+    "Encoder",
     "Generator",
     "LatentLink",
+    "Pairs",
+    "Pool",
     "RankReport",
     "check_generator",
     "class_rows",
     "from_callable",
+    "make_pairs",
     "normal",
     "normal_latents",
     "pictures_in_unit_range",
+    "pooled",
     "truncate",
 ]
