@@ -26,18 +26,18 @@ def photos(figure):
 @pytest.mark.parametrize(
     ("rank", "followed", "verdict"),
     [
-        (1.0, 0.75, "holds"),
-        (1.5, 0.8, "holds"),
-        (1.6, 0.9, "weak"),
-        (1.0, 0.7, "weak"),
-        (5.1, 0.9, "fails"),
+        (1.0, 0.8, "holds"),
+        (1.0, 0.79, "weak"),
+        (1.2, 0.9, "weak"),
+        (3.2, 0.9, "weak"),
+        (3.3, 0.9, "fails"),
         (1.0, 0.49, "fails"),
         (1.0, NAN, "fails"),
         (NAN, 1.0, "dead"),
     ],
 )
 def test_whether_a_unit_moves(rank, followed, verdict):
-    assert moves(rank, followed) == verdict
+    assert moves(rank, followed, 64) == verdict
 
 
 def test_units_which_do_not_move_are_faded_and_marked():

@@ -5,16 +5,20 @@ from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
+from .encoder import Encoded, Encoder
 from .features import pictures_and_features
 from .latent_link import LatentLink
 from .latent_search import LatentSearch
 from .latents import class_rows, normal, normal_latents, truncate
 from .linear_head import LinearHead
+from .make_pairs import make_pairs
 from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .pairs import Pairs
 from .paper_update import LinkingInStyle, shift_losses
 from .part_heads import FewShotHead, ProjectionHead
 from .part_training import fit_head
 from .parts import Parts, PictureParts
+from .pooling import Pool, pooled
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .quantify import quantify
 from .ray import Ray
@@ -31,11 +35,13 @@ from .unit_table import UnitTable
 from .weights import load_weights
 
 __all__ = [
-    "DCGAN",
     "BigGANAdapter",
     "CallableGenerator",
+    "DCGAN",
     "DCGANAdapter",
     "EigenGenerator",
+    "Encoded",
+    "Encoder",
     "FeatureClusters",
     "FeatureParts",
     "FewShotHead",
@@ -47,8 +53,10 @@ __all__ = [
     "LinkingInStyle",
     "LoadedStyle",
     "MinimalShift",
+    "Pairs",
     "Parts",
     "PictureParts",
+    "Pool",
     "ProjectionHead",
     "RankReport",
     "Ray",
@@ -64,10 +72,12 @@ __all__ = [
     "from_callable",
     "load_style_generator",
     "load_weights",
+    "make_pairs",
     "normal",
     "normal_latents",
     "pictures_and_features",
     "pictures_in_unit_range",
+    "pooled",
     "quantify",
     "save_style_generator",
     "screen",

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..metrics.fidelity import AMONG_FIRST, FOLLOWS, WEAKLY
 from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
 from .sheet import MARGIN, PAGE, Sheet
 from .verdict import VERDICTS
@@ -21,8 +22,6 @@ BARS = 3  # classes a card names
 NUMBER = 0.28  # inches beside a bar
 ABOVE, BELOW = "#f0b9a6", "#b3cde6"  # the mean response to a class is above, below that to all
 FADED = 0.22  # how much is left of pictures which do not show what they claim to
-FIRST, FEW = 1.5, 5.0  # typical rank of a unit that moves itself, and of one that is among the few that move
-FOLLOWS, PARTLY = 0.75, 0.5  # Spearman
 
 
 def unit_sheet(
@@ -40,15 +39,14 @@ def unit_sheet(
 ) -> Figure:
     """One card a unit: drawn low and high, what changes, whose unit it is, and whether the pictures can be believed.
 
-    A card says ✓ where the unit itself moves most (typical rank at most 1.5) and follows (Spearman at least .75), ≈
-    where it is among the five that move most and half follows (.5), and ✗ otherwise: its pictures are then faded,
-    since what they show is not that unit. Units with a rank that is not a number are dead, and listed below the cards.
+    A card says ✓ where the unit itself moves most and follows what is set, ≈ where it is among the first that move and
+    half follows, and ✗ otherwise (:func:`moves`): its pictures are then faded, since what they show is not that unit. Units with a rank that is not a number are dead, and listed below the cards.
 
     Args:
         low: (U, C, H, W) in [0, 1], drawn with the unit low.
         high: (U, C, H, W), the same picture with the unit high.
         units: (U,), their numbers in the layer.
-        ranks: (U,), the unit's typical place among all units, by how far each moves; 1 moves most.
+        ranks: (U,), the unit's place among all units, by how far each moves; 1 moves most.
         followed: (U,), Spearman's correlation of the values set and measured.
         count: how many units can move.
         selectivity: (U, classes), mean response to a class, in standard deviations from the mean over all.
@@ -73,7 +71,7 @@ def unit_sheet(
     }
     _check(low, high, lengths, selectivity, classes)
     change = (high.float() - low.float()).mean(1)
-    verdicts = [moves(float(rank), float(rho)) for rank, rho in zip(ranks, followed, strict=True)]
+    verdicts = [moves(float(rank), float(rho), count) for rank, rho in zip(ranks, followed, strict=True)]
     believed = torch.tensor([verdict in {"holds", "weak"} for verdict in verdicts])
     limit = limit_of(change[believed] if believed.any() else change)
     alive = [i for i, verdict in enumerate(verdicts) if verdict != "dead"]
@@ -118,23 +116,26 @@ def unit_sheet(
     )
 
 
-def moves(rank: float, followed: float) -> str:
+def moves(rank: float, followed: float, count: int) -> str:
     """Whether a unit's pictures show that unit: "holds", "weak", "fails", or "dead" where it never moves.
 
+    The same rule as that of a sweep (:class:`xinc_captum.metrics.Fidelity`): a unit holds which moves most and follows
+    with a Spearman of .8; it fails where that is below .5, or where more than a twentieth of the units move more.
+
     Example:
-        >>> moves(1.0, 0.9), moves(3.0, 0.9), moves(1.0, 0.2), moves(float("nan"), 0.0)
-        ('holds', 'weak', 'fails', 'dead')
+        >>> [moves(rank, 0.9, 64) for rank in (1.0, 3.0, 9.0, float("nan"))]
+        ['holds', 'weak', 'fails', 'dead']
     """
     if rank != rank:
         return "dead"
-    if rank <= FIRST and followed >= FOLLOWS:
-        return "holds"
-    return "weak" if rank <= FEW and followed >= PARTLY else "fails"
+    if not followed >= WEAKLY or rank > max(1.0, AMONG_FIRST * count):
+        return "fails"
+    return "holds" if rank <= 1 and followed >= FOLLOWS else "weak"
 
 
 def _said(verdict: str, rank: float, followed: float, count: int) -> tuple[str, str, str]:
     mark, colour = VERDICTS[verdict]
-    place = "moves most" if rank <= FIRST else f"moves {ordinal(round(rank))}"
+    place = "moves most" if rank <= 1 else f"moves {ordinal(round(rank))}"
     words = f"{place} of {count}, follows {number(followed, 2)}"
     return mark, words if verdict != "fails" else f"does not show it: {words}", colour
 
