@@ -8,15 +8,6 @@ Pool = Literal["auto", "mean", "flatten", "cls"]
 
 
 def pooled(activation: Tensor, pool: Pool = "auto") -> Tensor:
-<<<<<<< HEAD
-    """(n, units) of (n, units), maps (n, C, H, W) or tokens (n, T, C)."""
-    if activation.dim() == 2:
-        return activation
-    if pool == "flatten":
-        return activation.flatten(1)
-    if activation.dim() == 3:
-        return activation[:, 0] if pool in ("cls", "auto") else activation.mean(1)
-=======
     """One row of units a picture, of a layer's vectors, maps or tokens.
 
     Args:
@@ -48,5 +39,4 @@ def pooled(activation: Tensor, pool: Pool = "auto") -> Tensor:
         return activation.flatten(1)
     if activation.dim() == 3:
         return activation.mean(1) if pool == "mean" else activation[:, 0]
->>>>>>> link-L
     return activation.flatten(2).mean(2)

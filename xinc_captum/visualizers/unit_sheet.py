@@ -119,7 +119,7 @@ def unit_sheet(
 def moves(rank: float, followed: float, count: int) -> str:
     """Whether a unit's pictures show that unit: "holds", "weak", "fails", or "dead" where it never moves.
 
-    The same rule as that of a sweep (:class:`xinc_captum.metrics.Fidelity`): a unit holds which moves most and follows
+    The same rule as that of a sweep (:class:`xinc_captum.metrics.fidelity.Fidelity`): a unit holds which moves most and follows
     with a Spearman of .8; it fails where that is below .5, or where more than a twentieth of the units move more.
 
     Example:
