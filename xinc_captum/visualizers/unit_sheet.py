@@ -40,7 +40,8 @@ def unit_sheet(
     """One card a unit: drawn low and high, what changes, whose unit it is, and whether the pictures can be believed.
 
     A card says ✓ where the unit itself moves most and follows what is set, ≈ where it is among the first that move and
-    half follows, and ✗ otherwise (:func:`moves`): its pictures are then faded, since what they show is not that unit. Units with a rank that is not a number are dead, and listed below the cards.
+    half follows, and ✗ otherwise (:func:`moves`): its pictures are then faded, since what they show is not that unit.
+    Units with a rank that is not a number are dead, and listed below the cards.
 
     Args:
         low: (U, C, H, W) in [0, 1], drawn with the unit low.
@@ -119,8 +120,8 @@ def unit_sheet(
 def moves(rank: float, followed: float, count: int) -> str:
     """Whether a unit's pictures show that unit: "holds", "weak", "fails", or "dead" where it never moves.
 
-    The same rule as that of a sweep (:class:`xinc_captum.metrics.fidelity.Fidelity`): a unit holds which moves most and follows
-    with a Spearman of .8; it fails where that is below .5, or where more than a twentieth of the units move more.
+    The same rule as that of a sweep (:class:`xinc_captum.metrics.fidelity.Fidelity`): a unit holds which moves most and
+    follows with a Spearman of .8; it fails where that is below .5, or where a twentieth of the units move more.
 
     Example:
         >>> [moves(rank, 0.9, 64) for rank in (1.0, 3.0, 9.0, float("nan"))]
