@@ -39,8 +39,6 @@ def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
     return {name: group for name, group in found.items() if group}
 
 
-
-
 def _chance(p: float | None) -> str:
     """How often shuffled classes, or rows within them, do as well."""
     return "" if p is None else f", p {p:.2f}" if p >= 0.01 else ", p < .01"

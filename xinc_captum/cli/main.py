@@ -137,7 +137,9 @@ def sweep(
     folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
     unit: Annotated[list[int] | None, typer.Option(help="Unit to set; repeat for several.")] = None,
-    photo: Annotated[list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")] = None,
+    photo: Annotated[
+        list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")
+    ] = None,
     span: Annotated[Span, typer.Option(help="From where to where, by what the link has seen.")] = Span.quantile,
     direction: Annotated[
         Way, typer.Option(help="marginal: as units vary together; partial: the others held, the paper's way.")
@@ -159,7 +161,9 @@ def counterfactual(
     folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
     target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
-    photo: Annotated[list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")] = None,
+    photo: Annotated[
+        list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")
+    ] = None,
     method: Annotated[
         Method, typer.Option(help="ray: a line search; latent: through both networks; linking_in_style: the paper's.")
     ] = Method.ray,
