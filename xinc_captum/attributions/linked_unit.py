@@ -26,7 +26,7 @@ from .encoding import Preprocess
 from .linked_scene import Images, Parts, Scene, protected, scene
 from .searching import Method, searched
 from .sweep import UnitSweep
-from .sweeping import Mode, Sweeping, SweepOptions, swept, units_at_once
+from .sweeping import Sweeping, SweepOptions, swept, units_at_once
 from .unit_columns import columns, one_column
 
 

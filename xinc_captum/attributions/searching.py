@@ -1,12 +1,10 @@
 """From a target to a counterfactual: what a search needs to know, and what its answer is worth."""
 
-from dataclasses import asdict, is_dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..batch import Batch, chunks
 from ..generators.latent_search import LatentSearch
 from ..generators.linear_head import LinearHead
 from ..generators.minimal_shift import MinimalShift
@@ -14,7 +12,7 @@ from ..generators.paper_update import LinkingInStyle
 from ..generators.ray import Ray
 from ..generators.search import Found, Search, Task
 from ..generators.verdicts import probability
-from ..hooks import LayerError, capture, modules_behind
+from ..hooks import modules_behind
 from .counterfactual import Counterfactual, sparsity
 from .linked_scene import Scene, of_classes
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .linear_head import LinearHead
 from .latent_link import LatentLink
+from .linear_head import LinearHead
 from .search import Found, Task
 from .verdicts import lead, says
 
