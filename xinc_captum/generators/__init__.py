@@ -5,12 +5,16 @@ from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
+from .encoder import Encoded, Encoder
 from .latent_link import LatentLink
 from .latent_search import LatentSearch
 from .latents import class_rows, normal, normal_latents, truncate
 from .linear_head import LinearHead
+from .make_pairs import make_pairs
 from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .pairs import Pairs
 from .paper_update import LinkingInStyle, shift_losses
+from .pooling import Pool, pooled
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .ray import Ray
 from .ridge import RankReport
@@ -26,6 +30,8 @@ __all__ = [
     "CallableGenerator",
     "DCGANAdapter",
     "EigenGenerator",
+    "Encoded",
+    "Encoder",
     "Generator",
     "LatentLink",
     "LatentSearch",
@@ -33,6 +39,8 @@ __all__ = [
     "LinkingInStyle",
     "LoadedStyle",
     "MinimalShift",
+    "Pairs",
+    "Pool",
     "RankReport",
     "Ray",
     "Recipe",
@@ -44,9 +52,11 @@ __all__ = [
     "from_callable",
     "load_style_generator",
     "load_weights",
+    "make_pairs",
     "normal",
     "normal_latents",
     "pictures_in_unit_range",
+    "pooled",
     "save_style_generator",
     "shift_losses",
     "shortest_shift",
