@@ -66,8 +66,9 @@ class Counterfactual:
 
     @property
     def trust(self) -> SweepTrust:
-        """Holds where nine rows in ten were reached, fails where fewer than half were, else weak; weak at best where
-        half of the inputs or more change class by being linked alone.
+        """Holds where nine rows in ten were reached, fails where fewer than half were, else weak.
+
+        It is weak at best where half of the inputs or more change class by being linked alone.
         """
         count = f"{int(self.reached.sum())} of {len(self.reached)} pictures are given the class asked for"
         if self.success < 0.5:

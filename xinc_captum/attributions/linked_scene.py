@@ -114,7 +114,7 @@ def of_classes(view: Scene, classes: Tensor | None) -> Scene:
 
 def _modules_of(generator: Generator) -> list[nn.Module]:
     """Modules in the generator, in its attributes, and behind functions that it holds."""
-    held = [generator, *vars(generator).values()] if hasattr(generator, "__dict__") else [generator]
+    held: list[Any] = [generator, *getattr(generator, "__dict__", {}).values()]
     found = [m for thing in held if callable(thing) or hasattr(thing, "__dict__") for m in modules_behind(thing)]
     return list({id(m): m for m in found}.values())
 

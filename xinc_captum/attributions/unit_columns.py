@@ -33,8 +33,8 @@ def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
         raise TypeError(f"neuron_selector is a list of {len(selector)}; give one unit here, and a list to sweeps().")
     if any(isinstance(i, bool) or not isinstance(i, int | slice) for i in index) or isinstance(selector, slice):
         raise TypeError(
-            f"neuron_selector {selector!r} is a {type(selector).__name__}; wanted an int, which is a unit of the linked "
-            "representation, or a tuple of ints and slices, which index the layer's own dims."
+            f"neuron_selector {selector!r} is a {type(selector).__name__}; wanted an int, which is a unit of the "
+            "linked representation, or a tuple of ints and slices, which index the layer's own dims."
         )
     dims = kept if isinstance(selector, tuple) else (units,)
     if len(index) != len(dims):

@@ -38,7 +38,8 @@ class Loop:
 
     def latents(self, r: Tensor, rows: Tensor) -> Tensor:
         """(n, units) of rows (n,) to (n, latent_dim), as the generator takes them."""
-        return self.link(r.to(self.link.r_sd), self.classes_of(rows)).to(self.latent)
+        latents: Tensor = self.link(r.to(self.link.r_sd), self.classes_of(rows))
+        return latents.to(self.latent)
 
     def classes_of(self, rows: Tensor) -> Tensor | None:
         """Classes of the rows (n,), where the link wants them."""

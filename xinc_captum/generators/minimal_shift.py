@@ -12,8 +12,8 @@ from .search import Found, Task
 from .verdicts import says
 
 _ITERATIONS, _LOOK = 4000, 25
-_GAP = 1e-4  # relative distance of answer and bound at which the iteration ends
-_BEYOND = 1e-4  # the answer lies this much behind the boundary, so that rounding does not put it on it
+_GAP = 1e-3  # relative distance of answer and bound at which the iteration ends
+_BEYOND = 1e-4  # share of the way by which the answer lies behind the boundary, so that rounding does not undo it
 
 
 class Shortest(NamedTuple):
@@ -42,10 +42,8 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
             log(p / (1−p)), which is necessary. m >= 0.
 
     Returns:
-        float64; zeros for rows where the target leads by m as it is.
-
-    Raises:
-        ValueError: no shift can do it: another class has the target's very weights and a bias as high.
+        float64; zeros for rows where the target leads by m as it is. Where no shift can do it (the target's weights are
+        a mean of other classes') or none was found, the shift is zero and its length infinite; the bound stays proven.
 
     Example:
         >>> head = LinearHead(torch.eye(2), torch.zeros(2))
@@ -61,29 +59,16 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     needed = max(0.0, _logit(confidence)) if confidence else 0.0
     other = torch.arange(classes, device=r.device) != target[:, None]
     short = torch.where(other, scores - scores.gather(1, target[:, None]), -torch.inf)
-    _check_possible(weight, target, short + enough, other)
-    shift = _climb(weight, target, short + enough, other)[0]
-    shift = _made_feasible(weight, target, shift, short + enough)
-    bound = _climb(weight, target, short + needed, other)[1] if needed != enough else None
-    if bound is None:
-        bound = _climb(weight, target, short + enough, other)[1]
-    length = shift.norm(dim=1)
-    return Shortest(shift, length, bound.clamp_max(length))
+    shift, bound = _climb(weight, target, short + enough, other)
+    if needed != enough:
+        bound = _climb(weight, target, short + needed, other)[1]
+    shift, possible = _made_feasible(weight, target, shift, short + enough)
+    length = torch.where(possible, shift.norm(dim=1), torch.inf)
+    return Shortest(shift, length, torch.minimum(bound, length))
 
 
 def _logit(p: float) -> float:
     return math.log(p / (1 - p))
-
-
-def _check_possible(weight: Tensor, target: Tensor, wanted: Tensor, other: Tensor) -> None:
-    apart = (weight[target][:, None] - weight).norm(dim=2)
-    stuck = other & (apart <= 1e-12 * weight.norm(dim=1).max()) & (wanted >= 0)
-    if bool(stuck.any()):
-        row, k = stuck.nonzero()[0].tolist()
-        raise ValueError(
-            f"row {row}: class {k} has the same weights as the target {int(target[row])} and at least its bias, so no "
-            "shift can tell them apart; choose another target."
-        )
 
 
 def _ahead(weight: Tensor, target: Tensor, shift: Tensor) -> Tensor:
@@ -99,29 +84,28 @@ def _climb(weight: Tensor, target: Tensor, wanted: Tensor, other: Tensor) -> tup
     step = torch.empty_like(wanted[:, 0])
     for t in target.unique():
         differences = gram[t, t] - gram[t][None] - gram[t][:, None] + gram
-        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(torch.finfo(gram.dtype).tiny)
+        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(_tiny(gram))
+    aim = torch.where(other, wanted + _BEYOND * wanted.amax(1, keepdim=True).clamp_min(0), 0.0)
     multipliers = torch.zeros_like(wanted)
-    ahead, momentum = multipliers, 1.0
+    ahead, momentum = multipliers, torch.ones_like(step)
     best = torch.zeros_like(step)
     for i in range(_ITERATIONS):
-        slope = wanted - _pushed(gram, target, ahead)
+        slope = aim - _pushed(gram, target, ahead)
         new = torch.where(other, (ahead + step[:, None] * slope).clamp_min(0), 0.0)
-        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        turned = ((ahead - new) * (new - multipliers)).sum(1, keepdim=True) > 0  # restart where it went too far
-        ahead = torch.where(turned, new, new + (momentum - 1) / following * (new - multipliers))
-        multipliers, momentum = new, following
+        turned = ((ahead - new) * (new - multipliers)).sum(1) > 0  # start again where it went too far
+        following = torch.where(turned, 1.0, (1 + (1 + 4 * momentum**2).sqrt()) / 2)
+        push = torch.where(turned, 0.0, (momentum - 1) / following)
+        ahead, multipliers, momentum = new + push[:, None] * (new - multipliers), new, following
         if i % _LOOK == _LOOK - 1:
             pushed = _pushed(gram, target, multipliers)
-            square = (multipliers * pushed).sum(1)  # ‖δ‖²
-            best = torch.maximum(best, 2 * (multipliers * wanted).sum(1) - square)
-            worst = (pushed / wanted).where(other & (wanted > 0), torch.inf).amin(1)
-            length = square.clamp_min(0).sqrt() / worst.clamp_min(torch.finfo(gram.dtype).tiny)
-            done = (length <= best.clamp_min(0).sqrt() * (1 + _GAP)) | (wanted <= 0).all(1)
-            if bool(done.all()):
+            length = (multipliers * pushed).sum(1).clamp_min(0).sqrt()
+            gain = (multipliers * wanted).sum(1)
+            best = torch.maximum(best, gain / length.clamp_min(_tiny(gram)))  # at the best scale of λ
+            if bool((((pushed >= wanted) | ~other).all(1) & (length <= best * (1 + _GAP))).all()):
                 break
     total = multipliers.sum(1)[:, None]
     shift = total * weight[target] - multipliers @ weight
-    return shift, best.clamp_min(0).sqrt()
+    return shift, best
 
 
 def _pushed(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
@@ -131,11 +115,18 @@ def _pushed(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
     return pushed
 
 
-def _made_feasible(weight: Tensor, target: Tensor, shift: Tensor, wanted: Tensor) -> Tensor:
-    """Stretched until every class is behind the target."""
+def _made_feasible(weight: Tensor, target: Tensor, shift: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Stretched, if need be, until every class is behind the target, and whether it then is; else zero."""
     ahead = _ahead(weight, target, shift)
-    stretch = (wanted / ahead.clamp_min(torch.finfo(ahead.dtype).tiny)).where(wanted > 0, 0.0).amax(1)
-    return shift * (stretch * (1 + _BEYOND))[:, None]
+    short = wanted > 0
+    stretch = (wanted / ahead.where(ahead > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
+    shift = shift * torch.where(short.any(1), stretch, 0)[:, None]
+    possible = ((_ahead(weight, target, shift) >= wanted) | (wanted == -torch.inf)).all(1)
+    return torch.where(possible[:, None], shift, 0.0), possible
+
+
+def _tiny(like: Tensor) -> float:
+    return torch.finfo(like.dtype).tiny
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0
 class Ray:
     r"""Go along the covariance-weighted difference of two classes' scores until the picture flips.
 
-    .. math:: \delta = \alpha\, \frac{f_o - f_t}{g^\top \Sigma g}\, \Sigma g, \qquad g = \partial (f_t - f_o) / \partial r
+    .. math:: \delta = \alpha\, \frac{f_o - f_t}{g^\top \Sigma g}\, \Sigma g, \qquad
+        g = \partial (f_t - f_o) / \partial r
 
     Symbols: Σ the covariance of the representations, f_o and f_t the scores of the class to leave and of the target. Of
     all shifts that make the scores equal to first order (α = 1) δ is the likeliest under N(0, Σ). The smallest α of

@@ -62,8 +62,9 @@ def unit_steps(
     rows = r[:, None].repeat(1, len(values), 1)
     rows[..., unit] += away.to(r)
     many = None if classes is None else classes.repeat_interleave(len(values))
-    linked = link(rows.flatten(0, 1), many).unflatten(0, away.shape)
-    return linked.to(anchor) + (anchor - link(r, classes).to(anchor))[:, None]
+    linked: Tensor = link(rows.flatten(0, 1), many).unflatten(0, away.shape)
+    base: Tensor = link(r, classes)
+    return linked.to(anchor) + (anchor - base.to(anchor))[:, None]
 
 
 def unit_values(link: LatentLink, unit: int, values: Values, steps: int = 5) -> Tensor:

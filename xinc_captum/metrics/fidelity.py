@@ -94,7 +94,7 @@ def fidelity(
     Example:
         >>> frames = torch.tensor([[[0.0, 1.0], [2.0, 1.1]]])
         >>> found = fidelity(frames, frames[:, 0], torch.tensor([0.0, 4.0]), 0, sd=torch.ones(2))
-        >>> found.rank, found.rho, found.gain
+        >>> found.rank, round(found.rho, 6), found.gain
         (1, 1.0, 0.5)
     """
     _check(representations, base, values, unit, sd)
