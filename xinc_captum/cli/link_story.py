@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..attributions.sweep import UnitSweep
 from ..generators import LatentLink, LinkAudit, Pairs, PictureParts, UnitTable, quantify
-from ..metrics.class_means import Selectivity, selectivity
+from ..metrics.selectivity import Selectivity, selectivity
 from .ends import Ends
 from .real import Real
 from .starts import drawn

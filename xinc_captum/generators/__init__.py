@@ -3,6 +3,7 @@
 from .biggan import BigGANAdapter
 from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
+from .cycle_search import Searched, latent_search
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
 from .encoder import Encoded, Encoder
@@ -11,8 +12,10 @@ from .latent_link import LatentLink
 from .latent_search import LatentSearch
 from .latents import class_rows, normal, normal_latents, truncate
 from .linear_head import LinearHead
+from .link_audit import LinkAudit
 from .make_pairs import make_pairs
 from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .mlp_link import MLPLink
 from .pairs import Pairs
 from .paper_update import LinkingInStyle, shift_losses
 from .part_heads import FewShotHead, ProjectionHead
@@ -35,9 +38,9 @@ from .unit_table import UnitTable
 from .weights import load_weights
 
 __all__ = [
+    "DCGAN",
     "BigGANAdapter",
     "CallableGenerator",
-    "DCGAN",
     "DCGANAdapter",
     "EigenGenerator",
     "Encoded",
@@ -50,8 +53,10 @@ __all__ = [
     "LatentLink",
     "LatentSearch",
     "LinearHead",
+    "LinkAudit",
     "LinkingInStyle",
     "LoadedStyle",
+    "MLPLink",
     "MinimalShift",
     "Pairs",
     "Parts",
@@ -61,6 +66,7 @@ __all__ = [
     "RankReport",
     "Ray",
     "Recipe",
+    "Searched",
     "Shortest",
     "StyleGANAdapter",
     "StyleGenerator",
@@ -70,6 +76,7 @@ __all__ = [
     "cluster_features",
     "fit_head",
     "from_callable",
+    "latent_search",
     "load_style_generator",
     "load_weights",
     "make_pairs",
