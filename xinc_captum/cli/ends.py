@@ -82,7 +82,7 @@ class Ends:
 
     def label(self, index: int) -> str:
         """What a class is called."""
-        labels = self.classifier.labels
+        labels: tuple[str, ...] = self.classifier.labels
         return labels[index] if 0 <= index < len(labels) else f"class {index}"
 
 
@@ -134,8 +134,8 @@ def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[
         found = GENERATORS[name]()
     else:
         raise UsageError(
-            f"generator {name!r} is not in the zoo; wanted one of {', '.join(GENERATORS)}, or a function of your own as "
-            "module:function."
+            f"generator {name!r} is not in the zoo; wanted one of {', '.join(GENERATORS)}, or a function of your own "
+            "as module:function."
         )
     if isinstance(found, nn.Module):
         found.eval().to(device)
@@ -148,7 +148,7 @@ def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[
 
 
 def _head(model: nn.Module) -> str:
-    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
+    heads: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
     if not heads:
         raise UsageError("the network has no linear layer to link the input of; say which one with --layer.")
     return heads[-1]

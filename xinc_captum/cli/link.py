@@ -45,9 +45,9 @@ def link_command(
     photos = real_called(real, ends)
     typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")
     found = pairs_of(ends, pairs, truncation, seed)
-    fit, held_out = found.split(0.2, seed=seed)
     link = LatentLink(variant.value, seed=seed)
     try:
+        fit, held_out = found.split(0.2, seed=seed)
         link.fit(fit.representations, fit.latents, fit.classes, manifest=found.manifest)
     except ValueError as error:
         raise UsageError(f"{error} Give more --pairs, or another --variant.") from error
@@ -64,6 +64,7 @@ def link_command(
         "variant": variant.value,
         "pairs": {**found.manifest, "count": len(found), "kept": round(found.kept, 4)},
         "audit": {name: value for name, value in audit.to_dict().items() if not name.startswith("unit_")},
+        "units": [{"unit": s.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in units.sweeps],
     }
     with store.bundle(out, note) as folder:
         link.save(folder / FILE)

@@ -6,7 +6,7 @@ from ..visualizers import Measured
 
 
 def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
-    """What was measured, in the order of :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
+    """What was measured, for :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
     explained = [_measured("R²", audit.r2, audit.class_mean_r2, "class means alone")]
     explained.append(_measured("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes"))
     explained.append(_measured("two-layer network, within", audit.mlp_r2_within, None, ""))

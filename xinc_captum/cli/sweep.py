@@ -44,7 +44,7 @@ class Mode(StrEnum):
     """Whether a sweep starts from the picture's own value."""
 
     anchored = "anchored"
-    replace = "replace"
+    replaced = "replace"
 
 
 def sweep_command(
@@ -119,15 +119,15 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep],
     )
     caption = (
         "Moves: the unit's place among all living units by how far each moves, in its own standard deviations, when "
-        "the network looks at the frames. Follows: Spearman's correlation of the values set with those measured. Gain: how "
-        "much of a step arrives. Class flips: frames to which the network answers another class."
+        "the network looks at the frames. Follows: Spearman's correlation of the values set with those measured. Gain: "
+        "how much of a step arrives. Class flips: frames to which the network answers another class."
     )
     write_report(
         place,
         title=f"What units of {linked.ends.classifier.name} show",
         lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
-        "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the classifier "
-        f"again. The link itself {linked.trust}.",
+        "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
+        f"classifier again. The link itself {linked.trust}.",
         facts={
             "network": linked.ends.model_name,
             "layer": f"input of {layer}",
