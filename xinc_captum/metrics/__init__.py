@@ -7,6 +7,7 @@ from .completeness import completeness_error, condition_number
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
+from .fidelity import Fidelity, fidelity
 from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .localization import energy_in_mask
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
@@ -26,6 +27,7 @@ __all__ = [
     "Correlations",
     "DeletionInsertion",
     "Explained",
+    "Fidelity",
     "Mixing",
     "MotionAgreement",
     "RegionTest",
@@ -46,6 +48,7 @@ __all__ = [
     "deletion_insertion",
     "edges",
     "energy_in_mask",
+    "fidelity",
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
