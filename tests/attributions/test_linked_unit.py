@@ -129,7 +129,7 @@ def test_forward_arguments_go_along_row_by_row(digits):
     for row in range(4):
         alone = units.sweep(x[row : row + 1], unit, [0.0, 1.0], (scale[row : row + 1], "word"), **kwargs)
         torch.testing.assert_close(alone.images[0], whole.images[row])
-        torch.testing.assert_close(alone.representations[0], whole.representations[row])
+        torch.testing.assert_close(alone.representations[0], whole.representations[row], atol=1e-4, rtol=1e-3)
 
 
 def test_everything_is_left_as_found(digits, found):
