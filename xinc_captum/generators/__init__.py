@@ -7,11 +7,14 @@ from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
 from .encoder import Encoded, Encoder
 from .latent_link import LatentLink
-from .latent_search import LatentSearch
+from .latent_search import Searched, latent_search
+from .latent_walk import LatentWalk
 from .latents import class_rows, normal, normal_latents, truncate
 from .linear_head import LinearHead
+from .link_audit import LinkAudit
 from .make_pairs import make_pairs
 from .minimal_shift import MinimalShift, Shortest, shortest_shift
+from .mlp_link import MLPLink
 from .pairs import Pairs
 from .paper_update import LinkingInStyle, shift_losses
 from .pooling import Pool, pooled
@@ -34,22 +37,26 @@ __all__ = [
     "Encoder",
     "Generator",
     "LatentLink",
-    "LatentSearch",
+    "LatentWalk",
     "LinearHead",
+    "LinkAudit",
     "LinkingInStyle",
     "LoadedStyle",
+    "MLPLink",
     "MinimalShift",
     "Pairs",
     "Pool",
     "RankReport",
     "Ray",
     "Recipe",
+    "Searched",
     "Shortest",
     "StyleGANAdapter",
     "StyleGenerator",
     "check_generator",
     "class_rows",
     "from_callable",
+    "latent_search",
     "load_style_generator",
     "load_weights",
     "make_pairs",

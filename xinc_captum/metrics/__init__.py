@@ -2,13 +2,18 @@
 
 from .amounts import magnitudes
 from .association import Association, association
+from .bootstrap import Interval, flipped, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
+from .duplicates import duplicates, leaks
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
 from .fidelity import Fidelity, fidelity
 from .gabor import gabor_bank, gabor_regions, gabor_responses
+from .identifiability import tolerance, unit_agreement
+from .link_fit import class_means, r2, r2_within
+from .link_trust import LinkTrust, judged_link
 from .localization import energy_in_mask
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
 from .partitions import as_masks, colour_regions, grid_cells, outside
@@ -16,8 +21,10 @@ from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
+from .row_hash import row_hashes
+from .semantic_order import SemanticOrder, semantic_order
 from .share import pooled, share
-from .shuffles import shifts, shuffled_pixels, shuffled_units
+from .shuffles import shifts, shuffled_pixels, shuffled_units, shuffled_within
 from .spread import participation, pixels_per_unit, running_share, units_for, units_per_pixel
 from .tracks import Track, carried_elsewhere, object_track
 
@@ -28,9 +35,12 @@ __all__ = [
     "DeletionInsertion",
     "Explained",
     "Fidelity",
+    "Interval",
+    "LinkTrust",
     "Mixing",
     "MotionAgreement",
     "RegionTest",
+    "SemanticOrder",
     "Stability",
     "Track",
     "UnitVectors",
@@ -40,20 +50,25 @@ __all__ = [
     "blurred",
     "canvas_agreement",
     "carried_elsewhere",
+    "class_means",
     "clustered",
     "colour_regions",
     "completeness_error",
     "condition_number",
     "contribution_change",
     "deletion_insertion",
+    "duplicates",
     "edges",
     "energy_in_mask",
     "fidelity",
+    "flipped",
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
     "grid_cells",
     "intensity",
+    "judged_link",
+    "leaks",
     "magnitudes",
     "mixing",
     "motion_agreement",
@@ -66,19 +81,27 @@ __all__ = [
     "pooled",
     "preference",
     "probabilities",
+    "r2",
+    "r2_within",
     "rand_index",
     "rank_vectors",
+    "ratio_interval",
     "region_test",
+    "row_hashes",
     "running_share",
+    "semantic_order",
     "share",
     "share_explained",
     "shifts",
     "shuffled_pixels",
     "shuffled_units",
+    "shuffled_within",
     "spearman",
     "stability",
     "target_score",
+    "tolerance",
     "umap_positions",
+    "unit_agreement",
     "unit_responses",
     "unit_vectors",
     "units_for",
