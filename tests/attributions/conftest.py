@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
@@ -39,7 +38,7 @@ def digits():
         torch.manual_seed(0)
         layers = nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
         net = nn.Sequential(nn.Flatten(), *layers)
-    data = load_digits()
+    data = pytest.importorskip("sklearn.datasets", reason="pip install '.[analysis]'").load_digits()
     x, y = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16, torch.tensor(data.target)
     adam = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(120):

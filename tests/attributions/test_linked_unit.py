@@ -1,5 +1,6 @@
 """The class as a whole, on digits and on the recorded sweep; its parts have tests of their own."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_the_papers_sweep_of_one_unit():
 
 def test_digits_move_the_unit_that_is_named(digits):
     """The default beside the paper's sweep, whose top-1 is low: the figures are printed, and their order asserted."""
-    units, inputs, _ = digits.units, digits.pictures(30), None
+    units, inputs = digits.units, digits.pictures(30)
     top = {}
     for name, options in {
         "marginal, anchored, quantile": {},
@@ -117,9 +118,10 @@ def test_forward_arguments_go_along_row_by_row(digits):
             assert word == "word"
             return self.head(self.body(x) * scale)
 
-    units = LinkedUnitVisualization(Scaled().eval(), "head", digits.generator, digits.link)
-    x, scale, unit = digits.pictures(4), torch.tensor([[1.0], [0.5], [2.0], [1.0]]), 5
-    unit = int(digits.link.alive.nonzero()[2])
+    link = copy.deepcopy(digits.link)
+    link.manifest = {}  # of another model
+    units = LinkedUnitVisualization(Scaled().eval(), "head", digits.generator, link)
+    x, scale, unit = digits.pictures(4), torch.tensor([[1.0], [0.5], [2.0], [1.0]]), digits.unit
     kwargs = {"attribute_to_neuron_input": True}
     whole = units.sweep(x, unit, [0.0, 1.0], (scale, "word"), **kwargs)
     small = units.sweep(x, unit, [0.0, 1.0], (scale, "word"), internal_batch_size=3, **kwargs)
@@ -127,12 +129,12 @@ def test_forward_arguments_go_along_row_by_row(digits):
     for row in range(4):
         alone = units.sweep(x[row : row + 1], unit, [0.0, 1.0], (scale[row : row + 1], "word"), **kwargs)
         torch.testing.assert_close(alone.images[0], whole.images[row])
-        torch.testing.assert_close(alone.representations[0], whole.representations[row])
+        torch.testing.assert_close(alone.representations[0], whole.representations[row], atol=1e-4, rtol=1e-3)
 
 
 def test_everything_is_left_as_found(digits, found):
     calls = {
-        "sweep": lambda: digits.units.sweep(digits.pictures(2), 5 if digits.link.alive[5] else digits.unit),
+        "sweep": lambda: digits.units.sweep(digits.pictures(2), digits.unit),
         "perturb": lambda: digits.units.perturb(digits.pictures(2), digits.unit, 1.0),
         "counterfactual": lambda: digits.units.counterfactual(digits.pictures(2), 3, "latent"),
     }
@@ -160,32 +162,36 @@ def test_methods_with_options(digits):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda u, x: u.sweep(x, 64), IndexError, r"neuron_selector 64 is out of range: the linked dims are \(64,\)"),
-        (lambda u, x: u.sweep(x, [1, 2]), TypeError, "is a list of 2; give one unit here, and a list to sweeps"),
-        (lambda u, x: u.sweeps(x, []), ValueError, "neuron_selectors is empty"),
-        (lambda u, x: u.sweep(x, 0, mode="both"), ValueError, "mode is 'both'; wanted one of 'anchored', 'replace'"),
-        (lambda u, x: u.sweep(x, 0, direction="up"), ValueError, "direction is 'up'; wanted one of 'marginal'"),
-        (lambda u, x: u.sweep(x, 0, latents=torch.zeros(1, 24)), ValueError, r"wanted finite \(3, 24\), one a row"),
         (
-            lambda u, x: u.sweep(x, 0, mode="replace", latents=torch.zeros(3, 24)),
+            lambda u, x, k: u.sweep(x, 64),
+            IndexError,
+            r"neuron_selector 64 is out of range: the linked dims are \(64,\)",
+        ),
+        (lambda u, x, k: u.sweep(x, [1, 2]), TypeError, "is a list of 2; give one unit here, and a list to sweeps"),
+        (lambda u, x, k: u.sweeps(x, []), ValueError, "neuron_selectors is empty"),
+        (lambda u, x, k: u.sweep(x, 0, mode="both"), ValueError, "mode is 'both'; wanted one of 'anchored', 'replace'"),
+        (lambda u, x, k: u.sweep(x, 0, direction="up"), ValueError, "direction is 'up'; wanted one of 'marginal'"),
+        (lambda u, x, k: u.sweep(x, k, latents=torch.zeros(1, 24)), ValueError, r"wanted finite \(3, 24\), one a row"),
+        (
+            lambda u, x, k: u.sweep(x, k, mode="replace", latents=torch.zeros(3, 24)),
             ValueError,
             "latents= are anchors, and mode 'replace'",
         ),
-        (lambda u, x: u.sweep(x * 9, 0), ValueError, r"images lie in .*wanted \[0, 1\]"),
-        (lambda u, x: u.perturb(x, 0, float("nan")), ValueError, "1 of them not finite"),
-        (lambda u, x: u.counterfactual(x, 10), ValueError, "target 10 is not a class of this model; wanted 0 to 9"),
-        (lambda u, x: u.counterfactual(x, [1, 2]), ValueError, "target names 2 classes for 3 rows"),
-        (lambda u, x: u.counterfactual(x, 1.0), ValueError, "wanted a class, or one a row"),
-        (lambda u, x: u.counterfactual(x, 1, origin=1), ValueError, "row 0: origin and target are both 1"),
-        (lambda u, x: u.counterfactual(x, 1, "walk"), ValueError, "method is 'walk'; wanted one of 'ray'"),
-        (lambda u, x: u.counterfactual(x, 1, Ray), ValueError, "with options, such as Ray"),
-        (lambda u, x: u.counterfactual(x, 1, confidence=1.0), ValueError, r"confidence is 1\.0; wanted"),
-        (lambda u, x: u.attribute(x, 0, internal_batch_size=0), ValueError, "internal_batch_size is 0"),
+        (lambda u, x, k: u.sweep(x * 9, 0), ValueError, r"images lie in .*wanted \[0, 1\]"),
+        (lambda u, x, k: u.perturb(x, k, float("nan")), ValueError, "1 of them not finite"),
+        (lambda u, x, k: u.counterfactual(x, 10), ValueError, "target 10 is not a class of this model; wanted 0 to 9"),
+        (lambda u, x, k: u.counterfactual(x, [1, 2]), ValueError, "target names 2 classes for 3 rows"),
+        (lambda u, x, k: u.counterfactual(x, 1.0), ValueError, "wanted a class, or one a row"),
+        (lambda u, x, k: u.counterfactual(x, 1, origin=1), ValueError, "row 0: origin and target are both 1"),
+        (lambda u, x, k: u.counterfactual(x, 1, "walk"), ValueError, "method is 'walk'; wanted one of 'ray'"),
+        (lambda u, x, k: u.counterfactual(x, 1, Ray), ValueError, "with options, such as Ray"),
+        (lambda u, x, k: u.counterfactual(x, 1, confidence=1.0), ValueError, r"confidence is 1\.0; wanted"),
+        (lambda u, x, k: u.attribute(x, 0, internal_batch_size=0), ValueError, "internal_batch_size is 0"),
     ],
 )
 def test_bad_calls(digits, call, error, text):
     with pytest.raises(error, match=text):
-        call(digits.units, digits.pictures(3))
+        call(digits.units, digits.pictures(3), digits.unit)
 
 
 def test_dead_units_are_named(digits):

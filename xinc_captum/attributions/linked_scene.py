@@ -1,5 +1,6 @@
 """One call's classifier, link and generator, checked against one another and left as found."""
 
+import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         )
         r, scores, shape = encoding.of_inputs()
         classes = scores.argmax(1) if getattr(parts.link, "variant", "") == "per_class" else None
-        loop = Loop(parts.link, parts.generator, encoding, latent, classes, limit or LIMIT)
+        loop = Loop(_ordinary(parts.link), parts.generator, encoding, latent, classes, limit or LIMIT)
         yield Scene(loop, encoding, images, r.to(parts.link.r_sd), scores, shape)
 
 
@@ -105,6 +106,11 @@ def protected(parts: Parts, device: torch.device) -> Iterator[None]:
         torch.set_autocast_enabled(device.type, False)  # ``explaining`` puts it back
         _freeze(parts.forward_func, *others)
         yield
+
+
+def _ordinary(link: LatentLink) -> LatentLink:
+    """A copy where it was solved under inference mode, whose tensors no gradient goes through."""
+    return copy.deepcopy(link) if link.weight.is_inference() else link
 
 
 def of_classes(view: Scene, classes: Tensor | None) -> Scene:

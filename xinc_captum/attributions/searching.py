@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..generators.latent_search import LatentSearch
+from ..generators.latent_walk import LatentWalk
 from ..generators.linear_head import LinearHead
 from ..generators.minimal_shift import MinimalShift
 from ..generators.paper_update import LinkingInStyle
@@ -20,7 +20,7 @@ Method = Literal["ray", "linking_in_style", "latent", "minimal"]
 METHODS: dict[str, type[Search]] = {
     "ray": Ray,
     "linking_in_style": LinkingInStyle,
-    "latent": LatentSearch,
+    "latent": LatentWalk,
     "minimal": MinimalShift,
 }
 

@@ -3,13 +3,13 @@
 from .biggan import BigGANAdapter
 from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
-from .cycle_search import Searched, latent_search
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
 from .encoder import Encoded, Encoder
 from .features import pictures_and_features
 from .latent_link import LatentLink
-from .latent_search import LatentSearch
+from .latent_search import Searched, latent_search
+from .latent_walk import LatentWalk
 from .latents import class_rows, normal, normal_latents, truncate
 from .linear_head import LinearHead
 from .link_audit import LinkAudit
@@ -51,7 +51,7 @@ __all__ = [
     "Found",
     "Generator",
     "LatentLink",
-    "LatentSearch",
+    "LatentWalk",
     "LinearHead",
     "LinkAudit",
     "LinkingInStyle",

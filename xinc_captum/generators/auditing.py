@@ -15,8 +15,8 @@ from ..metrics.identifiability import tolerance, unit_agreement
 from ..metrics.link_fit import class_means, r2, r2_within, squares
 from ..metrics.semantic_order import semantic_order
 from ..metrics.shuffles import shuffled_within
-from .cycle_search import latent_search
 from .encoder import Encoded, Encoder
+from .latent_search import latent_search
 from .link_audit import LinkAudit
 from .mlp_link import MLPLink
 from .pairs import Pairs

@@ -10,6 +10,7 @@ from .discoveries import chance_of, false_discovery_rate
 from .duplicates import duplicates, leaks
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
+from .fidelity import Fidelity, fidelity
 from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .identifiability import tolerance, unit_agreement
 from .link_fit import class_means, r2, r2_within
@@ -42,6 +43,7 @@ __all__ = [
     "Correlations",
     "DeletionInsertion",
     "Explained",
+    "Fidelity",
     "Interval",
     "LinkTrust",
     "Measure",
@@ -73,6 +75,7 @@ __all__ = [
     "edges",
     "energy_in_mask",
     "false_discovery_rate",
+    "fidelity",
     "flipped",
     "gabor_bank",
     "gabor_regions",
