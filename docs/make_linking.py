@@ -3,6 +3,7 @@
 python docs/make_linking.py        (about ten minutes on an idle core)
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,14 @@ PICTURES = ROOT / "docs" / "pictures"
 with tempfile.TemporaryDirectory() as name:
     made = Path(name)
     demo_command(made, [Part.linked], 0)
-    sweeps = sorted((made / "linked" / "units").glob("unit_*.png"), key=lambda path: int(path.stem.split("_")[1]))
+    units = json.loads((made / "linked" / "units" / "manifest.json").read_text())["units"]
+    shown = {one["verdict"]: f"unit_{one['unit']}.png" for one in reversed(units)}
     wanted = {
         "linked_audit": made / "linked" / "link" / "audit.png",
         "linked_units": made / "linked" / "link" / "units.png",
         "linked_flipped": made / "linked" / "another_answer" / "counterfactuals.png",
     }
-    wanted |= {f"linked_{path.stem}": path for path in sweeps}
+    wanted |= {f"linked_{verdict}": made / "linked" / "units" / file for verdict, file in shown.items()}
     subprocess.run([sys.executable, ROOT / "examples" / "link_faces.py"], cwd=made, check=True)
     wanted |= {"linked_faces_audit": made / "faces_audit.png", "linked_faces_unit": made / "faces_unit.png"}
     for target, source in wanted.items():

@@ -42,8 +42,8 @@ shown = {"R²": (audit.r2, audit.class_mean_r2), "R² within answers": (audit.r2
 kept = {"generated faces": audit.generated, "real faces": audit.real}
 with torch.no_grad():
     before = (faces.synthesize(held_out.latents[:8]) + 1) / 2
-    after = (faces.synthesize(link(held_out.representations[:8], held_out.classes[:8])) + 1) / 2
-    through = (faces.synthesize(link(encoder(real[:8]), held_out.classes[:8])) + 1) / 2
+    after = (faces.synthesize(link(held_out.representations[:8])) + 1) / 2
+    through = (faces.synthesize(link(encoder(real[:8]))) + 1) / 2
 link_audit(
     {
         "How much of the latent does the link explain?": [
