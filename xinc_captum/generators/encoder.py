@@ -80,7 +80,8 @@ class Encoder:
     def read(self, pictures: Tensor, *, batch_size: int = 64) -> Encoded:
         """Representations and scores of pictures, (n, C, H, W) in [0, 1].
 
-        Differentiable where the pictures want gradients and gradients are on; they then go through in one batch.
+        Differentiable where the pictures want gradients and gradients are on; they then go through in one batch, and
+        it is for the caller to protect the model (:func:`xinc_captum.untouched`) until the gradients are there.
         """
         if pictures.dim() != 4 or not pictures.is_floating_point() or not len(pictures):
             raise ValueError(
@@ -106,7 +107,10 @@ class Encoder:
     def _reading(self, pictures: Tensor) -> Iterator[bool]:
         self._warn_if_training()
         graph = torch.is_grad_enabled() and pictures.requires_grad
-        with untouched(self.forward_func, self.layer), torch.set_grad_enabled(graph):
+        # Putting buffers back would spoil the graph that batch norms saved them for; whoever wants gradients protects
+        # the model around the whole of it.
+        protected = contextlib.nullcontext() if graph else untouched(self.forward_func, self.layer)
+        with protected, torch.set_grad_enabled(graph):
             yield graph
 
     def _part(self, pictures: Tensor, graph: bool) -> Encoded:

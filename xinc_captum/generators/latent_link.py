@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,16 @@ from .auditing import audited
 from .class_means import ClassMeans
 from .encoder import Encoder
 from .fourier_map import FourierMap
-from .linear_map import LinearMap
 from .link_audit import LinkAudit
-from .link_checks import checked_classes, checked_pairs, checked_representations
+from .link_checks import checked_classes, checked_pairs, checked_representations, checked_same_kind
+from .maps import KINDS, Map, Variant, new_map
 from .moments import Moments, wide
 from .pairs import Pairs
-from .per_class_map import PerClassMap
 from .protocol import Generator
 from .regression import Ridge, checked_ridge
 from .reservoir import Reservoir
 from .ridge import RankReport
 from .unit_readings import UnitReadings
-
-Variant = Literal["linear", "per_class", "fourier_features"]
-VARIANTS = ("linear", "per_class", "fourier_features")
-Map = LinearMap | PerClassMap | FourierMap
 
 
 class LatentLink(UnitReadings, nn.Module):
@@ -81,8 +76,8 @@ class LatentLink(UnitReadings, nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant is {variant!r}; wanted one of {', '.join(map(repr, VARIANTS))}.")
+        if variant not in KINDS:
+            raise ValueError(f"variant is {variant!r}; wanted one of {', '.join(map(repr, KINDS))}.")
         self.variant, self.ridge = variant, checked_ridge(ridge)
         self.features, self.seed = features, seed
         self.manifest: dict[str, Any] = {}
@@ -121,7 +116,8 @@ class LatentLink(UnitReadings, nn.Module):
         r, w = (wide(side) for side in checked_pairs(r, w))
         classes = checked_classes(classes, len(r))
         if self.map is None:
-            self.map = self._new_map(r, w, classes)
+            self.map = new_map(self.variant, r, w, self.ridge, features=self.features, seed=self.seed)
+            self.class_means = None if classes is None else ClassMeans()
         elif (r.shape[1], w.shape[1]) != (self.moments.units, self.moments.latent_dim):
             raise ValueError(
                 f"got pairs of ({r.shape[1]} units, {w.shape[1]} latents); the link is of ({self.moments.units}, "
@@ -143,18 +139,12 @@ class LatentLink(UnitReadings, nn.Module):
         Raises:
             ValueError: another variant, ridge or size, or classes on one side only.
         """
-        if (other.variant, other.ridge) != (self.variant, self.ridge):
-            raise ValueError(
-                f"got a {other.variant} link with ridge {other.ridge!r} to merge into a {self.variant} link with ridge "
-                f"{self.ridge!r}; wanted the same."
-            )
+        checked_same_kind(self, other)
         if other.map is None:
             return self
         if self.map is None:
             self.map, self.class_means = copy.deepcopy(other.map), copy.deepcopy(other.class_means)
         else:
-            if (self.class_means is None) != (other.class_means is None):
-                raise ValueError("one link saw classes and the other did not; give them to both or neither.")
             self.map.merge(other.map)  # type: ignore[arg-type]
             if self.class_means is not None and other.class_means is not None:
                 self.class_means.merge(other.class_means)
@@ -218,13 +208,8 @@ class LatentLink(UnitReadings, nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What the link was made with."""
-        return {
-            "variant": self.variant,
-            "ridge": self.ridge,
-            "features": self.features,
-            "reservoir": self.reservoir.size,
-            "seed": self.seed,
-        }
+        names = ("variant", "ridge", "features", "seed")
+        return {name: getattr(self, name) for name in names} | {"reservoir": self.reservoir.size}
 
     @property
     def moments(self) -> Moments:
@@ -311,11 +296,3 @@ class LatentLink(UnitReadings, nn.Module):
         if self.map is None:
             raise ValueError("the link has seen no pairs; call fit(r, w) or load a fitted one.")
         return self.map
-
-    def _new_map(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Map:
-        self.class_means = None if classes is None else ClassMeans()
-        if self.variant == "linear":
-            return LinearMap(r, w, self.ridge)
-        if self.variant == "per_class":
-            return PerClassMap(r, w, self.ridge)
-        return FourierMap(r, w, self.ridge, features=self.features, seed=self.seed)

@@ -56,6 +56,14 @@ def latent_search(
     Raises:
         ValueError: a generator that says it is not differentiable, or shapes that do not fit.
 
+    Example:
+        >>> from xinc_captum.generators import Encoder, from_callable, normal_latents
+        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
+        >>> found = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
+        >>> bool(found.errors < 0.1 * found.before)
+        True
+
     Source: Abdal, Qin, Wonka 2019, "Image2StyleGAN", with a classifier's distance.
     """
     if not getattr(generator, "differentiable", True):

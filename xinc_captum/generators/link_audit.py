@@ -26,7 +26,8 @@ class LinkAudit:
         r2: of everything, with a bootstrap interval.
         r2_within: against class means: the honest figure.
         class_mean_r2: what a link that knows only the class reaches.
-        shuffled_within: R² within classes of a link fitted to pairs shuffled within classes; about 0 or below.
+        shuffled_within: R² within classes of a link fitted to pairs shuffled within classes: what the order of the
+            classes alone explains, 0 or below where it says nothing of the order within them.
         left_out_r2: R² on the fitted pairs, each left out (PRESS).
         duplicates: share of repeated latents among all pairs seen by the fit.
         leaked: share of held-out latents that the fit had seen.

@@ -1,11 +1,15 @@
 """What a link refuses, and in which words."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .moments import Moments
+
+if TYPE_CHECKING:
+    from .latent_link import LatentLink
 
 
 def checked_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,6 +64,22 @@ def checked_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Ten
     if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
         raise ValueError(f"classes are {found.dtype} of shape {tuple(found.shape)}; wanted whole numbers, ({n},).")
     return found
+
+
+def checked_same_kind(first: "LatentLink", second: "LatentLink") -> None:
+    """Let links be merged only if their pairs can stand together.
+
+    Raises:
+        ValueError: another variant or ridge, or classes on one side only.
+    """
+    if (first.variant, first.ridge) != (second.variant, second.ridge):
+        raise ValueError(
+            f"got a {second.variant} link with ridge {second.ridge!r} to merge into a {first.variant} link with ridge "
+            f"{first.ridge!r}; wanted the same."
+        )
+    seen = [link for link in (first, second) if link.map is not None]
+    if len({link.class_means is None for link in seen}) > 1:
+        raise ValueError("one link saw classes and the other did not; give them to both or neither.")
 
 
 def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tensor:

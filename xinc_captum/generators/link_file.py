@@ -14,9 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .class_means import ClassMeans
-from .fourier_map import FourierMap
-from .linear_map import LinearMap
-from .per_class_map import PerClassMap
+from .maps import KINDS
 from .ridge import RankReport
 
 if TYPE_CHECKING:
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
 FORMAT = "xinc-captum-link-"
 VERSION = 1
 KEY = "link"  # one metadata entry: safetensors writes several in random order, and equal links are equal bytes
-KINDS: dict[str, type[LinearMap] | type[PerClassMap] | type[FourierMap]] = {
-    "linear": LinearMap,
-    "per_class": PerClassMap,
-    "fourier_features": FourierMap,
-}
 PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archive, and a bare pickle
 
 
