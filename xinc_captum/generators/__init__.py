@@ -19,8 +19,8 @@ from .segmentation import FeatureClusters, FeatureParts, cluster_features
 from .style_generator import StyleGenerator
 from .stylegan import StyleGANAdapter
 from .train_style import Recipe, train_style_generator
+from .unit_null import shuffled_directions
 from .unit_query import Found
-from .unit_steps import shuffled_link
 from .unit_table import UnitTable
 from .weights import load_weights
 
@@ -59,7 +59,7 @@ __all__ = [
     "quantify",
     "save_style_generator",
     "screen",
-    "shuffled_link",
+    "shuffled_directions",
     "train_style_generator",
     "truncate",
 ]

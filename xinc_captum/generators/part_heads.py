@@ -117,7 +117,7 @@ class ProjectionHead(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
-            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=True):
+            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):
                 layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
         self.layers = nn.Sequential(*layers)
 
