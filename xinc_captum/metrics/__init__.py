@@ -4,8 +4,10 @@ from .amounts import magnitudes
 from .association import Association, association
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
+from .concepts import Concepts, ConceptUnits, concept_overlap
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .discoveries import chance_of, false_discovery_rate
+from .dissection import ablated, dissect
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
 from .gabor import gabor_bank, gabor_regions, gabor_responses
@@ -31,6 +33,8 @@ __all__ = [
     "MEASURES",
     "Agreement",
     "Association",
+    "ConceptUnits",
+    "Concepts",
     "Correlations",
     "DeletionInsertion",
     "Explained",
@@ -42,6 +46,7 @@ __all__ = [
     "Stability",
     "Track",
     "UnitVectors",
+    "ablated",
     "as_masks",
     "association",
     "average_ranks",
@@ -53,9 +58,11 @@ __all__ = [
     "clustered",
     "colour_regions",
     "completeness_error",
+    "concept_overlap",
     "condition_number",
     "contribution_change",
     "deletion_insertion",
+    "dissect",
     "edges",
     "energy_in_mask",
     "false_discovery_rate",
