@@ -61,9 +61,9 @@ def concept_overlap(
               {\Sigma_{i,p}\, \max([\uparrow a_{u,i,p} > t_u],\, m_{c,i,p})}, \qquad P(a_u > t_u) = 1 - \text{quantile}
 
     Symbols: a the activation of unit u in picture i, ↑ bilinear enlargement to the masks' size, m the mask of concept
-    c. The control gives each picture's masks to another picture: what remains is what any unit gets that likes the
-    places where the concept usually is. Overlaps less their control's mean, in its standard deviations, are compared
-    with those of the control, all units of a concept together.
+    c. The control hands the pictures' masks round at random: what remains is what any unit gets that likes the places
+    where the concept usually is. Overlaps are standardised unit by unit, the true one among those of the control, and
+    compared with the control's of all units.
 
     Args:
         activations: (n, units, h, w), any float dtype.
@@ -92,7 +92,7 @@ def concept_overlap(
     _check(activations, masks, quantile, repeats)
     flags = masks.to(torch.float32).cpu().flatten(2)
     areas = flags.sum((0, 2)).double()
-    orders = torch.stack([_exchange(len(masks), generator) for _ in range(repeats)])
+    orders = [torch.randperm(len(masks), generator=generator) for _ in range(repeats)]
     found, nulls, levels = [], [], []
     for start, stop in chunks(activations.shape[1], BLOCK):
         own = activations[:, start:stop].detach().float()
@@ -104,27 +104,21 @@ def concept_overlap(
         nulls.append(torch.stack([_over(_met(active, flags[order]), size) for order in orders], 1))
         levels.append(level.cpu())
     iou, null = torch.cat(found), torch.cat(nulls)
-    mean, spread = null.mean(1), null.std(1, correction=1)
-    scale = spread.where(spread > 0, torch.nan)
-    p = torch.stack(
-        [
-            # a control value is compared with the others alone, as the overlap itself is
-            chance_of((iou - mean)[:, c] / scale[:, c], _left_out(null[..., c]).flatten())
-            for c in range(iou.shape[1])
-        ],
-        1,
-    )
+    # standardised with the truth among its exchanges: each of them is treated as the truth is
+    every = torch.cat([iou[:, None], null], 1)
+    z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
+    p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
     q = false_discovery_rate(p.flatten()).view_as(p)
-    return Concepts(iou, p, q, torch.cat(levels), mean)
+    return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
 
 
-def _left_out(null: Tensor) -> Tensor:
-    """Each value (units, repeats) less the mean of the others, in their standard deviations."""
-    count = null.shape[1]
-    mean = (null.sum(1, keepdim=True) - null) / (count - 1)
-    square = (null.square().sum(1, keepdim=True) - null.square()) / (count - 1) - mean.square()
-    spread = (square.clamp_min(0) * (count - 1) / max(count - 2, 1)).sqrt()
-    return (null - mean) / spread.where(spread > 1e-12, torch.nan)
+def _chance(found: Tensor, null: Tensor) -> Tensor:
+    """p-values; 1 where nothing varies under the exchange, so that it cannot say anything."""
+    return torch.ones_like(found) if null.isnan().all() else chance_of(found, null)
+
+
+def _positive(spread: Tensor) -> Tensor:
+    return spread.where(spread > 1e-12, torch.nan)
 
 
 def _met(active: Tensor, flags: Tensor) -> Tensor:
@@ -135,14 +129,6 @@ def _met(active: Tensor, flags: Tensor) -> Tensor:
 def _over(met: Tensor, size: Tensor) -> Tensor:
     union = size - met
     return met / union.where(union > 0, torch.nan)
-
-
-def _exchange(rows: int, generator: torch.Generator) -> Tensor:
-    """A cyclic order of a random arrangement: nobody keeps their own."""
-    arranged = torch.randperm(rows, generator=generator)
-    order = torch.empty_like(arranged)
-    order[arranged] = arranged.roll(1)
-    return order
 
 
 def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) -> None:
