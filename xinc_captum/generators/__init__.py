@@ -5,12 +5,19 @@ from .checked import check_generator
 from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
 from .dcgan import DCGAN, DCGANAdapter
 from .eigen import EigenGenerator
+from .encoder import Encoded, Encoder
 from .features import pictures_and_features
 from .latent_link import LatentLink
+from .latent_search import Searched, latent_search
 from .latents import class_rows, normal, normal_latents, truncate
+from .link_audit import LinkAudit
+from .make_pairs import make_pairs
+from .mlp_link import MLPLink
+from .pairs import Pairs
 from .part_heads import FewShotHead, ProjectionHead
 from .part_training import fit_head
 from .parts import Parts, PictureParts
+from .pooling import Pool, pooled
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .quantify import quantify
 from .ridge import RankReport
@@ -30,18 +37,25 @@ __all__ = [
     "CallableGenerator",
     "DCGANAdapter",
     "EigenGenerator",
+    "Encoded",
+    "Encoder",
     "FeatureClusters",
     "FeatureParts",
     "FewShotHead",
     "Found",
     "Generator",
     "LatentLink",
+    "LinkAudit",
     "LoadedStyle",
+    "MLPLink",
+    "Pairs",
     "Parts",
     "PictureParts",
+    "Pool",
     "ProjectionHead",
     "RankReport",
     "Recipe",
+    "Searched",
     "StyleGANAdapter",
     "StyleGenerator",
     "UnitTable",
@@ -50,12 +64,15 @@ __all__ = [
     "cluster_features",
     "fit_head",
     "from_callable",
+    "latent_search",
     "load_style_generator",
     "load_weights",
+    "make_pairs",
     "normal",
     "normal_latents",
     "pictures_and_features",
     "pictures_in_unit_range",
+    "pooled",
     "quantify",
     "save_style_generator",
     "screen",

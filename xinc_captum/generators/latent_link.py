@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from ..metrics.link_fit import r2
 from ..metrics.row_hash import row_hashes
 from . import link_file
+from .auditing import audited
 from .class_means import ClassMeans
+from .encoder import Encoder
 from .fourier_map import FourierMap
 from .linear_map import LinearMap
+from .link_audit import LinkAudit
 from .link_checks import checked_classes, checked_pairs, checked_representations
 from .moments import Moments, wide
+from .pairs import Pairs
 from .per_class_map import PerClassMap
+from .protocol import Generator
 from .regression import Ridge, checked_ridge
 from .reservoir import Reservoir
 from .ridge import RankReport
@@ -225,6 +230,38 @@ class LatentLink(UnitReadings, nn.Module):
     def moments(self) -> Moments:
         """Moments of all pairs seen."""
         return self._fitted().moments
+
+    def audit(
+        self,
+        held_out: Pairs,
+        fit: Pairs | None = None,
+        *,
+        encoder: Encoder | None = None,
+        generator: Generator | None = None,
+        real: Tensor | None = None,
+        ceiling: bool = False,
+        search_rows: int = 32,
+        seed: int = 0,
+    ) -> LinkAudit:
+        """Measure the link on pairs that it has not seen, with the controls that would show it up.
+
+        Args:
+            held_out: pairs of another seed, or of :meth:`Pairs.split`.
+            fit: the pairs of the fit, for the shuffled control and for leaving one out.
+            encoder: the classifier's half, to look at linked pictures; with ``generator``.
+            generator: draws them.
+            real: (n, C, H, W) real pictures in [0, 1] of the size that the encoder takes.
+            ceiling: also train a two-layer network on ``fit`` and search latents, which takes a while.
+            search_rows: held-out pairs of that search.
+            seed: of everything random in here.
+
+        Returns:
+            a :class:`LinkAudit`; ``str(audit.trust)`` is the verdict.
+
+        Raises:
+            ValueError: pairs of another size, an encoder without a generator, ``fit`` that is not what was fitted.
+        """
+        return audited(self, held_out, fit, encoder, generator, real, ceiling, search_rows, seed)
 
     def save(self, path: str | Path) -> Path:
         """Write map, moments and manifest into one safetensors file, which appears whole or not at all.

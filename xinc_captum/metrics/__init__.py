@@ -2,15 +2,20 @@
 
 from .amounts import magnitudes
 from .association import Association, association
+from .bootstrap import Interval, flipped, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
-from .concepts import Concepts, ConceptUnits, concept_overlap
+from .concepts import ConceptUnits, Concepts, concept_overlap
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .discoveries import chance_of, false_discovery_rate
 from .dissection import ablated, dissect
+from .duplicates import duplicates, leaks
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
 from .gabor import gabor_bank, gabor_regions, gabor_responses
+from .identifiability import tolerance, unit_agreement
+from .link_fit import class_means, r2, r2_within
+from .link_trust import LinkTrust, judged_link
 from .localization import energy_in_mask
 from .measures import MEASURES, Measure, Movement, chosen
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
@@ -24,8 +29,10 @@ from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
+from .row_hash import row_hashes
+from .semantic_order import SemanticOrder, semantic_order
 from .share import pooled, share
-from .shuffles import shifts, shuffled_pixels, shuffled_units
+from .shuffles import shifts, shuffled_pixels, shuffled_units, shuffled_within
 from .spread import participation, pixels_per_unit, running_share, units_for, units_per_pixel
 from .tracks import Track, carried_elsewhere, object_track
 
@@ -38,11 +45,14 @@ __all__ = [
     "Correlations",
     "DeletionInsertion",
     "Explained",
+    "Interval",
+    "LinkTrust",
     "Measure",
     "Mixing",
     "MotionAgreement",
     "Movement",
     "RegionTest",
+    "SemanticOrder",
     "Stability",
     "Track",
     "UnitVectors",
@@ -55,6 +65,7 @@ __all__ = [
     "carried_elsewhere",
     "chance_of",
     "chosen",
+    "class_means",
     "clustered",
     "colour_regions",
     "completeness_error",
@@ -63,15 +74,19 @@ __all__ = [
     "contribution_change",
     "deletion_insertion",
     "dissect",
+    "duplicates",
     "edges",
     "energy_in_mask",
     "false_discovery_rate",
+    "flipped",
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
     "grid_cells",
     "intensity",
+    "judged_link",
     "lab",
+    "leaks",
     "local_entropy",
     "magnitudes",
     "mixing",
@@ -95,21 +110,29 @@ __all__ = [
     "pooled",
     "preference",
     "probabilities",
+    "r2",
+    "r2_within",
     "rand_index",
     "rank_vectors",
+    "ratio_interval",
     "region_test",
+    "row_hashes",
     "running_share",
+    "semantic_order",
     "share",
     "share_explained",
     "shifts",
     "shuffled_pixels",
     "shuffled_units",
+    "shuffled_within",
     "smooth_entropy",
     "spearman",
     "stability",
     "target_score",
+    "tolerance",
     "turn",
     "umap_positions",
+    "unit_agreement",
     "unit_responses",
     "unit_vectors",
     "units_for",
