@@ -1,5 +1,6 @@
 """Every example runs as a user would run it."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
+from xinc_captum.generators import load_style_generator
+from xinc_captum.zoo import small_convnet
 from xinc_captum.zoo.assets import PINNED, install_command
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +42,7 @@ def test_it_is_short(path):
         "accentuate_a_photo.py",
         "next_to_grad_cam.py",
         "render_a_field.py",
+        "train_style_generator.py",
     }, "a new example needs a test below"
 
 
@@ -61,6 +66,18 @@ def test_render_a_field(tmp_path):
     assert len(missed) == 2 and max(missed) < 1e-3
     with Image.open(tmp_path / "rendered.png") as picture:
         assert picture.size == (1500, 500)
+
+
+def test_train_style_generator(tmp_path):
+    want("scikit-learn")
+    said = run(ROOT / "examples" / "train_style_generator.py", tmp_path, "digits", "2", "5").stdout
+    known, agreement = (float(re.search(rf"{words} ([\d.]+) of", said)[1]) for words in ("knows", "asked for in"))
+    assert known > 0.9 and 0 <= agreement <= 1
+    style, recipe = load_style_generator(tmp_path / "generator.safetensors")
+    assert style.config["size"] == 16 and (recipe["steps"], recipe["seed"], recipe["pictures"]) == (2, 5, 1438)
+    assert small_convnet(10, 16).load_state_dict(load_file(tmp_path / "classifier.safetensors"))
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size == (480, 480)
 
 
 def test_accentuate_a_photo(tmp_path):

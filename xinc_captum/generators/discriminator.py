@@ -38,21 +38,22 @@ class ProjectionDiscriminator(nn.Module):
         super().__init__()
         if size % 4 or size < 4:
             raise ValueError(f"size is {size}; wanted a multiple of 4, since the pictures are halved twice.")
-        self.seen = nn.Sequential(
-            nn.Conv2d(image_channels, 32, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.AvgPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.AvgPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
-            nn.Linear(64 * (size // 4) ** 2, width),
-            nn.LeakyReLU(0.2),
-        )
-        self.real = nn.Linear(width, 1)
-        self.direction = nn.Embedding(num_classes, width)
+        with torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
+            self.seen = nn.Sequential(
+                nn.Conv2d(image_channels, 32, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.AvgPool2d(2),
+                nn.Conv2d(32, 64, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.AvgPool2d(2),
+                nn.Conv2d(64, 64, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Flatten(),
+                nn.Linear(64 * (size // 4) ** 2, width),
+                nn.LeakyReLU(0.2),
+            )
+            self.real = nn.Linear(width, 1)
+            self.direction = nn.Embedding(num_classes, width)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2, generator=generator)

@@ -101,9 +101,18 @@ class StyleGenerator(nn.Module):
             "channels": list(channels),
         }
         self.num_classes, self.noise_dim = num_classes, noise_dim
-        self.embedding = nn.Embedding(num_classes, noise_dim)
+        with torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
+            self._build(num_classes, size, image_channels, latent_dim, channels)
+        self.register_buffer("class_means", torch.zeros(num_classes, latent_dim))
+        self._draw_weights(generator)
+        self.measure_means()
+
+    def _build(
+        self, num_classes: int, size: int, image_channels: int, latent_dim: int, channels: tuple[int, ...]
+    ) -> None:
+        self.embedding = nn.Embedding(num_classes, self.noise_dim)
         self.mapping = nn.Sequential(
-            nn.Linear(2 * noise_dim, latent_dim),
+            nn.Linear(2 * self.noise_dim, latent_dim),
             nn.LeakyReLU(0.2),
             nn.Linear(latent_dim, latent_dim),
             nn.LeakyReLU(0.2),
@@ -116,9 +125,6 @@ class StyleGenerator(nn.Module):
             for level, pair in enumerate(zip(before, channels, strict=True))
         )
         self.paint = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
-        self.register_buffer("class_means", torch.zeros(num_classes, latent_dim))
-        self._draw_weights(generator)
-        self.measure_means()
 
     def _draw_weights(self, generator: torch.Generator | None) -> None:
         """Weights as He et al. (2015) have them; biases zero, so that every style begins as no style."""

@@ -1,4 +1,4 @@
-"""Zoo: trained classifiers and real photos, out of packages that are on PyPI."""
+"""Zoo: trained networks, photos and other pictures, out of packages that are on PyPI."""
 
 from .assets import AssetError, asset, requirements
 from .carphone import carphone_nerv
@@ -7,6 +7,7 @@ from .efficientnet import efficientnet_lite0, efficientnet_lite1
 from .gans import EYE_COLOURS, dcgan_faces, omniart_eyes
 from .labelled import LabelledImages, fashion_mnist, mnist_digits
 from .mnist import mnist_cnn
+from .mnist_style import mnist_convnet, mnist_generator
 from .named import classifier
 from .photos import Photo, foolbox_photos, photo, photo_names, quokka_photo, skimage_photo, voc_photo
 from .small_convnet import small_convnet, train_small_convnet
@@ -30,7 +31,9 @@ __all__ = [
     "fashion_mnist",
     "foolbox_photos",
     "mnist_cnn",
+    "mnist_convnet",
     "mnist_digits",
+    "mnist_generator",
     "omniart_eyes",
     "photo",
     "photo_names",
