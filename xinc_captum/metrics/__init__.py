@@ -5,7 +5,7 @@ from .association import Association, association
 from .bootstrap import Interval, flipped, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
-from .concepts import ConceptUnits, Concepts, concept_overlap
+from .concepts import Concepts, ConceptUnits, concept_overlap
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .discoveries import chance_of, false_discovery_rate
 from .dissection import ablated, dissect
