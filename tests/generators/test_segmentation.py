@@ -4,6 +4,7 @@ from torch import nn
 
 from xinc_captum.generators import FeatureParts, ProjectionHead, cluster_features, from_callable, normal_latents
 from xinc_captum.generators.features import stacked
+from xinc_captum.generators.segmentation import even
 
 pytest.importorskip("sklearn.cluster")
 
@@ -42,11 +43,26 @@ def test_clusters_find_what_is_alike_whatever_its_scale():
     assert len({int(found[:, kinds == kind].flatten().mode().values) for kind in range(3)}) == 3
 
 
+def test_patterns_of_alternating_pixels_are_no_parts():
+    """What transposed convolutions leave behind, stronger than what the picture shows."""
+    maps, kinds = blocks()
+    checks = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2 - 1) * 20.0
+    found = cluster_features([maps[0], maps[1] + checks], 3)([maps[0], maps[1] + checks], (8, 8)).argmax(1)
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    for kind in range(3):
+        own = found[:, (kinds == kind) & inside]
+        assert (own == own.flatten().mode().values).float().mean() > 0.9
+    assert even(checks[None, None].float())[..., 1:-1, 1:-1].abs().max() == 0
+
+
 def test_a_pixel_joins_its_nearest_centre():
     """The head never makes the features side by side at one size; the centres would."""
     maps, _ = blocks(2)
     clusters = cluster_features(maps, 4, seed=3)
-    features = ((stacked(maps, (8, 8)) - clusters.mean.view(-1, 1, 1)) / clusters.scale.view(-1, 1, 1)).movedim(1, -1)
+    features = (
+        (stacked([even(m) for m in maps], (8, 8)) - clusters.mean.view(-1, 1, 1)) / clusters.scale.view(-1, 1, 1)
+    ).movedim(1, -1)
     distances = (features[..., None, :] - clusters.centres).square().sum(-1)
     logits = clusters(maps, (8, 8))
     assert torch.equal(logits.argmax(1), distances.argmin(-1))
