@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._extra import needed
-from .features import pictures_and_features, stacked
+from .features import enlarged, pictures_and_features, stacked
 from .part_heads import FewShotHead, ProjectionHead
 from .parts import check_names
 from .protocol import Generator
@@ -65,8 +65,8 @@ class FeatureClusters(nn.Module):
     .. math:: \mathrm{logits}_{q,p} = -\tfrac12\, \beta\, \|z_p - c_q\|^2
 
     Symbols: z the pixel's features, evened out over 3×3 (transposed convolutions leave a pattern of alternating pixels
-    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and by the root
-    of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
+    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and
+    by the root of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
 
     Args:
         mean: of each channel, (channels,).
@@ -105,8 +105,8 @@ class FeatureClusters(nn.Module):
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1)
         for own, part in zip(maps, weight.split(self.channels, 1), strict=True):
-            projected = even(torch.einsum("nchw,kc->nkhw", own, part.to(own)))
-            total = total + (projected if own.shape[2:] == size else F.interpolate(projected, size, mode="nearest"))
+            projected = (part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:])
+            total = total + enlarged(even(projected), size)
         return total
 
 
