@@ -19,9 +19,15 @@ def test_entropy_is_the_papers(part_table):
 def test_smooth_entropy_by_hand():
     checks = (torch.arange(6)[:, None] + torch.arange(6)) % 2
     maps = smooth_entropy(checks[None, None].double(), radius=1, levels=2)
-    inside = -(0.8 * np.log2(0.8) + 0.2 * np.log2(0.2))  # four of five neighbours differ
-    assert maps[0, 0, 2, 2].item() == pytest.approx(inside)
-    assert smooth_entropy(torch.full((1, 1, 5, 5), 0.5), levels=3).abs().max() < 1e-6
+    here, there = np.array([1, 6, 1, 0]) / 8, np.array([0, 1, 6, 1]) / 8  # black and white over the levels -1 to 2
+    shares = 0.2 * here + 0.8 * there  # four of five neighbours differ
+    assert maps[0, 0, 2, 2].item() == pytest.approx(-(shares * np.log2(shares)).sum())
+
+
+def test_even_greys_all_have_about_a_bit():
+    greys = torch.linspace(0, 1, 41).view(-1, 1, 1, 1).expand(-1, 1, 3, 3)
+    found = smooth_entropy(greys)
+    assert found.min() > 0.99 and found.max() < 1.07
 
 
 def test_smooth_entropy_ranks_as_the_exact_does_and_has_gradients():

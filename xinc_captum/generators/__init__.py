@@ -25,13 +25,13 @@ from .pooling import Pool, pooled
 from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
 from .quantify import quantify
 from .ray import Ray
-from .reach import shuffled_link
 from .ridge import RankReport
 from .screening import screen
 from .segmentation import FeatureClusters, FeatureParts, cluster_features
 from .style_generator import StyleGenerator
 from .stylegan import StyleGANAdapter
 from .train_style import Recipe, train_style_generator
+from .unit_null import shuffled_directions
 from .unit_query import Found
 from .unit_steps import unit_steps, unit_values
 from .unit_table import UnitTable
@@ -90,7 +90,7 @@ __all__ = [
     "screen",
     "shift_losses",
     "shortest_shift",
-    "shuffled_link",
+    "shuffled_directions",
     "train_style_generator",
     "truncate",
     "unit_steps",

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .features import stacked
+from .features import enlarged, stacked
 
 
 class FewShotHead(nn.Module):
@@ -117,7 +116,7 @@ class ProjectionHead(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
-            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=True):
+            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):
                 layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
         self.layers = nn.Sequential(*layers)
 
@@ -128,10 +127,7 @@ class ProjectionHead(nn.Module):
             ValueError: maps of other channels than the head was made for.
         """
         _check_maps(maps, self.channels)
-        projected = [
-            F.interpolate(project(own), size, mode="nearest") if own.shape[2:] != size else project(own)
-            for project, own in zip(self.projections, maps, strict=True)
-        ]
+        projected = [enlarged(project(own), size) for project, own in zip(self.projections, maps, strict=True)]
         logits: Tensor = self.layers(torch.stack(projected).sum(0))
         return logits
 

@@ -69,8 +69,10 @@ class PictureParts:
         pictures = pictures_in_unit_range(generator, latents)
         if self._masks is None:
             return pictures, torch.ones_like(pictures[:, :1])
-        fixed = isinstance(self._masks, Tensor)
-        masks = self._masks.to(pictures.device).expand(len(pictures), -1, -1, -1) if fixed else self._masks(pictures)
+        if isinstance(self._masks, Tensor):
+            masks = self._masks.to(pictures.device).expand(len(pictures), -1, -1, -1)
+        else:
+            masks = self._masks(pictures)
         check_parts(pictures, masks)
         if masks.shape[1] != len(self.names):
             raise ValueError(f"the masks have {masks.shape[1]} parts, the names are {', '.join(self.names)}.")

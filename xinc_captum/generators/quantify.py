@@ -1,6 +1,7 @@
 """Sweep thousands of units through a generator and keep the measures, not the pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from ..metrics.measures import Measure, Movement
 from ..progress import progress
 from .bases import Bases
 from .features import drawing
+from .latent_link import LatentLink
 from .parts import Parts
 from .protocol import Generator
-from .reach import Kind, Link, Reach, chosen_units, steps
+from .reach import Kind, Reach, Steps, chosen_units
 from .unit_table import UnitTable
 
 BLOCK = 256  # units whose directions are held at a time
@@ -21,7 +23,7 @@ BLOCK = 256  # units whose directions are held at a time
 
 def quantify(
     generator: Generator,
-    link: Link,
+    link: LatentLink,
     latents: Tensor,
     units: Tensor | list[int] | range | None = None,
     *,
@@ -31,7 +33,7 @@ def quantify(
     direction: Kind = "marginal",
     reach: Reach = 0.5,
     representations: Tensor | None = None,
-    null: Link | None = None,
+    null: Tensor | None = None,
     least_area: float = 0.001,
     batch_size: int = 64,
     show_progress: bool = False,
@@ -49,7 +51,7 @@ def quantify(
 
     Args:
         generator: draws the frames.
-        link: fitted; a :class:`LatentLink`.
+        link: a fitted :class:`LatentLink`, of any classifier's layer.
         latents: the bases, (n, latent_dim).
         units: of the link; None: all that live.
         classes: (n,) whole numbers, or None: one row of the table for all.
@@ -59,9 +61,8 @@ def quantify(
         reach: standard deviations of the unit, down and up from each base; or "minmax" or "quantile": the link's
             bounds, whatever the base's own value, which ``representations`` then tell.
         representations: (n, units) of the bases.
-        null: a link of the same units fitted on shuffled pairs, :func:`shuffled_link`. Its steps are made as long, in
-            the latent, as the real ones: what is left to differ is where they lead. The smallest p-value is one in
-            the null's units, so short lists want several nulls' worth.
+        null: directions of a link fitted on shuffled pairs, :func:`shuffled_directions`; queries want them. Each is
+            swept as a unit is, at the length of one.
         least_area: share of the picture; a base whose part is smaller does not count for that part.
         batch_size: frames drawn at once.
         show_progress: a bar on standard error.
@@ -74,33 +75,32 @@ def quantify(
             that do not match the pictures, or a part that no base has.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> from xinc_captum.generators import LatentLink, from_callable, normal_latents
         >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
-        >>> link = SimpleNamespace(alive=torch.ones(4, dtype=bool), r_sd=torch.ones(4),
-        ...                        direction=lambda units, kind: torch.eye(4)[units])
-        >>> quantify(generator, link, torch.zeros(3, 4), [0, 2], measures=["luminance"]).change.shape
+        >>> latents = generator.sample_latents(50, generator=torch.Generator().manual_seed(0))
+        >>> link = LatentLink().fit(2 * latents, latents)
+        >>> quantify(generator, link, latents[:3], [0, 2], measures=["luminance"]).change.shape
         torch.Size([2, 1, 1, 1])
 
     Source: Wehrheim et al., "Linking in Style" (2024), quantification; steps around bases, null and grouping are ours.
     """
     asked = chosen_units(link, units)
+    real = Steps(link, asked, len(latents), reach, direction, representations)
+    beside = None if null is None else replace(real, null=null)
     with untouched(drawing(generator)), torch.no_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
         sweep = _Sweep(generator, bases, batch_size, show_progress)
-        change, spread, count = sweep.through(link, asked, reach, direction, representations)
-        beside = None
-        if null is not None:
-            beside = sweep.through(null, asked, reach, direction, representations, as_long_as=link)[0]
+        change, spread, count = sweep.through(real)
+        chance = None if beside is None else sweep.through(beside)[0]
     note = {
         "direction": direction,
         "reach": reach,
         "bases": len(latents),
         "least_area": least_area,
-        "frames": bases.rows * (1 + 2 * len(asked) * (1 if null is None else 2)),
+        "frames": bases.rows * (1 + 2 * len(real) + (0 if beside is None else 2 * len(beside))),
     }
     return UnitTable(
-        asked, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, beside, note
+        asked, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, chance, note
     )
 
 
@@ -112,25 +112,17 @@ class _Sweep:
             raise ValueError(f"batch_size is {batch_size}; wanted at least 2, the two frames of a unit.")
         self.generator, self.bases, self.pairs, self.show = generator, bases, batch_size // 2, show_progress
 
-    def through(
-        self,
-        link: Link,
-        units: Tensor,
-        reach: Reach,
-        direction: Kind,
-        representations: Tensor | None,
-        *,
-        as_long_as: Link | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def through(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, spread and number of changes over the bases of each class, (steps, classes, parts, columns)."""
         bases, rows = self.bases, self.bases.rows
-        shape = (len(units), len(bases.labels), len(bases.parts.names), len(bases.columns))
+        shape = (len(steps), len(bases.labels), len(bases.parts.names), len(bases.columns))
         first, second, count = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
         flat = [t.view(-1, *shape[2:]) for t in (first, second, count)]
-        total = -(-len(units) * rows // self.pairs)
+        blocks = chunks(len(steps), BLOCK)
+        total = sum(len(chunks((end - begin) * rows, self.pairs)) for begin, end in blocks)
         bar = progress(range(total), "units", show=self.show)
-        for begin, end in chunks(len(units), BLOCK):
-            moves, far = steps(link, units[begin:end], rows, reach, direction, representations, as_long_as)
-            moves, far = (t.to(bases.latents) for t in (moves, far))
+        for begin, end in blocks:
+            moves, far = (t.to(bases.latents) for t in steps.block(begin, end))
             for start, stop in chunks((end - begin) * rows, self.pairs):
                 next(bar, None)
                 pair = torch.arange(start, stop)

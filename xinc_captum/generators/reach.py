@@ -1,46 +1,26 @@
 """By how much each unit is turned, and where in the latent that leads."""
 
-import copy
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .latent_link import LatentLink
 
 Kind = Literal["marginal", "partial", "within_class"]
 Reach = float | Literal["minmax", "quantile"]
 
 
-class Link(Protocol):
-    """What is needed of a fitted :class:`LatentLink`: directions, ranges and which units live."""
-
-    @property
-    def alive(self) -> Tensor:
-        """(units,), bool."""
-        ...
-
-    @property
-    def r_sd(self) -> Tensor:
-        """(units,), of the representations."""
-        ...
-
-    def direction(self, units: Any, kind: Any = "marginal") -> Tensor:
-        """(k, latent_dim), change of the latent per unit change of r_u."""
-        ...
-
-    def bounds(self, units: Any, kind: Any = "minmax") -> Tensor:
-        """(k, 2), lowest and highest value."""
-        ...
-
-
-def chosen_units(link: Link, units: Tensor | list[int] | range | None) -> Tensor:
+def chosen_units(link: LatentLink, units: Tensor | list[int] | range | None) -> Tensor:
     """The units asked for, on the CPU; None: all that live.
 
     Raises:
         ValueError: none, one out of range, one twice, or a dead one.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> chosen_units(SimpleNamespace(alive=torch.tensor([True, False, True])), None)
+        >>> r = torch.rand(9, 3)
+        >>> chosen_units(LatentLink().fit(r * torch.tensor([1.0, 0.0, 1.0]), r), None)
         tensor([0, 2])
     """
     alive = link.alive.cpu()
@@ -60,85 +40,74 @@ def chosen_units(link: Link, units: Tensor | list[int] | range | None) -> Tensor
     return asked
 
 
-def steps(
-    link: Link,
-    units: Tensor,
-    rows: int,
-    reach: Reach,
-    direction: Kind,
-    representations: Tensor | None,
-    as_long_as: Link | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Directions (units, latent_dim) and, for each base, how far down and up: (units, rows, 2) or (units, 1, 2).
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Where each unit leads from each base, block by block.
 
-    Directions are stretched to the lengths of those of ``as_long_as``, if one is given.
-
-    Raises:
-        ValueError: a reach that is neither positive nor a name, or representations missing or of another shape.
+    Attributes:
+        link: fitted.
+        units: of it, (k,).
+        rows: number of bases.
+        reach: how far: standard deviations, or the name of the link's bounds.
+        kind: of direction.
+        representations: of the bases, (rows, units), where ``reach`` is a name.
+        null: (v, latent_dim) directions taken instead, each stretched to the length of a unit's own: row i to that of
+            unit i modulo k.
     """
-    moves = link.direction(units, kind=direction)
-    if as_long_as is not None:
-        if len(as_long_as.alive) != len(link.alive):
+
+    link: LatentLink
+    units: Tensor
+    rows: int
+    reach: Reach
+    kind: Kind
+    representations: Tensor | None = None
+    null: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit, before any picture is drawn."""
+        if isinstance(self.reach, str):
+            if self.reach not in ("minmax", "quantile"):
+                raise ValueError(
+                    f"reach is {self.reach!r}; wanted a number of standard deviations, 'minmax' or 'quantile'."
+                )
+            wanted, own = (self.rows, len(self.link.alive)), self.representations
+            if own is None or own.shape != wanted:
+                raise ValueError(
+                    f"reach {self.reach!r} sets each unit to a value, so the bases' own representations are needed, "
+                    f"{wanted}; got {None if own is None else tuple(own.shape)}."
+                )
+        elif not self.reach > 0:
+            raise ValueError(f"reach is {self.reach}; wanted a positive number of standard deviations.")
+        width = self.link.direction(self.units[:1], self.kind).shape[1]
+        if self.null is not None and (self.null.dim() != 2 or not len(self.null) or self.null.shape[1] != width):
             raise ValueError(
-                f"the null has {len(link.alive)} units, the link {len(as_long_as.alive)}; fit both on the same pairs."
+                f"null has shape {tuple(self.null.shape)}; wanted directions (any number, {width}), as "
+                "shuffled_directions() gives them."
             )
-        wanted = as_long_as.direction(units, kind=direction).norm(dim=1, keepdim=True)
-        moves = moves * wanted / moves.norm(dim=1, keepdim=True).clamp_min(torch.finfo(moves.dtype).tiny)
-    if isinstance(reach, str):
-        if reach not in ("minmax", "quantile"):
-            raise ValueError(f"reach is {reach!r}; wanted a number of standard deviations, 'minmax' or 'quantile'.")
-        if representations is None or representations.shape != (rows, len(link.alive)):
-            shape = None if representations is None else tuple(representations.shape)
-            raise ValueError(
-                f"reach {reach!r} sets each unit to a value, so the bases' own representations are needed, "
-                f"({rows}, {len(link.alive)}); got {shape}."
-            )
-        own = representations[:, units.to(representations.device)].T.to(moves)
-        return moves, link.bounds(units, kind=reach).to(moves)[:, None] - own[:, :, None]
-    if not reach > 0:
-        raise ValueError(f"reach is {reach}; wanted a positive number of standard deviations.")
-    far = reach * link.r_sd[units.to(link.r_sd.device)].to(moves)
-    return moves, torch.stack([-far, far], 1)[:, None]
 
+    def __len__(self) -> int:
+        """How many directions."""
+        return len(self.units) if self.null is None else len(self.null)
 
-def shuffled_link(
-    link: Any,
-    representations: Tensor,
-    latents: Tensor,
-    classes: Tensor | None = None,
-    *,
-    generator: torch.Generator,
-) -> Any:
-    """The same link, fitted on pairs whose latents are exchanged (within classes, where classes are given).
+    def block(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Directions (block, latent_dim), and how far down and up from each base, (block, rows or 1, 2)."""
+        units = self.units[torch.arange(begin, end) % len(self.units)]
+        moves = self.link.direction(units, self.kind)
+        if self.null is not None:
+            other = self.null[begin:end].to(moves)
+            lengths = other.norm(dim=1, keepdim=True).clamp_min(torch.finfo(moves.dtype).tiny)
+            moves = other * moves.norm(dim=1, keepdim=True) / lengths
+        if isinstance(self.reach, str):
+            own = self._own(units).to(moves)
+            return moves, self.link.bounds(units, self.reach).to(moves)[:, None] - own[:, :, None]
+        far = self.reach * self.link.r_sd.to(moves)[units]
+        return moves, torch.stack([-far, far], 1)[:, None]
 
-    It knows as much of each unit's values and of the latents as the real one, and nothing of what belongs together.
-
-    Args:
-        link: any with ``fit(r, w, classes)``, left as it is.
-        representations: the pairs that it was fitted on, (n, units).
-        latents: likewise, (n, latent_dim).
-        classes: (n,), or None.
-        generator: of the exchange.
-
-    Returns:
-        a fitted copy, to be given to :func:`quantify` as ``null``.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> link = SimpleNamespace(fit=lambda r, w, classes: w)
-        >>> kept = shuffled_link(link, torch.zeros(3, 2), torch.eye(3), generator=torch.Generator().manual_seed(0))
-        >>> kept is not link
-        True
-    """
-    order = torch.arange(len(latents))
-    groups = (
-        [order] if classes is None else [(classes.cpu() == label).nonzero()[:, 0] for label in classes.cpu().unique()]
-    )
-    for rows in groups:
-        order[rows] = rows[torch.randperm(len(rows), generator=generator)]
-    null = link.blank() if hasattr(link, "blank") else copy.deepcopy(link)
-    null.fit(representations, latents[order.to(latents.device)], classes)
-    return null
+    def _own(self, units: Tensor) -> Tensor:
+        held = self.representations
+        if held is None:  # __post_init__ has seen to it
+            raise ValueError("representations of the bases are needed.")
+        return held[:, units.to(held.device)].T
 
 
 def _few(units: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Rank all units at once to first order: a few gradients instead of two frames a unit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,16 +11,17 @@ from ..hooks import untouched
 from ..metrics.measures import Measure, Movement, chosen
 from .bases import Bases
 from .features import drawing
+from .latent_link import LatentLink
 from .parts import Parts
 from .protocol import Generator
 from .quantify import BLOCK
-from .reach import Kind, Link, Reach, chosen_units, steps
+from .reach import Kind, Reach, Steps, chosen_units
 from .unit_table import UnitTable
 
 
 def screen(
     generator: Generator,
-    link: Link,
+    link: LatentLink,
     latents: Tensor,
     units: Tensor | list[int] | range | None = None,
     *,
@@ -29,7 +31,7 @@ def screen(
     direction: Kind = "marginal",
     reach: Reach = 0.5,
     representations: Tensor | None = None,
-    null: Link | None = None,
+    null: Tensor | None = None,
     least_area: float = 0.001,
     batch_size: int = 64,
 ) -> UnitTable:
@@ -44,7 +46,7 @@ def screen(
 
     Args:
         generator: draws the bases; gradients must pass.
-        link: fitted; a :class:`LatentLink`.
+        link: a fitted :class:`LatentLink`, of any classifier's layer.
         latents: the bases, (n, latent_dim).
         units: of the link; None: all that live.
         classes: (n,) whole numbers, or None: one row of the table for all.
@@ -65,13 +67,12 @@ def screen(
             through which a measure of shape has no gradient.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> from xinc_captum.generators import LatentLink, from_callable, normal_latents
         >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
-        >>> link = SimpleNamespace(alive=torch.ones(4, dtype=bool), r_sd=torch.ones(4),
-        ...                        direction=lambda units, kind: torch.eye(4)[units])
-        >>> screen(generator, link, torch.zeros(3, 4), measures=["luminance"]).change[:, 0, 0, 0]
-        tensor([0.0625, 0.0625, 0.0625, 0.0625])
+        >>> latents = generator.sample_latents(50, generator=torch.Generator().manual_seed(0))
+        >>> link = LatentLink().fit(2 * latents, latents)
+        >>> screen(generator, link, latents[:3], measures=["luminance"]).strongest("picture", "luminance", 2).shape
+        torch.Size([2])
     """
     if not getattr(generator, "differentiable", True):
         raise ValueError(
@@ -79,6 +80,7 @@ def screen(
             "quantify() on fewer units instead."
         )
     asked = chosen_units(link, units)
+    real = Steps(link, asked, len(latents), reach, direction, representations)
     slopes: list[Tensor] = []
 
     def watch(leaf: Tensor, static: Sequence[Measure], values: Sequence[Tensor], present: Tensor) -> None:
@@ -94,15 +96,12 @@ def screen(
     with untouched(drawing(generator)), torch.enable_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size, watch)
     with torch.no_grad():
-        change, spread, count = _first_order(
-            torch.cat(slopes), bases, link, asked, reach, direction, representations, None
-        )
-        beside = None
-        if null is not None:
-            beside = _first_order(torch.cat(slopes), bases, null, asked, reach, direction, representations, link)[0]
+        every = torch.cat(slopes)
+        change, spread, count = _first_order(every, bases, real)
+        chance = None if null is None else _first_order(every, bases, replace(real, null=null))[0]
     note = {"order": 1, "direction": direction, "reach": reach, "bases": len(latents), "least_area": least_area}
     return UnitTable(
-        asked, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, beside, note
+        asked, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, chance, note
     )
 
 
@@ -128,24 +127,15 @@ def _slopes(leaf: Tensor, measures: Sequence[Measure], values: Sequence[Tensor],
                     )
                 found.append(slope.where(present[:, part, None], torch.nan) * unit_of_change[:, part, column, None])
     columns = sum(value.shape[2] for value in values)
-    return torch.stack(found, 1).unflatten(1, (columns, -1)).transpose(1, 2)
+    stacked: Tensor = torch.stack(found, 1).unflatten(1, (columns, -1))
+    return stacked.transpose(1, 2)
 
 
-def _first_order(
-    slopes: Tensor,
-    bases: Bases,
-    link: Link,
-    units: Tensor,
-    reach: Reach,
-    direction: Kind,
-    representations: Tensor | None,
-    as_long_as: Link | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, spread and number over the bases of each class, (units, classes, parts, columns)."""
+def _first_order(slopes: Tensor, bases: Bases, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, spread and number over the bases of each class, (steps, classes, parts, columns)."""
     pieces = []
-    for begin, end in chunks(len(units), BLOCK):
-        moves, far = steps(link, units[begin:end], bases.rows, reach, direction, representations, as_long_as)
-        moves, far = moves.to(slopes), far.to(slopes)
+    for begin, end in chunks(len(steps), BLOCK):
+        moves, far = (t.to(slopes) for t in steps.block(begin, end))
         change = torch.einsum("rpcd,ud->urpc", slopes, moves) * (far[..., 1] - far[..., 0])[..., None, None]
         groups = [change[:, bases.groups == group].double().cpu() for group in range(len(bases.labels))]
         count = torch.stack([(~own.isnan()).sum(1) for own in groups], 1)

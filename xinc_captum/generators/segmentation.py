@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._extra import needed
-from .features import pictures_and_features, stacked
+from .features import enlarged, pictures_and_features, stacked
 from .part_heads import FewShotHead, ProjectionHead
 from .parts import check_names
 from .protocol import Generator
@@ -64,8 +64,9 @@ class FeatureClusters(nn.Module):
 
     .. math:: \mathrm{logits}_{q,p} = -\tfrac12\, \beta\, \|z_p - c_q\|^2
 
-    Symbols: z the pixel's features, each channel less its mean and divided by its standard deviation and by the root
-    of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
+    Symbols: z the pixel's features, evened out over 3×3 (transposed convolutions leave a pattern of alternating pixels
+    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and
+    by the root of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
 
     Args:
         mean: of each channel, (channels,).
@@ -104,9 +105,21 @@ class FeatureClusters(nn.Module):
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1)
         for own, part in zip(maps, weight.split(self.channels, 1), strict=True):
-            projected = torch.einsum("nchw,kc->nkhw", own, part.to(own))
-            total = total + (projected if own.shape[2:] == size else F.interpolate(projected, size, mode="nearest"))
+            projected = (part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:])
+            total = total + enlarged(even(projected), size)
         return total
+
+
+def even(maps: Tensor) -> Tensor:
+    """Maps without what alternates from pixel to pixel: rows and columns weighted 1, 2, 1; the edge is repeated.
+
+    Example:
+        >>> even(torch.tensor([[[[1.0, -1.0, 1.0, -1.0]]]])).flatten()
+        tensor([ 0.5000,  0.0000,  0.0000, -0.5000])
+    """
+    wide = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    down = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]
+    return (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 16
 
 
 def cluster_features(
@@ -128,14 +141,14 @@ def cluster_features(
         ModuleNotFoundError: scikit-learn is missing.
 
     Example:
-        >>> maps = [torch.eye(4).view(1, 1, 4, 4)]
+        >>> maps = [torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)]
         >>> cluster_features(maps, 2)(maps, (4, 4)).argmax(1).unique(return_counts=True)[1].sort().values.tolist()
-        [4, 12]
+        [8, 8]
 
     Source: Collins et al., "Editing in Style" (CVPR 2020), clusters a generator's features likewise.
     """
     size = max((own.shape[2:] for own in maps), key=lambda s: s[0] * s[1])
-    everything = [own.detach() for own in maps]
+    everything = [even(own.detach()) for own in maps]
     rows, pixels = len(maps[0]), size[0] * size[1]
     if not 2 <= clusters <= rows * pixels:
         raise ValueError(

@@ -100,8 +100,8 @@ class UnitTable:
         self._check_known("part", ignoring, self.parts)
         if self.null is None:
             raise ValueError(
-                "this table has no null, so nothing can be said to be more than chance; give quantify() a link "
-                "that was fitted on shuffled pairs, null=shuffled_link(…)."
+                "this table has no null, so nothing can be said to be more than chance; give quantify() "
+                "the directions of shuffled pairs, null=shuffled_directions(…)."
             )
         column = self.measures.index(measure)
         real, null = (self._over_classes(t, classes)[:, :, column] for t in (self.change, self.null))

@@ -5,8 +5,10 @@ from .association import Association, association
 from .bootstrap import Interval, flipped, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
+from .concepts import Concepts, ConceptUnits, concept_overlap
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .discoveries import chance_of, false_discovery_rate
+from .dissection import ablated, dissect
 from .duplicates import duplicates, leaks
 from .embedding import umap_positions
 from .explained import Explained, share_explained, verdict, what_dominates
@@ -40,6 +42,8 @@ __all__ = [
     "MEASURES",
     "Agreement",
     "Association",
+    "ConceptUnits",
+    "Concepts",
     "Correlations",
     "DeletionInsertion",
     "Explained",
@@ -56,6 +60,7 @@ __all__ = [
     "Stability",
     "Track",
     "UnitVectors",
+    "ablated",
     "as_masks",
     "association",
     "average_ranks",
@@ -68,9 +73,11 @@ __all__ = [
     "clustered",
     "colour_regions",
     "completeness_error",
+    "concept_overlap",
     "condition_number",
     "contribution_change",
     "deletion_insertion",
+    "dissect",
     "duplicates",
     "edges",
     "energy_in_mask",

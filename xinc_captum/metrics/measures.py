@@ -13,7 +13,7 @@ from .part_shape import part_centroid, part_ellipse, turn
 from .part_texture import part_entropy, part_smooth_entropy
 
 
-def difference(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
+def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
     """After - before.
 
     Example:
@@ -33,7 +33,7 @@ def relative(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
     return (after - before) / base.where(base != 0, 1.0)
 
 
-def of_ellipses(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
+def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
     """Differences of eccentricities, the first column, and :func:`turn` of orientations, the second.
 
     Example:

@@ -12,6 +12,7 @@ _TO_XYZ = (
     (0.019334 / 1.08883, 0.119193 / 1.08883, 0.950227 / 1.08883),
 )
 _KNEE = (6 / 29) ** 3
+_TOE = 0.04045
 
 
 def lab(pictures: Tensor) -> Tensor:
@@ -40,14 +41,17 @@ def lab(pictures: Tensor) -> Tensor:
     if pictures.dim() != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures have shape {tuple(pictures.shape)}; Lab wants three channels, (n, 3, H, W).")
     values = pictures.clamp(0, 1)
-    dark = values <= 0.04045
-    # the branch that is not taken gets a harmless value: 0 ** 2.4 has no gradient that can be multiplied by 0
-    linear = torch.where(dark, values / 12.92, ((values.where(~dark, 1.0) + 0.055) / 1.055) ** 2.4)
-    xyz = torch.einsum("xc,nchw->nxhw", pictures.new_tensor(_TO_XYZ), linear)
-    low = xyz <= _KNEE
-    root = torch.where(low, xyz / (3 * (6 / 29) ** 2) + 4 / 29, xyz.where(~low, 1.0) ** (1 / 3))
+    # clamps instead of branches: quicker, and no branch that is not taken can spoil a gradient
+    linear = _power((values.clamp_min(_TOE) + 0.055) / 1.055, 2.4) + (values.clamp_max(_TOE) - _TOE) / 12.92
+    xyz = (pictures.new_tensor(_TO_XYZ) @ linear.flatten(2)).view_as(pictures)
+    root = _power(xyz.clamp_min(_KNEE), 1 / 3) + (xyz.clamp_max(_KNEE) - _KNEE) / (3 * (6 / 29) ** 2)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def _power(values: Tensor, exponent: float) -> Tensor:
+    """Of positive values; half the time of ``**`` on a CPU."""
+    return (values.log() * exponent).exp()
 
 
 def part_rgb(pictures: Tensor, masks: Tensor) -> Tensor:
