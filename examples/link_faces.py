@@ -17,7 +17,7 @@ from xinc_captum.visualizers import Measured, link_audit, unit_filmstrips
 from xinc_captum.zoo import dcgan_faces, efficientnet_lite0
 
 words = dict(enumerate(sys.argv[1:]))
-count, several = int(words.get(0, 2500)), int(words.get(1, 40))
+count, several = int(words.get(0, 2000)), int(words.get(1, 24))
 torch.set_num_threads(1)
 net, faces = efficientnet_lite0(), dcgan_faces()
 
@@ -38,7 +38,9 @@ real = F.interpolate(small, (64, 64), mode="bilinear").expand(-1, 3, -1, -1)
 encoder = Encoder(net.model, "classifier", preprocess=preprocess)
 audit = link.audit(held_out, fit, encoder=encoder, generator=faces, real=real)
 print(f"the link {audit.trust}")
-shown = {"R²": (audit.r2, audit.class_mean_r2), "R² within answers": (audit.r2_within, audit.shuffled_within)}
+explained = [Measured("R²", *audit.r2, audit.class_mean_r2, "means of the answers")]
+if audit.r2_within is not None:
+    explained.append(Measured("R² within answers", *audit.r2_within, audit.shuffled_within, "shuffled within answers"))
 kept = {"generated faces": audit.generated, "real faces": audit.real}
 with torch.no_grad():
     before = (faces.synthesize(held_out.latents[:8]) + 1) / 2
@@ -46,9 +48,7 @@ with torch.no_grad():
     through = (faces.synthesize(link(encoder(real[:8]))) + 1) / 2
 link_audit(
     {
-        "How much of the latent does the link explain?": [
-            Measured(name, *value, control) for name, (value, control) in shown.items() if value is not None
-        ],
+        "How much of the latent does the link explain?": explained,
         "Does a picture keep the network's answer?": [Measured(name, *value) for name, value in kept.items()],
         "Do units come back?": [Measured("R² of the representation", *[audit.cycle_r2] * 3)],
     },
