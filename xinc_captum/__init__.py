@@ -9,6 +9,7 @@ from .attributions import (
     Canvas,
     FeatureAccentuation,
     LayerContribution,
+    LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
     as_explanation,
@@ -16,6 +17,7 @@ from .attributions import (
     open_canvas,
 )
 from .comparison import Comparison, compare
+from .generators import LatentLink
 from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
@@ -29,8 +31,10 @@ __all__ = [
     "CarryError",
     "Comparison",
     "FeatureAccentuation",
+    "LatentLink",
     "LayerContribution",
     "LayerError",
+    "LinkedUnitVisualization",
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
     "Secant",

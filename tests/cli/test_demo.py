@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from xinc_captum.cli import demo
@@ -18,12 +20,14 @@ def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monke
     monkeypatch.setattr(demo, "accentuate_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "canvas_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "video_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "_linked", lambda *given: calls.append(given))
     demo.demo_command(tmp_path, list(demo.Part), 3)
     photo, out, model, targets = calls[0][:4]
     assert (photo, out, model, len(targets)) == ("foolbox:00", tmp_path / "accentuate", "efficientnet_lite0", 2)
     said = capsys.readouterr().out.splitlines()
     pages = ("accentuate", "canvas", "video/carphone_nerv", "video/sprite")
-    assert said[-4:] == [f"  {tmp_path / page / 'index.html'}" for page in pages]
+    pages += ("linked/link", "linked/units", "linked/another_answer")
+    assert said[-7:] == [f"  {tmp_path / page / 'index.html'}" for page in pages]
 
 
 def test_the_video_part_takes_the_shipped_network_and_fits_a_known_clip(tmp_path, monkeypatch):
@@ -38,3 +42,23 @@ def test_without_the_photo_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.resources, "files", lambda _name: (_ for _ in ()).throw(ModuleNotFoundError()))
     with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[demo\]'"):
         demo.demo_command(tmp_path, [demo.Part.canvas], 0)
+
+
+def test_the_linked_part_links_sweeps_and_flips(tmp_path, monkeypatch):
+    calls = []
+    for name in ("sweep_command", "counterfactual_command"):
+        monkeypatch.setattr(demo, name, lambda *given, name=name: calls.append((name, given)))
+
+    def link_command(out, *rest):
+        out.mkdir(parents=True)
+        verdicts = {4: "weak", 7: "holds", 9: "fails", 2: "holds", 5: "holds", 6: "fails"}
+        units = [{"unit": unit, "verdict": verdict} for unit, verdict in verdicts.items()]
+        (out / "manifest.json").write_text(json.dumps({"units": units}))
+        calls.append(("link_command", (out, *rest)))
+
+    monkeypatch.setattr(demo, "link_command", link_command)
+    demo.demo_command(tmp_path, [demo.Part.linked], 3)
+    assert [name for name, _ in calls] == ["link_command", "sweep_command", "counterfactual_command"]
+    link, sweep, flip = (given for _, given in calls)
+    assert link[0] == sweep[0] == flip[0] == tmp_path / "linked" / "link"
+    assert sweep[2] == [7, 2, 9], "two whose pictures are theirs, and one whose are not"

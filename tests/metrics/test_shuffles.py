@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import shifts, shuffled_pixels, shuffled_units
+from xinc_captum.metrics import shifts, shuffled_pixels, shuffled_units, shuffled_within
 
 
 @given(units=st.integers(1, 6), pixels=st.integers(1, 9), seed=st.integers(0, 99))
@@ -31,3 +31,14 @@ def test_shifts_are_never_nothing():
     assert set(drawn) == {(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)}
     with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control wants at least 2 and 1"):
         shifts((1, 1), 3, torch.Generator())
+
+
+def test_shuffled_within_keeps_each_class_and_moves_most_rows():
+    classes = torch.arange(60) % 3
+    rows = torch.stack([torch.arange(60.0), classes.float()], 1)
+    shuffled = shuffled_within(rows, classes, torch.Generator().manual_seed(0))
+    assert torch.equal(shuffled[:, 1], rows[:, 1])
+    assert torch.equal(shuffled[:, 0].sort().values, rows[:, 0])
+    assert (shuffled[:, 0] != rows[:, 0]).float().mean() > 0.8
+    with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 60 rows"):
+        shuffled_within(rows, classes[:2], torch.Generator())

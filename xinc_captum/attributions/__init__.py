@@ -7,19 +7,26 @@ from .canvas_layout import CanvasStoreError
 from .canvases import canvases
 from .contract import as_explanation
 from .contribution import LayerContribution
+from .counterfactual import Counterfactual
 from .frame_canvas import FrameCanvas
+from .linked_unit import LinkedUnitVisualization
 from .neuron_canvas import NeuronCanvas
 from .stored_canvas import open_canvas
+from .sweep import SweepTrust, UnitSweep
 
 __all__ = [
     "Accentuation",
     "Canvas",
     "CanvasStoreError",
+    "Counterfactual",
     "FeatureAccentuation",
     "FrameCanvas",
     "LayerContribution",
+    "LinkedUnitVisualization",
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
+    "SweepTrust",
+    "UnitSweep",
     "as_explanation",
     "canvases",
     "open_canvas",

@@ -1,5 +1,6 @@
 """``xinc demo``: the main jobs on real input, without a network."""
 
+import json
 import shutil
 import tempfile
 from enum import StrEnum
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import typer
 
+from .. import store
 from ..ascent.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError
 from .film import FITTED, SPRITE
+from .flip import Method, counterfactual_command
+from .link import Variant, link_command
+from .sweep import Mode, Span, Way, sweep_command
 from .video import video_command
 
 
@@ -22,6 +27,7 @@ class Part(StrEnum):
     accentuate = "accentuate"
     canvas = "canvas"
     video = "video"
+    linked = "linked"
 
 
 def demo_command(out: Path, parts: list[Part], seed: int) -> None:
@@ -39,9 +45,31 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
             place = out / "video" / clip
             video_command(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
-    folders = {Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)]}
+    if Part.linked in parts:
+        _linked(out / "linked", seed)
+    folders = {
+        Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)],
+        Part.linked: [f"linked/{name}" for name in ("link", "units", "another_answer")],
+    }
     pages = [str(out / name / "index.html") for part in Part if part in parts for name in folders.get(part, [part])]
     typer.echo("\n".join(["", "Now open", *(f"  {page}" for page in pages)]))
+
+
+def _linked(out: Path, seed: int) -> None:
+    """Link the digits' classifier to their generator, both of which ship with the package; then use the link."""
+    link_command(out / "link", "mnist_convnet", "mnist_generator", None, Variant.linear, 2000, 0.7, None, seed, "cpu")
+    telling = _telling(out / "link")
+    sweep_command(
+        out / "link", out / "units", telling, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu"
+    )
+    counterfactual_command(out / "link", out / "another_answer", "8", [], Method.ray, 0.0, 6, seed, "cpu")
+
+
+def _telling(folder: Path) -> list[int]:
+    """Two units whose pictures are theirs, and one whose pictures are not, so that both can be seen."""
+    units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
+    kinds = {verdict: [u["unit"] for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails")}
+    return [*kinds["holds"][:2], *kinds["fails"][:1]] or kinds["weak"][:1]
 
 
 def _photo(name: str, folder: Path) -> Path:

@@ -12,12 +12,16 @@ from ..zoo.named import CLASSIFIERS
 from .accentuate import accentuate_command
 from .canvas import RuleName
 from .demo import Part, demo_command
+from .ends import GENERATORS, MODELS
 from .failures import FAILURES
 from .film import film_names
+from .flip import Method, counterfactual_command
+from .link import Variant, link_command
 from .paint import NetworkName, paint_command
+from .sweep import Mode, Span, Way, sweep_command
 
 app = typer.Typer(
-    help="Show what each neuron paints, and what a feature sees in a photo.",
+    help="Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +40,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Show what each neuron paints, and what a feature sees in a photo."""
+    """Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator."""
 
 
 @app.command()
@@ -101,6 +105,77 @@ def accentuate(
     accentuate_command(
         photo, out, model, target or [], layer or [], unit or [], dose, steps, seed, size, device, natural
     )
+
+
+@app.command()
+def link(
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
+    ] = "mnist_convnet",
+    generator: Annotated[
+        str, typer.Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
+    ] = "mnist_generator",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear one.")
+    ] = None,
+    variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
+    pairs: Annotated[int, typer.Option(help="Pictures to link; a fifth is held out.", min=20)] = 3000,
+    truncation: Annotated[float, typer.Option(help="How far pictures may be from the mean of their class.")] = 0.7,
+    real: Annotated[
+        str | None, typer.Option(help="Real pictures to try the link on: a folder, or mnist_digits.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Link a classifier's layer to a generator, audit the link, and show what units mean."""
+    link_command(out, model, generator, layer, variant, pairs, truncation, real, seed, device)
+
+
+@app.command()
+def sweep(
+    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    unit: Annotated[list[int] | None, typer.Option(help="Unit to set; repeat for several.")] = None,
+    photo: Annotated[
+        list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")
+    ] = None,
+    span: Annotated[Span, typer.Option(help="From where to where, by what the link has seen.")] = Span.quantile,
+    direction: Annotated[
+        Way, typer.Option(help="marginal: as units vary together; partial: the others held, the paper's way.")
+    ] = Way.marginal,
+    mode: Annotated[
+        Mode, typer.Option(help="anchored: from the picture's own value; replace: the paper's way.")
+    ] = Mode.anchored,
+    steps: Annotated[int, typer.Option(help="Values of the unit.", min=2)] = 6,
+    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 5,
+    seed: Annotated[int, typer.Option(help="Of the drawn pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Draw pictures at several values of a unit, and say whether the unit followed."""
+    sweep_command(folder, out, unit or [], photo or [], span, direction, mode, steps, count, seed, device)
+
+
+@app.command()
+def counterfactual(
+    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
+    photo: Annotated[
+        list[Path] | None, typer.Option(help="Picture to start from; repeat. Default: drawn ones.")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="ray: a line search; latent: through both networks; linking_in_style: the paper's.")
+    ] = Method.ray,
+    confidence: Annotated[
+        float, typer.Option(help="Go on until the target has this probability; 0: until it is the answer.")
+    ] = 0.0,
+    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 6,
+    seed: Annotated[int, typer.Option(help="Of the drawn pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Show what would have to change in pictures for another answer."""
+    counterfactual_command(folder, out, target, photo or [], method, confidence, count, seed, device)
 
 
 @app.command()

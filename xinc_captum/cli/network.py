@@ -45,7 +45,7 @@ def network_called(name: str, photo: Tensor, device: torch.device) -> Network:
                 "your own as module:function."
             ) from error
     else:
-        found = _made(name)
+        found = made(name)
     if isinstance(found, zoo.Classifier):
         found.model.eval().to(device)
         return Network(found, found.size)
@@ -57,7 +57,12 @@ def network_called(name: str, photo: Tensor, device: torch.device) -> Network:
     )
 
 
-def _made(name: str) -> Any:
+def made(name: str, option: str = "--model") -> Any:
+    """What the function ``module:function`` returns.
+
+    Raises:
+        UsageError: no such module or function.
+    """
     module_name, _, function_name = name.partition(":")
     module = _imported(module_name)
     function = getattr(module, function_name, None)
@@ -68,7 +73,7 @@ def _made(name: str) -> Any:
     try:
         return function()
     except Exception as error:
-        error.add_note(f"This was the function {name} of --model.")
+        error.add_note(f"This was the function {name} of {option}.")
         raise
 
 

@@ -57,6 +57,35 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
     return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
 
 
+def shuffled_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+    """The same rows, each class's handed round among its members: nothing is left but the class.
+
+    Args:
+        rows: (n, columns).
+        classes: (n,).
+        generator: decides who gets whose.
+
+    Returns:
+        (n, columns); each class keeps its rows.
+
+    Raises:
+        ValueError: not one class a row.
+
+    Example:
+        >>> shuffled_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
+        tensor([[1.],
+                [2.]])
+    """
+    if classes.shape != rows.shape[:1]:
+        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; wanted one a row.")
+    order = torch.arange(len(rows))
+    for c in classes.unique().cpu():
+        own = (classes.cpu() == c).nonzero()[:, 0]
+        keys = torch.rand(len(own), generator=generator, device=generator.device).cpu()
+        order[own] = own[keys.argsort()]
+    return rows[order.to(rows.device)]
+
+
 def _shuffled(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Along one dim, in an order of its own for every place on the others."""
     keys = torch.rand(values.shape, generator=generator, device=generator.device)

@@ -6,18 +6,24 @@ from .canvas import brightness, build_up, canvas_grid, dominant_units, neuron_ov
 from .classes import class_bars
 from .clusters import cluster_sheet
 from .comparison import comparison_grid
+from .counterfactual import counterfactual_rows
 from .curve import score_curve
 from .dose import dose_strip
 from .explained import explained_bars
 from .film import FilmRow, unit_film
 from .flow import flow_beside_change
+from .link_audit import Measured, link_audit
+from .linked_unit import unit_filmstrips
 from .reconstruction import frames_beside_drawn
 from .regions import region_bars
+from .selectivity import selectivity_table
 from .spread import Spread, spread_curves
 from .track import object_time
+from .unit_sheet import unit_sheet
 
 __all__ = [
     "FilmRow",
+    "Measured",
     "Spread",
     "accentuation_rows",
     "association_rows",
@@ -27,17 +33,22 @@ __all__ = [
     "class_bars",
     "cluster_sheet",
     "comparison_grid",
+    "counterfactual_rows",
     "dominant_units",
     "dose_strip",
     "explained_bars",
     "flow_beside_change",
     "frames_beside_drawn",
+    "link_audit",
     "neuron_over_photo",
     "object_time",
     "order_by_total",
     "region_bars",
     "score_curve",
+    "selectivity_table",
     "spread_curves",
     "unit_film",
+    "unit_filmstrips",
+    "unit_sheet",
     "who_paints",
 ]

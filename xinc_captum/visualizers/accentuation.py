@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, bare, draw_photo
+from .figure import QUIET, bare, draw_photo
 from .heat import draw_heat
-from .sheet import MARGIN, PAGE, Sheet, wide
+from .sheet import MARGIN, PAGE, Sheet
+from .verdict import check_verdicts, verdict_line
 
 GAP = 0.07  # inches between pictures
 TALLEST = 3.0  # inches of one picture
 PAPER = 0.94  # what shows where nothing was felt
-VERDICTS = {"holds": ("✓", "#1a6e33"), "weak": ("≈", "#8a5a00"), "fails": ("✗", "#a8201a")}
 
 
 def accentuation_rows(
@@ -50,9 +50,7 @@ def accentuation_rows(
         >>> figure.savefig("accentuated.png")  # doctest: +SKIP
     """
     _check(photos, cams, images, opacities, {"titles": titles, "notes": notes, "trusts": trusts})
-    unknown = {verdict for verdict, _ in trusts or ()} - set(VERDICTS)
-    if unknown:
-        raise ValueError(f"verdict {min(unknown)!r} is not known; wanted {', '.join(VERDICTS)}.")
+    check_verdicts(*(verdict for verdict, _ in trusts or ()))
     columns = ["the photo", *([] if cams is None else [cam_name]), "accentuated: what", "what, only where it was felt"]
     cell = (PAGE - 2 * MARGIN - (len(columns) - 1) * GAP) / len(columns)
     height, width = images.shape[-2:]
@@ -84,7 +82,7 @@ def accentuation_rows(
             bare(place)
         top += tall + 0.08
         if trusts is not None:
-            top = _verdict(sheet, top, *trusts[row])
+            top = verdict_line(sheet, top, *trusts[row])
         top += 0.16
     return sheet.done(top - 0.06)
 
@@ -93,17 +91,6 @@ def _on_paper(image: Tensor, opacity: Tensor) -> Tensor:
     image = image.clamp(0, 1).float().cpu()
     opacity = opacity.float().cpu()
     return opacity * image + (1 - opacity) * PAPER
-
-
-def _verdict(sheet: Sheet, top: float, verdict: str, because: str) -> float:
-    """A mark, a word and a reason; colour only repeats what they say."""
-    mark, colour = VERDICTS[verdict]
-    word = f"{mark} {verdict}"
-    indent = wide(word, 9.5, bold=True) + 0.1
-    sheet.line(MARGIN, top, word, size=9.5, colour=colour, bold=True)
-    return sheet.paragraph(
-        MARGIN + indent, top + 0.01, f"because {because}", PAGE - 2 * MARGIN - indent, size=9, colour=INK
-    )
 
 
 def _check(

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LatentLink, LinkedUnitVisualization
+from xinc_captum.generators import from_callable, normal_latents
+
+
+def test_the_head_is_found_through_dropout_and_a_wrapper(digits):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = digits.net[:5], digits.net[5]
+
+        def forward(self, x):
+            return {"y": nn.functional.dropout(self.head(self.body(x)), 0.5, self.training)}
+
+    link = LatentLink().fit(torch.rand(400, 64), torch.rand(400, 24))
+    units = LinkedUnitVisualization(Wrapped().eval(), "body", digits.generator, link, output_fn=lambda o: o["y"])
+    assert units.counterfactual(digits.pictures(2), 3, "minimal").head.all()
+
+
+def test_methods_that_need_a_head_say_so_and_others_go_on(digits):
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.tail = digits.net[:5], digits.net[5]
+
+        def forward(self, x):
+            return self.tail(self.body(x)).square()
+
+    net = Bent().eval()
+    with torch.no_grad():
+        classes = torch.arange(600) % 10
+        w = digits.generator.sample_latents(600, classes, 0.7, generator=torch.Generator().manual_seed(0))
+        link = LatentLink().fit(net.body(digits.generator.synthesize(w)), w)
+    units = LinkedUnitVisualization(net, "body", digits.generator, link)
+    with pytest.raises(ValueError, match="method 'minimal' wants class scores that are linear"):
+        units.counterfactual(digits.pictures(2), 3, "minimal")
+    found = units.counterfactual(digits.pictures(6), 3, "ray")
+    assert found.head is None and found.reached.any()
+
+
+def test_a_class_that_is_there_already_moves_nothing(digits):
+    found = digits.units.counterfactual(digits.pictures(10), digits.classes(10))
+    stays = found.steps == 0
+    assert stays.sum() >= 8 and (found.flip[stays] == 0).all() and torch.equal(found.images[stays], found.linked[stays])
+
+
+def test_one_logit_is_not_two_classes():
+    paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    units = LinkedUnitVisualization(net, "0", paint, LatentLink().fit(torch.rand(50, 4), torch.rand(50, 4)))
+    with pytest.raises(ValueError, match="the model gives 1 score a row; a counterfactual wants one score a class"):
+        units.counterfactual(torch.rand(2, 1, 2, 2), 0)

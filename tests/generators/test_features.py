@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LayerError
+from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, normal_latents, pictures_and_features
+from xinc_captum.generators.features import enlarged, stacked
+
+
+def small():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DCGANAdapter(DCGAN(latent_dim=6, channels=(8, 4)).eval(), noise_dim=6)
+
+
+def test_features_and_pictures_are_of_one_pass():
+    generator, latents = small(), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    passes = []
+    generator.network.register_forward_hook(lambda *_: passes.append(1))
+    pictures, maps = pictures_and_features(generator, latents)
+    assert passes == [1] and [tuple(m.shape) for m in maps] == [(3, 8, 4, 4), (3, 4, 8, 8)]
+    assert pictures.shape == (3, 3, 16, 16)
+    torch.testing.assert_close(pictures, (generator.synthesize(latents) + 1) / 2)
+    first = generator.network.main[:3](latents[:, :, None, None])
+    torch.testing.assert_close(maps[0], first)
+
+
+def test_named_layers_of_a_plain_function_in_the_order_asked_for():
+    net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ConvTranspose2d(1, 3, 2, 2), nn.Sigmoid())
+    generator = from_callable(lambda w: net(w), normal_latents(4))
+    _, (last, first) = pictures_and_features(generator, torch.zeros(2, 4), ["1", net[0]])
+    assert last.shape == (2, 3, 4, 4) and first.shape == (2, 1, 2, 2)
+
+
+def test_gradients_pass_and_without_them_nothing_hangs_on():
+    generator = small()
+    latents = torch.ones(1, 6, requires_grad=True)
+    pictures, maps = pictures_and_features(generator, latents)
+    assert torch.autograd.grad(pictures.sum() + maps[0].sum(), latents)[0].abs().sum() > 0
+    with torch.no_grad():
+        pictures, maps = pictures_and_features(generator, latents)
+    assert not pictures.requires_grad and not any(m.requires_grad for m in maps)
+
+
+def test_stacking_repeats_pixels():
+    found = stacked([torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 2, 2, 4)], (2, 4))
+    assert found[0, 0].tolist() == [[1, 1, 2, 2]] * 2 and found.shape == (1, 3, 2, 4)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (2, 3), (8, 9), (5, 7)])
+def test_enlarging_is_torchs(size):
+    maps = torch.rand(2, 3, 2, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(enlarged(maps, size), nn.functional.interpolate(maps, size, mode="nearest"))
+
+
+def test_what_holds_no_maps_is_said():
+    generator, latents = small(), torch.zeros(2, 6)
+    net = nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.Sigmoid())
+    flat = from_callable(net, normal_latents(6))
+    with pytest.raises(ValueError, match="no layers were given and the generator names none"):
+        pictures_and_features(flat, latents)
+    with pytest.raises(LayerError, match=r"layer '0' hands over \(2, 12\) for 2 latents; parts want maps"):
+        pictures_and_features(flat, latents, ["0"])
+    with pytest.raises(LayerError, match="network.main.99"):
+        pictures_and_features(generator, latents, ["network.main.99"])

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xinc_captum.metrics import fidelity
+
+
+def swept(slopes, values=(0.0, 1.0, 2.0), rows=2):
+    """Units that go along with the value by their slopes, from a base at 0."""
+    values = torch.tensor(values)
+    frames = (values[:, None] * torch.tensor(slopes)).expand(rows, -1, -1)
+    return frames, torch.zeros(rows, len(slopes)), values
+
+
+def test_by_hand():
+    frames, base, values = swept([0.5, 2.0, 0.0])
+    found = fidelity(frames, base, values, 0, sd=torch.tensor([1.0, 1.0, 1.0]))
+    assert (found.rank, found.alive, found.rho, found.gain) == (2, 3, pytest.approx(1), pytest.approx(0.5))
+    torch.testing.assert_close(found.moved, torch.tensor([0.5, 2.0, 0.0]).double() * (5 / 3) ** 0.5)
+    assert found.ranks.tolist() == [2, 2] and not found.moves_most and found.flips != found.flips
+    scaled = fidelity(frames, base, values, 0, sd=torch.tensor([0.1, 1.0, 1.0]))
+    assert scaled.rank == 1, "changes are counted in standard deviations"
+    assert fidelity(frames, base, values, 0, sd=torch.ones(3), alive=torch.tensor([1, 0, 1]).bool()).rank == 1
+
+
+def test_a_unit_that_stays_follows_nothing():
+    frames, base, values = swept([0.0, 1.0])
+    found = fidelity(frames, base, values, 0, sd=torch.ones(2))
+    assert found.rho == 0 and found.gain == 0 and found.rank == 2
+    assert found.verdict[0] == "fails" and "hardly follows what is set with Spearman 0.00" in found.verdict[1]
+
+
+def test_flips_are_of_the_base():
+    frames, base, values = swept([1.0, 0.0], rows=1)
+    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
+    found = fidelity(frames, base, values, 0, sd=torch.ones(2), scores=scores, base_scores=torch.tensor([[1.0, 0.0]]))
+    assert found.flips == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "values", "verdict", "clause"),
+    [
+        ([1.0] + [0.1] * 39, (0.0, 1.0, 2.0), "holds", "it moves most of 40 units and follows"),
+        ([1.0, 2.0] + [0.1] * 38, (0.0, 1.0, 2.0), "weak", "it moves as no. 2 of 40 units"),
+        ([1.0] + [2.0] * 39, (0.0, 1.0, 2.0), "fails", "the pictures are of other units"),
+        ([-1.0] + [0.1] * 39, (0.0, 1.0, 2.0), "fails", "Spearman -1.00"),
+        ([1.0] + [0.1] * 39, (1.0,), "weak", "one value alone"),
+    ],
+)
+def test_verdicts(slopes, values, verdict, clause):
+    frames, base, told = swept(slopes, values)
+    found = fidelity(frames, base, told, 0, sd=torch.ones(40))
+    assert found.verdict[0] == verdict and clause in found.verdict[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 100))
+def test_scales_of_units_make_no_difference(seed, scale):
+    g = torch.Generator().manual_seed(seed)
+    frames, base = torch.randn(3, 4, 6, generator=g), torch.randn(3, 6, generator=g)
+    values, sd = torch.arange(4.0), torch.rand(6, generator=g) + 0.5
+    plain = fidelity(frames, base, values, 2, sd=sd)
+    scaled = fidelity(frames * scale, base * scale, values, 2, sd=sd * scale)
+    assert plain.rank == scaled.rank and plain.rho == pytest.approx(scaled.rho)
+    assert scaled.gain == pytest.approx(plain.gain * scale, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"base": torch.zeros(2, 3)}, r"wanted \(N, S, units\), \(N, units\) and \(units,\)"),
+        ({"values": torch.zeros(4)}, r"values have shape \(4,\); wanted \(3,\) or \(2, 3\)"),
+        ({"unit": 2}, "unit is 2; wanted 0 to 1"),
+        ({"sd": torch.tensor([0.0, 1.0])}, "unit 0 is dead"),
+    ],
+)
+def test_bad_input(change, text):
+    frames, base, values = swept([1.0, 0.0])
+    given_ = {"representations": frames, "base": base, "values": values, "unit": 0, "sd": torch.ones(2)} | change
+    with pytest.raises(ValueError, match=text):
+        fidelity(**given_)

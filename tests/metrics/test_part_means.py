@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.metrics import part_area, part_luminance, part_means
+
+
+def test_area_and_luminance_are_the_papers(part_table):
+    pictures, masks = part_table.pictures, part_table.masks
+    area, bright = part_area(pictures, masks)[..., 0] * 64 * 64, part_luminance(pictures, masks)[..., 0] * 85
+    for step, part, recorded_area, recorded_luminance in part_table.rows[:, :4]:
+        where = int(step), int(part)
+        assert area[where].item() == recorded_area
+        assert bright[where].item() == pytest.approx(recorded_luminance, rel=1e-12)
+
+
+def test_changes_are_the_papers(part_table):
+    pictures, masks = part_table.pictures, part_table.masks
+    area, bright = part_area(pictures, masks)[..., 0], part_luminance(pictures, masks)[..., 0]
+    grown = (area[2] - area[0]) / area[0]
+    np.testing.assert_allclose(grown[1:], part_table.change[:, 0], rtol=1e-12)
+    np.testing.assert_allclose((bright[2] - bright[0])[1:], part_table.change[:, 1], atol=1e-12)
+
+
+def test_soft_masks_weigh():
+    field = torch.tensor([[[[1.0, 3.0]], [[0.0, 8.0]]]]).double()
+    assert part_means(field, torch.tensor([[[[0.5, 0.25]]]])).tolist() == [[[1.25 / 0.75, 2 / 0.75]]]
+
+
+@given(seed=st.integers(0, 99))
+def test_parts_of_a_partition_add_up_to_the_whole(seed):
+    g = torch.Generator().manual_seed(seed)
+    pictures, masks = torch.rand(2, 3, 5, 4, generator=g).double(), torch.rand(2, 3, 5, 4, generator=g).double()
+    masks = masks / masks.sum(1, keepdim=True)
+    share = part_area(pictures, masks)
+    torch.testing.assert_close(share.sum(1), torch.ones(2, 1).double())
+    torch.testing.assert_close((part_means(pictures, masks) * share).sum(1), pictures.mean((2, 3)))
+
+
+def test_gradients_reach_pictures_and_masks():
+    pictures, masks = torch.rand(2, 3, 3, 3).double().requires_grad_(), torch.rand(2, 2, 3, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(part_luminance, (pictures, masks))
+
+
+def test_empty_parts_have_an_area_and_no_mean():
+    pictures, masks = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    assert part_area(pictures, masks).item() == 0
+    assert part_luminance(pictures, masks).isnan().all()
+
+
+def test_what_does_not_fit_is_said():
+    pictures = torch.rand(2, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for pictures of \(2, 3, 4, 4\); wanted"):
+        part_area(pictures, torch.ones(2, 4, 4))
+    with pytest.raises(ValueError, match="with at least one part"):
+        part_luminance(pictures, torch.ones(2, 0, 4, 4))
+    with pytest.raises(ValueError, match=r"wanted \(2, parts, 4, 4\)"):
+        part_means(pictures, torch.ones(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="Divide 8-bit values by 255"):
+        part_area((pictures * 255).byte(), torch.ones(2, 1, 4, 4))

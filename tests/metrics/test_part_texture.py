@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from xinc_captum.metrics import local_entropy, part_entropy, smooth_entropy, spearman
+
+pytest.importorskip("skimage.filters.rank")
+
+
+def test_entropy_is_the_papers(part_table):
+    maps = local_entropy(part_table.pictures)[:, 0]
+    assert (maps - part_table.entropy).abs().max() < 1e-5
+    means = part_entropy(part_table.pictures, part_table.masks)[..., 0]
+    for step, part, mean in part_table.rows[:, [0, 1, 4]]:
+        assert means[int(step), int(part)].item() == pytest.approx(mean, abs=1e-4)
+    np.testing.assert_allclose((means[2] - means[0])[1:], part_table.change[:, 2], atol=1e-4)
+
+
+def test_smooth_entropy_by_hand():
+    checks = (torch.arange(6)[:, None] + torch.arange(6)) % 2
+    maps = smooth_entropy(checks[None, None].double(), radius=1, levels=2)
+    here, there = np.array([1, 6, 1, 0]) / 8, np.array([0, 1, 6, 1]) / 8  # black and white over the levels -1 to 2
+    shares = 0.2 * here + 0.8 * there  # four of five neighbours differ
+    assert maps[0, 0, 2, 2].item() == pytest.approx(-(shares * np.log2(shares)).sum())
+
+
+def test_even_greys_all_have_about_a_bit():
+    greys = torch.linspace(0, 1, 41).view(-1, 1, 1, 1).expand(-1, 1, 3, 3)
+    found = smooth_entropy(greys)
+    assert found.min() > 0.99 and found.max() < 1.07
+
+
+def test_smooth_entropy_ranks_as_the_exact_does_and_has_gradients():
+    g = torch.Generator().manual_seed(0)
+    contrast = torch.linspace(0.02, 1, 16).view(-1, 1, 1, 1)
+    pictures = (0.5 + contrast * (torch.rand(16, 1, 24, 24, generator=g) - 0.5)).double()
+    rough, exact = smooth_entropy(pictures).mean((1, 2, 3)), local_entropy(pictures).mean((1, 2, 3))
+    assert spearman(rough[None], exact[None].double()).values.item() > 0.95
+    flat = torch.rand(1, 3, 4, 4, generator=g).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: smooth_entropy(x, radius=1, levels=3), flat)
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match="an entropy wants at least 2"):
+        smooth_entropy(torch.rand(1, 1, 2, 2), levels=1)
+    with pytest.raises(ValueError, match="torch.uint8"):
+        local_entropy(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))

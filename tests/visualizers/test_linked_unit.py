@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from xinc_captum.visualizers import unit_filmstrips
+
+VALUES = torch.tensor([0.0, 1.0, 2.0, 3.0])
+
+
+def strips(rows=2, values=VALUES, **more):
+    count = values.shape[-1]
+    images = torch.linspace(0, 1, count).view(1, count, 1, 1, 1).expand(rows, count, 1, 8, 8)
+    settings = {"measured": 0.5 * values.expand(rows, count), "rows": [f"row {i}" for i in range(rows)]} | more
+    return unit_filmstrips(images, values, **settings)
+
+
+def words(figure):
+    return [t.get_text() for t in figure.texts]
+
+
+def framed(figure):
+    return sum(axes.spines["left"].get_visible() and axes.spines["left"].get_linewidth() > 2 for axes in figure.axes)
+
+
+def test_what_was_set_beside_what_was_measured():
+    said = words(strips())
+    assert [w for w in said if "→" in w and "▽" not in w] == [
+        "0.00 → 0.00",
+        "1.00 → 0.50",
+        "2.00 → 1.00",
+        "3.00 → 1.50",
+    ] * 2
+
+
+def test_flips_are_framed_and_said():
+    figure = strips(answers=[["3", "3", "8", "8"], ["5"] * 4])
+    assert framed(figure) == 2
+    assert words(figure).count("now 8") == 2 and words(figure).count("5") == 4
+
+
+def test_flips_are_counted_from_the_origin_where_it_is_given():
+    figure = strips(rows=1, answers=[["3", "3", "8", "8"]], origins=["8"], bases=torch.rand(1, 1, 8, 8))
+    assert framed(figure) == 2 and words(figure).count("now 3") == 2
+    assert words(figure).count("8") == 3, "two frames, and the picture before"
+
+
+def test_the_change_is_the_last_minus_the_first():
+    figure = strips(rows=1)
+    changes = [axes.images[0] for axes in figure.axes if axes.images and axes.images[0].get_cmap().name == "RdBu_r"]
+    assert len(changes) == 1
+    np.testing.assert_allclose(changes[0].get_array(), 1)
+
+
+def test_many_values_keep_the_first_and_the_last():
+    figure = strips(rows=1, values=torch.arange(20.0), columns=5)
+    shown = [w for w in words(figure) if "→" in w and "▽" not in w]
+    assert len(shown) == 5 and shown[0].startswith("0.0 ") and shown[-1].startswith("19.0 ")
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_no_text_lies_over_another_or_outside(rows, legible):
+    answers = [["a class with a long name"] * 6] * rows
+    long = {
+        "notes": ["moves most of all 64 units, follows .98"] * rows,
+        "trust": ("weak", "it follows half of the way"),
+    }
+    figure = strips(
+        rows, torch.linspace(-2, 3, 6).expand(rows, 6), answers=answers, bases=torch.rand(rows, 1, 8, 8), **long
+    )
+    legible(figure)
+
+
+def test_what_was_not_measured_is_a_dash():
+    assert "0.00 → –" in words(strips(rows=1, measured=torch.tensor([[float("nan"), 1, 2, 3]])))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"measured": torch.rand(2, 3)}, r"measured has shape \(2, 3\); wanted \(2, 4\), one a frame"),
+        ({"values": torch.rand(2, 1)}, r"images have shape \(2, 1, 1, 8, 8\).*at least two values"),
+        ({"bases": torch.rand(2, 1, 4, 4)}, r"bases have shape \(2, 1, 4, 4\); wanted \(2, 1, 8, 8\)"),
+        ({"notes": ["one"]}, "1 notes for 2 rows; wanted one a row"),
+        ({"answers": [["a"] * 4, ["a"] * 3]}, "3 answers for 4 frames of a row"),
+        ({"trust": ("sure", "of course")}, "verdict 'sure' is not known"),
+    ],
+)
+def test_what_does_not_fit_is_said(change, says):
+    with pytest.raises((ValueError, RuntimeError), match=says):
+        strips(**change)
+
+
+def test_values_of_another_shape():
+    with pytest.raises(ValueError, match=r"values have shape \(3,\); wanted \(4,\) or \(2, 4\)"):
+        unit_filmstrips(torch.rand(2, 4, 1, 8, 8), torch.rand(3), torch.rand(2, 4), rows=["a", "b"])

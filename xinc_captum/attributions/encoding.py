@@ -1,0 +1,103 @@
+"""Pictures to what a classifier makes of them: the linked representation and the scores, in one pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..generators.pooling import Pool, pooled
+from ..hooks import ForwardFunc, capture, layer_name
+from ..targets import OutputFn, selected
+
+Preprocess = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The classifier's half of the loop, for the rows of one call.
+
+    Args:
+        forward_func: the model, or any function around it.
+        call: the same as it is to be called now (autocast, ordinary weights).
+        layer: whose activation is linked.
+        at_input: what enters the layer instead of what leaves it.
+        preprocess: the model's own normalisation of pictures in [0, 1].
+        output_fn: picks the scores out of the output.
+        pool: how maps and tokens become one row.
+        batch: the call's rows; pictures take the dtype and device of its inputs.
+        units: of the link, which the representation must have.
+    """
+
+    forward_func: ForwardFunc
+    call: ForwardFunc
+    layer: nn.Module
+    at_input: bool
+    preprocess: Preprocess | None
+    output_fn: OutputFn | None
+    pool: Pool
+    batch: Batch
+    units: int
+
+    def __call__(self, pictures: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (n, C, H, W) of rows (n,) to representations (n, units) and scores (n, K)."""
+        activation, scores = self._seen(pictures, rows)
+        return self._flat(activation), scores
+
+    def of_inputs(self) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Representations and scores of the inputs, and the shape that the layer gives a row."""
+        with torch.no_grad():
+            activation, scores = self._seen(self.batch.inputs[0], self.rows)
+            return self._flat(activation).detach(), scores, tuple(activation.shape[1:])
+
+    @property
+    def rows(self) -> Tensor:
+        """Every row of the call, (N,)."""
+        return torch.arange(self.batch.rows, device=self.batch.inputs[0].device)
+
+    def slopes(self, origin: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        r"""How the lead of a class over another goes with each unit at the inputs, (n, units), and the lead, (n,).
+
+        A unit of a mean-pooled map moves at every place at once.
+        """
+        with torch.enable_grad():
+            activation, scores = self._seen(self.batch.inputs[0], self.rows)
+            lead = _at(scores, target) - _at(scores, origin)
+            (slope,) = torch.autograd.grad(lead.sum(), activation, allow_unused=True, materialize_grads=True)
+            flat = self._flat(activation)
+            (weight,) = torch.autograd.grad(flat.sum(), activation)
+        # The lift of a change of r to the activation is the right inverse of pooling, which scales by 1/weight.
+        return self._flat(slope) / self._flat(weight), lead.detach()
+
+    def _seen(self, pictures: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        batch = self.batch.take(rows.to(self.batch.inputs[0].device)) if self.batch.args else self.batch
+        like = self.batch.inputs[0]
+        shown = pictures.to(like.device, like.dtype)
+        shown = self.preprocess(shown) if self.preprocess is not None else shown
+        with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
+            output = self.call(shown, *batch.args)
+        activation = captured[self.layer]
+        scores = selected(output, Batch((shown,), rows=len(shown)), self.output_fn)
+        if isinstance(activation, tuple):
+            raise ValueError(
+                f"layer {self._name()} hands over {len(activation)} tensors; link a layer that hands over one."
+            )
+        return activation, scores.reshape(len(scores), -1)
+
+    def _flat(self, activation: Tensor) -> Tensor:
+        r = pooled(activation, self.pool)
+        if r.shape[1] != self.units:
+            raise ValueError(
+                f"layer {self._name()} gives {r.shape[1]} units (shape {tuple(activation.shape)} pooled by "
+                f"{self.pool!r}), but the link is of {self.units}; give the layer, the side and the pool= of the pairs "
+                "that the link was fitted to."
+            )
+        return r
+
+    def _name(self) -> str:
+        return layer_name(self.forward_func, self.layer)
+
+
+def _at(scores: Tensor, classes: Tensor) -> Tensor:
+    return scores.gather(1, classes[:, None])[:, 0]

@@ -1,0 +1,180 @@
+"""``xinc counterfactual``: what would have to change in a picture for another answer."""
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import typer
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .. import store
+from ..attributions.counterfactual import Counterfactual
+from ..visualizers import counterfactual_rows
+from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.words import number
+from .device import device_called
+from .failures import UsageError
+from .linked import Linked, described, linked_called
+from .starts import Starts, starts_called
+
+DPI = 120
+BEYOND, POINTS = 1.5, 25  # how far past the flipped picture the way is followed, and at how many points
+
+
+class Method(StrEnum):
+    """Ways to another answer."""
+
+    ray = "ray"
+    latent = "latent"
+    minimal = "minimal"
+    linking_in_style = "linking_in_style"
+
+
+class Passage(NamedTuple):
+    """The straight way from the linked picture to the flipped one, and past it.
+
+    Attributes:
+        path: (P,), 0 the linked picture and 1 the flipped one.
+        chances: (N, P, 2), probabilities of origin and target.
+        flips: (N,), where the answer first is the target; nan where it never is.
+    """
+
+    path: Tensor
+    chances: Tensor
+    flips: Tensor
+
+
+def counterfactual_command(
+    folder: Path,
+    out: Path,
+    target: str,
+    photos: list[Path],
+    method: Method,
+    confidence: float,
+    count: int,
+    seed: int,
+    device: str,
+) -> None:
+    """Everything ``xinc counterfactual`` does; the folder appears whole or not at all."""
+    started = time.perf_counter()
+    store.check_folder(out)
+    linked = linked_called(folder, device_called(device))
+    try:
+        wanted = linked.ends.classifier.find(target)
+    except ValueError as error:
+        raise UsageError(f"--target: {error}") from error
+    starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
+    found = flipped(linked, starts, wanted, method, confidence)
+    typer.echo(str(found.trust))
+    note = {
+        "seed": seed,
+        "ends": described(linked.ends),
+        "link": {"folder": str(folder), "trust": linked.trust},
+        "inputs": starts.inputs,
+        "target": wanted,
+        "method": method.value,
+        "confidence": confidence,
+        "reached": found.reached.tolist(),
+    }
+    with store.bundle(out, note) as place:
+        _write(place, linked, starts, found, method)
+        times = {"all_seconds": round(time.perf_counter() - started, 1)}
+        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
+    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+
+
+def flipped(linked: Linked, starts: Starts, target: int, method: Method, confidence: float = 0.0) -> Counterfactual:
+    """The counterfactuals of all starts that are not of the target already.
+
+    Raises:
+        UsageError: every start is of the target already, or an option that the method refuses.
+    """
+    others = starts.answers != target
+    if not others.any():
+        raise UsageError(f"every picture is answered {linked.ends.label(target)} already; give another --target.")
+    pictures = starts.pictures[others].to(linked.ends.device)
+    try:
+        return linked.ends.method(linked.link).counterfactual(
+            pictures, target, method.value, attribute_to_neuron_input=True, confidence=confidence
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def passage(linked: Linked, found: Counterfactual) -> Passage:
+    """Draw and ask at points of the straight way between the two latents."""
+    ends = linked.ends
+    with torch.no_grad():
+        start = linked.link(ends.encoder()(found.inputs.to(ends.device)), found.origin.to(ends.device))
+    start, end = start.cpu().double(), found.latents.cpu().double()
+    path = torch.linspace(0, BEYOND, POINTS, dtype=torch.float64)
+    ways = start[:, None] + path[:, None] * (end - start)[:, None]
+    chances = ends.answers(ends.draw(ways.flatten(0, 1))).unflatten(0, (len(start), len(path)))
+    both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
+    hit = chances.argmax(-1) == both[:, 1:]
+    flips = torch.where(hit.any(1), path[hit.int().argmax(1)], torch.nan)
+    return Passage(path, chances.gather(2, both[:, None].expand(-1, len(path), -1)), flips)
+
+
+def rows(linked: Linked, found: Counterfactual) -> Figure:
+    """The picture of counterfactuals."""
+    ends, way = linked.ends, passage(linked, found)
+    both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
+    seen = [found.inputs.cpu(), found.linked.cpu(), found.images.cpu()]
+    chances = torch.stack([ends.answers(part).gather(1, both) for part in seen], 1)
+    lengths = found.length.cpu().tolist()
+    few = found.sparsity.cpu().tolist()
+    return counterfactual_rows(
+        *seen,
+        chances=chances,
+        origins=[ends.label(c) for c in both[:, 0].tolist()],
+        targets=[ends.label(c) for c in both[:, 1].tolist()],
+        reached=found.reached.cpu(),
+        path=way.path,
+        path_chances=way.chances,
+        flips=way.flips,
+        notes=[f"moved by {number(a, 1)}, by about {b:.0f} units" for a, b in zip(lengths, few, strict=True)],
+        title=f"What would have to change for {ends.classifier.name} to answer {ends.label(int(both[0, 1]))}",
+    )
+
+
+def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, method: Method) -> None:
+    ends = linked.ends
+    rows(linked, found).savefig(place / "counterfactuals.png", dpi=DPI, metadata={"Software": None})
+    names = [name for name, answer in zip(starts.names, starts.answers, strict=True) if answer != found.target[0].cpu()]
+    kept = {"inputs": found.inputs, "linked": found.linked, "images": found.images, "shift": found.shift}
+    kept |= {"latents": found.latents, "scores": found.scores}
+    save_file({k: v.cpu().contiguous() for k, v in kept.items()}, place / "counterfactuals.safetensors")
+    head = ("picture", "from", "to", "reached", "probability", "steps")
+    columns = (found.origin, found.target, found.reached, found.confidence, found.steps)
+    lines = tuple(
+        (name, ends.label(int(a)), ends.label(int(b)), "yes" if ok else "no", f"{100 * p:.0f} %", str(int(n)))
+        for name, a, b, ok, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
+    )
+    said = (
+        "From left to right: the picture; what the link makes of it, which is where the search begins; the nearest "
+        "picture found that is answered otherwise; and what changed between the two. At the right, both classes' "
+        "probabilities on the straight way from the linked picture (0) to the flipped one (1) and past it."
+    )
+    table = Table(head, lines, "Probability: of the class asked for. Steps: pictures that the search looked at.")
+    write_report(
+        place,
+        title=f"What would have to change for the answer {ends.label(int(found.target[0]))}",
+        lead="The representation of each picture is moved until the generator's picture of it is answered otherwise: "
+        f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself {linked.trust}.",
+        facts={
+            "network": ends.model_name,
+            "layer": f"input of {ends.layer}",
+            "generator": ends.generator_name,
+            "method": method.value,
+            "reached": f"{int(found.reached.sum())} of {len(found.reached)}",
+        },
+        sections=[Section("To another answer", (Picture("counterfactuals.png", said),), table)],
+        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; pictures, shifts, "
+        "latents and scores are in counterfactuals.safetensors.",
+    )

@@ -1,0 +1,139 @@
+"""What ``xinc link`` finds out: a link, how far to believe it, and what some units show through it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..attributions.sweep import UnitSweep
+from ..generators import LatentLink, LinkAudit, Pairs, PictureParts, UnitTable, quantify
+from ..metrics.selectivity import Selectivity, selectivity
+from .ends import Ends
+from .real import Real
+from .starts import drawn
+
+SHOWN = 36  # units on the sheet
+CLASSES = 12  # that the sheet and the table name
+BASES = 10  # pictures that every unit of the sheet is set in
+MEASURED_IN = 16  # pictures that its changes are measured in
+THIRDS = ("upper third", "middle third", "lower third")
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Some units, swept.
+
+    Attributes:
+        bases: pictures they were set in, (N, C, H, W).
+        sweeps: one a unit.
+        rows: which of the bases each unit's card shows.
+        selective: what classes have to do with all units of the layer.
+        table: what each changes, by third of the picture.
+    """
+
+    bases: Tensor = field(repr=False)
+    sweeps: list[UnitSweep] = field(repr=False)
+    rows: list[int]
+    selective: Selectivity
+    table: UnitTable
+
+    @property
+    def numbers(self) -> list[int]:
+        """The units, in the order of the sheet."""
+        return [one.unit for one in self.sweeps]
+
+    def class_names(self, ends: Ends) -> list[str]:
+        """Of the columns of ``selective``."""
+        return [ends.label(c) for c in self.selective.classes.tolist()]
+
+    def notes(self) -> list[str]:
+        """For each unit, where in the picture it changes most."""
+        change = torch.stack([self.table.column(third, "luminance") for third in THIRDS], 1)
+        base = self.table.base_value.nanmean(0)[:, self.table.measures.index("luminance")]
+        found = []
+        for row in 100 * (change / base.clamp_min(1e-3)).nan_to_num(0):
+            third = int(row.abs().argmax())
+            way = "brighter" if row[third] > 0 else "darker"
+            found.append(f"most in the {THIRDS[third]}: {abs(float(row[third])):.0f} % {way}")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """What one page is about.
+
+    Attributes:
+        ends: what is linked.
+        link: the link.
+        held_out: pairs it has not seen.
+        drawn: how many pairs there are in all.
+        kept: share of the pictures drawn that became pairs.
+        audit: how far to believe it.
+        units: some units, swept.
+        real: real pictures, or None.
+    """
+
+    ends: Ends
+    link: LatentLink
+    held_out: Pairs
+    drawn: int
+    kept: float
+    audit: LinkAudit
+    units: Units
+    real: Real | None
+
+    def through(self, pictures: Tensor) -> Tensor:
+        """What the link makes of pictures, (n, C, H, W) on the host."""
+        seen = self.ends.encoder().read(pictures.to(self.ends.device))
+        with torch.no_grad():
+            return self.ends.draw(self.link(seen.representations, seen.logits.argmax(1)))
+
+
+def audited(ends: Ends, link: LatentLink, fit: Pairs, held_out: Pairs, real: Real | None, seed: int) -> LinkAudit:
+    """The audit with all controls but the slow ceiling."""
+    pictures = None if real is None else real.pictures.to(ends.device)
+    return link.audit(held_out, fit, encoder=ends.encoder(), generator=ends.generator, real=pictures, seed=seed)
+
+
+def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed: int) -> Units:
+    """Sweep the most selective units of each class in turn, and measure what they change."""
+    selective = frequent(selectivity(pairs.representations, pairs.classes), pairs.classes)
+    chosen = by_class(selective, link.alive.cpu(), SHOWN)
+    bases = drawn(ends, BASES, truncation, seed + 1)
+    answers = ends.answers(bases).argmax(1).tolist()
+    sweeps = list(ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True))
+    favourites = selective.classes[selective.means[chosen].argmax(1)].tolist()
+    rows = [answers.index(c) if c in answers else 0 for c in favourites]
+    latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]
+    parts = PictureParts(thirds(ends.shape), THIRDS)
+    table = quantify(ends.generator, link, latents.to(ends.device), chosen, parts=parts, measures=["luminance"])
+    return Units(bases, sweeps, rows, selective, table)
+
+
+def frequent(found: Selectivity, classes: Tensor) -> Selectivity:
+    """The most frequent classes only, where there are too many to name."""
+    if len(found.classes) <= CLASSES:
+        return found
+    counts = (classes.cpu()[:, None] == found.classes).sum(0)
+    kept = counts.argsort(descending=True, stable=True)[:CLASSES].sort().values
+    return Selectivity(found.classes[kept], found.means[:, kept], found.explained)
+
+
+def by_class(found: Selectivity, alive: Tensor, count: int) -> list[int]:
+    """Living units, as many of each class as of any other, those that it drives most; in the order of the classes."""
+    means = found.means.clone()
+    means[~alive] = -torch.inf
+    taken: list[list[int]] = [[] for _ in found.classes]
+    for turn in range(min(count, int(alive.sum()))):
+        own = turn % len(taken)
+        best = int(means[:, own].argmax())
+        taken[own].append(best)
+        means[best] = -torch.inf
+    return [unit for units in taken for unit in units]
+
+
+def thirds(shape: tuple[int, int, int]) -> Tensor:
+    """Masks of the upper, middle and lower third, (3, H, W)."""
+    _, height, width = shape
+    place = torch.arange(height) * 3 // height
+    return (place == torch.arange(3)[:, None])[:, :, None].expand(-1, -1, width).float()

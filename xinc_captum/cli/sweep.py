@@ -1,0 +1,160 @@
+"""``xinc sweep``: pictures at several values of a unit, and whether the unit followed."""
+
+import json
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+
+from .. import store
+from ..attributions.sweep import UnitSweep
+from ..visualizers import unit_filmstrips
+from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.words import number, ordinal
+from .device import device_called
+from .ends import Ends
+from .failures import UsageError
+from .linked import Linked, described, linked_called
+from .starts import Starts, starts_called
+
+DPI = 120
+
+
+class Span(StrEnum):
+    """From where to where a unit is set."""
+
+    quantile = "quantile"
+    minmax = "minmax"
+    sd = "sd"
+
+
+class Way(StrEnum):
+    """Where the latent goes when the unit rises."""
+
+    marginal = "marginal"
+    partial = "partial"
+    within_class = "within_class"
+
+
+class Mode(StrEnum):
+    """Whether a sweep starts from the picture's own value."""
+
+    anchored = "anchored"
+    replaced = "replace"
+
+
+def sweep_command(
+    folder: Path,
+    out: Path,
+    units: list[int],
+    photos: list[Path],
+    span: Span,
+    way: Way,
+    mode: Mode,
+    steps: int,
+    count: int,
+    seed: int,
+    device: str,
+) -> None:
+    """Everything ``xinc sweep`` does; the folder appears whole or not at all."""
+    started = time.perf_counter()
+    store.check_folder(out)
+    if not units:
+        raise UsageError("no unit to sweep; give --unit, as often as you like.")
+    linked = linked_called(folder, device_called(device))
+    starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
+    method = linked.ends.method(linked.link)
+    try:
+        sweeps = list(
+            method.sweeps(
+                starts.pictures.to(linked.ends.device), units, span.value, steps=steps, mode=mode.value,
+                direction=way.value, attribute_to_neuron_input=True,
+            )
+        )  # fmt: skip
+    except (ValueError, IndexError) as error:
+        raise UsageError(str(error)) from error
+    for one in sweeps:
+        typer.echo(f"unit {one.unit} {one.trust}")
+    note = {
+        "seed": seed,
+        "ends": described(linked.ends),
+        "link": {"folder": str(folder), "trust": linked.trust},
+        "inputs": starts.inputs,
+        "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
+        "units": [{"unit": s.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
+    }
+    with store.bundle(out, note) as place:
+        _write(place, linked, starts, sweeps, way)
+        times = {"all_seconds": round(time.perf_counter() - started, 1)}
+        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
+    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+
+
+def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep], way: Way) -> None:
+    layer = linked.ends.layer
+    pictures, kept = [], {"starts": starts.pictures.contiguous()}
+    for one in sweeps:
+        file = f"unit_{one.unit}.png"
+        strips(one, linked.ends, starts.names).savefig(place / file, dpi=DPI, metadata={"Software": None})
+        said = f"Unit {one.unit} at the input of {layer}: {one.trust}."
+        pictures.append(Picture(file, said))
+        tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
+        kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
+    save_file(kept, place / "sweeps.safetensors")
+    head = ("unit", "verdict", "moves", "follows", "gain", "class flips")
+    lines = tuple(
+        (
+            str(one.unit),
+            one.trust.verdict,
+            f"{ordinal(one.fidelity.rank)} of {one.fidelity.alive}",
+            number(one.fidelity.rho, 2),
+            number(one.fidelity.gain, 2),
+            f"{100 * one.fidelity.flips:.0f} %" if one.fidelity.flips == one.fidelity.flips else "–",
+        )
+        for one in sweeps
+    )
+    caption = (
+        "Moves: the unit's place among all living units by how far each moves, in its own standard deviations, when "
+        "the network looks at the frames. Follows: Spearman's correlation of the values set with those measured. Gain: "
+        "how much of a step arrives. Class flips: frames to which the network answers another class."
+    )
+    write_report(
+        place,
+        title=f"What units of {linked.ends.classifier.name} show",
+        lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
+        "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
+        f"classifier again. The link itself {linked.trust}.",
+        facts={
+            "network": linked.ends.model_name,
+            "layer": f"input of {layer}",
+            "generator": linked.ends.generator_name,
+            "direction": way.value,
+            "pictures": f"{len(starts.names)}",
+        },
+        sections=[Section("From low to high", tuple(pictures), Table(head, lines, caption))],
+        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; values, frames and "
+        "responses are in sweeps.safetensors.",
+    )
+
+
+def strips(sweep: UnitSweep, ends: Ends, names: Sequence[str]) -> Figure:
+    """The filmstrips of one unit, one row a start."""
+    found = sweep.fidelity
+    places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {found.alive}" for rank in found.ranks.tolist()]
+    follows = [f"follows {number(rho, 2)}" for rho in found.rhos.tolist()]
+    return unit_filmstrips(
+        sweep.images.cpu(),
+        sweep.values.cpu(),
+        sweep.response.cpu(),
+        rows=names,
+        notes=[f"{place}, {rho}" for place, rho in zip(places, follows, strict=True)],
+        bases=sweep.base.cpu(),
+        answers=[[ends.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
+        origins=[ends.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
+        trust=(sweep.trust.verdict, sweep.trust.because),
+        title=f"Unit {sweep.unit} of {ends.classifier.name}, input of {ends.layer}",
+    )

@@ -1,0 +1,114 @@
+"""What a link refuses, and in which words."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .moments import Moments
+
+if TYPE_CHECKING:
+    from .latent_link import LatentLink
+
+
+def checked_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Representations (n, units) and latents (n, latent_dim) that go together.
+
+    Raises:
+        TypeError: no tensors of floats.
+        ValueError: other shapes, or values that are not finite.
+    """
+    for name, value, columns in (("representations", r, "units"), ("latents", w, "latent_dim")):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name} are {kind}; wanted a tensor of floats.")
+        if value.dim() != 2 or 0 in value.shape:
+            raise ValueError(f"{name} have shape {tuple(value.shape)}; wanted (n, {columns}), none of them 0.")
+    if len(r) != len(w):
+        raise ValueError(f"got {len(r)} representations and {len(w)} latents; wanted one latent for each.")
+    for name, value in (("representations", r), ("latents", w)):
+        wrong = (~value.isfinite()).nonzero()
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise ValueError(
+                f"{name} hold {len(wrong)} values that are not finite, the first at row {row}, column {column}; leave "
+                "such pairs out, and see why the model or the generator made them."
+            )
+    return r, w
+
+
+def checked_representations(r: Tensor, units: int) -> Tensor:
+    """Representations of the size that the link is of.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
+        seen = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
+        raise ValueError(f"representations have shape {seen}; the link is of {units} units, so it wants (n, {units}).")
+    return r
+
+
+def checked_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Tensor | None:
+    """Classes as (n,) whole numbers; one number stands for all rows.
+
+    Raises:
+        ValueError: another length or kind.
+    """
+    if classes is None:
+        return None
+    found = torch.as_tensor(classes)
+    if found.dim() == 0:
+        found = found.expand(n)
+    if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
+        raise ValueError(f"classes are {found.dtype} of shape {tuple(found.shape)}; wanted whole numbers, ({n},).")
+    return found
+
+
+def checked_same_kind(first: "LatentLink", second: "LatentLink") -> None:
+    """Let links be merged only if their pairs can stand together.
+
+    Raises:
+        ValueError: another variant or ridge, or classes on one side only.
+    """
+    if (first.variant, first.ridge) != (second.variant, second.ridge):
+        raise ValueError(
+            f"got a {second.variant} link with ridge {second.ridge!r} to merge into a {first.variant} link with ridge "
+            f"{first.ridge!r}; wanted the same."
+        )
+    seen = [link for link in (first, second) if link.map is not None]
+    if len({link.class_means is None for link in seen}) > 1:
+        raise ValueError("one link saw classes and the other did not; give them to both or neither.")
+
+
+def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tensor:
+    """Units as an index, all of them in range and alive.
+
+    Raises:
+        IndexError: a unit out of range.
+        TypeError: no whole numbers.
+        ValueError: no unit, or a dead one.
+    """
+    index = torch.as_tensor(units)
+    if not index.numel():
+        raise ValueError("units is empty; give at least one.")
+    if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
+        raise TypeError(f"units are {units!r}; wanted a whole number or a list of them.")
+    index = index.reshape(-1).to(moments.rr.device)
+    count = moments.units
+    outside = ((index < -count) | (index >= count)).nonzero()[:, 0]
+    if len(outside):
+        raise IndexError(
+            f"unit {int(index[outside[0]])} is out of range: the link is of {count} units, so it must lie in "
+            f"[{-count}, {count - 1}]."
+        )
+    index = index % count
+    dead = (~moments.alive[index]).nonzero()[:, 0]
+    if len(dead):
+        unit = int(index[dead[0]])
+        raise ValueError(
+            f"unit {unit} is dead: it was {float(moments.r_min[unit]):g} in all {moments.n} pairs, so nothing can be "
+            "said of it."
+        )
+    return index

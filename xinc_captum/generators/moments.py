@@ -1,0 +1,151 @@
+"""Counts, means and scatters of pairs: all that a closed-form link needs, gathered chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def wide(values: Tensor) -> Tensor:
+    """The values in float64 and out of the graph, on their own device (on the CPU where that device has no float64)."""
+    device = "cpu" if values.device.type == "mps" else values.device
+    return values.detach().to(device).to(torch.float64)
+
+
+class Moments:
+    r"""Streaming first and second moments of pairs (r, w), in float64.
+
+    .. math:: S_{rr} = \sum_i (r_i - \bar r)(r_i - \bar r)^\top, \quad S_{rw} = \sum_i (r_i - \bar r)(w_i - \bar w)^\top
+
+    Chunks and shards may come in any order: two sets of moments are merged by
+
+    .. math:: S = S_a + S_b + \tfrac{n_a n_b}{n_a + n_b}\, \delta \delta^\top, \quad \delta = \bar r_b - \bar r_a
+
+    which subtracts nothing large, so that the answer is that of one pass but for rounding.
+
+    Args:
+        units: length of r.
+        latent_dim: length of w.
+        device: where the moments live.
+
+    Attributes:
+        n: pairs seen.
+        r_mean, w_mean: (units,), (latent_dim,).
+        rr, rw: S_rr (units, units), S_rw (units, latent_dim).
+        ww: the diagonal of S_ww, (latent_dim,).
+        r_min, r_max: (units,), exact.
+
+    Example:
+        >>> moments = Moments(1, 1)
+        >>> moments.add(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [2.0]]))
+        >>> float(moments.rr), float(moments.rw)
+        (2.0, 2.0)
+
+    Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    """
+
+    def __init__(self, units: int, latent_dim: int, device: torch.device | str = "cpu") -> None:
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.float64, device=device)
+
+        self.n = 0
+        self.r_mean, self.w_mean = zeros(units), zeros(latent_dim)
+        self.rr, self.rw, self.ww = zeros(units, units), zeros(units, latent_dim), zeros(latent_dim)
+        self.r_min, self.r_max = zeros(units) + torch.inf, zeros(units) - torch.inf
+
+    @property
+    def units(self) -> int:
+        """Length of r."""
+        return len(self.r_mean)
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of w."""
+        return len(self.w_mean)
+
+    @property
+    def alive(self) -> Tensor:
+        """(units,) bool: whether a unit took more than one value."""
+        return (self.r_max > self.r_min) & (self.rr.diagonal() > 0)
+
+    @property
+    def r_sd(self) -> Tensor:
+        """(units,) standard deviations, with n − 1."""
+        return (self.rr.diagonal() / max(self.n - 1, 1)).clamp_min(0).sqrt()
+
+    def add(self, r: Tensor, w: Tensor) -> None:
+        """Take in a chunk of pairs, (n, units) and (n, latent_dim), any float dtype."""
+        if not len(r):
+            return
+        r, w = wide(r).to(self.rr.device), wide(w).to(self.rr.device)
+        self._merge(len(r), *_centred_moments(r, w), r.amin(0), r.amax(0))
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another stream has seen.
+
+        Raises:
+            ValueError: the other is of pairs of another size.
+        """
+        if (other.units, other.latent_dim) != (self.units, self.latent_dim):
+            raise ValueError(
+                f"got moments of ({other.units} units, {other.latent_dim} latents) to merge into moments of "
+                f"({self.units}, {self.latent_dim}); wanted the same sizes."
+            )
+        if other.n:
+            held = {name: value.to(self.rr.device) for name, value in other.tensors().items()}
+            self._merge(other.n, *(held[name] for name in _TENSORS))
+
+    def without(self, part: Moments) -> Moments:
+        """The moments of all pairs but those of ``part``, whose pairs must be among ours."""
+        rest = Moments(self.units, self.latent_dim, self.rr.device)
+        rest.n = self.n - part.n
+        if not rest.n:
+            return rest
+        rest.r_mean = (self.n * self.r_mean - part.n * part.r_mean) / rest.n
+        rest.w_mean = (self.n * self.w_mean - part.n * part.w_mean) / rest.n
+        share = part.n * rest.n / self.n
+        dr, dw = part.r_mean - rest.r_mean, part.w_mean - rest.w_mean
+        rest.rr = self.rr - part.rr - share * torch.outer(dr, dr)
+        rest.rw = self.rw - part.rw - share * torch.outer(dr, dw)
+        rest.ww = self.ww - part.ww - share * dw.square()
+        rest.r_min, rest.r_max = self.r_min.clone(), self.r_max.clone()
+        return rest
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps."""
+        return {"n": torch.tensor(self.n)} | {name: getattr(self, name) for name in _TENSORS}
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """Moments as :meth:`tensors` gave them."""
+        moments = cls(0, 0)
+        moments.n = int(tensors["n"])
+        for name in _TENSORS:
+            setattr(moments, name, tensors[name])
+        return moments
+
+    def _merge(
+        self, n: int, r_mean: Tensor, w_mean: Tensor, rr: Tensor, rw: Tensor, ww: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        total = self.n + n
+        dr, dw, share = r_mean - self.r_mean, w_mean - self.w_mean, self.n * n / total
+        self.rr += rr
+        self.rr.addr_(dr, dr, alpha=share)
+        self.rw += rw
+        self.rw.addr_(dr, dw, alpha=share)
+        self.ww += ww + share * dw.square()
+        self.r_mean = self.r_mean + dr * (n / total)
+        self.w_mean = self.w_mean + dw * (n / total)
+        self.r_min, self.r_max = torch.minimum(self.r_min, low), torch.maximum(self.r_max, high)
+        self.n = total
+
+
+_TENSORS = ("r_mean", "w_mean", "rr", "rw", "ww", "r_min", "r_max")
+
+
+def _centred_moments(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    r_mean, w_mean = r.mean(0), w.mean(0)
+    rc, wc = r - r_mean, w - w_mean
+    return r_mean, w_mean, rc.T @ rc, rc.T @ wc, wc.square().sum(0)

@@ -1,0 +1,146 @@
+"""Small networks that name the part at each pixel of a generated picture, from the generator's own features."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .features import enlarged, stacked
+
+
+class FewShotHead(nn.Module):
+    r"""The paper's head: dilated 3×3 convolutions on all features side by side at one size.
+
+    .. math:: \mathrm{logits} = C_L \circ \mathrm{lrelu} \circ C_{L-1} \circ \dots \circ \mathrm{lrelu} \circ
+              C_1\bigl([\uparrow f_1, \dots, \uparrow f_k]\bigr)
+
+    Symbols: C the convolutions, f the features, ↑ nearest upsampling. Nearly all its weights and time are in the first
+    convolution; :class:`ProjectionHead` does without.
+
+    Args:
+        channels: of each feature map.
+        parts: how many are told apart.
+        widths: of the inner convolutions.
+        dilations: one more than widths. The paper's small head: 1, 2, 1, 2, 1; medium: 1, 2, 4, 1, 2, 4, 1; large:
+            1, 2, 4, 8, 1, 2, 4, 8, 1.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: numbers of widths and dilations that do not fit, no channels, or fewer than two parts.
+
+    Example:
+        >>> head = FewShotHead([4, 2], parts=3, widths=(8,), dilations=(1, 2))
+        >>> head([torch.zeros(1, 4, 4, 4), torch.zeros(1, 2, 8, 8)], (8, 8)).shape
+        torch.Size([1, 3, 8, 8])
+
+    Source: Tritrong et al., "Repurposing GANs for One-shot Semantic Part Segmentation" (CVPR 2021), as used by
+    Wehrheim et al., "Linking in Style" (2024).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        parts: int,
+        *,
+        widths: Sequence[int] = (128, 64, 64, 32),
+        dilations: Sequence[int] = (1, 2, 1, 2, 1),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(channels, parts)
+        if len(dilations) != len(widths) + 1:
+            raise ValueError(
+                f"there are {len(widths)} widths and {len(dilations)} dilations; wanted one dilation more, for the "
+                "convolution that names the parts."
+            )
+        self.channels, self.parts = tuple(channels), parts
+        sizes = [sum(channels), *widths, parts]
+        layers: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for taken, given, dilation in zip(sizes, sizes[1:], dilations, strict=False):
+                layers += [nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, channels, h, w) maps to (n, parts, H, W) logits.
+
+        Raises:
+            ValueError: maps of other channels than the head was made for.
+        """
+        _check_maps(maps, self.channels)
+        logits: Tensor = self.layers(stacked(maps, size))
+        return logits
+
+
+class ProjectionHead(nn.Module):
+    r"""A cheaper head: each feature map is projected at its own resolution, then added up at the picture's.
+
+    .. math:: \mathrm{logits} = C\Bigl(\mathrm{lrelu}\bigl(\Sigma_i \uparrow P_i f_i\bigr)\Bigr)
+
+    Symbols: P 1×1 convolutions to ``width`` channels, ↑ nearest upsampling, C a stack of dilated 3×3 convolutions. A
+    1×1 convolution and nearest upsampling commute, so nothing of size channels × H × W is ever made.
+
+    Args:
+        channels: of each feature map.
+        parts: how many are told apart.
+        width: of the projections and the inner convolutions.
+        dilations: of the 3×3 convolutions; the last names the parts.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: no channels, no dilations, or fewer than two parts.
+
+    Example:
+        >>> head = ProjectionHead([4, 2], parts=3, width=8)
+        >>> head([torch.zeros(1, 4, 4, 4), torch.zeros(1, 2, 8, 8)], (8, 8)).shape
+        torch.Size([1, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        parts: int,
+        *,
+        width: int = 32,
+        dilations: Sequence[int] = (1, 2),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(channels, parts)
+        if not dilations:
+            raise ValueError("dilations is empty; wanted at least one, for the convolution that names the parts.")
+        self.channels, self.parts = tuple(channels), parts
+        widths = [width] * len(dilations) + [parts]
+        layers: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
+            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):
+                layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, channels, h, w) maps to (n, parts, H, W) logits.
+
+        Raises:
+            ValueError: maps of other channels than the head was made for.
+        """
+        _check_maps(maps, self.channels)
+        projected = [enlarged(project(own), size) for project, own in zip(self.projections, maps, strict=True)]
+        logits: Tensor = self.layers(torch.stack(projected).sum(0))
+        return logits
+
+
+def _check(channels: Sequence[int], parts: int) -> None:
+    if not channels or min(channels) < 1 or parts < 2:
+        raise ValueError(
+            f"channels are {tuple(channels)} and parts {parts}; wanted the channels of at least one map, and at least "
+            "two parts (one may be the background)."
+        )
+
+
+def _check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
+    found = tuple(own.shape[1] for own in maps)
+    if found != channels:
+        raise ValueError(f"the maps have {found} channels; this head was made for {channels}. Give the same layers.")

@@ -1,0 +1,189 @@
+"""Filmstrips of linked units: pictures drawn at several values of a unit, and whether the unit followed."""
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .figure import INK, QUIET, array, bare, draw_photo, draw_signed, limit_of
+from .sheet import MARGIN, PAGE, Sheet
+from .verdict import check_verdicts, verdict_line
+from .words import clipped, decimals_for, number
+
+GAP = 0.07  # inches between pictures
+LABEL = 1.0  # inches left of them
+WIDEST = 1.15
+GAUGE = 0.15
+FLIP = "#c4561a"
+TRACK = "#c9c9d1"
+
+
+def unit_filmstrips(
+    images: Tensor,
+    values: Tensor,
+    measured: Tensor,
+    *,
+    rows: Sequence[str],
+    notes: Sequence[str] | None = None,
+    bases: Tensor | None = None,
+    answers: Sequence[Sequence[str]] | None = None,
+    origins: Sequence[str] | None = None,
+    trust: tuple[str, str] | None = None,
+    title: str = "One unit, from low to high",
+    columns: int = 6,
+) -> Figure:
+    """One row a picture (or a unit), one column a value of the unit; under each frame, whether the unit followed.
+
+    Under a frame stand the value that the unit was set to (▽ on the line) and the one measured when the network looks
+    at the frame (●). At the right: last frame minus first, and measured against set, where the grey diagonal is a unit
+    that follows exactly. Frames whose answer is not ``origins``' are framed: the class has flipped on the way.
+
+    Args:
+        images: (N, S, C, H, W) in [0, 1].
+        values: (S,), one scale for all rows, or (N, S), one scale a row.
+        measured: (N, S), the unit in the re-encoded frames.
+        rows: a name for each row.
+        notes: a line under each name, for example how well the row's unit moves.
+        bases: (N, C, H, W), the pictures before the unit is touched, shown first.
+        answers: what the network answers to each frame, (N, S) words.
+        origins: (N,) words, the answer before; None: the first frame's.
+        trust: verdict ("holds", "weak" or "fails") and the reason, said below.
+        title: above everything.
+        columns: at most so many frames; of more, evenly spaced ones with the first and the last.
+
+    Raises:
+        ValueError: shapes that do not fit, fewer than two values, another number of names, or an unknown verdict.
+
+    Example:
+        >>> frames, values = torch.rand(2, 3, 1, 8, 8), torch.tensor([0.0, 1.0, 2.0])
+        >>> figure = unit_filmstrips(frames, values, torch.rand(2, 3), rows=["a three", "an eight"])
+        >>> figure.savefig("filmstrips.png")  # doctest: +SKIP
+    """
+    _check(images, values, measured, bases, {"rows": rows, "notes": notes, "answers": answers, "origins": origins})
+    check_verdicts(*([trust[0]] if trust else []))
+    count = images.shape[1]
+    kept = torch.linspace(0, count - 1, min(count, columns)).round().long().tolist()
+    values = values.expand(len(images), count).double().cpu()
+    measured = measured.double().cpu()
+    shared = bool((values == values[0]).all())
+    cells = len(kept) + 2 + (bases is not None)
+    cell = min(WIDEST, (PAGE - 2 * MARGIN - LABEL - cells * GAP) / cells)
+    tall = cell * images.shape[-2] / images.shape[-1]
+    lefts = [MARGIN + LABEL + GAP + i * (cell + GAP) for i in range(cells)]
+    films = lefts[-len(kept) - 2 : -2]
+    change = (images[:, -1] - images[:, 0]).float().mean(1)
+    limit = limit_of(change)
+    everything = torch.cat([values, measured], 1)
+    decimals = decimals_for(float(everything.nan_to_num(0).abs().max()))
+    sheet = Sheet()
+    top = sheet.heading(
+        title,
+        "under each frame: what the unit was set to (▽) → what it is when the network looks at the frame (●)",
+    )
+    heads = dict.fromkeys(lefts, "") | {films[0]: "lowest", films[-1]: "highest", lefts[-2]: "what changed"}
+    heads |= {lefts[-1]: "did it follow?"} | ({lefts[0]: "untouched"} if bases is not None else {})
+    for left, head in heads.items():
+        sheet.line(left + cell / 2, top, head, size=8.5, align="center")
+    top += 0.2
+    for row, name in enumerate(rows):
+        span = _span(everything if shared else everything[row])
+        line = sheet.paragraph(MARGIN, top, name, LABEL, size=9, bold=True)
+        if notes is not None:
+            line = sheet.paragraph(MARGIN, line, notes[row], LABEL, size=7.5, colour=QUIET)
+        said = list(answers[row]) if answers is not None else [""] * count
+        origin = said[0] if origins is None else origins[row]
+        if bases is not None:
+            _photo(sheet, lefts[0], top, cell, tall, bases[row])
+            sheet.line(lefts[0] + cell / 2, top + tall + GAUGE + 0.17, clipped(origin, cell, 8), size=8, align="center")
+        for left, i in zip(films, kept, strict=True):
+            flipped = said[i] != origin
+            _photo(sheet, left, top, cell, tall, images[row, i], FLIP if flipped else None)
+            _gauge(sheet.axes(left, top + tall + 0.03, cell, GAUGE), values[row, i], measured[row, i], span)
+            pair = f"{number(float(values[row, i]), decimals)} → {number(float(measured[row, i]), decimals)}"
+            below = sheet.line(left + cell / 2, top + tall + GAUGE + 0.04, pair, size=7, colour=QUIET, align="center")
+            words = clipped(f"now {said[i]}" if flipped else said[i], cell, 8, bold=flipped)
+            colour = FLIP if flipped else INK
+            sheet.line(left + cell / 2, below, words, size=8, colour=colour, bold=flipped, align="center")
+        axes = sheet.axes(lefts[-2], top, cell, tall)
+        draw_signed(axes, change[row], limit)
+        _frame(axes, TRACK)
+        flips = torch.tensor([word != origin for word in said])
+        _response(sheet.axes(lefts[-1], top, cell, tall), values[row], measured[row], span, flips)
+        top = max(line, top + tall + GAUGE + 0.18 + (0.15 if answers is not None else 0)) + 0.09
+    how = "What changed: red is brighter at the highest value than at the lowest, blue darker, one scale for all rows. "
+    how += "Did it follow: ● over ▽, on the grey line a unit that does exactly as it is told."
+    how += " Orange: the network answers another class than before." if answers is not None else ""
+    top = sheet.paragraph(MARGIN, top, how, PAGE - 2 * MARGIN, size=8, colour=QUIET)
+    return sheet.done((verdict_line(sheet, top + 0.05, *trust) if trust else top) + 0.06)
+
+
+def _photo(
+    sheet: Sheet, left: float, top: float, wide: float, tall: float, photo: Tensor, colour: str | None = None
+) -> None:
+    axes = sheet.axes(left, top, wide, tall)
+    draw_photo(axes, photo)
+    bare(axes)
+    if colour:
+        _frame(axes, colour, 2.4)
+
+
+def _frame(axes: Axes, colour: str, width: float = 0.8) -> None:
+    bare(axes)
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_linewidth(width)
+        spine.set_edgecolor(colour)
+
+
+def _gauge(axes: Axes, wanted: Tensor, got: Tensor, span: tuple[float, float]) -> None:
+    """Where on the scale the unit was set, and where it is."""
+    axes.axhline(0, color=TRACK, linewidth=1.4)
+    axes.plot([float(wanted), float(got)], [0, 0], color=INK, linewidth=1.4)
+    axes.plot(float(wanted), 0.45, "v", color="white", markeredgecolor=INK, markersize=4.5, markeredgewidth=0.9)
+    axes.plot(float(got), 0, "o", color=INK, markersize=4)
+    axes.set_xlim(*span)
+    axes.set_ylim(-1, 1)
+    bare(axes)
+
+
+def _response(axes: Axes, wanted: Tensor, got: Tensor, span: tuple[float, float], flips: Tensor) -> None:
+    axes.plot(span, span, color=TRACK, linewidth=1)
+    axes.plot(array(wanted), array(got), "-o", color=INK, markersize=3, linewidth=1.2)
+    axes.plot(array(wanted[flips]), array(got[flips]), "o", color=FLIP, markersize=3.4)
+    axes.set_xlim(*span)
+    axes.set_ylim(*span)
+    _frame(axes, TRACK)
+
+
+def _span(values: Tensor) -> tuple[float, float]:
+    """A scale that holds all values, with room at its ends for the marks."""
+    finite = values[values.isfinite()]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    room = 0.09 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _check(
+    images: Tensor,
+    values: Tensor,
+    measured: Tensor,
+    bases: Tensor | None,
+    words: dict[str, Sequence[object] | None],
+) -> None:
+    if images.dim() != 5 or not len(images) or images.shape[1] < 2:
+        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (N, S, C, H, W) with at least two values.")
+    rows, count = images.shape[:2]
+    if tuple(values.shape) not in {(count,), (rows, count)}:
+        raise ValueError(f"values have shape {tuple(values.shape)}; wanted {(count,)} or {(rows, count)}.")
+    if tuple(measured.shape) != (rows, count):
+        raise ValueError(f"measured has shape {tuple(measured.shape)}; wanted {(rows, count)}, one a frame.")
+    if bases is not None and tuple(bases.shape) != (rows, *images.shape[2:]):
+        raise ValueError(f"bases have shape {tuple(bases.shape)}; wanted {(rows, *images.shape[2:])}.")
+    for name, said in words.items():
+        if said is not None and len(said) != rows:
+            raise ValueError(f"{len(said)} {name} for {rows} rows; wanted one a row.")
+    for line in words["answers"] or ():
+        if len(line) != count:  # type: ignore[arg-type]
+            raise ValueError(f"{len(line)} answers for {count} frames of a row; wanted one a frame.")  # type: ignore[arg-type]
