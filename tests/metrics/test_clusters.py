@@ -68,7 +68,9 @@ def test_mixing_tells_sources_from_shared_clusters():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"vectors are of shape \(2, 3, 4\); wanted \(units, dims\), such as unit_vectors"):
+    with pytest.raises(
+        ValueError, match=r"vectors are of shape \(2, 3, 4\); wanted \(units, dims\), such as unit_vectors"
+    ):
         clustered(torch.rand(2, 3, 4))
     with pytest.raises(ValueError, match="wanted 6 groups of 3 rows"):
         clustered(torch.rand(3, 4))
