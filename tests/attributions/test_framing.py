@@ -47,7 +47,7 @@ def test_one_map_after_another_costs_no_forward_pass(decoder, monkeypatch, rule)
 @pytest.mark.parametrize(
     ("size", "unit", "text"),
     [
-        ((12, 8), "neuron", r"the size in which each row of the output ends; it is \(3, 8, 12\) here"),
+        ((12, 8), "neuron", r"each row of the output has shape \(3, 8, 12\), which ends in \(8, 12\)"),
         ((12, 8), "pair", r"canvas\(\) draws neurons where rows are pixels"),
     ],
 )

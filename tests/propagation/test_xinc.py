@@ -74,7 +74,12 @@ def test_the_released_maps_erase_units_whose_weights_sum_below_zero(hand_net):
             LayerError,
             "layer 'activation1' is a ReLU; pairs and the 'xinc' rule need a torch.nn.Linear",
         ),
-        ("linear1", {"attribute_to_layer_input": False}, LayerError, "call attribute.*attribute_to_layer_input=True"),
+        (
+            "linear1",
+            {"attribute_to_layer_input": False},
+            LayerError,
+            "give attribute_to_layer_input=True, to attribute",
+        ),
         ("linear1", {"target": 0}, ValueError, "target=0 has no meaning under rule 'xinc' at layer 'linear1'"),
         ("output", {"target": 3}, ValueError, "target 3 does not fit the output's"),
         ("linear1", {"return_convergence_delta": True}, ValueError, "no convergence delta at layer 'linear1'"),
