@@ -2,7 +2,7 @@
 
     python benchmarks/unit_table.py screening [--generator digits|mnist|eigen] [--seed 0] [--bases 20]
     python benchmarks/unit_table.py scale [--units 2048] [--bases 4] [--batch 64]
-    python benchmarks/unit_table.py faces [--units 1280] [--bases 2] [--pairs 3000] [--parts 4] [--batch 32]
+    python benchmarks/unit_table.py faces [--units 1280] [--bases 2] [--pairs 3000] [--parts 4] [--batch 16]
     python benchmarks/unit_table.py memory scale|faces [--counts 128 512 2048] [further arguments of that part]
 
 CPU seconds of this process, one thread. "Bare" is the same generator called with as many latents in batches of the same
@@ -284,7 +284,7 @@ def main():
         one.add_argument("--bases", type=int, default=4 if name == "scale" else 2)
         one.add_argument("--pairs", type=int, default=3000)
         one.add_argument("--parts", type=int, default=4)
-        one.add_argument("--batch", type=int, default=64 if name == "scale" else 32)
+        one.add_argument("--batch", type=int, default=64 if name == "scale" else 16)
         one.add_argument("--turns", type=int, default=8)
         one.add_argument("--null", type=int, default=0, help="shuffled directions for each unit (faces)")
         one.add_argument("--once", action="store_true", help="one run only, without the bare generator")

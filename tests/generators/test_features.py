@@ -42,6 +42,18 @@ def test_gradients_pass_and_without_them_nothing_hangs_on():
     assert not pictures.requires_grad and not any(m.requires_grad for m in maps)
 
 
+def test_a_read_is_kept_instead_of_the_map():
+    generator, latents = small(), torch.ones(2, 6)
+    with torch.no_grad():
+        _, maps = pictures_and_features(generator, latents)
+        _, means = pictures_and_features(generator, latents, reads=[lambda m: m.mean(1), lambda m: m[:, :1]])
+    torch.testing.assert_close(means, [maps[0].mean(1), maps[1][:, :1]])
+    with pytest.raises(ValueError, match="there are 2 layers, 2 of them different, and 1 reads"):
+        pictures_and_features(generator, latents, reads=[torch.relu])
+    with pytest.raises(ValueError, match="there are 2 layers, 1 of them different"):
+        pictures_and_features(generator, latents, ["network.main.2"] * 2)
+
+
 def test_stacking_repeats_pixels():
     found = stacked([torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 2, 2, 4)], (2, 4))
     assert found[0, 0].tolist() == [[1, 1, 2, 2]] * 2 and found.shape == (1, 3, 2, 4)

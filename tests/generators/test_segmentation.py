@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.generators import FeatureParts, ProjectionHead, cluster_features, from_callable, normal_latents
+from xinc_captum.generators import (
+    FeatureParts,
+    FewShotHead,
+    ProjectionHead,
+    cluster_features,
+    from_callable,
+    normal_latents,
+)
 from xinc_captum.generators.features import stacked
 from xinc_captum.generators.segmentation import even
 
@@ -21,6 +28,22 @@ def test_masks_share_out_every_pixel_and_pass_gradients():
     assert pictures.shape == (2, 3, 4, 4) and masks.shape == (2, 3, 4, 4)
     torch.testing.assert_close(masks.sum(1), torch.ones(2, 4, 4))
     assert torch.autograd.grad(masks[:, 0].sum(), latents)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("head", [ProjectionHead([1, 3], 2), FewShotHead([1, 3], 2, widths=(4,), dilations=(1, 2))])
+def test_maps_are_read_while_they_pass_and_in_place_layers_spoil_nothing(head):
+    net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ConvTranspose2d(1, 3, 2, 2), nn.ReLU(inplace=True), nn.Sigmoid())
+    latents = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    maps = [net[0](latents), net[:2](latents)]
+    generator, parts = from_callable(net, normal_latents(4)), FeatureParts(head, ["a", "b"], ["0", "1"])
+    expected = head(maps, (4, 4)).softmax(1)
+    with torch.no_grad():
+        torch.testing.assert_close(parts.draw(generator, latents)[1], expected)
+    torch.testing.assert_close(parts.draw(generator, latents.requires_grad_())[1], expected)
+    parts.draw(generator, latents)[1][:, 0].sum().backward()
+    assert latents.grad.isfinite().all() and not net[1]._forward_hooks
+    with pytest.raises(ValueError, match=r"map 1 has 1 channels; this head was made for maps of \(1, 3\)"):
+        FeatureParts(head, ["a", "b"], ["1", "0"]).draw(generator, latents)
 
 
 def blocks(n=5):
@@ -77,7 +100,7 @@ def test_what_does_not_fit_is_said():
         cluster_features(maps, 1)
     with pytest.raises(ValueError, match="values that are not finite"):
         cluster_features([m * torch.nan for m in maps], 2)
-    with pytest.raises(ValueError, match=r"the maps have \(2, 1\) channels; the centres were found on \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"the maps have \(2, 1\) channels; this head was made for \(1, 2\)"):
         cluster_features(maps, 2)(maps[::-1], (8, 8))
     with pytest.raises(ValueError, match="names are a, but the head tells 2 parts apart"):
         FeatureParts(ProjectionHead([1], 2), ["a"])

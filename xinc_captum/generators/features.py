@@ -1,17 +1,25 @@
 """What the layers of a generator hold while it draws: the features that parts are told apart by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name
+from ..hooks import ForwardFunc, LayerError, find_layer, layer_name, patch
 from .protocol import Generator, pictures_in_unit_range
+
+Read = Callable[[Tensor], Tensor]
 
 
 def pictures_and_features(
-    generator: Generator, latents: Tensor, layers: Sequence[nn.Module | str] | None = None
+    generator: Generator,
+    latents: Tensor,
+    layers: Sequence[nn.Module | str] | None = None,
+    *,
+    reads: Sequence[Read] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Pictures, and what ``layers`` handed on while they were drawn: one forward pass for both.
 
@@ -19,12 +27,14 @@ def pictures_and_features(
         generator: any with modules behind its ``synthesize``.
         latents: (n, latent_dim).
         layers: modules or dotted names; None: the generator's own ``feature_layers()``.
+        reads: what to keep of each layer's map instead of the map itself, taken while it passes: a projection to few
+            channels spares the memory of the rest.
 
     Returns:
         (n, C, H, W) pictures in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
 
     Raises:
-        ValueError: no layers are given and the generator names none.
+        ValueError: no layers are given and the generator names none, or one is given twice.
         LayerError: a layer is unknown, runs twice or never, or hands over something else than maps.
 
     Example:
@@ -44,19 +54,32 @@ def pictures_and_features(
         )
     function = drawing(generator)
     modules = [find_layer(function, layer) for layer in several]
-    with capture(function, modules) as captured:
+    if len(set(modules)) != len(modules) or (reads is not None and len(reads) != len(modules)):
+        raise ValueError(
+            f"there are {len(several)} layers, {len(set(modules))} of them different, and "
+            f"{len(several) if reads is None else len(reads)} reads; wanted different layers and one read for each."
+        )
+    kept: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, read: Read | None) -> Callable[[Any], Any]:
+        def edit(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.dim() != 4 or len(value) != len(latents):
+                shape = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise LayerError(
+                    f"layer {layer_name(function, module)} hands over {shape} for {len(latents)} latents; parts want "
+                    f"maps, ({len(latents)}, channels, h, w). Choose a layer after it."
+                )
+            kept[module] = value if read is None else read(value)
+            # what is held on to must not be rewritten by a layer that works in place
+            return value.clone() if read is None or value.requires_grad else value
+
+        return edit
+
+    with ExitStack() as stack:
+        for module, read in zip(modules, reads if reads is not None else [None] * len(modules), strict=True):
+            stack.enter_context(patch(function, module, keep(module, read)))
         pictures = pictures_in_unit_range(generator, latents)
-    maps = []
-    for module in modules:
-        value = captured[module]
-        if not isinstance(value, Tensor) or value.dim() != 4 or len(value) != len(latents):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else f"a tuple of {len(value)}"
-            raise LayerError(
-                f"layer {layer_name(function, module)} hands over {shape} for {len(latents)} latents; parts want maps, "
-                f"({len(latents)}, channels, h, w). Choose a layer after it."
-            )
-        maps.append(value if torch.is_grad_enabled() else value.detach())
-    return pictures, maps
+    return pictures, [kept[module] for module in modules]
 
 
 def stacked(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -62,15 +62,24 @@ class FewShotHead(nn.Module):
                 layers += [nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers[:-1])
 
+    def project(self, index: int, own: Tensor) -> Tensor:
+        """What is kept of map ``index`` until all have passed: all of it."""
+        check_map(index, own, self.channels)
+        return own.clone()
+
+    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, parts, H, W) logits of what was kept."""
+        logits: Tensor = self.layers(stacked(projected, size))
+        return logits
+
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, channels, h, w) maps to (n, parts, H, W) logits.
 
         Raises:
             ValueError: maps of other channels than the head was made for.
         """
-        _check_maps(maps, self.channels)
-        logits: Tensor = self.layers(stacked(maps, size))
-        return logits
+        check_maps(maps, self.channels)
+        return self.name(maps, size)
 
 
 class ProjectionHead(nn.Module):
@@ -120,16 +129,25 @@ class ProjectionHead(nn.Module):
                 layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
         self.layers = nn.Sequential(*layers)
 
+    def project(self, index: int, own: Tensor) -> Tensor:
+        """What is kept of map ``index`` until all have passed: ``width`` channels."""
+        check_map(index, own, self.channels)
+        projected: Tensor = self.projections[index](own)
+        return projected
+
+    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, parts, H, W) logits of what was kept."""
+        logits: Tensor = self.layers(torch.stack([enlarged(own, size) for own in projected]).sum(0))
+        return logits
+
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, channels, h, w) maps to (n, parts, H, W) logits.
 
         Raises:
             ValueError: maps of other channels than the head was made for.
         """
-        _check_maps(maps, self.channels)
-        projected = [enlarged(project(own), size) for project, own in zip(self.projections, maps, strict=True)]
-        logits: Tensor = self.layers(torch.stack(projected).sum(0))
-        return logits
+        check_maps(maps, self.channels)
+        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
 
 
 def _check(channels: Sequence[int], parts: int) -> None:
@@ -140,7 +158,16 @@ def _check(channels: Sequence[int], parts: int) -> None:
         )
 
 
-def _check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
+def check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
+    """Refuse maps of other layers than a head was made for."""
     found = tuple(own.shape[1] for own in maps)
     if found != channels:
         raise ValueError(f"the maps have {found} channels; this head was made for {channels}. Give the same layers.")
+
+
+def check_map(index: int, own: Tensor, channels: tuple[int, ...]) -> None:
+    """Refuse one map likewise, as it passes."""
+    if index >= len(channels) or own.shape[1] != channels[index]:
+        raise ValueError(
+            f"map {index} has {own.shape[1]} channels; this head was made for maps of {channels}. Give the same layers."
+        )

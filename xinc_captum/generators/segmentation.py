@@ -1,6 +1,7 @@
 """Parts from a generator's own features: by a trained head, or by k-means without any label."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from .._extra import needed
 from .features import enlarged, pictures_and_features, stacked
-from .part_heads import FewShotHead, ProjectionHead
+from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
 from .parts import check_names
 from .protocol import Generator
 
@@ -54,8 +55,9 @@ class FeatureParts:
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
-        pictures, maps = pictures_and_features(generator, latents, self.layers)
-        logits = self.head(maps, (int(pictures.shape[2]), int(pictures.shape[3])))
+        reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
+        pictures, kept = pictures_and_features(generator, latents, self.layers, reads=reads)
+        logits = self.head.name(kept, (int(pictures.shape[2]), int(pictures.shape[3])))
         return pictures, logits.softmax(1)
 
 
@@ -88,26 +90,31 @@ class FeatureClusters(nn.Module):
         for name, value in (("mean", mean), ("scale", scale), ("centres", centres)):
             self.register_buffer(name, value)
 
+    def project(self, index: int, own: Tensor) -> Tensor:
+        """What is kept of map ``index`` until all have passed: its part of each centre's logit."""
+        check_map(index, own, self.channels)
+        # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
+        # at its own resolution, as in ProjectionHead
+        part = (self.sharpness * self.centres / self.scale).split(self.channels, 1)[index]
+        return even((part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:]))
+
+    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, k, H, W) logits of what was kept."""
+        weight = self.sharpness * self.centres / self.scale
+        bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
+        total = bias.view(1, -1, 1, 1).to(projected[0])
+        for own in projected:
+            total = total + enlarged(own, size)
+        return total
+
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, channels, h, w) maps to (n, k, H, W) logits.
 
         Raises:
             ValueError: maps of other channels than the centres were found on.
         """
-        if tuple(own.shape[1] for own in maps) != self.channels:
-            raise ValueError(
-                f"the maps have {tuple(own.shape[1] for own in maps)} channels; the centres were found on "
-                f"{self.channels}. Give the same layers."
-            )
-        # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
-        # at its own resolution, as in ProjectionHead
-        weight = self.sharpness * self.centres / self.scale
-        bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
-        total = bias.view(1, -1, 1, 1)
-        for own, part in zip(maps, weight.split(self.channels, 1), strict=True):
-            projected = (part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:])
-            total = total + enlarged(even(projected), size)
-        return total
+        check_maps(maps, self.channels)
+        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
 
 
 def even(maps: Tensor) -> Tensor:
