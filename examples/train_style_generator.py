@@ -2,7 +2,7 @@
 
 python examples/train_style_generator.py [mnist|fashion|digits] [STEPS] [SEED] [FASHION_FOLDER]
 
-mnist is the recipe of the generator that comes with the package: about ten minutes on one core.
+All at 16 x 16. mnist is the recipe of the generator that comes with the package: about four minutes on one core.
 """
 
 import sys
@@ -30,7 +30,7 @@ def pictures(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         small = torch.from_numpy(digits.images).float()[:, None] / 16
         return F.interpolate(small, size=(16, 16), mode="bilinear"), torch.from_numpy(digits.target)
     kept = mnist_digits() if name == "mnist" else fashion_mnist(folder=words.get(3))
-    return kept.images, kept.labels
+    return kept.halved().images, kept.labels
 
 
 torch.set_num_threads(1)  # the layers are too small to be worth sharing

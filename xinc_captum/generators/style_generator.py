@@ -86,7 +86,7 @@ class StyleGenerator(nn.Module):
         image_channels: int = 1,
         *,
         latent_dim: int = 64,
-        noise_dim: int = 32,
+        noise_dim: int = 8,
         channels: tuple[int, ...] = (64, 48, 32),
         generator: torch.Generator | None = None,
     ) -> None:
