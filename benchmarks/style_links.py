@@ -19,14 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.generators import (
-    Encoder,
     Recipe,
     load_style_generator,
-    make_pairs,
     pictures_in_unit_range,
     save_style_generator,
     train_style_generator,
 )
+from xinc_captum.links import Encoder, make_pairs
 from xinc_captum.zoo import mnist_digits, small_convnet, train_small_convnet
 
 WANTED = {

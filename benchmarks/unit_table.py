@@ -25,20 +25,17 @@ from xinc_captum.generators import (
     EigenGenerator,
     FeatureClusters,
     FeatureParts,
-    LatentLink,
     PictureParts,
     Recipe,
     cluster_features,
     load_style_generator,
-    make_pairs,
     pictures_and_features,
-    quantify,
     save_style_generator,
-    screen,
-    shuffled_directions,
     train_style_generator,
 )
+from xinc_captum.links import LatentLink, make_pairs
 from xinc_captum.metrics import Measure, spearman
+from xinc_captum.unit_tables import quantify, screen, shuffled_directions
 
 
 def cpu(function, *args, **settings):

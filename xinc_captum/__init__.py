@@ -17,9 +17,9 @@ from .attributions import (
     open_canvas,
 )
 from .comparison import Comparison, compare
-from .generators import LatentLink
 from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
+from .links import LatentLink
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
 
 __version__ = "0.1.0"

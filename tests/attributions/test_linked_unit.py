@@ -10,7 +10,8 @@ from captum.robust import MinParamPerturbation
 from torch import nn
 
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
-from xinc_captum.generators import Ray, from_callable, normal_latents
+from xinc_captum.counterfactuals import Ray
+from xinc_captum.generators import from_callable, normal_latents
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..generators.unit_steps import Direction
+from ..links.unit_steps import Direction
 from ..propagation.forward import Forward, UnsupportedError
 from .linked_scene import Scene
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..generators.pooling import Pool, pooled
 from ..hooks import ForwardFunc, capture, layer_name
+from ..links.pooling import Pool, pooled
 from ..targets import OutputFn, selected
 
 Preprocess = Callable[[Tensor], Tensor]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..generators.latent_link import LatentLink
-from ..generators.loop import Loop, Shown
-from ..generators.pooling import Pool
+from ..counterfactuals.loop import Loop, Shown
 from ..generators.protocol import Generator
 from ..hooks import ForwardFunc, LayerError, layer_name, modules_behind
 from ..images import check_images
+from ..links.latent_link import LatentLink
+from ..links.pooling import Pool
 from ..targets import OutputFn
 from .contract import as_called, differentiable, explaining
 from .encoding import Encoding, Preprocess

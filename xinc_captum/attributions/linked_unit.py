@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, NeuronAttribution
 from ..batch import Batch, chunks
-from ..generators.latent_link import LatentLink
-from ..generators.loop import Shown
-from ..generators.pooling import Pool
+from ..counterfactuals.loop import Shown
+from ..counterfactuals.search import Search
 from ..generators.protocol import Generator
-from ..generators.search import Search
-from ..generators.unit_steps import Direction, Values
 from ..hooks import ForwardFunc, find_layer
 from ..images import check_images
+from ..links.latent_link import LatentLink
+from ..links.pooling import Pool
+from ..links.unit_steps import Direction, Values
 from ..progress import progress
 from ..targets import OutputFn
 from .change_map import change_map, laid_over
@@ -59,7 +59,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         IndexError: a unit out of range.
 
     Example:
-        >>> from xinc_captum.generators import LatentLink, from_callable, normal_latents
+        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> from xinc_captum.links import LatentLink
         >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
         >>> w = paint.sample_latents(99)
@@ -253,7 +254,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             method: "ray" (a line search, no gradient of the generator), "latent" (Adam through generator and
                 classifier), "minimal" (the shortest shift that convinces a linear head, with a proven bound) or
                 "linking_in_style" (the paper's update); or one of these with options, such as
-                :class:`xinc_captum.generators.Ray` (top=10).
+                :class:`xinc_captum.counterfactuals.Ray` (top=10).
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
             internal_batch_size: at most so many pictures a forward; 256 where None.

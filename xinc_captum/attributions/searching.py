@@ -5,13 +5,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..generators.latent_walk import LatentWalk
-from ..generators.linear_head import LinearHead
-from ..generators.minimal_shift import MinimalShift
-from ..generators.paper_update import LinkingInStyle
-from ..generators.ray import Ray
-from ..generators.search import Found, Search, Task
-from ..generators.verdicts import probability
+from ..counterfactuals.latent_walk import LatentWalk
+from ..counterfactuals.linear_head import LinearHead
+from ..counterfactuals.minimal_shift import MinimalShift
+from ..counterfactuals.paper_update import LinkingInStyle
+from ..counterfactuals.ray import Ray
+from ..counterfactuals.search import Found, Search, Task
+from ..counterfactuals.verdicts import probability
 from ..hooks import modules_behind
 from .counterfactual import Counterfactual, sparsity
 from .linked_scene import Scene, of_classes

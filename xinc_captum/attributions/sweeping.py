@@ -7,8 +7,8 @@ from typing import Any, Literal, TypedDict, get_args
 import torch
 from torch import Tensor
 
-from ..generators.loop import Shown
-from ..generators.unit_steps import Direction, Values, unit_steps, unit_values
+from ..counterfactuals.loop import Shown
+from ..links.unit_steps import Direction, Values, unit_steps, unit_values
 from ..metrics.fidelity import fidelity
 from .linked_scene import Scene
 from .sweep import UnitSweep

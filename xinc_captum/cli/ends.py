@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from .. import zoo
 from ..attributions.linked_unit import LinkedUnitVisualization
-from ..generators import Encoder, Generator, LatentLink, check_generator, pictures_in_unit_range
+from ..generators import Generator, check_generator, pictures_in_unit_range
 from ..hooks import find_layer
+from ..links import Encoder, LatentLink
 from ..zoo.named import CLASSIFIERS
 from .failures import UsageError
 from .network import made, network_called

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from .. import store
-from ..generators import LatentLink, Pairs, make_pairs
+from ..links import LatentLink, Pairs, make_pairs
 from .device import device_called
 from .ends import Ends, ends_called
 from .failures import UsageError

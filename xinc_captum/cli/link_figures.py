@@ -1,6 +1,6 @@
 """The figures of an audit by the question they answer, each beside its control."""
 
-from ..generators import LinkAudit
+from ..links import LinkAudit
 from ..metrics.bootstrap import Interval
 from ..visualizers import Measured
 

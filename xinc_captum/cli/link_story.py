@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from ..attributions.sweep import UnitSweep
-from ..generators import LatentLink, LinkAudit, Pairs, PictureParts, UnitTable, quantify
+from ..generators import PictureParts
+from ..links import LatentLink, LinkAudit, Pairs
 from ..metrics.selectivity import Selectivity, selectivity
+from ..unit_tables import UnitTable, quantify
 from .ends import Ends
 from .real import Real
 from .starts import drawn

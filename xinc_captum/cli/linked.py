@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import store
-from ..generators import LatentLink
+from ..links import LatentLink
 from .ends import Ends, ends_called
 from .failures import UsageError
 

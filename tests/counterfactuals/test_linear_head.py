@@ -1,0 +1,15 @@
+import torch
+
+from xinc_captum.counterfactuals import LinearHead
+
+
+def test_a_head_knows_its_scores():
+    linear = torch.nn.Linear(64, 10)
+    head, r = LinearHead(linear.weight.detach(), linear.bias.detach()), torch.randn(5, 64)
+    scores = linear(r).detach()
+    torch.testing.assert_close(head(r), scores)
+    assert head.explains(r, scores)
+    assert not head.explains(r, scores + 1e-3), "other scores"
+    assert not head.explains(r[:, :3], scores), "other units"
+    assert not head.explains(r, scores[:, :4]), "other classes"
+    assert head.explains(r.bfloat16(), linear.bfloat16()(r.bfloat16()).detach())

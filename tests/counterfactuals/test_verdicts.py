@@ -1,0 +1,14 @@
+import torch
+
+from xinc_captum.counterfactuals.verdicts import lead, probability, says
+
+SCORES = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0]])
+
+
+def test_by_hand():
+    target = torch.tensor([1, 1])
+    assert lead(SCORES, target).tolist() == [1.0, -5.0]
+    torch.testing.assert_close(probability(SCORES, target)[0], 1 / (1 + torch.tensor([-2.0, -1.0]).exp().sum()))
+    assert says(SCORES, target).tolist() == [True, False]
+    assert says(SCORES, target, 0.6).tolist() == [True, False]
+    assert says(SCORES, target, 0.7).tolist() == [False, False]

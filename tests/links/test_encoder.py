@@ -1,0 +1,84 @@
+"""The representation is what enters (or leaves) the layer, differentiable, and the model is left as found."""
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LayerError
+from xinc_captum.links import Encoder
+
+
+def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
+    pictures = torch.rand(5, 3, 6, 6)
+    record = found(conv)
+    encode = Encoder(conv, "fc", preprocess=lambda x: x - 0.5)
+    r, logits = encode.read(pictures, batch_size=2)
+    with torch.no_grad():
+        x = conv.pool(conv.relu(conv.norm(conv.conv(pictures - 0.5)))).flatten(1)
+        torch.testing.assert_close(r, x)
+        torch.testing.assert_close(logits, conv.fc(x))
+    assert not r.requires_grad
+    assert torch.equal(encode(pictures, batch_size=2), r)
+    assert record.differences(conv) == []
+
+
+def test_the_other_side_and_pooled_maps(conv):
+    pictures = torch.rand(2, 3, 6, 6)
+    assert torch.equal(Encoder(conv, conv.fc, attribute_to_neuron_input=False)(pictures), conv(pictures).detach())
+    assert Encoder(conv, "relu", attribute_to_neuron_input=False)(pictures).shape == (2, 4)
+    assert Encoder(conv, "relu", pool="flatten")(pictures).shape == (2, 4 * 36)
+
+
+def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
+    pictures = torch.rand(2, 3, 6, 6, requires_grad=True)
+    record = found(conv)
+    r = Encoder(conv, "fc")(pictures)
+    (gradient,) = torch.autograd.grad(r.sum(), pictures)
+    assert gradient.abs().sum() > 0
+    assert record.differences(conv) == []
+    with torch.no_grad():
+        assert not Encoder(conv, "fc")(pictures).requires_grad
+
+
+def test_it_says_what_it_is(conv):
+    told = Encoder(conv, "fc", preprocess=nn.Identity(), pool="mean").describe()
+    assert told == {"layer": "fc", "attribute_to_neuron_input": True, "pool": "mean", "preprocess": "Identity()"}
+    assert Encoder(conv, "fc").describe()["preprocess"] == "none"
+
+
+def test_dict_outputs_and_training_mode(conv):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = conv
+
+        def forward(self, x):
+            return {"logits": self.inner(x)}
+
+    encode = Encoder(Wrapped(), "inner.fc", output_fn=lambda output: output["logits"])
+    assert encode.read(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
+    conv.train()
+    with pytest.warns(UserWarning, match="Conv is in training mode.*call model.eval"):
+        Encoder(conv, "fc")(torch.rand(2, 3, 6, 6))
+
+
+def test_what_it_refuses(conv):
+    with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
+        Encoder(conv, "fcc")
+    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); wanted floats"):
+        Encoder(conv, "fc")(torch.rand(3, 6, 6))
+    with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); wanted scores \(n, classes\)"):
+        Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
+    pair = nn.Sequential(Twice(), First())
+    with pytest.raises(LayerError, match="layer '0' hands over 2 tensors; link a layer that hands over one"):
+        Encoder(pair, "0", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0].flatten(1)

@@ -1,0 +1,242 @@
+"""A link equals what scikit-learn solved, whatever the chunks, and says which units and classes it cannot speak of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xinc_captum.links import LatentLink
+
+DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
+
+
+def recorded(name):
+    return torch.from_numpy(DATA[name])
+
+
+@pytest.fixture
+def pairs():
+    """120 pairs of 6 units and 3 latents in 3 classes; unit 4 is dead."""
+    generator = torch.Generator().manual_seed(3)
+    classes = torch.arange(120) % 3
+    r = torch.rand(120, 6, generator=generator, dtype=torch.float64) + classes[:, None]
+    r[:, 4] = 0.25
+    w = torch.sin(r @ torch.randn(6, 3, generator=generator, dtype=torch.float64))
+    return r, w, classes
+
+
+def test_least_squares_is_scikit_learns():
+    link = LatentLink(ridge=0.0).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_LR_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_LR_intercept"), atol=1e-9, rtol=0)
+    mse = (link(recorded("A_r")) - recorded("A_w")).square().mean()
+    assert abs(float(mse - recorded("A_LR_mse"))) < 1e-9
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_ridge_is_scikit_learns(which):
+    link = LatentLink(ridge=float(DATA["A_ridge_alphas"][which])).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_ridge_coefs")[which], atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_ridge_intercepts")[which], atol=1e-9, rtol=0)
+
+
+def test_default_ridge_of_the_original_is_scikit_learns():
+    link = LatentLink(ridge=1.0).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_Ridge_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_Ridge_intercept"), atol=1e-9, rtol=0)
+    mse = (link(recorded("A_r")) - recorded("A_w")).square().mean()
+    assert abs(float(mse - recorded("A_Ridge_mse"))) < 1e-9
+
+
+def test_fewer_pairs_than_units_gives_the_least_map_and_says_so():
+    link = LatentLink(ridge=0.0).fit(recorded("A_r")[:16], recorded("A_w")[:16])
+    torch.testing.assert_close(link.weight, recorded("A_under_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_under_intercept"), atol=1e-9, rtol=0)
+    assert link.report.rank == 15
+    assert "fewer pairs than the 24 alive units + 1, so the map of least norm is taken" in str(link.report)
+
+
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+@pytest.mark.parametrize("ridge", ["gcv", "held_out", 0.1])
+def test_chunks_and_shards_answer_as_one_pass(variant, ridge, pairs):
+    r, w, classes = pairs
+    whole = LatentLink(variant, ridge, features=20, reservoir=16).fit(r, w, classes)
+    base = whole.blank()
+    shards = [base.blank() for _ in range(3)]
+    for shard, rows in zip(shards, torch.randperm(120).split([50, 7, 63]), strict=True):
+        for part in rows.split(11):
+            shard.partial_fit(r[part], w[part], classes[part])
+        base.merge(shard)
+    torch.testing.assert_close(base(r, classes), whole(r, classes), atol=1e-8, rtol=0)
+    for kind in ("marginal", "within_class"):
+        torch.testing.assert_close(base.direction(2, kind), whole.direction(2, kind), atol=1e-12, rtol=1e-12)
+    for kind in ("minmax", "quantile", "sd"):
+        torch.testing.assert_close(base.bounds([0, 5], kind), whole.bounds([0, 5], kind), atol=1e-12, rtol=0)
+    assert torch.equal(base.seen.sort().values, whole.seen.sort().values)
+
+
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+@pytest.mark.parametrize("ridge", [0.3, "gcv"])
+def test_leave_one_out_is_brute_force(variant, ridge, pairs):
+    r, w, classes = pairs
+    link = LatentLink(variant, ridge, features=12).fit(r, w, classes)
+    quick = link.leave_one_out(r, w, classes)
+    for row in (0, 17, 119):
+        rest = torch.arange(120) != row
+        own = link.ridges.get(str(int(classes[row])), link.ridges.get("all"))
+        without = link.blank()
+        without.ridge = own
+        if without.map is None:
+            without.fit(r[rest], w[rest], classes[rest])
+        else:
+            without.map.regression.ridge = own
+            without.partial_fit(r[rest], w[rest], classes[rest])
+        slow = without(r[row : row + 1], classes[row : row + 1])[0]
+        torch.testing.assert_close(quick[row], slow, atol=1e-8, rtol=0)
+
+
+def test_leaving_out_wants_the_fitted_pairs_and_more_than_one_in_each_direction(pairs):
+    r, w, _ = pairs
+    link = LatentLink(ridge=0.0).fit(r, w)
+    with pytest.raises(ValueError, match="got 119 pairs that are not the 120 pairs of the fit"):
+        link.leave_one_out(r[1:], w[1:])
+    with pytest.raises(ValueError, match="are not the 120 pairs of the fit"):
+        link.leave_one_out(r, w + 1)
+    few = LatentLink(ridge=0.0).fit(r[:4], w[:4])
+    with pytest.raises(ValueError, match="alone decides about some direction.*give ridge > 0, or more pairs"):
+        few.leave_one_out(r[:4], w[:4])
+
+
+def test_gcv_and_held_out_prefer_a_small_ridge_where_the_map_is_exact_and_a_large_one_in_noise():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.randn(300, 8, generator=generator)
+    clean = r @ torch.randn(8, 4, generator=generator)
+    noise = torch.randn(300, 4, generator=generator)
+    for ridge in ("gcv", "held_out"):
+        assert LatentLink(ridge=ridge).fit(r, clean).ridges["all"] < 1e-3
+        assert LatentLink(ridge=ridge).fit(r, noise).ridges["all"] > 100
+
+
+def test_the_three_directions(pairs):
+    r, w, classes = pairs
+    link = LatentLink(ridge=0.0).fit(r, w, classes)
+    centred, moved = r - r.mean(0), w - w.mean(0)
+    expected = (centred[:, 1, None] * moved).sum(0) / centred[:, 1].square().sum()
+    torch.testing.assert_close(link.direction(1)[0], expected)
+    rc, wc = r.clone(), w.clone()
+    for c in range(3):
+        rc[classes == c] -= rc[classes == c].mean(0)
+        wc[classes == c] -= wc[classes == c].mean(0)
+    expected = (rc[:, 1, None] * wc).sum(0) / rc[:, 1].square().sum()
+    torch.testing.assert_close(link.direction([1], "within_class")[0], expected)
+    torch.testing.assert_close(link.direction(torch.tensor([1, 2]), "partial"), link.weight[:, [1, 2]].T)
+    own = LatentLink("per_class", 0.1).fit(r, w, classes)
+    torch.testing.assert_close(own.direction(-5, "partial", class_=2)[0], own.weight[2, :, 1])
+
+
+def test_bounds_and_spread(pairs):
+    r, w, _ = pairs
+    link = LatentLink().fit(r, w)
+    torch.testing.assert_close(link.bounds(3), torch.stack([r[:, 3].min(), r[:, 3].max()])[None])
+    levels = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    torch.testing.assert_close(link.bounds(3, "quantile", tail=0.1)[0], r[:, 3].quantile(levels), atol=1e-6, rtol=0)
+    low = r[:, 3].mean() - 0.5 * r[:, 3].std()
+    assert abs(float(link.bounds(3, "sd", sds=0.5)[0, 0] - low)) < 1e-12
+    torch.testing.assert_close(link.bounds(3, "sd", sds=99.0), link.bounds(3))
+    torch.testing.assert_close(link.covariance, r.T.cov())
+    torch.testing.assert_close(link.r_sd, r.std(0))
+    torch.testing.assert_close(link.r_mean, r.mean(0))
+    assert link.alive.tolist() == [True, True, True, True, False, True]
+
+
+def test_dead_units_get_no_weight(pairs):
+    r, w, _ = pairs
+    link = LatentLink(ridge=0.0).fit(r, w)
+    assert not link.weight[:, 4].any()
+    assert (link.report.units, link.report.alive, link.report.rank) == (6, 5, 5)
+
+
+def test_gradients_go_through_and_dtypes_stay(pairs):
+    r, w, _ = pairs
+    link = LatentLink("fourier_features", features=8).fit(r, w)
+    asked = r[:2].float().requires_grad_()
+    answer = link(asked)
+    assert answer.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(answer.sum(), asked)
+    assert gradient.abs().sum() > 0
+    torch.testing.assert_close(link.float()(r[:2].float()), answer, atol=1e-5, rtol=0)
+
+
+def test_bends_where_the_truth_bends(pairs):
+    r, w, classes = pairs
+    scores = {v: float(LatentLink(v, features=64).fit(r, w, classes).score(r, w, classes)) for v in VARIANTS}
+    assert scores["per_class"] > scores["linear"]
+    assert scores["fourier_features"] > scores["linear"]
+
+
+VARIANTS = ("linear", "per_class", "fourier_features")
+
+
+def test_what_it_refuses(pairs):
+    r, w, classes = pairs
+    refused(lambda: LatentLink("cubic"), "variant is 'cubic'; wanted one of 'linear'")
+    refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; wanted a number >= 0, 'gcv' or 'held_out'")
+    refused(lambda: LatentLink(ridge=-1.0), "ridge is -1.0")
+    refused(lambda: LatentLink()(r), "has seen no pairs; call fit")
+    refused(lambda: LatentLink().fit(r, w[:-1]), "120 representations and 119 latents")
+    refused(lambda: LatentLink().fit(r[0], w), r"representations have shape \(6,\); wanted \(n, units\)")
+    refused(lambda: LatentLink().fit(r[:1], w[:1]), r"got 1 pair\(s\) to link")
+    refused(lambda: LatentLink().fit(torch.ones_like(r), w), "none of the 6 units varies over the 120 pairs")
+    refused(lambda: LatentLink().fit(r, torch.ones_like(w) / 3), "none of the 3 latents varies over the 120 pairs")
+    broken = r.clone()
+    broken[7, 2] = torch.nan
+    refused(lambda: LatentLink().fit(broken, w), "1 values that are not finite, the first at row 7, column 2")
+    refused(lambda: LatentLink().fit(r, torch.full_like(w, torch.inf)), "latents hold 360 values that are not finite")
+    refused(lambda: LatentLink("per_class").fit(r, w), "a per_class link wants the class of each row")
+    refused(lambda: LatentLink().fit(r, w, classes.float()), "classes are torch.float32 of shape")
+    lone = classes.clone()
+    lone[0] = 9
+    refused(lambda: LatentLink("per_class").fit(r, w, lone), r"class 9 cannot be linked on its own: got 1 pair\(s\)")
+    own = LatentLink("per_class").fit(r, w, classes)
+    refused(lambda: own(r, 5), r"class 5 is not linked; the fit saw the classes \[0, 1, 2\]")
+    refused(lambda: own.direction(1, "partial"), "say of which one with class_=")
+    link = LatentLink().fit(r, w)
+    refused(lambda: link(r[:, :5]), r"have shape \(120, 5\); the link is of 6 units")
+    refused(lambda: link.direction(4), "unit 4 is dead: it was 0.25 in all 120 pairs")
+    refused(lambda: link.bounds([0, 4]), "unit 4 is dead")
+    refused(lambda: link.bounds([]), "units is empty")
+    refused(lambda: link.direction(0, "within_class"), "want classes; give them to fit")
+    refused(lambda: link.direction(0, "total"), "kind is 'total'")
+    refused(lambda: link.bounds(0, "iqr"), "kind is 'iqr'")
+    refused(lambda: link.bounds(0, "quantile", tail=0.5), "tail is 0.5")
+    refused(lambda: link.partial_fit(r[:, :5], w), "the link is of")
+    refused(lambda: link.partial_fit(r, w, classes), "some chunks came with classes and some without")
+    refused(lambda: link.merge(LatentLink(ridge=0.0)), "ridge 0.0 to merge into a linear link with ridge 'gcv'")
+    refused(lambda: link.merge(LatentLink().fit(r, w, classes)), "one link saw classes and the other did not")
+    curved = LatentLink("fourier_features", features=4).fit(r, w)
+    refused(lambda: curved.direction(0, "partial"), "a fourier_features link is curved")
+    other = LatentLink("fourier_features", features=4).fit(r[:50], w[:50])
+    refused(lambda: curved.merge(other), "other Fourier features")
+    few = LatentLink(ridge="held_out")
+    refused(lambda: few.fit(r[:3], w[:3]), "would be held out to choose the ridge")
+    with pytest.raises(IndexError, match=r"unit 6 is out of range: the link is of 6 units"):
+        link.direction(6)
+    with pytest.raises(TypeError, match="units are 1.5; wanted a whole number"):
+        link.direction(1.5)
+    with pytest.raises(TypeError, match="latents are torch.int64; wanted a tensor of floats"):
+        LatentLink().fit(r, w.long())
+
+
+def refused(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_within_class_wants_variation_within_a_class(pairs):
+    r, w, classes = pairs
+    r = r.clone()
+    r[:, 0] = classes.double()
+    link = LatentLink().fit(r, w, classes)
+    with pytest.raises(ValueError, match="unit 0 does not vary within any class; take kind='marginal'"):
+        link.direction(0, "within_class")

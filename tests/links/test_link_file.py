@@ -1,0 +1,89 @@
+"""A saved link comes back with everything it knew, and nothing else is taken for one."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from xinc_captum.links import LatentLink
+
+
+@pytest.fixture
+def pairs():
+    generator = torch.Generator().manual_seed(1)
+    classes = torch.arange(60) % 2
+    r = torch.rand(60, 5, generator=generator) + classes[:, None]
+    return r, torch.sin(r @ torch.randn(5, 3, generator=generator)), classes
+
+
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+@pytest.mark.parametrize("ridge", ["gcv", "held_out", 0.5])
+def test_a_link_comes_back_whole(variant, ridge, pairs, tmp_path):
+    r, w, classes = pairs
+    note = {"layer": "fc", "preprocess": "to 224 pixels", "truncation": 0.7, "classes": [0, 1]}
+    link = LatentLink(variant, ridge, features=9, reservoir=20, seed=4).fit(r, w, classes, manifest=note)
+    link.save(tmp_path / "link.safetensors")
+    again = LatentLink.load(tmp_path / "link.safetensors")
+    assert torch.equal(again(r, classes), link(r, classes))
+    assert (again.manifest, again.ridges, again.settings) == (note, link.ridges, link.settings)
+    assert str(again.report) == str(link.report)
+    for kind in ("minmax", "quantile", "sd"):
+        assert torch.equal(again.bounds([0, 4], kind), link.bounds([0, 4], kind))
+    torch.testing.assert_close(again.direction(1, "within_class"), link.direction(1, "within_class"))
+    torch.testing.assert_close(again.leave_one_out(r, w, classes), link.leave_one_out(r, w, classes))
+    for one in (again, link):
+        one.partial_fit(r + 0.1, w, classes)
+    torch.testing.assert_close(again(r, classes), link(r, classes))
+
+
+def test_equal_links_are_equal_bytes(pairs, tmp_path):
+    for name in "ab":
+        LatentLink().fit(*pairs).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_is_not_a_link(pairs, tmp_path):
+    path = tmp_path / "link"
+    refused(path, "is not a file", FileNotFoundError)
+    path.write_bytes(pickle.dumps({"weight": 1}))
+    refused(path, "is a pickle.*runs whatever code its author put in")
+    torch.save({"weight": torch.ones(2)}, path)
+    refused(path, "is a pickle")
+    save_file({"weight": torch.ones(2)}, path)
+    refused(path, "is marked with 'nothing'; wanted a link written by LatentLink.save")
+    save_file({"weight": torch.ones(2)}, path, metadata={"link": json.dumps({"format": "xinc-captum-inr-1"})})
+    refused(path, "is marked with 'xinc-captum-inr-1'")
+    save_file({"weight": torch.ones(2)}, path, metadata={"link": json.dumps({"format": "xinc-captum-link-2"})})
+    refused(path, "newer than this version reads .1.; update xinc-captum")
+    LatentLink().fit(*pairs).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "is no whole safetensors file")
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    refused(path, "sha256 differs")
+    path.write_bytes(whole)
+    assert load_file(path)["solved.weight"].shape == (3, 5)
+
+
+def refused(path, text, kind=ValueError):
+    with pytest.raises(kind, match=text):
+        LatentLink.load(path)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_still_read(pairs, tmp_path):
+    path, first = tmp_path / "link", set()
+    for extra in range(256):
+        LatentLink().fit(*pairs, manifest={"layer": "x" * extra}).save(path)
+        first.add(path.read_bytes()[0])
+        assert LatentLink.load(path).manifest == {"layer": "x" * extra}
+        if 0x80 in first:
+            break
+    assert 0x80 in first
+
+
+def test_nothing_is_left_of_a_save_that_failed(tmp_path):
+    with pytest.raises(ValueError, match="has seen no pairs"):
+        LatentLink().save(tmp_path / "link")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,84 @@
+"""Moments of chunks and shards equal those of one pass, also far from zero."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.links.moments import Moments, wide
+
+
+def drawn(n, seed, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    r = torch.randn(n, 4, generator=generator, dtype=torch.float64) + shift
+    return r, torch.randn(n, 3, generator=generator, dtype=torch.float64) - shift
+
+
+def gathered(r, w):
+    moments = Moments(r.shape[1], w.shape[1])
+    moments.add(r, w)
+    return moments
+
+
+def same(a, b, tolerance=1e-12):
+    assert a.n == b.n
+    for name in a.tensors():
+        torch.testing.assert_close(a.tensors()[name], b.tensors()[name], rtol=tolerance, atol=tolerance)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 50))
+def test_chunks_and_merges_are_one_pass(sizes, seed):
+    n = sum(sizes) + 1
+    r, w = drawn(n, seed, shift=3.0)
+    chunked, merged = Moments(4, 3), Moments(4, 3)
+    for rows in torch.arange(n).split([*sizes, 1]):
+        chunked.add(r[rows], w[rows])
+        shard = Moments(4, 3)
+        shard.add(r[rows], w[rows])
+        merged.merge(shard)
+    same(chunked, gathered(r, w))
+    same(merged, gathered(r, w))
+
+
+def test_they_are_the_moments():
+    r, w = drawn(50, 0)
+    m = gathered(r, w)
+    torch.testing.assert_close(m.rr / 49, r.T.cov())
+    torch.testing.assert_close(m.rw, (r - r.mean(0)).T @ (w - w.mean(0)))
+    torch.testing.assert_close(m.ww / 49, w.var(0))
+    torch.testing.assert_close(m.r_sd, r.std(0))
+    assert torch.equal(m.r_min, r.amin(0))
+    assert torch.equal(m.r_max, r.amax(0))
+
+
+def test_far_from_zero_nothing_cancels():
+    r, w = drawn(4000, 1)
+    near, far = Moments(4, 3), Moments(4, 3)
+    for rows in torch.arange(4000).split(64):
+        near.add(r[rows], w[rows])
+        far.add(r[rows] + 1e6, w[rows])
+    torch.testing.assert_close(far.rr, near.rr, rtol=1e-8, atol=1e-6)
+
+
+def test_without_takes_pairs_away():
+    r, w = drawn(60, 2)
+    rest = gathered(r, w).without(gathered(r[:20], w[:20]))
+    other = gathered(r[20:], w[20:])
+    for name in ("r_mean", "w_mean", "rr", "rw", "ww"):
+        torch.testing.assert_close(getattr(rest, name), getattr(other, name))
+    assert rest.n == 40
+    assert gathered(r, w).without(gathered(r, w)).n == 0
+
+
+def test_dead_units_and_restoring():
+    r, w = drawn(10, 3)
+    r[:, 1] = 0.1
+    m = gathered(r.float(), w)
+    assert m.alive.tolist() == [True, False, True, True]
+    same(Moments.restored(m.tensors()), m, 0)
+    assert wide(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float64
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"got moments of \(2 units, 3 latents\) to merge into moments of \(4, 3\)"):
+        Moments(4, 3).merge(Moments(2, 3))
