@@ -131,16 +131,3 @@ def test_it_saves_itself_and_leaves_the_model_as_found(digits, tmp_path, found):
     assert told["manifest"]["layer"] == "5"
     assert (tmp_path / "audit" / "units.safetensors").exists()
     assert len(result.to_dict()["unit_cycle"]) == 128
-
-
-def test_what_it_refuses(digits):
-    link = linked(digits, "linear")
-    with pytest.raises(ValueError, match="encoder and generator go together"):
-        link.audit(digits.held, encoder=digits.encoder)
-    with pytest.raises(ValueError, match="real pictures want an encoder and a generator"):
-        link.audit(digits.held, real=digits.real)
-    with pytest.raises(ValueError, match="that are not the 1500 pairs of the fit"):
-        link.audit(digits.held, digits.held)
-    narrow = LatentLink().fit(digits.fit.representations, digits.fit.latents[:, :5])
-    with pytest.raises(ValueError, match=r"got shapes \(300, 24\) and \(300, 5\)"):
-        narrow.audit(digits.held)

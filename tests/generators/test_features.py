@@ -4,7 +4,7 @@ from torch import nn
 
 from xinc_captum import LayerError
 from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, normal_latents, pictures_and_features
-from xinc_captum.generators.features import enlarged, stacked
+from xinc_captum.generators.features import enlarged, modules_of, stacked
 
 
 def small():
@@ -52,6 +52,15 @@ def test_a_read_is_kept_instead_of_the_map():
         pictures_and_features(generator, latents, reads=[torch.relu])
     with pytest.raises(ValueError, match="there are 2 layers, 1 of them different"):
         pictures_and_features(generator, latents, ["network.main.2"] * 2)
+
+
+def test_modules_are_found_behind_functions_that_sample_and_draw():
+    drawn, sampled = nn.Linear(4, 4), nn.Linear(4, 4)
+    plain = from_callable(lambda w: drawn(w), lambda n, *_, generator=None: sampled(torch.rand(n, 4)))
+    assert {id(m) for m in modules_of(plain)} == {id(drawn), id(sampled)}
+    assert {id(m) for m in modules_of(from_callable(drawn, sampled))} == {id(drawn), id(sampled)}
+    whole = small()
+    assert any(whole.network is m for root in modules_of(whole) for m in root.modules())
 
 
 def test_stacking_repeats_pixels():

@@ -118,38 +118,6 @@ def test_gcv_and_held_out_prefer_a_small_ridge_where_the_map_is_exact_and_a_larg
         assert LatentLink(ridge=ridge).fit(r, noise).ridges["all"] > 100
 
 
-def test_the_three_directions(pairs):
-    r, w, classes = pairs
-    link = LatentLink(ridge=0.0).fit(r, w, classes)
-    centred, moved = r - r.mean(0), w - w.mean(0)
-    expected = (centred[:, 1, None] * moved).sum(0) / centred[:, 1].square().sum()
-    torch.testing.assert_close(link.direction(1)[0], expected)
-    rc, wc = r.clone(), w.clone()
-    for c in range(3):
-        rc[classes == c] -= rc[classes == c].mean(0)
-        wc[classes == c] -= wc[classes == c].mean(0)
-    expected = (rc[:, 1, None] * wc).sum(0) / rc[:, 1].square().sum()
-    torch.testing.assert_close(link.direction([1], "within_class")[0], expected)
-    torch.testing.assert_close(link.direction(torch.tensor([1, 2]), "partial"), link.weight[:, [1, 2]].T)
-    own = LatentLink("per_class", 0.1).fit(r, w, classes)
-    torch.testing.assert_close(own.direction(-5, "partial", class_=2)[0], own.weight[2, :, 1])
-
-
-def test_bounds_and_spread(pairs):
-    r, w, _ = pairs
-    link = LatentLink().fit(r, w)
-    torch.testing.assert_close(link.bounds(3), torch.stack([r[:, 3].min(), r[:, 3].max()])[None])
-    levels = torch.tensor([0.1, 0.9], dtype=torch.float64)
-    torch.testing.assert_close(link.bounds(3, "quantile", tail=0.1)[0], r[:, 3].quantile(levels), atol=1e-6, rtol=0)
-    low = r[:, 3].mean() - 0.5 * r[:, 3].std()
-    assert abs(float(link.bounds(3, "sd", sds=0.5)[0, 0] - low)) < 1e-12
-    torch.testing.assert_close(link.bounds(3, "sd", sds=99.0), link.bounds(3))
-    torch.testing.assert_close(link.covariance, r.T.cov())
-    torch.testing.assert_close(link.r_sd, r.std(0))
-    torch.testing.assert_close(link.r_mean, r.mean(0))
-    assert link.alive.tolist() == [True, True, True, True, False, True]
-
-
 def test_dead_units_get_no_weight(pairs):
     r, w, _ = pairs
     link = LatentLink(ridge=0.0).fit(r, w)
@@ -184,48 +152,16 @@ def test_what_it_refuses(pairs):
     refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; wanted a number >= 0, 'gcv' or 'held_out'")
     refused(lambda: LatentLink(ridge=-1.0), "ridge is -1.0")
     refused(lambda: LatentLink()(r), "has seen no pairs; call fit")
-    refused(lambda: LatentLink().fit(r, w[:-1]), "120 representations and 119 latents")
-    refused(lambda: LatentLink().fit(r[0], w), r"representations have shape \(6,\); wanted \(n, units\)")
     refused(lambda: LatentLink().fit(r[:1], w[:1]), r"got 1 pair\(s\) to link")
     refused(lambda: LatentLink().fit(torch.ones_like(r), w), "none of the 6 units varies over the 120 pairs")
     refused(lambda: LatentLink().fit(r, torch.ones_like(w) / 3), "none of the 3 latents varies over the 120 pairs")
-    broken = r.clone()
-    broken[7, 2] = torch.nan
-    refused(lambda: LatentLink().fit(broken, w), "1 values that are not finite, the first at row 7, column 2")
-    refused(lambda: LatentLink().fit(r, torch.full_like(w, torch.inf)), "latents hold 360 values that are not finite")
-    refused(lambda: LatentLink("per_class").fit(r, w), "a per_class link wants the class of each row")
-    refused(lambda: LatentLink().fit(r, w, classes.float()), "classes are torch.float32 of shape")
-    lone = classes.clone()
-    lone[0] = 9
-    refused(lambda: LatentLink("per_class").fit(r, w, lone), r"class 9 cannot be linked on its own: got 1 pair\(s\)")
-    own = LatentLink("per_class").fit(r, w, classes)
-    refused(lambda: own(r, 5), r"class 5 is not linked; the fit saw the classes \[0, 1, 2\]")
-    refused(lambda: own.direction(1, "partial"), "say of which one with class_=")
     link = LatentLink().fit(r, w)
-    refused(lambda: link(r[:, :5]), r"have shape \(120, 5\); the link is of 6 units")
-    refused(lambda: link.direction(4), "unit 4 is dead: it was 0.25 in all 120 pairs")
-    refused(lambda: link.bounds([0, 4]), "unit 4 is dead")
-    refused(lambda: link.bounds([]), "units is empty")
-    refused(lambda: link.direction(0, "within_class"), "want classes; give them to fit")
-    refused(lambda: link.direction(0, "total"), "kind is 'total'")
-    refused(lambda: link.bounds(0, "iqr"), "kind is 'iqr'")
-    refused(lambda: link.bounds(0, "quantile", tail=0.5), "tail is 0.5")
     refused(lambda: link.partial_fit(r[:, :5], w), "the link is of")
     refused(lambda: link.partial_fit(r, w, classes), "some chunks came with classes and some without")
     refused(lambda: link.merge(LatentLink(ridge=0.0)), "ridge 0.0 to merge into a linear link with ridge 'gcv'")
     refused(lambda: link.merge(LatentLink().fit(r, w, classes)), "one link saw classes and the other did not")
-    curved = LatentLink("fourier_features", features=4).fit(r, w)
-    refused(lambda: curved.direction(0, "partial"), "a fourier_features link is curved")
-    other = LatentLink("fourier_features", features=4).fit(r[:50], w[:50])
-    refused(lambda: curved.merge(other), "other Fourier features")
     few = LatentLink(ridge="held_out")
     refused(lambda: few.fit(r[:3], w[:3]), "would be held out to choose the ridge")
-    with pytest.raises(IndexError, match=r"unit 6 is out of range: the link is of 6 units"):
-        link.direction(6)
-    with pytest.raises(TypeError, match="units are 1.5; wanted a whole number"):
-        link.direction(1.5)
-    with pytest.raises(TypeError, match="latents are torch.int64; wanted a tensor of floats"):
-        LatentLink().fit(r, w.long())
 
 
 def refused(call, text):
@@ -233,10 +169,14 @@ def refused(call, text):
         call()
 
 
-def test_within_class_wants_variation_within_a_class(pairs):
+def test_what_was_refused_leaves_the_link_as_it_was(pairs):
     r, w, classes = pairs
-    r = r.clone()
-    r[:, 0] = classes.double()
-    link = LatentLink().fit(r, w, classes)
-    with pytest.raises(ValueError, match="unit 0 does not vary within any class; take kind='marginal'"):
-        link.direction(0, "within_class")
+    link = LatentLink(ridge=0.0).fit(r, w, classes)
+    before, report = link(r), link.report
+    other = LatentLink(ridge=0.0, seed=1).fit(r + 1, w, classes)
+    refused(lambda: link.merge(other), "seed 1 to merge into one of 1024 rows and seed 0; wanted the same")
+    refused(lambda: link.partial_fit(r[:, :5], w, classes), r"got pairs of \(5 units, 3 latents\); the link is of")
+    refused(lambda: link.leave_one_out(r, w[:, :2], classes), r"got pairs of \(6 units, 2 latents\)")
+    assert link.moments.n == len(link.seen) == 120
+    assert link.report is report
+    assert torch.equal(link(r), before)

@@ -26,6 +26,16 @@ def test_it_finds_the_representation_and_touches_nothing(found):
     assert (stuck.errors <= stuck.before).all()
 
 
+def test_a_generator_in_training_is_left_as_found(found):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
+    paint = from_callable(lambda w: net(w + 0.1 * torch.rand_like(w)).view(-1, 1, 2, 2), normal_latents(4))
+    encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")
+    r, start = torch.rand(3, 4), torch.randn(3, 4)
+    record = found(net)
+    latent_search(encode, paint, r, start, scale=torch.ones(4), steps=2)
+    assert record.differences(net) == []
+
+
 def test_dead_units_do_not_count():
     paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")

@@ -47,6 +47,14 @@ def test_pairs_belong_together_and_balance(eigen, found):
     assert len(told["model_sha256"]) == len(told["generator_sha256"]) == 64
 
 
+def test_a_generator_in_training_is_left_as_found(found):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
+    paint = from_callable(lambda w: net(w + torch.rand_like(w)).view(-1, 1, 2, 2), normal_latents(4))
+    model, record = Bright().eval(), found(net)
+    make_pairs(model, "out", paint, 10)
+    assert record.differences(net) == []
+
+
 def test_seeds_and_streams(eigen):
     model = Bright().eval()
     first, again, other = (make_pairs(model, "out", eigen, 12, rng=seed) for seed in (3, 3, 4))

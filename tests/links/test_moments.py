@@ -79,6 +79,13 @@ def test_dead_units_and_restoring():
     assert wide(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float64
 
 
+def test_restored_moments_go_on_by_themselves():
+    r, w = drawn(10, 4)
+    first = gathered(r, w)
+    Moments.restored(first.tensors()).add(r, w)
+    same(first, gathered(r, w), 0)
+
+
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match=r"got moments of \(2 units, 3 latents\) to merge into moments of \(4, 3\)"):
         Moments(4, 3).merge(Moments(2, 3))

@@ -39,5 +39,10 @@ def test_few_rows_are_all_kept_and_repeats_once():
     reservoir.add(torch.tensor([[1.0], [2.0], [1.0]]))
     reservoir.add(torch.tensor([[2.0]]))
     assert sorted(reservoir.rows[:, 0].tolist()) == [1.0, 2.0]
-    with pytest.raises(ValueError, match="got a reservoir of seed 1 to merge into one of seed 0"):
+    with pytest.raises(ValueError, match="reservoir of 9 rows and seed 1 to merge into one of 9 rows and seed 0"):
         reservoir.merge(Reservoir(9, seed=1))
+
+
+def test_a_smaller_reservoir_would_tilt_the_sample():
+    with pytest.raises(ValueError, match="got a reservoir of 4 rows and seed 0 to merge into one of 9 rows"):
+        Reservoir(9).merge(Reservoir(4))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..batch import chunks
+from ..generators.features import modules_of
 from ..generators.protocol import Generator, pictures_in_unit_range
-from ..hooks import modules_behind, untouched
+from ..hooks import untouched
 from ..metrics.bootstrap import Interval, flipped, ratio_interval
 from ..metrics.duplicates import leaks
 from ..metrics.identifiability import tolerance, unit_agreement
@@ -21,6 +24,7 @@ from .latent_search import latent_search
 from .link_audit import LinkAudit
 from .mlp_link import MLPLink
 from .pairs import Pairs
+from .regression import UndeterminedError
 
 if TYPE_CHECKING:
     from .latent_link import LatentLink
@@ -45,12 +49,12 @@ def audited(
     predicted = link(held_out.representations, held_out.classes)
     found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
     if encoder is not None and generator is not None:
-        with torch.no_grad(), untouched(encoder.forward_func, *modules_behind(generator.synthesize)):
+        with torch.no_grad(), untouched(encoder.forward_func, *modules_of(generator)):
             found |= _looked_at(link, held_out, predicted, encoder, generator, seed)
             if real is not None:
                 found["real"] = _real(link, held_out.latents, encoder, generator, real, seed)
-        if ceiling:
-            found |= _searched(link, held_out, predicted, encoder, generator, search_rows)
+            if ceiling:
+                found |= _searched(link, held_out, predicted, encoder, generator, search_rows)
     seen = link.seen
     return LinkAudit(
         **_NOTHING
@@ -90,13 +94,8 @@ def _compared(link: LatentLink, held_out: Pairs, fit: Pairs | None, ceiling: boo
     generator = torch.Generator().manual_seed(seed)
     control = type(link)(**link.settings).fit(r, shuffled_within(w, classes, generator), classes)
     found: dict[str, Any] = {"shuffled_within": _within(held_out, control(held_out.representations, held_out.classes))}
-    try:
+    with contextlib.suppress(UndeterminedError):  # a finding; other pairs than the link's are the caller's mistake
         found["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))
-    except (
-        ValueError
-    ) as error:  # other pairs than the link's are the caller's mistake, an undetermined map is a finding
-        if "not the" in str(error):
-            raise
     if ceiling:
         found["mlp_r2_within"] = _within(held_out, MLPLink(seed=seed).fit(r, w)(held_out.representations))
     return found
@@ -141,8 +140,7 @@ def _searched(
 ) -> dict[str, Any]:
     r, start = held_out.representations[:rows], predicted[:rows].to(held_out.latents)
     best = latent_search(encoder, generator, r, start, scale=link.r_sd)
-    with torch.no_grad():
-        after, before = (_shown(encoder, generator, w, start).representations.to(r) for w in (best.latents, start))
+    after, before = (_shown(encoder, generator, w, start).representations.to(r) for w in (best.latents, start))
     return {"search_cycle_r2": float(r2(r, after)), "search_from": float(r2(r, before)), "searched": len(r)}
 
 
@@ -155,8 +153,10 @@ def _shown(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor
     return Encoded(*(torch.cat(same) for same in zip(*parts, strict=True)))
 
 
-def _within(held_out: Pairs, predicted: Tensor) -> float:
-    return float(r2_within(held_out.latents, predicted.to(held_out.latents), held_out.classes))
+def _within(held_out: Pairs, predicted: Tensor) -> float | None:
+    """None where nothing varies within classes."""
+    found = float(r2_within(held_out.latents, predicted.to(held_out.latents), held_out.classes))
+    return found if math.isfinite(found) else None
 
 
 def _share(hits: Tensor, seed: int) -> Interval:

@@ -81,7 +81,7 @@ class FourierMap(nn.Module):
         Raises:
             ValueError: its features are others.
         """
-        if not torch.equal(self.frequencies.cpu(), other.frequencies.cpu()):
+        if not all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(self._own(), other._own(), strict=True)):
             raise ValueError(
                 "the links have other Fourier features, which come from the first chunk each of them saw; start all "
                 "of them from one link's blank()."
@@ -123,6 +123,9 @@ class FourierMap(nn.Module):
         own = {name: getattr(self, name) for name in ("centre", "frequencies", "phases")}
         pairs = {f"pairs.{k}": v for k, v in self.moments.tensors().items()}
         return own | pairs | {f"features.{k}": v for k, v in self.regression.tensors().items()}
+
+    def _own(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.centre, self.frequencies, self.phases
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> FourierMap:

@@ -19,7 +19,7 @@ from .class_means import ClassMeans
 from .encoder import Encoder
 from .fourier_map import FourierMap
 from .link_audit import LinkAudit
-from .link_checks import checked_classes, checked_pairs, checked_representations, checked_same_kind
+from .link_checks import checked_classes, checked_pairs, checked_representations, checked_same_kind, checked_sizes
 from .maps import KINDS, Map, Variant, new_map
 from .moments import Moments, wide
 from .pairs import Pairs
@@ -115,19 +115,17 @@ class LatentLink(UnitReadings, nn.Module):
         """Take in a chunk of pairs; the map is solved again when it is next asked for."""
         r, w = (wide(side) for side in checked_pairs(r, w))
         classes = checked_classes(classes, len(r))
-        if self.map is None:
-            self.map = new_map(self.variant, r, w, self.ridge, features=self.features, seed=self.seed)
-            self.class_means = None if classes is None else ClassMeans()
-        elif (r.shape[1], w.shape[1]) != (self.moments.units, self.moments.latent_dim):
-            raise ValueError(
-                f"got pairs of ({r.shape[1]} units, {w.shape[1]} latents); the link is of ({self.moments.units}, "
-                f"{self.moments.latent_dim})."
-            )
-        elif (classes is None) != (self.class_means is None):
+        own, means = self.map, self.class_means
+        if own is None:
+            own = new_map(self.variant, r, w, self.ridge, features=self.features, seed=self.seed)
+            means = None if classes is None else ClassMeans()
+        elif (classes is None) != (means is None):
             raise ValueError("some chunks came with classes and some without; give them with every chunk or none.")
-        self.map.add(r, w, classes)
-        if classes is not None and self.class_means is not None:
-            self.class_means.add(r, w, classes)
+        checked_sizes(r, w, own.moments)
+        own.add(r, w, classes)
+        self.map, self.class_means = own, means  # only now: pairs that were refused leave the link as it was
+        if classes is not None and means is not None:
+            means.add(r, w, classes)
         self.reservoir.add(r)
         self.seen = torch.cat([self.seen, row_hashes(w).to(self.seen.device)])
         self.solved = None
@@ -137,7 +135,7 @@ class LatentLink(UnitReadings, nn.Module):
         """Take in what another link of the same kind has seen, as if its pairs had come here.
 
         Raises:
-            ValueError: another variant, ridge or size, or classes on one side only.
+            ValueError: another variant, ridge, seed or size, or classes on one side only; the link is then as it was.
         """
         checked_same_kind(self, other)
         if other.map is None:
@@ -175,6 +173,7 @@ class LatentLink(UnitReadings, nn.Module):
             classes: (n,), for a ``"per_class"`` link.
 
         Raises:
+            TypeError: no floats.
             ValueError: another number of units, no classes where they are needed, or one that was never seen.
         """
         self.solve()
@@ -202,7 +201,7 @@ class LatentLink(UnitReadings, nn.Module):
             ValueError: other pairs than those of the fit, or a pair that alone decides about a direction.
         """
         self.solve()
-        r, w = checked_pairs(r, w)
+        r, w = checked_sizes(*checked_pairs(r, w), self.moments)
         return self._fitted().left_out(r, w, checked_classes(classes, len(r)))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +85,7 @@ class LinkAudit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and text, the verdict first; units by number, None where one does not vary."""
+        """Plain numbers and text, the verdict first; units by number; None for what cannot be told."""
         found: dict[str, Any] = {"trust": {"verdict": self.trust.verdict, "because": self.trust.because}}
         return found | {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
@@ -107,7 +108,9 @@ class LinkAudit:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Interval):
-        return value._asdict()
+        return {name: _plain(number) for name, number in value._asdict().items()}
     if isinstance(value, Tensor):
-        return [None if number != number else number for number in value.tolist()]
+        return [_plain(number) for number in value.tolist()]
+    if isinstance(value, float):  # JSON has no nan: what cannot be told is None
+        return value if math.isfinite(value) else None
     return value.to_dict() if isinstance(value, SemanticOrder | RankReport) else value

@@ -38,15 +38,32 @@ def checked_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return r, w
 
 
+def checked_sizes(r: Tensor, w: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Pairs of the sizes that the link is of.
+
+    Raises:
+        ValueError: other sizes.
+    """
+    if (r.shape[1], w.shape[1]) != (moments.units, moments.latent_dim):
+        raise ValueError(
+            f"got pairs of ({r.shape[1]} units, {w.shape[1]} latents); the link is of ({moments.units}, "
+            f"{moments.latent_dim})."
+        )
+    return r, w
+
+
 def checked_representations(r: Tensor, units: int) -> Tensor:
     """Representations of the size that the link is of.
 
     Raises:
+        TypeError: no floats; the map's weights would be cut to whole numbers with them.
         ValueError: another shape.
     """
     if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
         seen = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
         raise ValueError(f"representations have shape {seen}; the link is of {units} units, so it wants (n, {units}).")
+    if not r.is_floating_point():
+        raise TypeError(f"representations are {r.dtype}; wanted a tensor of floats.")
     return r
 
 
@@ -70,13 +87,14 @@ def checked_same_kind(first: "LatentLink", second: "LatentLink") -> None:
     """Let links be merged only if their pairs can stand together.
 
     Raises:
-        ValueError: another variant or ridge, or classes on one side only.
+        ValueError: another variant, ridge or reservoir, or classes on one side only.
     """
     if (first.variant, first.ridge) != (second.variant, second.ridge):
         raise ValueError(
             f"got a {second.variant} link with ridge {second.ridge!r} to merge into a {first.variant} link with ridge "
             f"{first.ridge!r}; wanted the same."
         )
+    first.reservoir.check_alike(second.reservoir)
     seen = [link for link in (first, second) if link.map is not None]
     if len({link.class_means is None for link in seen}) > 1:
         raise ValueError("one link saw classes and the other did not; give them to both or neither.")
@@ -95,7 +113,7 @@ def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tens
         raise ValueError("units is empty; give at least one.")
     if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
         raise TypeError(f"units are {units!r}; wanted a whole number or a list of them.")
-    index = index.reshape(-1).to(moments.rr.device)
+    index = index.reshape(-1).to(moments.rr.device, torch.long)
     count = moments.units
     outside = ((index < -count) | (index >= count)).nonzero()[:, 0]
     if len(outside):

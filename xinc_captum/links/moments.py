@@ -119,11 +119,11 @@ class Moments:
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor]) -> Moments:
-        """Moments as :meth:`tensors` gave them."""
+        """Moments as :meth:`tensors` gave them, which go on without changing those."""
         moments = cls(0, 0)
         moments.n = int(tensors["n"])
         for name in _TENSORS:
-            setattr(moments, name, tensors[name])
+            setattr(moments, name, tensors[name].clone())
         return moments
 
     def _merge(

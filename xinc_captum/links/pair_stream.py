@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -88,8 +90,8 @@ class PairStream:
 
     def _turns(self, size: int) -> list[int]:
         """Classes for the next pictures, in proportion to what each lacks, so that none has to wait for another."""
-        queue = [c for c, count in self.lacking.items() for _ in range(count)]
-        return [queue[place * len(queue) // size] for place in range(size)]
+        kept, ends = list(self.lacking), list(accumulate(self.lacking.values()))
+        return [kept[bisect_right(ends, place * ends[-1] // size)] for place in range(size)]
 
     def _kept(self, asked: list[int], answers: Tensor, latents: Tensor) -> list[int]:
         kept = []

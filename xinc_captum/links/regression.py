@@ -16,6 +16,10 @@ Ridge = float | Literal["gcv", "held_out"]
 FIFTH = 5  # one pair in so many is held out to choose λ, and comes back for the fit
 
 
+class UndeterminedError(ValueError):
+    """Without one of its pairs, a map says nothing of some direction."""
+
+
 class Solved(NamedTuple):
     """A regression's answer: weight (latent_dim, units), bias (latent_dim,), λ, and the path it was taken from."""
 
@@ -37,7 +41,8 @@ class Solved(NamedTuple):
             (n, latent_dim), float64.
 
         Raises:
-            ValueError: these are not the fitted pairs, or a pair alone decides about some direction.
+            UndeterminedError: a pair alone decides about some direction.
+            ValueError: these are not the fitted pairs.
 
         Source: Allen 1974, "The relationship between variable selection and data augmentation".
         """
@@ -51,7 +56,7 @@ class Solved(NamedTuple):
         left = 1 - self.path.leverage(r, self.ridge)
         alone = (left < 1e-9).nonzero()[:, 0]
         if len(alone):
-            raise ValueError(
+            raise UndeterminedError(
                 f"pair {int(alone[0])} (one of {len(alone)}) alone decides about some direction, so that without it "
                 "nothing can be said of it; give ridge > 0, or more pairs."
             )

@@ -45,12 +45,23 @@ class Reservoir:
         """Take in what another reservoir kept.
 
         Raises:
-            ValueError: its seed is another, so that its rows were chosen otherwise.
+            ValueError: as :meth:`check_alike`.
         """
-        if other.seed != self.seed:
-            raise ValueError(f"got a reservoir of seed {other.seed} to merge into one of seed {self.seed}.")
+        self.check_alike(other)
         if len(other.keys):
             self._take(other.rows, other.keys)
+
+    def check_alike(self, other: Reservoir) -> None:
+        """Let reservoirs be merged only if their rows were chosen alike.
+
+        Raises:
+            ValueError: another seed, or another size: of a smaller one's stream too few rows would be among the lowest.
+        """
+        if (other.seed, other.size) != (self.seed, self.size):
+            raise ValueError(
+                f"got a reservoir of {other.size} rows and seed {other.seed} to merge into one of {self.size} rows and "
+                f"seed {self.seed}; wanted the same."
+            )
 
     def _take(self, rows: Tensor, keys: Tensor) -> None:
         if not len(self.keys):

@@ -45,6 +45,8 @@ def bounds(moments: Moments, kept: Reservoir, units: Tensor, kind: Bounds, tail:
         return kept.rows[:, units.to(levels.device)].quantile(levels, dim=0).T.to(ends)
     if kind != "sd":
         raise ValueError(f"kind is {kind!r}; wanted 'minmax', 'quantile' or 'sd'.")
+    if not sds > 0:
+        raise ValueError(f"sds is {sds}; wanted a number of standard deviations above 0.")
     steps = torch.tensor([-sds, sds], dtype=ends.dtype, device=ends.device)
     around = moments.r_mean[units, None] + moments.r_sd[units, None] * steps
     return around.clamp(ends[:, :1], ends[:, 1:])

@@ -87,7 +87,7 @@ class UnitReadings:
 
         Raises:
             IndexError: a unit out of range.
-            ValueError: a dead unit or an unknown kind.
+            ValueError: a dead unit, an unknown kind, or a ``tail`` or ``sds`` that cannot be.
         """
         return bounds(self.moments, self.reservoir, checked_units(units, self.moments), kind, tail, sds)
 

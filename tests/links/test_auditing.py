@@ -1,0 +1,171 @@
+"""Where pixels, representations and latents are the same four numbers, every figure of an audit is known."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.links import Encoder, LatentLink, Pairs
+from xinc_captum.metrics import r2, r2_within
+from xinc_captum.metrics.link_fit import class_means
+
+paint = from_callable(lambda w: w.float().view(-1, 1, 2, 2), lambda n, *_, generator=None: torch.rand(n, 4))
+
+
+def brighter_half():
+    """A model of pictures of 2 by 2: class 0 where the upper row is brighter, else class 1."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]))
+        net[1].bias.zero_()
+    return net.eval()
+
+
+def paired(encoder, n, seed):
+    w = torch.rand(n, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    seen = encoder.read(w.float().view(-1, 1, 2, 2))
+    return Pairs(w.clone(), w, seen.logits.argmax(1), seen.logits, 1.0, {"layer": "1"})
+
+
+@pytest.fixture
+def known():
+    net = brighter_half()
+    encoder = Encoder(net, "1")
+    fit, held = paired(encoder, 200, 0), paired(encoder, 60, 1)
+    link = LatentLink(ridge=0.0).fit(fit.representations, fit.latents, fit.classes, manifest=fit.manifest)
+    return SimpleNamespace(net=net, encoder=encoder, fit=fit, held=held, link=link, real=held.latents.float())
+
+
+def looked_at(known, link=None, held=None, **more):
+    return (link or known.link).audit(held or known.held, encoder=known.encoder, generator=paint, **more)
+
+
+def test_the_map_that_changes_nothing(known):
+    found = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
+    held = known.held
+    assert found.pairs == 60
+    assert found.r2 == found.r2_within == found.generated == found.real == pytest.approx((1.0, 1.0, 1.0))
+    assert found.left_out_r2 == pytest.approx(1.0)
+    assert found.cycle_r2 == pytest.approx(1.0)
+    assert found.cycle_cosine == pytest.approx(1.0)
+    torch.testing.assert_close(found.unit_cycle, torch.ones(4, dtype=torch.float64))
+    assert found.class_mean_r2 == pytest.approx(float(r2(held.latents, class_means(held.latents, held.classes))))
+    assert found.class_mean_agreement == 1.0
+    assert found.leaked == found.duplicates == 0
+    assert (found.unit_tolerance > 0.9).all(), "pixels drawn one by one say nothing of one another, but of the class"
+    assert found.manifest == {"layer": "1"}
+    assert found.report.rank == 4
+    assert found.shuffled_within < 0.1
+    assert found.trust.verdict == "holds"
+
+
+def test_the_map_that_turns_everything_round(known):
+    """Linked to one minus the latents: every picture comes out as its negative."""
+    link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
+    found, held = looked_at(known, link), known.held
+    assert found.r2.value == pytest.approx(float(r2(held.latents, 1 - held.latents)))
+    assert found.r2_within.value == pytest.approx(float(r2_within(held.latents, 1 - held.latents, held.classes)))
+    assert found.cycle_r2 == pytest.approx(found.r2.value)
+    torch.testing.assert_close(found.unit_cycle, -torch.ones(4, dtype=torch.float64))
+    assert found.generated.value == 0, "the darker half is the brighter one now"
+    assert found.class_mean_agreement == 0
+    assert found.trust.verdict == "fails"
+
+
+def test_leaks_and_repeats_are_counted(known):
+    fit = known.fit.take(torch.arange(200).repeat(2))
+    held = Pairs(
+        *(torch.cat([getattr(known.held, name)[:45], getattr(known.fit, name)[:15]]) for name in HELD), 1.0, {}
+    )
+    found = LatentLink().fit(fit.representations, fit.latents).audit(held)
+    assert (found.duplicates, found.leaked) == (0.5, 0.25)
+
+
+HELD = ("representations", "latents", "classes", "logits")
+
+
+def test_what_was_not_given_was_not_measured(known):
+    found = known.link.audit(known.held)
+    for name in (
+        "shuffled_within left_out_r2 generated real class_mean_agreement cycle_r2 cycle_cosine unit_cycle "
+        "mlp_r2_within search_cycle_r2 search_from"
+    ).split():
+        assert getattr(found, name) is None
+    assert found.searched == 0
+    unclassed = LatentLink(ridge=0.0).fit(known.fit.representations, known.fit.latents)
+    assert looked_at(known, unclassed).class_mean_agreement is None
+
+
+def test_the_ceiling(known):
+    found = looked_at(known, fit=known.fit, ceiling=True, search_rows=5)
+    assert 0.5 < found.mlp_r2_within <= 1
+    assert found.search_from == pytest.approx(1.0)
+    assert found.search_cycle_r2 >= found.search_from - 1e-9
+    assert found.searched == 5
+    assert known.link.audit(known.held, ceiling=True).mlp_r2_within is None
+
+
+def test_a_class_without_a_map_counts_as_lost(known):
+    own = known.fit.take(known.fit.classes == 1)
+    link = LatentLink("per_class", 0.0).fit(own.representations, own.latents, own.classes)
+    held = known.held.take(known.held.classes == 1)
+    real = known.real.view(-1, 1, 2, 2)
+    assert looked_at(known, link, held, real=real).real.value == pytest.approx(len(held) / len(known.held))
+    assert looked_at(known, link, held, real=real[known.held.classes == 0]).real.value == 0
+
+
+def test_where_nothing_varies_within_classes_none_of_it_is_told(known):
+    held = known.held.take(torch.stack([(known.held.classes == c).nonzero()[0, 0] for c in (0, 1)]))
+    found = looked_at(known, held=held, fit=known.fit, ceiling=True)
+    assert found.r2_within is found.shuffled_within is found.mlp_r2_within is None
+    assert found.r2.value == pytest.approx(1.0)
+
+
+def test_a_map_that_one_pair_decides_about_is_a_finding(known):
+    few = known.fit.take(torch.arange(4))
+    link = LatentLink(ridge=0.0).fit(few.representations, few.latents)
+    found = link.audit(known.held, few)
+    assert found.left_out_r2 is None
+    assert found.shuffled_within is not None
+
+
+def test_the_seed_decides_and_nothing_else(known):
+    noisy = replace(known.held, latents=known.held.latents + 0.1 * torch.randn(60, 4))
+    first, again, other = (looked_at(known, held=noisy, fit=known.fit, seed=seed) for seed in (1, 1, 2))
+    assert first.to_dict() == again.to_dict()
+    assert first.r2.low != other.r2.low
+    assert first.r2.value == other.r2.value
+
+
+def test_model_and_generator_are_left_as_found_also_by_the_ceiling(known, found):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
+    noisy = from_callable(lambda w: net(w.float() + 0.1 * torch.rand(4)).view(-1, 1, 2, 2), normal_latents(4))
+    records = [(found(model), model) for model in (net, known.net)]
+    real = known.real.view(-1, 1, 2, 2)
+    settings = {"encoder": known.encoder, "generator": noisy, "real": real, "ceiling": True, "search_rows": 3}
+    known.link.audit(known.held, known.fit, **settings)
+    assert [record.differences(model) for record, model in records] == [[], []]
+    with pytest.raises(ValueError, match="pictures are torch.float32 of shape"):
+        known.link.audit(known.held, **settings | {"real": real[0]})
+    assert [record.differences(model) for record, model in records] == [[], []]
+
+
+def test_what_it_refuses(known):
+    link, fit, held = known.link, known.fit, known.held
+    own = LatentLink("per_class", 0.0).fit(fit.representations, fit.latents, fit.classes)
+    third = fit.take(torch.arange(210) % 200)
+    third.classes[200:] = 2  # the fit's own pairs, and ten of a class that it never saw
+    narrow = LatentLink().fit(fit.representations, fit.latents[:, :3])
+    for call, text in (
+        (lambda: link.audit(held, encoder=known.encoder), "encoder and generator go together: give both, or neither"),
+        (lambda: link.audit(held, generator=paint), "encoder and generator go together"),
+        (lambda: link.audit(held, real=known.real), "real pictures want an encoder and a generator to be linked with"),
+        (lambda: link.audit(held, held), "got 60 pairs that are not the 200 pairs of the fit"),
+        (lambda: narrow.audit(held), r"got shapes \(60, 4\) and \(60, 3\)"),
+        (lambda: own.audit(held, third), "class 2 is not linked; the fit saw the classes"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
