@@ -100,7 +100,7 @@ def test_generators_that_cannot_be_used(tiny, name, says):
         ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; wanted one"),
         ("{}:faulty", None, UsageError, r"{}:faulty returned a int; wanted a torch\.nn\.Module"),
         ("{}:headless", None, UsageError, "no linear layer to link the input of; say which one with --layer"),
-        ("{}:net", "7", LayerError, "7"),
+        ("{}:net", "7", LayerError, "layer '7' is not in the model"),
         (
             "{}:narrow", None, UsageError,
             r"{}:narrow cannot look at what {}:draw draws, pictures of shape \(1, 8, 8\) in \[0, 1\] \(.*\); give a "

@@ -108,8 +108,8 @@ def test_photos_are_swept_too(link_folder, tmp_path, undrawn):
     ("units", "change", "says"),
     [
         ([], {}, r"no unit to sweep; give --unit, as often as you like\."),
-        ([99], {}, "99.*12"),
-        ([0], {"steps": 1}, "1"),
+        ([99], {}, r"99 is out of range: the linked dims are \(12,\)"),
+        ([0], {"steps": 1}, "steps is 1; wanted at least 2"),
     ],
 )
 def test_what_cannot_be_swept_is_said(link_folder, tmp_path, units, change, says):
