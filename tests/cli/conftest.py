@@ -4,6 +4,8 @@ import sys
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from xinc_captum.cli.ends import ends_called
 from xinc_captum.cli.link import Variant, link_command, pairs_of
@@ -59,6 +61,12 @@ def glaring():
 def faulty():
     return 3
 """
+
+
+@pytest.fixture
+def no_ink(monkeypatch):
+    """Pictures are laid out as ever, but saved as one pixel, for tests of what else a command does: half the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("RGB", (1, 1)).save(path))
 
 
 @pytest.fixture(scope="session")

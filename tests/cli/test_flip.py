@@ -116,7 +116,7 @@ def test_the_page_has_a_line_for_each_picture(link_folder, out, found):
     assert f">{100 * float(found.confidence[0]):.0f} %<" in page and ">3 of 3<" in page
 
 
-def test_photos_are_flipped_too(link_folder, tmp_path, capsys):
+def test_photos_are_flipped_too(link_folder, tmp_path, capsys, no_ink):
     photo = tmp_path / "bright_above.png"
     picture = Image.new("L", (60, 40))
     picture.paste(255, (0, 0, 60, 20))

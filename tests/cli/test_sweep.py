@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from xinc_captum.cli import sweep
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.starts import drawn
 from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
@@ -20,17 +19,6 @@ def swept(folder, out, units, **more):
 
 def note(folder):
     return json.loads((folder / "manifest.json").read_text())
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """No strips: they take a second each."""
-
-    class Blank:
-        def savefig(self, path, **options):
-            Image.new("RGB", (4, 4)).save(path)
-
-    monkeypatch.setattr(sweep, "strips", lambda *given: Blank())
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +70,7 @@ def test_strips_name_starts_and_answers(linked):
         assert words in said
 
 
-def test_what_was_found_is_said(link_folder, tmp_path, capsys, undrawn):
+def test_what_was_found_is_said(link_folder, tmp_path, capsys, no_ink):
     options = {"span": Span.sd, "way": Way.partial, "mode": Mode.replaced, "steps": 2}
     swept(link_folder, tmp_path / "out", [3], **options)
     unit, last = capsys.readouterr().out.splitlines()
@@ -93,7 +81,7 @@ def test_what_was_found_is_said(link_folder, tmp_path, capsys, undrawn):
     assert note(tmp_path / "out")["settings"] == settings
 
 
-def test_photos_are_swept_too(link_folder, tmp_path, undrawn):
+def test_photos_are_swept_too(link_folder, tmp_path, no_ink):
     photo = tmp_path / "bright_above.png"
     picture = Image.new("L", (60, 40))
     picture.paste(255, (0, 0, 60, 20))
