@@ -69,6 +69,13 @@ def no_ink(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("RGB", (1, 1)).save(path))
 
 
+@pytest.fixture
+def little_ink(monkeypatch):
+    """Pictures are saved with few dots an inch, enough to tell two of them apart by their bytes."""
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: save(self, path, **options | {"dpi": 20}))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Name of a module with both ends, ``net`` and ``draw``, and with some that cannot be linked."""

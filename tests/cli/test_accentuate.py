@@ -139,7 +139,7 @@ def test_dose_zero_is_the_photo_itself(run, no_ink):
     assert feature["before"] == feature["after"] and feature["steps"] == 0
 
 
-def test_equal_runs_give_equal_bytes(run):
+def test_equal_runs_give_equal_bytes(run, little_ink):
     outputs = [json.loads((run(name) / "manifest.json").read_text())["outputs"] for name in ("one", "two")]
     assert outputs[0] == outputs[1]
 

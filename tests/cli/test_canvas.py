@@ -54,7 +54,7 @@ def test_the_whole_job(photo, tmp_path, model, capsys):
     assert ("--rule tangent" in page) == (told["verdict"] != "holds")
 
 
-def test_equal_runs_give_equal_bytes(photo, tmp_path):
+def test_equal_runs_give_equal_bytes(photo, tmp_path, little_ink):
     for name in ("one", "two"):
         run(photo, tmp_path / name, layers=["activation2"], rule=RuleName.tangent, steps=2)
     outputs = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("one", "two")]

@@ -80,7 +80,7 @@ def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_p
     assert not (tmp_path / "out" / "canvas.zarr").exists() and not (tmp_path / "out" / "motion.png").exists()
 
 
-def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys):
+def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys, little_ink):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
