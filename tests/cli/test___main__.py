@@ -1,11 +1,14 @@
 import subprocess
 import sys
 
-from xinc_captum import __version__
 
-
-def test_as_a_module():
+def test_as_a_module_a_failure_is_one_line_and_status_one(tmp_path):
+    """What a shell sees; all else that the command can say is tested without a new process."""
+    words = ["canvas", str(tmp_path / "none.png"), "--out", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-m", "xinc_captum.cli", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "xinc_captum.cli", *words], capture_output=True, text=True, check=False
     )
-    assert done.stdout.strip() == f"xinc-captum {__version__}"
+    assert done.returncode == 1
+    assert done.stderr.startswith("xinc: ") and "is not a file; wanted a photo" in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert not (tmp_path / "out").exists()

@@ -108,7 +108,7 @@ def test_the_whole_job(run, photo, capsys):
     assert "accentuating lion (1 of 2)" in said and f"open {out / 'index.html'}" in said
 
 
-def test_units_have_their_activation_in_place_of_grad_cam(run):
+def test_units_have_their_activation_in_place_of_grad_cam(run, no_ink):
     out = run(layers=["2"], units=[5, 0])
     page = (out / "index.html").read_text()
     assert "where the unit is active" in page and "which says where the class" not in page
@@ -119,19 +119,19 @@ def test_units_have_their_activation_in_place_of_grad_cam(run):
     assert manifest["second_network"] is None
 
 
-def test_units_of_two_layers(run):
+def test_units_of_two_layers(run, no_ink):
     out = run(layers=["0", "6"], units=[1, 2])
     kept = load_file(out / "accentuation.safetensors")
     assert "1_0_unit_1.where" in kept and "2_6_unit_2.where" not in kept, "a flat layer says no where"
 
 
-def test_a_plain_module_has_classes_without_names_and_sees_the_photo_as_it_is(run, tiny):
+def test_a_plain_module_has_classes_without_names_and_sees_the_photo_as_it_is(run, tiny, no_ink):
     out = run(model=f"{tiny}:plain", targets=["2"])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["features"][0]["title"] == "class 2"
 
 
-def test_dose_zero_is_the_photo_itself(run):
+def test_dose_zero_is_the_photo_itself(run, no_ink):
     out = run(dose=0.0, steps=5)
     kept = load_file(out / "accentuation.safetensors")
     assert torch.equal(kept["1_lion.image"], kept["photo"])
@@ -139,7 +139,7 @@ def test_dose_zero_is_the_photo_itself(run):
     assert feature["before"] == feature["after"] and feature["steps"] == 0
 
 
-def test_equal_runs_give_equal_bytes(run):
+def test_equal_runs_give_equal_bytes(run, little_ink):
     outputs = [json.loads((run(name) / "manifest.json").read_text())["outputs"] for name in ("one", "two")]
     assert outputs[0] == outputs[1]
 
@@ -187,7 +187,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(run, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_ctrl_c_on_the_way_keeps_what_there_is(run, monkeypatch, capsys):
+def test_ctrl_c_on_the_way_keeps_what_there_is(run, monkeypatch, capsys, no_ink):
     inner = accentuate._Passed.__call__
 
     def stop_at_two(self, step, images, scores):
@@ -203,7 +203,7 @@ def test_ctrl_c_on_the_way_keeps_what_there_is(run, monkeypatch, capsys):
     assert "by Ctrl-C" in (out / "index.html").read_text()
 
 
-def test_without_natural_images_the_page_says_so(run, monkeypatch):
+def test_without_natural_images_the_page_says_so(run, monkeypatch, no_ink):
     monkeypatch.setattr(accentuate, "natural_images", lambda *_: None)
     page = (run() / "index.html").read_text()
     assert "No natural images were at hand" in page

@@ -51,7 +51,7 @@ def test_classes(page):
     assert "Dose 1 is what only two in a hundred" in html and "Ctrl-C" not in html
 
 
-def test_units(page):
+def test_units(page, no_ink):
     html, files = page(layer="conv")
     assert "where the unit is active in it" in html and "answers.png" not in files
     assert "No natural images were at hand" in html and "second network" in html and "none" in html
@@ -64,10 +64,10 @@ def test_units(page):
         (1.01, "give no scale of doses here (two in a hundred of the natural images exceed 1.01, the photo has 1)"),
     ],
 )
-def test_where_there_is_no_scale_of_doses(page, reference, words):
+def test_where_there_is_no_scale_of_doses(page, no_ink, reference, words):
     assert words in page(reference=reference)[0]
 
 
-def test_what_was_stopped_and_features_of_different_length(page):
+def test_what_was_stopped_and_features_of_different_length(page, no_ink):
     html, files = page(interrupted=True, steps=(2, 5), where=False)
     assert "by Ctrl-C" in html and {"1_thing_0_way.png", "2_thing_1_way.png"} <= files

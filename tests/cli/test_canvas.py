@@ -54,14 +54,14 @@ def test_the_whole_job(photo, tmp_path, model, capsys):
     assert ("--rule tangent" in page) == (told["verdict"] != "holds")
 
 
-def test_equal_runs_give_equal_bytes(photo, tmp_path):
+def test_equal_runs_give_equal_bytes(photo, tmp_path, little_ink):
     for name in ("one", "two"):
-        run(photo, tmp_path / name, layers=["activation2"], rule=RuleName.tangent)
+        run(photo, tmp_path / name, layers=["activation2"], rule=RuleName.tangent, steps=2)
     outputs = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("one", "two")]
     assert outputs[0] == outputs[1]
 
 
-def test_by_default_every_activation_is_drawn(photo, tmp_path):
+def test_by_default_every_activation_is_drawn(photo, tmp_path, no_ink):
     run(photo, tmp_path / "out", steps=2)
     assert len(list((tmp_path / "out").glob("*.png"))) == 10
 

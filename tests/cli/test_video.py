@@ -64,12 +64,12 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     assert check_folder(out) == out, "a later run may replace it, the store in it too"
 
 
-def test_two_frames_leave_the_shuffled_control_out_and_say_so(clip, tmp_path):
+def test_two_frames_leave_the_shuffled_control_out_and_say_so(clip, tmp_path, no_ink):
     run(clip, tmp_path / "out", frames=2)
     assert "The control wants at least three frames." in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_path, monkeypatch):
+def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_path, monkeypatch, no_ink):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name in ("zarr", "skimage") else find(name, *rest)
@@ -80,7 +80,7 @@ def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_p
     assert not (tmp_path / "out" / "canvas.zarr").exists() and not (tmp_path / "out" / "motion.png").exists()
 
 
-def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys):
+def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypatch, capsys, little_ink):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -141,7 +141,7 @@ def test_bad_videos_and_masks_leave_nothing(clip, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "bad.mp4"}
 
 
-def test_the_shipped_network_needs_no_fit(tmp_path, capsys):
+def test_the_shipped_network_needs_no_fit(tmp_path, capsys, no_ink):
     run("carphone_nerv", tmp_path / "out", frames=3, steps=None)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["steps"] == 0 and min(manifest["psnr_db"]) > 38

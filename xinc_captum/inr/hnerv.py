@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlock, LayerNorm2d  # type: ignore[import-untyped]
 
 from .layers import Layers, activation_maker, seeded
 from .upsampling import Activation, described, grid_of, reduced
@@ -32,6 +31,9 @@ class ContentEncoder(Layers):
     """
 
     def __init__(self, strides: Sequence[int], width: int = 64, embedding: int = 16, channels: int = 3) -> None:
+        # Not above: torchvision takes two seconds to import, most of them for a compiler.
+        from torchvision.models.convnext import CNBlock, LayerNorm2d  # type: ignore[import-untyped]
+
         stages = []
         for i, stride in enumerate(strides):
             stages.append(

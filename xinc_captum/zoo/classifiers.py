@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import SqueezeNet1_1_Weights  # type: ignore[import-untyped]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -166,4 +165,6 @@ def imagenet_labels() -> tuple[str, ...]:
         >>> imagenet_labels()[281]
         'tabby'
     """
+    from torchvision.models import SqueezeNet1_1_Weights  # type: ignore[import-untyped]  # takes two seconds, so not above
+
     return tuple(SqueezeNet1_1_Weights.DEFAULT.meta["categories"])

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import models  # type: ignore[import-untyped]
 
 from .assets import asset
 from .classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier, Normalise, imagenet_labels
@@ -27,6 +26,8 @@ def squeezenet1_1() -> Classifier:
     Source: Iandola et al., *SqueezeNet*, 2016 (https://arxiv.org/abs/1602.07360); the package is under MIT, the
     weights were trained on ImageNet.
     """
+    from torchvision import models  # type: ignore[import-untyped]  # takes two seconds, so not above
+
     arrays = read_arrays(asset("ndf", "squeezenet_weights.pkl", _SHA256))
     with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
         model = models.squeezenet1_1()

@@ -1,0 +1,117 @@
+"""A network and a generator that take no time, and one link between them for all tests of the commands."""
+
+import sys
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xinc_captum.cli.ends import ends_called
+from xinc_captum.cli.link import Variant, link_command, pairs_of
+from xinc_captum.cli.link_story import Story, audited, units_of
+from xinc_captum.cli.linked import linked_called
+from xinc_captum.links import LatentLink
+
+NAME = "tiny_ends"
+SOURCE = """
+import torch
+from torch import nn
+from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
+from xinc_captum.zoo import Classifier, Normalise
+
+PLACES = torch.zeros(4, 1, 8, 8)
+PLACES[0, :, :4], PLACES[1, :, 4:], PLACES[2, :, :, :4], PLACES[3, :, 2:6, 2:6] = 0.8, 0.8, 0.8, 0.8
+
+def net():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Linear(12, 4, bias=False))
+    with torch.no_grad():
+        model[2].weight.zero_()
+        for c in range(4):
+            model[1].weight[c] = (PLACES[c] - PLACES.mean(0)).flatten() / 8
+            model[2].weight[c, c] = 1.0
+        model[1].bias[:4] = -(model[1].weight[:4] @ PLACES.mean(0).flatten())
+    return Classifier("places", model.eval(), Normalise((0.0,), (1.0,)), 8, ("upper", "lower", "left", "middle"))
+
+def colours():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    return Classifier("colours", model, Normalise((0.5,) * 3, (0.5,) * 3), 16, ("warm", "cold"))
+
+def headless():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def narrow():
+    return Classifier("narrow", nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), Normalise((0.0,), (1.0,)), 8, ())
+
+def _images():
+    stream = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 4
+    return (PLACES[labels] + 0.1 * torch.randn(120, 1, 8, 8, generator=stream)).clamp(0, 1), labels
+
+def draw():
+    return EigenGenerator(*_images(), components=8)
+
+def classless():
+    return EigenGenerator(_images()[0], components=8)
+
+def glaring():
+    return from_callable(lambda w: 2 + w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+
+def faulty():
+    return 3
+"""
+
+
+@pytest.fixture
+def no_ink(monkeypatch):
+    """Pictures are laid out as ever, but saved as one pixel, for tests of what else a command does: half the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("RGB", (1, 1)).save(path))
+
+
+@pytest.fixture
+def little_ink(monkeypatch):
+    """Pictures are saved with few dots an inch, enough to tell two of them apart by their bytes."""
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: save(self, path, **options | {"dpi": 20}))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Name of a module with both ends, ``net`` and ``draw``, and with some that cannot be linked."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / f"{NAME}.py").write_text(SOURCE)
+    sys.path.insert(0, str(folder))
+    yield NAME
+    sys.path.remove(str(folder))
+    sys.modules.pop(NAME, None)
+
+
+@pytest.fixture(scope="session")
+def link_folder(tiny, tmp_path_factory):
+    """What ``xinc link`` wrote of them."""
+    out = tmp_path_factory.mktemp("linked") / "link"
+    link_command(out, f"{tiny}:net", f"{tiny}:draw", None, Variant.linear, 320, 0.7, None, 0, "cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def linked(link_folder):
+    """The same, read again."""
+    return linked_called(link_folder, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def ends(tiny):
+    """Both ends."""
+    return ends_called(f"{tiny}:net", f"{tiny}:draw", None, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def story(ends):
+    """What ``xinc link`` finds out, before any of it is drawn."""
+    pairs = pairs_of(ends, 320, 0.7, 0)
+    fit, held_out = pairs.split(0.2, seed=0)
+    link = LatentLink().fit(fit.representations, fit.latents, fit.classes)
+    audit = audited(ends, link, fit, held_out, None, 0)
+    return Story(ends, link, held_out, len(pairs), pairs.kept, audit, units_of(ends, link, held_out, 0.7, 0), None)

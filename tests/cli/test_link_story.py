@@ -1,0 +1,111 @@
+import torch
+
+from xinc_captum.cli.link_story import BASES, MEASURED_IN, THIRDS, Units, audited, by_class, frequent, thirds
+from xinc_captum.cli.real import Real
+from xinc_captum.cli.starts import drawn
+from xinc_captum.links import LatentLink
+from xinc_captum.metrics.selectivity import Selectivity
+from xinc_captum.unit_tables import UnitTable
+
+
+def selective(means, classes=None):
+    means = torch.tensor(means, dtype=torch.float64)
+    known = torch.arange(means.shape[1]) if classes is None else torch.tensor(classes)
+    return Selectivity(known, means, torch.linspace(0, 1, len(means)))
+
+
+def test_thirds_cut_every_picture_in_three():
+    masks = thirds((3, 7, 4))
+    assert masks.shape == (3, 7, 4) and masks.dtype == torch.float32
+    assert masks[:, :, 0].sum(1).tolist() == [3, 2, 2], "rows 0 to 2, 3 to 4, 5 to 6"
+    assert torch.equal(masks.sum(0), torch.ones(7, 4))
+    assert masks[0, :3].all() and masks[2, 5:].all()
+
+
+def test_units_are_taken_class_by_class():
+    """The first class drives 0 most and then 2; the second takes 1, since 0 is gone, and then 3."""
+    found = selective([[3.0, 9.0], [0.0, 2.0], [2.0, 1.0], [1.0, 0.5]])
+    every = torch.ones(4, dtype=torch.bool)
+    assert by_class(found, every, 4) == [0, 2, 1, 3], "in the order of the classes"
+    assert by_class(found, every, 3) == [0, 2, 1]
+    assert by_class(found, every, 99) == [0, 2, 1, 3], "no more than there are"
+    assert found.means[0, 0] == 3, "what was given stays as found"
+
+
+def test_dead_units_are_never_taken():
+    found = selective([[3.0, 9.0], [0.0, 2.0], [2.0, 1.0]])
+    assert by_class(found, torch.tensor([False, True, True]), 9) == [2, 1]
+    assert by_class(found, torch.zeros(3, dtype=torch.bool), 9) == []
+
+
+def test_only_the_most_frequent_classes_are_named():
+    many = selective([list(range(14)), list(range(14, 28))], classes=list(range(100, 114)))
+    counts = torch.tensor([3] * 14)
+    counts[4], counts[9] = 2, 1
+    kept = frequent(many, torch.arange(100, 114).repeat_interleave(counts))
+    assert kept.classes.tolist() == [c for c in range(100, 114) if c not in (104, 109)], "in rising order"
+    assert kept.means[1].tolist() == [float(c - 86) for c in kept.classes.tolist()]
+    assert torch.equal(kept.explained, many.explained)
+    few = selective([[1.0, 2.0]])
+    assert frequent(few, torch.tensor([0, 1])) is few
+
+
+def test_a_note_says_where_a_unit_changes_most_and_which_way():
+    change = torch.tensor([[0.25, 0.0, -0.1], [0.0, torch.nan, -0.2], [0.0, 0.0, 0.0]])
+    base = torch.tensor([[0.5, 0.0, 0.4]])
+    table = UnitTable(
+        torch.arange(3), (None,), THIRDS, ("luminance",), change[:, None, :, None], change, change, base[..., None]
+    )
+    assert Units(torch.zeros(0), [], [], selective([[0.0]]), table).notes() == [
+        "most in the upper third: 50 % brighter",
+        "most in the lower third: 50 % darker",
+        "most in the upper third: 0 % darker",
+    ]
+
+
+def test_every_living_unit_is_swept_in_the_same_pictures(story, ends):
+    units = story.units
+    assert sorted(units.numbers) == list(range(12)) and story.link.alive.all()
+    assert torch.equal(units.bases, drawn(ends, BASES, 0.7, 1)), "drawn with the next seed"
+    assert all(one.images.shape[0] == BASES for one in units.sweeps)
+    assert units.class_names(ends) == ["upper", "lower", "left", "middle"]
+    assert units.table.units.tolist() == units.numbers and units.table.parts == THIRDS
+    assert units.table.bases.max() == MEASURED_IN
+
+
+def test_a_card_shows_a_picture_of_the_class_that_drives_the_unit(story, ends):
+    favourites = story.units.selective.means[story.units.numbers].argmax(1)
+    assert torch.equal(ends.answers(story.units.bases).argmax(1)[story.units.rows], favourites)
+
+
+def test_the_unit_of_the_upper_half_lights_the_upper_half(story):
+    table = story.units.table
+    row = story.units.numbers.index(0)
+    upper, lower = (float(table.column(THIRDS[place], "luminance")[row]) for place in (0, 2))
+    assert upper > 0.02 > lower
+    assert story.units.notes()[row].startswith("most in the ")
+
+
+def test_the_audit_is_whole_but_for_the_slow_ceiling(story):
+    audit = story.audit
+    assert audit.pairs == len(story.held_out) == 64 and story.drawn == 320 and 0.9 < story.kept <= 1
+    assert audit.generated.value > 0.9 and audit.r2_within.value > audit.shuffled_within
+    assert audit.cycle_r2 > 0.9 and audit.class_mean_agreement == 1 and audit.order is not None
+    assert audit.mlp_r2_within is None and audit.search_cycle_r2 is None and audit.real is None
+    assert "no real pictures were looked at" in audit.trust.because
+
+
+def test_real_pictures_are_audited_too(story, ends):
+    pairs = story.held_out
+    link = LatentLink().fit(pairs.representations, pairs.latents, pairs.classes)
+    audit = audited(ends, link, pairs, pairs, Real(drawn(ends, 8, 0.5, 5), "eight"), 0)
+    assert audit.real.value == 1, "they are the generator's own"
+    assert audit.leaked == 1, "nothing was held out"
+
+
+def test_through_the_link_a_picture_stays_what_it_is(story, ends):
+    pictures = drawn(ends, 8, 0.5, 5)
+    linked = story.through(pictures)
+    assert linked.shape == pictures.shape and linked.min() >= 0 and linked.max() <= 1
+    assert torch.equal(ends.answers(linked).argmax(1), ends.answers(pictures).argmax(1))
+    assert (linked - pictures).abs().mean() < 0.1 < (linked - pictures.flip(0)).abs().mean()

@@ -1,0 +1,115 @@
+import html
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.starts import drawn
+from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
+from xinc_captum.store import StoreError, sha256
+
+
+def swept(folder, out, units, **more):
+    given = {"photos": [], "span": Span.quantile, "way": Way.marginal, "mode": Mode.anchored, "steps": 4, "count": 3}
+    sweep_command(folder, out, units, **given | {"seed": 0, "device": "cpu"} | more)
+
+
+def note(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def out(link_folder, tmp_path_factory):
+    """Units 0 and 2, swept."""
+    out = tmp_path_factory.mktemp("swept") / "out"
+    swept(link_folder, out, [0, 2])
+    return out
+
+
+def test_a_sweep_takes_nothing_but_the_folder(link_folder, out):
+    said = note(out)
+    assert [one["unit"] for one in said["units"]] == [0, 2]
+    assert said["link"] == {"folder": str(link_folder), "trust": note(link_folder)["trust"]}
+    assert said["ends"] == note(link_folder)["ends"] and said["inputs"] == {}
+    assert said["settings"] == {"span": "quantile", "direction": "marginal", "mode": "anchored", "steps": 4}
+    assert set(said["outputs"]) == {"index.html", "sweeps.safetensors", "unit_0.png", "unit_2.png"}
+    assert all(sha256(out / file) == digest for file, digest in said["outputs"].items())
+
+
+def test_values_frames_and_responses_are_kept(linked, out):
+    kept = load_file(out / "sweeps.safetensors")
+    keys = {f"unit_{unit}.{key}" for unit in (0, 2) for key in ("values", "images", "measured", "scores")}
+    assert set(kept) == {"starts"} | keys
+    assert torch.equal(kept["starts"], drawn(linked.ends, 3, 0.7, 0))
+    assert kept["unit_0.images"].shape == (3, 4, 1, 8, 8) and kept["unit_0.scores"].shape == (3, 4, 4)
+    assert (kept["unit_0.values"].diff() > 0).all(), "from low to high"
+    assert (kept["unit_0.measured"].diff(dim=1) > 0).all(), "the unit follows"
+    seen = linked.ends.encoder()(kept["unit_0.images"].flatten(0, 1))[:, 0]
+    torch.testing.assert_close(kept["unit_0.measured"].flatten(), seen, atol=1e-5, rtol=1e-4)
+
+
+def test_the_page_has_a_strip_and_a_line_for_each_unit(link_folder, out):
+    page = html.unescape((out / "index.html").read_text())
+    assert f"The link itself {note(link_folder)['trust']}." in page
+    for one in note(out)["units"]:
+        assert f"unit_{one['unit']}.png" in page
+        assert f"Unit {one['unit']} at the input of 2: {one['verdict']}, because {one['because']}." in page
+    for word in ("verdict", "moves", "follows", "gain", "class flips", " of 12<", ">1.00<"):
+        assert word in page
+
+
+def test_strips_name_starts_and_answers(linked):
+    ends = linked.ends
+    found = ends.method(linked.link).sweep(drawn(ends, 2, 0.5, 0), 0, steps=3, attribute_to_neuron_input=True)
+    figure = strips(found, ends, ["one", "two"])
+    said = " ".join(text.get_text() for text in (*figure.texts, *(t for axes in figure.axes for t in axes.texts)))
+    for words in ("Unit 0 of places, input of 2", "one", "two", "upper", "of 12, follows 1.00", found.trust.because):
+        assert words in said
+
+
+def test_what_was_found_is_said(link_folder, tmp_path, capsys, no_ink):
+    options = {"span": Span.sd, "way": Way.partial, "mode": Mode.replaced, "steps": 2}
+    swept(link_folder, tmp_path / "out", [3], **options)
+    unit, last = capsys.readouterr().out.splitlines()
+    (one,) = note(tmp_path / "out")["units"]
+    assert unit == f"unit 3 {one['verdict']}, because {one['because']}"
+    assert last.startswith("done in ") and last.endswith(f"open {tmp_path / 'out' / 'index.html'}")
+    settings = {"span": "sd", "direction": "partial", "mode": "replace", "steps": 2}
+    assert note(tmp_path / "out")["settings"] == settings
+
+
+def test_photos_are_swept_too(link_folder, tmp_path, no_ink):
+    photo = tmp_path / "bright_above.png"
+    picture = Image.new("L", (60, 40))
+    picture.paste(255, (0, 0, 60, 20))
+    picture.save(photo)
+    swept(link_folder, tmp_path / "out", [1], photos=[photo])
+    start = load_file(tmp_path / "out" / "sweeps.safetensors")["starts"]
+    assert start.shape == (1, 1, 8, 8) and start[0, 0, :4].mean() > 0.9 and start[0, 0, 4:].mean() < 0.1
+    assert note(tmp_path / "out")["inputs"] == {"bright_above.png": sha256(photo)}
+
+
+@pytest.mark.parametrize(
+    ("units", "change", "says"),
+    [
+        ([], {}, r"no unit to sweep; give --unit, as often as you like\."),
+        ([99], {}, r"99 is out of range: the linked dims are \(12,\)"),
+        ([0], {"steps": 1}, "steps is 1; wanted at least 2"),
+    ],
+)
+def test_what_cannot_be_swept_is_said(link_folder, tmp_path, units, change, says):
+    with pytest.raises(UsageError, match=says):
+        swept(link_folder, tmp_path / "out", units, **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_link_or_of_somebody_else(link_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a folder; wanted one that xinc link wrote"):
+        swept(tmp_path / "none", tmp_path / "out", [0])
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is left alone"):
+        swept(link_folder, tmp_path, [0])
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
