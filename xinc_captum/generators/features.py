@@ -121,7 +121,7 @@ def modules_of(generator: Generator) -> list[nn.Module]:
     """Every module that can be seen behind what samples and draws for a generator, to protect while it does."""
     if isinstance(generator, nn.Module):
         return [generator]
-    plain = (getattr(generator, name, None) for name in ("_synthesize", "_sample"))
+    plain = (getattr(generator, name, None) for name in ("synthesize_function", "sample_function"))
     functions = (generator.synthesize, generator.sample_latents, *(one for one in plain if one is not None))
     return [module for function in functions for module in modules_behind(function)]
 
@@ -130,5 +130,5 @@ def drawing(generator: Generator) -> ForwardFunc:
     """Where to look for a generator's layers: itself if it is a module, else behind what draws for it."""
     if isinstance(generator, nn.Module):
         return generator
-    function: ForwardFunc = getattr(generator, "_synthesize", generator.synthesize)
+    function: ForwardFunc = getattr(generator, "synthesize_function", generator.synthesize)
     return function

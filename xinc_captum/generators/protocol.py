@@ -53,7 +53,7 @@ class CallableGenerator:
         num_classes: int,
         differentiable: bool,
     ) -> None:
-        self._synthesize, self._sample = synthesize, sample_latents
+        self.synthesize_function, self.sample_function = synthesize, sample_latents
         self.image_range, self.num_classes, self.differentiable = image_range, num_classes, differentiable
         if latent_mean is not None:
             self.latent_mean = latent_mean  # absent where unknown, as the protocol has it
@@ -67,11 +67,11 @@ class CallableGenerator:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """What the given function samples."""
-        return self._sample(n, classes, truncation, generator=generator)
+        return self.sample_function(n, classes, truncation, generator=generator)
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """What the given function draws."""
-        return self._synthesize(latents)
+        return self.synthesize_function(latents)
 
 
 def from_callable(
