@@ -71,7 +71,7 @@ def test_digits_that_are_not_installed_fail_only_where_they_were_asked_for(digit
 
 
 def test_digits_are_of_no_use_to_a_generator_of_something_else(ends, digit_ends):
-    says = r"--real mnist_digits are grey, \d+ x \d+; the generator draws \({}\)\. Give a folder\."
+    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator draws \({}\)\. Give a folder\."
     with pytest.raises(UsageError, match=says.format("1, 8, 8")):
         real_called("mnist_digits", ends)
     coloured = replace(digit_ends, shape=(3, *digit_ends.shape[1:]))

@@ -93,4 +93,4 @@ def pairs_of(ends: Ends, count: int, truncation: float, seed: int) -> Pairs:
             show_progress=True,
         )
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error} What this command lets you change are --truncation, --pairs and --seed.") from error
