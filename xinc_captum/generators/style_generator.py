@@ -140,8 +140,9 @@ class StyleGenerator(nn.Module):
         nn.init.normal_(self.embedding.weight, generator=generator)
         nn.init.normal_(self.const, generator=generator)
         with torch.no_grad():
-            for module in self.mapping[::2]:
-                module.weight.mul_(_QUIET)
+            for module in self.mapping:
+                if isinstance(module, nn.Linear):
+                    module.weight.mul_(_QUIET)
 
     def map(self, noise: Tensor, classes: Tensor) -> Tensor:
         """(n, noise_dim) noise and (n,) classes to (n, latent_dim) latents."""
