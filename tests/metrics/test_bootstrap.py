@@ -41,3 +41,10 @@ def test_what_it_refuses():
         ratio_interval(torch.ones(3), torch.ones(2))
     with pytest.raises(ValueError, match="level is 1; wanted a share"):
         ratio_interval(torch.ones(3), torch.ones(3), level=1)
+
+
+def test_resamples_with_nothing_below_the_line_are_left_out():
+    seldom = torch.tensor([0.0, 0.0, 1.0])  # no resample of three rows is sure to hold the third
+    found = ratio_interval(seldom * 2, seldom)
+    assert found == (2.0, 2.0, 2.0)
+    assert all(end != end for end in ratio_interval(torch.zeros(2), torch.zeros(2)))

@@ -30,7 +30,7 @@ def ratio_interval(
 
     .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and again for rows drawn with replacement}
 
-    Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows).
+    Resamples that have nothing below the line are left out. Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows).
 
     Args:
         above: a, (n,).
@@ -61,7 +61,9 @@ def ratio_interval(
         ],
         dim=1,
     )
-    ratios = sums[0] / sums[1]
+    ratios = (sums[0] / sums[1])[sums[1] != 0]
+    if not len(ratios):
+        return Interval(*[float("nan")] * 3)
     ends = ratios.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return Interval(float(sides[0].sum() / sides[1].sum()), float(ends[0]), float(ends[1]))
 
