@@ -30,7 +30,8 @@ def ratio_interval(
 
     .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and again for rows drawn with replacement}
 
-    Resamples that have nothing below the line are left out. Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows).
+    Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows). Resamples
+    that have nothing below the line are left out.
 
     Args:
         above: a, (n,).
