@@ -2,7 +2,11 @@ import pytest
 import torch
 
 from xinc_captum.counterfactuals import Ray
+from xinc_captum.counterfactuals.loop import Loop
+from xinc_captum.counterfactuals.search import Task
 from xinc_captum.counterfactuals.verdicts import says
+from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.links import LatentLink
 
 
 def test_the_flip_point_is_where_the_picture_flips(plane, rows):
@@ -13,7 +17,7 @@ def test_the_flip_point_is_where_the_picture_flips(plane, rows):
     way = found.shift / found.flip[:, None]
     before = loop.shown(loop.latents(task.r + 0.98 * found.flip[:, None] * way, task.rows), task.rows)
     assert not says(before.scores, task.target).any(), "a little less does not do"
-    assert found.steps.max() <= len(Ray().grid) + Ray().halvings
+    assert found.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
 
 
 def test_the_way_is_the_covariance_times_the_slope(plane, rows):
@@ -47,7 +51,24 @@ def test_it_ends_where_nothing_is_reached(plane, rows):
     """The pictures end at ±10, where the target leads by 15 at most: this confidence is out of reach."""
     found = Ray()(plane[0](*rows, confidence=1 - 1e-9))
     assert not found.reached.any() and found.flip.isnan().all()
-    assert (found.steps == len(Ray().grid)).all()
+    assert (found.steps == len(Ray().grid) + 8).all()
+
+
+def test_a_class_that_is_passed_between_two_values_is_found():
+    """The target leads from 1.14 to 1.24 only, and the grid looks at 1 and at 1.25."""
+    paint = from_callable(lambda w: (0.5 + w / 20).clamp(0, 1).view(-1, 1, 1, 2), normal_latents(2))
+    r = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def look(pictures, rows):
+        seen = (pictures.flatten(1) - 0.5) * 20
+        return seen, torch.stack([torch.zeros(len(seen)).double(), 0.05**2 - (seen[:, 0] - 1.19) ** 2], 1)
+
+    loop = Loop(LatentLink(ridge=0.0).fit(r, r), paint, look, torch.zeros(1, 2, dtype=torch.float64), limit=4)
+    start, row = torch.zeros(1, 2, dtype=torch.float64), torch.arange(1)
+    slope, gap = torch.tensor([[1.0, 0.0]]).double(), -torch.ones(1).double()
+    base = loop.shown(start, row)
+    found = Ray()(Task(loop, start, base, row, row + 1, slope, gap, None, 0.0, row))
+    assert found.reached.all() and 1.14 <= float(found.flip) <= 1.145, "and then the flip point"
 
 
 def test_confidence_goes_further(plane, rows):

@@ -10,6 +10,7 @@ from .search import Found, Task
 from .verdicts import lead, says
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+CLOSER = 4  # times that the neighbourhood of the nearest miss is halved
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Ray:
 
     Symbols: Σ the covariance of the representations, f_o and f_t the scores of the class to leave and of the target. Of
     all shifts that make the scores equal to first order (α = 1) δ is the likeliest under N(0, Σ). The smallest α of
-    ``grid`` whose *picture* is given the target is halved towards the flip point. No gradient goes through the
-    generator; a linear head needs none at all.
+    ``grid`` whose *picture* is given the target is halved towards the flip point; where none is, the nearest it came is
+    looked at more closely, since a class may be passed between two values. No gradient goes through the generator; a
+    linear head needs none at all.
 
     Args:
         grid: values of α, ascending.
@@ -46,7 +48,7 @@ class Ray:
             raise ValueError(f"halvings is {self.halvings} and top is {self.top}; wanted at least 0 and at least 1.")
 
     def __call__(self, task: Task) -> Found:
-        """Look at ``len(grid) + halvings`` pictures a row at most."""
+        """Look at ``len(grid) + 8 + halvings`` pictures a row at most."""
         way = self._way(task)
         n = len(way)
         alpha = torch.zeros(n, dtype=way.dtype, device=way.device)
@@ -67,6 +69,23 @@ class Ray:
             above[index[hit]] = a
             below[index[~hit]] = a
             reached[index[hit]] = True
+        width = self._spacing(alpha)
+        for _ in range(CLOSER):
+            for side in (-1, 1):
+                index = (~reached).nonzero()[:, 0]
+                if not len(index):
+                    break
+                near = (alpha[index] + side * width[index]).clamp_min(0)
+                seen = self._at(task, way, near, index)
+                steps[index] += 1
+                hit = says(seen.scores, task.target[index], task.confidence)
+                ahead = lead(seen.scores, task.target[index])
+                kept = hit | (ahead > best[index])
+                shown = shown.put(index[kept], seen.take(kept))
+                alpha[index[kept]], best[index[kept]] = near[kept], ahead[kept]
+                above[index[hit]], below[index[hit]] = near[hit], (near - width[index])[hit]
+                reached[index[hit]] = True
+            width = width / 2
         for _ in range(self.halvings):
             index = (reached & (above > 0)).nonzero()[:, 0]
             if not len(index):
@@ -79,6 +98,12 @@ class Ray:
             alpha[index[hit]] = above[index[hit]] = middle[hit]
             below[index[~hit]] = middle[~hit]
         return Found(shown, alpha[:, None] * way, steps, reached, above)
+
+    def _spacing(self, alpha: Tensor) -> Tensor:
+        """Half the way from each α to the next smaller one of the grid."""
+        grid = alpha.new_tensor((0.0, *self.grid))
+        gaps = torch.cat([grid[1:2], grid.diff()])
+        return gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
 
     def _way(self, task: Task) -> Tensor:
         """δ for α = 1, (n, units)."""
