@@ -52,7 +52,7 @@ def test_the_linked_part_links_sweeps_and_flips(tmp_path, monkeypatch):
     def link_command(out, *rest):
         out.mkdir(parents=True)
         verdicts = {4: "weak", 7: "holds", 9: "fails", 2: "holds", 5: "holds", 6: "fails"}
-        units = [{"unit": unit, "verdict": verdict} for unit, verdict in verdicts.items()]
+        units = [{"unit": unit, "verdict": verdict, "rank": 20 - unit} for unit, verdict in verdicts.items()]
         (out / "manifest.json").write_text(json.dumps({"units": units}))
         calls.append(("link_command", (out, *rest)))
 
@@ -61,4 +61,17 @@ def test_the_linked_part_links_sweeps_and_flips(tmp_path, monkeypatch):
     assert [name for name, _ in calls] == ["link_command", "sweep_command", "counterfactual_command"]
     link, sweep, flip = (given for _, given in calls)
     assert link[0] == sweep[0] == flip[0] == tmp_path / "linked" / "link"
-    assert sweep[2] == [7, 2, 9], "two whose pictures are theirs, and one whose are not"
+    assert sweep[2] == [7, 2, 6], "two whose pictures are theirs, and the one whose are so least"
+
+
+def test_the_units_shown_are_of_different_classes_and_the_failure_is_the_clearest(tmp_path):
+    told = [("holds", 1), ("holds", 1), ("holds", 1), ("holds", 1), ("weak", 2), ("fails", 9), ("fails", 40)]
+    units = [{"unit": i, "verdict": verdict, "rank": rank} for i, (verdict, rank) in enumerate(told)]
+
+    def telling(units):
+        (tmp_path / "manifest.json").write_text(json.dumps({"units": units}))
+        return demo._telling(tmp_path)
+
+    assert telling(units) == [0, 2, 6]
+    assert telling(units[3:]) == [3, 6]
+    assert telling(units[4:5]) == [4], "a weak one where there is no other"

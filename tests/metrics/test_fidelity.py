@@ -43,6 +43,8 @@ def test_flips_are_of_the_base():
     [
         ([1.0] + [0.1] * 39, (0.0, 1.0, 2.0), "holds", "it moves most of 40 units and follows"),
         ([1.0, 2.0] + [0.1] * 38, (0.0, 1.0, 2.0), "weak", "it moves as no. 2 of 40 units"),
+        ([1.0] + [2.0] * 3 + [0.1] * 36, (0.0, 1.0, 2.0), "weak", "it moves as no. 4 of 40 units"),
+        ([1.0] + [2.0] * 4 + [0.1] * 35, (0.0, 1.0, 2.0), "fails", "it moves as no. 5 of 40 units"),
         ([1.0] + [2.0] * 39, (0.0, 1.0, 2.0), "fails", "the pictures are of other units"),
         ([-1.0] + [0.1] * 39, (0.0, 1.0, 2.0), "fails", "Spearman -1.00"),
         ([1.0] + [0.1] * 39, (1.0,), "weak", "one value alone"),

@@ -66,10 +66,12 @@ def _linked(out: Path, seed: int) -> None:
 
 
 def _telling(folder: Path) -> list[int]:
-    """Two units whose pictures are theirs, and one whose pictures are not, so that both can be seen."""
+    """Two units whose pictures are theirs, of different classes, and the one whose pictures are so least."""
     units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
-    kinds = {verdict: [u["unit"] for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails")}
-    return [*kinds["holds"][:2], *kinds["fails"][:1]] or kinds["weak"][:1]
+    holds, weak, fails = ([u for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails"))
+    two = [holds[0], holds[len(holds) // 2]][: len(holds)] if holds else []
+    least = sorted(fails, key=lambda u: -u["rank"])[:1]
+    return [u["unit"] for u in [*two, *least] or weak[:1]]
 
 
 def _photo(name: str, folder: Path) -> Path:

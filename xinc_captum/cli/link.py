@@ -64,7 +64,16 @@ def link_command(
         "variant": variant.value,
         "pairs": {**found.manifest, "count": len(found), "kept": round(found.kept, 4)},
         "audit": {name: value for name, value in audit.to_dict().items() if not name.startswith("unit_")},
-        "units": [{"unit": s.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in units.sweeps],
+        "units": [
+            {
+                "unit": s.unit,
+                "verdict": s.trust.verdict,
+                "because": s.trust.because,
+                "rank": s.fidelity.rank,
+                "rho": round(s.fidelity.rho, 4),
+            }
+            for s in units.sweeps
+        ],
     }
     with store.bundle(out, note) as folder:
         link.save(folder / FILE)

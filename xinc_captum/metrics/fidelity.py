@@ -10,7 +10,8 @@ from .trust import Verdict
 
 FOLLOWS = 0.8  # Spearman from which the unit is said to follow
 WEAKLY = 0.5
-AMONG_FIRST = 0.05  # share of the units that may move more before the sweep is said to be of another unit
+AMONG_FIRST = 0.05  # share of the units among which the named one must be, or the sweep is said to be of others
+FEW = 5  # of a small layer so many, if they are a tenth of it at most
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,21 @@ class Fidelity:
             return "weak", f"{seen}, but one value alone cannot show whether it follows"
         if self.rho < WEAKLY:
             return "fails", f"re-encoded, the unit hardly {follows}; {seen}"
-        if self.rank > max(1.0, AMONG_FIRST * self.alive):
+        if self.rank > last_place(self.alive):
             return "fails", f"the pictures are of other units: re-encoded, {seen} and {follows}"
         if self.rank > 1 or self.rho < FOLLOWS:
             return "weak", f"re-encoded, {seen} and {follows}"
         return "holds", f"re-encoded, {seen} and {follows}"
+
+
+def last_place(alive: int) -> float:
+    """The last place among so many units at which a sweep is still of the unit it names.
+
+    Example:
+        >>> [last_place(alive) for alive in (4, 20, 69, 1280)]
+        [1.0, 2.0, 5.0, 64.0]
+    """
+    return max(1.0, min(FEW, alive / 10), AMONG_FIRST * alive)
 
 
 def fidelity(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..metrics.fidelity import AMONG_FIRST, FOLLOWS, WEAKLY
+from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
 from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
 from .sheet import MARGIN, PAGE, Sheet
 from .verdict import VERDICTS
@@ -129,7 +129,7 @@ def moves(rank: float, followed: float, count: int) -> str:
     """
     if rank != rank:
         return "dead"
-    if not followed >= WEAKLY or rank > max(1.0, AMONG_FIRST * count):
+    if not followed >= WEAKLY or rank > last_place(count):
         return "fails"
     return "holds" if rank <= 1 and followed >= FOLLOWS else "weak"
 
