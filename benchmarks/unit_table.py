@@ -100,6 +100,10 @@ def scale(args):
     from xinc_captum.zoo import mnist_cnn, mnist_generator
 
     generator, network = mnist_generator().generator, mnist_cnn()
+
+    def wide(pictures):  # 16 x 16 to 28 x 28, as the digits were made small
+        return network.preprocess(F.interpolate(pictures, (32, 32), mode="bilinear")[..., 2:-2, 2:-2])
+
     pairs = make_pairs(
         network.model,
         "5",
@@ -109,7 +113,7 @@ def scale(args):
         attribute_to_neuron_input=False,
         pool="flatten",
         keep_class=False,
-        preprocess=network.preprocess,
+        preprocess=wide,
     )
     link = LatentLink(ridge=1.0).fit(pairs.representations, pairs.latents)
     units = link.alive.nonzero()[:, 0]
