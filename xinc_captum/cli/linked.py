@@ -16,12 +16,13 @@ TRUNCATION = 0.7
 
 
 class Linked(NamedTuple):
-    """A link, its ends, and the verdict on it when it was made."""
+    """A link, its ends, the verdict on it when it was made, and how its pictures were drawn."""
 
     link: LatentLink
     ends: Ends
     trust: str
     truncation: float
+    seed: int
 
 
 def described(ends: Ends) -> dict[str, Any]:
@@ -53,4 +54,5 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
     ends = ends_called(model, generator, layer, device)
     link.to(device)
-    return Linked(link, ends, str(note.get("trust", "unknown")), float(note.get("truncation", TRUNCATION)))
+    drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
+    return Linked(link, ends, str(note.get("trust", "unknown")), *drawn)
