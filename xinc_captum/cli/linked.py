@@ -8,6 +8,7 @@ import torch
 
 from .. import store
 from ..links import LatentLink
+from ..links.model_hash import other_weights
 from .ends import Ends, ends_called
 from .failures import UsageError
 
@@ -55,4 +56,10 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
     ends = ends_called(model, generator, layer, device)
     link.to(device)
     drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
-    return Linked(link, ends, str(note.get("trust", "unknown")), *drawn)
+    trust, others = (
+        str(note.get("trust", "unknown")),
+        other_weights(link.manifest, ends.classifier.model, ends.generator),
+    )
+    if others:  # a function of the person's may make other weights each time; the method warns of it on the terminal
+        trust = f"{trust}; but {others.rstrip('.')}"
+    return Linked(link, ends, trust, *drawn)
