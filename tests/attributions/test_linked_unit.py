@@ -218,7 +218,10 @@ def test_parts_that_do_not_fit(digits):
     with pytest.raises(LayerError, match="fitted to the input of layer '5', but attribute_to_neuron_input is False"):
         build().sweep(x, digits.unit, attribute_to_neuron_input=False)
     bare = LatentLink().fit(torch.rand(90, 5), torch.rand(90, 24))
-    with pytest.raises(ValueError, match=r"layer '1' gives 64 units .* but the link is of 5"):
+    with pytest.raises(
+        ValueError,
+        match=r"layer '1' gives 64 units .* at its output, but the link is of 5; .* attribute_to_neuron_input= \(T",
+    ):
         build(layer="1", link=bare).sweep(x, 1)
     wide = from_callable(lambda w: 3 * w.sigmoid()[:, :1].view(-1, 1, 1, 1).expand(-1, 1, 8, 8), normal_latents(24))
     with pytest.raises(ValueError, match=r"but its image_range says \[0, 1\]"):
