@@ -70,7 +70,7 @@ EIGHT = ["area", "luminance", "smooth_entropy", "centroid", "ellipse", Measure((
 def screening(args):
     generator, model = of_digits(args.generator, args.seed, args.cache)
     pairs = make_pairs(model, "head", generator, args.pairs, truncation=0.7, rng=args.seed)
-    link = LatentLink().fit(pairs.representations, pairs.latents, pairs.classes)
+    link = LatentLink().fit(pairs.representations, pairs.latents, pairs.classes, manifest=pairs.manifest)
     order = torch.Generator().manual_seed(args.seed + 1)
     bases = generator.sample_latents(
         args.bases, torch.arange(args.bases) % generator.num_classes, truncation=0.7, generator=order

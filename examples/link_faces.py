@@ -59,7 +59,7 @@ link_audit(
 
 method = LinkedUnitVisualization(net.model, "classifier", faces, link, preprocess=preprocess)
 units = link.r_sd.argsort(descending=True)[:several].tolist()  # those that vary most
-sweeps = list(method.sweeps(before[:3], units, attribute_to_neuron_input=True, show_progress=True))
+sweeps = list(method.sweeps(before[:3], units, show_progress=True))
 most = sum(sweep.fidelity.moves_most for sweep in sweeps)
 print(f"{most} of {several} units move most themselves; median Spearman", end=" ")
 print(f"{torch.tensor([sweep.fidelity.rho for sweep in sweeps]).median():.2f}")

@@ -1,6 +1,7 @@
 """The class as a whole, on digits and on the recorded sweep; its parts have tests of their own."""
 
 import copy
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
 from xinc_captum.counterfactuals import Ray
 from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.links.model_hash import model_sha256
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 
@@ -216,7 +218,10 @@ def test_parts_that_do_not_fit(digits):
     with pytest.raises(LayerError, match="fitted to the input of layer '5', but attribute_to_neuron_input is False"):
         build().sweep(x, digits.unit, attribute_to_neuron_input=False)
     bare = LatentLink().fit(torch.rand(90, 5), torch.rand(90, 24))
-    with pytest.raises(ValueError, match=r"layer '1' gives 64 units .* but the link is of 5"):
+    with pytest.raises(
+        ValueError,
+        match=r"layer '1' gives 64 units .* at its output, but the link is of 5; .* attribute_to_neuron_input= \(T",
+    ):
         build(layer="1", link=bare).sweep(x, 1)
     wide = from_callable(lambda w: 3 * w.sigmoid()[:, :1].view(-1, 1, 1, 1).expand(-1, 1, 8, 8), normal_latents(24))
     with pytest.raises(ValueError, match=r"but its image_range says \[0, 1\]"):
@@ -224,3 +229,19 @@ def test_parts_that_do_not_fit(digits):
     flat = from_callable(lambda w: w.sigmoid(), normal_latents(24))
     with pytest.raises(ValueError, match=r"the generator drew torch.float32 of shape \(2, 24\) of 2 latents"):
         build(generator=flat).sweep(x, digits.unit)
+
+
+def test_another_network_or_generator_than_the_links_is_warned_of(digits):
+    link, net, generator = (copy.deepcopy(part) for part in (digits.link, digits.net, digits.generator))
+    link.manifest |= {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(generator)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinkedUnitVisualization(net, "5", generator, link)
+    with torch.no_grad():
+        net[1].bias[0] += 1
+        generator.mean.add_(0.1)
+    with pytest.warns(UserWarning, match="the network given has other weights") as told:
+        LinkedUnitVisualization(net, "5", digits.generator, link)
+    assert told[0].filename == __file__, "the warning is at the caller's line"
+    with pytest.warns(UserWarning, match="the generator given has other weights"):
+        LinkedUnitVisualization(digits.net, "5", generator, link)

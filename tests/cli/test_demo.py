@@ -74,4 +74,5 @@ def test_the_units_shown_are_of_different_classes_and_the_failure_is_the_cleares
 
     assert telling(units) == [0, 2, 6]
     assert telling(units[3:]) == [3, 6]
+    assert telling(units[:5]) == [0, 2, 4], "where none fails, the one that comes nearest to it"
     assert telling(units[4:5]) == [4], "a weak one where there is no other"

@@ -1,6 +1,7 @@
 import torch
 
-from xinc_captum.cli.link_story import BASES, MEASURED_IN, THIRDS, Units, audited, by_class, frequent, thirds
+from xinc_captum.cli.judging import BASES
+from xinc_captum.cli.link_story import MEASURED_IN, THIRDS, Units, audited, by_class, frequent, thirds
 from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
 from xinc_captum.links import LatentLink
@@ -66,8 +67,8 @@ def test_a_note_says_where_a_unit_changes_most_and_which_way():
 def test_every_living_unit_is_swept_in_the_same_pictures(story, ends):
     units = story.units
     assert sorted(units.numbers) == list(range(12)) and story.link.alive.all()
-    assert torch.equal(units.bases, drawn(ends, BASES, 0.7, 1)), "drawn with the next seed"
-    assert all(one.images.shape[0] == BASES for one in units.sweeps)
+    assert torch.equal(units.bases, drawn(ends, BASES, 0.7, 1)), "with the next seed"
+    assert all(one.images.shape[:2] == (BASES, 2) and one.representations.shape[1] == 5 for one in units.sweeps)
     assert units.class_names(ends) == ["upper", "lower", "left", "middle"]
     assert units.table.units.tolist() == units.numbers and units.table.parts == THIRDS
     assert units.table.bases.max() == MEASURED_IN

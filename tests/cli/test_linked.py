@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -75,3 +76,23 @@ def test_ends_that_are_gone_are_said(copy):
     rewrite(copy, lambda note: note["ends"].update(generator="nobody"))
     with pytest.raises(UsageError, match="generator 'nobody' is not in the zoo"):
         linked_called(copy, CPU)
+
+
+def test_ends_whose_weights_have_changed_since_are_said_to_have(copy, tiny, linked):
+    module = sys.modules[tiny]
+    make = module.net
+    assert linked_called(copy, CPU).trust == linked.trust
+    try:
+        module.net = lambda: changed(make())
+        found = linked_called(copy, CPU)
+    finally:
+        module.net = make
+    assert found.trust.startswith(f"{linked.trust}; but the network given has other weights")
+    with pytest.warns(UserWarning, match="the network given has other weights"):
+        found.ends.method(found.link)
+
+
+def changed(classifier):
+    with torch.no_grad():
+        classifier.model[1].bias += 0.5
+    return classifier

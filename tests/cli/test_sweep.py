@@ -7,6 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.judging import BASES, Judged
 from xinc_captum.cli.starts import drawn
 from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
 from xinc_captum.store import StoreError, sha256
@@ -64,9 +65,10 @@ def test_the_page_has_a_strip_and_a_line_for_each_unit(link_folder, out):
 def test_strips_name_starts_and_answers(linked):
     ends = linked.ends
     found = ends.method(linked.link).sweep(drawn(ends, 2, 0.5, 0), 0, steps=3, attribute_to_neuron_input=True)
-    figure = strips(found, ends, ["one", "two"])
+    judged = Judged(found, found.fidelity)
+    figure = strips(judged, ends, ["one", "two"])
     said = " ".join(text.get_text() for text in (*figure.texts, *(t for axes in figure.axes for t in axes.texts)))
-    for words in ("Unit 0 of places, input of 2", "one", "two", "upper", "of 12, follows 1.00", found.trust.because):
+    for words in ("Unit 0 of places, input of 2", "one", "two", "upper", "of 12, follows 1.00", judged.trust.because):
         assert words in said
 
 
@@ -79,6 +81,20 @@ def test_what_was_found_is_said(link_folder, tmp_path, capsys, no_ink):
     assert last.startswith("done in ") and last.endswith(f"open {tmp_path / 'out' / 'index.html'}")
     settings = {"span": "sd", "direction": "partial", "mode": "replace", "steps": 2}
     assert note(tmp_path / "out")["settings"] == settings
+
+
+def test_the_verdict_is_that_of_the_page_of_the_link_whatever_pictures_are_shown(link_folder, tmp_path, no_ink):
+    cards = {one["unit"]: (one["verdict"], one["because"]) for one in note(link_folder)["units"]}
+    for seed in (1, 2):
+        swept(link_folder, tmp_path / str(seed), [0, 5, 9], seed=seed, steps=5, count=2)
+        said = note(tmp_path / str(seed))
+        assert said["judged_in"] == BASES
+        assert {one["unit"]: (one["verdict"], one["because"]) for one in said["units"]} == {
+            unit: cards[unit] for unit in (0, 5, 9)
+        }
+        assert f"over {BASES} pictures (" in said["units"][0]["because"]
+    page = html.unescape((tmp_path / "1" / "index.html").read_text())
+    assert f"2 shown, {BASES} judged" in page and f"Judged by {BASES} pictures of the generator's" in page
 
 
 def test_photos_are_swept_too(link_folder, tmp_path, no_ink):

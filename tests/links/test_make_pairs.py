@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
 from xinc_captum.links import Encoder, make_pairs
 
@@ -121,3 +122,15 @@ def _lying(image_range, factor=1.0):
         lambda n, classes=None, truncation=1.0, *, generator=None: factor * torch.rand(n, 4, generator=generator),
         image_range,
     )
+
+
+def test_a_link_with_the_manifest_reads_the_side_that_the_pairs_are_of(eigen):
+    """What enters and what leaves this layer is of one size, so the wrong side would be a silent mistake."""
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    for at_input in (True, False):
+        pairs = make_pairs(model, "2", eigen, 40, keep_class=False, attribute_to_neuron_input=at_input)
+        fit, _ = pairs.split()
+        link = LatentLink().fit(fit.representations, fit.latents, manifest=fit.manifest)
+        x = eigen.synthesize(fit.latents[:2])
+        found = LinkedUnitVisualization(model, "2", eigen, link).sweep(x, 1, mode="replace")
+        torch.testing.assert_close(found.own, fit.representations[:2, 1].to(found.own))

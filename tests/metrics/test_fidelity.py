@@ -41,7 +41,12 @@ def test_flips_are_of_the_base():
 @pytest.mark.parametrize(
     ("slopes", "values", "verdict", "clause"),
     [
-        ([1.0] + [0.1] * 39, (0.0, 1.0, 2.0), "holds", "it moves most of 40 units and follows"),
+        (
+            [1.0] + [0.1] * 39,
+            (0.0, 1.0, 2.0),
+            "holds",
+            "it moves most of 40 units over 2 pictures (in 2 of them most by itself) and follows",
+        ),
         ([1.0, 2.0] + [0.1] * 38, (0.0, 1.0, 2.0), "weak", "it moves as no. 2 of 40 units"),
         ([1.0] + [2.0] * 3 + [0.1] * 36, (0.0, 1.0, 2.0), "weak", "it moves as no. 4 of 40 units"),
         ([1.0] + [2.0] * 4 + [0.1] * 35, (0.0, 1.0, 2.0), "fails", "it moves as no. 5 of 40 units"),
@@ -54,6 +59,56 @@ def test_verdicts(slopes, values, verdict, clause):
     frames, base, told = swept(slopes, values)
     found = fidelity(frames, base, told, 0, sd=torch.ones(40))
     assert found.verdict[0] == verdict and clause in found.verdict[1]
+
+
+def rowwise(own, others, rows):
+    """Units in ``rows`` rows, the named one moving by ``own`` and two others by ``others``, given row by row."""
+    ends = torch.stack([own.expand(rows), *(others.expand(rows) for _ in range(2)), *[torch.zeros(rows)] * 37], 1)
+    frames = torch.stack([torch.zeros_like(ends), ends], 1)
+    return fidelity(frames, torch.zeros(rows, 40), torch.tensor([0.0, 1.0]), 0, sd=torch.ones(40))
+
+
+def test_one_row_does_not_decide():
+    """In one row of five the unit moves far, in four it is beaten: most when pooled, but not where that row is left
+    out, which is so in (4/5)^5 = .33 of the resamples."""
+    found = rowwise(torch.tensor([9.0, 1, 1, 1, 1]), torch.tensor(2.0), 5)
+    assert (found.rank, found.most_in, found.ranks.tolist()) == (1, 1, [1, 3, 3, 3, 3])
+    assert found.first == pytest.approx(1 - 0.8**5, abs=0.1) and found.among == 1
+    assert found.verdict[0] == "weak"
+    assert (
+        f"over 5 pictures (in 1 of them most by itself) and follows what is set with Spearman 1.00; in only {found.first:.0%} of"
+        in (found.verdict[1])
+    )
+    sure = rowwise(torch.tensor(3.0), torch.tensor(2.0), 25)
+    assert sure.first == 1 and sure.verdict == (
+        "holds",
+        "re-encoded, it moves most of 40 units over 25 pictures (in 25 of them most by itself) and "
+        "follows what is set with Spearman 1.00",
+    )
+
+
+def test_one_row_does_not_condemn_either():
+    own, others = torch.ones(30), torch.full((30,), 0.5)
+    others[0] = 9.0
+    many = torch.cat([others.expand(1, 30)] * 8).T
+    frames = torch.stack([torch.zeros(30, 40), torch.cat([own[:, None], many, torch.zeros(30, 31)], 1)], 1)
+    found = fidelity(frames, torch.zeros(30, 40), torch.tensor([0.0, 1.0]), 0, sd=torch.ones(40))
+    assert found.rank == 9 and found.most_in == 29
+    assert found.among == pytest.approx((29 / 30) ** 30, abs=0.1), "where the first row is left out"
+    assert found.verdict[0] == "weak" and "of resamples of the pictures it is among the first" in found.verdict[1]
+
+
+def test_few_pictures_are_said_to_be_few():
+    one, few, many = (rowwise(torch.tensor(3.0), torch.tensor(2.0), n).verdict[1] for n in (1, 19, 20))
+    assert "most of 40 units in one picture and" in one
+    assert one.endswith("; so few pictures say little of others") and few.endswith(one[-20:])
+    assert "few" not in many
+
+
+def test_resamples_leave_the_global_stream_alone():
+    before = torch.random.get_rng_state()
+    first, again = (rowwise(torch.rand(8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5), 8),) * 2
+    assert torch.equal(torch.random.get_rng_state(), before) and torch.equal(first.places, again.places)
 
 
 @settings(max_examples=20, deadline=None)

@@ -93,3 +93,18 @@ def test_what_does_not_fit_is_said(change, says):
 def test_values_of_another_shape():
     with pytest.raises(ValueError, match=r"values have shape \(3,\); wanted \(4,\) or \(2, 4\)"):
         unit_filmstrips(torch.rand(2, 4, 1, 8, 8), torch.rand(3), torch.rand(2, 4), rows=["a", "b"])
+
+
+def test_values_that_lie_close_are_told_apart():
+    figure = strips(rows=1, values=torch.tensor([0.041, 0.044, 0.049]), measured=torch.tensor([[0.02, 0.021, 0.9]]))
+    assert [w for w in words(figure) if "→" in w and "▽" not in w] == [
+        "0.0410 → 0.0200",
+        "0.0440 → 0.0210",
+        "0.0490 → 0.9000",
+    ], "two digits of the span of the values set"
+
+
+def test_rows_of_one_name_are_numbered():
+    figure = unit_filmstrips(torch.rand(3, 4, 1, 8, 8), VALUES, torch.rand(3, 4), rows=["a one", "a two", "a one"])
+    said = words(figure)
+    assert {"a one (1)", "a two", "a one (2)"} <= set(said) and "a one" not in said

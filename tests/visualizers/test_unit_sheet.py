@@ -103,3 +103,10 @@ def test_pictures_of_two_shapes():
             followed=torch.ones(1),
             count=2,
         )
+
+
+def test_verdicts_that_are_given_go_before_those_of_the_ranks():
+    said = words(sheet(verdicts=["weak"] * 4))
+    assert any("4 ≈ partly" in line for line in said)
+    with pytest.raises(ValueError, match="verdict 'maybe' is not known"):
+        sheet(verdicts=["maybe"] * 4)

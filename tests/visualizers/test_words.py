@@ -1,7 +1,7 @@
 import pytest
 
 from xinc_captum.visualizers.sheet import wide
-from xinc_captum.visualizers.words import clipped, decimals_for, number, ordinal
+from xinc_captum.visualizers.words import clipped, decimals_for, decimals_over, number, numbered, ordinal
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,20 @@ def test_words_are_left_out_at_a_word():
 
 def test_places():
     assert [ordinal(n) for n in (3, 12, 13, 21, 101, 112)] == ["3rd", "12th", "13th", "21st", "101st", "112th"]
+
+
+@pytest.mark.parametrize(
+    ("span", "largest", "decimals"),
+    [(0.012, 0.05, 3), (0.0099, 0.05, 4), (3.0, 3.0, 2), (0.5, 250.0, 2), (60.0, 250.0, 0), (1e-9, 1.0, 6)],
+)
+def test_digits_follow_the_span(span, largest, decimals):
+    assert decimals_over(span, largest) == decimals
+
+
+def test_a_span_that_is_none_says_nothing():
+    assert decimals_over(0.0, 12.0) == decimals_over(float("nan"), 12.0) == decimals_over(float("inf"), 12.0) == 1
+
+
+def test_only_names_that_come_twice_are_numbered():
+    assert numbered([]) == [] and numbered(("b", "a")) == ["b", "a"]
+    assert numbered(["a", "b", "a", "a"]) == ["a (1)", "b", "a (2)", "a (3)"]

@@ -90,8 +90,9 @@ class Encoding:
         if r.shape[1] != self.units:
             raise ValueError(
                 f"layer {self._name()} gives {r.shape[1]} units (shape {tuple(activation.shape)} pooled by "
-                f"{self.pool!r}), but the link is of {self.units}; give the layer, the side and the pool= of the pairs "
-                "that the link was fitted to."
+                f"{self.pool!r}) at its {'input' if self.at_input else 'output'}, but the link is of {self.units}; "
+                "give the layer, attribute_to_neuron_input= (True: what enters it, False: what leaves it) and pool= of "
+                "the pairs that the link was fitted to, or fit it with manifest=pairs.manifest, which says all three."
             )
         return r
 

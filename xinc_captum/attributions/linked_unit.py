@@ -15,6 +15,7 @@ from ..generators.protocol import Generator
 from ..hooks import ForwardFunc, find_layer
 from ..images import check_images
 from ..links.latent_link import LatentLink
+from ..links.model_hash import warn_of_others
 from ..links.pooling import Pool
 from ..links.unit_steps import Direction, Values
 from ..progress import progress
@@ -52,6 +53,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             None where ``forward_func`` holds it.
         pool: how the layer's maps or tokens became one row a picture, as for the pairs of the link.
 
+    Warns:
+        UserWarning: network or generator have other weights than the link's manifest names.
+
     Raises:
         ValueError: parts that do not fit one another, a dead unit, a value or an image out of range, an impossible
             target.
@@ -87,6 +91,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         found = find_layer(forward_func, layer)
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
+        warn_of_others(link.manifest, forward_func, generator)
         self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool)
 
     @captum_method

@@ -70,8 +70,8 @@ def _telling(folder: Path) -> list[int]:
     units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
     holds, weak, fails = ([u for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails"))
     two = [holds[0], holds[len(holds) // 2]][: len(holds)] if holds else []
-    least = sorted(fails, key=lambda u: -u["rank"])[:1]
-    return [u["unit"] for u in [*two, *least] or weak[:1]]
+    least = sorted(fails or weak, key=lambda u: -u["rank"])[:1]
+    return [u["unit"] for u in [*two, *least]]
 
 
 def _photo(name: str, folder: Path) -> Path:

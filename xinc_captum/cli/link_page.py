@@ -38,7 +38,8 @@ def write_page(folder: Path, story: Story) -> None:
         "units.png",
         sheet(units, story),
         "Units that classes drive most, each drawn low and high in one picture. Faded where the picture is not of the "
-        "unit: where the unit itself moves less than others, or does not follow, when the network looks at it.",
+        "unit: where the unit itself moves less than others, or does not follow, when the network looks at it. Each is "
+        f"judged in {len(units.bases)} pictures, of which one is shown.",
     )
     driven = _picture(
         folder,
@@ -107,6 +108,7 @@ def sheet(units: Units, story: Story) -> Figure:
         ranks=torch.tensor([float(one.fidelity.rank) for one in units.sweeps]),
         followed=torch.tensor([one.fidelity.rho for one in units.sweeps]),
         count=int(story.link.alive.sum()),
+        verdicts=[one.trust.verdict for one in units.sweeps],
         selectivity=units.selective.means[units.numbers],
         classes=units.class_names(story.ends),
         notes=units.notes(),

@@ -1,6 +1,6 @@
 """What ``xinc link`` finds out: a link, how far to believe it, and what some units show through it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,12 +11,11 @@ from ..links import LatentLink, LinkAudit, Pairs
 from ..metrics.selectivity import Selectivity, selectivity
 from ..unit_tables import UnitTable, quantify
 from .ends import Ends
+from .judging import judging
 from .real import Real
-from .starts import drawn
 
 SHOWN = 36  # units on the sheet
 CLASSES = 12  # that the sheet and the table name
-BASES = 10  # pictures that every unit of the sheet is set in
 MEASURED_IN = 16  # pictures that its changes are measured in
 THIRDS = ("upper third", "middle third", "lower third")
 
@@ -27,7 +26,7 @@ class Units:
 
     Attributes:
         bases: pictures they were set in, (N, C, H, W).
-        sweeps: one a unit.
+        sweeps: one a unit; of the frames, the lowest and the highest.
         rows: which of the bases each unit's card shows.
         selective: what classes have to do with all units of the layer.
         table: what each changes, by third of the picture.
@@ -101,9 +100,10 @@ def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed
     """Sweep the most selective units of each class in turn, and measure what they change."""
     selective = frequent(selectivity(pairs.representations, pairs.classes), pairs.classes)
     chosen = by_class(selective, link.alive.cpu(), SHOWN)
-    bases = drawn(ends, BASES, truncation, seed + 1)
+    bases = judging(ends, truncation, seed)
     answers = ends.answers(bases).argmax(1).tolist()
-    sweeps = list(ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True))
+    stream = ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True)
+    sweeps = [replace(one, images=one.images[:, [0, -1]]) for one in stream]  # all frames of large pictures are many
     favourites = selective.classes[selective.means[chosen].argmax(1)].tolist()
     rows = [answers.index(c) if c in answers else 0 for c in favourites]
     latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]

@@ -8,6 +8,7 @@ import torch
 
 from .. import store
 from ..links import LatentLink
+from ..links.model_hash import other_weights
 from .ends import Ends, ends_called
 from .failures import UsageError
 
@@ -16,12 +17,13 @@ TRUNCATION = 0.7
 
 
 class Linked(NamedTuple):
-    """A link, its ends, and the verdict on it when it was made."""
+    """A link, its ends, the verdict on it when it was made, and how its pictures were drawn."""
 
     link: LatentLink
     ends: Ends
     trust: str
     truncation: float
+    seed: int
 
 
 def described(ends: Ends) -> dict[str, Any]:
@@ -53,4 +55,11 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
     ends = ends_called(model, generator, layer, device)
     link.to(device)
-    return Linked(link, ends, str(note.get("trust", "unknown")), float(note.get("truncation", TRUNCATION)))
+    drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
+    trust, others = (
+        str(note.get("trust", "unknown")),
+        other_weights(link.manifest, ends.classifier.model, ends.generator),
+    )
+    if others:  # a function of the person's may make other weights each time; the method warns of it on the terminal
+        trust = f"{trust}; but {others.rstrip('.')}"
+    return Linked(link, ends, trust, *drawn)

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from .. import store
-from ..attributions.sweep import UnitSweep
 from ..visualizers import unit_filmstrips
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..visualizers.words import number, ordinal
 from .device import device_called
 from .ends import Ends
 from .failures import UsageError
+from .judging import BASES, Judged, judging
 from .linked import Linked, described, linked_called
 from .starts import Starts, starts_called
 
@@ -67,25 +67,20 @@ def sweep_command(
         raise UsageError("no unit to sweep; give --unit, as often as you like.")
     linked = linked_called(folder, device_called(device))
     starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
-    method = linked.ends.method(linked.link)
     try:
-        sweeps = list(
-            method.sweeps(
-                starts.pictures.to(linked.ends.device), units, span.value, steps=steps, mode=mode.value,
-                direction=way.value, attribute_to_neuron_input=True,
-            )
-        )  # fmt: skip
+        sweeps = swept(linked, starts, units, span, way, mode, steps)
     except (ValueError, IndexError) as error:
         raise UsageError(str(error)) from error
     for one in sweeps:
-        typer.echo(f"unit {one.unit} {one.trust}")
+        typer.echo(f"unit {one.shown.unit} {one.trust}")
     note = {
         "seed": seed,
         "ends": described(linked.ends),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
+        "judged_in": BASES,
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
-        "units": [{"unit": s.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
+        "units": [{"unit": s.shown.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
     with store.bundle(out, note) as place:
         _write(place, linked, starts, sweeps, way)
@@ -94,13 +89,31 @@ def sweep_command(
     typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
-def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep], way: Way) -> None:
+def swept(
+    linked: Linked, starts: Starts, units: list[int], span: Span, way: Way, mode: Mode, steps: int
+) -> list[Judged]:
+    """Sweep the units in the pictures that are shown and, alike, in those by which the link's own page judges it."""
+    method = linked.ends.method(linked.link)
+    judges = judging(linked.ends, linked.truncation, linked.seed)
+    shown, judged = (
+        method.sweeps(
+            pictures.to(linked.ends.device), units, span.value, steps=steps, mode=mode.value,
+            direction=way.value, attribute_to_neuron_input=True,
+        )
+        for pictures in (starts.pictures, judges)
+    )  # fmt: skip
+    fidelities = [one.fidelity for one in judged]
+    return [Judged(one, fidelity) for one, fidelity in zip(shown, fidelities, strict=True)]
+
+
+def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[Judged], way: Way) -> None:
     layer = linked.ends.layer
     pictures, kept = [], {"starts": starts.pictures.contiguous()}
-    for one in sweeps:
+    for judged in sweeps:
+        one = judged.shown
         file = f"unit_{one.unit}.png"
-        strips(one, linked.ends, starts.names).savefig(place / file, dpi=DPI, metadata={"Software": None})
-        said = f"Unit {one.unit} at the input of {layer}: {one.trust}."
+        strips(judged, linked.ends, starts.names).savefig(place / file, dpi=DPI, metadata={"Software": None})
+        said = f"Unit {one.unit} at the input of {layer}: {judged.trust}."
         pictures.append(Picture(file, said))
         tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
         kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
@@ -108,7 +121,7 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep],
     head = ("unit", "verdict", "moves", "follows", "gain", "class flips")
     lines = tuple(
         (
-            str(one.unit),
+            str(one.shown.unit),
             one.trust.verdict,
             f"{ordinal(one.fidelity.rank)} of {one.fidelity.alive}",
             number(one.fidelity.rho, 2),
@@ -118,9 +131,11 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep],
         for one in sweeps
     )
     caption = (
-        "Moves: the unit's place among all living units by how far each moves, in its own standard deviations, when "
-        "the network looks at the frames. Follows: Spearman's correlation of the values set with those measured. Gain: "
-        "how much of a step arrives. Class flips: frames to which the network answers another class."
+        f"Judged by {BASES} pictures of the generator's, the same as on the page of the link, not by the "
+        f"{len(starts.names)} shown. Moves: the unit's place among all living units by how far each moves, in its own "
+        "standard deviations, when the network looks at the frames. Follows: Spearman's correlation of the values set "
+        "with those measured. Gain: how much of a step arrives. Class flips: frames to which the network answers "
+        "another class."
     )
     write_report(
         place,
@@ -133,7 +148,7 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep],
             "layer": f"input of {layer}",
             "generator": linked.ends.generator_name,
             "direction": way.value,
-            "pictures": f"{len(starts.names)}",
+            "pictures": f"{len(starts.names)} shown, {BASES} judged",
         },
         sections=[Section("From low to high", tuple(pictures), Table(head, lines, caption))],
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; values, frames and "
@@ -141,9 +156,9 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[UnitSweep],
     )
 
 
-def strips(sweep: UnitSweep, ends: Ends, names: Sequence[str]) -> Figure:
+def strips(judged: Judged, ends: Ends, names: Sequence[str]) -> Figure:
     """The filmstrips of one unit, one row a start."""
-    found = sweep.fidelity
+    sweep, found = judged.shown, judged.shown.fidelity
     places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {found.alive}" for rank in found.ranks.tolist()]
     follows = [f"follows {number(rho, 2)}" for rho in found.rhos.tolist()]
     return unit_filmstrips(
@@ -155,6 +170,6 @@ def strips(sweep: UnitSweep, ends: Ends, names: Sequence[str]) -> Figure:
         bases=sweep.base.cpu(),
         answers=[[ends.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
         origins=[ends.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
-        trust=(sweep.trust.verdict, sweep.trust.because),
+        trust=(judged.trust.verdict, judged.trust.because),
         title=f"Unit {sweep.unit} of {ends.classifier.name}, input of {ends.layer}",
     )

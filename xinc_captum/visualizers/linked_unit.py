@@ -10,7 +10,7 @@ from torch import Tensor
 from .figure import INK, QUIET, array, bare, draw_photo, draw_signed, limit_of
 from .sheet import MARGIN, PAGE, Sheet
 from .verdict import check_verdicts, verdict_line
-from .words import clipped, decimals_for, number
+from .words import clipped, decimals_over, number, numbered
 
 GAP = 0.07  # inches between pictures
 LABEL = 1.0  # inches left of them
@@ -44,7 +44,7 @@ def unit_filmstrips(
         images: (N, S, C, H, W) in [0, 1].
         values: (S,), one scale for all rows, or (N, S), one scale a row.
         measured: (N, S), the unit in the re-encoded frames.
-        rows: a name for each row.
+        rows: a name for each row; equal ones are numbered.
         notes: a line under each name, for example how well the row's unit moves.
         bases: (N, C, H, W), the pictures before the unit is touched, shown first.
         answers: what the network answers to each frame, (N, S) words.
@@ -76,7 +76,8 @@ def unit_filmstrips(
     change = (images[:, -1] - images[:, 0]).float().mean(1)
     limit = limit_of(change)
     everything = torch.cat([values, measured], 1)
-    decimals = decimals_for(float(everything.nan_to_num(0).abs().max()))
+    reach = (values.amax(1) - values.amin(1)).nan_to_num(0)
+    decimals = decimals_over(float(reach.max()), float(everything.nan_to_num(0).abs().max()))
     sheet = Sheet()
     top = sheet.heading(
         title,
@@ -87,7 +88,7 @@ def unit_filmstrips(
     for left, head in heads.items():
         sheet.line(left + cell / 2, top, head, size=8.5, align="center")
     top += 0.2
-    for row, name in enumerate(rows):
+    for row, name in enumerate(numbered(rows)):
         span = _span(everything if shared else everything[row])
         line = sheet.paragraph(MARGIN, top, name, LABEL, size=9, bold=True)
         if notes is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
 from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
 from .sheet import MARGIN, PAGE, Sheet
-from .verdict import VERDICTS
+from .verdict import VERDICTS, check_verdicts
 from .words import clipped, number, ordinal
 
 COLUMNS, A_PAGE = 3, 45
@@ -32,6 +32,7 @@ def unit_sheet(
     ranks: Tensor,
     followed: Tensor,
     count: int,
+    verdicts: Sequence[str] | None = None,
     selectivity: Tensor | None = None,
     classes: Sequence[str] | None = None,
     notes: Sequence[str] | None = None,
@@ -40,8 +41,8 @@ def unit_sheet(
     """One card a unit: drawn low and high, what changes, whose unit it is, and whether the pictures can be believed.
 
     A card says ✓ where the unit itself moves most and follows what is set, ≈ where it is among the first that move and
-    half follows, and ✗ otherwise (:func:`moves`): its pictures are then faded, since what they show is not that unit.
-    Units with a rank that is not a number are dead, and listed below the cards.
+    half follows, and ✗ otherwise (:func:`moves`, or ``verdicts``): its pictures are then faded, since what they show is
+    not that unit. Units with a rank that is not a number are dead, and listed below the cards.
 
     Args:
         low: (U, C, H, W) in [0, 1], drawn with the unit low.
@@ -50,6 +51,8 @@ def unit_sheet(
         ranks: (U,), the unit's place among all units, by how far each moves; 1 moves most.
         followed: (U,), Spearman's correlation of the values set and measured.
         count: how many units can move.
+        verdicts: (U,), "holds", "weak" or "fails", as of :class:`xinc_captum.metrics.fidelity.Fidelity`, which knows
+            how sure the ranks are; None judges by the ranks alone (:func:`moves`).
         selectivity: (U, classes), mean response to a class, in standard deviations from the mean over all.
         classes: a name for each class.
         notes: (U,), a line more, for example the part and measure that change most.
@@ -67,17 +70,21 @@ def unit_sheet(
         "units": units,
         "ranks": ranks,
         "followed": followed,
+        "verdicts": verdicts,
         "selectivity": selectivity,
         "notes": notes,
     }
     _check(low, high, lengths, selectivity, classes)
     change = (high.float() - low.float()).mean(1)
-    verdicts = [moves(float(rank), float(rho), count) for rank, rho in zip(ranks, followed, strict=True)]
-    believed = torch.tensor([verdict in {"holds", "weak"} for verdict in verdicts])
+    judged = [moves(float(rank), float(rho), count) for rank, rho in zip(ranks, followed, strict=True)]
+    if verdicts is not None:
+        check_verdicts(*verdicts)
+        judged = ["dead" if by_rank == "dead" else given for by_rank, given in zip(judged, verdicts, strict=True)]
+    believed = torch.tensor([verdict in {"holds", "weak"} for verdict in judged])
     limit = limit_of(change[believed] if believed.any() else change)
-    alive = [i for i, verdict in enumerate(verdicts) if verdict != "dead"]
+    alive = [i for i, verdict in enumerate(judged) if verdict != "dead"]
     sheet = Sheet()
-    top = sheet.heading(title, _summary(verdicts))
+    top = sheet.heading(title, _summary(judged))
     across = (PAGE - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
     tall = min(PICTURE * low.shape[-2] / low.shape[-1], TALLEST)
     wide = tall * low.shape[-1] / low.shape[-2]
@@ -102,13 +109,13 @@ def unit_sheet(
             x = left + 3 * (wide + THIN) + 0.05
             _bars(sheet, x, here, left + across - x, tall, selectivity[i], selectivity, classes)
         here += tall + 0.03
-        mark, words, ink = _said(verdicts[i], float(ranks[i]), float(followed[i]), count)
+        mark, words, ink = _said(judged[i], float(ranks[i]), float(followed[i]), count)
         sheet.line(left, here, clipped(f"{mark} {words}", across, 7.5), size=7.5, colour=ink)
         if notes is not None:
             sheet.line(left, here + 0.145, clipped(notes[i], across, 7.5), size=7.5, colour=INK)
     rows = -(-len(alive) // COLUMNS)
     top += rows * (tall + 0.2 + 0.145 * lines + 0.16)
-    dead = [str(unit) for unit, verdict in zip(units, verdicts, strict=True) if verdict == "dead"]
+    dead = [str(unit) for unit, verdict in zip(units, judged, strict=True) if verdict == "dead"]
     if dead:
         words = f"Dead, so without pictures: unit{'s' * (len(dead) > 1)} {', '.join(dead)}."
         top = sheet.paragraph(MARGIN, top, words, PAGE - 2 * MARGIN, size=8, colour=INK)

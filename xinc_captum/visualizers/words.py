@@ -1,6 +1,8 @@
 """Numbers and names as they are written in narrow places."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from .sheet import broken
 
@@ -13,6 +15,31 @@ def decimals_for(largest: float) -> int:
         (2, 1, 2)
     """
     return 2 if not largest else min(4, max(0, 2 - max(math.floor(math.log10(largest)), 0)))
+
+
+def decimals_over(span: float, largest: float) -> int:
+    """How many decimals also tell values apart that lie within a span: about two digits of it.
+
+    Example:
+        >>> decimals_over(0.012, 0.05), decimals_over(2.0, 3.0), decimals_over(0.0, 3.0)
+        (3, 2, 2)
+    """
+    needed = 1 - math.floor(math.log10(span)) if span > 0 and math.isfinite(span) else 0
+    return min(6, max(decimals_for(largest), needed))
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names that come more than once get numbers, in their order.
+
+    Example:
+        >>> numbered(["a one", "a two", "a one"])
+        ['a one (1)', 'a two', 'a one (2)']
+    """
+    often, seen, found = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} ({seen[name]})" if often[name] > 1 else name)
+    return found
 
 
 def number(value: float, decimals: int) -> str:
