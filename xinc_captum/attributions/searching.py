@@ -11,7 +11,7 @@ from ..counterfactuals.minimal_shift import MinimalShift
 from ..counterfactuals.paper_update import LinkingInStyle
 from ..counterfactuals.ray import Ray
 from ..counterfactuals.search import Found, Search, Task
-from ..counterfactuals.verdicts import probability
+from ..counterfactuals.verdicts import probability, says
 from ..hooks import modules_behind
 from .counterfactual import Counterfactual, sparsity
 from .linked_scene import Scene, of_classes
@@ -110,8 +110,10 @@ def _judged(view: Scene, task: Task, found: Found, search: Search) -> Counterfac
         latents=_plain(shown.latents),
         steps=_plain(found.steps),
         reached=_plain(found.reached),
+        already=_plain(says(view.scores, task.target, task.confidence)),
         origin=task.origin,
         target=task.target,
+        answers=torch.stack([s.argmax(1) for s in (view.scores, task.base.scores, shown.scores)], 1),
         scores=_plain(shown.scores),
         confidence=_plain(probability(shown.scores, task.target)),
         representations=_plain(shown.representations),
