@@ -121,6 +121,7 @@ def test_where_nothing_varies_within_classes_none_of_it_is_told(known):
     held = known.held.take(torch.stack([(known.held.classes == c).nonzero()[0, 0] for c in (0, 1)]))
     found = looked_at(known, held=held, fit=known.fit, ceiling=True)
     assert found.r2_within is found.shuffled_within is found.mlp_r2_within is None
+    assert "nothing varies within the classes of the held-out pairs" in found.trust.because
     assert found.r2.value == pytest.approx(1.0)
 
 
@@ -129,6 +130,7 @@ def test_a_map_that_one_pair_decides_about_is_a_finding(known):
     link = LatentLink(ridge=0.0).fit(few.representations, few.latents)
     found = link.audit(known.held, few)
     assert found.left_out_r2 is None
+    assert found.trust.because.startswith("a map of 4 live units was fitted to only 4 pairs;")
     assert found.shuffled_within is not None
 
 

@@ -25,6 +25,11 @@ def test_a_sound_link_holds():
     assert said.startswith("holds, because it explains 0.70 [0.68, 0.72] of the latents within classes, shuffled -0.02")
 
 
+def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
+    assert judged_link(**SOUND, pairs=20, units=69) == judged_link(**SOUND)
+    assert judged_link(**SOUND | {"real": None}, pairs=70, units=69) == judged_link(**SOUND | {"real": None})
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "text"),
     [
@@ -37,7 +42,13 @@ def test_a_sound_link_holds():
         ({"real": near(0.6)}, "weak", "0.60 [0.58, 0.62] of real pictures keep their class"),
         ({"real": None}, "weak", "no real pictures were looked at"),
         ({"shuffled": None}, "weak", "no fitted pairs were given"),
-        ({"r2_within": None}, "weak", "without classes, R² 0.90 [0.88, 0.92] may be that of class means"),
+        ({"r2_within": None}, "weak", "nothing varies within the classes of the held-out pairs (is there but one of"),
+        (
+            {"real": None, "pairs": 69, "units": 69},
+            "weak",
+            "a map of 69 live units was fitted to only 69 pairs; no real",
+        ),
+        ({"real": near(0.3), "pairs": 20, "units": 69}, "fails", "keep their class; a map of 69 live units"),
         ({"cycle": 0.2}, "weak", "gives back 0.20 of the representation"),
     ],
 )

@@ -92,7 +92,7 @@ def _compared(link: LatentLink, held_out: Pairs, fit: Pairs | None, ceiling: boo
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
     generator = torch.Generator().manual_seed(seed)
-    control = type(link)(**link.settings).fit(r, shuffled_within(w, classes, generator), classes)
+    control = type(link)(**link.settings).partial_fit(r, shuffled_within(w, classes, generator), classes)
     found: dict[str, Any] = {"shuffled_within": _within(held_out, control(held_out.representations, held_out.classes))}
     with contextlib.suppress(UndeterminedError):  # a finding; other pairs than the link's are the caller's mistake
         found["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))

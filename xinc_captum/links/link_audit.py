@@ -82,6 +82,8 @@ class LinkAudit:
             generated=self.generated,
             real=self.real,
             cycle=self.cycle_r2,
+            pairs=self.report.pairs,
+            units=self.report.alive,
         )
 
     def to_dict(self) -> dict[str, Any]:
