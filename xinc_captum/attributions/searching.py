@@ -60,9 +60,12 @@ def searched(view: Scene, target: Any, origin: Any, method: Any, confidence: flo
 
 def _classes(given: Any, name: str, classes: int, view: Scene) -> Tensor:
     """One class a row, (N,)."""
-    rows = torch.as_tensor(given, device=view.scores.device)
+    try:
+        rows = torch.as_tensor(given, device=view.scores.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.") from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {given!r}; wanted a class, or one a row.")
+        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.")
     if rows.dim() == 1 and len(rows) not in (1, len(view.r)):
         raise ValueError(f"{name} names {len(rows)} classes for {len(view.r)} rows; wanted one, or one a row.")
     wrong = (rows < 0) | (rows >= classes)

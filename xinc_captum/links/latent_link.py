@@ -246,7 +246,8 @@ class LatentLink(UnitReadings, nn.Module):
             a :class:`LinkAudit`; ``str(audit.trust)`` is the verdict.
 
         Raises:
-            ValueError: pairs of another size, an encoder without a generator, ``fit`` that is not what was fitted.
+            ValueError: pairs of another size, an encoder without a generator or of another layer, ``fit`` that is not
+                what was fitted, real pictures of another size or outside [0, 1].
         """
         return audited(self, held_out, fit, encoder, generator, real, ceiling, search_rows, seed)
 
