@@ -47,6 +47,7 @@ def test_the_map_that_changes_nothing(known):
     found = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     held = known.held
     assert found.pairs == 60
+    assert found.classes == 2
     assert found.r2 == found.r2_within == found.generated == found.real == pytest.approx((1.0, 1.0, 1.0))
     assert found.left_out_r2 == pytest.approx(1.0)
     assert found.cycle_r2 == pytest.approx(1.0)

@@ -42,6 +42,17 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
         ({"real": near(0.6)}, "weak", "0.60 [0.58, 0.62] of real pictures keep their class"),
         ({"real": None}, "weak", "no real pictures were looked at"),
         ({"shuffled": None}, "weak", "no fitted pairs were given"),
+        ({"classes": 1}, "weak", "all held-out pairs are of one class, so that keeping it says nothing"),
+        (
+            {"classes": 1, "r2_within": near(0.35)},
+            "weak",
+            "it explains only 0.35 [0.33, 0.37] of the latents, shuffled",
+        ),
+        (
+            {"classes": 1, "r2_within": near(0.01)},
+            "fails",
+            "it explains nothing (R² 0.01 [-0.01, 0.03], shuffled -0.02)",
+        ),
         ({"r2_within": None}, "weak", "nothing varies within the classes of the held-out pairs (is there but one of"),
         (
             {"real": None, "pairs": 69, "units": 69},

@@ -68,6 +68,7 @@ def audited(
         | found
         | {
             "pairs": len(held_out),
+            "classes": len(held_out.classes.unique()),
             "duplicates": (len(seen) - len(seen.unique())) / max(len(seen), 1),
             "leaked": float(leaks(held_out.latents, seen).double().mean()),
             "unit_tolerance": tolerance(link.covariance),

@@ -36,6 +36,7 @@ def judged_link(
     generated: Interval | None = None,
     real: Interval | None = None,
     cycle: float | None = None,
+    classes: int | None = None,
     pairs: int | None = None,
     units: int | None = None,
 ) -> LinkTrust:
@@ -56,6 +57,7 @@ def judged_link(
         generated: share of generated pictures that keep their class when linked.
         real: the same of real pictures.
         cycle: R² of the representation of the linked picture.
+        classes: of the held-out pairs; of one class, that generated pictures keep it is no evidence.
         pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
         units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
             what such a map makes of other pairs is measured anyway.
@@ -77,13 +79,17 @@ def judged_link(
         )
     else:
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
-        explained = f"it explains {r2_within} of the latents within classes{beside}"
+        where = "" if classes == 1 else " within classes"
+        explained = f"it explains {r2_within} of the latents{where}{beside}"
         if r2_within.high <= max(shuffled or 0.0, 0.0) + MARGIN:
-            against.append(f"within classes it explains nothing (R² {r2_within}{beside}), whatever R² says ({r2})")
+            whole = "" if classes == 1 else f", whatever R² says ({r2})"
+            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
         elif r2_within.value - max(shuffled or 0.0, 0.0) < WITHIN:
-            doubts.append(f"it explains only {r2_within} of the latents within classes{beside}")
+            doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
         if shuffled is None:
             doubts.append("no fitted pairs were given for a shuffled control")
+    if classes == 1 and generated is not None:
+        doubts.append("all held-out pairs are of one class, so that keeping it says nothing")
     for name, share, enough in (("generated", generated, GENERATED), ("real", real, REAL)):
         if share is None:
             doubts.append(f"no {name} pictures were looked at")
