@@ -21,12 +21,40 @@ def test_it_saves_itself_whole(digits, tmp_path):
 
 def test_trust(digits):
     found = digits.units.counterfactual(digits.pictures(10), 5, "latent")
-    assert found.success == 1 and str(found.trust) == "holds, because 10 of 10 pictures are given the class asked for"
+    assert found.success == 1 and str(found.trust) == (
+        "holds, because 9 of 9 pictures are given the class asked for; 1 more was of it already"
+    )
     most, few = torch.arange(10) < 8, torch.arange(10) < 3
+    assert found.already.tolist() == [i == 5 for i in range(10)], "the five"
     assert replace(found, reached=most).trust.verdict == "weak"
     assert replace(found, reached=few).trust.verdict == "fails"
     lost = replace(found, agreement=0.2).trust
     assert lost.verdict == "weak" and lost.because.startswith("80% of the inputs are of another class once linked")
+
+
+def test_a_confidence_is_judged_by_the_probability(digits):
+    found = digits.units.counterfactual(digits.pictures(10), 5, "minimal", confidence=0.99)
+    there = (found.answers[:, 2] == 5) & ~found.already
+    assert found.reached.sum() < there.sum(), "some are given the class with less than was asked for"
+    asked = int((~found.already).sum())
+    said = (
+        f"{int((found.reached & ~found.already).sum())} of {asked} pictures reach 99 % for the class asked for, which"
+    )
+    assert f"{said} {int(there.sum())} are given" in found.trust.because
+    assert "are given the class" not in found.trust.because
+
+
+def test_rows_that_are_there_already_are_not_counted(digits, tmp_path):
+    own = replace(
+        digits.units.counterfactual(digits.pictures(10), 5, "latent"),
+        already=torch.arange(10) < 3,
+        reached=torch.arange(10) != 9,
+    )
+    assert own.success == 6 / 7
+    assert str(own.trust).endswith("because 6 of 7 pictures are given the class asked for; 3 more were of it already")
+    nothing = replace(own, already=torch.ones(10, dtype=torch.bool))
+    assert nothing.trust.verdict == "fails" and "all 10 pictures are of the class already" in nothing.trust.because
+    assert json.loads((nothing.save(tmp_path / "own") / "manifest.json").read_text())["success"] is None
 
 
 def test_sparsity():

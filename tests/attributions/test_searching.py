@@ -45,6 +45,17 @@ def test_a_class_that_is_there_already_moves_nothing(digits):
     found = digits.units.counterfactual(digits.pictures(10), digits.classes(10))
     stays = found.steps == 0
     assert stays.sum() >= 8 and (found.flip[stays] == 0).all() and torch.equal(found.images[stays], found.linked[stays])
+    assert torch.equal(found.already, found.answers[:, 0] == found.target) and found.already.sum() >= 8
+    surer = digits.units.counterfactual(digits.pictures(10), digits.classes(10), confidence=0.999)
+    assert surer.already.sum() < found.already.sum(), "the answer alone is not enough"
+
+
+def test_answers_are_what_the_model_says_of_all_three_pictures(digits):
+    found = digits.units.counterfactual(digits.pictures(6), 3)
+    with torch.no_grad():
+        three = [digits.net(x).argmax(1) for x in (found.inputs, found.linked, found.images)]
+    assert torch.equal(found.answers, torch.stack(three, 1))
+    assert found.agreement == float((three[0] == three[1]).double().mean())
 
 
 def test_one_logit_is_not_two_classes():

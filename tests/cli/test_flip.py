@@ -59,6 +59,15 @@ def test_a_confidence_is_gone_on_for(linked, starts, found):
     assert (surer.length >= found.length).all() and (surer.length > found.length).any()
 
 
+def test_a_confidence_is_said_to_be_missed_where_it_is(linked, starts):
+    sure = flipped(linked, starts, LOWER, Method.minimal, 0.9)
+    assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
+    assert passage(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
+    said = [text.get_text() for text in rows(linked, sure).texts]
+    assert any(words.startswith("0 of 3 reach 90 % for the class wanted") for words in said)
+    assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
+
+
 def test_the_passage_goes_from_the_linked_picture_past_the_flipped_one(linked, found):
     way = passage(linked, found)
     assert way.chances.shape == (3, POINTS, 2) and (way.path[0], way.path[-1]) == (0, BEYOND)
@@ -112,8 +121,9 @@ def test_the_page_has_a_line_for_each_picture(link_folder, out, found):
     page = html.unescape((out / "index.html").read_text())
     assert "What would have to change for the answer lower" in page
     assert str(found.trust) in page and f"The link itself {note(link_folder)['trust']}." in page
-    assert all(f">drawn: {name}<" in page for name in ("upper", "left", "middle")) and "drawn: lower" not in page
+    assert all(f">drawn: {name}<" in page for name in ("upper", "left", "middle")) and ">drawn: lower<" not in page
     assert f">{100 * float(found.confidence[0]):.0f} %<" in page and ">3 of 3<" in page
+    assert "Left out, being answered lower already: drawn: lower." in page
 
 
 def test_photos_are_flipped_too(link_folder, tmp_path, capsys, no_ink):

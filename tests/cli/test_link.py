@@ -97,12 +97,13 @@ def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
         ({"generator": "nobody"}, UsageError, "generator 'nobody' is not in the zoo; wanted one of mnist_generator"),
         ({"generator": "{}:faulty"}, UsageError, "int has no image_range"),
         ({"layer": "7"}, LayerError, "layer '7' is not in the model"),
-        ({"pairs": 0}, UsageError, "n is 0; wanted at least 1"),
+        ({"pairs": 0, "generator": "{}:classless"}, UsageError, "n is 0; wanted at least 1"),
         (
-            {"pairs": 4},
+            {"pairs": 2, "generator": "{}:classless"},
             UsageError,
-            "holding out 0.2 of 4 pairs leaves one side empty; make more pairs. Give more --pairs",
+            "holding out 0.2 of 2 pairs leaves one side empty; make more pairs. Give more --pairs",
         ),
+        ({"pairs": 11}, UsageError, "draws 4 classes, and a fifth of each is held out: wanted at least 12, and 40 or"),
         ({"real": "no/such/folder"}, UsageError, "--real no/such/folder is no folder"),
         ({"real": "mnist_digits"}, UsageError, "are grey, .*; the generator draws"),
         ({"model": "efficientnet_lite7"}, UsageError, "is no classifier of the zoo"),
@@ -113,6 +114,11 @@ def test_ends_that_cannot_be_linked_are_said(tiny, tmp_path, change, error, says
     with pytest.raises(error, match=says):
         link_command(tmp_path / "out", **given(tiny, **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_three_pairs_of_each_class_are_enough(ends):
+    fit, held_out = pairs_of(ends, link.FEWEST * 4, 0.7, 0).split(0.2, seed=0)
+    assert held_out.classes.sort().values.tolist() == [0, 1, 2, 3] and len(fit) == 8
 
 
 def test_a_folder_of_somebody_else_is_left_alone_before_any_work(tiny, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ ORDER = "Do both spaces put the same things near one another?"
 
 def audit(**found):
     nothing = dict.fromkeys(one.name for one in fields(LinkAudit))
-    return LinkAudit(**nothing | {"pairs": 1200, "r2": Interval(0.9, 0.85, 0.95)} | found)
+    return LinkAudit(**nothing | {"pairs": 1200, "classes": 10, "r2": Interval(0.9, 0.85, 0.95)} | found)
 
 
 def order(**found):
@@ -47,6 +47,14 @@ def test_every_figure_stands_beside_its_control():
             Measured("of searched latents", 0.75, 0.75, 0.75, 0.5, "where the search began"),
         ],
     }
+
+
+def test_of_one_class_nothing_is_said_twice_and_nothing_trivial():
+    same = Interval(0.9, 0.85, 0.95)
+    found = figures(audit(classes=1, r2_within=same, class_mean_r2=0.0, shuffled_within=-0.1, generated=Interval(1, 1, 1),
+                          class_mean_agreement=1.0))  # fmt: skip
+    assert found == {LATENT: [Measured("R²", 0.9, 0.85, 0.95, -0.1, "shuffled")]}
+    assert [one.name for one in figures(audit(classes=1, real=same))[CLASS]] == ["real pictures"], "these may have more"
 
 
 def test_groups_without_figures_are_left_out():

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from xinc_captum.cli.link_page import SHOWN, audit, sheet
+from xinc_captum.cli.link_page import SHOWN, audit, sheet, write_page
+from xinc_captum.cli.link_story import units_of
 from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
 from xinc_captum.unit_tables.unit_table import COLUMNS
@@ -44,6 +45,20 @@ def test_the_page_names_both_ends_and_shows_three_pictures(link_folder, tiny):
         with Image.open(link_folder / file) as picture:
             assert picture.width >= 900
             assert "Software" not in picture.info, "equal runs write equal files"
+
+
+def test_of_one_class_no_classes_are_shown(story, tmp_path, no_ink):
+    pairs = replace(story.held_out, classes=torch.zeros_like(story.held_out.classes))
+    units = units_of(story.ends, story.link, pairs, 0.7, 0)
+    spread = pairs.representations.var(0)[units.numbers]
+    assert len(spread) == 12 and (spread[:-1] >= spread[1:]).all()
+    write_page(tmp_path, replace(story, units=units, audit=replace(story.audit, classes=1)))
+    page = html.unescape((tmp_path / "index.html").read_text())
+    assert "selectivity.png" not in page and not (tmp_path / "selectivity.png").exists()
+    assert "Units that vary most, each drawn" in page and "Which classes drive them" not in page
+    assert "gives all of the generator's pictures one class, so nothing is said of keeping it" in page
+    said = words(sheet(units, story))
+    assert not {"upper", "lower", "left", "middle"} & set(said) and not any("Bars:" in line for line in said)
 
 
 def test_the_table_has_three_thirds_of_every_unit(link_folder):

@@ -1,7 +1,16 @@
 import torch
 
 from xinc_captum.cli.judging import BASES
-from xinc_captum.cli.link_story import MEASURED_IN, THIRDS, Units, audited, by_class, frequent, thirds
+from xinc_captum.cli.link_story import (
+    MEASURED_IN,
+    THIRDS,
+    Units,
+    audited,
+    by_class,
+    by_variance,
+    frequent,
+    thirds,
+)
 from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
 from xinc_captum.links import LatentLink
@@ -31,6 +40,13 @@ def test_units_are_taken_class_by_class():
     assert by_class(found, every, 3) == [0, 2, 1]
     assert by_class(found, every, 99) == [0, 2, 1, 3], "no more than there are"
     assert found.means[0, 0] == 3, "what was given stays as found"
+
+
+def test_without_classes_units_are_taken_by_variance():
+    values = torch.tensor([[0.0, 1.0, 0.0, 7.0], [2.0, 1.5, 8.0, 7.0]])
+    alive = torch.tensor([True, True, False, True])
+    assert by_variance(values, alive, 2) == [0, 1]
+    assert by_variance(values, alive, 9) == [0, 1, 3], "no more than there are, and the dead one never"
 
 
 def test_dead_units_are_never_taken():

@@ -80,6 +80,12 @@ def test_what_cannot_be_used_is_said(module, name, text):
         named(name.format(module))
 
 
+def test_pictures_of_a_generator_are_not_called_a_photo_and_have_no_size_to_change(module):
+    says = r"cannot be run on what blobs draws, \(1, 3, 12, 16\) .* or give another --generator\.$"
+    with pytest.raises(UsageError, match=says):
+        network_called(f"{module}:wide", PHOTO, torch.device("cpu"), "blobs")
+
+
 def test_what_fails_inside_the_function_keeps_its_traceback(module):
     with pytest.raises(KeyError, match="weights") as caught:
         named(f"{module}:broken")

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.judging import BASES, Judged
-from xinc_captum.cli.starts import drawn
+from xinc_captum.cli.kept import FAR
+from xinc_captum.cli.starts import drawn, starts_called
 from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
 from xinc_captum.store import StoreError, sha256
 
@@ -75,7 +76,7 @@ def test_strips_name_starts_and_answers(linked):
 def test_what_was_found_is_said(link_folder, tmp_path, capsys, no_ink):
     options = {"span": Span.sd, "way": Way.partial, "mode": Mode.replaced, "steps": 2}
     swept(link_folder, tmp_path / "out", [3], **options)
-    unit, last = capsys.readouterr().out.splitlines()
+    unit, *_, last = capsys.readouterr().out.splitlines()
     (one,) = note(tmp_path / "out")["units"]
     assert unit == f"unit 3 {one['verdict']}, because {one['because']}"
     assert last.startswith("done in ") and last.endswith(f"open {tmp_path / 'out' / 'index.html'}")
@@ -95,6 +96,29 @@ def test_the_verdict_is_that_of_the_page_of_the_link_whatever_pictures_are_shown
         assert f"over {BASES} pictures (" in said["units"][0]["because"]
     page = html.unescape((tmp_path / "1" / "index.html").read_text())
     assert f"2 shown, {BASES} judged" in page and f"Judged by {BASES} pictures of the generator's" in page
+
+
+def test_the_start_stands_beside_what_the_link_makes_of_it(linked, link_folder, tmp_path, capsys, no_ink):
+    photo = tmp_path / "bars.png"
+    picture = Image.new("L", (64, 64))
+    for left in range(0, 64, 16):
+        picture.paste(255, (left, 0, left + 8, 64))
+    picture.save(photo)
+    swept(link_folder, tmp_path / "out", [1], photos=[photo])
+    (kept,) = note(tmp_path / "out")["linked"]
+    assert kept["name"] == "bars" and kept["distance"] > 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bars: the link draws another")]
+    assert len(said) == (kept["distance"] >= FAR or kept["before"] != kept["after"])
+    page = html.unescape((tmp_path / "out" / "index.html").read_text())
+    assert "The frames are of what the link draws of each picture, not of the picture itself" in page
+
+    starts = starts_called(linked.ends, [photo], 1, 0.7, 0)
+    found = linked.ends.method(linked.link).sweep(starts.pictures, 0, steps=3, attribute_to_neuron_input=True)
+    figure = strips(Judged(found, found.fidelity), linked.ends, ["bars"], starts)
+    shown = [torch.as_tensor(axes.images[0].get_array()) for axes in figure.axes if axes.images][:2]
+    torch.testing.assert_close(shown[0], starts.pictures[0, 0], check_dtype=False)
+    torch.testing.assert_close(shown[1], found.base[0, 0], check_dtype=False)
+    assert {"the picture", "linked"} <= {text.get_text() for text in figure.texts}
 
 
 def test_photos_are_swept_too(link_folder, tmp_path, no_ink):

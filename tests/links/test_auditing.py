@@ -47,6 +47,7 @@ def test_the_map_that_changes_nothing(known):
     found = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     held = known.held
     assert found.pairs == 60
+    assert found.classes == 2
     assert found.r2 == found.r2_within == found.generated == found.real == pytest.approx((1.0, 1.0, 1.0))
     assert found.left_out_r2 == pytest.approx(1.0)
     assert found.cycle_r2 == pytest.approx(1.0)
@@ -121,6 +122,7 @@ def test_where_nothing_varies_within_classes_none_of_it_is_told(known):
     held = known.held.take(torch.stack([(known.held.classes == c).nonzero()[0, 0] for c in (0, 1)]))
     found = looked_at(known, held=held, fit=known.fit, ceiling=True)
     assert found.r2_within is found.shuffled_within is found.mlp_r2_within is None
+    assert "nothing varies within the classes of the held-out pairs" in found.trust.because
     assert found.r2.value == pytest.approx(1.0)
 
 
@@ -129,6 +131,7 @@ def test_a_map_that_one_pair_decides_about_is_a_finding(known):
     link = LatentLink(ridge=0.0).fit(few.representations, few.latents)
     found = link.audit(known.held, few)
     assert found.left_out_r2 is None
+    assert found.trust.because.startswith("a map of 4 live units was fitted to only 4 pairs;")
     assert found.shuffled_within is not None
 
 
@@ -148,9 +151,38 @@ def test_model_and_generator_are_left_as_found_also_by_the_ceiling(known, found)
     settings = {"encoder": known.encoder, "generator": noisy, "real": real, "ceiling": True, "search_rows": 3}
     known.link.audit(known.held, known.fit, **settings)
     assert [record.differences(model) for record, model in records] == [[], []]
-    with pytest.raises(ValueError, match="pictures are torch.float32 of shape"):
+    with pytest.raises(ValueError, match=r"images have shape \(1, 2, 2\): wanted"):
         known.link.audit(known.held, **settings | {"real": real[0]})
     assert [record.differences(model) for record, model in records] == [[], []]
+
+
+def test_real_pictures_that_cannot_be(known):
+    real = known.real.view(-1, 1, 2, 2)
+    for wrong, text in (
+        (real.where(real > 0.1, torch.nan), "images hold NaN or infinity"),
+        (255 * real, r"images lie in \[.*divide bytes by 255"),
+        (
+            torch.rand(3, 1, 4, 4),
+            r"the model cannot take pictures of shape \(1, 4, 4\) \(.*mat1 and mat2 .*\); the generator of the link draws "
+            r"\(1, 2, 2\)\. Give pictures of that size",
+        ),
+    ):
+        with pytest.raises(ValueError, match=text):
+            looked_at(known, real=wrong)
+
+
+def test_an_encoder_of_another_layer(known):
+    wide = nn.Sequential(*known.net, nn.Linear(2, 2))
+    for encoder, text in (
+        (Encoder(wide, "2"), "reads the input of layer '2', 2 units; the pairs are of 4, the input of layer '1'. Give"),
+        (
+            Encoder(known.net, "1", attribute_to_neuron_input=False),
+            "the encoder reads the output of layer '1', 2 units",
+        ),
+        (Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"), "reads the input of layer '2', 4"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            known.link.audit(known.held, encoder=encoder, generator=paint)
 
 
 def test_what_it_refuses(known):

@@ -1,5 +1,6 @@
 """A link equals what scikit-learn solved, whatever the chunks, and says which units and classes it cannot speak of."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,12 @@ def test_what_was_refused_leaves_the_link_as_it_was(pairs):
     assert link.moments.n == len(link.seen) == 120
     assert link.report is report
     assert torch.equal(link(r), before)
+
+
+def test_fewer_pairs_than_live_units_are_warned_of():
+    r, w = torch.rand(5, 4, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"4 pairs, 4 of 4 units alive, rank 3 .* Make more pairs"):
+        LatentLink().fit(r[:4], w[:4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LatentLink().fit(r, w)

@@ -16,6 +16,7 @@ from xinc_captum.store import StoreError
 
 SOUND = {
     "pairs": 30,
+    "classes": 10,
     "r2": Interval(0.9, 0.8, 0.95),
     "r2_within": Interval(0.7, 0.6, 0.8),
     "class_mean_r2": 0.5,
@@ -53,6 +54,7 @@ def audit(**changed):
         ({"generated": Interval(0.3, 0.2, 0.4)}, "fails", "only 0.30 .* of generated pictures"),
         ({"real": None}, "weak", "no real pictures were looked at"),
         ({"cycle_r2": 0.2}, "weak", "gives back 0.20 of the representation"),
+        ({"classes": 1}, "weak", "all held-out pairs are of one class, so that keeping it says nothing"),
         ({"r2_within": None}, "weak", "may be that of class means"),
     ],
 )

@@ -4,13 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from xinc_captum.links import LatentLink
+from xinc_captum.links import Encoder, LatentLink, Pairs
 from xinc_captum.links.link_checks import (
     checked_classes,
+    checked_encoder,
     checked_pairs,
     checked_representations,
     checked_same_kind,
+    checked_size,
     checked_sizes,
     checked_units,
 )
@@ -132,6 +135,27 @@ def test_units_of_any_whole_kind(dtype):
 def test_units_that_cannot_be(units, kind, text, moments):
     with pytest.raises(kind, match=text):
         checked_units(units, moments)
+
+
+def test_only_another_size_is_said_to_be_the_cause():
+    error = RuntimeError("first line\nsecond line")
+    checked_size(torch.rand(2, 1, 4, 4), torch.rand(1, 1, 4, 4), error)
+    with pytest.raises(
+        ValueError, match=r"of shape \(3, 4, 4\) \(first line\); the generator of the link draws"
+    ) as caught:
+        checked_size(torch.rand(2, 3, 4, 4), torch.rand(1, 1, 4, 4), error)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(("layer", "side", "units"), [("net.1", None, 4), ("1", True, 4), (None, None, 4)])
+def test_an_encoder_of_the_pairs(layer, side, units):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    manifest = {} if layer is None else {"layer": layer}
+    manifest |= {} if side is None else {"attribute_to_neuron_input": side}
+    pairs = Pairs(torch.rand(3, units), torch.rand(3, 2), torch.zeros(3).long(), torch.rand(3, 2), 1.0, manifest)
+    checked_encoder(Encoder(net, "1"), pairs, torch.rand(1, 4))
+    with pytest.raises(ValueError, match="the encoder reads the input of layer '1', 5 units; the pairs are of 4"):
+        checked_encoder(Encoder(net, "1"), pairs, torch.rand(1, 5))
 
 
 def test_links_of_one_kind():

@@ -20,6 +20,11 @@ def test_classes_that_say_nothing():
     assert float(found.explained.max()) < 0.01
 
 
+def test_one_class_has_no_means_but_zero():
+    found = selectivity(torch.randn(999, 5, generator=torch.Generator().manual_seed(0)), torch.full((999,), 7))
+    assert found.classes.tolist() == [7] and not found.means.any() and not found.explained.any()
+
+
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"responses have shape \(3, 2\) and classes \(4,\); wanted \(n, units\)"):
         selectivity(torch.rand(3, 2), torch.zeros(4))

@@ -124,6 +124,8 @@ def test_what_does_not_fit_is_said(planted):
         quantify(generator, link, bases, [200])
     with pytest.raises(ValueError, match=r"latents are torch.float32 of shape \(0, 30\)"):
         quantify(generator, link, bases[:0])
+    with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link makes latents of 30 numbers"):
+        quantify(generator, link, bases[:, 1:])
     with pytest.raises(ValueError, match=r"null has shape \(2, 4\); wanted directions \(any number, 30\)"):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="batch_size is 1; wanted at least 2"):

@@ -44,6 +44,19 @@ def test_flips_are_counted_from_the_origin_where_it_is_given():
     assert words(figure).count("8") == 3, "two frames, and the picture before"
 
 
+def test_originals_stand_before_what_they_are_linked_to():
+    pictures = torch.full((1, 1, 8, 8), 0.25), torch.full((1, 1, 8, 8), 0.75)
+    figure = strips(rows=1, originals=pictures[0], seen=["a screenshot"], bases=pictures[1], answers=[["8"] * 4])
+    shown = [float(axes.images[0].get_array().mean()) for axes in figure.axes if axes.images]
+    assert shown[:2] == [0.25, 0.75]
+    said = words(figure)
+    assert {"the picture", "linked"} <= set(said) and "untouched" not in said and "a screenshot" in " ".join(said)
+    with pytest.raises(ValueError, match=r"originals have shape \(1, 1, 8, 8\); wanted the bases', None"):
+        strips(rows=1, originals=pictures[0])
+    with pytest.raises(ValueError, match="2 seen for 1 rows; wanted one a row"):
+        strips(rows=1, originals=pictures[0], bases=pictures[1], seen=["a", "b"])
+
+
 def test_the_change_is_the_last_minus_the_first():
     figure = strips(rows=1)
     changes = [axes.images[0] for axes in figure.axes if axes.images and axes.images[0].get_cmap().name == "RdBu_r"]

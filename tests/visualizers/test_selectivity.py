@@ -29,6 +29,11 @@ def test_cells_are_the_numbers():
     np.testing.assert_array_equal(shown, MEANS[[1, 2, 0]])
 
 
+def test_what_is_written_as_nothing_looks_like_nothing():
+    picture = table(1e-7 * MEANS).axes[1].images[0]
+    assert picture.get_clim() == (-0.1, 0.1), "the scale ends above what rounding leaves"
+
+
 def test_shares_of_variance_go_with_their_units():
     figure = table(explained=torch.tensor([0.2, 0.9, 0.4]))
     assert [t.get_text() for t in figure.axes[2].texts] == ["90 %", "40 %", "20 %"]

@@ -24,8 +24,11 @@ class Counterfactual:
         latents: (N, latent_dim).
         steps: pictures looked at for each row, (N,).
         reached: whether the classifier gives the picture the target, with the confidence asked for, (N,).
-        origin: class left, (N,).
+        already: whether the classifier gives the *input* the target, with the confidence asked for, (N,); such rows
+            have nothing to reach, and neither ``success`` nor ``trust`` counts them.
+        origin: class left, (N,): the input's own, or its second choice where that is the target.
         target: class asked for, (N,).
+        answers: classes given to input, linked picture and picture, (N, 3).
         scores: of the pictures, (N, K).
         confidence: the target's probability in the picture, (N,).
         representations: of the pictures, looked at again, (N, units).
@@ -46,8 +49,10 @@ class Counterfactual:
     latents: Tensor
     steps: Tensor
     reached: Tensor
+    already: Tensor
     origin: Tensor
     target: Tensor
+    answers: Tensor
     scores: Tensor
     confidence: Tensor
     representations: Tensor
@@ -61,16 +66,35 @@ class Counterfactual:
 
     @property
     def success(self) -> float:
-        """Share of rows that were reached."""
-        return float(self.reached.double().mean())
+        """Share of rows that were reached, of those not there already; nan where all were."""
+        return float(self.reached[~self.already].double().mean())
+
+    @property
+    def counted(self) -> str:
+        """How many rows were reached, and how many need not have been asked about, in words."""
+        asked = ~self.already
+        there, sure = asked & (self.answers[:, 2] == self.target), float(self.method["confidence"])
+        count = f"{int(self.reached[asked].sum())} of {int(asked.sum())} pictures "
+        if sure:
+            count += f"reach {100 * sure:g} % for the class asked for"
+            count += (
+                f", which {int(there.sum())} are given" if int(there.sum()) > int(self.reached[asked].sum()) else ""
+            )
+        else:
+            count += "are given the class asked for"
+        own = int(self.already.sum())
+        return count + (f"; {own} more {'was' if own == 1 else 'were'} of it already" if own else "")
 
     @property
     def trust(self) -> SweepTrust:
         """Holds where nine rows in ten were reached, fails where fewer than half were, else weak.
 
-        It is weak at best where half of the inputs or more change class by being linked alone.
+        It is weak at best where half of the inputs or more change class by being linked alone, and fails where every
+        input is of the target already, since nothing was asked.
         """
-        count = f"{int(self.reached.sum())} of {len(self.reached)} pictures are given the class asked for"
+        if bool(self.already.all()):
+            return SweepTrust("fails", f"nothing was asked: all {len(self.already)} pictures are of the class already")
+        count = self.counted
         if self.success < 0.5:
             return SweepTrust("fails", f"only {count}")
         if self.agreement <= 0.5:
@@ -91,7 +115,7 @@ class Counterfactual:
         """
         note = {
             "method": self.method,
-            "success": self.success,
+            "success": None if bool(self.already.all()) else self.success,
             "agreement": self.agreement,
             "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
         }

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..counterfactuals.loop import Loop, Shown
-from ..generators.protocol import Generator
+from ..generators.protocol import Generator, pictures_in_unit_range
 from ..hooks import ForwardFunc, LayerError, layer_name, modules_behind
 from ..images import check_images
 from ..links.latent_link import LatentLink
+from ..links.link_checks import checked_size
 from ..links.pooling import Pool
 from ..targets import OutputFn
 from .contract import as_called, differentiable, explaining
@@ -92,7 +93,13 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         encoding = Encoding(
             parts.forward_func, call, parts.layer, side, parts.preprocess, parts.output_fn, pool, batch, units
         )
-        r, scores, shape = encoding.of_inputs()
+        try:
+            r, scores, shape = encoding.of_inputs()
+        except RuntimeError as error:
+            with torch.no_grad():
+                drawn = pictures_in_unit_range(parts.generator, latent.expand(2, -1))
+            checked_size(images, drawn, error)
+            raise
         classes = scores.argmax(1) if getattr(parts.link, "variant", "") == "per_class" else None
         loop = Loop(_ordinary(parts.link), parts.generator, encoding, latent, classes, limit or LIMIT)
         yield Scene(loop, encoding, images, r.to(parts.link.r_sd), scores, shape)

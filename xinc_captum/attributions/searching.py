@@ -11,7 +11,7 @@ from ..counterfactuals.minimal_shift import MinimalShift
 from ..counterfactuals.paper_update import LinkingInStyle
 from ..counterfactuals.ray import Ray
 from ..counterfactuals.search import Found, Search, Task
-from ..counterfactuals.verdicts import probability
+from ..counterfactuals.verdicts import probability, says
 from ..hooks import modules_behind
 from .counterfactual import Counterfactual, sparsity
 from .linked_scene import Scene, of_classes
@@ -60,9 +60,12 @@ def searched(view: Scene, target: Any, origin: Any, method: Any, confidence: flo
 
 def _classes(given: Any, name: str, classes: int, view: Scene) -> Tensor:
     """One class a row, (N,)."""
-    rows = torch.as_tensor(given, device=view.scores.device)
+    try:
+        rows = torch.as_tensor(given, device=view.scores.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.") from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {given!r}; wanted a class, or one a row.")
+        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.")
     if rows.dim() == 1 and len(rows) not in (1, len(view.r)):
         raise ValueError(f"{name} names {len(rows)} classes for {len(view.r)} rows; wanted one, or one a row.")
     wrong = (rows < 0) | (rows >= classes)
@@ -110,8 +113,10 @@ def _judged(view: Scene, task: Task, found: Found, search: Search) -> Counterfac
         latents=_plain(shown.latents),
         steps=_plain(found.steps),
         reached=_plain(found.reached),
+        already=_plain(says(view.scores, task.target, task.confidence)),
         origin=task.origin,
         target=task.target,
+        answers=torch.stack([s.argmax(1) for s in (view.scores, task.base.scores, shown.scores)], 1),
         scores=_plain(shown.scores),
         confidence=_plain(probability(shown.scores, task.target)),
         representations=_plain(shown.representations),

@@ -107,7 +107,7 @@ def ends_called(model: str, generator: str, layer: str | None, device: torch.dev
         found = DIGITS[model]()
         found.model.to(device)
     else:
-        found = network_called(model, one[0], device).classifier
+        found = network_called(model, one[0], device, generator).classifier
     if layer is None:
         layer = _head(found.model)
     find_layer(found.model, layer)

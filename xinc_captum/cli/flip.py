@@ -41,7 +41,7 @@ class Passage(NamedTuple):
     Attributes:
         path: (P,), 0 the linked picture and 1 the flipped one.
         chances: (N, P, 2), probabilities of origin and target.
-        flips: (N,), where the answer first is the target; nan where it never is.
+        flips: (N,), where the answer first is the target, with the confidence asked for; nan where it never is.
     """
 
     path: Tensor
@@ -71,6 +71,8 @@ def counterfactual_command(
     starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
     found = flipped(linked, starts, wanted, method, confidence)
     typer.echo(str(found.trust))
+    if own := left_out(linked, starts, wanted):
+        typer.echo(own)
     note = {
         "seed": seed,
         "ends": described(linked.ends),
@@ -106,6 +108,13 @@ def flipped(linked: Linked, starts: Starts, target: int, method: Method, confide
         raise UsageError(str(error)) from error
 
 
+def left_out(linked: Linked, starts: Starts, target: int) -> str:
+    """Which starts are of the target already, in words; nothing where none is."""
+    own = [name for name, answer in zip(starts.names, starts.answers.tolist(), strict=True) if answer == target]
+    label = linked.ends.label(target)
+    return f"left out, being answered {label} already: {', '.join(own)}" if own else ""
+
+
 def passage(linked: Linked, found: Counterfactual) -> Passage:
     """Draw and ask at points of the straight way between the two latents."""
     ends = linked.ends
@@ -116,9 +125,10 @@ def passage(linked: Linked, found: Counterfactual) -> Passage:
     ways = start[:, None] + path[:, None] * (end - start)[:, None]
     chances = ends.answers(ends.draw(ways.flatten(0, 1))).unflatten(0, (len(start), len(path)))
     both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
-    hit = chances.argmax(-1) == both[:, 1:]
+    followed = chances.gather(2, both[:, None].expand(-1, len(path), -1))
+    hit = (chances.argmax(-1) == both[:, 1:]) & (followed[..., 1] >= found.method["confidence"])
     flips = torch.where(hit.any(1), path[hit.int().argmax(1)], torch.nan)
-    return Passage(path, chances.gather(2, both[:, None].expand(-1, len(path), -1)), flips)
+    return Passage(path, followed, flips)
 
 
 def rows(linked: Linked, found: Counterfactual) -> Figure:
@@ -126,15 +136,20 @@ def rows(linked: Linked, found: Counterfactual) -> Figure:
     ends, way = linked.ends, passage(linked, found)
     both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
     seen = [found.inputs.cpu(), found.linked.cpu(), found.images.cpu()]
-    chances = torch.stack([ends.answers(part).gather(1, both) for part in seen], 1)
+    answers = found.answers.cpu()
+    chances = torch.stack(
+        [ends.answers(part).gather(1, torch.cat([both, answers[:, k : k + 1]], 1)) for k, part in enumerate(seen)], 1
+    )
     lengths = found.length.cpu().tolist()
     few = found.sparsity.cpu().tolist()
     return counterfactual_rows(
         *seen,
         chances=chances,
+        answers=[[ends.label(c) for c in row] for row in answers.tolist()],
         origins=[ends.label(c) for c in both[:, 0].tolist()],
         targets=[ends.label(c) for c in both[:, 1].tolist()],
         reached=found.reached.cpu(),
+        confidence=float(found.method["confidence"]),
         path=way.path,
         path_chances=way.chances,
         flips=way.flips,
@@ -150,22 +165,28 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
     kept = {"inputs": found.inputs, "linked": found.linked, "images": found.images, "shift": found.shift}
     kept |= {"latents": found.latents, "scores": found.scores}
     save_file({k: v.cpu().contiguous() for k, v in kept.items()}, place / "counterfactuals.safetensors")
-    head = ("picture", "from", "to", "reached", "probability", "steps")
-    columns = (found.origin, found.target, found.reached, found.confidence, found.steps)
+    target, sure = ends.label(int(found.target[0])), float(found.method["confidence"])
+    head = ("picture", "from", "to", "reached", "answered in the end", "probability", "steps")
+    columns = (found.origin, found.target, found.reached, found.answers[:, 2], found.confidence, found.steps)
     lines = tuple(
-        (name, ends.label(int(a)), ends.label(int(b)), "yes" if ok else "no", f"{100 * p:.0f} %", str(int(n)))
-        for name, a, b, ok, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
+        (name, *(ends.label(c) for c in (a, b)), "yes" if ok else "no", ends.label(now), f"{100 * p:.0f} %", str(n))
+        for name, a, b, ok, now, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
     )
+    wanted = f"answered {target}" + (f" with at least {100 * sure:g} %" if sure else "")
     said = (
         "From left to right: the picture; what the link makes of it, which is where the search begins; the nearest "
-        "picture found that is answered otherwise; and what changed between the two. At the right, both classes' "
-        "probabilities on the straight way from the linked picture (0) to the flipped one (1) and past it."
+        f"picture found that is {wanted}, or in rows said not to be reached the nearest the search came, with what "
+        "the network does answer to it; and what changed between the two. At the right, both classes' probabilities "
+        "on the straight way from the linked picture (0) to the one at the end (1) and past it."
     )
-    table = Table(head, lines, "Probability: of the class asked for. Steps: pictures that the search looked at.")
+    steps = "Probability: of the class asked for. Steps: pictures that the search looked at."
+    if own := left_out(linked, starts, int(found.target[0])):
+        steps += f" {own[0].upper()}{own[1:]}."
+    table = Table(head, lines, steps)
     write_report(
         place,
-        title=f"What would have to change for the answer {ends.label(int(found.target[0]))}",
-        lead="The representation of each picture is moved until the generator's picture of it is answered otherwise: "
+        title=f"What would have to change for the answer {target}",
+        lead=f"The representation of each picture is moved until the generator's picture of it is {wanted}: "
         f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself {linked.trust}.",
         facts={
             "network": ends.model_name,

@@ -17,6 +17,8 @@ from .link_story import Story, audited, units_of
 from .linked import FILE, described
 from .real import real_called
 
+FEWEST = 3  # pairs of a class, of which one is then held out
+
 
 class Variant(StrEnum):
     """Forms of the link."""
@@ -43,6 +45,12 @@ def link_command(
     store.check_folder(out)
     ends = ends_called(model, generator, layer, device_called(device))
     photos = real_called(real, ends)
+    known = int(getattr(ends.generator, "num_classes", 0))
+    if pairs < FEWEST * known:
+        raise UsageError(
+            f"--pairs is {pairs}; {generator} draws {known} classes, and a fifth of each is held out: wanted at least "
+            f"{FEWEST * known}, and {10 * known} or more for an audit that can tell what varies within a class."
+        )
     typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")
     found = pairs_of(ends, pairs, truncation, seed)
     link = LatentLink(variant.value, seed=seed)

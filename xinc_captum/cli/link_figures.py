@@ -8,10 +8,15 @@ from ..visualizers import Measured
 def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
     """What was measured, for :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
     explained = [_measured("R²", audit.r2, audit.class_mean_r2, "class means alone")]
-    explained.append(_measured("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes"))
-    explained.append(_measured("two-layer network, within", audit.mlp_r2_within, None, ""))
+    if audit.classes > 1:
+        within = _measured("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
+        explained += [within, _measured("two-layer network, within", audit.mlp_r2_within, None, "")]
+    else:  # then the mean is all that class means are, and no picture drawn can lose its class
+        explained = [_measured("R²", audit.r2, audit.shuffled_within, "shuffled")]
+        explained.append(_measured("two-layer network", audit.mlp_r2_within, None, ""))
+    generated = audit.generated if audit.classes > 1 else None
     kept = [
-        _measured("generated pictures", audit.generated, audit.class_mean_agreement, "class means alone"),
+        _measured("generated pictures", generated, audit.class_mean_agreement, "class means alone"),
         _measured("real pictures", audit.real, audit.class_mean_agreement, "class means alone"),
     ]
     back = [_measured("R² of the representation", audit.cycle_r2, None, "")]

@@ -30,28 +30,36 @@ def write_page(folder: Path, story: Story) -> None:
         "audit.png",
         audit(story),
         "Above, pictures and what comes out when the classifier looks at them and the link draws what it saw. Below, "
-        "every figure beside its control. A link that knows nothing but the class keeps the class of every picture: "
-        "what it explains within classes is the honest figure.",
+        "every figure beside its control. "
+        + (
+            "A link that knows nothing but the class keeps the class of every picture: what it explains within classes "
+            "is the honest figure."
+            if units.classed
+            else "The network gives all of the generator's pictures one class, so nothing is said of keeping it."
+        ),
     )
     seen = _picture(
         folder,
         "units.png",
         sheet(units, story),
-        "Units that classes drive most, each drawn low and high in one picture. Faded where the picture is not of the "
-        "unit: where the unit itself moves less than others, or does not follow, when the network looks at it. Each is "
-        f"judged in {len(units.bases)} pictures, of which one is shown.",
+        f"Units that {'classes drive' if units.classed else 'vary'} most, each drawn low and high in one picture. "
+        "Faded where the picture is not of the unit: where the unit itself moves less than others, or does not follow, "
+        f"when the network looks at it. Each is judged in {len(units.bases)} pictures, of which one is shown.",
     )
-    driven = _picture(
-        folder,
-        "selectivity.png",
-        selectivity_table(
-            units.selective.means[units.numbers],
-            units=units.numbers,
-            classes=units.class_names(ends),
-            explained=units.selective.explained[units.numbers].nan_to_num(0),
-        ),
-        "What drives the units above: their mean response to each class.",
-    )
+    sections = [Section("How far to believe the link", (believed,)), Section("A field guide of units", (seen,))]
+    if units.classed:
+        driven = _picture(
+            folder,
+            "selectivity.png",
+            selectivity_table(
+                units.selective.means[units.numbers],
+                units=units.numbers,
+                classes=units.class_names(ends),
+                explained=units.selective.explained[units.numbers].nan_to_num(0),
+            ),
+            "What drives the units above: their mean response to each class.",
+        )
+        sections.append(Section("Which classes drive them", (driven,)))
     write_report(
         folder,
         title=f"What units of {ends.classifier.name} mean to {ends.generator_name}",
@@ -66,11 +74,7 @@ def write_page(folder: Path, story: Story) -> None:
             "link": f"{story.link.variant}, {len(story.link.alive)} units, {int((~story.link.alive).sum())} dead",
             "real pictures": "none" if story.real is None else story.real.words,
         },
-        sections=[
-            Section("How far to believe the link", (believed,)),
-            Section("A field guide of units", (seen,)),
-            Section("Which classes drive them", (driven,)),
-        ],
+        sections=sections,
         foot="Made by xinc-captum. link.safetensors is the link, which xinc sweep and xinc counterfactual take; "
         "units.csv says how much brighter each unit makes each third of the picture; manifest.json holds the command, "
         "versions, seed, checksums and every figure of the audit.",
@@ -109,8 +113,8 @@ def sheet(units: Units, story: Story) -> Figure:
         followed=torch.tensor([one.fidelity.rho for one in units.sweeps]),
         count=int(story.link.alive.sum()),
         verdicts=[one.trust.verdict for one in units.sweeps],
-        selectivity=units.selective.means[units.numbers],
-        classes=units.class_names(story.ends),
+        selectivity=units.selective.means[units.numbers] if units.classed else None,
+        classes=units.class_names(story.ends) if units.classed else None,
         notes=units.notes(),
         title=f"{len(units.sweeps)} of the {len(story.link.alive)} units at the input of {story.ends.layer}",
     )

@@ -39,6 +39,11 @@ class Units:
     table: UnitTable
 
     @property
+    def classed(self) -> bool:
+        """Whether there are classes to tell apart."""
+        return len(self.selective.classes) > 1
+
+    @property
     def numbers(self) -> list[int]:
         """The units, in the order of the sheet."""
         return [one.unit for one in self.sweeps]
@@ -97,9 +102,12 @@ def audited(ends: Ends, link: LatentLink, fit: Pairs, held_out: Pairs, real: Rea
 
 
 def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed: int) -> Units:
-    """Sweep the most selective units of each class in turn, and measure what they change."""
+    """Sweep the most selective units of each class in turn (of one class: those that vary most), and measure them."""
     selective = frequent(selectivity(pairs.representations, pairs.classes), pairs.classes)
-    chosen = by_class(selective, link.alive.cpu(), SHOWN)
+    if len(selective.classes) > 1:
+        chosen = by_class(selective, link.alive.cpu(), SHOWN)
+    else:
+        chosen = by_variance(pairs.representations.cpu(), link.alive.cpu(), SHOWN)
     bases = judging(ends, truncation, seed)
     answers = ends.answers(bases).argmax(1).tolist()
     stream = ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True)
@@ -132,6 +140,12 @@ def by_class(found: Selectivity, alive: Tensor, count: int) -> list[int]:
         taken[own].append(best)
         means[best] = -torch.inf
     return [unit for units in taken for unit in units]
+
+
+def by_variance(representations: Tensor, alive: Tensor, count: int) -> list[int]:
+    """Living units, those that vary most first."""
+    spread = representations.double().var(0).where(alive, -1.0)
+    return spread.argsort(descending=True, stable=True)[: min(count, int(alive.sum()))].tolist()
 
 
 def thirds(shape: tuple[int, int, int]) -> Tensor:

@@ -120,7 +120,9 @@ def link(
         str | None, typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear one.")
     ] = None,
     variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
-    pairs: Annotated[int, typer.Option(help="Pictures to link; a fifth is held out.", min=20)] = 3000,
+    pairs: Annotated[
+        int, typer.Option(help="Pictures to link, three a class or more; a fifth is held out.", min=20)
+    ] = 3000,
     truncation: Annotated[float, typer.Option(help="How far pictures may be from the mean of their class.")] = 0.7,
     real: Annotated[
         str | None, typer.Option(help="Real pictures to try the link on: a folder, or mnist_digits.")

@@ -23,7 +23,7 @@ class Network(NamedTuple):
     size: int | None
 
 
-def network_called(name: str, photo: Tensor, device: torch.device) -> Network:
+def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str | None = None) -> Network:
     """The network of that name, in eval mode, on ``device``.
 
     Args:
@@ -31,6 +31,7 @@ def network_called(name: str, photo: Tensor, device: torch.device) -> Network:
             for images in [0, 1], or a :class:`xinc_captum.zoo.Classifier`.
         photo: (3, H, W), shown once to a module without labels, to count its answers.
         device: where it shall compute.
+        drawn_by: the generator that drew the photo, where one did.
 
     Raises:
         UsageError: there is no such network, or it cannot be used.
@@ -50,7 +51,7 @@ def network_called(name: str, photo: Tensor, device: torch.device) -> Network:
         found.model.eval().to(device)
         return Network(found, found.size)
     if isinstance(found, nn.Module):
-        return Network(_labelled(name, found.eval().to(device), photo.to(device)), None)
+        return Network(_labelled(name, found.eval().to(device), photo.to(device), drawn_by), None)
     raise UsageError(
         f"{name} returned a {type(found).__name__}; wanted a torch.nn.Module that takes images in [0, 1], or a "
         "xinc_captum.zoo.Classifier."
@@ -95,16 +96,18 @@ def _imported(name: str) -> ModuleType:
             sys.path.remove(here)
 
 
-def _labelled(name: str, model: nn.Module, photo: Tensor) -> zoo.Classifier:
+def _labelled(name: str, model: nn.Module, photo: Tensor, drawn_by: str | None) -> zoo.Classifier:
     """A plain module as a classifier whose classes have numbers for names."""
     bare = zoo.Classifier(name, model, _as_it_is, min(photo.shape[-2:]), ())
     try:
         with torch.no_grad():
             answer = bare(photo[None])
     except RuntimeError as error:
+        shown = "the photo" if drawn_by is None else f"what {drawn_by} draws"
+        other = "--size" if drawn_by is None else "--generator"
         raise UsageError(
-            f"{name} cannot be run on the photo, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
-            "return a xinc_captum.zoo.Classifier that says size and preprocess, or give another --size."
+            f"{name} cannot be run on {shown}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
+            f"return a xinc_captum.zoo.Classifier that says size and preprocess, or give another {other}."
         ) from error
     flat = isinstance(answer, Tensor) and answer.dim() == 2
     return replace(bare, labels=tuple(f"class {i}" for i in range(answer.shape[1])) if flat else ())

@@ -18,6 +18,7 @@ from .device import device_called
 from .ends import Ends
 from .failures import UsageError
 from .judging import BASES, Judged, judging
+from .kept import Kept, kept_of, said_of
 from .linked import Linked, described, linked_called
 from .starts import Starts, starts_called
 
@@ -71,19 +72,23 @@ def sweep_command(
         sweeps = swept(linked, starts, units, span, way, mode, steps)
     except (ValueError, IndexError) as error:
         raise UsageError(str(error)) from error
+    kept = kept_of(linked, starts)
     for one in sweeps:
         typer.echo(f"unit {one.shown.unit} {one.trust}")
+    for line in (doubt for one in kept if (doubt := one.doubt)):
+        typer.echo(line)
     note = {
         "seed": seed,
         "ends": described(linked.ends),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
         "judged_in": BASES,
+        "linked": [one.to_dict() for one in kept],
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
         "units": [{"unit": s.shown.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
     with store.bundle(out, note) as place:
-        _write(place, linked, starts, sweeps, way)
+        _write(place, linked, starts, kept, sweeps, way)
         times = {"all_seconds": round(time.perf_counter() - started, 1)}
         (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
     typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
@@ -106,13 +111,15 @@ def swept(
     return [Judged(one, fidelity) for one, fidelity in zip(shown, fidelities, strict=True)]
 
 
-def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[Judged], way: Way) -> None:
+def _write(
+    place: Path, linked: Linked, starts: Starts, kept_of_starts: list[Kept], sweeps: list[Judged], way: Way
+) -> None:
     layer = linked.ends.layer
     pictures, kept = [], {"starts": starts.pictures.contiguous()}
     for judged in sweeps:
         one = judged.shown
         file = f"unit_{one.unit}.png"
-        strips(judged, linked.ends, starts.names).savefig(place / file, dpi=DPI, metadata={"Software": None})
+        strips(judged, linked.ends, starts.names, starts).savefig(place / file, dpi=DPI, metadata={"Software": None})
         said = f"Unit {one.unit} at the input of {layer}: {judged.trust}."
         pictures.append(Picture(file, said))
         tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
@@ -142,7 +149,7 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[Judged], wa
         title=f"What units of {linked.ends.classifier.name} show",
         lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
         "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
-        f"classifier again. The link itself {linked.trust}.",
+        f"classifier again. {said_of(kept_of_starts)} The link itself {linked.trust}.",
         facts={
             "network": linked.ends.model_name,
             "layer": f"input of {layer}",
@@ -156,8 +163,8 @@ def _write(place: Path, linked: Linked, starts: Starts, sweeps: list[Judged], wa
     )
 
 
-def strips(judged: Judged, ends: Ends, names: Sequence[str]) -> Figure:
-    """The filmstrips of one unit, one row a start."""
+def strips(judged: Judged, ends: Ends, names: Sequence[str], starts: Starts | None = None) -> Figure:
+    """The filmstrips of one unit, one row a start; the starts themselves beside what the link makes of them."""
     sweep, found = judged.shown, judged.shown.fidelity
     places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {found.alive}" for rank in found.ranks.tolist()]
     follows = [f"follows {number(rho, 2)}" for rho in found.rhos.tolist()]
@@ -168,6 +175,8 @@ def strips(judged: Judged, ends: Ends, names: Sequence[str]) -> Figure:
         rows=names,
         notes=[f"{place}, {rho}" for place, rho in zip(places, follows, strict=True)],
         bases=sweep.base.cpu(),
+        originals=None if starts is None else starts.pictures,
+        seen=None if starts is None else [ends.label(c) for c in starts.answers.tolist()],
         answers=[[ends.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
         origins=[ends.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
         trust=(judged.trust.verdict, judged.trust.because),

@@ -13,6 +13,7 @@ from ..batch import chunks
 from ..generators.features import modules_of
 from ..generators.protocol import Generator, pictures_in_unit_range
 from ..hooks import untouched
+from ..images import check_images
 from ..metrics.bootstrap import Interval, flipped, ratio_interval
 from ..metrics.duplicates import leaks
 from ..metrics.identifiability import tolerance, unit_agreement
@@ -22,6 +23,7 @@ from ..metrics.shuffles import shuffled_within
 from .encoder import Encoded, Encoder
 from .latent_search import latent_search
 from .link_audit import LinkAudit
+from .link_checks import checked_encoder, checked_size
 from .mlp_link import MLPLink
 from .pairs import Pairs
 from .regression import UndeterminedError
@@ -46,6 +48,11 @@ def audited(
         raise ValueError("encoder and generator go together: give both, or neither.")
     if real is not None and encoder is None:
         raise ValueError("real pictures want an encoder and a generator to be linked with; give both.")
+    real = None if real is None else check_images(real)
+    if encoder is not None and generator is not None:
+        with torch.no_grad(), untouched(encoder.forward_func, *modules_of(generator)):
+            drawn = pictures_in_unit_range(generator, held_out.latents[:2])
+            checked_encoder(encoder, held_out, encoder(drawn))
     predicted = link(held_out.representations, held_out.classes)
     found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
     if encoder is not None and generator is not None:
@@ -61,6 +68,7 @@ def audited(
         | found
         | {
             "pairs": len(held_out),
+            "classes": len(held_out.classes.unique()),
             "duplicates": (len(seen) - len(seen.unique())) / max(len(seen), 1),
             "leaked": float(leaks(held_out.latents, seen).double().mean()),
             "unit_tolerance": tolerance(link.covariance),
@@ -92,7 +100,7 @@ def _compared(link: LatentLink, held_out: Pairs, fit: Pairs | None, ceiling: boo
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
     generator = torch.Generator().manual_seed(seed)
-    control = type(link)(**link.settings).fit(r, shuffled_within(w, classes, generator), classes)
+    control = type(link)(**link.settings).partial_fit(r, shuffled_within(w, classes, generator), classes)
     found: dict[str, Any] = {"shuffled_within": _within(held_out, control(held_out.representations, held_out.classes))}
     with contextlib.suppress(UndeterminedError):  # a finding; other pairs than the link's are the caller's mistake
         found["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))
@@ -123,7 +131,11 @@ def _looked_at(
 
 def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int) -> Interval:
     """A class that has no map of its own counts as lost, not as left out."""
-    seen = encoder.read(real)
+    try:
+        seen = encoder.read(real)
+    except RuntimeError as error:
+        checked_size(real, pictures_in_unit_range(generator, like[:2]), error)
+        raise
     answers = seen.logits.argmax(1).cpu()
     known = torch.ones(len(real), dtype=torch.bool)
     if link.variant == "per_class" and link.class_means is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class LatentLink(UnitReadings, nn.Module):
     def fit(
         self, r: Tensor, w: Tensor, classes: Tensor | None = None, *, manifest: Mapping[str, Any] | None = None
     ) -> LatentLink:
-        """Forget what was seen, take in these pairs and solve.
+        """Forget what was seen, take in these pairs and solve; warns where there are fewer pairs than live units.
 
         Args:
             r: (n, units) representations, any float dtype.
@@ -108,7 +109,9 @@ class LatentLink(UnitReadings, nn.Module):
         self.seen = self.seen[:0]
         self.manifest = dict(manifest or {})
         self.partial_fit(r, w, classes)
-        self.solve()
+        report = self.solve()
+        if report.pairs <= report.alive:
+            warnings.warn(f"{report}. Make more pairs, or audit what this one is worth.", stacklevel=2)
         return self
 
     def partial_fit(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> LatentLink:
@@ -243,7 +246,8 @@ class LatentLink(UnitReadings, nn.Module):
             a :class:`LinkAudit`; ``str(audit.trust)`` is the verdict.
 
         Raises:
-            ValueError: pairs of another size, an encoder without a generator, ``fit`` that is not what was fitted.
+            ValueError: pairs of another size, an encoder without a generator or of another layer, ``fit`` that is not
+                what was fitted, real pictures of another size or outside [0, 1].
         """
         return audited(self, held_out, fit, encoder, generator, real, ceiling, search_rows, seed)
 

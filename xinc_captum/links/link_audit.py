@@ -24,6 +24,7 @@ class LinkAudit:
 
     Attributes:
         pairs: held-out pairs.
+        classes: how many classes they are of; of one class, R² within classes is R², and keeping it says nothing.
         r2: of everything, with a bootstrap interval.
         r2_within: against class means: the honest figure.
         class_mean_r2: what a link that knows only the class reaches.
@@ -49,6 +50,7 @@ class LinkAudit:
     """
 
     pairs: int
+    classes: int
     r2: Interval
     r2_within: Interval | None
     class_mean_r2: float | None
@@ -82,6 +84,9 @@ class LinkAudit:
             generated=self.generated,
             real=self.real,
             cycle=self.cycle_r2,
+            classes=self.classes,
+            pairs=self.report.pairs,
+            units=self.report.alive,
         )
 
     def to_dict(self) -> dict[str, Any]:

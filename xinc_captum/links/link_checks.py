@@ -9,7 +9,9 @@ from torch import Tensor
 from .moments import Moments
 
 if TYPE_CHECKING:
+    from .encoder import Encoder
     from .latent_link import LatentLink
+    from .pairs import Pairs
 
 
 def checked_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,3 +132,36 @@ def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tens
             "said of it."
         )
     return index
+
+
+def checked_size(pictures: Tensor, drawn: Tensor, error: RuntimeError) -> None:
+    """Pictures (n, C, H, W) that made a model fail, beside what the generator draws.
+
+    Raises:
+        ValueError: they are of another size or colour, which is then the likely cause.
+    """
+    if pictures.shape[1:] != drawn.shape[1:]:
+        raise ValueError(
+            f"the model cannot take pictures of shape {tuple(pictures.shape[1:])} ({str(error).splitlines()[0]}); the "
+            f"generator of the link draws {tuple(drawn.shape[1:])}. Give pictures of that size and colour, or a "
+            "preprocess= that makes them so."
+        ) from error
+
+
+def checked_encoder(encoder: "Encoder", pairs: "Pairs", read: Tensor) -> None:
+    """What an encoder reads, (n, units), is what pairs are of.
+
+    Raises:
+        ValueError: another layer, another side of it, or another number of units.
+    """
+    said, linked = encoder.describe(), pairs.manifest
+    layer, own, side = linked.get("layer"), said["layer"], linked.get("attribute_to_neuron_input")
+    other = isinstance(layer, str) and not f".{own}".endswith(f".{layer}") and not f".{layer}".endswith(f".{own}")
+    turned = side is not None and bool(side) is not said["attribute_to_neuron_input"]
+    if other or turned or read.shape[1] != pairs.representations.shape[1]:
+        of = "input" if said["attribute_to_neuron_input"] else "output"
+        wanted = f", the {'output' if side is False else 'input'} of layer {layer!r}" if isinstance(layer, str) else ""
+        raise ValueError(
+            f"the encoder reads the {of} of layer {own!r}, {read.shape[1]} units; the pairs are of "
+            f"{pairs.representations.shape[1]}{wanted}. Give an encoder of the layer and side that they were made of."
+        )

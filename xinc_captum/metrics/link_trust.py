@@ -36,6 +36,9 @@ def judged_link(
     generated: Interval | None = None,
     real: Interval | None = None,
     cycle: float | None = None,
+    classes: int | None = None,
+    pairs: int | None = None,
+    units: int | None = None,
 ) -> LinkTrust:
     """Weigh the evidence on a link.
 
@@ -48,12 +51,16 @@ def judged_link(
 
     Args:
         r2: held-out, of everything.
-        r2_within: held-out, against class means.
+        r2_within: held-out, against class means; None where nothing varies within the classes that were held out.
         shuffled: the same of a link fitted to pairs shuffled within classes.
         leaked: share of held-out pairs that were in the fit.
         generated: share of generated pictures that keep their class when linked.
         real: the same of real pictures.
         cycle: R² of the representation of the linked picture.
+        classes: of the held-out pairs; of one class, that generated pictures keep it is no evidence.
+        pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
+        units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
+            what such a map makes of other pairs is measured anyway.
 
     Example:
         >>> some = Interval(0.9, 0.8, 1.0)
@@ -66,16 +73,23 @@ def judged_link(
         against.append(f"{leaked:.0%} of the held-out pairs were in the fit")
     explained = ""
     if r2_within is None:
-        doubts.append(f"without classes, R² {r2} may be that of class means")
+        doubts.append(
+            "nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² "
+            f"{r2} may be that of class means"
+        )
     else:
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
-        explained = f"it explains {r2_within} of the latents within classes{beside}"
+        where = "" if classes == 1 else " within classes"
+        explained = f"it explains {r2_within} of the latents{where}{beside}"
         if r2_within.high <= max(shuffled or 0.0, 0.0) + MARGIN:
-            against.append(f"within classes it explains nothing (R² {r2_within}{beside}), whatever R² says ({r2})")
+            whole = "" if classes == 1 else f", whatever R² says ({r2})"
+            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
         elif r2_within.value - max(shuffled or 0.0, 0.0) < WITHIN:
-            doubts.append(f"it explains only {r2_within} of the latents within classes{beside}")
+            doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
         if shuffled is None:
             doubts.append("no fitted pairs were given for a shuffled control")
+    if classes == 1 and generated is not None:
+        doubts.append("all held-out pairs are of one class, so that keeping it says nothing")
     for name, share, enough in (("generated", generated, GENERATED), ("real", real, REAL)):
         if share is None:
             doubts.append(f"no {name} pictures were looked at")
@@ -85,8 +99,12 @@ def judged_link(
             doubts.append(f"{share} of {name} pictures keep their class")
     if cycle is not None and cycle < CYCLE:
         doubts.append(f"the linked picture gives back {cycle:.2f} of the representation")
+    if pairs is not None and units is not None and pairs <= units:
+        few = [f"a map of {units} live units was fitted to only {pairs} pairs"]
+    else:
+        few = []
     if against:
-        return LinkTrust("fails", "; ".join(against))
+        return LinkTrust("fails", "; ".join(against + few))
     if doubts:
-        return LinkTrust("weak", "; ".join(doubts))
+        return LinkTrust("weak", "; ".join(few + doubts))
     return LinkTrust("holds", f"{explained}, and {real} of real pictures keep their class")

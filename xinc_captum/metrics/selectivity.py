@@ -35,7 +35,7 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
         classes: (n,) whole numbers.
 
     Returns:
-        a :class:`Selectivity` on the CPU; units that never vary have means of 0.
+        a :class:`Selectivity` on the CPU; units that never vary have means of 0, and all have where there is one class.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -59,5 +59,7 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
     scaled = torch.where(alive, away / spread.where(alive, torch.ones_like(spread)), torch.zeros_like(away))
     counts = torch.bincount(place, minlength=len(known)).to(scaled)
     means = scaled.new_zeros(len(known), values.shape[1]).index_add_(0, place, scaled) / counts[:, None]
+    if len(known) == 1:  # what rounding leaves is not a mean
+        means = torch.zeros_like(means)
     explained = (counts[:, None] / len(values) * means.square()).sum(0)
     return Selectivity(known, means.T.contiguous(), explained.where(alive, torch.full_like(explained, torch.nan)))

@@ -85,6 +85,12 @@ def quantify(
 
     Source: Wehrheim et al., "Linking in Style" (2024), quantification; steps around bases, null and grouping are ours.
     """
+    width = link.moments.latent_dim
+    if latents.dim() == 2 and latents.shape[1] != width:
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}, but the link makes latents of {width} numbers; give latents "
+            "of the generator that the link was fitted to."
+        )
     asked = chosen_units(link, units)
     real = Steps(link, asked, len(latents), reach, direction, representations)
     beside = None if null is None else replace(real, null=null)

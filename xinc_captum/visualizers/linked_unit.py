@@ -28,6 +28,8 @@ def unit_filmstrips(
     rows: Sequence[str],
     notes: Sequence[str] | None = None,
     bases: Tensor | None = None,
+    originals: Tensor | None = None,
+    seen: Sequence[str] | None = None,
     answers: Sequence[Sequence[str]] | None = None,
     origins: Sequence[str] | None = None,
     trust: tuple[str, str] | None = None,
@@ -47,6 +49,8 @@ def unit_filmstrips(
         rows: a name for each row; equal ones are numbered.
         notes: a line under each name, for example how well the row's unit moves.
         bases: (N, C, H, W), the pictures before the unit is touched, shown first.
+        originals: (N, C, H, W), with ``bases``: the pictures that these are linked from, shown before them.
+        seen: (N,) words, what the network answers to the originals.
         answers: what the network answers to each frame, (N, S) words.
         origins: (N,) words, the answer before; None: the first frame's.
         trust: verdict ("holds", "weak" or "fails") and the reason, said below.
@@ -61,14 +65,19 @@ def unit_filmstrips(
         >>> figure = unit_filmstrips(frames, values, torch.rand(2, 3), rows=["a three", "an eight"])
         >>> figure.savefig("filmstrips.png")  # doctest: +SKIP
     """
-    _check(images, values, measured, bases, {"rows": rows, "notes": notes, "answers": answers, "origins": origins})
+    given: dict[str, Sequence[object] | None] = {"rows": rows, "notes": notes, "answers": answers, "origins": origins}
+    _check(images, values, measured, bases, given | {"seen": seen})
+    if originals is not None and (bases is None or originals.shape != bases.shape):
+        shape = None if bases is None else tuple(bases.shape)
+        raise ValueError(f"originals have shape {tuple(originals.shape)}; wanted the bases', {shape}.")
     check_verdicts(*([trust[0]] if trust else []))
     count = images.shape[1]
     kept = torch.linspace(0, count - 1, min(count, columns)).round().long().tolist()
     values = values.expand(len(images), count).double().cpu()
     measured = measured.double().cpu()
     shared = bool((values == values[0]).all())
-    cells = len(kept) + 2 + (bases is not None)
+    cells = len(kept) + 2 + (bases is not None) + (originals is not None)
+    first = int(originals is not None)  # the column of the bases
     cell = min(WIDEST, (PAGE - 2 * MARGIN - LABEL - cells * GAP) / cells)
     tall = cell * images.shape[-2] / images.shape[-1]
     lefts = [MARGIN + LABEL + GAP + i * (cell + GAP) for i in range(cells)]
@@ -84,7 +93,8 @@ def unit_filmstrips(
         "under each frame: what the unit was set to (▽) → what it is when the network looks at the frame (●)",
     )
     heads = dict.fromkeys(lefts, "") | {films[0]: "lowest", films[-1]: "highest", lefts[-2]: "what changed"}
-    heads |= {lefts[-1]: "did it follow?"} | ({lefts[0]: "untouched"} if bases is not None else {})
+    heads |= {lefts[-1]: "did it follow?"} | ({lefts[first]: "untouched"} if bases is not None else {})
+    heads |= {lefts[0]: "the picture", lefts[1]: "linked"} if originals is not None else {}
     for left, head in heads.items():
         sheet.line(left + cell / 2, top, head, size=8.5, align="center")
     top += 0.2
@@ -96,8 +106,12 @@ def unit_filmstrips(
         said = list(answers[row]) if answers is not None else [""] * count
         origin = said[0] if origins is None else origins[row]
         if bases is not None:
-            _photo(sheet, lefts[0], top, cell, tall, bases[row])
-            sheet.line(lefts[0] + cell / 2, top + tall + GAUGE + 0.17, clipped(origin, cell, 8), size=8, align="center")
+            shown = [(bases[row], origin)]
+            if originals is not None:
+                shown.insert(0, (originals[row], "" if seen is None else seen[row]))
+            for left, (photo, word) in zip(lefts, shown, strict=False):
+                _photo(sheet, left, top, cell, tall, photo)
+                sheet.line(left + cell / 2, top + tall + GAUGE + 0.17, clipped(word, cell, 8), size=8, align="center")
         for left, i in zip(films, kept, strict=True):
             flipped = said[i] != origin
             _photo(sheet, left, top, cell, tall, images[row, i], FLIP if flipped else None)

@@ -14,6 +14,7 @@ ROW, TALL_NAME = 0.185, 1.3  # inches of a line, and of the longest name above a
 NARROW, BROAD = 0.36, 0.85  # inches of a column
 LABEL, SHARE = 0.85, 1.0  # inches left of the table, and of the bars at its right
 MOST = 60
+SMALL = 0.1  # standard deviations: a scale is never smaller, or what is written as 0.0 would look like something
 PALE = 0.55  # of the scale: beyond it, ink becomes white
 
 
@@ -68,7 +69,7 @@ def selectivity_table(
         text = clipped(name, TALL_NAME - 0.1, 8) if upright else name
         heads.text(c + 0.5, 0.06, text, fontsize=8, rotation=90 if upright else 0, ha="center", va="bottom", color=INK)
     top += above
-    limit = float(means.abs().nan_to_num(0).max()) or 1.0
+    limit = max(float(means.abs().nan_to_num(0).max()), SMALL)
     table = sheet.axes(left, top, across, ROW * len(lines))
     table.imshow(array(means[lines]), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     bare(table)

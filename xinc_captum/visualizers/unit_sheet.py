@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
 from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
+from .selectivity import SMALL
 from .sheet import MARGIN, PAGE, Sheet
 from .verdict import VERDICTS, check_verdicts
 from .words import clipped, number, ordinal
@@ -174,7 +175,7 @@ def _bars(
 ) -> None:  # fmt: skip
     chosen = mine.abs().argsort(descending=True)[:BARS].tolist()
     chosen.sort(key=lambda c: -float(mine[c]))
-    largest = float(all_.abs().nan_to_num(0).max()) or 1.0
+    largest = max(float(all_.abs().nan_to_num(0).max()), SMALL)
     step = tall / BARS
     axes = sheet.axes(left, top, across - NUMBER, tall)
     axes.set_xlim(-largest, largest)
