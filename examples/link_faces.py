@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.links import Encoder, make_pairs
 from xinc_captum.visualizers import Measured, link_audit, unit_filmstrips
+from xinc_captum.visualizers.words import predicate
 from xinc_captum.zoo import dcgan_faces, efficientnet_lite0
 
 words = dict(enumerate(sys.argv[1:]))
@@ -37,7 +38,7 @@ small = torch.tensor(skimage.data.lfw_subset()[: min(100, count)], dtype=torch.f
 real = F.interpolate(small, (64, 64), mode="bilinear").expand(-1, 3, -1, -1)
 encoder = Encoder(net.model, "classifier", preprocess=preprocess)
 audit = link.audit(held_out, fit, encoder=encoder, generator=faces, real=real)
-print(f"the link {audit.trust}")
+print(f"the link {predicate(audit.trust)}")
 explained = [Measured("R²", *audit.r2, audit.class_mean_r2, "means of the answers")]
 if audit.r2_within is not None:
     explained.append(Measured("R² within answers", *audit.r2_within, audit.shuffled_within, "shuffled within answers"))

@@ -11,6 +11,7 @@ from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.flip import BEYOND, POINTS, Method, counterfactual_command, flipped, passage, rows
 from xinc_captum.cli.starts import starts_called
 from xinc_captum.store import StoreError, sha256
+from xinc_captum.visualizers.words import predicate
 
 LOWER = 1
 
@@ -120,7 +121,7 @@ def test_pictures_shifts_and_scores_are_kept(out, found):
 def test_the_page_has_a_line_for_each_picture(link_folder, out, found):
     page = html.unescape((out / "index.html").read_text())
     assert "What would have to change for the answer lower" in page
-    assert str(found.trust) in page and f"The link itself {note(link_folder)['trust']}." in page
+    assert str(found.trust) in page and f"The link itself {predicate(note(link_folder)['trust'])}." in page
     assert all(f">drawn: {name}<" in page for name in ("upper", "left", "middle")) and ">drawn: lower<" not in page
     assert f">{100 * float(found.confidence[0]):.0f} %<" in page and ">3 of 3<" in page
     assert "Left out, being answered lower already: drawn: lower." in page

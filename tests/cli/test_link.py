@@ -13,6 +13,7 @@ from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.link import Variant, link_command, pairs_of
 from xinc_captum.hooks import LayerError
 from xinc_captum.store import StoreError, sha256
+from xinc_captum.visualizers.words import predicate
 
 
 def given(tiny, **change):
@@ -76,7 +77,7 @@ def test_what_was_found_is_said(tiny, tmp_path, capsys, monkeypatch):
     assert said[3].endswith(f"; open {tmp_path / 'out' / 'index.html'}")
     assert (tmp_path / "out" / "index.html").read_text() == "1 photos of photos"
     note = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert f"the link {note['trust']}" == said[1] and note["variant"] == "fourier_features"
+    assert f"the link {predicate(note['trust'])}" == said[1] and note["variant"] == "fourier_features"
     assert load_file(tmp_path / "out" / "link.safetensors")
 
 

@@ -14,6 +14,7 @@ from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
 from xinc_captum.unit_tables.unit_table import COLUMNS
 from xinc_captum.visualizers.unit_sheet import FADED
+from xinc_captum.visualizers.words import predicate
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def shown(figure):
 def test_the_page_names_both_ends_and_shows_three_pictures(link_folder, tiny):
     page = html.unescape((link_folder / "index.html").read_text())
     note = json.loads((link_folder / "manifest.json").read_text())
-    assert f"What units of places mean to {tiny}:draw" in page and f"This link {note['trust']}" in page
+    assert f"What units of places mean to {tiny}:draw" in page and f"This link {predicate(note['trust'])}" in page
     for fact in (f"{tiny}:net", "input of 2", "320 (100 % of those drawn)", "linear, 12 units, 0 dead", "none"):
         assert f">{fact}<" in page
     for file in ("audit.png", "units.png", "selectivity.png"):

@@ -12,6 +12,7 @@ from xinc_captum.cli.kept import FAR
 from xinc_captum.cli.starts import drawn, starts_called
 from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
 from xinc_captum.store import StoreError, sha256
+from xinc_captum.visualizers.words import predicate
 
 
 def swept(folder, out, units, **more):
@@ -55,7 +56,7 @@ def test_values_frames_and_responses_are_kept(linked, out):
 
 def test_the_page_has_a_strip_and_a_line_for_each_unit(link_folder, out):
     page = html.unescape((out / "index.html").read_text())
-    assert f"The link itself {note(link_folder)['trust']}." in page
+    assert f"The link itself {predicate(note(link_folder)['trust'])}." in page
     for one in note(out)["units"]:
         assert f"unit_{one['unit']}.png" in page
         assert f"Unit {one['unit']} at the input of 2: {one['verdict']}, because {one['because']}." in page
@@ -78,7 +79,7 @@ def test_what_was_found_is_said(link_folder, tmp_path, capsys, no_ink):
     swept(link_folder, tmp_path / "out", [3], **options)
     unit, *_, last = capsys.readouterr().out.splitlines()
     (one,) = note(tmp_path / "out")["units"]
-    assert unit == f"unit 3 {one['verdict']}, because {one['because']}"
+    assert unit == "unit 3 " + predicate(f"{one['verdict']}, because {one['because']}")
     assert last.startswith("done in ") and last.endswith(f"open {tmp_path / 'out' / 'index.html'}")
     settings = {"span": "sd", "direction": "partial", "mode": "replace", "steps": 2}
     assert note(tmp_path / "out")["settings"] == settings

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.metrics import concept_overlap
+from xinc_captum.metrics import Concepts, concept_overlap
 
 
 def world(n=24, units=60, planted=10, seed=0):
@@ -77,3 +77,9 @@ def test_what_does_not_fit_is_said():
         concept_overlap(activations, masks, generator=g, quantile=1)
     with pytest.raises(ValueError, match="concept is 2; there are 0 to 1"):
         concept_overlap(activations, masks, generator=g).units_for(2)
+
+
+def test_the_concepts_of_many_units_are_said_in_one_line():
+    iou = torch.zeros(100, 3)
+    iou[4, 1], iou[0] = 0.25, float("nan")
+    assert repr(Concepts(iou, iou, iou, iou[:, 0], iou)) == "Concepts(100 units, 3 concepts, highest overlap 0.25)"

@@ -137,3 +137,9 @@ def test_bad_input(change, text):
     given_ = {"representations": frames, "base": base, "values": values, "unit": 0, "sd": torch.ones(2)} | change
     with pytest.raises(ValueError, match=text):
         fidelity(**given_)
+
+
+def test_the_fidelity_is_said_in_one_line():
+    frames, base, values = swept([0.5] + [0.1] * 500)
+    found = fidelity(frames, base, values, 0, sd=torch.ones(501))
+    assert repr(found) == "Fidelity(holds: rank=1 of 501, rho=1.00, gain=0.50, flips=nan, 2 rows)"

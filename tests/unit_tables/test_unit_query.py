@@ -3,7 +3,7 @@ import torch
 
 from xinc_captum.links import LatentLink
 from xinc_captum.unit_tables import quantify, screen, shuffled_directions
-from xinc_captum.unit_tables.unit_query import discoveries
+from xinc_captum.unit_tables.unit_query import Found, discoveries
 
 
 def test_units_that_lead_to_the_left_part_alone_are_found(planted):
@@ -61,3 +61,9 @@ def test_what_does_not_fit_is_said():
         discoveries(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
     with pytest.raises(ValueError, match="the null changes this measure of this part not at all"):
         discoveries(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+
+
+def test_what_was_found_is_said_in_one_line():
+    of = lambda n: Found(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
+    assert [repr(of(n)) for n in (0, 2)] == ["Found(none of 99 units)", "Found(2 of 99 units: 3, 4)"]
+    assert repr(of(40)) == "Found(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"

@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,3 +76,11 @@ def test_what_is_not_in_it_is_said(tmp_path):
         table(null=False).where("ear", "area")
     with pytest.raises(ValueError, match="format is 'xls'"):
         table().save(tmp_path / "out", format="xls")
+
+
+def test_a_table_is_said_in_one_line():
+    values = torch.zeros(5, 1, 2, 1)
+    parts, measures = ("eye", "mouth"), ("luminance",)
+    bare = UnitTable(torch.arange(5), (None,), parts, measures, values, values, values.int(), values[0])
+    words = "UnitTable(5 units, 1 classes, parts: eye, mouth; measures: luminance; "
+    assert repr(bare) == f"{words}no null)" and repr(replace(bare, null=values[:3])) == f"{words}a null of 3 units)"

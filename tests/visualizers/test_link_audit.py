@@ -69,3 +69,8 @@ def test_what_does_not_fit_is_said():
         link_audit({"fit": FIT}, orders={"a": torch.eye(3)}, classes=["x", "y"])
     with pytest.raises(ValueError, match="verdict 'sure' is not known"):
         link_audit({"fit": FIT}, verdict=("sure", "it is"))
+
+
+def test_the_lines_of_the_scale_have_numbers_under_them():
+    said = words(link_audit({"fit": FIT, "class": CLASS}))
+    assert all(said.count(tick) == 2 for tick in ("0", "0.25", "0.5", "0.75", "1")), "under each of the two groups"

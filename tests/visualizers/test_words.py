@@ -1,7 +1,7 @@
 import pytest
 
 from xinc_captum.visualizers.sheet import wide
-from xinc_captum.visualizers.words import clipped, decimals_for, decimals_over, number, numbered, ordinal
+from xinc_captum.visualizers.words import clipped, decimals_for, decimals_over, number, numbered, ordinal, predicate
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,8 @@ def test_a_span_that_is_none_says_nothing():
 def test_only_names_that_come_twice_are_numbered():
     assert numbered([]) == [] and numbered(("b", "a")) == ["b", "a"]
     assert numbered(["a", "b", "a", "a"]) == ["a (1)", "b", "a (2)", "a (3)"]
+
+
+def test_weak_is_no_verb():
+    said = [predicate(f"{verdict}, because") for verdict in ("holds", "weak", "fails")]
+    assert said == ["holds, because", "is weak, because", "fails, because"] and predicate("unknown") == "is unknown"

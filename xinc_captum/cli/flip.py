@@ -16,7 +16,7 @@ from .. import store
 from ..attributions.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..visualizers.words import number
+from ..visualizers.words import number, predicate
 from .device import device_called
 from .failures import UsageError
 from .linked import Linked, described, linked_called
@@ -187,7 +187,8 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
         place,
         title=f"What would have to change for the answer {target}",
         lead=f"The representation of each picture is moved until the generator's picture of it is {wanted}: "
-        f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself {linked.trust}.",
+        f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself "
+        f"{predicate(linked.trust)}.",
         facts={
             "network": ends.model_name,
             "layer": f"input of {ends.layer}",

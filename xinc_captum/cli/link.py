@@ -9,6 +9,7 @@ import typer
 
 from .. import store
 from ..links import LatentLink, Pairs, make_pairs
+from ..visualizers.words import predicate
 from .device import device_called
 from .ends import Ends, ends_called
 from .failures import UsageError
@@ -60,7 +61,7 @@ def link_command(
     except ValueError as error:
         raise UsageError(f"{error} Give more --pairs, or another --variant.") from error
     audit = audited(ends, link, fit, held_out, photos, seed)
-    typer.echo(f"the link {audit.trust}")
+    typer.echo(f"the link {predicate(audit.trust)}")
     typer.echo("setting units …")
     units = units_of(ends, link, held_out, truncation, seed)
     story = Story(ends, link, held_out, len(found), found.kept, audit, units, photos)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..unit_tables.unit_table import COLUMNS
 from ..visualizers import link_audit, selectivity_table, unit_sheet
 from ..visualizers.report import Picture, Section, write_report
+from ..visualizers.words import predicate
 from .link_figures import figures
 from .link_story import Story, Units
 
@@ -65,7 +66,7 @@ def write_page(folder: Path, story: Story) -> None:
         title=f"What units of {ends.classifier.name} mean to {ends.generator_name}",
         lead="A classifier looked at pictures that a generator had drawn, and one linear map, fitted in closed form, "
         "says which latent draws what a layer represents. Set a unit, and the map and the generator draw what changes. "
-        f"This link {trust}.",
+        f"This link {predicate(trust)}.",
         facts={
             "network": ends.model_name,
             "layer": f"input of {ends.layer}",

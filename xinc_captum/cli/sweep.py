@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from .. import store
 from ..visualizers import unit_filmstrips
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..visualizers.words import number, ordinal
+from ..visualizers.words import number, ordinal, predicate
 from .device import device_called
 from .ends import Ends
 from .failures import UsageError
@@ -74,7 +74,7 @@ def sweep_command(
         raise UsageError(str(error)) from error
     kept = kept_of(linked, starts)
     for one in sweeps:
-        typer.echo(f"unit {one.shown.unit} {one.trust}")
+        typer.echo(f"unit {one.shown.unit} {predicate(one.trust)}")
     for line in (doubt for one in kept if (doubt := one.doubt)):
         typer.echo(line)
     note = {
@@ -149,7 +149,7 @@ def _write(
         title=f"What units of {linked.ends.classifier.name} show",
         lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
         "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
-        f"classifier again. {said_of(kept_of_starts)} The link itself {linked.trust}.",
+        f"classifier again. {said_of(kept_of_starts)} The link itself {predicate(linked.trust)}.",
         facts={
             "network": linked.ends.model_name,
             "layer": f"input of {layer}",

@@ -38,6 +38,12 @@ class Concepts(NamedTuple):
     thresholds: Tensor
     shuffled: Tensor
 
+    def __repr__(self) -> str:
+        """How many, and the highest overlap, not every number."""
+        units, concepts = self.iou.shape
+        best = self.iou.nan_to_num(0).max() if self.iou.numel() else torch.tensor(0.0)
+        return f"Concepts({units} units, {concepts} concepts, highest overlap {float(best):.2f})"
+
     def units_for(self, concept: int, *, least: float = 0.04, fdr: float = 0.05) -> ConceptUnits:
         """Units with an overlap of at least ``least`` that chance does not explain.
 

@@ -20,7 +20,7 @@ RESAMPLES = 200
 FEW_ROWS = 20  # with 16, twelve of the 69 held and failed by chance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fidelity:
     """How faithfully a sweep moved the unit it names.
 
@@ -46,6 +46,11 @@ class Fidelity:
     rhos: Tensor
     gain: float
     flips: float
+
+    def __repr__(self) -> str:
+        """The figures, not a number for every unit."""
+        figures = f"rho={self.rho:.2f}, gain={self.gain:.2f}, flips={self.flips:.2f}"
+        return f"Fidelity({self.verdict[0]}: rank={self.rank} of {self.alive}, {figures}, {len(self.ranks)} rows)"
 
     @property
     def moves_most(self) -> bool:
@@ -102,7 +107,7 @@ def last_place(alive: int) -> float:
         >>> [last_place(alive) for alive in (4, 20, 69, 1280)]
         [1.0, 2.0, 5.0, 64.0]
     """
-    return max(1.0, min(FEW, alive / 10), AMONG_FIRST * alive)
+    return float(max(1, min(FEW, alive / 10), AMONG_FIRST * alive))
 
 
 def fidelity(

@@ -28,6 +28,14 @@ class Found(NamedTuple):
     q: Tensor
     asked: int
 
+    def __repr__(self) -> str:
+        """How many, and the first of them."""
+        if not len(self.units):
+            return f"Found(none of {self.asked} units)"
+        first = ", ".join(str(unit) for unit in self.units[:8].tolist())
+        more = ", …" if len(self.units) > 8 else ""
+        return f"Found({len(self.units)} of {self.asked} units: {first}{more})"
+
 
 def discoveries(
     units: Tensor,

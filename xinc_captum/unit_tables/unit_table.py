@@ -15,7 +15,7 @@ from .unit_query import Found, discoveries
 COLUMNS = ("link", "unit", "class", "part", "measure", "change", "sd", "bases", "base_value")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UnitTable:
     """What :func:`quantify` and :func:`screen` found; tensors are plain, detached and on the CPU.
 
@@ -43,6 +43,14 @@ class UnitTable:
     base_value: Tensor
     null: Tensor | None = None
     note: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Sizes and names, not thousands of numbers."""
+        null = "no null" if self.null is None else f"a null of {len(self.null)} units"
+        return (
+            f"UnitTable({len(self.units)} units, {len(self.classes)} classes, parts: {', '.join(self.parts)}; "
+            f"measures: {', '.join(self.measures)}; {null})"
+        )
 
     def column(self, part: str, measure: str, *, classes: Sequence[int] | None = None) -> Tensor:
         """The change of one measure of one part, (units,), mean over the classes (all, or those given).

@@ -18,6 +18,7 @@ GAP = 0.05
 MOST = 8  # pictures a strip
 BLUE, CONTROL, EDGE = "#1f5fa8", "#9a9aa4", "#d8d8de"
 ORDER = 2.6  # inches of a matrix
+TICKS = (0, 0.25, 0.5, 0.75, 1)
 
 
 class Measured(NamedTuple):
@@ -120,7 +121,7 @@ def _dots(sheet: Sheet, top: float, group: Sequence[Measured], span: tuple[float
     axes.set_xlim(*span)
     axes.set_ylim(len(group) - 0.5, -0.5)
     bare(axes)
-    for tick in (0, 0.25, 0.5, 0.75, 1):
+    for tick in TICKS:
         axes.axvline(tick, color=INK if not tick else EDGE, linewidth=1 if not tick else 0.7, zorder=0)
     for row, one in enumerate(group):
         here = top + ROW * row + 0.05
@@ -139,7 +140,12 @@ def _dots(sheet: Sheet, top: float, group: Sequence[Measured], span: tuple[float
             room = PAGE - MARGIN - x
             words = clipped(f"{number(one.control, 2)} {one.control_name}", room, 7.5)
             sheet.line(x, here + 0.012, words, size=7.5, colour=QUIET)
-    return top + ROW * len(group)
+    bottom = below = top + ROW * len(group)
+    for tick in TICKS:
+        if span[0] <= tick <= span[1]:
+            x = MARGIN + LABEL + across * (tick - span[0]) / (span[1] - span[0])
+            below = sheet.line(x, bottom, f"{tick:g}", size=7, colour=QUIET, align="center")
+    return below
 
 
 def _orders(sheet: Sheet, top: float, orders: Mapping[str, Tensor], classes: Sequence[str] | None) -> float:

@@ -55,7 +55,7 @@ def unit_filmstrips(
         origins: (N,) words, the answer before; None: the first frame's.
         trust: verdict ("holds", "weak" or "fails") and the reason, said below.
         title: above everything.
-        columns: at most so many frames; of more, evenly spaced ones with the first and the last.
+        columns: at most so many frames; of more, the first, the last and some between, as evenly as they can be.
 
     Raises:
         ValueError: shapes that do not fit, fewer than two values, another number of names, or an unknown verdict.

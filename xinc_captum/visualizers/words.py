@@ -42,6 +42,17 @@ def numbered(names: Sequence[str]) -> list[str]:
     return found
 
 
+def predicate(trust: object) -> str:
+    """A verdict with its reason, to be read after what it is of: "holds" and "fails" are verbs, and "weak" is not.
+
+    Example:
+        >>> f"the link {predicate('weak, because of that')}", f"the link {predicate('holds, because of this')}"
+        ('the link is weak, because of that', 'the link holds, because of this')
+    """
+    said = str(trust)
+    return said if said.startswith(("holds", "fails")) else f"is {said}"
+
+
 def number(value: float, decimals: int) -> str:
     """With a true minus sign, and no minus before a zero; a dash for what is not a number.
 
