@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xinc_captum.visualizers import unit_sheet
-from xinc_captum.visualizers.unit_sheet import moves
+from xinc_captum.visualizers.unit_sheet import BAR, moves
 
 NAN = float("nan")
 
@@ -63,6 +63,23 @@ def test_the_classes_that_differ_most():
     said = words(figure)
     assert [w for w in said if w in {"a", "b", "c", "d", "e"}] == ["b", "e", "c"]
     assert [w for w in said if w in {"2.0", "0.6", "−1.5"}] == ["2.0", "0.6", "−1.5"]
+
+
+@pytest.mark.parametrize("names", [list("012"), ["class 1", "class 2", "class 3"], ["golden retriever", "fox", "owl"]])
+def test_no_bar_lies_over_a_name_and_names_are_whole(names, legible):
+    strongest = torch.tensor([[-2.0, 2.0, -1.9]]).expand(4, 3)
+    figure = sheet(4, selectivity=strongest, classes=names)
+    assert set(names) <= set(words(figure)), "none is cut off"
+    legible(figure)
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert len(bars) == 4 and all(axes.get_position().width > 0.15 / 9 for axes in bars)
+
+
+def test_names_longer_than_a_card_leave_room_for_bars(legible):
+    figure = sheet(2, selectivity=torch.tensor([[-2.0, 2.0]]).expand(2, 2), classes=["a very long name " * 3, "fox"])
+    legible(figure)
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert all(axes.get_position().width * 9 == pytest.approx(BAR) for axes in bars)
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])

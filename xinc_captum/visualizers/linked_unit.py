@@ -16,6 +16,7 @@ GAP = 0.07  # inches between pictures
 LABEL = 1.0  # inches left of them
 WIDEST = 1.15
 GAUGE = 0.15
+HEAD = 0.79  # inches of the longest word above a column
 FLIP = "#c4561a"
 TRACK = "#c9c9d1"
 
@@ -96,7 +97,7 @@ def unit_filmstrips(
     heads |= {lefts[-1]: "did it follow?"} | ({lefts[first]: "untouched"} if bases is not None else {})
     heads |= {lefts[0]: "the picture", lefts[1]: "linked"} if originals is not None else {}
     for left, head in heads.items():
-        sheet.line(left + cell / 2, top, head, size=8.5, align="center")
+        sheet.line(left + cell / 2, top, head, size=8.5 * min(1.0, cell / HEAD), align="center")
     top += 0.2
     for row, name in enumerate(numbered(rows)):
         span = _span(everything if shared else everything[row])

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
 from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
 from .selectivity import SMALL
-from .sheet import MARGIN, PAGE, Sheet
+from .sheet import MARGIN, PAGE, Sheet, wide
 from .verdict import VERDICTS, check_verdicts
 from .words import clipped, number, ordinal
 
@@ -21,6 +21,8 @@ PICTURE = 0.66
 TALLEST = 0.9
 BARS = 3  # classes a card names
 NUMBER = 0.28  # inches beside a bar
+LETTERS = 7.5  # size of a class's name
+SHORT, BAR = 0.2, 0.4  # inches of names that leave room for bars on a narrow card, and of bars on a broad one
 ABOVE, BELOW = "#f0b9a6", "#b3cde6"  # the mean response to a class is above, below that to all
 FADED = 0.22  # how much is left of pictures which do not show what they claim to
 
@@ -86,12 +88,16 @@ def unit_sheet(
     alive = [i for i, verdict in enumerate(judged) if verdict != "dead"]
     sheet = Sheet()
     top = sheet.heading(title, _summary(judged))
-    across = (PAGE - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+    named = [] if selectivity is None else [_most_different(row, classes) for row in selectivity]
+    label = max((wide(name, LETTERS) for few in named for name, _ in few), default=0.0) + 0.05
+    columns = COLUMNS if label < SHORT else COLUMNS - 1
+    across = (PAGE - 2 * MARGIN - (columns - 1) * GAP) / columns
+    largest = SMALL if selectivity is None else max(float(selectivity.abs().nan_to_num(0).max()), SMALL)
     tall = min(PICTURE * low.shape[-2] / low.shape[-1], TALLEST)
-    wide = tall * low.shape[-1] / low.shape[-2]
+    side = tall * low.shape[-1] / low.shape[-2]
     lines = 1 + (notes is not None)
     for place, i in enumerate(alive):
-        row, column = divmod(place, COLUMNS)
+        row, column = divmod(place, columns)
         left = MARGIN + column * (across + GAP)
         here = top + row * (tall + 0.2 + 0.145 * lines + 0.16)
         colour = INK if believed[i] else QUIET
@@ -99,22 +105,22 @@ def unit_sheet(
         here += 0.19
         shown = 1.0 if believed[i] else FADED
         for k, picture in enumerate((low[i], high[i], change[i])):
-            x = left + k * (wide + THIN)
-            axes = sheet.axes(x, here, wide, tall)
+            x = left + k * (side + THIN)
+            axes = sheet.axes(x, here, side, tall)
             if k < 2:
                 draw_photo(axes, shown * picture.float() + (1 - shown))
             else:
                 draw_signed(axes, shown * picture, limit)
             _edge(axes)
         if selectivity is not None:
-            x = left + 3 * (wide + THIN) + 0.05
-            _bars(sheet, x, here, left + across - x, tall, selectivity[i], selectivity, classes)
+            x = left + 3 * (side + THIN) + 0.05
+            _bars(sheet, x, here, left + across - x, tall, named[i], largest, label)
         here += tall + 0.03
         mark, words, ink = _said(judged[i], float(ranks[i]), float(followed[i]), count)
         sheet.line(left, here, clipped(f"{mark} {words}", across, 7.5), size=7.5, colour=ink)
         if notes is not None:
             sheet.line(left, here + 0.145, clipped(notes[i], across, 7.5), size=7.5, colour=INK)
-    rows = -(-len(alive) // COLUMNS)
+    rows = -(-len(alive) // columns)
     top += rows * (tall + 0.2 + 0.145 * lines + 0.16)
     dead = [str(unit) for unit, verdict in zip(units, judged, strict=True) if verdict == "dead"]
     if dead:
@@ -169,27 +175,30 @@ def _legend(selectivity: Tensor | None) -> str:
     return said + "looks at the pictures. Follows: Spearman's correlation of the values set with those measured."
 
 
-def _bars(
-    sheet: Sheet, left: float, top: float, across: float, tall: float, mine: Tensor, all_: Tensor,
-    classes: Sequence[str] | None,
-) -> None:  # fmt: skip
+def _most_different(mine: Tensor, classes: Sequence[str] | None) -> list[tuple[str, float]]:
+    """Names and means of the classes to which a unit's response differs most, the highest first."""
     chosen = mine.abs().argsort(descending=True)[:BARS].tolist()
     chosen.sort(key=lambda c: -float(mine[c]))
-    largest = max(float(all_.abs().nan_to_num(0).max()), SMALL)
+    return [(str(c) if classes is None else classes[c], float(mine[c])) for c in chosen]
+
+
+def _bars(
+    sheet: Sheet, left: float, top: float, across: float, tall: float, named: Sequence[tuple[str, float]],
+    largest: float, label: float,
+) -> None:  # fmt: skip
+    """Names, then bars on a scale of their own beside them, then numbers."""
+    label = min(label, across - NUMBER - BAR) if label >= SHORT else label
     step = tall / BARS
-    axes = sheet.axes(left, top, across - NUMBER, tall)
+    axes = sheet.axes(left + label, top, across - label - NUMBER, tall)
     axes.set_xlim(-largest, largest)
     axes.set_ylim(BARS, 0)
     bare(axes)
     axes.axvline(0, color="#d8d8de", linewidth=0.8)
-    for place, c in enumerate(chosen):
-        value = float(mine[c])
+    for place, (name, value) in enumerate(named):
+        here = top + (place + 0.5) * step - 0.065
         axes.barh(place + 0.5, value, height=0.8, color=ABOVE if value > 0 else BELOW)
-        name = str(c) if classes is None else classes[c]
-        size = 7.5
-        sheet.line(left, top + (place + 0.5) * step - 0.065, clipped(name, across - NUMBER, size), size=size)
-        said = number(value, 1)
-        sheet.line(left + across, top + (place + 0.5) * step - 0.065, said, size=7, colour=QUIET, align="right")
+        sheet.line(left, here, clipped(name, label, LETTERS), size=LETTERS)
+        sheet.line(left + across, here, number(value, 1), size=7, colour=QUIET, align="right")
 
 
 def _edge(axes: Axes) -> None:
