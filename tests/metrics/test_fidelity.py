@@ -98,6 +98,18 @@ def test_one_row_does_not_condemn_either():
     assert found.verdict[0] == "weak" and "of resamples of the pictures it is among the first" in found.verdict[1]
 
 
+def test_large_changes_in_some_rows_are_not_those_of_most():
+    """Pooled, the unit moves most in every resample, but in 18 of 30 rows five others move more."""
+    own = torch.ones(30)
+    own[:12] = 50.0
+    frames = torch.stack(
+        [torch.zeros(30, 40), torch.cat([own[:, None], 2 * torch.ones(30, 5), own[:, None] * torch.zeros(34)], 1)], 1
+    )
+    found = fidelity(frames, torch.zeros(30, 40), torch.tensor([0.0, 1.0]), 0, sd=torch.ones(40))
+    assert (found.rank, found.first, found.most_in) == (1, 1.0, 12) and found.verdict[0] == "weak"
+    assert "in only 12 of them is it among the first by itself" in found.verdict[1]
+
+
 def test_few_pictures_are_said_to_be_few():
     one, few, many = (rowwise(torch.tensor(3.0), torch.tensor(2.0), n).verdict[1] for n in (1, 19, 20))
     assert "most of 40 units in one picture and" in one
