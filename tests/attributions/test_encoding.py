@@ -65,7 +65,7 @@ def test_layouts(make, layer, at_input, pool, linear, found):
     assert swept.images.shape == (2, 3, 3, 32, 32) and swept.representations.shape[-1] == len(link.r_sd)
     assert units.attribute(x, unit).shape == x.shape
     flipped = units.counterfactual(x, (net(x).argmax(1) + 1) % 7, "ray")
-    assert flipped.shift.shape == (2, len(link.r_sd)) and (flipped.steps <= 22).all()
+    assert flipped.shift.shape == (2, len(link.r_sd)) and (flipped.steps <= 30).all()
     assert (flipped.head is not None) is linear
     assert before.differences(net) == []
 
