@@ -1,0 +1,40 @@
+"""Workshop: networks that write the convolutions of other networks, and what their neurons wrote."""
+
+from .convolutions import Convolution, convolutions
+from .coordinates import kernel_coordinates
+from .crop import crop, uncrop
+from .embedding import FourierEmbedding, SmoothEmbedding
+from .fit import Look, NernFit
+from .losses import feature_loss, logit_loss, reconstruction_loss
+from .nern import NeRN
+from .permutation import LayerOrder, greedy_paths, ordered
+from .predictor import KernelPredictor
+from .quantised import Quantised, quantised
+from .sampling import sampled_kernels
+from .size_report import SizeReport
+from .smoothness import smoothness_loss
+
+__all__ = [
+    "Convolution",
+    "FourierEmbedding",
+    "KernelPredictor",
+    "LayerOrder",
+    "Look",
+    "NeRN",
+    "NernFit",
+    "Quantised",
+    "SizeReport",
+    "SmoothEmbedding",
+    "convolutions",
+    "crop",
+    "feature_loss",
+    "greedy_paths",
+    "kernel_coordinates",
+    "logit_loss",
+    "ordered",
+    "quantised",
+    "reconstruction_loss",
+    "sampled_kernels",
+    "smoothness_loss",
+    "uncrop",
+]
