@@ -4,7 +4,12 @@ from .convolutions import Convolution, convolutions
 from .coordinates import kernel_coordinates
 from .crop import crop, uncrop
 from .embedding import FourierEmbedding, SmoothEmbedding
+from .embedding_levels import EmbeddingLevels, embedding_levels
+from .error_map import ErrorMap, error_map
 from .fit import Look, NernFit
+from .gated import GatedPass
+from .kernel_canvas import KernelCanvas
+from .layer_profile import LayerProfile, layer_profile
 from .losses import feature_loss, logit_loss, reconstruction_loss
 from .nern import NeRN
 from .permutation import LayerOrder, greedy_paths, ordered
@@ -16,9 +21,14 @@ from .smoothness import smoothness_loss
 
 __all__ = [
     "Convolution",
+    "EmbeddingLevels",
+    "ErrorMap",
     "FourierEmbedding",
+    "GatedPass",
+    "KernelCanvas",
     "KernelPredictor",
     "LayerOrder",
+    "LayerProfile",
     "Look",
     "NeRN",
     "NernFit",
@@ -27,9 +37,12 @@ __all__ = [
     "SmoothEmbedding",
     "convolutions",
     "crop",
+    "embedding_levels",
+    "error_map",
     "feature_loss",
     "greedy_paths",
     "kernel_coordinates",
+    "layer_profile",
     "logit_loss",
     "ordered",
     "quantised",
