@@ -210,8 +210,18 @@ def test_the_target_stays_as_found(nern, x, found):
     [
         ({"mode": "erased"}, {}, ValueError, "mode is 'erased'; wanted one of 'kernel', 'gradient'"),
         ({"layer": []}, {}, ValueError, "layer is an empty list"),
-        ({"layer": "fc"}, {}, LayerError, "layer 'fc' is a Linear that this NeRN does not represent; wanted one of 'first'"),
-        ({}, {"inputs": torch.rand(1, 2, 5, 5)}, ValueError, "mode 'kernel' says what neurons wrote, whatever the images"),
+        (
+            {"layer": "fc"},
+            {},
+            LayerError,
+            "layer 'fc' is a Linear that this NeRN does not represent; wanted one of 'first'",
+        ),
+        (
+            {},
+            {"inputs": torch.rand(1, 2, 5, 5)},
+            ValueError,
+            "mode 'kernel' says what neurons wrote, whatever the images",
+        ),
         ({"mode": "gradient"}, {}, ValueError, "mode 'gradient' explains answers to images; give inputs"),
         ({}, {"neuron_selector": 9}, ValueError, "neuron_selector 9 does not fit 8 neurons and the bias, number 8"),
         ({}, {"neuron_selector": "a"}, ValueError, "neuron_selector 'a' does not fit"),

@@ -150,13 +150,17 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             with torch.autocast(device, enabled=False):  # the user's autocast is for the user's network
                 scores = WeightScores(self.nern, self.layers, self.output_fn)
             rows_at_once = internal_batch_size or batch.rows
+            # All rows together first: a target that does not fit them could fit each alone. And a layer that leads
+            # nowhere is an error, not a difference of zero.
+            whole = scores.scores(scores.generated, batch, rows_at_once)
+            scores.gradients(scores.generated, batch.cut(0, 1))
             if self.mode == "gradient":
                 rows = [self._pulled(scores.gradients(scores.generated, row)) for row in _rows(batch)]
                 answer, delta = torch.stack(rows), None
             elif self.mode == "integrated":
-                answer, delta = self._integrated(scores, batch, baseline, n_steps, rows_at_once)
+                answer, delta = self._integrated(scores, batch, whole, baseline, n_steps, rows_at_once)
             else:
-                answer, delta = self._removal(scores, batch, index, n_steps, rows_at_once)
+                answer, delta = self._removal(scores, batch, whole, index, n_steps, rows_at_once)
             if self.mode != "removal" and neuron_selector is not None:
                 answer = answer[:, index]
             answer = plain(answer)
@@ -192,7 +196,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         return torch.stack(parts, 1)
 
     def _integrated(
-        self, scores: WeightScores, batch: Batch, baseline: Baseline, n_steps: int, rows_at_once: int
+        self, scores: WeightScores, batch: Batch, whole: Tensor, baseline: Baseline, n_steps: int, rows_at_once: int
     ) -> tuple[Tensor, Tensor]:
         def start(weight: Tensor) -> Tensor:
             return weight.mean((0, 1), keepdim=True).expand_as(weight) if baseline == "mean" else weight.new_zeros(())
@@ -207,13 +211,11 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
                 gradients = [g - g.mean((0, 1), keepdim=True) for g in gradients]
             rows.append(self._pulled(gradients))
         answer = torch.stack(rows)
-        ends = [scores.scores(path(a), batch, rows_at_once) for a in (1.0, 0.0)]
-        return answer, answer.sum((1, 2)) - (ends[0] - ends[1])
+        return answer, answer.sum((1, 2)) - (whole - scores.scores(path(0.0), batch, rows_at_once))
 
     def _removal(
-        self, scores: WeightScores, batch: Batch, index: list[int], n_steps: int, rows_at_once: int
+        self, scores: WeightScores, batch: Batch, whole: Tensor, index: list[int], n_steps: int, rows_at_once: int
     ) -> tuple[Tensor, Tensor]:
-        whole = scores.scores(scores.generated, batch, rows_at_once)
         answer = whole.new_empty(batch.rows, len(index), len(self.layers))
         missed = whole.new_zeros(batch.rows, len(index))
         for place, unit in enumerate(index):

@@ -129,7 +129,8 @@ class KernelCanvas:
         side = self.nern.kernel_size
         one = Convolution(self.layer.name, (parts.shape[-2], 1, *self.layer.size))
         own = run.predicted.unflatten(-1, (side, side))
-        return self.nern.cut(parts.unflatten(-1, (side, side)), one, chosen_by=own)
+        cut: Tensor = self.nern.cut(parts.unflatten(-1, (side, side)), one, chosen_by=own)
+        return cut
 
     def _whole(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
         with torch.no_grad():
@@ -140,7 +141,8 @@ class KernelCanvas:
                     answer = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
                 answer[:, piece] = cut
         assert answer is not None  # noqa: S101 - a layer has kernels
-        return answer.unflatten(1, self.layer.shape[:2])
+        whole: Tensor = answer.unflatten(1, self.layer.shape[:2])
+        return whole
 
     def _reduced(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():
