@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum.nern import quantised
-from xinc_captum.nern.quantised import _packed, rounded
+from xinc_captum.nern.quantised import packed_integers, rounded
 
 
 def test_by_hand():
@@ -16,7 +16,7 @@ def test_by_hand():
     own = torch.tensor([7.0, -3.4, 0.7, 0.02])
     assert found.relative_error == pytest.approx(((own - wanted.flatten()).norm() / own.norm()).item(), rel=1e-5)
     assert model[0].weight[0, 0, 0, 1].item() == pytest.approx(-3.4), "a copy was changed"
-    assert _packed(torch.tensor([7.0, -3.0, 7.0, 0.0]), 4).tolist() == [0x7D, 0x70]
+    assert packed_integers(torch.tensor([7.0, -3.0, 7.0, 0.0]), 4).tolist() == [0x7D, 0x70]
 
 
 def test_fewer_bits_fewer_bytes_more_error(mixed):

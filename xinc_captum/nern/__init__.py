@@ -1,11 +1,13 @@
 """Workshop: networks that write the convolutions of other networks, and what their neurons wrote."""
 
+from .compressed import Compressed, compressed
 from .convolutions import Convolution, convolutions
 from .coordinates import kernel_coordinates
 from .crop import crop, uncrop
 from .embedding import FourierEmbedding, SmoothEmbedding
 from .embedding_levels import EmbeddingLevels, embedding_levels
 from .error_map import ErrorMap, error_map
+from .filter_pruning import filter_ranking, without_filters
 from .fit import Look, NernFit
 from .gated import GatedPass
 from .kernel_canvas import KernelCanvas
@@ -18,8 +20,10 @@ from .quantised import Quantised, quantised
 from .sampling import sampled_kernels
 from .size_report import SizeReport
 from .smoothness import smoothness_loss
+from .weight_noise import with_noise
 
 __all__ = [
+    "Compressed",
     "Convolution",
     "EmbeddingLevels",
     "ErrorMap",
@@ -35,11 +39,13 @@ __all__ = [
     "Quantised",
     "SizeReport",
     "SmoothEmbedding",
+    "compressed",
     "convolutions",
     "crop",
     "embedding_levels",
     "error_map",
     "feature_loss",
+    "filter_ranking",
     "greedy_paths",
     "kernel_coordinates",
     "layer_profile",
@@ -50,4 +56,6 @@ __all__ = [
     "sampled_kernels",
     "smoothness_loss",
     "uncrop",
+    "with_noise",
+    "without_filters",
 ]

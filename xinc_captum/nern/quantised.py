@@ -65,7 +65,7 @@ def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = No
             total += float(weight.double().square().sum())
             weight.copy_(found)
             tensors[f"scale.{layer.name}"] = scale.flatten().float().cpu().contiguous()
-            tensors[f"weight.{layer.name}"] = _packed(whole, bits)
+            tensors[f"weight.{layer.name}"] = packed_integers(whole, bits)
     return Quantised(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
 
 
@@ -78,7 +78,7 @@ def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return scale, (weight.detach().float() / scale).round().clamp(-most, most)
 
 
-def _packed(whole: Tensor, bits: int) -> Tensor:
+def packed_integers(whole: Tensor, bits: int) -> Tensor:
     """Two's complement, ``bits`` a number, as bytes."""
     numbers = whole.flatten().long().cpu() & (2**bits - 1)
     each = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
