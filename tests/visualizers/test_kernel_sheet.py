@@ -38,7 +38,8 @@ def test_large_layers_are_cut_and_say_so():
 
 def test_profiles_are_relative_to_the_average_and_grouped():
     share = torch.tensor([[0.8, 0.2], [0.2, 0.8], [0.5, 0.5], [0.0, 0.0]])
-    axes = layer_profile_sheet(share, ["first", "second"]).axes[0]
+    axes, bar = layer_profile_sheet(share, ["first", "second"]).axes
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["a quarter", "the average", "four times"]
     lean = axes.images[0].get_array()
     assert lean.shape == (3, 2), "a neuron that writes nothing has no profile"
     mean = share[:3].mean(0)

@@ -109,5 +109,6 @@ def layer_profile_sheet(share: Tensor, layers: Sequence[str], *, units: int = 40
     labels = [f"{name} ({part:.0%})" for name, part in zip(layers, array(mean), strict=True)]
     axes.set_xticks(range(len(layers)), labels, fontsize=7, rotation=30, ha="right")
     axes.set_ylabel("neurons, grouped by the layer they lean to", fontsize=8, color=QUIET)
-    signed_bar(figure, axes, 2.0, low="a quarter", high="four times", shrink=0.6)
+    signed_bar(figure, axes, 2.0, low="", high="", shrink=0.6)
+    figure.axes[-1].set_yticks([-2, 0, 2], labels=["a quarter", "the average", "four times"])
     return figure
