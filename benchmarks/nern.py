@@ -84,8 +84,9 @@ def digits(seeds):
         print(f"digits, target of seed {seed}, 450 test images\n{HEAD}")
         row("target", accuracy(target, x, y), 0, whole, whole)
         roundings(target, None, x, y, whole)
-        for hidden in (40, 28):
-            fitted(f"hidden {hidden}, cross-filter", NeRN(target, hidden=hidden, seed=seed), seen, x, y, seed=seed)
+        for hidden, steps in ((40, 1000), (28, 1500)):
+            nern = NeRN(target, hidden=hidden, seed=seed)
+            fitted(f"hidden {hidden}, {steps} steps", nern, seen, x, y, seed=seed, steps=steps)
         for kind in ("in-filter", "none"):
             nern = NeRN(target, hidden=40, permutation=kind, seed=seed)
             fitted(f"hidden 40, {kind}", nern, seen, x, y, seed=seed)
