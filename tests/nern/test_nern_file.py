@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from xinc_captum import WeightContribution
 from xinc_captum.nern import NeRN
 from xinc_captum.nern.nern_file import KEY
 
@@ -77,3 +78,15 @@ def test_files_that_are_not_ours(mixed, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "newer", metadata={KEY: json.dumps({"format": "xinc-captum-nern-2"})})
     with pytest.raises(ValueError, match="is marked 'xinc-captum-nern-2'"):
         NeRN.load(tmp_path / "newer", mixed)
+
+
+def test_a_target_that_is_a_convolution_itself(tmp_path):
+    conv = nn.Conv2d(2, 3, 3)
+    nern = NeRN(conv, hidden=4)
+    nern.fit(torch.rand(6, 2, 5, 5), steps=1, show_progress=False)
+    nern.save(tmp_path / "a.safetensors")
+    again = NeRN.load(tmp_path / "a.safetensors", nn.Conv2d(2, 3, 3))
+    x = torch.rand(1, 2, 5, 5)
+    assert torch.equal(again.rebuild()(x), nern.rebuild()(x))
+    found = WeightContribution(again, "", mode="gradient").attribute(x, target=(1, 2, 2))
+    assert found.shape == (1, 5, 1) and found.abs().sum() > 0

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..batch import Batch, chunks
 from ..hooks import LayerError, exchange
 from ..nern import Convolution, NeRN
+from ..nern.convolutions import parameter_name
 from ..targets import OutputFn, one_score_a_row, selected
 
 Weights = dict[str, Tensor]
@@ -34,7 +35,7 @@ class WeightScores:
 
     def score(self, weights: Weights, batch: Batch) -> Tensor:
         """(rows,)."""
-        call = self._using({f"{name}.weight": weight for name, weight in weights.items()})
+        call = self._using({parameter_name(name): weight for name, weight in weights.items()})
         return one_score_a_row(selected(call(*batch.inputs, *batch.args), batch, self.output_fn))
 
     def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:

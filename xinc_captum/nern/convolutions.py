@@ -9,6 +9,16 @@ from torch import nn
 from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind
 
 
+def parameter_name(layer: str) -> str:
+    """The name of a layer's weight in its network, which may be the layer itself.
+
+    Example:
+        >>> parameter_name("block.conv"), parameter_name("")
+        ('block.conv.weight', 'weight')
+    """
+    return f"{layer}.weight" if layer else "weight"
+
+
 @dataclass(frozen=True)
 class Convolution:
     """One represented layer.

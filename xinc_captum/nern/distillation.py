@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..hooks import LayerError, capture, exchange, find_layer
-from .convolutions import Convolution
+from .convolutions import Convolution, parameter_name
 from .losses import feature_loss, logit_loss
 
 
@@ -65,7 +65,7 @@ class Distillation:
         return Agreement(same / len(images), divergence / len(images))
 
     def _answer(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        answer = self.using({f"{name}.weight": weight for name, weight in weights.items()})(images)
+        answer = self.using({parameter_name(name): weight for name, weight in weights.items()})(images)
         if not isinstance(answer, Tensor) or answer.dim() < 2:
             seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise LayerError(

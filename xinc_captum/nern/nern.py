@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, LayerError, find_layer
 from . import nern_file
-from .convolutions import Convolution, convolutions, kernel_size_for, target_behind
+from .convolutions import Convolution, convolutions, kernel_size_for, parameter_name, target_behind
 from .coordinates import Scale, kernel_coordinates
 from .crop import Crop, crop
 from .embedding import Fusion, SmoothEmbedding
@@ -171,7 +171,7 @@ class NeRN(nn.Module):
     def target_weights(self) -> dict[str, Tensor]:
         """W: the target's own weight of every represented layer, by name, detached."""
         root = target_behind(self.target)
-        return {layer.name: root.get_parameter(f"{layer.name}.weight").detach() for layer in self.layers}
+        return {layer.name: root.get_parameter(parameter_name(layer.name)).detach() for layer in self.layers}
 
     def relative_error(self) -> float:
         r"""‖Ŵ − W‖ / ‖W‖ over all represented weights together."""
@@ -260,7 +260,7 @@ class NeRN(nn.Module):
         model = copy.deepcopy(target_behind(self.target))
         with torch.no_grad():
             for name, weight in self.weights().items():
-                model.get_parameter(f"{name}.weight").copy_(weight)
+                model.get_parameter(parameter_name(name)).copy_(weight)
         return model
 
     def size_report(self, *, dtype: torch.dtype | None = None) -> SizeReport:

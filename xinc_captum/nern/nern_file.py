@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .convolutions import Convolution, target_behind
+from .convolutions import Convolution, parameter_name, target_behind
 from .permutation import pack, unpack
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def sections(nern: NeRN, dtype: torch.dtype | None = None) -> dict[str, dict[str
 
 def kept(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
     """The state of a target without the represented weights, under whatever names those are shared."""
-    generated = {id(root.get_parameter(f"{layer.name}.weight")) for layer in layers}
+    generated = {id(root.get_parameter(parameter_name(layer.name))) for layer in layers}
     names = {name for name, p in root.named_parameters(remove_duplicate=False) if id(p) in generated}
     return {name: _held(value) for name, value in root.state_dict().items() if name not in names}
 
@@ -99,7 +99,7 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _checked_target(path: str | Path, root: nn.Module, layers: list[Convolution], held: dict[str, Tensor]) -> None:
     own = {name: tuple(value.shape) for name, value in root.state_dict().items()}
-    wanted = {f"{layer.name}.weight": tuple(layer.shape) for layer in layers}
+    wanted = {parameter_name(layer.name): tuple(layer.shape) for layer in layers}
     wanted |= {name: tuple(value.shape) for name, value in held.items()}
     wrong = [
         f"{name} {own.get(name, 'missing')} instead of {shape}"

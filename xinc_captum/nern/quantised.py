@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..hooks import ForwardFunc
-from .convolutions import convolutions, target_behind
+from .convolutions import convolutions, parameter_name, target_behind
 from .nern_file import kept
 
 
@@ -58,7 +58,7 @@ def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = No
     error = total = 0.0
     with torch.no_grad():
         for layer in chosen:
-            weight = model.get_parameter(f"{layer.name}.weight")
+            weight = model.get_parameter(parameter_name(layer.name))
             scale, whole = rounded(weight, bits)
             found = (whole * scale).to(weight)
             error += float((found - weight).double().square().sum())

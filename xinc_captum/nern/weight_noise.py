@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..hooks import ForwardFunc
-from .convolutions import convolutions, target_behind
+from .convolutions import convolutions, parameter_name, target_behind
 
 
 def with_noise(
@@ -42,7 +42,7 @@ def with_noise(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in chosen:
-            weight = model.get_parameter(f"{layer.name}.weight")
+            weight = model.get_parameter(parameter_name(layer.name))
             noise = torch.randn(weight.shape, generator=generator).to(weight)
             weight.add_(noise * (relative * weight.norm() / noise.norm()))
     return model
