@@ -27,10 +27,12 @@ from xinc_captum import (
     LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
+    WeightContribution,
     as_explanation,
     to_hwc,
 )
 from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.nern import NeRN
 
 
 class Net(nn.Module):
@@ -91,6 +93,17 @@ def linked(model, layer, device_ids=None, **kwargs):
     return LinkedUnitVisualization(model, layer, PAINT, link, device_ids, pool="mean", **kwargs)
 
 
+def written(mode):
+    """Of the neurons that wrote one convolution of the model."""
+
+    def make(model, layer, device_ids=None, **kwargs):
+        nern = NeRN(model, [layer], hidden=6, levels=4)
+        return WeightContribution(nern, layer, device_ids, mode=mode, **kwargs)
+
+    weights = frozenset({"weights"})
+    return Method(f"WeightContribution {mode}", make, layer="conv", promises=weights, shape=(2, 7, 1))
+
+
 METHODS = [
     Method(
         "LayerContribution",
@@ -140,6 +153,9 @@ METHODS = [
         unit=2,
         dose=("value", 0.0, 1.0, 0.5),
     ),
+    written("gradient"),
+    written("integrated"),
+    written("removal"),
 ]
 every = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 
@@ -220,7 +236,7 @@ def test_tuple_inputs_and_forward_arguments(method, net, x):
     two = nn.ModuleDict({"net": net})
     forward = lambda a, b, scale, word: two["net"](a + b, scale)
     scale = torch.tensor([[2.0], [3.0]])
-    answer = method.make(forward, net.relu).attribute(
+    answer = method.make(forward, net.get_submodule(method.layer)).attribute(
         (x, x), target=1, additional_forward_args=(scale, "word"), **method.kwargs
     )
     alone = attribute(method, net, 2 * x)
@@ -537,6 +553,8 @@ class Reused(nn.Module):
 def test_line_21_a_layer_that_runs_twice(method):
     if "no layer" in method.promises:
         pytest.skip("it looks at no layer")
+    if "weights" in method.promises:
+        pytest.skip("it looks at weights, which may be used more than once")
     model, rows = Reused(), torch.rand(2, 1, 1, 2) if "images" in method.promises else torch.rand(2, 2)
     if method.layer == "fc":
         model.fc = model.linear2 = nn.Linear(4, 4)
@@ -553,6 +571,8 @@ def test_line_21_in_place_and_functional_operations_after_the_layer(method, net,
         pytest.skip("the paper's rule looks at nothing after its Linear")
     if "images" in method.promises:
         pytest.skip("it takes images, and its answer does not lie at a layer")
+    if "weights" in method.promises:
+        pytest.skip("this model has no convolutions; nothing of it is hooked")
 
     class InPlace(nn.Module):
         def __init__(self):
@@ -629,6 +649,11 @@ def test_wrong_layers(method, net, layer, text):
 def test_a_layer_that_never_runs(method, net, x):
     if "no layer" in method.promises:
         pytest.skip("it looks at no layer")
+    if "weights" in method.promises:
+        net.idle = nn.Conv2d(3, 3, 3)
+        with pytest.raises(LayerError, match="does not depend on the weights of 'idle': the layer never ran"):
+            method.on(net, "idle").attribute(x, **method.of(1))
+        return
     net.idle = nn.Linear(16, 3)
     if method.layer == "fc":
         with pytest.raises(LayerError, match="layer 'idle' never ran"):

@@ -55,6 +55,7 @@ def test_it_is_short(path):
         "render_a_field.py",
         "train_style_generator.py",
         "link_faces.py",
+        "write_a_network.py",
     }, "a new example needs a test below"
 
 
@@ -89,6 +90,25 @@ def test_link_faces(run, tmp_path):
     for file in ("faces_audit.png", "faces_unit.png"):
         with Image.open(tmp_path / file) as picture:
             assert picture.width == 900
+
+
+def test_write_a_network(run, tmp_path):
+    said = run("write_a_network.py", "30")
+    rows = re.findall(r"^(.+?)\s+agrees in ([\d.]+)%, +([\d,]+) bytes, weight error ([\d.]+)$", said, re.M)
+    assert [name for name, *_ in rows] == [
+        "NeRN",
+        "NeRN, a fifth dropped, int8",
+        "int8 weights",
+        "int4 weights",
+        "noise of the NeRN's error",
+    ]
+    assert float(rows[2][1]) > 98, "eight bits a weight change next to nothing"
+    assert (tmp_path / "nern.safetensors").stat().st_size == int(rows[0][2].replace(",", ""))
+    account, missed = (float(found) for found in re.search(r"account for (-?[\d.]+), ([\d.]+) of", said).groups())
+    assert missed < 0.01 * abs(account) + 0.01
+    for file in ("kernels.png", "profile.png"):
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width > 400
 
 
 def test_train_style_generator(run, tmp_path):

@@ -12,6 +12,7 @@ from .attributions import (
     LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
+    WeightContribution,
     as_explanation,
     canvases,
     open_canvas,
@@ -20,6 +21,7 @@ from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
 from .links import LatentLink
+from .nern import NeRN
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
 
 __version__ = "0.1.0"
@@ -35,10 +37,12 @@ __all__ = [
     "LayerContribution",
     "LayerError",
     "LinkedUnitVisualization",
+    "NeRN",
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
     "Secant",
     "Tangent",
+    "WeightContribution",
     "Xinc",
     "__version__",
     "as_explanation",

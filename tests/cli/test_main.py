@@ -8,7 +8,7 @@ import xinc_captum
 from xinc_captum import zoo
 from xinc_captum.cli.main import app, main
 
-COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "demo")
+COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "demo")
 
 
 @pytest.fixture
@@ -42,6 +42,8 @@ def test_help_says_what_it_does(words):
         (("sweep", "nowhere", "--unit", "1"), "nowhere is not a folder; wanted one that xinc link wrote"),
         (("counterfactual", "nowhere", "--target", "1"), "nowhere is not a folder; wanted one that xinc link wrote"),
         (("link", "--generator", "nobody"), "generator 'nobody' is not in the zoo"),
+        (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),
+        (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; wanted an nn.Conv2d"),
     ],
 )
 def test_foreseeable_failures_are_one_line_and_status_one(called, tmp_path, monkeypatch, words, says):

@@ -13,6 +13,7 @@ from .linked_unit import LinkedUnitVisualization
 from .neuron_canvas import NeuronCanvas
 from .stored_canvas import open_canvas
 from .sweep import SweepTrust, UnitSweep
+from .weight_contribution import WeightContribution
 
 __all__ = [
     "Accentuation",
@@ -27,6 +28,7 @@ __all__ = [
     "NeuronFeatureAccentuation",
     "SweepTrust",
     "UnitSweep",
+    "WeightContribution",
     "as_explanation",
     "canvases",
     "open_canvas",

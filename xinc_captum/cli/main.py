@@ -17,6 +17,7 @@ from .failures import FAILURES
 from .film import film_names
 from .flip import Method, counterfactual_command
 from .link import Variant, link_command
+from .nern import nern_command
 from .paint import NetworkName, paint_command
 from .sweep import Mode, Span, Way, sweep_command
 
@@ -178,6 +179,29 @@ def counterfactual(
 ) -> None:
     """Show what would have to change in pictures for another answer."""
     counterfactual_command(folder, out, target, photo or [], method, confidence, count, seed, device)
+
+
+@app.command()
+def nern(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    pictures: Annotated[
+        str, typer.Option(help=f"What to fit on: noise, or a generator: {', '.join(GENERATORS)}, module:function.")
+    ] = "noise",
+    layer: Annotated[list[str] | None, typer.Option(help="Convolution to write; repeat. Default: all.")] = None,
+    hidden: Annotated[int, typer.Option(help="Units of the small network's hidden layers.", min=1)] = 40,
+    steps: Annotated[int, typer.Option(help="Steps of training.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
+    nern_command(model, out, pictures, layer or [], hidden, steps, seed, device)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from .capture import Captured, capture
 from .eager import eager
+from .exchange import exchange
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
 from .reach import reach
@@ -14,6 +15,7 @@ __all__ = [
     "LayerError",
     "capture",
     "eager",
+    "exchange",
     "find_layer",
     "layer_name",
     "modules_behind",

@@ -12,6 +12,7 @@ from .dose import dose_strip
 from .explained import explained_bars
 from .film import FilmRow, unit_film
 from .flow import flow_beside_change
+from .kernel_sheet import kernel_sheet, layer_profile_sheet
 from .link_audit import Measured, link_audit
 from .linked_unit import unit_filmstrips
 from .reconstruction import frames_beside_drawn
@@ -39,6 +40,8 @@ __all__ = [
     "explained_bars",
     "flow_beside_change",
     "frames_beside_drawn",
+    "kernel_sheet",
+    "layer_profile_sheet",
     "link_audit",
     "neuron_over_photo",
     "object_time",

@@ -1,0 +1,100 @@
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.nern import classifier_called, compared, drawn, nern_command
+from xinc_captum.hooks import LayerError
+from xinc_captum.nern import NeRN
+from xinc_captum.zoo import Classifier, Normalise, mnist_convnet
+
+CPU = torch.device("cpu")
+
+
+def tiny():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2), nn.Flatten())
+        model.append(nn.Linear(6 * 9, 3))
+    return Classifier("tiny", model.eval(), Normalise((0.5,), (0.5,)), 8, ("a", "b", "c"))
+
+
+def bare():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """The functions above, as a user's module."""
+    import sys
+    import types
+
+    module = types.ModuleType("my_networks")
+    module.tiny, module.bare = tiny, bare
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+
+
+def commanded(out, model="my_networks:tiny", **more):
+    given = {"pictures": "noise", "layers": [], "hidden": 6, "steps": 4, "seed": 0, "device": "cpu"}
+    nern_command(model, out, **given | more)
+
+
+def test_a_folder_with_everything(named, tmp_path, capsys):
+    commanded(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert re.search(r"^NeRN: agrees in [\d.]+%, [\d,]+ bytes, weight error [\d.]+$", said, re.M)
+    out = tmp_path / "out"
+    note = json.loads((out / "manifest.json").read_text())
+    assert note["layers"] == ["0", "2"] and note["pictures"] == "noise" and note["steps"] == 4
+    page = (out / "index.html").read_text()
+    for name in ("profile.png", "kernels_0.png", "kernels_1.png"):
+        assert name in page
+        with Image.open(out / name) as picture:
+            assert picture.width > 300
+    assert "weights rounded to int8" in page and "permutation" in page
+    again = NeRN.load(out / "nern.safetensors", tiny().model)
+    assert again.config == note["nern"]
+
+
+def test_the_same_words_give_the_same_network(named, tmp_path):
+    for name in "ab":
+        commanded(tmp_path / name)
+    first, second = ((tmp_path / name / "nern.safetensors").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_bytes_and_agreement_are_of_the_real_things():
+    classifier = tiny()
+    nern, held = NeRN(classifier, hidden=6), torch.rand(20, 1, 8, 8)
+    lines = compared(nern, classifier, held)
+    assert [line[0] for line in lines][:2] == ["the network itself", "NeRN"] and len(lines) == 5
+    assert lines[0][1:] == ("100.0%", f"{nern.size_report().target:,}", "100.0%", "0.000")
+    same = nern.rebuild()(classifier.preprocess(held)).argmax(1) == classifier(held).argmax(1)
+    assert lines[1][1] == f"{float(same.float().mean()):.1%}"
+    assert lines[1][2] == f"{nern.size_report().total:,}"
+
+
+def test_pictures_of_a_generator():
+    seen, held = drawn("mnist_generator", mnist_convnet(), (1, 16, 16), 0, CPU)
+    assert seen.shape == (1000, 1, 16, 16) and held.shape == (500, 1, 16, 16)
+    assert seen.min() >= 0 and seen.max() <= 1 and not seen.requires_grad
+    assert not any(torch.equal(held[0], one) for one in seen)
+
+
+def test_pictures_that_do_not_fit(named):
+    with pytest.raises(
+        UsageError, match=r"mnist_generator draws pictures of \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
+    ):
+        drawn("mnist_generator", tiny(), (1, 8, 8), 0, CPU)
+    with pytest.raises(UsageError, match="does not say how large its pictures are; let the function return"):
+        classifier_called("my_networks:bare", CPU)
+
+
+def test_layers_that_are_not_there(named, tmp_path):
+    with pytest.raises(LayerError, match="layer 'nope' is not in the model"):
+        commanded(tmp_path / "out", layers=["nope"])
+    assert not (tmp_path / "out").exists()

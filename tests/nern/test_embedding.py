@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from xinc_captum.nern import FourierEmbedding, SmoothEmbedding
+
+
+@pytest.mark.parametrize("name", ["smooth", "default", "this"])
+@pytest.mark.parametrize("fusion", ["concat", "sum"])
+def test_as_recorded(arrays, name, fusion):
+    base, levels = arrays[f"pe/{name}_{fusion}/base_levels"].tolist()
+    embed = SmoothEmbedding(base, int(levels), fusion)
+    for kind in ("unit", "int"):
+        if f"pe/{name}_{fusion}/{kind}" in arrays:
+            wanted = arrays[f"pe/{name}_{fusion}/{kind}"]
+            found = embed(arrays[f"pe/coords_{kind}"])
+            torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+            assert found.shape[1] == embed.out_features
+
+
+def test_fourier_as_recorded(arrays):
+    embed = FourierEmbedding(10)
+    assert torch.equal(embed.matrix, arrays["pe/ffn/B"])
+    torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=1e-6, rtol=0)
+
+
+def test_by_hand():
+    found = SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 1.0]]))[0]
+    level0, level1 = [math.sin(math.pi), math.cos(math.pi)], [1.0, 0.0]
+    wanted = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    FourierEmbedding(3, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"base": 0.0}, "base is 0.0 and levels is 20; wanted base > 0"),
+        ({"levels": 0}, "levels is 0; wanted base > 0 and at least 1 level"),
+        ({"fusion": "mean"}, "fusion is 'mean'; wanted 'concat' or 'sum'"),
+    ],
+)
+def test_errors(kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        SmoothEmbedding(**kwargs)
+    with pytest.raises(ValueError, match="levels is 0"):
+        FourierEmbedding(0)

@@ -1,0 +1,165 @@
+import copy
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from xinc_captum.inr import CheckpointError
+from xinc_captum.nern import NeRN
+
+
+@pytest.fixture
+def images():
+    return torch.rand(40, 2, 6, 6)
+
+
+def fitted(mixed, images, nern=None, **kwargs):
+    nern = nern or NeRN(mixed, hidden=8, levels=6)
+    settings = {"steps": 30, "every": 10, "batch_size": 8, "show_progress": False} | kwargs
+    return nern, nern.fit(images, **settings)
+
+
+def same(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("source", ["tensor", "loader", "noise", None])
+@pytest.mark.parametrize("optimizer", ["adamw", "radam"])
+def test_every_source_comes_closer(mixed, images, source, optimizer):
+    data = {
+        "tensor": images,
+        "loader": DataLoader(TensorDataset(images, torch.zeros(40)), 8),
+        "noise": "noise",
+        None: None,
+    }[source]
+    before = NeRN(mixed, hidden=8, levels=6).relative_error()
+    nern, result = fitted(mixed, data, noise_shape=(2, 6, 6), optimizer=optimizer, lr=2e-2)
+    assert nern.relative_error() < 0.98 * before
+    assert result.losses.shape == (30, 3) and (result.losses[:, 1:] != 0).all().item() is (source is not None)
+    assert [look.step for look in result.looks] == [10, 20, 30]
+    assert (result.looks[0].agreement is None) is (source in ("loader", None))
+    assert result.kept.relative_error == pytest.approx(nern.relative_error(), rel=1e-5)
+
+
+def test_the_best_look_is_kept(mixed, images):
+    nern, result = fitted(mixed, images, lr=0.3, steps=40, every=5)  # far too fast: it comes and goes
+    best = min(result.looks, key=lambda look: look.divergence)
+    assert result.kept == best
+    assert nern.relative_error() == pytest.approx(best.relative_error, rel=1e-5)
+
+
+def test_a_small_target_is_matched(mixed, images):
+    nern, result = fitted(mixed, images, NeRN(mixed, hidden=40, levels=10), steps=150, lr=1e-2, every=150)
+    assert nern.relative_error() < 0.1
+    assert result.kept.agreement >= 0.75 and result.kept.divergence < 1e-3
+
+
+def test_nothing_else_changes(mixed, images, found):
+    mixed.train()
+    mixed(images).sum().backward()
+    before = found(mixed)
+    nern, _ = fitted(mixed, images)
+    assert before.differences(mixed) == []
+    assert all(p.grad is None for p in nern.predictor.parameters())
+
+
+def test_batch_norm_and_dropout_run_as_in_evaluation(mixed, images):
+    training = copy.deepcopy(mixed).train()
+    a, _ = fitted(mixed, images)
+    b, _ = fitted(training, images)
+    assert same(a.predictor, b.predictor) and training.training
+
+
+def test_only_chosen_kernels_carry_gradients(mixed, images):
+    whole, _ = fitted(mixed, images, kernels_per_step=10_000)
+    plain, _ = fitted(mixed, images)
+    some, result = fitted(mixed, images, kernels_per_step=5)
+    assert same(whole.predictor, plain.predictor) and not same(some.predictor, plain.predictor)
+    assert torch.isfinite(result.losses).all()
+
+
+def test_warmup_is_reconstruction_only(mixed, images):
+    _, result = fitted(mixed, images, warmup=12)
+    assert (result.losses[:12, 1:] == 0).all() and (result.losses[12:, 1:] != 0).all()
+
+
+def test_patience(mixed, images):
+    _, result = fitted(mixed, images, loss_weights=(0.0, 0.0, 1e-9), lr=1e-12, steps=200, every=5, patience=2)
+    assert result.steps < 200 and result.kept.step < result.steps
+
+
+@pytest.mark.parametrize("source", ["tensor", "noise", "loader"])
+def test_killed_and_gone_on_with(mixed, images, source, tmp_path):
+    data = {"tensor": images, "noise": "noise", "loader": list(images.split(8))}[source]
+    extra = {"noise_shape": (2, 6, 6), "kernels_per_step": 20}
+    plain, whole = fitted(mixed, data, **extra)
+    nern = NeRN(mixed, hidden=8, levels=6)
+    calls = 0
+
+    def counting(*_):
+        nonlocal calls
+        calls += 1
+        if calls == 45:
+            raise KeyboardInterrupt
+
+    handle = mixed.fc.register_forward_hook(counting)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(mixed, data, nern, checkpoint=tmp_path / "run.pt", **extra)
+    handle.remove()
+    again, result = fitted(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
+    assert 0 < result.resumed_at < 30
+    assert same(again.predictor, plain.predictor)
+    assert torch.equal(result.losses, whole.losses) and result.looks == whole.looks
+    third, result = fitted(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
+    assert result.resumed_at == 30 and same(third.predictor, plain.predictor)
+
+
+def test_checkpoints_of_another_run(mixed, images, tmp_path):
+    path = tmp_path / "run.pt"
+    fitted(mixed, images, checkpoint=path)
+    with pytest.raises(CheckpointError, match="is of another run: it has lr '0.005' instead of '0.01'; give another"):
+        fitted(mixed, images, checkpoint=path, lr=0.01)
+    with pytest.raises(CheckpointError, match="it has nern .*hidden.* 8.* instead of .*hidden.* 9"):
+        fitted(mixed, images, NeRN(mixed, hidden=9, levels=6), checkpoint=path)
+    with pytest.raises(CheckpointError, match="it has images "):
+        fitted(mixed, images + 1, checkpoint=path)
+    with torch.no_grad():
+        mixed.point.weight.add_(1)
+    with pytest.raises(CheckpointError, match="it has target weights"):
+        fitted(mixed, images, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("images", "kwargs", "error", "text"),
+    [
+        (torch.full((4, 2, 6, 6), torch.nan), {}, ValueError, "images hold NaN or infinite values in 4 of 4"),
+        ([torch.full((4, 2, 6, 6), torch.inf)], {}, ValueError, "images hold NaN or infinite values in 4 of 4"),
+        (torch.zeros(4, 2, 6, 6).int(), {}, TypeError, "images are torch.int32; wanted a float tensor"),
+        (torch.zeros(0, 2, 6, 6), {}, ValueError, r"images have shape \(0, 2, 6, 6\); wanted"),
+        ("nose", {}, ValueError, "images is 'nose'; wanted a tensor, a loader, 'noise' or None"),
+        ("noise", {}, ValueError, r"images='noise' needs noise_shape=, .* for example \(3, 32, 32\)"),
+        (
+            "noise",
+            {"noise_shape": (2, 6, 6), "noise_range": (1, 1)},
+            ValueError,
+            r"noise_range is \(1, 1\); wanted the l",
+        ),
+        (3, {}, TypeError, "images is a int; wanted a tensor"),
+        ([], {}, ValueError, "the loader of images is empty"),
+        (None, {"steps": 0}, ValueError, "steps is 0; wanted at least 1"),
+        (None, {"lr": 0.0}, ValueError, "lr is 0.0 and warmup is 0; wanted lr > 0"),
+        (None, {"optimizer": "sgd"}, ValueError, "optimizer is 'sgd'; wanted 'adamw' or 'radam'"),
+        (None, {"loss_weights": (0.0, 0.0, 0.0)}, ValueError, r"loss_weights are \(0.0, 0.0, 0.0\); wanted three"),
+        (torch.rand(4, 2, 6, 6), {"validation": 1.0}, ValueError, r"validation is 1.0; wanted images, or a share"),
+    ],
+)
+def test_bad_input(mixed, images, kwargs, error, text, found):
+    before = found(mixed)
+    with pytest.raises(error, match=text):
+        fitted(mixed, images, **kwargs)
+    assert before.differences(mixed) == []
+
+
+def test_loaders_that_can_be_read_once(mixed, images):
+    with pytest.raises(ValueError, match="gave its batches once and has no more; give a DataLoader"):
+        fitted(mixed, iter(images.split(8)))

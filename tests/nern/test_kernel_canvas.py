@@ -1,0 +1,90 @@
+import copy
+
+import pytest
+import torch
+
+from xinc_captum import LayerError
+from xinc_captum.nern import KernelCanvas, NeRN, ordered
+from xinc_captum.nern.permutation import LayerOrder
+
+LAYERS = ["stem", "wide", "depthwise", "point"]
+
+
+@pytest.fixture
+def nern(mixed, make_drawn):
+    return make_drawn(NeRN(mixed.double(), hidden=9, levels=4, blocks=4))
+
+
+@pytest.mark.parametrize("how", ["center", "average", "max"])
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("at", [0, 2, -1])
+def test_i1_i2_neurons_and_bias_are_the_weight(mixed, make_drawn, how, layer, at):
+    nern = make_drawn(NeRN(mixed.double(), hidden=9, levels=4, blocks=4, crop=how))
+    canvas = KernelCanvas(nern, layer, at)
+    whole = canvas.to_tensor()
+    assert tuple(whole.shape) == canvas.shape == (canvas.units + 1, *mixed.get_submodule(layer).weight.shape)
+    assert (whole.sum(0) - nern.weights()[layer].detach()).abs().max() < 1e-10
+    assert not whole.requires_grad and whole[:-1].abs().sum() > 0
+
+
+def test_any_budget_gives_the_same(nern):
+    small = KernelCanvas(nern, "stem", 1, memory_budget=20_000)
+    large = KernelCanvas(nern, "stem", 1)
+    assert len(list(small.passes())) > 2 and len(list(large.passes())) == 1
+    g = torch.randn(2, 4, 2, 5, 5, dtype=torch.float64)
+    for ask in (
+        lambda c: c.to_tensor(),
+        lambda c: c.totals(),
+        lambda c: c.magnitudes(),
+        lambda c: c.bias(),
+        lambda c: c.unit(3),
+        lambda c: c.pulled(g),
+    ):
+        torch.testing.assert_close(ask(small), ask(large), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["center", "average", "max"])
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_queries_are_those_of_the_whole(mixed, make_drawn, how, at):
+    nern = make_drawn(NeRN(mixed.double(), hidden=9, levels=4, blocks=4, crop=how))
+    for layer in LAYERS:
+        canvas = KernelCanvas(nern, layer, at)
+        whole = canvas.to_tensor()
+        same = lambda a, b: torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+        same(canvas.totals(), whole.flatten(1).sum(1))
+        same(canvas.magnitudes(), whole.flatten(1).abs().sum(1))
+        same(canvas.bias(), whole[-1])
+        same(canvas.unit(4), whole[4])
+        same(canvas.unit(canvas.units), whole[-1])
+        same(canvas.to_tensor([2, canvas.units, 0]), whole[[2, -1, 0]])
+        same(canvas.to_tensor(slice(1, 6, 2)), whole[1:6:2])
+        g = torch.randn(3, *whole.shape[1:], dtype=torch.float64)
+        same(canvas.pulled(g), g.flatten(1) @ whole.flatten(1).T)
+
+
+def test_i3_the_same_weights_under_other_coordinates(mixed, make_drawn):
+    """Give two kernels each other's coordinates: their canvases change places, and nothing else does."""
+    own = make_drawn(NeRN(mixed.double(), ["point"], hidden=7, kernel_size=3))
+    path = ordered(mixed.point.weight).kernels.clone()
+    path[[3, 8]] = path[[8, 3]]
+    other = NeRN(mixed, ["point"], hidden=7, kernel_size=3, orders=[LayerOrder(kernels=path)])
+    other.predictor.load_state_dict(own.predictor.state_dict())
+    a, b = (KernelCanvas(n, "point").to_tensor().flatten(1) for n in (own, other))
+    swapped = a.clone()
+    swapped[:, path[[3, 8]]] = a[:, path[[8, 3]]]
+    assert torch.equal(b, swapped) and not torch.equal(a, b)
+    torch.testing.assert_close(other.weights()["point"].detach().flatten(), swapped.sum(0), atol=1e-12, rtol=0)
+
+
+def test_copies_answer_alike(nern):
+    again = copy.deepcopy(KernelCanvas(nern, "wide"))
+    assert torch.equal(again.totals(), KernelCanvas(nern, "wide").totals())
+
+
+def test_errors(nern):
+    with pytest.raises(ValueError, match=r"at is 4; wanted 0 \(the embedding\), 1 to 3 .* or −1"):
+        KernelCanvas(nern, "stem", 4)
+    with pytest.raises(ValueError, match=r"memory_budget is 100 bytes; wanted at least [\d,]+, for one kernel"):
+        KernelCanvas(nern, "stem", memory_budget=100)
+    with pytest.raises(LayerError, match="did you mean 'stem'"):
+        KernelCanvas(nern, "stam")
