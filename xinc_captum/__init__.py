@@ -12,6 +12,7 @@ from .attributions import (
     LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
+    TokenContribution,
     as_explanation,
     canvases,
     open_canvas,
@@ -21,6 +22,7 @@ from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
 from .links import LatentLink
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
+from .trans_inr import TransINR
 
 __version__ = "0.1.0"
 
@@ -39,6 +41,8 @@ __all__ = [
     "NeuronFeatureAccentuation",
     "Secant",
     "Tangent",
+    "TokenContribution",
+    "TransINR",
     "Xinc",
     "__version__",
     "as_explanation",

@@ -1,0 +1,22 @@
+"""Workshop: a transformer that reads pictures and writes the networks that draw them."""
+
+from .painting import as_module, painted, stacked
+from .tokens import PatchTokens
+from .training import TransFit, mean_psnr
+from .trans_inr import Routing, TransINR
+from .writer import Groups, Modulations, Weights, WeightWriter
+
+__all__ = [
+    "Groups",
+    "Modulations",
+    "PatchTokens",
+    "Routing",
+    "TransFit",
+    "TransINR",
+    "WeightWriter",
+    "Weights",
+    "as_module",
+    "mean_psnr",
+    "painted",
+    "stacked",
+]
