@@ -54,7 +54,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(small, bars, tmp_path)
     for model, images, other, word in (
         (small(groups=2), bars(), {}, "model"),
         (small(), 1 - bars(), {}, "images"),
-        (small(), bars(), {"lr": 1e-3}, "lr 0.004 instead of 0.001"),
+        (small(), bars(), {"lr": 1e-3}, "lr 0.006 instead of 0.001"),
         (small(), bars(), {"validation": None}, "validation 0.1 instead of None"),
     ):
         with pytest.raises(CheckpointError, match=f"run.pt is of another run: it has {word}"):

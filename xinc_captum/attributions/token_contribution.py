@@ -1,5 +1,6 @@
 """TokenContribution: which weight token or data patch painted what in the pictures that a TransINR draws."""
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -142,11 +143,11 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
                 parts = self._modulation(scene, layer, baselines, n_steps, internal_batch_size)
             else:
                 parts = self._patch(scene, baselines, n_steps, internal_batch_size)
-            answer = plain(_of_target(parts, scene.batch))
+            answer = _of_target(parts, scene.batch)
             if not return_convergence_delta:
                 return answer
             with torch.no_grad():
-                drawn = selected(self.model(scene.images, scene.seen, scene.size), scene.batch, None)
+                drawn = _picked(self.model(scene.images, scene.seen, scene.size), scene.batch)
             return answer, plain(answer.flatten(1).sum(1) - drawn.reshape(len(drawn), -1).sum(1))
 
     @captum_method
@@ -185,7 +186,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             start, owner = self._first_picture(scene, baselines), owners(self.model, index)
             rows = rows_at_once(self.model, scene.size, internal_batch_size, scene.images)
             parts = composed_shares(self.model, scene.images, start, scene.seen, owner, scene.size, n_steps, rows)
-            return plain(_of_target(parts.flatten(1, 2), scene.batch).unflatten(1, parts.shape[1:3]))
+            answer = _of_target(parts.flatten(1, 2), scene.batch)
+            return answer.reshape(len(answer), *parts.shape[1:3], *answer.shape[2:])
 
     def _check(self, layer: int | str | None, baselines: Baselines) -> None:
         if self.level == "patch" and layer is not None:
@@ -270,5 +272,19 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
 
 def _of_target(parts: Tensor, batch: Batch) -> Tensor:
-    """Select the target of (B, entries, C, H, W) as of what is drawn: (B, entries, …)."""
-    return selected(parts.movedim(1, -1), batch, None).movedim(-1, 1)
+    """Select the target of (B, entries, C, H, W) as of what is drawn, in the model's own dtype: (B, entries, …)."""
+    return plain(_picked(parts.movedim(1, -1), batch).movedim(-1, 1).to(batch.inputs[0].dtype))
+
+
+def _picked(drawn: Tensor, batch: Batch) -> Tensor:
+    """The target of (B, C, H, W, …); Captum's own selection takes one channel a row of 2-D outputs only."""
+    target = batch.target
+    if isinstance(target, list) and all(isinstance(one, int) for one in target):
+        batch = replace(batch, target=[(one,) for one in target])
+    elif isinstance(target, Tensor) and target.dim() == 1 and target.numel() == batch.rows > 1:
+        low, high = -drawn.shape[1], drawn.shape[1] - 1
+        try:
+            return drawn[torch.arange(batch.rows, device=drawn.device), target.to(drawn.device)]
+        except IndexError as error:
+            raise ValueError(f"target holds a channel outside {low} to {high}: {error}") from error
+    return selected(drawn, batch, None)

@@ -47,7 +47,7 @@ class PatchTokens(nn.Module):
         *,
         padding: int = 0,
         pixel_mask: bool = False,
-        init_std: float = 0.02,
+        init_std: float = 0.3,
         seed: int | None = None,
     ) -> None:
         super().__init__()

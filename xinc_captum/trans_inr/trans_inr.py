@@ -96,7 +96,7 @@ class TransINR(nn.Module):
         highest: float = 4.0,
         groups: Groups = 32,
         pixel_mask: bool = False,
-        init_std: float = 0.02,
+        init_std: float = 0.3,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -194,9 +194,9 @@ class TransINR(nn.Module):
         *,
         validation: float | Tensor | None = 0.1,
         steps: int = 1500,
-        lr: float = 4e-3,
+        lr: float = 6e-3,
         batch_size: int = 64,
-        warmup: int = 100,
+        warmup: int = 50,
         keep: float = 1.0,
         seed: int = 0,
         checkpoint: str | Path | None = None,

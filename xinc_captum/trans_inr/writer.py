@@ -75,7 +75,7 @@ class WeightWriter(nn.Module):
         ff: int,
         groups: Groups,
         *,
-        init_std: float = 0.02,
+        init_std: float = 0.3,
         seed: int | None = None,
     ) -> None:
         super().__init__()
