@@ -4,6 +4,7 @@ from .painting import as_module, painted, stacked
 from .tokens import PatchTokens
 from .training import TransFit, mean_psnr
 from .trans_inr import Routing, TransINR
+from .tuning import Tuned, neuron_canvases, own_starts, shared_start, tuned
 from .writer import Groups, Modulations, Weights, WeightWriter
 
 __all__ = [
@@ -13,10 +14,15 @@ __all__ = [
     "Routing",
     "TransFit",
     "TransINR",
+    "Tuned",
     "WeightWriter",
     "Weights",
     "as_module",
     "mean_psnr",
+    "neuron_canvases",
+    "own_starts",
     "painted",
+    "shared_start",
     "stacked",
+    "tuned",
 ]

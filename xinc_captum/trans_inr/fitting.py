@@ -1,5 +1,6 @@
 """What a TransINR is trained on: batches, what of them is seen, and the pictures that are only looked at."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,12 +45,12 @@ def fitted(
         seen = None if keep == 1 else drawn_seen((len(batch), *shape), keep, generator).to(batch.device)
         return F.mse_loss(model(batch, seen), batch)
 
-    def look() -> float:
-        assert held_out is not None  # noqa: S101 - for the type checker
-        drawn = [model(held_out[a:b]) for a, b in chunks(len(held_out), _ROWS)]
-        return mean_psnr(torch.cat(drawn), held_out)
+    def look(pictures: Tensor) -> float:
+        drawn = [model(pictures[a:b]) for a, b in chunks(len(pictures), _ROWS)]
+        return mean_psnr(torch.cat(drawn), pictures)
 
-    result = trained(model, loss_of, None if held_out is None else look, recipe, **options)
+    looks = None if held_out is None else partial(look, held_out)
+    result = trained(model, loss_of, looks, recipe, **options)
     _keep_means(model, train)
     return result
 
