@@ -116,7 +116,7 @@ def region_agreement(use: Tensor) -> Tensor:
         ValueError: fewer than 2 pictures or neurons.
 
     Example:
-        >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]]))
+        >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]])).round(decimals=6)
         tensor([1.], dtype=torch.float64)
     """
     if use.dim() != 3 or use.shape[0] < 2 or use.shape[2] < 2:

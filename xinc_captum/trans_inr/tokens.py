@@ -58,19 +58,24 @@ class PatchTokens(nn.Module):
             self.places = nn.Parameter(torch.randn(1, dim, rows, columns) * init_std)
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Rows and columns of patches in a picture of (H, W) pixels.
+        """Rows and columns of patches in a picture of (H, W) pixels; errors as for :meth:`tiled`."""
+        return self.tiled(size, self.patch, self.padding)
+
+    @staticmethod
+    def tiled(size: tuple[int, ...], patch: int, padding: int) -> tuple[int, int]:
+        """Rows and columns of patches of side ``patch`` in a padded picture of (H, W) pixels.
 
         Raises:
             ValueError: it does not tile.
         """
-        whole = [side + 2 * self.padding for side in size]
-        if len(size) != 2 or any(side < self.patch or side % self.patch for side in whole):
-            good = tuple(max(round(side / self.patch), 1) * self.patch - 2 * self.padding for side in whole)
+        whole = [side + 2 * padding for side in size]
+        if len(size) != 2 or any(side < patch or side % patch for side in whole):
+            good = tuple(max(round(side / patch), 1) * patch - 2 * padding for side in whole)
             raise ValueError(
-                f"a picture of {tuple(size)} pixels with padding {self.padding} does not tile into patches of "
-                f"{self.patch} x {self.patch}; wanted sides that do, such as {good}: crop, pad or resize it."
+                f"a picture of {tuple(size)} pixels with padding {padding} does not tile into patches of {patch} x "
+                f"{patch}; wanted sides that do, such as {good}: crop, pad or resize it."
             )
-        return whole[0] // self.patch, whole[1] // self.patch
+        return whole[0] // patch, whole[1] // patch
 
     def forward(self, images: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, C, H, W) to tokens (B, patches, dim), row by row, and which of them are seen (None: all).
