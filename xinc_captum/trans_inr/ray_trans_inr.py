@@ -169,7 +169,8 @@ class RayTransINR(nn.Module):
     ) -> TransFit:
         """Train in place so that the field written from ``support`` views draws another view of the same scene.
 
-        Each step draws scenes, their support views, and random rays of one view that is not among these.
+        Each step draws scenes, their support views, and rays of one view that is not among these: half of them through
+        pixels that are not white, without which fields soon stay empty (the original does so in its first epoch).
 
         Args:
             views: (N, V, 3, H, W), floats in [0, 1], of N scenes.
@@ -201,12 +202,14 @@ class RayTransINR(nn.Module):
             )
         origins, directions = (part.flatten(2, 3) for part in camera_rays(poses, focal, self.size))
         colours = views.flatten(3).mT
+        filled = (colours < 1).any(-1).double().cpu()
+        chances = 1 / filled.shape[2] + filled / filled.sum(2, keepdim=True).clamp_min(1)
 
         def loss_of(generator: torch.Generator) -> Tensor:
             scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
             order = torch.rand(len(scene), count, generator=generator).argsort(1)
             read, drawn = order[:, :support], order[:, support : support + 1]
-            ray = torch.randint(colours.shape[2], (len(scene), rays), generator=generator)
+            ray = torch.multinomial(chances[scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator)
             weights = self.weights(views[scene, read], poses[scene, read], focal)
             pick = (scene, drawn, ray)
             return F.mse_loss(self.render(weights, origins[pick], directions[pick]), colours[pick])
