@@ -39,7 +39,7 @@ def fitted(
     shape = size if model.tokens.pixel_mask else (grid[0] * grid[1],)
     model(train[:1])  # a wrong number of channels fails before the first step
 
-    def loss_of(generator: torch.Generator) -> Tensor:
+    def loss_of(generator: torch.Generator, _: float) -> Tensor:
         index = torch.randint(len(train), (min(batch_size, len(train)),), generator=generator)
         batch = train[index.to(train.device)]
         seen = None if keep == 1 else drawn_seen((len(batch), *shape), keep, generator).to(batch.device)

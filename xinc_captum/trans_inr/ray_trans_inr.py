@@ -29,6 +29,9 @@ class RayTransINR(nn.Module):
     with 9 numbers a pixel: colour, where its ray begins, which way it goes; there is no table of places. Tokens of all
     views are one sequence, so any number of views can be read. Colours do not depend on the viewing direction.
 
+    It wants far more scenes and steps than :class:`TransINR` wants pictures: after 500 steps on 276 scenes of one ball,
+    16 x 16 pixels, a held-out view from one other is drawn at 16.3 dB, where the mean of all views has 16.3 dB too.
+
     Args:
         size: (H, W) of a view.
         patch: side of a patch in pixels.
@@ -92,6 +95,8 @@ class RayTransINR(nn.Module):
         with seeded(seed):
             self.linear = nn.Linear(patch * patch * 9, dim)
         base = HypoNet(3, 4, hidden, layers, count, highest, unit=1.0, seed=None if seed is None else seed + 1)
+        with torch.no_grad():
+            base.get_parameter("output.bias")[3] += 1.0  # some density to begin with: none has no gradient
         self.writer = WeightWriter(
             base, dim, depth, heads, ff, groups, init_std=init_std, seed=None if seed is None else seed + 2
         )
@@ -169,8 +174,8 @@ class RayTransINR(nn.Module):
     ) -> TransFit:
         """Train in place so that the field written from ``support`` views draws another view of the same scene.
 
-        Each step draws scenes, their support views, and rays of one view that is not among these: half of them through
-        pixels that are not white, without which fields soon stay empty (the original does so in its first epoch).
+        Each step draws scenes, their support views, and rays of one view that is not among these; over the first fifth
+        of the steps half of them go through pixels that are not white, without which fields soon stay empty.
 
         Args:
             views: (N, V, 3, H, W), floats in [0, 1], of N scenes.
@@ -203,13 +208,16 @@ class RayTransINR(nn.Module):
         origins, directions = (part.flatten(2, 3) for part in camera_rays(poses, focal, self.size))
         colours = views.flatten(3).mT
         filled = (colours < 1).any(-1).double().cpu()
-        chances = 1 / filled.shape[2] + filled / filled.sum(2, keepdim=True).clamp_min(1)
+        even = torch.full_like(filled, 1 / filled.shape[2])
+        chances = (even, even + filled / filled.sum(2, keepdim=True).clamp_min(1))
 
-        def loss_of(generator: torch.Generator) -> Tensor:
+        def loss_of(generator: torch.Generator, behind: float) -> Tensor:
             scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
             order = torch.rand(len(scene), count, generator=generator).argsort(1)
             read, drawn = order[:, :support], order[:, support : support + 1]
-            ray = torch.multinomial(chances[scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator)
+            ray = torch.multinomial(
+                chances[behind < 0.2][scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator
+            )
             weights = self.weights(views[scene, read], poses[scene, read], focal)
             pick = (scene, drawn, ray)
             return F.mse_loss(self.render(weights, origins[pick], directions[pick]), colours[pick])

@@ -51,7 +51,7 @@ def mean_psnr(drawn: Tensor, pictures: Tensor) -> float:
 
 def trained(
     model: nn.Module,
-    loss_of: Callable[[torch.Generator], Tensor],
+    loss_of: Callable[[torch.Generator, float], Tensor],
     look: Callable[[], float] | None,
     recipe: Mapping[str, Any],
     *,
@@ -70,7 +70,8 @@ def trained(
 
     Args:
         model: what is trained; its parameters that want gradients.
-        loss_of: a step's mean squared error, drawing its batch from the generator (on the CPU).
+        loss_of: a step's mean squared error, drawing its batch from the generator (on the CPU);
+            told which share of the steps lies behind.
         look: validation decibels, taken every ``every`` steps and at the end; None looks at nothing.
         recipe: what else decides how the run ends; a checkpoint of another is refused.
         steps: optimiser steps, the length of the schedule.
@@ -112,7 +113,7 @@ def trained(
             tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
         ):
             for step in range(done + 1, steps + 1):
-                loss = loss_of(generator)
+                loss = loss_of(generator, (step - 1) / steps)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
