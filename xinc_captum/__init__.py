@@ -12,6 +12,7 @@ from .attributions import (
     LinkedUnitVisualization,
     NeuronCanvas,
     NeuronFeatureAccentuation,
+    TokenContribution,
     WeightContribution,
     as_explanation,
     canvases,
@@ -23,6 +24,7 @@ from .images import to_hwc
 from .links import LatentLink
 from .nern import NeRN
 from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
+from .trans_inr import TransINR
 
 __version__ = "0.1.0"
 
@@ -42,6 +44,8 @@ __all__ = [
     "NeuronFeatureAccentuation",
     "Secant",
     "Tangent",
+    "TokenContribution",
+    "TransINR",
     "WeightContribution",
     "Xinc",
     "__version__",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.inr import coordinates, times
+from xinc_captum.inr import coordinates, pixel_centres, times
 
 
 def test_the_longer_side_spans_the_range():
@@ -34,3 +34,12 @@ def test_times_span_zero_to_one():
     assert times(2, dtype=torch.float64).dtype == torch.float64
     with pytest.raises(ValueError, match="frames is 0; wanted at least 1"):
         times(0)
+
+
+def test_centres_of_pixels():
+    """Edges at -1 and 1 on every axis: two rows at -1/2 and 1/2, four columns at -3/4, -1/4, 1/4, 3/4."""
+    where = pixel_centres((2, 4), dtype=torch.float64)
+    assert where[:, 0].tolist() == [-0.5] * 4 + [0.5] * 4
+    assert where[:4, 1].tolist() == [-0.75, -0.25, 0.25, 0.75]
+    with pytest.raises(ValueError, match=r"size is \(2, 0\); wanted at least one side"):
+        pixel_centres((2, 0))

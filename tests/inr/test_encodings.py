@@ -1,8 +1,9 @@
 import math
 
+import pytest
 import torch
 
-from xinc_captum.inr import FourierFeatures, NerfFrequencies
+from xinc_captum.inr import FourierFeatures, LogFrequencies, NerfFrequencies
 
 
 def test_fourier_features_are_sines_then_cosines():
@@ -27,3 +28,17 @@ def test_closer_steps_than_octaves():
     encoded = NerfFrequencies(1, 3, base=1.25)(torch.tensor([[0.5]]))
     angles = [0.5 * math.pi * 1.25**k for k in range(3)]
     torch.testing.assert_close(encoded[0], torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles]))
+
+
+def test_logarithmic_frequencies_are_cosines_then_sines():
+    """Frequencies 1, 4, 16 of each coordinate in turn."""
+    encoded = LogFrequencies(2, 3, highest=16.0)(torch.tensor([[0.125, -0.5]]))
+    angles = [math.pi * x * w for x in (0.125, -0.5) for w in (1, 4, 16)]
+    expected = torch.tensor([math.cos(a) for a in angles] + [math.sin(a) for a in angles])
+    torch.testing.assert_close(encoded[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        LogFrequencies(1, 1, unit=1.0)(torch.tensor([0.5])), torch.tensor([math.cos(0.5), math.sin(0.5)])
+    )
+    assert repr(LogFrequencies(1, 3, 8.0, 1.0)) == "LogFrequencies(in_features=1, count=3, highest=8, unit=1)"
+    with pytest.raises(ValueError, match="count is 2 and highest is 0; wanted at least 1, and more than 0"):
+        LogFrequencies(2, 2, 0)

@@ -13,6 +13,7 @@ from .linked_unit import LinkedUnitVisualization
 from .neuron_canvas import NeuronCanvas
 from .stored_canvas import open_canvas
 from .sweep import SweepTrust, UnitSweep
+from .token_contribution import TokenContribution
 from .weight_contribution import WeightContribution
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "NeuronCanvas",
     "NeuronFeatureAccentuation",
     "SweepTrust",
+    "TokenContribution",
     "UnitSweep",
     "WeightContribution",
     "as_explanation",

@@ -9,15 +9,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .hnerv import HNeRV
+from .hyponet import HypoNet
 from .mlp import FourierMLP, Siren
 from .nerv import NeRV
 
-Network = FourierMLP | Siren | NeRV | HNeRV
-KINDS: dict[str, type[FourierMLP] | type[Siren] | type[NeRV] | type[HNeRV]] = {
+Network = FourierMLP | Siren | NeRV | HNeRV | HypoNet
+KINDS: dict[str, type[FourierMLP] | type[Siren] | type[NeRV] | type[HNeRV] | type[HypoNet]] = {
     "FourierMLP": FourierMLP,
     "Siren": Siren,
     "NeRV": NeRV,
     "HNeRV": HNeRV,
+    "HypoNet": HypoNet,
 }
 FORMAT = "xinc-captum-inr-1"
 KEY = (

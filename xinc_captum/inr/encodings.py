@@ -81,3 +81,47 @@ class NerfFrequencies(nn.Module):
     def extra_repr(self) -> str:
         """Dims, octaves and base."""
         return f"in_features={self.in_features}, octaves={self.octaves}, base={self.base:g}"
+
+
+class LogFrequencies(nn.Module):
+    r"""Cosines and sines at frequencies that are evenly spaced on a logarithmic scale.
+
+    .. math:: \gamma(x) = [\cos(u w_k x_d), \sin(u w_k x_d)], \quad w_k = highest^{k / (count - 1)}
+
+    Symbols: x (rows, in_features) in [-1, 1]; d a coordinate, k < count a frequency, the faster index; all cosines come
+    before all sines.
+
+    Args:
+        in_features: dims of a coordinate.
+        count: how many frequencies, from 1 to ``highest``.
+        highest: the last of them, in units of u / 2π cycles.
+        unit: u, in radians; π as pictures have it, 1 as radiance fields have it.
+
+    Raises:
+        ValueError: no frequencies, or a highest one below or at 0.
+
+    Example:
+        >>> LogFrequencies(2, 4, highest=16.0)(torch.rand(5, 2)).shape
+        torch.Size([5, 16])
+
+    Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), released code.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, in_features: int = 2, count: int = 64, highest: float = 1024.0, unit: float = math.pi) -> None:
+        super().__init__()
+        if count < 1 or highest <= 0:
+            raise ValueError(f"count is {count} and highest is {highest}; wanted at least 1, and more than 0.")
+        self.in_features, self.count, self.highest, self.unit = in_features, count, highest, unit
+        self.register_buffer("frequencies", torch.linspace(0, math.log(highest), count).exp())
+        self.out_features = 2 * count * in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) to (…, 2 * count * in_features)."""
+        angle = (x[..., None] * self.frequencies).flatten(-2) * self.unit
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Dims, count, highest frequency and unit."""
+        return f"in_features={self.in_features}, count={self.count}, highest={self.highest:g}, unit={self.unit:g}"

@@ -101,7 +101,7 @@ def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | No
         raise CheckpointError(f"{path} is no whole checkpoint ({reason}); {other}") from error
     seen = found.get("format") if isinstance(found, dict) else None
     if seen != FORMAT:
-        raise CheckpointError(f"{path} is marked {seen!r}; wanted {FORMAT!r}, as fit_video() writes; {other}")
+        raise CheckpointError(f"{path} is marked {seen!r}; wanted {FORMAT!r}, as fits with checkpoint= write; {other}")
     differences = [
         f"{name} {found['recipe'].get(name)!r} instead of {wanted!r}"
         for name, wanted in recipe.items()

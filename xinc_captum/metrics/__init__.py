@@ -6,6 +6,7 @@ from .bootstrap import Interval, flipped, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
 from .concepts import Concepts, ConceptUnits, concept_overlap
+from .correspondence import Correspondence, correspondence, region_agreement, region_use
 from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
 from .discoveries import chance_of, false_discovery_rate
 from .dissection import ablated, dissect
@@ -45,6 +46,7 @@ __all__ = [
     "ConceptUnits",
     "Concepts",
     "Correlations",
+    "Correspondence",
     "DeletionInsertion",
     "Explained",
     "Fidelity",
@@ -76,6 +78,7 @@ __all__ = [
     "concept_overlap",
     "condition_number",
     "contribution_change",
+    "correspondence",
     "deletion_insertion",
     "dissect",
     "duplicates",
@@ -120,7 +123,9 @@ __all__ = [
     "rand_index",
     "rank_vectors",
     "ratio_interval",
+    "region_agreement",
     "region_test",
+    "region_use",
     "row_hashes",
     "running_share",
     "selectivity",

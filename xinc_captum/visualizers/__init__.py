@@ -19,6 +19,7 @@ from .reconstruction import frames_beside_drawn
 from .regions import region_bars
 from .selectivity import selectivity_table
 from .spread import Spread, spread_curves
+from .token_sheet import neurons_across, token_sheet
 from .track import object_time
 from .unit_sheet import unit_sheet
 
@@ -44,12 +45,14 @@ __all__ = [
     "layer_profile_sheet",
     "link_audit",
     "neuron_over_photo",
+    "neurons_across",
     "object_time",
     "order_by_total",
     "region_bars",
     "score_curve",
     "selectivity_table",
     "spread_curves",
+    "token_sheet",
     "unit_film",
     "unit_filmstrips",
     "unit_sheet",

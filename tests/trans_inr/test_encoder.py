@@ -1,0 +1,37 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import forward_ad
+
+from xinc_captum.trans_inr.encoder import Attention, Encoder
+
+
+def test_attention_is_torchs_own():
+    attention, x = Attention(12, 3).double(), torch.rand(2, 5, 12).double()
+    q, k, v = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (attention.query, attention.key, attention.value))
+    expected = attention.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    y, weights = attention(x)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 5).double())
+
+
+def test_tokens_that_are_not_seen_might_as_well_not_be_there():
+    encoder, x = Encoder(12, 2, 3, 24).double(), torch.rand(2, 5, 12).double()
+    seen = torch.tensor([True, False, True, True, False]).expand(2, -1)
+    y, routing = encoder(x, seen)
+    fewer, _ = encoder(x[:, [0, 2, 3]])
+    torch.testing.assert_close(y[:, [0, 2, 3]], fewer)
+    assert (routing[..., [1, 4]] == 0).all()
+
+
+def test_forward_mode_equals_reverse_mode():
+    encoder, x, way = Encoder(8, 2, 2, 12).double(), torch.rand(1, 4, 8).double(), torch.rand(1, 4, 8).double()
+    with forward_ad.dual_level():
+        moved = forward_ad.unpack_dual(encoder(forward_ad.make_dual(x, way))[0]).tangent
+    jacobian = torch.autograd.functional.jacobian(lambda t: encoder(t)[0], x)
+    torch.testing.assert_close(moved, torch.einsum("abcdef,def->abc", jacobian, way))
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="dim 10 is not divisible by heads 3; wanted heads of equal width"):
+        Attention(10, 3)

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from xinc_captum.trans_inr.paths import (
+    composed_shares,
+    flat,
+    midpoints,
+    modulation_shares,
+    owners,
+    patch_masks,
+    patch_shares,
+    pushed,
+    rows_at_once,
+    unflat,
+)
+
+SIZE = (6, 6)
+
+
+def close(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 6, 6).double()
+
+
+def test_modulations_as_rows_and_back(tiny, images):
+    x = tiny.modulations(images)
+    for a, b in zip(x, unflat(tiny, flat(x)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_owners_count_each_tokens_numbers(tiny):
+    every = owners(tiny, None)
+    assert every.entries == 9 and every.ids.bincount().tolist() == [8] * 3 + [6] * 6
+    one = owners(tiny, 1)
+    assert one.entries == 4 and one.ids.bincount().tolist() == [6, 6, 6, 42]
+
+
+def test_every_pixel_is_read_by_one_patch(tiny):
+    masks = patch_masks(tiny, (6, 9))
+    assert masks.shape == (6, 6, 9) and (masks.sum(0) == 1).all()
+    assert masks[1].nonzero().tolist() == [[y, x] for y in range(3) for x in range(3, 6)]
+    tiny.tokens.padding = 1
+    assert patch_masks(tiny, (4, 4)).sum((1, 2)).tolist() == [4, 4, 4, 4]
+    assert patch_masks(tiny, (7, 7))[0].nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_derivatives_along_a_way_are_finite_differences(tiny, images):
+    way = torch.randn_like(images)
+    value, moved = pushed(tiny, images, way)
+    with torch.no_grad():
+        close(value, tiny(images))
+        step = (tiny(images + 1e-6 * way) - tiny(images - 1e-6 * way)) / 2e-6
+    torch.testing.assert_close(moved, step, rtol=1e-4, atol=1e-6)
+    assert not moved.requires_grad
+    constant, still = pushed(lambda x: torch.ones(1), images, way)
+    assert still.tolist() == [0.0] and constant.tolist() == [1.0]
+
+
+def test_small_pieces_are_the_whole(tiny, images):
+    x, x0 = tiny.modulations(images), tuple(mean[None] for mean in tiny.mean_modulations)
+    whole = modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 1000)
+    close(modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 5), whole)
+    start = torch.full_like(images, 0.5)
+    whole = patch_shares(tiny, images, start, None, SIZE, 3, 1000)
+    close(patch_shares(tiny, images, start, None, SIZE, 3, 3), whole)
+    whole = composed_shares(tiny, images, start, None, owners(tiny, None), SIZE, 3, 1000)
+    close(composed_shares(tiny, images, start, None, owners(tiny, None), SIZE, 3, 5), whole)
+
+
+def test_tokens_carry_all_that_patches_do(tiny, images):
+    """The chain rule inside the integral: with the same steps the sums are equal, not only close."""
+    start, seen = torch.full_like(images, 0.5), torch.tensor([[True, True, False, True]] * 2)
+    patches = patch_shares(tiny, images, start, seen, SIZE, 4, 1000)
+    composed = composed_shares(tiny, images, start, seen, owners(tiny, None), SIZE, 4, 1000)
+    close(composed.sum(2), patches)
+    assert (composed[:, 2] == 0).all() and composed[:, 0].abs().sum() > 0
+    close(composed_shares(tiny, images, start, seen, owners(tiny, 1), SIZE, 4, 1000).sum(2), patches)
+
+
+def test_layers_split_the_whole(tiny, images):
+    x, x0 = tiny.modulations(images), tuple(mean[None] for mean in tiny.mean_modulations)
+    every = modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 1000)
+    for layer in range(3):
+        one = modulation_shares(tiny, x, x0, owners(tiny, layer), SIZE, 3, 1000)
+        close(one[:, :3], every[:, 3 * layer : 3 * layer + 3])
+        close(one.sum(1), every.sum(1))
+
+
+def test_numbers(tiny):
+    assert list(midpoints(4)) == [0.125, 0.375, 0.625, 0.875]
+    with pytest.raises(ValueError, match="n_steps is 0; wanted at least 1"):
+        midpoints(0)
+    assert rows_at_once(tiny, SIZE, 7) == 7
+    assert 1 <= rows_at_once(tiny, (600, 600), None) < rows_at_once(tiny, SIZE, None)
+    assert rows_at_once(tiny, SIZE, None, torch.zeros(1, 3, 300, 300)) < rows_at_once(tiny, SIZE, None)
+    with pytest.raises(ValueError, match="internal_batch_size is 0; wanted at least 1"):
+        rows_at_once(tiny, SIZE, 0)

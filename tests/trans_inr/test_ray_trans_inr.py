@@ -1,0 +1,96 @@
+import math
+
+import pytest
+import torch
+
+from xinc_captum.trans_inr import RayTransINR, TransINR, camera_rays, mean_psnr, ray_colours, ray_depths
+
+
+def small(**arguments):
+    return RayTransINR(
+        **{"size": (8, 8), "patch": 4, "samples": 8, "dim": 16, "depth": 1, "ff": 16, "hidden": 8, "layers": 3,
+           "count": 3, "groups": 4, "seed": 0, **arguments}
+    )  # fmt: skip
+
+
+def poses(count):
+    """Cameras on a circle of radius 4 that look at its middle."""
+    found = []
+    for k in range(count):
+        s, c = math.sin(2 * math.pi * k / count), math.cos(2 * math.pi * k / count)
+        found.append([[c, 0, s, 4 * s], [0, 1, 0, 0], [-s, 0, c, 4 * c]])
+    return torch.tensor(found)
+
+
+def scenes(count, views):
+    """A dark ball of another grey in each scene, seen from all around."""
+    origins, directions = camera_rays(poses(views), 8.0, (8, 8))
+    depths = ray_depths(32, 2.0, 6.0, origins)
+    points = origins[..., None, :] + depths[:, None] * directions[..., None, :]
+    inside = (points.norm(dim=-1, keepdim=True) < 1).float()
+    pictures = []
+    for k in range(count):
+        grey = torch.full_like(points, -4.0 + 6.0 * k / count)
+        pictures.append(ray_colours(torch.cat([grey, 30 * inside - 15], -1), depths).permute(0, 3, 1, 2))
+    return torch.stack(pictures), poses(views).expand(count, -1, -1, -1)
+
+
+def test_fields_are_modules_that_draw_what_the_model_draws(tmp_path):
+    model, (views, cameras) = small(), scenes(3, 4)
+    drawn = model(views[:, :2], cameras[:, :2], cameras[:, 2:], 8.0)
+    assert drawn.shape == (3, 2, 3, 8, 8)
+    fields = model.generate(views[:, :2], cameras[:, :2], 8.0)
+    origins, directions = camera_rays(cameras[0, 2], 8.0, (8, 8))
+    depths = ray_depths(8, 2.0, 6.0, origins)
+    points = origins[..., None, :] + depths[:, None] * directions[..., None, :]
+    for field, picture in zip(fields, drawn, strict=True):
+        torch.testing.assert_close(ray_colours(field(points), depths).permute(2, 0, 1), picture[0])
+    model.save(tmp_path / "model")
+    again = RayTransINR.load(tmp_path / "model")
+    assert torch.equal(again(views[:, :2], cameras[:, :2], cameras[:, 2:], 8.0), drawn)
+    with pytest.raises(ValueError, match="model holds 'RayTransINR' of format .*; wanted 'TransINR'"):
+        TransINR.load(tmp_path / "model")
+
+
+def test_the_order_of_views_means_nothing():
+    model, (views, cameras) = small().double(), scenes(2, 4)
+    first = model(views[:, :2], cameras[:, :2], cameras[:, 3:], 8.0)
+    second = model(views[:, [1, 0]], cameras[:, [1, 0]], cameras[:, 3:], 8.0)
+    torch.testing.assert_close(first, second, atol=1e-10, rtol=0)
+
+
+def test_it_learns_scenes_and_is_judged_on_others(tmp_path):
+    model, (views, cameras) = small(), scenes(8, 4)
+    held_out = torch.tensor([1, 3, 5, 7])  # every other grey
+    order = torch.cat([torch.tensor([0, 2, 4, 6]), held_out])
+    settings = {"validation": 4, "batch_size": 4, "rays": 32, "warmup": 5, "lr": 1e-2, "show_progress": False}
+    settings |= {"steps": 60, "every": 20, "checkpoint": tmp_path / "run.pt"}
+    result = model.fit(views[order], cameras, 8.0, **settings)
+    assert [step for step, _ in result.validation] == [20, 40, 60] and result.psnr > result.validation[0][1] + 0.5
+    with torch.no_grad():
+        drawn = model(views[held_out, :1], cameras[:4, :1], cameras[:4, -1:], 8.0)
+    assert result.psnr == pytest.approx(mean_psnr(drawn, views[held_out, -1:]), abs=1e-4)
+    again = small(seed=5)
+    repeated = again.fit(views[order], cameras, 8.0, **settings)
+    assert (repeated.resumed_at, repeated.curve) == (60, result.curve)
+    assert torch.equal(again.linear.weight, model.linear.weight)
+
+
+def test_impossible_requests():
+    model, (views, cameras) = small(), scenes(2, 3)
+    with pytest.raises(
+        ValueError, match=r"views have shape \(2, 3, 3, 8, 8\) and poses \(2, 2, 3, 4\); wanted \(B, V, 3, 8, 8"
+    ):
+        model.generate(views, cameras[:, :2], 8.0)
+    for wrong in ({"support": 3}, {"support": 0}, {"validation": 2}):
+        with pytest.raises(
+            ValueError, match="2 scenes of 3 views, .* wanted at least one scene left, and one view more"
+        ):
+            model.fit(views, cameras, 8.0, steps=1, **wrong)
+    with pytest.raises(ValueError, match="images hold NaN"):
+        model.fit(views / 0 * 0, cameras, 8.0, steps=1)
+    with pytest.raises(ValueError, match=r"a picture of \(8, 9\) pixels with padding 0 does not tile"):
+        small(size=(8, 9))
+    for wrong in ({"near": 6.0, "far": 2.0}, {"samples": 1}):
+        with pytest.raises(ValueError, match=r"near, far and samples are .*; wanted 0 < near < far, and 2 or more"):
+            small(**wrong)
