@@ -93,7 +93,7 @@ def test_link_faces(run, tmp_path):
 
 
 def test_write_a_network(run, tmp_path):
-    said = run("write_a_network.py", "30")
+    said = run("write_a_network.py", "10")
     rows = re.findall(r"^(.+?)\s+agrees in ([\d.]+)%, +([\d,]+) bytes, weight error ([\d.]+)$", said, re.M)
     assert [name for name, *_ in rows] == [
         "NeRN",

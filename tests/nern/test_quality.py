@@ -32,7 +32,7 @@ def known():
         layers = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
         model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 8))
         adam = torch.optim.Adam(model.parameters(), 5e-3)
-        for _ in range(120):
+        for _ in range(80):
             rows = torch.randperm(400)[:64]
             adam.zero_grad()
             F.cross_entropy(model(images[rows]), labels[rows]).backward()
@@ -48,7 +48,7 @@ def test_accuracy_error_and_size_together(known):
     errors = {}
     for kind in ("cross-filter", "none"):
         nern = NeRN(target, hidden=10, levels=6, permutation=kind)
-        nern.fit(images, steps=160, batch_size=32, lr=1e-2, every=50, show_progress=False)
+        nern.fit(images, steps=120, batch_size=24, lr=1e-2, every=60, show_progress=False)
         report = nern.size_report()
         errors[kind] = report.relative_error
         if kind == "cross-filter":
@@ -61,6 +61,6 @@ def test_without_data(known):
     target, _ = known
     pictures, labels = bars(400, 1)
     nern = NeRN(target, hidden=10, levels=6)
-    settings = {"noise_shape": (1, 8, 8), "noise_range": (0.0, 1.0), "batch_size": 32}
-    nern.fit("noise", steps=160, lr=1e-2, every=50, show_progress=False, **settings)
+    settings = {"noise_shape": (1, 8, 8), "noise_range": (0.0, 1.0), "batch_size": 24}
+    nern.fit("noise", steps=120, lr=1e-2, every=50, show_progress=False, **settings)
     assert accuracy(nern.rebuild(), pictures, labels) >= 0.85

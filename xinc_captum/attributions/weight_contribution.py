@@ -37,8 +37,9 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
       several layers the neuron goes from all of them at once, and the difference is shared among them by integrated
       gradients along the way. It does not add up over neurons.
 
-    The first three do not foretell the fourth: one neuron writes into all kernels at once, so removing it is a large
-    step. Measured over images of digits, rank correlations with removal were near zero. Ask the question you mean.
+    The first three need not foretell the fourth: one neuron writes into all kernels at once, so removing it is a large
+    step. Over the neurons of two networks of digits, rank correlations of "gradient" with removal were .66 on average
+    in the one, from .30 to .92 between images, and near zero in the other. Ask the question you mean.
 
     Args:
         nern: a fitted :class:`NeRN`; its target's own weights are not looked at.
