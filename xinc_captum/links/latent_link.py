@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,9 +108,7 @@ class LatentLink(UnitReadings, nn.Module):
         self.seen = self.seen[:0]
         self.manifest = dict(manifest or {})
         self.partial_fit(r, w, classes)
-        report = self.solve()
-        if report.pairs <= report.alive:
-            warnings.warn(f"{report}. Make more pairs, or audit what this one is worth.", stacklevel=2)
+        self.solve().warn_of_few_pairs()
         return self
 
     def partial_fit(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> LatentLink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +49,11 @@ class RankReport:
         elif self.deficient:
             text += ": units that depend on one another, so the map of least norm is taken"
         return text
+
+    def warn_of_few_pairs(self) -> None:
+        """Say so where there are no more pairs than live units; the warning points at the caller's caller."""
+        if self.pairs <= self.alive:
+            warnings.warn(f"{self}. Make more pairs, or audit what this one is worth.", stacklevel=3)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
