@@ -6,7 +6,7 @@ from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradients, random_map
+from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradients
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
@@ -98,14 +98,3 @@ def test_what_is_not_there_is_said(conv):
 def test_rows_are_their_own(conv):
     for method in (grad_cam(conv, "conv"), guided_grad_cam(conv, "conv"), integrated_gradients(conv, steps=4)):
         torch.testing.assert_close(method(PHOTOS, [0, 2])[1:], method(PHOTOS[1:], [2]))
-
-
-def test_random_maps_know_only_seed_and_row():
-    state = torch.get_rng_state()
-    maps = random_map(3)(PHOTOS, 0)
-    assert maps.shape == (2, 1, 7, 7)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(random_map(3)(PHOTOS[:1] * 0, 1), maps[:1])
-    assert not torch.equal(maps[0], maps[1])
-    assert not torch.equal(random_map(4)(PHOTOS, 0), maps)
-    assert random_map(cells=3)(PHOTOS.double(), 0).dtype == torch.float64

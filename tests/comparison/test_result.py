@@ -5,42 +5,43 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xinc_captum.comparison import Comparison, Row
-from xinc_captum.comparison.result import Scores
+from xinc_captum.comparison import Comparison, Counts, Row
+from xinc_captum.comparison.columns import chosen
 from xinc_captum.store import StoreError
 
 NAN = math.nan
-
-
-def scores(deletion, insertion, agreement, energy, faults=("", "")):
-    return Scores(*(torch.tensor(v) for v in (deletion, insertion, agreement, energy)), faults)
-
-
+FLAWS = {"Grad-CAM": ["", ""], "a|b": ["", "constant"], "flat": ["constant", "not finite"]}
 SCORES = {
-    "Grad-CAM": scores([0.25, 0.75], [0.5, 1.0], [1.0, 1.0], [NAN, NAN]),
-    "a|b": scores([0.25, NAN], [0.75, NAN], [-0.5, NAN], [NAN, NAN], ("", "constant")),
-    "flat": scores([NAN, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN], ("constant", "not finite")),
+    "Grad-CAM": {"deletion": [0.25, 0.75], "insertion": [0.5, 1.0], "agreement": [1.0, 1.0]},
+    "a|b": {"deletion": [0.25, NAN], "insertion": [0.75, NAN], "agreement": [-0.5, NAN]},
+    "flat": {"deletion": [NAN, NAN], "insertion": [NAN, NAN], "agreement": [NAN, NAN]},
 }
 
 
-def comparison(seconds=0.5, **only):
-    found = {name: SCORES[name] for name in only.get("names", SCORES)}
+def comparison(seconds=0.5, names=tuple(SCORES), error=True):
+    scores = {name: {m: torch.tensor(v) for m, v in SCORES[name].items()} for name in names}
+    counts = Counts(forwards=2, backwards=1, rows=4, peak_bytes=1_500_000)
+    rows = [Row.of(name, (seconds, 2 * seconds), counts, s, FLAWS[name], "", 0) for name, s in scores.items()]
+    if error:
+        rows.append(Row.of("broken", (NAN, NAN), Counts(), {}, [], "ValueError: a | b\nc", 0))
     return Comparison(
         photos=torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
-        maps={name: torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1)) for name in found},
-        table=tuple(Row.of(name, s, seconds, 2 * seconds) for name, s in found.items()),
-        scores=found,
+        maps={name: torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1)) for name in scores},
+        table=tuple(rows),
+        scores=scores,
         confidence=torch.tensor([0.5, 0.25]),
         reference="Grad-CAM",
         note={"seed": 3, "rounds": 1, "steps": 4, "target": 1},
+        columns=chosen(["deletion", "insertion", "agreement"]),
     )
 
 
 def test_rows_are_means_of_what_is_left():
-    good, partly, flat = comparison().table
-    assert good == ("Grad-CAM", 0.5, 1.0, 0.5, 0.75, 1.0, pytest.approx(NAN, nan_ok=True), 0, "")
-    assert partly[3:6] == (0.25, 0.75, -0.5) and partly.left_out == 1
-    assert math.isnan(flat.deletion) and flat.fault == "constant or not finite"
+    good, partly, flat, _ = comparison().table
+    assert good.scores["deletion"] == (0.5, 0.25, 0.75), "a resample of two is one of them twice, or both"
+    assert (good.seconds, good.cpu_seconds, good.left_out, good.fault) == (1.0, 0.5, 0, "")
+    assert partly.scores["deletion"] == (0.25, 0.25, 0.25) and partly.left_out == 1
+    assert math.isnan(flat.scores["deletion"].value) and flat.fault == "constant or not finite"
 
 
 def test_the_table_as_text():
@@ -48,21 +49,36 @@ def test_the_table_as_text():
         comparison().to_markdown()
         == str(comparison())
         == (
-            "| method | CPU seconds | seconds | deletion AUC ↓ | insertion AUC ↑ | ρ with Grad-CAM | energy in mask ↑ | left out |\n"
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
-            "| Grad-CAM | 0.500 | 1.000 | 0.500 | 0.750 | 1.00 | – |  |\n"
-            "| a\\|b | 0.500 | 1.000 | 0.250 | 0.750 | -0.50 | – | 1 of 2 maps (constant) |\n"
-            "| flat | 0.500 | 1.000 | constant or not finite | constant or not finite | – | – "
-            "| 2 of 2 maps (constant or not finite) |\n"
+            "| method | seconds | forwards | backwards | peak MB | deletion AUC ↓ | insertion AUC ↑ | ρ with Grad-CAM | remarks |\n"
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
+            "| Grad-CAM | 1.000 | 2 | 1 | 1.5 | 0.50 [0.25, 0.75] | 0.75 [0.50, 1.00] | 1.00 [1.00, 1.00] |  |\n"
+            "| a\\|b | 1.000 | 2 | 1 | 1.5 | 0.25 [0.25, 0.25] | 0.75 [0.75, 0.75] | -0.50 [-0.50, -0.50] "
+            "| 1 of 2 maps left out (constant) |\n"
+            "| flat | 1.000 | 2 | 1 | 1.5 | – | – | – | 2 of 2 maps left out (constant or not finite) |\n"
+            "| broken | – | – | – | – | – | – | – | failed: ValueError: a \\| b c |\n"
         )
     )
-    assert "left out" not in comparison(names=["Grad-CAM"]).to_markdown()
+    assert "remarks" not in comparison(names=["Grad-CAM"], error=False).to_markdown()
+
+
+def test_as_plain_numbers():
+    found = comparison().to_dict()
+    assert found["rows"][0] == {
+        "method": "Grad-CAM", "seconds": 1.0, "cpu_seconds": 0.5, "forwards": 2, "backwards": 1, "peak MB": 1.5,
+        "deletion": [0.5, 0.25, 0.75], "insertion": [0.75, 0.5, 1.0], "agreement": [1.0, 1.0, 1.0],
+        "left_out": 0, "fault": "", "error": "",
+    }  # fmt: skip
+    assert found["rows"][2]["deletion"] == [None] * 3 and found["rows"][3]["seconds"] is None
+    assert found["images"][1]["methods"]["a|b"] == dict.fromkeys(("deletion", "insertion", "agreement"), None)
+    assert (found["reference"], found["seed"], found["images"][1]["probability"]) == ("Grad-CAM", 3, 0.25)
+    json.dumps(found, allow_nan=False)
 
 
 def test_the_figure_carries_two_numbers_a_method():
     texts = [t.get_text() for t in comparison().figure().texts]
     assert "deletion 0.50 ↓" in texts and "insertion 0.75 ↑" in texts
-    assert "constant or not finite" in texts
+    assert "constant or not finite" in texts and "broken" not in texts
+    assert "One scale for all maps" in " ".join(t.get_text() for t in comparison().figure(shared=True).texts)
 
 
 def test_saved_whole(tmp_path):
@@ -75,18 +91,16 @@ def test_saved_whole(tmp_path):
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     maps = load_file(folder / "maps.safetensors")
     assert all(torch.equal(maps[name], m) for name, m in result.maps.items()) and len(maps) == 3
-    assert "| Grad-CAM | 0.500 | 0.750 | 1.00 | – |  |" in (folder / "table.md").read_text()
+    assert "| Grad-CAM | 2 | 1 | 1.5 | 0.50 [0.25, 0.75] |" in (folder / "table.md").read_text()
     table = json.loads((folder / "table.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
-    assert table["rows"][0] == {
-        "method": "Grad-CAM", "deletion": 0.5, "insertion": 0.75, "agreement": 1.0, "energy": None, "left_out": 0,
-    }  # fmt: skip
-    assert table["images"][1]["probability"] == 0.25
-    assert table["images"][1]["methods"]["a|b"] == dict.fromkeys(
-        ("deletion", "insertion", "agreement", "energy"), None
-    ) | {"fault": "constant"}
-    assert json.loads((folder / "times.json").read_text())["flat"] == {"cpu_seconds": 0.5, "wall_seconds": 1.0}
+    whole = result.to_dict()
+    for row in whole["rows"]:
+        del row["seconds"], row["cpu_seconds"]
+    assert table == whole
+    assert json.loads((folder / "times.json").read_text())["flat"] == {"cpu_seconds": 0.5, "seconds": 1.0}
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["seed"] == 3 and manifest["reference"] == "Grad-CAM" and manifest["methods"] == list(result.maps)
+    assert manifest["seed"] == 3 and manifest["reference"] == "Grad-CAM"
+    assert manifest["methods"] == ["Grad-CAM", "a|b", "flat", "broken"]
 
 
 def test_slower_but_equal_runs_have_equal_manifests(tmp_path):

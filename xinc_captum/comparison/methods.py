@@ -1,4 +1,4 @@
-"""The usual methods as functions of (images, target): thin wrappers around Captum's own classes.
+"""Captum's own methods as functions of (images, target).
 
 Each sees images in [0, 1] and differentiates through ``preprocess``, so that its map belongs to the photo itself.
 """
@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import Tensor, nn
 
@@ -111,25 +110,6 @@ def integrated_gradients(
         return IntegratedGradients(seen).attribute(
             images, baselines=baseline, target=target, n_steps=steps, internal_batch_size=rows
         )
-
-    return explain
-
-
-def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
-    """A map that knows nothing, the line that others have to beat: (N, 1, cells, cells) in [0, 1).
-
-    As coarse as Grad-CAM, because single noisy pixels fool a classifier faster than any map finds what it looks at.
-    Row i depends on the seed and on i alone.
-
-    Example:
-        >>> random_map(seed=3)(torch.rand(5, 3, 8, 8), 1).shape
-        torch.Size([5, 1, 7, 7])
-    """
-
-    def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
-        generator = torch.Generator().manual_seed(seed)  # drawn on the host: the same map on every device
-        rows = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
-        return torch.stack(rows).to(images)
 
     return explain
 

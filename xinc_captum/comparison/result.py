@@ -2,61 +2,63 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import store
+from ..metrics import Interval, mean_interval
 from ..visualizers import comparison_grid
+from .columns import Column
+from .counting import Counts
+
+COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
 
 
-class Scores(NamedTuple):
-    """One method's measures of each image, (N,) each, nan where its map says nothing or nothing was asked."""
-
-    deletion: Tensor
-    insertion: Tensor
-    agreement: Tensor
-    energy: Tensor
-    faults: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """One line of the table: means over the images whose map says something, nan where there is none.
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
 
     Attributes:
         method: its name.
-        seconds: of process CPU time, median over rounds, all images together.
-        wall: seconds on the clock, likewise.
-        deletion: area under the deletion curve, lower is better.
-        insertion: area under the insertion curve, higher is better.
-        agreement: Spearman's ρ with the reference's map.
-        energy: part of the map inside the mask, higher is better.
+        seconds: on the clock, median over rounds, all images together.
+        cpu_seconds: of the process, likewise.
+        counts: calls of the model, gradients that came back, and memory of one run.
+        scores: by measure, the mean over the images whose map says something, and its interval.
         left_out: images whose map is constant or not finite.
         fault: what these maps are.
+        error: what the method failed with, or "".
     """
 
     method: str
     seconds: float
-    wall: float
-    deletion: float
-    insertion: float
-    agreement: float
-    energy: float
-    left_out: int
-    fault: str
+    cpu_seconds: float
+    counts: Counts
+    scores: Mapping[str, Interval]
+    left_out: int = 0
+    fault: str = ""
+    error: str = ""
 
     @classmethod
-    def of(cls, method: str, scores: Scores, seconds: float, wall: float) -> "Row":
-        """Average one method's scores over its images."""
-        deletion, insertion, agreement, energy = (float(values.nanmean()) for values in scores[:4])
-        found = [fault for fault in scores.faults if fault]
-        fault = " or ".join(sorted(set(found)))
-        return cls(method, seconds, wall, deletion, insertion, agreement, energy, len(found), fault)
+    def of(
+        cls,
+        method: str,
+        cost: tuple[float, float],
+        counts: Counts,
+        scores: Mapping[str, Tensor],
+        flaws: Sequence[str],
+        error: str,
+        seed: int,
+    ) -> "Row":
+        """Average one method's measures over its images."""
+        found = [flaw for flaw in flaws if flaw]
+        means = {name: mean_interval(values, seed=seed) for name, values in scores.items()}
+        return cls(method, cost[1], cost[0], counts, means, len(found), " or ".join(sorted(set(found))), error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,38 +67,69 @@ class Comparison:
 
     Attributes:
         photos: (N, C, H, W) in [0, 1], on the host.
-        maps: by method, (N, H, W) float32 on the host.
+        maps: by method, (N, H, W) float32 on the host; none of a method that failed.
         table: one row a method.
-        scores: by method, the measures of each image that the rows are means of.
+        scores: by method and measure, the (N,) values that the rows are means of.
         confidence: (N,), the target's probability of the whole photo.
-        reference: the method that the others are correlated with, or None.
+        reference: the method that the others are set beside.
         note: how it came about: seed, rounds, steps, target.
+        columns: the measures.
     """
 
     photos: Tensor = field(repr=False)
     maps: Mapping[str, Tensor] = field(repr=False)
     table: tuple[Row, ...]
-    scores: Mapping[str, Scores] = field(repr=False)
+    scores: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
     confidence: Tensor = field(repr=False)
-    reference: str | None
+    reference: str
     note: Mapping[str, Any]
+    columns: tuple[Column, ...] = field(repr=False)
 
     def to_markdown(self) -> str:
-        """The table, an arrow at each measure pointing to the better side."""
-        return self._markdown(["seconds", "wall", "deletion", "insertion", "agreement", "energy"])
+        """The table: cost, then each measure as mean [95 % interval], an arrow pointing to its better side."""
+        return self._markdown(tuple(COST))
 
     def __str__(self) -> str:
         return self.to_markdown()
 
-    def figure(self) -> Figure:
-        """One row an image, one column a method, the two scores in its title."""
-        notes = {
-            row.method: row.fault
-            if row.left_out == len(self.photos)
-            else f"deletion {row.deletion:.2f} ↓\ninsertion {row.insertion:.2f} ↑"
-            for row in self.table
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but maps and photos, as plain numbers that JSON takes; what there is none of is None."""
+        return {
+            "reference": self.reference,
+            **self.note,
+            "rows": [
+                {
+                    "method": row.method,
+                    "seconds": _plain(row.seconds),
+                    "cpu_seconds": _plain(row.cpu_seconds),
+                    **_counts(row),
+                    **{name: [_plain(v) for v in interval] for name, interval in row.scores.items()},
+                    "left_out": row.left_out,
+                    "fault": row.fault,
+                    "error": row.error,
+                }
+                for row in self.table
+            ],
+            "images": [
+                {
+                    "probability": _plain(float(probability)),
+                    "methods": {
+                        name: {measure: _plain(float(values[i])) for measure, values in of_method.items()}
+                        for name, of_method in self.scores.items()
+                    },
+                }
+                for i, probability in enumerate(self.confidence)
+            ],
         }
-        return comparison_grid(self.photos, self.maps, notes)
+
+    def figure(self, *, shared: bool = False) -> Figure:
+        """One row an image, one column a method, its first two measures in the title.
+
+        Args:
+            shared: one scale for all maps, for methods whose values mean the same; by default each map has its own.
+        """
+        notes = {row.method: self._note(row) for row in self.table if row.method in self.maps}
+        return comparison_grid(self.photos, self.maps, notes, shared=shared)
 
     def save(self, path: str | Path) -> None:
         """Write figure.png, maps.safetensors, table.md, table.json and times.json, whole or not at all.
@@ -109,57 +142,67 @@ class Comparison:
         Raises:
             StoreError: the folder cannot take it.
         """
-        measures = ["deletion", "insertion", "agreement", "energy"]
-        images = [
-            {"probability": _plain(p), "methods": {name: _of_image(s, i, measures) for name, s in self.scores.items()}}
-            for i, p in enumerate(self.confidence.tolist())
-        ]
-        rows = [
-            {"method": row.method, **{m: _plain(getattr(row, m)) for m in measures}, "left_out": row.left_out}
-            for row in self.table
-        ]
-        times = {row.method: {"cpu_seconds": row.seconds, "wall_seconds": row.wall} for row in self.table}
-        with store.bundle(path, {**self.note, "reference": self.reference, "methods": list(self.maps)}) as folder:
+        content = self.to_dict()
+        times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
+        note = {**self.note, "reference": self.reference, "methods": [row.method for row in self.table]}
+        with store.bundle(path, note) as folder:
             self.figure().savefig(folder / "figure.png", dpi=150)
             save_file({name: maps.contiguous() for name, maps in self.maps.items()}, folder / "maps.safetensors")
-            (folder / "table.md").write_text(self._markdown(measures), encoding="utf-8")
-            _write(folder / "table.json", {"rows": rows, "images": images})
+            (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
+            _write(folder / "table.json", content)
             _write(folder / store.TIMES, times)
 
-    def _markdown(self, measures: list[str]) -> str:
-        titles = {
-            "seconds": ("CPU seconds", ".3f"),
-            "wall": ("seconds", ".3f"),
-            "deletion": ("deletion AUC ↓", ".3f"),
-            "insertion": ("insertion AUC ↑", ".3f"),
-            "agreement": (f"ρ with {self.reference}" if self.reference else "ρ", ".2f"),
-            "energy": ("energy in mask ↑", ".2f"),
-        }
-        head = ["method", *(titles[m][0] for m in measures), "left out"]
-        lines = [head, ["---", *["---:"] * len(measures), "---"]]
+    def _note(self, row: Row) -> str:
+        if row.left_out == len(self.photos):
+            return row.fault
+        two = [column for column in self.columns if column.better][:2]
+        return "\n".join(
+            f"{column.title.removesuffix(' AUC')} {row.scores[column.name].value:.{column.digits}f} {column.better}"
+            for column in two
+        )
+
+    def _markdown(self, cost: Sequence[str]) -> str:
+        titles = [f"{c.title.format(reference=self.reference)} {c.better}".rstrip() for c in self.columns]
+        head = ["method", *cost, *titles, "remarks"]
+        lines = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
         for row in self.table:
-            cells = [_cell(row, m, titles[m][1], len(self.photos)) for m in measures]
-            out = f"{row.left_out} of {len(self.photos)} maps ({row.fault})" if row.left_out else ""
-            lines.append([row.method.replace("|", "\\|"), *cells, out])
-        if not any(row.left_out for row in self.table):
+            costs = {"seconds": row.seconds, **_counts(row)}
+            cells = [_cost(costs[name], COST[name], row) for name in cost]
+            cells += [_interval(row.scores.get(c.name), c.digits) for c in self.columns]
+            lines.append([_text(row.method), *cells, self._remark(row)])
+        if not any(line[-1] for line in lines[2:]):
             lines = [line[:-1] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
+    def _remark(self, row: Row) -> str:
+        if row.error:
+            return f"failed: {_text(row.error)}"
+        return f"{row.left_out} of {len(self.photos)} maps left out ({row.fault})" if row.left_out else ""
 
-def _cell(row: Row, measure: str, digits: str, images: int) -> str:
-    value = getattr(row, measure)
-    if not math.isnan(value):
-        return format(value, digits)
-    return row.fault if row.left_out == images and measure in {"deletion", "insertion"} else "–"
+
+def _counts(row: Row) -> dict[str, Any]:
+    peak = row.counts.peak_bytes / 1e6
+    return {"forwards": row.counts.forwards, "backwards": row.counts.backwards, "peak MB": peak}
+
+
+def _cost(value: float, digits: str, row: Row) -> str:
+    return "–" if row.error or math.isnan(value) else format(value, digits)
+
+
+def _interval(found: Interval | None, digits: int) -> str:
+    if found is None or math.isnan(found.value):
+        return "–"
+    value, low, high = (f"{end:.{digits}f}" for end in found)
+    return f"{value} [{low}, {high}]"
+
+
+def _text(words: str) -> str:
+    return " ".join(words.split()).replace("|", "\\|")
 
 
 def _plain(value: float) -> float | None:
     """JSON knows no nan."""
     return None if math.isnan(value) else value
-
-
-def _of_image(scores: Scores, image: int, measures: list[str]) -> dict[str, Any]:
-    return {m: _plain(float(getattr(scores, m)[image])) for m in measures} | {"fault": scores.faults[image]}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -2,12 +2,12 @@
 
 from .amounts import magnitudes
 from .association import Association, association
-from .bootstrap import Interval, flipped, ratio_interval
+from .bootstrap import Interval, flipped, mean_interval, ratio_interval
 from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
 from .completeness import completeness_error, condition_number
 from .concepts import Concepts, ConceptUnits, concept_overlap
 from .correspondence import Correspondence, correspondence, region_agreement, region_use
-from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, target_score
+from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, removal_order, target_score
 from .discoveries import chance_of, false_discovery_rate
 from .dissection import ablated, dissect
 from .duplicates import duplicates, leaks
@@ -16,11 +16,13 @@ from .explained import Explained, share_explained, verdict, what_dominates
 from .fidelity import Fidelity, fidelity
 from .gabor import gabor_bank, gabor_regions, gabor_responses
 from .identifiability import tolerance, unit_agreement
+from .imputation import noisy_linear_imputation
 from .link_fit import class_means, r2, r2_within
 from .link_trust import LinkTrust, judged_link
-from .localization import energy_in_mask
+from .localization import energy_in_mask, pointing_game
 from .measures import MEASURES, Measure, Movement, chosen
 from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
+from .overlap import top_overlap
 from .part_colour import lab, part_lab, part_rgb
 from .part_means import part_area, part_luminance, part_means
 from .part_motion import part_motion, without_affine
@@ -31,11 +33,13 @@ from .pictures import edges, intensity, opponents
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
+from .road import road
 from .row_hash import row_hashes
 from .selectivity import Selectivity, selectivity
 from .semantic_order import SemanticOrder, semantic_order
 from .share import pooled, share
 from .shuffles import shifts, shuffled_pixels, shuffled_units, shuffled_within
+from .sparseness import gini
 from .spread import participation, pixels_per_unit, running_share, units_for, units_per_pixel
 from .tracks import Track, carried_elsewhere, object_track
 
@@ -90,6 +94,7 @@ __all__ = [
     "gabor_bank",
     "gabor_regions",
     "gabor_responses",
+    "gini",
     "grid_cells",
     "intensity",
     "judged_link",
@@ -97,8 +102,10 @@ __all__ = [
     "leaks",
     "local_entropy",
     "magnitudes",
+    "mean_interval",
     "mixing",
     "motion_agreement",
+    "noisy_linear_imputation",
     "object_track",
     "opponents",
     "optical_flow",
@@ -115,6 +122,7 @@ __all__ = [
     "part_smooth_entropy",
     "participation",
     "pixels_per_unit",
+    "pointing_game",
     "pooled",
     "preference",
     "probabilities",
@@ -126,6 +134,8 @@ __all__ = [
     "region_agreement",
     "region_test",
     "region_use",
+    "removal_order",
+    "road",
     "row_hashes",
     "running_share",
     "selectivity",
@@ -141,6 +151,7 @@ __all__ = [
     "stability",
     "target_score",
     "tolerance",
+    "top_overlap",
     "turn",
     "umap_positions",
     "unit_agreement",

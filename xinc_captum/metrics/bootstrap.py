@@ -69,6 +69,27 @@ def ratio_interval(
     return Interval(float(sides[0].sum() / sides[1].sum()), float(ends[0]), float(ends[1]))
 
 
+def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
+    """A mean over those values that are numbers, with a percentile bootstrap interval over them; nan without any.
+
+    Args:
+        values: (n,).
+        level: share of resamples within the interval.
+        repeats: resamples.
+        seed: of the resamples.
+
+    Example:
+        >>> mean_interval(torch.tensor([2.0, 2.0, torch.nan]))
+        Interval(value=2.0, low=2.0, high=2.0)
+
+    Source: as for :func:`ratio_interval`.
+    """
+    numbers = values[values.isfinite()]
+    if not len(numbers):
+        return Interval(*[float("nan")] * 3)
+    return ratio_interval(numbers, torch.ones_like(numbers), level=level, repeats=repeats, seed=seed)
+
+
 def flipped(interval: Interval) -> Interval:
     """One minus a figure: from an unexplained share to an explained one.
 

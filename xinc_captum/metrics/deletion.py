@@ -78,7 +78,7 @@ def deletion_insertion(
     counts = [round(step * pixels / min(steps, pixels)) for step in range(min(steps, pixels) + 1)]
     moved = torch.tensor(counts, device=images.device)
     maps = maps.detach().to(images.device)
-    places = _places(maps)
+    places = removal_order(maps)
 
     def area(before: Tensor, after: Tensor) -> Tensor:
         pairs, parts = len(images) * len(counts), []
@@ -138,8 +138,15 @@ def blurred(images: Tensor) -> Tensor:
     return torch.nn.functional.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
 
 
-def _places(maps: Tensor) -> Tensor:
-    """Each pixel's place in the order of its map, 0 for the most important: (N, H, W)."""
+def removal_order(maps: Tensor) -> Tensor:
+    """Each pixel's place in the order of its map, 0 for the most important: (N, H, W).
+
+    Equal values go in reading order.
+
+    Example:
+        >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
+        tensor([[[1, 0, 2]]])
+    """
     flat = maps.flatten(1)
     order = flat.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(flat.shape[1], device=maps.device).expand_as(order)

@@ -1,4 +1,4 @@
-"""Where a map lies: how much of it falls inside a mask."""
+"""Where a map lies: how much of it, and whether its peak, falls inside a mask."""
 
 import torch
 from torch import Tensor
@@ -28,19 +28,50 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
 
     Source: the energy-based pointing game of Wang et al., "Score-CAM" (CVPR workshops 2020).
     """
-    if maps.shape != masks.shape or maps.dim() != 3:
-        raise ValueError(
-            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; wanted the same (N, H, W) twice."
-        )
+    _check(maps, masks)
     if (maps < 0).any():
         raise ValueError(
             f"maps go down to {float(maps.min()):.3g}; wanted nonnegative ones. Decide what a negative value means "
             "here: nothing, maps.clamp_min(0), or as much as a positive one, maps.abs()."
+        )
+    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return (wide * masks).sum((1, 2)) / wide.sum((1, 2))
+
+
+def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
+    """Whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,).
+
+    Of several largest values the part that hits is taken: a map of two equal peaks, one of them inside, scores 1/2.
+
+    Args:
+        maps: (N, H, W).
+        masks: (N, H, W), bool or weights in [0, 1]; from 1/2 on counts as inside.
+
+    Returns:
+        (N,) float32; nan where a map is not finite.
+
+    Raises:
+        ValueError: shapes differ or are not (N, H, W), or a mask leaves [0, 1].
+
+    Example:
+        >>> pointing_game(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
+        tensor([1.])
+
+    Source: Zhang et al., "Top-down Neural Attention by Excitation Backprop" (IJCV 2018), sec. 4.2, without its margin
+    of 15 pixels.
+    """
+    _check(maps, masks)
+    peaks = (maps == maps.amax((1, 2), keepdim=True)).float()
+    return (peaks * (masks >= 0.5)).sum((1, 2)) / peaks.sum((1, 2))
+
+
+def _check(maps: Tensor, masks: Tensor) -> None:
+    if maps.shape != masks.shape or maps.dim() != 3:
+        raise ValueError(
+            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; wanted the same (N, H, W) twice."
         )
     if ((masks < 0) | (masks > 1)).any():
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
             "divide a 0-255 mask by 255."
         )
-    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    return (wide * masks).sum((1, 2)) / wide.sum((1, 2))

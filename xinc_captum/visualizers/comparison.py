@@ -3,19 +3,22 @@
 import textwrap
 from collections.abc import Mapping
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from .figure import INK, QUIET, bare, draw_photo, heading, new_figure
-from .heat import draw_heat, draw_scale
+from .heat import draw_heat, draw_scale, heat_limit
 
 PAGE = 9.0  # inches: with more columns the cells shrink, not the text, which stays readable at 900 pixels
 TITLE, LINE, SMALL, GAP, MARGIN = 0.44, 0.165, 0.145, 0.07, 0.14  # inches
 
 
-def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> Figure:
-    """Each photo beside its maps, one column a method, each map on its own scale.
+def comparison_grid(
+    photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[str, str] | None = None, *, shared: bool = False
+) -> Figure:
+    """Each photo beside its maps, one column a method, each map on its own scale or all on one.
 
     A map is divided by its 99th percentile and glows on the darkened grey photo; what is negative is not shown. A map
     without any preference, or with nan or infinity, is said in words.
@@ -24,6 +27,7 @@ def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[s
         photos: (N, C, H, W) in [0, 1].
         maps: by method, (N, H, W), large where important.
         notes: by method, a line or two under its name, for example its scores.
+        shared: one scale for all maps, which ends at the 99th percentile of all; for methods of equal units.
 
     Raises:
         ValueError: no maps, or one whose shape does not fit the photos.
@@ -41,9 +45,10 @@ def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[s
     ]
     under = [[], *((notes or {}).get(name, "").splitlines() for name in maps)]
     above = max(LINE * len(name) + SMALL * len(note) for name, note in zip(names, under, strict=True)) + 0.06
+    limit = heat_limit(torch.cat([values.flatten() for values in maps.values()])) if shared else None
     wide = columns * (cell + GAP) - GAP + 2 * MARGIN
     below = TITLE + above + len(photos) * (tall + GAP)
-    foot = textwrap.wrap(_how_to_read(maps), int((wide - 2 * MARGIN - 2.4) / 0.053))
+    foot = textwrap.wrap(_how_to_read(maps, shared), int((wide - 2 * MARGIN - 2.4) / 0.053))
     high = below + 0.11 + SMALL * len(foot) + MARGIN / 2
     figure = new_figure(wide, high)
     heading(figure, "Where each method looks")
@@ -67,7 +72,7 @@ def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[s
         for row in range(len(photos)):
             axes = axes_at(left, TITLE + above + row * (tall + GAP), cell, tall)
             if column:
-                draw_heat(axes, photos[row], list(maps.values())[column - 1][row])
+                draw_heat(axes, photos[row], list(maps.values())[column - 1][row], limit)
             else:
                 draw_photo(axes, photos[row])
             bare(axes)
@@ -79,8 +84,10 @@ def comparison_grid(photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[s
     return figure
 
 
-def _how_to_read(maps: Mapping[str, Tensor]) -> str:
+def _how_to_read(maps: Mapping[str, Tensor], shared: bool) -> str:
     text = "Each map has its own scale, which ends at its 99th percentile, so compare where methods look, not how much."
+    if shared:
+        text = "One scale for all maps, which ends at the 99th percentile of all."
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")
 
 

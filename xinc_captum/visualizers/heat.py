@@ -12,18 +12,19 @@ QUANTILE = 0.99
 DIMMED = 0.55
 
 
-def draw_heat(axes: Axes, photo: Tensor, values: Tensor) -> None:
+def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = None) -> None:
     """A map in colours of heat over the darkened grey photo, or a word that says why there is none.
 
     Args:
         axes: where.
         photo: (C, H, W) in [0, 1].
-        values: (H, W), large where strong; it ends at its 99th percentile, and what is negative is not shown.
+        values: (H, W), large where strong; what is negative is not shown.
+        limit: where the scale ends; None takes the map's own :func:`heat_limit`.
     """
     grey = DIMMED * array(photo).clip(0, 1).mean(0)[..., None]
     flat = bool(values.max() - values.min() <= 1e-6 * values.abs().max())
     word = "not finite" if not values.isfinite().all() else "constant" if flat else ""
-    strength = np.zeros_like(grey) if word else (array(values) / _limit(values)).clip(0, 1)[..., None]
+    strength = np.zeros_like(grey) if word else (array(values) / (limit or heat_limit(values))).clip(0, 1)[..., None]
     heat = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3]
     opaque = strength**0.85
     axes.imshow((1 - opaque) * grey + opaque * heat)  # thinned out smoothly: single bright pixels must survive
@@ -38,5 +39,7 @@ def draw_scale(axes: Axes) -> None:
     bare(axes)
 
 
-def _limit(values: Tensor) -> float:
+def heat_limit(values: Tensor) -> float:
+    """Where the scale of a map, or of several, ends: at the 99th percentile of what is finite and not negative."""
+    values = values[values.isfinite()]
     return limit_of(values.clamp_min(0), QUANTILE) if (values > 0).any() else 1.0

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from captum.attr import Saliency
+from torch import nn
+
+from xinc_captum.comparison import as_maps, grad_cam
+from xinc_captum.comparison.named import BASELINES, by_name, known
+
+PHOTOS = torch.rand(2, 3, 8, 8)
+
+
+def test_names_become_methods(conv):
+    found = by_name(["Grad-CAM", "Integrated Gradients", *BASELINES], conv, PHOTOS, None, "conv", 3)
+    for name, method in found.items():
+        assert as_maps(method(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8), name
+    assert torch.equal(found["Grad-CAM"](PHOTOS, 1), grad_cam(conv, "conv")(PHOTOS, 1))
+
+
+def test_objects_bring_their_names_and_twins_are_numbered(conv):
+    def mine(images, target):
+        return images
+
+    assert list(by_name([Saliency(conv), mine, mine], conv, PHOTOS, None, None, 0)) == ["Saliency", "mine", "mine 2"]
+    assert list(by_name({"a": "edge map"}, conv, PHOTOS, None, None, 0)) == ["a"]
+
+
+def test_a_layer_is_found_or_asked_for(conv):
+    assert by_name(["Grad-CAM"], conv, PHOTOS, None, None, 0)["Grad-CAM"](PHOTOS, 1).shape[2:] == (2, 2)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(
+        ValueError, match=r"Grad-CAM needs a layer, and no layer of this model answers maps .*; give layer="
+    ):
+        by_name(["Grad-CAM"], flat, PHOTOS, None, None, 0)
+
+
+def test_what_is_wrong_is_said(conv):
+    with pytest.raises(
+        ValueError, match="no method is called 'gradcam'; known are 'Grad-CAM', 'Guided Grad-CAM', 'grad-cam'"
+    ):
+        by_name(["gradcam"], conv, PHOTOS, None, None, 0)
+    assert {"Grad-CAM", "torchcam", "edge map"} <= set(known())

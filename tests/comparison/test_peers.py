@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from xinc_captum.comparison import as_maps, compare, grad_cam, pytorch_grad_cam, torchcam_grad_cam
+
+PHOTOS = torch.rand(2, 3, 8, 8)
+PEERS = {"pytorch_grad_cam": pytorch_grad_cam, "torchcam": torchcam_grad_cam}
+
+
+def twice(images):
+    return 2 * images - 1
+
+
+@pytest.mark.parametrize("package", PEERS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_they_agree_with_captums_and_leave_the_model_as_found(conv, found, package, frozen):
+    pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[peers]')")
+    conv.requires_grad_(not frozen)
+    method = PEERS[package](conv, "conv", twice)
+    before = found(conv)
+    with torch.no_grad():
+        result = compare(
+            {"theirs": method, "Captum": grad_cam(conv, "conv", twice)},
+            conv,
+            PHOTOS,
+            [0, 2],
+            preprocess=twice,
+            rounds=1,
+            steps=2,
+        )
+    assert before.differences(conv) == []
+    theirs, ours = result.maps["theirs"], result.maps["Captum"]
+    kept = ours.amax((1, 2)) > 0
+    span = ours.amax((1, 2), keepdim=True) - ours.amin((1, 2), keepdim=True)
+    torch.testing.assert_close(
+        theirs[kept], ((ours - ours.amin((1, 2), keepdim=True)) / span)[kept], atol=1e-4, rtol=1e-3
+    )
+    assert kept.any()
+
+
+@pytest.mark.parametrize("package", PEERS)
+def test_what_is_missing_is_said(conv, package, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(__import__("sys").modules, f"{package}.methods", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'xinc-captum\[peers\]'"):
+        PEERS[package](conv, "conv")
+
+
+def test_their_maps_have_the_photos_size(conv):
+    pytest.importorskip("torchcam", reason="torchcam is not installed (pip install '.[peers]')")
+    assert as_maps(torchcam_grad_cam(conv, "conv")(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8)

@@ -1,0 +1,180 @@
+"""What compare() can measure of a method's maps, one column each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from captum.metrics import infidelity, sensitivity_max
+from torch import Tensor
+
+from ..hooks import ForwardFunc
+from ..metrics import (
+    deletion_insertion,
+    energy_in_mask,
+    gini,
+    pointing_game,
+    probabilities,
+    road,
+    spearman,
+    top_overlap,
+)
+
+DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
+RADIUS = 0.02  # of the perturbation under which a map should stay what it is, Captum's own default
+SIDE = 8  # a removed square is an eighth of the picture
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method's maps and everything a measure may look at.
+
+    Attributes:
+        explain: photos and targets to maps (N, H, W), as often as wanted.
+        classify: photos in [0, 1] to logits (N, classes).
+        photos: (N, C, H, W).
+        maps: (N, H, W), on the photos' device.
+        target: (N,), long.
+        reference: the reference method's maps, or None.
+        segmentation: (N, H, W), or None.
+        steps: points on the curves.
+        seed: of all that is random.
+    """
+
+    explain: Callable[[Tensor, Any], Tensor]
+    classify: ForwardFunc
+    photos: Tensor
+    maps: Tensor
+    target: Tensor
+    reference: Tensor | None
+    segmentation: Tensor | None
+    steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure.
+
+    Attributes:
+        name: by which it is asked for.
+        title: at the head of its column.
+        better: "↓" where less is better, "↑" where more is, "" where neither.
+        of: a case to (N,) values, nan where there is none; None where the case lacks what it takes.
+        digits: after the point.
+    """
+
+    name: str
+    title: str
+    better: Literal["↓", "↑", ""]
+    of: Callable[[Case], Tensor | None]
+    digits: int = 2
+
+
+def _curve(which: Literal["deletion", "insertion"]) -> Callable[[Case], Tensor]:
+    def of(case: Case) -> Tensor:
+        grey = case.photos.mean((2, 3), keepdim=True)
+        curves = deletion_insertion(case.classify, case.photos, case.maps, case.target, baseline=grey, steps=case.steps)
+        return getattr(curves, which)  # type: ignore[no-any-return]
+
+    return of
+
+
+def _agreement(case: Case) -> Tensor | None:
+    if case.reference is None:
+        return None
+    pairs = zip(case.maps.cpu(), case.reference, strict=True)
+    found = [spearman(one.flatten()[None], other.flatten()[None]).values for one, other in pairs]
+    return torch.stack([v[0].float() if len(v) else torch.tensor(torch.nan) for v in found])
+
+
+def _overlap(case: Case) -> Tensor | None:
+    return None if case.reference is None else top_overlap(case.maps.cpu(), case.reference)
+
+
+def _pointing(case: Case) -> Tensor | None:
+    return None if case.segmentation is None else pointing_game(case.maps.cpu(), case.segmentation.cpu())
+
+
+def _energy(case: Case) -> Tensor | None:
+    return None if case.segmentation is None else energy_in_mask(case.maps.cpu().clamp_min(0), case.segmentation.cpu())
+
+
+def _sensitivity(case: Case) -> Tensor:
+    def explain(photos: tuple[Tensor, ...], target: Any) -> tuple[Tensor, ...]:
+        return (case.explain(photos[0], target)[:, None],)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(case.seed)
+        found: Tensor = sensitivity_max(
+            explain, case.photos, perturb_radius=RADIUS, n_perturb_samples=DRAWS, target=case.target
+        )
+    return found
+
+
+def _infidelity(case: Case) -> Tensor:
+    grey = case.photos.mean((2, 3), keepdim=True)
+    generator = torch.Generator().manual_seed(case.seed)
+    size = case.photos.shape[-2:]
+    sides = [max(n // SIDE, 1) for n in size]
+
+    def without_a_square(photos: Tensor) -> tuple[Tensor, Tensor]:
+        gone = torch.zeros(len(photos), 1, *size, dtype=photos.dtype)
+        for row in gone:
+            top, left = (
+                int(torch.randint(n - side + 1, (), generator=generator)) for n, side in zip(size, sides, strict=True)
+            )
+            row[:, top : top + sides[0], left : left + sides[1]] = 1
+        gone = gone.to(photos.device)
+        colour = grey.repeat_interleave(len(photos) // len(grey), 0)
+        return gone.expand_as(photos), torch.where(gone > 0, colour, photos)
+
+    parts = case.maps[:, None].expand_as(case.photos).to(case.photos.dtype) / case.photos.shape[1]
+    found: Tensor = infidelity(
+        lambda photos: probabilities(case.classify(photos)),
+        without_a_square,
+        case.photos,
+        parts,
+        target=case.target,
+        n_perturb_samples=SQUARES,
+        max_examples_per_batch=max(32, len(case.photos)),
+        normalize=True,
+    )
+    return found
+
+
+COLUMNS = (
+    Column("deletion", "deletion AUC", "↓", _curve("deletion")),
+    Column("insertion", "insertion AUC", "↑", _curve("insertion")),
+    Column("road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3),
+    Column("sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0))),
+    Column("agreement", "ρ with {reference}", "", _agreement),
+    Column("overlap", "top-10 % IoU with {reference}", "", _overlap),
+    Column("pointing", "pointing game", "↑", _pointing),
+    Column("energy", "energy in mask", "↑", _energy),
+    Column("sensitivity", "max-sensitivity", "↓", _sensitivity),
+    Column("infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c)),
+)
+DEFAULT = tuple(column.name for column in COLUMNS[:8])
+ALL = tuple(column.name for column in COLUMNS)
+
+
+def chosen(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
+    """The columns of these names; a :class:`Column` of your own goes through as it is.
+
+    Raises:
+        ValueError: a name that is not known, or twice the same.
+
+    Example:
+        >>> [column.title for column in chosen(["sparseness"])]
+        ['Gini']
+    """
+    known = {column.name: column for column in COLUMNS}
+    unknown = [one for one in metrics if isinstance(one, str) and one not in known]
+    if unknown:
+        raise ValueError(f"no measure is called {unknown[0]!r}; known are {', '.join(map(repr, known))}.")
+    found = tuple(known[one] if isinstance(one, str) else one for one in metrics)
+    names = [column.name for column in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"metrics name something twice: {', '.join(map(repr, names))}.")
+    return found

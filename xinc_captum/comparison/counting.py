@@ -1,0 +1,103 @@
+"""How often a model runs, forwards and backwards, and how much memory is alive at most meanwhile."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..hooks import ForwardFunc, modules_behind
+
+
+@dataclass
+class Counts:
+    """What a piece of work did.
+
+    Attributes:
+        forwards: calls of the model.
+        backwards: times that a gradient came back to what it answered.
+        rows: inputs in all calls, along the first axis.
+        peak_bytes: of tensors that the work made and that were alive at once, on all devices.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    rows: int = 0
+    peak_bytes: int = 0
+
+
+@contextmanager
+def counted(model: ForwardFunc) -> Iterator[Counts]:
+    """Count what happens inside; the model is left as found.
+
+    The same work gives the same counts on every machine. Memory is that of the tensors' storages, views counted once;
+    what a library's kernels take for themselves is not seen.
+
+    Args:
+        model: a module, or a function behind which modules can be seen; without any, calls are not counted.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with counted(model) as counts:
+        ...     model(torch.rand(3, 2)).sum().backward()
+        >>> counts.forwards, counts.backwards, counts.rows
+        (1, 1, 3)
+    """
+    counts, wrapped = Counts(), torch._C._functorch.is_functorch_wrapped_tensor
+
+    def count(_: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
+        counts.forwards += 1
+        counts.rows += next((len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+        for leaf in tree_leaves(answer):
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not wrapped(leaf):
+                leaf.register_hook(back)
+                break  # a model of several outputs is passed backwards once
+
+    def back(_: Tensor) -> None:
+        counts.backwards += 1
+
+    handles = [root.register_forward_hook(count) for root in modules_behind(model)]
+    alive = _Alive()
+    try:
+        with alive:
+            yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+        counts.peak_bytes = alive.peak
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up the storages that operations make, and takes them off when they go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[int, tuple[int, Any]] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            self._met(leaf, made=False)
+        answer = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(answer):
+            self._met(leaf, made=True)
+        return answer
+
+    def _met(self, leaf: Any, made: bool) -> None:
+        if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
+            return
+        storage = leaf.untyped_storage()
+        key = storage._cdata
+        if key not in self.known:
+            size = storage.nbytes() if made else 0
+            self.known[key] = (size, weakref.ref(storage, lambda _: self._gone(key)))
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self.known.pop(key)[0]

@@ -1,0 +1,113 @@
+"""The methods that compare() knows by name, and names for those it is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..attributions import FeatureAccentuation
+from ..hooks import ForwardFunc
+from .baselines import centre_blob, edge_map, random_map
+from .last_map import last_map
+from .methods import Explain, Preprocess, grad_cam, guided_grad_cam, integrated_gradients
+from .peers import pytorch_grad_cam, torchcam_grad_cam
+
+Methods = Mapping[str, Any] | Sequence[Any]  # names, Captum attributions, functions
+Layer = nn.Module | str | None
+BASELINES = ("random map", "centre blob", "edge map")
+AT_A_LAYER: dict[str, Callable[[ForwardFunc, nn.Module | str, Preprocess | None], Explain]] = {
+    "Grad-CAM": grad_cam,
+    "Guided Grad-CAM": guided_grad_cam,
+    "grad-cam": pytorch_grad_cam,
+    "torchcam": torchcam_grad_cam,
+}
+ANYWHERE: dict[str, Callable[[ForwardFunc, Preprocess | None], Any]] = {
+    "Integrated Gradients": integrated_gradients,
+    "Feature Accentuation": lambda model, preprocess: FeatureAccentuation(model, preprocess=preprocess),
+}
+UNTRAINED: dict[str, Callable[[int], Explain]] = {
+    "random map": random_map,
+    "centre blob": lambda _: centre_blob(),
+    "edge map": lambda _: edge_map(),
+}
+
+
+def known() -> tuple[str, ...]:
+    """Every name that stands for a method.
+
+    Example:
+        >>> "Grad-CAM" in known()
+        True
+    """
+    return (*AT_A_LAYER, *ANYWHERE, *UNTRAINED)
+
+
+def by_name(
+    methods: Methods, model: ForwardFunc, images: Tensor, preprocess: Preprocess | None, layer: Layer, seed: int
+) -> dict[str, Any]:
+    """Each method under its name: a function, or a Captum attribution.
+
+    Args:
+        methods: names, functions or attributions, with names of your own or without.
+        model: the classifier.
+        images: (N, C, H, W), the first of which finds the layer where none is given.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+        layer: where the methods of one layer look; None takes the last that still says where.
+        seed: of the random map.
+
+    Raises:
+        TypeError: something that is none of these.
+        ValueError: no methods, a name that is not known, or no layer to be found.
+        ModuleNotFoundError: a peer that is not installed.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> list(by_name(["Grad-CAM", "edge map"], model, torch.rand(1, 3, 8, 8), None, "0", 0))
+        ['Grad-CAM', 'edge map']
+    """
+    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(_title(one), one) for one in methods]
+    if not pairs:
+        raise ValueError("methods is empty; give at least one: 'Grad-CAM', or {'mine': (images, target) -> map}.")
+    found: dict[str, Any] = {}
+    for title, method in pairs:
+        name = _new(title, found)
+        if isinstance(method, str):
+            found[name] = _called(method, model, images, preprocess, layer, seed)
+        elif callable(method) or hasattr(method, "attribute"):
+            found[name] = method
+        else:
+            raise TypeError(
+                f"method {name!r} is a {type(method).__name__}; wanted a function (images, target) -> map, a Captum "
+                f"attribution, or one of the names {', '.join(map(repr, known()))}."
+            )
+    return found
+
+
+def _called(
+    name: str, model: ForwardFunc, images: Tensor, preprocess: Preprocess | None, layer: Layer, seed: int
+) -> Any:
+    if name in UNTRAINED:
+        return UNTRAINED[name](seed)
+    if name in ANYWHERE:
+        return ANYWHERE[name](model, preprocess)
+    if name not in AT_A_LAYER:
+        raise ValueError(f"no method is called {name!r}; known are {', '.join(map(repr, known()))}.")
+    place = last_map(model, images[:1], preprocess) if layer is None else layer
+    if place is None:
+        raise ValueError(
+            f"{name} needs a layer, and no layer of this model answers maps (N, channels, h, w); give layer=."
+        )
+    return AT_A_LAYER[name](model, place, preprocess)
+
+
+def _title(method: Any) -> str:
+    if isinstance(method, str):
+        return method
+    if hasattr(method, "get_name"):
+        return str(method.get_name())
+    return str(getattr(method, "__name__", type(method).__name__))
+
+
+def _new(title: str, taken: Mapping[str, Any]) -> str:
+    number = next(n for n in range(1, len(taken) + 2) if (title if n == 1 else f"{title} {n}") not in taken)
+    return title if number == 1 else f"{title} {number}"

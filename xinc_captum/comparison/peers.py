@@ -1,0 +1,90 @@
+"""Grad-CAM as two other libraries make it, each alone with the model and cleared away before it answers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._extra import needed
+from ..hooks import ForwardFunc, find_layer, modules_behind
+from .methods import Explain, Preprocess, after
+
+
+def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+    """Jacob Gildenblat's GradCAM (package ``grad-cam``, extra ``peers``): finished maps in [0, 1], (N, H, W).
+
+    It differentiates towards every parameter and leaves ``.grad``, hooks and evaluation mode behind; here these are put
+    back. A frozen model, which it refuses, is thawed meanwhile.
+
+    Args:
+        model: the classifier, or any function around it.
+        layer: a convolutional module or its dotted name.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+
+    Raises:
+        LayerError: the layer is not in the model.
+        ModuleNotFoundError: the package is not installed.
+
+    Source: github.com/jacobgil/pytorch-grad-cam.
+    """
+    place, seen = find_layer(model, layer), _Module(after(preprocess, model))
+    cams = needed("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
+    targets = needed("pytorch_grad_cam.utils.model_targets", purpose="the method 'grad-cam'", extra="peers")
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        frozen = [p for p in seen.parameters() if p.is_leaf and p.is_floating_point() and not p.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
+            with cams.GradCAM(model=seen, target_layers=[place]) as cam:
+                return torch.from_numpy(cam(input_tensor=images, targets=wanted))
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+    return explain
+
+
+def torchcam_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+    """François-Guillaume Fernandez's GradCAM (package ``torchcam``, extra ``peers``): in [0, 1], (N, 1, h, w).
+
+    Args:
+        model: the classifier, or any function around it.
+        layer: a convolutional module or its dotted name.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+
+    Raises:
+        LayerError: the layer is not in the model.
+        ModuleNotFoundError: the package is not installed.
+
+    Source: github.com/frgfm/torch-cam.
+    """
+    place, seen = find_layer(model, layer), _Module(after(preprocess, model))
+    cams = needed("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        with cams.GradCAM(seen, target_layer=place) as cam:
+            answer = seen(images.requires_grad_(True))
+            (maps,) = cam([int(one) for one in _one_each(target, images)], answer)
+        coarse: Tensor = maps.detach()[:, None]
+        return coarse
+
+    return explain
+
+
+class _Module(nn.Module):
+    """A function as a module, because both libraries want one."""
+
+    def __init__(self, function: ForwardFunc) -> None:
+        super().__init__()
+        self.roots = nn.ModuleList(modules_behind(function))
+        object.__setattr__(self, "function", function)
+
+    def forward(self, images: Tensor) -> Any:
+        function: ForwardFunc = self.__dict__["function"]
+        return function(images)
+
+
+def _one_each(target: Any, images: Tensor) -> list[int]:
+    return torch.as_tensor(target).flatten().expand(len(images)).tolist()

@@ -1,0 +1,116 @@
+"""One method, once: alone, from the same random state, on a copy of the photos, the model left as found."""
+
+import inspect
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..hooks import ForwardFunc, modules_behind, untouched
+from .counting import Counts, counted
+from .maps import as_maps
+from .methods import Preprocess, after
+
+Explain = Callable[[Tensor, Any], Tensor]
+
+
+class Seconds(NamedTuple):
+    """How long a run took."""
+
+    cpu: float
+    wall: float
+
+
+@dataclass
+class Runs:
+    """What came of one method's runs.
+
+    Attributes:
+        explain: photos and targets to maps (N, H, W), as often as wanted.
+        maps: (N, H, W) float32 on the host, or None where it failed.
+        counts: of the first run.
+        seconds: of each run after the first.
+        error: what it failed with, "" where it did not.
+    """
+
+    explain: Explain
+    maps: Tensor | None = None
+    counts: Counts = field(default_factory=Counts)
+    seconds: list[Seconds] = field(default_factory=list)
+    error: str = ""
+
+
+def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int) -> Explain:
+    """A method as a function from photos in [0, 1] and targets to maps of the photos' size.
+
+    A Captum object made with ``model`` itself gets preprocessed inputs, any other, or one that normalises itself,
+    photos. A function that wants three arguments gets the model too, its preprocessing inside.
+
+    Args:
+        method: a Captum attribution, or a function of (images, target) or (model, images, target).
+        model: the classifier.
+        preprocess: what turns photos into its inputs.
+        size: (H, W) of the maps.
+        seed: of all that is random.
+    """
+    normalises = getattr(getattr(method, "reader", None), "preprocess", None) is not None
+    early = preprocess is not None and getattr(method, "forward_func", None) is model and not normalises
+    run = method.attribute if hasattr(method, "attribute") else method
+    three = run is method and _wants_the_model(method)
+    seen = after(preprocess, model)
+
+    def explain(photos: Tensor, target: Any) -> Tensor:
+        with untouched(model, *modules_behind(getattr(method, "forward_func", method))), torch.enable_grad():
+            torch.manual_seed(seed)
+            np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
+            random.seed(seed)
+            given = photos.detach().clone()
+            if early and preprocess is not None:
+                given = preprocess(given).detach()
+            if run is not method:
+                answer = run(given.clone(), target=target)
+            else:
+                answer = run(seen, given.clone(), target) if three else run(given.clone(), target)
+            return as_maps(answer, given, size).contiguous()
+
+    return explain
+
+
+def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> None:
+    """Add a run: the first is counted, later ones are timed; a failure is kept as text, and nothing runs after it."""
+    if runs.error:
+        return
+    try:
+        if runs.maps is None:
+            with untouched(model), counted(model) as counts:
+                maps = runs.explain(photos, target)
+            runs.maps, runs.counts = maps.cpu(), counts
+            return
+        _wait(photos)
+        cpu, wall = time.process_time(), time.perf_counter()
+        runs.explain(photos, target)
+        _wait(photos)
+        runs.seconds.append(Seconds(time.process_time() - cpu, time.perf_counter() - wall))
+    except Exception as error:
+        runs.error = f"{type(error).__name__}: {error}"
+        runs.maps = None
+
+
+def _wants_the_model(function: Any) -> bool:
+    """Whether a function has three arguments without defaults, as in (model, images, target)."""
+    try:
+        arguments = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built into a library: its signature cannot be read
+        return False
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
+
+
+def _wait(photos: Tensor) -> None:
+    if photos.is_cuda:
+        torch.cuda.synchronize(photos.device)

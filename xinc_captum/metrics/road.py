@@ -1,0 +1,69 @@
+"""Remove and debias: whether the score follows what a map calls important, when a hole does not give itself away."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..hooks import ForwardFunc
+from .deletion import Target, removal_order, target_score
+from .imputation import noisy_linear_imputation
+
+SHARES = (0.2, 0.5, 0.8)
+
+
+def road(
+    forward_func: ForwardFunc,
+    images: Tensor,
+    maps: Tensor,
+    target: Target,
+    *,
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+    rows_at_once: int = 32,
+) -> Tensor:
+    r"""How much more the target's score loses with the most important pixels than with the least important ones: (N,).
+
+    .. math:: R = \frac{1}{2|P|} \Sigma_{p \in P}\ s(x \text{ without its least important share } p)
+        - s(x \text{ without its most important share } p)
+
+    Symbols: s the softmax probability of the target; pixels are removed by
+    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as a picture.
+    Between -1/2 and 1/2; 0 for a map that knows nothing. Rows are independent; a map that is not finite answers nan.
+
+    Args:
+        forward_func: images to (rows, classes); run without gradients and left as found.
+        images: (N, C, H, W) in [0, 1].
+        maps: (N, H, W), large where important; equal values go in reading order.
+        target: a class, or one for each row.
+        shares: P, of the pixels, each above 0 and below 1.
+        seed: of the imputation's noise.
+        rows_at_once: images in one forward.
+
+    Raises:
+        ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
+        IndexError: a target that is no class.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        >>> road(model, torch.rand(2, 3, 4, 4), torch.rand(2, 4, 4), 1).shape
+        torch.Size([2])
+
+    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
+    orders in one figure as Gildenblat's pytorch-grad-cam combines them.
+    """
+    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W)."
+        )
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise ValueError(f"shares are {tuple(shares)}; wanted at least one, each above 0 and below 1.")
+    maps, pixels = maps.detach().to(images.device), maps[0].numel()
+    places = removal_order(maps)
+    total = torch.zeros(len(images), device=images.device)
+    for share in shares:
+        count = min(max(round(share * pixels), 1), pixels - 1)
+        for gone, sign in ((places >= pixels - count, 1), (places < count, -1)):
+            filled = noisy_linear_imputation(images, gone, seed=seed)
+            total = total + sign * target_score(forward_func, filled, target, rows_at_once=rows_at_once)
+    return (total / (2 * len(shares))).masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
