@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xinc_captum.metrics import flipped, ratio_interval
+from xinc_captum.metrics import flipped, mean_interval, ratio_interval
 from xinc_captum.metrics.bootstrap import Interval
 
 
@@ -48,3 +48,12 @@ def test_resamples_with_nothing_below_the_line_are_left_out():
     found = ratio_interval(seldom * 2, seldom)
     assert found == (2.0, 2.0, 2.0)
     assert all(end != end for end in ratio_interval(torch.zeros(2), torch.zeros(2)))
+
+
+def test_means_are_over_what_is_a_number():
+    found = mean_interval(torch.tensor([1.0, torch.nan, 3.0, torch.inf]))
+    assert found == (2.0, 1.0, 3.0), "two values: both ends are resamples of one of them"
+    assert math.isnan(mean_interval(torch.tensor([torch.nan])).low)
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    error = 1.96 * float(values.std()) / 20
+    assert mean_interval(values).high == pytest.approx(float(values.mean()) + error, abs=0.02)

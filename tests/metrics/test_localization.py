@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.metrics import energy_in_mask
+from xinc_captum.metrics import energy_in_mask, pointing_game
 
 
 def test_by_hand():
@@ -38,3 +38,14 @@ def test_what_does_not_fit_is_said():
         ValueError, match="masks go from 255 to 255; wanted bool, or weights.*divide a 0-255 mask by 255"
     ):
         energy_in_mask(maps, torch.full((2, 3, 3), 255))
+
+
+def test_the_peak_is_inside_or_not():
+    masks = torch.tensor([[[1.0, 0.0, 0.4]]]).expand(4, 1, 3)
+    maps = torch.tensor([[[3.0, 1.0, 0.0]], [[0.0, 1.0, 2.0]], [[5.0, 5.0, 0.0]], [[torch.nan, 1.0, 0.0]]])
+    hits = pointing_game(maps, masks)
+    assert hits[:3].tolist() == [1.0, 0.0, 0.5] and hits[3].isnan()
+    with pytest.raises(ValueError, match=r"wanted the same \(N, H, W\) twice"):
+        pointing_game(maps[0], masks)
+    with pytest.raises(ValueError, match="masks go from 255 to 255"):
+        pointing_game(maps, torch.full(maps.shape, 255))
