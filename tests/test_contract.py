@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xinc_captum import (
     Ablation,
     FeatureAccentuation,
+    FeatureActivationMap,
     LatentLink,
     LayerContribution,
     LayerError,
@@ -106,6 +107,9 @@ def written(mode):
     return Method(f"WeightContribution {mode}", make, layer="conv", promises=weights, shape=(2, 7, 1))
 
 
+REFERENCE = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
 METHODS = [
     Method(
         "LayerContribution",
@@ -154,6 +158,12 @@ METHODS = [
         shape=(2, 3, 6, 6),
         unit=2,
         dose=("value", 0.0, 1.0, 0.5),
+    ),
+    Method(
+        "FeatureActivationMap",
+        lambda model, layer, *args, **kwargs: FeatureActivationMap(model, layer, REFERENCE, *args, **kwargs),
+        promises=frozenset({"ignores the output", "images", "checks once", "layer_shaped"}),
+        shape=(2, 1, 6, 6),
     ),
     written("gradient"),
     written("integrated"),
@@ -329,7 +339,8 @@ def test_line_4_captums_own_plot(method, net, x):
 
 @having("layer_shaped")
 def test_line_5_interpolate(method, net, x):
-    assert LayerAttribution.interpolate(attribute(method, net, x), (12, 12), "bilinear").shape == (2, 4, 12, 12)
+    larger = LayerAttribution.interpolate(attribute(method, net, x), (12, 12), "bilinear")
+    assert larger.shape == (2, method.shape[1], 12, 12)
 
 
 def test_line_6_insights_is_gone_from_captum():

@@ -8,6 +8,7 @@ from .canvases import canvases
 from .contract import as_explanation
 from .contribution import LayerContribution
 from .counterfactual import Counterfactual
+from .feature_activation_map import FeatureActivationMap
 from .frame_canvas import FrameCanvas
 from .linked_unit import LinkedUnitVisualization
 from .neuron_canvas import NeuronCanvas
@@ -22,6 +23,7 @@ __all__ = [
     "CanvasStoreError",
     "Counterfactual",
     "FeatureAccentuation",
+    "FeatureActivationMap",
     "FrameCanvas",
     "LayerContribution",
     "LinkedUnitVisualization",

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import FeatureActivationMap, layer_to_grid
+
+X = torch.rand(2, 3, 8, 8)
+
+
+def test_by_hand():
+    """One channel of two is shared: the map is where that channel is, in size its part of the cosine."""
+    net = nn.Sequential(nn.Identity())
+    picture = torch.tensor(
+        [[[[2.0, 0.0]], [[0.0, 4.0]]]]
+    )  # channel 0 on the left (mean 1), channel 1 on the right (mean 2)
+    method = FeatureActivationMap(net, "0", torch.tensor([[3.0, 4.0], [1.0, -1.0]]))
+    length = 5**0.5
+    weights = method.weights(picture, 0)
+    torch.testing.assert_close(weights, torch.tensor([[3.0, 8.0]]) / (5 * length))
+    torch.testing.assert_close(method.attribute(picture, 0), torch.tensor([[[[6.0, 32.0]]]]) / (5 * length))
+    away = method.attribute(picture, 1)
+    (
+        torch.testing.assert_close(away, torch.tensor([[[[2.0, 0.0]]]]) / (length * 2**0.5)),
+        "what makes them differ is not shown",
+    )
+
+
+def test_weights_add_up_to_the_cosine_of_the_pooled_channels(conv):
+    references = torch.rand(4, 3, 8, 8)
+    method = FeatureActivationMap(conv, "norm", references)
+    with torch.no_grad():
+        pooled = [conv.norm(conv.conv(t)).mean((2, 3)) for t in (X, references)]
+    for target in range(4):
+        cosine = torch.cosine_similarity(pooled[0], pooled[1][target][None])
+        torch.testing.assert_close(method.weights(X, target).sum(1), cosine, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(method.weights(X, [3, 1])[1], method.weights(X[1:], 1)[0])
+
+
+def test_a_picture_is_like_itself(conv):
+    method = FeatureActivationMap(conv, "relu", X[:1])
+    assert method.weights(X[:1]).sum().item() == pytest.approx(1.0)
+    assert torch.equal(method.attribute(X), method.attribute(X, target=0))
+
+
+def test_vectors_and_pictures_are_the_same_references(conv):
+    with torch.no_grad():
+        vectors = conv.relu(conv.norm(conv.conv(X))).mean((2, 3))
+    by_vector, by_picture = (FeatureActivationMap(conv, "relu", r).attribute(X, 1) for r in (vectors, X))
+    torch.testing.assert_close(by_vector, by_picture)
+
+
+def test_tokens_are_laid_out():
+    net = nn.Sequential(nn.Flatten(2), nn.Linear(64, 6))  # (rows, 3 tokens, 6): no square
+    patches = nn.Sequential(nn.Conv2d(3, 5, 2, 2), nn.Flatten(2), nn.Unflatten(1, (5,)))
+    tokens = FeatureActivationMap(patches, "1", X, layer_to_grid=lambda a: layer_to_grid(a.mT.contiguous())).attribute(
+        X, 0
+    )
+    assert tokens.shape == (2, 1, 4, 4)
+    with pytest.raises(
+        ValueError, match=r"the layer hands over \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
+    ):
+        FeatureActivationMap(net, "1", X).attribute(X, 0)
+
+
+def test_no_gradients_are_asked_for(conv):
+    conv.requires_grad_(False)
+    with torch.inference_mode():
+        assert FeatureActivationMap(conv, "relu", X).attribute(X, 1).shape == (2, 1, 8, 8)
+
+
+def test_what_does_not_fit_is_said(conv):
+    several = FeatureActivationMap(conv, "relu", X)
+    for target in (None, 2, [0, 1, 0], -1):
+        with pytest.raises(ValueError, match=r"target is .* for 2 rows and references of shape \(2, 4\)"):
+            several.attribute(X, target)
+    with pytest.raises(ValueError, match=r"references of shape \(1, 7\), and the layer has 4 channels"):
+        FeatureActivationMap(conv, "relu", torch.rand(1, 7)).attribute(X)

@@ -1,0 +1,118 @@
+"""FeatureActivationMap: where two pictures are alike for a network that has no classifier."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._compat import LayerAttribution
+from ..batch import Batch, chunks
+from ..hooks import ForwardFunc, capture, find_layer
+from .contract import captum_method, differentiable, explaining, plain
+
+
+class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
+    r"""Where in a picture the features lie that make it similar to a reference.
+
+    .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k A_k\Bigr), \qquad
+        \alpha_k = \frac{f_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}, \qquad \Sigma_k \alpha_k = \cos(f, g)
+
+    Symbols: A_k a channel of the layer, f its mean over places, g the same of the reference; with several pictures of a
+    class, or none at hand, g may be any vector, such as a prototype. It needs neither labels nor gradients: for
+    features of self-supervised networks, few-shot classes and retrieval.
+
+    Args:
+        forward_func: the network, or any function around it.
+        layer: a module or dotted name whose output has a map.
+        references: pictures, as ``forward_func`` takes them, or vectors (M, channels).
+        device_ids: accepted for Captum's sake.
+        layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
+            :func:`xinc_captum.layer_to_grid`.
+
+    Raises:
+        LayerError: the layer is not in the model, or never runs.
+        ValueError: a layer without a map, references of another width, or a target that is none of them.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+        >>> method = FeatureActivationMap(model, "1", references=torch.rand(2, 3, 8, 8))
+        >>> method.attribute(torch.rand(5, 3, 8, 8), target=1).shape
+        torch.Size([5, 1, 6, 6])
+
+    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), whose abstract has it: weights from the similarity
+    of two embeddings, normalised, times the activation maps. The terms of the cosine are our reading of it.
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | str,
+        references: Tensor,
+        device_ids: list[int] | None = None,
+        *,
+        layer_to_grid: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        LayerAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
+        self.layer_to_grid, self.references = layer_to_grid, references
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: weights times activations."""
+        return True
+
+    @captum_method
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        internal_batch_size: int | None = None,
+    ) -> Tensor:
+        """Maps as coarse as the layer: (rows, 1, h, w), zero or more.
+
+        Args:
+            inputs: (rows, …) or a tuple of such.
+            target: which reference, a number or one for each row; None where there is only one.
+            additional_forward_args: passed on to the model.
+            internal_batch_size: at most so many rows a forward.
+        """
+        maps, weights = self._parts(inputs, target, additional_forward_args, internal_batch_size)
+        return plain((maps * weights[:, :, None, None]).sum(1, keepdim=True).relu())
+
+    def weights(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:
+        """Each channel's part of the similarity, (rows, channels): a row adds up to the cosine."""
+        return plain(self._parts(inputs, target, None, None)[1])
+
+    def _parts(self, inputs: Any, target: Any, args: Any, at_once: int | None) -> tuple[Tensor, Tensor]:
+        maps, given = self._maps(inputs, args, at_once), self.references
+        if given.dim() != 2:
+            given = self._maps(given.to(inputs[0] if isinstance(inputs, tuple) else inputs), None, at_once).mean((2, 3))
+        alone = 0 if len(given) == 1 else -1
+        which = torch.as_tensor(alone if target is None else target, device=maps.device).long().flatten()
+        wrong = len(which) not in {1, len(maps)} or not bool((which >= 0).all() & (which < len(given)).all())
+        if given.shape[1] != maps.shape[1] or wrong:
+            raise ValueError(
+                f"target is {target} for {len(maps)} rows and references of shape {tuple(given.shape)}, and the layer "
+                f"has {maps.shape[1]} channels; wanted references of as many, and the number of one, or of one a row."
+            )
+        one, other = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in (maps.mean((2, 3)), given.to(maps)))
+        return maps, one * other[which.expand(len(maps))]
+
+    def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
+        call, parts = differentiable(self.forward_func, self.layer), []
+        with explaining(self.forward_func, self.layer), torch.no_grad():
+            batch = Batch.of(inputs, args, None)
+            for piece in chunks(batch.rows, at_once or batch.rows):
+                rows = batch.cut(*piece)
+                with capture(self.forward_func, self.layer) as captured:
+                    call(*rows.inputs, *rows.args)
+                found = captured[self.layer]
+                found = (found[0] if isinstance(found, tuple) else found).detach()
+                parts.append(self.layer_to_grid(found) if self.layer_to_grid else found)
+        if parts[0].dim() != 4:
+            raise ValueError(
+                f"the layer hands over {tuple(parts[0].shape)}; wanted maps (rows, channels, h, w). Give "
+                "layer_to_grid=xinc_captum.layer_to_grid for a vision transformer."
+            )
+        return torch.cat(parts)
