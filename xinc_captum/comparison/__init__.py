@@ -8,6 +8,7 @@ from .last_map import last_map
 from .maps import as_maps
 from .methods import grad_cam, guided_grad_cam, integrated_gradients
 from .peers import pytorch_grad_cam, torchcam_grad_cam
+from .quantus_function import quantus_explain_func
 from .result import Comparison, Row
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "integrated_gradients",
     "last_map",
     "pytorch_grad_cam",
+    "quantus_explain_func",
     "random_map",
     "torchcam_grad_cam",
 ]
