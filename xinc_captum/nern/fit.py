@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from ..hooks import find_layer, layer_name, modules_behind, untouched
 from ..inr.resume import described, digest, load_run, save_run
+from ..inr.trainable import trainable
 from ..progress import progress
+from .convolutions import checked_values
 from .distillation import Distillation
 from .images import batches, held_out
 from .losses import reconstruction_loss
@@ -123,6 +125,20 @@ def fit_nern(
     show_progress: bool = True,
 ) -> NernFit:
     """Train ``nern`` in place: what :meth:`NeRN.fit` documents."""
+    with torch.inference_mode(False):
+        return _fitted(nern, images, recipe, validation, feature_layers, checkpoint, show_progress)
+
+
+def _fitted(
+    nern: NeRN,
+    images: Tensor | Iterable[Any] | str | None,
+    recipe: Recipe,
+    validation: Tensor | float,
+    feature_layers: Sequence[nn.Module | str] | None,
+    checkpoint: str | Path | None,
+    show_progress: bool,
+) -> NernFit:
+    trainable(nern.predictor)
     training, looked_at = held_out(images, validation, recipe)
     source = batches(training, recipe)
     run = _Run(nern, recipe)
@@ -132,11 +148,12 @@ def fit_nern(
     resumed_at = run.step
     generator = torch.Generator().manual_seed(recipe.seed)
     own = nern.target_weights()
+    checked_values(own)
     norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
     (root,) = modules_behind(nern.target)
     gradients = [p.grad for p in nern.predictor.parameters()]
     try:
-        with torch.inference_mode(False), untouched(nern.target), torch.enable_grad():
+        with untouched(nern.target), torch.enable_grad():
             root.eval()
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])

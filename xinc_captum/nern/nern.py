@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, LayerError, find_layer
 from . import nern_file
-from .convolutions import Convolution, convolutions, kernel_size_for, parameter_name, target_behind
+from .convolutions import Convolution, checked_values, convolutions, kernel_size_for, parameter_name, target_behind
 from .coordinates import Scale, kernel_coordinates
 from .crop import Crop, crop
 from .embedding import Fusion, SmoothEmbedding
@@ -54,7 +54,7 @@ class NeRN(nn.Module):
         predictor: the network that is trained and stored.
 
     Raises:
-        LayerError: no convolutions, an unknown or unfit layer, kernels larger than ``kernel_size``.
+        LayerError: no convolutions, an unknown or unfit layer, kernels larger than ``kernel_size``, NaN weights.
         ValueError: another setting that cannot be.
 
     Example:
@@ -108,6 +108,8 @@ class NeRN(nn.Module):
             }
             _checked_crop(crop, self.kernel_size)
             own = self.target_weights()
+            if orders is None:
+                checked_values(own)
             self.orders = tuple(orders or (ordered(own[layer.name], permutation) for layer in self.layers))
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             parts = rows.split([layer.kernels for layer in self.layers])
@@ -130,9 +132,9 @@ class NeRN(nn.Module):
         if isinstance(layer, Convolution):
             return layer
         module = find_layer(self.target, layer)
-        root = target_behind(self.target)
+        root, weight = target_behind(self.target), module._parameters.get("weight")
         for one in self.layers:
-            if root.get_submodule(one.name) is module:
+            if weight is not None and root.get_parameter(parameter_name(one.name)) is weight:
                 return one
         name = next((name for name, found in root.named_modules() if found is module), str(layer))
         raise LayerError(
@@ -148,7 +150,8 @@ class NeRN(nn.Module):
     def embedded(self, layer: nn.Module | str | Convolution, piece: slice = slice(None)) -> Tensor:
         """(kernels, in_features): what the predictor reads for a layer, or for a piece of it, as it wants it."""
         weight = next(self.predictor.parameters())
-        rows: Tensor = self.embedding(self.coordinates(layer)[piece].to(self.embedding.frequencies.device)).to(weight)
+        places = self.coordinates(layer)[piece].float().to(self.embedding.frequencies.device)
+        rows: Tensor = self.embedding(places).to(weight)
         return rows
 
     def predicted(self, layer: nn.Module | str | Convolution) -> Tensor:
@@ -236,7 +239,8 @@ class NeRN(nn.Module):
 
         Raises:
             TypeError: images that are no float tensor, loader, "noise" or None.
-            ValueError: NaN or infinite images, noise without a shape, numbers out of range.
+            LayerError: NaN weights, or answers that are no logits.
+            ValueError: NaN or infinite images, noise without a shape, numbers out of range, a float16 target.
             CheckpointError: a checkpoint of another configuration or run.
         """
         recipe = Recipe(
