@@ -20,11 +20,20 @@ def made_under_inference_mode():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: nn.Linear(1, 1).requires_grad_(False), r"no parameter of this Linear wants a gradient; call requires_gr"),
+        (
+            lambda: nn.Linear(1, 1).requires_grad_(False),
+            r"no parameter of this Linear wants a gradient; call requires_gr",
+        ),
         (lambda: nn.ReLU(), "no parameter of this ReLU wants a gradient"),
-        (lambda: nn.Linear(1, 1, device="meta"), "this Linear is on the meta device, where nothing has values; load it"),
+        (
+            lambda: nn.Linear(1, 1, device="meta"),
+            "this Linear is on the meta device, where nothing has values; load it",
+        ),
         (made_under_inference_mode, r"this Linear was made under torch.inference_mode\(\), .*; make it outside"),
-        (lambda: nn.Linear(1, 1).half(), "this Linear is torch.float16, in which steps of Adam are NaN; fit it in float32"),
+        (
+            lambda: nn.Linear(1, 1).half(),
+            "this Linear is torch.float16, in which steps of Adam are NaN; fit it in float32",
+        ),
     ],
 )
 def test_what_cannot_be_trained(make, text):
