@@ -127,7 +127,7 @@ def test_layers_that_run_twice_have_no_map_to_compare(images):
 @pytest.mark.cuda
 def test_on_a_gpu(mixed, images, tmp_path, found):
     """The same first steps as on the CPU, nothing left behind, and a checkpoint that goes on on either."""
-    plain, whole = fitted(mixed, images, kernels_per_step=20)
+    _, whole = fitted(mixed, images, kernels_per_step=20)
     there = copy.deepcopy(mixed).cuda()
     before = found(there)
     nern, result = fitted(there, images, kernels_per_step=20, checkpoint=tmp_path / "run.pt")

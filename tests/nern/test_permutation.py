@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_objective_as_recorded(arrays, recorded, layer):
 def test_the_path_of_the_recorded_similarities(arrays, recorded, layer):
     """Each kernel goes on to the one that the released code finds most alike, among those that are left."""
     alike, path = arrays[f"perm/sim_all/layer{layer}"].clone().fill_diagonal_(-2), ordered_path(recorded, layer)
-    for here, there in zip(path[:-1], path[1:], strict=True):
+    for here, there in itertools.pairwise(path):
         alike[:, here] = -2
         assert alike[here, there] >= alike[here].max() - 1e-6
 

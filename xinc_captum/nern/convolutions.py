@@ -126,8 +126,8 @@ def _checked(name: str, module: nn.Module) -> Convolution:
     if not isinstance(weight, nn.Parameter):
         raise LayerError(
             f"the weight of layer {name!r} is computed from other parameters (weight norm or another parametrization); "
-            "remove that with torch.nn.utils.parametrize.remove_parametrizations (torch.nn.utils.remove_weight_norm for "
-            "the older kind) first, or leave the layer out."
+            "remove that first, with torch.nn.utils.parametrize.remove_parametrizations (or torch.nn.utils."
+            "remove_weight_norm for the older kind), or leave the layer out."
         )
     filters, channels, height, width = weight.shape
     return Convolution(name, (filters, channels, height, width))

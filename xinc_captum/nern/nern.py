@@ -110,12 +110,13 @@ class NeRN(nn.Module):
             own = self.target_weights()
             if orders is None:
                 checked_values(own)
-            self.orders = tuple(orders or (ordered(own[layer.name], permutation) for layer in self.layers))
+                orders = [ordered(own[layer.name], permutation) for layer in self.layers]
+            self.orders = tuple(orders)
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             parts = rows.split([layer.kernels for layer in self.layers])
             ranks = [order.ranks(layer.shape) for order, layer in zip(self.orders, self.layers, strict=True)]
             self._coordinates = {
-                layer.name: part[rank] for layer, part, rank in zip(self.layers, parts, ranks, strict=True)
+                one.name: part[rank] for one, part, rank in zip(self.layers, parts, ranks, strict=True)
             }
             weight = own[self.layers[0].name]
             self.embedding = SmoothEmbedding(base, levels, fusion)
@@ -239,8 +240,7 @@ class NeRN(nn.Module):
 
         Raises:
             TypeError: images that are no float tensor, loader, "noise" or None.
-            LayerError: NaN weights, or answers that are no logits.
-            ValueError: NaN or infinite images, noise without a shape, numbers out of range, a float16 target.
+            ValueError: NaN weights or images, noise without a shape, numbers out of range, a float16 target.
             CheckpointError: a checkpoint of another configuration or run.
         """
         recipe = Recipe(
