@@ -114,10 +114,8 @@ class NeRN(nn.Module):
             self.orders = tuple(orders)
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             parts = rows.split([layer.kernels for layer in self.layers])
-            ranks = [order.ranks(layer.shape) for order, layer in zip(self.orders, self.layers, strict=True)]
-            self._coordinates = {
-                one.name: part[rank] for one, part, rank in zip(self.layers, parts, ranks, strict=True)
-            }
+            each = zip(self.layers, self.orders, parts, strict=True)
+            self._coordinates = {one.name: part[order.ranks(one.shape)] for one, order, part in each}
             weight = own[self.layers[0].name]
             self.embedding = SmoothEmbedding(base, levels, fusion)
             self.predictor = KernelPredictor(self.embedding.out_features, hidden, blocks, self.kernel_size, seed)
