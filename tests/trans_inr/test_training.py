@@ -37,7 +37,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(small, bars, tmp_path)
     settings = {"steps": 2, "checkpoint": tmp_path / "run.pt", "show_progress": False}
     small().fit(bars(), **settings)
     for model, images, other, word in (
-        (small(groups=2), bars(), {}, "model"),
+        (small(groups=2), bars(), {}, "groups 4 instead of 2, model"),
         (small(), 1 - bars(), {}, "images"),
         (small(), bars(), {"lr": 1e-3}, "lr 0.006 instead of 0.001"),
         (small(), bars(), {"validation": None}, "validation 0.1 instead of None"),

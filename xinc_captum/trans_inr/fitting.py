@@ -42,7 +42,7 @@ def _fitted(
         raise ValueError(f"batch_size is {batch_size} and keep is {keep}; wanted at least 1, and a share in (0, 1].")
     weight = model.tokens.places
     pictures = check_images(images).to(weight)
-    recipe = {"images": digest(images), "batch_size": batch_size, "keep": keep}
+    recipe = model.config | {"images": digest(images), "batch_size": batch_size, "keep": keep}
     recipe["validation"] = digest(validation) if isinstance(validation, Tensor) else validation
     train, held_out = _split(pictures, validation, options["seed"])
     grid = model.tokens.grid(tuple(train.shape[2:]))
