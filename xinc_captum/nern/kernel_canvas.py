@@ -99,9 +99,7 @@ class KernelCanvas:
             every = range(self.units + 1)
             wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]
             if wrong:
-                raise ValueError(
-                    f"there is no unit {wrong[0]}; wanted 0 to {self.units - 1}, or {self.units}, the bias."
-                )
+                raise ValueError(f"there is no unit {wrong[0]}; wanted 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
             return self._whole(lambda run: torch.stack([self._one(run, i) for i in index]))
         return self._whole(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))

@@ -39,8 +39,8 @@ def token_sheet(
     if tokens < 1 or images.dim() != 4 or len(images) != len(parts) or (names is not None and len(names) != tokens):
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and there are {len(names or ())} "
-            "names; wanted (pictures, tokens + 1, C, H, W), which attribute() answers where no target is given, one image "
-            "each, and one name a token."
+            "names; wanted (pictures, tokens + 1, C, H, W), as attribute() answers without a target, one image each, "
+            "and one name a token."
         )
     if top < 1:
         raise ValueError(f"top is {top}; wanted at least 1 column.")
