@@ -69,6 +69,15 @@ def test_generated_networks_are_independent_modules(tiny, found, tmp_path):
     assert torch.equal(copy.deepcopy(first[2])(where), drawn[2])
 
 
+def test_many_pictures_are_read_in_pieces(tiny, monkeypatch):
+    images, seen = torch.rand(5, 3, 6, 6), torch.rand(5, 4) > 0.3
+    seen[:, 0] = True
+    whole = tiny.generate(images, seen)
+    monkeypatch.setattr("xinc_captum.trans_inr.trans_inr.rows_at_once", lambda *_: 2)
+    for a, b in zip(whole, tiny.generate(images, seen), strict=True):
+        close(a.linear1.weight, b.linear1.weight, 1e-12)
+
+
 def test_it_draws_pictures_of_any_size(tiny):
     images = torch.rand(2, 3, 9, 12).double()
     with torch.no_grad():
