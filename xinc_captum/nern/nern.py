@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, LayerError, find_layer
 from . import nern_file
-from .convolutions import Convolution, checked_values, convolutions, kernel_size_for, parameter_name, target_behind
+from .convolutions import Convolution, convolutions, kernel_size_for, parameter_name, target_behind
 from .coordinates import Scale, kernel_coordinates
 from .crop import Crop, crop
 from .embedding import Fusion, SmoothEmbedding
@@ -54,7 +54,7 @@ class NeRN(nn.Module):
         predictor: the network that is trained and stored.
 
     Raises:
-        LayerError: no convolutions, an unknown or unfit layer, kernels larger than ``kernel_size``, NaN weights.
+        LayerError: no convolutions, an unknown or unfit layer, kernels larger than ``kernel_size``.
         ValueError: another setting that cannot be.
 
     Example:
@@ -108,10 +108,7 @@ class NeRN(nn.Module):
             }
             _checked_crop(crop, self.kernel_size)
             own = self.target_weights()
-            if orders is None:
-                checked_values(own)
-                orders = [ordered(own[layer.name], permutation) for layer in self.layers]
-            self.orders = tuple(orders)
+            self.orders = tuple(orders or (ordered(own[layer.name], permutation) for layer in self.layers))
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             parts = rows.split([layer.kernels for layer in self.layers])
             each = zip(self.layers, self.orders, parts, strict=True)
