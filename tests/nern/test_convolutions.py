@@ -100,12 +100,9 @@ def test_weights_that_are_not_finite(mixed, value):
     nern = NeRN(mixed, hidden=4)
     with torch.no_grad():
         mixed.point.weight[2, 1] = value
-    for call in (lambda: NeRN(mixed), lambda: nern.fit(steps=1, show_progress=False)):
-        with pytest.raises(
-            LayerError, match="the weights of 'point' hold NaN or infinite .*; load a whole network, or"
-        ):
-            call()
-    assert NeRN(mixed, ["stem"], hidden=4).layers[0].name == "stem"
+    with pytest.raises(LayerError, match="the weights of 'point' hold NaN or infinite .*; load a whole network, or"):
+        nern.fit(steps=1, show_progress=False)
+    assert NeRN(mixed, ["stem"], hidden=4).fit(steps=1, show_progress=False).steps == 1
 
 
 def test_targets_without_convolutions():
