@@ -29,7 +29,9 @@ def drawn_and_true(model, held, choices, between, roll=0):
         read = torch.stack([(2 * (scenes % CAMERAS) + 2 * k) % (2 * CAMERAS) for k in others], 1)
         seen = scenes.roll(roll)[:, None]
         with torch.no_grad():
-            drawn = model(held.views[seen, read], held.poses[seen, read], held.poses[scenes, wanted][:, None], held.focal)
+            drawn = model(
+                held.views[seen, read], held.poses[seen, read], held.poses[scenes, wanted][:, None], held.focal
+            )
         yield drawn[:, 0], held.views[scenes, wanted], held.views[scenes[:, None], read], read, wanted
 
 
@@ -46,7 +48,9 @@ def report(model, train, held, say):
     for between in (0, 1):
         for count in (1, 2):
             choices = list(itertools.combinations(range(CAMERAS) if between else ring, count))
-            rows = {name: [] for name in ("written", "another scene's", "mean image", "camera's mean", "nearest copied")}
+            rows = {
+                name: [] for name in ("written", "another scene's", "mean image", "camera's mean", "nearest copied")
+            }
             for found, astray in zip(
                 drawn_and_true(model, held, choices, between),
                 drawn_and_true(model, held, choices, between, roll=CAMERAS),  # by the same cameras
@@ -88,11 +92,15 @@ def main():
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         model = RayTransINR(near=2.5, far=5.5, seed=seed)
         start = time.process_time()
-        fit = model.fit(train.views, train.poses, train.focal, support=(1, 2), steps=options.steps, seed=seed, show_progress=False)
+        fit = model.fit(
+            train.views, train.poses, train.focal, support=(1, 2), steps=options.steps, seed=seed, show_progress=False
+        )
         seconds = time.process_time() - start
         count = sum(p.numel() for p in model.parameters())
         last = sum(fit.curve[-100:]) / len(fit.curve[-100:])
-        say(f"seed {seed}: {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (wanted <= 300); last batches {last:.2f} dB")
+        say(
+            f"seed {seed}: {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (wanted <= 300); last batches {last:.2f} dB"
+        )
         report(model, train, held, say)
 
 

@@ -22,14 +22,14 @@ train, held = ball_scenes(count, orbit(8), SIZE), ball_scenes(50, orbit(8), SIZE
 model = RayTransINR(SIZE, near=NEAR, far=FAR, samples=SAMPLES, seed=0)
 model.fit(train.views, train.poses, train.focal, support=(1, 2), steps=steps)
 
-mean = train.views.mean((0, 1)).expand_as(held.views[:, 3:])
-print(f"views 3 to 7 of 50 scenes that were held out: the mean picture {mean_psnr(mean, held.views[:, 3:]):.1f} dB", end="")
+others = held.views[:, 3:]
+found = {"the mean picture": mean_psnr(train.views.mean((0, 1)).expand_as(others), others)}
 drawn = {}
 for read in ([0], [0, 2]):
     with torch.no_grad():
         drawn[len(read)] = model(held.views[:, read], held.poses[:, read], held.poses, held.focal)
-    print(f", drawn from views {read} {mean_psnr(drawn[len(read)][:, 3:], held.views[:, 3:]):.1f} dB", end="")
-print()
+    found[f"drawn from views {read}"] = mean_psnr(drawn[len(read)][:, 3:], others)
+print("views 3 to 7 of 50 other scenes:", ", ".join(f"{name} {dB:.1f} dB" for name, dB in found.items()))
 
 # one scene's field, an ordinary network from (x, y, z) to colour and density, and who of it painted what
 field = model.generate(held.views[:1, [0, 2]], held.poses[:1, [0, 2]], held.focal)[0]
@@ -47,11 +47,13 @@ method = NeuronCanvas(field, "activation3", rule=Secant(products="halves"), rend
 maps = method.canvas(points, tall).to_tensor().detach()  # (units + 1, 3, 8 H, W)
 by_view = maps.sum(1).unflatten(1, (8, -1))
 ball = (held.seen[0] >= 0).float()
-strongest = int((by_view[:-1].abs() * ball).sum((1, 2, 3)).argmax())
+strongest = int((by_view[:-1] * ball).sum((1, 2, 3)).argmin())  # white is 1 and the ball is darker
 with torch.no_grad():
     raw = field(points)
     missed = (maps.sum(0) - render(raw, points).T.reshape(3, *tall)).abs().max()
-    print(f"{len(maps) - 1} units and a slot miss these views by {missed:.1e}; unit {strongest} did most to the ball")
+    print(
+        f"{len(maps) - 1} units and a slot miss these views by {missed:.1e}; unit {strongest} painted most of the ball"
+    )
     arrives = ray_weights(raw[..., 3:].relu(), (FAR - NEAR) / (SAMPLES - 1))[..., 0]
     deep = ((arrives * depths).sum(1) / arrives.sum(1)).masked_fill(arrives.sum(1) < 0.5, float("nan"))
 

@@ -36,7 +36,7 @@ def test_what_is_seen_lies_on_the_balls():
 def test_pictures_are_white_where_nothing_is_and_of_the_ball_where_it_is():
     found = ball_scenes(8, orbit(3), (12, 20), 18.0, seed=1)
     assert found.views.shape == (8, 3, 3, 12, 20) and found.seen.shape == (8, 3, 12, 20)
-    assert 0 <= found.views.min() and found.views.max() <= 1
+    assert found.views.min() >= 0 and found.views.max() <= 1
     empty = (found.views == 1).all(2)
     assert (found.seen[empty] < 0).all()
     middle = torch.nn.functional.max_pool2d((found.seen < 0).float().flatten(0, 1), 3, 1, 1).reshape(8, 3, 12, 20) == 0

@@ -9,7 +9,6 @@ from ..inr.layers import seeded
 from .rays import camera_rays
 from .tokens import PatchTokens
 
-
 _GAIN = 3.0  # times torch's own range: sums of standard deviation about 1
 
 
@@ -20,8 +19,8 @@ class RayTokens(nn.Module):
         q = \Bigl[\hat d,\ \frac{o \times \hat d}{s}\Bigr]
 
     Symbols: x the patch's colours, in [0, 1]; o where its ray begins, d̂ the ray's direction, of length 1; s the
-    ``extent``; γ sines and cosines of frequencies 1, 2, 4 … . q is the same wherever on the ray it is said to begin, and
-    o × d̂ says how the ray passes the world's origin, around which the scene should lie.
+    ``extent``; γ sines and cosines of frequencies 1, 2, 4 … . Wherever on its ray a camera stands, q is the same; o × d̂
+    says how the ray passes the world's origin, around which the scene should lie.
 
     Args:
         size: (H, W) of a view.
@@ -40,9 +39,9 @@ class RayTokens(nn.Module):
         >>> RayTokens((8, 8), patch=4, dim=16, width=32)(views, poses, 8.0).shape
         torch.Size([2, 12, 16])
 
-    Source: own. Chen & Wang (ECCV 2022) give every pixel its colour, o and d, and make a patch a token by one Linear: a
-    hypernetwork of a few minutes did not learn from these. Rays in Fourier features are Sajjadi et al.'s, "Scene
-    Representation Transformer" (CVPR 2022); Plücker coordinates Sitzmann et al.'s, "Light Field Networks" (NeurIPS 2021).
+    Source: own. Chen & Wang (ECCV 2022) give every pixel its colour, o and d, and make a patch a token by one Linear.
+    Rays in Fourier features are Sajjadi et al.'s, "Scene Representation Transformer" (CVPR 2022); Plücker coordinates
+    Sitzmann et al.'s, "Light Field Networks" (NeurIPS 2021).
     """
 
     def __init__(

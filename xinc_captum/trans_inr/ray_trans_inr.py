@@ -229,7 +229,13 @@ class RayTransINR(nn.Module):
 
         options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
         options |= {"every": every, "show_progress": show_progress}
-        recipe = {"views": digest(views), "poses": digest(poses), "focal": focal, "support": (fewest, most), "rays": rays}
+        recipe = {
+            "views": digest(views),
+            "poses": digest(poses),
+            "focal": focal,
+            "support": (fewest, most),
+            "rays": rays,
+        }
         recipe |= {"validation": validation, "batch_size": batch_size}
         return trained(self, loss_of, look if validation else None, recipe, **options)
 
