@@ -48,10 +48,8 @@ def orbit(count: int, radius: float = 4.0, height: float = 0.5) -> Tensor:
         height: how far they look down, in radians, below π / 2.
 
     Example:
-        >>> orbit(4, radius=2.0, height=0.0)[0]
-        tensor([[ 1.,  0.,  0.,  0.],
-                [ 0.,  1.,  0.,  0.],
-                [-0.,  0.,  1.,  2.]])
+        >>> orbit(4, radius=2.0, height=0.0)[0, :, 3]
+        tensor([0., 0., 2.])
     """
     turn = torch.arange(count) * (2 * math.pi / count)
     flat, up = math.cos(height), math.sin(height)
