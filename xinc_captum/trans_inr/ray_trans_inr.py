@@ -33,8 +33,7 @@ class RayTransINR(nn.Module):
     seconds: views of other scenes are drawn at 19.6 and 19.5 dB (two seeds) from one view, at 22.5 and 22.4 dB from
     two. The mean of all views has 15.7 dB, the nearest view copied 14.1 or 15.0 dB
     (``benchmarks/trans_inr_views.py``).
-    From one view the ball is smeared along that view's rays: how far away it is, is hardly known. Colours come less
-    exactly than places.
+    Balls come out blurred, most from one view, where distance and size are hard to tell apart.
 
     Args:
         size: (H, W) of a view.
