@@ -56,6 +56,7 @@ def test_it_is_short(path):
         "train_style_generator.py",
         "link_faces.py",
         "write_a_network.py",
+        "draw_other_views.py",
     }, "a new example needs a test below"
 
 
@@ -109,6 +110,14 @@ def test_write_a_network(run, tmp_path):
     for file in ("kernels.png", "profile.png"):
         with Image.open(tmp_path / file) as picture:
             assert picture.width > 400
+
+
+def test_draw_other_views(run, tmp_path):
+    said = run("draw_other_views.py", "3", "20")
+    assert len(re.findall(r"(\d+\.\d) dB", said)) == 3, "the mean picture, and from one view and from two"
+    assert float(re.search(r"32 units and a slot miss these views by (\S+);", said)[1]) < 1e-4
+    with Image.open(tmp_path / "views.png") as picture:
+        assert picture.size == (1200, 950)
 
 
 def test_train_style_generator(run, tmp_path):

@@ -1,6 +1,7 @@
 """Workshop: a transformer that reads pictures and writes the networks that draw them."""
 
 from .painting import as_module, painted, stacked
+from .ray_tokens import RayTokens
 from .ray_trans_inr import RayTransINR
 from .rays import camera_rays, ray_colours, ray_depths
 from .tokens import PatchTokens
@@ -13,6 +14,7 @@ __all__ = [
     "Groups",
     "Modulations",
     "PatchTokens",
+    "RayTokens",
     "RayTransINR",
     "Routing",
     "TransFit",
