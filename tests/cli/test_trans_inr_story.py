@@ -78,16 +78,17 @@ def test_neurons_are_compared_with_their_controls(story):
 
 def test_a_single_picture_has_nothing_to_be_compared_with():
     story = story_of(written(2), "two", 0)
-    assert story.found and len(story.patch.values) == 2
+    assert story.found and len(story.patch.values) == 1
     alone = written(2)
     one = Written(alone.model, "m", alone.images[:1], ("0",), "seen", None)
     story = story_of(one, "one", 0)
     assert not story.found and len(story.shown) == 1
 
 
-def test_those_that_differ_most():
-    maps = torch.zeros(2, 3, 1, 2, 2)
+def test_those_that_tell_pictures_apart():
+    maps = torch.zeros(2, 4, 1, 2, 2)
     maps[:, 0] = 9.0  # large, and always the same
     maps[0, 2], maps[1, 1] = 2.0, 1.0
-    assert telling(maps, 2) == [2, 1]
-    assert telling(maps[:1], 2) == [0, 2]
+    maps[:, 3] = torch.tensor([10.0, 6.0])[:, None, None, None]  # differs as much as entry 2, in a large background
+    assert telling(maps, 4) == [2, 1, 3, 0]
+    assert telling(maps[:1], 2) == [3, 0]

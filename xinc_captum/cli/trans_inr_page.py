@@ -82,7 +82,7 @@ def _tokens(folder: Path, story: Story) -> Section:
         "token.png",
         token_sheet(kept, images, names=names, tokens=telling(kept[:, :-1], 6), rest="biases"),
         f"What the neurons of {story.layer} add whose weights each token wrote (token 1 wrote neurons {each}), where "
-        "the tokens with a column are those that differ most between pictures: a reading of the finished networks, "
+        "the tokens with a column are those whose paint tells the pictures apart: a reading of the finished networks, "
         f"exact to rounding ({story.token.gap:.0e} of the change).",
     )
     return Section("Which token painted what", (changed, painted))
@@ -94,7 +94,7 @@ def _patches(folder: Path, story: Story) -> Section:
     touched = _saved(
         folder,
         "patches.png",
-        patch_sheet(story.patch.values, few[: len(story.patch.values)], masks, rest="the mean"),
+        patch_sheet(story.patch.values, few[: len(story.patch.values)], masks, top=6, rest="the mean"),
         "What was drawn differently because these patches of the picture are as they are and not as in the mean "
         f"picture (last column); also outside of their outlines. {N_STEPS} steps; the parts miss {story.patch.gap:.2%}"
         " of the change.",
@@ -116,7 +116,7 @@ def _neurons(folder: Path, story: Story) -> Section:
             folder,
             "neurons.png",
             neurons_across(story.neurons, story.shown, telling(story.neurons, 5)),
-            f"The neurons of {story.layer} whose paint differs most between pictures, in every picture's own "
+            f"Neurons of {story.layer} that paint much, and something else in every picture, in each picture's own "
             "network. Neuron i is written by the same token from the same base weights each time, so it can be "
             "followed from picture to picture.",
         ),

@@ -12,7 +12,7 @@ from ..metrics import Correspondence, correspondence
 from ..trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
 from .trans_inr_model import Written
 
-SHOWN, EXPLAINED, PATCHED, ROUTED = 8, 4, 2, 3  # pictures shown, taken apart, and by patches; patches followed
+SHOWN, EXPLAINED, PATCHED, ROUTED = 8, 4, 1, 3  # pictures shown, taken apart, and by patches; patches followed
 N_STEPS = 16  # of integrated parts; the page says what they miss
 SCRATCH, WARM = 1e-2, 3e-3  # rates of Adam from random weights, and after generation
 MORE, LONG = 10, 100  # steps
@@ -142,9 +142,14 @@ def masks_of(story: Story) -> Tensor:
 
 
 def telling(maps: Tensor, count: int) -> list[int]:
-    """Those of (pictures, entries, …) that differ most from picture to picture; of one picture, the largest."""
+    """Those of (pictures, entries, …) that paint much and another thing in every picture; of one picture, the largest.
+
+    How much an entry differs from its own mean, times which share that is of all that it paints: a background that is
+    the same everywhere is large, and says nothing of a picture.
+    """
     away = maps - maps.mean(0) if len(maps) > 1 else maps
-    found: list[int] = away.flatten(2).abs().sum((0, 2)).argsort(descending=True)[:count].tolist()
+    differs, all_ = (x.flatten(2).abs().sum((0, 2)) for x in (away, maps))
+    found: list[int] = (differs.square() / all_.clamp_min(1e-12)).argsort(descending=True)[:count].tolist()
     return found
 
 

@@ -12,9 +12,9 @@ from .mnist_style import mnist_convnet
 def mnist_trans_inr() -> TransINR:
     """A :class:`~xinc_captum.trans_inr.TransINR` of handwritten digits at 28 x 28: it writes each one's own network.
 
-    Made by ``examples/train_trans_inr.py`` from nine tenths of :func:`mnist_digits`. Every tenth, from the first on, was
-    held out: their networks reach 26.7 dB, where the mean picture reaches 11.8. Of two settings, looked at after 400
-    of 3,000 steps on a third of these, the better one was kept.
+    Made by ``examples/train_trans_inr.py`` from nine tenths of :func:`mnist_digits`. Every tenth, from the first on,
+    was held out: their networks reach 26.7 dB, where the mean picture reaches 11.8. Of two settings, looked at after
+    400 of 3,000 steps on a third of these, the better one was kept.
 
     Example:
         >>> model = mnist_trans_inr()
