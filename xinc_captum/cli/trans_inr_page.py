@@ -83,7 +83,7 @@ def _tokens(folder: Path, story: Story) -> Section:
         token_sheet(kept, images, names=names, tokens=telling(kept[:, :-1], 6), rest="biases"),
         f"What the neurons of {story.layer} add whose weights each token wrote (token 1 wrote neurons {each}), where "
         "the tokens with a column are those whose paint tells the pictures apart: a reading of the finished networks, "
-        f"exact to rounding ({story.token.gap:.0e} of the change).",
+        f"exact to rounding ({story.token.gap:.5%} of the change is missed).",
     )
     return Section("Which token painted what", (changed, painted))
 
@@ -104,7 +104,7 @@ def _patches(folder: Path, story: Story) -> Section:
         "route.png",
         route_sheet(route.values, few[0], masks[list(route.patches)], names=story.written.model.writer.token_names),
         "The strongest patches of the first picture again, each one's change split by the token that carried it from "
-        f"the patch to the pixels; the columns miss {route.gap:.0e} of the second. Attention is not shown: it says "
+        f"the patch to the pixels; the columns miss {route.gap:.5%} of the second. Attention is not shown: it says "
         "where a token looked, not what came of it.",
     )
     return Section("Which patch of the picture was painted through which token", (touched, ways))
@@ -130,7 +130,8 @@ def _neurons(folder: Path, story: Story) -> Section:
         lines,
         f"Found again: how often a neuron of {story.layer}, looked for by what it paints in another picture's network, "
         f"is the one of the same number (guessing: {chance:.3f}). Random starts, {LONG} steps: networks trained one by "
-        "one, whose numbers mean nothing. Written before any fit: how much of it the shared base weights alone bring.",
+        "one, whose numbers mean nothing. Written before any fit: how much of it the shared base weights alone bring; "
+        "where that row is as high, the correspondence is built in and was not learnt.",
     )
     return Section("The same neuron in every network", pictures, table)
 
