@@ -1,10 +1,11 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from xinc_captum.cli.trans_inr_model import Written
-from xinc_captum.cli.trans_inr_page import write_page
+from xinc_captum.cli.trans_inr_page import _doubt, write_page
 from xinc_captum.cli.trans_inr_story import story_of
 from xinc_captum.trans_inr import TransINR
 
@@ -30,6 +31,14 @@ def test_every_figure_is_on_the_page(page):
     assert f"the parts miss {story.modulation.gap:.2%}" in text and f"the parts miss {story.patch.gap:.2%}" in text
     assert "The 3 pictures: made up." in text and "wrote neurons 1, 4" in text
     assert "9 in 3 layers" in text and "3, 3 x 8 x 12" in text
+
+
+def test_a_model_that_has_learnt_little_says_so(page):
+    _, story, text = page
+    (mean, _), (own, _), *_ = story.decibels.values()
+    assert own - mean < 3 and f"draw only {own - mean:.1f} dB better than the mean picture" in text
+    known = dict(zip(story.decibels, [(10.0, 3), (13.5, 3), (20.0, 3), (9.0, 3)], strict=True))
+    assert _doubt(replace(story, decibels=known)) == ""
 
 
 def test_every_picture_has_one_caption_and_is_there(page):

@@ -12,6 +12,7 @@ from ..visualizers.report import Picture, Section, Table, write_report
 from .trans_inr_story import LONG, N_STEPS, Story, explained, masks_of, telling
 
 DPI = 110
+LEARNT = 3.0  # decibels above the mean picture, where squared errors are half of its
 NETWORKS, ARRAYS = "networks", "contributions.safetensors"
 
 
@@ -26,7 +27,7 @@ def write_page(folder: Path, story: Story) -> None:
         lead="A transformer looked at each picture once and wrote the weights of a small network that draws it; "
         f"nothing was fitted to the picture. It does so through {len(model.writer.tokens)} tokens, each of which sends "
         "the message that shapes the weights of a few neurons. Below: how well the networks draw, and which token, and "
-        "which patch of the picture that was read, painted what.",
+        f"which patch of the picture that was read, painted what.{_doubt(story)}",
         facts={
             "model": written.name,
             "pictures": f"{len(written.images):,}, {' x '.join(map(str, story.shown.shape[1:]))}",
@@ -41,6 +42,17 @@ def write_page(folder: Path, story: Story) -> None:
         "model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is the picture that it draws. "
         f"{ARRAYS} holds all parts as tensors; manifest.json holds the command, versions, seed, checksums and every "
         "figure of this page.",
+    )
+
+
+def _doubt(story: Story) -> str:
+    """What to think of the rest where the networks draw hardly better than the mean picture."""
+    (mean, _), (own, _), *_ = story.decibels.values()
+    if own - mean >= LEARNT:
+        return ""
+    return (
+        f" These networks draw only {own - mean:.1f} dB better than the mean picture: the model has learnt little of "
+        "single pictures, and what follows is about that little. More --steps or more pictures may help."
     )
 
 
