@@ -18,7 +18,9 @@ def page(tmp_path_factory):
     model.fit(images, steps=2, validation=None, show_progress=False)
     story = story_of(Written(model, "mine", images, ("a", "b", "c"), "made up", None), "noise", 0)
     folder = tmp_path_factory.mktemp("page")
-    write_page(folder, story)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("xinc_captum.cli.trans_inr_page.DPI", 40)  # quicker
+        write_page(folder, story)
     return folder, story, re.sub(r"\s+", " ", (folder / "index.html").read_text())
 
 
