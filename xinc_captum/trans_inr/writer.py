@@ -94,6 +94,18 @@ class WeightWriter(nn.Module):
                 for times, linear in zip(wide, linears.values(), strict=True)
             )
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """Layer and number of each modulation, in the order of ``TokenContribution``'s parts.
+
+        Example:
+            >>> from xinc_captum.trans_inr import TransINR
+            >>> TransINR(hidden=4, groups=2).writer.token_names
+            ('linear1 · 0', 'linear1 · 1', 'linear2 · 0', 'linear2 · 1', 'output · 0')
+        """
+        pairs = zip(self.names, self.rows, strict=True)
+        return tuple(f"{name} · {t}" for name, rows in pairs for t in range(rows))
+
     def read(self, data: Tensor, seen: Tensor | None = None) -> Read:
         """Data tokens (B, n, dim) to modulations, and the attention on the way.
 
