@@ -115,15 +115,10 @@ def drawn(results, path):
     )
     for axis, (title, below) in zip(axes.flat, names, strict=True):
         axis.set(title=title, xlabel=below, ylabel="accuracy (%)")
-        axis.legend(fontsize=7.5, loc="lower left" if axis in (a, c) else "lower right")
+        axis.legend(fontsize=7.5, loc="upper right" if axis in (a, c) else "lower right")
         axis.grid(alpha=0.25)
-    figure.suptitle(
-        "; ".join(
-            f"target {seed}: {style!r}"
-            for seed, style in zip(results, ("solid", "dashed", "dotted", "dash-dot"), strict=False)
-        ),
-        fontsize=9,
-    )
+    kinds = ("solid", "dashed", "dotted", "dash-dot")
+    figure.suptitle(", ".join(f"target {seed} {kind}" for seed, kind in zip(results, kinds, strict=False)), fontsize=9)
     figure.savefig(path, dpi=90)
     print(f"wrote {path}")
 

@@ -32,7 +32,7 @@ class NeRN(nn.Module):
     the permutation, P a :class:`KernelPredictor`, crop_l from K x K to the layer's kernel size. Biases, normalisation
     layers, classifiers and convolutions that are not listed stay the target's own, and count in :meth:`size_report`.
     Rounding the same weights to int8 took fewer bytes and changed less wherever we measured it: a NeRN is for what can
-    be seen in it. ``print(nern.fit(…))`` shows both.
+    be seen in it. ``print(nern.fit(…))`` shows bytes, weight error and agreement of both.
 
     Args:
         target: the network, or a function around it; it is never changed.
