@@ -50,6 +50,29 @@ def test_the_best_look_is_kept(mixed, images):
     assert nern.relative_error() == pytest.approx(best.relative_error, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("source", "validation", "judged_on"),
+    [
+        ("tensor", 0.1, "4 held-out pictures"),
+        ("noise", 0.1, "8 pictures of noise"),
+        ("noise", torch.zeros(3, 2, 6, 6), "3 held-out pictures"),
+        (None, 0.1, ""),
+    ],
+)
+def test_told_together(mixed, images, source, validation, judged_on):
+    data = images if source == "tensor" else source
+    nern, result = fitted(mixed, data, steps=4, every=2, validation=validation, noise_shape=(2, 6, 6))
+    report = result.report
+    assert (report.judged_on, report.agreement) == (judged_on, result.kept.agreement)
+    assert report.total == nern.size_report().total
+    assert report.relative_error == pytest.approx(result.kept.relative_error, rel=1e-5)
+    lines = str(result).splitlines()
+    assert lines[0] == f"kept the predictor of step {result.kept.step} of 4"
+    assert (
+        all(("weight error" in line and "bytes" in line and "agree" in line) for line in lines[1:]) and len(lines) == 4
+    )
+
+
 def test_a_small_target_is_matched(mixed, images):
     nern, result = fitted(mixed, images, NeRN(mixed, hidden=40, levels=10), steps=100, lr=2e-2, every=100)
     assert nern.relative_error() < 0.1

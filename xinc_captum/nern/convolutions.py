@@ -116,6 +116,24 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     return answer
 
 
+def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
+    """The one of ``layers`` that is meant by a module or a dotted name.
+
+    Raises:
+        LayerError: not in the target, or not among them.
+    """
+    module, root = find_layer(target, layer), target_behind(target)
+    weight = module._parameters.get("weight")
+    for one in layers:
+        if weight is not None and root.get_submodule(one.name)._parameters["weight"] is weight:
+            return one
+    name = next((name for name, found in root.named_modules() if found is module), str(layer))
+    raise LayerError(
+        f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; wanted one of "
+        f"{', '.join(repr(one.name) for one in layers)}."
+    )
+
+
 def _checked(name: str, module: nn.Module) -> Convolution:
     if not isinstance(module, nn.Conv2d):
         raise LayerError(f"layer {name!r} is a {type(module).__name__}; wanted an nn.Conv2d, whose kernels are (h, w).")

@@ -23,6 +23,7 @@ from .images import batches, held_out
 from .losses import reconstruction_loss
 from .recipe import Recipe
 from .sampling import sampled_kernels
+from .size_report import SizeReport, size_report
 
 if TYPE_CHECKING:
     from .nern import NeRN
@@ -54,6 +55,8 @@ class NernFit:
         losses: (steps, 3): reconstruction, feature and logit loss of each step, unweighted, CPU.
         looks: what was seen on the way.
         kept: the look whose predictor was kept: the lowest divergence, or the last without validation images.
+        report: bytes, weight error and agreement on the validation images, of the kept predictor and of int8 weights;
+            what ``print(fit)`` shows. Those images chose the step, so other pictures may agree a little less.
     """
 
     steps: int
@@ -61,6 +64,11 @@ class NernFit:
     losses: Tensor
     looks: tuple[Look, ...]
     kept: Look
+    report: SizeReport
+
+    def __str__(self) -> str:
+        """The kept step, and the report in three lines."""
+        return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 
 class _Run:
@@ -175,7 +183,9 @@ def _fitted(
             p.grad = gradient
     assert run.best is not None  # noqa: S101 - the last step is always looked at
     nern.predictor.load_state_dict(run.best_weights)
-    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best)
+    noise = isinstance(images, str) and not isinstance(validation, Tensor)
+    report = size_report(nern, looked_at, kind="pictures of noise" if noise else "held-out pictures")
+    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
 
 
 def _stepped(

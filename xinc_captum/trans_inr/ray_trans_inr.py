@@ -131,8 +131,7 @@ class RayTransINR(nn.Module):
                 f"{self.size[0]}, {self.size[1]}) and (B, V, 3, 4)."
             )
         like = self.writer.tokens
-        read = self.writer.read(self.tokens(views.to(like), poses.to(like), focal))
-        return self.writer.weights(read.modulations)
+        return self.writer.weights(self.writer.modulations(self.tokens(views.to(like), poses.to(like), focal)))
 
     def render(self, weights: Weights, origins: Tensor, directions: Tensor) -> Tensor:
         """Colours of rays: (B, rays, 3).
