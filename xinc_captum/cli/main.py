@@ -1,6 +1,7 @@
 """The ``xinc`` command."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def _root(
     ] = False,
 ) -> None:
     """Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator."""
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
 
 
 @app.command()
