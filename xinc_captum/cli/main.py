@@ -46,7 +46,6 @@ def _root(
     ] = False,
 ) -> None:
     """Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator."""
-    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
 
 
 @app.command()
@@ -255,6 +254,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; a foreseeable failure is one line on standard error and exit status 1."""
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
     try:
         app()
     except FAILURES as error:
