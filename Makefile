@@ -58,6 +58,11 @@ bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=
 	$(BIN)/python benchmarks/faithfulness_video.py
 	$(BIN)/python benchmarks/large_image.py
 	$(BIN)/python benchmarks/canvas_store.py
+	$(BIN)/python benchmarks/nern.py digits
+	$(BIN)/python benchmarks/nern.py mnist
+	$(BIN)/python benchmarks/nern_curves.py
+	$(BIN)/python benchmarks/nern_modes.py
+	$(BIN)/python benchmarks/trans_inr.py
 	$(if $(REFERENCE),$(BIN)/python benchmarks/parity.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/faithfulness.py "$(REFERENCE)")
 	$(if $(REFERENCE),$(BIN)/python benchmarks/analyses.py "$(REFERENCE)")

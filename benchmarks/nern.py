@@ -69,17 +69,33 @@ def digits_target(images, labels, seed):
     return model.eval()
 
 
-def digits(seeds):
+class Published:
+    """The paper's noise: every value of every picture uniform in [-2, 2]."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __iter__(self):
+        stream = torch.Generator().manual_seed(self.seed)
+        while True:
+            yield torch.rand(128, 1, 8, 8, generator=stream) * 4 - 2
+
+
+def digits_split():
+    """Training images and labels, test images and labels."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     data = load_digits()
     images, labels = torch.from_numpy(data.images).float()[:, None] / 16, torch.from_numpy(data.target)
     train, test = train_test_split(torch.arange(len(images)), test_size=450, random_state=0, stratify=data.target)
-    seen, x, y = images[train], images[test], labels[test]
-    noise = {"noise_shape": (1, 8, 8), "batch_size": 128}
+    return images[train], labels[train], images[test], labels[test]
+
+
+def digits(seeds):
+    seen, shown, x, y = digits_split()
     for seed in seeds:
-        target = digits_target(seen, labels[train], seed)
+        target = digits_target(seen, shown, seed)
         whole = NeRN(target).size_report().target
         print(f"digits, target of seed {seed}, 450 test images\n{HEAD}")
         row("target", accuracy(target, x, y), 0, whole, whole)
@@ -91,9 +107,11 @@ def digits(seeds):
             nern = NeRN(target, hidden=40, permutation=kind, seed=seed)
             fitted(f"hidden 40, {kind}", nern, seen, x, y, seed=seed)
         fitted("hidden 40, reconstruction only", NeRN(target, seed=seed), None, x, y, seed=seed)
-        for low, high in ((0.0, 1.0), (-2.0, 2.0)):
-            nern, settings = NeRN(target, seed=seed), noise | {"noise_range": (low, high)}
-            fitted(f"hidden 40, noise in [{low:g}, {high:g}]", nern, "noise", x, y, seed=seed, **settings)
+        for low, high in ((-2.0, 2.0), (0.0, 1.0)):
+            nern, name = NeRN(target, seed=seed), f"hidden 40, noise in [{low:g}, {high:g}]"
+            fitted(name, nern, "noise", x, y, seed=seed, noise_shape=(1, 8, 8), noise_range=(low, high))
+        held = next(iter(Published(seed + 1)))
+        fitted("hidden 40, published noise", NeRN(target, seed=seed), Published(seed), x, y, seed=seed, validation=held)
 
 
 def mnist(steps):

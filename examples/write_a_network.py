@@ -30,7 +30,7 @@ def agreement(model):
 
 nern = NeRN(target, hidden=52)
 nern.fit(pictures, steps=steps)
-report = nern.size_report()
+report = nern.size_report(held_out)
 print(report)
 rows = [("NeRN", nern.rebuild(), report.total, report.relative_error)]
 small = compressed(nern, keep=0.8, bits=8)

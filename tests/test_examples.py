@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum.generators import load_style_generator
-from xinc_captum.zoo import small_convnet
+from xinc_captum.trans_inr import TransINR
+from xinc_captum.zoo import mnist_trans_inr, small_convnet
 from xinc_captum.zoo.assets import PINNED, install_command
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,9 @@ def test_it_is_short(path):
         "train_style_generator.py",
         "link_faces.py",
         "write_a_network.py",
+        "draw_other_views.py",
+        "write_a_picture_network.py",
+        "train_trans_inr.py",
     }, "a new example needs a test below"
 
 
@@ -109,6 +113,38 @@ def test_write_a_network(run, tmp_path):
     for file in ("kernels.png", "profile.png"):
         with Image.open(tmp_path / file) as picture:
             assert picture.width > 400
+
+
+def test_draw_other_views(run, tmp_path):
+    said = run("draw_other_views.py", "3", "20")
+    assert len(re.findall(r"(\d+\.\d) dB", said)) == 3, "the mean picture, and from one view and from two"
+    assert float(re.search(r"32 units and a slot miss these views by (\S+);", said)[1]) < 1e-4
+    with Image.open(tmp_path / "views.png") as picture:
+        assert picture.size == (1200, 950)
+
+
+def test_write_a_picture_network(run, tmp_path):
+    want("mlxtend")
+    said = run("write_a_picture_network.py", "2")
+    number = lambda words: float(re.search(rf"{words}:? ([\d.e-]+)", said)[1])
+    assert number("written in one pass") > number("the mean picture") + 10
+    assert number("10 steps of training each") > number("10 steps from random weights") + 10
+    assert number("from the file") > 100, "the same picture"
+    assert number("they miss") < 1e-5
+    assert number("another digit's network") > 0.4 > 0.1 > number("fitted one by one")
+    assert (tmp_path / "digit.safetensors").stat().st_size < 20_000
+    for file in ("tokens.png", "patches.png", "neurons.png"):
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width > 900
+
+
+def test_train_trans_inr(run, tmp_path):
+    want("mlxtend")
+    said = run("train_trans_inr.py", "2", "5", "100")
+    assert "118,865 parameters" in said and "2 steps: " in said
+    assert TransINR.load(tmp_path / "trans_inr.safetensors").config == mnist_trans_inr().config, "the shipped recipe"
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.width > 800
 
 
 def test_train_style_generator(run, tmp_path):

@@ -97,6 +97,7 @@ def test_from_patch_over_token_to_pixel(fitted):
     composed = TokenContribution(model, "patch").composed(images, n_steps=2)
     assert composed.shape == (2, 16, 9, 1, 8, 8)
     close(composed.sum(2), patches[:, :-1])
+    close(TokenContribution(model).composed(images, n_steps=2, patches=[9, 4]), composed[:, [9, 4]])
     last = TokenContribution(model).composed(images, 0, "output", n_steps=2)
     assert last.shape == (2, 16, 2, 8, 8)
     close(last[:, :, 0], composed[:, :, 8, 0])

@@ -21,13 +21,16 @@ def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monke
     monkeypatch.setattr(demo, "canvas_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "video_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "_linked", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "nern_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "trans_inr_command", lambda *given: calls.append(given))
     demo.demo_command(tmp_path, list(demo.Part), 3)
     photo, out, model, targets = calls[0][:4]
     assert (photo, out, model, len(targets)) == ("foolbox:00", tmp_path / "accentuate", "efficientnet_lite0", 2)
     said = capsys.readouterr().out.splitlines()
     pages = ("accentuate", "canvas", "video/carphone_nerv", "video/sprite")
     pages += ("linked/link", "linked/units", "linked/another_answer")
-    assert said[-7:] == [f"  {tmp_path / page / 'index.html'}" for page in pages]
+    pages += ("nern", "transinr")
+    assert said[-9:] == [f"  {tmp_path / page / 'index.html'}" for page in pages]
 
 
 def test_the_video_part_takes_the_shipped_network_and_fits_a_known_clip(tmp_path, monkeypatch):
@@ -36,6 +39,16 @@ def test_the_video_part_takes_the_shipped_network_and_fits_a_known_clip(tmp_path
     demo.demo_command(tmp_path, [demo.Part.video], 3)
     assert [given[:2] for given in calls] == [(clip, tmp_path / "video" / clip) for clip in ("carphone_nerv", "sprite")]
     assert calls[0][6] is None and calls[1][6] >= 100, "only the second is fitted"
+
+
+def test_networks_that_write_networks_come_with_the_package(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(demo, "nern_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "trans_inr_command", lambda *given: calls.append(given))
+    demo.demo_command(tmp_path, [demo.Part.nern, demo.Part.transinr], 3)
+    nern, written = calls
+    assert nern[:3] == ("mnist_convnet", tmp_path / "nern", "mnist_generator") and nern[-1] == "mnist_nern"
+    assert written[:3] == (["mnist_digits"], tmp_path / "transinr", None), "no model named: the one that ships"
 
 
 def test_without_the_photo_it_says_what_to_install(tmp_path, monkeypatch):

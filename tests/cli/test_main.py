@@ -8,7 +8,7 @@ import xinc_captum
 from xinc_captum import zoo
 from xinc_captum.cli.main import app, main
 
-COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "demo")
+COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "transinr", "demo")
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_help_says_what_it_does(words):
         (("counterfactual", "nowhere", "--target", "1"), "nowhere is not a folder; wanted one that xinc link wrote"),
         (("link", "--generator", "nobody"), "generator 'nobody' is not in the zoo"),
         (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),
+        (("nern", "mnist_cnn", "--nern", "mnist_nern"), "mnist_nern writes the convolutions of mnist_convnet, not of"),
+        (("transinr", "nowhere"), "nowhere is no file or folder; wanted small pictures"),
         (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; wanted an nn.Conv2d"),
     ],
 )

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.nern import classifier_called, compared, drawn, nern_command
+from xinc_captum.cli.nern import classifier_called, compared, drawn, loaded, nern_command
 from xinc_captum.hooks import LayerError
 from xinc_captum.nern import NeRN
-from xinc_captum.zoo import Classifier, Normalise, mnist_convnet
+from xinc_captum.zoo import Classifier, Normalise, mnist_convnet, mnist_nern
 
 CPU = torch.device("cpu")
 
@@ -58,6 +58,44 @@ def test_a_folder_with_everything(named, tmp_path, capsys):
     assert "weights rounded to int8" in page and "permutation" in page
     again = NeRN.load(out / "nern.safetensors", tiny().model)
     assert again.config == note["nern"]
+
+
+def test_one_that_is_fitted_already(named, tmp_path):
+    commanded(tmp_path / "fit")
+    file = str(tmp_path / "fit" / "nern.safetensors")
+    commanded(tmp_path / "again", hidden=None, steps=None, fitted=file)
+    first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("fit", "again"))
+    assert second["fitted"] == file and "steps" not in second and second["nern"] == first["nern"]
+    assert (tmp_path / "again" / "nern.safetensors").read_bytes() == (
+        tmp_path / "fit" / "nern.safetensors"
+    ).read_bytes()
+    page = (tmp_path / "again" / "index.html").read_text()
+    assert "that were drawn for this page" in page and "fitted before" in page
+    assert "that were not fitted on" in (tmp_path / "fit" / "index.html").read_text()
+
+
+def test_the_shipped_one_is_of_the_shipped_network():
+    classifier = mnist_convnet()
+    assert [layer.name for layer in loaded("mnist_nern", "mnist_convnet", classifier).layers] == [
+        "conv1",
+        "conv2",
+        "conv3",
+    ]
+    with pytest.raises(UsageError, match="mnist_nern writes the convolutions of mnist_convnet, not of mnist_cnn"):
+        loaded("mnist_nern", "mnist_cnn", classifier)
+
+
+def test_files_that_are_no_nern(named, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none is not a file; wanted one that NeRN.save wrote, or mnist_nern"):
+        loaded("none", "my_networks:tiny", tiny())
+    (tmp_path / "text").write_text("nothing")
+    with pytest.raises(UsageError, match="--nern: .*text is no"):
+        loaded(str(tmp_path / "text"), "my_networks:tiny", tiny())
+    mnist_nern().save(tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="--nern: .*other.safetensors"):
+        loaded(str(tmp_path / "other.safetensors"), "my_networks:tiny", tiny())
+    with pytest.raises(UsageError, match="--layer, --hidden and --steps are of a fit, and mnist_nern is fitted alre"):
+        commanded(tmp_path / "out", fitted="mnist_nern")
 
 
 def test_the_same_words_give_the_same_network(named, tmp_path):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +24,12 @@ def test_silent_neurons_do_not_look_and_are_not_found():
     found = correspondence(maps)
     assert (found.queries, found.silent) == (5, 1)
     assert found.retrieval == pytest.approx(4 / 5), "neuron 2 of the first picture finds nobody"
+
+
+def test_where_all_are_silent_there_is_no_answer():
+    found = correspondence(torch.zeros(2, 3, 4))
+    assert (found.queries, found.silent, found.chance) == (0, 6, 1 / 3)
+    assert all(math.isnan(one) for one in (found.retrieval, found.same, found.other))
 
 
 def test_ties_are_not_finds():

@@ -24,6 +24,41 @@ def test_a_module_that_is_used_twice_is_one_layer():
     assert len(convolutions(nn.Sequential(conv, nn.ReLU(), conv))) == 1
 
 
+class Shared(nn.Module):
+    """Two convolutions of one weight, each with a bias of its own, and a third."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x).relu()).relu()).mean((2, 3))
+
+
+def test_a_weight_that_is_shared_is_represented_once():
+    model = Shared().eval()
+    assert [one.name for one in convolutions(model)] == ["one", "three"]
+    nern = NeRN(model, hidden=4, levels=4)
+    assert nern.layer("two") == nern.layer(model.two) == nern.layer("one")
+    nern.fit(torch.rand(8, 2, 5, 5), steps=2, show_progress=False)
+    rebuilt = nern.rebuild()
+    assert rebuilt.two.weight is rebuilt.one.weight and torch.equal(rebuilt.two.weight, nern.weights()["one"])
+    assert nern.size_report().represented == 2 * 36
+    with pytest.raises(LayerError, match="layers 'one' and 'two' share one weight; name one of them"):
+        convolutions(model, ["one", "two"])
+    assert [one.name for one in convolutions(model, ["two"])] == ["two"]
+
+
+@pytest.mark.parametrize("size", [(1, 7), (7, 1), (2, 4), (7, 7)])
+def test_kernels_that_are_not_square(size):
+    model = nn.Sequential(nn.Conv2d(2, 4, size, padding=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    nern = NeRN(model, hidden=4, levels=4)
+    assert nern.kernel_size == max(size)
+    nern.fit(torch.rand(8, 2, 6, 6), steps=2, show_progress=False)
+    assert nern.rebuild()[0].weight.shape == (4, 2, *size)
+
+
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
@@ -45,6 +80,31 @@ def test_other_convolutions_are_named_not_guessed(kind):
         convolutions(nn.Sequential(kind(1, 1, 3)), ["0"])
 
 
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
+def test_networks_of_other_convolutions_only(kind):
+    with pytest.raises(LayerError, match=r"the target Sequential has no nn\.Conv2d, .*; give a convolutional network"):
+        NeRN(nn.Sequential(kind(1, 1, 3)))
+    both = nn.Sequential(nn.Conv2d(1, 2, 3), kind(2, 2, 3))
+    assert [one.name for one in convolutions(both)] == ["0"], "the others stay the target's own"
+
+
+def test_weights_without_values():
+    with pytest.raises(LayerError, match="'0' has no values: it is lazy and was never called; load or run the network"):
+        NeRN(nn.Sequential(nn.LazyConv2d(4, 3)))
+    with pytest.raises(LayerError, match="'0' has no values: it is on the meta device"):
+        NeRN(nn.Sequential(nn.Conv2d(1, 2, 3)).to("meta"))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite(mixed, value):
+    nern = NeRN(mixed, hidden=4)
+    with torch.no_grad():
+        mixed.point.weight[2, 1] = value
+    with pytest.raises(LayerError, match="the weights of 'point' hold NaN or infinite .*; load a whole network, or"):
+        nern.fit(steps=1, show_progress=False)
+    assert NeRN(mixed, ["stem"], hidden=4).fit(steps=1, show_progress=False).steps == 1
+
+
 def test_targets_without_convolutions():
     with pytest.raises(LayerError, match=r"the target Linear has no nn\.Conv2d, and a NeRN represents kernels"):
         NeRN(nn.Linear(2, 2))
@@ -54,6 +114,10 @@ def test_computed_weights():
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)))
     with pytest.raises(LayerError, match=r"the weight of layer '0' is computed .*remove_parametrizations"):
         convolutions(model, ["0"])
+    with pytest.warns(FutureWarning):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(1, 2, 3)))
+    with pytest.raises(LayerError, match=r"the weight of layer '0' is computed .*remove_weight_norm for the older"):
+        convolutions(model)
 
 
 def test_targets_that_are_not_one_module(mixed):

@@ -4,7 +4,9 @@ import torch
 from xinc_captum.nern import kernel_coordinates
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("index", "int"), ("local", "local"), ("global", "global")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("index", "int"), ("index", "None"), ("local", "local"), ("global", "global")]
+)
 def test_as_recorded(arrays, ours, theirs):
     shapes = [tuple(arrays[f"net/state/conv{i}.weight"].shape) for i in (1, 2, 3, 4)]
     wanted = torch.cat([arrays[f"coords/{theirs}/layer{i}"] for i in range(4)]).double()

@@ -17,6 +17,12 @@ def test_i13_root_mean_square_is_the_loss(mixed):
     assert abs(total.sqrt() - loss) < 1e-10
 
 
+@pytest.mark.parametrize("layer", range(4))
+def test_magnitudes_as_recorded(arrays, recorded_nern, layer):
+    found = error_map(recorded_nern, f"conv{layer + 1}").kernel_magnitude
+    torch.testing.assert_close(found.flatten(), arrays[f"norms/layer{layer}"], atol=1e-6, rtol=0)
+
+
 def test_relative_errors_and_their_control(mixed):
     nern = NeRN(mixed, hidden=6)
     found = error_map(nern, "stem")

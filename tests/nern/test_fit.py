@@ -2,8 +2,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from xinc_captum import LayerError
 from xinc_captum.inr import CheckpointError
 from xinc_captum.nern import NeRN
 
@@ -48,6 +50,29 @@ def test_the_best_look_is_kept(mixed, images):
     assert nern.relative_error() == pytest.approx(best.relative_error, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("source", "validation", "judged_on"),
+    [
+        ("tensor", 0.1, "4 held-out pictures"),
+        ("noise", 0.1, "8 pictures of noise"),
+        ("noise", torch.zeros(3, 2, 6, 6), "3 held-out pictures"),
+        (None, 0.1, ""),
+    ],
+)
+def test_told_together(mixed, images, source, validation, judged_on):
+    data = images if source == "tensor" else source
+    nern, result = fitted(mixed, data, steps=4, every=2, validation=validation, noise_shape=(2, 6, 6))
+    report = result.report
+    assert (report.judged_on, report.agreement) == (judged_on, result.kept.agreement)
+    assert report.total == nern.size_report().total
+    assert report.relative_error == pytest.approx(result.kept.relative_error, rel=1e-5)
+    lines = str(result).splitlines()
+    assert lines[0] == f"kept the predictor of step {result.kept.step} of 4"
+    assert (
+        all(("weight error" in line and "bytes" in line and "agree" in line) for line in lines[1:]) and len(lines) == 4
+    )
+
+
 def test_a_small_target_is_matched(mixed, images):
     nern, result = fitted(mixed, images, NeRN(mixed, hidden=40, levels=10), steps=100, lr=2e-2, every=100)
     assert nern.relative_error() < 0.1
@@ -61,6 +86,81 @@ def test_nothing_else_changes(mixed, images, found):
     nern, _ = fitted(mixed, images)
     assert before.differences(mixed) == []
     assert all(p.grad is None for p in nern.predictor.parameters())
+
+
+def test_interrupted_in_the_middle_of_a_step_nothing_else_changes_either(mixed, images, found):
+    mixed.train()
+    mixed(images).sum().backward()
+    mixed.point.weight.requires_grad_(False)
+    nern, calls = NeRN(mixed, hidden=8, levels=6), []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+
+    mixed.fc.register_forward_hook(stop)
+    before = found(mixed)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(mixed, images, nern)
+    assert before.differences(mixed) == []
+    assert all(p.grad is None for p in nern.predictor.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_in_other_dtypes(mixed, images, dtype):
+    nern, result = fitted(mixed.to(dtype), images, lr=2e-2)
+    assert next(nern.predictor.parameters()).dtype == nern.rebuild().stem.weight.dtype == dtype
+    assert result.losses.isfinite().all() and result.looks[-1].relative_error < 1
+
+
+def test_what_cannot_be_fitted_as_it_is(mixed, images):
+    with pytest.raises(ValueError, match="KernelPredictor is torch.float16, in which steps of Adam are NaN; fit it in"):
+        fitted(mixed.half(), images.half())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_whatever_mode_the_caller_is_in(mixed, images, mode):
+    plain, _ = fitted(mixed, images)
+    with mode():
+        again, _ = fitted(mixed, images)
+    assert same(again.predictor, plain.predictor)
+
+
+class Again(nn.Module):
+    """One convolution that is used twice, and one that is used once."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.once = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 3, 1)
+
+    def forward(self, x):
+        return self.once(self.twice(self.twice(x).relu()).relu()).mean((2, 3))
+
+
+def test_layers_that_run_twice_have_no_map_to_compare(images):
+    nern = NeRN(Again().eval(), hidden=4)
+    with pytest.raises(
+        LayerError, match=r"layer 'twice' runs more than once .* Say which maps .* with feature_layers="
+    ):
+        nern.fit(images, steps=2, show_progress=False)
+    assert nern.fit(images, steps=2, feature_layers=["once"], show_progress=False).steps == 2
+
+
+@pytest.mark.cuda
+def test_on_a_gpu(mixed, images, tmp_path, found):
+    """The same first steps as on the CPU, nothing left behind, and a checkpoint that goes on on either."""
+    _, whole = fitted(mixed, images, kernels_per_step=20)
+    there = copy.deepcopy(mixed).cuda()
+    before = found(there)
+    nern, result = fitted(there, images, kernels_per_step=20, checkpoint=tmp_path / "run.pt")
+    assert before.differences(there) == []
+    assert next(nern.predictor.parameters()).device.type == "cuda"
+    assert next(nern.rebuild().parameters()).device.type == "cuda"
+    torch.testing.assert_close(result.losses[:5], whole.losses[:5], atol=1e-4, rtol=1e-3)
+    nern.save(tmp_path / "nern")
+    again = NeRN.load(tmp_path / "nern", copy.deepcopy(mixed))
+    torch.testing.assert_close(again.weights()["stem"], nern.weights()["stem"].cpu(), atol=1e-5, rtol=1e-4)
 
 
 def test_batch_norm_and_dropout_run_as_in_evaluation(mixed, images):

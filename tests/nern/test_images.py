@@ -25,11 +25,22 @@ def test_the_seed_alone_decides_and_the_global_stream_is_left():
 
 
 def test_noise_has_the_range_and_shape_asked_for():
-    recipe = Recipe(batch_size=50, noise_shape=(2, 3), noise_range=(-1.0, 4.0))
+    recipe = Recipe(batch_size=50, noise_shape=(2, 30), noise_range=(-1.0, 4.0))
     noise = next(batches("noise", recipe))
-    assert noise.shape == (50, 2, 3) and noise.min() >= -1 and noise.max() <= 4 and noise.max() - noise.min() > 4.5
+    assert noise.shape == (50, 2, 30) and noise.min() >= -1 and noise.max() <= 4 and noise.max() - noise.min() > 4.5
     kept, looked_at = held_out("noise", 0.1, recipe)
     assert kept == "noise" and not torch.equal(looked_at, noise), "of another seed"
+
+
+def test_every_picture_of_noise_has_a_range_of_its_own_and_is_drawn_anew():
+    stream = batches("noise", Recipe(batch_size=200, noise_shape=(1, 30, 30), noise_range=(-1.0, 4.0)))
+    noise, later = (next(stream).flatten(1) for _ in range(2))
+    width = noise.amax(1) - noise.amin(1)
+    assert width.mean() == pytest.approx(5 / 3, abs=0.3), "of two uniform ends"
+    assert width.min() < 0.3 and width.max() > 4 and noise.amin(1).max() > 2 and noise.amax(1).min() < 1
+    place = (noise - noise.amin(1)[:, None]) / width[:, None]
+    assert place.mean() == pytest.approx(0.5, abs=0.01) and place.std() == pytest.approx(12**-0.5, abs=0.01)
+    assert not torch.equal(noise, later)
 
 
 def test_a_share_is_held_out_and_nothing_is_in_both():

@@ -56,6 +56,8 @@ def test_queries_are_those_of_the_whole(mixed, make_drawn, how, at):
         same(canvas.bias(), whole[-1])
         same(canvas.unit(4), whole[4])
         same(canvas.unit(canvas.units), whole[-1])
+        same(canvas.unit(-1), whole[-1])
+        same(canvas.to_tensor([-2, -1]), whole[-2:])
         same(canvas.to_tensor([2, canvas.units, 0]), whole[[2, -1, 0]])
         same(canvas.to_tensor(slice(1, 6, 2)), whole[1:6:2])
         g = torch.randn(3, *whole.shape[1:], dtype=torch.float64)
@@ -86,5 +88,9 @@ def test_errors(nern):
         KernelCanvas(nern, "stem", 4)
     with pytest.raises(ValueError, match=r"memory_budget is 100 bytes; wanted at least [\d,]+, for one kernel"):
         KernelCanvas(nern, "stem", memory_budget=100)
+    canvas = KernelCanvas(nern, "stem")
+    for call in (lambda: canvas.unit(10), lambda: canvas.unit(-11), lambda: canvas.to_tensor([0, 10])):
+        with pytest.raises(ValueError, match=r"there is no unit (10|-11); wanted 0 to 9 .the bias"):
+            call()
     with pytest.raises(LayerError, match="did you mean 'stem'"):
         KernelCanvas(nern, "stam")

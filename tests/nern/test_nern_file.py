@@ -66,6 +66,11 @@ def test_targets_of_another_architecture(mixed, make_mixed, tmp_path):
         NeRN.load(tmp_path / "a.safetensors", more)
 
 
+def test_folders_that_are_not_there(mixed, tmp_path):
+    with pytest.raises(FileNotFoundError, match="the folder .*nowhere is not there; make it first, or give another"):
+        NeRN(mixed, hidden=4).save(tmp_path / "nowhere" / "nern")
+
+
 def test_files_that_are_not_ours(mixed, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a file; wanted a NeRN written by"):
         NeRN.load(tmp_path / "none", mixed)

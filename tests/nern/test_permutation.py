@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -31,6 +32,23 @@ def test_the_objective_as_recorded(arrays, recorded, layer):
         along = unit[path]
         found = 1 - (along[1:] * along[:-1]).mean()
         torch.testing.assert_close(found, arrays[f"perm/path_objective/{name}/layer{layer}"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_the_path_of_the_recorded_similarities(arrays, recorded, layer):
+    """Each kernel goes on to the one that the released code finds most alike, among those that are left."""
+    alike, path = arrays[f"perm/sim_all/layer{layer}"].clone().fill_diagonal_(-2), ordered_path(recorded, layer)
+    for here, there in itertools.pairwise(path):
+        alike[:, here] = -2
+        assert alike[here, there] >= alike[here].max() - 1e-6
+
+
+def test_recorded_similarities_of_single_numbers(arrays, recorded):
+    """What "in-filter" compares 1x1 kernels by."""
+    values = recorded.conv3.weight.detach().flatten()
+    unit = values / values.norm()
+    wanted = arrays["perm/sim_all/layer2"]
+    torch.testing.assert_close(-(unit[:, None] - unit).square(), wanted, atol=1e-6, rtol=0)
 
 
 def ordered_path(recorded, layer):

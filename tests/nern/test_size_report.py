@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import NeRN
+from xinc_captum.nern import NeRN, quantised
 
 
 @pytest.mark.parametrize("permutation", ["cross-filter", "in-filter", "none"])
@@ -36,3 +36,33 @@ def test_shown_with_the_error(mixed):
     text = str(nern.size_report())
     assert f"weight error {nern.relative_error():.4f}" in text
     assert [line.split(":")[0].split(" ")[0] for line in text.splitlines()] == ["target", "NeRN", "int8"]
+    assert text.count("agreement not measured (give size_report pictures)") == 3
+
+
+def answering_alike(model, target, images):
+    with torch.no_grad():
+        return float((model(images).argmax(1) == target(images).argmax(1)).float().mean())
+
+
+def test_agreement_is_that_of_the_rebuilt_networks(mixed, make_drawn, found):
+    nern = make_drawn(NeRN(mixed, hidden=8, levels=6))
+    images = 3 * torch.randn(40, 2, 6, 6)
+    mixed.train()
+    before = found(mixed)
+    report = nern.size_report(images)
+    assert before.differences(mixed) == [] and mixed.training
+    mixed.eval()
+    assert report.agreement == pytest.approx(answering_alike(nern.rebuild().eval(), mixed, images))
+    assert report.int8_agreement == pytest.approx(answering_alike(quantised(mixed).model, mixed, images))
+    assert report.agreement < report.int8_agreement, "drawn, never fitted"
+    lines = str(report).splitlines()
+    assert lines[0].endswith("agrees with the target on 100.0% of 40 pictures")
+    assert lines[1].endswith(
+        f"{report.relative_error:.4f}, agrees with the target on {report.agreement:.1%} of 40 pictures"
+    )
+    assert lines[2].endswith(f"agrees with the target on {report.int8_agreement:.1%} of 40 pictures")
+
+
+def test_pictures_that_cannot_be(mixed):
+    with pytest.raises(ValueError, match="images hold NaN or infinite values in 2 of 2"):
+        NeRN(mixed, hidden=4).size_report(torch.full((2, 2, 6, 6), torch.nan))

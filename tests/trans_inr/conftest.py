@@ -59,9 +59,14 @@ def ours(recorded):
 @pytest.fixture
 def original(recorded):
     """A model of the recorded configuration, with the recorded weights."""
+    side, patch, padding, channels = recorded["cfg/S_patch_pad_C"].tolist()
+    dim, depth, heads, width, ff = recorded["cfg/dim_depth_heads_headdim_ff"].tolist()
+    layers, hidden, frequencies, highest, groups = recorded["cfg/hypdepth_hidden_pedim_sigma_groups"].tolist()
+    assert width * heads == dim
     model = TransINR(
-        1, (8, 8), 2, dim=24, depth=2, heads=3, ff=48, hidden=16, layers=3, count=4, highest=16.0, groups=4
-    )
+        channels, (side, side), patch, padding=padding, dim=dim, depth=depth, heads=heads, ff=ff, hidden=hidden,
+        layers=layers, count=frequencies // 2, highest=float(highest), groups=groups,
+    )  # fmt: skip
     missing = model.load_state_dict(ours(recorded), strict=False)
     assert not missing.unexpected_keys
     assert all("mean" in name or "frequencies" in name for name in missing.missing_keys)

@@ -54,6 +54,11 @@ def test_checkpoints_of_another_configuration(tiny, tmp_path):
         TransINR.load(path)
 
 
+def test_folders_that_are_not_there(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match="the folder .*nowhere is not there; make it first, or give another"):
+        tiny.save(tmp_path / "nowhere" / "model")
+
+
 def test_other_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="none is not a file; wanted a model written by TransINR.save"):
         TransINR.load(tmp_path / "none")

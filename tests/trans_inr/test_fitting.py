@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from xinc_captum.trans_inr import TransINR, mean_psnr
+from xinc_captum.metrics import correspondence
+from xinc_captum.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, tuned
 from xinc_captum.trans_inr.fitting import drawn_seen
 
 
@@ -9,11 +10,17 @@ def test_it_learns_pictures_and_is_judged_on_others(small, ramps):
     images = ramps(64)
     model = small()
     result = model.fit(images[:48], validation=images[48:], steps=250, lr=1e-2, warmup=10, show_progress=False)
-    assert result.psnr > mean_psnr(images[:48].mean(0).expand(16, -1, -1, -1), images[48:]) + 1
+    assert result.psnr > mean_psnr(images[:48].mean(0).expand(16, -1, -1, -1), images[48:]) + 8
     with torch.no_grad():
         assert result.psnr == pytest.approx(mean_psnr(model(images[48:]), images[48:]), abs=1e-4)
     assert [step for step, _ in result.validation] == [100, 200, 250]
     assert len(result.curve) == result.steps == 250 and result.curve[-1] > result.curve[0] + 3
+    # What benchmarks/trans_inr.py asks of digits: ten steps further, and neurons that find themselves.
+    own = own_starts(model, 16)
+    written, scratch = tuned(model.generate(images[48:]), images[48:], 10, 3e-3), tuned(own, images[48:], 10)
+    assert written.psnr > scratch.psnr + 10
+    found, control = (correspondence(neuron_canvases(nets, (8, 8))) for nets in (written.inrs, scratch.inrs))
+    assert found.retrieval > 0.7 and control.retrieval < 2 * control.chance
 
 
 def test_the_means_are_those_of_the_pictures_it_was_fitted_to(small, bars):

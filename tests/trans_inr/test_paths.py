@@ -71,6 +71,15 @@ def test_small_pieces_are_the_whole(tiny, images):
     close(composed_shares(tiny, images, start, None, owners(tiny, None), SIZE, 3, 5), whole)
 
 
+def test_only_some_patches_in_the_order_asked_for(tiny, images):
+    start = torch.full_like(images, 0.5)
+    given = (tiny, images, start, None, owners(tiny, None), SIZE, 3, 5)
+    close(composed_shares(*given, [3, 1]), composed_shares(*given)[:, [3, 1]])
+    for wrong in ([4], [-1], []):
+        with pytest.raises(ValueError, match=r"patches are .*; wanted one or more of 0 to 3"):
+            composed_shares(*given, wrong)
+
+
 def test_tokens_carry_all_that_patches_do(tiny, images):
     """The chain rule inside the integral: with the same steps the sums are equal, not only close."""
     start, seen = torch.full_like(images, 0.5), torch.tensor([[True, True, False, True]] * 2)

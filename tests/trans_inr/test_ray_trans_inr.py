@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from xinc_captum.trans_inr import RayTransINR, TransINR, camera_rays, mean_psnr, ray_colours, ray_depths
+from xinc_captum.zoo.balls import ball_scenes, orbit
 
 
 def small(**arguments):
@@ -73,7 +74,30 @@ def test_it_learns_scenes_and_is_judged_on_others(tmp_path):
     again = small(seed=5)
     repeated = again.fit(views[order], cameras, 8.0, **settings)
     assert (repeated.resumed_at, repeated.curve) == (60, result.curve)
-    assert torch.equal(again.linear.weight, model.linear.weight)
+    assert torch.equal(again.writer.tokens, model.writer.tokens)
+
+
+def test_a_few_scenes_are_learnt_by_heart():
+    known = ball_scenes(4, orbit(2), (8, 8), 11.0)
+    settings = {"near": 2.5, "far": 5.5, "dim": 32, "ff": 64, "hidden": 16, "count": 4}
+    model = small(**settings)
+    model.fit(known.views, known.poses, known.focal, steps=250, batch_size=4, warmup=10, lr=5e-3, show_progress=False)
+    with torch.no_grad():
+        drawn = model(known.views[:, :1], known.poses[:, :1], known.poses[:, 1:], known.focal)
+        astray = model(known.views[[1, 2, 3, 0], :1], known.poses[:, :1], known.poses[:, 1:], known.focal)
+    wanted = known.views[:, 1:]
+    mean = mean_psnr(wanted.mean(0).expand_as(wanted), wanted)
+    assert mean_psnr(drawn, wanted) > mean + 5, "well above the mean of the very views that are wanted"
+    assert mean_psnr(astray, wanted) < mean, "another scene's view does not help"
+
+
+def test_a_step_may_draw_how_many_views_are_read(monkeypatch):
+    model, (views, cameras) = small(), scenes(4, 5)
+    counts, weights = [], model.weights
+    monkeypatch.setattr(model, "weights", lambda *given: counts.append(given[0].shape[1]) or weights(*given))
+    result = model.fit(views, cameras, 8.0, support=(2, 4), validation=1, steps=20, show_progress=False)
+    assert counts[-1] == 2, "the last look reads as few as may be"
+    assert set(counts[:-1]) == {2, 3, 4} and result.steps == 20
 
 
 def test_impossible_requests():
@@ -82,7 +106,7 @@ def test_impossible_requests():
         ValueError, match=r"views have shape \(2, 3, 3, 8, 8\) and poses \(2, 2, 3, 4\); wanted \(B, V, 3, 8, 8"
     ):
         model.generate(views, cameras[:, :2], 8.0)
-    for wrong in ({"support": 3}, {"support": 0}, {"validation": 2}):
+    for wrong in ({"support": 3}, {"support": 0}, {"support": (2, 1)}, {"support": (1, 3)}, {"validation": 2}):
         with pytest.raises(
             ValueError, match="2 scenes of 3 views, .* wanted at least one scene left, and one view more"
         ):

@@ -6,7 +6,8 @@ from xinc_captum.trans_inr import Weights, camera_rays, painted, ray_colours, ra
 
 
 def test_recorded_rays(recorded):
-    origins, directions = camera_rays(recorded["rays/poses"], 6.0, (4, 5))
+    (focal,) = recorded["rays/focal"].unique().tolist()
+    origins, directions = camera_rays(recorded["rays/poses"], focal, (4, 5))
     torch.testing.assert_close(origins, recorded["rays/o"])
     torch.testing.assert_close(directions, recorded["rays/d"], atol=1e-6, rtol=1e-6)
 

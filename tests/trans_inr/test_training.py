@@ -1,7 +1,4 @@
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -9,36 +6,24 @@ import torch
 from xinc_captum.inr import CheckpointError
 from xinc_captum.trans_inr import mean_psnr
 
-CHILD = """
-import os, sys, time, torch
-from xinc_captum.trans_inr import TransINR
-torch.set_num_threads(1)
-real, called = os.fsync, []
-def hang(descriptor):
-    called.append(1)
-    if len(called) == 3:
-        print("half written", flush=True)
-        time.sleep(600)
-    real(descriptor)
-os.fsync = hang
-model = TransINR(dim=16, depth=1, ff=16, hidden=8, count=2, groups=4, seed=0)
-images = torch.load(sys.argv[1])
-model.fit(images, steps=40, batch_size=6, every=7, keep=0.5, checkpoint=sys.argv[2], show_progress=False)
-"""
 
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(small, bars, tmp_path):
-    """Killed by SIGKILL while it writes its third checkpoint."""
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(small, bars, tmp_path, monkeypatch):
+    """Stopped while it writes its third checkpoint; tests/inr/test_fit_video.py kills a process there."""
     images, path = bars(), tmp_path / "run.pt"
-    torch.save(images, tmp_path / "images.pt")
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "images.pt"), str(path)], stdout=subprocess.PIPE, text=True
-    )
-    with child:
-        assert child.stdout.readline() == "half written\n"
-        os.kill(child.pid, signal.SIGKILL)
-    whole, resumed = small(), small(seed=9)  # the weights come from the checkpoint
     settings = {"steps": 40, "batch_size": 6, "every": 7, "keep": 0.5, "show_progress": False}
+    written, sync = [], os.fsync
+
+    def stop(descriptor):
+        written.append(descriptor)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        sync(descriptor)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "fsync", stop)
+        small().fit(images, checkpoint=path, **settings)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.pt", "run.pt.part"]
+    whole, resumed = small(), small(seed=9)  # the weights come from the checkpoint
     uninterrupted = whole.fit(images, **settings)
     result = resumed.fit(images, checkpoint=path, **settings)
     assert result.resumed_at == 14 and uninterrupted.resumed_at == 0
@@ -52,7 +37,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(small, bars, tmp_path)
     settings = {"steps": 2, "checkpoint": tmp_path / "run.pt", "show_progress": False}
     small().fit(bars(), **settings)
     for model, images, other, word in (
-        (small(groups=2), bars(), {}, "model"),
+        (small(groups=2), bars(), {}, "groups 4 instead of 2, model"),
         (small(), 1 - bars(), {}, "images"),
         (small(), bars(), {"lr": 1e-3}, "lr 0.006 instead of 0.001"),
         (small(), bars(), {"validation": None}, "validation 0.1 instead of None"),
@@ -68,7 +53,7 @@ def test_everything_else_is_as_found(small, bars, found):
     before = found(model)
     model.fit(bars(), steps=3, show_progress=False)
     assert set(before.differences(model)) == {"weights", "buffers"}, "the means are buffers"
-    calls = []
+    before, calls = found(model), []
 
     def stop(*_):
         calls.append(1)
@@ -79,7 +64,36 @@ def test_everything_else_is_as_found(small, bars, found):
     with pytest.raises(KeyboardInterrupt):
         model.fit(bars(), steps=9, show_progress=False)
     handle.remove()
+    assert set(before.differences(model)) == {"weights"}, "it had taken some steps"
     assert (model.tokens.places.grad == 1).all() and model.tokens.linear.weight.grad is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_whatever_mode_the_caller_is_in(small, bars, mode):
+    plain, again, images = small(), small(), bars()
+    plain.fit(images, steps=3, show_progress=False)
+    with mode():
+        again.fit(images, steps=3, show_progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), again.parameters(), strict=True))
+
+
+def test_what_cannot_be_trained_as_it_is(small, bars):
+    with pytest.raises(ValueError, match="this TransINR is torch.float16, in which steps of Adam are NaN; fit it in"):
+        small().half().fit(bars(), show_progress=False)
+    with pytest.raises(ValueError, match="no parameter of this TransINR wants a gradient"):
+        small().requires_grad_(False).fit(bars(), show_progress=False)
+
+
+@pytest.mark.cuda
+def test_on_a_gpu(small, bars, tmp_path):
+    """The same first steps as on the CPU; what was begun there is gone on with here."""
+    plain, there = small(), small().cuda()
+    settings = {"steps": 6, "every": 2, "keep": 0.5, "show_progress": False}
+    whole, result = plain.fit(bars(), **settings), there.fit(bars(), checkpoint=tmp_path / "run.pt", **settings)
+    assert there.mean_image.device.type == there.tokens.places.device.type == "cuda"
+    assert result.curve == pytest.approx(whole.curve, abs=1e-2)
+    again = small().fit(bars(), checkpoint=tmp_path / "run.pt", **settings)
+    assert (again.resumed_at, again.curve) == (6, result.curve)
 
 
 def test_a_mean_of_decibels():
@@ -93,6 +107,7 @@ def test_a_mean_of_decibels():
         ({"steps": 0}, "steps is 0; wanted at least 1"),
         ({"every": 0}, "every is 0; wanted at least 1"),
         ({"warmup": -1}, "warmup is -1; wanted at least 0"),
+        ({"lr": 0.0}, "lr is 0.0; wanted above 0"),
     ],
 )
 def test_impossible_numbers(small, bars, arguments, text):

@@ -46,13 +46,27 @@ def test_i6_the_length_of_a_modulation_means_nothing(scale, layer):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
 
 
+def test_the_bases_first_weights_are_the_originals(recorded):
+    """Recorded with the seed 5: six inputs and a bias below one another, four outputs beside one another."""
+    base = HypoNet(6, 4, layers=1, count=0, seed=5).output
+    drawn = torch.cat([base.weight.mT, base.bias[None]]).detach()
+    torch.testing.assert_close(drawn, recorded["init_wb/7x4"], atol=1e-7, rtol=0)
+
+
 def test_i7_biases_are_the_bases_own():
-    model = TransINR(seed=0)
+    model = TransINR(seed=0).double()
     nets = model.generate(torch.rand(3, 1, 8, 8))
     for name, linear in model.writer.base.linears().items():
         own = [getattr(net, name).bias - (0.5 if name == "output" else 0.0) for net in nets]
         assert torch.equal(own[0], own[1]) and torch.equal(own[1], own[2])
-        torch.testing.assert_close(own[0], linear.bias, atol=1e-7, rtol=0)
+        torch.testing.assert_close(own[0], linear.bias, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dim", "depth", "heads", "ff"])
+def test_numbers_below_one(name):
+    sizes = {"dim": 4, "depth": 1, "heads": 1, "ff": 4, name: 0}
+    with pytest.raises(ValueError, match=f"{name} is 0; wanted at least 1"):
+        WeightWriter(HypoNet(2, 2, layers=1, count=0), **sizes, groups=1)
 
 
 def test_layers_by_number_and_name():

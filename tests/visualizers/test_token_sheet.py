@@ -33,6 +33,13 @@ def test_no_column_for_others_where_there_are_none():
     assert sorted(said[4:6]) == ["patch 0", "patch 1"] and said[6:] == ["rest"] and len(figure.axes) == 5
 
 
+def test_tokens_that_are_asked_for(g):
+    parts = torch.rand(1, 6, 1, 4, 4, generator=g)
+    figure = token_sheet(parts, torch.rand(1, 1, 4, 4), tokens=[3, 0], rest="biases")
+    assert [t.get_text() for t in figure.texts][2:] == ["read", "drawn", "token 3", "token 0", "3 others", "biases"]
+    torch.testing.assert_close(shown(figure.axes[2]), parts[0, 3, 0].double())
+
+
 def test_neurons_show_what_they_were_given(shows_what_it_was_given):
     shows_what_it_was_given(lambda g: neurons_across(torch.randn(5, 9, 3, 8, 8, generator=g), torch.rand(5, 3, 8, 8)))
 
@@ -60,6 +67,10 @@ def test_the_strongest_neurons_or_those_asked_for(words, legible):
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), top=0),
             "top is 0; wanted at least 1 col",
+        ),
+        (
+            lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), tokens=[2]),
+            r"tokens are \[2\]; wanted one or more of 0 to 1",
         ),
         (lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)), r"images \(3, 1, 4, 4\); wanted"),
         (

@@ -1,5 +1,6 @@
 """TokenContribution: which weight token or data patch painted what in the pictures that a TransINR draws."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -161,6 +162,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         size: tuple[int, int] | None = None,
         n_steps: int = 64,
         internal_batch_size: int | None = None,
+        patches: Sequence[int] | None = None,
     ) -> Tensor:
         r"""From data patch over weight token to pixel: (B, patches, tokens, \*picture).
 
@@ -179,13 +181,19 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             size: as there.
             n_steps: as there.
             internal_batch_size: as there.
+            patches: only these, numbered row by row, in this order; None is all.
+
+        Raises:
+            ValueError: as there, or a patch that is not there.
         """
         index = None if layer is None else self.model.writer.layer_index(layer)
         with explaining(self.model):
             scene = self._scene(inputs, target, seen, size)
             start, owner = self._first_picture(scene, baselines), owners(self.model, index)
             rows = rows_at_once(self.model, scene.size, internal_batch_size, scene.images)
-            parts = composed_shares(self.model, scene.images, start, scene.seen, owner, scene.size, n_steps, rows)
+            parts = composed_shares(
+                self.model, scene.images, start, scene.seen, owner, scene.size, n_steps, rows, patches
+            )
             answer = _of_target(parts.flatten(1, 2), scene.batch)
             return answer.reshape(len(answer), *parts.shape[1:3], *answer.shape[2:])
 

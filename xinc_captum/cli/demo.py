@@ -17,7 +17,9 @@ from .failures import UsageError
 from .film import FITTED, SPRITE
 from .flip import Method, counterfactual_command
 from .link import Variant, link_command
+from .nern import SHIPPED, nern_command
 from .sweep import Mode, Span, Way, sweep_command
+from .trans_inr import trans_inr_command
 from .video import video_command
 
 
@@ -28,6 +30,8 @@ class Part(StrEnum):
     canvas = "canvas"
     video = "video"
     linked = "linked"
+    nern = "nern"
+    transinr = "transinr"
 
 
 def demo_command(out: Path, parts: list[Part], seed: int) -> None:
@@ -47,6 +51,10 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
             video_command(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
     if Part.linked in parts:
         _linked(out / "linked", seed)
+    if Part.nern in parts:
+        nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, seed, "cpu", SHIPPED)
+    if Part.transinr in parts:
+        trans_inr_command(["mnist_digits"], out / "transinr", None, None, None, None, seed, "cpu")
     folders = {
         Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)],
         Part.linked: [f"linked/{name}" for name in ("link", "units", "another_answer")],

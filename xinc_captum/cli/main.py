@@ -1,6 +1,7 @@
 """The ``xinc`` command."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,12 @@ from .failures import FAILURES
 from .film import film_names
 from .flip import Method, counterfactual_command
 from .link import Variant, link_command
-from .nern import nern_command
+from .nern import HIDDEN, nern_command
+from .nern import STEPS as NERN_STEPS
 from .paint import NetworkName, paint_command
 from .sweep import Mode, Span, Way, sweep_command
+from .trans_inr import trans_inr_command
+from .trans_inr_model import SHIPPED, STEPS
 
 app = typer.Typer(
     help="Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator.",
@@ -195,13 +199,47 @@ def nern(
         str, typer.Option(help=f"What to fit on: noise, or a generator: {', '.join(GENERATORS)}, module:function.")
     ] = "noise",
     layer: Annotated[list[str] | None, typer.Option(help="Convolution to write; repeat. Default: all.")] = None,
-    hidden: Annotated[int, typer.Option(help="Units of the small network's hidden layers.", min=1)] = 40,
-    steps: Annotated[int, typer.Option(help="Steps of training.", min=1)] = 1000,
+    hidden: Annotated[
+        int | None, typer.Option(help=f"Units of the small network's hidden layers. Default: {HIDDEN}.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Steps of training. Default: {NERN_STEPS}.", min=1)] = None,
+    fitted: Annotated[
+        str | None,
+        typer.Option("--nern", help="One that is fitted already: a file of NeRN.save, or mnist_nern of mnist_convnet."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
-    nern_command(model, out, pictures, layer or [], hidden, steps, seed, device)
+    nern_command(model, out, pictures, layer or [], hidden, steps, seed, device, fitted)
+
+
+@app.command()
+def transinr(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Small pictures: files, folders, or mnist_digits.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A file of TransINR.save, {SHIPPED}, or fit: fit one to nine tenths of the pictures. "
+            f"Default: {SHIPPED} for mnist_digits, else fit."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Take the middle square of each picture at so many pixels. Default: as they are.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Side of a patch, for a fit. Default: about 8 x 8 patches.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Steps of the fit. Default: {STEPS}.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Write a network for each of some small pictures, and show which token and which patch painted what in it."""
+    trans_inr_command(images, out, model, size, patch, steps, seed, device)
 
 
 @app.command()
@@ -216,6 +254,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; a foreseeable failure is one line on standard error and exit status 1."""
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
     try:
         app()
     except FAILURES as error:

@@ -14,7 +14,7 @@ from ..generators import pictures_in_unit_range
 from ..nern import KernelCanvas, NeRN, NernFit, compressed, error_map, layer_profile, quantised
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..zoo import Classifier, Normalise
+from ..zoo import Classifier, Normalise, mnist_nern
 from .device import device_called
 from .ends import DIGITS, generator_called
 from .failures import UsageError
@@ -23,20 +23,38 @@ from .network import network_called
 DPI = 110
 SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
 FITTED, HELD = 1000, 500  # pictures to fit on, and to look at alone
+HIDDEN, STEPS = 40, 1000  # where nothing is said
+SHIPPED = "mnist_nern"
 
 
 def nern_command(
-    model: str, out: Path, pictures: str, layers: list[str], hidden: int, steps: int, seed: int, device: str
+    model: str,
+    out: Path,
+    pictures: str,
+    layers: list[str],
+    hidden: int | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    fitted: str | None = None,
 ) -> None:
     """Everything ``xinc nern`` does; the folder appears whole or not at all."""
     started = time.perf_counter()
     store.check_folder(out)
     place_ = device_called(device)
     classifier, shape = classifier_called(model, place_)
-    nern = NeRN(classifier, layers or None, hidden=hidden, seed=seed)
+    if fitted is not None and (layers or hidden is not None or steps is not None):
+        raise UsageError(f"--layer, --hidden and --steps are of a fit, and {fitted} is fitted already; leave them out.")
+    nern = (
+        NeRN(classifier, layers or None, hidden=hidden or HIDDEN, seed=seed)
+        if fitted is None
+        else loaded(fitted, model, classifier)
+    )
     seen, held = drawn(pictures, classifier, shape, seed, place_)
     typer.echo(f"{model}: {len(nern.layers)} convolutions, {sum(one.weights for one in nern.layers):,} weights")
-    fit = nern.fit(seen, steps=steps, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
+    fit = None
+    if fitted is None:
+        fit = nern.fit(seen, steps=steps or STEPS, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
     lines = compared(nern, classifier, held)
     for line in lines:
         typer.echo(f"{line[0]}: agrees in {line[1]}, {line[2]} bytes, weight error {line[4]}")
@@ -46,7 +64,8 @@ def nern_command(
         "nern": nern.config,
         "layers": [one.name for one in nern.layers],
     }
-    note |= {"steps": fit.steps, "kept": fit.kept._asdict(), "seed": seed}
+    note |= {"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}
+    note["seed"] = seed
     with store.bundle(out, note) as place:
         nern.save(place / "nern.safetensors")
         _write(place, model, pictures, nern, fit, lines)
@@ -72,6 +91,25 @@ def classifier_called(name: str, device: torch.device) -> tuple[Classifier, tupl
             "with size= and preprocess=Normalise(mean, std)."
         )
     return found, (len(found.preprocess.mean), found.size, found.size)
+
+
+def loaded(name: str, model: str, classifier: Classifier) -> NeRN:
+    """The NeRN that ships with the package, or that of a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UsageError: a file of something else, or of another network.
+    """
+    if name == SHIPPED and not Path(name).exists():
+        if model != "mnist_convnet":
+            raise UsageError(f"{SHIPPED} writes the convolutions of mnist_convnet, not of {model}; leave --nern out.")
+        return mnist_nern(classifier.model)
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"{name} is not a file; wanted one that NeRN.save wrote, or {SHIPPED}.")
+    try:
+        return NeRN.load(name, classifier.model)
+    except ValueError as error:
+        raise UsageError(f"--nern: {error}") from error
 
 
 def drawn(
@@ -125,7 +163,9 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
     return lines
 
 
-def _write(place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit, lines: list[tuple[str, ...]]) -> None:
+def _write(
+    place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
+) -> None:
     profile = layer_profile(nern)
     layer_profile_sheet(profile.share[:-1], profile.layers).savefig(
         place / "profile.png", dpi=DPI, metadata={"Software": None}
@@ -145,10 +185,11 @@ def _write(place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit, lin
             f"up to the generated kernels. Rank correlation of relative error and kernel size: {found.correlation:.2f}."
         )
         shown.append(Picture(f"kernels_{number}.png", said))
+    seen = "were drawn for this page" if fit is None else "were not fitted on"
     table = Table(
         ("", "agrees with the network", "bytes", "of its bytes", "weight error"),
         tuple(lines),
-        f"Agreement: on {HELD} pictures ({pictures}) that were not fitted on; labels were never looked at. Bytes: of a "
+        f"Agreement: on {HELD} pictures ({pictures}) that {seen}; labels were never looked at. Bytes: of a "
         "whole file, with the permutation and everything that is not generated. Weight error: of the generated or "
         "rounded weights, relative. Compare the rows: rounding is the plain way to fewer bytes.",
     )
@@ -162,7 +203,7 @@ def _write(place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit, lin
             "represented": f"{sum(one.weights for one in nern.layers):,} weights in {len(nern.layers)} layers",
             "small network": f"{sum(p.numel() for p in nern.predictor.parameters()):,} weights",
             "pictures": pictures,
-            "steps": str(fit.steps),
+            "steps": "fitted before" if fit is None else str(fit.steps),
         },
         sections=[Section("Sizes", (), table), Section("Who wrote what", tuple(shown))],
         foot="Made by xinc-captum. manifest.json holds settings, versions, seed and checksums; NeRN.load reads "

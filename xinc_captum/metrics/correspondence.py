@@ -12,6 +12,8 @@ from .share import share
 class Correspondence(NamedTuple):
     """How well a neuron of one network finds itself in another by what it paints.
 
+    Where no neuron paints anything, the first three are nan.
+
     Attributes:
         retrieval: share of neurons whose most similar canvas in the other network has the same index.
         same: mean cosine of canvases with the same index.
@@ -67,9 +69,8 @@ def correspondence(canvases: Tensor) -> Correspondence:
         same += float(own.sum())
         other += float((kept.sum(2) - own).sum()) / (neurons - 1)
     queries = int(painting.sum()) * (pictures - 1)
-    return Correspondence(
-        found / queries, same / queries, other / queries, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1)
-    )
+    retrieval, same, other = (total / queries if queries else float("nan") for total in (found, same, other))
+    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1))
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:

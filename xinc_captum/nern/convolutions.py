@@ -1,10 +1,10 @@
 """Which convolutions of a network a NeRN represents, and why not the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind
 
@@ -70,15 +70,17 @@ def target_behind(target: ForwardFunc) -> nn.Module:
 def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> tuple[Convolution, ...]:
     """The represented layers, in the order of ``layers``, or of ``named_modules()`` where it is None.
 
-    Grouped and depthwise convolutions are represented too: their channel coordinate counts within the group.
+    Grouped and depthwise convolutions are represented too: their channel coordinate counts within the group. A weight
+    that several convolutions share is represented once, under the name of the first.
 
     Args:
         target: a module, or a function around one.
         layers: modules or dotted names; None takes every ``nn.Conv2d``.
 
     Raises:
-        LayerError: no convolutions, an unknown layer, one that is no ``nn.Conv2d``, one named twice, or one whose
-            weight is computed from others.
+        LayerError: no convolutions, an unknown layer, one that is no ``nn.Conv2d``, one named twice or sharing its
+            weight with another, one whose weight is computed from others, or one without values (lazy, or on the meta
+            device).
 
     Example:
         >>> convolutions(nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.Conv2d(4, 2, 1)))[1]
@@ -87,7 +89,12 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     root = target_behind(target)
     names = {id(module): name for name, module in root.named_modules()}
     if layers is None:
-        found: list[nn.Module] = [m for m in root.modules() if isinstance(m, nn.Conv2d)]
+        every: dict[int, nn.Module] = {}
+        for module in root.modules():
+            if isinstance(module, nn.Conv2d):
+                weight = module._parameters.get("weight")
+                every.setdefault(id(module if weight is None else weight), module)
+        found = list(every.values())
         if not found:
             raise LayerError(
                 f"the target {type(root).__name__} has no nn.Conv2d, and a NeRN represents kernels of convolutions; "
@@ -101,19 +108,61 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     twice = sorted({one.name for one in answer if sum(other.name == one.name for other in answer) > 1})
     if twice:
         raise LayerError(f"layers names {', '.join(map(repr, twice))} twice; name every convolution once.")
+    first: dict[int, str] = {}
+    for one, module in zip(answer, found, strict=True):
+        other = first.setdefault(id(module.weight), one.name)
+        if other != one.name:
+            raise LayerError(f"layers {other!r} and {one.name!r} share one weight; name one of them.")
     return answer
+
+
+def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
+    """The one of ``layers`` that is meant by a module or a dotted name.
+
+    Raises:
+        LayerError: not in the target, or not among them.
+    """
+    module, root = find_layer(target, layer), target_behind(target)
+    weight = module._parameters.get("weight")
+    for one in layers:
+        if weight is not None and root.get_submodule(one.name)._parameters["weight"] is weight:
+            return one
+    name = next((name for name, found in root.named_modules() if found is module), str(layer))
+    raise LayerError(
+        f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; wanted one of "
+        f"{', '.join(repr(one.name) for one in layers)}."
+    )
 
 
 def _checked(name: str, module: nn.Module) -> Convolution:
     if not isinstance(module, nn.Conv2d):
         raise LayerError(f"layer {name!r} is a {type(module).__name__}; wanted an nn.Conv2d, whose kernels are (h, w).")
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+    weight = module._parameters.get("weight")
+    if isinstance(weight, nn.parameter.UninitializedParameter) or (weight is not None and weight.is_meta):
+        where = "on the meta device" if weight.is_meta else "lazy and was never called"
+        raise LayerError(f"the weight of layer {name!r} has no values: it is {where}; load or run the network first.")
+    if not isinstance(weight, nn.Parameter):
         raise LayerError(
             f"the weight of layer {name!r} is computed from other parameters (weight norm or another parametrization); "
-            "remove it with torch.nn.utils.parametrize.remove_parametrizations first, or leave the layer out."
+            "remove that first, with torch.nn.utils.parametrize.remove_parametrizations (or torch.nn.utils."
+            "remove_weight_norm for the older kind), or leave the layer out."
         )
-    filters, channels, height, width = module.weight.shape
+    filters, channels, height, width = weight.shape
     return Convolution(name, (filters, channels, height, width))
+
+
+def checked_values(weights: Mapping[str, Tensor]) -> None:
+    """Look for what no predictor can come close to.
+
+    Raises:
+        LayerError: a weight with NaN or infinite values.
+    """
+    bad = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
+    if bad:
+        raise LayerError(
+            f"the weights of {', '.join(map(repr, bad))} hold NaN or infinite values, which nothing can come close to; "
+            "load a whole network, or leave these layers out with layers=."
+        )
 
 
 def kernel_size_for(layers: Sequence[Convolution], wanted: int | None) -> int:

@@ -65,17 +65,27 @@ class Distillation:
         return Agreement(same / len(images), divergence / len(images))
 
     def _answer(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        answer = self.using({parameter_name(name): weight for name, weight in weights.items()})(images)
-        if not isinstance(answer, Tensor) or answer.dim() < 2:
-            seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise LayerError(
-                f"the target answers {seen}; wanted logits (rows, classes). Give NeRN a function around the module "
-                "that picks them, for example lambda x: model(x)['logits']."
-            )
+        return _logits(self._called(weights, images))
+
+    def _called(self, weights: Mapping[str, Tensor], images: Tensor) -> object:
+        answer: object = self.using({parameter_name(name): weight for name, weight in weights.items()})(images)
         return answer
 
     def _seen(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
-        with capture(self.target, self.hooked) as captured:
-            answer = self._answer(weights, images)
-        maps = [captured[layer] for layer in self.hooked]
-        return [map_[0] if isinstance(map_, tuple) else map_ for map_ in maps], answer
+        try:
+            with capture(self.target, self.hooked) as captured:
+                answer = self._called(weights, images)
+            maps = [captured[layer] for layer in self.hooked]
+        except LayerError as error:
+            raise LayerError(f"{error} Say which maps are to be compared with feature_layers=.") from error
+        return [map_[0] if isinstance(map_, tuple) else map_ for map_ in maps], _logits(answer)
+
+
+def _logits(answer: object) -> Tensor:
+    if not isinstance(answer, Tensor) or answer.dim() < 2:
+        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise LayerError(
+            f"the target answers {seen}; wanted logits (rows, classes). Give NeRN a function around the module "
+            "that picks them, for example lambda x: model(x)['logits']."
+        )
+    return answer

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from ..hooks import find_layer, layer_name, modules_behind, untouched
 from ..inr.resume import described, digest, load_run, save_run
+from ..inr.trainable import trainable
 from ..progress import progress
+from .convolutions import checked_values
 from .distillation import Distillation
 from .images import batches, held_out
 from .losses import reconstruction_loss
 from .recipe import Recipe
 from .sampling import sampled_kernels
+from .size_report import SizeReport, size_report
 
 if TYPE_CHECKING:
     from .nern import NeRN
@@ -52,6 +55,8 @@ class NernFit:
         losses: (steps, 3): reconstruction, feature and logit loss of each step, unweighted, CPU.
         looks: what was seen on the way.
         kept: the look whose predictor was kept: the lowest divergence, or the last without validation images.
+        report: bytes, weight error and agreement on the validation images, of the kept predictor and of int8 weights;
+            what ``print(fit)`` shows. Those images chose the step, so other pictures may agree a little less.
     """
 
     steps: int
@@ -59,6 +64,11 @@ class NernFit:
     losses: Tensor
     looks: tuple[Look, ...]
     kept: Look
+    report: SizeReport
+
+    def __str__(self) -> str:
+        """The kept step, and the report in three lines."""
+        return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 
 class _Run:
@@ -123,6 +133,20 @@ def fit_nern(
     show_progress: bool = True,
 ) -> NernFit:
     """Train ``nern`` in place: what :meth:`NeRN.fit` documents."""
+    with torch.inference_mode(False):
+        return _fitted(nern, images, recipe, validation, feature_layers, checkpoint, show_progress)
+
+
+def _fitted(
+    nern: NeRN,
+    images: Tensor | Iterable[Any] | str | None,
+    recipe: Recipe,
+    validation: Tensor | float,
+    feature_layers: Sequence[nn.Module | str] | None,
+    checkpoint: str | Path | None,
+    show_progress: bool,
+) -> NernFit:
+    trainable(nern.predictor)
     training, looked_at = held_out(images, validation, recipe)
     source = batches(training, recipe)
     run = _Run(nern, recipe)
@@ -132,11 +156,12 @@ def fit_nern(
     resumed_at = run.step
     generator = torch.Generator().manual_seed(recipe.seed)
     own = nern.target_weights()
+    checked_values(own)
     norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
     (root,) = modules_behind(nern.target)
     gradients = [p.grad for p in nern.predictor.parameters()]
     try:
-        with torch.inference_mode(False), untouched(nern.target), torch.enable_grad():
+        with untouched(nern.target), torch.enable_grad():
             root.eval()
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])
@@ -158,7 +183,9 @@ def fit_nern(
             p.grad = gradient
     assert run.best is not None  # noqa: S101 - the last step is always looked at
     nern.predictor.load_state_dict(run.best_weights)
-    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best)
+    noise = isinstance(images, str) and not isinstance(validation, Tensor)
+    report = size_report(nern, looked_at, kind="pictures of noise" if noise else "held-out pictures")
+    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
 
 
 def _stepped(

@@ -104,4 +104,9 @@ def _noise(recipe: Recipe, generator: torch.Generator) -> Tensor:
     if recipe.noise_shape is None:
         raise ValueError("images='noise' needs noise_shape=, the shape of one image, for example (3, 32, 32).")
     low, high = recipe.noise_range
-    return torch.rand(recipe.batch_size, *recipe.noise_shape, generator=generator) * (high - low) + low
+    shape = (recipe.batch_size, *recipe.noise_shape)
+    # A range of its own for each picture. Independent values of one range are all alike to a network that pools: it
+    # gives every such picture nearly the same answer, and then there is nothing to learn from the answers.
+    ends = torch.rand(2, recipe.batch_size, *[1] * len(recipe.noise_shape), generator=generator) * (high - low) + low
+    bottom, top = ends.amin(0), ends.amax(0)
+    return bottom + (top - bottom) * torch.rand(shape, generator=generator)

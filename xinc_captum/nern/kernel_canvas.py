@@ -82,13 +82,25 @@ class KernelCanvas:
         return self._whole(lambda run: run.bias(self.at)[None])[0]
 
     def unit(self, index: int) -> Tensor:
-        """One neuron's part of the weight, or the bias's, number ``units``; shaped like the weight."""
-        return self._whole(lambda run: self._one(run, index)[None])[0]
+        """One neuron's part of the weight, or the bias's, number ``units`` or −1; shaped like the weight.
+
+        Raises:
+            ValueError: no such neuron.
+        """
+        return self.to_tensor([index])[0]
 
     def to_tensor(self, units: Sequence[int] | slice | None = None) -> Tensor:
-        """The parts of some neurons, (chosen, *weight shape), or of all and the bias after them."""
+        """The parts of some neurons, (chosen, *weight shape), or of all and the bias after them.
+
+        Raises:
+            ValueError: no such neuron.
+        """
         if units is not None:
-            index = torch.arange(self.units + 1)[units if isinstance(units, slice) else list(units)].tolist()
+            every = range(self.units + 1)
+            wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]
+            if wrong:
+                raise ValueError(f"there is no unit {wrong[0]}; wanted 0 to {self.units} (the bias).")
+            index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
             return self._whole(lambda run: torch.stack([self._one(run, i) for i in index]))
         return self._whole(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))
 

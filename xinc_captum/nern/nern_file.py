@@ -56,6 +56,8 @@ def packed(nern: NeRN, dtype: torch.dtype | None = None) -> bytes:
 def write(path: str | Path, content: bytes) -> Path:
     """Whole or not at all."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} is not there; make it first, or give another path.")
     temporary = path.with_name(f"{path.name}.part")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""What a NeRN really takes to store, to the byte, and what rounding the same weights would take."""
+"""What a NeRN really takes to store, to the byte, how it answers, and what rounding the same weights would come to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from .convolutions import target_behind
+from ..hooks import modules_behind, untouched
+from .convolutions import parameter_name, target_behind
+from .distillation import Distillation
+from .images import checked
 from .nern_file import packed, sections
 from .quantised import quantised
 
@@ -18,13 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizeReport:
-    """Bytes of a NeRN's file, part by part, beside its target's.
+    """Bytes of a NeRN's file, part by part, with its weight error and its answers, beside its target's and int8's.
 
     Attributes:
         represented: weights that are generated.
         parameters: of the predictor.
-        relative_error: ‖Ŵ − W‖ / ‖W‖; a size says little without it, and without the accuracy, which only you can
-            measure.
+        relative_error: ‖Ŵ − W‖ / ‖W‖; a size says little without it.
         predictor: bytes of its weights.
         permutation: bytes of the paths.
         kept: bytes of biases, statistics, classifier and other weights that are not generated.
@@ -32,6 +35,10 @@ class SizeReport:
         target: bytes of a safetensors file of the target's whole state.
         int8: bytes of the same with the represented weights as int8 and a float32 scale a filter.
         int8_relative_error: of those.
+        agreement: share of pictures that the rebuilt network puts into the target's class, right or wrong; None where
+            it was not measured. Accuracy needs labels, which a NeRN never sees, so that only you can measure it.
+        int8_agreement: the same of the int8 weights.
+        judged_on: what it was measured on, such as "135 pictures"; empty where it was not.
     """
 
     represented: int
@@ -44,6 +51,9 @@ class SizeReport:
     target: int
     int8: int
     int8_relative_error: float
+    agreement: float | None = None
+    int8_agreement: float | None = None
+    judged_on: str = ""
 
     @property
     def total(self) -> int:
@@ -56,20 +66,27 @@ class SizeReport:
         return self.parameters / self.represented
 
     def __str__(self) -> str:
-        """Three lines: sizes are never shown without the error."""
+        """Three lines: bytes, weight error and agreement are never shown apart."""
         lines = (
-            ("target", self.target, 0.0),
-            (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error),
-            ("int8 weights", self.int8, self.int8_relative_error),
+            ("target", self.target, 0.0, 1.0 if self.judged_on else None),
+            (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error, self.agreement),
+            ("int8 weights", self.int8, self.int8_relative_error, self.int8_agreement),
         )
         return "\n".join(
-            f"{name}: {size:,} bytes ({size / self.target:.1%}), weight error {error:.4f}"
-            for name, size, error in lines
+            f"{name}: {size:,} bytes ({size / self.target:.1%}), weight error {error:.4f}, {self._answers(share)}"
+            for name, size, error, share in lines
         )
 
+    def _answers(self, share: float | None) -> str:
+        if share is None:
+            return "agreement not measured (give size_report pictures)"
+        return f"agrees with the target on {share:.1%} of {self.judged_on}"
 
-def size_report(nern: NeRN, dtype: torch.dtype | None = None) -> SizeReport:
-    """What :meth:`NeRN.size_report` documents."""
+
+def size_report(
+    nern: NeRN, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
+) -> SizeReport:
+    """What :meth:`NeRN.size_report` documents; ``kind`` is what the images are called."""
     root = target_behind(nern.target)
     parts = {
         name: sum(t.numel() * t.element_size() for t in tensors.values())
@@ -77,6 +94,10 @@ def size_report(nern: NeRN, dtype: torch.dtype | None = None) -> SizeReport:
     }
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
     baseline = quantised(nern.target, [layer.name for layer in nern.layers])
+    names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
+    rounded = {name: baseline.model.get_parameter(parameter).detach() for name, parameter in names.items()}
+    with torch.no_grad():
+        own, int8 = (None, None) if images is None else _agreements(nern, [nern.weights(), rounded], images)
     return SizeReport(
         represented=sum(layer.weights for layer in nern.layers),
         parameters=sum(p.numel() for p in nern.predictor.parameters()),
@@ -88,4 +109,17 @@ def size_report(nern: NeRN, dtype: torch.dtype | None = None) -> SizeReport:
         target=len(save(whole)),
         int8=baseline.bytes,
         int8_relative_error=baseline.relative_error,
+        agreement=own,
+        int8_agreement=int8,
+        judged_on="" if images is None else f"{len(images):,} {kind}",
     )
+
+
+def _agreements(nern: NeRN, candidates: list[dict[str, Tensor]], images: Tensor) -> list[float]:
+    """How often the target answers under each of these weights as it does under its own."""
+    (root,) = modules_behind(nern.target)
+    weight = next(iter(candidates[0].values()))
+    with untouched(nern.target):
+        root.eval()
+        model = Distillation(nern.target, root, nern.layers)
+        return [model.agreement(weights, checked(images).to(weight)).share for weights in candidates]

@@ -1,6 +1,8 @@
 """Workshop: a transformer that reads pictures and writes the networks that draw them."""
 
 from .painting import as_module, painted, stacked
+from .paths import patch_masks
+from .ray_tokens import RayTokens
 from .ray_trans_inr import RayTransINR
 from .rays import camera_rays, ray_colours, ray_depths
 from .tokens import PatchTokens
@@ -13,6 +15,7 @@ __all__ = [
     "Groups",
     "Modulations",
     "PatchTokens",
+    "RayTokens",
     "RayTransINR",
     "Routing",
     "TransFit",
@@ -26,6 +29,7 @@ __all__ = [
     "neuron_canvases",
     "own_starts",
     "painted",
+    "patch_masks",
     "ray_colours",
     "ray_depths",
     "shared_start",

@@ -21,10 +21,16 @@ def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> No
         model: all its parameters and buffers are kept.
         config: keyword arguments of its class, as JSON can hold them.
         path: the file to write or replace.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
     """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} is not there; make it first, or give another path.")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     note = {"format": FORMAT, "kind": type(model).__name__, "config": config}
-    temporary = Path(path).with_suffix(".part")
+    temporary = path.with_name(f"{path.name}.part")
     save_file(tensors, temporary, metadata={KEY: json.dumps(note)})
     temporary.replace(path)
 

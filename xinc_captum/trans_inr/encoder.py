@@ -43,7 +43,7 @@ class Attention(nn.Module):
             seen: (B, n) bool; nothing attends to a token that is not seen.
         """
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        scores = q @ k.mT / q.shape[-1] ** 0.5
+        scores = (q / q.shape[-1] ** 0.5) @ k.mT  # fewer numbers to divide than there are scores
         if seen is not None:
             scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
         weights = scores.softmax(-1)
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         ff: width of the two-layer networks.
 
     Example:
-        >>> y, routing = Encoder(24, 2, 3, 48)(torch.rand(2, 5, 24))
+        >>> y, routing = Encoder(24, 2, 3, 48).routed(torch.rand(2, 5, 24))
         >>> routing.shape
         torch.Size([2, 2, 3, 5, 5])
 
@@ -94,8 +94,19 @@ class Encoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, ff) for _ in range(depth))
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, n, dim) to the same, and all attention weights: (B, depth, heads, from n, to n).
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, n, dim) to the same.
+
+        Args:
+            x: tokens.
+            seen: (B, n) bool; None means all.
+        """
+        for block in self.blocks:
+            x, _ = block(x, seen)
+        return x
+
+    def routed(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, and all attention weights: (B, depth, heads, from n, to n), the largest tensor there is.
 
         Args:
             x: tokens.

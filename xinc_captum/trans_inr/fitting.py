@@ -10,12 +10,11 @@ from torch import Tensor
 from ..batch import chunks
 from ..images import check_images
 from ..inr.resume import digest
+from .paths import rows_at_once
 from .training import TransFit, mean_psnr, trained
 
 if TYPE_CHECKING:
     from .trans_inr import TransINR
-
-_ROWS = 256
 
 
 def fitted(
@@ -27,11 +26,23 @@ def fitted(
     options: dict[str, Any],
 ) -> TransFit:
     """Train ``model`` on ``images`` and keep the means; the arguments are those of ``TransINR.fit``."""
+    with torch.inference_mode(False):
+        return _fitted(model, images, validation, batch_size, keep, options)
+
+
+def _fitted(
+    model: "TransINR",
+    images: Tensor,
+    validation: float | Tensor | None,
+    batch_size: int,
+    keep: float,
+    options: dict[str, Any],
+) -> TransFit:
     if batch_size < 1 or not 0 < keep <= 1:
         raise ValueError(f"batch_size is {batch_size} and keep is {keep}; wanted at least 1, and a share in (0, 1].")
     weight = model.tokens.places
     pictures = check_images(images).to(weight)
-    recipe = {"images": digest(images), "batch_size": batch_size, "keep": keep}
+    recipe = model.config | {"images": digest(images), "batch_size": batch_size, "keep": keep}
     recipe["validation"] = digest(validation) if isinstance(validation, Tensor) else validation
     train, held_out = _split(pictures, validation, options["seed"])
     grid = model.tokens.grid(tuple(train.shape[2:]))
@@ -46,7 +57,8 @@ def fitted(
         return F.mse_loss(model(batch, seen), batch)
 
     def look(pictures: Tensor) -> float:
-        drawn = [model(pictures[a:b]) for a, b in chunks(len(pictures), _ROWS)]
+        shown = (pictures.shape[2], pictures.shape[3])
+        drawn = [model(pictures[a:b]) for a, b in chunks(len(pictures), rows_at_once(model, shown, None, pictures))]
         return mean_psnr(torch.cat(drawn), pictures)
 
     looks = None if held_out is None else partial(look, held_out)
@@ -88,7 +100,7 @@ def _split(pictures: Tensor, validation: float | Tensor | None, seed: int) -> tu
 def _keep_means(model: "TransINR", train: Tensor) -> None:
     totals = [torch.zeros_like(mean) for mean in model.mean_modulations]
     with torch.no_grad():
-        for start, stop in chunks(len(train), _ROWS):
+        for start, stop in chunks(len(train), rows_at_once(model, (1, 1), None, train)):
             for total, part in zip(totals, model.modulations(train[start:stop]), strict=True):
                 total += part.sum(0)
         for mean, total in zip(model.mean_modulations, totals, strict=True):

@@ -1,6 +1,6 @@
 """Integrated attributions of pictures that networks draw, by forward-mode derivatives: each pass gives every pixel."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -187,6 +187,7 @@ def composed_shares(
     size: tuple[int, int],
     steps: int,
     rows: int,
+    patches: Sequence[int] | None = None,
 ) -> Tensor:
     r""":func:`patch_shares` split by the token that carries them: (B, patches, owners, C, H, W).
 
@@ -203,8 +204,16 @@ def composed_shares(
         size: of what is drawn.
         steps: midpoints of the path.
         rows: networks drawn at once, and pictures read at once.
+        patches: only these, in this order; None is all.
+
+    Raises:
+        ValueError: a patch that is not there.
     """
     way, masks, paint = x - x0, patch_masks(model, (x.shape[2], x.shape[3])), _painter(model, size)
+    if patches is not None:
+        if not patches or not all(0 <= q < len(masks) for q in patches):
+            raise ValueError(f"patches are {list(patches)}; wanted one or more of 0 to {len(masks) - 1}.")
+        masks = masks[list(patches)]
     total = _zeros(len(x) * len(masks) * owner.entries, model, size, x)
     for a in midpoints(steps):
         for first, stop in chunks(len(x) * len(masks), rows):

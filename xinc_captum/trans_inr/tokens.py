@@ -66,8 +66,10 @@ class PatchTokens(nn.Module):
         """Rows and columns of patches of side ``patch`` in a padded picture of (H, W) pixels.
 
         Raises:
-            ValueError: it does not tile.
+            ValueError: it does not tile, a patch below 1, or a padding below 0.
         """
+        if patch < 1 or padding < 0:
+            raise ValueError(f"patch is {patch} and padding is {padding}; wanted at least 1, and at least 0.")
         whole = [side + 2 * padding for side in size]
         if len(size) != 2 or any(side < patch or side % patch for side in whole):
             good = tuple(max(round(side / patch), 1) * patch - 2 * padding for side in whole)

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..inr.fit import decibels
 from ..inr.resume import described, load_run, save_run
+from ..inr.trainable import trainable
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ def trained(
         show_progress: a bar with the last look, where standard error is a terminal.
 
     Raises:
-        ValueError: numbers below 1.
+        ValueError: numbers below 1, or a model that cannot be trained as it is.
         CheckpointError: a checkpoint of another model, other pictures or another setting, or no room to write one.
     """
     for name, number in {"steps": steps, "every": every, "warmup": warmup + 1}.items():
         if number < 1:
             raise ValueError(f"{name} is {number - (name == 'warmup')}; wanted at least {int(name != 'warmup')}.")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not lr > 0:
+        raise ValueError(f"lr is {lr}; wanted above 0.")
+    parameters = trainable(model)
     device = parameters[0].device
     # A short memory of squared gradients: 2 dB more than with 0.999 after 500 steps on digits.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))

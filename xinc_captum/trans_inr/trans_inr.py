@@ -12,12 +12,12 @@ from ..inr import HypoNet, pixel_centres
 from .checkpoint import load_model, save_model
 from .fitting import fitted
 from .painting import as_module, painted
+from .paths import rows_at_once
 from .tokens import PatchTokens
 from .training import TransFit
-from .writer import Groups, Modulations, Weights, WeightWriter
+from .writer import Groups, Modulations, Weights, WeightWriter, at_least_one
 
 OUT_BIAS = 0.5  # what every picture starts from, mid grey
-_ROWS = 256  # pictures at once where nothing else says so
 
 
 class Routing(NamedTuple):
@@ -103,7 +103,8 @@ class TransINR(nn.Module):
         self.config: dict[str, Any] = {
             name: value for name, value in locals().items() if name not in ("self", "seed", "__class__")
         }
-        self.config["size"] = tuple(size)
+        self.config["size"] = size = _pair(size)
+        at_least_one(channels=channels, hidden=hidden)
         base = HypoNet(2, channels, hidden, layers, count, highest, seed=seed)
         later = None if seed is None else seed + 1
         self.tokens = PatchTokens(
@@ -134,7 +135,7 @@ class TransINR(nn.Module):
 
     def modulations(self, images: Tensor, seen: Tensor | None = None) -> Modulations:
         """What the transformer writes: one (B, rows, in) a layer."""
-        return self.writer.read(*self.tokens(images, seen)).modulations
+        return self.writer.modulations(*self.tokens(images, seen))
 
     def weights(self, modulations: Modulations) -> Weights:
         """The networks' weights: (B, out, in) a layer, and biases that all pictures share."""
@@ -167,7 +168,7 @@ class TransINR(nn.Module):
         images = check_images(images).to(self.tokens.places)
         found: list[HypoNet] = []
         with torch.no_grad():
-            for start, stop in chunks(len(images), _ROWS):
+            for start, stop in chunks(len(images), rows_at_once(self, (1, 1), None, images)):
                 part = seen[start:stop] if seen is not None and len(seen.shape) == self._seen_dims else seen
                 weights = self.weights(self.modulations(images[start:stop], part))
                 found += [as_module(self.writer.base, weights, i, OUT_BIAS) for i in range(stop - start)]
@@ -255,3 +256,9 @@ class TransINR(nn.Module):
     def extra_repr(self) -> str:
         """The arguments."""
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+
+
+def _pair(size: tuple[int, int]) -> tuple[int, int]:
+    if isinstance(size, int) or len(size) != 2:
+        raise ValueError(f"size is {size}; wanted (height, width), for example (8, 8).")
+    return size[0], size[1]

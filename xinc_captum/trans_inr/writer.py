@@ -61,7 +61,7 @@ class WeightWriter(nn.Module):
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: groups that do not divide a layer's outputs.
+        ValueError: groups that do not divide a layer's outputs, or numbers below 1.
 
     Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), sec. 3.3.
     """
@@ -79,6 +79,7 @@ class WeightWriter(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
         self.base, self.groups = base, groups
         linears = base.linears()
         self.names = tuple(linears)
@@ -93,6 +94,18 @@ class WeightWriter(nn.Module):
                 for times, linear in zip(wide, linears.values(), strict=True)
             )
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """Layer and number of each modulation, in the order of ``TokenContribution``'s parts.
+
+        Example:
+            >>> from xinc_captum.trans_inr import TransINR
+            >>> TransINR(hidden=4, groups=2).writer.token_names
+            ('linear1 · 0', 'linear1 · 1', 'linear2 · 0', 'linear2 · 1', 'output · 0')
+        """
+        pairs = zip(self.names, self.rows, strict=True)
+        return tuple(f"{name} · {t}" for name, rows in pairs for t in range(rows))
+
     def read(self, data: Tensor, seen: Tensor | None = None) -> Read:
         """Data tokens (B, n, dim) to modulations, and the attention on the way.
 
@@ -100,14 +113,23 @@ class WeightWriter(nn.Module):
             data: tokens of pictures or views.
             seen: (B, n) bool; None means all.
         """
+        tokens, routing = self.encoder.routed(*self._joined(data, seen))
+        return Read(self._headed(tokens[:, data.shape[1] :]), routing)
+
+    def modulations(self, data: Tensor, seen: Tensor | None = None) -> Modulations:
+        """Those of :meth:`read`, without keeping the attention of every block."""
+        return self._headed(self.encoder(*self._joined(data, seen))[:, data.shape[1] :])
+
+    def _joined(self, data: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if seen is not None:
             seen = torch.cat([seen, seen.new_ones(len(data), len(self.tokens))], 1)
-        tokens, routing = self.encoder(torch.cat([data, self.tokens.expand(len(data), -1, -1)], 1), seen)
-        written = tokens[:, data.shape[1] :]
+        return torch.cat([data, self.tokens.expand(len(data), -1, -1)], 1), seen
+
+    def _headed(self, written: Tensor) -> Modulations:
         parts = [written] * len(self.rows) if self.groups == "vector" else written.split(self.rows, 1)
         made = (head(part) for head, part in zip(self.heads, parts, strict=True))
         inputs = [linear.in_features for linear in self.base.linears().values()]
-        return Read(tuple(x.reshape(len(x), -1, width) for x, width in zip(made, inputs, strict=True)), routing)
+        return tuple(x.reshape(len(x), -1, width) for x, width in zip(made, inputs, strict=True))
 
     def weights(self, modulations: Modulations) -> Weights:
         """The matrices and biases that modulations stand for.
@@ -136,11 +158,22 @@ class WeightWriter(nn.Module):
         raise ValueError(f"layer is {layer!r}; wanted one of {', '.join(self.names)}, or {-count} to {count - 1}.")
 
 
+def at_least_one(**numbers: int) -> None:
+    """Say which number is too small.
+
+    Raises:
+        ValueError: one of them below 1.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; wanted at least 1.")
+
+
 def _rows(groups: Groups, name: str, outputs: int) -> int:
     """How many modulations a layer has."""
     if groups == "vector":
         return outputs
-    if not isinstance(groups, int) or groups < 1:
+    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         raise ValueError(f'groups is {groups!r}; wanted a number of at least 1, or "vector".')
     rows = min(groups, outputs)
     if outputs % rows:

@@ -15,6 +15,7 @@ from .flow import flow_beside_change
 from .kernel_sheet import kernel_sheet, layer_profile_sheet
 from .link_audit import Measured, link_audit
 from .linked_unit import unit_filmstrips
+from .patch_sheet import patch_sheet, route_sheet
 from .reconstruction import frames_beside_drawn
 from .regions import region_bars
 from .selectivity import selectivity_table
@@ -22,6 +23,7 @@ from .spread import Spread, spread_curves
 from .token_sheet import neurons_across, token_sheet
 from .track import object_time
 from .unit_sheet import unit_sheet
+from .written_sheet import written_sheet
 
 __all__ = [
     "FilmRow",
@@ -48,7 +50,9 @@ __all__ = [
     "neurons_across",
     "object_time",
     "order_by_total",
+    "patch_sheet",
     "region_bars",
+    "route_sheet",
     "score_curve",
     "selectivity_table",
     "spread_curves",
@@ -57,4 +61,5 @@ __all__ = [
     "unit_filmstrips",
     "unit_sheet",
     "who_paints",
+    "written_sheet",
 ]

@@ -101,7 +101,7 @@ def layer_profile_sheet(share: Tensor, layers: Sequence[str], *, units: int = 40
     lean = (share[living] / mean.clamp_min(1e-12)).clamp_min(1e-3).log2()
     furthest = lean.abs().amax(1).argsort(descending=True)[:units]
     order = furthest[lean[furthest].argmax(1).argsort(stable=True)]
-    figure = new_figure(max(5.0, 1.2 + 0.45 * len(layers)), 1.6 + 0.16 * len(order))
+    figure = new_figure(max(9.0, 1.2 + 0.45 * len(layers)), 1.6 + 0.16 * len(order))
     heading(figure, "Which layers a neuron writes for", "red: more than the average neuron does; blue: less")
     axes = figure.subplots()
     draw_signed(axes, lean[order].clamp(-2, 2), 2.0, aspect="auto")

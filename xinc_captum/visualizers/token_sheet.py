@@ -12,45 +12,58 @@ GAP = 0.06  # inches
 
 
 def token_sheet(
-    parts: Tensor, images: Tensor, *, names: Sequence[str] | None = None, top: int = 6, what: str = "token"
+    parts: Tensor,
+    images: Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    tokens: Sequence[int] | None = None,
+    top: int = 6,
+    what: str = "token",
+    rest: str = "rest",
 ) -> Figure:
     """One row a picture: what was read, what is drawn, and the parts that it is the sum of.
 
-    The tokens with the largest parts over all pictures have a column each, the same in every row; all others share one;
-    the rest (biases, or what the baseline draws) is shown as the picture that it is. Red adds light, blue removes it.
+    Some tokens have a column each, the same in every row; all others share one; the rest (biases, or what the baseline
+    draws) is shown as the picture that it is. Red adds light, blue removes it.
 
     Args:
         parts: (pictures, tokens + 1, C, H, W), the rest last: what ``TokenContribution.attribute`` answers without a
             target. Channels are added up in the coloured maps.
         images: (pictures, C, H', W') in [0, 1].
         names: of the tokens; None counts them.
-        top: how many have a column of their own.
+        tokens: which have a column of their own, by number; None takes those with the largest parts over all pictures.
+        top: how many, where ``tokens`` is None.
         what: the parts are of, for the heading.
+        rest: what the last column is.
 
     Raises:
-        ValueError: shapes or names that do not fit one another, or no column.
+        ValueError: shapes or names that do not fit one another, tokens that are not there, or no column.
 
     Example:
         >>> figure = token_sheet(torch.randn(2, 5, 1, 8, 8), torch.rand(2, 1, 8, 8), top=3)
         >>> len(figure.axes)
         14
     """
-    tokens = parts.shape[1] - 1 if parts.dim() == 5 else 0
-    if tokens < 1 or images.dim() != 4 or len(images) != len(parts) or (names is not None and len(names) != tokens):
+    count = parts.shape[1] - 1 if parts.dim() == 5 else 0
+    if count < 1 or images.dim() != 4 or len(images) != len(parts) or (names is not None and len(names) != count):
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and there are {len(names or ())} "
-            "names; wanted (pictures, tokens + 1, C, H, W), one image each, and one name a token."
+            "names; wanted (pictures, tokens + 1, C, H, W), as attribute() answers without a target, one image each, "
+            "and one name a token."
         )
     if top < 1:
         raise ValueError(f"top is {top}; wanted at least 1 column.")
-    said = list(names) if names is not None else [f"{what} {i}" for i in range(tokens)]
+    if tokens is not None and (not tokens or not all(0 <= i < count for i in tokens)):
+        raise ValueError(f"tokens are {list(tokens)}; wanted one or more of 0 to {count - 1}.")
+    said = list(names) if names is not None else [f"{what} {i}" for i in range(count)]
     parts = parts.detach().double()
-    chosen = parts[:, :-1].abs().sum((0, 2, 3, 4)).argsort(descending=True)[:top].tolist()
-    left = [i for i in range(tokens) if i not in chosen]
+    largest = parts[:, :-1].abs().sum((0, 2, 3, 4)).argsort(descending=True)[:top].tolist()
+    chosen = largest if tokens is None else list(tokens)
+    left = [i for i in range(count) if i not in chosen]
     maps = [(said[i], parts[:, i].sum(1)) for i in chosen]
     if left:
         maps.append((f"{len(left)} others", parts[:, left].sum((1, 2))))
-    words = ["read", "drawn", *(name for name, _ in maps), "rest"]
+    words = ["read", "drawn", *(name for name, _ in maps), rest]
     limits = [limit_of(drawn) for _, drawn in maps]
     sheet, side = Sheet(), (PAGE - 2 * MARGIN) / len(words)
     line = sheet.heading(

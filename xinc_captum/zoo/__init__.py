@@ -8,6 +8,7 @@ from .gans import EYE_COLOURS, dcgan_faces, omniart_eyes
 from .labelled import LabelledImages, fashion_mnist, mnist_digits
 from .mnist import mnist_cnn
 from .mnist_style import mnist_convnet, mnist_generator
+from .mnist_written import mnist_nern, mnist_trans_inr
 from .named import classifier
 from .photos import Photo, foolbox_photos, photo, photo_names, quokka_photo, skimage_photo, voc_photo
 from .small_convnet import small_convnet, train_small_convnet
@@ -34,6 +35,8 @@ __all__ = [
     "mnist_convnet",
     "mnist_digits",
     "mnist_generator",
+    "mnist_nern",
+    "mnist_trans_inr",
     "omniart_eyes",
     "photo",
     "photo_names",

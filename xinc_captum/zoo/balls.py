@@ -1,0 +1,136 @@
+"""Scenes of which everything is known: coloured balls before white, seen by cameras all around."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..batch import chunks
+from ..trans_inr import camera_rays
+
+LIGHT = (0.302, 0.905, 0.302)  # where it comes from
+_FINE = 3  # rays a side of a pixel, whose mean it is
+
+
+@dataclass(frozen=True)
+class BallScenes:
+    """Scenes, and pictures of them.
+
+    Attributes:
+        views: (N, V, 3, H, W) in [0, 1], white where nothing is.
+        poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.trans_inr.camera_rays`).
+        focal: of all cameras, in pixels.
+        depths: (N, V, H, W), along the camera's axis to the ball that the middle of a pixel shows; inf where none.
+        seen: (N, V, H, W), which ball that is; -1 where none.
+        centres: (N, balls, 3).
+        radii: (N, balls).
+        colours: (N, balls, 3), in full light.
+    """
+
+    views: Tensor
+    poses: Tensor
+    focal: float
+    depths: Tensor
+    seen: Tensor
+    centres: Tensor
+    radii: Tensor
+    colours: Tensor
+
+
+def orbit(count: int, radius: float = 4.0, height: float = 0.5) -> Tensor:
+    """Cameras on a circle around the vertical axis, all looking at the world's origin: (count, 3, 4).
+
+    Args:
+        count: how many, evenly spaced.
+        radius: distance to the origin.
+        height: how far they look down, in radians, below π / 2.
+
+    Example:
+        >>> orbit(4, radius=2.0, height=0.0)[0, :, 3]
+        tensor([0., 0., 2.])
+    """
+    turn = torch.arange(count) * (2 * math.pi / count)
+    flat, up = math.cos(height), math.sin(height)
+    back = torch.stack([turn.sin() * flat, torch.full_like(turn, up), turn.cos() * flat], -1)  # the camera's own z
+    right = torch.stack([turn.cos(), torch.zeros_like(turn), -turn.sin()], -1)
+    return torch.stack([right, torch.linalg.cross(back, right), back, radius * back], -1)
+
+
+def ball_scenes(
+    scenes: int,
+    poses: Tensor,
+    size: tuple[int, int] = (16, 16),
+    focal: float = 22.0,
+    *,
+    balls: int = 1,
+    seed: int = 0,
+) -> BallScenes:
+    r"""Balls at random places, of random sizes and colours. The same arguments make the same scenes.
+
+    .. math:: colour \cdot (0.65 + 0.35 \max(0, n \cdot l))
+
+    Symbols: n the ball's outward normal; l where the light comes from. Centres are drawn from [-0.8, 0.8]³, radii from
+    [0.35, 0.6], colours from [0, 0.9]³; a pixel is the mean of nine rays. Seen by the cameras of
+    :func:`orbit` all lie between depths 2 and 6; a few balls reach over the edge of a view.
+
+    Args:
+        scenes: N.
+        poses: (V, 3, 4), the cameras of every scene, or (N, V, 3, 4).
+        size: (H, W) of a view.
+        focal: in pixels; scale it with ``size``.
+        balls: in each scene; they may overlap.
+        seed: for places, sizes and colours.
+
+    Raises:
+        ValueError: no scenes, no balls, or poses of another shape.
+
+    Example:
+        >>> found = ball_scenes(5, orbit(8))
+        >>> found.views.shape, found.depths.shape
+        (torch.Size([5, 8, 3, 16, 16]), torch.Size([5, 8, 16, 16]))
+    """
+    if scenes < 1 or balls < 1 or poses.dim() not in (3, 4) or (poses.dim() == 4 and len(poses) != scenes):
+        raise ValueError(
+            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; wanted at least one of each, "
+            "and (V, 3, 4) or (N, V, 3, 4)."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.rand(scenes, balls, 7, generator=generator).to(poses)
+    centres, radii, colours = draw[..., :3] * 1.6 - 0.8, draw[..., 3] * 0.25 + 0.35, draw[..., 4:] * 0.9
+    poses = poses.expand(scenes, -1, -1, -1)
+    views, depths, seen = [], [], []
+    for start, stop in chunks(scenes, 100):
+        part = slice(start, stop)
+        known = (poses[part], centres[part], radii[part])
+        fine, ball, normal = _met(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
+        own = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
+        lit = own * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
+        picture = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
+        views.append(F.avg_pool2d(picture.flatten(0, 1), _FINE).unflatten(0, picture.shape[:2]))
+        depth, ball, _ = _met(*known, focal, size)
+        depths.append(depth)
+        seen.append(torch.where(depth.isfinite(), ball, -1))
+    return BallScenes(torch.cat(views), poses, focal, torch.cat(depths), torch.cat(seen), centres, radii, colours)
+
+
+def _met(
+    poses: Tensor, centres: Tensor, radii: Tensor, focal: float, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth of the first ball on each ray, which one, and its normal there: (N, V, H, W), the same, (…, 3)."""
+    origins, directions = camera_rays(poses, focal, size)
+    nearest = torch.full_like(origins[..., 0], torch.inf)
+    which = torch.zeros_like(nearest, dtype=torch.long)
+    normal = torch.zeros_like(directions)
+    for k in range(centres.shape[1]):
+        away = origins - centres[:, k, None, None, None]
+        radius = radii[:, k, None, None, None]
+        a, b = directions.square().sum(-1), (away * directions).sum(-1)
+        inside = b.square() - a * (away.square().sum(-1) - radius.square())
+        depth = torch.where(inside > 0, (-b - inside.clamp_min(0).sqrt()) / a, torch.inf)
+        first = depth < nearest
+        nearest, which = torch.where(first, depth, nearest), torch.where(first, k, which)
+        out = (away + torch.where(first, depth, 0.0)[..., None] * directions) / radius[..., None]
+        normal = torch.where(first[..., None], out, normal)
+    return nearest, which, normal
