@@ -13,6 +13,7 @@ from .accentuate import accentuate_command
 from .canvas import RuleName
 from .demo import Part, demo_command
 from .ends import GENERATORS, MODELS
+from .explore import explore_command
 from .failures import FAILURES
 from .film import film_names
 from .flip import Method, counterfactual_command
@@ -75,7 +76,10 @@ def canvas(
     seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
-    """Fit a network to a photo or a video and draw what its neurons contribute to every pixel."""
+    """Fit a network to a photo or a video and draw what its neurons contribute to every pixel.
+
+    Of a video, small maps of every unit are kept for xinc explore: at most about 2.6 MB.
+    """
     paint_command(source, out, model, layer, rule, size, steps, frames, masks, seed, device)
 
 
@@ -202,6 +206,27 @@ def nern(
 ) -> None:
     """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
     nern_command(model, out, pictures, layer or [], hidden, steps, seed, device)
+
+
+@app.command()
+def explore(
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT",
+            help="What xinc canvas, accentuate or sweep wrote, or Comparison.save, Accentuation.save, UnitSweep.save.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: beside RESULT, RESULT.html.", show_default=False)
+    ] = None,
+) -> None:
+    """Write one HTML file, below 5 MB, in which a reader asks a result: who paints this pixel, what does this unit do.
+
+    It opens from disk in any browser of 2023 or later, and needs no network and no other file.
+    """
+    explore_command(result, out)
 
 
 @app.command()
