@@ -78,7 +78,7 @@ def canvas(
 ) -> None:
     """Fit a network to a photo or a video and draw what its neurons contribute to every pixel.
 
-    Of a video, small maps of every unit are kept for xinc explore: at most about 2.6 MB.
+    Of a video, small maps of every unit are kept for xinc explore, about 4 MB. Of a photo, all maps are kept anyway.
     """
     paint_command(source, out, model, layer, rule, size, steps, frames, masks, seed, device)
 

@@ -13,6 +13,7 @@ from .page import Said, write_page
 
 ROOM = 4_900_000  # bytes of the whole page
 _REST = 80_000  # of it for words, style and script
+_PICTURES = 2_000_000  # of it for pictures, at most
 _LONGEST = 640  # pixels of a picture's longer side
 _SCRIPTS = ("units.js", "drawing.js", "cluster_map.js", "panels.js", "canvases.js")
 
@@ -56,6 +57,9 @@ def explore_canvases(
     if not layers:
         raise ValueError("there are no layers; wanted the canvases of at least one.")
     shown = pictures(frames)
+    while sum(map(len, shown)) > _PICTURES and min(frames.shape[-2:]) > 1:
+        frames = _resized(frames, 0.75)
+        shown = pictures(frames)
     told, called = verdicts or {}, names or {}
     room = (ROOM - _REST - sum(map(len, shown)) - sum(len("".join(n)) for n in called.values())) * 3 // 4
     packed = {
@@ -93,7 +97,11 @@ def _framed(picture: Tensor) -> Tensor:
     longest = max(frames.shape[-2:])
     if frames.dim() != 4 or longest <= _LONGEST:
         return frames
-    size = [max(1, round(side * _LONGEST / longest)) for side in frames.shape[-2:]]
+    return _resized(frames, _LONGEST / longest)
+
+
+def _resized(frames: Tensor, share: float) -> Tensor:
+    size = [max(1, round(side * share)) for side in frames.shape[-2:]]
     return torch.nn.functional.interpolate(frames.float(), size, mode="bilinear", antialias=True)
 
 

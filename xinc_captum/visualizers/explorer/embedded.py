@@ -40,7 +40,7 @@ def pictures(frames: Tensor, *, most: int = LOSSLESS) -> list[str]:
         raise ValueError(f"pictures have shape {tuple(frames.shape)}; wanted (N, 1 or 3, H, W) in [0, 1].")
     held = (frames.detach().cpu().float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
     opened = [Image.fromarray(np.ascontiguousarray(one.expand(3, -1, -1).permute(1, 2, 0).numpy())) for one in held]
-    plain = [_encoded(one, "PNG") for one in opened]
+    plain = [_encoded(one, "PNG", optimize=True) for one in opened]
     if sum(map(len, plain)) <= most:
         return [f"data:image/png;base64,{_text(one)}" for one in plain]
     return [f"data:image/jpeg;base64,{_text(_encoded(one, 'JPEG', quality=88, subsampling=0))}" for one in opened]
@@ -50,12 +50,12 @@ def through(picture: Tensor, mask: Tensor) -> str:
     """A picture (C, H, W) seen through a mask (1, H, W) in [0, 1], as a data address of a PNG with transparency."""
     both = torch.cat([picture.cpu().float().expand(3, -1, -1), mask.cpu().float()]).clamp(0, 1)
     held = (both * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return f"data:image/png;base64,{_text(_encoded(Image.fromarray(held), 'PNG'))}"
+    return f"data:image/png;base64,{_text(_encoded(Image.fromarray(held), 'PNG', optimize=True))}"
 
 
 def _encoded(picture: Image.Image, kind: str, **how: int) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, optimize=True, **how)
+    picture.save(file, kind, **how)
     return file.getvalue()
 
 

@@ -12,8 +12,8 @@ from .cluster_map import POOL, nearest, places_of
 
 AT_ONCE = 1 << 23  # numbers of maps in work at a time
 MOST_UNITS = 1 << 16
-_SHARE_OF_TOP = 0.4  # of the room; the small maps take what is left
-_SMALLER = 0.6  # what deflating leaves of ids and shares, about
+_SHARE_OF_TOP = 0.4  # of the room, at most; the small maps take what is left
+_SMALLER = 0.85  # what deflating leaves of ids and shares, at most
 _STEPS = (1.0, 0.75, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.15625, 0.125, 0.09375, 0.0625, 0.03125)
 
 
@@ -75,7 +75,8 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
     k = min(k, units)
     cells = room * _SHARE_OF_TOP / _SMALLER / (4 * k * frames)
     grid = _shrunk(height, width, min(1.0, math.sqrt(cells / (height * width))))
-    left = int(room * (1 - _SHARE_OF_TOP))
+    beside = units * (20 + 4 * frames + 2 * near)  # what is said of each unit besides its map
+    left = max(int(room - beside - _SMALLER * 4 * k * frames * grid[0] * grid[1]), 4 * units)
     small = _map_size(whole, left)
     gathered = _gathered(whole, grid, small, k)
     vectors = gathered.pooled / gathered.pooled.sum(1, keepdim=True).clamp_min(1e-30)

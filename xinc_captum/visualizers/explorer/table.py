@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..words import decimals_for, number
 from .embedded import pictures
 from .page import write_page
 
@@ -71,7 +72,7 @@ def cell_of(value: Value) -> Cell:
 
     Example:
         >>> cell_of((0.25, 0.2, None)), cell_of(12.0), cell_of(None)
-        (Cell(text='0.25', value='0.25', note='[0.2, –]'), Cell(text='12', value='12.0', note=''), Cell(text='–', \
+        (Cell(text='0.250', value='0.25', note='[0.200, –]'), Cell(text='12', value='12.0', note=''), Cell(text='–', \
 value='', note=''))
     """
     if isinstance(value, str):
@@ -84,8 +85,7 @@ value='', note=''))
 
 
 def _said(value: float | None) -> str:
-    """Three digits, and a true minus sign."""
-    if value is None or math.isnan(value):
-        return "–"
-    text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "−")
+    """Counts as they are, all else with three decimals, or fewer where it is large."""
+    if value is None or float(value).is_integer():
+        return "–" if value is None else number(value, 0)
+    return number(value, min(3, decimals_for(abs(value)) + 1) if math.isfinite(value) else 0)
