@@ -232,9 +232,15 @@ def test_an_accentuation_fades_into_the_photo(tmp_path, visit, g):
 
 
 def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
-    strip = Strip(torch.tensor([-1.0, 0.0, 2.0]), torch.rand(2, 3, 1, 4, 4, generator=g), torch.tensor([[0.5, 1, 1.5]] * 2))
+    strip = Strip(
+        torch.tensor([-1.0, 0.0, 2.0]), torch.rand(2, 3, 1, 4, 4, generator=g), torch.tensor([[0.5, 1, 1.5]] * 2)
+    )
     explore_sweeps(
-        tmp_path / "page.html", {"unit 7": strip}, rows=["a", "b"], title="Unit", verdicts={"unit 7": ("fails", "of this")}
+        tmp_path / "page.html",
+        {"unit 7": strip},
+        rows=["a", "b"],
+        title="Unit",
+        verdicts={"unit 7": ("fails", "of this")},
     )
     page = visit(tmp_path / "page.html")
     under = page.locator(".film").nth(1).locator("li").nth(2)

@@ -46,7 +46,9 @@ def test_all_words_are_escaped(tmp_path, three):
 
 def test_one_verdict_a_layer_and_a_word_where_there_is_none(tmp_path, three):
     layers = {"h1": three, "h2": pack_units(three)}
-    page = write(tmp_path, torch.rand(3, 4, 8), layers, verdicts={"h1": ("holds", "of this"), "h2": ("weak", "of that")})
+    page = write(
+        tmp_path, torch.rand(3, 4, 8), layers, verdicts={"h1": ("holds", "of this"), "h2": ("weak", "of that")}
+    )
     assert "How far to trust h1: it holds, because of this." in page
     assert "How far to trust h2: it is weak, because of that." in page
     assert "without a verdict" in write(tmp_path, torch.rand(3, 4, 8), layers)
