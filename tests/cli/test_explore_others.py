@@ -1,10 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from xinc_captum import store
 from xinc_captum.ascent.opacity import opacity
+from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.explore import explore_command
+from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.comparison import Comparison, Counts, Row
 from xinc_captum.comparison.columns import chosen
 from xinc_captum.visualizers.explorer.embedded import pictures, through
@@ -102,3 +106,28 @@ def test_a_comparison_without_its_times(tmp_path, compared):
     (compared / "times.json").unlink()
     explore_command(compared, None)
     assert 'data-value="Grad-CAM">Grad-CAM</th><td data-value="">–' in (tmp_path / "compared.html").read_text()
+
+
+def test_what_the_sweep_command_writes(tmp_path, link_folder):
+    more = {"photos": [], "span": Span.quantile, "way": Way.marginal, "mode": Mode.anchored, "steps": 4, "count": 3}
+    sweep_command(link_folder, tmp_path / "swept", [0, 2], **more, seed=0, device="cpu")
+    explore_command(tmp_path / "swept", None)
+    page = (tmp_path / "swept.html").read_text()
+    assert page.count("data-frame=") == 2 * 3 * 4
+    assert page.count("How far to trust unit ") == 2
+
+
+def test_what_the_accentuate_command_writes(tmp_path, tiny):
+    values = np.random.default_rng(0).integers(0, 255, (3, 18, 24, 3), dtype=np.uint8)
+    (tmp_path / "natural").mkdir()
+    for place, photo in zip(("photo.png", "natural/a.png", "natural/b.png"), values, strict=True):
+        Image.fromarray(photo).save(tmp_path / place)
+    accentuate_command(
+        str(tmp_path / "photo.png"), tmp_path / "out", f"{tiny}:colours", ["warm", "cold"], [], [], None, 1, 0, 24,
+        "cpu", tmp_path / "natural",
+    )  # fmt: skip
+    explore_command(tmp_path / "out", None)
+    page = (tmp_path / "out.html").read_text()
+    assert [part.split("<")[0] for part in page.split("<h2>")[1:]] == ["warm", "cold"]
+    assert page.count('class="opacity"') == page.count('class="only"') == page.count(" because ") == 2
+    assert "What colours sees in photo" in page or f"What {tiny}" in page

@@ -15,7 +15,7 @@ from .failures import UsageError
 from .video_story import Layer
 
 KEPT, NOTE = "explorer.safetensors", "explorer.json"
-ROOM = 2_600_000  # bytes that all layers of a video take in a page, about
+ROOM = 3_000_000  # bytes that all layers of a video take in a page, about
 
 
 def keep(folder: Path, name: str, drawn: Tensor, layers: Sequence[Layer]) -> None:

@@ -222,9 +222,10 @@ def explore(
         Path | None, typer.Option(help="The file to write. Default: beside RESULT, RESULT.html.", show_default=False)
     ] = None,
 ) -> None:
-    """Write one HTML file, below 5 MB, in which a reader asks a result: who paints this pixel, what does this unit do.
+    """Write one HTML file in which a reader asks a result: who paints this pixel, what does this unit do.
 
-    It opens from disk in any browser of 2023 or later, and needs no network and no other file.
+    It opens from disk in any browser of 2023 or later, and needs no network and no other file. Canvases take less than
+    5 MB, however many units there are: the more, the smaller their maps.
     """
     explore_command(result, out)
 

@@ -79,7 +79,7 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
     left = max(int(room - beside - _SMALLER * 4 * k * frames * grid[0] * grid[1]), 4 * units)
     small = _map_size(whole, left)
     gathered = _gathered(whole, grid, small, k)
-    vectors = gathered.pooled / gathered.pooled.sum(1, keepdim=True).clamp_min(1e-30)
+    vectors = F.normalize(gathered.pooled, dim=1, eps=1e-30)  # where, not how much; one place or many count alike
     places, spread = places_of(vectors)
     held, scale = _quantised(gathered.small)
     while deflated(delta(held)) > left and max(small) > 1:  # the estimate was of a sample

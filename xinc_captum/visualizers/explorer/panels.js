@@ -29,7 +29,7 @@ function showUnit(state, choose) {
   byId("number").value = unit === null ? "" : unit;
   if (unit === null) return;
   const [low, high] = [units.extremes[2 * unit], units.extremes[2 * unit + 1]];
-  const most = [high > 0 ? `brightens a pixel by ${high.toFixed(2)}` : "", low < 0 ? `darkens one by ${(-low).toFixed(2)}` : ""].filter(Boolean);
+  const most = [high > 0 ? `brightens a pixel by ${high.toFixed(2)}` : "", low < 0 ? `darkens ${high > 0 ? "one" : "a pixel"} by ${(-low).toFixed(2)}` : ""].filter(Boolean);
   byId("unit-said").textContent =
     `It paints ${percent(units.share(unit))} of all that layer ${units.layer} adds and takes away: the ${ordinal(units.rank[unit] + 1)} of ${units.units.toLocaleString("en")}.` +
     (most.length ? ` At its most it ${most.join(" and ")}, where black is 0 and white is 1.` : "");
