@@ -224,8 +224,8 @@ def explore(
 ) -> None:
     """Write one HTML file in which a reader asks a result: who paints this pixel, what does this unit do.
 
-    It opens from disk in any browser of 2023 or later, and needs no network and no other file. Canvases take less than
-    5 MB, however many units there are: the more, the smaller their maps.
+    It opens from disk in any browser of 2023 or later, and needs no network and no other file. The canvases of
+    10,000 units at 128 x 128 take less than 5 MB: the more units, the smaller their maps.
     """
     explore_command(result, out)
 
