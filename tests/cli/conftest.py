@@ -76,6 +76,12 @@ def little_ink(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: save(self, path, **options | {"dpi": 20}))
 
 
+@pytest.fixture
+def g():
+    """A generator, always at the same place."""
+    return torch.Generator().manual_seed(1)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Name of a module with both ends, ``net`` and ``draw``, and with some that cannot be linked."""

@@ -8,7 +8,7 @@ import xinc_captum
 from xinc_captum import zoo
 from xinc_captum.cli.main import app, main
 
-COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "transinr", "demo")
+COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "transinr", "explore", "demo")
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_help_says_what_it_does(words):
     [
         (("canvas", "none.png"), "none.png is not a file; wanted a photo"),
         (("sweep", "nowhere", "--unit", "1"), "nowhere is not a folder; wanted one that xinc link wrote"),
+        (("explore", "nowhere"), "nowhere is not a folder; wanted one that an xinc command or Comparison.save wrote"),
         (("counterfactual", "nowhere", "--target", "1"), "nowhere is not a folder; wanted one that xinc link wrote"),
         (("link", "--generator", "nobody"), "generator 'nobody' is not in the zoo"),
         (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),

@@ -10,6 +10,7 @@ from xinc_captum.cli.film import film_called
 from xinc_captum.cli.video_story import Layer, carried_by, check_room, layer_of, motion_of, spread_of
 from xinc_captum.inr import NeRV, times
 from xinc_captum.metrics import magnitudes
+from xinc_captum.visualizers.explorer import pack_units
 
 
 def canvas(layer="blocks.1.activation", unit="neuron"):
@@ -52,7 +53,9 @@ def known():
     """Two units that carry one disc each, and one that paints the same place for ever."""
     film = film_called("sprite", 6, None, None)
     still = torch.ones(6, 1, 64, 96)
-    return film, Layer("known", "neurons", torch.cat([film.masks.float() + 1e-3, still], 1), ())
+    amounts = torch.cat([film.masks.float() + 1e-3, still], 1)
+    names = tuple(f"neuron {unit}" for unit in range(amounts.shape[1]))
+    return film, Layer("known", "neurons", amounts, (), pack_units(amounts[:, :, None]), names)
 
 
 def test_units_that_carry_objects_are_found(known):

@@ -13,6 +13,7 @@ from .. import inr, store
 from ..attributions import FrameCanvas, NeuronCanvas
 from .canvas import BUDGET, RuleName
 from .device import device_called
+from .explore_canvases import ROOM, keep
 from .failures import UsageError
 from .film import FITTED, Film, film_called
 from .verdicts import judged
@@ -82,7 +83,8 @@ def video_command(
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
         kept = _kept(folder, list(canvases.values())[-1])
-        stories = [layer_of(canvas) for canvas in canvases.values()]
+        stories = [layer_of(canvas, ROOM // len(canvases)) for canvas in canvases.values()]
+        keep(folder, film.name, painter.drawn, stories)
         lines = tuple(verdict.line for verdict in verdicts.values())
         write_video_page(folder, film, painter, stories, lines, _facts(film, painter, rule, kept), seed)
         times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}

@@ -22,6 +22,7 @@ from ..metrics import (
 from ..metrics.motion import MotionAgreement
 from ..metrics.tracks import Track
 from ..visualizers import FilmRow, Spread
+from ..visualizers.explorer import PackedUnits, pack_units
 from .failures import UsageError
 from .film import Film
 
@@ -39,12 +40,16 @@ class Layer:
         kind: "neurons" or "kernels".
         amounts: (frames, units, H, W), >= 0, on the CPU.
         film: some of its units through time.
+        packed: all of its units, in few bytes, for the page that answers questions.
+        names: of the units.
     """
 
     name: str
     kind: str
     amounts: Tensor
     film: tuple[FilmRow, ...]
+    packed: PackedUnits
+    names: tuple[str, ...]
 
 
 def check_room(canvas: FrameCanvas) -> None:
@@ -62,10 +67,14 @@ def check_room(canvas: FrameCanvas) -> None:
         )
 
 
-def layer_of(canvas: FrameCanvas) -> Layer:
+def layer_of(canvas: FrameCanvas, room: int = 1 << 20) -> Layer:
     """Draw all of a layer, and choose the units to show: two that paint most, two whose paint moves about most.
 
     The latter are sought among the stronger half, and by means over cells: units that draw fine lines flicker.
+
+    Args:
+        canvas: of the layer.
+        room: bytes, about, that its units may take when they are packed.
     """
     whole = canvas.to_tensor().cpu()
     if canvas.pairs is None:
@@ -87,7 +96,8 @@ def layer_of(canvas: FrameCanvas) -> Layer:
         )
         for unit, said in why.items()
     ]
-    return Layer(canvas.layer, kind, amounts, tuple(rows))
+    names = tuple(_name(canvas, unit) for unit in range(maps.shape[1]))
+    return Layer(canvas.layer, kind, amounts, tuple(rows), pack_units(maps, room=room), names)
 
 
 def _first(score: Tensor, canvas: FrameCanvas, besides: list[int]) -> list[int]:

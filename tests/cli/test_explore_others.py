@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from xinc_captum import store
+from xinc_captum.ascent.opacity import opacity
+from xinc_captum.cli.accentuate import accentuate_command
+from xinc_captum.cli.explore import explore_command
+from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
+from xinc_captum.comparison import Comparison, Counts, Row
+from xinc_captum.comparison.columns import chosen
+from xinc_captum.visualizers.explorer.embedded import pictures, through
+
+SAID = {"verdict": "weak", "because": "of this"}
+
+
+def page_of(tmp_path, note, file, tensors):
+    with store.bundle(tmp_path / "result", note) as work:
+        save_file(tensors, work / file)
+    explore_command(tmp_path / "result", tmp_path / "page.html")
+    return (tmp_path / "page.html").read_text()
+
+
+def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
+    names = [f"{i}_lion" for i in range(1, 12)]  # as text, 10 comes before 2
+    held = {"photo": torch.rand(3, 6, 8, generator=g)}
+    for name in names:
+        held |= {f"{name}.image": torch.rand(3, 6, 8, generator=g), f"{name}.mask": torch.rand(3, 6, 8, generator=g)}
+    features = [{"title": f"the {i}.", "before": -0.5, "after": 2.25 + i, "steps": 6} | SAID for i in range(1, 12)]
+    note = {"asked": [], "features": features, "second_network": None, "model": {"name": "net"}}
+    note["inputs"] = {"photo of the zoo": "chelsea"}
+    page = page_of(tmp_path, note, "accentuation.safetensors", held)
+    assert "What net sees in chelsea" in page and "score -0.5 → 4.25 after 6 steps" in page
+    second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
+    assert pictures(held["2_lion.image"][None])[0] in second and pictures(held["photo"][None])[0] in second
+    assert through(held["2_lion.image"], opacity(held["2_lion.mask"][None])[0]) in second
+    assert "≈ weak</strong> because of this." in second
+
+
+def test_an_accentuation_that_saved_itself(tmp_path, g):
+    held = {name: torch.rand(2, 3, 6, 8, generator=g) for name in ("images", "masks", "seeds")}
+    note = {"feature": "lion", "layer": None, "interrupted": False, "trust": SAID}
+    page = page_of(tmp_path, note, "accentuation.safetensors", held)
+    second = page[page.index("lion, photo 1") :]
+    assert pictures(held["seeds"][1:])[0] in second and pictures(held["seeds"][:1])[0] not in second
+
+
+def test_sweeps_with_what_was_measured(tmp_path):
+    held = {"unit_7.values": torch.tensor([0.0, 1, 2]), "unit_7.images": torch.rand(1, 3, 1, 4, 4)}
+    held["unit_7.measured"] = torch.tensor([[0.25, 0.5, 3.0]])
+    ends = {"model": "net", "layer": "head", "generator": "gen"}
+    note = {"units": [{"unit": 7} | SAID], "linked": [{"name": "drawn: 0"}], "judged_in": 32, "ends": ends}
+    page = page_of(tmp_path, note, "sweeps.safetensors", held)
+    assert page.count("data-frame=") == 3 and "drawn: 0" in page and "What units of net show" in page
+    assert "How far to trust unit 7: it is weak, because of this." in page
+    last = page[page.rindex("data-frame=") :]
+    assert "set 2.0" in last and "measured 3.0" in last
+    assert "left: 66.7%" in last and "left: 100.0%" in last, "2 and 3 on a line from 0 to 3"
+
+
+def test_a_sweep_that_saved_itself(tmp_path):
+    held = {"values": torch.tensor([0.0, 1]), "images": torch.rand(2, 2, 3, 4, 4)}
+    held["representations"] = torch.tensor([[[9.0, 0.125], [9, 0.5]], [[9, 0.25], [9, 0.75]]])
+    note = {"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": SAID}
+    page = page_of(tmp_path, note, "sweep.safetensors", held)
+    assert "What unit 1 shows" in page and "picture 1" in page
+    assert "measured 0.75" in page and "measured 9" not in page
+
+
+@pytest.fixture
+def compared(tmp_path):
+    scores = {
+        "Grad-CAM": {"deletion": torch.tensor([0.25, 0.75])},
+        "<flat>": {"deletion": torch.tensor([torch.nan] * 2)},
+    }
+    counts = Counts(forwards=2, backwards=1, rows=4, peak_bytes=1_500_000)
+    rows = [
+        Row.of(name, (0.5, 1.0), counts, s, flaws, "", 0)
+        for (name, s), flaws in zip(scores.items(), (["", ""], ["constant", "constant"]), strict=True)
+    ]
+    nan = float("nan")
+    rows.append(Row.of("broken", (nan, nan), Counts(), {}, [], "ValueError: no", 0))
+    made = Comparison(
+        photos=torch.rand(2, 3, 8, 8), maps={name: torch.rand(2, 8, 8) for name in scores}, table=tuple(rows),
+        scores=scores, confidence=torch.tensor([0.5, 0.25]), reference="Grad-CAM",
+        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1}, columns=chosen(["deletion"]),
+    )  # fmt: skip
+    made.save(tmp_path / "compared")
+    return tmp_path / "compared"
+
+
+def test_a_comparison(tmp_path, compared):
+    explore_command(compared, None)
+    page = (tmp_path / "compared.html").read_text()
+    assert "the same 2 pictures" in page and "deletion AUC ↓" in page
+    good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
+    cells = [part.split('"')[0] for part in good.split('data-value="')[1:]]
+    assert cells[:6] == ["Grad-CAM", "1.0", "2.0", "1.0", "1.5", "0.5"], "seconds, passes, memory, deletion"
+    assert "2 left out (constant)" in page and "failed: ValueError: no" in page
+    assert page.count('<img src="data:image/') == 1
+
+
+def test_a_comparison_without_its_times(tmp_path, compared):
+    (compared / "times.json").unlink()
+    explore_command(compared, None)
+    assert 'data-value="Grad-CAM">Grad-CAM</th><td data-value="">–' in (tmp_path / "compared.html").read_text()
+
+
+def test_what_the_sweep_command_writes(tmp_path, link_folder):
+    more = {"photos": [], "span": Span.quantile, "way": Way.marginal, "mode": Mode.anchored, "steps": 4, "count": 3}
+    sweep_command(link_folder, tmp_path / "swept", [0, 2], **more, seed=0, device="cpu")
+    explore_command(tmp_path / "swept", None)
+    page = (tmp_path / "swept.html").read_text()
+    assert page.count("data-frame=") == 2 * 3 * 4
+    assert page.count("How far to trust unit ") == 2
+
+
+def test_what_the_accentuate_command_writes(tmp_path, tiny):
+    values = np.random.default_rng(0).integers(0, 255, (3, 18, 24, 3), dtype=np.uint8)
+    (tmp_path / "natural").mkdir()
+    for place, photo in zip(("photo.png", "natural/a.png", "natural/b.png"), values, strict=True):
+        Image.fromarray(photo).save(tmp_path / place)
+    accentuate_command(
+        str(tmp_path / "photo.png"), tmp_path / "out", f"{tiny}:colours", ["warm", "cold"], [], [], None, 1, 0, 24,
+        "cpu", tmp_path / "natural",
+    )  # fmt: skip
+    explore_command(tmp_path / "out", None)
+    page = (tmp_path / "out.html").read_text()
+    assert [part.split("<")[0] for part in page.split("<h2>")[1:]] == ["warm", "cold"]
+    assert page.count('class="opacity"') == page.count('class="only"') == page.count(" because ") == 2
+    assert "What colours sees in photo" in page or f"What {tiny}" in page

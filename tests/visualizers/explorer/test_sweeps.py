@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from xinc_captum.visualizers.explorer import Strip, explore_sweeps
+
+NAN = float("nan")
+
+
+def write(tmp_path, strips, rows=("a",)):
+    return explore_sweeps(tmp_path / "page.html", strips, rows=list(rows), title="T").read_text()
+
+
+def test_places_on_the_line_and_what_was_not_measured(tmp_path):
+    strip = Strip(torch.tensor([-1.0, 1.0]), torch.rand(1, 2, 3, 4, 4), torch.tensor([[NAN, 3.0]]))
+    page = write(tmp_path, {"unit <7>": strip}, rows=["<row>"])
+    assert "unit &lt;7&gt;" in page and "&lt;row&gt;" in page and "<row>" not in page
+    assert "set −1.0" in page and "measured –" in page and "measured 3.0" in page
+    places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]
+    assert places == ["0.0", "50.0", "50.0", "100.0"], "-1, nothing, 1 and 3 on a line from -1 to 3"
+
+
+def test_what_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="there are no strips"):
+        write(tmp_path, {})
+    strip = Strip(torch.zeros(2), torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"u: 2 values, images \(1, 3, 3, 4, 4\), measured \(1, 3\) and 1 names"):
+        write(tmp_path, {"u": strip})
+    with pytest.raises(ValueError, match=r"wanted \(S,\), \(N, S, C, H, W\), \(N, S\) and N"):
+        write(tmp_path, {"u": strip._replace(values=torch.zeros(3))}, rows=["a", "b"])

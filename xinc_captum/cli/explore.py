@@ -1,0 +1,69 @@
+"""``xinc explore``: one HTML file of an earlier result, which a reader asks questions."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from .bundle import Bundle, bundle_at
+from .explore_canvases import photo_page, video_page
+from .explore_others import (
+    accentuation_page,
+    comparison_page,
+    saved_accentuation_page,
+    sweep_page,
+    unit_sweep_page,
+)
+from .failures import UsageError
+
+Page = Callable[[Bundle, Path], Path]
+_CANVAS = {"rule", "layers", "psnr_db", "trust", "model"}
+KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, and who makes its page; first match
+    (_CANVAS | {"steps"}, video_page),
+    (_CANVAS, photo_page),
+    ({"asked", "features", "second_network"}, accentuation_page),
+    ({"feature", "layer", "interrupted", "trust"}, saved_accentuation_page),
+    ({"units", "linked", "judged_in"}, sweep_page),
+    ({"unit", "fidelity", "agreement"}, unit_sweep_page),
+    ({"methods", "reference", "rounds"}, comparison_page),
+)
+
+
+def explore_command(result: Path, out: Path | None) -> None:
+    """Everything ``xinc explore`` does; the file appears whole or not at all.
+
+    Raises:
+        FileNotFoundError: no such folder, or none to write to.
+        UsageError: the folder holds no result, a damaged one, or one without such a page.
+    """
+    bundle = bundle_at(result)
+    path = out or result.resolve().with_name(f"{result.resolve().name}.html")
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; wanted a file, such as {path / 'result.html'}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first.")
+    page = page_of(bundle)
+    try:
+        page(bundle, path)
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+        raise UsageError(
+            f"{result} is damaged, or of a version that kept other things ({type(error).__name__}: {error}). Make the "
+            "result again."
+        ) from error
+    typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); it needs no other file and no network")
+
+
+def page_of(bundle: Bundle) -> Page:
+    """Who makes the page of a bundle, by what its manifest says.
+
+    Raises:
+        UsageError: nobody.
+    """
+    for keys, page in KINDS:
+        if keys <= set(bundle.note):
+            return page
+    shown = "; its own page is index.html" if bundle.has("index.html") else ""
+    raise UsageError(
+        f"{bundle.folder} is no result that can be explored{shown}. Wanted one of xinc canvas, xinc accentuate or "
+        "xinc sweep, or of Accentuation.save, UnitSweep.save or Comparison.save."
+    )

@@ -1,0 +1,129 @@
+"""The explorer's pages of accentuations, unit sweeps and comparisons."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import store
+from ..ascent.opacity import opacity
+from ..comparison.columns import COLUMNS
+from ..images import read_photo
+from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
+from .bundle import Bundle
+
+COSTS = ("forwards", "backwards", "peak MB")
+
+
+def accentuation_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``xinc accentuate`` wrote."""
+    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    names = [key.removesuffix(".image") for key in kept if key.endswith(".image")]
+    names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
+    features = note["features"]
+    return explore_accentuations(
+        path,
+        kept["photo"],
+        torch.stack([kept[f"{name}.image"] for name in names]),
+        opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
+        titles=[one["title"] for one in features],
+        title=f"What {note['model']['name']} sees in {_input(note)}",
+        notes=[f"score {one['before']:.3g} → {one['after']:.3g} after {one['steps']} steps" for one in features],
+        verdicts=[(one["verdict"], one["because"]) for one in features],
+        facts={"photo": _input(note), "network": note["model"]["name"]},
+    )
+
+
+def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``Accentuation.save`` wrote; the verdict is one for all of its rows."""
+    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    count = len(kept["images"])
+    titles = [note["feature"] if count == 1 else f"{note['feature']}, photo {row}" for row in range(count)]
+    return explore_accentuations(
+        path,
+        kept["seeds"],
+        kept["images"],
+        opacity(kept["masks"]),
+        titles=titles,
+        title=f"What {note['feature']} sees",
+        verdicts=[(note["trust"]["verdict"], note["trust"]["because"])] * count,
+    )
+
+
+def sweep_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``xinc sweep`` wrote."""
+    kept, note = bundle.tensors("sweeps.safetensors"), bundle.note
+    strips, verdicts = {}, {}
+    for one in note["units"]:
+        unit = one["unit"]
+        strips[f"unit {unit}"] = Strip(*(kept[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
+        verdicts[f"unit {unit}"] = one["verdict"], one["because"]
+    ends = note["ends"]
+    return explore_sweeps(
+        path,
+        strips,
+        rows=[one["name"] for one in note["linked"]],
+        title=f"What units of {ends['model']} show",
+        verdicts=verdicts,
+        facts={"network": ends["model"], "layer": f"input of {ends['layer']}", "generator": ends["generator"]},
+    )
+
+
+def unit_sweep_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``UnitSweep.save`` wrote."""
+    kept, note = bundle.tensors("sweep.safetensors"), bundle.note
+    name = f"unit {note['unit']}"
+    strip = Strip(kept["values"], kept["images"], kept["representations"][..., note["unit"]])
+    return explore_sweeps(
+        path,
+        {name: strip},
+        rows=[f"picture {row}" for row in range(len(strip.images))],
+        title=f"What {name} shows",
+        verdicts={name: (note["trust"]["verdict"], note["trust"]["because"])},
+    )
+
+
+def comparison_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``Comparison.save`` wrote; seconds come from times.json where it is there."""
+    content = bundle.json("table.json")
+    rows = content["rows"]
+    measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
+    times = _times(bundle.folder)
+    known = {column.name: f"{column.title} {column.better}".rstrip() for column in COLUMNS}
+    heads = [known.get(name, name).replace("{reference}", str(content["reference"])) for name in measures]
+    return explore_table(
+        path,
+        ["seconds", *COSTS, *heads, "remarks"],
+        {
+            row["method"]: [
+                times.get(row["method"], {}).get("seconds"), *(None if row["error"] else row[name] for name in COSTS),
+                *(row.get(name) for name in measures), _remark(row),
+            ]
+            for row in rows
+        },
+        title="Attribution methods side by side",
+        images=len(content["images"]),
+        figure=read_photo(bundle.file("figure.png"), longer_side=2400),
+        facts={"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
+    )  # fmt: skip
+
+
+def _times(folder: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+    if row["error"]:
+        return f"failed: {row['error']}"
+    return f"{row['left_out']} left out ({row['fault']})" if row["left_out"] else ""
+
+
+def _input(note: Mapping[str, Any]) -> str:
+    where, what = next(iter(note["inputs"].items()))
+    return str(what) if where.endswith("of the zoo") else Path(where).stem

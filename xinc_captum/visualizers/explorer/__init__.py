@@ -1,0 +1,17 @@
+"""Room: results as one HTML file that a reader asks questions; plain tensors in, no network, no build step."""
+
+from .accentuations import explore_accentuations
+from .canvases import explore_canvases
+from .pack import PackedUnits, pack_units
+from .sweeps import Strip, explore_sweeps
+from .table import explore_table
+
+__all__ = [
+    "PackedUnits",
+    "Strip",
+    "explore_accentuations",
+    "explore_canvases",
+    "explore_sweeps",
+    "explore_table",
+    "pack_units",
+]

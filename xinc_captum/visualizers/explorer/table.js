@@ -1,0 +1,22 @@
+// Rows in the order of a column; what has no number comes last either way.
+
+const body = document.querySelector("tbody");
+const heads = [...document.querySelectorAll("thead th")];
+
+function compared(a, b, column, down) {
+  const [one, other] = [a, b].map((row) => row.children[column].dataset.value);
+  if (one === "" || other === "") return (one === "") - (other === "");
+  const order = column === 0 ? one.localeCompare(other) : Number(one) - Number(other);
+  return Number.isNaN(order) ? one.localeCompare(other) : down ? -order : order;
+}
+
+heads.forEach((head, column) => {
+  head.querySelector("button").addEventListener("click", () => {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of heads) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    body.append(...[...body.children].sort((a, b) => compared(a, b, column, down)));
+    document.getElementById("sorted").textContent = `Sorted by ${head.textContent.trim()}, ${down ? "largest" : "smallest"} first.`;
+  });
+});
+document.documentElement.dataset.ready = "yes";
