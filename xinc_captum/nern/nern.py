@@ -148,7 +148,7 @@ class NeRN(nn.Module):
     def embedded(self, layer: nn.Module | str | Convolution, piece: slice = slice(None)) -> Tensor:
         """(kernels, in_features): what the predictor reads for a layer, or for a piece of it, as it wants it."""
         weight = next(self.predictor.parameters())
-        rows: Tensor = self.embedding(self.coordinates(layer)[piece].to(self.embedding.frequencies.device)).to(weight)
+        rows: Tensor = self.embedding(self.coordinates(layer)[piece].to(self.embedding.frequencies)).to(weight)
         return rows
 
     def predicted(self, layer: nn.Module | str | Convolution) -> Tensor:
