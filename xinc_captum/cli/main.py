@@ -19,6 +19,7 @@ from .flip import Method, counterfactual_command
 from .link import Variant, link_command
 from .nern import nern_command
 from .paint import NetworkName, paint_command
+from .replay import replay_command
 from .sweep import Mode, Span, Way, sweep_command
 
 app = typer.Typer(
@@ -202,6 +203,15 @@ def nern(
 ) -> None:
     """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
     nern_command(model, out, pictures, layer or [], hidden, steps, seed, device)
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What an xinc command wrote.", show_default=False)],
+) -> None:
+    """Compute a result again and say, array by array, whether it is the same; exit status 1 where one is not."""
+    if not replay_command(folder):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -19,12 +19,14 @@ from .device import device_called
 from .ends import DIGITS, generator_called
 from .failures import UsageError
 from .network import network_called
+from .recorded import recorded
 
 DPI = 110
 SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
 FITTED, HELD = 1000, 500  # pictures to fit on, and to look at alone
 
 
+@recorded("nern")
 def nern_command(
     model: str, out: Path, pictures: str, layers: list[str], hidden: int, steps: int, seed: int, device: str
 ) -> None:
