@@ -93,12 +93,13 @@ def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, 
     assert note["call"]["settings"]["device"] == "cpu" or torch.cuda.is_available(), "auto says which it was"
     capsys.readouterr()
     assert replay_command(tmp_path / "out")
-    *lines, last = capsys.readouterr().out.splitlines()
+    first, *lines, last = capsys.readouterr().out.splitlines()
+    assert first == f"computing {tmp_path / 'out'} again, with the settings in its manifest …"
     same = [line for line in lines if line.endswith((": same bits", ": same text"))]
     assert last == (
         f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} came out as the same bits; pictures were not compared"
     )
-    assert len(same) >= 2
+    assert len(same) == len(lines) >= 2
     assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else is left"
 
 

@@ -1,11 +1,12 @@
 """``xinc replay``: compute a result again, as it was asked for, and say array by array whether it is the same."""
 
 import inspect
+import io
 import json
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -49,9 +50,11 @@ def replay_command(folder: Path) -> bool:
     command, settings = asked(folder, note)
     for line in _other_versions(note):
         typer.echo(line)
+    typer.echo(f"computing {folder} again, with the settings in its manifest …")
     with tempfile.TemporaryDirectory(prefix="xinc-replay.") as place, _threads(note["call"].get("threads")):
         again = Path(place) / folder.resolve().name
-        command(**settings, out=again)
+        with redirect_stdout(io.StringIO()):  # it would tell people to open what is gone in a moment
+            command(**settings, out=again)
         found = list(compared(folder, again))
     for one in found:
         typer.echo(f"  {one.name}: {one.words}")
