@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ FORMAT = "xinc-captum-result-1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = "times.json"  # what differs between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
+
+
+_CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
 
 
 class StoreError(ValueError):
@@ -76,6 +80,16 @@ def _check_earlier(path: Path) -> None:
 
 
 @contextmanager
+def calling(call: Mapping[str, Any]) -> Iterator[None]:
+    """Let the manifests of bundles that are written meanwhile say ``call``: what to do to have them again."""
+    token = _CALL.set(call)
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+@contextmanager
 def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
     """Write results into the yielded folder; it takes the place of ``path`` only if the block succeeds.
 
@@ -97,6 +111,8 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         files = sorted(p.relative_to(work) for p in work.rglob("*") if p.is_file())
         outputs = {str(f): sha256(work / f) for f in files if f.name != TIMES}
         manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
+        if call := _CALL.get():
+            manifest["call"] = dict(call)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         work.chmod(0o755)  # mkdtemp and safetensors make things private
         for file in files:

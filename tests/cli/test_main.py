@@ -8,7 +8,7 @@ import xinc_captum
 from xinc_captum import zoo
 from xinc_captum.cli.main import app, main
 
-COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "transinr", "explore", "demo")
+COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "transinr", "explore", "replay", "demo")
 
 
 @pytest.fixture

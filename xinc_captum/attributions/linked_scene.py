@@ -102,7 +102,8 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
             raise
         classes = scores.argmax(1) if getattr(parts.link, "variant", "") == "per_class" else None
         loop = Loop(_ordinary(parts.link), parts.generator, encoding, latent, classes, limit or LIMIT)
-        yield Scene(loop, encoding, images, r.to(parts.link.r_sd), scores, shape)
+        at_link = r.to(parts.link.r_sd.device).to(parts.link.r_sd.dtype)  # widened there: not every device has float64
+        yield Scene(loop, encoding, images, at_link, scores, shape)
 
 
 @contextmanager

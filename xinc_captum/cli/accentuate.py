@@ -23,6 +23,7 @@ from .failures import UsageError
 from .features import Asked, features_called
 from .network import Network, network_called
 from .photos import Natural, natural_images, subject_called
+from .recorded import recorded
 
 SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # who else is asked; for all others, efficientnet_lite1
 WAY = (0.25, 0.5, 0.75)  # of the rise: pictures between the photo and the end
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     second: zoo.Classifier | None
 
 
+@recorded("accentuate", "photo")
 def accentuate_command(
     photo: str,
     out: Path,

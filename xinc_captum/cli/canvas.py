@@ -20,6 +20,7 @@ from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Picture, Section, write_report
 from .device import device_called
+from .recorded import recorded
 from .verdicts import Judged, judged
 
 BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
@@ -55,6 +56,7 @@ def recipe(model: Model, seed: int) -> Recipe:
     return Recipe(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
 
 
+@recorded("canvas")
 def canvas_command(
     photo_path: Path,
     out: Path,

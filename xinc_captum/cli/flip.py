@@ -20,6 +20,7 @@ from ..visualizers.words import number, predicate
 from .device import device_called
 from .failures import UsageError
 from .linked import Linked, described, linked_called
+from .recorded import recorded
 from .starts import Starts, starts_called
 
 DPI = 120
@@ -49,6 +50,7 @@ class Passage(NamedTuple):
     flips: Tensor
 
 
+@recorded("counterfactual")
 def counterfactual_command(
     folder: Path,
     out: Path,

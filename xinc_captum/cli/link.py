@@ -17,6 +17,7 @@ from .link_page import write_page
 from .link_story import Story, audited, units_of
 from .linked import FILE, described
 from .real import real_called
+from .recorded import recorded
 
 FEWEST = 3  # pairs of a class, of which one is then held out
 
@@ -29,6 +30,7 @@ class Variant(StrEnum):
     fourier_features = "fourier_features"
 
 
+@recorded("link", "real")
 def link_command(
     out: Path,
     model: str,

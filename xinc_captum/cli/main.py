@@ -22,6 +22,7 @@ from .link import Variant, link_command
 from .nern import HIDDEN, nern_command
 from .nern import STEPS as NERN_STEPS
 from .paint import NetworkName, paint_command
+from .replay import replay_command
 from .sweep import Mode, Span, Way, sweep_command
 from .trans_inr import trans_inr_command
 from .trans_inr_model import SHIPPED, STEPS
@@ -266,6 +267,15 @@ def explore(
     10,000 units at 128 x 128 take less than 5 MB: the more units, the smaller their maps.
     """
     explore_command(result, out)
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What an xinc command wrote.", show_default=False)],
+) -> None:
+    """Compute a result again and say, array by array, whether it is the same; exit status 1 where one is not."""
+    if not replay_command(folder):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from .device import device_called
 from .ends import DIGITS, generator_called
 from .failures import UsageError
 from .network import network_called
+from .recorded import recorded
 
 DPI = 110
 SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
@@ -27,6 +28,7 @@ HIDDEN, STEPS = 40, 1000  # where nothing is said
 SHIPPED = "mnist_nern"
 
 
+@recorded("nern")
 def nern_command(
     model: str,
     out: Path,

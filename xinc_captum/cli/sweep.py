@@ -20,6 +20,7 @@ from .failures import UsageError
 from .judging import BASES, Judged, judging
 from .kept import Kept, kept_of, said_of
 from .linked import Linked, described, linked_called
+from .recorded import recorded
 from .starts import Starts, starts_called
 
 DPI = 120
@@ -48,6 +49,7 @@ class Mode(StrEnum):
     replaced = "replace"
 
 
+@recorded("sweep")
 def sweep_command(
     folder: Path,
     out: Path,

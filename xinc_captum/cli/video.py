@@ -16,12 +16,14 @@ from .device import device_called
 from .explore_canvases import ROOM, keep
 from .failures import UsageError
 from .film import FITTED, Film, film_called
+from .recorded import recorded
 from .verdicts import judged
 from .video_network import Painter, VideoModel, explained, fit, fitted_before, methods_for, network
 from .video_page import write_video_page
 from .video_story import check_room, layer_of
 
 
+@recorded("video", "source")
 def video_command(
     source: str,
     out: Path,

@@ -1,0 +1,204 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from xinc_captum import store
+from xinc_captum.cli.accentuate import accentuate_command
+from xinc_captum.cli.canvas import Model, RuleName, canvas_command
+from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.flip import Method, counterfactual_command
+from xinc_captum.cli.main import app
+from xinc_captum.cli.nern import nern_command
+from xinc_captum.cli.replay import COMMANDS, asked, replay_command
+from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
+from xinc_captum.cli.video import video_command
+
+NETWORKS = """
+import torch
+from torch import nn
+from xinc_captum.zoo import Classifier, Normalise
+
+def colours():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    return Classifier("tiny", nn.Sequential(*layers), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("fox", "dog", "lion"))
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder with a photo, a clip and a module of networks."""
+    here = tmp_path_factory.mktemp("replayed")
+    (here / "clip").mkdir()
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 255, (16, 24, 3), dtype=np.uint8)
+        Image.fromarray(values).save(here / "clip" / f"{i}.png")
+    shutil.copy(here / "clip" / "0.png", here / "photo.png")
+    (here / "replayed_networks.py").write_text(NETWORKS)
+    sys.path.insert(0, str(here))
+    yield here
+    sys.path.remove(str(here))
+
+
+def canvas(here, out, **_):
+    canvas_command(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
+
+
+def accentuate(here, out, **_):
+    model, natural = "replayed_networks:colours", here / "clip"
+    accentuate_command(str(here / "photo.png"), out, model, ["dog"], [], [], None, 2, 0, 24, "auto", natural)
+
+
+def video(here, out, **_):
+    layers = ["blocks.2.activation"]
+    video_command(str(here / "clip"), out, None, layers, RuleName.tangent, None, 2, 24, None, 0, "cpu")
+
+
+def nern(here, out, **_):
+    nern_command("replayed_networks:colours", out, "noise", [], 4, 2, 0, "cpu")
+
+
+def sweep(here, out, link):
+    sweep_command(link, out, [2], [], Span.sd, Way.marginal, Mode.anchored, 2, 2, 0, "cpu")
+
+
+def counterfactual(here, out, link):
+    counterfactual_command(link, out, "left", [], Method.ray, 0.0, 3, 0, "cpu")
+
+
+def link(here, out, link):
+    shutil.copytree(link, out)  # made once for all tests of the commands
+
+
+MAKERS = {one.__name__: one for one in (canvas, accentuate, video, nern, sweep, counterfactual, link)}
+
+
+def test_every_command_that_writes_a_result_can_be_replayed():
+    assert set(MAKERS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, capsys, no_ink):
+    MAKERS[name](here, tmp_path / "out", link=link_folder)
+    note = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert note["call"]["command"] == name and note["call"]["threads"] == torch.get_num_threads()
+    assert note["call"]["settings"]["device"] == "cpu" or torch.cuda.is_available(), "auto says which it was"
+    capsys.readouterr()
+    assert replay_command(tmp_path / "out")
+    first, *lines, last = capsys.readouterr().out.splitlines()
+    assert first == f"computing {tmp_path / 'out'} again, with the settings in its manifest …"
+    same = [line for line in lines if line.endswith((": same bits", ": same text"))]
+    assert last == (
+        f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} came out as the same bits; pictures were not compared"
+    )
+    assert len(same) == len(lines) >= 2
+    assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else is left"
+
+
+@pytest.fixture(scope="module")
+def once(here, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "out"
+    canvas(here, out)
+    return out
+
+
+@pytest.fixture
+def made(once, tmp_path, no_ink):
+    """A result of its own for each test."""
+    return Path(shutil.copytree(once, tmp_path / "out"))
+
+
+def rewritten(folder, **change):
+    """The manifest, changed, with checksums that are right again."""
+    note = json.loads((folder / "manifest.json").read_text())
+    note["outputs"] = {name: store.sha256(folder / name) for name in note["outputs"]}
+    (folder / "manifest.json").write_text(json.dumps(note | change))
+    return note
+
+
+def test_another_number_is_found_and_measured(made, capsys, no_ink):
+    kept = load_file(made / "activation1.safetensors")
+    kept["totals"][0, 0] += 0.25
+    save_file(kept, made / "activation1.safetensors")
+    rewritten(made)
+    done = CliRunner().invoke(app, ["replay", str(made)])
+    assert done.exit_code == 1
+    assert (
+        f"activation1.safetensors: totals: differs by up to 0.25 in 1 of {kept['totals'].numel()} places" in done.output
+    )
+    assert "activation1.safetensors: maps: same bits" in done.output
+
+
+def test_a_damaged_result_is_told(made):
+    with (made / "network.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UsageError, match=r"out is damaged: network.safetensors has changed since it was written"):
+        replay_command(made)
+    (made / "network.safetensors").unlink()
+    with pytest.raises(UsageError, match="network.safetensors is missing. Take it from a backup"):
+        replay_command(made)
+
+
+def test_what_is_no_result_is_told(made, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; wanted a result"):
+        replay_command(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no manifest.json that can be read"):
+        replay_command(tmp_path / "empty")
+    rewritten(made, format="xinc-captum-result-9")
+    with pytest.raises(UsageError, match="is of the format 'xinc-captum-result-9'; this version reads"):
+        replay_command(made)
+
+
+def test_a_result_of_another_version_is_told(made):
+    versions = rewritten(made)["versions"]
+    rewritten(made, versions=versions | {"xinc-captum": "0.0.1"})
+    with pytest.raises(UsageError, match=r"made by xinc-captum 0.0.1, and this is .*; replay it with that version"):
+        replay_command(made)
+    rewritten(made, versions=versions | {"torch": "2.0.0"})
+    done = CliRunner().invoke(app, ["replay", str(made)])
+    assert done.exit_code == 0 and "torch: 2.0.0 then, " in done.output
+
+
+def test_a_result_that_python_saved_is_told(tmp_path):
+    with store.bundle(tmp_path / "out", {}) as folder:
+        (folder / "a.txt").write_text("a")
+    with pytest.raises(UsageError, match="does not say which command made it .* saved from Python"):
+        replay_command(tmp_path / "out")
+
+
+def test_inputs_that_are_gone_or_others_are_told(made, tmp_path):
+    note = rewritten(made)
+    photo = shutil.copy(note["call"]["settings"]["photo_path"], tmp_path / "photo.png")
+    rewritten(made, call=note["call"] | {"files": {str(photo): store.sha256(photo)}})
+    Image.new("RGB", (24, 16)).save(photo)
+    with pytest.raises(UsageError, match=r"photo.png is not what it was when .*out was made from it"):
+        replay_command(made)
+    photo.unlink()
+    with pytest.raises(FileNotFoundError, match=r"photo.png, which .*out was made from, is gone"):
+        replay_command(made)
+
+
+def test_settings_that_do_not_fit_are_told(made):
+    note = rewritten(made)
+    call = note["call"]
+    settings = {key: value for key, value in call["settings"].items() if key != "rule"}
+    with pytest.raises(UsageError, match="do not fit xinc canvas: rule"):
+        asked(made, note | {"call": call | {"settings": settings}})
+    with pytest.raises(UsageError, match="cannot be read: 'thumb' is not a valid RuleName"):
+        asked(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
+
+
+def test_settings_come_back_as_the_command_takes_them(made):
+    command, settings = asked(made, rewritten(made))
+    assert command is canvas_command
+    assert settings["rule"] is RuleName.secant and isinstance(settings["photo_path"], Path)
+    assert settings["layers"] == ["activation1"] and settings["steps"] == 3

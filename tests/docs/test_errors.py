@@ -1,0 +1,48 @@
+"""Every message that the page of errors quotes is one that the source says."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import xinc_captum
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+QUOTES = re.findall(r"^> (.*)$", PAGE, re.M)
+
+
+@cache
+def said():
+    """Every string of the source, with … where something is filled in, spaces as one."""
+    found = []
+    for path in Path(xinc_captum.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                found.append(re.sub(r"\s+", " ", "".join(map(str, parts))))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"\s+", " ", node.value))
+    return found
+
+
+def in_source(quote):
+    pattern = re.compile(".*".join(re.escape(part.strip()) for part in quote.split("…")))
+    return any(pattern.search(text) for text in said())
+
+
+@pytest.mark.parametrize("quote", QUOTES)
+def test_the_source_says_it(quote):
+    assert in_source(quote)
+
+
+def test_what_nobody_says_is_found_out():
+    assert not in_source("layer … ran away with the spoon")
+
+
+def test_every_quote_has_a_reason_and_a_cure():
+    assert len(QUOTES) >= 15
+    for part in PAGE.split("\n> ")[1:]:
+        assert part.count("**Why.**") == 1 and part.count("**Cure.**") == 1, part.splitlines()[0]

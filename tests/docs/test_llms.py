@@ -1,0 +1,42 @@
+"""What language models are told is short and true: every public name, no other, and pages that exist."""
+
+import inspect
+import re
+from pathlib import Path
+
+import xinc_captum
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "llms.txt").read_text(encoding="utf-8")
+
+
+def test_it_is_short():
+    assert len(TEXT) < 5000 and TEXT.startswith("# xinc_captum\n\n> ")
+
+
+def test_every_public_name_is_there_and_no_other():
+    names = TEXT.split("## Public names")[1]
+    told = set(re.findall(r"`([A-Za-z_]+)(?:\([^`]*\))?`", names)) - {"attribute", "accentuate"}
+    others = {"sweep", "counterfactual"}
+    assert told - others == set(xinc_captum.__all__) - {"__version__"}
+
+
+def test_calls_have_the_parameters_that_they_show():
+    for name, given in re.findall(r"`(\w+)\(([^`]*)\)`", TEXT.split("## Public names")[1]):
+        thing = getattr(xinc_captum, name, None) or getattr(xinc_captum.FeatureAccentuation, name)
+        known = list(inspect.signature(thing).parameters)
+        for keyword in re.findall(r"(\w+)=", given):
+            assert keyword in known, f"{name}({keyword}=)"
+        needed = [p for p in inspect.signature(thing).parameters.values() if p.default is p.empty and p.kind < 2]
+        assert len(needed) - (needed[0].name == "self" if needed else 0) <= len(given.split(",")), name
+
+
+def test_pages_exist():
+    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (ROOT / link).exists(), link
+
+
+def test_versions_are_those_of_the_package():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for said, wanted in (("torch 2.6", '"torch>=2.6"'), ("captum 0.8 or 0.9", '"captum>=0.8,<0.10"')):
+        assert said in TEXT and wanted in project

@@ -1,0 +1,147 @@
+"""``xinc replay``: compute a result again, as it was asked for, and say array by array whether it is the same."""
+
+import inspect
+import io
+import json
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import torch
+import typer
+
+from .. import store
+from .accentuate import accentuate_command
+from .arrays import compared
+from .canvas import canvas_command
+from .failures import UsageError
+from .flip import counterfactual_command
+from .link import link_command
+from .nern import nern_command
+from .recorded import digest
+from .sweep import sweep_command
+from .video import video_command
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "accentuate": accentuate_command,
+    "canvas": canvas_command,
+    "counterfactual": counterfactual_command,
+    "link": link_command,
+    "nern": nern_command,
+    "sweep": sweep_command,
+    "video": video_command,
+}
+SELF = "xinc-captum"
+
+
+def replay_command(folder: Path) -> bool:
+    """Everything ``xinc replay`` does; whether all arrays are the same bits.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file that the command read is gone.
+        UsageError: no result of ours, a damaged one, one of another version, one that does not say how it was made,
+            or a file that the command read is another now.
+    """
+    note = manifest_of(folder)
+    command, settings = asked(folder, note)
+    for line in _other_versions(note):
+        typer.echo(line)
+    typer.echo(f"computing {folder} again, with the settings in its manifest …")
+    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as place, _threads(note["call"].get("threads")):
+        again = Path(place) / folder.resolve().name
+        with redirect_stdout(io.StringIO()):  # it would tell people to open what is gone in a moment
+            command(**settings, out=again)
+        found = list(compared(folder, again))
+    for one in found:
+        typer.echo(f"  {one.name}: {one.words}")
+    same = sum(one.same for one in found)
+    typer.echo(f"{same} of {len(found)} arrays of {folder} came out as the same bits; pictures were not compared")
+    return same == len(found)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a result, every file of which is as it was written.
+
+    Raises:
+        FileNotFoundError, UsageError: as :func:`replay_command`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; wanted a result of an xinc command.")
+    try:
+        note: dict[str, Any] = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} has no {store.MANIFEST} that can be read; wanted a result of xinc.") from error
+    made = note.get("format") if isinstance(note, dict) else None
+    if made != store.FORMAT:
+        raise UsageError(f"{folder} is of the format {made!r}; this version reads {store.FORMAT!r}.")
+    for name, written in note.get("outputs", {}).items():
+        file = folder / name
+        if not file.is_file() or store.sha256(file) != written:
+            how = "has changed since it was written" if file.is_file() else "is missing"
+            raise UsageError(f"{folder} is damaged: {name} {how}. Take it from a backup, or run the command anew.")
+    return note
+
+
+def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
+    """The command that wrote a result, and its settings.
+
+    Raises:
+        FileNotFoundError, UsageError: as :func:`replay_command`.
+    """
+    made, mine = note.get("versions", {}).get(SELF), store.versions()[SELF]
+    if made != mine:
+        raise UsageError(f"{folder} was made by {SELF} {made}, and this is {mine}; replay it with that version.")
+    call = note.get("call")
+    if not isinstance(call, dict) or call.get("command") not in COMMANDS:
+        raise UsageError(
+            f"{folder} does not say which command made it with which settings: it was saved from Python. Only results "
+            f"of the commands can be replayed: {', '.join(COMMANDS)}."
+        )
+    for name, seen in call["files"].items():
+        if not Path(name).exists():
+            raise FileNotFoundError(f"{name}, which {folder} was made from, is gone; put it back there and try again.")
+        if digest(Path(name)) != seen:
+            raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
+    command = COMMANDS[call["command"]]
+    hints = get_type_hints(command)
+    wanted = set(inspect.signature(command).parameters) - {"out"}
+    if set(call["settings"]) != wanted:
+        odd = sorted(set(call["settings"]) ^ wanted)
+        raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
+    try:
+        return command, {name: _typed(value, hints[name]) for name, value in call["settings"].items()}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A value of a manifest as the command's annotation wants it: a Path, one of an Enum, or lists of such."""
+    if value is None:
+        return None
+    if get_origin(hint) is types.UnionType:
+        hint = next(one for one in get_args(hint) if one is not types.NoneType)
+    if get_origin(hint) is list:
+        return [_typed(one, get_args(hint)[0]) for one in value]
+    return hint(value) if isinstance(hint, type) and issubclass(hint, Path | Enum) else value
+
+
+def _other_versions(note: dict[str, Any]) -> Iterator[str]:
+    now = store.versions()
+    for name, then in note["versions"].items():
+        if now.get(name) != then:
+            yield f"{name}: {then} then, {now.get(name)} now; the last bits of arrays may differ"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """As many threads as the command had: sums are taken in another order with more or fewer."""
+    found = torch.get_num_threads()
+    torch.set_num_threads(count or found)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
