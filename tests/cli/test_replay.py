@@ -19,7 +19,9 @@ from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
 from xinc_captum.cli.replay import COMMANDS, asked, replay_command
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
+from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_command
+from xinc_captum.trans_inr import TransINR
 
 NETWORKS = """
 import torch
@@ -66,6 +68,11 @@ def nern(here, out, **_):
     nern_command("replayed_networks:colours", out, "noise", [], 4, 2, 0, "cpu")
 
 
+def transinr(here, out, **_):
+    TransINR(3, (8, 8), 4, dim=16, depth=1, ff=16, seed=0).save(here / "small.safetensors")
+    trans_inr_command([str(here / "clip")], out, str(here / "small.safetensors"), 8, None, None, 0, "cpu")
+
+
 def sweep(here, out, link):
     sweep_command(link, out, [2], [], Span.sd, Way.marginal, Mode.anchored, 2, 2, 0, "cpu")
 
@@ -78,7 +85,7 @@ def link(here, out, link):
     shutil.copytree(link, out)  # made once for all tests of the commands
 
 
-MAKERS = {one.__name__: one for one in (canvas, accentuate, video, nern, sweep, counterfactual, link)}
+MAKERS = {one.__name__: one for one in (canvas, accentuate, video, nern, transinr, sweep, counterfactual, link)}
 
 
 def test_every_command_that_writes_a_result_can_be_replayed():

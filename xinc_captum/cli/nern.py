@@ -28,7 +28,7 @@ HIDDEN, STEPS = 40, 1000  # where nothing is said
 SHIPPED = "mnist_nern"
 
 
-@recorded("nern")
+@recorded("nern", "fitted")
 def nern_command(
     model: str,
     out: Path,

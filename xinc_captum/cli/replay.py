@@ -24,6 +24,7 @@ from .link import link_command
 from .nern import nern_command
 from .recorded import digest
 from .sweep import sweep_command
+from .trans_inr import trans_inr_command
 from .video import video_command
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "link": link_command,
     "nern": nern_command,
     "sweep": sweep_command,
+    "transinr": trans_inr_command,
     "video": video_command,
 }
 SELF = "xinc-captum"

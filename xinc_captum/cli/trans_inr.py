@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import typer
 from .. import store
 from .device import device_called
 from .failures import UsageError
+from .recorded import recorded
 from .small_pictures import small_called
 from .trans_inr_model import FIT, written_called
 from .trans_inr_page import write_page
@@ -19,8 +19,9 @@ from .trans_inr_story import Story, story_of
 MODEL = "model.safetensors"
 
 
+@recorded("transinr", "sources", "model")
 def trans_inr_command(
-    sources: Sequence[str],
+    sources: list[str],
     out: Path,
     model: str | None,
     size: int | None,
