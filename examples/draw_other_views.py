@@ -51,9 +51,7 @@ strongest = int((by_view[:-1] * ball).sum((1, 2, 3)).argmin())  # white is 1 and
 with torch.no_grad():
     raw = field(points)
     missed = (maps.sum(0) - render(raw, points).T.reshape(3, *tall)).abs().max()
-    print(
-        f"{len(maps) - 1} units and a slot miss these views by {missed:.1e}; unit {strongest} painted most of the ball"
-    )
+    print(f"{len(maps) - 1} units and a slot miss these views by {missed:.1e}; unit {strongest} painted most of it")
     arrives = ray_weights(raw[..., 3:].relu(), (FAR - NEAR) / (SAMPLES - 1))[..., 0]
     deep = ((arrives * depths).sum(1) / arrives.sum(1)).masked_fill(arrives.sum(1) < 0.5, float("nan"))
 
