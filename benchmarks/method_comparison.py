@@ -1,21 +1,20 @@
-"""The tables and pictures of docs/comparison.md: two networks, twenty labelled photos, and some with outlines.
+"""Attribution methods beside one another on two ImageNet networks: twenty labelled photos, and some with outlines.
 
-python docs/make_comparison.py [FOLDER]        (about an hour on one idle core; needs the extras demo and peers)
+    python benchmarks/method_comparison.py [FOLDER]        (about an hour on one idle core; extras demo and peers)
 
-FOLDER gets each comparison whole; docs/ gets the tables and the pictures.
+FOLDER gets each comparison whole, and a picture of its first photos. So few photos rank no methods: read the intervals,
+and the rows that know nothing of the network.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from xinc_captum import FeatureAccentuation, compare
 from xinc_captum.images import centre_crop
 from xinc_captum.zoo import efficientnet_lite0, foolbox_photos, photo, squeezenet1_1
 
-PICTURES = Path(__file__).parent / "pictures"
 KINDS = {  # what ImageNet has for the things that have outlines
     "quokka": ("wombat", "wallaby", "koala"),
     "bottle": ("water bottle", "pop bottle", "wine bottle", "beer bottle"),
@@ -85,7 +84,6 @@ def main(folder):
                 found.columns,
             ).figure()  # fmt: skip
             figure.savefig(folder / f"{place}.png", dpi=100)
-            Image.open(folder / f"{place}.png").convert("RGB").save(PICTURES / f"{place}.jpg", quality=85)
 
 
 if __name__ == "__main__":
