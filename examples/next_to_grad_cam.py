@@ -1,6 +1,6 @@
 """An accentuation's mask next to Grad-CAM, Integrated Gradients and maps that know nothing, on photos with outlines.
 
-python examples/next_to_grad_cam.py [STEPS] [POINTS]      (a minute or two on two cores; 4 4 for a quick look)
+python examples/next_to_grad_cam.py [STEPS] [POINTS]      (two or three minutes on two cores; 4 4 for a quick look)
 
 STEPS of the accentuation; POINTS on the deletion and insertion curves, and on the path of Integrated Gradients.
 
