@@ -1,6 +1,6 @@
 import pytest
 
-from xinc_captum.visualizers.sheet import Sheet, broken, wide
+from xinc_captum.visualizers.sheet import GAP, MARGIN, Sheet, broken, wide
 
 
 def test_lines_are_as_wide_as_they_are_said_to_be():
@@ -39,3 +39,16 @@ def test_dollars_are_dollars():
     sheet = Sheet(2)
     sheet.line(0, 0, "a $ and a $")
     assert sheet.done(1).texts[0].get_parse_math() is False
+
+
+def test_a_grid_is_as_wide_as_the_page_and_its_cells_have_the_pictures_shape():
+    sheet = Sheet(4)
+    cells, bottom = sheet.grid(["a", "b"], 3, 1.0, (7, 10, 20))
+    figure = sheet.done(bottom)
+    assert [len(row) for row in cells] == [2, 2, 2]
+    wide, high = figure.get_size_inches()
+    boxes = [[axes.get_position() for axes in row] for row in cells]
+    assert boxes[0][0].x0 * wide == pytest.approx(MARGIN) and boxes[0][1].x1 * wide == pytest.approx(4 - MARGIN - GAP)
+    assert boxes[0][0].width * wide == pytest.approx(2 * boxes[0][0].height * high)
+    assert boxes[0][0].y0 > boxes[1][0].y1 > boxes[1][0].y0 > boxes[2][0].y1 and boxes[2][0].y0 > 0
+    assert [t.get_text() for t in figure.texts] == ["a", "b"]

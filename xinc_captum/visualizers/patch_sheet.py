@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from .figure import QUIET, bare, draw_photo, draw_signed, limit_of
-from .sheet import MARGIN, PAGE, Sheet
+from .figure import bare, draw_photo, draw_signed, limit_of
+from .sheet import Sheet
 
-GAP = 0.06  # inches
 OUTLINE = "#00a651"  # seen on black, white, red and blue
 
 
@@ -48,17 +47,13 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
     order = parts[:, :-1].abs().sum((2, 3, 4)).argsort(dim=1, descending=True)
     words = ["read", "drawn", *[""] * few, *([f"{left} others"] if left else []), rest]
     limit = limit_of(torch.stack([one[i[:few]] for one, i in zip(parts.sum(2), order, strict=True)]))
-    sheet, side = Sheet(), (PAGE - 2 * MARGIN) / len(words)
+    sheet = Sheet()
     line = sheet.heading(
         "What a patch of the picture changed",
         f"each row's strongest patches, outlined; red adds light, blue removes it, full colour is {limit:.2g} of white",
     )
-    for j, word in enumerate(words):
-        sheet.line(MARGIN + (j + 0.5) * side, line, word, size=8, colour=QUIET, align="center")
-    line += 0.18
-    high = (side - GAP) * parts.shape[-2] / parts.shape[-1]
-    for b, image in enumerate(images):
-        cells = [sheet.axes(MARGIN + j * side, line, side - GAP, high) for j in range(len(words))]
+    grid, bottom = sheet.grid(words, len(images), line, parts.shape)
+    for b, (image, cells) in enumerate(zip(images, grid, strict=True)):
         draw_photo(cells[0], image)
         draw_photo(cells[1], parts[b].sum(0))
         for axes, i in zip(cells[2:], order[b, :few].tolist(), strict=False):
@@ -70,8 +65,7 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-        line += high + GAP
-    return sheet.done(line + GAP)
+    return sheet.done(bottom)
 
 
 def route_sheet(
@@ -111,25 +105,20 @@ def route_sheet(
         columns.append(maps[:, order[top:]].sum(1))
         words.append(f"{len(order) - top} others")
     limit = limit_of(torch.stack(columns))
-    sheet, side = Sheet(), (PAGE - 2 * MARGIN) / len(words)
+    sheet = Sheet()
     line = sheet.heading(
         "Which way a patch takes into the picture",
         f"the maps from the third column on add up to the second; full colour is {limit:.2g} of white",
     )
-    for j, word in enumerate(words):
-        sheet.line(MARGIN + (j + 0.5) * side, line, word, size=8, colour=QUIET, align="center")
-    line += 0.18
-    high = (side - GAP) * maps.shape[-2] / maps.shape[-1]
-    for b, mask in enumerate(masks):
-        cells = [sheet.axes(MARGIN + j * side, line, side - GAP, high) for j in range(len(words))]
+    grid, bottom = sheet.grid(words, len(masks), line, maps.shape)
+    for b, (mask, cells) in enumerate(zip(masks, grid, strict=True)):
         draw_photo(cells[0], image)
         for axes, column in zip(cells[1:], columns, strict=True):
             draw_signed(axes, column[b], limit)
         for axes in cells:
             _outlined(axes, mask)
             bare(axes)
-        line += high + GAP
-    return sheet.done(line + GAP)
+    return sheet.done(bottom)
 
 
 def _outlined(axes: Axes, mask: Tensor) -> None:

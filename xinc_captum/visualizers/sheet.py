@@ -1,5 +1,6 @@
 """A page on which every place is known, in inches from its upper left corner, so that no text meets another."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -12,6 +13,7 @@ from .figure import INK, QUIET, new_figure
 
 PAGE = 9.0  # inches: 900 pixels at 100 dots an inch
 MARGIN = 0.14
+GAP = 0.06  # inches between the cells of a grid
 LEADING = 1.32  # lines apart, in units of the letters' size
 
 Align = Literal["left", "center", "right"]
@@ -81,6 +83,23 @@ class Sheet:
         if subtitle:
             top = self.paragraph(middle, top + 0.02, subtitle, wide, size=9, colour=QUIET, align="center")
         return top + 0.1
+
+    def grid(self, words: Sequence[str], rows: int, top: float, shape: Sequence[int]) -> tuple[list[list[Axes]], float]:
+        """Rows of equal cells as wide as the page, a word over each column; answers them and where the rest may begin.
+
+        Args:
+            words: one a column.
+            rows: how many.
+            top: where the words begin.
+            shape: (…, H, W) of what the cells show.
+        """
+        side = (self.width - 2 * MARGIN) / len(words)
+        high = (side - GAP) * shape[-2] / shape[-1]
+        for j, word in enumerate(words):
+            self.line(MARGIN + (j + 0.5) * side, top, word, size=8, colour=QUIET, align="center")
+        tops = [top + 0.18 + row * (high + GAP) for row in range(rows)]
+        cells = [[self.axes(MARGIN + j * side, at, side - GAP, high) for j in range(len(words))] for at in tops]
+        return cells, top + 0.18 + rows * (high + GAP) + GAP
 
     def done(self, bottom: float) -> Figure:
         """The figure, which ends at ``bottom``."""

@@ -6,9 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .figure import QUIET, bare, draw_photo, draw_signed, limit_of
-from .sheet import MARGIN, PAGE, Sheet
-
-GAP = 0.06  # inches
+from .sheet import GAP, MARGIN, PAGE, Sheet
 
 
 def token_sheet(
@@ -65,17 +63,13 @@ def token_sheet(
         maps.append((f"{len(left)} others", parts[:, left].sum((1, 2))))
     words = ["read", "drawn", *(name for name, _ in maps), rest]
     limits = [limit_of(drawn) for _, drawn in maps]
-    sheet, side = Sheet(), (PAGE - 2 * MARGIN) / len(words)
+    sheet = Sheet()
     line = sheet.heading(
         f"Which {what} painted what",
         f"from left to right, the parts add up to what is drawn; full colour is {max(limits):.2g} of white",
     )
-    for j, word in enumerate(words):
-        sheet.line(MARGIN + (j + 0.5) * side, line, word, size=8, colour=QUIET, align="center")
-    line += 0.18
-    high = (side - GAP) * parts.shape[-2] / parts.shape[-1]
-    for b, image in enumerate(images):
-        cells = [sheet.axes(MARGIN + j * side, line, side - GAP, high) for j in range(len(words))]
+    grid, bottom = sheet.grid(words, len(images), line, parts.shape)
+    for b, (image, cells) in enumerate(zip(images, grid, strict=True)):
         draw_photo(cells[0], image)
         draw_photo(cells[1], parts[b].sum(0))
         for axes, (_, drawn) in zip(cells[2:], maps, strict=False):
@@ -83,8 +77,7 @@ def token_sheet(
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-        line += high + GAP
-    return sheet.done(line + GAP)
+    return sheet.done(bottom)
 
 
 def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | None = None, *, top: int = 5) -> Figure:
