@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from xinc_captum import FeatureAccentuation, compare
+from xinc_captum import FeatureAccentuation, FeatureActivationMap, compare
+from xinc_captum.comparison import last_map
+from xinc_captum.comparison.columns import DEFAULT
 from xinc_captum.images import centre_crop
 from xinc_captum.zoo import efficientnet_lite0, foolbox_photos, photo, squeezenet1_1
 
@@ -26,14 +28,19 @@ SHOWN = 4
 
 
 def methods(net):
-    """Grad-CAM three times, Integrated Gradients, and an accentuation's mask."""
-    accentuation = FeatureAccentuation(net)
+    """Grad-CAM three times, Integrated Gradients, an accentuation's mask, and where a photo's own features lie."""
+    accentuation, layer = FeatureAccentuation(net), last_map(net, torch.rand(1, 3, net.size, net.size))
+
+    def own_features(x, _):
+        return FeatureActivationMap(net, layer, references=x).attribute(x, target=list(range(len(x))))
+
     return {
         "Grad-CAM (Captum)": "Grad-CAM",
         "Grad-CAM (grad-cam)": "grad-cam",
         "Grad-CAM (torchcam)": "torchcam",
         "Integrated Gradients": "Integrated Gradients",
         "accentuation": lambda x, y: accentuation.attribute(x, y, internal_batch_size=2),
+        "own features (no class)": own_features,
     }
 
 
@@ -74,7 +81,7 @@ def main(folder):
             ("labelled", images, targets, None),
             ("outlined", with_outlines, found_in, masks),
         ):
-            found = compare(methods(net), net, x, y, segmentation=outlines, rounds=1)
+            found = compare(methods(net), net, x, y, segmentation=outlines, rounds=1, metrics=(*DEFAULT, "infidelity"))
             place = f"compared_{net.name}_{title}"
             found.save(folder / place)
             print(f"\n{place}\n\n{found}", flush=True)

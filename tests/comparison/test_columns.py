@@ -2,7 +2,7 @@ import torch
 
 from xinc_captum.comparison import ALL, COLUMNS, Case
 from xinc_captum.comparison.columns import DEFAULT, chosen
-from xinc_captum.metrics import gini, road
+from xinc_captum.metrics import deletion_insertion, gini, road
 
 PHOTOS = torch.rand(2, 3, 16, 16)
 MAPS = torch.rand(2, 16, 16)
@@ -66,3 +66,19 @@ def test_chance_is_the_seeds_and_the_global_state_is_left(conv):
         (column,) = chosen([name])
         assert torch.equal(column.of(case(conv)), column.of(case(conv))), name
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_deletion_and_insertion_run_the_model_once_between_them(conv):
+    calls = []
+
+    def counted(photos):
+        calls.append(len(photos))
+        return conv(photos)
+
+    given = case(counted)
+    deletion, insertion = (column.of(given) for column in chosen(["deletion", "insertion"]))
+    once = len(calls)
+    grey = PHOTOS.mean((2, 3), keepdim=True)
+    expected = deletion_insertion(counted, PHOTOS, MAPS, given.target, baseline=grey, steps=given.steps)
+    assert len(calls) == 2 * once
+    assert torch.equal(deletion, expected.deletion) and torch.equal(insertion, expected.insertion)

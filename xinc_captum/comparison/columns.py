@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..hooks import ForwardFunc
 from ..metrics import (
+    DeletionInsertion,
     deletion_insertion,
     energy_in_mask,
     gini,
@@ -51,6 +53,12 @@ class Case:
     steps: int
     seed: int
 
+    @cached_property
+    def curves(self) -> DeletionInsertion:
+        """Areas of deletion, towards the mean colour, and of insertion; one run of the model gives both."""
+        grey = self.photos.mean((2, 3), keepdim=True)
+        return deletion_insertion(self.classify, self.photos, self.maps, self.target, baseline=grey, steps=self.steps)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -69,15 +77,6 @@ class Column:
     better: Literal["↓", "↑", ""]
     of: Callable[[Case], Tensor | None]
     digits: int = 2
-
-
-def _curve(which: Literal["deletion", "insertion"]) -> Callable[[Case], Tensor]:
-    def of(case: Case) -> Tensor:
-        grey = case.photos.mean((2, 3), keepdim=True)
-        curves = deletion_insertion(case.classify, case.photos, case.maps, case.target, baseline=grey, steps=case.steps)
-        return getattr(curves, which)  # type: ignore[no-any-return]
-
-    return of
 
 
 def _agreement(case: Case) -> Tensor | None:
@@ -144,8 +143,8 @@ def _infidelity(case: Case) -> Tensor:
 
 
 COLUMNS = (
-    Column("deletion", "deletion AUC", "↓", _curve("deletion")),
-    Column("insertion", "insertion AUC", "↑", _curve("insertion")),
+    Column("deletion", "deletion AUC", "↓", lambda c: c.curves.deletion),
+    Column("insertion", "insertion AUC", "↑", lambda c: c.curves.insertion),
     Column("road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3),
     Column("sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0))),
     Column("agreement", "ρ with {reference}", "", _agreement),
