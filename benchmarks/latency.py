@@ -100,7 +100,7 @@ def canvases(device: str) -> dict[str, Jobs]:
     return found
 
 
-def the_rest(device: str) -> Jobs:
+def the_rest() -> Jobs:
     from xinc_captum.generators import pictures_in_unit_range
     from xinc_captum.links import LatentLink, make_pairs
     from xinc_captum.zoo import mnist_convnet, mnist_digits, mnist_generator, mnist_trans_inr
@@ -176,7 +176,7 @@ def main() -> None:
     table("a photo of 224 x 224", found)
     drawn = {name: spend(jobs) for name, jobs in canvases(options.device).items()}
     table("a picture of 128 x 256", drawn)
-    table("the package's MNIST models, on the CPU", {"": spend(the_rest("cpu"))})
+    table("the package's MNIST models, on the CPU", {"": spend(the_rest())})
 
 
 if __name__ == "__main__":

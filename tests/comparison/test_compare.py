@@ -1,10 +1,10 @@
 import random
-import warnings
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam, NoiseTunnel, Saliency
+from comparison.shortly import PHOTOS, defaults, quick, twice
 from torch import nn
 
 from xinc_captum.comparison import (
@@ -13,31 +13,8 @@ from xinc_captum.comparison import (
     as_maps,
     compare,
     grad_cam,
-    guided_grad_cam,
-    integrated_gradients,
-    random_map,
 )
 from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
-
-PHOTOS = torch.rand(2, 3, 8, 8)
-MEASURES = ("deletion", "insertion", "agreement", "energy")
-
-
-def twice(images):
-    return 2 * images - 1
-
-
-def defaults(model, preprocess=None):
-    return {
-        "Grad-CAM": grad_cam(model, "conv", preprocess),
-        "guided": guided_grad_cam(model, "conv", preprocess),
-        "IG": integrated_gradients(model, preprocess, steps=4),
-        "random": random_map(1),
-    }
-
-
-def quick(*args, **kwargs):
-    return compare(*args, **{"rounds": 1, "steps": 4, "baselines": (), "metrics": MEASURES, **kwargs})
 
 
 def test_what_comes_out(conv):
@@ -149,28 +126,6 @@ def test_methods_take_turns_and_cannot_disturb_each_other(conv):
     assert torch.equal(photos, PHOTOS)
 
 
-@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_is_a_row_an_interrupt_ends_it_and_the_model_is_left_as_found(conv, found, fault):
-    def explodes(images, target):
-        conv.train()
-        conv(images).sum().backward()
-        conv.conv.weight.requires_grad_(False)
-        torch.manual_seed(9)
-        raise fault("mid-way")
-
-    conv.fc.weight.grad = torch.ones_like(conv.fc.weight)
-    before = found(conv)
-    if fault is KeyboardInterrupt:
-        with pytest.raises(KeyboardInterrupt, match="mid-way"):
-            quick({**defaults(conv), "explodes": explodes}, conv, PHOTOS, 1)
-    else:
-        with pytest.warns(UserWarning, match="explodes failed and has no map: RuntimeError: mid-way"):
-            result = quick({**defaults(conv), "explodes": explodes}, conv, PHOTOS, 1)
-        assert result.table[-1].error == "RuntimeError: mid-way" and result.table[-1].scores == {}
-        assert list(result.maps) == list(defaults(conv)) and "failed: RuntimeError: mid-way" in result.to_markdown()
-    assert before.differences(conv) == []
-
-
 def test_what_was_done_is_counted(conv):
     rows = {row.method: row.counts for row in quick(defaults(conv), conv, PHOTOS, 1).table}
     assert (rows["Grad-CAM"].forwards, rows["Grad-CAM"].backwards) == (1, 1)
@@ -235,56 +190,6 @@ def test_any_surroundings_and_frozen_models(conv, mode):
         torch.testing.assert_close(got.maps[name], maps)
 
 
-def test_maps_that_say_nothing_are_said_and_left_out(conv):
-    maps = torch.rand(2, 8, 8)
-    nan, half = maps * torch.nan, maps.clone()
-    half[1] = 0.5
-    methods = {
-        "good": lambda x, t: maps,
-        "half": lambda x, t: half,
-        "zero": lambda x, t: 0 * maps,
-        "nan": lambda x, t: nan,
-    }
-    with pytest.warns(UserWarning, match="ranks no pixels") as caught:
-        good, one, zero, broken = quick(
-            methods, conv, PHOTOS, 1, reference="good", segmentation=torch.ones(2, 8, 8)
-        ).table
-    texts = [str(w.message) for w in caught]
-    assert any(t.startswith("half answered a map that is constant for image 1 of 2: it ranks no pixels") for t in texts)
-    assert any(t.startswith("zero answered a map that is constant for image 0, 1 of 2") for t in texts)
-    assert any(t.startswith("nan answered a map that is not finite for image 0, 1 of 2") for t in texts)
-    assert (good.left_out, one.left_out, zero.left_out, broken.left_out) == (0, 1, 2, 2)
-    assert (one.fault, broken.fault) == ("constant", "not finite")
-    assert one.scores["agreement"].value == pytest.approx(1.0) and one.scores["energy"].value == pytest.approx(1.0)
-    for row in (zero, broken):
-        assert np.isnan([found.value for found in row.scores.values()]).all() and len(row.scores) == 4
-
-
-def test_a_constant_reference_leaves_the_others_their_scores(conv):
-    methods = {"flat": lambda x, t: torch.zeros(2, 8, 8), "good": lambda x, t: torch.rand(2, 8, 8)}
-    with pytest.warns(UserWarning, match="flat answered a map that is constant"):
-        _, good = quick(methods, conv, PHOTOS, 1, reference="flat").table
-    assert np.isnan(good.scores["agreement"].value) and good.scores["deletion"].value > 0 and good.left_out == 0
-
-
-def test_a_measure_that_fails_is_said_and_leaves_the_others(conv):
-    fixed = torch.rand(2, 8, 8)
-    with pytest.warns(UserWarning, match="sensitivity of fixed could not be measured: ValueError: .*answered shape"):
-        (row,) = quick({"fixed": lambda x, t: fixed}, conv, PHOTOS, 1, metrics=["sensitivity", "sparseness"]).table
-    assert np.isnan(row.scores["sensitivity"].value) and row.scores["sparseness"].value > 0 and not row.error
-
-
-def test_good_maps_are_silent(conv):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        quick(defaults(conv), conv, PHOTOS, 1)
-
-
-def test_training_mode_is_said(conv):
-    with pytest.warns(UserWarning, match=r"in training mode.*call model.eval\(\)"):
-        quick({"random": random_map()}, conv.train(), PHOTOS, 1)
-
-
 @pytest.mark.cuda
 def test_on_a_gpu(conv):
     here = quick(defaults(conv), conv, PHOTOS, 1)
@@ -292,50 +197,6 @@ def test_on_a_gpu(conv):
     for name, maps in there.maps.items():
         assert not maps.is_cuda
         torch.testing.assert_close(maps, here.maps[name], atol=1e-3, rtol=1e-2)
-
-
-def test_what_does_not_fit_is_said_before_anything_runs(conv):
-    def never(images, target):
-        pytest.fail("checked too late")
-
-    one = {"Grad-CAM": never}
-    wrong = [
-        (ValueError, r"methods is empty; give at least one: 'Grad-CAM'", {}, PHOTOS, {}),
-        (
-            TypeError,
-            r"method 'x' is a int; wanted a function \(images, target\)",
-            {"x": 3},
-            PHOTOS,
-            {"reference": None},
-        ),
-        (ValueError, r"reference 'y' is not among the methods 'x'; give one", {"x": never}, PHOTOS, {"reference": "y"}),
-        (ValueError, r"inputs are torch.float32 of shape \(3, 8, 8\); wanted photos", one, PHOTOS[0], {}),
-        (ValueError, r"inputs are torch.uint8 of shape", one, PHOTOS.byte(), {}),
-        (ValueError, r"inputs go from -.* wanted photos in \[0, 1\]. Give what normalises", one, twice(PHOTOS), {}),
-        (ValueError, r"inputs go from nan to nan", one, PHOTOS * torch.nan, {}),
-        (
-            ValueError,
-            r"segmentation has shape \(8, 8\); wanted one mask for each photo, \(2, 8, 8\)",
-            one,
-            PHOTOS,
-            {"segmentation": torch.ones(8, 8)},
-        ),
-        (ValueError, r"masks go from 255 to 255", one, PHOTOS, {"segmentation": torch.full((2, 8, 8), 255)}),
-        (ValueError, r"rounds or steps is 0; wanted at least 1 of each", one, PHOTOS, {"rounds": 0}),
-        (ValueError, r"rounds or steps is 0", one, PHOTOS, {"steps": 0}),
-        (ValueError, r"for 2 images; wanted a class number", one, PHOTOS, {"target": [0, 1, 2]}),
-        (IndexError, r"target 7 is no class of a model with 3 classes", one, PHOTOS, {"target": 7}),
-    ]
-    for error, text, methods, inputs, options in wrong:
-        target = options.pop("target", 1)
-        with pytest.raises(error, match=text):
-            quick(methods, conv, inputs, target, **options)
-
-
-def test_a_wrong_map_is_a_failure_of_its_method(conv):
-    with pytest.warns(UserWarning, match=r"units failed .*answered shape \(2, 4, 8, 8\) for inputs"):
-        result = quick({"units": lambda x, t: torch.rand(2, 4, 8, 8)}, conv, PHOTOS, 1)
-    assert result.maps == {} and "answered shape" in result.table[0].error
 
 
 def test_the_maps_are_those_of_the_method(conv):
