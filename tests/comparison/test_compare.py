@@ -1,3 +1,4 @@
+import importlib
 import random
 
 import numpy as np
@@ -12,7 +13,9 @@ from xinc_captum.comparison import (
     Column,
     as_maps,
     compare,
+    edge_map,
     grad_cam,
+    random_map,
 )
 from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
 
@@ -188,6 +191,21 @@ def test_any_surroundings_and_frozen_models(conv, mode):
         got = quick(defaults(conv), conv, PHOTOS.clone(), 1)
     for name, maps in expected.maps.items():
         torch.testing.assert_close(got.maps[name], maps)
+
+
+def test_a_bar_over_the_runs_and_one_over_the_measures(conv, monkeypatch):
+    shown = []
+
+    def bar(steps, what, *, show, total=None):
+        for step in steps:
+            shown.append((what, show))
+            yield step
+
+    monkeypatch.setattr(importlib.import_module("xinc_captum.comparison.compare"), "progress", bar)
+    quick({"random": random_map(), "edge": edge_map()}, conv, PHOTOS, 1, show_progress=True)
+    assert shown == [("runs", True)] * 4 + [("measures", True)] * 2
+    quick({"random": random_map()}, conv, PHOTOS, 1)
+    assert shown[6:] == [("runs", False)] * 2 + [("measures", False)]
 
 
 @pytest.mark.cuda

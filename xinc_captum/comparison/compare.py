@@ -12,6 +12,7 @@ from ..attributions.contract import explaining
 from ..hooks import ForwardFunc
 from ..metrics import energy_in_mask, target_score
 from ..metrics.deletion import Target
+from ..progress import progress
 from .columns import DEFAULT, Case, Column, chosen
 from .maps import faults
 from .methods import Preprocess, after
@@ -35,6 +36,7 @@ def compare(
     baselines: Sequence[str] = BASELINES,
     rounds: int = 3,
     steps: int = 32,
+    show_progress: bool = False,
 ) -> Comparison:
     """Several attribution methods on the same images and targets, in one figure and one table.
 
@@ -64,6 +66,7 @@ def compare(
             nothing about that method.
         rounds: how often each method is timed.
         steps: points on the deletion and insertion curves.
+        show_progress: a bar over runs, and one over the methods that are measured.
 
     Raises:
         TypeError: a method that is neither a name nor a function nor has ``attribute``.
@@ -98,13 +101,13 @@ def compare(
         confidence = target_score(classify, photos, target)  # also finds a wrong target before anything slow
         wanted = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
         found = {name: Runs(bound(method, model, preprocess, size, seed)) for name, method in given.items()}
-        for _ in range(rounds + 1):
-            for runs in found.values():
-                run_once(runs, model, photos, target)
+        turns = list(found.values()) * (rounds + 1)
+        for runs in progress(turns, "runs", show=show_progress):
+            run_once(runs, model, photos, target)
         maps = {name: runs.maps for name, runs in found.items() if runs.maps is not None}
         flawed = {name: faults(of_method) for name, of_method in maps.items()}
         scores = {}
-        for name, of_method in maps.items():
+        for name, of_method in progress(maps.items(), "measures", show=show_progress, total=len(maps)):
             case = Case(
                 found[name].explain, classify, photos, of_method.to(photos.device), wanted, maps.get(reference),
                 segmentation, steps, seed,
