@@ -4,6 +4,10 @@ import re
 from functools import partialmethod
 from pathlib import Path
 
+import torchvision
+from PIL import Image
+from torchvision.models import resnet18
+
 import xinc_captum
 from xinc_captum import FeatureAccentuation
 
@@ -18,6 +22,8 @@ def test_the_first_import_comes_early():
 
 def test_every_python_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 64), "teal").save("photo.jpg")
+    monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: resnet18())  # weights="DEFAULT" is a download
     few = partialmethod(FeatureAccentuation.accentuate, n_steps=2)  # where the README says no number; seconds each
     monkeypatch.setattr(FeatureAccentuation, "accentuate", few)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)

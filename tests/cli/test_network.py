@@ -43,7 +43,7 @@ def named(name):
     return network_called(name, PHOTO, torch.device("cpu"))
 
 
-def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module):
+def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module, capsys):
     path = list(sys.path)
     network = named(f"{module}:flat")
     assert network.size is None
@@ -51,6 +51,7 @@ def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module):
     assert not any(m.training for m in network.classifier.model.modules())
     assert torch.equal(network.classifier.preprocess(PHOTO), PHOTO)
     assert sys.path == path
+    assert "gets photos as they are, in [0, 1]; if its normalisation is not inside it" in capsys.readouterr().err
 
 
 def test_a_network_that_answers_images_has_no_classes(module):

@@ -22,6 +22,7 @@ def test_objects_bring_their_names_and_twins_are_numbered(conv):
 
     assert list(by_name([Saliency(conv), mine, mine], conv, PHOTOS, None, None, 0)) == ["Saliency", "mine", "mine 2"]
     assert list(by_name({"a": "edge map"}, conv, PHOTOS, None, None, 0)) == ["a"]
+    assert list(by_name("edge map", conv, PHOTOS, None, None, 0)) == ["edge map"]
 
 
 def test_a_layer_is_found_or_asked_for(conv):
@@ -35,7 +36,11 @@ def test_a_layer_is_found_or_asked_for(conv):
 
 def test_what_is_wrong_is_said(conv):
     with pytest.raises(
-        ValueError, match="no method is called 'gradcam'; known are 'Grad-CAM', 'Guided Grad-CAM', 'grad-cam'"
+        ValueError, match="no method is called 'saliency'; known are 'Grad-CAM', 'Guided Grad-CAM', 'grad-cam'"
     ):
-        by_name(["gradcam"], conv, PHOTOS, None, None, 0)
+        by_name(["saliency"], conv, PHOTOS, None, None, 0)
+    with pytest.raises(ValueError, match="'accentuation'; did you mean 'Feature Accentuation'. Known are 'Grad-CAM'"):
+        by_name("accentuation", conv, PHOTOS, None, None, 0)
+    with pytest.raises(ValueError, match="did you mean 'Grad-CAM' or 'Guided Grad-CAM' or 'grad-cam'. Known"):
+        by_name(["grad_cam"], conv, PHOTOS, None, None, 0)
     assert {"Grad-CAM", "torchcam", "edge map"} <= set(known())

@@ -1,6 +1,7 @@
 import torch
 from captum.attr import Saliency
 
+from xinc_captum.comparison import running
 from xinc_captum.comparison.running import Runs, bound, run_once
 
 PHOTOS = torch.rand(2, 3, 8, 8)
@@ -35,6 +36,20 @@ def test_the_first_run_is_counted_and_the_rest_are_timed(conv):
     assert (runs.counts.forwards, runs.seconds) == (1, []) and runs.maps.shape == (2, 8, 8)
     run_once(runs, conv, PHOTOS, 1)
     assert len(runs.seconds) == 1 and runs.seconds[0].wall > 0
+
+
+def test_what_takes_long_is_timed_once(conv, monkeypatch):
+    calls = []
+
+    def slow(images, target):
+        calls.append(1)
+        return images
+
+    monkeypatch.setattr(running, "LONG", 0.0)
+    runs = Runs(bound(slow, conv, None, (8, 8), 0))
+    for _ in range(4):
+        run_once(runs, conv, PHOTOS, 1)
+    assert (len(calls), len(runs.seconds)) == (2, 1)
 
 
 def test_nothing_runs_after_a_failure(conv):

@@ -136,6 +136,8 @@ def test_what_does_not_fit_is_said(conv):
     for target in ([0, 1, 2], 0.5, True, [[0], [1]]):
         with pytest.raises(ValueError, match="for 2 images; wanted a class number, or one for each image"):
             deletion_insertion(conv, images, maps, target)
+    with pytest.raises(TypeError, match=r"target is None; give a class number.*model\(inputs\).argmax\(1\)"):
+        deletion_insertion(conv, images, maps, None)
     with pytest.raises(IndexError, match="target 3 is no class of a model with 3 classes"):
         deletion_insertion(conv, images, maps, [0, 3])
     with pytest.raises(IndexError, match="target -1 is no class"):

@@ -38,9 +38,9 @@ def write_page(folder: Path, story: Story) -> None:
             folder,
             "accentuated.png",
             rows,
-            f"From left to right: the photo; {_explained(units)}; the photo accentuated, pushed towards the feature "
-            "and held near itself meanwhile; and the same only where the feature felt the change. Below each row, how "
-            "far to trust it.",
+            f"From left to right: the photo; {_explained(units)}; the photo accentuated, changed so that the network "
+            "sees more of the feature, and kept close to itself; and the same, faded where the change did not matter. "
+            "Below each row, how far to trust it.",
         )
     ]
     sections = [Section("What the network sees", tuple(first), _evidence(story))]
@@ -54,8 +54,8 @@ def write_page(folder: Path, story: Story) -> None:
         folder,
         title=f"What {story.classifier.name} sees in {story.subject.name}",
         lead="A classifier answers with a score. Grad-CAM says where in the photo the score comes from; an "
-        "accentuation says what the network looks for there: the photo itself, moved along what the feature asks for "
-        "and held near itself meanwhile. Not every rise is honest, so each comes with a verdict.",
+        "accentuation says what the network looks for there: the photo itself, changed so that the network sees "
+        "more of it, and kept close to the photo. Not every rise is honest, so each comes with a verdict.",
         facts=_facts(story),
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, masks, maps "

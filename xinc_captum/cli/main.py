@@ -95,7 +95,7 @@ def accentuate(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")],
     model: Annotated[
-        str, typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network.")
+        str, typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function: a network, or a zoo.Classifier.")
     ] = "efficientnet_lite0",
     target: Annotated[list[str] | None, typer.Option(help="Class to accentuate, by label or number; repeat.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Layer of the units, by its dotted name.")] = None,

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+import typer
 from torch import Tensor, nn
 
 from .. import zoo
@@ -109,6 +110,11 @@ def _labelled(name: str, model: nn.Module, photo: Tensor, drawn_by: str | None) 
             f"{name} cannot be run on {shown}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
             f"return a xinc_captum.zoo.Classifier that says size and preprocess, or give another {other}."
         ) from error
+    typer.echo(
+        f"{name} gets photos as they are, in [0, 1]; if its normalisation is not inside it, return a "
+        "xinc_captum.zoo.Classifier, which has preprocess",
+        err=True,
+    )
     flat = isinstance(answer, Tensor) and answer.dim() == 2
     return replace(bare, labels=tuple(f"class {i}" for i in range(answer.shape[1])) if flat else ())
 

@@ -64,7 +64,7 @@ def compare(
         reference: the method that the others are set beside; None takes the first.
         baselines: maps that know nothing of the model, rows too: a measure that cannot tell them from a method says
             nothing about that method.
-        rounds: how often each method is timed.
+        rounds: how often each method is timed, at most: not again once it took ten seconds.
         steps: points on the deletion and insertion curves.
         show_progress: a bar over runs, and one over the methods that are measured.
 

@@ -1,5 +1,6 @@
 """The methods that compare() knows by name, and names for those it is given."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from .last_map import last_map
 from .methods import Explain, Preprocess, grad_cam, guided_grad_cam, integrated_gradients
 from .peers import pytorch_grad_cam, torchcam_grad_cam
 
-Methods = Mapping[str, Any] | Sequence[Any]  # names, Captum attributions, functions
+Methods = Mapping[str, Any] | Sequence[Any] | str  # names, Captum attributions, functions
 Layer = nn.Module | str | None
 BASELINES = ("random map", "centre blob", "edge map")
 AT_A_LAYER: dict[str, Callable[[ForwardFunc, nn.Module | str, Preprocess | None], Explain]] = {
@@ -48,7 +49,7 @@ def by_name(
     """Each method under its name: a function, or a Captum attribution.
 
     Args:
-        methods: names, functions or attributions, with names of your own or without.
+        methods: names, functions or attributions, with names of your own or without; or a single name.
         model: the classifier.
         images: (N, C, H, W), the first of which finds the layer where none is given.
         preprocess: what turns images in [0, 1] into the model's inputs.
@@ -65,6 +66,7 @@ def by_name(
         >>> list(by_name(["Grad-CAM", "edge map"], model, torch.rand(1, 3, 8, 8), None, "0", 0))
         ['Grad-CAM', 'edge map']
     """
+    methods = [methods] if isinstance(methods, str) else methods
     pairs = list(methods.items()) if isinstance(methods, Mapping) else [(_title(one), one) for one in methods]
     if not pairs:
         raise ValueError("methods is empty; give at least one: 'Grad-CAM', or {'mine': (images, target) -> map}.")
@@ -91,7 +93,9 @@ def _called(
     if name in ANYWHERE:
         return ANYWHERE[name](model, preprocess)
     if name not in AT_A_LAYER:
-        raise ValueError(f"no method is called {name!r}; known are {', '.join(map(repr, known()))}.")
+        near = " or ".join(repr(one) for one in known() if _letters(name) in _letters(one))
+        hint = f"did you mean {near}? Known" if near else "known"
+        raise ValueError(f"no method is called {name!r}; {hint} are {', '.join(map(repr, known()))}.")
     place = last_map(model, images[:1], preprocess) if layer is None else layer
     if place is None:
         raise ValueError(
@@ -106,6 +110,10 @@ def _title(method: Any) -> str:
     if hasattr(method, "get_name"):
         return str(method.get_name())
     return str(getattr(method, "__name__", type(method).__name__))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _new(title: str, taken: Mapping[str, Any]) -> str:

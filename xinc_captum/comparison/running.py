@@ -19,6 +19,9 @@ from .methods import Preprocess, after
 Explain = Callable[[Tensor, Any], Tensor]
 
 
+LONG = 10.0  # seconds on the clock
+
+
 class Seconds(NamedTuple):
     """How long a run took."""
 
@@ -82,8 +85,11 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
 
 
 def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> None:
-    """Add a run: the first is counted, later ones are timed; a failure is kept as text, and nothing runs after it."""
-    if runs.error:
+    """Add a run: the first is counted, later ones are timed; a failure is kept as text, and nothing runs after it.
+
+    What has been timed for :data:`LONG` is not run again.
+    """
+    if runs.error or sum(one.wall for one in runs.seconds) > LONG:
         return
     try:
         if runs.maps is None:

@@ -159,6 +159,8 @@ def _score(outputs: Tensor, targets: Tensor, scores: Callable[[Tensor], Tensor])
 
 def _targets(target: Target, images: Tensor) -> Tensor:
     """One class a row, on the images' device."""
+    if target is None:
+        raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
     given = torch.as_tensor(target)
     if (
         given.is_floating_point()

@@ -12,7 +12,7 @@ from .verdict import check_verdicts, verdict_line
 
 GAP = 0.07  # inches between pictures
 TALLEST = 3.0  # inches of one picture
-PAPER = 0.94  # what shows where nothing was felt
+PAPER = 0.94  # what shows where nothing mattered
 
 
 def accentuation_rows(
@@ -51,14 +51,15 @@ def accentuation_rows(
     """
     _check(photos, cams, images, opacities, {"titles": titles, "notes": notes, "trusts": trusts})
     check_verdicts(*(verdict for verdict, _ in trusts or ()))
-    columns = ["the photo", *([] if cams is None else [cam_name]), "accentuated: what", "what, only where it was felt"]
+    columns = ["the photo", *([] if cams is None else [cam_name]), "accentuated: what", "what, where it mattered"]
     cell = (PAGE - 2 * MARGIN - (len(columns) - 1) * GAP) / len(columns)
     height, width = images.shape[-2:]
     tall = min(cell * height / width, TALLEST)
     shown = tall * width / height
     sheet = Sheet()
     top = sheet.heading(
-        heading, "accentuated: the photo, moved along what the feature asks for and held near itself meanwhile"
+        heading,
+        "accentuated: changed so that the network sees more of the feature, and kept close to the photo",
     )
     lefts = [MARGIN + i * (cell + GAP) for i in range(len(columns))]
     for row, title in enumerate(titles):
