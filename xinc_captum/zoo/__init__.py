@@ -1,8 +1,10 @@
 """Zoo: trained networks, photos and other pictures, out of packages that are on PyPI."""
 
 from .assets import AssetError, asset, requirements
+from .backbones import Backbone
 from .carphone import carphone_nerv
 from .classifiers import Classifier, Normalise
+from .dinov2 import dinov2_vits14
 from .efficientnet import efficientnet_lite0, efficientnet_lite1
 from .gans import EYE_COLOURS, dcgan_faces, omniart_eyes
 from .labelled import LabelledImages, fashion_mnist, mnist_digits
@@ -18,6 +20,7 @@ from .videos import Video, video, video_names
 __all__ = [
     "EYE_COLOURS",
     "AssetError",
+    "Backbone",
     "Classifier",
     "LabelledImages",
     "Normalise",
@@ -27,6 +30,7 @@ __all__ = [
     "carphone_nerv",
     "classifier",
     "dcgan_faces",
+    "dinov2_vits14",
     "efficientnet_lite0",
     "efficientnet_lite1",
     "fashion_mnist",

