@@ -15,7 +15,8 @@ def test_words_are_escaped_and_nothing_is_fetched(tmp_path):
     page = write(tmp_path / "page.html").read_text()
     assert "<b>T" not in page and "&lt;b&gt;T &amp; U" in page and "a&lt;" in page and "<i>" not in page
     assert page.count("</script>") == 1, "only the one that ends the script"
-    assert "http" not in page and "src=" not in page
+    assert "http:" not in page and "https:" not in page and "src=" not in page
+    assert "default-src 'none'; img-src data:;" in page, "the browser sees to it"
     assert "prefers-color-scheme: dark" in page and "max-width: 700px" in page
 
 
