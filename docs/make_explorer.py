@@ -14,7 +14,7 @@ from xinc_captum.zoo import photo
 
 HERE = Path(__file__).parent / "pictures"
 EYE = (0.37, 0.37)  # of the picture's width and height
-SHOWN = {"x": 0, "y": 0, "width": 1180, "height": 730}
+SHOWN = {"x": 0, "y": 0, "width": 1180, "height": 790}
 
 
 def main() -> None:

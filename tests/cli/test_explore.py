@@ -3,10 +3,11 @@ import json
 import pytest
 
 from xinc_captum import store
-from xinc_captum.cli import explore_others
+from xinc_captum.cli import explore, explore_others
 from xinc_captum.cli.bundle import bundle_at
 from xinc_captum.cli.explore import explore_command, page_of
 from xinc_captum.cli.explore_canvases import photo_page, video_page
+from xinc_captum.cli.explore_link import link_page
 from xinc_captum.cli.failures import UsageError
 
 CANVAS = {"rule": "secant", "layers": ["h"], "psnr_db": 3.0, "trust": {}, "model": {"name": "ffn"}}
@@ -25,6 +26,7 @@ def made(folder, note, file="index.html"):
         (CANVAS | {"steps": 3, "psnr_db": [3.0]}, video_page),
         ({"asked": [], "features": [], "second_network": None, "model": {}}, explore_others.accentuation_page),
         ({"feature": "a", "layer": None, "interrupted": False, "trust": {}}, explore_others.saved_accentuation_page),
+        ({"variant": "linear", "audit": {}, "units": [], "trust": "holds"}, link_page),
         ({"units": [], "linked": [], "judged_in": 32}, explore_others.sweep_page),
         ({"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": {}}, explore_others.unit_sweep_page),
         ({"methods": [], "reference": "a", "rounds": 1}, explore_others.comparison_page),
@@ -34,12 +36,29 @@ def test_a_result_is_known_by_its_manifest(tmp_path, note, page):
     assert page_of(bundle_at(made(tmp_path / "result", note))) is page
 
 
-def test_a_result_without_such_a_page(tmp_path):
-    folder = made(tmp_path / "result", {"seed": 1})
-    with pytest.raises(UsageError, match="no result that can be explored; its own page is index.html. Wanted one"):
+@pytest.mark.parametrize("command", ["counterfactual", "nern", "transinr"])
+def test_a_result_without_such_a_page(tmp_path, command):
+    with store.calling({"command": command}):
+        folder = made(tmp_path / "result", {"seed": 1})
+    says = f"was made by xinc {command}, and there is no page to explore of such; its own page shows it already: "
+    with pytest.raises(UsageError, match=f"{says}{folder / 'index.html'}. Wanted a result of xinc canvas, accentuate"):
         explore_command(folder, None)
+    assert not (tmp_path / "result.html").exists()
+
+
+def test_a_result_without_any_page(tmp_path):
     folder = made(tmp_path / "other", {"seed": 1}, "table.csv")
-    with pytest.raises(UsageError, match="no result that can be explored. Wanted one of xinc canvas"):
+    with pytest.raises(UsageError, match="holds another result, and there is no page to explore of such. Wanted a"):
+        explore_command(folder, None)
+
+
+def test_more_than_a_page_holds(tmp_path, monkeypatch):
+    def too_much(bundle, path):
+        raise ValueError("900,000 pictures do not fit into 4.8 MB")
+
+    monkeypatch.setattr(explore, "KINDS", (({"seed"}, too_much),))
+    folder = made(tmp_path / "result", {"seed": 1})
+    with pytest.raises(UsageError, match=f"{folder}: 900,000 pictures do not fit into 4.8 MB"):
         explore_command(folder, None)
 
 

@@ -11,8 +11,9 @@ from xinc_captum.cli.explore import explore_command
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.comparison import Comparison, Counts, Row
 from xinc_captum.comparison.columns import chosen
-from xinc_captum.visualizers.explorer.embedded import pictures, through
+from xinc_captum.visualizers.explorer.album import album, masks_of
 
+ROOM = 1_000_000
 SAID = {"verdict": "weak", "because": "of this"}
 
 
@@ -30,12 +31,14 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
         held |= {f"{name}.image": torch.rand(3, 6, 8, generator=g), f"{name}.mask": torch.rand(3, 6, 8, generator=g)}
     features = [{"title": f"the {i}.", "before": -0.5, "after": 2.25 + i, "steps": 6} | SAID for i in range(1, 12)]
     note = {"asked": [], "features": features, "second_network": None, "model": {"name": "net"}}
-    note["inputs"] = {"photo of the zoo": "chelsea"}
+    note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
     page = page_of(tmp_path, note, "accentuation.safetensors", held)
+    assert "<dt>layer</dt><dd>head</dd>" in page
     assert "What net sees in chelsea" in page and "score -0.5 → 4.25 after 6 steps" in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
-    assert pictures(held["2_lion.image"][None])[0] in second and pictures(held["photo"][None])[0] in second
-    assert through(held["2_lion.image"], opacity(held["2_lion.mask"][None])[0]) in second
+    assert album([held["2_lion.image"]], ROOM).addresses[0] in second
+    assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
+    assert page.count(album([held["photo"]], ROOM).addresses[0]) == 1
     assert "≈ weak</strong> because of this." in second
 
 
@@ -44,7 +47,8 @@ def test_an_accentuation_that_saved_itself(tmp_path, g):
     note = {"feature": "lion", "layer": None, "interrupted": False, "trust": SAID}
     page = page_of(tmp_path, note, "accentuation.safetensors", held)
     second = page[page.index("lion, photo 1") :]
-    assert pictures(held["seeds"][1:])[0] in second and pictures(held["seeds"][:1])[0] not in second
+    first, other = album(list(held["seeds"]), ROOM).addresses
+    assert other in second and first not in second
 
 
 def test_sweeps_with_what_was_measured(tmp_path):
@@ -54,7 +58,7 @@ def test_sweeps_with_what_was_measured(tmp_path):
     note = {"units": [{"unit": 7} | SAID], "linked": [{"name": "drawn: 0"}], "judged_in": 32, "ends": ends}
     page = page_of(tmp_path, note, "sweeps.safetensors", held)
     assert page.count("data-frame=") == 3 and "drawn: 0" in page and "What units of net show" in page
-    assert "How far to trust unit 7: it is weak, because of this." in page
+    assert "≈ weak</strong> because of this." in page
     last = page[page.rindex("data-frame=") :]
     assert "set 2.0" in last and "measured 3.0" in last
     assert "left: 66.7%" in last and "left: 100.0%" in last, "2 and 3 on a line from 0 to 3"
@@ -114,7 +118,7 @@ def test_what_the_sweep_command_writes(tmp_path, link_folder):
     explore_command(tmp_path / "swept", None)
     page = (tmp_path / "swept.html").read_text()
     assert page.count("data-frame=") == 2 * 3 * 4
-    assert page.count("How far to trust unit ") == 2
+    assert page.count("</strong> because ") == 2
 
 
 def test_what_the_accentuate_command_writes(tmp_path, tiny):

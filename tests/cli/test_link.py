@@ -30,7 +30,7 @@ def test_the_manifest_holds_the_ends_the_audit_and_every_checksum(link_folder, t
     assert (said["seed"], said["truncation"], said["variant"]) == (0, 0.7, "linear")
     assert all(sha256(link_folder / file) == digest for file, digest in said["outputs"].items())
     assert set(said["outputs"]) == {
-        "index.html", "audit.png", "units.png", "selectivity.png", "units.csv", "link.safetensors",
+        "index.html", "audit.png", "units.png", "selectivity.png", "units.csv", "link.safetensors", "explorer.safetensors",
     }  # fmt: skip
     assert said["audit"]["generated"]["value"] > 0.9 and said["pairs"]["count"] == 320
     assert not any(name.startswith("unit_") for name in said["audit"]), "thousands of units are too many here"

@@ -73,7 +73,7 @@ def test_a_note_says_where_a_unit_changes_most_and_which_way():
     table = UnitTable(
         torch.arange(3), (None,), THIRDS, ("luminance",), change[:, None, :, None], change, change, base[..., None]
     )
-    assert Units(torch.zeros(0), [], [], selective([[0.0]]), table).notes() == [
+    assert Units(torch.zeros(0), [], [], [], selective([[0.0]]), table).notes() == [
         "most in the upper third: 50 % brighter",
         "most in the lower third: 50 % darker",
         "most in the upper third: 0 % darker",

@@ -7,6 +7,7 @@ import typer
 
 from .bundle import Bundle, bundle_at
 from .explore_canvases import photo_page, video_page
+from .explore_link import link_page
 from .explore_others import (
     accentuation_page,
     comparison_page,
@@ -23,6 +24,7 @@ KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, 
     (_CANVAS, photo_page),
     ({"asked", "features", "second_network"}, accentuation_page),
     ({"feature", "layer", "interrupted", "trust"}, saved_accentuation_page),
+    ({"variant", "audit", "units"}, link_page),
     ({"units", "linked", "judged_in"}, sweep_page),
     ({"unit", "fidelity", "agreement"}, unit_sweep_page),
     ({"methods", "reference", "rounds"}, comparison_page),
@@ -45,11 +47,15 @@ def explore_command(result: Path, out: Path | None) -> None:
     page = page_of(bundle)
     try:
         page(bundle, path)
+    except UsageError:
+        raise
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise UsageError(
             f"{result} is damaged, or of a version that kept other things ({type(error).__name__}: {error}). Make the "
             "result again."
         ) from error
+    except ValueError as error:  # too much for one page
+        raise UsageError(f"{result}: {error}") from error
     typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); it needs no other file and no network")
 
 
@@ -62,8 +68,11 @@ def page_of(bundle: Bundle) -> Page:
     for keys, page in KINDS:
         if keys <= set(bundle.note):
             return page
-    shown = "; its own page is index.html" if bundle.has("index.html") else ""
+    call = bundle.note.get("call")
+    made = f"was made by xinc {call['command']}" if call else "holds another result"
+    own = bundle.folder / "index.html"
+    shown = f"; its own page shows it already: {own}" if bundle.has(own.name) else ""
     raise UsageError(
-        f"{bundle.folder} is no result that can be explored{shown}. Wanted one of xinc canvas, xinc accentuate or "
-        "xinc sweep, or of Accentuation.save, UnitSweep.save or Comparison.save."
+        f"{bundle.folder} {made}, and there is no page to explore of such{shown}. Wanted a result of xinc canvas, "
+        "accentuate, sweep or link, or of Accentuation.save, UnitSweep.save or Comparison.save."
     )

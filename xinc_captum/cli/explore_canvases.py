@@ -51,7 +51,7 @@ def photo_page(bundle: Bundle, path: Path) -> Path:
         drawn.clamp(0, 1),
         layers,
         title=f"What the neurons of a network paint: {name}",
-        facts=_facts(bundle, name, f"{note['psnr_db']:.1f} dB"),
+        facts=_facts(bundle, "photo", name, f"{note['psnr_db']:.1f} dB"),
         verdicts=_verdicts(note["trust"]),
     )
 
@@ -76,17 +76,17 @@ def video_page(bundle: Bundle, path: Path) -> Path:
         kept["drawn"].float() / 255,
         layers,
         title=f"What the neurons of a network paint, frame by frame: {name}",
-        facts=_facts(bundle, name, f"{sum(decibels) / len(decibels):.1f} dB"),
+        facts=_facts(bundle, "video", name, f"{sum(decibels) / len(decibels):.1f} dB"),
         verdicts=_verdicts(note["trust"]),
         names=said["names"],
     )
 
 
-def _facts(bundle: Bundle, name: str, quality: str) -> dict[str, str]:
+def _facts(bundle: Bundle, kind: str, name: str, likeness: str) -> dict[str, str]:
     return {
-        "input": name,
         "network": str(bundle.note["model"]["name"]),
-        "quality": quality,
+        kind: name,
+        f"likeness to the {kind} (PSNR)": likeness,
         "rule": bundle.note["rule"],
     }
 

@@ -1,7 +1,7 @@
 """The explorer's pages of accentuations, unit sweeps and comparisons."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
         title=f"What {note['model']['name']} sees in {_input(note)}",
         notes=[f"score {one['before']:.3g} → {one['after']:.3g} after {one['steps']} steps" for one in features],
         verdicts=[(one["verdict"], one["because"]) for one in features],
-        facts={"photo": _input(note), "network": note["model"]["name"]},
+        facts={"network": note["model"]["name"], "photo": _input(note)}
+        | _layers(one["layer"] for one in note["asked"]),
     )
 
 
@@ -49,6 +50,7 @@ def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
         titles=titles,
         title=f"What {note['feature']} sees",
         verdicts=[(note["trust"]["verdict"], note["trust"]["because"])] * count,
+        facts=_layers([note["layer"]]),
     )
 
 
@@ -122,6 +124,12 @@ def _remark(row: Mapping[str, Any]) -> str:
     if row["error"]:
         return f"failed: {row['error']}"
     return f"{row['left_out']} left out ({row['fault']})" if row["left_out"] else ""
+
+
+def _layers(names: Iterable[str | None]) -> dict[str, str]:
+    """None stands for the answer of the whole network."""
+    found = dict.fromkeys(name for name in names if name)
+    return {"layer": ", ".join(found)} if found else {}
 
 
 def _input(note: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ..links import LatentLink, Pairs, make_pairs
 from ..visualizers.words import predicate
 from .device import device_called
 from .ends import Ends, ends_called
+from .explore_link import keep
 from .failures import UsageError
 from .link_page import write_page
 from .link_story import Story, audited, units_of
@@ -82,13 +83,15 @@ def link_command(
                 "because": s.trust.because,
                 "rank": s.fidelity.rank,
                 "rho": round(s.fidelity.rho, 4),
+                "shown_in": f"drawn: {ends.label(int(s.base_scores[row].argmax()))}",
             }
-            for s in units.sweeps
+            for s, row in zip(units.sweeps, units.rows, strict=True)
         ],
     }
     with store.bundle(out, note) as folder:
         link.save(folder / FILE)
         write_page(folder, story)
+        keep(folder, units.sweeps, units.rows, units.films)
         times = {"all_seconds": round(time.perf_counter() - started, 1)}
         (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
     typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")

@@ -77,8 +77,9 @@ def write_page(folder: Path, story: Story) -> None:
         },
         sections=sections,
         foot="Made by xinc-captum. link.safetensors is the link, which xinc sweep and xinc counterfactual take; "
-        "units.csv says how much brighter each unit makes each third of the picture; manifest.json holds the command, "
-        "versions, seed, checksums and every figure of the audit.",
+        "units.csv says how much brighter each unit makes each third of the picture; explorer.safetensors holds all "
+        "frames of the units, of which xinc explore makes one file; manifest.json holds the command, versions, seed, "
+        "checksums and every figure of the audit.",
     )
 
 

@@ -11,6 +11,7 @@ from ..links import LatentLink, LinkAudit, Pairs
 from ..metrics.selectivity import Selectivity, selectivity
 from ..unit_tables import UnitTable, quantify
 from .ends import Ends
+from .explore_link import reduced
 from .judging import judging
 from .real import Real
 
@@ -28,6 +29,7 @@ class Units:
         bases: pictures they were set in, (N, C, H, W).
         sweeps: one a unit; of the frames, the lowest and the highest.
         rows: which of the bases each unit's card shows.
+        films: all frames of each unit in that one, small, (S, C, h, w), uint8.
         selective: what classes have to do with all units of the layer.
         table: what each changes, by third of the picture.
     """
@@ -35,6 +37,7 @@ class Units:
     bases: Tensor = field(repr=False)
     sweeps: list[UnitSweep] = field(repr=False)
     rows: list[int]
+    films: list[Tensor] = field(repr=False)
     selective: Selectivity
     table: UnitTable
 
@@ -110,14 +113,17 @@ def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed
         chosen = by_variance(pairs.representations.cpu(), link.alive.cpu(), SHOWN)
     bases = judging(ends, truncation, seed)
     answers = ends.answers(bases).argmax(1).tolist()
-    stream = ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True)
-    sweeps = [replace(one, images=one.images[:, [0, -1]]) for one in stream]  # all frames of large pictures are many
     favourites = selective.classes[selective.means[chosen].argmax(1)].tolist()
     rows = [answers.index(c) if c in answers else 0 for c in favourites]
+    sweeps, films = [], []
+    stream = ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True)
+    for one, row in zip(stream, rows, strict=True):
+        films.append(reduced(one.images[row]))
+        sweeps.append(replace(one, images=one.images[:, [0, -1]]))  # all frames of large pictures are many
     latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]
     parts = PictureParts(thirds(ends.shape), THIRDS)
     table = quantify(ends.generator, link, latents.to(ends.device), chosen, parts=parts, measures=["luminance"])
-    return Units(bases, sweeps, rows, selective, table)
+    return Units(bases, sweeps, rows, films, selective, table)
 
 
 def frequent(found: Selectivity, classes: Tensor) -> Selectivity:

@@ -253,7 +253,7 @@ def explore(
         Path,
         typer.Argument(
             metavar="RESULT",
-            help="What xinc canvas, accentuate or sweep wrote, or Comparison.save, Accentuation.save, UnitSweep.save.",
+            help="What xinc canvas, accentuate, sweep or link wrote, or save of Comparison, Accentuation, UnitSweep.",
             show_default=False,
         ),
     ],
@@ -263,8 +263,8 @@ def explore(
 ) -> None:
     """Write one HTML file in which a reader asks a result: who paints this pixel, what does this unit do.
 
-    It opens from disk in any browser of 2023 or later, and needs no network and no other file. The canvases of
-    10,000 units at 128 x 128 take less than 5 MB: the more units, the smaller their maps.
+    It opens from disk in any browser of 2023 or later, and needs no network and no other file. It takes less than
+    5 MB, so that it goes by e-mail: the more there is to show, the smaller its maps and pictures, and the page says so.
     """
     explore_command(result, out)
 

@@ -52,6 +52,7 @@ def visit(browser):
 
     def open_page(path, **options):
         contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
+        contexts[-1].set_offline(True)
         page = contexts[-1].new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -12,7 +14,27 @@ def write(tmp_path, photo=(3, 4, 6), images=(2, 3, 4, 6), **words):
 def test_words_are_escaped_and_masks_may_be_missing(tmp_path):
     page = write(tmp_path, photo=(1, 4, 6), titles=["<a>", "b"], verdicts=[("holds", "of <this>"), ("weak", "of that")])
     assert "&lt;a&gt;" in page and "<a>" not in page and "of &lt;this&gt;" in page
-    assert 'class="only"' not in page and page.count('class="opacity"') == 2
+    assert 'class="only"' not in page and "data-mask" not in page and page.count('class="opacity"') == 2
+    assert page.count('<img class="photo" src="data:') == page.count('<img class="photo" alt') == 1, "one photo, once"
+    assert 'id="reduced"' not in page, "all is as it was given"
+
+
+def test_large_photos_stay_below_the_limit_and_are_all_there(tmp_path, g):
+    photos, images = (torch.rand(9, 3, 600, 800, generator=g) for _ in range(2))  # noise, than which nothing is larger
+    masks = torch.rand(9, 1, 600, 800, generator=g)
+    path = tmp_path / "page.html"
+    titles = [f"photo {i}" for i in range(9)]
+    explore_accentuations(path, photos, images, masks, titles=titles, title="Nine")
+    page = path.read_text()
+    assert 3_000_000 < path.stat().st_size < 5_000_000
+    assert page.count('src="data:image/jpeg') == 18 and page.count("data-mask=") == 9
+    assert re.search(r"reduced from 800 x 600 to \d+ x \d+ pixels, to keep the file small enough to send", page)
+
+
+def test_so_many_that_they_would_be_stamps(tmp_path):
+    many = torch.rand(1, 3, 40, 60).expand(2_000, -1, -1, -1)
+    with pytest.raises(ValueError, match=r"2,001 pictures do not fit into 0.8 MB, not even at 32 pixels; make several"):
+        explore_accentuations(tmp_path / "page.html", many[0], many, titles=["a"] * 2_000, title="Stamps")
 
 
 @pytest.mark.parametrize(

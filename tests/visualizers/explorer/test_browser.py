@@ -1,17 +1,9 @@
-"""Pages in Debian's chromium: what a reader does, and what changes then."""
-
-import time
+"""The page of canvases in Debian's chromium: what a reader does, and what changes then."""
 
 import pytest
 import torch
 
-from xinc_captum.visualizers.explorer import (
-    Strip,
-    explore_accentuations,
-    explore_canvases,
-    explore_sweeps,
-    explore_table,
-)
+from xinc_captum.visualizers.explorer import explore_canvases
 
 PIXEL = """([x, y]) => {
   const board = document.getElementById("picture");
@@ -19,6 +11,21 @@ PIXEL = """([x, y]) => {
   one.drawImage(board, Math.floor(x * board.width), Math.floor(y * board.height), 1, 1, 0, 0, 1, 1);
   return [...one.getImageData(0, 0, 1, 1).data].slice(0, 3);
 }"""
+DOT = """(id) => {
+  const board = document.getElementById(id);
+  const { width, height } = board;
+  const copy = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+  copy.drawImage(board, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
+  const sum = [0, 0, 0];
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i] !== 0xc2 || data[i + 1] !== 0x41 || data[i + 2] !== 0x0c || data[i + 3] !== 255) continue;
+    sum[0] += (i / 4) % width / width;
+    sum[1] += Math.floor(i / 4 / width) / height;
+    sum[2] += 1;
+  }
+  return [sum[0] / sum[2], sum[1] / sum[2]];
+}"""  # where the chosen one's colour is, from 0 to 1
 GREY = 128
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 
@@ -98,6 +105,8 @@ def test_neighbours_the_map_and_the_number_choose(page):
     page.evaluate(SETTLED)
     assert page.inner_text("#unit-title") == "Neuron 1"
     assert sorted(page.locator("#near span").all_text_contents()) == ["neuron 0", "neuron 2"]
+    across = page.evaluate(DOT, "map")[0]
+    assert min(across, 1 - across) < 0.1, "in the map it stands out, at one of the two ends"
     page.locator("#near button", has_text="neuron 2").click()
     page.evaluate(SETTLED)
     assert page.inner_text("#unit-title") == "Neuron 2"
@@ -152,8 +161,11 @@ def test_frames_and_layers(page):
     page.locator("#top button").first.click()
     page.evaluate(SETTLED)
     assert page.get_attribute("#curve", "aria-label") == "Share of the layer by frame: 67 %, 44 %"
-    page.locator("#frame").fill("0")
+    assert page.evaluate(DOT, "curve")[0] > 0.9, "the dot is at the last frame"
+    page.locator("#frame").focus()
+    page.keyboard.press("ArrowLeft")
     assert names(page) == ["neuron 0"] and page.inner_text("#frame-said") == "0"
+    assert page.evaluate(DOT, "curve")[0] < 0.1
 
 
 @pytest.mark.parametrize("width", [360, 700])
@@ -170,25 +182,9 @@ def test_one_column_on_a_phone_and_taps(tmp_path, three, visit, width):
     assert names(page)[0] == "neuron 0"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_can_be_read_in_both_schemes(tmp_path, three, visit, scheme):
-    explore_canvases(tmp_path / "page.html", torch.full((3, 4, 8), 0.5), {"h1": three}, title="Scheme")
-    page = visit(tmp_path / "page.html", color_scheme=scheme)
-    rgb = "(e) => getComputedStyle(document.querySelector(e[0]))[e[1]].match(/\\d+/g).slice(0, 3).map(Number)"
-    paper = sum(page.evaluate(rgb, ["body", "backgroundColor"]))
-    assert (paper > 700) == (scheme == "light")
-    for place in ("h1", "#pixel", "p.verdict", "p.verdict strong"):
-        assert abs(sum(page.evaluate(rgb, [place, "color"])) - paper) > 300, place
-
-
-def test_ten_thousand_neurons_load_in_time_and_answer(large, visit, capsys):
+def test_ten_thousand_neurons_answer(large, visit):
     path, maps = large
-    start = time.perf_counter()
     page = visit(path)
-    seconds = time.perf_counter() - start
-    with capsys.disabled():
-        print(f"\n10,000 neurons at 128x128: {path.stat().st_size / 1e6:.1f} MB, ready {seconds:.1f} s after opening")
-    assert seconds < 20, "wanted 2 on an idle machine; this one may be busy"
     hover(page, 9.5 / 128, 5.5 / 128)
     top = maps[:, 0, 5, 9].float().abs().topk(3).indices
     assert names(page)[:3] == [f"neuron {unit}" for unit in top]
@@ -207,71 +203,3 @@ def test_data_that_was_cut_off_are_said_to_be(tmp_path, three, browser):
     page.wait_for_selector("#trouble:not([hidden])")
     assert "may be damaged" in page.inner_text("#trouble")
     page.close()
-
-
-def test_an_accentuation_fades_into_the_photo(tmp_path, visit, g):
-    explore_accentuations(
-        tmp_path / "page.html", torch.rand(3, 6, 8, generator=g), torch.rand(2, 3, 6, 8, generator=g),
-        torch.rand(2, 1, 6, 8, generator=g), titles=["lion", "lynx"], title="Cats", notes=["1 → 2", "3 → 4"],
-        verdicts=[("holds", "of this"), ("weak", "of that")],
-    )  # fmt: skip
-    page = visit(tmp_path / "page.html")
-    card = page.locator("figure.card").nth(1)
-    over, through = card.locator(".over").nth(0), card.locator(".over").nth(1)
-    assert over.evaluate("(e) => e.style.opacity") == "1" and through.is_hidden()
-    card.locator(".opacity").focus()
-    page.keyboard.press("Home")
-    assert over.evaluate("(e) => e.style.opacity") == "0"
-    page.keyboard.press("ArrowRight")
-    assert over.evaluate("(e) => e.style.opacity") == "0.01"
-    card.locator(".only").check()
-    assert over.is_hidden() and through.is_visible()
-    first = page.locator("figure.card").nth(0).locator(".over").nth(0)
-    assert first.evaluate("(e) => e.style.opacity") == "1", "the other stays as it is"
-    assert "because of that" in card.inner_text() and "3 → 4" in card.inner_text()
-
-
-def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
-    strip = Strip(
-        torch.tensor([-1.0, 0.0, 2.0]), torch.rand(2, 3, 1, 4, 4, generator=g), torch.tensor([[0.5, 1, 1.5]] * 2)
-    )
-    explore_sweeps(
-        tmp_path / "page.html",
-        {"unit 7": strip},
-        rows=["a", "b"],
-        title="Unit",
-        verdicts={"unit 7": ("fails", "of this")},
-    )
-    page = visit(tmp_path / "page.html")
-    under = page.locator(".film").nth(1).locator("li").nth(2)
-    assert under.inner_text().split() == ["set", "2.00", "measured", "1.50"]
-    large = page.locator(".large img").nth(1)
-    before = large.get_attribute("src")
-    under.locator("button").click()
-    assert large.get_attribute("src") == under.locator("img").get_attribute("src") != before
-    assert page.inner_text("output") == "set 2.00" and page.input_value(".flip") == "2"
-    page.locator(".flip").focus()
-    page.keyboard.press("ArrowLeft")
-    assert page.inner_text("output") == "set 0.00" and page.locator(".film li.now").count() == 2
-
-
-def test_a_table_is_sorted_by_its_heads(tmp_path, visit):
-    rows = {"b": [(0.3, 0.2, 0.4), 10.0], "a": [None, 9.0], "c": [(-0.1, -0.2, 0.1), 100.0]}
-    explore_table(tmp_path / "page.html", ["score", "passes"], rows, title="Methods", images=3)
-    page = visit(tmp_path / "page.html")
-
-    def order():
-        return page.locator("tbody th").all_text_contents()
-
-    assert order() == ["b", "a", "c"]
-    heads = page.locator("thead button")
-    heads.nth(1).click()
-    assert order() == ["c", "b", "a"] and "smallest first" in page.inner_text("#sorted")
-    heads.nth(1).press("Enter")
-    assert order() == ["b", "c", "a"], "what has no number comes last either way"
-    heads.nth(2).click()
-    assert order() == ["a", "b", "c"], "by number, not by letter"
-    heads.nth(0).click()
-    assert order() == ["a", "b", "c"]
-    sorts = page.locator("thead th").evaluate_all("(all) => all.map((e) => e.ariaSort)")
-    assert sorts == ["ascending", "none", "none"]

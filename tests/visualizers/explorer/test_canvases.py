@@ -60,7 +60,22 @@ def test_a_large_picture_and_many_frames_keep_to_the_size(tmp_path, g):
     explore_canvases(path, picture, {"h": torch.randn(6, 4, 1, 50, 90, generator=g)}, title="Noise")
     data = data_of(path.read_text())
     assert max(data["size"]) < 640 and path.stat().st_size < 5_000_000
-    assert data["frames"][0].startswith("data:image/jpeg")
+    assert data["frames"][0].startswith("data:image/jpeg") and len(data["frames"]) == 6
+    assert f"reduced from 900 x 500 to {data['size'][1]} x {data['size'][0]} pixels" in path.read_text()
+
+
+def test_packed_layers_leave_less_room_for_pictures_and_may_be_too_many(tmp_path, g):
+    maps = torch.randn(83, 1, 160, 200, generator=g)
+    packed = pack_units(maps, room=5_000_000)
+    picture = torch.rand(3, 500, 600, generator=g)
+    write(tmp_path, picture, {"h": packed})
+    alone = data_of((tmp_path / "page.html").read_text())["size"]
+    write(tmp_path, picture, {"h": maps})
+    assert alone < data_of((tmp_path / "page.html").read_text())["size"]
+    with pytest.raises(
+        ValueError, match=r"A cat: the page would take \d.\d MB, and none takes more than 5; make several"
+    ):
+        write(tmp_path, picture, {"h": packed, "i": packed})
 
 
 def test_what_does_not_fit(tmp_path, three):

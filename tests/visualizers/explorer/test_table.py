@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from xinc_captum.visualizers.explorer import explore_table
 from xinc_captum.visualizers.explorer.table import cell_of
@@ -23,7 +24,14 @@ def test_cells(value, text, by, note):
 
 def test_words_are_escaped(tmp_path):
     page = explore_table(tmp_path / "t.html", ["<c>"], {"<m>": [1]}, title="T", images=1).read_text()
-    assert "&lt;c&gt;" in page and "&lt;m&gt;" in page and "<m>" not in page and "the same 1 picture:" in page
+    assert "&lt;c&gt;" in page and "&lt;m&gt;" in page and "<m>" not in page and "the same 1 picture." in page
+
+
+def test_a_large_figure_is_reduced_and_says_so(tmp_path, g):
+    path = explore_table(
+        tmp_path / "t.html", ["c"], {"m": [1]}, title="T", images=2, figure=torch.rand(3, 1500, 2400, generator=g)
+    )
+    assert path.stat().st_size < 5_000_000 and "reduced from 2400 x 1500 to" in path.read_text()
 
 
 def test_what_does_not_fit(tmp_path):

@@ -1,14 +1,17 @@
-// Photo below, accentuation above: a slider lets the photo through.
+// Photo below, accentuation above: a slider lets the photo through, and a mask all but some places of it.
 
+const shared = document.querySelector("img.photo");
 for (const card of document.querySelectorAll("figure.card")) {
   const slider = card.querySelector(".opacity");
   const only = card.querySelector(".only");
-  const [whole, through] = card.querySelectorAll(".over");
+  const over = card.querySelector(".over");
+  const photo = card.querySelector(".photo");
+  if (!photo.hasAttribute("src")) photo.src = shared.src; // one photo lies in the file once
   const show = () => {
-    const masked = Boolean(only?.checked);
-    whole.hidden = masked;
-    if (through) through.hidden = !masked;
-    (masked ? through : whole).style.opacity = slider.value / 100;
+    over.style.opacity = slider.value / 100;
+    const mask = only?.checked ? `url("${over.dataset.mask}") 0 0 / 100% 100%` : "none";
+    over.style.webkitMask = mask; // what browsers before the end of 2023 read
+    over.style.mask = mask;
   };
   slider.addEventListener("input", show);
   only?.addEventListener("change", show);

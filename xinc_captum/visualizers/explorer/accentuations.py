@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..verdict import check_verdicts
-from .embedded import pictures, through
-from .page import Said, write_page
+from .album import album, masks_of
+from .page import ROOM, Said, write_page
 
-MOST = 3_500_000  # bytes of pictures without loss
+_CARD = 2_000  # bytes of the words of one accentuation
+_MASKS = 0.2  # of the room for pictures
 
 
 def explore_accentuations(
@@ -25,7 +25,9 @@ def explore_accentuations(
     verdicts: Sequence[tuple[str, str]] | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one HTML file with an opacity slider between a photo and each accentuation of it.
+    """Write one HTML file with an opacity slider between a photo and each accentuation of it, below 5 MB.
+
+    Pictures are kept as they are where they fit, else compressed, else made smaller; the page says so.
 
     Args:
         path: of the file to make or to replace.
@@ -42,7 +44,8 @@ def explore_accentuations(
         the path.
 
     Raises:
-        ValueError: shapes or numbers of words that do not fit, or a verdict that is not known.
+        ValueError: shapes or numbers of words that do not fit, a verdict that is not known, or more pictures than fit
+            into 5 MB at 32 pixels.
 
     Example:
         >>> photo, images = torch.rand(3, 8, 12), torch.rand(2, 3, 8, 12)
@@ -61,22 +64,23 @@ def explore_accentuations(
             f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and {counts}; wanted "
             "(N, C, H, W) of the photo's size, one photo or N, and N of each."
         )
-    same = torch.cat([one.cpu().float().expand(-1, 3, -1, -1) for one in (photos, images)])
-    held = pictures(same, most=MOST)
-    before, after = held[: len(photos)], held[len(photos) :]
+    room = ROOM - _CARD * len(images)
+    seen = None if masks is None else masks_of(list(masks), int(_MASKS * room))
+    left = room - sum(map(len, seen or ()))
+    held = album([*photos, *images], max(left, 1))
+    before, after = held.addresses[: len(photos)], held.addresses[len(photos) :]
     shown = [
         {
             "title": titles[i],
-            "photo": before[i % len(before)],
+            "photo": before[i] if i < len(before) else None,
             "image": after[i],
-            "through": None if masks is None else through(images[i], masks[i]),
+            "mask": seen[i] if seen else None,
             "note": notes[i] if notes else "",
             "said": Said(titles[i], *verdicts[i]) if verdicts else None,
         }
         for i in range(len(images))
     ]
-    scripts = ["accentuations.js"]
     return write_page(
-        path, "accentuations.html.j2", scripts, title=title, facts=facts or {},
-        verdicts=[], shown=shown,
+        path, "accentuations.html.j2", ["accentuations.js"], title=title, facts=facts or {},
+        verdicts=[], reduced=held.said, shown=shown,
     )  # fmt: skip

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .embedded import blob, pictures
+from .album import album
+from .embedded import blob
 from .pack import MOST_UNITS, PackedUnits, pack_units
-from .page import Said, write_page
+from .page import ROOM, Said, write_page
 
-ROOM = 4_900_000  # bytes of the whole page
-_REST = 80_000  # of it for words, style and script
-_PICTURES = 2_000_000  # of it for pictures, at most
+_PICTURES = 1_500_000  # bytes of the room for pictures, at most
+_FEWEST = 300_000  # and at least, so that one that lacks room is said to be too large as a whole
 _LONGEST = 640  # pixels of a picture's longer side
 _SCRIPTS = ("units.js", "drawing.js", "cluster_map.js", "panels.js", "canvases.js")
 
@@ -31,7 +31,8 @@ def explore_canvases(
     """Write one HTML file that needs nothing else: hover a pixel for its neurons, click a neuron for its canvas.
 
     It stays below 5 MB by quantising: shares to 1/65,535, maps to 255 levels of their own largest value, and by making
-    the maps smaller where there are many. Only the pictures that a reader brings along packed are taken as they are.
+    the maps smaller where there are many, and pictures where these are large. What is brought along packed is taken as
+    it is.
 
     Args:
         path: of the file to make or to replace.
@@ -47,36 +48,36 @@ def explore_canvases(
         the path.
 
     Raises:
-        ValueError: no layers, another number of frames or names, or as :func:`pack_units`.
+        ValueError: no layers, another number of frames or names, packed layers that take more than a page may hold, or
+            as :func:`pack_units`.
 
     Example:
         >>> maps = torch.randn(5, 3, 8, 12)
         >>> explore_canvases("cat.html", torch.rand(3, 8, 12), {"h1": maps}, title="A cat")  # doctest: +SKIP
     """
-    frames = _framed(picture)
+    frames = picture[None] if picture.dim() == 3 else picture
     if not layers:
         raise ValueError("there are no layers; wanted the canvases of at least one.")
-    shown = pictures(frames)
-    while sum(map(len, shown)) > _PICTURES and min(frames.shape[-2:]) > 1:
-        frames = _resized(frames, 0.75)
-        shown = pictures(frames)
     told, called = verdicts or {}, names or {}
-    room = (ROOM - _REST - sum(map(len, shown)) - sum(len("".join(n)) for n in called.values())) * 3 // 4
+    there = {name: blob(units) for name, units in layers.items() if isinstance(units, PackedUnits)}
+    left = ROOM - sum(map(len, there.values())) - sum(len("".join(words)) for words in called.values())
+    held = album(list(frames), min(_PICTURES, max(_FEWEST, left)), longest=_LONGEST)
+    room = (left - sum(map(len, held.addresses))) * 3 // 4 // max(1, len(layers) - len(there))
     packed = {
-        name: maps if isinstance(maps, PackedUnits) else pack_units(maps, room=max(room // len(layers), 1 << 14))
+        name: maps if isinstance(maps, PackedUnits) else pack_units(maps, room=max(room, 1 << 14))
         for name, maps in layers.items()
     }
     entries = []
     for name, units in packed.items():
-        count, there = units.amounts.shape
-        if there != len(frames):
-            raise ValueError(f"{name} has canvases of {there} frames, and there are {len(frames)} pictures.")
+        count, steps = units.amounts.shape
+        if steps != len(frames):
+            raise ValueError(f"{name} has canvases of {steps} frames, and there are {len(frames)} pictures.")
         if name in called and len(called[name]) != count:
             raise ValueError(f"{name} has {count} units and {len(called[name])} names; wanted one name each.")
         if int(units.top.to(torch.int32).max()) >= min(count, MOST_UNITS):
             raise ValueError(f"{name} names unit {int(units.top.to(torch.int32).max())}, and has {count}.")
         entries.append(_entry(name, units, called.get(name)))
-    data = {"size": list(frames.shape[-2:]), "frames": shown, "layers": entries}
+    data = {"size": list(held.size), "frames": held.addresses, "layers": entries}
     said = [Said(name, *told[name]) for name in packed if name in told]
     return write_page(
         path,
@@ -85,24 +86,11 @@ def explore_canvases(
         title=title,
         facts=facts or {},
         verdicts=said,
+        reduced=held.said,
         data=data,
-        blobs={name: blob(units) for name, units in packed.items()},
+        blobs={name: there.get(name) or blob(units) for name, units in packed.items()},
         film=len(frames) > 1,
     )
-
-
-def _framed(picture: Tensor) -> Tensor:
-    """(frames, C, H, W), no larger than a page shows."""
-    frames = picture[None] if picture.dim() == 3 else picture
-    longest = max(frames.shape[-2:])
-    if frames.dim() != 4 or longest <= _LONGEST:
-        return frames
-    return _resized(frames, _LONGEST / longest)
-
-
-def _resized(frames: Tensor, share: float) -> Tensor:
-    size = [max(1, round(side * share)) for side in frames.shape[-2:]]
-    return torch.nn.functional.interpolate(frames.float(), size, mode="bilinear", antialias=True)
 
 
 def _entry(name: str, units: PackedUnits, names: Sequence[str] | None) -> dict[str, Any]:

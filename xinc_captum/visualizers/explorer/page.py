@@ -10,6 +10,9 @@ from markupsafe import Markup
 
 from ..verdict import VERDICTS, check_verdicts
 
+LIMIT = 5_000_000  # bytes of a page, so that it goes by e-mail
+ROOM = 4_800_000  # of them for data and pictures; the rest is for words, style and script
+
 
 class Said(NamedTuple):
     """A verdict, as a page says it: on what, the word, and because of what."""
@@ -32,12 +35,13 @@ def write_page(
     title: str,
     facts: Mapping[str, str],
     verdicts: Sequence[Said],
+    reduced: str = "",
     **content: Any,
 ) -> Path:
     """Fill a template and write it to ``path`` in one step; answers the path.
 
     Raises:
-        ValueError: a verdict that is not known.
+        ValueError: a verdict that is not known, or more than a page may hold.
     """
     check_verdicts(*(one.verdict for one in verdicts))
     environment = Environment(
@@ -52,10 +56,17 @@ def write_page(
         title=title,
         facts=dict(facts),
         verdicts=verdicts,
+        reduced=reduced,
         style=Markup((here / "explorer.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((here / name).read_text(encoding="utf-8") for name in scripts)),
         **content,
     )
+    size = len(page.encode("utf-8"))
+    if size > LIMIT:
+        raise ValueError(
+            f"{title}: the page would take {size / 1e6:.1f} MB, and none takes more than {LIMIT / 1e6:g}; make several "
+            "pages, each of a part."
+        )
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
     part.write_text(page, encoding="utf-8")

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..words import decimals_for, number
-from .embedded import pictures
-from .page import write_page
+from .album import album
+from .page import ROOM, write_page
 
 Value = float | str | Sequence[float | None] | None
-MOST = 2_000_000  # bytes of a picture without loss
+_CELL = 200  # bytes of one cell, with what stands around it
 
 
 class Cell(NamedTuple):
@@ -60,9 +60,10 @@ def explore_table(
             f"{len(rows)} rows, of which {wrong} are not as long as the {len(columns)} columns; wanted at least one "
             "row with a value for each column."
         )
+    held = None if figure is None else album([figure], max(1, ROOM - _CELL * (1 + len(columns)) * len(rows)))
     return write_page(
         path, "table.html.j2", ["table.js"], title=title, facts=facts or {}, verdicts=[], images=images,
-        columns=["method", *columns], figure=None if figure is None else pictures(figure[None], most=MOST)[0],
+        columns=["method", *columns], figure=held.addresses[0] if held else None, reduced=held.said if held else "",
         rows=[[Cell(name, name), *(cell_of(value) for value in values)] for name, values in rows.items()],
     )  # fmt: skip
 
