@@ -34,7 +34,7 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
     page = page_of(tmp_path, note, "accentuation.safetensors", held)
     assert "<dt>layer</dt><dd>head</dd>" in page
-    assert "What net sees in chelsea" in page and "score -0.5 → 4.25 after 6 steps" in page
+    assert "What net sees in chelsea" in page and "answer to it: -0.5 → 4.25, after 6 steps" in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
     assert album([held["2_lion.image"]], ROOM).addresses[0] in second
     assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
@@ -101,7 +101,8 @@ def test_a_comparison(tmp_path, compared):
     assert "the same 2 pictures" in page and "deletion AUC ↓" in page
     good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
     cells = [part.split('"')[0] for part in good.split('data-value="')[1:]]
-    assert cells[:6] == ["Grad-CAM", "1.0", "2.0", "1.0", "1.5", "0.5"], "seconds, passes, memory, deletion"
+    assert cells[:6] == ["Grad-CAM", "0.5", "1.0", "2.0", "1.0", "1.5"], "deletion, seconds, passes, memory"
+    assert "<dt>deletion AUC ↓</dt><dd>the target&#39;s mean probability while pixels are taken away" in page
     assert "2 left out (constant)" in page and "failed: ValueError: no" in page
     assert page.count('<img src="data:image/') == 1
 
@@ -109,7 +110,9 @@ def test_a_comparison(tmp_path, compared):
 def test_a_comparison_without_its_times(tmp_path, compared):
     (compared / "times.json").unlink()
     explore_command(compared, None)
-    assert 'data-value="Grad-CAM">Grad-CAM</th><td data-value="">–' in (tmp_path / "compared.html").read_text()
+    page = (tmp_path / "compared.html").read_text()
+    good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
+    assert [part.split('"')[0] for part in good.split('data-value="')[2:4]] == ["0.5", ""], "deletion, no seconds"
 
 
 def test_what_the_sweep_command_writes(tmp_path, link_folder):

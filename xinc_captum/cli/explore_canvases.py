@@ -45,7 +45,7 @@ def photo_page(bundle: Bundle, path: Path) -> Path:
             drawn = kept["maps"].sum(0, dtype=torch.float32) + kept["rest"].float()
     if drawn is None:
         raise UsageError(f"{bundle.folder} is damaged: it names no layers.")
-    name = Path(next(iter(note["inputs"]))).stem
+    name = Path(next(iter(note["inputs"]))).name
     return explore_canvases(
         path,
         drawn.clamp(0, 1),

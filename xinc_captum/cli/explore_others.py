@@ -9,12 +9,17 @@ import torch
 
 from .. import store
 from ..ascent.opacity import opacity
-from ..comparison.columns import COLUMNS
+from ..comparison.columns import COLUMNS, Column
 from ..images import read_photo
 from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
 from .bundle import Bundle
 
-COSTS = ("forwards", "backwards", "peak MB")
+COSTS = {
+    "forwards": "runs of the network for all pictures together, each of any number of rows",
+    "backwards": "gradients that came back through it",
+    "peak MB": "memory at most, beyond what was there before",
+}
+SECONDS = "on the clock of the machine that measured, for all pictures together"
 
 
 def accentuation_page(bundle: Bundle, path: Path) -> Path:
@@ -30,11 +35,15 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
         opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
         titles=[one["title"] for one in features],
         title=f"What {note['model']['name']} sees in {_input(note)}",
-        notes=[f"score {one['before']:.3g} → {one['after']:.3g} after {one['steps']} steps" for one in features],
+        notes=[_rise(one) for one in features],
         verdicts=[(one["verdict"], one["because"]) for one in features],
         facts={"network": note["model"]["name"], "photo": _input(note)}
         | _layers(one["layer"] for one in note["asked"]),
     )
+
+
+def _rise(one: Mapping[str, Any]) -> str:
+    return f"the network's answer to it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps"
 
 
 def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
@@ -93,23 +102,31 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     rows = content["rows"]
     measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
     times = _times(bundle.folder)
-    known = {column.name: f"{column.title} {column.better}".rstrip() for column in COLUMNS}
-    heads = [known.get(name, name).replace("{reference}", str(content["reference"])) for name in measures]
+    known = {column.name: column for column in COLUMNS}
+    heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
+    meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
+    remarks = [_remark(row) for row in rows]
+    last = ["remarks"] if any(remarks) else []
     return explore_table(
         path,
-        ["seconds", *COSTS, *heads, "remarks"],
+        [*heads, "seconds", *COSTS, *last],
         {
             row["method"]: [
-                times.get(row["method"], {}).get("seconds"), *(None if row["error"] else row[name] for name in COSTS),
-                *(row.get(name) for name in measures), _remark(row),
+                *(row.get(name) for name in measures), times.get(row["method"], {}).get("seconds"),
+                *(None if row["error"] else row[name] for name in COSTS), *([remark] if last else []),
             ]
-            for row in rows
+            for row, remark in zip(rows, remarks, strict=True)
         },
         title="Attribution methods side by side",
         images=len(content["images"]),
         figure=read_photo(bundle.file("figure.png"), longer_side=2400),
         facts={"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
+        meanings=meanings | {"seconds": SECONDS} | COSTS,
     )  # fmt: skip
+
+
+def _head(column: Column | None, name: str, reference: str) -> str:
+    return name if column is None else f"{column.title} {column.better}".rstrip().replace("{reference}", reference)
 
 
 def _times(folder: Path) -> Mapping[str, Any]:
@@ -134,4 +151,4 @@ def _layers(names: Iterable[str | None]) -> dict[str, str]:
 
 def _input(note: Mapping[str, Any]) -> str:
     where, what = next(iter(note["inputs"].items()))
-    return str(what) if where.endswith("of the zoo") else Path(where).stem
+    return str(what) if where.endswith("of the zoo") else Path(where).name

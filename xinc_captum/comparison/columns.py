@@ -70,6 +70,7 @@ class Column:
         better: "↓" where less is better, "↑" where more is, "" where neither.
         of: a case to (N,) values, nan where there is none; None where the case lacks what it takes.
         digits: after the point.
+        meaning: what the measure is, for a reader who does not know it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Column:
     better: Literal["↓", "↑", ""]
     of: Callable[[Case], Tensor | None]
     digits: int = 2
+    meaning: str = ""
 
 
 def _agreement(case: Case) -> Tensor | None:
@@ -143,17 +145,45 @@ def _infidelity(case: Case) -> Tensor:
 
 
 COLUMNS = (
-    Column("deletion", "deletion AUC", "↓", lambda c: c.curves.deletion),
-    Column("insertion", "insertion AUC", "↑", lambda c: c.curves.insertion),
-    Column("road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3),
-    Column("sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0))),
-    Column("agreement", "ρ with {reference}", "", _agreement),
-    Column("overlap", "top-10 % IoU with {reference}", "", _overlap),
-    Column("pointing", "pointing game", "↑", _pointing),
-    Column("energy", "energy in mask", "↑", _energy),
-    Column("sensitivity", "max-sensitivity", "↓", _sensitivity),
-    Column("infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c)),
-)
+    Column(
+        "deletion", "deletion AUC", "↓", lambda c: c.curves.deletion,
+        meaning="the target's mean probability while pixels are taken away, the most important first (RISE)",
+    ),
+    Column(
+        "insertion", "insertion AUC", "↑", lambda c: c.curves.insertion,
+        meaning="the target's mean probability while the blurred image gets its pixels back, in that order (RISE)",
+    ),
+    Column(
+        "road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3,
+        "how much more probability goes with the most important pixels than with the least, each replaced by what is "
+        "around it, so that holes give nothing away",
+    ),
+    Column(
+        "sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0)),
+        meaning="how few pixels hold how much of the map: 0 all alike, 1 a single pixel",
+    ),
+    Column(
+        "agreement", "ρ with {reference}", "", _agreement,
+        meaning="rank correlation with the reference method's map",
+    ),
+    Column(
+        "overlap", "top-10 % IoU with {reference}", "", _overlap,
+        meaning="overlap of both maps' highest tenth of pixels: 0 none, 1 the same",
+    ),
+    Column(
+        "pointing", "pointing game", "↑", _pointing,
+        meaning="how often the map's highest pixel lies on the outlined object",
+    ),
+    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map that lies on the outlined object"),
+    Column(
+        "sensitivity", "max-sensitivity", "↓", _sensitivity,
+        meaning="the largest relative change of the map when the photo changes by 2 % noise (Captum)",
+    ),
+    Column(
+        "infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c),
+        meaning="squared error of the map as a forecast of what taking away a square does to the probability (Captum)",
+    ),
+)  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])
 ALL = tuple(column.name for column in COLUMNS)
 

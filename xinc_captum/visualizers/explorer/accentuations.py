@@ -33,7 +33,7 @@ def explore_accentuations(
         path: of the file to make or to replace.
         photo: (C, H, W) in [0, 1], 1 or 3 channels; or (N, C, H, W), one for each image.
         images: (N, C, H, W) in [0, 1].
-        masks: (N, 1, H, W) in [0, 1], where the features felt the change, or None.
+        masks: (N, 1, H, W) in [0, 1], where the change mattered, or None.
         titles: of the features.
         title: what the page is about.
         notes: a line each, such as the score before and after.

@@ -32,6 +32,7 @@ def explore_table(
     images: int,
     figure: Tensor | None = None,
     facts: Mapping[str, str] | None = None,
+    meanings: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one HTML file with a table whose heads sort it.
 
@@ -43,6 +44,7 @@ def explore_table(
         images: how many pictures the means are of.
         figure: (C, H, W) in [0, 1], shown below.
         facts: short labelled values.
+        meanings: what a head says, for readers who do not know it.
 
     Returns:
         the path.
@@ -63,7 +65,8 @@ def explore_table(
     held = None if figure is None else album([figure], max(1, ROOM - _CELL * (1 + len(columns)) * len(rows)))
     return write_page(
         path, "table.html.j2", ["table.js"], title=title, facts=facts or {}, verdicts=[], images=images,
-        columns=["method", *columns], figure=held.addresses[0] if held else None, reduced=held.said if held else "",
+        columns=["method", *columns], meanings=meanings or {},
+        figure=held.addresses[0] if held else None, reduced=held.said if held else "",
         rows=[[Cell(name, name), *(cell_of(value) for value in values)] for name, values in rows.items()],
     )  # fmt: skip
 
