@@ -61,6 +61,9 @@ docs: $(READY) ## Run every python block of README and docs/, check links, pictu
 	$(BIN)/pytest -q tests/test_readme.py tests/docs
 
 bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=folder the peers' libraries (6 GB)
+	$(BIN)/python benchmarks/captum_cost.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/method_comparison.py
 	$(BIN)/python benchmarks/step_cost.py
 	$(BIN)/python benchmarks/cost_to_result.py
 	$(BIN)/python benchmarks/accentuation_ablation.py
