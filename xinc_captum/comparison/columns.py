@@ -70,6 +70,7 @@ class Column:
         better: "↓" where less is better, "↑" where more is, "" where neither.
         of: a case to (N,) values, nan where there is none; None where the case lacks what it takes.
         digits: after the point.
+        meaning: what the number is, in a few words, said below the figure.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Column:
     better: Literal["↓", "↑", ""]
     of: Callable[[Case], Tensor | None]
     digits: int = 2
+    meaning: str = ""
 
 
 def _agreement(case: Case) -> Tensor | None:
@@ -143,17 +145,32 @@ def _infidelity(case: Case) -> Tensor:
 
 
 COLUMNS = (
-    Column("deletion", "deletion AUC", "↓", lambda c: c.curves.deletion),
-    Column("insertion", "insertion AUC", "↑", lambda c: c.curves.insertion),
-    Column("road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3),
+    Column(
+        "deletion", "deletion AUC", "↓", lambda c: c.curves.deletion,
+        meaning="area under the class's probability while pixels are taken away, strongest first",
+    ),
+    Column(
+        "insertion", "insertion AUC", "↑", lambda c: c.curves.insertion,
+        meaning="area under the class's probability while pixels are put in, strongest first",
+    ),
+    Column(
+        "road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3,
+        "what the probability loses without the strongest pixels, less what it loses without the weakest, halved",
+    ),
     Column("sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0))),
     Column("agreement", "ρ with {reference}", "", _agreement),
     Column("overlap", "top-10 % IoU with {reference}", "", _overlap),
-    Column("pointing", "pointing game", "↑", _pointing),
-    Column("energy", "energy in mask", "↑", _energy),
-    Column("sensitivity", "max-sensitivity", "↓", _sensitivity),
-    Column("infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c)),
-)
+    Column("pointing", "pointing game", "↑", _pointing, meaning="share of maps whose strongest pixel is in the mask"),
+    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map that lies in the mask"),
+    Column(
+        "sensitivity", "max-sensitivity", "↓", _sensitivity,
+        meaning=f"how much the map moves, relatively, when pixels move by at most {RADIUS}",
+    ),
+    Column(
+        "infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c),
+        meaning="squared error of the map's own word on what the probability loses without a square",
+    ),
+)  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])
 ALL = tuple(column.name for column in COLUMNS)
 
