@@ -29,7 +29,7 @@ def scores_said(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -
     two = [column for column in columns if column.better and any(not math.isnan(_of(r, column)) for r in rows)][:2]
     notes = {}
     for row in rows:
-        lines = [f"{_title(column)} {_value(row, column, rows)}\N{NO-BREAK SPACE}{column.better}" for column in two]
+        lines = [f"{_title(column)} {_value(row, column, rows)} {column.better}" for column in two]
         notes[row.method] = row.fault if row.left_out == photos else "\n".join(lines)
     if not two:
         return notes, ""

@@ -15,6 +15,7 @@ from .sheet import LEADING, MARGIN, Sheet, broken, wide
 PAGE = 9.0  # inches: with more columns the cells shrink, not the text, which stays readable at 900 pixels
 CELL = (0.95, 2.2)  # inches
 GAP, APART, AIR = 0.07, 0.24, 0.05  # inches: between cells, before the baselines, between names of neighbours
+RULE = 0.012  # inches of the line over the baselines
 SMALL = (7.5, 7.0, 6.5, 6.0)  # sizes of the quiet text
 DOTS = (200, 300)  # an inch: as many as show every pixel of the photos, within these
 WEAK = 0.1  # of a shared scale: whose map ends below looks black, and is named
@@ -67,7 +68,7 @@ def comparison_grid(
     dots = min(max(DOTS[0], math.ceil(photos.shape[-1] / cell)), DOTS[1])
     sheet = Sheet(lefts[-1] + cell + MARGIN, dots)
     top = sheet.heading("Where each method looks") - 0.02
-    top = _heads(sheet, top, columns, notes or {}, lefts, cell, len(methods) + 1)
+    top, rule = _heads(sheet, top, columns, notes or {}, lefts, cell, len(methods) + 1)
     size, says = _captions(captions, cell)
     pitch = tall + GAP + (0.03 + max(map(len, says)) * size * LEADING / 72 if says else 0.0)
     for column, (name, left) in enumerate(zip(columns, lefts, strict=True)):
@@ -79,6 +80,10 @@ def comparison_grid(
             else:
                 draw_photo(axes, photos[row])
             bare(axes)
+    if apart:
+        under = sheet.axes(lefts[-len(apart)], rule, lefts[-1] + cell - lefts[-len(apart)], RULE)
+        under.set_facecolor(QUIET)
+        bare(under)
     for row, lines in enumerate(says):
         below = top + row * pitch + tall + 0.03
         for line in lines:
@@ -96,8 +101,11 @@ def _heads(
     lefts: Sequence[float],
     cell: float,
     first: int,
-) -> float:
-    """Names and notes, which end on one level, and a head over all from ``first`` on; answers where pictures begin."""
+) -> tuple[float, float]:
+    """Names and notes, which end on one level, and a head over all from ``first`` on.
+
+    Answers where the pictures begin, and where the line under that head is.
+    """
     size, names = heads(columns, cell - AIR)
     small = _small([line for name in columns for line in notes.get(name, "").splitlines()], cell)
     small = min(small, size - 0.5)
@@ -115,14 +123,13 @@ def _heads(
             at = sheet.line(left + cell / 2, at, text, size=size, align="center")
         for text in said:
             at = sheet.line(left + cell / 2, at, text, size=small, colour=QUIET, align="center")
+    rule = 0.0
     if common:
         at = bottom - max(highs[first:]) - over
         for text in common:
             at = sheet.line(lefts[first] + across / 2, at, text, size=SMALL[0], colour=QUIET, align="center")
-        rule = sheet.axes(lefts[first], at + 0.03, across, 0.012)
-        rule.set_facecolor(QUIET)
-        bare(rule)
-    return bottom + 0.06
+        rule = at + 0.03
+    return bottom + 0.06, rule
 
 
 def _captions(captions: Sequence[tuple[str, str]], width: float) -> tuple[float, list[list[str]]]:

@@ -1,7 +1,7 @@
 """A page on which every place is known, in inches from its upper left corner, so that no text meets another."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, TypedDict, Unpack
 
 from matplotlib.axes import Axes
@@ -114,6 +114,7 @@ class Sheet:
         return self._figure
 
 
+@lru_cache(8192)  # the same words stand in many figures
 def wide(text: str, size: float = 9, *, bold: bool = False) -> float:
     """How wide a line is, in inches: coarse dots round letters differently than fine ones, and the wider counts."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
