@@ -89,7 +89,7 @@ def said(figure):
 def test_the_figure_says_which_class_and_what_the_numbers_are():
     assert "class 1, p 0.50" in said(comparison().figure()) and "class 1, p 0.25" in said(comparison().figure())
     assert "tinca, p 0.50" in said(comparison().figure(labels=["tench", "tinca, Tinca"]))
-    assert "deletion: area under" in said(comparison().figure()) and "↓ less is better" in said(comparison().figure())
+    assert "deletion: area under" in said(comparison().figure()) and "less is better (↓)" in said(comparison().figure())
     with pytest.raises(LookupError, match="labels have no name for class 1"):
         comparison().figure(labels=["tench"])
 

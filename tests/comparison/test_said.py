@@ -24,18 +24,18 @@ def test_only_what_is_shown_is_explained():
     rows = [row("a", sparseness=0.5, road=0.2, energy=0.5, deletion=0.5)]
     _, foot = scores_said(rows, chosen(["sparseness", "road", "energy", "deletion"]), 3)
     assert foot.startswith("ROAD: what the probability loses") and "deletion" not in foot and "Gini" not in foot
-    assert "energy in mask: share of the map that lies in the mask (↑ more is better); means over 3 photos." in foot
-    assert "; one photo." in scores_said(rows, chosen(["deletion"]), 1)[1]
+    assert "energy in mask: share of the map that lies in the mask; more is better (↑). Means over 3 photos." in foot
+    assert "One photo." in scores_said(rows, chosen(["deletion"]), 1)[1]
     assert scores_said(rows, chosen(["sparseness"]), 3) == ({"a": ""}, "")
     own = Column("own", "mine", "↓", lambda _: None)
-    assert scores_said([row("a", own=4.0)], [own], 2)[1] == "mine (↓ less is better); means over 2 photos."
+    assert scores_said([row("a", own=4.0)], [own], 2)[1] == "mine; less is better (↓). Means over 2 photos."
 
 
 def test_maps_that_say_nothing():
     rows = [row("a", deletion=0.5), row("b", 1, deletion=0.5), row("c", 2, deletion=math.nan), row("d")]
     notes, foot = scores_said(rows, chosen(["deletion"]), 2)
     assert notes["c"] == "constant" and notes["d"] == "deletion – ↓"
-    assert foot.endswith("means over 2 photos, but for maps that say nothing.")
+    assert foot.endswith("Means over 2 photos, but for maps that say nothing.")
 
 
 def test_every_measure_with_a_better_side_says_what_it_is():

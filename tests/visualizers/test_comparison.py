@@ -78,7 +78,7 @@ def test_no_text_lies_over_another_or_outside(columns, shape, legible):
         figure = comparison_grid(
             torch.rand(2, 3, *shape), long, notes, baselines=apart, captions=captions, foot=foot, shared=bool(apart)
         )
-        for dots in (100, 300):
+        for dots in (100, 120, 200):
             figure.set_dpi(dots)
             legible(figure, down=0.9)
 

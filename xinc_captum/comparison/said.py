@@ -34,12 +34,12 @@ def scores_said(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -
     if not two:
         return notes, ""
     what = [
-        f"{_title(column)}{': ' * bool(column.meaning)}{column.meaning} ({column.better} {ARROWS[column.better]})"
+        f"{': '.join(filter(None, [_title(column), column.meaning]))}; {ARROWS[column.better]} ({column.better})."
         for column in two
     ]
-    over = "one photo" if photos == 1 else f"means over {photos} photos"
+    over = "One photo" if photos == 1 else f"Means over {photos} photos"
     some = ", but for maps that say nothing" if any(0 < row.left_out < photos for row in rows) else ""
-    return notes, "\n".join([*(f"{one};" for one in what[:-1]), f"{what[-1]}; {over}{some}."])
+    return notes, "\n".join(what) + f" {over}{some}."
 
 
 def captions(target: int | Sequence[int], confidence: Sequence[float], labels: Labels | None) -> list[tuple[str, str]]:
