@@ -147,11 +147,11 @@ def _infidelity(case: Case) -> Tensor:
 COLUMNS = (
     Column(
         "deletion", "deletion AUC", "↓", lambda c: c.curves.deletion,
-        meaning="area under the class's probability as pixels are removed, strongest first",
+        meaning="area under the class's probability, strongest pixels removed first",
     ),
     Column(
         "insertion", "insertion AUC", "↑", lambda c: c.curves.insertion,
-        meaning="area under the class's probability as pixels are added, strongest first",
+        meaning="area under the class's probability, strongest pixels added first",
     ),
     Column(
         "road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3,

@@ -171,7 +171,7 @@ def _how_to_read(maps: Mapping[str, Tensor], methods: Sequence[str], apart: Sequ
                 "network has its own, map by map."
             )
         ends = {name: heat_limit(maps[name]) / limit for name in methods if (maps[name] > 0).any()}
-        weak = [f"{name} reaches {100 * share:.1g} % of it." for name, share in ends.items() if share < WEAK]
+        weak = [f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < WEAK]
         text = " ".join([text, *weak])
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")
 
