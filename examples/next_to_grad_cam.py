@@ -50,5 +50,5 @@ found = compare(
     steps=points,
 )
 print(found)
-found.figure().savefig("compared.png", dpi=110)
+found.figure(labels=net.labels).savefig("compared.png", dpi=150)
 print("wrote compared.png")

@@ -102,7 +102,7 @@ def test_a_comparison(tmp_path, compared):
     good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
     cells = [part.split('"')[0] for part in good.split('data-value="')[1:]]
     assert cells[:6] == ["Grad-CAM", "0.5", "1.0", "2.0", "1.0", "1.5"], "deletion, seconds, passes, memory"
-    assert "<dt>deletion AUC ↓</dt><dd>the target&#39;s mean probability while pixels are taken away" in page
+    assert "<dt>deletion AUC ↓</dt><dd>area under the class&#39;s probability, strongest pixels removed first" in page
     assert "2 left out (constant)" in page and "failed: ValueError: no" in page
     assert page.count('<img src="data:image/') == 1
 

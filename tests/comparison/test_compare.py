@@ -141,7 +141,7 @@ def test_methods_by_name_with_baselines_beside_them(conv):
     result = compare(["Grad-CAM", Saliency(conv), "Grad-CAM"], conv, PHOTOS, 1, layer="conv", rounds=1, steps=2)
     names = ["Grad-CAM", "Saliency", "Grad-CAM 2", "random map", "centre blob", "edge map"]
     assert list(result.maps) == names == [row.method for row in result.table]
-    assert result.reference == "Grad-CAM"
+    assert result.reference == "Grad-CAM" and result.baselines == ("random map", "centre blob", "edge map")
     assert torch.equal(result.maps["Grad-CAM"], result.maps["Grad-CAM 2"])
     found = compare(["Grad-CAM"], conv, PHOTOS, 1, rounds=1, steps=2, baselines=()).maps["Grad-CAM"]
     last = as_maps(grad_cam(conv, "relu")(PHOTOS, 1), PHOTOS, (8, 8))  # the pool's map is smaller; it comes after

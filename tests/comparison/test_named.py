@@ -4,7 +4,7 @@ from captum.attr import Saliency
 from torch import nn
 
 from xinc_captum.comparison import as_maps, grad_cam
-from xinc_captum.comparison.named import BASELINES, by_name, known
+from xinc_captum.comparison.named import BASELINES, by_name, known, untrained
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
@@ -44,3 +44,8 @@ def test_what_is_wrong_is_said(conv):
     with pytest.raises(ValueError, match="did you mean 'Grad-CAM' or 'Guided Grad-CAM' or 'grad-cam'. Known"):
         by_name(["grad_cam"], conv, PHOTOS, None, None, 0)
     assert {"Grad-CAM", "torchcam", "edge map"} <= set(known())
+
+
+def test_what_knows_nothing_is_told_by_what_it_is_not_by_its_name(conv):
+    assert untrained({"noise": "random map", "edge map": Saliency(conv), "Grad-CAM": "Grad-CAM"}) == ["noise"]
+    assert untrained(["edge map", "Grad-CAM", "edge map"]) == ["edge map", "edge map 2"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -79,6 +80,33 @@ def test_the_figure_carries_two_numbers_a_method():
     assert "deletion 0.50 ↓" in texts and "insertion 0.75 ↑" in texts
     assert "constant or not finite" in texts and "broken" not in texts
     assert "One scale for all maps" in " ".join(t.get_text() for t in comparison().figure(shared=True).texts)
+
+
+def said(figure):
+    return " ".join(t.get_text() for t in figure.texts)
+
+
+def test_the_figure_says_which_class_and_what_the_numbers_are():
+    assert "class 1, p 0.50" in said(comparison().figure()) and "class 1, p 0.25" in said(comparison().figure())
+    assert "tinca, p 0.50" in said(comparison().figure(labels=["tench", "tinca, Tinca"]))
+    assert "deletion: area under" in said(comparison().figure()) and "less is better (↓)" in said(comparison().figure())
+    with pytest.raises(LookupError, match="labels have no name for class 1"):
+        comparison().figure(labels=["tench"])
+
+
+def test_baselines_are_known_and_may_be_left_out(tmp_path):
+    found = comparison()
+    assert found.baselines == () and "know nothing of the network" not in said(found.figure())
+    found = dataclasses.replace(found, note={**found.note, "baselines": ["a|b", "flat"]})
+    assert found.baselines == ("a|b", "flat") and "know nothing of the network" in said(found.figure())
+    without = said(found.figure(baselines=False))
+    assert "Grad-CAM" in without and "flat" not in without and "know nothing" not in without
+    found.save(tmp_path / "result")
+    for file in ("manifest.json", "table.json"):
+        assert json.loads((tmp_path / "result" / file).read_text())["baselines"] == ["a|b", "flat"]
+    found = dataclasses.replace(found, note={**found.note, "baselines": list(found.maps)})
+    with pytest.raises(ValueError, match="no map is left without the baselines; give baselines=True, or compare more"):
+        found.figure(baselines=False)
 
 
 def test_saved_whole(tmp_path):

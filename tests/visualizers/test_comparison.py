@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from xinc_captum.visualizers import comparison_grid
+from xinc_captum.visualizers.heat import DIMMED
 
 PHOTOS = torch.rand(2, 3, 12, 16)
 
@@ -45,9 +46,9 @@ def test_the_strong_glows_and_the_rest_is_the_dimmed_photo():
     values[:, :6] = 1
     picture = shown(comparison_grid(torch.full((2, 3, 12, 16), 0.8), {"a": values}), 1)
     assert picture[:6].mean() > picture[6:].mean() + 0.2
-    np.testing.assert_allclose(picture[6:], 0.55 * 0.8, atol=1e-6)
+    np.testing.assert_allclose(picture[6:], DIMMED * 0.8, atol=0.01)
     nothing = shown(comparison_grid(PHOTOS, {"a": -torch.rand(2, 12, 16)}), 1)
-    np.testing.assert_allclose(nothing, 0.55 * PHOTOS[0].mean(0)[..., None].expand(-1, -1, 3), atol=1e-6)
+    np.testing.assert_allclose(nothing, DIMMED * PHOTOS[0].mean(0)[..., None].expand(-1, -1, 3), atol=0.015)
 
 
 def test_maps_that_say_nothing_are_said_in_words():
@@ -71,8 +72,15 @@ def test_negative_values_are_spoken_of_only_where_there_are_some():
 def test_no_text_lies_over_another_or_outside(columns, shape, legible):
     long = {f"a rather long method name {i}": torch.rand(2, *shape) for i in range(columns)}
     notes = dict.fromkeys(long, "deletion 0.12 ↓\ninsertion 0.74 ↑")
-    figure = comparison_grid(torch.rand(2, 3, *shape), long, notes)
-    legible(figure, down=0.9)
+    captions = [("a class of a long and winding name", "p 0.71"), ("tench", "p < 0.001")]
+    foot = "deletion: what it is, said at some length so that the line is broken (↓ less is better); means of 2 photos."
+    for apart in ((), list(long)[columns // 2 :]):
+        figure = comparison_grid(
+            torch.rand(2, 3, *shape), long, notes, baselines=apart, captions=captions, foot=foot, shared=bool(apart)
+        )
+        for dots in (100, 120, 200):
+            figure.set_dpi(dots)
+            legible(figure, down=0.9)
 
 
 def test_grey_photos_and_equal_pictures():
@@ -95,9 +103,56 @@ def test_no_figure_is_shown(monkeypatch):
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="maps is empty; give at least one"):
         comparison_grid(PHOTOS, {})
+    with pytest.raises(ValueError, match="1 captions for 2 photos; wanted one a photo, or none"):
+        comparison_grid(PHOTOS, maps("a"), captions=[("tench", "p 0.5")])
     with pytest.raises(ValueError, match=r"photos have shape \(3, 12, 16\); wanted \(N, C, H, W\)"):
         comparison_grid(PHOTOS[0], maps("a"))
     with pytest.raises(
         ValueError, match=r"the map 'a' has shape \(2, 6, 16\) for photos of shape .*; wanted \(2, 12, 16\)"
     ):
         comparison_grid(PHOTOS, {"a": torch.rand(2, 6, 16)})
+
+
+def test_baselines_stand_apart_on_the_right_and_stretch_no_scale():
+    weak = torch.linspace(0, 0.01, 12 * 16).view(1, 12, 16).repeat(2, 1, 1)
+    given = {"blob": 100 * weak, "a": weak, "b": weak / 20, "c": weak / 11}
+    figure = comparison_grid(PHOTOS, given, baselines=["blob"], shared=True)
+    lefts = [figure.axes[2 * i].get_position().x0 * figure.get_figwidth() for i in range(5)]
+    steps = np.diff(lefts)
+    assert steps[0] == pytest.approx(steps[2]) and steps[3] > steps[2] + 0.2
+    own = comparison_grid(PHOTOS, {"a": weak})
+    for column in (1, 4):
+        np.testing.assert_allclose(shown(figure, column), shown(own, 1), atol=0.1)
+    said = [t.get_text() for t in figure.texts]
+    assert "know nothing of the network" in " ".join(said) and "0.0097" in said
+    assert "has its own, map by map. b reaches 5.1 % of it. c reaches 9.3 % of it." in " ".join(
+        said
+    ) and "a reaches" not in " ".join(said)
+    assert "know nothing" not in " ".join(t.get_text() for t in own.texts)
+
+
+def test_baselines_alone_are_a_figure_too(legible):
+    figure = comparison_grid(PHOTOS, maps("a", "b"), baselines=["a", "b"], shared=True)
+    legible(figure)
+    assert "One scale for all maps" in " ".join(t.get_text() for t in figure.texts)
+
+
+def test_captions_stand_under_the_photos():
+    figure = comparison_grid(PHOTOS, maps("a"), captions=[("tench", "p 0.71"), ("a hen", "")])
+    texts = {t.get_text(): t.get_position()[1] for t in figure.texts}
+    first, second = (figure.axes[row].get_position() for row in (0, 1))
+    assert first.y0 > texts["tench, p 0.71"] > second.y1 and second.y0 > texts["a hen"]
+    long = comparison_grid(PHOTOS, maps("a"), captions=[("a name of many words " * 4, "p 0.71"), ("hen", "p 1.00")])
+    said = [t.get_text() for t in long.texts]
+    assert said.count("p 0.71") == 1 and any(text.endswith("…") for text in said)
+
+
+@pytest.mark.parametrize(("side", "columns"), [(64, 3), (224, 8), (400, 2)])
+def test_panels_have_the_pixels_of_the_photo(side, columns):
+    given = {f"{i}": torch.rand(1, 4, side) for i in range(columns)}
+    figure = comparison_grid(torch.rand(1, 3, 4, side), given)
+    assert figure.axes[0].get_position().width * figure.get_figwidth() * figure.dpi >= side - 1
+    assert 200 <= figure.dpi <= 300
+    file = io.BytesIO()
+    figure.savefig(file)
+    assert Image.open(file).width == pytest.approx(figure.get_figwidth() * figure.dpi, abs=2)

@@ -1,5 +1,7 @@
+import io
 import sys
 
+import matplotlib
 import torch
 
 from xinc_captum.visualizers import figure
@@ -36,3 +38,13 @@ def test_photos_of_any_channels():
         figure.draw_photo(axis, torch.rand(channels, 4, 4) * 3 - 1)
         image = axis.get_images()[0].get_array()
         assert image.min() >= 0 and image.max() <= 1
+
+
+def test_letters_of_a_pdf_are_truetype():
+    drawn = figure.new_figure(2, 2, 150)
+    drawn.text(0.1, 0.5, "Grad-CAM")
+    before = matplotlib.rcParams["pdf.fonttype"]
+    file = io.BytesIO()
+    drawn.savefig(file, format="pdf")
+    assert b"/CIDFontType2" in file.getvalue() and b"/Type3" not in file.getvalue()
+    assert matplotlib.rcParams["pdf.fonttype"] == before and drawn.dpi == 150

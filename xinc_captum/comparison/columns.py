@@ -70,7 +70,7 @@ class Column:
         better: "↓" where less is better, "↑" where more is, "" where neither.
         of: a case to (N,) values, nan where there is none; None where the case lacks what it takes.
         digits: after the point.
-        meaning: what the measure is, for a reader who does not know it.
+        meaning: what the number is, in a few words, for readers who do not know it.
     """
 
     name: str
@@ -147,41 +147,34 @@ def _infidelity(case: Case) -> Tensor:
 COLUMNS = (
     Column(
         "deletion", "deletion AUC", "↓", lambda c: c.curves.deletion,
-        meaning="the target's mean probability while pixels are taken away, the most important first (RISE)",
+        meaning="area under the class's probability, strongest pixels removed first",
     ),
     Column(
         "insertion", "insertion AUC", "↑", lambda c: c.curves.insertion,
-        meaning="the target's mean probability while the blurred image gets its pixels back, in that order (RISE)",
+        meaning="area under the class's probability, strongest pixels added first",
     ),
     Column(
         "road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3,
-        "how much more probability goes with the most important pixels than with the least, each replaced by what is "
-        "around it, so that holes give nothing away",
+        "what the probability loses without the strongest pixels, less what it loses without the weakest, halved",
     ),
     Column(
         "sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0)),
         meaning="how few pixels hold how much of the map: 0 all alike, 1 a single pixel",
     ),
-    Column(
-        "agreement", "ρ with {reference}", "", _agreement,
-        meaning="rank correlation with the reference method's map",
-    ),
+    Column("agreement", "ρ with {reference}", "", _agreement, meaning="rank correlation with the map of the reference"),
     Column(
         "overlap", "top-10 % IoU with {reference}", "", _overlap,
-        meaning="overlap of both maps' highest tenth of pixels: 0 none, 1 the same",
+        meaning="how much the strongest tenths of both maps' pixels overlap: 0 not at all, 1 wholly",
     ),
-    Column(
-        "pointing", "pointing game", "↑", _pointing,
-        meaning="how often the map's highest pixel lies on the outlined object",
-    ),
-    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map that lies on the outlined object"),
+    Column("pointing", "pointing game", "↑", _pointing, meaning="share of maps whose strongest pixel is in the mask"),
+    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map that lies in the mask"),
     Column(
         "sensitivity", "max-sensitivity", "↓", _sensitivity,
-        meaning="the largest relative change of the map when the photo changes by 2 % noise (Captum)",
+        meaning=f"how much the map moves, relatively, when pixels move by at most {RADIUS}",
     ),
     Column(
         "infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c),
-        meaning="squared error of the map as a forecast of what taking away a square does to the probability (Captum)",
+        meaning="squared error of the map's own word on what the probability loses without a square",
     ),
 )  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])

@@ -16,7 +16,7 @@ from ..progress import progress
 from .columns import DEFAULT, Case, Column, chosen
 from .maps import faults
 from .methods import Preprocess, after
-from .named import BASELINES, Layer, Methods, by_name
+from .named import BASELINES, Layer, Methods, by_name, untrained
 from .result import Comparison, Row
 from .running import Runs, Seconds, bound, run_once
 
@@ -116,7 +116,10 @@ def compare(
     _warn(found, flawed)
     rows = tuple(_row(name, runs, scores.get(name, {}), flawed.get(name, []), seed) for name, runs in found.items())
     shown = tuple(column for column in columns if any(column.name in row.scores for row in rows))
-    note = {"seed": seed, "rounds": rounds, "steps": steps, "target": torch.as_tensor(target).tolist()}
+    note = {
+        "seed": seed, "rounds": rounds, "steps": steps, "target": torch.as_tensor(target).tolist(),
+        "baselines": [*untrained(methods), *added],
+    }  # fmt: skip
     return Comparison(photos.float().cpu(), maps, rows, scores, confidence.float().cpu(), reference, note, shown)
 
 

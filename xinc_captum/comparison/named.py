@@ -43,6 +43,16 @@ def known() -> tuple[str, ...]:
     return (*AT_A_LAYER, *ANYWHERE, *UNTRAINED)
 
 
+def untrained(methods: Methods) -> list[str]:
+    """The names of those that know nothing of the model.
+
+    Example:
+        >>> untrained({"Grad-CAM": "Grad-CAM", "noise": "random map"})
+        ['noise']
+    """
+    return [name for name, method in _titled(methods).items() if isinstance(method, str) and method in UNTRAINED]
+
+
 def by_name(
     methods: Methods, model: ForwardFunc, images: Tensor, preprocess: Preprocess | None, layer: Layer, seed: int
 ) -> dict[str, Any]:
@@ -66,13 +76,11 @@ def by_name(
         >>> list(by_name(["Grad-CAM", "edge map"], model, torch.rand(1, 3, 8, 8), None, "0", 0))
         ['Grad-CAM', 'edge map']
     """
-    methods = [methods] if isinstance(methods, str) else methods
-    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(_title(one), one) for one in methods]
-    if not pairs:
+    given = _titled(methods)
+    if not given:
         raise ValueError("methods is empty; give at least one: 'Grad-CAM', or {'mine': (images, target) -> map}.")
     found: dict[str, Any] = {}
-    for title, method in pairs:
-        name = _new(title, found)
+    for name, method in given.items():
         if isinstance(method, str):
             found[name] = _called(method, model, images, preprocess, layer, seed)
         elif callable(method) or hasattr(method, "attribute"):
@@ -102,6 +110,15 @@ def _called(
             f"{name} needs a layer, and no layer of this model answers maps (N, channels, h, w); give layer=."
         )
     return AT_A_LAYER[name](model, place, preprocess)
+
+
+def _titled(methods: Methods) -> dict[str, Any]:
+    methods = [methods] if isinstance(methods, str) else methods
+    pairs = methods.items() if isinstance(methods, Mapping) else [(_title(one), one) for one in methods]
+    found: dict[str, Any] = {}
+    for title, method in pairs:
+        found[_new(title, found)] = method
+    return found
 
 
 def _title(method: Any) -> str:

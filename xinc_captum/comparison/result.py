@@ -16,6 +16,7 @@ from ..metrics import Interval, mean_interval
 from ..visualizers import comparison_grid
 from .columns import Column
 from .counting import Counts
+from .said import Labels, captions, scores_said
 
 COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
 
@@ -72,7 +73,7 @@ class Comparison:
         scores: by method and measure, the (N,) values that the rows are means of.
         confidence: (N,), the target's probability of the whole photo.
         reference: the method that the others are set beside.
-        note: how it came about: seed, rounds, steps, target.
+        note: how it came about: seed, rounds, steps, target, baselines.
         columns: the measures.
     """
 
@@ -122,14 +123,32 @@ class Comparison:
             ],
         }
 
-    def figure(self, *, shared: bool = False) -> Figure:
-        """One row an image, one column a method, its first two measures in the title.
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The rows whose maps know nothing of the model."""
+        return tuple(self.note.get("baselines", ()))
+
+    def figure(self, *, shared: bool = False, baselines: bool = True, labels: Labels | None = None) -> Figure:
+        """One row an image, one column a method, its first two measures under its name, the baselines apart.
 
         Args:
-            shared: one scale for all maps, for methods whose values mean the same; by default each map has its own.
+            shared: one scale for all maps but the baselines', for methods whose values mean the same; by default each
+                map has its own.
+            baselines: False leaves them out.
+            labels: names by class, to be said under the photos instead of numbers, up to the first comma.
+
+        Raises:
+            ValueError: nothing is left without the baselines.
+            LookupError: a class has no label.
         """
-        notes = {row.method: self._note(row) for row in self.table if row.method in self.maps}
-        return comparison_grid(self.photos, self.maps, notes, shared=shared)
+        shown = {name: maps for name, maps in self.maps.items() if baselines or name not in self.baselines}
+        if not shown:
+            raise ValueError("no map is left without the baselines; give baselines=True, or compare more methods.")
+        notes, foot = scores_said([row for row in self.table if row.method in shown], self.columns, len(self.photos))
+        under = captions(self.note["target"], self.confidence.tolist(), labels)
+        return comparison_grid(
+            self.photos, shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared
+        )
 
     def save(self, path: str | Path) -> None:
         """Write figure.png, maps.safetensors, table.md, table.json and times.json, whole or not at all.
@@ -146,20 +165,11 @@ class Comparison:
         times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
         note = {**self.note, "reference": self.reference, "methods": [row.method for row in self.table]}
         with store.bundle(path, note) as folder:
-            self.figure().savefig(folder / "figure.png", dpi=150)
+            self.figure().savefig(folder / "figure.png")
             save_file({name: maps.contiguous() for name, maps in self.maps.items()}, folder / "maps.safetensors")
             (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
             _write(folder / "table.json", content)
             _write(folder / store.TIMES, times)
-
-    def _note(self, row: Row) -> str:
-        if row.left_out == len(self.photos):
-            return row.fault
-        two = [column for column in self.columns if column.better][:2]
-        return "\n".join(
-            f"{column.title.removesuffix(' AUC')} {row.scores[column.name].value:.{column.digits}f} {column.better}"
-            for column in two
-        )
 
     def _markdown(self, cost: Sequence[str]) -> str:
         titles = [f"{c.title.format(reference=self.reference)} {c.better}".rstrip() for c in self.columns]

@@ -1,97 +1,182 @@
 """The maps of several methods side by side, one row an image. Tensors in, a matplotlib Figure out."""
 
-import textwrap
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, bare, draw_photo, heading, new_figure
+from .figure import QUIET, bare, draw_photo
+from .head import heads, shortened
 from .heat import draw_heat, draw_scale, heat_limit
+from .sheet import LEADING, MARGIN, Sheet, broken, wide
 
 PAGE = 9.0  # inches: with more columns the cells shrink, not the text, which stays readable at 900 pixels
-TITLE, LINE, SMALL, GAP, MARGIN = 0.44, 0.165, 0.145, 0.07, 0.14  # inches
+CELL = (0.95, 2.2)  # inches
+GAP, APART, AIR = 0.07, 0.24, 0.05  # inches: between cells, before the baselines, between names of neighbours
+RULE = 0.012  # inches of the line over the baselines
+SMALL = (7.5, 7.0, 6.5, 6.0)  # sizes of the quiet text
+DOTS = (200, 300)  # an inch: as many as show every pixel of the photos, within these
+WEAK = 0.1  # of a shared scale: whose map ends below looks black, and is named
+APART_HEAD = "know nothing of the network"
 
 
 def comparison_grid(
-    photos: Tensor, maps: Mapping[str, Tensor], notes: Mapping[str, str] | None = None, *, shared: bool = False
+    photos: Tensor,
+    maps: Mapping[str, Tensor],
+    notes: Mapping[str, str] | None = None,
+    *,
+    baselines: Collection[str] = (),
+    captions: Sequence[tuple[str, str]] = (),
+    foot: str = "",
+    shared: bool = False,
 ) -> Figure:
     """Each photo beside its maps, one column a method, each map on its own scale or all on one.
 
     A map is divided by its 99th percentile and glows on the darkened grey photo; what is negative is not shown. A map
-    without any preference, or with nan or infinity, is said in words.
+    without any preference, or with nan or infinity, is said in words. The figure has 200 to 300 dots an inch, so that
+    photos of usual sizes keep their pixels.
 
     Args:
         photos: (N, C, H, W) in [0, 1].
         maps: by method, (N, H, W), large where important.
         notes: by method, a line or two under its name, for example its scores.
-        shared: one scale for all maps, which ends at the 99th percentile of all; for methods of equal units.
+        baselines: which of the methods know nothing of the network; they stand apart, on the right.
+        captions: by photo, what is explained and a number, for example ("wombat", "p 0.71").
+        foot: what else there is to say below, for example what the notes mean.
+        shared: one scale for all maps but the baselines', which ends at the 99th percentile of all; for methods of
+            equal units.
 
     Raises:
-        ValueError: no maps, or one whose shape does not fit the photos.
+        ValueError: no maps, one whose shape does not fit the photos, or another number of captions than photos.
 
     Example:
         >>> figure = comparison_grid(torch.rand(2, 3, 8, 12), {"Grad-CAM": torch.rand(2, 8, 12)})
         >>> figure.savefig("comparison.png")  # doctest: +SKIP
     """
-    _check(photos, maps)
-    columns = len(maps) + 1
-    cell = min(2.2, max(0.95, (PAGE - 2 * MARGIN + GAP) / columns - GAP))
+    _check(photos, maps, captions)
+    methods = [name for name in maps if name not in baselines]
+    apart = [name for name in maps if name in baselines]
+    columns = ["the photo", *methods, *apart]
+    room = APART if apart else 0.0
+    cell = min(CELL[1], max(CELL[0], (PAGE - room - 2 * MARGIN + GAP) / len(columns) - GAP))
     tall = cell * photos.shape[-2] / photos.shape[-1]
-    names = [
-        textwrap.wrap(name, max(8, int(cell / 0.073)), break_on_hyphens=False) or [""] for name in ("the photo", *maps)
-    ]
-    under = [[], *((notes or {}).get(name, "").splitlines() for name in maps)]
-    above = max(LINE * len(name) + SMALL * len(note) for name, note in zip(names, under, strict=True)) + 0.06
-    limit = heat_limit(torch.cat([values.flatten() for values in maps.values()])) if shared else None
-    wide = columns * (cell + GAP) - GAP + 2 * MARGIN
-    below = TITLE + above + len(photos) * (tall + GAP)
-    foot = textwrap.wrap(_how_to_read(maps, shared), int((wide - 2 * MARGIN - 2.4) / 0.053))
-    high = below + 0.11 + SMALL * len(foot) + MARGIN / 2
-    figure = new_figure(wide, high)
-    heading(figure, "Where each method looks")
-    figure.set_layout_engine("none")  # every place below is known, in inches
+    lefts = [MARGIN + i * (cell + GAP) + (room if i > len(methods) else 0.0) for i in range(len(columns))]
+    limit = _limit([maps[name] for name in methods or apart]) if shared else None
 
-    def axes_at(left: float, top: float, across: float, down: float) -> Axes:
-        return figure.add_axes((left / wide, 1 - (top + down) / high, across / wide, down / high))
-
-    def write(left: float, top: float, text: str, size: float, colour: str, align: str) -> None:
-        figure.text(left / wide, 1 - top / high, text, fontsize=size, color=colour, ha=align, va="top")
-
-    for column, (name, note) in enumerate(zip(names, under, strict=True)):
-        left = MARGIN + column * (cell + GAP)
-        top = TITLE + above - 0.06 - LINE * len(name) - SMALL * len(note)  # the last lines stand on one level
-        for text in name:
-            write(left + cell / 2, top, text, 9, INK, "center")
-            top += LINE
-        for text in note:
-            write(left + cell / 2, top, text, 7.5, QUIET, "center")
-            top += SMALL
+    dots = min(max(DOTS[0], math.ceil(photos.shape[-1] / cell)), DOTS[1])
+    sheet = Sheet(lefts[-1] + cell + MARGIN, dots)
+    top = sheet.heading("Where each method looks") - 0.02
+    top, rule = _heads(sheet, top, columns, notes or {}, lefts, cell, len(methods) + 1)
+    size, says = _captions(captions, cell)
+    pitch = tall + GAP + (0.03 + max(map(len, says)) * size * LEADING / 72 if says else 0.0)
+    for column, (name, left) in enumerate(zip(columns, lefts, strict=True)):
         for row in range(len(photos)):
-            axes = axes_at(left, TITLE + above + row * (tall + GAP), cell, tall)
+            axes = sheet.axes(left, top + row * pitch, cell, tall)
             if column:
-                draw_heat(axes, photos[row], list(maps.values())[column - 1][row], limit)
+                scale = None if name in apart and methods else limit
+                draw_heat(axes, photos[row], maps[name][row], scale)
             else:
                 draw_photo(axes, photos[row])
             bare(axes)
-    draw_scale(axes_at(MARGIN + 0.5, below + 0.09, 1.2, 0.09))
-    write(MARGIN, below + 0.07, "nothing", 7.5, QUIET, "left")
-    write(MARGIN + 1.76, below + 0.07, "strongest", 7.5, QUIET, "left")
-    for i, text in enumerate(foot):
-        write(MARGIN + 2.4, below + 0.07 + i * SMALL, text, 7.5, QUIET, "left")
-    return figure
+    if apart:
+        under = sheet.axes(lefts[-len(apart)], rule, lefts[-1] + cell - lefts[-len(apart)], RULE)
+        under.set_facecolor(QUIET)
+        bare(under)
+    for row, lines in enumerate(says):
+        below = top + row * pitch + tall + 0.03
+        for line in lines:
+            below = sheet.line(lefts[0] + cell / 2, below, line, size=size, colour=QUIET, align="center")
+    top += len(photos) * pitch
+    read = [_how_to_read(maps, methods, apart, limit), *foot.splitlines()]
+    return sheet.done(_foot(sheet, top + 0.05, read, limit) + MARGIN / 2)
 
 
-def _how_to_read(maps: Mapping[str, Tensor], shared: bool) -> str:
+def _heads(
+    sheet: Sheet,
+    top: float,
+    columns: Sequence[str],
+    notes: Mapping[str, str],
+    lefts: Sequence[float],
+    cell: float,
+    first: int,
+) -> tuple[float, float]:
+    """Names and notes, which end on one level, and a head over all from ``first`` on.
+
+    Answers where the pictures begin, and where the line under that head is.
+    """
+    size, names = heads(columns, cell - AIR)
+    small = _small([line for name in columns for line in notes.get(name, "").splitlines()], cell)
+    small = min(small, size - 0.5)
+    under = [
+        [part for line in notes.get(name, "").splitlines() for part in broken(line, cell, small)] for name in columns
+    ]
+    highs = [(size * len(name) + small * len(said)) * LEADING / 72 for name, said in zip(names, under, strict=True)]
+    across = lefts[-1] + cell - lefts[first] if first < len(columns) else 0.0
+    common = broken(APART_HEAD, across, SMALL[0]) if across else []
+    over = SMALL[0] * LEADING / 72 * len(common) + 0.1
+    bottom = top + max([*highs[:first], *(high + over for high in highs[first:])])
+    for left, name, said, high in zip(lefts, names, under, highs, strict=True):
+        at = bottom - high
+        for text in name:
+            at = sheet.line(left + cell / 2, at, text, size=size, align="center")
+        for text in said:
+            at = sheet.line(left + cell / 2, at, text, size=small, colour=QUIET, align="center")
+    rule = 0.0
+    if common:
+        at = bottom - max(highs[first:]) - over
+        for text in common:
+            at = sheet.line(lefts[first] + across / 2, at, text, size=SMALL[0], colour=QUIET, align="center")
+        rule = at + 0.03
+    return bottom + 0.06, rule
+
+
+def _captions(captions: Sequence[tuple[str, str]], width: float) -> tuple[float, list[list[str]]]:
+    """In which size, and for each photo one line if all fit, else two."""
+    whole = [", ".join(filter(None, caption)) for caption in captions]
+    size = _small(whole, width)
+    if all(wide(text, size) <= width for text in whole):
+        return size, [[text] for text in whole]
+    return SMALL[0], [[shortened(name, width, SMALL[0]), number] for name, number in captions]
+
+
+def _small(lines: Sequence[str], width: float) -> float:
+    """The largest size of quiet text in which these lines fit, or the smallest."""
+    return next((size for size in SMALL if all(wide(line, size) <= width for line in lines)), SMALL[-1])
+
+
+def _foot(sheet: Sheet, top: float, read: Sequence[str], limit: float | None) -> float:
+    """The scale, and beside it, or below where the figure is narrow, how to read the figure."""
+    draw_scale(sheet.axes(MARGIN + 0.5, top + 0.02, 1.2, 0.09))
+    below = sheet.line(MARGIN, top, "nothing", size=SMALL[0], colour=QUIET)
+    sheet.line(MARGIN + 1.76, top, "strongest" if limit is None else f"{limit:.2g}", size=SMALL[0], colour=QUIET)
+    left, at = (MARGIN + 2.4, top) if sheet.width > 6 else (MARGIN, below + 0.04)
+    for text in read:
+        at = sheet.paragraph(left, at, text, sheet.width - MARGIN - left, size=SMALL[0], colour=QUIET)
+    return max(below, at)
+
+
+def _limit(maps: Sequence[Tensor]) -> float:
+    return heat_limit(torch.cat([values.flatten() for values in maps]))
+
+
+def _how_to_read(maps: Mapping[str, Tensor], methods: Sequence[str], apart: Sequence[str], limit: float | None) -> str:
     text = "Each map has its own scale, which ends at its 99th percentile, so compare where methods look, not how much."
-    if shared:
+    if limit is not None:
         text = "One scale for all maps, which ends at the 99th percentile of all."
+        if methods and apart:
+            text = (
+                "One scale for all methods, which ends at the 99th percentile of their maps; what knows nothing of the "
+                "network has its own, map by map."
+            )
+        ends = {name: heat_limit(maps[name]) / limit for name in methods if (maps[name] > 0).any()}
+        weak = [f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < WEAK]
+        text = " ".join([text, *weak])
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")
 
 
-def _check(photos: Tensor, maps: Mapping[str, Tensor]) -> None:
+def _check(photos: Tensor, maps: Mapping[str, Tensor], captions: Sequence[tuple[str, str]]) -> None:
     if not maps:
         raise ValueError("maps is empty; give at least one, by method: {'Grad-CAM': (N, H, W)}.")
     if photos.dim() != 4:
@@ -102,3 +187,5 @@ def _check(photos: Tensor, maps: Mapping[str, Tensor]) -> None:
                 f"the map {name!r} has shape {tuple(values.shape)} for photos of shape {tuple(photos.shape)}; wanted "
                 f"{(len(photos), *photos.shape[2:])}."
             )
+    if captions and len(captions) != len(photos):
+        raise ValueError(f"{len(captions)} captions for {len(photos)} photos; wanted one a photo, or none.")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -16,9 +17,18 @@ SIGNED = "RdBu_r"  # red adds, white is zero, blue removes
 INK, QUIET = "#1d1d1f", "#6e6e73"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of so many inches, outside pyplot's global state."""
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+class Page(Figure):
+    """A figure whose PDF and PostScript hold TrueType fonts: many journals refuse matplotlib's own Type 3."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As matplotlib's own."""
+        with rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
+            super().savefig(*args, **kwargs)
+
+
+def new_figure(width: float, height: float, dots: float | None = None) -> Figure:
+    """An empty white figure of so many inches, and dots an inch, outside pyplot's global state."""
+    figure = Page(figsize=(width, height), dpi=dots, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

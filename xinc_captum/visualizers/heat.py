@@ -1,19 +1,24 @@
 """How a map of strengths looks over a photo: it glows where it is strong, and the rest is the dimmed photo."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .figure import array, bare, limit_of
 
-HEAT = "inferno"  # grows lighter with every step, so that readers who see no red can follow it
+HEAT = "inferno"  # from black to light, lighter with every step, so that readers who see no red can follow it
 QUANTILE = 0.99
-DIMMED = 0.55
+DIMMED = 0.45
 
 
 def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = None) -> None:
     """A map in colours of heat over the darkened grey photo, or a word that says why there is none.
+
+    Over black as over white, what is stronger is lighter.
 
     Args:
         axes: where.
@@ -21,21 +26,18 @@ def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = N
         values: (H, W), large where strong; what is negative is not shown.
         limit: where the scale ends; None takes the map's own :func:`heat_limit`.
     """
-    grey = DIMMED * array(photo).clip(0, 1).mean(0)[..., None]
+    grey = array(photo).clip(0, 1).mean(0)
     flat = bool(values.max() - values.min() <= 1e-6 * values.abs().max())
     word = "not finite" if not values.isfinite().all() else "constant" if flat else ""
-    strength = np.zeros_like(grey) if word else (array(values) / (limit or heat_limit(values))).clip(0, 1)[..., None]
-    heat = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3]
-    opaque = strength**0.85
-    axes.imshow((1 - opaque) * grey + opaque * heat)  # thinned out smoothly: single bright pixels must survive
+    strength = np.zeros_like(grey) if word else (array(values) / (limit or heat_limit(values))).clip(0, 1)
+    axes.imshow(_glow(grey, strength))
     axes.text(0.5, 0.5, word, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
 
 
 def draw_scale(axes: Axes) -> None:
     """The colours from nothing to the strongest, as they look over a photo of middle grey."""
-    strength = np.linspace(0, 1, 256)[None, :, None]
-    heat, opaque = colormaps[HEAT](0.12 + 0.88 * strength[..., 0])[..., :3], strength**0.85
-    axes.imshow(opaque * heat + (1 - opaque) * DIMMED / 2, aspect="auto")
+    strength = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    axes.imshow(_glow(np.full_like(strength, 0.5), strength), aspect="auto")
     bare(axes)
 
 
@@ -43,3 +45,10 @@ def heat_limit(values: Tensor) -> float:
     """Where the scale of a map, or of several, ends: at the 99th percentile of what is finite and not negative."""
     values = values[values.isfinite()]
     return limit_of(values.clamp_min(0), QUANTILE) if (values > 0).any() else 1.0
+
+
+def _glow(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[Any]:
+    """Light added to light. A blend would darken a bright photo under the dark end of the colours."""
+    heat = colormaps[HEAT](strength)[..., :3]
+    photo = DIMMED * grey * (1 - strength**2)  # gone where the map is strongest, so that all photos end alike
+    return np.asarray(1 - (1 - heat) * (1 - photo[..., None]))
