@@ -89,7 +89,7 @@ def compared(tmp_path):
     made = Comparison(
         photos=torch.rand(2, 3, 8, 8), maps={name: torch.rand(2, 8, 8) for name in scores}, table=tuple(rows),
         scores=scores, confidence=torch.tensor([0.5, 0.25]), reference="Grad-CAM",
-        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1}, columns=chosen(["deletion"]),
+        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1, "network": "net"}, columns=chosen(["deletion"]),
     )  # fmt: skip
     made.save(tmp_path / "compared")
     return tmp_path / "compared"
@@ -98,6 +98,7 @@ def compared(tmp_path):
 def test_a_comparison(tmp_path, compared):
     explore_command(compared, None)
     page = (tmp_path / "compared.html").read_text()
+    assert "<dt>network</dt><dd>net</dd>" in page and "<dt>classes</dt><dd>1</dd>" in page
     assert "the same 2 pictures" in page and "deletion AUC ↓" in page
     good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
     cells = [part.split('"')[0] for part in good.split('data-value="')[1:]]

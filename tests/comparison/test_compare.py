@@ -23,6 +23,7 @@ from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
 def test_what_comes_out(conv):
     masks = torch.rand(2, 8, 8) > 0.5
     result = quick(defaults(conv, twice), conv, PHOTOS, [0, 2], preprocess=twice, segmentation=masks)
+    assert result.note["network"] == type(conv).__name__ and result.note["target"] == [0, 2]
     assert list(result.maps) == [row.method for row in result.table] == ["Grad-CAM", "guided", "IG", "random"]
     assert all(m.shape == (2, 8, 8) and m.dtype == torch.float32 and not m.is_cuda for m in result.maps.values())
     torch.testing.assert_close(result.confidence, target_score(lambda p: conv(twice(p)), PHOTOS, [0, 2]))

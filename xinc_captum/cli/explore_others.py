@@ -120,9 +120,15 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         title="Attribution methods side by side",
         images=len(content["images"]),
         figure=read_photo(bundle.file("figure.png"), longer_side=2400),
-        facts={"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
+        facts=_network(bundle.note) | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,
     )  # fmt: skip
+
+
+def _network(note: Mapping[str, Any]) -> dict[str, str]:
+    target = note.get("target", [])
+    classes = ", ".join(map(str, dict.fromkeys(target if isinstance(target, list) else [target])))
+    return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
 
 
 def _head(column: Column | None, name: str, reference: str) -> str:

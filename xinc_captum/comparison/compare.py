@@ -118,7 +118,7 @@ def compare(
     shown = tuple(column for column in columns if any(column.name in row.scores for row in rows))
     note = {
         "seed": seed, "rounds": rounds, "steps": steps, "target": torch.as_tensor(target).tolist(),
-        "baselines": [*untrained(methods), *added],
+        "baselines": [*untrained(methods), *added], "network": _name(model),
     }  # fmt: skip
     return Comparison(photos.float().cpu(), maps, rows, scores, confidence.float().cpu(), reference, note, shown)
 
@@ -143,6 +143,10 @@ def _row(name: str, runs: Runs, scores: Mapping[str, Tensor], flaws: Sequence[st
     seconds = runs.seconds or [Seconds(math.nan, math.nan)]
     cost = median(s.cpu for s in seconds), median(s.wall for s in seconds)
     return Row.of(name, cost, runs.counts, scores, flaws, runs.error, seed)
+
+
+def _name(model: ForwardFunc) -> str:
+    return str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
 
 
 def _warn(found: Mapping[str, Runs], flawed: Mapping[str, Sequence[str]]) -> None:

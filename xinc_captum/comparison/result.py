@@ -73,7 +73,7 @@ class Comparison:
         scores: by method and measure, the (N,) values that the rows are means of.
         confidence: (N,), the target's probability of the whole photo.
         reference: the method that the others are set beside.
-        note: how it came about: seed, rounds, steps, target, baselines.
+        note: how it came about: seed, rounds, steps, target, baselines, network.
         columns: the measures.
     """
 
