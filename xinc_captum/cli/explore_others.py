@@ -19,6 +19,7 @@ COSTS = {
     "backwards": "gradients that came back through it",
     "peak MB": "memory at most, beyond what was there before",
 }
+SHOWN = 8  # classes
 SECONDS = "on the clock of the machine that measured, for all pictures together"
 
 
@@ -120,14 +121,16 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         title="Attribution methods side by side",
         images=len(content["images"]),
         figure=read_photo(bundle.file("figure.png"), longer_side=2400),
-        facts=_network(bundle.note) | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
+        facts=_network(bundle.note)
+        | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,
     )  # fmt: skip
 
 
 def _network(note: Mapping[str, Any]) -> dict[str, str]:
     target = note.get("target", [])
-    classes = ", ".join(map(str, dict.fromkeys(target if isinstance(target, list) else [target])))
+    named = list(dict.fromkeys(target if isinstance(target, list) else [target]))
+    classes = ", ".join(map(str, named[:SHOWN])) + (" …" if len(named) > SHOWN else "")
     return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
 
 
