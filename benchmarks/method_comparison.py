@@ -85,12 +85,8 @@ def main(folder):
             place = f"compared_{net.name}_{title}"
             found.save(folder / place)
             print(f"\n{place}\n\n{found}", flush=True)
-            few = {name: maps[:SHOWN] for name, maps in found.maps.items()}
-            figure = type(found)(
-                found.photos[:SHOWN], few, found.table, found.scores, found.confidence, found.reference, found.note,
-                found.columns,
-            ).figure()  # fmt: skip
-            figure.savefig(folder / f"{place}.png", dpi=100)
+            figure = found.figure(images=range(SHOWN), labels=net.labels)
+            figure.savefig(folder / f"{place}.png")
 
 
 if __name__ == "__main__":

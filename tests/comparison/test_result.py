@@ -146,3 +146,12 @@ def test_not_at_all_when_something_fails(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(StoreError, match="holds files but no manifest"):
         comparison().save(tmp_path)
+
+
+def test_some_images_are_shown_with_the_measures_of_all():
+    words = said(comparison().figure(images=[1]))
+    assert "class 1, p 0.25" in words and "class 1, p 0.50" not in words and "Means over 2 photos" in words
+    with pytest.raises(IndexError, match="image 2 is none of the 2, which are numbered from 0"):
+        comparison().figure(images=[0, 2])
+    with pytest.raises(ValueError, match="images is empty; give at least one number, or None"):
+        comparison().figure(images=[])

@@ -128,26 +128,42 @@ class Comparison:
         """The rows whose maps know nothing of the model."""
         return tuple(self.note.get("baselines", ()))
 
-    def figure(self, *, shared: bool = False, baselines: bool = True, labels: Labels | None = None) -> Figure:
+    def figure(
+        self,
+        *,
+        images: Sequence[int] | None = None,
+        shared: bool = False,
+        baselines: bool = True,
+        labels: Labels | None = None,
+    ) -> Figure:
         """One row an image, one column a method, its first two measures under its name, the baselines apart.
 
         Args:
+            images: numbers of those that are shown; None shows all. The measures stay means over all.
             shared: one scale for all maps but the baselines', for methods whose values mean the same; by default each
                 map has its own.
             baselines: False leaves them out.
             labels: names by class, to be said under the photos instead of numbers, up to the first comma.
 
         Raises:
-            ValueError: nothing is left without the baselines.
+            ValueError: no images, or nothing is left without the baselines.
+            IndexError: a number that is no image's.
             LookupError: a class has no label.
         """
-        shown = {name: maps for name, maps in self.maps.items() if baselines or name not in self.baselines}
+        rows = list(range(len(self.photos))) if images is None else [*images]
+        wrong = [i for i in rows if not 0 <= i < len(self.photos)]
+        if wrong:
+            raise IndexError(f"image {wrong[0]} is none of the {len(self.photos)}, which are numbered from 0.")
+        if not rows:
+            raise ValueError("images is empty; give at least one number, or None for all.")
+        shown = {name: maps[rows] for name, maps in self.maps.items() if baselines or name not in self.baselines}
         if not shown:
             raise ValueError("no map is left without the baselines; give baselines=True, or compare more methods.")
         notes, foot = scores_said([row for row in self.table if row.method in shown], self.columns, len(self.photos))
         under = captions(self.note["target"], self.confidence.tolist(), labels)
+        under = [under[i] for i in rows]
         return comparison_grid(
-            self.photos, shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared
+            self.photos[rows], shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared
         )
 
     def save(self, path: str | Path) -> None:
