@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
@@ -30,6 +32,26 @@ def test_one_row_is_measured_like_many():
     assert rows(1) == 1
     with pytest.raises(ValueError, match="memory_budget is -1; wanted a positive number of bytes"):
         rows(-1)
+
+
+def test_a_few_rows_in_a_large_budget_are_looked_at_once():
+    model = FourierMLP(hidden=16)
+    ran = []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    look = measure(Tail(model, model.activation1), Batch.of(torch.rand(3, 2)))
+    assert look.rows(16, None, enough=3) >= 3
+    assert look.stack(16, 3, None) == 16
+    assert len(ran) == 1
+    assert look.rows(16, 1 << 20) == rows(1 << 20)  # asked how many there could be, it looks again, once
+    look.rows(16, 1 << 20)
+    assert len(ran) == 2
+
+
+@given(budget=st.integers(1 << 10, 1 << 24), count=st.integers(1, 64))
+def test_what_it_says_of_the_rows_there_are_is_the_same_either_way(budget, count):
+    model = FourierMLP(hidden=16)
+    look = measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2)))
+    assert min(count, look.rows(16, budget, enough=count)) == min(count, look.rows(16, budget))
 
 
 def test_a_chunk_keeps_to_its_budget():

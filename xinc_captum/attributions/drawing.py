@@ -57,7 +57,7 @@ def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, 
         raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
     footprint = measure(tail, batch)
     units = math.prod(kernels_of(tail).shape) if pairs else len(listed(footprint.activation, None))
-    fit = footprint.rows(units + 1, budget)
+    fit = footprint.rows(units + 1, budget, enough=batch.rows)
     size = min(batch.rows, fit)
     frames = footprint.output[0].numel() > 2 * units
     stacked = footprint.stack(units, size if frames else batch.rows, budget)

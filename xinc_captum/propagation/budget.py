@@ -1,6 +1,8 @@
 """How many rows fit into a memory budget, measured on a few of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,28 +21,40 @@ class Footprint:
     Attributes:
         activation: of those rows at the layer, (few, units, ...).
         output: of those rows, (few, *left).
-        bytes_per_row: that the graph of one forward grows by with each row.
+        at_most: bytes that the graph of one forward grows by with each row, its share of what all rows have in common
+            included.
+        another: the bytes without that, which takes another run.
     """
 
     activation: Tensor
     output: Tensor
-    bytes_per_row: int
+    at_most: int
+    another: Callable[[], int]
 
-    def rows(self, units: int, budget: int | None) -> int:
+    @cached_property
+    def bytes_per_row(self) -> int:
+        """That the graph of one forward grows by with each row."""
+        return self.another()
+
+    def rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
         """How many rows fit at once, for answers of so many units.
 
         Args:
             units: how many units each row of the answer has.
             budget: bytes of working memory; None is 256 MiB.
+            enough: no need to look closer where at least so many fit.
 
         Raises:
             ValueError: the budget is not positive.
         """
         if budget is not None and budget <= 0:
             raise ValueError(f"memory_budget is {budget}; wanted a positive number of bytes, or None for 256 MiB.")
-        answer = units * self.output[0].numel() * self.output.element_size()
-        # The graph, the gradients that walk back through it, and the answer with its temporaries.
-        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + 3 * answer, 1))
+        answer = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
+        for_sure = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.at_most + answer, 1))
+        if enough is not None and for_sure >= enough:
+            return for_sure
+        # The graph, and the gradients that walk back through it.
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + answer, 1))
 
     def stack(self, units: int, rows: int, budget: int | None) -> int:
         """How many units of so many rows are carried at once, the answer apart.
@@ -50,16 +64,19 @@ class Footprint:
             rows: of a chunk.
             budget: as in :meth:`rows`.
         """
-        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget)
+        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
         return max(1, min(units, alone // rows))
 
 
 def measure(tail: Tail, batch: Batch) -> Footprint:
-    """Run a few rows once and twice over; what does not grow with rows cancels out."""
+    """Run a few rows once, and twice over where that leaves doubts; what does not grow with rows cancels out."""
     few = batch.cut(0, FEW)
     once, activation, output = _graph_bytes(tail, few)
-    twice, _, _ = _graph_bytes(tail, few.repeat(2))
-    return Footprint(activation.detach(), output.detach(), max(twice - once, 0) // few.rows)
+
+    def another() -> int:
+        return max(_graph_bytes(tail, few.repeat(2))[0] - once, 0) // few.rows
+
+    return Footprint(activation.detach(), output.detach(), -(-once // few.rows), another)
 
 
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
