@@ -40,6 +40,11 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
     assert page.count(album([held["photo"]], ROOM).addresses[0]) == 1
     assert "≈ weak</strong> because of this." in second
+    assert 'class="cam"' not in page, "no map was kept"
+    held |= {f"{name}.where": torch.rand(6, 8, generator=g) for name in names}
+    for layer, head in (("head", "where the unit is active"), (None, "Grad-CAM: where")):
+        again = page_of(tmp_path / head, note | {"asked": [{"layer": layer}]}, "accentuation.safetensors", held)
+        assert again.count(f"<h3>{head}</h3>") == again.count('class="cam" src="data:image/png') == 11
 
 
 def test_an_accentuation_that_saved_itself(tmp_path, g):
@@ -138,4 +143,5 @@ def test_what_the_accentuate_command_writes(tmp_path, tiny):
     page = (tmp_path / "out.html").read_text()
     assert [part.split("<")[0] for part in page.split("<h2>")[1:]] == ["warm", "cold"]
     assert page.count('class="opacity"') == page.count('class="only"') == page.count(" because ") == 2
+    assert 'class="cam"' not in page, "a network that has no map has no Grad-CAM"
     assert "What colours sees in photo" in page or f"What {tiny}" in page

@@ -29,17 +29,20 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
     names = [key.removesuffix(".image") for key in kept if key.endswith(".image")]
     names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
     features = note["features"]
+    cams = [kept[f"{name}.where"] for name in names if f"{name}.where" in kept]
+    layers = _layers(one["layer"] for one in note["asked"])
     return explore_accentuations(
         path,
         kept["photo"],
         torch.stack([kept[f"{name}.image"] for name in names]),
         opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
+        torch.stack(cams) if len(cams) == len(names) else None,
         titles=[one["title"] for one in features],
         title=f"What {note['model']['name']} sees in {_input(note)}",
         notes=[_rise(one) for one in features],
         verdicts=[(one["verdict"], one["because"]) for one in features],
-        facts={"network": note["model"]["name"], "photo": _input(note)}
-        | _layers(one["layer"] for one in note["asked"]),
+        facts={"network": note["model"]["name"], "photo": _input(note)} | layers,
+        cam_name="where the unit is active" if layers else "Grad-CAM: where",
     )
 
 

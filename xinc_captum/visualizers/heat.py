@@ -26,12 +26,24 @@ def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = N
         values: (H, W), large where strong; what is negative is not shown.
         limit: where the scale ends; None takes the map's own :func:`heat_limit`.
     """
-    grey = array(photo).clip(0, 1).mean(0)
-    flat = bool(values.max() - values.min() <= 1e-6 * values.abs().max())
-    word = "not finite" if not values.isfinite().all() else "constant" if flat else ""
-    strength = np.zeros_like(grey) if word else (array(values) / (limit or heat_limit(values))).clip(0, 1)
-    axes.imshow(_glow(grey, strength))
+    axes.imshow(heat_over(photo, values, limit))
+    word = no_heat(values)
     axes.text(0.5, 0.5, word, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
+
+
+def heat_over(photo: Tensor, values: Tensor, limit: float | None = None) -> NDArray[Any]:
+    """What :func:`draw_heat` draws, (H, W, 3) in [0, 1]: the darkened photo alone where :func:`no_heat` says why."""
+    grey = array(photo).clip(0, 1).mean(0)
+    bare_photo = bool(no_heat(values))
+    strength = np.zeros_like(grey) if bare_photo else (array(values) / (limit or heat_limit(values))).clip(0, 1)
+    return _glow(grey, strength)
+
+
+def no_heat(values: Tensor) -> str:
+    """Why a map has nothing to show, "" where it has."""
+    if not values.isfinite().all():
+        return "not finite"
+    return "constant" if bool(values.max() - values.min() <= 1e-6 * values.abs().max()) else ""
 
 
 def draw_scale(axes: Axes) -> None:

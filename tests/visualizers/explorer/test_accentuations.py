@@ -1,7 +1,11 @@
+import base64
+import io
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from xinc_captum.visualizers.explorer import explore_accentuations
 
@@ -17,6 +21,25 @@ def test_words_are_escaped_and_masks_may_be_missing(tmp_path):
     assert 'class="only"' not in page and "data-mask" not in page and page.count('class="opacity"') == 2
     assert page.count('<img class="photo" src="data:') == page.count('<img class="photo" alt') == 1, "one photo, once"
     assert 'id="reduced"' not in page, "all is as it was given"
+
+
+def test_grad_cam_stands_beside_each(tmp_path):
+    cams = torch.stack([torch.arange(24.0).reshape(4, 6), torch.ones(4, 6)])
+    page = write(tmp_path, cams=cams, cam_name="Grad-CAM at head: where")
+    assert page.count('class="pair"') == page.count('class="cam" src="data:image/png') == 2
+    assert page.count("<h3>Grad-CAM at head: where</h3>") == 2 and page.count("The map is constant") == 1
+    assert 'class="pair"' not in write(tmp_path), "none was given"
+
+
+def test_a_cam_glows_where_it_is_strong_and_leaves_the_dimmed_photo_elsewhere(tmp_path):
+    cam = torch.zeros(1, 4, 6)
+    cam[:, :2, :2] = 1
+    page = write(tmp_path, photo=(3, 4, 6), images=(1, 3, 4, 6), titles=["a"], cams=cam)
+    address = re.search(r'class="cam" src="data:image/png;base64,([^"]+)"', page)[1]
+    shown = torch.tensor(np.array(Image.open(io.BytesIO(base64.b64decode(address))))).float() / 255
+    strong = cam[0] > 0
+    assert shown[strong].mean() > 0.7 and shown[~strong].max() < 0.5
+    assert (shown[~strong].amax(-1) - shown[~strong].amin(-1)).max() < 0.02, "grey"
 
 
 def test_large_photos_stay_below_the_limit_and_are_all_there(tmp_path, g):
@@ -38,10 +61,21 @@ def test_so_many_that_they_would_be_stamps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"photo": (3, 4, 5)}, {"photo": (3, 3, 4, 6)}, {"titles": ["a"]}, {"notes": ["a"]}, {"images": (3, 4, 6)}]
+    "wrong",
+    [
+        {"photo": (3, 4, 5)},
+        {"photo": (3, 3, 4, 6)},
+        {"titles": ["a"]},
+        {"notes": ["a"]},
+        {"images": (3, 4, 6)},
+        {"cams": torch.ones(1, 4, 6)},
+        {"cams": torch.ones(2, 1, 4, 6)},
+    ],
 )
 def test_what_does_not_fit(tmp_path, wrong):
-    with pytest.raises(ValueError, match=r"wanted \(N, C, H, W\) of the photo's size, one photo or N, and N of each"):
+    with pytest.raises(
+        ValueError, match=r"wanted \(N, C, H, W\) of the photo's size, one photo or N, and N of each, cams"
+    ):
         write(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
 

@@ -155,7 +155,7 @@ def test_frames_and_layers(page):
     page.locator("#frame").fill("1")
     assert colour(page, 0.8, 0.8) == [64] * 3, "the other frame's picture"
     page.locator("[data-layer='1']").click()
-    page.wait_for_function("document.querySelector(\"[data-layer='1']\").ariaPressed === 'true'")
+    page.wait_for_selector("[data-layer='1'][aria-pressed='true']")
     assert names(page) == ["neuron 0"], "at frame 1 only the weak one paints there"
     assert page.inner_text("p.verdict:visible").startswith("✗ fails How far to trust h2")
     page.locator("#top button").first.click()

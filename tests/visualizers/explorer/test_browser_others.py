@@ -48,6 +48,25 @@ def test_an_accentuation_fades_into_the_photo(tmp_path, visit, count):
     assert seen(page.locator("figure.card").nth(0)) == [red, red], "the other stays as it is"
 
 
+def test_grad_cam_stands_beside_an_accentuation_and_above_it_on_a_phone(tmp_path, visit):
+    photo, cam = BLUE[:, None, None].expand(3, 60, 80), torch.arange(80.0).expand(1, 60, -1)
+    explore_accentuations(
+        tmp_path / "page.html", photo, RED[:, None, None].expand(1, 3, 60, 80), None, cam, titles=["lion"], title="Cats"
+    )
+    page = visit(tmp_path / "page.html")
+
+    def boxes():
+        return [page.locator(where).bounding_box() for where in (".cam", ".stack")]
+
+    where, what = boxes()
+    assert where["y"] == what["y"] and where["x"] + where["width"] < what["x"]
+    assert where["width"] == what["width"] and where["height"] == what["height"]
+    page.set_viewport_size({"width": 390, "height": 800})
+    where, what = boxes()
+    assert where["x"] == what["x"] and where["y"] + where["height"] < what["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
     strip = Strip(
         torch.tensor([-1.0, 0.0, 2.0]), torch.rand(2, 3, 1, 4, 4, generator=g), torch.tensor([[0.5, 1, 1.5]] * 2)
