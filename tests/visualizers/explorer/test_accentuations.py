@@ -18,6 +18,7 @@ def write(tmp_path, photo=(3, 4, 6), images=(2, 3, 4, 6), **words):
 def test_words_are_escaped_and_masks_may_be_missing(tmp_path):
     page = write(tmp_path, photo=(1, 4, 6), titles=["<a>", "b"], verdicts=[("holds", "of <this>"), ("weak", "of that")])
     assert "&lt;a&gt;" in page and "<a>" not in page and "of &lt;this&gt;" in page
+    assert page.count("What the verdicts mean") == 1
     assert 'class="only"' not in page and "data-mask" not in page and page.count('class="opacity"') == 2
     assert page.count('<img class="photo" src="data:') == page.count('<img class="photo" alt') == 1, "one photo, once"
     assert 'id="reduced"' not in page, "all is as it was given"
@@ -28,7 +29,8 @@ def test_grad_cam_stands_beside_each(tmp_path):
     page = write(tmp_path, cams=cams, cam_name="Grad-CAM at head: where")
     assert page.count('class="pair"') == page.count('class="cam" src="data:image/png') == 2
     assert page.count("<h3>Grad-CAM at head: where</h3>") == 2 and page.count("The map is constant") == 1
-    assert 'class="pair"' not in write(tmp_path), "none was given"
+    bare = write(tmp_path)
+    assert 'class="pair"' not in bare and "What the verdicts mean" not in bare, "none was given"
 
 
 def test_a_cam_glows_where_it_is_strong_and_leaves_the_dimmed_photo_elsewhere(tmp_path):
