@@ -76,7 +76,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         Args:
             inputs: (rows, …) or a tuple of such.
             target: which reference, a number or one for each row; None where there is only one.
-            additional_forward_args: passed on to the model.
+            additional_forward_args: passed on to the model, for references that are pictures too.
             internal_batch_size: at most so many rows a forward.
         """
         maps, one, other = self._parts(inputs, target, additional_forward_args, internal_batch_size)
@@ -102,7 +102,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         """The layer's maps, and their mean over places and the reference, both of length one."""
         maps, given = self._maps(inputs, args, at_once), self.references
         if given.dim() != 2:
-            given = self._maps(given.to(inputs[0] if isinstance(inputs, tuple) else inputs), None, at_once).mean((2, 3))
+            like = inputs[0] if isinstance(inputs, tuple) else inputs
+            given = self._maps(given.to(like), _shared(args, len(like)), at_once).mean((2, 3))
         alone = 0 if len(given) == 1 else -1
         which = torch.as_tensor(alone if target is None else target, device=maps.device).long().flatten()
         wrong = len(which) not in {1, len(maps)} or not bool((which >= 0).all() & (which < len(given)).all())
@@ -131,3 +132,14 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 "layer_to_grid=xinc_captum.layer_to_grid for a vision transformer."
             )
         return torch.cat(parts)
+
+
+def _shared(args: Any, rows: int) -> Any:
+    """Additional arguments that the references' pictures can get too."""
+    every = args if isinstance(args, tuple) else (args,)
+    if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
+        raise ValueError(
+            f"additional_forward_args hold a value for each of the {rows} rows and none for the references; wanted "
+            "arguments that all rows share, or references as vectors."
+        )
+    return args

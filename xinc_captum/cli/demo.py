@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -42,9 +41,8 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
             Settings.n_steps, seed, 336, "auto", None,
         )  # fmt: skip
     if Part.canvas in parts:
-        with tempfile.TemporaryDirectory() as folder:
-            photo = _photo("chelsea.png", Path(folder))
-            canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+        photo = _photo("chelsea.png", out)  # it stays there, for xinc replay
+        canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
     if Part.video in parts:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
             place = out / "video" / clip
@@ -86,6 +84,7 @@ def _photo(name: str, folder: Path) -> Path:
     """Copy a photo that ships inside scikit-image out of the package."""
     try:
         packaged = resources.files("skimage.data").joinpath(name)
+        folder.mkdir(parents=True, exist_ok=True)
         with resources.as_file(packaged) as found:
             return Path(shutil.copy(found, folder / name))
     except (ModuleNotFoundError, FileNotFoundError) as error:

@@ -110,6 +110,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
     meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
     remarks = [_remark(row) for row in rows]
+    drawn = not all(row["error"] for row in rows)
     last = ["remarks"] if any(remarks) else []
     return explore_table(
         path,
@@ -123,7 +124,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         },
         title="Attribution methods side by side",
         images=len(content["images"]),
-        figure=read_photo(bundle.file("figure.png"), longer_side=2400),
+        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if drawn else None,
         facts=_network(bundle.note)
         | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,

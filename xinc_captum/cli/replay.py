@@ -21,6 +21,7 @@ from .canvas import canvas_command
 from .failures import UsageError
 from .flip import counterfactual_command
 from .link import link_command
+from .manifests import differences
 from .nern import nern_command
 from .recorded import digest
 from .sweep import sweep_command
@@ -41,7 +42,7 @@ SELF = "xinc-captum"
 
 
 def replay_command(folder: Path) -> bool:
-    """Everything ``xinc replay`` does; whether all arrays are the same bits.
+    """Everything ``xinc replay`` does; whether all arrays are the same bits, and all it says the same.
 
     Raises:
         FileNotFoundError: no such folder, or a file that the command read is gone.
@@ -58,11 +59,17 @@ def replay_command(folder: Path) -> bool:
         with redirect_stdout(io.StringIO()):  # it would tell people to open what is gone in a moment
             command(**settings, out=again)
         found = list(compared(folder, again))
+        others = list(differences(note, manifest_of(again)))
     for one in found:
         typer.echo(f"  {one.name}: {one.words}")
+    for line in others:
+        typer.echo(f"  {store.MANIFEST}: {line}")
     same = sum(one.same for one in found)
-    typer.echo(f"{same} of {len(found)} arrays of {folder} came out as the same bits; pictures were not compared")
-    return same == len(found)
+    said = f"{len(others)} entries of its manifest did not" if others else "so did all that its manifest says"
+    typer.echo(
+        f"{same} of {len(found)} arrays of {folder} came out as the same bits, and {said}; pictures were not compared"
+    )
+    return same == len(found) and not others
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

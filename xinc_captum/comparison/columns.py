@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from captum.metrics import infidelity, sensitivity_max
@@ -21,6 +21,7 @@ from ..metrics import (
     spearman,
     top_overlap,
 )
+from .maps import faults
 
 DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
 RADIUS = 0.02  # of the perturbation under which a map should stay what it is, Captum's own default
@@ -32,7 +33,7 @@ class Case:
     """One method's maps and everything a measure may look at.
 
     Attributes:
-        explain: photos and targets to maps (N, H, W), as often as wanted.
+        explain: as many photos, changed ones too, to maps (N, H, W), as often as wanted.
         classify: photos in [0, 1] to logits (N, classes).
         photos: (N, C, H, W).
         maps: (N, H, W), on the photos' device.
@@ -43,7 +44,7 @@ class Case:
         seed: of all that is random.
     """
 
-    explain: Callable[[Tensor, Any], Tensor]
+    explain: Callable[[Tensor], Tensor]
     classify: ForwardFunc
     photos: Tensor
     maps: Tensor
@@ -90,7 +91,10 @@ def _agreement(case: Case) -> Tensor | None:
 
 
 def _overlap(case: Case) -> Tensor | None:
-    return None if case.reference is None else top_overlap(case.maps.cpu(), case.reference)
+    if case.reference is None:
+        return None
+    silent = torch.tensor([bool(flaw) for flaw in faults(case.reference)])
+    return top_overlap(case.maps.cpu(), case.reference).masked_fill(silent, torch.nan)
 
 
 def _pointing(case: Case) -> Tensor | None:
@@ -102,14 +106,15 @@ def _energy(case: Case) -> Tensor | None:
 
 
 def _sensitivity(case: Case) -> Tensor:
-    def explain(photos: tuple[Tensor, ...], target: Any) -> tuple[Tensor, ...]:
-        return (case.explain(photos[0], target)[:, None],)
+    def explain(photos: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # Captum stacks the copies of a photo; here each photo's copy stands where the photo stood, so that what a
+        # method draws for it is the same.
+        draws = photos[0].to(case.photos.dtype).unflatten(0, (len(case.photos), -1))
+        return (torch.stack([case.explain(draw) for draw in draws.unbind(1)], 1).flatten(0, 1)[:, None],)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
-        found: Tensor = sensitivity_max(
-            explain, case.photos, perturb_radius=RADIUS, n_perturb_samples=DRAWS, target=case.target
-        )
+        found: Tensor = sensitivity_max(explain, case.photos, perturb_radius=RADIUS, n_perturb_samples=DRAWS)
     return found
 
 
@@ -179,13 +184,14 @@ COLUMNS = (
 )  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])
 ALL = tuple(column.name for column in COLUMNS)
+TAKEN = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak MB", "left_out", "fault", "error")
 
 
 def chosen(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
     """The columns of these names; a :class:`Column` of your own goes through as it is.
 
     Raises:
-        ValueError: a name that is not known, or twice the same.
+        ValueError: a name that is not known, twice the same, or one of the costs.
 
     Example:
         >>> [column.title for column in chosen(["sparseness"])]
@@ -199,4 +205,8 @@ def chosen(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
     names = [column.name for column in found]
     if len(set(names)) < len(names):
         raise ValueError(f"metrics name something twice: {', '.join(map(repr, names))}.")
+    if taken := [name for name in names if name in TAKEN]:
+        raise ValueError(
+            f"a measure is called {taken[0]!r}, as a cost or remark of every row is; give it another name."
+        )
     return found

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
@@ -18,7 +18,7 @@ from .maps import faults
 from .methods import Preprocess, after
 from .named import BASELINES, Layer, Methods, by_name, untrained
 from .result import Comparison, Row
-from .running import Runs, Seconds, bound, run_once
+from .running import Explain, Runs, Seconds, bound, run_once
 
 
 def compare(
@@ -43,8 +43,8 @@ def compare(
     Every method runs alone, from the same random state, on a copy of the images, and the model is left as found after
     each. One run is counted (calls of the model, gradients that came back, memory), the others take turns and are
     timed. Measures are means over images with 95 % bootstrap intervals: with few images they are wide, and rank
-    nothing. A method that fails is a row that says so; constant maps, and those with nan or infinity, are said in a
-    warning and left out of the measures.
+    nothing; with one there are none. A method that fails is a row that says so; constant maps, and those with nan or
+    infinity, are said in a warning and left out of the measures.
 
     Args:
         methods: names (``"Grad-CAM"``, ``"Guided Grad-CAM"``, ``"Integrated Gradients"``, ``"Feature Accentuation"``,
@@ -54,7 +54,7 @@ def compare(
             itself, ``inputs``. See :func:`~xinc_captum.comparison.as_maps` for the maps they may answer.
         model: images, preprocessed, to (N, classes) logits.
         inputs: photos in [0, 1], (N, C, H, W).
-        target: a class, or one for each image.
+        target: a class, or one for each image; methods get a number, or a tensor (N,).
         layer: where the methods of one layer look; None takes the last that still says where.
         metrics: names out of :data:`~xinc_captum.comparison.COLUMNS`, or columns of your own. Sensitivity and
             infidelity run each method, or the model, many more times, and are measured only where they are named.
@@ -100,17 +100,18 @@ def compare(
             given |= by_name(added, model, photos, preprocess, layer, seed)
         confidence = target_score(classify, photos, target)  # also finds a wrong target before anything slow
         wanted = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
+        asked = wanted if torch.as_tensor(target).numel() > 1 else int(wanted[0])
         found = {name: Runs(bound(method, model, preprocess, size, seed)) for name, method in given.items()}
         turns = list(found.values()) * (rounds + 1)
         for runs in progress(turns, "runs", show=show_progress):
-            run_once(runs, model, photos, target)
+            run_once(runs, model, photos, asked)
         maps = {name: runs.maps for name, runs in found.items() if runs.maps is not None}
         flawed = {name: faults(of_method) for name, of_method in maps.items()}
         scores = {}
         for name, of_method in progress(maps.items(), "measures", show=show_progress, total=len(maps)):
             case = Case(
-                found[name].explain, classify, photos, of_method.to(photos.device), wanted, maps.get(reference),
-                segmentation, steps, seed,
+                _asking(found[name].explain, asked), classify, photos, of_method.to(photos.device), wanted,
+                maps.get(reference), segmentation, steps, seed,
             )  # fmt: skip
             scores[name] = _scores(name, case, columns, flawed[name])
     _warn(found, flawed)
@@ -121,6 +122,10 @@ def compare(
         "baselines": [*untrained(methods), *added], "network": _name(model),
     }  # fmt: skip
     return Comparison(photos.float().cpu(), maps, rows, scores, confidence.float().cpu(), reference, note, shown)
+
+
+def _asking(explain: Explain, target: int | Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda photos: explain(photos, target)
 
 
 def _scores(name: str, case: Case, columns: Sequence[Column], flaws: Sequence[str]) -> dict[str, Tensor]:

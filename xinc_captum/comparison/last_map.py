@@ -12,7 +12,9 @@ from .methods import Preprocess
 def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None = None) -> nn.Module | None:
     """The last module that hands over a map (N, channels, h, w) of more than one place, or None.
 
-    Of several that end with the same map, such as a block and the activation function at its end, it is the outermost.
+    None too where most of what the network hands on are tokens (N, places, channels): the only map of a vision
+    transformer is that of its first layer. Of several that end with the same map, such as a block and the activation
+    function at its end, it is the outermost.
 
     Args:
         model: the classifier, or any function around it.
@@ -28,4 +30,5 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
     with torch.no_grad():
         ended = passed(Reader(model, preprocess), images, ())
     maps = [module for module, shape in ended if len(shape) == 4 and shape[2] * shape[3] > 1]
-    return maps[-1] if maps else None
+    tokens = sum(len(shape) == 3 and shape[1] > 1 for _, shape in ended)
+    return maps[-1] if len(maps) > tokens else None

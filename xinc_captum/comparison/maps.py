@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._compat import LayerAttribution
+
 CONSTANT, NOT_FINITE = "constant", "not finite"
 
 
@@ -50,6 +52,21 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[1:] != size:
         maps = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     return maps
+
+
+def maps_of(method: Any, answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
+    """:func:`as_maps` where the method is known: a layer's map stays one where it is as large as a grey image.
+
+    Args:
+        method: whose answer it is.
+        answer: as in :func:`as_maps`, like the two others.
+        given: as there.
+        size: as there.
+    """
+    alike = isinstance(answer, Tensor) and answer.shape == (len(given), 1, *given.shape[2:])
+    if alike and isinstance(method, LayerAttribution):
+        answer = answer.relu()[:, 0]
+    return as_maps(answer, given, size)
 
 
 def faults(maps: Tensor) -> list[str]:

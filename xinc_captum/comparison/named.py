@@ -107,7 +107,8 @@ def _called(
     place = last_map(model, images[:1], preprocess) if layer is None else layer
     if place is None:
         raise ValueError(
-            f"{name} needs a layer, and no layer of this model answers maps (N, channels, h, w); give layer=."
+            f"{name} needs a layer, and this model hands on no maps (N, channels, h, w), or mostly tokens, which are "
+            "none; give layer=, or leave it out."
         )
     return AT_A_LAYER[name](model, place, preprocess)
 

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .._compat import LayerAttribution
 from ..hooks import modules_behind, unwrap
-from .maps import as_maps
+from .maps import maps_of
 
 Explainer = Callable[..., NDArray[Any]]
 
@@ -24,7 +25,8 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Explainer:
         method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
             or an attribution, which answers for the model it was made with and refuses any other, since metrics that
             randomise a model (MPRT, SmoothMPRT) hand over copies of it.
-        **arguments: for ``attribute``; with ``neuron_selector`` no target is given.
+        **arguments: for ``attribute``; a ``target`` among them takes the place of Quantus' own, and with
+            ``neuron_selector`` none is given.
 
     Raises:
         ValueError: Quantus hands another model to an attribution that was made with its own.
@@ -42,13 +44,14 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Explainer:
         like = next(model.parameters(), torch.zeros(()))
         rows = torch.as_tensor(np.asarray(inputs)).to(like)
         given = dict(arguments)
-        if "neuron_selector" not in given:
+        if not {"neuron_selector", "target"} & given.keys():
             given["target"] = torch.as_tensor(np.asarray(targets)).long().to(rows.device)
-        answer = _for(method, model).attribute(rows, **given).detach()
-        if answer.shape == rows.shape:
+        explained = _for(method, model)
+        answer = explained.attribute(rows, **given).detach()
+        if answer.shape == rows.shape and not isinstance(explained, LayerAttribution):
             answer = answer.sum(1, keepdim=True)
         else:
-            answer = as_maps(answer, rows, (rows.shape[-2], rows.shape[-1]))[:, None]
+            answer = maps_of(explained, answer, rows, (rows.shape[-2], rows.shape[-1]))[:, None]
         found: NDArray[Any] = answer.float().cpu().numpy()
         return found
 

@@ -30,7 +30,8 @@ class Row:
         seconds: on the clock, median over rounds, all images together.
         cpu_seconds: of the process, likewise.
         counts: calls of the model, gradients that came back, and memory of one run.
-        scores: by measure, the mean over the images whose map says something, and its interval.
+        scores: by measure, the mean over the images whose map says something, and its interval (nan for
+            one image).
         left_out: images whose map is constant or not finite.
         fault: what these maps are.
         error: what the method failed with, or "".
@@ -169,7 +170,8 @@ class Comparison:
     def save(self, path: str | Path) -> None:
         """Write figure.png, maps.safetensors, table.md, table.json and times.json, whole or not at all.
 
-        Seconds differ between equal runs, so they are in times.json alone; everything else is hashed in the manifest.
+        There is no figure where every method failed. Seconds differ between equal runs, so they are in times.json
+        alone; everything else is hashed in the manifest.
 
         Args:
             path: a folder that is new, empty, or an earlier result.
@@ -181,7 +183,8 @@ class Comparison:
         times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
         note = {**self.note, "reference": self.reference, "methods": [row.method for row in self.table]}
         with store.bundle(path, note) as folder:
-            self.figure().savefig(folder / "figure.png")
+            if self.maps:
+                self.figure().savefig(folder / "figure.png")
             save_file({name: maps.contiguous() for name, maps in self.maps.items()}, folder / "maps.safetensors")
             (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
             _write(folder / "table.json", content)
@@ -219,7 +222,7 @@ def _interval(found: Interval | None, digits: int) -> str:
     if found is None or math.isnan(found.value):
         return "–"
     value, low, high = (f"{end:.{digits}f}" for end in found)
-    return f"{value} [{low}, {high}]"
+    return value if math.isnan(found.low) else f"{value} [{low}, {high}]"
 
 
 def _text(words: str) -> str:
@@ -227,8 +230,8 @@ def _text(words: str) -> str:
 
 
 def _plain(value: float) -> float | None:
-    """JSON knows no nan."""
-    return None if math.isnan(value) else value
+    """JSON knows neither nan nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _write(path: Path, content: Any) -> None:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from ..hooks import ForwardFunc, modules_behind, untouched
 from .counting import Counts, counted
-from .maps import as_maps
+from .maps import maps_of
 from .methods import Preprocess, after
 
 Explain = Callable[[Tensor, Any], Tensor]
 
 
 LONG = 10.0  # seconds on the clock
+MODELS = {"model", "net", "network", "classifier", "forward_func"}
 
 
 class Seconds(NamedTuple):
@@ -52,7 +53,8 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
     """A method as a function from photos in [0, 1] and targets to maps of the photos' size.
 
     A Captum object made with ``model`` itself gets preprocessed inputs, any other, or one that normalises itself,
-    photos. A function that wants three arguments gets the model too, its preprocessing inside.
+    photos. A function that wants three arguments, or whose first of three is called model or net, gets the model too,
+    its preprocessing inside.
 
     Args:
         method: a Captum attribution, or a function of (images, target) or (model, images, target).
@@ -79,7 +81,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
                 answer = run(given.clone(), target=target)
             else:
                 answer = run(seen, given.clone(), target) if three else run(given.clone(), target)
-            return as_maps(answer, given, size).contiguous()
+            return maps_of(method, answer, given, size).contiguous()
 
     return explain
 
@@ -95,7 +97,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         if runs.maps is None:
             with untouched(model), counted(model) as counts:
                 maps = runs.explain(photos, target)
-            runs.maps, runs.counts = maps.cpu(), counts
+            runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may answer what it keeps and changes
             return
         _wait(photos)
         cpu, wall = time.process_time(), time.perf_counter()
@@ -108,13 +110,14 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
 
 
 def _wants_the_model(function: Any) -> bool:
-    """Whether a function has three arguments without defaults, as in (model, images, target)."""
+    """Whether a function has three arguments without defaults, as in (model, images, target), or calls one a model."""
     try:
-        arguments = inspect.signature(function).parameters.values()
+        arguments = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # built into a library: its signature cannot be read
         return False
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
+    named = len(arguments) >= 3 and arguments[0].kind in plain and arguments[0].name in MODELS
+    return named or sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
 
 
 def _wait(photos: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Intervals for figures that are one minus, or simply, a ratio of sums over rows."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,8 @@ def ratio_interval(
 def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
     """A mean over those values that are numbers, with a percentile bootstrap interval over them; nan without any.
 
+    One number says nothing of others, so its interval is nan.
+
     Args:
         values: (n,).
         level: share of resamples within the interval.
@@ -85,8 +88,8 @@ def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, s
     Source: as for :func:`ratio_interval`.
     """
     numbers = values[values.isfinite()]
-    if not len(numbers):
-        return Interval(*[float("nan")] * 3)
+    if len(numbers) < 2:
+        return Interval(float(numbers[0]) if len(numbers) else math.nan, math.nan, math.nan)
     return ratio_interval(numbers, torch.ones_like(numbers), level=level, repeats=repeats, seed=seed)
 
 

@@ -17,7 +17,7 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
         masks: (N, H, W), bool or weights in [0, 1].
 
     Returns:
-        (N,); nan where a map is zero everywhere.
+        (N,); nan where a map or a mask is zero everywhere.
 
     Raises:
         ValueError: shapes differ or are not (N, H, W), a map has negative values, or a mask leaves [0, 1].
@@ -35,7 +35,7 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
             "here: nothing, maps.clamp_min(0), or as much as a positive one, maps.abs()."
         )
     wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    return (wide * masks).sum((1, 2)) / wide.sum((1, 2))
+    return _where_marked((wide * masks).sum((1, 2)) / wide.sum((1, 2)), masks > 0)
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
         masks: (N, H, W), bool or weights in [0, 1]; from 1/2 on counts as inside.
 
     Returns:
-        (N,) float32; nan where a map is not finite.
+        (N,) float32; nan where a map is not finite or nothing is inside.
 
     Raises:
         ValueError: shapes differ or are not (N, H, W), or a mask leaves [0, 1].
@@ -62,7 +62,13 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     """
     _check(maps, masks)
     peaks = (maps == maps.amax((1, 2), keepdim=True)).float()
-    return (peaks * (masks >= 0.5)).sum((1, 2)) / peaks.sum((1, 2))
+    inside = masks >= 0.5
+    return _where_marked((peaks * inside).sum((1, 2)) / peaks.sum((1, 2)), inside)
+
+
+def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
+    """A picture that shows nothing of the object says nothing of a map: nan, no miss."""
+    return values.masked_fill(~inside.flatten(1).any(1), torch.nan)
 
 
 def _check(maps: Tensor, masks: Tensor) -> None:
@@ -70,7 +76,7 @@ def _check(maps: Tensor, masks: Tensor) -> None:
         raise ValueError(
             f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; wanted the same (N, H, W) twice."
         )
-    if ((masks < 0) | (masks > 1)).any():
+    if not ((masks >= 0) & (masks <= 1)).all():
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
             "divide a 0-255 mask by 255."

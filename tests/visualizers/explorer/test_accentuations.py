@@ -76,7 +76,8 @@ def test_so_many_that_they_would_be_stamps(tmp_path):
 )
 def test_what_does_not_fit(tmp_path, wrong):
     with pytest.raises(
-        ValueError, match=r"wanted \(N, C, H, W\) of the photo's size, one photo or N, and N of each, cams"
+        ValueError,
+        match=r"wanted \(N, C, H, W\) of the photo's size, at least one, one photo or N, and N of each, cams",
     ):
         write(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []

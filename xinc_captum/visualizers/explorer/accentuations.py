@@ -68,10 +68,10 @@ def explore_accentuations(
     photos = photo[None] if photo.dim() == 3 else photo
     fits = images.dim() == photos.dim() == 4 and images.shape[2:] == photos.shape[2:]
     fits &= cams is None or cams.shape[1:] == images.shape[2:]
-    if not fits or len(photos) not in (1, len(images)) or set(counts.values()) != {len(images)}:
+    if not fits or not len(images) or len(photos) not in (1, len(images)) or set(counts.values()) != {len(images)}:
         raise ValueError(
             f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and {counts}; wanted "
-            "(N, C, H, W) of the photo's size, one photo or N, and N of each, cams (N, H, W)."
+            "(N, C, H, W) of the photo's size, at least one, one photo or N, and N of each, cams (N, H, W)."
         )
     room = ROOM - _CARD * len(images)
     seen = None if masks is None else masks_of(list(masks), int(_MASKS * room))

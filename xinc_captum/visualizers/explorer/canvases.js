@@ -5,6 +5,7 @@ const state = { size: data.size, units: null, frame: 0, x: 0, y: 0, held: false,
 const board = byId("picture");
 const frames = data.frames.map((source) => Object.assign(new Image(), { src: source }));
 const layers = new Map();
+let asked = 0;
 const clusters = new ClusterMap(byId("map"), choose);
 let waiting = false;
 
@@ -120,11 +121,13 @@ byId("frame")?.addEventListener("input", (event) => {
 });
 
 async function show(number) {
+  asked = number;
   if (!layers.has(number)) {
     const holder = byId(`blob-${number}`);
     layers.set(number, unpacked(holder.textContent).then((buffer) => new Units(data.layers[number], buffer)));
   }
   const units = await layers.get(number);
+  if (asked !== number && state.units) return; // another was chosen while this one was unpacked
   const old = state.units?.grid || units.grid;
   state.x = Math.floor(((state.x + 0.5) * units.grid[1]) / old[1]);
   state.y = Math.floor(((state.y + 0.5) * units.grid[0]) / old[0]);

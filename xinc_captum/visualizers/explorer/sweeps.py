@@ -1,5 +1,6 @@
 """A page of filmstrips: a unit set to one value after another, and what was measured in each frame."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ def _told(name: str, strip: Strip, rows: Sequence[str], addresses: Iterator[str]
     digits = decimals_over(step, max(abs(low), abs(high)))
 
     def at(value: float) -> float | None:
-        if value != value:
+        if not math.isfinite(value):
             return None
         return round(100 * (value - low) / (high - low), 1) if high > low else 50.0
 

@@ -6,8 +6,10 @@ const heads = [...document.querySelectorAll("thead th")];
 function compared(a, b, column, down) {
   const [one, other] = [a, b].map((row) => row.children[column].dataset.value);
   if (one === "" || other === "") return (one === "") - (other === "");
-  const order = column === 0 ? one.localeCompare(other) : Number(one) - Number(other);
-  return Number.isNaN(order) ? one.localeCompare(other) : down ? -order : order;
+  const [first, second] = [one, other].map(Number);
+  const words = column === 0 || Number.isNaN(first) || Number.isNaN(second);
+  const order = words ? one.localeCompare(other) : first === second ? 0 : first - second;
+  return down ? -order : order;
 }
 
 heads.forEach((head, column) => {

@@ -82,10 +82,19 @@ value='', note=''))
     if isinstance(value, str):
         return Cell(value, value)
     if value is None or isinstance(value, int | float):
-        return Cell(_said(value), "" if value is None or math.isnan(value) else repr(float(value)))
+        return Cell(_said(value), "" if value is None or math.isnan(value) else _sorted_by(value))
     mean, *ends = value
     plain = cell_of(mean)
-    return plain if mean is None else plain._replace(note=f"[{', '.join(_said(end) for end in ends)}]")
+    return (
+        plain
+        if mean is None or all(end is None for end in ends)
+        else plain._replace(note=f"[{', '.join(_said(end) for end in ends)}]")
+    )
+
+
+def _sorted_by(value: float) -> str:
+    """As JavaScript reads it."""
+    return repr(float(value)).replace("inf", "Infinity")
 
 
 def _said(value: float | None) -> str:
