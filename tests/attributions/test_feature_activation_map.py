@@ -113,3 +113,24 @@ def test_what_does_not_fit_is_said(conv):
             several.attribute(X, target)
     with pytest.raises(ValueError, match=r"references of shape \(1, 7\), and the layer has 4 channels"):
         FeatureActivationMap(conv, "relu", torch.rand(1, 7)).attribute(X)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x, scale):
+        return self.conv(x * scale)
+
+
+def test_pictures_of_reference_get_the_arguments_that_all_share():
+    net, references = Scaled(), torch.rand(2, 3, 8, 8)
+    found = FeatureActivationMap(net, "conv", references).attribute(X, target=1, additional_forward_args=3.0)
+    plain = FeatureActivationMap(lambda x: net(x, 3.0), net.conv, references).attribute(X, target=1)
+    torch.testing.assert_close(found, plain)
+    each = torch.rand(2, 1, 1, 1)
+    with pytest.raises(ValueError, match="hold a value for each of the 2 rows and none for the references; wanted"):
+        FeatureActivationMap(net, "conv", references).attribute(X, target=1, additional_forward_args=each)
+    vectors = FeatureActivationMap(net, "conv", torch.rand(2, 4))
+    assert vectors.attribute(X, target=1, additional_forward_args=each).shape == (2, 1, 6, 6)

@@ -13,6 +13,7 @@ def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
     )
     demo.demo_command(tmp_path, [demo.Part.canvas], 0)
     assert calls == [("chelsea.png", 240512, tmp_path / "canvas")]
+    assert (tmp_path / "chelsea.png").stat().st_size == 240512, "xinc replay asks for it"
 
 
 def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monkeypatch, capsys):

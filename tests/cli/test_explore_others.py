@@ -145,3 +145,15 @@ def test_what_the_accentuate_command_writes(tmp_path, tiny):
     assert page.count('class="opacity"') == page.count('class="only"') == page.count(" because ") == 2
     assert 'class="cam"' not in page, "a network that has no map has no Grad-CAM"
     assert "What colours sees in photo" in page or f"What {tiny}" in page
+
+
+def test_a_comparison_of_failures_alone_has_no_figure(tmp_path, g):
+    row = Row("broken", *[float("nan")] * 2, Counts(), {}, error="ValueError: no")
+    found = Comparison(
+        torch.rand(1, 3, 8, 8, generator=g), {}, (row,), {}, torch.tensor([0.5]), "broken",
+        {"seed": 0, "rounds": 1, "target": 1, "baselines": []}, chosen(["deletion"]),
+    )  # fmt: skip
+    found.save(tmp_path / "compared")
+    explore_command(tmp_path / "compared", None)
+    page = (tmp_path / "compared.html").read_text()
+    assert "failed: ValueError: no" in page and "<img" not in page

@@ -104,7 +104,8 @@ def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, 
     assert first == f"computing {tmp_path / 'out'} again, with the settings in its manifest …"
     same = [line for line in lines if line.endswith((": same bits", ": same text"))]
     assert last == (
-        f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} came out as the same bits; pictures were not compared"
+        f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} came out as the same bits, and so did all that its "
+        "manifest says; pictures were not compared"
     )
     assert len(same) == len(lines) >= 2
     assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else is left"
@@ -142,6 +143,17 @@ def test_another_number_is_found_and_measured(made, capsys, no_ink):
         f"activation1.safetensors: totals: differs by up to 0.25 in 1 of {kept['totals'].numel()} places" in done.output
     )
     assert "activation1.safetensors: maps: same bits" in done.output
+
+
+def test_a_verdict_that_is_not_what_comes_out_is_found(made, capsys, no_ink):
+    note = json.loads((made / "manifest.json").read_text())
+    verdict = note["trust"]["activation1"]["verdict"]
+    note["trust"]["activation1"]["verdict"] = "better"
+    (made / "manifest.json").write_text(json.dumps(note))
+    assert not replay_command(made)
+    said = capsys.readouterr().out
+    assert f"  manifest.json: trust.activation1.verdict: 'better' then, '{verdict}' now" in said
+    assert "came out as the same bits, and 1 of its manifest's entries did not; pictures" in said
 
 
 def test_a_damaged_result_is_told(made):

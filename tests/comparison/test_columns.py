@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from xinc_captum.comparison import ALL, COLUMNS, Case
@@ -9,7 +10,7 @@ MAPS = torch.rand(2, 16, 16)
 
 
 def case(model, **other):
-    fields = {"explain": lambda x, t: x.mean(1), "classify": model, "photos": PHOTOS, "maps": MAPS, "target": torch.tensor([0, 2]),
+    fields = {"explain": lambda x: x.mean(1), "classify": model, "photos": PHOTOS, "maps": MAPS, "target": torch.tensor([0, 2]),
               "reference": None, "segmentation": None, "steps": 4, "seed": 0}  # fmt: skip
     return Case(**fields | other)
 
@@ -82,3 +83,36 @@ def test_deletion_and_insertion_run_the_model_once_between_them(conv):
     expected = deletion_insertion(counted, PHOTOS, MAPS, given.target, baseline=grey, steps=given.steps)
     assert len(calls) == 2 * once
     assert torch.equal(deletion, expected.deletion) and torch.equal(insertion, expected.insertion)
+
+
+def test_sensitivity_is_of_the_photo_and_not_of_its_place_in_a_batch():
+    """What draws at random answers the same for a photo that stayed the same, wherever Captum's copies lie."""
+    drawn = torch.rand(2, 16, 16)
+    (column,) = chosen(["sensitivity"])
+    torch.testing.assert_close(column.of(case(None, explain=lambda x: drawn)), torch.zeros(2))
+    seen = []
+    own = case(None, explain=lambda x: seen.append(x) or x.mean(1) * torch.tensor([1.0, 3.0])[:, None, None])
+    torch.testing.assert_close(column.of(own), column.of(case(None)), msg="a factor of the row does not matter")
+    assert all((x - PHOTOS).abs().max() <= 0.02 for x in seen), "each copy stands where its photo stands"
+    torch.testing.assert_close(seen[0], PHOTOS)
+
+
+def test_sensitivity_of_half_precision_is_asked_in_it():
+    (column,) = chosen(["sensitivity"])
+    given = []
+    half = case(None, photos=PHOTOS.half(), explain=lambda x: given.append(x.dtype) or x.float().mean(1))
+    assert column.of(half).shape == (2,) and set(given) == {torch.float16}
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan])
+def test_a_reference_that_says_nothing_overlaps_with_nothing(value):
+    reference = MAPS.clone()
+    reference[0] = value
+    (column,) = chosen(["overlap"])
+    found = column.of(case(None, maps=MAPS, reference=reference))
+    assert found.isnan().tolist() == [True, False] and found[1] == 1
+
+
+def test_a_measure_cannot_be_called_like_a_cost():
+    with pytest.raises(ValueError, match="a measure is called 'seconds', as a cost or remark of every row is; give it"):
+        chosen([COLUMNS[0].__class__("seconds", "s", "", lambda c: None)])

@@ -221,3 +221,60 @@ def test_on_a_gpu(conv):
 def test_the_maps_are_those_of_the_method(conv):
     result = quick({"Grad-CAM": grad_cam(conv, "conv")}, conv, PHOTOS, 1)
     assert torch.equal(result.maps["Grad-CAM"], as_maps(grad_cam(conv, "conv")(PHOTOS, 1), PHOTOS, (8, 8)))
+
+
+@pytest.mark.parametrize("one", [1, [1], (1,), np.int64(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
+def test_a_class_for_all_is_a_number_however_it_is_given(conv, one):
+    """Captum refuses some of these, and functions would have to know them all."""
+    seen = []
+
+    def mine(images, target):
+        seen.append(target)
+        return images
+
+    found = quick({"mine": mine, "captum": Saliency(conv)}, conv, PHOTOS, one)
+    assert set(seen) == {1} and all(type(target) is int for target in seen)
+    assert torch.equal(found.maps["captum"], Saliency(conv).attribute(PHOTOS, target=1).sum(1))
+
+
+@pytest.mark.parametrize("many", [[0, 2], (0, 2), np.array([0, 2]), torch.tensor([0, 2])])
+def test_classes_one_an_image_are_a_tensor_however_they_are_given(conv, many):
+    def mine(images, target):
+        return images * target.reshape(-1, 1, 1, 1).float()
+
+    found = quick({"mine": mine, "captum": Saliency(conv)}, conv, PHOTOS, many)
+    torch.testing.assert_close(found.maps["mine"][1], 2 * PHOTOS[1].sum(0))
+    assert torch.equal(found.maps["captum"], Saliency(conv).attribute(PHOTOS, target=[0, 2]).sum(1))
+
+
+@pytest.mark.parametrize("target", [1, [0, 2]])
+def test_equal_maps_are_equally_sensitive_whoever_made_them(conv, target):
+    def by_hand(images, target):
+        x = images.detach().requires_grad_()
+        return torch.autograd.grad(conv(x)[torch.arange(len(x)), target].sum(), x)[0]
+
+    found = quick({"captum": Saliency(conv), "by hand": by_hand}, conv, PHOTOS, target, metrics=["sensitivity"])
+    one, other = (found.scores[name]["sensitivity"] for name in ("captum", "by hand"))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert (one > 0).all()
+
+
+def test_what_knows_nothing_of_the_photo_is_not_sensitive_to_it(conv):
+    found = quick(["random map"], conv, PHOTOS, 1, metrics=["sensitivity"])
+    assert found.scores["random map"]["sensitivity"].tolist() == [0, 0]
+
+
+def test_one_photo_has_means_and_no_intervals(conv):
+    found = quick({"captum": Saliency(conv)}, conv, PHOTOS[:1], 1, metrics=["sparseness"])
+    value = found.table[0].scores["sparseness"]
+    assert 0 < value.value < 1 and np.isnan([value.low, value.high]).all()
+    assert str(found).rstrip().endswith(f"| {value.value:.2f} |")
+    assert found.to_dict()["rows"][0]["sparseness"] == [value.value, None, None]
+
+
+def test_grey_photos_have_the_grad_cam_that_coloured_ones_have():
+    """A layer as large as a grey photo is still a layer: what speaks against the class is not shown."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 3))
+    photos = torch.rand(2, 1, 8, 8)
+    found = quick({"name": "Grad-CAM", "captum": LayerGradCam(net, net[0])}, net, photos, 1, layer="0")
+    torch.testing.assert_close(found.maps["captum"], found.maps["name"])

@@ -65,9 +65,14 @@ def test_a_constant_reference_leaves_the_others_their_scores(conv):
 
 
 def test_a_measure_that_fails_is_said_and_leaves_the_others(conv):
-    fixed = torch.rand(2, 8, 8)
+    fixed, calls = torch.rand(2, 8, 8), []
+
+    def twice_then_never(images, target):
+        calls.append(1)
+        return fixed if len(calls) < 3 else fixed[:1]
+
     with pytest.warns(UserWarning, match="sensitivity of fixed could not be measured: ValueError: .*answered shape"):
-        (row,) = quick({"fixed": lambda x, t: fixed}, conv, PHOTOS, 1, metrics=["sensitivity", "sparseness"]).table
+        (row,) = quick({"fixed": twice_then_never}, conv, PHOTOS, 1, metrics=["sensitivity", "sparseness"]).table
     assert np.isnan(row.scores["sensitivity"].value) and row.scores["sparseness"].value > 0 and not row.error
 
 

@@ -15,6 +15,24 @@ def test_a_network_without_maps_has_none(conv):
     assert last_map(lambda x: x, torch.rand(1, 3, 2, 2)) is None
 
 
+class Tokens(nn.Module):
+    """A vision transformer's build: one convolution, then blocks of tokens."""
+
+    def __init__(self, convolutions, blocks):
+        super().__init__()
+        self.maps = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(convolutions)))
+        self.blocks = nn.Sequential(*(nn.Linear(3, 3) for _ in range(blocks)))
+
+    def forward(self, x):
+        return self.blocks(self.maps(x).flatten(2).transpose(1, 2)).mean(1)
+
+
+def test_a_transformer_has_none_and_a_pool_by_attention_takes_none_away():
+    assert last_map(Tokens(1, 4), torch.rand(1, 3, 8, 8)) is None
+    late = Tokens(4, 1)
+    assert last_map(late, torch.rand(1, 3, 8, 8)) is late.maps
+
+
 def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
     images, seen = torch.rand(1, 3, 8, 8), []
     before = found(conv)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam, Saliency
 
 from xinc_captum.comparison import as_maps
-from xinc_captum.comparison.maps import faults
+from xinc_captum.comparison.maps import faults, maps_of
 
 GIVEN = torch.rand(2, 3, 4, 6)
 SIZE = (4, 6)
@@ -55,3 +56,10 @@ def test_which_maps_say_nothing():
     maps = torch.rand(6, 2, 2)
     maps[1], maps[2], maps[3, 0, 0], maps[4, 0, 0] = 0, 7 + 1e-7 * torch.rand(2, 2), np.nan, -np.inf
     assert faults(maps) == ["", "constant", "constant", "not finite", "not finite", ""]
+
+
+def test_a_layers_map_as_large_as_a_grey_image_stays_a_layers():
+    net = torch.nn.Sequential(torch.nn.Identity())
+    answer, grey = torch.tensor([[[[2.0, -1.0]]]]), torch.zeros(1, 1, 1, 2)
+    assert maps_of(LayerGradCam(net, net[0]), answer, grey, (1, 2)).tolist() == [[[2, 0]]]
+    assert maps_of(Saliency(net), answer, grey, (1, 2)).tolist() == as_maps(answer, grey, (1, 2)).tolist() == [[[2, 1]]]

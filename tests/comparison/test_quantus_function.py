@@ -3,10 +3,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from captum.attr import Saliency
+from captum.attr import LayerGradCam, Saliency
 
 from xinc_captum import FeatureAccentuation, FeatureActivationMap, LayerContribution, NeuronFeatureAccentuation
-from xinc_captum.comparison import grad_cam, quantus_explain_func
+from xinc_captum.comparison import as_maps, grad_cam, quantus_explain_func
 
 X = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0)).numpy()
 Y = np.array([0, 1, 2, 1])
@@ -95,3 +95,17 @@ def test_grad_cams_road_accepts_our_maps(conv):
     scores = ROADCombined(percentiles=[20, 50, 80])(photos, maps, targets, conv)
     assert np.shape(scores) == (4,) and np.isfinite(scores).all()
     assert grad_cam(conv, "conv")(photos, 1).shape == (4, 1, 12, 12), "the model is in order afterwards"
+
+
+def test_a_target_of_ones_own_takes_the_place_of_quantus(conv):
+    one = quantus_explain_func(lambda model: FeatureActivationMap(model, "relu", torch.from_numpy(X[:1])), target=0)
+    own = FeatureActivationMap(conv, "relu", torch.from_numpy(X[:1])).attribute(torch.from_numpy(X))
+    np.testing.assert_allclose(one(conv, X, Y), as_maps(own, torch.from_numpy(X), (12, 12))[:, None].numpy())
+
+
+def test_a_layers_map_of_grey_pictures_is_one():
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(576, 3))
+    answer = quantus_explain_func(LayerGradCam(net, net[0]))(net, X[:, :1], Y)
+    raw = LayerGradCam(net, net[0]).attribute(torch.from_numpy(X[:, :1]), target=torch.from_numpy(Y))
+    assert (raw < 0).any()
+    np.testing.assert_allclose(answer, raw.relu().detach().numpy())

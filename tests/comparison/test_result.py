@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xinc_captum.comparison import Comparison, Counts, Row
+from xinc_captum.comparison import Column, Comparison, Counts, Row, compare
 from xinc_captum.comparison.columns import chosen
 from xinc_captum.store import StoreError
 
 NAN = math.nan
+NET = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
 FLAWS = {"Grad-CAM": ["", ""], "a|b": ["", "constant"], "flat": ["constant", "not finite"]}
 SCORES = {
     "Grad-CAM": {"deletion": [0.25, 0.75], "insertion": [0.5, 1.0], "agreement": [1.0, 1.0]},
@@ -41,7 +42,9 @@ def test_rows_are_means_of_what_is_left():
     good, partly, flat, _ = comparison().table
     assert good.scores["deletion"] == (0.5, 0.25, 0.75), "a resample of two is one of them twice, or both"
     assert (good.seconds, good.cpu_seconds, good.left_out, good.fault) == (1.0, 0.5, 0, "")
-    assert partly.scores["deletion"] == (0.25, 0.25, 0.25) and partly.left_out == 1
+    assert (
+        partly.scores["deletion"].value == 0.25 and math.isnan(partly.scores["deletion"].low) and partly.left_out == 1
+    )
     assert math.isnan(flat.scores["deletion"].value) and flat.fault == "constant or not finite"
 
 
@@ -53,7 +56,7 @@ def test_the_table_as_text():
             "| method | seconds | forwards | backwards | peak MB | deletion AUC ↓ | insertion AUC ↑ | ρ with Grad-CAM | remarks |\n"
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
             "| Grad-CAM | 1.000 | 2 | 1 | 1.5 | 0.50 [0.25, 0.75] | 0.75 [0.50, 1.00] | 1.00 [1.00, 1.00] |  |\n"
-            "| a\\|b | 1.000 | 2 | 1 | 1.5 | 0.25 [0.25, 0.25] | 0.75 [0.75, 0.75] | -0.50 [-0.50, -0.50] "
+            "| a\\|b | 1.000 | 2 | 1 | 1.5 | 0.25 | 0.75 | -0.50 "
             "| 1 of 2 maps left out (constant) |\n"
             "| flat | 1.000 | 2 | 1 | 1.5 | – | – | – | 2 of 2 maps left out (constant or not finite) |\n"
             "| broken | – | – | – | – | – | – | – | failed: ValueError: a \\| b c |\n"
@@ -155,3 +158,27 @@ def test_some_images_are_shown_with_the_measures_of_all():
         comparison().figure(images=[0, 2])
     with pytest.raises(ValueError, match="images is empty; give at least one number, or None"):
         comparison().figure(images=[])
+
+
+def test_methods_that_answer_the_same_tensor_are_saved_each(tmp_path):
+    kept = torch.rand(2, 8, 8)
+    compare({"a": lambda x, y: kept, "b": lambda x, y: kept}, NET, torch.rand(2, 3, 8, 8), 0, rounds=1).save(tmp_path)
+    found = load_file(tmp_path / "maps.safetensors")
+    assert torch.equal(found["a"], kept) and torch.equal(found["b"], kept)
+
+
+def test_nothing_but_failures_is_saved_too(tmp_path):
+    with pytest.warns(UserWarning, match="broken failed and has no map"):
+        found = compare({"broken": lambda x, y: 1 / 0}, NET, torch.rand(2, 3, 8, 8), 0, rounds=1, baselines=())
+    found.save(tmp_path)
+    assert not (tmp_path / "figure.png").exists() and load_file(tmp_path / "maps.safetensors") == {}
+    assert "failed: ZeroDivisionError" in (tmp_path / "table.md").read_text()
+    with pytest.raises(ValueError, match="no map is left"):
+        found.figure()
+
+
+def test_infinity_is_no_json(tmp_path):
+    column = Column("far", "far", "", lambda case: torch.tensor([math.inf, 1.0]))
+    compare(["edge map"], NET, torch.rand(2, 3, 8, 8), 0, rounds=1, baselines=(), metrics=[column]).save(tmp_path)
+    read = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
+    assert [one["methods"]["edge map"]["far"] for one in read["images"]] == [None, 1.0]

@@ -22,10 +22,20 @@ def test_who_gets_what(conv):
         seen["three"] = model(images)
         return images
 
-    for method in (two, three):
+    def named(model, images, target=None, scale=1.0):
+        seen["named"] = model(images)
+        return images
+
+    def options(images, target, scale=1.0, *rest):
+        seen["options"] = images
+        return images
+
+    for method in (two, three, named, options):
         bound(method, conv, twice, (8, 8), 0)(PHOTOS, 1)
     assert torch.equal(seen["two"], PHOTOS)
+    assert torch.equal(seen["options"], PHOTOS)
     torch.testing.assert_close(seen["three"], conv(twice(PHOTOS)))
+    torch.testing.assert_close(seen["named"], conv(twice(PHOTOS)))
     captum = bound(Saliency(conv), conv, twice, (8, 8), 0)(PHOTOS, 1)
     torch.testing.assert_close(captum, Saliency(conv).attribute(twice(PHOTOS), 1).sum(1))
 
@@ -63,3 +73,15 @@ def test_nothing_runs_after_a_failure(conv):
     for _ in range(3):
         run_once(runs, conv, PHOTOS, 1)
     assert (len(calls), runs.error, runs.maps) == (1, "KeyError: 'x'", None)
+
+
+def test_a_map_that_the_method_keeps_and_changes_is_copied(conv):
+    kept = torch.rand(2, 8, 8)
+
+    def again(images, target):
+        return kept.mul_(2)
+
+    runs = Runs(bound(again, conv, None, (8, 8), 0))
+    for _ in range(3):
+        run_once(runs, conv, PHOTOS, 1)
+    torch.testing.assert_close(runs.maps, kept / 4)

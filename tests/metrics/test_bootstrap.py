@@ -57,3 +57,8 @@ def test_means_are_over_what_is_a_number():
     values = torch.randn(400, generator=torch.Generator().manual_seed(0))
     error = 1.96 * float(values.std()) / 20
     assert mean_interval(values).high == pytest.approx(float(values.mean()) + error, abs=0.02)
+
+
+def test_one_number_has_no_interval():
+    found = mean_interval(torch.tensor([2.0, torch.nan]))
+    assert found.value == 2 and math.isnan(found.low) and math.isnan(found.high)

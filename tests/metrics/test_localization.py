@@ -49,3 +49,19 @@ def test_the_peak_is_inside_or_not():
         pointing_game(maps[0], masks)
     with pytest.raises(ValueError, match="masks go from 255 to 255"):
         pointing_game(maps, torch.full(maps.shape, 255))
+
+
+def test_a_picture_without_the_object_says_nothing():
+    maps, masks = torch.rand(3, 2, 2), torch.ones(3, 2, 2)
+    masks[1] = 0
+    assert energy_in_mask(maps, masks).isnan().tolist() == pointing_game(maps, masks).isnan().tolist() == [0, 1, 0]
+    faint = torch.full((3, 2, 2), 0.25)  # below what counts as inside
+    assert pointing_game(maps, faint).isnan().all() and energy_in_mask(maps, faint).tolist() == pytest.approx(
+        [0.25] * 3
+    )
+
+
+def test_a_mask_that_is_not_a_number_is_said():
+    for measure in (energy_in_mask, pointing_game):
+        with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights in"):
+            measure(torch.rand(1, 2, 2), torch.full((1, 2, 2), torch.nan))

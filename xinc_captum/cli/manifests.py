@@ -21,5 +21,5 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for i, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, f"{name}[{i}]")
-    elif before != after and not before != before:  # nan is as it was
+    elif before != after and before == before:  # nan is as it was
         yield f"{name}: {before!r} then, {after!r} now"

@@ -65,7 +65,7 @@ def replay_command(folder: Path) -> bool:
     for line in others:
         typer.echo(f"  {store.MANIFEST}: {line}")
     same = sum(one.same for one in found)
-    said = f"{len(others)} entries of its manifest did not" if others else "so did all that its manifest says"
+    said = f"{len(others)} of its manifest's entries did not" if others else "so did all that its manifest says"
     typer.echo(
         f"{same} of {len(found)} arrays of {folder} came out as the same bits, and {said}; pictures were not compared"
     )

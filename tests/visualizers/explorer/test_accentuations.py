@@ -86,3 +86,8 @@ def test_what_does_not_fit(tmp_path, wrong):
 def test_an_unknown_verdict(tmp_path):
     with pytest.raises(ValueError, match="verdict 'fine' is not known"):
         write(tmp_path, verdicts=[("fine", "x"), ("holds", "y")])
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(ValueError, match=r"images have shape \(0, 3, 4, 6\).* at least one"):
+        write(tmp_path, images=(0, 3, 4, 6), titles=[])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from xinc_captum.visualizers.explorer import explore_canvases
 
@@ -203,3 +204,20 @@ def test_data_that_was_cut_off_are_said_to_be(tmp_path, three, browser):
     page.wait_for_selector("#trouble:not([hidden])")
     assert "may be damaged" in page.inner_text("#trouble")
     page.close()
+
+
+def test_the_layer_chosen_last_is_shown_however_long_the_others_take(tmp_path, visit, three, g):
+    """The one that takes longer to unpack comes in after the other, and is not wanted any more."""
+    many = torch.randn(1_500, 3, 32, 64, generator=g).half()
+    small = F.interpolate(three, size=(32, 64)).half()
+    explore_canvases(
+        tmp_path / "page.html", torch.full((3, 32, 64), 0.5), {"first": small, "big": many, "small": small},
+        title="Three layers",
+    )  # fmt: skip
+    page = visit(tmp_path / "page.html")
+    page.evaluate("for (const number of [1, 2]) document.querySelector(`[data-layer='${number}']`).click()")
+    page.wait_for_selector("[data-layer='2'][aria-pressed='true']")
+    page.wait_for_timeout(1_500)
+    assert page.get_attribute("[data-layer='1']", "aria-pressed") == "false"
+    page.locator("[data-layer='1']").click()
+    page.wait_for_selector("[data-layer='1'][aria-pressed='true']")

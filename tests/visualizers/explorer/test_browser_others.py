@@ -91,6 +91,26 @@ def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
     assert page.inner_text("output") == "set 0.00" and page.locator(".film li.now").count() == 2
 
 
+def test_words_and_infinity_are_sorted_both_ways(tmp_path, visit):
+    rows = {"a": ["x", 1.0], "b": ["z", float("inf")], "c": ["y", -2.0], "d": [None, float("-inf")]}
+    explore_table(tmp_path / "page.html", ["remarks", "far"], rows, title="Methods", images=1)
+    page = visit(tmp_path / "page.html")
+    assert "one picture says how the methods fare on this picture" in page.inner_text("header")
+    heads = page.locator("thead button")
+
+    def order():
+        return page.locator("tbody th").all_text_contents()
+
+    heads.nth(1).click()
+    assert order() == ["a", "c", "b", "d"]
+    heads.nth(1).click()
+    assert order() == ["b", "c", "a", "d"]
+    heads.nth(2).click()
+    assert order() == ["d", "c", "a", "b"]
+    heads.nth(2).click()
+    assert order() == ["b", "a", "c", "d"]
+
+
 def test_a_table_is_sorted_by_its_heads(tmp_path, visit):
     rows = {"b": [(0.3, 0.2, 0.4), 10.0], "a": [None, 9.0], "c": [(-0.1, -0.2, 0.1), 100.0]}
     explore_table(tmp_path / "page.html", ["score", "passes"], rows, title="Methods", images=3)

@@ -14,7 +14,7 @@ from xinc_captum.visualizers.explorer import (
 )
 
 KINDS = ("photo", "video", "accentuations", "sweeps", "table")
-CONTROLS = "button, input, [tabindex='0']"
+CONTROLS = "button, input, summary, [tabindex='0']"
 READABLE = """() => {
   const light = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
     .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)

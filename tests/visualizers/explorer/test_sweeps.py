@@ -20,6 +20,10 @@ def test_places_on_the_line_and_what_was_not_measured(tmp_path):
         "-1, 1 and 3 on a line from -1 to 3, and no dot for what was not measured"
     )
     assert "without a verdict" in page
+    far = Strip(torch.tensor([-1.0, torch.inf]), strip.images, torch.tensor([[3.0, -torch.inf]]))
+    page = write(tmp_path, {"unit": far}, rows=["row"])
+    places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]
+    assert places == ["0.0", "100.0"], "nor for what is nowhere on it"
 
 
 def test_rows_and_verdicts_of_each_unit(tmp_path):
