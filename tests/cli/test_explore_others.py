@@ -34,7 +34,7 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
     page = page_of(tmp_path, note, "accentuation.safetensors", held)
     assert "<dt>layer</dt><dd>head</dd>" in page
-    assert "What net sees in chelsea" in page and "answer to it: -0.5 → 4.25, after 6 steps" in page
+    assert "What net sees in chelsea" in page and "answer for it: -0.5 → 4.25, after 6 steps." in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
     assert album([held["2_lion.image"]], ROOM).addresses[0] in second
     assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
@@ -45,6 +45,20 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     for layer, head in (("head", "where the unit is active"), (None, "Grad-CAM: where")):
         again = page_of(tmp_path / head, note | {"asked": [{"layer": layer}]}, "accentuation.safetensors", held)
         assert again.count(f"<h3>{head}</h3>") == again.count('class="cam" src="data:image/png') == 11
+
+
+@pytest.mark.parametrize(("after", "says"), [("ambulance", "it says"), ("jeep", "it still says")])
+def test_what_the_network_calls_the_photo_and_the_accentuation(tmp_path, g, after, says):
+    held = {f"1_x.{part}": torch.rand(3, 6, 8, generator=g) for part in ("image", "mask")}
+    answers = {"before": [["jeep", 0.97], ["cab", 0.02]], "after": [[after, 0.6], ["van", 0.004]]}
+    feature = {"title": "ambulance", "unit": "logit", "before": -0.5, "after": 2.25, "steps": 6, "answers": answers}
+    note = {"asked": [{"layer": None}], "features": [feature | SAID], "second_network": None, "model": {"name": "net"}}
+    note |= {"inputs": {"photo of the zoo": "chelsea"}}
+    page = page_of(tmp_path, note, "accentuation.safetensors", held | {"photo": torch.rand(3, 6, 8, generator=g)})
+    assert (
+        "logit for it: -0.5 → 2.25, after 6 steps. It calls the photo jeep (97 %); of the accentuation "
+        f"{says} {after} (60 %), van (&lt;1 %)." in page
+    )
 
 
 def test_an_accentuation_that_saved_itself(tmp_path, g):

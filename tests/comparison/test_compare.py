@@ -154,9 +154,7 @@ def test_functions_may_want_the_model(conv):
         x = x.requires_grad_()
         return torch.autograd.grad(model(x)[:, y].sum(), x)[0]
 
-    result = quick(
-        {"theirs": gradient, "Captum": Saliency(lambda x: conv(twice(x)))}, conv, PHOTOS, 1, preprocess=twice
-    )
+    result = quick({"theirs": gradient, "Captum": Saliency(conv)}, conv, PHOTOS, 1, preprocess=twice)
     torch.testing.assert_close(result.maps["theirs"], result.maps["Captum"])
 
 

@@ -42,7 +42,7 @@ def test_a_grey_image_is_input_shaped():
 @pytest.mark.parametrize("shape", [(2, 5, 2, 3), (1, 1, 2, 3), (2, 5), (2, 3, 3), (2, 3, 4, 5)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(
-        ValueError, match=r"answered shape \(.*\) for inputs of shape \(2, 3, 4, 6\); wanted maps .* Sum"
+        ValueError, match=r"answered shape \(.*\) for inputs of shape \(2, 3, 4, 6\); wanted maps .* units a sum"
     ):
         as_maps(torch.rand(shape), GIVEN, SIZE)
 

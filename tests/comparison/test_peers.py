@@ -3,6 +3,11 @@ import torch
 
 from xinc_captum.comparison import as_maps, compare, grad_cam, pytorch_grad_cam, torchcam_grad_cam
 
+try:
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+except ImportError:
+    ClassifierOutputTarget = None
+
 PHOTOS = torch.rand(2, 3, 8, 8)
 PEERS = {"pytorch_grad_cam": pytorch_grad_cam, "torchcam": torchcam_grad_cam}
 
@@ -49,3 +54,18 @@ def test_what_is_missing_is_said(conv, package, monkeypatch):
 def test_their_maps_have_the_photos_size(conv):
     pytest.importorskip("torchcam", reason="torchcam is not installed (pip install '.[peers]')")
     assert as_maps(torchcam_grad_cam(conv, "conv")(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["GradCAM", "LayerCAM", "ScoreCAM"])
+def test_an_object_of_theirs_goes_in_as_it_is(conv, kind):
+    """Made with the model itself, it gets what the model takes."""
+    cams = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed (pip install '.[peers]')")
+    conv.requires_grad_(True)
+    with getattr(cams, kind)(model=conv, target_layers=[conv.conv]) as cam:
+        targets = [ClassifierOutputTarget(one) for one in (0, 2)]
+        expected = torch.from_numpy(cam(input_tensor=twice(PHOTOS), targets=targets))
+        found = compare({"cam": cam}, conv, PHOTOS, [0, 2], preprocess=twice, rounds=1, steps=2).maps["cam"]
+        torch.testing.assert_close(found, expected)
+        around = compare({"cam": cam}, lambda x: conv(x), twice(PHOTOS) / 2 + 0.5, [0, 2], rounds=1, steps=2)
+        direct = torch.from_numpy(cam(input_tensor=twice(PHOTOS) / 2 + 0.5, targets=targets))
+        torch.testing.assert_close(around.maps["cam"], direct)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xinc_captum.comparison import Column, Comparison, Counts, Row, compare
+from xinc_captum.comparison import Column, Comparison, Counts, Row, compare, result
 from xinc_captum.comparison.columns import chosen
 from xinc_captum.store import StoreError
 
@@ -182,3 +182,20 @@ def test_infinity_is_no_json(tmp_path):
     compare(["edge map"], NET, torch.rand(2, 3, 8, 8), 0, rounds=1, baselines=(), metrics=[column]).save(tmp_path)
     read = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
     assert [one["methods"]["edge map"]["far"] for one in read["images"]] == [None, 1.0]
+
+
+def test_the_figure_says_who_failed(tmp_path, monkeypatch):
+    feet = []
+    grid = result.comparison_grid
+    monkeypatch.setattr(result, "comparison_grid", lambda *a, foot, **k: feet.append(foot) or grid(*a, foot=foot, **k))
+    comparison().figure()
+    comparison(error=False).figure()
+    assert feet[0].endswith("Not shown, because they failed: broken.") and "Not shown" not in feet[1]
+
+
+def test_names_are_saved(tmp_path):
+    comparison().save(tmp_path / "named", labels=["cat", "dog, hound"])
+    assert json.loads((tmp_path / "named" / "manifest.json").read_text())["labels"] == {"1": "dog"}
+    with pytest.raises(LookupError, match="labels have no name for class 1"):
+        comparison().save(tmp_path / "wrong", labels=["cat"])
+    assert not (tmp_path / "wrong").exists()

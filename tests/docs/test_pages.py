@@ -50,7 +50,7 @@ def test_the_names_on_the_right_hand_side_exist():
     from xinc_captum.ascent import objectives
 
     homes = [xinc_captum, ascent, comparison, inr, metrics, zoo, objectives]
-    theirs = {"LayerGradCam", "NoiseTunnel", "AttackComparator"}
+    theirs = {"GradCAM", "LayerGradCam", "NoiseTunnel", "AttackComparator"}
     for page in (page for page in PAGES if page.name.startswith("from_")):
         right = " ".join(re.findall(r"^\|[^|]*\|(.*)\|$", page.read_text(encoding="utf-8"), re.M))
         named = re.findall(r"`(?:metrics|inr|objectives)\.(\w+)", right) + re.findall(r"\b([A-Z][a-z]+[A-Z]\w*)", right)

@@ -39,11 +39,11 @@ class Accentuation:
         settings: the choices that differ from call to call, for the manifest.
     """
 
-    images: Tensor
-    masks: Tensor
-    seeds: Tensor | None
-    scores: Tensor
-    distances: Tensor | None
+    images: Tensor = field(repr=False)
+    masks: Tensor = field(repr=False)
+    seeds: Tensor | None = field(repr=False)
+    scores: Tensor = field(repr=False)
+    distances: Tensor | None = field(repr=False)
     before: Tensor | None
     after: Tensor
     dose: Tensor | None
@@ -52,7 +52,7 @@ class Accentuation:
     interrupted: bool
     feature: str
     layer: str | None
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)
     _assess: Callable[["Accentuation"], Trust] = field(repr=False)
 
     def opacity(self, percentile: float = 97.0, sigma: float = 3.0) -> Tensor:

@@ -78,10 +78,15 @@ class Feature:
         trust = self.result.trust
         return {
             "title": self.asked.title,
+            "unit": self.asked.unit,
             "before": round(before, 4),
             "after": round(after, 4),
             "steps": self.result.steps,
             "interrupted": self.result.interrupted,
+            "answers": {
+                when: [[name, round(chance, 4)] for name, chance in found[:3]]
+                for when, found in (("before", self.before), ("after", self.after))
+            },
             "verdict": trust.verdict,
             "because": trust.because,
         }

@@ -11,6 +11,7 @@ from .. import store
 from ..ascent.opacity import opacity
 from ..comparison.columns import COLUMNS, Column
 from ..images import read_photo
+from ..visualizers.classes import percent
 from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
 from .bundle import Bundle
 
@@ -47,7 +48,16 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
 
 
 def _rise(one: Mapping[str, Any]) -> str:
-    return f"the network's answer to it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps"
+    score = one.get("unit", "answer")
+    rise = f"The network's {score} for it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps."
+    before, after = (one.get("answers") or {}).get("before"), (one.get("answers") or {}).get("after")
+    if not before or not after:
+        return rise
+    still = "still says" if after[0][0] == before[0][0] else "says"
+    return (
+        f"{rise} It calls the photo {before[0][0]} ({percent(before[0][1])}); of the accentuation it {still} "
+        f"{', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
+    )
 
 
 def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
@@ -109,18 +119,17 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     known = {column.name: column for column in COLUMNS}
     heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
     meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
-    remarks = [_remark(row) for row in rows]
+    remarks = {row["method"]: remark for row in rows if (remark := _remark(row))}
     drawn = not all(row["error"] for row in rows)
-    last = ["remarks"] if any(remarks) else []
     return explore_table(
         path,
-        [*heads, "seconds", *COSTS, *last],
+        [*heads, "seconds", *COSTS],
         {
             row["method"]: [
                 *(row.get(name) for name in measures), times.get(row["method"], {}).get("seconds"),
-                *(None if row["error"] else row[name] for name in COSTS), *([remark] if last else []),
+                *(None if row["error"] else row[name] for name in COSTS),
             ]
-            for row, remark in zip(rows, remarks, strict=True)
+            for row in rows
         },
         title="Attribution methods side by side",
         images=len(content["images"]),
@@ -128,13 +137,15 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         facts=_network(bundle.note)
         | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,
+        remarks=remarks,
     )  # fmt: skip
 
 
 def _network(note: Mapping[str, Any]) -> dict[str, str]:
     target = note.get("target", [])
     named = list(dict.fromkeys(target if isinstance(target, list) else [target]))
-    classes = ", ".join(map(str, named[:SHOWN])) + (" …" if len(named) > SHOWN else "")
+    labels = note.get("labels", {})
+    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:SHOWN]) + (" …" if len(named) > SHOWN else "")
     return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
 
 

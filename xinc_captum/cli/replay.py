@@ -108,7 +108,7 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
     if not isinstance(call, dict) or call.get("command") not in COMMANDS:
         raise UsageError(
             f"{folder} does not say which command made it with which settings: it was saved from Python. Only results "
-            f"of the commands can be replayed: {', '.join(COMMANDS)}."
+            f"of the commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
         )
     for name, seen in call["files"].items():
         if not Path(name).exists():

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..attributions.contract import explaining
 from ..hooks import ForwardFunc
-from ..metrics import energy_in_mask, target_score
+from ..metrics import target_score
 from ..metrics.deletion import Target
 from ..progress import progress
 from .columns import DEFAULT, Case, Column, chosen
+from .given import check_photos, check_preprocess, checked_masks
 from .maps import faults
 from .methods import Preprocess, after
 from .named import BASELINES, Layer, Methods, by_name, untrained
@@ -49,18 +50,20 @@ def compare(
     Args:
         methods: names (``"Grad-CAM"``, ``"Guided Grad-CAM"``, ``"Integrated Gradients"``, ``"Feature Accentuation"``,
             and ``"grad-cam"`` and ``"torchcam"`` where these packages are installed), Captum attributions, functions
-            (images, target) -> map or (model, images, target) -> map; or any of these under names of your own. A Captum
-            object that was made with ``model`` itself gets ``preprocess(inputs)``, any other, or one that normalises
-            itself, ``inputs``. See :func:`~xinc_captum.comparison.as_maps` for the maps they may answer.
+            (images, target) -> map or (model, images, target) -> map, or CAM objects of pytorch-grad-cam; or any of
+            these under names of your own. What was made with ``model`` itself or asks for it gets
+            ``preprocess(inputs)``, any other, or one that normalises itself, ``inputs``. See
+            :func:`~xinc_captum.comparison.as_maps` for the maps they may answer.
         model: images, preprocessed, to (N, classes) logits.
         inputs: photos in [0, 1], (N, C, H, W).
         target: a class, or one for each image; methods get a number, or a tensor (N,).
         layer: where the methods of one layer look; None takes the last that still says where.
         metrics: names out of :data:`~xinc_captum.comparison.COLUMNS`, or columns of your own. Sensitivity and
             infidelity run each method, or the model, many more times, and are measured only where they are named.
-        segmentation: (N, H, W), bool or weights in [0, 1]: where the object is. Without it there is no pointing game.
+        segmentation: (N, H, W), bool or weights in [0, 1]: where the object is. Without it there is no pointing game,
+            and photos whose mask is empty are left out of it.
         seed: of everything random.
-        preprocess: normalises; it may resize, but a crop would shift the maps.
+        preprocess: normalises; it may resize, but not crop, which would shift the maps.
         reference: the method that the others are set beside; None takes the first.
         baselines: maps that know nothing of the model, rows too: a measure that cannot tell them from a method says
             nothing about that method.
@@ -69,8 +72,10 @@ def compare(
         show_progress: a bar over runs, and one over the methods that are measured.
 
     Raises:
-        TypeError: a method that is neither a name nor a function nor has ``attribute``.
-        ValueError: shapes or values that do not fit, an unknown name or reference, no methods or rounds.
+        TypeError: a method that is neither a name nor a function nor has ``attribute``, or preprocessing that takes no
+            tensors.
+        ValueError: shapes or values that do not fit, an unknown name or reference, no methods or rounds, preprocessing
+            that crops or comes twice.
         IndexError: a target that is no class.
         ModuleNotFoundError: a peer that is not installed.
 
@@ -85,7 +90,11 @@ def compare(
     are Captum's (Yeh et al., NeurIPS 2019), with squares of an eighth of the photo set to its mean colour.
     """
     columns = chosen(metrics)
-    _check(inputs, segmentation, min(rounds, steps))
+    check_photos(inputs)
+    masks = checked_masks(segmentation, inputs)
+    check_preprocess(model, preprocess, inputs)
+    if min(rounds, steps) < 1:
+        raise ValueError(f"rounds or steps is {min(rounds, steps)}; wanted at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
     with explaining(model):
         photos = inputs.detach().clone()
@@ -111,7 +120,7 @@ def compare(
         for name, of_method in progress(maps.items(), "measures", show=show_progress, total=len(maps)):
             case = Case(
                 _asking(found[name].explain, asked), classify, photos, of_method.to(photos.device), wanted,
-                maps.get(reference), segmentation, steps, seed,
+                maps.get(reference), masks, steps, seed,
             )  # fmt: skip
             scores[name] = _scores(name, case, columns, flawed[name])
     _warn(found, flawed)
@@ -166,24 +175,3 @@ def _warn(found: Mapping[str, Runs], flawed: Mapping[str, Sequence[str]]) -> Non
                 f"{len(flaws)}: it ranks no pixels, and its scores are left out.",
                 stacklevel=3,
             )
-
-
-def _check(inputs: Tensor, segmentation: Tensor | None, least: int) -> None:
-    if inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
-        raise ValueError(
-            f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; wanted photos as floats, (N, C, H, W)."
-        )
-    low, high = float(inputs.min()), float(inputs.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"inputs go from {low:.3g} to {high:.3g}; wanted photos in [0, 1]. Give what normalises them as preprocess."
-        )
-    if segmentation is not None and segmentation.shape != (len(inputs), *inputs.shape[2:]):
-        raise ValueError(
-            f"segmentation has shape {tuple(segmentation.shape)}; wanted one mask for each photo, "
-            f"{(len(inputs), *inputs.shape[2:])}."
-        )
-    if segmentation is not None:
-        energy_in_mask(torch.ones(segmentation.shape), segmentation.cpu())  # finds wrong values before anything slow
-    if least < 1:
-        raise ValueError(f"rounds or steps is {least}; wanted at least 1 of each.")

@@ -46,7 +46,8 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
     else:
         raise ValueError(
             f"the method answered shape {tuple(values.shape)} for inputs of shape {tuple(given.shape)}; wanted maps "
-            f"(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Sum a layer's units first: "
+            f"(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Tokens need a grid first "
+            "(xinc_captum.layer_to_grid), and a layer's units a sum: "
             "lambda images, target: method.attribute(images, target=target).sum(1, keepdim=True)."
         )
     if maps.shape[1:] != size:

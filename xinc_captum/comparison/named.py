@@ -108,7 +108,7 @@ def _called(
     if place is None:
         raise ValueError(
             f"{name} needs a layer, and this model hands on no maps (N, channels, h, w), or mostly tokens, which are "
-            "none; give layer=, or leave it out."
+            "none; give layer=, or a CAM object of pytorch-grad-cam with reshape_transform=xinc_captum.layer_to_grid."
         )
     return AT_A_LAYER[name](model, place, preprocess)
 

@@ -73,6 +73,32 @@ def torchcam_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pr
     return explain
 
 
+def is_cam(method: Any) -> bool:
+    """Whether it is an object of pytorch-grad-cam, such as ``GradCAM(model, [model.layer4])``."""
+    return hasattr(method, "target_layers") and hasattr(method, "activations_and_grads")
+
+
+def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) -> Explain:
+    """An object of pytorch-grad-cam that somebody made, any of its methods: (N, 1, h, w).
+
+    Args:
+        cam: the object; its hooks stay where they are.
+        model: the classifier; if the object was made with it, it gets preprocessed inputs.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+
+    Source: github.com/jacobgil/pytorch-grad-cam.
+    """
+    targets = needed("pytorch_grad_cam.utils.model_targets", purpose="a CAM of pytorch-grad-cam", extra="peers")
+    early = preprocess if cam.model is model else None
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
+        found = cam(input_tensor=early(images) if early else images, targets=wanted)
+        return torch.from_numpy(found)[:, None]
+
+    return explain
+
+
 class _Module(nn.Module):
     """A function as a module, because both libraries want one."""
 

@@ -16,7 +16,7 @@ from ..metrics import Interval, mean_interval
 from ..visualizers import comparison_grid
 from .columns import Column
 from .counting import Counts
-from .said import Labels, captions, scores_said
+from .said import Labels, captions, named, scores_said
 
 COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
 
@@ -161,13 +161,15 @@ class Comparison:
         if not shown:
             raise ValueError("no map is left without the baselines; give baselines=True, or compare more methods.")
         notes, foot = scores_said([row for row in self.table if row.method in shown], self.columns, len(self.photos))
+        if failed := [row.method for row in self.table if row.error]:
+            foot = f"{foot}\nNot shown, because they failed: {', '.join(failed)}.".lstrip()
         under = captions(self.note["target"], self.confidence.tolist(), labels)
         under = [under[i] for i in rows]
         return comparison_grid(
             self.photos[rows], shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, labels: Labels | None = None) -> None:
         """Write figure.png, maps.safetensors, table.md, table.json and times.json, whole or not at all.
 
         There is no figure where every method failed. Seconds differ between equal runs, so they are in times.json
@@ -175,16 +177,20 @@ class Comparison:
 
         Args:
             path: a folder that is new, empty, or an earlier result.
+            labels: as for :meth:`figure`; the names are kept.
 
         Raises:
             StoreError: the folder cannot take it.
+            LookupError: a class has no label.
         """
         content = self.to_dict()
         times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
         note = {**self.note, "reference": self.reference, "methods": [row.method for row in self.table]}
+        if labels is not None:
+            note["labels"] = named(self.note["target"], labels)
         with store.bundle(path, note) as folder:
             if self.maps:
-                self.figure().savefig(folder / "figure.png")
+                self.figure(labels=labels).savefig(folder / "figure.png")
             save_file({name: maps.contiguous() for name, maps in self.maps.items()}, folder / "maps.safetensors")
             (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
             _write(folder / "table.json", content)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..hooks import ForwardFunc, modules_behind, untouched
 from .counting import Counts, counted
 from .maps import maps_of
-from .methods import Preprocess, after
+from .methods import Preprocess
+from .peers import is_cam, own_cam
 
 Explain = Callable[[Tensor, Any], Tensor]
 
@@ -54,7 +55,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
 
     A Captum object made with ``model`` itself gets preprocessed inputs, any other, or one that normalises itself,
     photos. A function that wants three arguments, or whose first of three is called model or net, gets the model too,
-    its preprocessing inside.
+    and preprocessed inputs.
 
     Args:
         method: a Captum attribution, or a function of (images, target) or (model, images, target).
@@ -63,11 +64,13 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
         size: (H, W) of the maps.
         seed: of all that is random.
     """
+    if is_cam(method):
+        method = own_cam(method, model, preprocess)
     normalises = getattr(getattr(method, "reader", None), "preprocess", None) is not None
-    early = preprocess is not None and getattr(method, "forward_func", None) is model and not normalises
     run = method.attribute if hasattr(method, "attribute") else method
     three = run is method and _wants_the_model(method)
-    seen = after(preprocess, model)
+    own = getattr(method, "forward_func", None) is model and not normalises
+    early = preprocess is not None and (three or own)
 
     def explain(photos: Tensor, target: Any) -> Tensor:
         with untouched(model, *modules_behind(getattr(method, "forward_func", method))), torch.enable_grad():
@@ -80,7 +83,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
             if run is not method:
                 answer = run(given.clone(), target=target)
             else:
-                answer = run(seen, given.clone(), target) if three else run(given.clone(), target)
+                answer = run(model, given.clone(), target) if three else run(given.clone(), target)
             return maps_of(method, answer, given, size).contiguous()
 
     return explain

@@ -63,6 +63,19 @@ def captions(target: int | Sequence[int], confidence: Sequence[float], labels: L
     return [(_class(one, labels), _probability(p)) for one, p in zip(targets, confidence, strict=True)]
 
 
+def named(target: int | Sequence[int], labels: Labels) -> dict[str, str]:
+    """The names of the classes that are explained, by number.
+
+    Raises:
+        LookupError: a class has no label.
+
+    Example:
+        >>> named([1, 0, 1], ["tench, Tinca tinca", "goldfish"])
+        {'1': 'goldfish', '0': 'tench'}
+    """
+    return {str(one): _class(one, labels) for one in ([target] if isinstance(target, int) else target)}
+
+
 def _of(row: "Row", column: Column) -> float:
     found = row.scores.get(column.name)
     return math.nan if found is None else found.value

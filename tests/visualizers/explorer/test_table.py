@@ -24,7 +24,12 @@ def test_cells(value, text, by, note):
 
 def test_words_are_escaped(tmp_path):
     page = explore_table(tmp_path / "t.html", ["<c>"], {"<m>": [1]}, title="T", images=1).read_text()
-    assert "&lt;c&gt;" in page and "&lt;m&gt;" in page and "<m>" not in page and "the same 1 picture." in page
+    assert (
+        "&lt;c&gt;" in page
+        and "&lt;m&gt;" in page
+        and "<m>" not in page
+        and "each column is a measure, of one picture." in page
+    )
 
 
 def test_a_large_figure_is_reduced_and_says_so(tmp_path, g):
@@ -39,3 +44,11 @@ def test_what_does_not_fit(tmp_path):
         explore_table(tmp_path / "t.html", ["a", "b"], {"m": [1]}, title="T", images=1)
     with pytest.raises(ValueError, match="wanted at least one row with a value for each column"):
         explore_table(tmp_path / "t.html", ["a"], {}, title="T", images=1)
+
+
+def test_a_remark_stands_at_its_row(tmp_path):
+    page = explore_table(
+        tmp_path / "t.html", ["c"], {"good": [1], "bad": [None]}, title="T", images=2, remarks={"bad": "failed: <no>"}
+    ).read_text()
+    assert '<th scope="row" data-value="bad">bad<small>failed: &lt;no&gt;</small></th>' in page
+    assert '<th scope="row" data-value="good">good</th>' in page and "the same 2 pictures, or those of them" in page

@@ -33,6 +33,7 @@ def explore_table(
     figure: Tensor | None = None,
     facts: Mapping[str, str] | None = None,
     meanings: Mapping[str, str] | None = None,
+    remarks: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one HTML file with a table whose heads sort it.
 
@@ -45,6 +46,7 @@ def explore_table(
         figure: (C, H, W) in [0, 1], shown below.
         facts: short labelled values.
         meanings: what a head says, for readers who do not know it.
+        remarks: by method, what stands small below its name, such as why it failed.
 
     Returns:
         the path.
@@ -67,7 +69,10 @@ def explore_table(
         path, "table.html.j2", ["table.js"], title=title, facts=facts or {}, verdicts=[], images=images,
         columns=["method", *columns], meanings=meanings or {},
         figure=held.addresses[0] if held else None, reduced=held.said if held else "",
-        rows=[[Cell(name, name), *(cell_of(value) for value in values)] for name, values in rows.items()],
+        rows=[
+            [Cell(name, name, (remarks or {}).get(name, "")), *(cell_of(value) for value in values)]
+            for name, values in rows.items()
+        ],
     )  # fmt: skip
 
 
