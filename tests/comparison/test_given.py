@@ -50,6 +50,7 @@ def test_what_crops_is_said(crop, rows, columns):
         lambda x: x[:, [2, 1, 0]],
         lambda x: x.detach() * 2,
         lambda x: {"pixels": x},
+        lambda x: nn.Conv2d(3, 3, 1)(x.detach()),
         lambda x: (x * 255).byte(),
     ],
 )

@@ -57,15 +57,17 @@ def test_their_maps_have_the_photos_size(conv):
 
 
 @pytest.mark.parametrize("kind", ["GradCAM", "LayerCAM", "ScoreCAM"])
-def test_an_object_of_theirs_goes_in_as_it_is(conv, kind):
+def test_an_object_of_theirs_goes_in_as_it_is(conv, found, kind):
     """Made with the model itself, it gets what the model takes."""
     cams = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed (pip install '.[peers]')")
     conv.requires_grad_(True)
     with getattr(cams, kind)(model=conv, target_layers=[conv.conv]) as cam:
         targets = [ClassifierOutputTarget(one) for one in (0, 2)]
         expected = torch.from_numpy(cam(input_tensor=twice(PHOTOS), targets=targets))
-        found = compare({"cam": cam}, conv, PHOTOS, [0, 2], preprocess=twice, rounds=1, steps=2).maps["cam"]
-        torch.testing.assert_close(found, expected)
+        before = found(conv)
+        inside = compare({"cam": cam}, conv, PHOTOS, [0, 2], preprocess=twice, rounds=1, steps=2)
+        torch.testing.assert_close(inside.maps["cam"], expected)
+        assert before.differences(conv) == []
         around = compare({"cam": cam}, lambda x: conv(x), twice(PHOTOS) / 2 + 0.5, [0, 2], rounds=1, steps=2)
         direct = torch.from_numpy(cam(input_tensor=twice(PHOTOS) / 2 + 0.5, targets=targets))
         torch.testing.assert_close(around.maps["cam"], direct)

@@ -23,7 +23,7 @@ def check_photos(inputs: Tensor) -> None:
         raise ValueError(
             f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; wanted photos as floats, (N, C, H, W)."
         )
-    low, high = float(inputs.min()), float(inputs.max())
+    low, high = (float(end) for end in inputs.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"inputs go from {low:.3g} to {high:.3g}; wanted photos in [0, 1]. Give what normalises them as preprocess."
@@ -103,7 +103,8 @@ def _looked_at(preprocess: Preprocess, inputs: Tensor) -> list[tuple[int, int] |
     if not isinstance(seen, Tensor) or seen.dim() != 4 or seen.grad_fn is None:
         return [None, None]
     weights = torch.rand(seen.shape, generator=drawn).to(seen)
-    (slope,) = torch.autograd.grad((seen * weights).sum(), probe)
+    # Zeros where preprocessing with weights of its own cuts the photo off from the graph.
+    (slope,) = torch.autograd.grad((seen * weights).sum(), probe, allow_unused=True, materialize_grads=True)
     used = slope[0].ne(0).any(0)
     return [_span(used.any(1 - axis), used.shape[axis] / seen.shape[2 + axis]) for axis in (0, 1)]
 
