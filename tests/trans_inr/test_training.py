@@ -52,7 +52,8 @@ def test_everything_else_is_as_found(small, bars, found):
     model.writer.encoder.eval()
     before = found(model)
     model.fit(bars(), steps=3, show_progress=False)
-    assert set(before.differences(model)) == {"weights", "buffers"}, "the means are buffers"
+    changed = {what for what in before.differences(model) if not what.startswith("version of")}
+    assert changed == {"weights", "buffers"}, "the means are buffers"
     before, calls = found(model), []
 
     def stop(*_):
