@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from .lock import exclusive
 from .models import ForwardFunc, modules_behind
+from .windows import closed, opened
 
 
 @contextmanager
@@ -19,6 +21,9 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     Restored: train flags, ``requires_grad``, ``.grad`` (the same tensor objects with the same values), buffers,
     the random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32 and
     cuDNN switches. Hooks that were registered before the block are never looked at.
+
+    Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
+    before the first of them is back when the last has ended.
 
     Args:
         model: a module, or a function around modules (they are looked up behind it).
@@ -34,8 +39,13 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     roots = {id(m): m for m in (*modules_behind(model), *also)}
     modules = list({id(m): m for root in roots.values() for m in root.modules()}.values())
     with ExitStack() as stack:
-        for restore in (*_switches(), *_random_states(), _flags(modules), _parameters(modules), _buffers(modules)):
-            stack.callback(restore)
+        with exclusive():
+            states = [_flags(modules), _parameters(modules), _buffers(modules)]
+            windows = opened(map(id, modules), states), opened(["random states"], _random_states())
+            for restore in _switches():
+                stack.callback(restore)
+            for window in windows:
+                stack.callback(closed, window)
         yield
 
 

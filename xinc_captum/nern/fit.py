@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hooks import find_layer, layer_name, modules_behind, untouched
+from ..hooks import exclusive, find_layer, layer_name, modules_behind, untouched
 from ..inr.resume import described, digest, load_run, save_run
 from ..inr.trainable import trainable
 from ..progress import progress
@@ -162,7 +162,7 @@ def _fitted(
     gradients = [p.grad for p in nern.predictor.parameters()]
     try:
         with untouched(nern.target), torch.enable_grad():
-            root.eval()
+            root.eval()  # other threads may explain the target between two steps, and see it in this mode
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])
             for _ in range(run.step):  # the generators are where they were
@@ -188,6 +188,7 @@ def _fitted(
     return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
 
 
+@exclusive()
 def _stepped(
     nern: NeRN,
     run: _Run,
@@ -235,6 +236,7 @@ def _kernels(recipe: Recipe, norms: Tensor, generator: torch.Generator) -> Tenso
     return sampled_kernels(norms, recipe.kernels_per_step, generator)
 
 
+@exclusive()
 def _look(nern: NeRN, model: Distillation, images: Tensor | None, step: int) -> Look:
     error = nern.relative_error()
     if images is None:
