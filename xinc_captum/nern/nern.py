@@ -228,7 +228,9 @@ class NeRN(nn.Module):
 
         Raises:
             TypeError: images that are no float tensor, loader, "noise" or None.
-            ValueError: NaN weights or images, noise without a shape, numbers out of range, a float16 target.
+            LayerError, ValueError: NaN weights (also of the predictor) or images, noise without a shape, numbers out of
+                range, a float16 target.
+            FloatingPointError: the fit came to NaN; the predictor has the weights of the last good look.
             CheckpointError: a checkpoint of another configuration or run.
         """
         recipe = Recipe(
