@@ -1,6 +1,7 @@
 """Read, edit and protect a model on any device; its state is restored afterwards."""
 
 from .capture import Captured, capture
+from .distributed import is_sharded, refuse_sharded, unsynchronised
 from .eager import eager
 from .exchange import exchange
 from .guarded import guarded
@@ -22,12 +23,15 @@ __all__ = [
     "exclusive",
     "find_layer",
     "guarded",
+    "is_sharded",
     "layer_name",
     "modules_behind",
     "of_this_thread",
     "patch",
     "reach",
+    "refuse_sharded",
     "snapshot",
+    "unsynchronised",
     "untouched",
     "unwrap",
 ]

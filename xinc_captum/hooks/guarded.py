@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from .distributed import unsynchronised
 from .lock import exclusive
 from .models import ForwardFunc
 from .untouched import untouched
@@ -13,6 +14,8 @@ from .untouched import untouched
 @contextmanager
 def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """:func:`untouched` inside :func:`exclusive`: no other thread meets the model while it is changed.
+
+    ``DistributedDataParallel`` does not talk to other processes meanwhile.
 
     Not for blocks that hold code of the user, who may wait in it for a thread that wants its turn too.
 
@@ -23,5 +26,5 @@ def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    with exclusive(), untouched(model, *also):
+    with exclusive(), untouched(model, *also), unsynchronised(model, *also):
         yield

@@ -29,11 +29,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
+def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[nn.Module]:
     """Every root module that ``forward_func`` can reach, without calling it.
 
     A module is its own root; bound methods, partials, closures and the globals that a function names are
-    followed, so that ``lambda x: model(x)["rgb"]`` finds ``model``.
+    followed, so that ``lambda x: model(x)["rgb"]`` finds ``model``. ``wrapped`` leaves wrappers around roots on.
     """
     found: list[nn.Module] = []
     seen: set[int] = set()
@@ -43,7 +43,7 @@ def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
             return
         seen.add(id(thing))
         if isinstance(thing, nn.Module):
-            found.append(unwrap(thing))
+            found.append(thing if wrapped else unwrap(thing))
         elif isinstance(thing, functools.partial):
             for part in (thing.func, *thing.args, *thing.keywords.values()):
                 visit(part)

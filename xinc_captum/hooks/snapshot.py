@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .distributed import refuse_sharded
 from .models import ForwardFunc, modules_behind
 
 
@@ -41,6 +42,7 @@ def snapshot(
         True
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
+    refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
     held = _Held(roots, forward_func)
     state: dict[str, Tensor] = {}
     copied: set[int] = set()  # functional_call ties the other names of a shared tensor itself

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind
+from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind, refuse_sharded
 
 
 def parameter_name(layer: str) -> str:
@@ -64,6 +64,7 @@ def target_behind(target: ForwardFunc) -> nn.Module:
     if len(roots) != 1:
         seen = ", ".join(type(root).__name__ for root in roots) or "none"
         raise LayerError(f"a NeRN represents one module, but behind {target!r} are {seen}; give the module itself.")
+    refuse_sharded(roots, "a NeRN")
     return roots[0]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hooks import exclusive, find_layer, layer_name, modules_behind, untouched
+from ..hooks import exclusive, find_layer, layer_name, modules_behind, unsynchronised, untouched
 from ..inr.resume import described, digest, load_run, save_run
 from ..inr.trainable import trainable
 from ..progress import progress
@@ -162,7 +162,7 @@ def _fitted(
     gradients = [p.grad for p in nern.predictor.parameters()]
     first = copy.deepcopy(nern.predictor.state_dict())
     try:
-        with untouched(nern.target), torch.enable_grad():
+        with untouched(nern.target), unsynchronised(nern.target), torch.enable_grad():
             root.eval()  # other threads may explain the target between two steps, and see it in this mode
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])
