@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind, refuse_sharded
+from ..hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded
 
 
 def parameter_name(layer: str) -> str:
@@ -68,6 +68,7 @@ def target_behind(target: ForwardFunc) -> nn.Module:
     return roots[0]
 
 
+@exclusive()  # a call in another thread may have other weights in the places of the target's
 def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> tuple[Convolution, ...]:
     """The represented layers, in the order of ``layers``, or of ``named_modules()`` where it is None.
 
@@ -117,6 +118,7 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     return answer
 
 
+@exclusive()
 def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
     """The one of ``layers`` that is meant by a module or a dotted name.
 
