@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..hooks import layer_name, snapshot
+from ..hooks import exclusive, layer_name, snapshot
 from ..metrics.canvas_trust import CanvasTrust
 from ..propagation import Ablation, Rule, Secant, Tail, Tangent
 from ..propagation.budget import Footprint, measure
@@ -146,6 +146,7 @@ def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas
     return partial(assess, removed=removed, whole=whole)
 
 
+@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
 def drawn_together(
     methods: Sequence[NeuronCanvas],
     inputs: Tensor | tuple[Tensor, ...],

@@ -116,8 +116,9 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         return maps, one, other[which.expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
-        call, parts = differentiable(self.forward_func, self.layer), []
+        parts = []
         with explaining(self.forward_func, self.layer), torch.no_grad():
+            call = differentiable(self.forward_func, self.layer)
             batch = Batch.of(inputs, args, None)
             for piece in chunks(batch.rows, at_once or batch.rows):
                 rows = batch.cut(*piece)

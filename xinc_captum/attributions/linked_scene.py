@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..counterfactuals.loop import Loop, Shown
 from ..generators.protocol import Generator, pictures_in_unit_range
-from ..hooks import ForwardFunc, LayerError, layer_name, modules_behind
+from ..hooks import ForwardFunc, LayerError, exclusive, layer_name, modules_behind
 from ..images import check_images
 from ..links.latent_link import LatentLink
 from ..links.link_checks import checked_size
@@ -84,7 +84,8 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         raise ValueError(f"internal_batch_size is {limit}; wanted at least 1.")
     side = _checked_side(parts, at_input)
     images = check_images(inputs)
-    call = as_called(differentiable(parts.forward_func), images.device.type)
+    with exclusive():
+        call = as_called(differentiable(parts.forward_func), images.device.type)
     with protected(parts, images.device):
         batch = Batch.of(images, args)
         latent = _latent(parts.generator, parts.link)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, modules_behind, unwrap
+from ..hooks import ForwardFunc, find_layer, modules_behind, refuse_sharded, unwrap
 from ..progress import progress
-from ..propagation import Rule, Tail, Xinc, as_rule
+from ..propagation import Rule, Secant, Tail, Xinc, as_rule
 from ..propagation.rays import RayTail, Renderer, rendered
 from ..targets import OutputFn
 from ..units import Selector
@@ -151,6 +151,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
+        if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
+            how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
+            refuse_sharded(modules_behind(self.forward_func), how)
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)

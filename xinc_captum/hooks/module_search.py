@@ -25,25 +25,24 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
+def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[nn.Module]:
     """Every root module that ``forward_func`` can reach, without calling it; those that it names directly come first.
 
     A module is its own root. Bound methods, partials, closures, default arguments and the globals that a function names
     are followed, through lists, dicts and the attributes of objects that its code uses, so that
     ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their models. A module inside another root
-    that is at least as near is not listed.
+    that is at least as near is not listed. ``wrapped`` leaves wrappers, such as DataParallel, around the roots.
     """
-    return [module for module, _ in modules_with_distance(forward_func)]
+    return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
 
-def modules_with_distance(forward_func: ForwardFunc) -> list[tuple[nn.Module, int]]:
+def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> list[tuple[nn.Module, int]]:
     """The roots, and through how many containers and objects each is reached."""
+    search = _Search(wrapped)
     if isinstance(forward_func, nn.Module):
-        root = unwrap(forward_func)
-        hidden = _hidden_in(root)
-        if not hidden:
+        root = search.root(forward_func)
+        if not _hidden_in(root):
             return [(root, 0)]
-    search = _Search()
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}
     for module, depth in sorted(search.found, key=lambda pair: pair[1]):
@@ -62,7 +61,8 @@ def modules_with_distance(forward_func: ForwardFunc) -> list[tuple[nn.Module, in
 class _Search:
     """Follows references from a function to modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, wrapped: bool) -> None:
+        self.root: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
         self.found: list[tuple[nn.Module, int]] = []
         self.seen: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
 
@@ -79,8 +79,9 @@ class _Search:
             return
         self.seen[id(thing)] = thing
         if isinstance(thing, nn.Module):
-            self.found.append((unwrap(thing), depth))
-            for value in _hidden_in(unwrap(thing)):
+            root = self.root(thing)
+            self.found.append((root, depth))
+            for value in _hidden_in(root):
                 self.visit(value, depth + 1)
         elif isinstance(thing, functools.partial):
             for part in (thing.func, *thing.args, *thing.keywords.values()):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .distributed import refuse_sharded
 from .models import ForwardFunc, modules_behind
 
 Place = tuple[Any, str, Any]  # a module's _parameters, _buffers, _modules or __dict__; a name in it; its value
@@ -80,6 +81,7 @@ def snapshot(
         True
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
+    refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
     modules = modules_below(roots)
     copies: dict[int, Tensor] = {}
     places: list[Place] = []

@@ -13,8 +13,10 @@ from torch import nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parameter import is_lazy
 
+from .lock import exclusive
 from .models import ForwardFunc, LayerError, modules_behind
 from .snapshot import modules_below
+from .windows import closed, opened
 
 
 @contextmanager
@@ -27,6 +29,9 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     autocast, gradient mode, TF32 and cuDNN switches. Hooks that were registered before the block stay as they are.
     Parameters are not copied: where the block changes one in place, which a forward pass of
     ``nn.Embedding(max_norm=…)`` does, a warning names it.
+
+    Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
+    before the first of them is back when the last has ended.
 
     Args:
         model: a module, or a function around modules (they are found by their references).
@@ -45,8 +50,13 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     modules = modules_below((*modules_behind(model), *also))
     _refuse_lazy(modules)
     with ExitStack() as stack:
-        for restore in (*_switches(), *_random_states(), _attributes(modules), _parameters(modules), _buffers(modules)):
-            stack.callback(restore)
+        with exclusive():
+            states = [_attributes(modules), _parameters(modules), _buffers(modules)]
+            windows = opened(map(id, modules), states), opened(["random states"], _random_states())
+            for restore in _switches():
+                stack.callback(restore)
+            for window in windows:
+                stack.callback(closed, window)
         yield
 
 

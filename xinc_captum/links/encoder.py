@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, untouched
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, modules_behind
 from ..targets import OutputFn, selected
 from .pooling import Pool, pooled
 
@@ -109,7 +109,7 @@ class Encoder:
         graph = torch.is_grad_enabled() and pictures.requires_grad
         # Putting buffers back would spoil the graph that batch norms saved them for; whoever wants gradients protects
         # the model around the whole of it.
-        protected = contextlib.nullcontext() if graph else untouched(self.forward_func, self.layer)
+        protected = contextlib.nullcontext() if graph else guarded(self.forward_func, self.layer)
         with protected, torch.set_grad_enabled(graph):
             yield graph
 
