@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .differences import difference
 from .frozen import max_pool
 from .operations import (
     AFFINE,
@@ -198,7 +199,8 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
         y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
         return y
 
-    at_z, slope, at_zero = secant_slope(sigma, z.detach(), elementwise=_has_tensors(args[1:], kwargs))
+    rise = difference(name, args[1:], kwargs)
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), _has_tensors(args[1:], kwargs), rise)
     with torch.no_grad():
         new_slot = slope * slot + at_zero
     # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.

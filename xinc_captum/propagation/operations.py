@@ -53,6 +53,8 @@ METADATA = frozenset(
 
 ATTRIBUTE_VIEWS = frozenset({"T", "mT", "H", "mH"})
 
+_SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}  # names that torch.nn.functional dispatches under
+
 _REFLECTED = {
     "radd": "add",
     "rsub": "rsub",
@@ -79,4 +81,4 @@ def plain_name(func: object) -> tuple[str, bool]:
         if bare.startswith("i") and bare[1:] in {"add", "sub", "mul", "truediv", "pow", "matmul"}:
             return _REFLECTED.get(bare[1:], bare[1:]), True
         return _REFLECTED.get(bare, bare), False
-    return (name.rstrip("_"), True) if name.endswith("_") else (name, False)
+    return (name.rstrip("_"), True) if name.endswith("_") else (_SPELLED.get(name, name), False)
