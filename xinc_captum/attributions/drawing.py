@@ -21,7 +21,7 @@ from ..propagation.pairs import behind, kernels_of
 from ..propagation.together import Together
 from ..units import Selector, listed
 from .canvas import Canvas
-from .canvas_assessing import assess
+from .canvas_assessing import assess, assess_ablation
 from .contract import plain, shares_statistics
 from .finite import check_finite
 from .framing import are_frames, frame_canvas
@@ -137,8 +137,7 @@ def draw(
 def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas]) -> Callable[[Canvas], CanvasTrust]:
     """The function that looks a canvas over when someone asks."""
     if isinstance(rule, Ablation):
-        said = "every unit was set to its baseline and the change measured: true for that baseline"
-        return lambda _canvas: CanvasTrust("holds", said)
+        return partial(assess_ablation, output=lambda first, last: plain(tail.output(batch.cut(first, last))))
     if shares_statistics(tail.forward_func, tail.layer):
         said = "a batch norm in training mode lets rows change one another; call model.eval()"
         return lambda _canvas: CanvasTrust("weak", said)
