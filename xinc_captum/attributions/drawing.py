@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..alignment import settled
 from ..batch import Batch
 from ..hooks import layer_name, snapshot
 from ..metrics.canvas_trust import CanvasTrust
@@ -19,6 +20,7 @@ from ..propagation import Ablation, Rule, Secant, Tail, Tangent
 from ..propagation.budget import Footprint, measure
 from ..propagation.pairs import behind, kernels_of
 from ..propagation.together import Together
+from ..targets import called
 from ..units import Selector, listed
 from .canvas import Canvas
 from .canvas_assessing import assess, assess_ablation
@@ -161,6 +163,8 @@ def drawn_together(
         batch = Batch.of(inputs, additional_forward_args, target)
     call = snapshot(methods[0]._call, *(one.layer for one in methods))
     tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    with methods[0]._surroundings():
+        batch = settled(batch, partial(called, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Kernels are carried on from what leaves their layer.
         together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
