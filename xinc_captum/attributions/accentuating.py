@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..alignment import settled
 from ..ascent.ascend import DeadError
 from ..ascent.early import early_layer, name_of
 from ..ascent.feature import Feature, OutputFeature
@@ -56,6 +57,7 @@ def accentuated(
         rows = like.shape[0]
         batch = Batch.of(like, args)
         size = size or (like.shape[-2], like.shape[-1])
+        batch = settled(batch, partial(_output, reader, size))
         parts: list[Outcome] = []
         layer, name = None, ""
         for start, stop in chunks(rows, settings.internal_batch_size or rows):
@@ -104,6 +106,13 @@ def _chunk(
             "the layer before its activation function, or another image."
         ) from dead
     return outcome, layer, aim.objective.name
+
+
+def _output(reader: Reader, size: Size, batch: Batch) -> Any:
+    """What the model makes of the images at the size of the views."""
+    images = batch.inputs[0]
+    shown = view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+    return reader.read(shown, batch.args, (), whole=True).output
 
 
 def _end(*_: Any) -> bool:
