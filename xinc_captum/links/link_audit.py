@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..metrics.bootstrap import Interval
 from ..metrics.link_trust import LinkTrust, judged_link
 from ..metrics.semantic_order import SemanticOrder
-from ..store import bundle
+from ..store import bundle, write_tensors
 from .ridge import RankReport
 
 
@@ -106,8 +105,8 @@ class LinkAudit:
         units = {"unit_tolerance": self.unit_tolerance, "unit_cycle": self.unit_cycle}
         note = {name: value for name, value in self.to_dict().items() if name not in units}
         with bundle(path, {"audit": note}) as folder:
-            held = {name: value.cpu().contiguous() for name, value in units.items() if value is not None}
-            save_file(held, folder / "units.safetensors")
+            held = {name: value for name, value in units.items() if value is not None}
+            write_tensors(folder / "units.safetensors", held, kind="link-audit")
         return Path(path)
 
 

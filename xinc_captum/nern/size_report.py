@@ -13,7 +13,7 @@ from ..hooks import modules_behind, untouched
 from .convolutions import parameter_name, target_behind
 from .distillation import Distillation
 from .images import checked
-from .nern_file import packed, sections
+from .nern_file import file_bytes, sections
 from .quantised import quantised
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def size_report(
         predictor=parts["predictor"],
         permutation=parts["order"],
         kept=parts["kept"],
-        header=len(packed(nern, dtype)) - sum(parts.values()),
+        header=file_bytes(nern, dtype) - sum(parts.values()),
         target=len(save(whole)),
         int8=baseline.bytes,
         int8_relative_error=baseline.relative_error,
