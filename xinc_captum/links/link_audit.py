@@ -80,6 +80,7 @@ class LinkAudit:
             r2_within=self.r2_within,
             shuffled=self.shuffled_within,
             leaked=self.leaked,
+            duplicates=self.duplicates,
             generated=self.generated,
             real=self.real,
             cycle=self.cycle_r2,
