@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import platform
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -206,6 +209,17 @@ def test_a_write_that_fails_leaves_the_file_before(kind, tmp_path, monkeypatch):
         assert path.read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
     read(path)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead, alive = (tmp_path / f".file.{platform.node()}-{pid}-1.part" for pid in (child.pid, os.getpid()))
+    foreign = tmp_path / ".file.another-host-1-1.part"
+    for path in (dead, alive, foreign):
+        path.write_text("half")
+    write_tensors(tmp_path / "file", {}, kind="demo")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, foreign.name, "file"])
 
 
 def test_paths_that_no_file_can_have(kind, tmp_path):

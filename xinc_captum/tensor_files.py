@@ -1,9 +1,11 @@
 """Tensor files: safetensors with a kind, a version and a sha256 of all bytes, written whole or not at all."""
 
+import glob
 import hashlib
 import json
 import os
-import uuid
+import platform
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -189,9 +191,11 @@ def replaced(path: str | Path) -> Iterator[Path]:
     final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
     if final.is_dir():
         raise StoreError(f"{path} is a folder; give the path of a file.")
-    temporary = final.with_name(f".{final.name[:50]}.{uuid.uuid4().hex[:12]}.part")
+    start = f".{final.name[:50]}.{platform.node()}-"
+    temporary = final.with_name(f"{start}{os.getpid()}-{threading.get_ident()}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(final.parent, start)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -206,6 +210,19 @@ def replaced(path: str | Path) -> Iterator[Path]:
             f"{path} cannot be written ({error.strerror or error}). {before} Give a path in a folder that you can "
             "write to, on a disk with free space."
         ) from error
+
+
+def _remove_leftovers(folder: Path, start: str) -> None:
+    """Remove temporary files of processes of this machine that were killed while they wrote."""
+    if os.name != "posix":  # elsewhere, signal 0 is no question
+        return
+    for path in folder.glob(f"{glob.escape(start)}*.part"):
+        try:
+            os.kill(int(path.name.removeprefix(start).partition("-")[0]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -69,7 +69,7 @@ def test_told_together(mixed, images, source, validation, judged_on):
     lines = str(result).splitlines()
     assert lines[0] == f"kept the predictor of step {result.kept.step} of 4"
     assert (
-        all(("weight error" in line and "bytes" in line and "agree" in line) for line in lines[1:]) and len(lines) == 4
+        all(("weight error" in line and "bytes" in line and "agree" in line) for line in lines[1:]) and len(lines) == 5
     )
 
 

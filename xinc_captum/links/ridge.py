@@ -201,9 +201,11 @@ class RidgePath:
         matrix = self._rr * scale[:, None] * scale
         matrix.diagonal().fill_(1)  # (S_rr + λ) beside scale²
         if len(self._values) == len(scale) and self._values[0] > 1e-9:  # far from rounding: the quicker way
-            return scale[:, None] * torch.linalg.inv(torch.linalg.cholesky(matrix)).T
+            inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(matrix))
+            return scale[:, None] * inverse.T
         values, vectors = self._decomposed(matrix)
-        return scale[:, None] * vectors * values.rsqrt()
+        root: Tensor = scale[:, None] * vectors * values.rsqrt()
+        return root
 
 
 _EPS = torch.finfo(torch.float64).eps

@@ -255,7 +255,9 @@ class NeRN(nn.Module):
         return model
 
     def size_report(self, images: Tensor | None = None, *, dtype: torch.dtype | None = None) -> SizeReport:
-        """True stored bytes, permutation, biases and all; weight error; and answers; with int8 beside each.
+        """Return the size of the file, the weight error and the agreement, beside those of int8 weights.
+
+        int8 is reported twice: the represented weights alone, which is what a NeRN replaces, and all weights.
 
         Args:
             images: pictures, best ones that were not fitted on, to compare answers with the target's; None leaves
