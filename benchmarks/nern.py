@@ -6,7 +6,7 @@
 
 Seconds are CPU seconds of one thread. Test images are never fitted or validated on. "share" counts predictor
 parameters a represented weight, as the paper does; "bytes" is the whole file beside the target's, with permutation,
-biases, statistics and classifier. int8 and int4 are the same weights rounded, one scale a filter.
+biases, statistics and classifier. int8 and int4 are the represented weights rounded, one scale a filter; "all" rounds the weights of all layers.
 """
 
 import argparse
@@ -34,9 +34,15 @@ def row(name, right, error, size, whole, share=None, seconds=None):
 
 
 def roundings(target, layers, images, labels, whole):
-    for bits in (8, 4):
-        found = quantised(target, layers, bits)
-        row(f"int{bits}", accuracy(found.model, images, labels), found.relative_error, found.bytes, whole)
+    for bits, everything in ((8, False), (4, False), (8, True), (4, True)):
+        found = quantised(target, layers, bits, all_weights=everything)
+        row(
+            f"int{bits}{', all weights' * everything}",
+            accuracy(found.model, images, labels),
+            found.relative_error,
+            found.bytes,
+            whole,
+        )
 
 
 def fitted(name, nern, images, test, labels, **settings):

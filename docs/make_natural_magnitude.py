@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from xinc_captum.ascent import natural_magnitude
+from xinc_captum.store import write_tensors
 from xinc_captum.zoo import skimage_photo
 
 NAMES = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
@@ -32,7 +32,7 @@ def main() -> None:
     """Photos in, one small file out."""
     pieces = windows()
     magnitude = natural_magnitude(pieces, margin=0.05)
-    save_file({"magnitude": magnitude.half().contiguous()}, PLACE)
+    write_tensors(PLACE, {"magnitude": magnitude.half()}, kind="magnitude")
 
 
 if __name__ == "__main__":

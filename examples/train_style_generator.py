@@ -11,10 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from xinc_captum.generators import Recipe, pictures_in_unit_range, save_style_generator, train_style_generator
-from xinc_captum.generators.checkpoint import weights_sha256
+from xinc_captum.store import tensors_sha256, write_tensors
 from xinc_captum.zoo import fashion_mnist, mnist_digits, train_small_convnet
 
 words = dict(enumerate(sys.argv[1:]))
@@ -49,12 +48,12 @@ note = {
     "script": "examples/train_style_generator.py",
     "data": data,
     "pictures": int(train.sum()),
-    "pictures_sha256": weights_sha256({"images": images, "labels": labels}),
+    "pictures_sha256": tensors_sha256({"images": images, "labels": labels}),
     "torch": torch.__version__,
     **vars(recipe),
 }
 save_style_generator(generator, "generator.safetensors", recipe=note)
-save_file(classifier.state_dict(), "classifier.safetensors")
+write_tensors("classifier.safetensors", classifier.state_dict(), kind="weights")
 
 asked = torch.arange(1000) % generator.num_classes
 for truncation in (0.7, 1.0):

@@ -35,9 +35,16 @@ print(report)
 rows = [("NeRN", nern.rebuild(), report.total, report.relative_error)]
 small = compressed(nern, keep=0.8, bits=8)
 rows.append(("NeRN, a fifth dropped, int8", small.nern.rebuild(), small.bytes, small.relative_error))
-for bits in (8, 4):
-    rounded = quantised(target, bits=bits)
-    rows.append((f"int{bits} weights", rounded.model, rounded.bytes, rounded.relative_error))
+for bits, everything in ((8, False), (4, False), (8, True)):
+    rounded = quantised(target, bits=bits, all_weights=everything)
+    rows.append(
+        (
+            f"int{bits}, {'all' if everything else 'represented'} weights",
+            rounded.model,
+            rounded.bytes,
+            rounded.relative_error,
+        )
+    )
 noise = with_noise(target, report.relative_error)
 rows.append(("noise of the NeRN's error", noise, report.target, report.relative_error))
 for name, model, size, error in rows:

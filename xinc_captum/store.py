@@ -1,4 +1,4 @@
-"""Folders of results that appear whole or not at all, with a manifest of how they came about."""
+"""Result folders with a manifest, and tensor files with a checksum: written whole or not at all."""
 
 import errno
 import hashlib
@@ -14,6 +14,35 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .tensor_files import (
+    StoreError,
+    TensorFile,
+    check_state,
+    consistent,
+    read_tensors,
+    replaced,
+    tensor_file_bytes,
+    tensors_sha256,
+    write_tensors,
+)
+
+__all__ = [
+    "StoreError",
+    "TensorFile",
+    "bundle",
+    "calling",
+    "check_folder",
+    "check_state",
+    "consistent",
+    "read_tensors",
+    "replaced",
+    "sha256",
+    "tensor_file_bytes",
+    "tensors_sha256",
+    "versions",
+    "write_tensors",
+]
+
 MANIFEST = "manifest.json"
 FORMAT = "xinc-captum-result-1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -22,10 +51,6 @@ _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotl
 
 
 _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
-
-
-class StoreError(ValueError):
-    """A folder that results cannot be written to."""
 
 
 def sha256(path: str | Path) -> str:

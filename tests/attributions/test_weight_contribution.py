@@ -244,3 +244,22 @@ def test_layers_that_never_run(nern, x):
     nern.target.forward = lambda x: nern.target.fc(nern.target.first(x).mean((2, 3)).repeat(1, 2)[:, :5])
     with pytest.raises(LayerError, match="does not depend on the weights of 'second': the layer never ran"):
         WeightContribution(nern, mode="gradient").attribute(x, target=1)
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    torch.manual_seed(0)
+    target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    nern, x = NeRN(target, hidden=3), torch.rand(2, 1, 5, 5)
+    with torch.no_grad():
+        target[0].weight[0, 0, 0, 0] = float("nan")  # the NeRN's weights stand in its place
+    WeightContribution(nern, mode="removal").attribute(x, target=0)
+    with torch.no_grad():
+        target[4].weight[0, 0] = float("inf")
+    for mode in ("gradient", "integrated", "removal"):
+        with pytest.raises(ValueError, match="the parameter 4.weight of this Sequential holds NaN or infinite values"):
+            WeightContribution(nern, mode=mode).attribute(x, target=0)
+    WeightContribution(nern).attribute()
+    with torch.no_grad():
+        next(nern.predictor.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match="the parameter .* of this .* holds NaN or infinite values"):
+        WeightContribution(nern).attribute()

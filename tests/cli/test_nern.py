@@ -55,7 +55,11 @@ def test_a_folder_with_everything(named, tmp_path, capsys):
         assert name in page
         with Image.open(out / name) as picture:
             assert picture.width > 300
-    assert "weights rounded to int8" in page and "permutation" in page
+    assert (
+        "represented weights rounded to int8" in page
+        and "all weights rounded to int8" in page
+        and "permutation" in page
+    )
     again = NeRN.load(out / "nern.safetensors", tiny().model)
     assert again.config == note["nern"]
 
@@ -109,7 +113,10 @@ def test_bytes_and_agreement_are_of_the_real_things():
     classifier = tiny()
     nern, held = NeRN(classifier, hidden=6), torch.rand(20, 1, 8, 8)
     lines = compared(nern, classifier, held)
-    assert [line[0] for line in lines][:2] == ["the network itself", "NeRN"] and len(lines) == 5
+    assert [line[0] for line in lines][:2] == ["the network itself", "NeRN"]
+    assert [line[0] for line in lines][3:] == [
+        f"{which} weights rounded to int{bits}" for bits in (8, 4) for which in ("represented", "all")
+    ]
     assert lines[0][1:] == ("100.0%", f"{nern.size_report().target:,}", "100.0%", "0.000")
     same = nern.rebuild()(classifier.preprocess(held)).argmax(1) == classifier(held).argmax(1)
     assert lines[1][1] == f"{float(same.float().mean()):.1%}"

@@ -142,7 +142,7 @@ def test_slower_but_equal_runs_have_equal_manifests(tmp_path):
 
 
 def test_not_at_all_when_something_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr("xinc_captum.comparison.result.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("xinc_captum.store.write_tensors", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         comparison().save(tmp_path / "result")
     assert not list(tmp_path.iterdir())

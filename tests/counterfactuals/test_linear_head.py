@@ -13,3 +13,11 @@ def test_a_head_knows_its_scores():
     assert not head.explains(r[:, :3], scores), "other units"
     assert not head.explains(r, scores[:, :4]), "other classes"
     assert head.explains(r.bfloat16(), linear.bfloat16()(r.bfloat16()).detach())
+
+
+def test_small_scores_are_compared_on_their_own_scale():
+    generator = torch.Generator().manual_seed(0)
+    weight = 1e-7 * torch.randn(3, 8, generator=generator)
+    head, r = LinearHead(weight, torch.zeros(3)), torch.randn(5, 8, generator=generator)
+    assert head.explains(r, r @ weight.T)
+    assert not head.explains(r, -(r @ weight.T))

@@ -62,13 +62,15 @@ def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
     with pytest.raises(
         ValueError,
-        match=r"does not fit this Sequential: 1.weight is missing; .*; 1.running_var is missing; "
-        r"1.num_batches_tracked is missing; and 2 more. Build the network as it was",
+        match=r"do not fit: 1.weight is missing; .*; 1.running_var is missing; 1.num_batches_tracked is missing; and 2 "
+        r"more, in this Sequential. Build the network as it was",
     ):
         load_weights(fresh, path)
     assert all(torch.equal(before[name], value) for name, value in fresh.state_dict().items())
     save_file({**before, "0.weight": torch.zeros(4, 2), "extra": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r": extra is left over; 0.weight has shape \(4, 2\), not \(3, 2\). Build"):
+    with pytest.raises(
+        ValueError, match=r": extra is left over; 0.weight has shape \(4, 2\), not \(3, 2\), in this Seq"
+    ):
         load_weights(fresh, path)
 
 
@@ -77,7 +79,7 @@ def test_missing_and_torn_files(tmp_path):
         load_weights(network(), tmp_path / "no.safetensors")
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"is no whole safetensors file \(.*write or fetch it again"):
+    with pytest.raises(ValueError, match=r"is no whole safetensors file \(.*copy the file again"):
         load_weights(network(), tmp_path / "w.safetensors")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="is no whole safetensors file"):

@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
         assert child.stdout.readline() == "half written\n"
         os.kill(child.pid, signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.pt", "run.pt.part", "video.pt"]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".part", ".pt", ".pt"]
     whole, resumed = small(), small(seed=9)  # the weights come from the checkpoint
     settings = {"steps": 40, "batch_size": 2, "every": 7}
     uninterrupted = fitted(whole, video, **settings)
@@ -165,7 +165,7 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
             fitted(model, frames, **{"steps": 3, "checkpoint": path, **arguments})
         assert torch.equal(model.head.weight, weight)
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError, match="text.pt is no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="text.pt is no whole safetensors file"):
         fitted(small(), video, steps=3, checkpoint=tmp_path / "text.pt")
 
 

@@ -39,13 +39,13 @@ def test_damaged_and_foreign_files(tmp_path):
     for name, content in {"half": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
-            CheckpointError, match=rf"{name} is no whole checkpoint \(.+\); give another file, or remove"
+            CheckpointError, match=rf"{name} is no whole safetensors file \(.+\).* Or give another file, or remove"
         ):
             load_run(tmp_path / name, RECIPE)
     for content, mark in (({"format": "other"}, "'other'"), (torch.zeros(1), "None")):
         torch.save(content, tmp_path / "foreign")
         with pytest.raises(
-            CheckpointError, match=rf"foreign is marked {mark}; wanted 'xinc-captum-training-1', as fit"
+            CheckpointError, match=rf"foreign is marked {mark}; wanted a file written by a fit with checkpoint="
         ):
             load_run(tmp_path / "foreign", RECIPE)
 
@@ -73,18 +73,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     try:
         with pytest.raises(
             CheckpointError,
-            match=r"run.pt cannot be written \(File too large\); wanted room for 40\d,\d+ bytes.*one bef",
+            match=r"run.pt cannot be written \(File too large\). The file that was there is unchanged.*The run can go on",
         ):
             save_run(tmp_path / "run.pt", RECIPE, {"step": 2, "model": torch.rand(100_000)})
-        with pytest.raises(CheckpointError, match="new.pt cannot be written .*Nothing was left behind"):
+        with pytest.raises(CheckpointError, match="new.pt cannot be written .*Nothing was written"):
             save_run(tmp_path / "new.pt", RECIPE, {"step": 2, "model": torch.rand(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert load_run(tmp_path / "run.pt", RECIPE)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No such file or directory\)"):
-        save_run(tmp_path / "no" / "run.pt", RECIPE, {})
 
 
 def test_digests():

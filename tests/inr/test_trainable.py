@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.inr.trainable import trainable
+from xinc_captum.inr.trainable import check_finite, trainable
 
 
 def test_those_that_want_gradients_in_order():
@@ -50,12 +50,15 @@ def test_steps_of_adam_are_nan_in_float16():
     assert not model.weight.isfinite().all()
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite(value):
-    model = nn.Linear(2, 3)
+def test_parameters_that_are_not_finite():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    check_finite(model)
     with torch.no_grad():
-        model.bias[1] = value
-    with pytest.raises(
-        ValueError, match="'bias' of this Linear hold NaN or infinite values, from which training cannot"
-    ):
-        trainable(model)
+        model[1].bias[0] = float("inf")
+    text = r"the parameter 1.bias of this Sequential holds NaN or infinite values \(1 of 4 parameters do\)"
+    for call in (check_finite, trainable):
+        with pytest.raises(ValueError, match=text):
+            call(model)
+    check_finite(model, [model[1].bias])
+    with pytest.raises(ValueError, match="this Linear is on the meta device"):
+        check_finite(nn.Linear(2, 2, device="meta"))

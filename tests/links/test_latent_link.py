@@ -190,3 +190,42 @@ def test_fewer_pairs_than_live_units_are_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LatentLink().fit(r, w)
+
+
+@pytest.mark.parametrize("ridge", ["gcv", "held_out", 0.0])
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+def test_the_scale_of_a_unit_does_not_decide_whether_it_is_linked(variant, ridge):
+    generator = torch.Generator().manual_seed(0)
+    r = torch.randn(600, 5, generator=generator, dtype=torch.float64)
+    w = r @ torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    w = w + 0.02 * torch.randn(600, 3, generator=generator, dtype=torch.float64)
+    classes = torch.arange(600) % 2
+    scaled = r * torch.tensor([1e8, 1.0, 1e-3, 1.0, 50.0], dtype=torch.float64)
+    found = []
+    for rows in (r, scaled):
+        link = LatentLink(variant, ridge, features=100).fit(rows[:450], w[:450], classes[:450])
+        found.append(float(link.score(rows[450:], w[450:], classes[450:])))
+    assert found[0] > 0.99 and found[1] == pytest.approx(found[0], abs=1e-4)
+    assert "depend on one another" not in str(link.report)
+
+
+@pytest.mark.parametrize("variant", ["linear", "fourier_features"])
+def test_a_constant_unit_changes_nothing(variant):
+    generator = torch.Generator().manual_seed(0)
+    for n in range(30, 40):  # the mean of so many equal numbers is rounded for some of these
+        r = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        w = r.sin()
+        more = torch.cat([r, torch.full((n, 1), 0.1, dtype=torch.float64)], 1)
+        link = LatentLink(variant, 1e-6, features=50, seed=1).fit(more, w)
+        assert float(link.score(more, w)) > 0.9
+        assert link.r_sd[2] == 0
+
+
+def test_pairs_of_the_fit_are_told_from_others_in_every_latent():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.rand(20, 2, generator=generator, dtype=torch.float64)
+    w = torch.stack([1e8 * r[:, 0], r[:, 1]], 1)
+    link = LatentLink(ridge=1.0).fit(r, w)
+    link.leave_one_out(r, w)
+    with pytest.raises(ValueError, match="not the 20 pairs of the fit"):
+        link.leave_one_out(r, w + torch.tensor([0.0, 0.5]))

@@ -26,3 +26,12 @@ def test_what_it_refuses():
         MLPLink(0)
     with pytest.raises(ValueError, match="has seen no pairs"):
         MLPLink()(torch.rand(2, 3))
+
+
+def test_constant_units_and_means_that_are_large_beside_their_deviation():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.rand(200, 3, generator=generator, dtype=torch.float64)
+    w = r[:, :2] * 2 - 1
+    plain = MLPLink(16).fit(r, w, epochs=20)(r)
+    shifted = r + torch.tensor([1e8, 0.0, 0.0], dtype=torch.float64)  # float32 has no digits left for these
+    torch.testing.assert_close(MLPLink(16).fit(shifted, w, epochs=20)(shifted), plain, rtol=0, atol=1e-3)

@@ -89,3 +89,30 @@ def test_restored_moments_go_on_by_themselves():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match=r"got moments of \(2 units, 3 latents\) to merge into moments of \(4, 3\)"):
         Moments(4, 3).merge(Moments(2, 3))
+
+
+def test_constant_columns_have_no_variance_whatever_rounding_makes_of_their_mean():
+    generator = torch.Generator().manual_seed(0)
+    for n in range(2, 40):
+        r = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+        w = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        r[:, 1], w[:, 0] = 0.1, -0.3
+        moments = Moments(3, 2)
+        moments.add(r, w)
+        moments.add(r[: n // 2], w[: n // 2])
+        assert moments.r_sd[1] == 0 and moments.rr[1].abs().max() == 0 and moments.rw[1].abs().max() == 0
+        assert moments.ww[0] == 0 and moments.rw[:, 0].abs().max() == 0
+        assert moments.latent_constant.tolist() == [True, False]
+
+
+def test_a_unit_that_varies_only_among_the_pairs_taken_out_is_constant_without_them():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.rand(30, 2, generator=generator, dtype=torch.float64)
+    w = torch.rand(30, 1, generator=generator, dtype=torch.float64)
+    r[10:, 0] = 0.1
+    whole, part = Moments(2, 1), Moments(2, 1)
+    whole.add(r, w)
+    part.add(r[:10], w[:10])
+    rest = whole.without(part)
+    assert rest.alive.tolist() == [False, True]
+    assert rest.rr[0].abs().max() == 0 and rest.rr[:, 0].abs().max() == 0 and rest.rw[0].abs().max() == 0

@@ -40,3 +40,11 @@ def test_what_they_refuse():
         tolerance(torch.ones(2, 3))
     with pytest.raises(ValueError, match="wanted the same"):
         unit_agreement(torch.ones(2, 3), torch.ones(3, 3))
+
+
+def test_constant_units_agree_with_nothing_whatever_rounding_makes_of_their_mean():
+    for n in range(3, 40):
+        r = torch.rand(n, 2, dtype=torch.float64)
+        constant = torch.stack([torch.full((n,), 0.1, dtype=torch.float64), r[:, 1]], 1)
+        for pair in ((constant, r), (r, constant), (constant, constant)):
+            assert unit_agreement(*pair).isnan().tolist() == [True, False]

@@ -25,6 +25,10 @@ def test_a_sound_link_holds():
     assert said.startswith("holds, because it explains 0.70 [0.68, 0.72] of the latents within classes, shuffled -0.02")
 
 
+def test_a_few_repeated_pairs_are_no_doubt():
+    assert judged_link(**SOUND, duplicates=0.04) == judged_link(**SOUND)
+
+
 def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
     assert judged_link(**SOUND, pairs=20, units=69) == judged_link(**SOUND)
     assert judged_link(**SOUND | {"real": None}, pairs=70, units=69) == judged_link(**SOUND | {"real": None})
@@ -37,6 +41,7 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
         ({"r2_within": near(0.01)}, "fails", "within classes it explains nothing"),
         ({"r2_within": near(0.12), "shuffled": 0.11}, "fails", "whatever R² says (0.90 [0.88, 0.92])"),
         ({"leaked": 0.3}, "fails", "30% of the held-out pairs were in the fit"),
+        ({"duplicates": 0.24}, "weak", "24% of the fitted pairs repeat others, so that it was fitted to fewer"),
         ({"real": near(0.3)}, "fails", "only 0.30 [0.28, 0.32] of real pictures keep their class"),
         ({"r2_within": near(0.35)}, "weak", "explains only 0.35"),
         ({"r2_within": near(0.5), "shuffled": 0.2}, "weak", "within classes, shuffled 0.20"),

@@ -1,15 +1,12 @@
 import copy
-import json
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from xinc_captum import WeightContribution
 from xinc_captum.nern import NeRN
-from xinc_captum.nern.nern_file import KEY
 
 
 @pytest.mark.parametrize("permutation", ["cross-filter", "in-filter", "none"])
@@ -64,25 +61,6 @@ def test_targets_of_another_architecture(mixed, make_mixed, tmp_path):
     more.extra = nn.Linear(2, 2, bias=False)
     with pytest.raises(ValueError, match=r"extra.weight \(2, 2\) that the file has nothing of"):
         NeRN.load(tmp_path / "a.safetensors", more)
-
-
-def test_folders_that_are_not_there(mixed, tmp_path):
-    with pytest.raises(FileNotFoundError, match="the folder .*nowhere is not there; make it first, or give another"):
-        NeRN(mixed, hidden=4).save(tmp_path / "nowhere" / "nern")
-
-
-def test_files_that_are_not_ours(mixed, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a file; wanted a NeRN written by"):
-        NeRN.load(tmp_path / "none", mixed)
-    (tmp_path / "junk").write_bytes(b"junk")
-    with pytest.raises(ValueError, match="is no whole safetensors file"):
-        NeRN.load(tmp_path / "junk", mixed)
-    save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match="is marked 'with nothing'; wanted 'xinc-captum-nern-1'"):
-        NeRN.load(tmp_path / "other", mixed)
-    save_file({"a": torch.zeros(1)}, tmp_path / "newer", metadata={KEY: json.dumps({"format": "xinc-captum-nern-2"})})
-    with pytest.raises(ValueError, match="is marked 'xinc-captum-nern-2'"):
-        NeRN.load(tmp_path / "newer", mixed)
 
 
 def test_a_target_that_is_a_convolution_itself(tmp_path):

@@ -29,14 +29,36 @@ def test_int8_by_hand():
     assert 0 < report.int8 - (8 * 4 * 9 + 8 * 4) < 200, "integers, scales, header"
     assert report.target > 4 * 8 * 4 * 9
     assert report.int8_relative_error < 0.01
+    assert report.int8_all == report.int8, "there are no other weights"
+
+
+def test_int8_of_all_weights_by_hand():
+    """The NeRN replaces the convolution alone; a file in int8 would not stop there."""
+    target = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(64, 50))
+    report = NeRN(target, hidden=4).size_report()
+    convolution, linear, small = 8 * 4 * 9, 50 * 64, 4 * (8 + 4 * 8 + 50) + 8  # biases, batch norm, its int64 counter
+    assert 0 < report.int8 - (convolution + 4 * 8 + 4 * linear + small) < 800, "the linear layer is float32"
+    assert 0 < report.int8_all - (convolution + linear + 4 * (8 + 50) + small) < 900
+    assert 0 < report.int8_all_relative_error < 0.01
+
+
+def test_all_weights_in_int8_are_counted_once_where_they_are_shared():
+    linear = nn.Linear(6, 6)
+    target = nn.Sequential(nn.Conv2d(2, 2, 3, bias=False), nn.Flatten(), linear, nn.ReLU(), linear)
+    found = quantised(target, bits=8, all_weights=True)
+    assert 0 < found.bytes - (2 * 2 * 9 + 4 * 2 + 36 + 4 * 6 + 2 * 4 * 6) < 700
+    weight = found.model[2].weight
+    assert weight is found.model[4].weight and not torch.equal(weight, linear.weight)
+    torch.testing.assert_close(weight, linear.weight, rtol=0, atol=float(linear.weight.abs().max()) / 254 * 1.01)
 
 
 def test_shown_with_the_error(mixed):
     nern = NeRN(mixed, hidden=4)
     text = str(nern.size_report())
     assert f"weight error {nern.relative_error():.4f}" in text
-    assert [line.split(":")[0].split(" ")[0] for line in text.splitlines()] == ["target", "NeRN", "int8"]
-    assert text.count("agreement not measured (give size_report pictures)") == 3
+    assert [line.split(":")[0].split(" ")[0] for line in text.splitlines()] == ["target", "NeRN", *["int8,"] * 2]
+    assert "\nint8, represented weights only: " in text and "\nint8, all weights: " in text
+    assert text.count("agreement not measured (give size_report pictures)") == 4
 
 
 def answering_alike(model, target, images):
@@ -54,6 +76,8 @@ def test_agreement_is_that_of_the_rebuilt_networks(mixed, make_drawn, found):
     mixed.eval()
     assert report.agreement == pytest.approx(answering_alike(nern.rebuild().eval(), mixed, images))
     assert report.int8_agreement == pytest.approx(answering_alike(quantised(mixed).model, mixed, images))
+    everything = quantised(mixed, all_weights=True).model
+    assert report.int8_all_agreement == pytest.approx(answering_alike(everything, mixed, images))
     assert report.agreement < report.int8_agreement, "drawn, never fitted"
     lines = str(report).splitlines()
     assert lines[0].endswith("agrees with the target on 100.0% of 40 pictures")
@@ -61,6 +85,7 @@ def test_agreement_is_that_of_the_rebuilt_networks(mixed, make_drawn, found):
         f"{report.relative_error:.4f}, agrees with the target on {report.agreement:.1%} of 40 pictures"
     )
     assert lines[2].endswith(f"agrees with the target on {report.int8_agreement:.1%} of 40 pictures")
+    assert lines[3].endswith(f"agrees with the target on {report.int8_all_agreement:.1%} of 40 pictures")
 
 
 def test_pictures_that_cannot_be(mixed):

@@ -34,5 +34,23 @@ def test_forward_mode_equals_reverse_mode():
 
 
 def test_heads_must_divide():
-    with pytest.raises(ValueError, match="dim 10 is not divisible by heads 3; wanted heads of equal width"):
+    with pytest.raises(ValueError, match="dim 10 is not divisible by heads 3; wanted heads of equal width, or give"):
         Attention(10, 3)
+    with pytest.raises(ValueError, match="head_dim is 0; wanted at least 1, or None for dim / heads"):
+        Attention(10, 3, 0)
+
+
+def test_heads_of_any_width():
+    """By hand: two heads of width 1 on one token of width 3, which attends to itself."""
+    attention = Attention(3, 2, head_dim=1)
+    with torch.no_grad():
+        attention.value.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
+        attention.out.weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 3.0], [5.0, 0.0]]))
+        attention.out.bias.zero_()
+    y, weights = attention(torch.tensor([[[1.0, 10.0, 100.0]]]))
+    assert y.flatten().tolist() == [21, 60, 5] and weights.shape == (1, 2, 1, 1)
+    assert attention.query.weight.shape == attention.key.weight.shape == (2, 3)
+    attention, x = Attention(12, 3, head_dim=5).double(), torch.rand(2, 4, 12).double()
+    q, k, v = (f(x).unflatten(-1, (3, 5)).transpose(1, 2) for f in (attention.query, attention.key, attention.value))
+    expected = attention.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x)[0], expected)

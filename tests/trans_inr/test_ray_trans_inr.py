@@ -49,7 +49,7 @@ def test_fields_are_modules_that_draw_what_the_model_draws(tmp_path):
     model.save(tmp_path / "model")
     again = RayTransINR.load(tmp_path / "model")
     assert torch.equal(again(views[:, :2], cameras[:, :2], cameras[:, 2:], 8.0), drawn)
-    with pytest.raises(ValueError, match="model holds 'RayTransINR' of format .*; wanted 'TransINR'"):
+    with pytest.raises(ValueError, match="model holds a RayTransINR; wanted a TransINR"):
         TransINR.load(tmp_path / "model")
 
 
@@ -118,3 +118,15 @@ def test_impossible_requests():
     for wrong in ({"near": 6.0, "far": 2.0}, {"samples": 1}):
         with pytest.raises(ValueError, match=r"near, far and samples are .*; wanted 0 < near < far, and 2 or more"):
             small(**wrong)
+
+
+def test_patches_of_views_are_square_and_heads_may_have_any_width():
+    with pytest.raises(ValueError, match=r"patch is \(2, 4\); wanted one number, such as 4: .* pixels are square"):
+        RayTransINR((8, 8), (2, 4))
+    model = RayTransINR((8, 8), patch=4, dim=10, heads=3, head_dim=2, seed=0)
+    assert model.config["head_dim"] == 2
+    assert model.writer.encoder.blocks[0].attention.query.weight.shape == (6, 10)
+    with torch.no_grad():
+        model.writer.tokens[0, 0] = float("inf")
+    with pytest.raises(ValueError, match="writer.tokens of this RayTransINR holds NaN"):
+        model.generate(torch.rand(1, 1, 3, 8, 8), torch.eye(3, 4).expand(1, 1, 3, 4), 8.0)

@@ -82,3 +82,27 @@ def test_pictures_that_do_not_fit():
         tokens(torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"images have shape \(1, 4, 4\)"):
         tokens(torch.zeros(1, 4, 4))
+
+
+def test_oblong_patches():
+    """Patches of 1 x 4 pixels are rows of the picture; of 4 x 2, halves."""
+    tokens = PatchTokens(1, (4, 4), (1, 4), 1)
+    halves = PatchTokens(1, (4, 4), (4, 2), 1)
+    for one in (tokens, halves):
+        with torch.no_grad():
+            one.linear.weight.fill_(1.0)
+            one.linear.bias.zero_()
+            one.places.zero_()
+    assert tokens(IMAGE)[0].flatten().tolist() == [6, 22, 38, 54]
+    assert halves(IMAGE)[0].flatten().tolist() == [52, 68]
+    assert tokens.grid((8, 12)) == (8, 3)
+    with pytest.raises(
+        ValueError, match=r"\(4, 6\) pixels .* does not tile into patches of 1 x 4; .* such as \(4, 8\)"
+    ):
+        tokens.grid((4, 6))
+
+
+@pytest.mark.parametrize("patch", [0, (2,), (2, 2, 2), (0, 2), 2.0, "2", None])
+def test_patches_that_cannot_be(patch):
+    with pytest.raises(ValueError, match="patch is .*; wanted a side in pixels, at least 1, or .height, width."):
+        PatchTokens(1, (4, 4), patch, 1)

@@ -3,9 +3,10 @@ import copy
 import pytest
 import torch
 
-from xinc_captum import inr
+from xinc_captum import TokenContribution, inr
 from xinc_captum.inr import HypoNet, pixel_centres
 from xinc_captum.trans_inr import TransINR
+from xinc_captum.trans_inr.paths import patch_masks
 
 
 def close(a, b, tolerance):
@@ -161,8 +162,8 @@ def test_the_seed_decides_and_nothing_else_is_touched():
         ({"hidden": 0}, r"hidden is 0; wanted at least 1"),
         ({"channels": 0}, r"channels is 0; wanted at least 1"),
         ({"size": 8}, r"size is 8; wanted \(height, width\), for example \(8, 8\)"),
-        ({"patch": 0}, r"patch is 0 and padding is 0; wanted at least 1, and at least 0"),
-        ({"padding": -1}, r"patch is 2 and padding is -1; wanted at least 1"),
+        ({"patch": 0}, r"patch is 0; wanted a side in pixels, at least 1"),
+        ({"padding": -1}, r"padding is -1; wanted at least 0"),
         ({"layers": 0}, r"layers is 0; wanted at least 1"),
         ({"count": -1}, r"count is -1"),
     ],
@@ -203,3 +204,39 @@ def test_on_a_gpu(tiny):
     there = copy.deepcopy(tiny).cuda()
     close(there(images.cuda()).cpu(), plain, 1e-9)
     assert there.generate(images)[0].output.weight.device.type == "cuda"
+
+
+def test_oblong_patches_and_heads_of_another_width_are_explained_and_kept(tmp_path):
+    model = TransINR(1, (6, 8), (3, 2), dim=10, heads=3, head_dim=4, hidden=4, groups=2, seed=0)
+    images = torch.rand(2, 1, 6, 8)
+    assert model.writer.encoder.blocks[0].attention.query.weight.shape == (12, 10)
+    assert model.routing(images).to_patches.shape == (2, 2, 3, len(model.writer.tokens), 8)
+    masks = patch_masks(model, (6, 8))
+    assert masks.shape == (8, 6, 8) and torch.equal(masks.sum(0), torch.ones(6, 8)) and masks[0, :3, :2].sum() == 6
+    parts = TokenContribution(model, "patch").attribute(images, n_steps=16)
+    assert parts.shape[:2] == (2, 9)
+    model.save(tmp_path / "model")
+    again = TransINR.load(tmp_path / "model")
+    assert again.config["patch"] == (3, 2) and again.config["head_dim"] == 4
+    torch.testing.assert_close(again(images), model(images))
+
+
+def test_head_dim_of_dim_over_heads_changes_nothing():
+    same = [TransINR(dim=12, heads=3, head_dim=width, seed=1).state_dict() for width in (None, 4)]
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in same), strict=True))
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    model, images = TransINR(seed=0), torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        model.writer.tokens[0, 0] = float("nan")
+    calls = [
+        lambda: model.generate(images),
+        lambda: model.routing(images),
+        lambda: model.fit(images, steps=1, validation=None, show_progress=False),
+        *(lambda level=level: TokenContribution(model, level).attribute(images) for level in ("token", "modulation")),
+        lambda: TokenContribution(model, "patch").attribute(images, n_steps=2),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"parameter writer.tokens of this TransINR holds NaN or infinite values"):
+            call()

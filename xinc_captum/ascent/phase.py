@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..store import read_tensors
 from .color import decorrelate, recorrelate
 from .parameterizations import Decode, Params, logits_of
 
@@ -61,7 +61,7 @@ class Phase:
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
         """Uniform phases on the given magnitude."""
-        magnitude = load_file(_PHOTOS)["magnitude"] if self.magnitude is None else self.magnitude
+        magnitude = _photos() if self.magnitude is None else self.magnitude
         rows, channels, height, width = shape
         if magnitude.shape[0] != channels:
             raise ValueError(
@@ -83,6 +83,11 @@ class Phase:
             return torch.sigmoid(recorrelate(torch.fft.irfft2(spectrum, s=size) / self.desaturation))
 
         return (phase, *gates), decode
+
+
+def _photos() -> Tensor:
+    writer = "docs/make_natural_magnitude.py"
+    return read_tensors(_PHOTOS, kind="magnitude", writer=writer).tensors["magnitude"]
 
 
 def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..ascent.opacity import opacity
 from ..hooks import exclusive
 from ..images import to_hwc
 from ..metrics.trust import Trust
-from ..store import bundle
+from ..store import bundle, write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +101,10 @@ class Accentuation:
         }
         with bundle(path, note) as folder:
             held = {name: getattr(self, name) for name in _TENSORS}
-            save_file(
-                {k: v.cpu().contiguous() for k, v in held.items() if v is not None}, folder / "accentuation.safetensors"
+            write_tensors(
+                folder / "accentuation.safetensors",
+                {k: v for k, v in held.items() if v is not None},
+                kind="accentuation",
             )
             if self.images.shape[1] in (1, 3):
                 shown = self.opacity()

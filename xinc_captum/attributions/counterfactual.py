@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..store import bundle
+from ..store import bundle, write_tensors
 from .sweep import SweepTrust, strip
 
 
@@ -121,7 +120,7 @@ class Counterfactual:
         }
         held = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         with bundle(path, note) as folder:
-            save_file({k: v.cpu().contiguous() for k, v in held.items()}, folder / "counterfactual.safetensors")
+            write_tensors(folder / "counterfactual.safetensors", held, kind="counterfactual")
             if self.images.shape[1] in (1, 3):
                 for row in range(len(self.images)):
                     shown = [self.linked[row], self.images[row]]

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..images import to_hwc
 from ..metrics.fidelity import Fidelity
 from ..metrics.trust import Verdict
-from ..store import bundle
+from ..store import bundle, write_tensors
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class UnitSweep:
         }  # fmt: skip
         held = {name: getattr(self, name) for name in _TENSORS} | {"ranks": found.ranks, "moved": found.moved}
         with bundle(path, note) as folder:
-            save_file({k: v.cpu().contiguous() for k, v in held.items()}, folder / "sweep.safetensors")
+            write_tensors(folder / "sweep.safetensors", held, kind="sweep")
             if self.images.shape[2] in (1, 3):
                 for row, frames in enumerate(self.images):
                     strip(frames).save(folder / f"row{row}.png")

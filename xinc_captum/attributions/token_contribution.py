@@ -13,6 +13,7 @@ from ..batch import Batch
 from ..hooks import LayerError
 from ..hooks.models import unwrap
 from ..images import check_images
+from ..inr.trainable import check_finite
 from ..targets import selected
 from ..trans_inr import Modulations, TransINR
 from ..trans_inr.gated import group_sums, neuron_shares
@@ -205,6 +206,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
     def _scene(self, inputs: Any, target: Any, seen: Tensor | None, size: tuple[int, int] | None) -> _Scene:
         images = check_images(inputs).to(self.model.tokens.places)
+        check_finite(self.model)
         seen = None if seen is None else self.model.tokens.mask(seen, images)
         drawn = size or (images.shape[2], images.shape[3])
         return _Scene(images, seen, drawn, Batch.of(images, None, target))

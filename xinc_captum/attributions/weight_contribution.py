@@ -11,7 +11,9 @@ from .._compat import LayerAttribution
 from ..alignment import settled
 from ..batch import Batch
 from ..hooks import modules_behind
+from ..inr.trainable import check_finite
 from ..nern import Convolution, KernelCanvas, NeRN
+from ..nern.convolutions import parameter_name, target_behind
 from ..targets import OutputFn, called
 from .contract import captum_method, explaining, plain
 from .weight_scores import Weights, WeightScores
@@ -55,7 +57,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
     Raises:
         TypeError: ``nern`` is none.
         LayerError: a layer that is unknown, not represented, or does not lead to the output.
-        ValueError: an unknown mode; ``attribute`` without what its mode needs.
+        ValueError: an unknown mode; ``attribute`` without what its mode needs, or with parameters that are not finite.
 
     Example:
         >>> from xinc_captum.nern import NeRN
@@ -144,10 +146,13 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             raise ValueError(f"baseline is {baseline!r}; wanted 'zero' or 'mean'.")
         if return_convergence_delta and not self.has_convergence_delta():
             raise ValueError(f"mode {self.mode!r} promises no sum, so it has no convergence delta; ask 'integrated'.")
+        check_finite(self.nern.predictor)
         if self.mode == "kernel":
             return self._kernels(inputs, target, None if neuron_selector is None else index)
         if inputs is None:
             raise ValueError(f"mode {self.mode!r} explains answers to images; give inputs (rows, …) and a target.")
+        root = target_behind(self.nern.target)
+        check_finite(root, [root.get_parameter(parameter_name(layer.name)) for layer in self.nern.layers])
         device = next(self.nern.predictor.parameters()).device.type
         with explaining(self.forward_func):
             batch = Batch.of(inputs, additional_forward_args, target)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import store
 from ..attributions import Accentuation
 from ..images import to_hwc
 from ..zoo import Classifier
@@ -113,7 +113,7 @@ def keep(folder: Path, story: Story) -> None:
         found = {"image": result.images[0], "mask": result.masks[0], "scores": result.scores, "where": feature.where}
         found["distances"] = result.distances
         kept |= {f"{name}.{key}": value.cpu().contiguous() for key, value in found.items() if value is not None}
-    save_file(kept, folder / "accentuation.safetensors")
+    store.write_tensors(folder / "accentuation.safetensors", kept, kind="accentuation-page")
 
 
 def _write(file: Path, picture: Tensor) -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 import typer
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import inr, store
@@ -116,7 +115,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
     maps = everything[: canvas.units]
     rest = everything[canvas.units] if canvas.slots else drawn - maps.sum(0)
     kept = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
-    save_file(kept, folder / f"{layer}.safetensors")
+    store.write_tensors(folder / f"{layer}.safetensors", kept, kind="canvas")
     strongest = int(order_by_total(maps)[0])
     pixel = _telling_pixel(photo)
     _, indices = canvas.top_units(min(8, canvas.units), pixel)

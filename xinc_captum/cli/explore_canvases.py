@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import store
 from ..visualizers.explorer import PackedUnits, explore_canvases
 from .bundle import Bundle
 from .failures import UsageError
@@ -29,7 +29,7 @@ def keep(folder: Path, name: str, drawn: Tensor, layers: Sequence[Layer]) -> Non
     """
     kept = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
     kept["drawn"] = (drawn.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    save_file(kept, folder / KEPT)
+    store.write_tensors(folder / KEPT, kept, kind="canvas-explorer")
     note = {"name": name, "names": {one.name: list(one.names) for one in layers if one.kind != "neurons"}}
     (folder / NOTE).write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import store
 from ..attributions.sweep import UnitSweep
 from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.album import smaller
@@ -36,7 +36,7 @@ def keep(folder: Path, sweeps: Sequence[UnitSweep], rows: Sequence[int], films: 
     for one, row, film in zip(sweeps, rows, films, strict=True):
         tensors = {"values": one.values, "frames": film, "measured": one.response[row]}
         kept |= {f"unit_{one.unit}.{name}": tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(kept, folder / KEPT)
+    store.write_tensors(folder / KEPT, kept, kind="link-explorer")
 
 
 def link_page(bundle: Bundle, path: Path) -> Path:

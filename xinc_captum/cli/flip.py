@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 import typer
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import store
@@ -166,7 +165,7 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
     names = [name for name, answer in zip(starts.names, starts.answers, strict=True) if answer != found.target[0].cpu()]
     kept = {"inputs": found.inputs, "linked": found.linked, "images": found.images, "shift": found.shift}
     kept |= {"latents": found.latents, "scores": found.scores}
-    save_file({k: v.cpu().contiguous() for k, v in kept.items()}, place / "counterfactuals.safetensors")
+    store.write_tensors(place / "counterfactuals.safetensors", kept, kind="counterfactuals")
     target, sure = ends.label(int(found.target[0])), float(found.method["confidence"])
     head = ("picture", "from", "to", "reached", "answered in the end", "probability", "steps")
     columns = (found.origin, found.target, found.reached, found.answers[:, 2], found.confidence, found.steps)

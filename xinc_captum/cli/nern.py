@@ -150,8 +150,9 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
     small = compressed(nern)
     rows.append(("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error))
     for bits in (8, 4):
-        found = quantised(classifier, names, bits)
-        rows.append((f"weights rounded to int{bits}", found.model, found.bytes, found.relative_error))
+        for all_weights, which in ((False, "represented weights"), (True, "all weights")):
+            found = quantised(classifier, names, bits, all_weights=all_weights)
+            rows.append((f"{which} rounded to int{bits}", found.model, found.bytes, found.relative_error))
 
     def answers(model: nn.Module) -> Tensor:
         with torch.no_grad():
@@ -193,7 +194,8 @@ def _write(
         tuple(lines),
         f"Agreement: on {HELD} pictures ({pictures}) that {seen}; labels were never looked at. Bytes: of a "
         "whole file, with the permutation and everything that is not generated. Weight error: of the generated or "
-        "rounded weights, relative. Compare the rows: rounding is the plain way to fewer bytes.",
+        "rounded weights, relative. Compare the rows: rounding is the plain way to fewer bytes. Represented "
+        "weights are those that the NeRN generates; all weights are those of every layer.",
     )
     write_report(
         place,

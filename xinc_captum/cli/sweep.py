@@ -8,7 +8,6 @@ from pathlib import Path
 
 import typer
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 
 from .. import store
 from ..visualizers import unit_filmstrips
@@ -126,7 +125,7 @@ def _write(
         pictures.append(Picture(file, said))
         tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
         kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
-    save_file(kept, place / "sweeps.safetensors")
+    store.write_tensors(place / "sweeps.safetensors", kept, kind="sweeps")
     head = ("unit", "verdict", "moves", "follows", "gain", "class flips")
     lines = tuple(
         (

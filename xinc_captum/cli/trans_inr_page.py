@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 
-from .. import inr
+from .. import inr, store
 from ..visualizers import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
 from .trans_inr_story import LONG, N_STEPS, Story, explained, masks_of, telling
@@ -166,7 +165,7 @@ def _arrays(folder: Path, story: Story) -> None:
         "route_patches": torch.tensor(story.route.patches),
         "neurons": story.neurons,
     }
-    save_file({name: value.detach().cpu().contiguous() for name, value in arrays.items()}, folder / ARRAYS)
+    store.write_tensors(folder / ARRAYS, arrays, kind="contributions")
 
 
 def _saved(folder: Path, file: str, figure: Figure, caption: str) -> Picture:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import store
@@ -191,7 +190,7 @@ class Comparison:
         with store.bundle(path, note) as folder:
             if self.maps:
                 self.figure(labels=labels).savefig(folder / "figure.png")
-            save_file({name: maps.contiguous() for name, maps in self.maps.items()}, folder / "maps.safetensors")
+            store.write_tensors(folder / "maps.safetensors", self.maps, kind="maps")
             (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
             _write(folder / "table.json", content)
             _write(folder / store.TIMES, times)

@@ -80,7 +80,7 @@ class LatentWalk:
         """σ of each latent over the link's pairs, (latent_dim,)."""
         moments = task.loop.link.moments
         sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(task.base.latents)
-        return torch.where(sd > 0, sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
+        return torch.where(~moments.latent_constant.to(sd.device), sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
 
     def _slope(self, task: Task, start: Tensor, scale: Tensor, u: Tensor, index: Tensor) -> tuple[Tensor, Shown]:
         slopes, parts = [], []

@@ -29,5 +29,6 @@ class LinearHead:
         if r.shape[1] != self.weight.shape[1] or scores.dim() != 2 or scores.shape[1] != len(self.weight):
             return False
         mine, theirs = self(r.double()), scores.double()
-        slack = 64 * torch.finfo(scores.dtype).eps * (r.double().abs() @ self.weight.double().abs().T + 1)
+        size = r.double().abs() @ self.weight.double().abs().T + self.bias.double().abs()
+        slack = 64 * torch.finfo(scores.dtype).eps * size
         return bool(((mine - theirs).abs() <= slack).all())

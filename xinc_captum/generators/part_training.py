@@ -57,7 +57,7 @@ def fit_head(
     with torch.enable_grad():
         for _ in progress(range(epochs), "head", show=show_progress):
             total = torch.zeros((), device=labels.device)
-            for row in torch.randperm(len(labels), generator=generator).tolist():
+            for row in torch.randperm(len(labels), generator=generator, device=generator.device).tolist():
                 wanted = labels[row : row + 1].long()
                 logits = head([own[row : row + 1] for own in held], size)
                 # an unlabelled picture would make the mean over nothing

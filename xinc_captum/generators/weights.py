@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
+
+from .. import store
 
 Network = TypeVar("Network", bound=nn.Module)
 _PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")  # a pickle, a zip around one (torch.save), a gzip around one
@@ -32,7 +33,8 @@ def load_weights(network: Network, path: str | Path) -> Network:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a pickle, no whole safetensors file, or tensors that do not fit the network.
+        StoreError: a pickle, no whole safetensors file, or tensors that do not fit the network. A file of
+            :func:`~xinc_captum.store.write_tensors` is also checked against its sha256; other files have none.
 
     Example:
         >>> import tempfile, safetensors.torch
@@ -48,30 +50,17 @@ def load_weights(network: Network, path: str | Path) -> Network:
         first = opened.read(16)
     # A safetensors file begins with the length of its header and an opening brace, whatever the length's first byte is.
     if first[8:9] != b"{" and (first.startswith(_PICKLES) or path.suffix in (".pkl", ".pickle")):
-        raise ValueError(
+        raise store.StoreError(
             f"{path} is a pickle, or a file around one: opening it would run whatever code its author put in; wanted "
             f"safetensors. {_SAFE_WAY}"
         )
+    tensors, _ = store.read_tensors(path, kind=None, writer="safetensors.torch.save_file()")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); write or fetch it again.") from error
-    own = network.state_dict()
-    faults = [
-        *(f"{name} is missing" for name in own if name not in tensors),
-        *(f"{name} is left over" for name in tensors if name not in own),
-        *(
-            f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ),
-    ]
-    if faults:
-        raise ValueError(
-            f"{path} does not fit this {type(network).__name__}: {'; '.join(faults[:5])}"
-            f"{f'; and {len(faults) - 5} more' if len(faults) > 5 else ''}. Build the network as it was when it was "
-            "saved."
-        )
+        store.check_state(path, network.state_dict(), tensors)
+    except store.StoreError as error:
+        raise store.StoreError(
+            f"{str(error).rstrip('.')}, in this {type(network).__name__}. Build the network as it was when it "
+            "was saved."
+        ) from error
     network.load_state_dict(tensors)
     return network

@@ -1,13 +1,11 @@
 """Keep a fitted network in one safetensors file: weights, architecture, encoding and size of what it draws."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from .. import store
 from .hnerv import HNeRV
 from .hyponet import HypoNet
 from .mlp import FourierMLP, Siren
@@ -21,10 +19,7 @@ KINDS: dict[str, type[FourierMLP] | type[Siren] | type[NeRV] | type[HNeRV] | typ
     "HNeRV": HNeRV,
     "HypoNet": HypoNet,
 }
-FORMAT = "xinc-captum-inr-1"
-KEY = (
-    "network"  # the one metadata entry: safetensors writes several in random order, and equal networks are equal bytes
-)
+KIND, WRITER = "inr", "xinc_captum.inr.save()"
 
 
 class Loaded(NamedTuple):
@@ -39,12 +34,13 @@ def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torc
 
     Args:
         model: a network of this package.
-        path: the file to write or replace; it appears whole or not at all.
+        path: the file to write or replace, whole or not at all; a missing folder is created.
         size: what :func:`load` gives back beside the model.
         dtype: what the file keeps of each weight; ``torch.float16`` halves it. Buffers are kept as they are, and
             :func:`load` gives back the model's own dtype.
 
     Raises:
+        StoreError: the file cannot be written.
         TypeError: another kind of model (keep its state dict with safetensors yourself), or one whose activation has no
             name.
     """
@@ -60,10 +56,8 @@ def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torc
         for name, tensor in model.state_dict().items()
     }
     own = str(next(model.parameters()).dtype).removeprefix("torch.")
-    note = {"format": FORMAT, "kind": kind, "config": model.config, "size": list(size), "dtype": own}
-    temporary = Path(path).with_suffix(".part")
-    save_file(tensors, temporary, metadata={KEY: json.dumps(note)})
-    temporary.replace(path)
+    note = {"kind": kind, "config": model.config, "size": list(size), "dtype": own}
+    store.write_tensors(path, tensors, kind=KIND, metadata=note)
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded:
@@ -71,24 +65,20 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file, or not one of ours.
+        StoreError: a file of something else or of a newer version, an incomplete or changed file, or weights that do
+            not fit the configuration.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted a network written by xinc_captum.inr.save().")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            note = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); write it again with save().") from error
-    if note.get("format") != FORMAT or note.get("kind") not in KINDS:
-        raise ValueError(
-            f"{path} is marked {note.get('format', 'with nothing')!r}; wanted {FORMAT!r}, as xinc_captum.inr.save() "
-            "writes."
+    tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
+    if note.get("kind") not in KINDS:
+        raise store.StoreError(
+            f"{path} holds a network of the class {note.get('kind')!r}; wanted one of {', '.join(KINDS)}, a file "
+            f"written by {WRITER}."
         )
-    with torch.device("meta"):
-        model = KINDS[note["kind"]](**note["config"])
-    model.load_state_dict(tensors, assign=True)
-    if "dtype" in note:  # files of earlier versions keep every weight as it was
-        model.to(getattr(torch, note["dtype"]))
-    return Loaded(model, tuple(note["size"]))
+    with store.consistent(path, WRITER):
+        with torch.device("meta"):
+            model = KINDS[note["kind"]](**note["config"])
+        store.check_state(path, model.state_dict(), tensors)
+        model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
+        if "dtype" in note:  # files of the first versions keep every weight as it was
+            model.to(getattr(torch, note["dtype"]))
+        return Loaded(model, tuple(note["size"]))

@@ -33,7 +33,8 @@ class FourierFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.register_buffer("B", torch.randn(features, in_features, generator=generator) * scale)
+        device = None if generator is None else generator.device
+        self.register_buffer("B", torch.randn(features, in_features, generator=generator, device=device) * scale)
         self.out_features = 2 * features
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,22 +1,24 @@
 """Keep a training run in one file, so that it goes on where it was killed, and ends as if it never had been."""
 
 import hashlib
-import io
-import os
+import json
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-FORMAT = "xinc-captum-training-1"
+from .. import store
+
+KIND, WRITER = "training", "a fit with checkpoint="
+FORMAT_1 = "xinc-captum-training-1"  # an archive of torch.save, without a checksum
 _TENSORS_AT_ONCE = 1 << 24
 
 
-class CheckpointError(ValueError):
+class CheckpointError(store.StoreError):
     """A checkpoint that belongs to another run, is damaged, or cannot be written."""
 
 
@@ -46,46 +48,27 @@ def described(model: nn.Module) -> str:
 
 
 def save_run(path: str | Path, recipe: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write ``state`` under ``path``, whole or not at all: what was there stays until the new file is complete.
+    """Write ``state`` into a file of :func:`~xinc_captum.store.write_tensors`.
 
     Args:
         path: the file to write or replace.
         recipe: what decides how the run ends: sizes, rates, seeds, hashes. :func:`load_run` compares it.
-        state: nested dicts and lists of tensors and numbers.
+        state: nested dicts and lists of tensors, numbers, strings and None.
 
     Raises:
         CheckpointError: the place cannot be written to, or is full; the checkpoint before is whole.
     """
-    path = Path(path)
-    content = io.BytesIO()
-    torch.save({"format": FORMAT, "recipe": dict(recipe), "state": dict(state)}, content)
-    temporary = path.with_name(path.name + ".part")
+    tensors: dict[str, Tensor] = {}
+    note = {"recipe": dict(recipe), "state": _flattened(state, tensors)}
     try:
-        with temporary.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with _no_matter_what():
-            temporary.unlink()
-        kept = f"The one before is whole, and the run goes on from it with checkpoint={str(path)!r}."
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be written ({error.strerror}); wanted room for {content.tell():,} bytes "
-            f"in a folder that you own. {kept if path.is_file() else 'Nothing was left behind.'}"
-        ) from error
-
-
-@contextmanager
-def _no_matter_what() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        return
+        store.write_tensors(path, tensors, kind=KIND, metadata=note)
+    except store.StoreError as error:
+        more = f" The run can go on from it with checkpoint={str(path)!r}." if Path(path).is_file() else ""
+        raise CheckpointError(f"checkpoint: {error}{more}") from error
 
 
 def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The state that :func:`save_run` wrote, or None where there is no such file.
+    """Return the state that :func:`save_run` wrote, or None where there is no such file.
 
     Raises:
         CheckpointError: damaged, not ours, or of a run with another recipe; names what differs.
@@ -95,19 +78,69 @@ def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | No
         return None
     other = "give another file, or remove it to start anew."
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is no whole checkpoint ({reason}); {other}") from error
-    seen = found.get("format") if isinstance(found, dict) else None
-    if seen != FORMAT:
-        raise CheckpointError(f"{path} is marked {seen!r}; wanted {FORMAT!r}, as fits with checkpoint= write; {other}")
+        written, state = _version_1(path) if _is_archive(path) else _read(path)
+    except store.StoreError as error:
+        raise CheckpointError(f"{error} Or {other}") from error
+    wanted = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
     differences = [
-        f"{name} {found['recipe'].get(name)!r} instead of {wanted!r}"
-        for name, wanted in recipe.items()
-        if found["recipe"].get(name) != wanted
+        f"{name} {written.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if written.get(name) != value
     ]
     if differences:
         raise CheckpointError(f"{path} is of another run: it has {', '.join(differences)}; {other}")
-    state: dict[str, Any] = found["state"]
     return state
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
+    with store.consistent(path, WRITER):
+        return note["recipe"], _restored(note["state"], tensors)
+
+
+def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return ``value`` as JSON can hold it, with numbers in the place of tensors, which go into ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors[str(len(tensors))] = value
+        return {"tensor": str(len(tensors) - 1)}
+    if isinstance(value, Mapping):  # pairs, because JSON would make strings of the numbers that optimizers have as keys
+        return {"dict": [[key, _flattened(one, tensors)] for key, one in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"tuple" if isinstance(value, tuple) else "list": [_flattened(one, tensors) for one in value]}
+    return value
+
+
+def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _restored(one, tensors) for key, one in content}
+    found = [_restored(one, tensors) for one in content]
+    return tuple(found) if kind == "tuple" else found
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        first = file.read(9)
+    return first.startswith(b"PK") and first[8:] != b"{"
+
+
+def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint of an earlier version of this package, whose values no checksum covers."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise store.StoreError(f"{path} is no whole checkpoint ({reason}).") from error
+    seen = found.get("format") if isinstance(found, dict) else None
+    if seen != FORMAT_1:
+        raise store.StoreError(f"{path} is marked {seen!r}; wanted a file written by {WRITER}.")
+    warnings.warn(
+        f"{path} is a checkpoint of an earlier version, without a checksum; damage to its values cannot be found.",
+        stacklevel=3,
+    )
+    recipe = json.loads(json.dumps(found["recipe"]))
+    return recipe, found["state"]

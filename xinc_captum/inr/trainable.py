@@ -1,4 +1,6 @@
-"""Whether a network can be trained as it is, said before the first step."""
+"""Checks of a network's parameters before it is trained or explained."""
+
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -8,8 +10,8 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that training will change.
 
     Raises:
-        ValueError: none wants gradients, or they have no values, too few digits to be trained in, or NaN or infinite
-            values.
+        ValueError: none wants gradients, or they have no values, NaN or infinite ones, or too few digits to be trained
+            in.
 
     Example:
         >>> [p.shape for p in trainable(nn.Linear(2, 3))]
@@ -26,11 +28,34 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     if any(p.dtype == torch.float16 for p in parameters):
         # Adam divides by the root of a mean square plus 1e-8, both of which are 0 in these digits.
         raise ValueError(f"this {kind} is torch.float16, in which steps of Adam are NaN; fit it in float32.")
-    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise ValueError(
-            f"{', '.join(map(repr, bad[:3]))}{more} of this {kind} hold NaN or infinite values, from which training "
-            "cannot start; build it anew, or load weights without them."
-        )
+    check_finite(model)
     return parameters
+
+
+def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> None:
+    """Check that the parameters of a model have finite values, with one transfer from its device.
+
+    Args:
+        model: any module.
+        without: parameters that may have any values.
+
+    Raises:
+        ValueError: NaN or infinite values, or no values (the meta device); names the first parameter.
+
+    Example:
+        >>> check_finite(nn.Linear(2, 3))
+    """
+    skipped = {id(parameter) for parameter in without}
+    named = {name: p for name, p in model.named_parameters() if id(p) not in skipped and p.is_floating_point()}
+    kind = type(model).__name__
+    if any(p.is_meta for p in named.values()):
+        raise ValueError(f"this {kind} is on the meta device, where nothing has values; load it or build it anew.")
+    if not named:
+        return
+    fine = torch.stack([p.detach().isfinite().all().to(next(iter(named.values())).device) for p in named.values()])
+    bad = [name for name, ok in zip(named, fine.tolist(), strict=True) if not ok]
+    if bad:
+        raise ValueError(
+            f"the parameter {bad[0]} of this {kind} holds NaN or infinite values ({len(bad)} of {len(named)} "
+            "parameters do). Every result would be NaN too; load the model again, or train it with a smaller learning rate."
+        )

@@ -47,7 +47,7 @@ class FourierMap(nn.Module):
             raise ValueError(f"the first chunk has {len(r)} pair(s); Fourier features want a fair sample of the pairs.")
         generator = torch.Generator().manual_seed(seed)
         centre, spread = r.mean(0), r.std(0)
-        inverse = torch.where(spread > 0, 1 / spread, 0.0)
+        inverse = torch.where((r == r[0]).all(0), 0.0, 1 / spread)  # rounding is no spread
         rows = ((r - centre) * inverse)[torch.randperm(len(r), generator=generator)[:SAMPLE].to(r.device)]
         width = float(nn.functional.pdist(rows).median()) or 1.0
         draws = torch.randn(features, r.shape[1], dtype=torch.float64, generator=generator).to(r.device)
@@ -66,8 +66,8 @@ class FourierMap(nn.Module):
 
     def features(self, r: Tensor) -> Tensor:
         """φ, (n, units) → (n, features)."""
-        shift = self.phases - self.frequencies @ self.centre
-        turned = nn.functional.linear(r, self.frequencies.to(r.dtype), shift.to(r.dtype))
+        away = r - self.centre.to(r.dtype)  # before the product: a mean may be large beside its deviation
+        turned = nn.functional.linear(away, self.frequencies.to(r.dtype), self.phases.to(r.dtype))
         return turned.cos() * math.sqrt(2 / len(self.phases))
 
     def add(self, r: Tensor, w: Tensor, classes: Tensor | None) -> None:

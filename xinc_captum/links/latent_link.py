@@ -249,13 +249,14 @@ class LatentLink(UnitReadings, nn.Module):
         return audited(self, held_out, fit, encoder, generator, real, ceiling, search_rows, seed)
 
     def save(self, path: str | Path) -> Path:
-        """Write map, moments and manifest into one safetensors file, which appears whole or not at all.
+        """Write map, moments and manifest into one safetensors file (:func:`~xinc_captum.store.write_tensors`).
 
         Raises:
+            StoreError: the file cannot be written.
             ValueError: the link has seen no pairs.
         """
         self.solve()
-        return link_file.write(path, *link_file.packed(self))
+        return link_file.write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> LatentLink:
@@ -263,12 +264,9 @@ class LatentLink(UnitReadings, nn.Module):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a pickle, a damaged file, a file of something else or of a newer version.
+            StoreError: a pickle, a damaged file, a file of something else or of a newer version.
         """
-        tensors, note = link_file.read(path)
-        link = cls(**note["settings"])
-        link_file.unpack(link, tensors, note)
-        return link
+        return link_file.read(cls, path)
 
     @property
     def weight(self) -> Tensor:

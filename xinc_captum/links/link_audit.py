@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..metrics.bootstrap import Interval
 from ..metrics.link_trust import LinkTrust, judged_link
 from ..metrics.semantic_order import SemanticOrder
-from ..store import bundle
+from ..store import bundle, write_tensors
 from .ridge import RankReport
 
 
@@ -81,6 +80,7 @@ class LinkAudit:
             r2_within=self.r2_within,
             shuffled=self.shuffled_within,
             leaked=self.leaked,
+            duplicates=self.duplicates,
             generated=self.generated,
             real=self.real,
             cycle=self.cycle_r2,
@@ -106,8 +106,8 @@ class LinkAudit:
         units = {"unit_tolerance": self.unit_tolerance, "unit_cycle": self.unit_cycle}
         note = {name: value for name, value in self.to_dict().items() if name not in units}
         with bundle(path, {"audit": note}) as folder:
-            held = {name: value.cpu().contiguous() for name, value in units.items() if value is not None}
-            save_file(held, folder / "units.safetensors")
+            held = {name: value for name, value in units.items() if value is not None}
+            write_tensors(folder / "units.safetensors", held, kind="link-audit")
         return Path(path)
 
 

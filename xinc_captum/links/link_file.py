@@ -1,18 +1,14 @@
-"""A link in one safetensors file: no code in it, and nothing that is not checked."""
+"""A link in one tensor file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import store
 from .class_means import ClassMeans
 from .maps import KINDS
 from .ridge import RankReport
@@ -20,10 +16,7 @@ from .ridge import RankReport
 if TYPE_CHECKING:
     from .latent_link import LatentLink
 
-FORMAT = "xinc-captum-link-"
-VERSION = 1
-KEY = "link"  # one metadata entry: safetensors writes several in random order, and equal links are equal bytes
-PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archive, and a bare pickle
+KIND, WRITER = "link", "LatentLink.save()"
 
 
 def packed(link: LatentLink) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -57,53 +50,19 @@ def unpack(link: LatentLink, tensors: Mapping[str, Tensor], note: Mapping[str, A
     link.solved = RankReport(**note["report"])
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> Path:
-    """Write the file whole or not at all; it holds the sha256 of its tensors."""
-    held = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    marked = {"format": f"{FORMAT}{VERSION}", "sha256": _digest(held), **note}
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.part")
-    save_file(held, temporary, metadata={KEY: json.dumps(marked)})
-    temporary.replace(path)
-    return path
+def write(link: LatentLink, path: str | Path) -> Path:
+    """Write what :meth:`LatentLink.save` documents."""
+    tensors, note = packed(link)
+    return store.write_tensors(path, tensors, kind=KIND, metadata=note)
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a pickle, a damaged file, a file of something else or of a newer version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted a link written by LatentLink.save().")
-    with path.open("rb") as file:
-        head = file.read(9)
-        if head.startswith(PICKLES) and head[8:] != b"{":  # safetensors: 8 bytes of length, then JSON
-            raise ValueError(
-                f"{path} is a pickle (or an archive of torch.save), and reading one runs whatever code its author put "
-                "in; it is not opened. Wanted a safetensors file written by LatentLink.save()."
-            )
-    try:
-        with safe_open(path, framework="pt") as opened:
-            note = json.loads((opened.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}); save the link again, or copy the file again."
-        ) from error
-    mark = str(note.get("format", "nothing"))
-    number = mark.removeprefix(FORMAT)
-    if number == mark or not number.isdigit():
-        raise ValueError(f"{path} is marked with {mark!r}; wanted a link written by LatentLink.save().")
-    if int(number) > VERSION:
-        raise ValueError(
-            f"{path} has format {number} of links, newer than this version reads ({VERSION}); update xinc-captum."
-        )
-    if _digest(tensors) != note["sha256"]:
-        raise ValueError(f"the tensors of {path} are not those that were saved (their sha256 differs); copy it again.")
-    return tensors, note
+def read(cls: type[LatentLink], path: str | Path) -> LatentLink:
+    """Read what :meth:`LatentLink.load` documents."""
+    tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
+    with store.consistent(path, WRITER):
+        link = cls(**note["settings"])
+        unpack(link, tensors, note)
+    return link
 
 
 _SOLVED = ("weight", "bias", "class_ids")
@@ -111,14 +70,3 @@ _SOLVED = ("weight", "bias", "class_ids")
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of names, shapes and bytes, in the order of the names."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        if value.numel():
-            total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

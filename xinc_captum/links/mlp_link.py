@@ -43,10 +43,11 @@ class MLPLink(nn.Module):
         Raises:
             ValueError: as :meth:`LatentLink.fit`.
         """
-        r, w = (wide(side).float() for side in checked_pairs(r, w))
+        r, w = (wide(side) for side in checked_pairs(r, w))
         generator = torch.Generator().manual_seed(self.seed)
-        self.r_mean, self.r_sd = r.mean(0), _spread(r)
+        self.r_mean, self.r_sd = r.mean(0), _spread(r)  # in float64: a mean may be large beside its deviation
         self.w_mean, self.w_sd = w.mean(0), _spread(w)
+        wanted = ((w - self.w_mean) / self.w_sd).float()
         self.first = _layer(r.shape[1], self.hidden, generator).to(r.device)
         self.second = _layer(self.hidden, w.shape[1], generator).to(r.device)
         weights = [*self.first.parameters(), *self.second.parameters()]
@@ -56,7 +57,7 @@ class MLPLink(nn.Module):
             fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
             for _ in range(epochs):
                 for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
-                    loss = ((self(r[rows]) - w[rows]) / self.w_sd).square().mean()
+                    loss = (self._standardised(r[rows]) - wanted[rows]).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -66,16 +67,20 @@ class MLPLink(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Latents of representations, (n, units) → (n, latent_dim), float32."""
+        standardised = self._standardised(r)
+        return (self.w_mean + self.w_sd * standardised).float()
+
+    def _standardised(self, r: Tensor) -> Tensor:
         if self.first is None or self.second is None:
             raise ValueError("the network has seen no pairs; call fit(r, w).")
-        hidden = nn.functional.gelu(self.first((r.to(self.r_mean) - self.r_mean) / self.r_sd))
-        answer: Tensor = self.w_mean + self.w_sd * self.second(hidden)
+        hidden = nn.functional.gelu(self.first(((r.to(self.r_mean) - self.r_mean) / self.r_sd).float()))
+        answer: Tensor = self.second(hidden)
         return answer
 
 
 def _spread(rows: Tensor) -> Tensor:
-    sd = rows.std(0)
-    return torch.where(sd > 0, sd, 1.0)
+    """The standard deviation of each column; 1 where all values are equal, whatever rounding makes of it."""
+    return torch.where((rows == rows[0]).all(0), 1.0, rows.std(0))
 
 
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

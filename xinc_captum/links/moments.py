@@ -71,6 +71,11 @@ class Moments:
         return (self.r_max > self.r_min) & (self.rr.diagonal() > 0)
 
     @property
+    def latent_constant(self) -> Tensor:
+        """(latent_dim,) bool: whether a latent never varied, but for rounding."""
+        return self.ww <= self.n * (torch.finfo(torch.float64).eps * self.n * self.w_mean).square()
+
+    @property
     def r_sd(self) -> Tensor:
         """(units,) standard deviations, with n − 1."""
         return (self.rr.diagonal() / max(self.n - 1, 1)).clamp_min(0).sqrt()
@@ -110,6 +115,9 @@ class Moments:
         rest.rr = self.rr - part.rr - share * torch.outer(dr, dr)
         rest.rw = self.rw - part.rw - share * torch.outer(dr, dw)
         rest.ww = self.ww - part.ww - share * dw.square()
+        # A unit that varies among the pairs of ``part`` alone leaves the rounding of the subtraction.
+        still = rest.rr.diagonal() <= torch.finfo(torch.float64).eps * self.n * self.rr.diagonal()
+        rest.rr[still], rest.rr[:, still], rest.rw[still] = 0.0, 0.0, 0.0
         rest.r_min, rest.r_max = self.r_min.clone(), self.r_max.clone()
         return rest
 
@@ -146,6 +154,11 @@ _TENSORS = ("r_mean", "w_mean", "rr", "rw", "ww", "r_min", "r_max")
 
 
 def _centred_moments(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    r_mean, w_mean = r.mean(0), w.mean(0)
+    r_mean, w_mean = _mean(r), _mean(w)
     rc, wc = r - r_mean, w - w_mean
     return r_mean, w_mean, rc.T @ rc, rc.T @ wc, wc.square().sum(0)
+
+
+def _mean(rows: Tensor) -> Tensor:
+    """The mean of each column, which is exact where all values are equal: nothing may be divided by its rounding."""
+    return torch.where((rows == rows[0]).all(0), rows[0], rows.mean(0))

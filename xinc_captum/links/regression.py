@@ -48,8 +48,9 @@ class Solved(NamedTuple):
         """
         r, w = wide(r), wide(w)
         m = self.path.moments
-        spread = (m.ww / m.n).sqrt().amax()
-        if len(w) != m.n or float((w.mean(0) - m.w_mean).abs().max()) > 1e-6 * float(spread):
+        spread = (m.ww / m.n).sqrt()  # of each latent, and the rounding of its mean
+        apart = (w.mean(0) - m.w_mean).abs() > 1e-6 * spread + 1e-12 * m.w_mean.abs()
+        if len(w) != m.n or bool(apart.any()):
             raise ValueError(
                 f"got {len(w)} pairs that are not the {m.n} pairs of the fit; leaving one out wants the very same."
             )

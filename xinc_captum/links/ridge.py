@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .moments import Moments
+
+SPREADS = 1e5  # largest over smallest standard deviation of units up to which nothing is scaled
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class RankReport:
         units: units of the layer.
         alive: units that vary over the pairs; the others are left out.
         rank: directions of the alive units that vary.
-        effective_rank: exp of the entropy of the spectrum: how many directions carry it.
+        effective_rank: exp of the entropy of the spectrum: how many directions carry it. Where the standard
+            deviations of units differ by more than 1e5, the spectrum is that of standardised units.
         condition: largest over smallest of the eigenvalues kept.
         latent_constant: latents that never vary.
     """
@@ -66,8 +70,13 @@ class RidgePath:
     .. math:: \hat B_\lambda = V (E + \lambda)^{-1} V^\top S_{rw}, \qquad S_{rr} = V E V^\top
 
     λ is added to *sums* of squares and the intercept is free, as in scikit-learn's Ridge. Units that do not vary are
-    left out, and directions whose eigenvalue is rounding are never divided by, so that λ = 0 answers the least of all
+    left out, and directions whose eigenvalue is rounding are never divided by, so that λ = 0 gives the least of all
     least-squares maps.
+
+    Rounding is relative to the largest eigenvalue. Where the standard deviations of units differ by more than 1e5, each
+    λ is therefore solved with every unit on its own scale, D (D (S_rr + λ) D)⁻¹ D S_rw with D = diag(S_rr + λ)^(-1/2),
+    and the least map at λ = 0 is that of standardised units. Below 1e5, rounding costs at most about 1e5² · 2e-16 =
+    2e-6 of a unit's weight, and nothing is scaled.
 
     Args:
         moments: of at least two pairs.
@@ -96,22 +105,25 @@ class RidgePath:
                 f"none of the {moments.units} units varies over the {moments.n} pairs, so nothing can be linked; are "
                 "the pictures all alike, or is the layer dead?"
             )
-        constant = moments.ww <= moments.n * (_EPS * moments.n * moments.w_mean).square()
+        constant = moments.latent_constant
         if constant.all():
             raise ValueError(
                 f"none of the {moments.latent_dim} latents varies over the {moments.n} pairs, so there is nothing to "
                 "link to; is the truncation 0?"
             )
-        values, vectors = torch.linalg.eigh(moments.rr[self.alive][:, self.alive])
-        kept = values > values[-1] * _EPS * max(moments.n, len(values))
-        self._values, self._vectors = values[kept], vectors[:, kept]
-        self._rotated = self._vectors.T @ moments.rw[self.alive]
+        self._rr, self._rw = moments.rr[self.alive][:, self.alive], moments.rw[self.alive]
+        spread = self._rr.diagonal().sqrt()
+        self._graded = bool(spread.max() > SPREADS * spread.min())
+        self._values, self._vectors = self._decomposed(
+            self._rr / spread[:, None] / spread if self._graded else self._rr
+        )
+        self._rotated = self._rw if self._graded else self._vectors.T @ self._rw
         share = self._values / self._values.sum()
         self.report = RankReport(
             moments.n,
             moments.units,
             int(self.alive.sum()),
-            int(kept.sum()),
+            len(self._values),
             float((-(share * share.log()).sum()).exp()),
             float(self._values[-1] / self._values[0]),
             int(constant.sum()),
@@ -120,14 +132,22 @@ class RidgePath:
     def solution(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Weight (latent_dim, units), zero for dead units, and bias (latent_dim,) at one λ."""
         m = self.moments
-        weight = torch.zeros_like(m.rw.T)
-        weight[:, self.alive] = (self._vectors @ (self._rotated / (self._values + ridge)[:, None])).T
+        weight = torch.zeros(m.latent_dim, m.units, dtype=m.rr.dtype, device=m.rr.device)
+        if self._graded:
+            root = self._root(ridge)
+            weight[:, self.alive] = (root @ (root.T @ self._rw)).T
+        else:
+            weight[:, self.alive] = (self._vectors @ (self._rotated / (self._values + ridge)[:, None])).T
         return weight, m.w_mean - weight @ m.r_mean
 
     def ridges(self, count: int = 41) -> list[float]:
         """λ from rounding to ten times the largest eigenvalue, in even steps of its logarithm, after 0."""
-        top = float(self._values[-1])
-        steps = torch.logspace(-10, 1, count, dtype=torch.float64).mul(top).tolist()
+        if self._graded:
+            least, top = (float(edge) for edge in self._rr.diagonal().aminmax())
+            steps = torch.logspace(math.log10(least) - 10, math.log10(top) + 1, count, dtype=torch.float64).tolist()
+        else:
+            top = float(self._values[-1])
+            steps = torch.logspace(-10, 1, count, dtype=torch.float64).mul(top).tolist()
         return [0.0, *steps]
 
     def gcv(self, ridge: float) -> float:
@@ -139,10 +159,18 @@ class RidgePath:
         Source: Golub, Heath, Wahba 1979.
         """
         e, n = self._values, self.moments.n
-        left = n - 1 - float((e / (e + ridge)).sum())
+        if self._graded:
+            root = self._root(ridge)  # Pᵀ S_rr P = 1 − λ Pᵀ P
+            left = n - 1 - (root.shape[1] - ridge * float(root.square().sum()))
+        else:
+            left = n - 1 - float((e / (e + ridge)).sum())
         if left < 0.5:
             return float("inf")
-        explained = (self._rotated.square() * ((e + 2 * ridge) / (e + ridge).square())[:, None]).sum()
+        if self._graded:
+            along = root.T @ self._rw
+            explained = along.square().sum() + ridge * (root @ along).square().sum()
+        else:
+            explained = (self._rotated.square() * ((e + 2 * ridge) / (e + ridge).square())[:, None]).sum()
         return n * max(float(self.moments.ww.sum() - explained), 0.0) / left**2
 
     def error(self, ridge: float, other: Moments) -> float:
@@ -154,9 +182,30 @@ class RidgePath:
 
     def leverage(self, r: Tensor, ridge: float) -> Tensor:
         """How much each of the fitted pairs draws the map to itself, h_ii, (n,), for r (n, units) in float64."""
-        turned = (r - self.moments.r_mean)[:, self.alive] @ self._vectors
-        drawn: Tensor = (turned.square() / (self._values + ridge)).sum(1)
+        away = (r - self.moments.r_mean)[:, self.alive]
+        if self._graded:
+            drawn: Tensor = (away @ self._root(ridge)).square().sum(1)
+        else:
+            drawn = ((away @ self._vectors).square() / (self._values + ridge)).sum(1)
         return drawn + 1 / self.moments.n
+
+    def _decomposed(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and vectors of a symmetric matrix, without those that are rounding."""
+        values, vectors = torch.linalg.eigh(matrix)
+        kept = values > values[-1] * _EPS * max(self.moments.n, len(values))
+        return values[kept], vectors[:, kept]
+
+    def _root(self, ridge: float) -> Tensor:
+        """P with P Pᵀ = (S_rr + λ)⁻¹, computed on the scale of each unit; without directions that are rounding."""
+        scale = (self._rr.diagonal() + ridge).rsqrt()
+        matrix = self._rr * scale[:, None] * scale
+        matrix.diagonal().fill_(1)  # (S_rr + λ) beside scale²
+        if len(self._values) == len(scale) and self._values[0] > 1e-9:  # far from rounding: the quicker way
+            inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(matrix))
+            return scale[:, None] * inverse.T
+        values, vectors = self._decomposed(matrix)
+        root: Tensor = scale[:, None] * vectors * values.rsqrt()
+        return root
 
 
 _EPS = torch.finfo(torch.float64).eps

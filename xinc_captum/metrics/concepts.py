@@ -98,7 +98,7 @@ def concept_overlap(
     _check(activations, masks, quantile, repeats)
     flags = masks.to(torch.float32).cpu().flatten(2)
     areas = flags.sum((0, 2)).double()
-    orders = [torch.randperm(len(masks), generator=generator) for _ in range(repeats)]
+    orders = [torch.randperm(len(masks), generator=generator, device=generator.device).cpu() for _ in range(repeats)]
     found, nulls, levels = [], [], []
     for start, stop in chunks(activations.shape[1], BLOCK):
         own = activations[:, start:stop].detach().float()

@@ -8,6 +8,7 @@ from .trust import Verdict
 WITHIN = 0.4  # of what varies within classes, beyond the control: less, and single units move next to nothing
 MARGIN = 0.05  # above the shuffled control
 LEAKED = 0.01
+REPEATED = 0.05  # share of the fitted pairs that repeat others
 GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
 HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
 
@@ -33,6 +34,7 @@ def judged_link(
     r2_within: Interval | None = None,
     shuffled: float | None = None,
     leaked: float = 0.0,
+    duplicates: float = 0.0,
     generated: Interval | None = None,
     real: Interval | None = None,
     cycle: float | None = None,
@@ -44,16 +46,17 @@ def judged_link(
 
     It *fails* when more than 1 % of the held-out pairs were in the fit, when it explains no more within classes than a
     link of shuffled pairs does (by .05), or when fewer than half of the pictures keep their class. It *holds* when all
-    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real pictures keep their
-    class and the cycle r → w → picture → r' explains half of r. Class agreement is never evidence *for* it: class means
-    have 1.00. The control itself need not be 0: where what tells classes apart also varies within them, a straight line
-    through class means explains some of it.
+    was measured, at most 5 % of the fitted pairs repeat others, R² within classes is .4 above that control, .9 of the
+    generated and .7 of the real pictures keep their class and the cycle r → w → picture → r' explains half of r. Class
+    agreement is never evidence *for* it: class means have 1.00. The control itself need not be 0: where what tells
+    classes apart also varies within them, a straight line through class means explains some of it.
 
     Args:
         r2: held-out, of everything.
         r2_within: held-out, against class means; None where nothing varies within the classes that were held out.
         shuffled: the same of a link fitted to pairs shuffled within classes.
         leaked: share of held-out pairs that were in the fit.
+        duplicates: share of the fitted pairs whose latents repeat those of others.
         generated: share of generated pictures that keep their class when linked.
         real: the same of real pictures.
         cycle: R² of the representation of the linked picture.
@@ -71,6 +74,10 @@ def judged_link(
     doubts: list[str] = []
     if leaked > LEAKED:
         against.append(f"{leaked:.0%} of the held-out pairs were in the fit")
+    if duplicates > REPEATED:
+        doubts.append(
+            f"{duplicates:.0%} of the fitted pairs repeat others, so that it was fitted to fewer than it seems"
+        )
     explained = ""
     if r2_within is None:
         doubts.append(

@@ -54,21 +54,33 @@ class Distillation:
         wanted = [map_.detach() for map_ in maps]
         return feature_loss(found_maps, wanted), logit_loss(found, answer.detach())
 
-    def agreement(self, weights: Mapping[str, Tensor], images: Tensor, *, rows_at_once: int = 256) -> Agreement:
-        """Over all images, without gradients."""
+    def agreement(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        *,
+        parameters: Mapping[str, Tensor] | None = None,
+        rows_at_once: int = 256,
+    ) -> Agreement:
+        """Over all images, without gradients; ``parameters`` are exchanged too, under their full names."""
         same, divergence = 0.0, 0.0
         with torch.no_grad():
             for rows in images.split(rows_at_once):
-                own, found = (self._answer(weights_, rows) for weights_ in ({}, weights))
+                own, found = self._answer({}, rows), self._answer(weights, rows, parameters)
                 same += float((own.flatten(1).argmax(1) == found.flatten(1).argmax(1)).sum())
                 divergence += float(logit_loss(found, own, "plain")) * len(rows)
         return Agreement(same / len(images), divergence / len(images))
 
-    def _answer(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        return _logits(self._called(weights, images))
+    def _answer(
+        self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        return _logits(self._called(weights, images, parameters))
 
-    def _called(self, weights: Mapping[str, Tensor], images: Tensor) -> object:
-        answer: object = self.using({parameter_name(name): weight for name, weight in weights.items()})(images)
+    def _called(
+        self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> object:
+        named = {parameter_name(name): weight for name, weight in weights.items()} | dict(parameters or {})
+        answer: object = self.using(named)(images)
         return answer
 
     def _seen(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -258,7 +258,9 @@ class NeRN(nn.Module):
         return model
 
     def size_report(self, images: Tensor | None = None, *, dtype: torch.dtype | None = None) -> SizeReport:
-        """True stored bytes, permutation, biases and all; weight error; and answers; with int8 beside each.
+        """Return the size of the file, the weight error and the agreement, beside those of int8 weights.
+
+        int8 is reported twice: the represented weights alone, which is what a NeRN replaces, and all weights.
 
         Args:
             images: pictures, best ones that were not fitted on, to compare answers with the target's; None leaves
@@ -271,10 +273,13 @@ class NeRN(nn.Module):
         """Write one safetensors file: settings, predictor, permutation, and all of the target that is not generated.
 
         Args:
-            path: the file to write or replace; it appears whole or not at all.
+            path: the file to write or replace, whole or not at all; a missing folder is created.
             dtype: what it keeps of the predictor's weights; ``torch.float16`` halves them.
+
+        Raises:
+            StoreError: the file cannot be written.
         """
-        return nern_file.write(path, nern_file.packed(self, dtype))
+        return nern_file.write(path, self, dtype)
 
     @classmethod
     def load(cls, path: str | Path, target: nn.Module) -> NeRN:
@@ -287,7 +292,8 @@ class NeRN(nn.Module):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not such a file, or of a target of another architecture; names what differs.
+            StoreError: a file of something else or of a newer version, an incomplete or changed file, or a target of
+                another architecture; names what differs.
         """
         return nern_file.read(cls, path, target)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from .. import store
 from ..hooks import exclusive
 from .convolutions import Convolution, parameter_name, target_behind
 from .permutation import pack, unpack
@@ -19,8 +17,7 @@ from .permutation import pack, unpack
 if TYPE_CHECKING:
     from .nern import NeRN
 
-FORMAT = "xinc-captum-nern-1"
-KEY = "nern"  # one metadata entry: safetensors writes several in random order, and equal NeRNs are equal bytes
+KIND, WRITER = "nern", "NeRN.save()"
 
 
 @exclusive()  # a call in another thread may have other weights in the places of the target's
@@ -41,8 +38,8 @@ def kept(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
     return {name: _held(value) for name, value in root.state_dict().items() if name not in names}
 
 
-def packed(nern: NeRN, dtype: torch.dtype | None = None) -> bytes:
-    """The whole file."""
+def content(nern: NeRN, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a file."""
     tensors = {
         f"{section}.{name}": value
         for section, values in sections(nern, dtype).items()
@@ -50,56 +47,42 @@ def packed(nern: NeRN, dtype: torch.dtype | None = None) -> bytes:
     }
     own = str(next(nern.predictor.parameters()).dtype).removeprefix("torch.")
     layers = [[layer.name, list(layer.shape)] for layer in nern.layers]
-    note = {"format": FORMAT, "config": nern.config, "layers": layers, "dtype": own}
-    content: bytes = save(tensors, metadata={KEY: json.dumps(note)})
-    return content
+    return tensors, {"config": nern.config, "layers": layers, "dtype": own}
 
 
-def write(path: str | Path, content: bytes) -> Path:
-    """Whole or not at all."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} is not there; make it first, or give another path.")
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    return path
+def file_bytes(nern: NeRN, dtype: torch.dtype | None = None) -> int:
+    """Return the size of the file that :func:`write` writes."""
+    tensors, note = content(nern, dtype)
+    return store.tensor_file_bytes(tensors, kind=KIND, metadata=note)
+
+
+def write(path: str | Path, nern: NeRN, dtype: torch.dtype | None = None) -> Path:
+    """Write what :meth:`NeRN.save` documents."""
+    tensors, note = content(nern, dtype)
+    return store.write_tensors(path, tensors, kind=KIND, metadata=note)
 
 
 def read(cls: type[NeRN], path: str | Path, target: nn.Module) -> NeRN:
     """What :meth:`NeRN.load` documents."""
-    tensors, note = _opened(Path(path))
-    found = [Convolution(name, tuple(shape)) for name, shape in note["layers"]]
+    tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
     sections_: dict[str, dict[str, Tensor]] = {"predictor": {}, "order": {}, "kept": {}}
-    for name, value in tensors.items():
-        section, _, rest = name.partition(".")
-        sections_[section][rest] = value
+    with store.consistent(path, WRITER):
+        found = [Convolution(name, tuple(shape)) for name, shape in note["layers"]]
+        for name, value in tensors.items():
+            section, _, rest = name.partition(".")
+            sections_[section][rest] = value
     with exclusive():
         model = copy.deepcopy(target_behind(target))
     _checked_target(path, model, found, sections_["kept"])
     model.load_state_dict(sections_["kept"], strict=False)
-    kind = note["config"]["permutation"]
-    orders = [unpack(sections_["order"].get(layer.name), layer.shape, kind) for layer in found]
-    nern = cls(model, [layer.name for layer in found], **note["config"], orders=orders)
-    nern.predictor.load_state_dict(sections_["predictor"])
-    nern.predictor.to(getattr(torch, note["dtype"]))
+    with store.consistent(path, WRITER):
+        kind = note["config"]["permutation"]
+        orders = [unpack(sections_["order"].get(layer.name), layer.shape, kind) for layer in found]
+        nern = cls(model, [layer.name for layer in found], **note["config"], orders=orders)
+        store.check_state(path, nern.predictor.state_dict(), sections_["predictor"])
+        nern.predictor.load_state_dict(sections_["predictor"])
+        nern.predictor.to(getattr(torch, note["dtype"]))
     return nern
-
-
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted a NeRN written by NeRN.save().")
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); write it again with NeRN.save().") from error
-    if note.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is marked {note.get('format', 'with nothing')!r}; wanted {FORMAT!r}, as NeRN.save() writes."
-        )
-    return tensors, note
 
 
 def _checked_target(path: str | Path, root: nn.Module, layers: list[Convolution], held: dict[str, Tensor]) -> None:
@@ -121,7 +104,7 @@ def _checked_target(path: str | Path, root: nn.Module, layers: list[Convolution]
     ]
     if wrong:
         some = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-        raise ValueError(f"{path} represents another network than this {type(root).__name__}: it has {some}.")
+        raise store.StoreError(f"{path} represents another network than this {type(root).__name__}: it has {some}.")
 
 
 def _held(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:

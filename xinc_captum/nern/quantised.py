@@ -16,7 +16,7 @@ from .nern_file import kept
 
 
 class Quantised(NamedTuple):
-    """A network whose convolutions were rounded.
+    """A network whose weights, or those of some convolutions, were rounded.
 
     Attributes:
         model: a plain module with the rounded weights in it, as floats.
@@ -29,7 +29,9 @@ class Quantised(NamedTuple):
     relative_error: float
 
 
-def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None, bits: int = 8) -> Quantised:
+def quantised(
+    target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None, bits: int = 8, *, all_weights: bool = False
+) -> Quantised:
     r"""Round the weights of convolutions to integers of so many bits, one scale a filter.
 
     .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
@@ -37,6 +39,8 @@ def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = No
     Args:
         target: the network; a copy is changed.
         layers: as in :class:`NeRN`.
+        all_weights: round every parameter of two or more dims, such as those of linear layers, and not ``layers``
+            alone. Biases and buffers stay as they are. A file of a whole network in so many bits has this size.
         bits: 2 to 8; two integers of 4 bits share a byte, and so on, and scales are float32.
 
     Raises:
@@ -55,18 +59,27 @@ def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = No
     chosen = convolutions(target, layers)
     with exclusive():
         model = copy.deepcopy(target_behind(target))
-    tensors = {f"kept.{name}": value for name, value in kept(model, chosen).items()}
+    weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in chosen}
+    if all_weights:
+        known = {id(weight) for weight in weights.values()}
+        weights |= {
+            name: weight
+            for name, weight in model.named_parameters()
+            if weight.dim() > 1 and weight.is_floating_point() and id(weight) not in known
+        }
+    changed = {id(weight) for weight in weights.values()}
+    shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
+    tensors = {f"kept.{name}": value for name, value in kept(model, chosen).items() if name not in shared}
     error = total = 0.0
     with torch.no_grad():
-        for layer in chosen:
-            weight = model.get_parameter(parameter_name(layer.name))
+        for name, weight in weights.items():
             scale, whole = rounded(weight, bits)
             found = (whole * scale).to(weight)
             error += float((found - weight).double().square().sum())
             total += float(weight.double().square().sum())
             weight.copy_(found)
-            tensors[f"scale.{layer.name}"] = scale.flatten().float().cpu().contiguous()
-            tensors[f"weight.{layer.name}"] = packed_integers(whole, bits)
+            tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
+            tensors[f"weight.{name}"] = packed_integers(whole, bits)
     return Quantised(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
 
 

@@ -9,15 +9,17 @@ class Attention(nn.Module):
 
     .. math:: y = W_o\, [\mathrm{softmax}(Q_h K_h^T / \sqrt{d})\, V_h]_h + b_o
 
-    Symbols: h a head of d = dim / heads numbers; queries Q, keys K and values V are linear without bias. The softmax is
-    written out: torch's fused kernel has no forward-mode derivative on CPUs, and does not show its weights.
+    Symbols: h a head of d numbers, head_dim or dim / heads; queries Q, keys K and values V are linear without bias. The
+    softmax is written out: torch's fused kernel has no forward-mode derivative on CPUs, and does not show its
+    weights.
 
     Args:
         dim: numbers a token.
-        heads: must divide ``dim``.
+        heads: must divide ``dim``, where ``head_dim`` is None.
+        head_dim: d; None is dim / heads.
 
     Raises:
-        ValueError: heads that do not divide dim.
+        ValueError: heads that do not divide dim, or a ``head_dim`` below 1.
 
     Example:
         >>> y, weights = Attention(24, 3)(torch.rand(2, 5, 24))
@@ -27,13 +29,19 @@ class Attention(nn.Module):
     Source: Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), sec. 3.2.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int | None = None) -> None:
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise ValueError(f"dim {dim} is not divisible by heads {heads}; wanted heads of equal width.")
+        if heads < 1 or (head_dim is None and dim % heads):
+            raise ValueError(
+                f"dim {dim} is not divisible by heads {heads}; wanted heads of equal width, or give their width as "
+                "head_dim."
+            )
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"head_dim is {head_dim}; wanted at least 1, or None for dim / heads.")
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.out = nn.Linear(dim, dim)
+        inner = dim if head_dim is None else heads * head_dim
+        self.query, self.key, self.value = (nn.Linear(dim, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, n, dim) to the same, and the attention weights (B, heads, from n, to n), rows of which add up to 1.
@@ -61,9 +69,9 @@ class Block(nn.Module):
         torch.Size([2, 5, 24])
     """
 
-    def __init__(self, dim: int, heads: int, ff: int) -> None:
+    def __init__(self, dim: int, heads: int, ff: int, head_dim: int | None = None) -> None:
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
+        self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads, head_dim)
         self.norm2, self.ff = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, ff), nn.GELU(), nn.Linear(ff, dim))
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,6 +89,7 @@ class Encoder(nn.Module):
         depth: how many blocks.
         heads: of each.
         ff: width of the two-layer networks.
+        head_dim: numbers of each head; None is dim / heads.
 
     Example:
         >>> y, routing = Encoder(24, 2, 3, 48).routed(torch.rand(2, 5, 24))
@@ -90,9 +99,9 @@ class Encoder(nn.Module):
     Source: Xiong et al., "On Layer Normalization in the Transformer Architecture" (ICML 2020), as Chen & Wang use it.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, ff: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, ff: int, head_dim: int | None = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, heads, ff) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, heads, ff, head_dim) for _ in range(depth))
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, n, dim) to the same.

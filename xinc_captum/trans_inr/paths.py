@@ -76,8 +76,10 @@ def patch_masks(model: "TransINR", size: tuple[int, int]) -> Tensor:
     rows, columns = model.tokens.grid(size)
     like = model.tokens.places
     y, x = (
-        (torch.arange(side, device=like.device) + model.tokens.padding) // model.tokens.patch == k[:, None]
-        for side, k in zip(size, (torch.arange(n, device=like.device)[:, None] for n in (rows, columns)), strict=True)
+        (torch.arange(side, device=like.device) + model.tokens.padding) // step == k[:, None]
+        for side, step, k in zip(
+            size, model.tokens.patch, (torch.arange(n, device=like.device) for n in (rows, columns)), strict=True
+        )
     )
     return (y.reshape(rows, 1, -1, 1) & x.reshape(1, columns, 1, -1)).flatten(0, 1).to(like)
 

@@ -56,6 +56,11 @@ class RayTokens(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(patch, int):
+            raise ValueError(
+                f"patch is {patch!r}; wanted one number, such as 4: a patch of a view is a pixel of a coarser camera, "
+                "and pixels are square."
+            )
         PatchTokens.tiled(size, patch, 0)
         self.size, self.patch, self.extent = size, patch, extent
         self.encoding = LogFrequencies(6, count, 2.0 ** (count - 1), unit=1.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..images import check_images
 from ..inr import HypoNet
 from ..inr.resume import digest
+from ..inr.trainable import check_finite
 from .checkpoint import load_model, save_model
 from .painting import as_module, painted
 from .ray_tokens import RayTokens
@@ -44,6 +45,7 @@ class RayTransINR(nn.Module):
         dim: numbers a token.
         depth: blocks of the transformer.
         heads: of each block.
+        head_dim: numbers of each head; None is dim / heads.
         ff: width of the blocks' two-layer networks.
         hidden: units of the field's hidden layers.
         layers: its Linear layers, the output among them.
@@ -77,6 +79,7 @@ class RayTransINR(nn.Module):
         dim: int = 48,
         depth: int = 2,
         heads: int = 4,
+        head_dim: int | None = None,
         ff: int = 96,
         hidden: int = 32,
         layers: int = 4,
@@ -101,7 +104,15 @@ class RayTransINR(nn.Module):
         with torch.no_grad():
             base.get_parameter("output.bias")[3] += 1.0  # some density to begin with: none has no gradient
         self.writer = WeightWriter(
-            base, dim, depth, heads, ff, groups, init_std=init_std, seed=None if seed is None else seed + 2
+            base,
+            dim,
+            depth,
+            heads,
+            ff,
+            groups,
+            head_dim=head_dim,
+            init_std=init_std,
+            seed=None if seed is None else seed + 2,
         )
 
     def forward(self, views: Tensor, poses: Tensor, wanted: Tensor, focal: float) -> Tensor:
@@ -149,6 +160,7 @@ class RayTransINR(nn.Module):
 
     def generate(self, views: Tensor, poses: Tensor, focal: float) -> list[HypoNet]:
         """One radiance field a scene, each an ordinary module that shares nothing: (points, 3) to (points, 4)."""
+        check_finite(self)
         with torch.no_grad():
             weights = self.weights(views, poses, focal)
         return [as_module(self.writer.base, weights, i) for i in range(len(views))]

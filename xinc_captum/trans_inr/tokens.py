@@ -12,14 +12,14 @@ class PatchTokens(nn.Module):
 
     .. math:: t_p = W\, [x_p, m_p] + b + E_p
 
-    Symbols: x_p the C·patch² pixels of patch p (channel-major), zeros in the padding; m_p, with ``pixel_mask``, one
-    number a pixel, 1 where it is seen; E the table of places, (1, dim, rows, columns), drawn from N(0, init_std²). For
-    a picture of another size E is interpolated bilinearly between the places' centres.
+    Symbols: x_p the pixels of all C channels of patch p (channel-major), zeros in the padding; m_p, with
+    ``pixel_mask``, one number a pixel, 1 where it is seen; E the table of places, (1, dim, rows, columns), drawn
+    from N(0, init_std²). For a picture of another size E is interpolated bilinearly between the places' centres.
 
     Args:
         channels: C.
         size: (H, W) that the table is made for.
-        patch: side of a patch, in pixels; patches do not overlap.
+        patch: side of a patch in pixels, or its (height, width); patches do not overlap.
         dim: numbers a token.
         padding: pixels of zeros on every side.
         pixel_mask: whether single pixels can be unseen; the mask is then part of what is read.
@@ -42,7 +42,7 @@ class PatchTokens(nn.Module):
         self,
         channels: int,
         size: tuple[int, int],
-        patch: int,
+        patch: int | tuple[int, int],
         dim: int,
         *,
         padding: int = 0,
@@ -51,10 +51,11 @@ class PatchTokens(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.channels, self.patch, self.padding, self.pixel_mask = channels, patch, padding, pixel_mask
+        self.channels, self.patch, self.padding, self.pixel_mask = channels, sides_of(patch), padding, pixel_mask
         rows, columns = self.grid(size)
+        height, width = self.patch
         with seeded(seed):
-            self.linear = nn.Linear(patch * patch * (channels + pixel_mask), dim)
+            self.linear = nn.Linear(height * width * (channels + pixel_mask), dim)
             self.places = nn.Parameter(torch.randn(1, dim, rows, columns) * init_std)
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, int]:
@@ -62,22 +63,24 @@ class PatchTokens(nn.Module):
         return self.tiled(size, self.patch, self.padding)
 
     @staticmethod
-    def tiled(size: tuple[int, ...], patch: int, padding: int) -> tuple[int, int]:
-        """Rows and columns of patches of side ``patch`` in a padded picture of (H, W) pixels.
+    def tiled(size: tuple[int, ...], patch: int | tuple[int, int], padding: int) -> tuple[int, int]:
+        """Rows and columns of patches in a padded picture of (H, W) pixels.
 
         Raises:
-            ValueError: it does not tile, a patch below 1, or a padding below 0.
+            ValueError: it does not tile, a patch below 1 or of another form, or a padding below 0.
         """
-        if patch < 1 or padding < 0:
-            raise ValueError(f"patch is {patch} and padding is {padding}; wanted at least 1, and at least 0.")
+        sides = sides_of(patch)
+        if padding < 0:
+            raise ValueError(f"padding is {padding}; wanted at least 0.")
         whole = [side + 2 * padding for side in size]
-        if len(size) != 2 or any(side < patch or side % patch for side in whole):
-            good = tuple(max(round(side / patch), 1) * patch - 2 * padding for side in whole)
+        if len(size) != 2 or any(side < step or side % step for side, step in zip(whole, sides, strict=True)):
+            pairs = zip(whole, sides, strict=False)
+            good = tuple(max(round(side / step), 1) * step - 2 * padding for side, step in pairs)
             raise ValueError(
-                f"a picture of {tuple(size)} pixels with padding {padding} does not tile into patches of {patch} x "
-                f"{patch}; wanted sides that do, such as {good}: crop, pad or resize it."
+                f"a picture of {tuple(size)} pixels with padding {padding} does not tile into patches of {sides[0]} x "
+                f"{sides[1]}; wanted sides that do, such as {good}: crop, pad or resize it."
             )
-        return whole[0] // patch, whole[1] // patch
+        return whole[0] // sides[0], whole[1] // sides[1]
 
     def forward(self, images: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, C, H, W) to tokens (B, patches, dim), row by row, and which of them are seen (None: all).
@@ -126,3 +129,19 @@ class PatchTokens(nn.Module):
                 f" one for each of the {what}."
             )
         return seen.expand(shape)
+
+
+def sides_of(patch: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a patch.
+
+    Raises:
+        ValueError: neither a number nor two, or below 1.
+
+    Example:
+        >>> sides_of(3), sides_of((2, 5))
+        ((3, 3), (2, 5))
+    """
+    sides = (patch, patch) if isinstance(patch, int) else tuple(patch) if isinstance(patch, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ValueError(f"patch is {patch!r}; wanted a side in pixels, at least 1, or (height, width).")
+    return sides[0], sides[1]

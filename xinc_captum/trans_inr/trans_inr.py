@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..batch import chunks
 from ..images import check_images
 from ..inr import HypoNet, pixel_centres
+from ..inr.trainable import check_finite
 from .checkpoint import load_model, save_model
 from .fitting import fitted
 from .painting import as_module, painted
@@ -39,17 +40,18 @@ class TransINR(nn.Module):
 
     Symbols: f a :class:`~xinc_captum.inr.HypoNet` with ReLU, γ its frequencies, p a pixel's centre
     (:func:`~xinc_captum.inr.pixel_centres`); W(x) as in :class:`~xinc_captum.trans_inr.WeightWriter`. The defaults are
-    for pictures of 8 x 8; the paper's are size (178, 178), patch 9, padding 1, dim 768, depth 6, heads 12, ff 3072,
-    hidden 256, layers 5, count 64, highest 1024, groups 64, init_std 1.
+    for pictures of 8 x 8; the paper's are size (178, 178), patch 9, padding 1, dim 768, depth 6, heads 12, head_dim 64,
+    ff 3072, hidden 256, layers 5, count 64, highest 1024, groups 64, init_std 1.
 
     Args:
         channels: C of a picture.
         size: (H, W) that places are learned for; other sizes interpolate them.
-        patch: side of a patch in pixels.
+        patch: side of a patch in pixels, or its (height, width).
         padding: pixels of zeros around a picture.
         dim: numbers a token.
         depth: blocks of the transformer.
         heads: of each block.
+        head_dim: numbers of each head; None is dim / heads.
         ff: width of the blocks' two-layer networks.
         hidden: units of the written network's hidden layers.
         layers: its Linear layers, the output among them.
@@ -66,7 +68,7 @@ class TransINR(nn.Module):
 
     Raises:
         ValueError: a size that does not tile, groups that do not divide a layer's outputs, heads that do not divide
-            dim.
+            dim without a ``head_dim``.
 
     Example:
         >>> model = TransINR(1, (8, 8), patch=2, seed=0)
@@ -83,12 +85,13 @@ class TransINR(nn.Module):
         self,
         channels: int = 1,
         size: tuple[int, int] = (8, 8),
-        patch: int = 2,
+        patch: int | tuple[int, int] = 2,
         *,
         padding: int = 0,
         dim: int = 48,
         depth: int = 2,
         heads: int = 4,
+        head_dim: int | None = None,
         ff: int = 96,
         hidden: int = 32,
         layers: int = 3,
@@ -111,7 +114,15 @@ class TransINR(nn.Module):
             channels, size, patch, dim, padding=padding, pixel_mask=pixel_mask, init_std=init_std, seed=later
         )
         self.writer = WeightWriter(
-            base, dim, depth, heads, ff, groups, init_std=init_std, seed=None if seed is None else seed + 2
+            base,
+            dim,
+            depth,
+            heads,
+            ff,
+            groups,
+            head_dim=head_dim,
+            init_std=init_std,
+            seed=None if seed is None else seed + 2,
         )
         self.register_buffer("mean_image", torch.full((channels, *size), OUT_BIAS))
         for i, (rows, linear) in enumerate(zip(self.writer.rows, base.linears().values(), strict=True)):
@@ -163,9 +174,10 @@ class TransINR(nn.Module):
             seen: as for :meth:`forward`.
 
         Raises:
-            ValueError: images that are not finite, or of another shape.
+            ValueError: images that are not finite, or of another shape; parameters that are not finite.
         """
         images = check_images(images).to(self.tokens.places)
+        check_finite(self)
         found: list[HypoNet] = []
         with torch.no_grad():
             for start, stop in chunks(len(images), rows_at_once(self, (1, 1), None, images)):
@@ -184,6 +196,7 @@ class TransINR(nn.Module):
         These are weights of routing: what is carried along them, and what later layers make of it, decide what a patch
         contributes. For contributions ask :class:`xinc_captum.TokenContribution` with level="patch".
         """
+        check_finite(self)
         tokens, mask = self.tokens(check_images(images).to(self.tokens.places), seen)
         with torch.no_grad():
             found = self.writer.read(tokens, mask).routing[..., tokens.shape[1] :, :]

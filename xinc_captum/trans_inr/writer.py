@@ -57,6 +57,7 @@ class WeightWriter(nn.Module):
         ff: width of the blocks' two-layer networks.
         groups: weight tokens of each layer; "vector": one token for the whole network, from which a wider Linear makes
             a modulation for each neuron, as hypernetworks of a single vector do.
+        head_dim: numbers of each head; None is dim / heads.
         init_std: standard deviation of the first weight tokens.
         seed: for the weights; None takes torch's global generator.
 
@@ -75,6 +76,7 @@ class WeightWriter(nn.Module):
         ff: int,
         groups: Groups,
         *,
+        head_dim: int | None = None,
         init_std: float = 0.3,
         seed: int | None = None,
     ) -> None:
@@ -87,7 +89,7 @@ class WeightWriter(nn.Module):
         count = 1 if groups == "vector" else sum(self.rows)
         with seeded(seed):
             self.tokens = nn.Parameter(torch.randn(count, dim) * init_std)
-            self.encoder = Encoder(dim, depth, heads, ff)
+            self.encoder = Encoder(dim, depth, heads, ff, head_dim)
             wide = (rows if groups == "vector" else 1 for rows in self.rows)
             self.heads = nn.ModuleList(
                 nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, times * linear.in_features))

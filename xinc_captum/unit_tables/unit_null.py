@@ -58,14 +58,16 @@ def shuffled_directions(
     values = _centred(representations.double().cpu()[:, asked], group)
     drawn = _centred(latents.double().cpu(), group)
     square = values.square().sum(0)
-    still = (square <= 0).nonzero()[:, 0]
+    rounding = torch.finfo(torch.float64).eps * len(values) * representations.double().cpu()[:, asked].abs().amax(0)
+    still = (square <= len(values) * rounding.square()).nonzero()[:, 0]
     if len(still):
         raise ValueError(f"unit {int(asked[still[0]])} does not vary within classes; leave it out.")
     found = []
     by_group = group.argsort(stable=True)
     for _ in range(repeats):
         for start, stop in chunks(len(asked), BLOCK):
-            keys = torch.rand(len(group), stop - start, generator=generator, dtype=torch.float64) + group[:, None]
+            size, where = (len(group), stop - start), generator.device
+            keys = torch.rand(size, generator=generator, dtype=torch.float64, device=where).cpu() + group[:, None]
             order = keys.argsort(0)  # of each group's places, the group's members in a new order
             exchanged = torch.empty_like(keys)
             exchanged[by_group] = values[:, start:stop].gather(0, order)

@@ -3,9 +3,9 @@
 from importlib import resources
 
 import torch
-from safetensors.torch import load
 
 from ..generators import LoadedStyle, load_style_generator
+from ..store import read_tensors
 from .classifiers import Classifier, Normalise
 from .small_convnet import small_convnet
 
@@ -44,7 +44,8 @@ def mnist_convnet() -> Classifier:
 
     Source: as of :func:`mnist_generator`.
     """
-    weights = load(resources.files(__package__).joinpath("data", "mnist_convnet.safetensors").read_bytes())
+    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_convnet.safetensors")) as path:
+        weights, _ = read_tensors(path, kind="weights", writer="examples/train_style_generator.py")
     with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
         model = small_convnet(len(DIGITS), SIZE)
     model.load_state_dict(weights, assign=True)

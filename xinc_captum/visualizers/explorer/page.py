@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...store import replaced
 from ..verdict import VERDICTS, check_verdicts
 
 LIMIT = 5_000_000  # bytes of a page, so that it goes by e-mail
@@ -68,7 +69,6 @@ def write_page(
             "pages, each of a part."
         )
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    with replaced(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
