@@ -79,6 +79,24 @@ def _check_earlier(path: Path) -> None:
         )
 
 
+def results_below(folder: Path) -> set[Path]:
+    """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
+    found = set()
+    for manifest in folder.rglob(MANIFEST):
+        try:
+            note = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
+            found.add(manifest.parent)
+    return found
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a file, or a folder between it and ``folder``, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 @contextmanager
 def calling(call: Mapping[str, Any]) -> Iterator[None]:
     """Let the manifests of bundles that are written meanwhile say ``call``: what to do to have them again."""
