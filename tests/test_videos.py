@@ -1,7 +1,9 @@
 import io
 import struct
 import sys
+import warnings
 import wave
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -16,15 +18,25 @@ def noise(frames=4, height=6, width=8):
     return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def encoded(path, frames, codec="ffv1", pixels="bgr0"):
+def encoded(path, frames, codec="ffv1", pixels="bgr0", *, sound=0, ratio=None, times=None, **options):
     """A file that loses nothing, so that what is read can be compared."""
-    with av.open(str(path), "w") as file:
+    with av.open(str(path.absolute()), "w", container_options=options) as file:
         stream = file.add_stream(codec, rate=10)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if ratio:
+            stream.codec_context.sample_aspect_ratio = ratio
+        second = file.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
+        for i, frame in enumerate(frames):
+            drawn = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[-1] == 4 else "rgb24")
+            drawn.pts = i if times is None else times[i]
+            drawn.time_base = Fraction(1, 10)
+            file.mux(stream.encode(drawn))
         file.mux(stream.encode())
+        if second:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * sound), np.int16), "s16", "mono")
+            silence.sample_rate, silence.pts = 8000, 0
+            file.mux(second.encode(silence))
     return path
 
 
@@ -88,6 +100,90 @@ def test_a_video_that_was_held_upright_is_turned(tmp_path):
     assert read.shape == (2, 3, 64, 48)
     corners = read[0, 0, [4, 4, -4, -4], [4, -4, 4, -4]]
     torch.testing.assert_close(corners, torch.tensor([0.0, 1.0, 0.0, 0.0]), atol=0.1, rtol=0)
+
+
+CORNERS = torch.tensor([[0.0, 0.3], [0.6, 0.9]])  # upper left, upper right, lower left, lower right
+ONE = 1 << 16
+HELD = {  # a, b, c, d of the track header: to the right a x + c y, down b x + d y
+    (ONE, 0, 0, ONE): CORNERS,
+    (0, ONE, -ONE, 0): torch.tensor([[0.6, 0.0], [0.9, 0.3]]),
+    (-ONE, 0, 0, -ONE): torch.tensor([[0.9, 0.6], [0.3, 0.0]]),
+    (0, -ONE, ONE, 0): torch.tensor([[0.3, 0.9], [0.0, 0.6]]),
+    (-ONE, 0, 0, ONE): torch.tensor([[0.3, 0.0], [0.9, 0.6]]),
+    (ONE, 0, 0, -ONE): torch.tensor([[0.6, 0.9], [0.0, 0.3]]),
+    (0, ONE, ONE, 0): torch.tensor([[0.0, 0.6], [0.3, 0.9]]),
+    (0, -ONE, -ONE, 0): torch.tensor([[0.9, 0.3], [0.6, 0.0]]),
+    (2 * ONE, 300, -300, 2 * ONE): CORNERS,
+    (0, 0, 0, 0): CORNERS,
+}
+
+
+def held(path, matrix):
+    """A video whose corners are CORNERS as stored, and whose display matrix begins with a, b, c, d."""
+    frames = (CORNERS.repeat_interleave(24, 0).repeat_interleave(32, 1) * 255).round().byte()
+    whole = encoded(path, frames[None, ..., None].repeat(2, 1, 1, 3).numpy(), "mpeg4", "yuv420p")
+    content = bytearray(whole.read_bytes())
+    start = content.index(struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), content.index(b"tkhd"))
+    content[start : start + 20] = struct.pack(">5i", matrix[0], matrix[1], 0, *matrix[2:])
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("matrix", HELD)
+def test_turns_and_mirrors_of_the_display_matrix(matrix, tmp_path):
+    read = read_video(held(tmp_path / "video.mp4", matrix))
+    assert read.shape[2:] == ((64, 48) if matrix[0] == 0 and matrix[1] else (48, 64))
+    seen = read[0, 0][[6, -7]][:, [6, -7]]
+    torch.testing.assert_close(seen, HELD[matrix], atol=0.05, rtol=0)
+
+
+def test_a_slant_is_left_with_a_warning(tmp_path):
+    path = held(tmp_path / "video.mp4", (46341, 46341, -46341, 46341))
+    with pytest.warns(UserWarning, match=r"video.mp4 is to be shown at a slant; its frames are read as stored"):
+        read = read_video(path)
+    torch.testing.assert_close(read[0, 0][[6, -7]][:, [6, -7]], CORNERS, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("bytes_", [b"Pr\xfcfung\0", b"\xff\xfe\x00\xd8\xff\xff\xff\xff"])
+def test_a_title_in_another_encoding(bytes_, tmp_path):
+    path = tmp_path / "video.avi"
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "Prüfung"
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for frame in noise(2, 32, 48):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    plain = read_video(path)
+    path.write_bytes(path.read_bytes().replace("Prüfung".encode(), bytes_))
+    assert torch.equal(read_video(path), plain)
+
+
+@pytest.mark.parametrize("name", ["10:30.mkv", "a#b?c%20d.mkv", "take%03d.mkv", "ü ö.mkv"])
+def test_names_with_odd_characters(name, tmp_path, monkeypatch):
+    frames = noise(2)
+    encoded(tmp_path / name, frames)
+    monkeypatch.chdir(tmp_path)
+    torch.testing.assert_close(read_video(name), as_tensor(frames))
+
+
+def test_transparency_lies_on_white(tmp_path):
+    frames = np.zeros((2, 6, 8, 4), np.uint8)
+    frames[..., 0], frames[:, :, 4:, 3] = 255, 255  # red, of which the left half cannot be seen
+    read = read_video(encoded(tmp_path / "video.mov", frames, "png", "rgba"))
+    assert read[0, :, 0, 0].tolist() == [1, 1, 1] and read[0, :, 0, 7].tolist() == [1, 0, 0]
+
+
+def test_odd_sides_and_a_varying_frame_rate(tmp_path):
+    frames = noise(3, 7, 9)
+    path = encoded(tmp_path / "video.mkv", frames, times=[0, 1, 30])
+    torch.testing.assert_close(read_video(path), as_tensor(frames))
+
+
+def test_pixels_that_are_not_square_are_named(tmp_path):
+    path = encoded(tmp_path / "video.mp4", noise(2, 32, 48), "mpeg4", "yuv420p", ratio=Fraction(16, 11))
+    with pytest.warns(UserWarning, match=r"video.mp4 has pixels of 16 : 11 \(wide : high\), which are not square"):
+        assert read_video(path).shape[2:] == (32, 48)
 
 
 def jpegs(*sizes):
@@ -168,6 +264,65 @@ def test_what_can_be_saved_of_a_damaged_file(tmp_path):
     with pytest.raises(VideoError, match=r"frame 2 cannot be decoded .* The 2 before it can be read with limit=2"):
         read_video(path)
     assert torch.equal(read_video(path, limit=2), as_tensor(noise(4)[:2]))
+
+
+CUT = [("mp4", "mpeg4", {"movflags": "faststart"}), ("avi", "mpeg4", {}), ("mkv", "mpeg4", {}), ("flv", "flv", {})]
+
+
+@pytest.mark.parametrize(("kind", "codec", "options"), CUT)
+@pytest.mark.filterwarnings("ignore:unclosed")
+def test_a_recording_that_was_cut_off_gives_its_frames_and_a_warning(kind, codec, options, tmp_path):
+    path = encoded(tmp_path / f"video.{kind}", noise(20, 48, 64), codec, "yuv420p", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = read_video(path)
+    assert len(whole) == 20
+    content = path.read_bytes()
+    path.write_bytes(content[: int(0.6 * len(content))])
+    with pytest.warns(UserWarning, match=rf"video.{kind} ends before the recording that its header announces; frames"):
+        rest = read_video(path)
+    assert 2 <= len(rest) < 20
+    assert torch.equal(rest, whole[: len(rest)]), "and no frame of which a part is missing"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_video(path, limit=2)) == 2, "nothing is said of what is not read"
+        with pytest.raises(UserWarning, match="ends before the recording"):
+            read_video(path)
+
+
+def test_sound_that_goes_on_is_no_lost_picture(tmp_path):
+    path = encoded(tmp_path / "video.mkv", noise(4), sound=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_video(path)) == 4
+
+
+def test_frames_that_the_decoder_made_up_are_named(tmp_path):
+    path = encoded(tmp_path / "video.mpg", noise(20, 48, 64), "mpeg2video", "yuv420p")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # such a file has no header that announces its length
+    with pytest.warns(UserWarning, match=r"video.mpg: frame \d+ is damaged, and the decoder has made it up in part"):
+        read_video(path)
+
+
+@pytest.mark.parametrize("error", [ValueError, UnicodeDecodeError, IndexError, struct.error, RuntimeError, OSError])
+def test_whatever_a_decoder_raises_is_one_kind_of_error(error, tmp_path, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise error(*(("utf-8", b"a", 0, 1, "odd bytes") if error is UnicodeDecodeError else ("odd bytes",)))
+
+    path = encoded(tmp_path / "video.mkv", noise())
+    monkeypatch.setattr(av, "open", fails)
+    with pytest.raises(VideoError, match=r"video.mkv: frame 0 cannot be decoded \(.*odd bytes\). It may be truncated"):
+        read_video(path)
+
+
+def test_a_folder_is_no_frame_whatever_its_name(tmp_path):
+    folder(tmp_path, noise(2))
+    (tmp_path / "more.png").mkdir()
+    assert len(read_video(tmp_path)) == 2
+    (tmp_path / "zzz.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(VideoError, match=r"zzz.png is not a file; wanted a photo"):
+        read_video(tmp_path)
 
 
 def test_what_is_not_there(tmp_path, monkeypatch):
