@@ -131,18 +131,11 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
         if call := _CALL.get():
             manifest["call"] = dict(call)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / MANIFEST).write_bytes(_to_json(manifest))
         work.chmod(0o755)  # mkdtemp and safetensors make things private
         for file in files:
             (work / file).chmod(0o644)
-        if path.is_dir():
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            work.rename(path)
-            shutil.rmtree(old)
-        else:
-            work.rename(path)
+        _put(work, path)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in FULL:
@@ -151,6 +144,34 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
                 " Free some, or give a folder elsewhere, and run it again."
             ) from error
         raise
+
+
+def _put(work: Path, path: Path) -> None:
+    """Rename a finished folder to its place; what was there is removed last, and put back on a failure."""
+    if not path.is_dir():
+        work.rename(path)
+        return
+    _check_earlier(path)  # once more: a file may have been put there since the work began
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        path.rename(aside / path.name)
+        work.rename(path)
+    except BaseException:
+        if not path.exists() and (aside / path.name).exists():
+            (aside / path.name).rename(path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _to_json(manifest: Mapping[str, Any]) -> bytes:
+    """UTF-8; of names of files that are not UTF-8, escapes that JSON reads back as they were."""
+    try:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
 def _command() -> list[str]:

