@@ -18,17 +18,15 @@ def noise(frames=4, height=6, width=8):
     return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def encoded(path, frames, codec="ffv1", pixels="bgr0", *, sound=0, ratio=None, times=None, **options):
+def encoded(path, frames, codec="ffv1", pixels="bgr0", *, sound=0, times=None, **options):
     """A file that loses nothing, so that what is read can be compared."""
     with av.open(str(path.absolute()), "w", container_options=options) as file:
         stream = file.add_stream(codec, rate=10)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
-        if ratio:
-            stream.codec_context.sample_aspect_ratio = ratio
         second = file.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
         for i, frame in enumerate(frames):
-            drawn = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[-1] == 4 else "rgb24")
+            drawn = av.VideoFrame.from_ndarray(frame, format="rgb24")
             drawn.pts = i if times is None else times[i]
             drawn.time_base = Fraction(1, 10)
             file.mux(stream.encode(drawn))
@@ -87,63 +85,6 @@ def test_another_size(tmp_path):
     assert read[0].std() < as_tensor(frames)[0].std(), "antialiased: noise averages out"
 
 
-def test_a_video_that_was_held_upright_is_turned(tmp_path):
-    frames = np.zeros((2, 48, 64, 3), np.uint8)
-    frames[:, :24, :32] = 255
-    content = bytearray(encoded(tmp_path / "video.mp4", frames, "mpeg4", "yuv420p").read_bytes())
-    level = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    clockwise = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
-    start = content.index(level, content.index(b"tkhd"))
-    content[start : start + len(level)] = clockwise
-    (tmp_path / "video.mp4").write_bytes(content)
-    read = read_video(tmp_path / "video.mp4")
-    assert read.shape == (2, 3, 64, 48)
-    corners = read[0, 0, [4, 4, -4, -4], [4, -4, 4, -4]]
-    torch.testing.assert_close(corners, torch.tensor([0.0, 1.0, 0.0, 0.0]), atol=0.1, rtol=0)
-
-
-CORNERS = torch.tensor([[0.0, 0.3], [0.6, 0.9]])  # upper left, upper right, lower left, lower right
-ONE = 1 << 16
-HELD = {  # a, b, c, d of the track header: to the right a x + c y, down b x + d y
-    (ONE, 0, 0, ONE): CORNERS,
-    (0, ONE, -ONE, 0): torch.tensor([[0.6, 0.0], [0.9, 0.3]]),
-    (-ONE, 0, 0, -ONE): torch.tensor([[0.9, 0.6], [0.3, 0.0]]),
-    (0, -ONE, ONE, 0): torch.tensor([[0.3, 0.9], [0.0, 0.6]]),
-    (-ONE, 0, 0, ONE): torch.tensor([[0.3, 0.0], [0.9, 0.6]]),
-    (ONE, 0, 0, -ONE): torch.tensor([[0.6, 0.9], [0.0, 0.3]]),
-    (0, ONE, ONE, 0): torch.tensor([[0.0, 0.6], [0.3, 0.9]]),
-    (0, -ONE, -ONE, 0): torch.tensor([[0.9, 0.3], [0.6, 0.0]]),
-    (2 * ONE, 300, -300, 2 * ONE): CORNERS,
-    (0, 0, 0, 0): CORNERS,
-}
-
-
-def held(path, matrix):
-    """A video whose corners are CORNERS as stored, and whose display matrix begins with a, b, c, d."""
-    frames = (CORNERS.repeat_interleave(24, 0).repeat_interleave(32, 1) * 255).round().byte()
-    whole = encoded(path, frames[None, ..., None].repeat(2, 1, 1, 3).numpy(), "mpeg4", "yuv420p")
-    content = bytearray(whole.read_bytes())
-    start = content.index(struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), content.index(b"tkhd"))
-    content[start : start + 20] = struct.pack(">5i", matrix[0], matrix[1], 0, *matrix[2:])
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize("matrix", HELD)
-def test_turns_and_mirrors_of_the_display_matrix(matrix, tmp_path):
-    read = read_video(held(tmp_path / "video.mp4", matrix))
-    assert read.shape[2:] == ((64, 48) if matrix[0] == 0 and matrix[1] else (48, 64))
-    seen = read[0, 0][[6, -7]][:, [6, -7]]
-    torch.testing.assert_close(seen, HELD[matrix], atol=0.05, rtol=0)
-
-
-def test_a_slant_is_left_with_a_warning(tmp_path):
-    path = held(tmp_path / "video.mp4", (46341, 46341, -46341, 46341))
-    with pytest.warns(UserWarning, match=r"video.mp4 is to be shown at a slant; its frames are read as stored"):
-        read = read_video(path)
-    torch.testing.assert_close(read[0, 0][[6, -7]][:, [6, -7]], CORNERS, atol=0.05, rtol=0)
-
-
 @pytest.mark.parametrize("bytes_", [b"Pr\xfcfung\0", b"\xff\xfe\x00\xd8\xff\xff\xff\xff"])
 def test_a_title_in_another_encoding(bytes_, tmp_path):
     path = tmp_path / "video.avi"
@@ -167,23 +108,10 @@ def test_names_with_odd_characters(name, tmp_path, monkeypatch):
     torch.testing.assert_close(read_video(name), as_tensor(frames))
 
 
-def test_transparency_lies_on_white(tmp_path):
-    frames = np.zeros((2, 6, 8, 4), np.uint8)
-    frames[..., 0], frames[:, :, 4:, 3] = 255, 255  # red, of which the left half cannot be seen
-    read = read_video(encoded(tmp_path / "video.mov", frames, "png", "rgba"))
-    assert read[0, :, 0, 0].tolist() == [1, 1, 1] and read[0, :, 0, 7].tolist() == [1, 0, 0]
-
-
 def test_odd_sides_and_a_varying_frame_rate(tmp_path):
     frames = noise(3, 7, 9)
     path = encoded(tmp_path / "video.mkv", frames, times=[0, 1, 30])
     torch.testing.assert_close(read_video(path), as_tensor(frames))
-
-
-def test_pixels_that_are_not_square_are_named(tmp_path):
-    path = encoded(tmp_path / "video.mp4", noise(2, 32, 48), "mpeg4", "yuv420p", ratio=Fraction(16, 11))
-    with pytest.warns(UserWarning, match=r"video.mp4 has pixels of 16 : 11 \(wide : high\), which are not square"):
-        assert read_video(path).shape[2:] == (32, 48)
 
 
 def jpegs(*sizes):

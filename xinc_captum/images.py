@@ -2,25 +2,16 @@
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from .orientation import upright
-
-_WHITE = (
-    "the file does not say which value is white. Wanted 8-bit or 16-bit unsigned integers, or floats in [0, 1]: scale "
-    "the values, and save the picture again."
-)
-
-
-class PhotoError(ValueError):
-    """A file that cannot be read as a photo."""
+from .photo_values import PhotoError as PhotoError
+from .photo_values import Stored, rgb_or_float
 
 
 def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
@@ -45,8 +36,8 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
         raise FileNotFoundError(f"{path} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …).")
     try:
         with Image.open(path) as opened:
-            kind = _Kind.of(opened)
-            photo = _rgb_or_float(upright(opened), kind, path)
+            stored = Stored.of(opened)
+            photo = rgb_or_float(upright(opened), stored, path)
     except PhotoError:
         raise
     except Exception as error:  # decoders raise errors of nearly every type
@@ -63,80 +54,6 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
     values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
-
-
-class _Kind(NamedTuple):
-    """How a file stores its values.
-
-    Attributes:
-        file: format of the file, as Pillow names it.
-        raw: Pillow's name of the layout in the file, such as "RGB;16B"; empty where it is not known.
-        bits: of a value.
-        signed: whether its integers have a sign.
-        negative: whether 0 is white, and Pillow does not invert the values.
-    """
-
-    file: str
-    raw: str
-    bits: int
-    signed: bool
-    negative: bool
-
-    @classmethod
-    def of(cls, opened: Image.Image) -> "_Kind":
-        """Of an opened file, before it is decoded."""
-        raw = opened.tile[0][3] if isinstance(opened, ImageFile) and opened.tile else ""
-        tags = getattr(opened, "tag_v2", {})
-        bits, sample = (tags.get(tag, default) for tag, default in ((258, (16,)), (339, (1,))))
-        deep = opened.mode.startswith("I") or opened.mode == "F"
-        return cls(opened.format or "", str(raw), int(bits[0]), sample[0] == 2, deep and tags.get(262) == 0)
-
-
-def _rgb_or_float(photo: Image.Image, kind: _Kind, path: str | Path) -> Image.Image:
-    """Mode RGB with 8 bits, or mode F in [0, 1] of deeper grey photos."""
-    if kind.signed or photo.mode.startswith("I") or photo.mode == "F":
-        return Image.fromarray(_deep_grey(photo, kind, path))
-    if photo.mode == "La":  # of a TIFF
-        photo = photo.convert("LA")
-    if isinstance(key := photo.info.get("transparency"), int | tuple):  # Pillow leaves it in the bits of the file
-        bits = {"L;2": lambda k: 85 * k, "L;4": lambda k: 17 * k, "RGB;16B": lambda k: tuple(one >> 8 for one in k)}
-        photo.info["transparency"] = bits.get(kind.raw, lambda k: k)(key)
-    if {"A", "a"} & set(photo.getbands()) or "transparency" in photo.info:
-        rgba = photo.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return photo.convert("RGB")
-
-
-def _deep_grey(photo: Image.Image, kind: _Kind, path: str | Path) -> NDArray[np.float32]:
-    """Values of a grey photo with more than 8 bits, in [0, 1].
-
-    Raises:
-        PhotoError: the file does not say which value is white, or has values that are no brightness.
-    """
-    values = np.asarray(photo)
-    if photo.mode == "F":
-        finite = np.isfinite(values)
-        if not finite.all():
-            raise PhotoError(
-                f"{path} holds NaN or infinity in {(~finite).sum():,} of {finite.size:,} pixels; wanted finite values "
-                "in [0, 1]. Replace them and save the picture again."
-            )
-        low, high = float(values.min()), float(values.max())
-        if low < -0.5 or high > 1.5:  # as check_images: overshoots of a filter are clamped
-            raise PhotoError(f"{path} holds floats from {low:.3g} to {high:.3g}; {_WHITE}")
-        scaled = values.clip(0, 1)
-    else:
-        sixteen = photo.mode != "I" or kind.file in {"PNG", "PPM"}  # which versions of Pillow read in mode I
-        if kind.signed or not sixteen or kind.file not in {"PNG", "PPM", "TIFF", "JPEG2000"}:
-            stored = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, kind.signed), values.dtype)
-            values = values.view(stored)
-            sort = f"{'signed' if kind.signed else 'unsigned'} {kind.bits}-bit integers"
-            raise PhotoError(f"{path} holds {sort} from {values.min():,} to {values.max():,}; {_WHITE}")
-        scaled = values.astype(np.float32) / np.float32(2**kind.bits - 1)
-    scaled = 1 - scaled if kind.negative else scaled
-    key = photo.info.get("transparency")
-    return np.where(values == key, 1, scaled).astype(np.float32) if isinstance(key, int) else scaled
 
 
 def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:

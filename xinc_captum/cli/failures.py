@@ -1,5 +1,12 @@
 """Failures whose message is enough for the user; everything else keeps its traceback."""
 
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
 from ..hooks import LayerError
 from ..images import PhotoError
 from ..inr import CheckpointError
@@ -42,3 +49,17 @@ def words_of(error: Exception) -> str | None:
     else:
         return None
     return " ".join(said.split("\n"))
+
+
+@contextmanager
+def failures_in_one_line() -> Iterator[None]:
+    """Turn a foreseeable failure into one line on standard error and exit status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # neither a terminal nor the name of a file need be UTF-8
+    try:
+        yield
+    except (*FAILURES, OSError) as error:
+        if (line := words_of(error)) is None:
+            raise
+        typer.secho(f"xinc: {line}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

@@ -1,7 +1,5 @@
 """The ``xinc`` command."""
 
-import io
-import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +14,7 @@ from .canvas import RuleName
 from .demo import Part, demo_command
 from .ends import GENERATORS, MODELS
 from .explore import explore_command
-from .failures import FAILURES, words_of
+from .failures import failures_in_one_line
 from .film import film_names
 from .flip import Method, counterfactual_command
 from .link import Variant, link_command
@@ -294,12 +292,5 @@ def demo(
 def main() -> None:
     """Run the command line; a foreseeable failure is one line on standard error and exit status 1."""
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or a name of a file need not be UTF-8
-    try:
+    with failures_in_one_line():
         app()
-    except (*FAILURES, OSError) as error:
-        if (said := words_of(error)) is None:
-            raise
-        typer.secho(f"xinc: {said}", err=True, fg=typer.colors.RED)
-        sys.exit(1)
