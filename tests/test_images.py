@@ -1,3 +1,7 @@
+import struct
+import warnings
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +57,49 @@ def test_exif_turns_it_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     assert read_photo(saved(tmp_path, image, "photo.jpg", exif=exif)).shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize("kind", ["gif", "tif", "png", "webp"])
+def test_of_several_frames_the_first_is_read(kind, tmp_path):
+    frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], lossless=True)
+    torch.testing.assert_close(read_photo(tmp_path / f"a.{kind}")[:, 0, 0], torch.tensor([1.0, 0, 0]))
+
+
+def test_a_colour_profile_is_ignored(tmp_path):
+    image = Image.new("RGB", (2, 2), (200, 100, 50))
+    plain = read_photo(saved(tmp_path, image))
+    assert torch.equal(read_photo(saved(tmp_path, image, icc_profile=b"no profile at all")), plain)
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, TypeError, ValueError, OverflowError, IndexError, KeyError, EOFError, zlib.error, OSError]
+)
+def test_whatever_a_decoder_raises_is_one_kind_of_error(error, tmp_path, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise error("odd bytes")
+
+    path = saved(tmp_path, Image.new("RGB", (4, 2)))
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(PhotoError, match=r"photo.png cannot be read as a photo \('?odd bytes'?\); it may be"):
+        read_photo(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied", "photo.png")
+
+    path = saved(tmp_path, Image.new("RGB", (4, 2)))
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(PhotoError, match=r"photo.png cannot be read \(Permission denied\); "):
+        read_photo(path)
+
+
+def test_no_warnings_for_a_good_photo(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (4, 2)), "photo.jpg", exif=Image.Exif())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_photo(path)
 
 
 def test_shrinks_but_never_enlarges(tmp_path):

@@ -43,6 +43,40 @@ def test_a_failure_leaves_the_earlier_result(tmp_path, fault):
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
 
 
+@pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
+def test_a_failure_at_the_last_step_puts_the_earlier_result_back(tmp_path, monkeypatch, fault):
+    write(tmp_path / "result")
+    rename = Path.rename
+
+    def fails(self, target):
+        if self.name.startswith(".result.") and Path(target).name == "result":
+            raise fault
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(fault):
+        write(tmp_path / "result", "two")
+    assert (tmp_path / "result" / "a.txt").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_folder_beside_it_is_never_removed(tmp_path):
+    write(tmp_path / "result")
+    (tmp_path / ".result.old").mkdir()
+    (tmp_path / ".result.old" / "thesis.tex").write_text("mine")
+    write(tmp_path / "result", "two")
+    assert (tmp_path / ".result.old" / "thesis.tex").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".result.old", "result"]
+
+
+def test_a_file_that_is_put_there_meanwhile_is_not_lost(tmp_path):
+    write(tmp_path / "result")
+    with pytest.raises(StoreError, match=r"'notes.txt' in it is not ours"), bundle(tmp_path / "result", {}):
+        (tmp_path / "result" / "notes.txt").write_text("mine")
+    assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "result" / "a.txt").read_text() == "one"
+
+
 def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="is a file; give a folder"):

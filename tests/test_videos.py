@@ -1,7 +1,9 @@
 import io
 import struct
 import sys
+import warnings
 import wave
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -16,15 +18,23 @@ def noise(frames=4, height=6, width=8):
     return np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def encoded(path, frames, codec="ffv1", pixels="bgr0"):
+def encoded(path, frames, codec="ffv1", pixels="bgr0", *, sound=0, times=None, **options):
     """A file that loses nothing, so that what is read can be compared."""
-    with av.open(str(path), "w") as file:
+    with av.open(str(path.absolute()), "w", container_options=options) as file:
         stream = file.add_stream(codec, rate=10)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        second = file.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
+        for i, frame in enumerate(frames):
+            drawn = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            drawn.pts = i if times is None else times[i]
+            drawn.time_base = Fraction(1, 10)
+            file.mux(stream.encode(drawn))
         file.mux(stream.encode())
+        if second:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * sound), np.int16), "s16", "mono")
+            silence.sample_rate, silence.pts = 8000, 0
+            file.mux(second.encode(silence))
     return path
 
 
@@ -75,19 +85,33 @@ def test_another_size(tmp_path):
     assert read[0].std() < as_tensor(frames)[0].std(), "antialiased: noise averages out"
 
 
-def test_a_video_that_was_held_upright_is_turned(tmp_path):
-    frames = np.zeros((2, 48, 64, 3), np.uint8)
-    frames[:, :24, :32] = 255
-    content = bytearray(encoded(tmp_path / "video.mp4", frames, "mpeg4", "yuv420p").read_bytes())
-    level = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    clockwise = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
-    start = content.index(level, content.index(b"tkhd"))
-    content[start : start + len(level)] = clockwise
-    (tmp_path / "video.mp4").write_bytes(content)
-    read = read_video(tmp_path / "video.mp4")
-    assert read.shape == (2, 3, 64, 48)
-    corners = read[0, 0, [4, 4, -4, -4], [4, -4, 4, -4]]
-    torch.testing.assert_close(corners, torch.tensor([0.0, 1.0, 0.0, 0.0]), atol=0.1, rtol=0)
+@pytest.mark.parametrize("bytes_", [b"Pr\xfcfung\0", b"\xff\xfe\x00\xd8\xff\xff\xff\xff"])
+def test_a_title_in_another_encoding(bytes_, tmp_path):
+    path = tmp_path / "video.avi"
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "Prüfung"
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for frame in noise(2, 32, 48):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    plain = read_video(path)
+    path.write_bytes(path.read_bytes().replace("Prüfung".encode(), bytes_))
+    assert torch.equal(read_video(path), plain)
+
+
+@pytest.mark.parametrize("name", ["10:30.mkv", "a#b?c%20d.mkv", "take%03d.mkv", "ü ö.mkv"])
+def test_names_with_odd_characters(name, tmp_path, monkeypatch):
+    frames = noise(2)
+    encoded(tmp_path / name, frames)
+    monkeypatch.chdir(tmp_path)
+    torch.testing.assert_close(read_video(name), as_tensor(frames))
+
+
+def test_odd_sides_and_a_varying_frame_rate(tmp_path):
+    frames = noise(3, 7, 9)
+    path = encoded(tmp_path / "video.mkv", frames, times=[0, 1, 30])
+    torch.testing.assert_close(read_video(path), as_tensor(frames))
 
 
 def jpegs(*sizes):
@@ -168,6 +192,65 @@ def test_what_can_be_saved_of_a_damaged_file(tmp_path):
     with pytest.raises(VideoError, match=r"frame 2 cannot be decoded .* The 2 before it can be read with limit=2"):
         read_video(path)
     assert torch.equal(read_video(path, limit=2), as_tensor(noise(4)[:2]))
+
+
+CUT = [("mp4", "mpeg4", {"movflags": "faststart"}), ("avi", "mpeg4", {}), ("mkv", "mpeg4", {}), ("flv", "flv", {})]
+
+
+@pytest.mark.parametrize(("kind", "codec", "options"), CUT)
+@pytest.mark.filterwarnings("ignore:unclosed")
+def test_a_recording_that_was_cut_off_gives_its_frames_and_a_warning(kind, codec, options, tmp_path):
+    path = encoded(tmp_path / f"video.{kind}", noise(20, 48, 64), codec, "yuv420p", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = read_video(path)
+    assert len(whole) == 20
+    content = path.read_bytes()
+    path.write_bytes(content[: int(0.6 * len(content))])
+    with pytest.warns(UserWarning, match=rf"video.{kind} ends before the recording that its header announces; frames"):
+        rest = read_video(path)
+    assert 2 <= len(rest) < 20
+    assert torch.equal(rest, whole[: len(rest)]), "and no frame of which a part is missing"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_video(path, limit=2)) == 2, "nothing is said of what is not read"
+        with pytest.raises(UserWarning, match="ends before the recording"):
+            read_video(path)
+
+
+def test_sound_that_goes_on_is_no_lost_picture(tmp_path):
+    path = encoded(tmp_path / "video.mkv", noise(4), sound=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_video(path)) == 4
+
+
+def test_frames_that_the_decoder_made_up_are_named(tmp_path):
+    path = encoded(tmp_path / "video.mpg", noise(20, 48, 64), "mpeg2video", "yuv420p")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # such a file has no header that announces its length
+    with pytest.warns(UserWarning, match=r"video.mpg: frame \d+ is damaged, and the decoder has made it up in part"):
+        read_video(path)
+
+
+@pytest.mark.parametrize("error", [ValueError, UnicodeDecodeError, IndexError, struct.error, RuntimeError, OSError])
+def test_whatever_a_decoder_raises_is_one_kind_of_error(error, tmp_path, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise error(*(("utf-8", b"a", 0, 1, "odd bytes") if error is UnicodeDecodeError else ("odd bytes",)))
+
+    path = encoded(tmp_path / "video.mkv", noise())
+    monkeypatch.setattr(av, "open", fails)
+    with pytest.raises(VideoError, match=r"video.mkv: frame 0 cannot be decoded \(.*odd bytes\). It may be truncated"):
+        read_video(path)
+
+
+def test_a_folder_is_no_frame_whatever_its_name(tmp_path):
+    folder(tmp_path, noise(2))
+    (tmp_path / "more.png").mkdir()
+    assert len(read_video(tmp_path)) == 2
+    (tmp_path / "zzz.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(VideoError, match=r"zzz.png is not a file; wanted a photo"):
+        read_video(tmp_path)
 
 
 def test_what_is_not_there(tmp_path, monkeypatch):

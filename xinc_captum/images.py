@@ -6,19 +6,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-
-class PhotoError(ValueError):
-    """A file that cannot be read as a photo."""
+from .orientation import upright
+from .photo_values import PhotoError as PhotoError
+from .photo_values import Stored, rgb_or_float
 
 
 def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
-    """A photo as floats in [0, 1]: (3, H, W).
+    """Return a photo as floats in [0, 1]: (3, H, W).
 
-    Turned upright by its EXIF tag; transparency is laid on white; 16-bit and grey photos are scaled and repeated to
-    three channels.
+    The first frame or page of the file, turned and mirrored as its orientation tag requires; other metadata is not
+    decoded. Transparency is laid on white, and grey is repeated to three channels. Values are divided by the white of
+    the file: 255, or what its number of bits allows (65535 of 16-bit grey), or 1 of floats. Colours of 16 bits a
+    channel are read with 8. Embedded colour profiles (ICC) are ignored, as torchvision ignores them: values of a photo
+    in Display P3 or Adobe RGB are taken for sRGB, and CMYK is converted by Pillow's formula.
 
     Args:
         path: any still image that Pillow reads.
@@ -26,16 +29,20 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
 
     Raises:
         FileNotFoundError: no such file.
-        PhotoError: not an image, or a truncated or oversized one.
+        PhotoError: not an image, a truncated or oversized one, or one whose white is unknown: integers of 32 bits or
+            with signs, floats outside [0, 1], NaN or infinity.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …).")
     try:
         with Image.open(path) as opened:
-            photo = ImageOps.exif_transpose(opened)
-            photo.load()
-            photo = _eight_bit_or_float(photo)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            stored = Stored.of(opened)
+            photo = rgb_or_float(upright(opened), stored, path)
+    except PhotoError:
+        raise
+    except Exception as error:  # decoders raise errors of nearly every type
+        if isinstance(error, OSError) and error.strerror:  # the file system's: no permission, for example
+            raise PhotoError(f"{path} cannot be read ({error.strerror}); wanted a photo that you may read.") from error
         raise PhotoError(
             f"{path} cannot be read as a photo ({error}); it may be truncated or of another kind. Open it in an image "
             "program and export it as PNG."
@@ -47,19 +54,6 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
     values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
-
-
-def _eight_bit_or_float(photo: Image.Image) -> Image.Image:
-    """Mode RGB with 8 bits, or mode F in [0, 1] for deeper grey photos."""
-    if photo.mode.startswith("I") or photo.mode == "F":
-        values = np.asarray(photo, dtype=np.float32)
-        top = 65535.0 if photo.mode.startswith("I") else max(float(values.max()), 1.0)
-        return Image.fromarray(np.clip(values / top, 0, 1))
-    if "A" in photo.getbands() or "transparency" in photo.info:
-        rgba = photo.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return photo.convert("RGB")
 
 
 def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -104,6 +104,24 @@ def _check_earlier(path: Path) -> None:
         )
 
 
+def results_below(folder: Path) -> set[Path]:
+    """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
+    found = set()
+    for manifest in folder.rglob(MANIFEST):
+        try:
+            note = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
+            found.add(manifest.parent)
+    return found
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a file, or a folder between it and ``folder``, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 @contextmanager
 def calling(call: Mapping[str, Any]) -> Iterator[None]:
     """Let the manifests of bundles that are written meanwhile say ``call``: what to do to have them again."""
@@ -138,18 +156,11 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
         if call := _CALL.get():
             manifest["call"] = dict(call)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / MANIFEST).write_bytes(_to_json(manifest))
         work.chmod(0o755)  # mkdtemp and safetensors make things private
         for file in files:
             (work / file).chmod(0o644)
-        if path.is_dir():
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            work.rename(path)
-            shutil.rmtree(old)
-        else:
-            work.rename(path)
+        _put(work, path)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in FULL:
@@ -158,6 +169,34 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
                 " Free some, or give a folder elsewhere, and run it again."
             ) from error
         raise
+
+
+def _put(work: Path, path: Path) -> None:
+    """Rename a finished folder to its place; what was there is removed last, and put back on a failure."""
+    if not path.is_dir():
+        work.rename(path)
+        return
+    _check_earlier(path)  # once more: a file may have been put there since the work began
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        path.rename(aside / path.name)
+        work.rename(path)
+    except BaseException:
+        if not path.exists() and (aside / path.name).exists():
+            (aside / path.name).rename(path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _to_json(manifest: Mapping[str, Any]) -> bytes:
+    """UTF-8; of names of files that are not UTF-8, escapes that JSON reads back as they were."""
+    try:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
 def _command() -> list[str]:

@@ -1,15 +1,22 @@
 """Videos in: files and folders of frames to float tensors."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .images import PhotoError, read_photo
+from .video_frames import check_pixels, shown
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
 
 
 class VideoError(ValueError):
@@ -19,9 +26,13 @@ class VideoError(ValueError):
 def read_video(
     path: str | Path, limit: int | None = None, size: tuple[int, int] | None = None, *, least: int = 2
 ) -> Tensor:
-    """A video as floats in [0, 1]: (T, 3, H, W).
+    """Return a video as floats in [0, 1]: (T, 3, H, W).
 
-    Turned upright as its file says. Everything is held in memory, 12 bytes a pixel: say ``limit`` of a long one.
+    Frames are turned and mirrored as the file requires (FFmpeg's display matrix; in folders, the orientation tag), and
+    transparency is laid on white. They are the stored ones in their order: times, and with them a variable frame rate,
+    are not read, and pixels that are not square are left as they are, with a warning. A file that was cut off gives the
+    frames that can be read, with a warning. Everything is held in memory, 12 bytes a pixel: give ``limit`` for a long
+    one.
 
     Args:
         path: any video that FFmpeg reads, or a folder of frames in the order of their names, ``frame2`` before
@@ -71,7 +82,11 @@ def read_video(
 def frame_files(folder: Path) -> list[Path]:
     """The photos of a folder in the order in which they are its frames; hidden files are none."""
     kinds = Image.registered_extensions()
-    files = [file for file in folder.iterdir() if file.suffix.lower() in kinds and not file.name.startswith(".")]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in kinds and not file.name.startswith(".") and not file.is_dir()
+    ]
     return sorted(files, key=_in_counting_order)
 
 
@@ -90,21 +105,60 @@ def _decoded(path: Path) -> Iterator[Tensor]:
             "folder of frames."
         ) from error
     done = 0
-    try:
-        with av.open(str(path)) as file:
-            if not file.streams.video:
+    try:  # absolute, for FFmpeg takes what stands before a colon for a protocol
+        with av.open(str(path.absolute()), metadata_errors="replace") as file:
+            stream = file.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
                 raise VideoError(f"{path} holds no video stream; wanted a video (MP4, AVI, WebM …).")
-            for frame in file.decode(video=0):
-                pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-                if frame.rotation % 90 == 0:  # how a phone was held; in degrees, counter-clockwise
-                    pixels = torch.rot90(pixels, frame.rotation // 90, (1, 2))
-                yield pixels.float() / 255
+            check_pixels(path, stream.sample_aspect_ratio)
+            for frame in _to_the_end(path, file, stream):
+                yield shown(frame, path)
                 done += 1
+    except (VideoError, Warning):  # a warning, where the caller has made errors of them
+        raise
     except av.EOFError:  # a header with nothing behind it
         return
-    except (av.FFmpegError, OSError) as error:
+    except Exception as error:  # decoders raise errors of nearly every type on damaged files
         rest = f"The {done} before it can be read with limit={done}." if done else "It may be truncated, or no video."
-        raise VideoError(f"{path}: frame {done} cannot be decoded ({error}). {rest}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path}: frame {done} cannot be decoded ({reason}). {rest}") from error
+
+
+def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> Iterator["VideoFrame"]:
+    """Every frame of a stream; a warning where the file ends before the recording does, or a frame is damaged."""
+    packets, seconds, done, clean = 0, 0.0, 0, True
+    held: Packet[Any] | None = None
+    for packet in file.demux():
+        if packet.size and packet.pts is not None:
+            seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != stream.index:
+            continue
+        packets += packet.size > 0
+        cut = not packet.size and held is not None and held.is_corrupt  # the last one, of which a part is missing
+        ready = [] if held is None or cut else stream.decode(held)
+        for frame in ready if packet.size else [*ready, *stream.decode(None)]:
+            if frame.is_corrupt and clean:
+                warnings.warn(f"{path}: frame {done} is damaged, and the decoder has made it up in part.", stacklevel=4)
+                clean = False
+            yield frame
+            done += 1
+        if cut or (not packet.size and _lost(file, stream, packets, seconds)):
+            warnings.warn(
+                f"{path} ends before the recording that its header announces; frames that can be read: {done}. It may "
+                "be cut off: copy it again, or use these frames.",
+                stacklevel=4,
+            )
+        held = packet if packet.size else None
+
+
+def _lost(file: "InputContainer", stream: "VideoStream", packets: int, seconds: float) -> bool:
+    """Whether the header announces more than there is; False for formats whose header does not tell."""
+    if file.format.name == "avi":
+        return packets < stream.frames
+    if not file.duration or not file.format.name.startswith(("matroska", "mov", "flv")):
+        return False
+    announced = (file.duration + (file.start_time or 0)) / 1e6
+    return announced - seconds > max(0.3, 0.03 * announced)
 
 
 def _photos(folder: Path) -> Iterator[Tensor]:
@@ -117,7 +171,7 @@ def _photos(folder: Path) -> Iterator[Tensor]:
     for file in files:
         try:
             yield read_photo(file)
-        except PhotoError as error:
+        except (PhotoError, FileNotFoundError) as error:  # the second of a link to nowhere
             raise VideoError(str(error)) from error
 
 

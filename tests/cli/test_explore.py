@@ -46,6 +46,24 @@ def test_a_result_without_such_a_page(tmp_path, command):
     assert not (tmp_path / "result.html").exists()
 
 
+def test_a_file_of_another_kind_is_not_written_over(tmp_path, monkeypatch):
+    def page(bundle, path):
+        path.write_text("<!doctype html>new")
+
+    monkeypatch.setattr(explore, "KINDS", (({"seed"}, page),))
+    folder = made(tmp_path / "result", {"seed": 1})
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(
+        UsageError, match=r"thesis.tex is a file of another kind and would be lost; give a name that is"
+    ):
+        explore_command(folder, tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    with pytest.raises(UsageError, match="index.html lies in the result itself, which would count as damaged"):
+        explore_command(folder, folder / "index.html")
+    for _ in range(2):
+        explore_command(folder, tmp_path / "page.html")
+
+
 def test_a_result_without_any_page(tmp_path):
     folder = made(tmp_path / "other", {"seed": 1}, "table.csv")
     with pytest.raises(UsageError, match="holds another result, and there is no page to explore of such. Wanted a"):

@@ -2,7 +2,7 @@ import importlib
 
 import pytest
 
-from xinc_captum.cli.failures import FAILURES, UsageError
+from xinc_captum.cli.failures import FAILURES, UsageError, words_of
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError
@@ -18,6 +18,23 @@ def test_what_a_person_can_mend_is_listed():
 @pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, KeyError, OSError, MemoryError])
 def test_what_would_be_our_own_mistake_keeps_its_traceback(error):
     assert not issubclass(error, FAILURES)
+
+
+def test_errors_of_the_operating_system_name_the_file():
+    assert words_of(PermissionError(13, "Permission denied", "photo.png")) == "photo.png: Permission denied"
+    assert words_of(OSError(36, "File name too long")) == "File name too long"
+    assert words_of(OSError("no number: raised by a library")) is None
+    assert words_of(RuntimeError("own mistake")) is None
+    assert words_of(UsageError("first line\nsecond")) == "first line second"
+
+
+def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):
+    def fails():
+        raise OSError("no number")
+
+    monkeypatch.setattr(entry, "app", fails)
+    with pytest.raises(OSError, match="no number"):
+        entry.main()
 
 
 @pytest.mark.parametrize("error", [FAILURES[0], FileNotFoundError])

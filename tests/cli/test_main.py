@@ -1,5 +1,7 @@
+import io
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -46,11 +48,20 @@ def test_help_says_what_it_does(words):
         (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),
         (("nern", "mnist_cnn", "--nern", "mnist_nern"), "mnist_nern writes the convolutions of mnist_convnet, not of"),
         (("transinr", "nowhere"), "nowhere is no file or folder; wanted small pictures"),
+        (("canvas", "nan.tif"), "nan.tif holds NaN or infinity in 1 of 4 pixels; wanted finite values"),
+        (("accentuate", "text.png", "--target", "lion"), "text.png cannot be read as a photo"),
+        (("transinr", "empty"), "empty holds no pictures; give a folder that does"),
+        (("canvas", "empty"), "empty holds no photos; wanted one file a frame"),
+        (("accentuate", "empty", "--target", "lion"), "empty is not a file; wanted a photo"),
+        (("canvas", "x" * 300 + ".png"), "File name too long"),
         (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; wanted an nn.Conv2d"),
     ],
 )
 def test_foreseeable_failures_are_one_line_and_status_one(called, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.array([[0.5, np.nan], [0.5, 0.5]], np.float32)).save(tmp_path / "nan.tif")
     status, said = called(*words, "--out", "out")
     assert status == 1
     assert said.startswith("xinc: ") and says in said and said.count("\n") == 1
@@ -66,6 +77,45 @@ def test_a_missing_package_is_one_line_with_the_command(called, tmp_path, monkey
     status, said = called("accentuate", tmp_path / "photo.png", "--target", "lion", "--out", tmp_path / "out")
     assert (status, said) == (1, "xinc: timm is not installed. Run: pip install x\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file.txt", "file.txt/below", "foreign"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("canvas", "photo.png"),
+        ("accentuate", "photo.png", "--target", "lion"),
+        ("link",),
+        ("sweep", "nowhere", "--unit", "1"),
+        ("counterfactual", "nowhere", "--target", "1"),
+        ("nern", "mnist_convnet"),
+        ("transinr", "mnist_digits"),
+    ],
+)
+def test_a_place_that_is_not_ours_is_left_alone(called, tmp_path, monkeypatch, words, out):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save(tmp_path / "photo.png")
+    (tmp_path / "file.txt").write_text("mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("mine")
+    status, said = called(*words, "--out", out)
+    assert status == 1 and said.startswith("xinc: ") and said.count("\n") == 1
+    assert (tmp_path / "file.txt").read_text() == (tmp_path / "foreign" / "thesis.tex").read_text() == "mine"
+
+
+def test_a_seed_that_no_generator_takes_is_told(called, tmp_path):
+    status, said = called("canvas", "photo.png", "--seed", "9" * 20, "--out", tmp_path / "out")
+    assert status == 2 and "--seed" in said
+
+
+def test_a_terminal_without_every_sign_does_not_stop_a_command(monkeypatch):
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr(sys, "argv", ["xinc", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    narrow.write("…")
+    narrow.flush()
 
 
 def test_a_success_is_status_zero(called):

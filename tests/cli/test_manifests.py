@@ -10,6 +10,14 @@ def test_what_is_about_the_run_does_not_count():
     assert list(differences({"at": {"call": 1}}, {"at": {"call": 2}})) == ["at.call: 1 then, 2 now"], "only at the top"
 
 
+def test_where_an_input_lies_does_not_count():
+    before = {"link": {"folder": "out/link", "trust": "holds"}}
+    assert list(differences(before, {"link": {"folder": "/there/link", "trust": "holds"}})) == []
+    assert list(differences(before, {"link": {"folder": "/there/link", "trust": "fails"}})) == [
+        "link.trust: 'holds' then, 'fails' now"
+    ]
+
+
 def test_where_it_differs():
     before = {"layers": [{"rho": 0.5, "verdict": "holds"}, {"rho": math.nan}], "gone": 1}
     after = {"layers": [{"rho": 0.5, "verdict": "weak"}, {"rho": math.nan}], "new": [2]}

@@ -64,3 +64,22 @@ def test_a_file_is_no_folder_of_masks(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"x")
     with pytest.raises(UsageError, match="mask.png is not a folder; wanted one picture a frame"):
         read_masks(tmp_path / "mask.png", FRAMES, FULL, cut=True)
+
+
+def test_a_transparent_background_is_not_taken_for_the_object(tmp_path):
+    folder = write(tmp_path / "disc")
+    for file in folder.iterdir():
+        mask = Image.open(file)
+        white = Image.new("L", mask.size, 255)
+        Image.merge("LA", (white, mask)).save(file)
+    with pytest.raises(UsageError, match="disc are white at all 3 frames; wanted .* not transparent: transparency"):
+        read_masks(folder, FRAMES, FULL, cut=False)
+
+
+def test_masks_whose_white_is_unknown_are_refused(tmp_path):
+    folder = write(tmp_path / "disc")
+    for file in list(folder.iterdir()):
+        Image.open(file).convert("I").save(file.with_suffix(".tif"))
+        file.unlink()
+    with pytest.raises(UsageError, match="the masks of 'disc' cannot be used: .*0.tif holds signed 32-bit integers"):
+        read_masks(folder, FRAMES, FULL, cut=False)

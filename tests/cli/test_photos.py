@@ -5,9 +5,9 @@ from PIL import Image
 
 from xinc_captum import zoo
 from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.photos import natural_images, squares, subject_called
+from xinc_captum.cli.photos import natural_images, photo_files, squares, subject_called
 from xinc_captum.images import PhotoError
-from xinc_captum.store import sha256
+from xinc_captum.store import bundle, sha256
 
 
 def write(path, seed=0, size=(30, 20)):
@@ -36,6 +36,21 @@ def test_a_file_goes_before_a_photo_of_the_zoo(tmp_path, monkeypatch):
 def test_what_is_neither_is_said():
     with pytest.raises(FileNotFoundError, match=r"no\.png is not a file; wanted a photo .*chelsea.*foolbox:00 to"):
         subject_called("no.png", 10)
+
+
+def test_hidden_files_and_pictures_of_results_are_no_photos(tmp_path):
+    wanted = [write(tmp_path / "b.png"), write(tmp_path / "A.JPG")]
+    (tmp_path / "below").mkdir()
+    wanted.append(write(tmp_path / "below" / "c.tif"))
+    for name in (".cache", "folder.png"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / ".cache" / "d.png")
+    (tmp_path / "._b.png").write_bytes(b"\0\5\x16\7 of another system")
+    (tmp_path / "notes.txt").write_text("no photo")
+    with bundle(tmp_path / "result", {}) as made:
+        write(made / "grid.png")
+    assert photo_files(tmp_path) == sorted(wanted)
+    assert [path.name for path in photo_files(tmp_path / "result")] == ["grid.png"], "where it is asked for by name"
 
 
 def test_squares_are_the_middle_then_closer_then_the_corners():

@@ -1,17 +1,20 @@
 import json
+import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from xinc_captum import store
 from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.recorded import digest, recorded
 
 
 @recorded("joke", "source")
 def command(source: str, out: Path, rule: RuleName, masks: Path | None, words: list[str], device: str = "auto") -> None:
     with store.bundle(out, {}) as folder:
-        (folder / "a.txt").write_text(source)
+        (folder / "a.txt").write_text(source, errors="replace")
 
 
 def call(out):
@@ -43,6 +46,79 @@ def test_what_is_no_file_stays_a_name_and_what_is_missing_is_left_to_the_command
     found = call(tmp_path / "out")
     assert found["settings"]["source"] == "sprite" and found["settings"]["masks"] == str(tmp_path / "nowhere")
     assert found["files"] == {}
+
+
+@recorded("joke", "source")
+def places(source: str, out: Path, folder: Path, photos: list[Path]) -> None:
+    """Write down what arrives."""
+    with store.bundle(out, {"seen": [source, str(folder), [str(one) for one in photos]]}):
+        pass
+
+
+def test_paths_arrive_as_the_manifest_keeps_them(tmp_path, monkeypatch):
+    here = tmp_path / "with space, ü and #?%"
+    (here / "below").mkdir(parents=True)
+    (here / "photo.png").write_bytes(b"1")
+    (here / "link.png").symlink_to("photo.png")
+    (tmp_path / "other way").symlink_to(here)
+    absolute = [str(here / "photo.png"), str(here), [str(here / "link.png"), str(here / "gone.png")]]
+    seen = []
+    for folder, words in (
+        (here, ("photo.png", ".", ["link.png", "gone.png"])),
+        (here / "below", ("../photo.png", "..", ["../link.png", "../gone.png"])),
+        (tmp_path, (f"{here.name}/photo.png", here.name, [f"other way/{name}" for name in ("link.png", "gone.png")])),
+        (tmp_path, (absolute[0], absolute[1], absolute[2])),
+    ):
+        monkeypatch.chdir(folder)
+        source, place, photos = words
+        places(source, tmp_path / "out", Path(place), [Path(one) for one in photos])
+        seen.append(json.loads((tmp_path / "out" / "manifest.json").read_text()))
+    assert [one["seen"] for one in seen] == [absolute] * 4
+    assert all(one["call"] == seen[0]["call"] for one in seen)
+    assert set(seen[0]["call"]["files"]) == {absolute[0], absolute[1], absolute[2][0]}
+
+
+def test_where_own_modules_were_looked_for_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command("module:function", Path("out"), RuleName.tangent, None, [])
+    assert call(tmp_path / "out")["directory"] == str(tmp_path)
+    command("sprite", Path("out"), RuleName.tangent, None, [])
+    assert "directory" not in call(tmp_path / "out")
+
+
+def test_names_that_are_no_utf_8_come_back_as_they_were(tmp_path):
+    photo = tmp_path / os.fsdecode(b"old\xff.png")
+    photo.write_bytes(b"1")
+    command(str(photo), tmp_path / "out", RuleName.tangent, None, [])
+    assert call(tmp_path / "out")["settings"]["source"] == str(photo)
+    assert digest(tmp_path)
+
+
+def test_hidden_files_and_earlier_results_in_a_folder_do_not_count(tmp_path):
+    (tmp_path / "a.png").write_text("1")
+    before = digest(tmp_path)
+    (tmp_path / ".DS_Store").write_text("2")
+    with store.bundle(tmp_path / "out", {}) as folder:
+        (folder / "b.png").write_text("3")
+    assert digest(tmp_path) == before
+    (tmp_path / "b.png").write_text("3")
+    assert digest(tmp_path) != before
+
+
+def test_what_a_command_reads_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places("sprite", Path("made"), Path("gone"), [])
+    for source, folder, photos in (
+        ("sprite", "made", []),
+        ("made/manifest.json", "gone", []),
+        ("sprite", "gone", ["made"]),
+    ):
+        with pytest.raises(
+            UsageError, match=r"--out made would replace .*made.*, which this command reads; give another"
+        ):
+            places(source, Path("made"), Path(folder), [Path(one) for one in photos])
+        assert (tmp_path / "made" / "manifest.json").exists()
+    places("sprite", Path("made/below"), Path("made"), [])
 
 
 def test_nothing_is_said_of_results_that_python_saves(tmp_path):

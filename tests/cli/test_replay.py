@@ -111,6 +111,34 @@ def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else is left"
 
 
+@pytest.mark.parametrize("name", ["canvas", "accentuate", "video", "sweep", "counterfactual"])
+def test_a_result_of_relative_paths_replays_from_elsewhere(
+    name, here, link_folder, tmp_path, monkeypatch, capsys, no_ink
+):
+    """Relative paths through a linked folder, and a result that is moved before it is replayed elsewhere."""
+    place = tmp_path / "my work, ü"
+    shutil.copytree(here, place)
+    shutil.copytree(link_folder, place / "link")
+    (tmp_path / "short").symlink_to(place)
+    monkeypatch.chdir(tmp_path / "short")
+    MAKERS[name](Path(), Path("out"), link=Path("link"))
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(place / "out", tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert replay_command(Path("moved")), capsys.readouterr().out
+
+
+def test_a_module_of_the_working_directory_is_found_from_elsewhere(tmp_path, monkeypatch, no_ink):
+    (tmp_path / "of_that_folder.py").write_text(NETWORKS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    nern_command("of_that_folder:colours", Path("out"), "noise", [], 4, 2, 0, "cpu")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delitem(sys.modules, "of_that_folder")
+    assert replay_command(Path("../out"))
+    assert Path.cwd() == tmp_path / "elsewhere"
+
+
 @pytest.fixture(scope="module")
 def once(here, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "out"
@@ -206,12 +234,30 @@ def test_inputs_that_are_gone_or_others_are_told(made, tmp_path):
         replay_command(made)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"outputs": []}, "manifest.json does not list its files. Take it from a backup"),
+        ({"call": {"command": "canvas"}}, "does not hold the settings of its command"),
+        ({"call": {"command": "canvas", "settings": 3, "files": {}}}, "does not hold the settings of its command"),
+        ({"call": {"command": "canvas", "settings": {}, "files": []}}, "does not hold the settings of its command"),
+    ],
+)
+def test_a_damaged_manifest_is_told(made, change, says):
+    note = rewritten(made)
+    (made / "manifest.json").write_text(json.dumps(note | change))
+    with pytest.raises(UsageError, match=f"out is damaged: .*{says}"):
+        replay_command(made)
+
+
 def test_settings_that_do_not_fit_are_told(made):
     note = rewritten(made)
     call = note["call"]
     settings = {key: value for key, value in call["settings"].items() if key != "rule"}
     with pytest.raises(UsageError, match="do not fit xinc canvas: rule"):
         asked(made, note | {"call": call | {"settings": settings}})
+    with pytest.raises(UsageError, match="cannot be read: 'many' is a str; wanted int"):
+        asked(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
     with pytest.raises(UsageError, match="cannot be read: 'thumb' is not a valid RuleName"):
         asked(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
 

@@ -75,7 +75,7 @@ def test_values_that_are_not_finite(tmp_path):
     values = np.full((8, 8), 0.5, dtype=np.float32)
     values[3, 3] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(UsageError, match=r"a.tif holds NaN or infinity; wanted a picture with finite values"):
+    with pytest.raises(PhotoError, match=r"a.tif holds NaN or infinity in 1 of 64 pixels; wanted finite values"):
         small_called([str(tmp_path / "a.tif")], None)
 
 

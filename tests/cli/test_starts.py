@@ -52,6 +52,12 @@ def test_photos_have_their_own_names_and_answers(ends, tmp_path):
     assert starts.inputs == {path.name: sha256(path) for path in (above, below)}
 
 
+def test_two_photos_of_one_name_are_both_kept(ends, tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [bright_above(tmp_path / "a.png"), photo(tmp_path / "other" / "a.png", np.zeros((8, 8, 3)))]
+    assert starts_called(ends, paths, 7, 0.7, 0).inputs == {str(path): sha256(path) for path in paths}
+
+
 def test_drawn_pictures_are_named_after_what_the_network_answers(ends):
     starts = starts_called(ends, [], 6, 0.5, 0)
     assert starts.answers.tolist() == [0, 1, 2, 3, 0, 1], "class by class"

@@ -1,3 +1,7 @@
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
 import pytest
 
 from xinc_captum.visualizers.report import Line, Picture, Section, Table, write_report
@@ -27,6 +31,21 @@ def test_the_page_shows_every_picture_with_its_caption(tmp_path):
     assert "40 dB" in page
     assert "http" not in page, "it opens from disk, without a network"
     assert "prefers-color-scheme: dark" in page
+
+
+def test_links_to_files_with_odd_names(tmp_path):
+    names = ["a#1?b%20c&d.png", "10:30 ü.png", 'quote"s.png']
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    sections = [Section("S", tuple(Picture(name, "c") for name in names))]
+    page = report(tmp_path, sections=sections).read_text(encoding="utf-8")
+    for found in (re.findall('href="([^"]*)"', page), re.findall('src="([^"]*)"', page)):
+        assert [urlsplit(one).path == one and unquote(one) for one in found] == names
+
+
+def test_a_name_that_is_no_utf_8_does_not_stop_the_page(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert "old?.png" in report(tmp_path, title=os.fsdecode(b"old\xff.png")).read_text(encoding="utf-8")
 
 
 def test_a_missing_picture_is_said_before_the_page_exists(tmp_path):

@@ -44,6 +44,10 @@ def explore_command(result: Path, out: Path | None) -> None:
         raise UsageError(f"--out {path} is a folder; wanted a file, such as {path / 'result.html'}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first.")
+    if result.resolve() in path.resolve().parents:
+        raise UsageError(f"--out {path} lies in the result itself, which would count as damaged; give another place.")
+    if path.exists() and not _is_page(path):
+        raise UsageError(f"--out {path} is a file of another kind and would be lost; give a name that is new.")
     page = page_of(bundle)
     try:
         page(bundle, path)
@@ -57,6 +61,11 @@ def explore_command(result: Path, out: Path | None) -> None:
     except ValueError as error:  # too much for one page
         raise UsageError(f"{result}: {error}") from error
     typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); it needs no other file and no network")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15).lower() == b"<!doctype html>"
 
 
 def page_of(bundle: Bundle) -> Page:

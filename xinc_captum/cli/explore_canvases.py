@@ -31,7 +31,7 @@ def keep(folder: Path, name: str, drawn: Tensor, layers: Sequence[Layer]) -> Non
     kept["drawn"] = (drawn.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
     store.write_tensors(folder / KEPT, kept, kind="canvas-explorer")
     note = {"name": name, "names": {one.name: list(one.names) for one in layers if one.kind != "neurons"}}
-    (folder / NOTE).write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
 def photo_page(bundle: Bundle, path: Path) -> Path:

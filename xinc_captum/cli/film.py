@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .. import store, zoo
@@ -61,7 +61,7 @@ def is_film(source: str) -> bool:
         try:
             with Image.open(path) as picture:
                 return int(getattr(picture, "n_frames", 1)) > 1
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        except Exception:  # of nearly every type; read_photo() then raises a PhotoError
             return False
     return path.suffix.lower() in SUFFIXES
 

@@ -45,6 +45,7 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         names = note["ends"]
         model, generator, layer = names["model"], names["generator"], names["layer"]
+        drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder} holds no link; wanted a folder that xinc link wrote, with {store.MANIFEST} and {FILE}."
@@ -55,7 +56,6 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
     ends = ends_called(model, generator, layer, device)
     link.to(device)
-    drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
     trust, others = (
         str(note.get("trust", "unknown")),
         other_weights(link.manifest, ends.classifier.model, ends.generator),

@@ -1,6 +1,5 @@
 """The ``xinc`` command."""
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from .canvas import RuleName
 from .demo import Part, demo_command
 from .ends import GENERATORS, MODELS
 from .explore import explore_command
-from .failures import FAILURES
+from .failures import failures_in_one_line
 from .film import film_names
 from .flip import Method, counterfactual_command
 from .link import Variant, link_command
@@ -26,6 +25,8 @@ from .replay import replay_command
 from .sweep import Mode, Span, Way, sweep_command
 from .trans_inr import trans_inr_command
 from .trans_inr_model import SHIPPED, STEPS
+
+Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # what torch takes
 
 app = typer.Typer(
     help="Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator.",
@@ -78,7 +79,7 @@ def canvas(
         Path | None,
         typer.Option(help="Follow objects: a folder of masks, one a frame, white on black; or one such folder each."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For the network's first weights and the fit.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Fit a network to a photo or a video and draw what its neurons contribute to every pixel.
@@ -104,7 +105,7 @@ def accentuate(
         float | None, typer.Option(help="Stop at this dose: 1 is a natural high, below 0 suppresses. Default: go on.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = Settings.n_steps,
-    seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
+    seed: Seed = 0,
     size: Annotated[int, typer.Option(help="Shrink the photo to so many pixels on the longer side.", min=16)] = 336,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
     natural: Annotated[
@@ -137,7 +138,7 @@ def link(
     real: Annotated[
         str | None, typer.Option(help="Real pictures to try the link on: a folder, or mnist_digits.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Link a classifier's layer to a generator, audit the link, and show what units mean."""
@@ -161,7 +162,7 @@ def sweep(
     ] = Mode.anchored,
     steps: Annotated[int, typer.Option(help="Values of the unit.", min=2)] = 6,
     count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="Of the drawn pictures.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Draw pictures at several values of a unit, and say whether the unit followed."""
@@ -183,7 +184,7 @@ def counterfactual(
         float, typer.Option(help="Go on until the target has this probability; 0: until it is the answer.")
     ] = 0.0,
     count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 6,
-    seed: Annotated[int, typer.Option(help="Of the drawn pictures.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Show what would have to change in pictures for another answer."""
@@ -212,7 +213,7 @@ def nern(
         str | None,
         typer.Option("--nern", help="One that is fitted already: a file of NeRN.save, or mnist_nern of mnist_convnet."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
@@ -240,7 +241,7 @@ def transinr(
         int | None, typer.Option(help="Side of a patch, for a fit. Default: about 8 x 8 patches.", min=1)
     ] = None,
     steps: Annotated[int | None, typer.Option(help=f"Steps of the fit. Default: {STEPS}.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
 ) -> None:
     """Write a network for each of some small pictures, and show which token and which patch painted what in it."""
@@ -282,7 +283,7 @@ def replay(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
     only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Run the main jobs on real photos."""
     demo_command(out, only or list(Part), seed)
@@ -291,8 +292,5 @@ def demo(
 def main() -> None:
     """Run the command line; a foreseeable failure is one line on standard error and exit status 1."""
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch's own, on its way to derivatives
-    try:
+    with failures_in_one_line():
         app()
-    except FAILURES as error:
-        typer.secho(f"xinc: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(1)

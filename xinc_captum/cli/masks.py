@@ -19,7 +19,7 @@ def read_masks(folder: Path, frames: Tensor, full: tuple[int, int], *, cut: bool
         cut: the video may go on behind these frames, and so may the masks.
 
     Raises:
-        UsageError: no folder, no masks, another number or size, or an object that is at no frame.
+        UsageError: no folder, no masks, another number or size, or an object that is at no frame or everywhere.
     """
     if not folder.is_dir():
         raise UsageError(f"--masks {folder} is not a folder; wanted one picture a frame, white where the object is.")
@@ -50,5 +50,10 @@ def _read(folder: Path, frames: Tensor, full: tuple[int, int], cut: bool) -> Ten
         raise UsageError(
             f"the masks in {folder} are black at all {count} frames; wanted white (not 1 of 255) where the object is, "
             "and an object that is large enough to be seen."
+        )
+    if masks.all():
+        raise UsageError(
+            f"the masks in {folder} are white at all {count} frames; wanted white where the object is and black "
+            "elsewhere, not transparent: transparency counts as white."
         )
     return masks

@@ -77,7 +77,7 @@ def natural_images(folder: Path | None, size: int, without: str) -> Natural | No
     if folder is not None:
         if not folder.is_dir():
             raise UsageError(f"--natural {folder} is no folder; give one with photos, or leave the option out.")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = photo_files(folder)
         if len(files) < 2:
             raise UsageError(f"--natural {folder} holds {len(files)} photos; wanted at least 2, better a hundred.")
         photos, source = [read_photo(path, longer_side=4 * size) for path in files], folder.name
@@ -90,6 +90,13 @@ def natural_images(folder: Path | None, size: int, without: str) -> Natural | No
     each = min(len(_PLACES), math.ceil(ENOUGH / len(photos)))
     images = torch.stack([square for photo in photos for square in squares(photo, size, each)])
     return Natural(images, f"{len(images)} squares out of {len(photos)} photos of {source}")
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """Return the photos in a folder and below it, sorted; no hidden files, and no pictures of earlier results."""
+    results = store.results_below(folder)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    return sorted(path for path in found if not store.is_hidden(path, folder) and not results & set(path.parents))
 
 
 def squares(photo: Tensor, size: int, count: int) -> Sequence[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import zoo
 from .ends import Ends
 from .failures import UsageError
-from .photos import SUFFIXES
+from .photos import photo_files
 from .starts import fitting
 
 MOST = 1000
@@ -49,7 +49,7 @@ def real_called(name: str | None, ends: Ends) -> Real | None:
     folder = Path(name)
     if not folder.is_dir():
         raise UsageError(f"--real {name} is no folder; give one with photos, or {DIGITS}, or leave the option out.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:MOST]
+    files = photo_files(folder)[:MOST]
     if not files:
         raise UsageError(f"--real {name} holds no photos; give a folder that does, or leave the option out.")
     return Real(torch.stack([fitting(path, ends.shape) for path in files]), f"{len(files)} photos of {folder.name}")

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import wraps
 from pathlib import Path
@@ -13,12 +13,16 @@ import torch
 
 from .. import store
 from .device import device_called
+from .failures import UsageError
 
 P = ParamSpec("P")
 
 
 def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Let a command's manifest say ``call``: its name, settings, the files it reads, and how many threads it had.
+
+    The command gets its paths in the form in which the manifest keeps them, :func:`located`. What it writes of them is
+    then the same in a replay, whatever the working directory was and however the paths were given.
 
     Args:
         name: of the command, as :mod:`.replay` knows it.
@@ -32,12 +36,40 @@ def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P
         def command(*args: P.args, **kwargs: P.kwargs) -> None:
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            with store.calling(_call(name, given.arguments, files)):
-                function(*args, **kwargs)
+            for key, value in given.arguments.items():
+                if key != "out":
+                    given.arguments[key] = _located(value, key in files)
+            call = _call(name, given.arguments, files)
+            _check_inputs_stay(Path(given.arguments["out"]), call["files"])
+            with store.calling(call):
+                function(*given.args, **given.kwargs)
 
         return command
 
     return around
+
+
+def _check_inputs_stay(out: Path, files: Iterable[str]) -> None:
+    """Raise a UsageError where the result would take the place of what the command reads."""
+    place = out.resolve()
+    for file in files:
+        read = Path(file).resolve()
+        if place.is_dir() and (place == read or place in read.parents):
+            raise UsageError(f"--out {out} would replace {file}, which this command reads; give another folder.")
+
+
+def located(path: Path) -> Path:
+    """Return an absolute path with the name that was given: folders above it are resolved, a link is not followed."""
+    path = path.absolute()
+    return path.resolve() if path.name in {"", ".."} else path.parent.resolve() / path.name
+
+
+def _located(value: Any, names_a_file: bool) -> Any:
+    if isinstance(value, list):
+        return [_located(one, names_a_file) for one in value]
+    if isinstance(value, Path):
+        return located(value)
+    return str(located(Path(value))) if names_a_file and isinstance(value, str) and Path(value).exists() else value
 
 
 def _call(name: str, given: Mapping[str, Any], files: tuple[str, ...]) -> dict[str, Any]:
@@ -47,25 +79,30 @@ def _call(name: str, given: Mapping[str, Any], files: tuple[str, ...]) -> dict[s
         if isinstance(value, list):
             return [plain(one, names_a_file) for one in value]
         if isinstance(value, Path) or (names_a_file and isinstance(value, str) and Path(value).exists()):
-            path = Path(value).resolve()
-            if path.exists():  # else the command says so in its own words
-                read[str(path)] = digest(path)
-            return str(path)
+            if Path(value).exists():  # else the command says so in its own words
+                read[str(value)] = digest(Path(value))
+            return str(value)
         return value.value if isinstance(value, Enum) else value
 
     settings = {key: plain(value, key in files) for key, value in given.items() if key != "out"}
     if settings.get("device") == "auto":
         settings["device"] = str(device_called("auto"))
-    return {"command": name, "settings": settings, "files": read, "threads": torch.get_num_threads()}
+    found = {"command": name, "settings": settings, "files": read, "threads": torch.get_num_threads()}
+    if any(isinstance(value, str) and ":" in value for value in settings.values()):
+        found["directory"] = str(Path.cwd())  # where module:function was looked for
+    return found
 
 
 def digest(path: Path) -> str:
-    """Hex digest of a file, or of the names and contents of a folder's files (of an earlier result: of its outputs)."""
+    """Hex digest of a file, or of the names and contents of a folder's files (of an earlier result: of its outputs).
+
+    In a folder of photos hidden files and earlier results do not count; commands do not read them.
+    """
     if path.is_file():
         return store.sha256(path)
     found = hashlib.sha256()
     for file in _files(path):
-        found.update(f"{file}\0{store.sha256(path / file)}\n".encode())
+        found.update(f"{file}\0{store.sha256(path / file)}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 
@@ -74,4 +111,6 @@ def _files(folder: Path) -> list[str]:
         outputs = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["outputs"]
         return sorted(name for name in outputs if (folder / name).is_file())
     except (OSError, ValueError, KeyError, TypeError):
-        return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+        results = store.results_below(folder)
+        files = [p for p in folder.rglob("*") if p.is_file() and not results & set(p.parents)]
+        return sorted(str(p.relative_to(folder)) for p in files if not store.is_hidden(p, folder))

@@ -6,7 +6,7 @@ import json
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "video": video_command,
 }
 SELF = "xinc-captum"
+_AGAIN = "Take it from a backup, or run the command anew."
 
 
 def replay_command(folder: Path) -> bool:
@@ -56,7 +57,7 @@ def replay_command(folder: Path) -> bool:
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
     with tempfile.TemporaryDirectory(prefix="xinc-replay.") as place, _threads(note["call"].get("threads")):
         again = Path(place) / folder.resolve().name
-        with redirect_stdout(io.StringIO()):  # it would tell people to open what is gone in a moment
+        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # which names what is gone soon
             command(**settings, out=again)
         found = list(compared(folder, again))
         others = list(differences(note, manifest_of(again)))
@@ -87,11 +88,14 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     made = note.get("format") if isinstance(note, dict) else None
     if made != store.FORMAT:
         raise UsageError(f"{folder} is of the format {made!r}; this version reads {store.FORMAT!r}.")
-    for name, written in note.get("outputs", {}).items():
+    outputs = note.get("outputs", {})
+    if not isinstance(outputs, dict):
+        raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not list its files. {_AGAIN}")
+    for name, written in outputs.items():
         file = folder / name
         if not file.is_file() or store.sha256(file) != written:
             how = "has changed since it was written" if file.is_file() else "is missing"
-            raise UsageError(f"{folder} is damaged: {name} {how}. Take it from a backup, or run the command anew.")
+            raise UsageError(f"{folder} is damaged: {name} {how}. {_AGAIN}")
     return note
 
 
@@ -110,6 +114,8 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
             f"{folder} does not say which command made it with which settings: it was saved from Python. Only results "
             f"of the commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
         )
+    if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
+        raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not hold the settings of its command. {_AGAIN}")
     for name, seen in call["files"].items():
         if not Path(name).exists():
             raise FileNotFoundError(f"{name}, which {folder} was made from, is gone; put it back there and try again.")
@@ -135,7 +141,11 @@ def _typed(value: Any, hint: Any) -> Any:
         hint = next(one for one in get_args(hint) if one is not types.NoneType)
     if get_origin(hint) is list:
         return [_typed(one, get_args(hint)[0]) for one in value]
-    return hint(value) if isinstance(hint, type) and issubclass(hint, Path | Enum) else value
+    if isinstance(hint, type) and issubclass(hint, Path | Enum):
+        return hint(value)
+    if not isinstance(value, (int, float) if hint is float else hint):
+        raise TypeError(f"{value!r} is a {type(value).__name__}; wanted {hint.__name__}")
+    return value
 
 
 def _other_versions(note: dict[str, Any]) -> Iterator[str]:
@@ -146,10 +156,17 @@ def _other_versions(note: dict[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _directory(name: object) -> Iterator[None]:
+    """The working directory that the command had, where it still is: its own modules are imported from there."""
+    with chdir(name) if isinstance(name, str) and Path(name).is_dir() else nullcontext():
+        yield
+
+
+@contextmanager
+def _threads(count: object) -> Iterator[None]:
     """As many threads as the command had: sums are taken in another order with more or fewer."""
     found = torch.get_num_threads()
-    torch.set_num_threads(count or found)
+    torch.set_num_threads(count if isinstance(count, int) and count > 0 else found)
     try:
         yield
     finally:

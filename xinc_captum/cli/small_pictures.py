@@ -12,7 +12,7 @@ from .. import zoo
 from ..images import centre_crop, read_photo
 from ..inr.resume import digest
 from .failures import UsageError
-from .photos import SUFFIXES
+from .photos import photo_files
 
 DIGITS = "mnist_digits"
 LARGEST, MOST = 64, 5000  # pixels a side, and pictures
@@ -50,8 +50,8 @@ def small_called(sources: Sequence[str], side: int | None) -> SmallPictures:
 
     Raises:
         FileNotFoundError: no such file or folder.
-        UsageError: no pictures, too many, several sizes, large ones, or values that are not finite.
-        PhotoError: a file with a picture's name that is none.
+        UsageError: no pictures, too many, several sizes, or large ones.
+        PhotoError: a file with a picture's name that is none, or that holds NaN or infinity.
         AssetError: the digits' package is missing.
     """
     if list(sources) == [DIGITS] and not Path(DIGITS).exists():
@@ -97,7 +97,7 @@ def _files(source: str) -> list[Path]:
         raise FileNotFoundError(
             f"{source} is no file or folder; wanted small pictures (PNG, JPEG …), folders of them, or {DIGITS}."
         )
-    found = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES)
+    found = photo_files(path)
     if not found:
         raise UsageError(f"{source} holds no pictures; give a folder that does, or {DIGITS}.")
     return found
@@ -105,8 +105,6 @@ def _files(source: str) -> list[Path]:
 
 def _read(path: Path, side: int | None) -> Tensor:
     picture = read_photo(path)
-    if not picture.isfinite().all():
-        raise UsageError(f"{path} holds NaN or infinity; wanted a picture with finite values: mend it or leave it out.")
     if side is not None:
         return centre_crop(picture, side, 1.0)
     height, width = picture.shape[1:]

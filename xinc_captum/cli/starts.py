@@ -39,7 +39,8 @@ def starts_called(ends: Ends, photos: Sequence[Path], count: int, truncation: fl
     if photos:
         pictures = torch.stack([fitting(path, ends.shape) for path in photos])
         names = tuple(path.stem for path in photos)
-        inputs = {path.name: store.sha256(path) for path in photos}
+        known = [path.name for path in photos]
+        inputs = {path.name if known.count(path.name) == 1 else str(path): store.sha256(path) for path in photos}
     else:
         pictures, names, inputs = drawn(ends, count, truncation, seed), None, {}
     answers = ends.answers(pictures).argmax(1)

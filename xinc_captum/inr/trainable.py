@@ -57,5 +57,5 @@ def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> No
     if bad:
         raise ValueError(
             f"the parameter {bad[0]} of this {kind} holds NaN or infinite values ({len(bad)} of {len(named)} "
-            "parameters do). Every result would be NaN too; load the model again, or train it with a smaller learning rate."
+            "parameters do). Every result would be NaN too; load the model again, or train with a smaller lr."
         )

