@@ -85,6 +85,20 @@ def test_leaks_and_repeats_are_counted(known):
     assert (found.duplicates, found.leaked) == (0.5, 0.25)
 
 
+def test_planted_repeats_are_a_doubt(known):
+    """Nearly a quarter of the fitted pairs are copies; what the map explains stays as it was."""
+    count = len(known.fit.latents)
+    fit = known.fit.take(torch.cat([torch.arange(count), torch.arange(round(0.24 / 0.76 * count))]))
+    link = LatentLink(ridge=0.0).fit(fit.representations, fit.latents, fit.classes)
+    found = looked_at(known, link, fit=fit, real=known.real.view(-1, 1, 2, 2))
+    assert found.duplicates == pytest.approx(0.24, abs=0.005) and found.held_out_duplicates == 0
+    assert str(found.trust).startswith("weak, because 24% of the fitted pairs repeat an earlier one")
+    held = known.held.take(torch.arange(60) // 2)
+    again = looked_at(known, held=held, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
+    assert again.held_out_duplicates == 0.5 and again.duplicates == 0
+    assert str(again.trust).startswith("weak, because 50% of the held-out pairs repeat an earlier one")
+
+
 HELD = ("representations", "latents", "classes", "logits")
 
 

@@ -15,7 +15,7 @@ from ..generators.protocol import Generator, pictures_in_unit_range
 from ..hooks import untouched
 from ..images import check_images
 from ..metrics.bootstrap import Interval, flipped, ratio_interval
-from ..metrics.duplicates import leaks
+from ..metrics.duplicates import duplicates, leaks
 from ..metrics.identifiability import tolerance, unit_agreement
 from ..metrics.link_fit import class_means, r2, r2_within, squares
 from ..metrics.semantic_order import semantic_order
@@ -74,6 +74,7 @@ def audited(
             "unit_tolerance": tolerance(link.covariance),
             "report": link.report,
             "manifest": link.manifest,
+            "held_out_duplicates": duplicates(held_out.latents),
         }
     )
 

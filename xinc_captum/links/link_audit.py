@@ -47,6 +47,7 @@ class LinkAudit:
         searched: pairs of the search.
         report: how well the pairs determine the map.
         manifest: where the link's pairs came from.
+        held_out_duplicates: share of the held-out pairs whose latents repeat those of an earlier one.
     """
 
     pairs: int
@@ -72,6 +73,7 @@ class LinkAudit:
     searched: int
     report: RankReport
     manifest: dict[str, Any] = field(repr=False)
+    held_out_duplicates: float = 0.0
 
     @cached_property
     def trust(self) -> LinkTrust:
@@ -87,6 +89,8 @@ class LinkAudit:
             classes=self.classes,
             pairs=self.report.pairs,
             units=self.report.alive,
+            duplicated=self.duplicates,
+            held_out_duplicated=self.held_out_duplicates,
         )
 
     def to_dict(self) -> dict[str, Any]:
