@@ -40,3 +40,9 @@ def test_what_they_refuse():
         tolerance(torch.ones(2, 3))
     with pytest.raises(ValueError, match="wanted the same"):
         unit_agreement(torch.ones(2, 3), torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-7, 3.3e8])
+def test_a_unit_that_is_constant_but_for_rounding_agrees_with_nothing(value):
+    constant, other = torch.full((7, 1), value, dtype=torch.float64), torch.rand(7, 1)
+    assert unit_agreement(constant, other).isnan().all() and unit_agreement(other, constant).isnan().all()

@@ -79,3 +79,9 @@ def test_what_is_wrong_is_said(change, verdict, text):
     said = judged_link(**SOUND | change)
     assert said.verdict == verdict
     assert text in said.because
+
+
+@pytest.mark.parametrize("name", ["r2_within", "generated", "real", "cycle"])
+def test_a_figure_that_is_nan_holds_nothing(name):
+    nan = float("nan")
+    assert judged_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"

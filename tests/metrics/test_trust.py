@@ -129,3 +129,16 @@ def test_energy_of_waves(size):
     white = high_frequency_energy(torch.randn(1, 3, *size))
     assert 0.7 < float(white) < 0.9, "1 - π/16 of white noise"
     assert high_frequency_energy(torch.zeros(2, 3, *size)).isnan().all()
+
+
+@pytest.mark.parametrize("name", ["path", "natural", "transfer", "gained"])
+def test_a_figure_that_is_nan_holds_nothing(name):
+    sound = {"path": 0.8, "natural": 0.7, "transfer": 2.0, "gained": 3.0}
+    assert judged(**sound).verdict == "holds"
+    found = judged(**sound | {name: float("nan")})
+    assert found.verdict == "fails" and "gave no number (nan)" in found.because
+
+
+def test_paths_of_half_precision_do_not_overflow():
+    large = torch.full((1, 2, 4, 4), 300.0)
+    assert torch.equal(path_vector(large.half(), large.half()), path_vector(large, large))

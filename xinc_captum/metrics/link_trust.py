@@ -88,10 +88,10 @@ def judged_link(
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
         where = "" if classes == 1 else " within classes"
         explained = f"it explains {r2_within} of the latents{where}{beside}"
-        if r2_within.high <= max(shuffled or 0.0, 0.0) + MARGIN:
+        if not r2_within.high > max(shuffled or 0.0, 0.0) + MARGIN:  # nan counts against a link
             whole = "" if classes == 1 else f", whatever R² says ({r2})"
             against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
-        elif r2_within.value - max(shuffled or 0.0, 0.0) < WITHIN:
+        elif not r2_within.value - max(shuffled or 0.0, 0.0) >= WITHIN:
             doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
         if shuffled is None:
             doubts.append("no fitted pairs were given for a shuffled control")
@@ -100,11 +100,11 @@ def judged_link(
     for name, share, enough in (("generated", generated, GENERATED), ("real", real, REAL)):
         if share is None:
             doubts.append(f"no {name} pictures were looked at")
-        elif share.value < HALF:
+        elif not share.value >= HALF:
             against.append(f"only {share} of {name} pictures keep their class")
         elif share.value < enough:
             doubts.append(f"{share} of {name} pictures keep their class")
-    if cycle is not None and cycle < CYCLE:
+    if cycle is not None and not cycle >= CYCLE:
         doubts.append(f"the linked picture gives back {cycle:.2f} of the representation")
     if duplicated > DUPLICATED:
         doubts.append(

@@ -78,7 +78,8 @@ def judged(
 
     It *fails* when the score did not go where it should, when its path resembles neither that of natural images nor
     its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
-    second model sees it, when a second model does not go along, or when most of the change is noise. It *holds* when
+    second model sees it, when a second model does not go along, when most of the change is noise, or when a figure is
+    nan. It *holds* when
     the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
     nothing, a second model that gains less than .1 as much says little.
 
@@ -94,6 +95,15 @@ def judged(
     against: list[str] = []
     doubts: list[str] = []
     taken = ""
+    named = {
+        "the score's gain": gained,
+        "its path": path,
+        "the natural images' path": natural,
+        "a second model": transfer,
+    }
+    for name, value in named.items():
+        if value is not None and value != value:
+            against.append(f"{name} gave no number (nan)")
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
@@ -153,7 +163,7 @@ def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
-    share = (activation * gradient).detach().float()
+    share = activation.detach().float() * gradient.detach().float()  # products of half numbers overflow
     if share.dim() == 3:
         return share.sum(1)
     return share.flatten(2).sum(2) if share.dim() > 3 else share
