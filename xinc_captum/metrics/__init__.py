@@ -30,7 +30,7 @@ from .part_shape import part_centroid, part_ellipse, turn
 from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
 from .partitions import as_masks, colour_regions, grid_cells, outside
 from .pictures import edges, intensity, opponents
-from .probability import PROBABILITIES, Probability, class_outputs, probabilities, probability_kind, with_gradients
+from .probability import PROBABILITIES, Probability, probabilities, probability_kind
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
@@ -79,7 +79,6 @@ __all__ = [
     "chance_of",
     "chosen",
     "class_means",
-    "class_outputs",
     "clustered",
     "colour_regions",
     "completeness_error",
@@ -166,6 +165,5 @@ __all__ = [
     "units_per_pixel",
     "verdict",
     "what_dominates",
-    "with_gradients",
     "without_affine",
 ]

@@ -37,8 +37,8 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
         ValueError: another shape, an unknown kind, or ``"identity"`` for outputs outside [0, 1].
 
     Example:
-        >>> probabilities(torch.tensor([[1.0, 1.0, -9.0]])), probabilities(torch.tensor([[0.9, 0.1]]))
-        (tensor([[0.5000, 0.5000, 0.0000]]), tensor([[0.9000, 0.1000]]))
+        >>> probabilities(torch.tensor([[3.0, 3.0]])), probabilities(torch.tensor([[0.9, 0.1]]))
+        (tensor([[0.5000, 0.5000]]), tensor([[0.9000, 0.1000]]))
     """
     if outputs.dim() != 2:
         raise ValueError(f"outputs have shape {tuple(outputs.shape)}; wanted (N, classes).")

@@ -65,6 +65,8 @@ def score_curve(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e6ea", linewidth=0.8)
-    style = {"loc": "outside lower center", "ncols": min(3, len(titles)), "fontsize": 8.5, "frameon": False}
-    legend_of(figure, drawn[0].get_lines(), titles, **style)
+    columns = min(3, len(titles))
+    legend_of(
+        figure, drawn[0].get_lines(), titles, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False
+    )
     return figure
