@@ -92,11 +92,11 @@ def test_planted_repeats_are_a_doubt(known):
     link = LatentLink(ridge=0.0).fit(fit.representations, fit.latents, fit.classes)
     found = looked_at(known, link, fit=fit, real=known.real.view(-1, 1, 2, 2))
     assert found.duplicates == pytest.approx(0.24, abs=0.005) and found.held_out_duplicates == 0
-    assert str(found.trust).startswith("weak, because 24% of the fitted pairs repeat an earlier one")
+    assert str(found.trust).startswith("weak, because 24% of the fitted pairs repeat others")
     held = known.held.take(torch.arange(60) // 2)
     again = looked_at(known, held=held, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     assert again.held_out_duplicates == 0.5 and again.duplicates == 0
-    assert str(again.trust).startswith("weak, because 50% of the held-out pairs repeat an earlier one")
+    assert str(again.trust).startswith("weak, because 50% of the held-out pairs repeat others")
 
 
 HELD = ("representations", "latents", "classes", "logits")

@@ -89,8 +89,8 @@ class LinkAudit:
             classes=self.classes,
             pairs=self.report.pairs,
             units=self.report.alive,
-            duplicated=self.duplicates,
-            held_out_duplicated=self.held_out_duplicates,
+            duplicates=self.duplicates,
+            held_out_duplicates=self.held_out_duplicates,
         )
 
     def to_dict(self) -> dict[str, Any]:

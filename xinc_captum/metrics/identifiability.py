@@ -67,13 +67,8 @@ def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
     if first.shape != second.shape or first.dim() != 2:
         raise ValueError(f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted the same (n, units).")
     a, b = (side.detach().cpu().to(torch.float64) for side in (first, second))
-    a, b = (side - side.mean(0) for side in (a, b))
-    far = [_varies(side, whole) for side, whole in ((a, first), (b, second))]
-    length = a.norm(dim=0) * b.norm(dim=0)
-    correlation: Tensor = (a * b).sum(0) / length.where(far[0] & far[1], torch.nan)
+    still = (a == a[:1]).all(0) | (b == b[:1]).all(0)  # rounding of the mean is no variation
+    a, b = a - a.mean(0), b - b.mean(0)
+    length = torch.where(still, 0.0, a.norm(dim=0) * b.norm(dim=0))
+    correlation: Tensor = (a * b).sum(0) / length.where(length > 0, torch.nan)
     return correlation
-
-
-def _varies(centred: Tensor, values: Tensor) -> Tensor:
-    """Whether a unit varies by more than the rounding of its mean, (units,)."""
-    return centred.abs().amax(0) > 1e-12 * values.detach().cpu().double().abs().amax(0)

@@ -8,7 +8,7 @@ from .trust import Verdict
 WITHIN = 0.4  # of what varies within classes, beyond the control: less, and single units move next to nothing
 MARGIN = 0.05  # above the shuffled control
 LEAKED = 0.01
-DUPLICATED = 0.01  # of repeated pairs: sampled latents do not repeat, so more than a few come from the pairs' making
+REPEATED = 0.05  # share of the fitted, or of the held-out, pairs that repeat others
 GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
 HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
 
@@ -40,8 +40,8 @@ def judged_link(
     classes: int | None = None,
     pairs: int | None = None,
     units: int | None = None,
-    duplicated: float = 0.0,
-    held_out_duplicated: float = 0.0,
+    duplicates: float = 0.0,
+    held_out_duplicates: float = 0.0,
 ) -> LinkTrust:
     """Weigh the evidence on a link.
 
@@ -50,8 +50,8 @@ def judged_link(
     was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real pictures keep their
     class and the cycle r → w → picture → r' explains half of r. Class agreement is never evidence *for* it: class means
     have 1.00. The control itself need not be 0: where what tells classes apart also varies within them, a straight line
-    through class means explains some of it. It is *weak* at best when more than 1 % of the fitted or of the held-out
-    pairs repeat an earlier one. Repeated fitted pairs count as more evidence than they are, and R² of the pairs left
+    through class means explains some of it. It is *weak* at best when more than 5 % of the fitted or of the held-out
+    pairs repeat others. Repeated fitted pairs count as more evidence than they are, and R² of the pairs left
     out is too high, since the twin of each is still in the fit; repeated held-out pairs make the intervals too narrow.
 
     Args:
@@ -66,8 +66,8 @@ def judged_link(
         pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
         units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
             what such a map makes of other pairs is measured anyway. Repeated pairs count once here.
-        duplicated: share of the fitted pairs that repeat an earlier one.
-        held_out_duplicated: the same of the held-out pairs.
+        duplicates: share of the fitted pairs whose latents repeat those of others.
+        held_out_duplicates: the same of the held-out pairs.
 
     Example:
         >>> some = Interval(0.9, 0.8, 1.0)
@@ -106,17 +106,14 @@ def judged_link(
             doubts.append(f"{share} of {name} pictures keep their class")
     if cycle is not None and not cycle >= CYCLE:
         doubts.append(f"the linked picture gives back {cycle:.2f} of the representation")
-    if duplicated > DUPLICATED:
+    if duplicates > REPEATED:
         doubts.append(
-            f"{duplicated:.0%} of the fitted pairs repeat an earlier one, so that there are fewer pairs than it seems "
-            "and R² of the pairs left out is too high"
+            f"{duplicates:.0%} of the fitted pairs repeat others, so that it was fitted to fewer than it seems"
         )
-    if held_out_duplicated > DUPLICATED:
-        doubts.append(
-            f"{held_out_duplicated:.0%} of the held-out pairs repeat an earlier one; intervals are too narrow"
-        )
-    if pairs is not None and units is not None and pairs * (1 - duplicated) <= units:
-        repeated = f", {duplicated:.0%} of them repeated" if duplicated > DUPLICATED else ""
+    if held_out_duplicates > REPEATED:
+        doubts.append(f"{held_out_duplicates:.0%} of the held-out pairs repeat others; intervals are too narrow")
+    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:
+        repeated = f", {duplicates:.0%} of them repeated" if duplicates > REPEATED else ""
         few = [f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"]
     else:
         few = []

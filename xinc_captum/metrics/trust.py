@@ -1,5 +1,6 @@
 """How far a feature visualisation can be trusted: the path it takes, where its energy lies, who else sees it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,18 +93,11 @@ def judged(
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
     if gained is not None and gained == 0:
         return RowTrust("weak", "nothing was gained, so there is nothing to judge", *evidence)
+    if any(number is not None and math.isnan(number) for number in evidence):
+        return RowTrust("fails", "some of the evidence is not a number", *evidence)
     against: list[str] = []
     doubts: list[str] = []
     taken = ""
-    named = {
-        "the score's gain": gained,
-        "its path": path,
-        "the natural images' path": natural,
-        "a second model": transfer,
-    }
-    for name, value in named.items():
-        if value is not None and value != value:
-            against.append(f"{name} gave no number (nan)")
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
