@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.metrics import deletion_insertion, probabilities, probability_kind, road, target_score
+from xinc_captum.metrics import (
+    deletion_insertion,
+    predicted_classes,
+    probabilities,
+    probability_kind,
+    road,
+    target_score,
+)
 
 PHOTOS, MAPS = torch.rand(3, 3, 8, 8), torch.rand(3, 8, 8)
 
@@ -192,3 +199,11 @@ def test_an_output_of_another_shape_is_refused(shaped, text):
     model = head(3)
     with pytest.raises(ValueError, match=text):
         target_score(lambda x: shaped(model(x)), PHOTOS, 0)
+
+
+def test_one_column_has_two_classes():
+    assert predicted_classes(torch.tensor([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0, 1]
+    assert predicted_classes(torch.tensor([[-0.1], [0.2], [5.0]])).tolist() == [0, 1, 1]
+    shares = torch.tensor([[0.2], [0.9]])
+    assert predicted_classes(shares).tolist() == [0, 1], "probabilities"
+    assert predicted_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"

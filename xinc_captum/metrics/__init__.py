@@ -30,7 +30,7 @@ from .part_shape import part_centroid, part_ellipse, turn
 from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
 from .partitions import as_masks, colour_regions, grid_cells, outside
 from .pictures import edges, intensity, opponents
-from .probability import PROBABILITIES, Probability, probabilities, probability_kind
+from .probability import PROBABILITIES, Probability, predicted_classes, probabilities, probability_kind
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
@@ -127,6 +127,7 @@ __all__ = [
     "pixels_per_unit",
     "pointing_game",
     "pooled",
+    "predicted_classes",
     "preference",
     "probabilities",
     "probability_kind",

@@ -98,6 +98,28 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     return decided
 
 
+def predicted_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return the class that is predicted, (...,) int64.
+
+    Of several columns it is the number of the largest. A single column has the two classes 1, where its probability is
+    above 1/2, and 0: a logit above 0, or a value above 1/2 where all values lie in [0, 1].
+
+    Args:
+        outputs: (..., classes).
+        like: outputs whose values tell logits from probabilities; None takes ``outputs``. Give the same for two sides
+            that are compared.
+
+    Example:
+        >>> predicted_classes(torch.tensor([[0.1, 2.0]])), predicted_classes(torch.tensor([[-3.0], [0.2]]))
+        (tensor([1]), tensor([0, 1]))
+    """
+    if outputs.shape[-1] != 1:
+        return outputs.argmax(-1)
+    values = outputs if like is None else like
+    shares = bool(((values >= 0) & (values <= 1)).all())
+    return (outputs[..., 0] > (0.5 if shares else 0.0)).long()
+
+
 def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
     """Turn outputs of a known kind into probabilities, without a look at the values (nothing waits for the device)."""
     wide = torch.promote_types(outputs.dtype, torch.float32)
