@@ -64,3 +64,46 @@ def test_one_logit_is_not_two_classes():
     units = LinkedUnitVisualization(net, "0", paint, LatentLink().fit(torch.rand(50, 4), torch.rand(50, 4)))
     with pytest.raises(ValueError, match="the model gives 1 score a row; a counterfactual wants one score a class"):
         units.counterfactual(torch.rand(2, 1, 2, 2), 0)
+
+
+def test_a_model_that_ends_in_softmax_reaches_its_own_probability(digits):
+    class Ended(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = digits.net[:5], digits.net[5]
+
+        def forward(self, x):
+            return self.head(self.body(x)).softmax(1)
+
+    net = Ended().eval()
+    manifest = {"layer": "head", "attribute_to_neuron_input": True, "pool": "auto"}
+    latents = digits.generator.sample_latents(600, torch.arange(600) % 10, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        link = LatentLink().fit(net.body(digits.generator.synthesize(latents)), latents, manifest=manifest)
+    units = LinkedUnitVisualization(net, "head", digits.generator, link)
+    found = units.counterfactual(digits.pictures(6), 5, "ray", confidence=0.6)
+    assert found.method["probability"] == "identity" and found.reached.any()
+    torch.testing.assert_close(found.confidence, found.scores[:, 5])
+    assert torch.equal(found.reached, (found.scores[:, 5] >= 0.6) & (found.scores.argmax(1) == 5))
+    with torch.no_grad():
+        torch.testing.assert_close(net(found.images)[:, 5], found.confidence, atol=1e-4, rtol=1e-3)
+
+
+def test_a_single_logit_is_refused_with_two_scores_that_are_its_sigmoid(digits):
+    link = LatentLink().fit(torch.rand(400, 64), torch.rand(400, 24))
+    units = LinkedUnitVisualization(digits.net, "4", digits.generator, link, output_fn=lambda y: y[:, :1])
+    with pytest.raises(ValueError, match=r"torch.cat\(\[torch.zeros_like\(y\), y\], 1\)"):
+        units.counterfactual(digits.pictures(2), 0, attribute_to_neuron_input=False)
+    y = torch.randn(5, 1)
+    torch.testing.assert_close(torch.cat([torch.zeros_like(y), y], 1).softmax(1)[:, 1:], y.sigmoid())
+
+
+def test_the_minimal_shift_is_for_a_softmax_alone(digits):
+    found = digits.units.counterfactual(digits.pictures(2), 5, "minimal", probability="sigmoid")
+    torch.testing.assert_close(found.confidence, found.scores[:, 5].sigmoid())
+    with pytest.raises(
+        ValueError, match="'minimal' computes the shift for the probability of a softmax, and the scores"
+    ):
+        digits.units.counterfactual(digits.pictures(2), 5, "minimal", confidence=0.5, probability="sigmoid")
+    with pytest.raises(ValueError, match="probability is 'none'"):
+        digits.units.counterfactual(digits.pictures(2), 5, probability="none")

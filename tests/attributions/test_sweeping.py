@@ -1,5 +1,7 @@
 import torch
 
+from xinc_captum.attributions.sweeping import agreement
+
 
 def test_units_share_batches_and_answer_as_alone(digits):
     alive = digits.link.alive.nonzero()[:5, 0].tolist()
@@ -40,3 +42,10 @@ def test_replace_starts_from_the_input_and_anchored_from_its_picture(digits):
     for found in (anchored, replaced):
         expected = base + (1.0 - found.own.float())[:, None] * step
         torch.testing.assert_close(found.latents[:, 1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_agreement_of_a_single_logit_is_of_its_sides():
+    scores = torch.tensor([[2.0], [-1.0], [0.5], [-3.0]])
+    assert agreement(scores, scores) == 1 and agreement(-scores, scores) == 0
+    assert agreement(torch.tensor([[0.1], [-0.2], [-4.0], [-3.0]]), scores) == 0.75
+    assert agreement(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 1.0]])) == 1

@@ -1,18 +1,22 @@
 import itertools
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from xinc_captum.cli import accentuate
-from xinc_captum.cli.accentuate import accentuate_command
+from xinc_captum.cli.accentuate import _top, accentuate_command
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError, sha256
+from xinc_captum.zoo import Classifier
 
 NUMBERS = itertools.count()
 SOURCE = """
@@ -208,3 +212,17 @@ def test_without_natural_images_the_page_says_so(run, monkeypatch, no_ink):
     page = (run() / "index.html").read_text()
     assert "No natural images were at hand" in page
     assert "A scale of doses wants natural images" in page
+
+
+def test_likeliest_classes_want_labels_that_fit_and_probabilities():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = Classifier("means", model, lambda x: x, 8, ("red", "green"))
+    photo = torch.rand(1, 3, 8, 8)
+
+    def top(**changed):
+        return _top(SimpleNamespace(network=SimpleNamespace(classifier=replace(network, **changed))), photo)
+
+    with pytest.raises(UsageError, match="means has 2 labels for 3 outputs; wanted one label for each output"):
+        top()
+    assert top(labels=()) == top(probability="none") == [[]]
+    assert len(top(labels=("red", "green", "blue"), probability="softmax")[0]) == 3

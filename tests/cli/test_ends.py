@@ -111,3 +111,13 @@ def test_generators_that_cannot_be_used(tiny, name, says):
 def test_networks_that_cannot_be_linked(tiny, model, layer, error, says):
     with pytest.raises(error, match=says.format(tiny, tiny)):
         ends_called(model.format(tiny), f"{tiny}:draw", layer, CPU)
+
+
+def test_a_network_that_ends_in_softmax_or_says_sigmoid_gives_its_own_probabilities(ends):
+    places = torch.rand(3, 1, 8, 8)
+    logits = ends.classifier(places).detach()
+    model = torch.nn.Sequential(*ends.classifier.model, torch.nn.Softmax(1))
+    shares = replace(ends, classifier=replace(ends.classifier, model=model))
+    torch.testing.assert_close(shares.answers(places), logits.softmax(1))
+    many = replace(ends, classifier=replace(ends.classifier, probability="sigmoid"))
+    torch.testing.assert_close(many.answers(places), logits.sigmoid())

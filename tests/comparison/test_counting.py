@@ -53,3 +53,25 @@ def test_nothing_is_left_behind(conv, found, fault):
         conv(x)
         raise fault
     assert before.differences(conv) == []
+
+
+def test_a_scripted_part_is_passed_over_and_the_rest_is_counted():
+    scripted, model, x = torch.jit.script(nn.Sequential(nn.ReLU())), nn.Linear(2, 3), torch.rand(5, 2)
+    with counted(lambda x: model(scripted(x))) as counts:
+        model(scripted(x)).sum().backward()
+    assert (counts.forwards, counts.backwards, counts.rows) == (1, 1, 5)
+    with counted(lambda x: scripted(x)) as counts:
+        scripted(x)
+    assert counts.forwards == 0
+
+
+def test_two_modules_that_make_one_function_are_one_call():
+    backbone, head, x = nn.Linear(2, 4), nn.Linear(4, 3), torch.rand(5, 2)
+
+    def whole(x):
+        return head(backbone(x))
+
+    with counted(whole) as counts:
+        whole(x).sum().backward()
+        whole(x[:1])
+    assert (counts.forwards, counts.backwards, counts.rows) == (2, 1, 6)

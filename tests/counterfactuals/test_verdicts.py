@@ -12,3 +12,10 @@ def test_by_hand():
     assert says(SCORES, target).tolist() == [True, False]
     assert says(SCORES, target, 0.6).tolist() == [True, False]
     assert says(SCORES, target, 0.7).tolist() == [False, False]
+
+
+def test_the_probability_follows_what_the_scores_are():
+    target, shares = torch.tensor([1]), torch.tensor([[0.3, 0.7]])
+    assert probability(shares, target, "identity").tolist() == shares[:, 1].tolist()
+    torch.testing.assert_close(probability(shares, target, "sigmoid"), shares[:, 1].sigmoid())
+    assert says(shares, target, 0.65, "identity").item() and not says(shares, target, 0.65).item()

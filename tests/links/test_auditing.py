@@ -85,6 +85,20 @@ def test_leaks_and_repeats_are_counted(known):
     assert (found.duplicates, found.leaked) == (0.5, 0.25)
 
 
+def test_planted_repeats_are_a_doubt(known):
+    """Nearly a quarter of the fitted pairs are copies; what the map explains stays as it was."""
+    count = len(known.fit.latents)
+    fit = known.fit.take(torch.cat([torch.arange(count), torch.arange(round(0.24 / 0.76 * count))]))
+    link = LatentLink(ridge=0.0).fit(fit.representations, fit.latents, fit.classes)
+    found = looked_at(known, link, fit=fit, real=known.real.view(-1, 1, 2, 2))
+    assert found.duplicates == pytest.approx(0.24, abs=0.005) and found.held_out_duplicates == 0
+    assert str(found.trust).startswith("weak, because 24% of the fitted pairs repeat others")
+    held = known.held.take(torch.arange(60) // 2)
+    again = looked_at(known, held=held, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
+    assert again.held_out_duplicates == 0.5 and again.duplicates == 0
+    assert str(again.trust).startswith("weak, because 50% of the held-out pairs repeat others")
+
+
 HELD = ("representations", "latents", "classes", "logits")
 
 
@@ -201,3 +215,22 @@ def test_what_it_refuses(known):
     ):
         with pytest.raises(ValueError, match=text):
             call()
+
+
+@pytest.mark.parametrize("ends", [nn.Identity(), nn.Sigmoid()])
+def test_a_single_logit_keeps_its_class_by_its_side(known, ends):
+    """One logit, lower minus upper row: as many pictures keep their class as with two."""
+    net = brighter_half()
+    with torch.no_grad():
+        weight = net[1].weight[1:] - net[1].weight[:1]
+        net[1] = nn.Linear(4, 1)
+        net[1].weight.copy_(weight)
+        net[1].bias.zero_()
+    net.append(ends)
+    encoder = Encoder(net, "1")
+    link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
+    two = looked_at(known, link, real=known.real.view(-1, 1, 2, 2))
+    held = replace(known.held, logits=encoder.read(known.held.latents.float().view(-1, 1, 2, 2)).logits)
+    one = link.audit(held, encoder=encoder, generator=paint, real=known.real.view(-1, 1, 2, 2))
+    assert one.generated == two.generated and one.real == two.real and one.generated.value == 0
+    assert one.class_mean_agreement is None and one.trust.verdict == "fails"

@@ -53,6 +53,8 @@ def audit(**changed):
         ({"shuffled_within": 0.78}, "fails", "within classes it explains nothing .*shuffled 0.78"),
         ({"generated": Interval(0.3, 0.2, 0.4)}, "fails", "only 0.30 .* of generated pictures"),
         ({"real": None}, "weak", "no real pictures were looked at"),
+        ({"duplicates": 0.24}, "weak", "24% of the fitted pairs repeat others"),
+        ({"held_out_duplicates": 0.1}, "weak", "10% of the held-out pairs repeat others"),
         ({"cycle_r2": 0.2}, "weak", "gives back 0.20 of the representation"),
         ({"classes": 1}, "weak", "all held-out pairs are of one class, so that keeping it says nothing"),
         ({"r2_within": None}, "weak", "may be that of class means"),

@@ -51,3 +51,9 @@ def test_what_is_no_clip_is_said():
 def test_what_are_no_masks_is_said(masks, message):
     with pytest.raises(ValueError, match=message):
         check_masks(masks, (3, 4))
+
+
+def test_masks_that_are_no_numbers_are_refused():
+    masks = torch.tensor([[1.0, torch.nan, 0.0]])
+    with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights"):
+        check_masks(masks, (3,))

@@ -83,3 +83,10 @@ def test_the_concepts_of_many_units_are_said_in_one_line():
     iou = torch.zeros(100, 3)
     iou[4, 1], iou[0] = 0.25, float("nan")
     assert repr(Concepts(iou, iou, iou, iou[:, 0], iou)) == "Concepts(100 units, 3 concepts, highest overlap 0.25)"
+
+
+def test_activations_that_are_not_finite_are_refused():
+    activations = torch.rand(4, 2, 3, 3)
+    activations[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="activations hold nan or infinity"):
+        concept_overlap(activations, torch.rand(4, 1, 3, 3) > 0.5, generator=torch.Generator().manual_seed(0))

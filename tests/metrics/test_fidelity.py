@@ -155,3 +155,13 @@ def test_the_fidelity_is_said_in_one_line():
     frames, base, values = swept([0.5] + [0.1] * 500)
     found = fidelity(frames, base, values, 0, sd=torch.ones(501))
     assert repr(found) == "Fidelity(holds: rank=1 of 501, rho=1.00, gain=0.50, flips=nan, 2 rows)"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_frames_that_are_not_finite_are_refused(place):
+    frames = torch.rand(2, 3, 4)
+    given = [frames, frames[:, 0].clone(), torch.arange(3.0)]
+    given[place].view(-1)[1] = torch.nan
+    name = ("representations", "base", "values")[place]
+    with pytest.raises(ValueError, match=f"{name} hold nan or infinity; wanted finite numbers"):
+        fidelity(*given, 2, sd=torch.ones(4))

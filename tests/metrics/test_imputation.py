@@ -82,3 +82,11 @@ def test_on_a_gpu():
     image, removed = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16) < 0.5
     there = noisy_linear_imputation(image.cuda(), removed.cuda())
     torch.testing.assert_close(there.cpu(), noisy_linear_imputation(image, removed), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_solved_in_float32(dtype):
+    images, removed = torch.rand(2, 3, 16, 16).to(dtype), torch.rand(2, 16, 16) < 0.5
+    found = noisy_linear_imputation(images, removed, noise=0.0)
+    assert found.dtype == dtype
+    assert torch.equal(found, noisy_linear_imputation(images.float(), removed, noise=0.0).to(dtype))

@@ -29,3 +29,18 @@ def test_what_they_refuse():
         r2(torch.ones(3, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 3 rows"):
         r2_within(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-7, 3.3e8])
+def test_equal_rows_have_no_variance_to_explain(value):
+    """The mean of equal numbers is rounded, and what rounding leaves of them is no variance."""
+    w = torch.full((7, 2), value, dtype=torch.float64)
+    assert not r2(w, w + 0.01).isfinite() and not r2_within(w, w + 0.01, torch.arange(7) % 2).isfinite()
+    w[0, 0] *= 1 + 1e-6
+    assert r2(w, w) == 1
+
+
+def test_class_means_of_half_precision_do_not_overflow():
+    rows = torch.full((3000, 1), 30.0).half()
+    assert class_means(rows, torch.zeros(3000).long())[0].item() == 30.0
+    assert class_means(rows, torch.zeros(3000).long()).dtype == torch.float16

@@ -34,6 +34,10 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
     assert judged_link(**SOUND | {"real": None}, pairs=70, units=69) == judged_link(**SOUND | {"real": None})
 
 
+def test_a_twentieth_of_repeated_pairs_is_no_doubt():
+    assert judged_link(**SOUND, duplicates=0.05, held_out_duplicates=0.05) == judged_link(**SOUND)
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "text"),
     [
@@ -66,6 +70,14 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
             "a map of 69 live units was fitted to only 69 pairs; no real",
         ),
         ({"real": near(0.3), "pairs": 20, "units": 69}, "fails", "keep their class; a map of 69 live units"),
+        ({"duplicates": 0.24}, "weak", "24% of the fitted pairs repeat others, so that it was fitted to fewer than"),
+        ({"held_out_duplicates": 0.1}, "weak", "10% of the held-out pairs repeat others; intervals are too"),
+        (
+            {"duplicates": 0.3, "pairs": 98, "units": 69},
+            "weak",
+            "fitted to only 98 pairs, 30% of them repeated; 30% of",
+        ),
+        ({"duplicates": 0.3, "leaked": 0.3}, "fails", "30% of the held-out pairs were in the fit"),
         ({"cycle": 0.2}, "weak", "gives back 0.20 of the representation"),
     ],
 )
@@ -73,3 +85,9 @@ def test_what_is_wrong_is_said(change, verdict, text):
     said = judged_link(**SOUND | change)
     assert said.verdict == verdict
     assert text in said.because
+
+
+@pytest.mark.parametrize("name", ["r2_within", "generated", "real", "cycle"])
+def test_a_figure_that_is_nan_holds_nothing(name):
+    nan = float("nan")
+    assert judged_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"

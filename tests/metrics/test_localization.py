@@ -65,3 +65,9 @@ def test_a_mask_that_is_not_a_number_is_said():
     for measure in (energy_in_mask, pointing_game):
         with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights in"):
             measure(torch.rand(1, 2, 2), torch.full((1, 2, 2), torch.nan))
+
+
+def test_a_map_with_infinity_points_nowhere():
+    masks = torch.tensor([[[1.0, 0.0]]])
+    for value in (torch.inf, -torch.inf):
+        assert pointing_game(torch.tensor([[[value, 1.0]]]), masks).isnan().all()

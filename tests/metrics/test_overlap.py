@@ -21,3 +21,9 @@ def test_what_does_not_fit_is_said():
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 3))
     with pytest.raises(ValueError, match="share is 0.0; wanted a part of the pixels"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 2), share=0.0)
+
+
+def test_a_map_that_is_not_finite_overlaps_with_nothing():
+    maps, others = torch.rand(3, 4, 4), torch.rand(3, 4, 4)
+    maps[0, 1, 1], others[2, 0, 0] = torch.nan, torch.inf
+    assert top_overlap(maps, others).isnan().tolist() == [True, False, True]

@@ -60,3 +60,17 @@ def test_what_does_not_fit_is_said():
         part_means(pictures, torch.ones(2, 1, 8, 8))
     with pytest.raises(ValueError, match="Divide 8-bit values by 255"):
         part_area((pictures * 255).byte(), torch.ones(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_parts_in_half_precision(dtype):
+    fields, masks = torch.rand(1, 2, 300, 300).to(dtype), torch.ones(1, 1, 300, 300)
+    found = part_means(fields, masks)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), part_means(fields.float(), masks), atol=0, rtol=torch.finfo(dtype).eps)
+    assert part_area(fields, masks).item() == 1
+
+
+def test_areas_want_weights():
+    with pytest.raises(ValueError, match="masks go from 255 to 255; wanted bool, or weights in .*divide a 0-255 mask"):
+        part_area(torch.rand(1, 1, 2, 2), torch.full((1, 1, 2, 2), 255))

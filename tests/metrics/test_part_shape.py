@@ -82,3 +82,13 @@ def test_gradients():
     pictures = torch.zeros(1, 1, 3, 4).double()
     assert torch.autograd.gradcheck(lambda m: part_ellipse(pictures, m), masks)
     assert torch.autograd.gradcheck(lambda m: part_centroid(pictures, m), masks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_parts_in_half_precision(dtype):
+    pictures, masks = torch.rand(1, 1, 300, 300), torch.zeros(1, 1, 300, 300)
+    masks[..., 100:120, 20:280] = 1
+    for measure in (part_centroid, part_ellipse):
+        found = measure(pictures.to(dtype), masks)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), measure(pictures, masks), atol=1e-3, rtol=torch.finfo(dtype).eps)

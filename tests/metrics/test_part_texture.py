@@ -16,6 +16,29 @@ def test_entropy_is_the_papers(part_table):
     np.testing.assert_allclose((means[2] - means[0])[1:], part_table.change[:, 2], atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_halfway_between_two_greys_round_as_in_scikit_image(dtype, channels):
+    """Every grey value of k + 1/2 of 255, as a file of 9 bits or a mean of two 8-bit pictures has them."""
+    rank, morphology = pytest.importorskip("skimage.filters.rank"), pytest.importorskip("skimage.morphology")
+    color, util = pytest.importorskip("skimage.color"), pytest.importorskip("skimage.util")
+    halves = (torch.randint(0, 255, (2, 1, 24, 24)) + 0.5) / 255
+    mixed = halves.to(dtype).expand(-1, channels, -1, -1).clone()
+    mixed[1] = ((torch.randint(0, 511, (channels, 24, 24)) / 2) / 255).to(dtype)
+    for picture, found in zip(mixed, local_entropy(mixed, radius=2), strict=True):
+        shown = picture.permute(1, 2, 0).contiguous().numpy()
+        grey = color.rgb2gray(shown) if channels == 3 else shown[..., 0]
+        wanted = rank.entropy(util.img_as_ubyte(grey.clip(0, 1)), morphology.disk(2))
+        np.testing.assert_array_equal(found[0].numpy(), wanted.astype(np.float32))
+
+
+def test_entropy_of_half_precision_and_of_nan():
+    pictures = torch.rand(2, 3, 9, 9).bfloat16()
+    assert torch.equal(local_entropy(pictures), local_entropy(pictures.float()))
+    pictures[0, 1, 2, 3] = torch.nan
+    assert local_entropy(pictures).flatten(1).isnan().all(1).tolist() == [True, False]
+
+
 def test_smooth_entropy_by_hand():
     checks = (torch.arange(6)[:, None] + torch.arange(6)) % 2
     maps = smooth_entropy(checks[None, None].double(), radius=1, levels=2)

@@ -62,3 +62,15 @@ def test_rank_vectors_of_any_shape():
     rows = torch.rand(2, 3, 9)
     assert torch.equal(rank_vectors(rows)[1, 2], rank_vectors(rows[1, 2:])[0])
     torch.testing.assert_close(rank_vectors(rows).norm(dim=-1), torch.ones(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_rows_that_are_not_finite_rank_nothing(value):
+    rows, others = torch.rand(2, 9), torch.rand(2, 9)
+    rows[1, 4] = value
+    found = spearman(rows, others)
+    assert found.left_out == 1 and torch.equal(found.values, spearman(rows[:1], others[:1]).values)
+    assert spearman(others, rows).left_out == 1
+    assert rank_vectors(rows).isnan().all(1).tolist() == [False, True]
+    assert average_ranks(torch.tensor([[1.0, torch.nan], [3.0, 2.0]])).tolist()[1] == [2.0, 1.0]
+    assert average_ranks(torch.tensor([[1.0, torch.nan]])).isnan().all()

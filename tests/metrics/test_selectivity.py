@@ -28,3 +28,10 @@ def test_one_class_has_no_means_but_zero():
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"responses have shape \(3, 2\) and classes \(4,\); wanted \(n, units\)"):
         selectivity(torch.rand(3, 2), torch.zeros(4))
+
+
+def test_a_unit_that_is_not_finite_is_no_dead_unit():
+    responses = torch.rand(4, 3)
+    responses[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="responses hold nan or infinity, first of unit 1 in row 2; leave such rows"):
+        selectivity(responses, torch.tensor([0, 0, 1, 1]))

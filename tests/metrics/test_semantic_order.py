@@ -64,3 +64,10 @@ def test_what_it_refuses():
         semantic_order(torch.ones(3, 1), torch.ones(2, 1), torch.zeros(3))
     with pytest.raises(ValueError, match="wanted >= 1"):
         semantic_order(torch.ones(3, 1), torch.ones(3, 1), torch.zeros(3), repeats=0)
+
+
+def test_rows_that_are_not_finite_are_refused():
+    rows = torch.rand(60, 3)
+    rows[7, 1] = torch.nan
+    with pytest.raises(ValueError, match="row 7 holds nan or infinity; distances to it mean nothing"):
+        semantic_order(torch.rand(60, 2), rows, torch.arange(60) % 4)

@@ -81,3 +81,10 @@ def test_what_does_not_fit_is_said():
         object_track(amounts, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 4, 5))
     with pytest.raises(ValueError, match="amounts have 1 frame; wanted at least 2"):
         object_track(amounts[:1], torch.ones(1, 1, 4, 5))
+
+
+def test_masks_that_are_no_numbers_are_refused():
+    masks = torch.ones(3, 1, 2, 2)
+    masks[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="masks go from nan to nan"):
+        object_track(torch.rand(3, 2, 2, 2), masks)

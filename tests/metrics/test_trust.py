@@ -131,7 +131,16 @@ def test_energy_of_waves(size):
     assert high_frequency_energy(torch.zeros(2, 3, *size)).isnan().all()
 
 
-@pytest.mark.parametrize("name", ["path", "natural", "kept", "gained", "transfer"])
-def test_evidence_that_is_not_a_number_does_not_hold(name):
-    found = judged(**{"path": 0.8, "natural": 0.7, "kept": 0.8, "gained": 1.0, "transfer": 1.0, name: float("nan")})
+@pytest.mark.parametrize("name", ["path", "kept", "natural", "transfer", "gained"])
+def test_a_figure_that_is_nan_holds_nothing(name):
+    sound = {"path": 0.8, "kept": 0.8, "natural": 0.7, "transfer": 2.0, "gained": 3.0}
+    assert judged(**sound).verdict == "holds"
+    found = judged(**sound | {name: float("nan")})
     assert found.verdict == "fails" and found.because == "some of the evidence is not a number"
+    unchanged = judged(path=0.8, natural=0.7, gained=0.0, high_frequency=float("nan"))
+    assert unchanged.verdict == "weak" and "nothing was gained" in unchanged.because
+
+
+def test_paths_of_half_precision_do_not_overflow():
+    large = torch.full((1, 2, 4, 4), 300.0)
+    assert torch.equal(path_vector(large.half(), large.half()), path_vector(large, large))

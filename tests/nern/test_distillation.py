@@ -56,3 +56,13 @@ def test_an_answer_that_is_no_logits_is_named(target, images):
     compared = Distillation(lambda x: {"logits": target(x)}, target, convolutions(target, None))
     with pytest.raises(LayerError, match=r"the target answers dict; wanted logits \(rows, classes\)"):
         compared.losses({}, images)
+
+
+def test_a_single_logit_agrees_by_its_sign(images):
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(48, 1, bias=False)).eval()
+    nn.init.zeros_(one[0].bias)
+    compared = Distillation(one, one, convolutions(one, None))
+    assert compared.agreement({"0": one[0].weight.detach()}, images).share == 1
+    found = compared.agreement({"0": -one[0].weight.detach()}, images)
+    assert found.share == 0 and found.divergence > 0

@@ -52,3 +52,14 @@ def test_unknown_kinds():
             loss([t], [t], "l1")
     with pytest.raises(ValueError, match="logits is 'l1'; wanted one of 'plain', 'stable'"):
         logit_loss(t, t, "l1")
+
+
+@pytest.mark.parametrize("kind", ["plain", "stable", "both_stable", "temperature"])
+def test_a_single_logit_is_compared_by_its_sigmoid(kind):
+    """Two logits of which one is 0 say the same; the softmax of one column alone would always agree."""
+    found, wanted = torch.randn(2, 5, 1)
+    two = [torch.cat([torch.zeros_like(side), side], 1) for side in (found, wanted)]
+    assert logit_loss(found, wanted, kind) == logit_loss(*two, kind) > 0.01
+    p, q = wanted.sigmoid(), found.sigmoid()
+    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    torch.testing.assert_close(logit_loss(found, wanted, "plain"), divergence)

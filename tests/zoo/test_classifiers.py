@@ -1,5 +1,7 @@
 import copy
 import pickle
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,12 +60,12 @@ def test_it_is_called_with_images():
 
 
 def test_top_by_hand():
-    images = torch.stack([torch.tensor(c).view(3, 1, 1).expand(3, 8, 8) for c in ([1.0, 0.25, 0.0], [0.5, 0.25, 1.0])])
+    images = torch.stack([torch.tensor(c).view(3, 1, 1).expand(3, 8, 8) for c in ([1.0, 0.0, 0.0], [0.5, 0.0, 1.0])])
     top = channel_means().top(images, k=2)
-    chance = (torch.tensor([1.0, 0.0, 0.0]).softmax(0)[0]).item()
+    first, last = (torch.tensor(logits).softmax(0).max().item() for logits in ([1.0, -0.5, 0.0], [0.0, -0.5, 1.0]))
     assert [[label for label, _ in row] for row in top][1] == ["blue", "red"]
-    assert top[0][0] == ("red", pytest.approx(chance))
-    assert top[1][0] == ("blue", pytest.approx(chance))
+    assert top[0][0] == ("red", pytest.approx(first))
+    assert top[1][0] == ("blue", pytest.approx(last))
     assert channel_means().top(images[:0]) == []
 
 
@@ -161,3 +163,42 @@ def test_hooks_find_the_model_inside():
     with capture(means, "1") as taken:
         means(torch.ones(1, 3, 8, 8))
     assert taken
+
+
+def test_top_of_one_logit_is_its_sigmoid():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1)).eval()
+    image = torch.rand(2, 3, 8, 8)
+    with pytest.warns(UserWarning, match="one output column"):
+        found = Classifier("cat", model, lambda x: x, 8, ("cat",)).top(image)
+    wanted = model(image).sigmoid()[:, 0].tolist()
+    assert found == [[("cat", pytest.approx(p))] for p in wanted]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Classifier("cat", model, lambda x: x, 8, ("cat",), "sigmoid").top(image) == found
+
+
+def test_top_of_probabilities_are_these():
+    layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)
+    image = torch.tensor([0.9, 0.1, 0.4]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    found = Classifier("shares", nn.Sequential(*layers), lambda x: x, 8, ("a", "b", "c")).top(image)
+    wanted = torch.tensor([0.9, 0.1, 0.4]).softmax(0).tolist()
+    assert found == [
+        [("a", pytest.approx(wanted[0])), ("c", pytest.approx(wanted[2])), ("b", pytest.approx(wanted[1]))]
+    ]
+
+
+def test_top_wants_one_label_an_output_and_probabilities():
+    for labels in (("red", "green"), ("background", "red", "green", "blue")):
+        with pytest.raises(
+            ValueError, match=f"means has {len(labels)} labels for 3 outputs; wanted one label for each"
+        ):
+            channel_means(labels).top(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="has probability='none', so its outputs rank no labels"):
+        replace(channel_means(), probability="none").top(torch.rand(1, 3, 8, 8))
+    with pytest.raises(TypeError, match=r"returned a dict with keys \['y'\]"):
+        Classifier("dict", Wrapped(), lambda x: x, 8, ("a",)).top(torch.rand(1, 3, 8, 8))
+
+
+class Wrapped(nn.Module):
+    def forward(self, x):
+        return {"y": x.mean((1, 2, 3))}

@@ -18,6 +18,7 @@ from ..links.latent_link import LatentLink
 from ..links.model_hash import warn_of_others
 from ..links.pooling import Pool
 from ..links.unit_steps import Direction, Values
+from ..metrics.probability import Probability
 from ..progress import progress
 from ..targets import OutputFn
 from .change_map import change_map, laid_over
@@ -256,6 +257,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         *,
         origin: Any = None,
         confidence: float = 0.0,
+        probability: Probability = "auto",
     ) -> Counterfactual:
         """The inputs redrawn until the classifier says the target, in a bounded number of steps.
 
@@ -271,11 +273,12 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             internal_batch_size: at most so many pictures a forward; 256 where None.
             origin: the class to leave, or one a row; None takes the model's class of each input (its second choice
                 where that is the target already).
-            confidence: softmax probability that the target must reach, in [0, 1).
+            confidence: probability that the target must reach, in [0, 1).
+            probability: what the model's scores are, see :func:`xinc_captum.metrics.probabilities`.
         """
         view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
         with view_of as view:
-            return searched(view, target, origin, method, confidence)
+            return searched(view, target, origin, method, confidence, probability)
 
 
 def _echoed(inputs: Images, answer: Tensor) -> Images:

@@ -13,6 +13,7 @@ from ..counterfactuals.ray import Ray
 from ..counterfactuals.search import Found, Search, Task
 from ..counterfactuals.verdicts import probability, says
 from ..hooks import modules_behind
+from ..metrics import Probability, probability_kind
 from .counterfactual import Counterfactual, sparsity
 from .linked_scene import Scene, of_classes
 
@@ -38,7 +39,9 @@ def as_search(method: Any) -> Search:
     return search
 
 
-def searched(view: Scene, target: Any, origin: Any, method: Any, confidence: float) -> Counterfactual:
+def searched(
+    view: Scene, target: Any, origin: Any, method: Any, confidence: float, kind: Probability = "auto"
+) -> Counterfactual:
     """Search for all rows and judge what was found."""
     search = as_search(method)
     if not 0 <= confidence < 1:
@@ -47,14 +50,18 @@ def searched(view: Scene, target: Any, origin: Any, method: Any, confidence: flo
     if classes < 2:
         raise ValueError(
             f"the model gives {classes} score a row; a counterfactual wants one score a class. Pick them with "
-            "output_fn=, for example lambda y: torch.cat([-y, y], 1) for a single logit."
+            "output_fn=, for example lambda y: torch.cat([torch.zeros_like(y), y], 1) for a single logit: the softmax "
+            "of these two is the sigmoid of y."
         )
+    kind = probability_kind(view.scores, kind)
+    if kind == "none":
+        raise ValueError("probability is 'none'; a counterfactual wants scores of classes: 'softmax', or another kind.")
     wanted = _classes(target, "target", classes, view)
     left = _left(origin, wanted, classes, view)
     view = of_classes(view, left)
     slope, gap = view.encoding.slopes(left, wanted)
     head = linear_head(view)
-    task = Task(view.loop, view.r, view.linked, left, wanted, slope, gap, head, confidence, view.rows)
+    task = Task(view.loop, view.r, view.linked, left, wanted, slope, gap, head, confidence, view.rows, kind)
     return _judged(view, task, search(task), search)
 
 
@@ -113,12 +120,12 @@ def _judged(view: Scene, task: Task, found: Found, search: Search) -> Counterfac
         latents=_plain(shown.latents),
         steps=_plain(found.steps),
         reached=_plain(found.reached),
-        already=_plain(says(view.scores, task.target, task.confidence)),
+        already=_plain(says(view.scores, task.target, task.confidence, task.probability)),
         origin=task.origin,
         target=task.target,
         answers=torch.stack([s.argmax(1) for s in (view.scores, task.base.scores, shown.scores)], 1),
         scores=_plain(shown.scores),
-        confidence=_plain(probability(shown.scores, task.target)),
+        confidence=_plain(probability(shown.scores, task.target, task.probability)),
         representations=_plain(shown.representations),
         flip=_plain(found.flip),
         length=_plain(found.shift.norm(dim=1)),
@@ -126,7 +133,7 @@ def _judged(view: Scene, task: Task, found: Found, search: Search) -> Counterfac
         bound=None if found.bound is None else _plain(found.bound),
         head=head,
         agreement=float((task.base.scores.argmax(1) == view.scores.argmax(1)).double().mean()),
-        method=_described(search, task.confidence),
+        method=_described(search, task.confidence, task.probability),
     )
 
 
@@ -134,6 +141,6 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
 
 
-def _described(search: Search, confidence: float) -> dict[str, Any]:
+def _described(search: Search, confidence: float, kind: str) -> dict[str, Any]:
     options = {k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)}
-    return {"name": type(search).__name__, "confidence": confidence, **options}
+    return {"name": type(search).__name__, "confidence": confidence, "probability": kind, **options}

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..counterfactuals.loop import Shown
 from ..links.unit_steps import Direction, Values, unit_steps, unit_values
 from ..metrics.fidelity import fidelity
+from ..metrics.probability import predicted_classes
 from .linked_scene import Scene
 from .sweep import UnitSweep
 
@@ -135,13 +136,18 @@ def _result(
         base_representations=_plain(anchor.representations),
         base_scores=_plain(anchor.scores),
         own=_plain(own),
-        agreement=float((anchor.scores.argmax(1) == view.scores.argmax(1)).double().mean()),
+        agreement=agreement(anchor.scores, view.scores),
         settings=_described(how),
     )
 
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
+
+
+def agreement(linked: Tensor, scores: Tensor) -> float:
+    """Share of inputs whose linked picture has the input's class."""
+    return float((predicted_classes(linked, scores) == predicted_classes(scores)).double().mean())
 
 
 def _described(how: Sweeping) -> dict[str, Any]:

@@ -128,8 +128,13 @@ class _Passed:
 
 
 def _top(one: Asked, views: Tensor) -> list[list[tuple[str, float]]]:
-    labels = one.network.classifier.labels
-    return one.network.classifier.top(views.clamp(0, 1)) if labels else [[]]
+    classifier = one.network.classifier
+    if not classifier.labels or classifier.probability == "none":
+        return [[]]
+    try:
+        return classifier.top(views.clamp(0, 1))
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _way(

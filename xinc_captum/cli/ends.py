@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ..attributions.linked_unit import LinkedUnitVisualization
 from ..generators import Generator, check_generator, pictures_in_unit_range
 from ..hooks import find_layer
 from ..links import Encoder, LatentLink
+from ..metrics.probability import Probability, as_probabilities, probability_kind
 from ..zoo.named import CLASSIFIERS
 from .failures import UsageError
 from .network import made, network_called
@@ -79,7 +81,14 @@ class Ends:
     def answers(self, pictures: Tensor) -> Tensor:
         """Probabilities (n, classes) of pictures (n, C, H, W) in [0, 1], on the host."""
         with torch.no_grad():
-            return self.encoder().read(pictures.to(self.device)).logits.softmax(1).cpu()
+            return as_probabilities(self.encoder().read(pictures.to(self.device)).logits, self.probability).cpu()
+
+    @cached_property
+    def probability(self) -> Probability:
+        """What the classifier's outputs are: its own setting, else decided once, on a grey picture."""
+        with torch.no_grad():
+            grey = torch.full((1, *self.shape), 0.5, device=self.device)
+            return probability_kind(self.encoder().read(grey).logits, self.classifier.probability)
 
     def label(self, index: int) -> str:
         """What a class is called."""
@@ -111,6 +120,8 @@ def ends_called(model: str, generator: str, layer: str | None, device: torch.dev
     if layer is None:
         layer = _head(found.model)
     find_layer(found.model, layer)
+    if found.probability == "none":
+        raise UsageError(f"{model} is a Classifier with probability='none'; linked classes need probabilities.")
     ends = Ends(model, generator, found, layer, drawer, shape, device)
     try:
         ends.answers(one)

@@ -103,7 +103,12 @@ def flipped(linked: Linked, starts: Starts, target: int, method: Method, confide
     pictures = starts.pictures[others].to(linked.ends.device)
     try:
         return linked.ends.method(linked.link).counterfactual(
-            pictures, target, method.value, attribute_to_neuron_input=True, confidence=confidence
+            pictures,
+            target,
+            method.value,
+            attribute_to_neuron_input=True,
+            confidence=confidence,
+            probability=linked.ends.probability,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

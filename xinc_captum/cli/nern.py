@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import store
 from ..generators import pictures_in_unit_range
+from ..metrics import predicted_classes
 from ..nern import KernelCanvas, NeRN, NernFit, compressed, error_map, layer_profile, quantised
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
@@ -156,12 +157,13 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
 
     def answers(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return torch.cat([model(classifier.preprocess(part)).argmax(1) for part in held.split(64)])
+            return torch.cat([model(classifier.preprocess(part)) for part in held.split(64)])
 
     own = answers(classifier.model)
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
-        agreement = float((answers(model) == own).float().mean())
+        same = predicted_classes(answers(model), own) == predicted_classes(own)
+        agreement = float(same.float().mean())
         lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
     return lines
 

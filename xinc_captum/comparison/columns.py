@@ -13,6 +13,7 @@ from torch import Tensor
 from ..hooks import ForwardFunc
 from ..metrics import (
     DeletionInsertion,
+    Probability,
     deletion_insertion,
     energy_in_mask,
     gini,
@@ -35,7 +36,7 @@ class Case:
 
     Attributes:
         explain: as many photos, changed ones too, to maps (N, H, W), as often as wanted.
-        classify: photos in [0, 1] to logits (N, classes).
+        classify: photos in [0, 1] to outputs (N, classes).
         photos: (N, C, H, W).
         maps: (N, H, W), on the photos' device.
         target: (N,), long.
@@ -43,6 +44,7 @@ class Case:
         segmentation: (N, H, W), or None.
         steps: points on the curves.
         seed: of all that is random.
+        probability: what the outputs are, see :func:`xinc_captum.metrics.probabilities`.
     """
 
     explain: Callable[[Tensor], Tensor]
@@ -54,12 +56,15 @@ class Case:
     segmentation: Tensor | None
     steps: int
     seed: int
+    probability: Probability = "auto"
 
     @cached_property
     def curves(self) -> DeletionInsertion:
         """Areas of deletion, towards the mean colour, and of insertion; one run of the model gives both."""
         grey = self.photos.mean((2, 3), keepdim=True)
-        return deletion_insertion(self.classify, self.photos, self.maps, self.target, baseline=grey, steps=self.steps)
+        return deletion_insertion(
+            self.classify, self.photos, self.maps, self.target, baseline=grey, steps=self.steps, scores=self.probability
+        )
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,10 @@ def _sensitivity(case: Case) -> Tensor:
     return found
 
 
+def _road(case: Case) -> Tensor:
+    return road(case.classify, case.photos, case.maps, case.target, seed=case.seed, scores=case.probability)
+
+
 def _infidelity(case: Case) -> Tensor:
     grey = case.photos.mean((2, 3), keepdim=True)
     generator = torch.Generator().manual_seed(case.seed)
@@ -166,7 +175,7 @@ def _infidelity(case: Case) -> Tensor:
 
     parts = case.maps[:, None].expand_as(case.photos).to(case.photos.dtype) / case.photos.shape[1]
     found: Tensor = infidelity(
-        lambda photos: probabilities(case.classify(photos)),
+        lambda photos: probabilities(case.classify(photos), case.probability),
         without_a_square,
         case.photos,
         parts,
@@ -188,7 +197,7 @@ COLUMNS = (
         meaning="area under the class's probability, strongest pixels added first",
     ),
     Column(
-        "road", "ROAD", "↑", lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed), 3,
+        "road", "ROAD", "↑", _road, 3,
         "what the probability loses without the strongest pixels, less what it loses without the weakest, halved",
     ),
     Column(

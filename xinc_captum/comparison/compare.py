@@ -3,16 +3,20 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..attributions.contract import explaining
 from ..hooks import ForwardFunc
-from ..metrics import target_score
-from ..metrics.deletion import Target
+from ..metrics import PROBABILITIES, Probability
+from ..metrics.deletion import Target, scored
+from ..metrics.probability import class_outputs
 from ..progress import progress
+from ..zoo import Classifier
 from .columns import DEFAULT, Case, Column, chosen
 from .given import check_photos, check_preprocess, checked_masks
 from .maps import faults
@@ -37,6 +41,7 @@ def compare(
     baselines: Sequence[str] = BASELINES,
     rounds: int = 3,
     steps: int = 32,
+    probability: Probability = "auto",
     show_progress: bool = False,
 ) -> Comparison:
     """Several attribution methods on the same images and targets, in one figure and one table.
@@ -54,7 +59,8 @@ def compare(
             these under names of your own. What was made with ``model`` itself or asks for it gets
             ``preprocess(inputs)``, any other, or one that normalises itself, ``inputs``. See
             :func:`~xinc_captum.comparison.as_maps` for the maps they may answer.
-        model: images, preprocessed, to (N, classes) logits.
+        model: images, preprocessed, to outputs (N, classes). For another output give a function around the model,
+            such as ``lambda images: model(images)["logits"]``.
         inputs: photos in [0, 1], (N, C, H, W).
         target: a class, or one for each image; methods get a number, or a tensor (N,).
         layer: where the methods of one layer look; None takes the last that still says where.
@@ -69,13 +75,16 @@ def compare(
             nothing about that method.
         rounds: how often each method is timed, at most: not again once it took ten seconds.
         steps: points on the deletion and insertion curves.
+        probability: what the outputs are: "softmax" or "sigmoid" for logits, "identity" for probabilities, "none" for
+            a regression, whose measures follow the output itself; see :func:`xinc_captum.metrics.probabilities`.
+            "auto" takes a ``zoo.Classifier``'s own setting, else decides on the outputs of all photos.
         show_progress: a bar over runs, and one over the methods that are measured.
 
     Raises:
-        TypeError: a method that is neither a name nor a function nor has ``attribute``, or preprocessing that takes no
-            tensors.
+        TypeError: a method that is neither a name nor a function nor has ``attribute``, preprocessing that takes no
+            tensors, or a model that returns no tensor.
         ValueError: shapes or values that do not fit, an unknown name or reference, no methods or rounds, preprocessing
-            that crops or comes twice.
+            that crops or comes twice, or outputs outside [0, 1] where they are said to be probabilities.
         IndexError: a target that is no class.
         ModuleNotFoundError: a peer that is not installed.
 
@@ -90,14 +99,21 @@ def compare(
     are Captum's (Yeh et al., NeurIPS 2019), with squares of an eighth of the photo set to its mean colour.
     """
     columns = chosen(metrics)
+    if probability not in PROBABILITIES:
+        raise ValueError(f"probability is {probability!r}; wanted one of {', '.join(map(repr, PROBABILITIES))}.")
+    if probability == "none":
+        columns = tuple(replace(column, meaning=column.meaning.replace("probability", "output")) for column in columns)
     check_photos(inputs)
     masks = checked_masks(segmentation, inputs)
     check_preprocess(model, preprocess, inputs)
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; wanted at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
+    if probability == "auto" and isinstance(model, Classifier):
+        probability = model.probability
     with explaining(model):
         photos = inputs.detach().clone()
+        class_outputs(classify, photos[:1])  # refuses an output that is no tensor of class scores
         given = by_name(methods, model, photos, preprocess, layer, seed)
         reference = next(iter(given)) if reference is None else reference
         if reference not in given:
@@ -107,7 +123,8 @@ def compare(
             )
         if added := {name: name for name in baselines if name not in given}:
             given |= by_name(added, model, photos, preprocess, layer, seed)
-        confidence = target_score(classify, photos, target)  # also finds a wrong target before anything slow
+        confidence, decided = scored(classify, photos, target, probability)  # also finds a wrong target
+        kind = cast("Probability", decided)
         wanted = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
         asked = wanted if torch.as_tensor(target).numel() > 1 else int(wanted[0])
         found = {name: Runs(bound(method, model, preprocess, size, seed)) for name, method in given.items()}
@@ -120,7 +137,7 @@ def compare(
         for name, of_method in progress(maps.items(), "measures", show=show_progress, total=len(maps)):
             case = Case(
                 _asking(found[name].explain, asked), classify, photos, of_method.to(photos.device), wanted,
-                maps.get(reference), masks, steps, seed,
+                maps.get(reference), masks, steps, seed, kind,
             )  # fmt: skip
             scores[name] = _scores(name, case, columns, flawed[name])
     _warn(found, flawed)
@@ -128,7 +145,7 @@ def compare(
     shown = tuple(column for column in columns if any(column.name in row.scores for row in rows))
     note = {
         "seed": seed, "rounds": rounds, "steps": steps, "target": torch.as_tensor(target).tolist(),
-        "baselines": [*untrained(methods), *added], "network": _name(model),
+        "baselines": [*untrained(methods), *added], "network": _name(model), "probability": kind,
     }  # fmt: skip
     return Comparison(photos.float().cpu(), maps, rows, scores, confidence.float().cpu(), reference, note, shown)
 

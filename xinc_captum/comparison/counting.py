@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ class Counts:
     """What a piece of work did.
 
     Attributes:
-        forwards: calls of the model.
+        forwards: calls of the model; of several modules behind a function, calls of the one that ran most often.
         backwards: times that a gradient came back to what it answered.
-        rows: inputs in all calls, along the first axis.
+        rows: inputs in all these calls, along the first axis.
         peak_bytes: of tensors that the work made and that were alive at once, on all devices.
     """
 
@@ -39,7 +40,8 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
     what a library's kernels take for themselves is not seen.
 
     Args:
-        model: a module, or a function behind which modules can be seen; without any, calls are not counted.
+        model: a module, or a function behind which modules can be seen; without any, calls are not counted. Scripted
+            modules run no Python hooks, so their calls are not counted either.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -49,22 +51,25 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
         (1, 1, 3)
     """
     counts, wrapped = Counts(), torch._C._functorch.is_functorch_wrapped_tensor
+    modules = [root for root in modules_behind(model) if not isinstance(root, torch.jit.ScriptModule)]
+    calls = [Counts() for _ in modules]
+
     ours = of_this_thread()
 
-    def count(root: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
+    def count(own: Counts, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not ours(root):
             return
-        counts.forwards += 1
-        counts.rows += next((len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim()), 0)
-        for leaf in tree_leaves(answer):
+        own.forwards += 1
+        own.rows += next((len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+        for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad and not wrapped(leaf):
-                leaf.register_hook(back)
+                leaf.register_hook(partial(back, own))
                 break  # a model of several outputs is passed backwards once
 
-    def back(_: Tensor) -> None:
-        counts.backwards += 1
+    def back(own: Counts, _: Tensor) -> None:
+        own.backwards += 1
 
-    handles = [root.register_forward_hook(count) for root in modules_behind(model)]
+    handles = [root.register_forward_hook(partial(count, own)) for root, own in zip(modules, calls, strict=True)]
     alive = _Alive()
     try:
         with alive:
@@ -73,6 +78,8 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
         for handle in handles:
             handle.remove()
         counts.peak_bytes = alive.peak
+        for name in ("forwards", "backwards", "rows"):
+            setattr(counts, name, max((getattr(own, name) for own in calls), default=0))
 
 
 class _Alive(TorchDispatchMode):

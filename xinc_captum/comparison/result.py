@@ -71,9 +71,10 @@ class Comparison:
         maps: by method, (N, H, W) float32 on the host; none of a method that failed.
         table: one row a method.
         scores: by method and measure, the (N,) values that the rows are means of.
-        confidence: (N,), the target's probability of the whole photo.
+        confidence: (N,), the target's probability of the whole photo; its output where ``note["probability"]`` is
+            "none".
         reference: the method that the others are set beside.
-        note: how it came about: seed, rounds, steps, target, baselines, network.
+        note: how it came about: seed, rounds, steps, target, baselines, network, and what the outputs were taken for.
         columns: the measures.
     """
 
@@ -113,15 +114,20 @@ class Comparison:
             ],
             "images": [
                 {
-                    "probability": _plain(float(probability)),
+                    "output" if self._raw else "probability": _plain(float(value)),
                     "methods": {
                         name: {measure: _plain(float(values[i])) for measure, values in of_method.items()}
                         for name, of_method in self.scores.items()
                     },
                 }
-                for i, probability in enumerate(self.confidence)
+                for i, value in enumerate(self.confidence)
             ],
         }
+
+    @property
+    def _raw(self) -> bool:
+        """Whether the measures follow the model's outputs themselves, no probabilities."""
+        return self.note.get("probability") == "none"
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -162,7 +168,7 @@ class Comparison:
         notes, foot = scores_said([row for row in self.table if row.method in shown], self.columns, len(self.photos))
         if failed := [row.method for row in self.table if row.error]:
             foot = f"{foot}\nNot shown, because they failed: {', '.join(failed)}.".lstrip()
-        under = captions(self.note["target"], self.confidence.tolist(), labels)
+        under = captions(self.note["target"], self.confidence.tolist(), labels, raw=self._raw)
         under = [under[i] for i in rows]
         return comparison_grid(
             self.photos[rows], shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared

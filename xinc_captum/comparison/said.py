@@ -42,13 +42,16 @@ def scores_said(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -
     return notes, "\n".join(what) + f" {over}{some}."
 
 
-def captions(target: int | Sequence[int], confidence: Sequence[float], labels: Labels | None) -> list[tuple[str, str]]:
+def captions(
+    target: int | Sequence[int], confidence: Sequence[float], labels: Labels | None, raw: bool = False
+) -> list[tuple[str, str]]:
     """By photo, the class and its probability.
 
     Args:
         target: a class, or one a photo.
         confidence: the probabilities, nan where there is none.
         labels: names by class, of which all before the first comma is said; None says numbers.
+        raw: the values are outputs, no probabilities.
 
     Raises:
         LookupError: a class has no label.
@@ -60,7 +63,8 @@ def captions(target: int | Sequence[int], confidence: Sequence[float], labels: L
     targets = [target] * len(confidence) if isinstance(target, int) else [*target]
     if len(targets) < len(confidence):
         targets *= len(confidence)  # one in a list stands for all
-    return [(_class(one, labels), _probability(p)) for one, p in zip(targets, confidence, strict=True)]
+    shown = _output if raw else _probability
+    return [(_class(one, labels), shown(p)) for one, p in zip(targets, confidence, strict=True)]
 
 
 def named(target: int | Sequence[int], labels: Labels) -> dict[str, str]:
@@ -107,3 +111,7 @@ def _probability(value: float) -> str:
     if math.isnan(value):
         return ""
     return "p < 0.001" if value < 0.0005 else f"p {value:.{2 if value >= TIGHT else 3}f}"
+
+
+def _output(value: float) -> str:
+    return "" if math.isnan(value) else f"output {value:.3g}"

@@ -54,14 +54,14 @@ class LatentWalk:
         start, scale = task.base.latents, self._scale(task)
         u = torch.zeros_like(start)  # (w − w_0) / σ
         first, second = torch.zeros_like(u), torch.zeros_like(u)
-        reached = says(task.base.scores, task.target, task.confidence)
+        reached = says(task.base.scores, task.target, task.confidence, task.probability)
         best, steps, shown = lead(task.base.scores, task.target), torch.zeros_like(task.target), task.base
         for step in range(1, self.steps + 1):
             index = (~reached).nonzero()[:, 0]
             if not len(index):
                 break
             slope, seen = self._slope(task, start[index], scale, u[index], index)
-            hit = says(seen.scores, task.target[index], task.confidence)
+            hit = says(seen.scores, task.target[index], task.confidence, task.probability)
             ahead = lead(seen.scores, task.target[index])
             kept = hit | (ahead > best[index])
             shown = shown.put(index[kept], seen.take(kept))
@@ -107,7 +107,7 @@ class LatentWalk:
                 middle = (below[index] + above[index]) / 2
                 latents = start[index] + middle[:, None] * (end[index] - start[index])
                 seen = task.loop.shown(latents, task.rows[index])
-                hit = says(seen.scores, task.target[index], task.confidence)
+                hit = says(seen.scores, task.target[index], task.confidence, task.probability)
                 shown = shown.put(index[hit], seen.take(hit))
                 above[index[hit]], below[index[~hit]] = middle[hit], middle[~hit]
         return shown, above, gone * self.halvings

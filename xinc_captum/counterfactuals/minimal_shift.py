@@ -154,11 +154,16 @@ class MinimalShift:
     def __call__(self, task: Task) -> Found:
         """One picture a row."""
         head = task.needed_head("minimal")
+        if task.confidence and task.probability != "softmax":
+            raise ValueError(
+                "method 'minimal' computes the shift for the probability of a softmax, and the scores are "
+                f"{task.probability!r} here; leave confidence at 0, or take method='ray' or 'latent'."
+            )
         shortest = shortest_shift(head, task.r, task.target, task.confidence)
         shift = self.beyond * shortest.shift
         with torch.no_grad():
             latents = task.loop.latents(task.r.double() + shift, task.rows)
         shown = task.loop.shown(latents, task.rows)
-        reached = says(shown.scores, task.target, task.confidence)
+        reached = says(shown.scores, task.target, task.confidence, task.probability)
         nowhere = torch.full_like(task.gap, torch.nan)
         return Found(shown, shift, torch.ones_like(task.target), reached, nowhere, shortest.bound)

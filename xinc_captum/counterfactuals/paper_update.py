@@ -98,7 +98,7 @@ class LinkingInStyle:
                 latents = task.loop.latents((r[index] - shift[index]).clamp_min(0), task.rows[index])
             seen = task.loop.shown(latents, task.rows[index])
             steps[index] += 1
-            hit = says(seen.scores, task.target[index], task.confidence)
+            hit = says(seen.scores, task.target[index], task.confidence, task.probability)
             ahead = lead(seen.scores, task.target[index])
             kept = hit | (ahead > best[index])
             shown = shown.put(index[kept], seen.take(kept))

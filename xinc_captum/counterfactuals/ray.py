@@ -52,7 +52,7 @@ class Ray:
         way = self._way(task)
         n = len(way)
         alpha = torch.zeros(n, dtype=way.dtype, device=way.device)
-        reached = says(task.base.scores, task.target, task.confidence)
+        reached = says(task.base.scores, task.target, task.confidence, task.probability)
         best, steps, shown = lead(task.base.scores, task.target), torch.zeros_like(task.target), task.base
         below, above = torch.zeros_like(alpha), torch.where(reached, 0.0, torch.nan).to(alpha)
         for a in self.grid:
@@ -61,7 +61,7 @@ class Ray:
                 break
             seen = self._at(task, way, alpha.new_full((len(index),), a), index)
             steps[index] += 1
-            hit = says(seen.scores, task.target[index], task.confidence)
+            hit = says(seen.scores, task.target[index], task.confidence, task.probability)
             ahead = lead(seen.scores, task.target[index])
             kept = hit | (ahead > best[index])  # where it never flips: the nearest it came
             shown = shown.put(index[kept], seen.take(kept))
@@ -78,7 +78,7 @@ class Ray:
                 near = (alpha[index] + side * width[index]).clamp_min(0)
                 seen = self._at(task, way, near, index)
                 steps[index] += 1
-                hit = says(seen.scores, task.target[index], task.confidence)
+                hit = says(seen.scores, task.target[index], task.confidence, task.probability)
                 ahead = lead(seen.scores, task.target[index])
                 kept = hit | (ahead > best[index])
                 shown = shown.put(index[kept], seen.take(kept))
@@ -93,7 +93,7 @@ class Ray:
             middle = (below[index] + above[index]) / 2
             seen = self._at(task, way, middle, index)
             steps[index] += 1
-            hit = says(seen.scores, task.target[index], task.confidence)
+            hit = says(seen.scores, task.target[index], task.confidence, task.probability)
             shown = shown.put(index[hit], seen.take(hit))
             alpha[index[hit]] = above[index[hit]] = middle[hit]
             below[index[~hit]] = middle[~hit]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..metrics.probability import Probability
 from .linear_head import LinearHead
 from .loop import Loop, Shown
 
@@ -24,6 +25,7 @@ class Task:
         head: the linear layer between representation and scores, None where there is none.
         confidence: probability the target must reach, in [0, 1).
         rows: places of the rows in the call, (n,).
+        probability: what the scores are, see :func:`xinc_captum.metrics.probabilities`.
     """
 
     loop: Loop
@@ -36,6 +38,7 @@ class Task:
     head: LinearHead | None
     confidence: float
     rows: Tensor
+    probability: Probability = "softmax"
 
     def needed_head(self, method: str) -> LinearHead:
         """The head, for methods that cannot do without.

@@ -3,25 +3,28 @@
 import torch
 from torch import Tensor
 
+from ..metrics.probability import Probability, as_probabilities
 
-def says(scores: Tensor, target: Tensor, confidence: float = 0.0) -> Tensor:
-    """Whether the target has the highest score and at least this softmax probability, (n,) bool.
+
+def says(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
+    """Whether the target has the highest score and at least this probability, (n,) bool.
 
     Args:
-        scores: (n, K), before the softmax.
+        scores: (n, K).
         target: (n,).
         confidence: in [0, 1).
+        kind: what the scores are, see :func:`xinc_captum.metrics.probabilities`; not "auto".
 
     Example:
         >>> says(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), 0.7)
         tensor([True])
     """
-    return (scores.argmax(1) == target) & (probability(scores, target) >= confidence)
+    return (scores.argmax(1) == target) & (probability(scores, target, kind) >= confidence)
 
 
-def probability(scores: Tensor, target: Tensor) -> Tensor:
-    """The target's softmax probability, (n,)."""
-    return scores.softmax(1).gather(1, target[:, None])[:, 0]
+def probability(scores: Tensor, target: Tensor, kind: Probability = "softmax") -> Tensor:
+    """Return the target's probability, (n,)."""
+    return as_probabilities(scores, kind).gather(1, target[:, None])[:, 0]
 
 
 def lead(scores: Tensor, target: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from ..generators.protocol import Generator, pictures_in_unit_range
 from ..hooks import guarded
 from ..images import check_images
 from ..metrics.bootstrap import Interval, flipped, ratio_interval
-from ..metrics.duplicates import leaks
+from ..metrics.duplicates import duplicates, leaks
 from ..metrics.identifiability import tolerance, unit_agreement
 from ..metrics.link_fit import class_means, r2, r2_within, squares
+from ..metrics.probability import predicted_classes
 from ..metrics.semantic_order import semantic_order
 from ..metrics.shuffles import shuffled_within
 from .encoder import Encoded, Encoder
@@ -74,6 +75,7 @@ def audited(
             "unit_tolerance": tolerance(link.covariance),
             "report": link.report,
             "manifest": link.manifest,
+            "held_out_duplicates": duplicates(held_out.latents),
         }
     )
 
@@ -114,14 +116,15 @@ def _looked_at(
 ) -> dict[str, Any]:
     again = _shown(encoder, generator, predicted, held_out.latents)
     r, back = held_out.representations, again.representations.to(held_out.representations)
-    same = again.logits.argmax(1).cpu() == held_out.logits.argmax(1).cpu()
+    before, after = (predicted_classes(side, held_out.logits).cpu() for side in (held_out.logits, again.logits))
+    same = before == after
     found: dict[str, Any] = {
         "generated": _share(same, seed),
         "cycle_r2": float(r2(r, back)),
         "cycle_cosine": float(torch.nn.functional.cosine_similarity(r, back).mean()),
         "unit_cycle": unit_agreement(r, back),
     }
-    if link.class_means is not None:
+    if link.class_means is not None and held_out.logits.shape[1] > 1:  # one column has no class of a number
         ids = sorted(link.class_means.w_means)
         centres = torch.stack([link.class_means.w_means[c] for c in ids])
         answers = _shown(encoder, generator, centres, held_out.latents).logits.argmax(1).cpu()
@@ -136,14 +139,16 @@ def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator
     except RuntimeError as error:
         checked_size(real, pictures_in_unit_range(generator, like[:2]), error)
         raise
-    answers = seen.logits.argmax(1).cpu()
+    answers = predicted_classes(seen.logits).cpu()
     known = torch.ones(len(real), dtype=torch.bool)
     if link.variant == "per_class" and link.class_means is not None:
         known = torch.isin(answers, torch.tensor(sorted(link.class_means.counts)))
     same = torch.zeros(len(real), dtype=torch.bool)
     if known.any():
         latents = link(seen.representations[known.to(seen.representations.device)], answers[known])
-        same[known] = _shown(encoder, generator, latents, like).logits.argmax(1).cpu() == answers[known]
+        same[known] = (
+            predicted_classes(_shown(encoder, generator, latents, like).logits, seen.logits).cpu() == answers[known]
+        )
     return _share(same, seed)
 
 

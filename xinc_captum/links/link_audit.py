@@ -46,6 +46,7 @@ class LinkAudit:
         searched: pairs of the search.
         report: how well the pairs determine the map.
         manifest: where the link's pairs came from.
+        held_out_duplicates: share of the held-out pairs whose latents repeat those of an earlier one.
     """
 
     pairs: int
@@ -71,6 +72,7 @@ class LinkAudit:
     searched: int
     report: RankReport
     manifest: dict[str, Any] = field(repr=False)
+    held_out_duplicates: float = 0.0
 
     @cached_property
     def trust(self) -> LinkTrust:
@@ -80,13 +82,14 @@ class LinkAudit:
             r2_within=self.r2_within,
             shuffled=self.shuffled_within,
             leaked=self.leaked,
-            duplicates=self.duplicates,
             generated=self.generated,
             real=self.real,
             cycle=self.cycle_r2,
             classes=self.classes,
             pairs=self.report.pairs,
             units=self.report.alive,
+            duplicates=self.duplicates,
+            held_out_duplicates=self.held_out_duplicates,
         )
 
     def to_dict(self) -> dict[str, Any]:

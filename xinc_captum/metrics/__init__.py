@@ -7,7 +7,7 @@ from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_in
 from .completeness import completeness_error, condition_number
 from .concepts import Concepts, ConceptUnits, concept_overlap
 from .correspondence import Correspondence, correspondence, region_agreement, region_use
-from .deletion import DeletionInsertion, blurred, deletion_insertion, probabilities, removal_order, target_score
+from .deletion import DeletionInsertion, blurred, deletion_insertion, removal_order, target_score
 from .discoveries import chance_of, false_discovery_rate
 from .dissection import ablated, dissect
 from .duplicates import duplicates, leaks
@@ -30,6 +30,7 @@ from .part_shape import part_centroid, part_ellipse, turn
 from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
 from .partitions import as_masks, colour_regions, grid_cells, outside
 from .pictures import edges, intensity, opponents
+from .probability import PROBABILITIES, Probability, predicted_classes, probabilities, probability_kind
 from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
 from .regions import RegionTest, preference, region_test
 from .responses import unit_responses
@@ -45,6 +46,7 @@ from .tracks import Track, carried_elsewhere, object_track
 
 __all__ = [
     "MEASURES",
+    "PROBABILITIES",
     "Agreement",
     "Association",
     "ConceptUnits",
@@ -60,6 +62,7 @@ __all__ = [
     "Mixing",
     "MotionAgreement",
     "Movement",
+    "Probability",
     "RegionTest",
     "Selectivity",
     "SemanticOrder",
@@ -124,8 +127,10 @@ __all__ = [
     "pixels_per_unit",
     "pointing_game",
     "pooled",
+    "predicted_classes",
     "preference",
     "probabilities",
+    "probability_kind",
     "r2",
     "r2_within",
     "rand_index",

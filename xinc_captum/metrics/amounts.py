@@ -76,7 +76,7 @@ def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Te
             f"{name} have shape {tuple(masks.shape)} for a picture of {size}; wanted (regions, "
             f"{', '.join(map(str, size))}), one mask of the picture's size for each region."
         )
-    if ((masks < 0) | (masks > 1)).any():
+    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
             f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]. "
             "For a map of labels, use as_masks(labels)."

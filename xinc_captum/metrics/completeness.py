@@ -14,14 +14,14 @@ def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
         output: (rows, *left).
 
     Returns:
-        a scalar.
+        a scalar, in float32 or wider.
 
     Example:
         >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
         tensor(0.2500)
     """
-    scale = output.abs().max().clamp_min(torch.finfo(output.dtype).tiny)
-    return (shares.sum(1) - output).abs().max() / scale
+    parts, whole = _wide(shares), _wide(output)
+    return (parts.sum(1) - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
 
 
 def condition_number(shares: Tensor, output: Tensor) -> Tensor:
@@ -36,10 +36,16 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
         output: (rows, *left).
 
     Returns:
-        (rows, *left).
+        (rows, *left), in float32 or wider.
 
     Example:
         >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
         tensor([3.])
     """
-    return shares.abs().sum(1) / output.abs().clamp_min(torch.finfo(output.dtype).tiny)
+    parts, whole = _wide(shares), _wide(output)
+    return parts.abs().sum(1) / whole.abs().clamp_min(torch.finfo(whole.dtype).tiny)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 or wider: sums of half numbers lose or overflow what is measured here."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -143,6 +143,8 @@ def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) ->
             f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; wanted (n, units, h, w)"
             " and (n, concepts, H, W) of the same pictures, at least 3."
         )
+    if not activations.isfinite().all():
+        raise ValueError("activations hold nan or infinity; wanted finite ones. Leave such pictures out.")
     if not ((masks == 0) | (masks == 1)).all():
         raise ValueError(
             "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."

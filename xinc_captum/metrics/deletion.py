@@ -1,12 +1,22 @@
 """Deletion and insertion: whether the score follows the pixels that a map calls important."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..hooks import ForwardFunc, guarded
+from .probability import (
+    Scores,
+    as_probabilities,
+    class_outputs,
+    class_scores,
+    in_range,
+    probabilities,
+    probability_kind,
+    with_gradients,
+)
 
 Target = int | Sequence[int] | Tensor
 
@@ -18,11 +28,6 @@ class DeletionInsertion(NamedTuple):
     insertion: Tensor
 
 
-def probabilities(outputs: Tensor) -> Tensor:
-    """Softmax over classes, in float32 or wider: (rows, classes) logits to (rows, classes)."""
-    return outputs.softmax(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
-
-
 def deletion_insertion(
     forward_func: ForwardFunc,
     images: Tensor,
@@ -32,7 +37,7 @@ def deletion_insertion(
     baseline: Tensor | float = 0.0,
     start: Tensor | None = None,
     steps: int = 32,
-    scores: Callable[[Tensor], Tensor] = probabilities,
+    scores: Scores = probabilities,
     rows_at_once: int = 32,
 ) -> DeletionInsertion:
     r"""Areas under the target's score while pixels are taken out of, or put into, an image in order of a map.
@@ -52,11 +57,15 @@ def deletion_insertion(
         baseline: what replaces a deleted pixel, a number or anything that broadcasts to the images.
         start: (N, C, H, W), where insertion begins; None is :func:`blurred`.
         steps: how often pixels are moved, at most once for each pixel.
-        scores: what is made of the outputs before the target is picked.
+        scores: how the outputs become scores before the target is picked: a kind of outputs, as in
+            :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
+            images), or a function (n, classes) to (n, classes).
         rows_at_once: images in one forward.
 
     Raises:
-        ValueError: shapes that do not fit, a target for another number of rows, or no steps.
+        TypeError: the model returns no tensor.
+        ValueError: shapes that do not fit, a target for another number of rows, no steps, or outputs outside [0, 1]
+            where they are said to be probabilities.
         IndexError: a target that is no class.
 
     Example:
@@ -69,7 +78,7 @@ def deletion_insertion(
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
     _check(images, maps, steps)
-    targets = _targets(target, images)
+    targets = targets_of(target, images)
     start = blurred(images) if start is None else start
     if start.shape != images.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; wanted that of images, {tuple(images.shape)}.")
@@ -79,6 +88,7 @@ def deletion_insertion(
     moved = torch.tensor(counts, device=images.device)
     maps = maps.detach().to(images.device)
     places = removal_order(maps)
+    kind = settled(forward_func, images, targets, scores, rows_at_once)
 
     def area(before: Tensor, after: Tensor) -> Tensor:
         pairs, parts = len(images) * len(counts), []
@@ -87,13 +97,12 @@ def deletion_insertion(
             row, point = pair // len(counts), pair % len(counts)
             gone = places[row] < moved[point][:, None, None]
             mixed = torch.where(gone[:, None], after[row], before[row])
-            parts.append(_score(forward_func(mixed), targets[row], scores))
-        curves = torch.cat(parts).view(len(images), len(counts))
+            parts.append(_score(class_scores(forward_func(mixed), len(mixed)), targets[row], kind))
+        curves = _in_range(torch.cat(parts), kind).view(len(images), len(counts))
         areas = torch.trapezoid(curves, moved.to(curves.dtype) / pixels, dim=1)
         return areas.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
 
     with guarded(forward_func), torch.no_grad():
-        _check_classes(forward_func(images[:1]), targets)
         return DeletionInsertion(area(images, empty), area(start, images))
 
 
@@ -102,13 +111,22 @@ def target_score(
     images: Tensor,
     target: Target,
     *,
-    scores: Callable[[Tensor], Tensor] = probabilities,
+    scores: Scores = probabilities,
     rows_at_once: int = 32,
 ) -> Tensor:
     """The target's score of each image: where deletion begins and insertion ends, (N,).
 
+    Args:
+        forward_func: images to (rows, classes); run without gradients and left as found.
+        images: (N, C, H, W), as ``forward_func`` takes them.
+        target: a class, or one for each row.
+        scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
+        rows_at_once: images in one forward.
+
     Raises:
-        ValueError: a target for another number of rows, or outputs that are not (rows, classes).
+        TypeError: the model returns no tensor.
+        ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
+            [0, 1] where they are said to be probabilities.
         IndexError: a target that is no class.
 
     Example:
@@ -116,11 +134,29 @@ def target_score(
         >>> target_score(model, torch.rand(5, 3, 2, 2), target=1).shape
         torch.Size([5])
     """
-    targets = _targets(target, images)
-    with guarded(forward_func), torch.no_grad():
-        _check_classes(forward_func(images[:1]), targets)
-        pieces = zip(images.split(rows_at_once), targets.split(rows_at_once), strict=True)
-        return torch.cat([_score(forward_func(some), wanted, scores) for some, wanted in pieces])
+    return scored(forward_func, images, target, scores, rows_at_once)[0]
+
+
+def scored(
+    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, rows_at_once: int = 32
+) -> tuple[Tensor, Scores]:
+    """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
+    targets = targets_of(target, images)
+    outputs = class_outputs(forward_func, images, rows_at_once)
+    _check_classes(targets, outputs.shape[1])
+    kind = _kind(outputs, scores, forward_func, images)
+    return _in_range(_score(outputs, targets, kind), kind), kind
+
+
+def settled(
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, rows_at_once: int = 32
+) -> Scores:
+    """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
+    sure = scores is not probabilities and scores != "auto"
+    first = images[: 1 if sure else rows_at_once]
+    outputs = class_outputs(forward_func, first, rows_at_once)
+    _check_classes(targets, outputs.shape[1])
+    return _kind(outputs, scores, forward_func, first)
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -153,11 +189,26 @@ def removal_order(maps: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
 
 
-def _score(outputs: Tensor, targets: Tensor, scores: Callable[[Tensor], Tensor]) -> Tensor:
-    return scores(outputs).gather(1, targets[:, None])[:, 0]
+def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Tensor) -> Scores:
+    if scores is probabilities:
+        scores = "auto"
+    if callable(scores):
+        return scores
+    return probability_kind(outputs, scores, with_gradients(forward_func, images))
 
 
-def _targets(target: Target, images: Tensor) -> Tensor:
+def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
+    found = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
+    if found.dim() != 2 or len(found) != len(targets):
+        raise ValueError(f"scores returned shape {tuple(found.shape)} for {len(targets)} images; wanted (n, classes).")
+    return found.gather(1, targets[:, None])[:, 0]
+
+
+def _in_range(values: Tensor, scores: Scores) -> Tensor:
+    return values if callable(scores) else in_range(values, scores)
+
+
+def targets_of(target: Target, images: Tensor) -> Tensor:
     """One class a row, on the images' device."""
     if target is None:
         raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
@@ -184,13 +235,9 @@ def _check(images: Tensor, maps: Tensor, steps: int) -> None:
         raise ValueError(f"steps is {steps}; wanted at least 1.")
 
 
-def _check_classes(outputs: Tensor, targets: Tensor) -> None:
-    """Look at the targets once, before the loop: a wrong one would only surface on the device."""
-    if outputs.dim() != 2:
-        raise ValueError(
-            f"forward_func answers shape {tuple(outputs.shape)} for one image; wanted (1, classes). For another "
-            "output, wrap it: lambda images: model(images)[...]."
-        )
+def _check_classes(targets: Tensor, classes: int) -> None:
+    """Check the targets once, before the loop: a wrong one would only surface on the device."""
     low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= outputs.shape[1]:
-        raise IndexError(f"target {low if low < 0 else high} is no class of a model with {outputs.shape[1]} classes.")
+    if low < 0 or high >= classes:
+        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
+        raise IndexError(f"target {low if low < 0 else high} is no class of a model with {classes} classes.{hint}")

@@ -144,7 +144,7 @@ def fidelity(
         a :class:`Fidelity`.
 
     Raises:
-        ValueError: shapes that do not fit, a unit out of range, or one that is not alive.
+        ValueError: shapes that do not fit, a unit out of range, one that is not alive, or values that are not finite.
 
     Example:
         >>> frames = torch.tensor([[[0.0, 1.0], [2.0, 1.1]]])
@@ -154,6 +154,9 @@ def fidelity(
     """
     _check(representations, base, values, unit, sd)
     wide, start, scale = (t.detach().double().cpu() for t in (representations, base, sd))
+    for name, found in (("representations", wide), ("base", start), ("values", values)):
+        if not found.isfinite().all():
+            raise ValueError(f"{name} hold nan or infinity; wanted finite numbers. Is the generator's picture finite?")
     live = scale > 0 if alive is None else alive.detach().cpu() & (scale > 0)
     if not live[unit]:
         raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so there is no scale to judge it by.")

@@ -20,7 +20,7 @@ def noisy_linear_imputation(
     once, by conjugate gradients on the images' own device.
 
     Args:
-        images: floats, (N, C, H, W).
+        images: floats, (N, C, H, W); half precision is solved for in float32.
         removed: (N, H, W) bool.
         noise: standard deviation of ε, in units of the images.
         tolerance: where the solver stops: the largest residual, in units of the images. In holes of half a photo of 224
@@ -38,6 +38,7 @@ def noisy_linear_imputation(
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022), sec. 4.2.
     """
     _check(images, removed)
+    narrow, images = images, images.to(torch.promote_types(images.dtype, torch.float32))
     gone = removed.to(images.device)[:, None].to(images.dtype)
     known = images * (1 - gone)
     # Where a pixel begins does not matter to where it ends; coarse averages of what is left save most of the steps.
@@ -53,7 +54,7 @@ def noisy_linear_imputation(
         x, residual = x + pace * direction, residual - pace * pushed
         power, before = _dot(residual, residual), power
         direction = residual + power / before.clamp_min(torch.finfo(images.dtype).tiny) * direction
-    return images + x + gone * noise * _noise(images, seed)
+    return (images + x + gone * noise * _noise(images, seed)).to(narrow.dtype)
 
 
 def _around(x: Tensor) -> Tensor:

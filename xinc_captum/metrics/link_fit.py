@@ -65,6 +65,8 @@ def squares(truth: Tensor, predicted: Tensor, classes: Tensor | None = None) -> 
     device = "cpu" if truth.device.type == "mps" else truth.device
     w, fitted = (side.detach().to(device).to(torch.float64) for side in (truth, predicted))
     centred = w - (w.mean(0) if classes is None else class_means(w, classes))
+    # The mean of equal numbers is rounded: what is left of them is no variation.
+    centred = torch.where(centred.abs() > 1e-12 * w.abs().amax(0), centred, 0.0) if len(w) else centred
     return (w - fitted).square().sum(1), centred.square().sum(1)
 
 
@@ -83,6 +85,7 @@ def class_means(rows: Tensor, classes: Tensor) -> Tensor:
     if classes.shape != rows.shape[:1]:
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; wanted one a row.")
     found, where, counts = classes.to(rows.device).unique(return_inverse=True, return_counts=True)
-    sums = rows.new_zeros(len(found), rows.shape[1]).index_add_(0, where, rows)
-    means: Tensor = sums / counts[:, None].to(rows.dtype)
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    sums = wide.new_zeros(len(found), rows.shape[1]).index_add_(0, where, wide)
+    means: Tensor = (sums / counts[:, None]).to(rows.dtype)
     return means[where]

@@ -63,7 +63,8 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     _check(maps, masks)
     peaks = (maps == maps.amax((1, 2), keepdim=True)).float()
     inside = masks >= 0.5
-    return _where_marked((peaks * inside).sum((1, 2)) / peaks.sum((1, 2)), inside)
+    hits = (peaks * inside).sum((1, 2)) / peaks.sum((1, 2))
+    return _where_marked(hits.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan), inside)
 
 
 def _where_marked(values: Tensor, inside: Tensor) -> Tensor:

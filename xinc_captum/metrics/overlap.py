@@ -1,5 +1,6 @@
 """Whether two maps call the same pixels their strongest."""
 
+import torch
 from torch import Tensor
 
 from .deletion import removal_order
@@ -11,7 +12,7 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
     .. math:: \mathrm{IoU} = |T(a) \cap T(b)| \,/\, |T(a) \cup T(b)|
 
     Symbols: T the ``share`` of the pixels with the largest values, equal ones in reading order. Two maps that have
-    nothing to do with each other come to share / (2 - share), .05 at a tenth.
+    nothing to do with each other come to share / (2 - share), .05 at a tenth. nan where a map is not finite.
 
     Args:
         first: (N, H, W).
@@ -36,4 +37,5 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
     count = max(round(share * first[0].numel()), 1)
     one, other = (removal_order(maps) < count for maps in (first, second.to(first.device)))
     both, either = ((one & other).flatten(1).sum(1), (one | other).flatten(1).sum(1))
-    return both.float() / either
+    known = (first.isfinite() & second.to(first.device).isfinite()).flatten(1).all(1)
+    return (both.float() / either).masked_fill(~known, torch.nan)

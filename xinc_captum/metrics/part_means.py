@@ -50,8 +50,9 @@ def part_means(fields: Tensor, masks: Tensor) -> Tensor:
         tensor([[[0.7500]]])
     """
     check_parts(fields, masks)
-    weights = masks.to(fields).flatten(2)
-    return weights @ fields.flatten(2).transpose(1, 2) / sums(weights)
+    wide = torch.promote_types(fields.dtype, torch.float32)  # sums over pixels overflow in half precision
+    weights = masks.to(fields.device, wide).flatten(2)
+    return (weights @ fields.to(wide).flatten(2).transpose(1, 2) / sums(weights)).to(fields.dtype)
 
 
 def sums(weights: Tensor) -> Tensor:
@@ -73,14 +74,20 @@ def part_area(pictures: Tensor, masks: Tensor) -> Tensor:
         (n, parts, 1), from 0 to 1. In pixels: times H · W.
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: shapes that do not match, or masks that leave [0, 1].
 
     Example:
         >>> part_area(torch.zeros(1, 3, 2, 2), torch.tensor([[[[1, 0], [0, 0]]]])).item()
         0.25
     """
     check_parts(pictures, masks)
-    return masks.to(pictures).flatten(2).mean(2, keepdim=True)
+    if not ((masks >= 0) & (masks <= 1)).all():
+        raise ValueError(
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
+            "divide a 0-255 mask by 255."
+        )
+    wide = torch.promote_types(pictures.dtype, torch.float32)
+    return masks.to(pictures.device, wide).flatten(2).mean(2, keepdim=True).to(pictures.dtype)
 
 
 def part_luminance(pictures: Tensor, masks: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def part_centroid(pictures: Tensor, masks: Tensor) -> Tensor:
         tensor([[[0.0000, 2.5000]]])
     """
     check_parts(pictures, masks)
-    weights = masks.to(pictures).flatten(2)
-    return weights @ _places(pictures) / sums(weights)
+    weights, places = _wide(pictures, masks)
+    return (weights @ places / sums(weights)).to(pictures.dtype)
 
 
 def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
         tensor([[[ 1., 45.]]])
     """
     check_parts(pictures, masks)
-    weights, places = masks.to(pictures).flatten(2), _places(pictures)
+    weights, places = _wide(pictures, masks)
     places = places - places.mean(0)  # about the middle, not the corner: large pictures keep their digits
     total = sums(weights)
     centre = weights @ places / total
@@ -72,7 +72,7 @@ def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
     share = 1 - smallest / largest.where(flat, 1.0)
     eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0
     doubled = torch.atan2((2 * xy).where(flat, 0.0), (xx - yy).where(flat, 1.0))
-    return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2)
+    return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2).to(pictures.dtype)
 
 
 def turn(before: Tensor, after: Tensor) -> Tensor:
@@ -107,7 +107,8 @@ def _length(first: Tensor, second: Tensor) -> Tensor:
     return square.where(far, 1.0).sqrt().where(far, 0.0)
 
 
-def _places(pictures: Tensor) -> Tensor:
-    """Row and column of every pixel, (P, 2)."""
-    rows, columns = (torch.arange(side, dtype=pictures.dtype, device=pictures.device) for side in pictures.shape[2:])
-    return torch.cartesian_prod(rows, columns).view(-1, 2)
+def _wide(pictures: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks (n, parts, P), and row and column of every pixel (P, 2), in float32 or wider: moments overflow in half."""
+    dtype = torch.promote_types(pictures.dtype, torch.float32)
+    rows, columns = (torch.arange(side, dtype=dtype, device=pictures.device) for side in pictures.shape[2:])
+    return masks.to(pictures.device, dtype).flatten(2), torch.cartesian_prod(rows, columns).view(-1, 2)

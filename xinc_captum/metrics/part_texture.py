@@ -17,14 +17,16 @@ def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
 
     .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: h the share of grey value g in the disk around p, as far as it lies in the picture.
+    Symbols: h the share of grey value g in the disk around p, as far as it lies in the picture. Grey values and their
+    rounding to 8 bits are scikit-image's (``rgb2gray``, ``img_as_ubyte``), in the pictures' own precision, so that
+    values halfway between two grey levels fall on the same side.
 
     Args:
         pictures: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
         radius: of the disk, in pixels.
 
     Returns:
-        (n, 1, H, W), float32, in bits. Not differentiable: see :func:`smooth_entropy`.
+        (n, 1, H, W), float32, in bits; nan for a picture with nan. Not differentiable: see :func:`smooth_entropy`.
 
     Raises:
         ValueError: 8-bit values, or another number of dims.
@@ -36,11 +38,21 @@ def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
 
     Source: Wehrheim et al., "Linking in Style" (2024), its released code: ``skimage.filters.rank.entropy``, disk(5).
     """
-    grey = _grey(pictures).detach().clamp(0, 1).double().cpu().numpy()
+    _check(pictures)
     rank = needed("skimage.filters.rank", purpose="local entropy", extra="analysis")
+    color = needed("skimage.color", purpose="local entropy", extra="analysis")
+    to_bytes = needed("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
     disk = needed("skimage.morphology", purpose="local entropy", extra="analysis").disk(radius)
-    maps = np.stack([rank.entropy(np.rint(one * 255).astype(np.uint8), disk) for one in grey])
-    return torch.from_numpy(maps).float()[:, None].to(pictures.device)
+    wide = torch.promote_types(pictures.dtype, torch.float32)
+    channels_last = pictures.detach().to(wide).permute(0, 2, 3, 1).contiguous().cpu()
+    three = pictures.shape[1] == 3
+    maps = []
+    for one in channels_last:
+        grey = color.rgb2gray(one.numpy()) if three else one.mean(-1).numpy()
+        known = np.isfinite(grey).all()
+        bits = rank.entropy(to_bytes(np.clip(grey, 0, 1)), disk) if known else np.full(grey.shape, np.nan)
+        maps.append(torch.from_numpy(bits).float())
+    return torch.stack(maps)[:, None].to(pictures.device)
 
 
 def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
@@ -103,10 +115,14 @@ def part_smooth_entropy(pictures: Tensor, masks: Tensor) -> Tensor:
 
 
 def _grey(pictures: Tensor) -> Tensor:
+    _check(pictures)
+    if pictures.shape[1] != 3:
+        return pictures.mean(1)
+    return torch.einsum("c,nchw->nhw", pictures.new_tensor(_GREY), pictures)
+
+
+def _check(pictures: Tensor) -> None:
     if pictures.dim() != 4 or not pictures.is_floating_point():
         raise ValueError(
             f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; wanted floats in [0, 1], (n, C, H, W)."
         )
-    if pictures.shape[1] != 3:
-        return pictures.mean(1)
-    return torch.einsum("c,nchw->nhw", pictures.new_tensor(_GREY), pictures)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Correlations(NamedTuple):
-    """One Spearman coefficient per map, and how many maps were constant and left out."""
+    """One Spearman coefficient per map, and how many maps were left out: constant ones, and those not finite."""
 
     values: Tensor
     left_out: int
@@ -20,7 +20,7 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
 
     Every row is divided by its largest magnitude and rounded to 1e-6 before ranking, ties share their average rank:
     exact ties (inactive units) that round-off splits would otherwise turn a true 1.0 into 0.7. Rows that are
-    constant on either side have no rank correlation; they are left out and counted.
+    constant or not finite on either side have no rank correlation; they are left out and counted.
 
     Args:
         first: (rows, n), any float dtype; computed in float64.
@@ -49,13 +49,15 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
 
 
 def _rounded(rows: Tensor) -> Tensor:
+    """Rows in units of their largest magnitude, rounded; nan throughout where a value is not finite."""
     rows = rows.detach().double()
+    rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
     largest = rows.abs().amax(1, keepdim=True)
     return torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows).round(decimals=6)
 
 
 def average_ranks(rows: Tensor) -> Tensor:
-    """Ranks 1 … n within each row, ties at their average: (rows, n).
+    """Ranks 1 … n within each row, ties at their average: (rows, n); nan throughout for a row with nan.
 
     Example:
         >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
@@ -64,7 +66,7 @@ def average_ranks(rows: Tensor) -> Tensor:
     ordered = rows.contiguous().sort(1).values
     below = torch.searchsorted(ordered, rows.contiguous())
     upto = torch.searchsorted(ordered, rows.contiguous(), right=True)
-    return (below + upto + 1).double() / 2
+    return ((below + upto + 1).double() / 2).masked_fill(rows.isnan().any(1, keepdim=True), torch.nan)
 
 
 def rank_vectors(rows: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ def rank_vectors(rows: Tensor) -> Tensor:
         rows: (…, n), any float dtype.
 
     Returns:
-        (…, n), float64; nan for constant rows, which have no rank correlation.
+        (…, n), float64; nan for rows that are constant or not finite, which have no rank correlation.
 
     Example:
         >>> v = rank_vectors(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))

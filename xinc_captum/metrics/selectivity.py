@@ -38,7 +38,7 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
         a :class:`Selectivity` on the CPU; units that never vary have means of 0, and all have where there is one class.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or responses that are not finite.
 
     Example:
         >>> found = selectivity(torch.tensor([[1.0], [1.0], [3.0], [3.0]]), torch.tensor([0, 0, 7, 7]))
@@ -51,6 +51,9 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
             "(n,)."
         )
     values = wide(responses).cpu()
+    if not values.isfinite().all():
+        row, unit = (~values.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"responses hold nan or infinity, first of unit {unit} in row {row}; leave such rows out.")
     known, place = classes.cpu().unique(return_inverse=True)
     away = values - values.mean(0)
     spread = away.square().mean(0).sqrt()

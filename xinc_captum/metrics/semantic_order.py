@@ -65,7 +65,7 @@ def semantic_order(
         seed: of the rows and the null.
 
     Raises:
-        ValueError: row counts that differ, or a count below 1.
+        ValueError: row counts that differ, a count below 1, or values that are not finite.
 
     Example:
         >>> w = torch.rand(60, 3)
@@ -157,5 +157,8 @@ def _p(observed: float, null: list[float]) -> float:
 
 def _scaled(rows: Tensor) -> Tensor:
     wide = rows.detach().cpu().to(torch.float64)
+    if not wide.isfinite().all():
+        row = int((~wide.isfinite().flatten(1).all(1)).nonzero()[0, 0])
+        raise ValueError(f"row {row} holds nan or infinity; distances to it mean nothing. Leave such rows out.")
     sd = wide.std(0)
     return (wide - wide.mean(0)) * torch.where(sd > 0, 1 / sd, 0.0)

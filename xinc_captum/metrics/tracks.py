@@ -136,7 +136,7 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
             f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; wanted "
             f"({frames}, objects, {height}, {width}).{hint}"
         )
-    if ((masks < 0) | (masks > 1)).any():
+    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]."
         )

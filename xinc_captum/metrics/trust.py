@@ -79,8 +79,8 @@ def judged(
 
     It *fails* when the score did not go where it should, when its path resembles neither that of natural images nor
     its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
-    second model sees it, when a second model does not go along, or when most of the change is noise. It *holds* when
-    the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
+    second model sees it, when a second model does not go along, when most of the change is noise, or when a figure is
+    nan. It *holds* when the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
     nothing, a second model that gains less than .1 as much says little.
 
     Example:
@@ -90,10 +90,10 @@ def judged(
         'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
-    if any(number is not None and math.isnan(number) for number in evidence):
-        return RowTrust("fails", "some of the evidence is not a number", *evidence)
     if gained is not None and gained == 0:
         return RowTrust("weak", "nothing was gained, so there is nothing to judge", *evidence)
+    if any(number is not None and math.isnan(number) for number in evidence):
+        return RowTrust("fails", "some of the evidence is not a number", *evidence)
     against: list[str] = []
     doubts: list[str] = []
     taken = ""
@@ -156,7 +156,7 @@ def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
-    share = (activation * gradient).detach().float()
+    share = activation.detach().float() * gradient.detach().float()  # products of half numbers overflow
     if share.dim() == 3:
         return share.sum(1)
     return share.flatten(2).sum(2) if share.dim() > 3 else share

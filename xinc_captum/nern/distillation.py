@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..hooks import LayerError, capture, exchange, find_layer
+from ..metrics.probability import predicted_classes
 from .convolutions import Convolution, parameter_name
 from .losses import feature_loss, logit_loss
 
@@ -67,7 +68,8 @@ class Distillation:
         with torch.no_grad():
             for rows in images.split(rows_at_once):
                 own, found = self._answer({}, rows), self._answer(weights, rows, parameters)
-                same += float((own.flatten(1).argmax(1) == found.flatten(1).argmax(1)).sum())
+                classes = [predicted_classes(side.flatten(1), own) for side in (own, found)]
+                same += float((classes[0] == classes[1]).sum())
                 divergence += float(logit_loss(found, own, "plain")) * len(rows)
         return Agreement(same / len(images), divergence / len(images))
 

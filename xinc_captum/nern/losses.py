@@ -102,7 +102,8 @@ def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
 
     Symbols: p, p̂ softmax of the logits, δ = 1e-4, B rows. "both_stable" adds δ to p as well; "temperature" is "stable"
-    of softmax(logits / 2), times 4. All but "plain" may be slightly below 0.
+    of softmax(logits / 2), times 4. All but "plain" may be slightly below 0. A single column is the logit of one class:
+    p is its sigmoid, and one minus it.
 
     Args:
         found: (B, classes) logits of the rebuilt network.
@@ -126,7 +127,12 @@ def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor
     }
     if kind not in kinds:
         raise ValueError(f"logits is {kind!r}; wanted one of {', '.join(map(repr, kinds))}.")
-    return kinds[kind](found.flatten(1), wanted.flatten(1))
+    return kinds[kind](*(_two_classes(side.flatten(1)) for side in (found, wanted)))
+
+
+def _two_classes(logits: Tensor) -> Tensor:
+    """The softmax of one column is 1 whatever its logit; with a zero beside it, it is the sigmoid."""
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 def _kl(log_found: Tensor, wanted: Tensor) -> Tensor:

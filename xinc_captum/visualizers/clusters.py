@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, array, bare, draw_photo
+from .figure import INK, QUIET, array, bare, draw_photo, legend_of
 from .heat import HEAT
 from .sheet import MARGIN, PAGE, Sheet
 
@@ -140,21 +140,25 @@ def _above(
 
 def _scatter(axes: Axes, labels: Tensor, sources: Sequence[str], positions: Tensor) -> None:
     places = array(positions)
-    for i, source in enumerate(dict.fromkeys(sources)):
+    names, handles = [*dict.fromkeys(sources)], []
+    for i, source in enumerate(names):
         chosen = [n for n, s in enumerate(sources) if s == source]
         colours = [COLOURS[int(labels[n]) % len(COLOURS)] for n in chosen]
         mark = MARKS[i % len(MARKS)]
         axes.scatter(places[chosen, 0], places[chosen, 1], c=colours, s=17, marker=mark, linewidths=0)
-        axes.scatter([], [], c=QUIET, s=17, marker=mark, label=source)
+        handles.append(axes.scatter([], [], c=QUIET, s=17, marker=mark))
     bare(axes)
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_edgecolor("#d8d8de")
-    if len(set(sources)) > 1:
-        axes.legend(
+    if len(names) > 1:
+        legend_of(
+            axes,
+            handles,
+            names,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.02),
-            ncols=min(LEGEND, len(set(sources))),
+            ncols=min(LEGEND, len(names)),
             fontsize=7.5,
             frameon=False,
             handletextpad=0.1,

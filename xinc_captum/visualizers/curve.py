@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, array, new_figure
+from .figure import INK, array, legend_of, new_figure
 from .sheet import PAGE
 
 DASHES = ("-", "--", ":", "-.")  # so that lines differ without their colours
@@ -55,16 +55,18 @@ def score_curve(
         layout.set(w_pad=0.12, h_pad=0.08)  # type: ignore[call-arg]
     drawn = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (values, name, words) in zip(drawn, panels, strict=True):
-        for row, title in enumerate(titles):
+        for row in range(len(titles)):
             style = {"color": COLOURS[row % len(COLOURS)], "linestyle": DASHES[row % len(DASHES)]}
-            axes.plot(array(values[:, row]), label=title.replace("$", r"\$"), linewidth=1.8, **style)
+            axes.plot(array(values[:, row]), linewidth=1.8, **style)
         axes.set_title(words, fontsize=10, color=INK)
         axes.set_xlabel("steps made", fontsize=9)
-        axes.set_ylabel(name, fontsize=9)
+        axes.set_ylabel(name, fontsize=9, parse_math=False)
         axes.tick_params(labelsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e6ea", linewidth=0.8)
-    lines, names = drawn[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=min(3, len(titles)), fontsize=8.5, frameon=False)
+    columns = min(3, len(titles))
+    legend_of(
+        figure, drawn[0].get_lines(), titles, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False
+    )
     return figure

@@ -1,10 +1,12 @@
 """The house style of every picture: how a signed map, a photo and a caption look."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -54,9 +56,20 @@ def bare(axes: Axes, title: str = "", *, note: str = "", size: float = 9) -> Non
     for spine in axes.spines.values():
         spine.set_visible(False)
     if title:
-        axes.set_title(title, fontsize=size, color=INK, pad=3)
+        axes.set_title(title, fontsize=size, color=INK, pad=3, parse_math=False)
     if note:
-        axes.set_xlabel(note, fontsize=size - 1.5, color=QUIET, labelpad=2)
+        axes.set_xlabel(note, fontsize=size - 1.5, color=QUIET, labelpad=2, parse_math=False)
+
+
+def legend_of(place: Axes | Figure, handles: Sequence[Artist], names: Sequence[str], **kwargs: Any) -> None:
+    """Add a legend that draws each name as it is.
+
+    Matplotlib takes dollar signs for mathematics, and leaves out labels that begin with an underscore.
+    """
+    legend = place.legend(handles, [str(i) for i in range(len(names))], **kwargs)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
 
 
 def draw_photo(axes: Axes, photo: Tensor, *, grey: bool = False) -> None:
@@ -85,9 +98,10 @@ def signed_bar(figure: Figure, axes: Any, limit: float, *, low: str, high: str, 
 def heading(figure: Figure, title: str, subtitle: str = "") -> None:
     """What the picture is, and how to read it, in two lines above everything else."""
     inch = 1 / figure.get_figheight()
-    figure.text(0.5, 1 - 0.1 * inch, title, ha="center", va="top", fontsize=13, color=INK, weight="bold")
+    style: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False}
+    figure.text(0.5, 1 - 0.1 * inch, title, fontsize=13, color=INK, weight="bold", **style)
     if subtitle:
-        figure.text(0.5, 1 - 0.36 * inch, subtitle, ha="center", va="top", fontsize=9, color=QUIET)
+        figure.text(0.5, 1 - 0.36 * inch, subtitle, fontsize=9, color=QUIET, **style)
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(rect=(0, 0, 1, 1 - (0.62 if subtitle else 0.4) * inch))  # type: ignore[call-arg]

@@ -107,7 +107,7 @@ def layer_profile_sheet(share: Tensor, layers: Sequence[str], *, units: int = 40
     draw_signed(axes, lean[order].clamp(-2, 2), 2.0, aspect="auto")
     axes.set_yticks(range(len(order)), [str(int(i)) for i in living[order]], fontsize=6)
     labels = [f"{name} ({part:.0%})" for name, part in zip(layers, array(mean), strict=True)]
-    axes.set_xticks(range(len(layers)), labels, fontsize=7, rotation=30, ha="right")
+    axes.set_xticks(range(len(layers)), labels, fontsize=7, rotation=30, ha="right", parse_math=False)
     axes.set_ylabel("neurons, grouped by the layer they lean to", fontsize=8, color=QUIET)
     signed_bar(figure, axes, 2.0, low="", high="", shrink=0.6)
     figure.axes[-1].set_yticks([-2, 0, 2], labels=["a quarter", "the average", "four times"])

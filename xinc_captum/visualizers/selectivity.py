@@ -67,7 +67,8 @@ def selectivity_table(
     heads.patch.set_visible(False)
     for c, name in enumerate(classes):
         text = clipped(name, TALL_NAME - 0.1, 8) if upright else name
-        heads.text(c + 0.5, 0.06, text, fontsize=8, rotation=90 if upright else 0, ha="center", va="bottom", color=INK)
+        words = heads.text(c + 0.5, 0.06, text, fontsize=8, ha="center", va="bottom", color=INK, parse_math=False)
+        words.set_rotation(90 if upright else 0)
     top += above
     limit = max(float(means.abs().nan_to_num(0).max()), SMALL)
     table = sheet.axes(left, top, across, ROW * len(lines))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .curve import COLOURS
-from .figure import INK, QUIET, array, bare, draw_photo
+from .figure import INK, QUIET, array, bare, draw_photo, legend_of
 from .sheet import MARGIN, PAGE, Sheet
 
 TALL = 2.5  # inches of a panel
@@ -81,11 +81,11 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     for left, title in zip(lefts, titles, strict=True):
         sheet.line(left, top, title, size=9.5, bold=True)
     left_panel, right_panel = (sheet.axes(left, top + 0.24, across, TALL) for left in lefts)
-    for colour, (name, one) in zip(_colours(len(layers)), layers.items(), strict=True):
+    for colour, one in zip(_colours(len(layers)), layers.values(), strict=True):
         for values, style in ((one.pixels, "-"), (one.pixels_control, "--")):
             ordered = array(values.double().sort(descending=True).values) / (height * width) * 100
             places = torch.linspace(0, 100, len(ordered)).numpy()
-            left_panel.plot(places, ordered, style, color=colour, label=name if style == "-" else None)
+            left_panel.plot(places, ordered, style, color=colour)
         for values, style in ((one.running, "-"), (one.running_control, "--")):
             places = torch.linspace(0, 100, len(values)).numpy()
             right_panel.plot(places, 100 * array(values), style, color=colour)
@@ -93,7 +93,8 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
         right_panel.axhline(part, color="#d0d0d6", linewidth=0.9, zorder=0)
     _axes(left_panel, "units, from the widest to the narrowest (%)", "of the picture's pixels (%)")
     _axes(right_panel, "units counted, the strongest at each pixel first (%)", "of the pixel (%)")
-    left_panel.legend(fontsize=8.5, frameon=False)
+    solid = [line for line in left_panel.lines if line.get_linestyle() == "-"]
+    legend_of(left_panel, solid, [*layers], fontsize=8.5, frameon=False)
     return sheet.done(_maps(sheet, layers, photo, top + 0.24 + TALL + 0.62))
 
 

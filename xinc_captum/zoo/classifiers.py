@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..metrics.probability import Probability, class_scores, probabilities
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _SHOWN = 8
@@ -56,14 +58,15 @@ class Classifier:
         model: the network, in eval mode.
         preprocess: from images in [0, 1] to what the network takes.
         size: height and width of the images it was trained on.
-        labels: one for each logit.
+        labels: one for each column of the model's outputs; a single column is one class.
+        probability: what the model's outputs are, as in :func:`xinc_captum.metrics.probabilities`.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         >>> colours = Classifier("mean", model, Normalise((0, 0, 0), (1, 1, 1)), 8, ("red", "green", "blue"))
-        >>> images = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+        >>> images = torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
         >>> colours.top(images, k=1)
-        [[('green', 0.57...)]]
+        [[('green', 0.42...)]]
         >>> colours.find("blu")
         2
     """
@@ -73,6 +76,7 @@ class Classifier:
     preprocess: Callable[[Tensor], Tensor]
     size: int
     labels: tuple[str, ...] = field(repr=False)
+    probability: Probability = field(default="auto", repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
@@ -135,7 +139,9 @@ class Classifier:
             k: how many, if there are as many.
 
         Raises:
-            ValueError: another shape, values outside [0, 1], or fewer than one label asked for.
+            TypeError: the model returns no tensor.
+            ValueError: another shape, values outside [0, 1], fewer than one label asked for, another number of labels
+                than outputs, or a regression (``probability="none"``).
         """
         if images.dim() != 4:
             raise ValueError(
@@ -149,8 +155,18 @@ class Classifier:
             )
         if k < 1:
             raise ValueError(f"k is {k}; wanted at least 1 label.")
+        if self.probability == "none":
+            raise ValueError(f"{self.name} has probability='none', so its outputs rank no labels; call it instead.")
+        if not len(images):
+            return []
         with torch.no_grad():
-            chances = self(images.to(next(self.model.parameters(), images))).float().softmax(1)
+            outputs = class_scores(self(images.to(next(self.model.parameters(), images))), len(images))
+        if outputs.shape[1] != len(self.labels):
+            raise ValueError(
+                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; wanted one label for each "
+                "output, in the order of the outputs."
+            )
+        chances = probabilities(outputs, self.probability)
         values, indices = chances.topk(min(k, chances.shape[1]), dim=1)
         return [
             [(self.labels[i], p) for i, p in zip(row, chance, strict=True)]
