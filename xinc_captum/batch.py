@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .indices import python_index
+
 Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
 
@@ -46,7 +48,7 @@ class Batch:
         own = tuple(t.clone() if t.is_inference() else t for t in tensors)
         args = () if args is None else args if isinstance(args, tuple) else (args,)
         args = tuple(a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in args)
-        return cls(own, args, target, rows.pop())
+        return cls(own, args, python_index(target), rows.pop())
 
     def cut(self, start: int, stop: int) -> "Batch":
         """Rows ``start`` to ``stop``."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._compat import GradientAttribution, InternalAttribution
 from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, find_layer, modules_behind, unwrap
+from ..indices import python_index
 from ..progress import progress
 from ..propagation import Rule, Tail, Xinc, as_rule
 from ..propagation.rays import RayTail, Renderer, rendered
@@ -151,6 +152,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
+        neuron_selector = python_index(neuron_selector)
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)

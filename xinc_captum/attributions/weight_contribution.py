@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .._compat import LayerAttribution
 from ..batch import Batch
 from ..hooks import modules_behind
+from ..indices import python_index
 from ..nern import Convolution, KernelCanvas, NeRN
 from ..targets import OutputFn
 from .contract import captum_method, explaining, plain
@@ -168,7 +169,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         return (answer, plain(delta)) if return_convergence_delta and delta is not None else answer
 
     def _selected(self, selector: int | slice | Sequence[int] | None) -> list[int]:
-        every = range(self.units + 1)
+        every, selector = range(self.units + 1), python_index(selector)
         try:
             if selector is None:
                 return list(every)
