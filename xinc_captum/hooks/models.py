@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 ForwardFunc = Callable[..., Any]
@@ -27,6 +28,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module takes no hooks, as those of ``torch.jit.script``; traced modules take some."""
+    return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
 def modules_behind(forward_func: ForwardFunc) -> list[nn.Module]:
@@ -114,6 +120,11 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
         return layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a torch.nn.Module or a dotted name, got {type(layer).__name__}.")
+    if any(map(is_scripted, roots)):
+        raise LayerError(
+            f"layer {layer!r} cannot be read: the model is scripted (torch.jit.script), and scripted modules run no "
+            "Python hooks. Give the original torch.nn.Module."
+        )
     if not roots:
         raise LayerError(
             f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; "
