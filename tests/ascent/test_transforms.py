@@ -235,3 +235,24 @@ def test_a_function_that_cuts_the_graph():
 def test_another_float_type_is_cast_back():
     show = view([lambda y: y.double() * 2], (4, 4), (4, 4), generator=gen())
     assert show(torch.rand(1, 1, 4, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("canvas", "raw", "aligned"), [(224, 0.012, 1e-4), (512, 0.010, 0.006), (1024, 0.014, 0.009)], ids=str
+)
+def test_crops_beside_the_originals(canvas, raw, aligned):
+    """Whole-pixel boxes resized as the original does: what the preset's docstring says of the difference, rounded up."""
+    photo = pytest.importorskip("skimage.data", reason="pip install '.[demo]'").chelsea()
+    image = torch.from_numpy(photo[:, 75:375]).permute(2, 0, 1)[None].float() / 255
+    image = torch.nn.functional.interpolate(image, (canvas, canvas), mode="bicubic", antialias=True).clamp(0, 1)
+    away, beside = [], []
+    for top, left, side in ((0.0, 0.1, 0.9), (0.3, 0.2, 0.55), (0.1, 0.5, 0.3), (0.6, 0.4, 0.2)):
+        y, x, n = (int(share * canvas) for share in (top, left, side))
+        crop = image[:, :, y : y + n, x : x + n]
+        theirs = torch.nn.functional.interpolate(crop, (224, 224), mode="bilinear", antialias=True, align_corners=True)
+        half, shift = (n - 1) / (canvas - 1), ((n - 1) / 223 - 1) / 2
+        for found, by in ((away, 0.0), (beside, shift)):
+            centre = [2 * (start + (n - 1) / 2 + by) / (canvas - 1) - 1 for start in (x, y)]
+            ours = resample(image, maps(half, half, *centre), (224, 224))[0]
+            found.append(float((ours - theirs)[..., 4:-4, 4:-4].abs().mean()))
+    assert sum(away) / 4 < raw and sum(beside) / 4 < aligned
