@@ -62,6 +62,7 @@ docs: $(READY) ## Run every python block of README and docs/, check links, pictu
 
 bench: $(READY) ## Measure; REFERENCE=folder adds the recorded originals, PEERS=folder the peers' libraries (6 GB)
 	$(BIN)/python benchmarks/captum_cost.py
+	$(BIN)/python benchmarks/leak.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/method_comparison.py
 	$(BIN)/python benchmarks/step_cost.py

@@ -77,12 +77,22 @@ class Found:
             for p in model.parameters()
         ]
         self.buffers = [(b, b.clone()) for b in model.buffers()]
+        self.places = self._places()
         self.rng = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self.numpy = np.random.get_state()
         self.python = random.getstate()
         self.grad = torch.is_grad_enabled()
         self.autocast = torch.is_autocast_enabled("cpu")
+
+    def _places(self):
+        """The object behind every name of every parameter and buffer, and its version."""
+        dicts = [tensors for m in self.modules for tensors in (m._parameters, m._buffers)]
+        return [
+            (name, tensor, None if tensor is None or tensor.is_inference() else tensor._version)
+            for tensors in dicts
+            for name, tensor in tensors.items()
+        ]
 
     @staticmethod
     def _hooks(m):
@@ -102,6 +112,11 @@ class Found:
                 wrong.append(".grad")
             if not torch.equal(p.detach(), weight):
                 wrong.append("weights")
+        for (name, tensor, version), (_, same, later) in zip(self.places, self._places(), strict=True):
+            if tensor is not same:
+                wrong.append(f"another tensor in place of {name}")
+            elif version != later:
+                wrong.append(f"version of {name}")
         now = list(model.buffers())
         if len(now) != len(self.buffers) or any(
             a is not b or not torch.equal(a, v) for a, (b, v) in zip(now, self.buffers, strict=True)

@@ -1,5 +1,6 @@
 """The rows of one call: inputs, row-aligned arguments and targets, sliced or repeated together."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +11,44 @@ from .indices import python_index
 Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
 
+class Args(tuple[Any, ...]):
+    """Additional arguments, and which of them hold one entry for each sample.
+
+    Attributes:
+        aligned: positions of the tensors that are cut and repeated along with the inputs; the others are passed whole.
+        known: the model was run to find that out.
+        stuck: why no batch but the whole one can be run; empty where samples can be cut.
+    """
+
+    aligned: frozenset[int]
+    known: bool
+    stuck: str
+
+    def __new__(
+        cls, values: Iterable[Any], aligned: Iterable[int] = (), known: bool = False, stuck: str = ""
+    ) -> "Args":
+        """Mark the arguments of a call."""
+        self = super().__new__(cls, values)
+        self.aligned, self.known, self.stuck = frozenset(aligned), known, stuck
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.aligned, self.known, self.stuck
+
+    def replaced(self, values: Iterable[Any]) -> "Args":
+        """Other values of the same meaning."""
+        return Args(values, self.aligned, self.known, self.stuck)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Inputs (each (rows, ...)), additional arguments and target of a forward call.
 
     Attributes:
         inputs: tensors that share their first dim, the rows.
-        args: additional forward arguments; tensors with as many rows are sliced along.
+        args: additional forward arguments; :class:`Args` names those that are sliced along. Of a plain tuple they are
+            the tensors with as many rows as the whole batch, as in Captum, until :func:`xinc_captum.alignment.settled`
+            has run the model.
         target: a Captum target; lists and 1-D tensors hold one entry a row.
         rows: number of rows.
         start: where these rows begin in the batch they were cut from.
@@ -46,9 +78,10 @@ class Batch:
         if rows == {0}:
             raise ValueError(f"inputs have shape {tuple(tensors[0].shape)}: no rows to explain; give at least one.")
         own = tuple(t.clone() if t.is_inference() else t for t in tensors)
-        args = () if args is None else args if isinstance(args, tuple) else (args,)
-        args = tuple(a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in args)
-        return cls(own, args, python_index(target), rows.pop())
+        given = () if args is None else args if isinstance(args, tuple) else (args,)
+        given = _marked(given, len(own[0]))
+        plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in given)
+        return cls(own, given.replaced(plain), python_index(target), rows.pop())
 
     def cut(self, start: int, stop: int) -> "Batch":
         """Rows ``start`` to ``stop``."""
@@ -60,7 +93,7 @@ class Batch:
     def take(self, index: Tensor) -> "Batch":
         """The rows named by ``index``, in its order."""
         return replace(
-            self._each(lambda t: t.index_select(0, index), lambda xs: [xs[i] for i in index.tolist()]),
+            self._each(lambda t: t.index_select(0, index.to(t.device)), lambda xs: [xs[i] for i in index.tolist()]),
             rows=len(index),
         )
 
@@ -72,9 +105,9 @@ class Batch:
         return replace(repeated, rows=self.rows * times)
 
     def _each(self, tensor_op: Any, list_op: Any) -> "Batch":
-        def along(value: Any) -> Any:
-            return tensor_op(value) if isinstance(value, Tensor) and self._aligned(value) else value
-
+        args = _marked(self.args, self.rows)
+        if args.stuck:
+            raise ValueError(args.stuck)
         target = self.target
         if isinstance(target, list) and len(target) == self.rows:
             target = list_op(target)
@@ -83,12 +116,16 @@ class Batch:
         return replace(
             self,
             inputs=tuple(tensor_op(t) for t in self.inputs),
-            args=tuple(along(a) for a in self.args),
+            args=args.replaced(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
             target=target,
         )
 
-    def _aligned(self, value: Tensor) -> bool:
-        return value.dim() > 0 and value.shape[0] == self.rows
+
+def _marked(args: tuple[Any, ...], rows: int) -> Args:
+    """Tensors with as many rows as the batch hold one entry for each, unless it is known already."""
+    if isinstance(args, Args):
+        return args
+    return Args(args, (at for at, a in enumerate(args) if isinstance(a, Tensor) and a.dim() and a.shape[0] == rows))
 
 
 def chunks(rows: int, size: int) -> list[tuple[int, int]]:

@@ -11,6 +11,12 @@ from .batch import Batch
 OutputFn = Callable[[Any], Tensor]
 
 
+def called(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
+    """Return what a model makes of a batch, after ``output_fn``."""
+    output = forward_func(*batch.inputs, *batch.args)
+    return output if output_fn is None else output_fn(output)
+
+
 def selected(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
     """Pick the tensor out of a model's output, then the target out of the tensor.
 

@@ -1,5 +1,6 @@
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,13 @@ def test_nothing_changed_is_no_evidence(smooth):
     row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0, **natural).trust.rows[0]
     assert row.high_frequency is None and row.gained == 0
     assert (row.verdict, row.because) == ("weak", "nothing was gained, so there is nothing to judge")
+
+
+def test_an_image_that_did_not_change_gained_nothing_whatever_rounding_says(smooth):
+    natural = {"natural": torch.rand(6, 3, 12, 12), "transfer": copy.deepcopy(smooth)}
+    still = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0, **natural)
+    row = replace(still, after=still.before + 1e-7).trust.rows[0]
+    assert (row.verdict, row.gained) == ("weak", 0)
 
 
 def test_what_is_suppressed_falls_in_a_second_model_too(smooth):

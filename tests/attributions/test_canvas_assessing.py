@@ -1,5 +1,6 @@
 """A canvas's own verdict: true ones hold, planted failures do not."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -116,3 +117,26 @@ def test_it_is_asked_once_the_same_each_time_and_leaves_everything_as_found(fitt
         trust = canvas.trust
     assert canvas.trust is trust and drawn(fitted).trust == trust
     assert state.differences(fitted) == []
+
+
+def test_ablations_that_show_nothing_do_not_hold():
+    said = "every contribution that was sampled is zero within rounding"
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    same = torch.full((math.prod(SIZE), 2), 0.3)
+    for rule in (Ablation("mean"), Ablation("resample")):
+        trust = NeuronCanvas(net, "1", rule=rule).canvas(same, SIZE).trust
+        assert trust.verdict == "weak" and trust.because.startswith(said), "all pixels are alike"
+    torch.nn.init.constant_(net[0].bias, -9.0)
+    trust = NeuronCanvas(net, "1", rule="ablation").canvas(coordinates(SIZE), SIZE).trust
+    assert trust.verdict == "weak" and trust.because.startswith(said), "all units are dead"
+    level = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1))
+    flat = NeuronCanvas(level, "1", rule=Ablation("mean")).canvas(torch.full((1, 1, 4, 6), 0.5), (4, 6))
+    assert flat.trust.verdict == "weak" and not bool(flat.to_tensor().any())
+
+
+def test_one_frame_less_its_mean_shows_its_structure():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.Sigmoid(), torch.nn.Conv2d(2, 1, 1))
+    canvas = NeuronCanvas(net, "1", rule=Ablation("mean")).canvas(torch.rand(1, 1, 4, 6), (4, 6))
+    assert bool(canvas.to_tensor().any()) and canvas.trust.verdict == "holds"
+    torch.testing.assert_close(canvas.to_tensor().sum((-1, -2)), torch.zeros(1, 2, 1), atol=1e-5, rtol=0)

@@ -55,3 +55,28 @@ def test_the_random_state_stays_as_found():
     state = torch.get_rng_state()
     check_generator(painter(square))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Averaging(nn.Module):
+    """Moves its mean latent in training mode, as the mapping of a StyleGAN does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("w_avg", torch.zeros(4))
+
+    def forward(self, z):
+        if self.training:
+            self.w_avg.copy_(z.mean(0).lerp(self.w_avg, 0.9))
+        return z
+
+
+def test_a_mapping_that_moves_its_mean_is_found_and_restored():
+    mapping = Averaging()
+    averaging = painter(square, lambda n, *_, generator, **__: mapping(torch.randn(n, 4, generator=generator)))
+    with pytest.raises(
+        ValueError, match=r"changed the buffer 'w_avg' of Averaging.*call eval\(\) on the network first"
+    ):
+        check_generator(averaging)
+    assert torch.equal(mapping.w_avg, torch.zeros(4))
+    mapping.eval()
+    assert check_generator(averaging) == (4, (1, 2, 2))

@@ -67,7 +67,9 @@ def test_double_precision_goes_through():
 
 
 def test_bad_input_is_said():
-    with pytest.raises(ValueError, match=r"'main.1' of the network is in train mode; wanted eval\(\)"):
+    with pytest.raises(
+        ValueError, match=r"BatchNorm2d 'main.1' of the network is in training mode.*call network.eval\(\)"
+    ):
         DCGANAdapter(DCGAN(10, (8, 6)), 10)
     with pytest.raises(TypeError, match=r"network is a str; wanted an nn.Module .*load_weights\(network, path\)"):
         DCGANAdapter("weights.pkl", 10)

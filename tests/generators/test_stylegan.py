@@ -155,3 +155,12 @@ def test_bad_input_is_said():
     network.mapping.num_ws = 5
     with pytest.raises(ValueError, match=r"the mapping gave \(1, 5, 512\); wanted \(1, 32, 512\)"):
         adapter.sample_latents(1, 1)
+
+
+def test_a_network_in_training_mode_is_refused_and_keeps_its_mean():
+    network = StyleGANXL().eval()
+    network.mapping.train()
+    before = network.mapping.w_avg.clone()
+    with pytest.raises(ValueError, match="Mapping 'mapping' of the network is in training mode"):
+        StyleGANAdapter(network)
+    assert torch.equal(network.mapping.w_avg, before)

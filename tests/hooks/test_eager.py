@@ -1,4 +1,5 @@
 import sys
+import threading
 
 import torch
 from torch import nn
@@ -34,3 +35,24 @@ def test_a_process_that_compiled_nothing_does_not_load_the_compiler(monkeypatch)
     with eager():
         pass
     assert "torch._dynamo" not in sys.modules
+
+
+def test_blocks_of_two_threads_that_overlap():
+    """The stance belongs to the process: the first block to end must not take it from the second."""
+    import torch._dynamo.eval_frame as frame
+
+    usual, inside, leave = frame._stance.stance, threading.Event(), threading.Event()
+
+    def other():
+        with eager():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    assert inside.wait(10)
+    with eager():
+        leave.set()
+        thread.join(10)
+        assert frame._stance.stance == "force_eager"
+    assert frame._stance.stance == usual

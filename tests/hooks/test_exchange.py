@@ -46,3 +46,22 @@ def test_models_made_under_inference_mode(conv):
     exchange(there)({"conv.weight": weight})(x).sum().backward()
     exchange(conv)({"conv.weight": weight})(x)
     assert weight.grad.abs().sum() > 0
+
+
+def test_a_weight_is_exchanged_under_each_of_its_names(found):
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    model[1].weight = model[0].weight
+    model.add_module("again", model[0])
+    before, three = found(model), torch.full((1, 1), 3.0)
+    for name in ("0.weight", "1.weight", "again.weight"):
+        assert exchange(model)({name: three})(torch.ones(1, 1)).item() == 27
+    assert before.differences(model) == []
+
+
+def test_a_wrong_name_and_two_values_for_one_tensor_are_refused():
+    layer = nn.Linear(1, 1)
+    model = nn.Sequential(layer, layer)
+    with pytest.raises(KeyError, match="'2.weight' is not a parameter or buffer of Sequential"):
+        exchange(model)({"2.weight": torch.ones(1, 1)})
+    with pytest.raises(ValueError, match=r"'0.weight' and '1.weight' are one tensor of the model; give it one"):
+        exchange(model)({"0.weight": torch.ones(1, 1), "1.weight": torch.zeros(1, 1)})

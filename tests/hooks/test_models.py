@@ -107,3 +107,88 @@ def test_names_for_messages(conv):
     assert layer_name(conv, conv.fc) == "'fc'"
     assert layer_name(conv, conv) == "Conv"
     assert layer_name(torch.relu, conv.fc) == "Linear module"
+
+
+def test_every_name_of_a_shared_module_finds_it():
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), act), nn.Sequential(nn.Linear(2, 2), act))
+    assert find_layer(model, "0.1") is act and find_layer(model, "1.1") is act
+    assert find_layer(lambda x: model(x), "1.1") is act
+
+
+class Kept:
+    """An object that is no module, as wrappers in scripts are."""
+
+    def __init__(self, **held):
+        self.__dict__.update(held)
+
+    def __call__(self, x):
+        return self.inner(x)
+
+    def inner(self, x):
+        return self.net(x)
+
+    @property
+    def named(self):
+        return self.net
+
+
+KEPT = {}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda net: lambda x, model=net: model(x),
+        lambda net: lambda x, *, model=net: model(x),
+        lambda net: lambda x, nets=[net]: nets[0](x),
+        lambda net: (lambda kept: lambda x: kept(x))(Kept(net=net)),
+        lambda net: (lambda kept: lambda x: kept.named(x))(Kept(net=net)),
+        lambda net: (lambda kept: lambda x: kept.net(x))(Kept(net=net)),
+        lambda net: (lambda kept: lambda x: kept.inside["a"][0](x))(Kept(inside={"a": (net,)})),
+        lambda net: Kept(net=lambda x: net(x)),
+        lambda net: KEPT.update(net=net) or (lambda x: KEPT["net"](x)),
+        lambda net: functools.partial(lambda nets, x: nets[0](x), [net]),
+        lambda net: Hiding(net),
+    ],
+    ids=str,
+)
+def test_the_model_is_found_in_defaults_containers_and_objects(net, around):
+    function = around(net)
+    assert any(net is m for root in modules_behind(function) for m in (root,)), modules_behind(function)
+    assert find_layer(function, "3") is net[3]
+
+
+class Hiding(nn.Module):
+    """Keeps its model in a list, so that torch does not register it."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.nets = [net]
+
+    def forward(self, x):
+        return self.nets[0](x)
+
+
+def test_objects_lead_only_to_the_modules_that_the_code_uses(net):
+    kept = Kept(net=net, critic=nn.Linear(2, 2))
+    assert modules_behind(lambda x: kept(x)) == [net]
+
+
+def test_a_module_that_is_named_directly_comes_before_one_in_a_container():
+    near, far = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    nets = [far]
+    function = lambda x: near(nets[0](x))
+    assert modules_behind(function) == [near, far]
+    assert find_layer(function, "0") is near[0]
+
+
+def test_a_submodule_of_another_root_is_no_root(net):
+    first = net[0]
+    assert modules_behind(lambda x: net(x) + first(x)) == [net]
+
+
+def test_references_in_a_circle_come_to_an_end(net):
+    ring = [net]
+    ring.append(ring)
+    assert modules_behind(lambda x: ring[0](x)) == [net]

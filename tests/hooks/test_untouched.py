@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from xinc_captum import untouched
+from xinc_captum.hooks import LayerError
 
 
 def disturb(model):
@@ -71,3 +73,53 @@ def test_a_hook_that_is_not_ours_is_left_alone(net):
     with untouched(net):
         handle = net[0].register_forward_hook(lambda *_: None)
     assert list(net[0]._forward_hooks) == [handle.id]
+
+
+def test_a_backward_pass_from_before_the_block_still_works(conv):
+    loss = conv(torch.rand(4, 3, 6, 6)).sum()
+    with untouched(conv):
+        conv.train()(torch.rand(4, 3, 6, 6))
+    loss.backward()
+    assert conv.conv.weight.grad.abs().sum() > 0
+
+
+class Caching(nn.Module):
+    """Keeps what it computed, and how large it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.size, self.grid = 0, None
+        self.register_buffer("mean", None)
+
+    def forward(self, x):
+        if self.size != x.shape[-1]:
+            self.size, self.grid = x.shape[-1], torch.linspace(0, 1, x.shape[-1])
+            self.register_buffer("mean", self.grid.mean())
+            self.new, self.count = self.grid, getattr(self, "count", 0) + 1
+            self.register_buffer("late", self.grid)
+        return x * self.grid
+
+
+def test_caches_of_modules_come_back_together():
+    model = Caching()
+    with untouched(model):
+        model(torch.rand(5))
+    assert (model.size, model.grid, model.mean) == (0, None, None)
+    assert not hasattr(model, "new") and not hasattr(model, "count") and "late" not in model._buffers
+    model(torch.rand(5))
+    grid, late = model.grid, model.late
+    with untouched(model):
+        model(torch.rand(3))
+    assert model.size == 5 and model.grid is grid and model.late is late and model.count == 1
+
+
+def test_a_forward_pass_that_rewrites_its_weights_is_named():
+    model = nn.Sequential(nn.Embedding(3, 2, max_norm=0.1))
+    with pytest.warns(UserWarning, match="parameter 'weight' of an Embedding layer was changed in"), untouched(model):
+        model(torch.tensor([0, 1]))
+
+
+def test_a_lazy_module_is_refused():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(LayerError, match=r"LazyLinear has parameters without.*Call the model once"), untouched(model):
+        pass

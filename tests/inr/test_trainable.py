@@ -48,3 +48,14 @@ def test_steps_of_adam_are_nan_in_float16():
     model.weight.grad = torch.full_like(model.weight, 1e-5)
     optimizer.step()
     assert not model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite(value):
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.bias[1] = value
+    with pytest.raises(
+        ValueError, match="'bias' of this Linear hold NaN or infinite values, from which training cannot"
+    ):
+        trainable(model)

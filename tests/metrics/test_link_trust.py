@@ -33,6 +33,7 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
 @pytest.mark.parametrize(
     ("change", "verdict", "text"),
     [
+        ({"r2_within": near(float("nan"))}, "fails", "within classes it explains nothing"),
         ({"r2_within": near(0.01)}, "fails", "within classes it explains nothing"),
         ({"r2_within": near(0.12), "shuffled": 0.11}, "fails", "whatever R² says (0.90 [0.88, 0.92])"),
         ({"leaked": 0.3}, "fails", "30% of the held-out pairs were in the fit"),

@@ -129,3 +129,9 @@ def test_energy_of_waves(size):
     white = high_frequency_energy(torch.randn(1, 3, *size))
     assert 0.7 < float(white) < 0.9, "1 - π/16 of white noise"
     assert high_frequency_energy(torch.zeros(2, 3, *size)).isnan().all()
+
+
+@pytest.mark.parametrize("name", ["path", "natural", "kept", "gained", "transfer"])
+def test_evidence_that_is_not_a_number_does_not_hold(name):
+    found = judged(**{"path": 0.8, "natural": 0.7, "kept": 0.8, "gained": 1.0, "transfer": 1.0, name: float("nan")})
+    assert found.verdict == "fails" and found.because == "some of the evidence is not a number"

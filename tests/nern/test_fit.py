@@ -263,3 +263,52 @@ def test_bad_input(mixed, images, kwargs, error, text, found):
 def test_loaders_that_can_be_read_once(mixed, images):
     with pytest.raises(ValueError, match="gave its batches once and has no more; give a DataLoader"):
         fitted(mixed, iter(images.split(8)))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_networks_with_nan_are_refused_before_the_first_step(mixed, images, value, found):
+    nern = NeRN(mixed, hidden=8, levels=6)
+    with torch.no_grad():
+        nern.predictor.linear2.bias[0] = value
+    before = found(mixed)
+    text = "'linear2.bias' of this KernelPredictor hold NaN or infinite values, from which training cannot start; build"
+    with pytest.raises(ValueError, match=text):
+        fitted(mixed, images, nern)
+    assert before.differences(mixed) == []
+    last = [name for name, p in mixed.named_parameters() if p.dim() == 1][-1]
+    with torch.no_grad():
+        mixed.get_parameter(last)[0] = value
+    with pytest.raises(ValueError, match=f"'{last}' of the target hold NaN or infinite values, with which its outputs"):
+        fitted(mixed, images)
+
+
+def test_a_buffer_of_the_target_may_be_infinite_and_not_nan(mixed, images):
+    mixed.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    fitted(mixed, images, steps=1)
+    mixed.mask[0] = torch.nan
+    with pytest.raises(ValueError, match="'mask' of the target hold NaN"):
+        fitted(mixed, images, steps=1)
+
+
+def test_a_fit_that_comes_to_nan_says_since_when_and_keeps_the_last_good_predictor(mixed, images, found, tmp_path):
+    nern, before = NeRN(mixed, hidden=8, levels=6), found(mixed)
+    start = copy.deepcopy(nern.predictor)
+    with pytest.raises(
+        FloatingPointError, match=r"NaN .* first seen in the loss of step \d+ \(lr=1e\+30, .*from before"
+    ):
+        fitted(mixed, images, nern, lr=1e30)
+    assert same(nern.predictor, start) and before.differences(mixed) == []
+
+    class Loader:
+        def __iter__(self):
+            for step in range(30):
+                if step == 14:
+                    with torch.no_grad():
+                        nern.predictor.output.bias[0] = torch.nan
+                yield images[:8]
+
+    path = tmp_path / "run"
+    with pytest.raises(FloatingPointError, match=r"in the loss of step 15 .* its weights of step 10 again"):
+        fitted(mixed, Loader(), nern, checkpoint=path, validation=images[:8])
+    assert all(bool(p.isfinite().all()) for p in nern.predictor.parameters()) and not same(nern.predictor, start)
+    assert before.differences(mixed) == []

@@ -1,9 +1,13 @@
 """Chunks follow the budget, the width of the network and the size of the answer."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
@@ -63,9 +67,32 @@ def test_a_chunk_keeps_to_its_budget():
     def note(t):
         nonlocal held
         held += t.nbytes
-        return t
+        return t.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         tail.run(Batch.of(torch.rand(n, 2)))
     weights = sum(p.nbytes for p in model.parameters()) * 2
     assert held - weights + 3 * n * 96 * 4 <= budget * 1.1
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, lambda: nn.Softmax(1)])
+def test_a_measurement_keeps_no_activation(activation):
+    # These operations save their own output; a graph that holds the tensor itself would never be freed.
+    model, seen = nn.Sequential(nn.Linear(2, 4), activation(), nn.Linear(4, 3)), []
+    model[1].register_forward_hook(lambda _m, _a, output: seen.append(weakref.ref(output)))
+    measure(Tail(model, model[0]), Batch.of(torch.rand(3, 2))).rows(4, 1000)
+    gc.collect()
+    assert len(seen) == 2 and not any(ref() is not None for ref in seen)
+
+
+def test_a_model_that_takes_gradients_inside_is_measured():
+    field = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1))
+
+    def slope(x):
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(field(x).sum(), x, create_graph=True)[0]
+
+    points = torch.rand(3, 2)
+    wanted = slope(points)
+    torch.testing.assert_close(measure(Tail(slope, field[1]), Batch.of(points)).output, wanted.detach())

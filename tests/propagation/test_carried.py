@@ -7,6 +7,7 @@ from torch import nn
 
 from xinc_captum.propagation import CarryError
 from xinc_captum.propagation.carried import Carried, finish, start
+from xinc_captum.propagation.grad_modes import GradModes
 
 
 def carry(function, z):
@@ -71,6 +72,13 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
         lambda x: F.linear(input=x, weight=torch.ones(2, 3, dtype=x.dtype)),
         lambda x: (x + 2) ** 0.5,
         lambda x: F.relu(x + 0, True) + torch.sub(x, x, alpha=3),
+        lambda x: torch.where(x > 0, x, -x),
+        lambda x: x * (x.abs() >= 0.5) + (x < 0).double(),
+        lambda x: x.masked_fill(x < 0, 3.0).tril() + torch.isfinite(x),
+        lambda x: x + torch.zeros_like(x) * 2 + torch.ones_like(x) + torch.full_like(x, 0.5),
+        lambda x: torch.cat([x.new_zeros(1, 2), x.new_ones(1, 1), x.new_full((1, 1), 2.0), 2 * x], 1),
+        lambda x: x * torch.arange(x.shape[1], dtype=x.dtype) + torch.empty_like(x).fill_(2),
+        lambda x: x * x.new_tensor([1.0, 2.0, 3.0]) + x.detach().exp(),
         lambda x: F.conv1d(x[:, None], torch.ones(2, 1, 2, dtype=x.dtype), torch.ones(2, dtype=x.dtype)).flatten(1),
     ],
 )
@@ -103,6 +111,29 @@ class Own(torch.autograd.Function):
         return g * 2
 
 
+class Checkpointed(torch.autograd.Function):
+    """As ``torch.utils.checkpoint`` runs a module: in a no_grad block inside of its forward pass."""
+
+    @staticmethod
+    def forward(ctx, x):
+        with torch.no_grad():
+            return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+def checkpointed(x):
+    with GradModes():
+        return Checkpointed.apply(x)
+
+
+def written_under_no_grad(x):
+    with GradModes(), torch.no_grad():
+        return x.mul_(2)
+
+
 def written_into_a_view(x):
     y = x * 1
     y[:, :1].add_(1)
@@ -120,7 +151,15 @@ def written_into_a_view(x):
         (lambda x: torch.ones(1, 2) / x, "through '(true_)?div': the divisor depends on the layer"),
         (lambda x: torch.pow(x, x), "through 'pow': more than its first argument depends"),
         (lambda x: F.linear(x, torch.cat([x, x])), "its weight or bias depends on the layer"),
-        (lambda x: torch.where(x > 0, x, -x), "through 'gt'"),
+        (lambda x: torch.where(x - 1, x, -x), "through 'where': its condition depends on the layer"),
+        (lambda x: x.cumprod(1), r"through 'cumprod': its factors.*Secant\(products=\"halves\"\) shares it equally"),
+        (lambda x: torch.zeros_like(x).copy_(x), "in-place copy.*writes into a tensor that does not come"),
+        (lambda x: torch.zeros_like(x).index_put_((torch.tensor([0]),), x), "in-place index_put"),
+        (lambda x: x.argmax(1), "through 'argmax'"),
+        (lambda x: x.item(), "through 'item'"),
+        (lambda x: x.sign(), "through 'sign'"),
+        (checkpointed, "through 'mul': it runs under no_grad in a custom autograd Function"),
+        (written_under_no_grad, "through 'mul': it runs under no_grad in.* or in place"),
         (lambda x: F.dropout(x, 0.5, training=True), "through 'dropout': it is in training mode; call model.eval"),
         (lambda x: F.max_pool1d(x[:, None], 2, return_indices=True), "max_pool1d"),
         (lambda x: torch.ops.aten.softmax.int(x, 1), "softmax"),
@@ -165,3 +204,61 @@ def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
         value, _ = finish(torch.sigmoid(start(leaf)))
         slopes.append(torch.autograd.grad(value.sum(), leaf)[0].double())
     assert ((slopes[0] - slopes[1]).abs() / slopes[1]).max() < bound
+
+
+def test_a_mask_keeps_the_choice_that_was_made():
+    # where(z > 0, z, -z) is |z|: slopes 1 and -1, as for abs
+    _, slot, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
+    assert slot.tolist() == [0.0, 0.0]
+    assert parts.tolist() == [[0.5, 0.0], [0.0, 2.0]]
+
+
+def test_constants_go_to_the_slot():
+    # 3 z + 1: the one belongs to no unit
+    value, slot, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
+    assert (value.tolist(), slot.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
+
+
+def test_a_factor_computed_under_no_grad_is_a_constant():
+    def function(x):
+        with GradModes():
+            with torch.no_grad():
+                gate = x.sigmoid() * 2
+                assert not isinstance(gate, Carried)
+            return gate * x
+
+    value, slot, parts = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
+    gate = 2 * torch.sigmoid(torch.tensor([0.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(value, gate * torch.tensor([0.0, 3.0], dtype=torch.float64))
+    assert slot.tolist() == [0.0, 0.0]
+    torch.testing.assert_close(parts.sum(0), value)
+
+
+def test_what_was_made_without_gradients_shares_no_memory_with_the_layer():
+    leaf = torch.ones(1, 2, requires_grad=True)
+    carried = start(leaf.clone())
+    with GradModes(), torch.no_grad():
+        carried.view(2).add_(5)
+    assert carried.value.tolist() == [[1.0, 1.0]]
+
+
+def test_a_cumulative_product_by_hand():
+    # factors 2 and 3 of units a and b: 2 belongs to a; 6 = 2 * 3 is shared equally, 3 each
+    value, slot, parts = carry(lambda x: finished(x).cumprod(1), [2.0, 3.0])
+    assert (value.tolist(), slot.tolist()) == ([2.0, 6.0], [0.0, 0.0])
+    assert parts.tolist() == [[2.0, 3.0], [0.0, 3.0]]
+
+
+@pytest.mark.parametrize("z", [[0.7, -1.2, 0.4], [0.7, 0.0, 0.4], [0.0, 0.0, 1.0]])
+def test_a_cumulative_product_adds_up(z):
+    function = lambda x: (finished(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
+    value, slot, parts = carry(function, z)
+    x = torch.tensor([z], dtype=torch.float64)
+    torch.testing.assert_close(value, (((x + 0.5).relu() * 2).cumprod(1) * x)[0])
+    torch.testing.assert_close(parts.sum(0) + slot, value)
+
+
+def finished(carried):
+    """The same with products shared among their factors."""
+    carried.halves = True
+    return carried

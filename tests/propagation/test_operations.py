@@ -39,3 +39,17 @@ def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
     whole = func(z)
     assert torch.allclose(whole, torch.stack([func(one) for one in z])), "each element alone"
     assert torch.isfinite(func(torch.zeros(1))).all() or name in {"acosh"}
+
+
+def test_functions_are_listed_under_the_names_that_torch_dispatches():
+    seen = []
+
+    class Names(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(plain_name(func)[0])
+            return func(*args, **(kwargs or {}))
+
+    x = torch.rand(2, 2)
+    with Names():
+        F.logsigmoid(x), F.threshold(x, 0.1, 0.0)
+    assert seen == ["logsigmoid", "threshold"]

@@ -136,3 +136,17 @@ def test_secant_adds_up_through_everything(site, unit):
     image = model(x).detach()
     shares = NeuronCanvas(model, site, rule="secant", unit=unit).attribute(x)
     assert (shares.flatten(1, -4).sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
+
+
+def test_constants_made_after_a_shape_change_no_share():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(4, 2)
+
+    def with_constants(x):
+        y = net(x)
+        return y + torch.zeros_like(y) + 2 * y.new_ones(y.shape) + torch.full_like(y, 0.5)
+
+    plain = NeuronCanvas(net, "1", rule="secant").attribute(x)
+    found = NeuronCanvas(with_constants, "1", rule="secant").attribute(x)
+    torch.testing.assert_close(found[:, :-1], plain[:, :-1])
+    torch.testing.assert_close(found[:, -1], plain[:, -1] + 2.5)

@@ -52,7 +52,8 @@ def test_everything_else_is_as_found(small, bars, found):
     model.writer.encoder.eval()
     before = found(model)
     model.fit(bars(), steps=3, show_progress=False)
-    assert set(before.differences(model)) == {"weights", "buffers"}, "the means are buffers"
+    changed = {what for what in before.differences(model) if not what.startswith("version of")}
+    assert changed == {"weights", "buffers"}, "the means are buffers"
     before, calls = found(model), []
 
     def stop(*_):
@@ -64,7 +65,8 @@ def test_everything_else_is_as_found(small, bars, found):
     with pytest.raises(KeyboardInterrupt):
         model.fit(bars(), steps=9, show_progress=False)
     handle.remove()
-    assert set(before.differences(model)) == {"weights"}, "it had taken some steps"
+    changed = {what for what in before.differences(model) if not what.startswith("version of")}
+    assert changed == {"weights"}, "it had taken some steps"
     assert (model.tokens.places.grad == 1).all() and model.tokens.linear.weight.grad is None
 
 

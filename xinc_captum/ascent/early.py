@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hooks import layer_name, modules_behind
+from ..hooks import layer_name, modules_behind, of_this_thread
 from .reading import Reader
 
 STRIDE = 8
@@ -55,10 +55,12 @@ def passed(
 ) -> list[tuple[nn.Module, tuple[int, ...]]]:
     """The modules that ran exactly once and hand over rows of floats, in the order they ended, and their shapes."""
     ended: list[tuple[nn.Module, tuple[int, ...]]] = []
+    ours = of_this_thread()
 
     def note(module: nn.Module, _args: Any, output: Any) -> None:
         shape = tuple(output.shape) if isinstance(output, Tensor) and output.is_floating_point() else ()
-        ended.append((module, shape))
+        if ours(module):
+            ended.append((module, shape))
 
     roots = modules_behind(reader.forward_func)
     handles = [m.register_forward_hook(note) for m in {m for root in roots for m in root.modules() if m is not root}]

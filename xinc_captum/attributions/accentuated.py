@@ -1,8 +1,8 @@
 """Accentuation: accentuated images, where they were felt, and how far to trust them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..ascent.opacity import opacity
+from ..hooks import exclusive
 from ..images import to_hwc
 from ..metrics.trust import Trust
 from ..store import bundle
@@ -21,6 +22,9 @@ from ..store import bundle
 @dataclass(frozen=True, eq=False)
 class Accentuation:
     """What :meth:`FeatureAccentuation.accentuate` found; tensors are plain and detached.
+
+    It can be copied and pickled. Pickling computes :attr:`trust` first, as :meth:`save` does, because what is unpickled
+    has no model.
 
     Attributes:
         images: accentuated, (N, C, H, W) in [0, 1].
@@ -59,10 +63,25 @@ class Accentuation:
         """How opaque each pixel is drawn, (N, 1, H, W): :func:`xinc_captum.ascent.opacity`."""
         return opacity(self.masks, percentile, sigma)
 
-    @cached_property
+    @property
     def trust(self) -> Trust:
-        """Holds, weak or fails, and because of what; asks the model again, as it is now."""
-        return self._assess(self)
+        """Holds, weak or fails, and because of what; computed once, with the model as it is at the first look."""
+        kept = vars(self)
+        with exclusive():
+            if _TRUST not in kept:
+                kept[_TRUST] = self._assess(self)
+            found: Trust = kept[_TRUST]
+            return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {_TRUST: self.trust, "_assess": _without_model}
+
+    def __copy__(self) -> "Accentuation":
+        return _made(vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Accentuation":
+        memo[id(self._assess)] = self._assess  # the model behind it is not copied
+        return _made({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
 
     def save(self, path: str | Path) -> Path:
         """Write images, masks and numbers into a folder that appears whole or not at all.
@@ -92,6 +111,22 @@ class Accentuation:
                     _write(folder / f"row{row}_accentuated.png", self.images[row])
                     _write(folder / f"row{row}_through_mask.png", self.images[row], shown[row])
         return Path(path)
+
+
+_TRUST = "_trust"
+
+
+def _made(state: dict[str, Any]) -> Accentuation:
+    new = object.__new__(Accentuation)
+    vars(new).update(state)
+    return new
+
+
+def _without_model(_: Accentuation) -> Trust:
+    raise RuntimeError(
+        "this accentuation was changed after it was unpickled: its verdict does not hold any more, and it has no "
+        "model to compute another one with. Call accentuate() again."
+    )
 
 
 _TENSORS = ("images", "masks", "seeds", "scores", "distances", "before", "after", "dose", "level")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..alignment import settled
 from ..ascent.ascend import DeadError
 from ..ascent.early import early_layer, name_of
 from ..ascent.feature import Feature, OutputFeature
@@ -48,16 +49,13 @@ def accentuated(
         _check_start(inputs, shape, settings)
         seeds, like = _begin(reader, inputs, shape)
         reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
-        batch = Batch.of(like, args)
-        size = size or (like.shape[-2], like.shape[-1])
-        against = _against(reader, feature, settings.contrast, batch, size)
-        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
             reader = replace(reader, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
-            against = None if against is None else (replace(against[0], dtype=reader.dtype), against[1])
-        rows = like.shape[0]
-        batch = Batch.of(like, args)
+        rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
+        batch = settled(Batch.of(like, args), partial(_output, reader, size))
+        against = _against(reader, feature, settings.contrast, batch, size)
+        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         parts: list[Outcome] = []
         layer, name = None, ""
         for start, stop in chunks(rows, settings.internal_batch_size or rows):
@@ -111,6 +109,11 @@ def _chunk(
 
 def _shown(images: Tensor, size: Size) -> Tensor:
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+
+
+def _output(reader: Reader, size: Size, batch: Batch) -> Any:
+    """What the model makes of the images at the size of the views."""
+    return reader.read(_shown(batch.inputs[0], size), batch.args, (), whole=True).output
 
 
 def _end(*_: Any) -> bool:

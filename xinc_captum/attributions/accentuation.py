@@ -113,7 +113,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
             inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualisation.
             target: a Captum target (a list or 1-D tensor holds one a row), an objective of
                 :mod:`xinc_captum.ascent.objectives`, a function of the layers, "layer:unit", or a Lucent objective.
-            additional_forward_args: passed on to the model; tensors with as many rows are taken along.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
+                and repeated along with the inputs, any other is passed whole
+                (:func:`~xinc_captum.alignment.settled` decides).
             shape: (N, C, H, W) of the pictures where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`xinc_captum.ascent.Settings` explains each).
         """
@@ -208,7 +210,9 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
             neuron_selector: an int is a channel's mean over positions (of a flat layer, the unit); a tuple indexes
                 the dims after the rows, slices are summed, as in Captum; a function takes the activation to one
                 number a row; a float tensor (channels,) is a direction; a list holds one of these a row.
-            additional_forward_args: passed on to the model; tensors with as many rows are taken along.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
+                and repeated along with the inputs, any other is passed whole
+                (:func:`~xinc_captum.alignment.settled` decides).
             shape: (N, C, H, W) of the pictures where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`xinc_captum.ascent.Settings` explains each).
         """

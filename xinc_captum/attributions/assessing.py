@@ -60,6 +60,8 @@ def _evidence(
         found["gained"] = way * float(answer.after[row] - answer.before[row])
         share = float(high_frequency_energy(image - seed)[0])
         found["high_frequency"] = None if share != share else share
+        if share != share:  # not a number: no pixel changed, and what is left of a gain is rounding
+            found["gained"] = 0.0
     if settings.natural is not None:
         found |= _paths(reader, feature, settings.natural, size, batch, image, seed)
     if settings.transfer is not None and seed is not None:

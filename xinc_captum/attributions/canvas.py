@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ..batch import chunks
+from ..hooks import exclusive
 from ..metrics import as_masks, grid_cells
 from ..metrics.canvas_trust import CanvasTrust
 from ..progress import progress
@@ -26,12 +26,16 @@ def _alone(_canvas: "Canvas") -> CanvasTrust:
     return CanvasTrust("weak", "no network is at hand to compare it with")
 
 
+_TRUST = "_trust"
+
+
 @dataclass(frozen=True)
 class Canvas:
     """A picture seen as contributions c[u, ch, pixel] of units u to channels ch. Made by ``NeuronCanvas.canvas``.
 
     Frozen and lazy: queries run chunk by chunk within the memory budget they were made with, and only
-    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`.
+    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`. Copies share the
+    model; only a canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
 
     Attributes:
         size: (H, W), or (L,), or (D, H, W).
@@ -54,15 +58,36 @@ class Canvas:
     layer: str = ""
     _assess: Callable[["Canvas"], CanvasTrust] = field(default=_alone, repr=False)
 
-    @cached_property
+    @property
     def trust(self) -> CanvasTrust:
         """Holds, weak or fails, and because of what: a few units and places beside what is missing without the unit.
 
         16 units, set to zero one by one, at eight runs of eight pixels, or at 1024 pixels of one frame; same each time.
         Under the secant the parts are added up too. A canvas from disk has no network to ask, and is weak.
         """
-        with self._surroundings():
-            return self._assess(self)
+        kept = vars(self)
+        with exclusive(), self._surroundings():
+            if _TRUST not in kept:
+                kept[_TRUST] = self._assess(self)
+            found: CanvasTrust = kept[_TRUST]
+            return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._surroundings is not nullcontext:
+            raise TypeError(
+                f"a {type(self).__name__} holds no maps, but the model that computes them, and cannot be pickled. "
+                "Write it with canvas.save(path) and read it with xinc_captum.attributions.open_canvas(path), or keep "
+                "what its queries return, such as canvas.totals() or canvas.to_tensor()."
+            )
+        return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()  # nothing in it changes, and a copy of the model would not be the model
 
     @property
     def pixels(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, eager, gradient_errors, modules_behind, snapshot, untouched
+from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, guarded, modules_behind, snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,8 +18,11 @@ _UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 def captum_method(method: Callable[P, R]) -> Callable[P, R]:
-    """Decorate ``attribute`` as Captum expects (NoiseTunnel calls its ``__wrapped__``), keeping its types."""
-    decorated: Callable[P, R] = log_usage()(method)
+    """Decorate ``attribute`` as Captum expects (NoiseTunnel calls its ``__wrapped__``), keeping its types.
+
+    Calls of several threads run one after the other (:func:`xinc_captum.hooks.exclusive`).
+    """
+    decorated: Callable[P, R] = log_usage()(exclusive()(method))
     return decorated
 
 
@@ -28,7 +31,7 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Run explanations under any surroundings and leave everything as found.
 
     Gradients are on whatever the caller switched off, compiled models run eagerly (their hooks would be skipped
-    silently), and model, flags and random states are put back at the end.
+    silently), and model, flags and random states are put back at the end. Other threads that explain wait.
 
     Raises:
         GradientError: part of the forward pass records no gradient where one is needed.
@@ -36,7 +39,7 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     _refuse_scripted(forward_func)
     _warn_if_training(forward_func, also)
     errors = gradient_errors(forward_func, *also)
-    with errors, torch.inference_mode(False), untouched(forward_func, *also), torch.enable_grad(), eager():
+    with errors, torch.inference_mode(False), guarded(forward_func, *also), torch.enable_grad(), eager():
         yield
 
 

@@ -1,15 +1,17 @@
 """LayerContribution: how much each unit of a layer adds to one output."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from .._compat import GradientAttribution, LayerAttribution
+from ..alignment import settled
 from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
-from ..targets import OutputFn, one_score_a_row, selected
+from ..targets import OutputFn, called, one_score_a_row, selected
 from .contract import captum_method, differentiable, explaining, plain
 
 Layer = nn.Module | str
@@ -115,7 +117,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         Args:
             inputs: (rows, ...) or a tuple of such.
             target: a Captum target that leaves one number a row.
-            additional_forward_args: passed on to the model; tensors with as many rows are cut along.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
             attribute_to_layer_input: explain what enters the layer.
             internal_batch_size: at most so many rows a forward.
             return_convergence_delta: also answer Σ c − (F(x) − F(x with the layer at zero)), (rows,).
@@ -133,9 +136,11 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         call = differentiable(self.forward_func, *self._layers)
         with explaining(self.forward_func, *self._layers):
             batch = Batch.of(inputs, additional_forward_args, target)
+            pieces = chunks(batch.rows, internal_batch_size or batch.rows)
+            if len(pieces) > 1:
+                batch = settled(batch, partial(called, call, self.output_fn))
             parts = [
-                self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {})
-                for piece in chunks(batch.rows, internal_batch_size or batch.rows)
+                self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {}) for piece in pieces
             ]
             answer = _joined(parts)
             if not return_convergence_delta:

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..alignment import settled
 from ..batch import Batch
-from ..hooks import layer_name, snapshot
+from ..hooks import exclusive, layer_name, snapshot
 from ..metrics.canvas_trust import CanvasTrust
 from ..propagation import Ablation, Rule, Secant, Tail, Tangent
 from ..propagation.budget import Footprint, measure
 from ..propagation.pairs import behind, kernels_of
 from ..propagation.together import Together
+from ..targets import called
 from ..units import Selector, listed
 from .canvas import Canvas
-from .canvas_assessing import assess
+from .canvas_assessing import assess, assess_ablation
 from .contract import plain, shares_statistics
 from .finite import check_finite
 from .framing import are_frames, frame_canvas
@@ -137,8 +139,7 @@ def draw(
 def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas]) -> Callable[[Canvas], CanvasTrust]:
     """The function that looks a canvas over when someone asks."""
     if isinstance(rule, Ablation):
-        said = "every unit was set to its baseline and the change measured: true for that baseline"
-        return lambda _canvas: CanvasTrust("holds", said)
+        return partial(assess_ablation, output=lambda first, last: plain(tail.output(batch.cut(first, last))))
     if shares_statistics(tail.forward_func, tail.layer):
         said = "a batch norm in training mode lets rows change one another; call model.eval()"
         return lambda _canvas: CanvasTrust("weak", said)
@@ -146,6 +147,7 @@ def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas
     return partial(assess, removed=removed, whole=whole)
 
 
+@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
 def drawn_together(
     methods: Sequence[NeuronCanvas],
     inputs: Tensor | tuple[Tensor, ...],
@@ -162,6 +164,8 @@ def drawn_together(
         batch = Batch.of(inputs, additional_forward_args, target)
     call = snapshot(methods[0]._call, *(one.layer for one in methods))
     tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    with methods[0]._surroundings():
+        batch = settled(batch, partial(called, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Kernels are carried on from what leaves their layer.
         together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])

@@ -1,12 +1,14 @@
 """FeatureActivationMap: where two pictures are alike for a network that has no classifier."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._compat import LayerAttribution
+from ..alignment import settled
 from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, capture, find_layer
 from .contract import captum_method, differentiable, explaining, plain
@@ -116,14 +118,15 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         return maps, one, other[which.expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
-        call, parts = differentiable(self.forward_func, self.layer), []
+        parts = []
         with explaining(self.forward_func, self.layer), torch.no_grad():
+            call = differentiable(self.forward_func, self.layer)
             batch = Batch.of(inputs, args, None)
-            for piece in chunks(batch.rows, at_once or batch.rows):
-                rows = batch.cut(*piece)
-                with capture(self.forward_func, self.layer) as captured:
-                    call(*rows.inputs, *rows.args)
-                found = captured[self.layer]
+            pieces = chunks(batch.rows, at_once or batch.rows)
+            if len(pieces) > 1:
+                batch = settled(batch, partial(self._seen, call))
+            for piece in pieces:
+                found, _ = self._seen(call, batch.cut(*piece))
                 found = (found[0] if isinstance(found, tuple) else found).detach()
                 parts.append(self.layer_to_grid(found) if self.layer_to_grid else found)
         if parts[0].dim() != 4:
@@ -133,6 +136,12 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
             )
         return torch.cat(parts)
 
+    def _seen(self, call: ForwardFunc, batch: Batch) -> tuple[Any, Any]:
+        """What the layer hands over, and the output."""
+        with capture(self.forward_func, self.layer) as captured:
+            output = call(*batch.inputs, *batch.args)
+        return captured[self.layer], output
+
 
 def _shared(args: Any, rows: int) -> Any:
     """Additional arguments that the references' pictures can get too."""
@@ -140,6 +149,7 @@ def _shared(args: Any, rows: int) -> Any:
     if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
         raise ValueError(
             f"additional_forward_args hold a value for each of the {rows} rows and none for the references; wanted "
-            "arguments that all rows share, or references as vectors."
+            "arguments that all rows share (inside of the function, lambda x: model(x, shared), where they have as "
+            "many rows by chance), or references as vectors."
         )
     return args

@@ -17,7 +17,7 @@ def check_finite(batch: Batch, shares: Tensor, layer: nn.Module) -> None:
         if bad:
             raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
     for name, weight in layer.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        if not bool(torch.isfinite(weight.detach()).all()):
             raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
     if not bool(torch.isfinite(shares).all()):
         raise ValueError(

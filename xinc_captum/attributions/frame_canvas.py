@@ -22,6 +22,10 @@ from .queries import Query, Regions, Top, TopUnits, smallest_index, weights
 from .unit_grid import UnitGrid
 
 
+def _no_short_cut(_first: int, _last: int, _weights: Tensor) -> None:
+    """No sums without maps."""
+
+
 @dataclass(frozen=True)
 class FrameCanvas(Canvas):
     """Frames seen as contributions c[frame, u, ch, pixel]. Made by ``NeuronCanvas.canvas`` where rows are frames.
@@ -39,7 +43,7 @@ class FrameCanvas(Canvas):
 
     frames: int = 1
     pairs: tuple[int, int] | None = None
-    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=lambda *_: None, repr=False)
+    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_short_cut, repr=False)
     _maps_at_once: int = field(default=1, repr=False)
 
     @property

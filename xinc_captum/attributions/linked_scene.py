@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..alignment import settled
 from ..batch import Batch
 from ..counterfactuals.loop import Loop, Shown
 from ..generators.protocol import Generator, pictures_in_unit_range
-from ..hooks import ForwardFunc, LayerError, layer_name, modules_behind
+from ..hooks import ForwardFunc, LayerError, exclusive, layer_name, modules_behind
 from ..images import check_images
 from ..links.latent_link import LatentLink
 from ..links.link_checks import checked_size
@@ -84,9 +85,10 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         raise ValueError(f"internal_batch_size is {limit}; wanted at least 1.")
     side = _checked_side(parts, at_input)
     images = check_images(inputs)
-    call = as_called(differentiable(parts.forward_func), images.device.type)
+    with exclusive():
+        call = as_called(differentiable(parts.forward_func), images.device.type)
     with protected(parts, images.device):
-        batch = Batch.of(images, args)
+        batch = settled_rows(parts, call, Batch.of(images, args))
         latent = _latent(parts.generator, parts.link)
         units = len(parts.link.r_sd)
         pool = parts.pool if parts.pool != "auto" else parts.link.manifest.get("pool", "auto")
@@ -104,6 +106,17 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         loop = Loop(_ordinary(parts.link), parts.generator, encoding, latent, classes, limit or LIMIT)
         at_link = r.to(parts.link.r_sd.device).to(parts.link.r_sd.dtype)  # widened there: not every device has float64
         yield Scene(loop, encoding, images, at_link, scores, shape)
+
+
+def settled_rows(parts: Parts, call: ForwardFunc, batch: Batch) -> Batch:
+    """The batch with a decision on its arguments, made by the classifier."""
+
+    def run(some: Batch) -> Any:
+        (shown,) = some.inputs
+        output = call(parts.preprocess(shown) if parts.preprocess is not None else shown, *some.args)
+        return output if parts.output_fn is None else parts.output_fn(output)
+
+    return settled(batch, run)
 
 
 @contextmanager

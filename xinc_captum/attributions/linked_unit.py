@@ -21,10 +21,10 @@ from ..links.unit_steps import Direction, Values
 from ..progress import progress
 from ..targets import OutputFn
 from .change_map import change_map, laid_over
-from .contract import captum_method
+from .contract import as_called, captum_method, differentiable
 from .counterfactual import Counterfactual
 from .encoding import Preprocess
-from .linked_scene import Images, Parts, Scene, protected, scene
+from .linked_scene import Images, Parts, Scene, protected, scene, settled_rows
 from .searching import Method, searched
 from .sweep import UnitSweep
 from .sweeping import Sweeping, SweepOptions, swept, units_at_once
@@ -113,7 +113,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             inputs: (N, C, H, W) in [0, 1].
             neuron_selector: an int is a unit of the linked representation; a tuple indexes the layer's own dims where
                 these were flattened, slices raise several units together.
-            additional_forward_args: passed on to the model; tensors with as many rows are cut along.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
             attribute_to_neuron_input: whether the layer's input is linked; None takes what the link's manifest says,
                 and without one the output.
             internal_batch_size: at most so many rows a forward.
@@ -125,7 +126,12 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         """
         images, answers = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
-        for start, stop in chunks(batch.rows, internal_batch_size or batch.rows):
+        pieces = chunks(batch.rows, internal_batch_size or batch.rows)
+        if len(pieces) > 1:
+            call = as_called(differentiable(self._parts.forward_func), images.device.type)
+            with protected(self._parts, images.device):
+                batch = settled_rows(self._parts, call, batch)
+        for start, stop in pieces:
             part = batch.cut(start, stop)
             with scene(self._parts, part.inputs[0], part.args, attribute_to_neuron_input, internal_batch_size) as view:
                 units = columns(neuron_selector, view.shape, self._parts.link.alive)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import GradientAttribution, InternalAttribution
+from ..alignment import settled
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, find_layer, modules_behind, unwrap
+from ..hooks import ForwardFunc, find_layer, modules_behind, refuse_sharded, unwrap
 from ..indices import python_index
 from ..progress import progress
-from ..propagation import Rule, Tail, Xinc, as_rule
+from ..propagation import Rule, Secant, Tail, Xinc, as_rule
 from ..propagation.rays import RayTail, Renderer, rendered
-from ..targets import OutputFn
+from ..targets import OutputFn, called
 from ..units import Selector
 from .canvas import Canvas
 from .contract import captum_method, differentiable, explaining, plain
@@ -137,7 +138,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             neuron_selector: None for all, an int for one unit of dim 1, a tuple or callable as in Captum for one, a
                 list for several in that order; with ``unit="pair"`` a tuple (in, out) or a list of tuples.
             target: a Captum target; may be partial or None, what it leaves are the output dims.
-            additional_forward_args: passed on to the model; tensors with as many rows are cut along.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
             attribute_to_layer_input: explain what enters the layer instead of what leaves it.
             perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
             memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
@@ -153,9 +155,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
         neuron_selector = python_index(neuron_selector)
+        if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
+            how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
+            refuse_sharded(modules_behind(self.forward_func), how)
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)
+            batch = settled(batch, partial(called, tail.forward_func, self.output_fn))
             planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
             rule, size, per_eval = planned.rule, planned.rows, planned.units
             if isinstance(rule, Xinc) and memory_budget is None:

@@ -39,7 +39,11 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
         >>> open_canvas(canvas.save(tempfile.mkdtemp() + "/canvas")).map(3).shape
         torch.Size([3, 8, 12])
     """
-    path = Path(path)
+    reader = _opened(Path(path))
+    return _canvas(reader, reader.layout, show_progress)
+
+
+def _opened(path: Path) -> "_Reader":
     if not path.exists():
         part = path.with_name(path.name + PART)
         hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
@@ -67,7 +71,7 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
         raise CanvasStoreError(
             f"{path} is damaged: its array has shape {tuple(array.shape)}, its attributes say {layout.shape}."
         )
-    return _canvas(_Reader(path, array, layout), layout, show_progress)
+    return _Reader(path, array, layout)
 
 
 def _unreadable(path: Path) -> str:
@@ -82,12 +86,15 @@ class _Reader:
     """Reads blocks, and says which file is broken."""
 
     def __init__(self, path: Path, array: Any, layout: Layout) -> None:
-        self._path, self._array, self._layout = path, array, layout
+        self._path, self._array, self.layout = path, array, layout
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._path.resolve(),)
 
     def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
         """(units, channels, rows, …, frames)."""
-        order = np.unique(np.arange(self._layout.unit_axis) if units is None else np.asarray(units))
-        whole = [slice(None)] * (len(self._layout.size) - 1)
+        order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
+        whole = [slice(None)] * (len(self.layout.size) - 1)
         apart = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
         place = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
         try:
@@ -104,7 +111,7 @@ class _Reader:
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
         """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
-        a_row = math.prod(self._layout.size[1:])
+        a_row = math.prod(self.layout.size[1:])
         top, bottom = first // a_row, -(-last // a_row)
         found = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
         flat = found.flatten(2)[..., first - top * a_row : last - top * a_row]
@@ -112,8 +119,8 @@ class _Reader:
 
     def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
         """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
-        grid = UnitGrid(self._layout.units, self._layout.slots, self._layout.pairs)
-        found = self.block([grid.number(key) for key in keys], slice(0, self._layout.size[0]), slice(first, last))
+        grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
+        found = self.block([grid.number(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
         return found.movedim(-1, 0).flatten(3)
 
 

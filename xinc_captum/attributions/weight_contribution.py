@@ -1,17 +1,19 @@
 """WeightContribution: what each neuron of a NeRN wrote, and what that means for an answer of the network it wrote."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .._compat import LayerAttribution
+from ..alignment import settled
 from ..batch import Batch
 from ..hooks import modules_behind
 from ..indices import python_index
 from ..nern import Convolution, KernelCanvas, NeRN
-from ..targets import OutputFn
+from ..targets import OutputFn, called
 from .contract import captum_method, explaining, plain
 from .weight_scores import Weights, WeightScores
 
@@ -122,7 +124,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             inputs: images (rows, …) or a tuple of such; None in mode "kernel".
             target: a Captum target that leaves one number a row; None in mode "kernel".
             neuron_selector: a neuron, a slice or several; None is all and the bias, whose number is ``units``.
-            additional_forward_args: passed on to the target; tensors with as many rows are cut along.
+            additional_forward_args: passed on to the target; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
             n_steps: of the integrals. Gaps on ReLU networks do not shrink steadily: look at the delta.
             internal_batch_size: at most so many rows in a forward that needs no gradient.
@@ -151,7 +154,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             batch = Batch.of(inputs, additional_forward_args, target)
             with torch.autocast(device, enabled=False):  # the user's autocast is for the user's network
                 scores = WeightScores(self.nern, self.layers, self.output_fn)
-            rows_at_once = internal_batch_size or batch.rows
+            call = partial(called, scores.network(scores.generated), self.output_fn)
+            batch, rows_at_once = settled(batch, call), internal_batch_size or batch.rows
             # All rows together first: a target that does not fit them could fit each alone. And a layer that leads
             # nowhere is an error, not a difference of zero.
             whole = scores.scores(scores.generated, batch, rows_at_once)

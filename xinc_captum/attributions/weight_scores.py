@@ -1,6 +1,7 @@
 """Scores of a rebuilt network as functions of its generated weights, and their gradients, a row at a time."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,9 +34,13 @@ class WeightScores:
         """The generated weights, those of the explained layers changed."""
         return self.generated | {one.name: change(self.generated[one.name], one) for one in self.layers}
 
+    def network(self, weights: Weights) -> Callable[..., Any]:
+        """The target with these weights."""
+        return self._using({parameter_name(name): weight for name, weight in weights.items()})
+
     def score(self, weights: Weights, batch: Batch) -> Tensor:
         """(rows,)."""
-        call = self._using({parameter_name(name): weight for name, weight in weights.items()})
+        call = self.network(weights)
         return one_score_a_row(selected(call(*batch.inputs, *batch.args), batch, self.output_fn))
 
     def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:

@@ -1,9 +1,10 @@
 """What compare() can measure of a method's maps, one column each."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from captum.metrics import infidelity, sensitivity_max
@@ -80,6 +81,34 @@ class Column:
     of: Callable[[Case], Tensor | None]
     digits: int = 2
     meaning: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self in COLUMNS:
+            return _by_name, (self.name,)
+        try:
+            pickle.dumps(self.of)
+        except Exception:  # whatever its parts raise
+            of: Callable[[Case], Tensor | None] = _not_pickled
+        else:
+            of = self.of
+        return Column, (self.name, self.title, self.better, of, self.digits, self.meaning)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Column":
+        return self  # frozen, and of a function
+
+    def __copy__(self) -> "Column":
+        return self
+
+
+def _by_name(name: str) -> Column:
+    return next(column for column in COLUMNS if column.name == name)
+
+
+def _not_pickled(_: Case) -> None:
+    raise TypeError(
+        "this measure was unpickled without its function, which was a lambda or defined inside another function. "
+        "Define it at the top of a module, or give compare() the measure anew."
+    )
 
 
 def _agreement(case: Case) -> Tensor | None:

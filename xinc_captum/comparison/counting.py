@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..hooks import ForwardFunc, modules_behind
+from ..hooks import ForwardFunc, modules_behind, of_this_thread
 
 
 @dataclass
@@ -49,8 +49,11 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
         (1, 1, 3)
     """
     counts, wrapped = Counts(), torch._C._functorch.is_functorch_wrapped_tensor
+    ours = of_this_thread()
 
-    def count(_: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
+    def count(root: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
+        if not ours(root):
+            return
         counts.forwards += 1
         counts.rows += next((len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim()), 0)
         for leaf in tree_leaves(answer):

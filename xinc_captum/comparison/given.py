@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, untouched
+from ..hooks import ForwardFunc, guarded
 from ..metrics import energy_in_mask
 from ..zoo import Classifier
 from .methods import Preprocess
@@ -77,7 +77,7 @@ def check_preprocess(model: ForwardFunc, preprocess: Preprocess | None, inputs: 
             f"preprocess is given, and {model.name} is a Classifier, which preprocesses itself; give its .model with "
             "preprocess, or the Classifier alone."
         )
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with guarded(model), torch.inference_mode(False), torch.enable_grad():
         spans = _looked_at(preprocess, inputs)
     if any(spans):
         sides = inputs.shape[2:]

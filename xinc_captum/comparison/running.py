@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, gradient_errors, modules_behind, untouched
+from ..hooks import ForwardFunc, gradient_errors, guarded, modules_behind
 from .counting import Counts, counted
 from .maps import maps_of
 from .methods import Preprocess
@@ -74,7 +74,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
 
     def explain(photos: Tensor, target: Any) -> Tensor:
         behind = modules_behind(getattr(method, "forward_func", method))
-        with gradient_errors(model, *behind), untouched(model, *behind), torch.enable_grad():
+        with gradient_errors(model, *behind), guarded(model, *behind), torch.enable_grad():
             torch.manual_seed(seed)
             np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
             random.seed(seed)
@@ -99,7 +99,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         return
     try:
         if runs.maps is None:
-            with untouched(model), counted(model) as counts:
+            with guarded(model), counted(model) as counts:
                 maps = runs.explain(photos, target)
             runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may answer what it keeps and changes
             return

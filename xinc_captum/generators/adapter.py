@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-_NOISY = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+_NOISY = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.modules.dropout._DropoutNd)
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Whether training mode may change what a module computes: all but torch's own layers that keep no state."""
+    return isinstance(module, _NOISY) or not type(module).__module__.startswith("torch.nn.")
 
 
 class Adapter(nn.Module):
@@ -16,7 +21,8 @@ class Adapter(nn.Module):
 
     Raises:
         TypeError: no module.
-        ValueError: layers in train mode, which draw other pictures each time.
+        ValueError: a module in training mode: batch norm and dropout draw other images each time, and the mapping of a
+            StyleGAN moves its own mean latent.
     """
 
     differentiable = True
@@ -28,9 +34,15 @@ class Adapter(nn.Module):
                 f"network is a {type(network).__name__}; wanted an nn.Module that is already built and loaded. "
                 "load_weights(network, path) fills one from safetensors."
             )
-        noisy = [name for name, module in network.named_modules() if isinstance(module, _NOISY) and module.training]
-        if noisy:
-            raise ValueError(f"{noisy[0]!r} of the network is in train mode; wanted eval(), or pictures are mixed up.")
+        training = [(name, module) for name, module in network.named_modules() if module.training]
+        training = [(name, module) for name, module in training if _depends_on_mode(module)]
+        if training:
+            # A layer says more than the module around it.
+            name, module = max(training, key=lambda pair: isinstance(pair[1], _NOISY))
+            raise ValueError(
+                f"{type(module).__name__} {name!r} of the network is in training mode, in which it may draw other "
+                "images each time or change its own buffers; call network.eval() first."
+            )
         self.network = network
         self.training = network.training  # a flag of our own would be a lie
         self.image_range, self.num_classes = image_range, num_classes

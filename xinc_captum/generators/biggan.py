@@ -27,7 +27,7 @@ class BigGANAdapter(Adapter):
 
     Raises:
         TypeError: network is no module, or has no such members.
-        ValueError: layers in train mode, or statistics outside (0, 1].
+        ValueError: a module in training mode, or statistics outside (0, 1].
 
     Example:
         >>> class Small(torch.nn.Module):

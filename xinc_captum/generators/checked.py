@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..hooks import untouched
+from .features import modules_of
 from .protocol import Generator, pictures_in_unit_range
 
 
@@ -10,7 +12,8 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
     """Try a generator on three latents and say what is wrong with it.
 
     Looked at: latents are (n, latent_dim) finite floats and the same for the same seed; pictures are (n, channels, H,
-    W) finite floats within ``image_range``, the same each time, and each depends on its own latent alone.
+    W) finite floats within ``image_range``, the same each time, and each depends on its own latent alone; neither
+    changes a buffer. The generator's modules and the random states are restored.
 
     Args:
         generator: any.
@@ -34,6 +37,13 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
             f"{type(generator).__name__} has no {' and no '.join(missing)}; wanted image_range, sample_latents(n, "
             "classes, truncation, generator=…) and synthesize(latents). from_callable() makes them of two functions."
         )
+    with untouched(generator.synthesize, *modules_of(generator)):
+        return _checked(generator, classes)
+
+
+def _checked(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
+    buffers = [(module, name, b) for module in modules_of(generator) for name, b in module.named_buffers()]
+    before = [buffer.clone() for _, _, buffer in buffers]
     first, again = (generator.sample_latents(3, classes, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     if first.dim() != 2 or len(first) != 3 or not first.is_floating_point() or not first.isfinite().all():
         raise ValueError(
@@ -51,5 +61,11 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
         raise ValueError(
             "a picture depends on the latents beside it, as with BatchNorm in train mode; wanted each alone: eval()."
         )
+    for (module, name, buffer), value in zip(buffers, before, strict=True):
+        if not torch.equal(buffer, value):
+            raise ValueError(
+                f"sampling or drawing changed the buffer {name!r} of {type(module).__name__}, as the mapping of a "
+                "StyleGAN does in training mode; call eval() on the network first."
+            )
     _, channels, height, width = pictures.shape
     return first.shape[1], (channels, height, width)

@@ -64,7 +64,7 @@ class DCGANAdapter(Adapter):
 
     Raises:
         TypeError: network is no module.
-        ValueError: layers in train mode, or a width that is not positive.
+        ValueError: a module in training mode, or a width that is not positive.
 
     Example:
         >>> faces = DCGANAdapter(DCGAN(latent_dim=12, channels=(8, 4)).eval(), noise_dim=10, num_classes=2)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..hooks import exclusive
+
 
 class ProjectionDiscriminator(nn.Module):
     r"""How real a picture looks, as a picture of its class.
@@ -38,7 +40,7 @@ class ProjectionDiscriminator(nn.Module):
         super().__init__()
         if size % 4 or size < 4:
             raise ValueError(f"size is {size}; wanted a multiple of 4, since the pictures are halved twice.")
-        with torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
+        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
             self.seen = nn.Sequential(
                 nn.Conv2d(image_channels, 32, 3, padding=1),
                 nn.LeakyReLU(0.2),

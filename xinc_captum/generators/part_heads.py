@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..hooks import exclusive
 from .features import enlarged, stacked
 
 
@@ -56,7 +57,7 @@ class FewShotHead(nn.Module):
         self.channels, self.parts = tuple(channels), parts
         sizes = [sum(channels), *widths, parts]
         layers: list[nn.Module] = []
-        with torch.random.fork_rng(devices=[]):
+        with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for taken, given, dilation in zip(sizes, sizes[1:], dilations, strict=False):
                 layers += [nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.2)]
@@ -122,7 +123,7 @@ class ProjectionHead(nn.Module):
         self.channels, self.parts = tuple(channels), parts
         widths = [width] * len(dilations) + [parts]
         layers: list[nn.Module] = []
-        with torch.random.fork_rng(devices=[]):
+        with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
             for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hooks import exclusive
 from .latents import class_rows, normal, truncate
 
 _DRAWS = 2000  # latents from which the mean of a class is estimated
@@ -105,7 +106,7 @@ class StyleGenerator(nn.Module):
             "channels": list(channels),
         }
         self.num_classes, self.noise_dim = num_classes, noise_dim
-        with torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
+        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
             self._build(num_classes, size, image_channels, latent_dim, channels)
         self.register_buffer("class_means", torch.zeros(num_classes, latent_dim))
         self._draw_weights(generator)

@@ -32,14 +32,14 @@ class StyleGANAdapter(Adapter):
 
     Raises:
         TypeError: network is no module, or has no such members.
-        ValueError: layers in train mode, or a ``w_avg`` of another shape.
+        ValueError: a module in training mode, or a ``w_avg`` of another shape.
 
     Example:
         >>> network, mapping = torch.nn.Module(), torch.nn.Module()  # stands for a StyleGAN
         >>> mapping.w_avg, mapping.forward = torch.zeros(4), lambda z, c: z[:, None].expand(-1, 2, -1)
         >>> network.mapping, network.synthesis = mapping, lambda ws, noise_mode: ws.reshape(-1, 1, 2, 4)
         >>> network.z_dim, network.c_dim, network.w_dim, network.num_ws = 4, 0, 4, 2
-        >>> StyleGANAdapter(network).sample_latents(3, truncation=0.7).shape
+        >>> StyleGANAdapter(network.eval()).sample_latents(3, truncation=0.7).shape
         torch.Size([3, 4])
 
     Source: Karras et al., StyleGAN2 (CVPR 2020) and StyleGAN3 (NeurIPS 2021); Sauer et al., "StyleGAN-XL" (SIGGRAPH

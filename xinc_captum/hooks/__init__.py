@@ -1,14 +1,18 @@
-"""Ground floor: read, edit and protect any model on any device, and put everything back."""
+"""Read, edit and protect a model on any device; its state is restored afterwards."""
 
 from .capture import Captured, capture
+from .distributed import is_sharded, refuse_sharded, unsynchronised
 from .eager import eager
 from .exchange import exchange
 from .gradients import GradientError, gradient_errors, leads_to, no_gradient
+from .guarded import guarded
+from .lock import exclusive
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
 from .preprocessed import check_preprocess, preprocesses
 from .reach import reach
 from .snapshot import snapshot
+from .threads import of_this_thread
 from .untouched import untouched
 
 __all__ = [
@@ -20,16 +24,22 @@ __all__ = [
     "check_preprocess",
     "eager",
     "exchange",
+    "exclusive",
     "find_layer",
     "gradient_errors",
+    "guarded",
+    "is_sharded",
     "layer_name",
     "leads_to",
     "modules_behind",
     "no_gradient",
+    "of_this_thread",
     "patch",
     "preprocesses",
     "reach",
+    "refuse_sharded",
     "snapshot",
+    "unsynchronised",
     "untouched",
     "unwrap",
 ]

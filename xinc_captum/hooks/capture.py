@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from . import offload as host
 from .eager import eager
 from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
+from .threads import of_this_thread
 
 Tensors = tuple[Tensor, ...]
 
@@ -148,7 +149,8 @@ def as_tensors(value: Any, name: str) -> tuple[Tensors, bool]:
 def hook_values(module: nn.Module, edit: Any, at_input: bool) -> RemovableHandle:
     """Register ``edit(module, value) -> value`` on a module's output, or on its (keyword) tensor inputs.
 
-    The hook receives the original module even where DataParallel runs a replica of it.
+    The hook acts on forward passes of the thread that registers it, those of replicas that DataParallel runs for it
+    included, and does nothing in other threads. ``edit`` receives the original module even where a replica runs.
 
     Raises:
         LayerError: the module is scripted.
@@ -158,10 +160,15 @@ def hook_values(module: nn.Module, edit: Any, at_input: bool) -> RemovableHandle
             f"the layer is a scripted {getattr(module, 'original_name', 'module')} (torch.jit.script), and scripted "
             "modules run no Python hooks. Give the original torch.nn.Module, or a layer outside the scripted part."
         )
+    ours = of_this_thread()
     if not at_input:
-        return module.register_forward_hook(lambda _m, _args, output: edit(module, output))
+        return module.register_forward_hook(lambda m, _args, output: edit(module, output) if ours(m) else None)
 
-    def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def before(
+        running: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if not ours(running):
+            return None
         values = (*args, *kwargs.values())
         where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
         floats = tuple(values[i] for i in where)

@@ -8,6 +8,7 @@ from torch import nn
 
 from .capture import Captured, capture
 from .models import ForwardFunc
+from .threads import of_this_thread
 
 
 class _Reached(BaseException):
@@ -33,9 +34,11 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
         >>> reach(model, [model[1]], lambda: model(torch.ones(4, 2)))[model[1]].shape
         torch.Size([4, 3])
     """
-    waiting = set(layers)
+    waiting, ours = set(layers), of_this_thread()
 
     def passed(module: nn.Module, _args: Any, _output: Any) -> None:
+        if not ours(module):
+            return
         waiting.discard(module)
         if not waiting:
             raise _Reached

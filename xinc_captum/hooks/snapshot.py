@@ -1,37 +1,77 @@
-"""Freeze a forward function: the same calls later, whatever has happened to the model meanwhile."""
+"""Call a forward function with copies of its weights: the same results after the model has changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .distributed import refuse_sharded
 from .models import ForwardFunc, modules_behind
 
+Place = tuple[Any, str, Any]  # a module's _parameters, _buffers, _modules or __dict__; a name in it; its value
+_ABSENT: Any = object()
 
-class _Held(nn.Module):
-    """Gives ``functional_call`` one module to swap weights in, around any function."""
 
-    holds_roots = True
+def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """The roots and all their submodules, each once."""
+    return list({id(module): module for root in roots for module in root.modules()}.values())
 
-    def __init__(self, roots: list[nn.Module], forward_func: ForwardFunc) -> None:
-        super().__init__()
-        self.roots = nn.ModuleList(roots)
-        object.__setattr__(self, "forward_func", forward_func)  # not a submodule: the roots already are
 
-    def forward(self, *args: Any) -> Any:
-        forward: ForwardFunc = self.__dict__["forward_func"]
-        return forward(*args)
+def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
+    """Every place where one of ``modules`` keeps a parameter or buffer.
+
+    A tensor that several modules share, or that one module has under two names, is listed once for each of them.
+    """
+    return [
+        (tensors, name, tensor)
+        for module in modules
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+
+
+@contextmanager
+def swapped(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the value of each place there while the block runs, and the objects that were there before back after it.
+
+    Args:
+        places: what to put where.
+        modules: those that may run. An RNN among them keeps a second list of its weights, which its forward pass makes
+            anew whenever a weight is another object; that list is put back too.
+    """
+    second = ("_flat_weights", "_flat_weight_refs")
+    lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
+    before: list[Place] = []
+    try:
+        for slots, name, value in places:
+            before.append((slots, name, slots[name] if name in slots else _ABSENT))  # noqa: SIM401 - no get in TorchScript
+            slots[name] = value
+        yield
+    finally:
+        for slots, name, value in (*reversed(before), *lists):
+            if value is _ABSENT:
+                del slots[name]
+            else:
+                slots[name] = value
 
 
 def snapshot(
     forward_func: ForwardFunc, *also: nn.Module, change: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[..., Any]:
-    """A function that answers as ``forward_func`` does now, also after the model was trained further.
+    """Return a function that computes what ``forward_func`` computes now, also after the model was trained further.
 
-    Parameters and buffers are copied once; each call swaps the copies in and the user's tensors back. Train
-    flags are those of now. Modules that cannot be seen behind ``forward_func`` are used live. ``change`` is applied to
-    every copied parameter, which gives, for example, a model with shuffled weights beside the user's own.
+    Parameters and buffers are copied once; each call swaps the copies in and the user's own tensors back, the same
+    objects in every place, also after an exception. Train flags are those of now, and buffers that a module in training
+    mode updates start each call with the same values. Modules that cannot be found behind ``forward_func`` are called
+    as they are then.
+
+    Args:
+        forward_func: a module, or a function around modules.
+        also: further modules to copy.
+        change: is applied to every copied parameter, for example to compare with a model of shuffled weights.
 
     Example:
         >>> model = torch.nn.Linear(1, 1)
@@ -41,24 +81,36 @@ def snapshot(
         True
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
-    held = _Held(roots, forward_func)
-    state: dict[str, Tensor] = {}
-    copied: set[int] = set()  # functional_call ties the other names of a shared tensor itself
-    parameters = dict(held.named_parameters())
-    for name, tensor in (*parameters.items(), *held.named_buffers()):
-        if id(tensor) not in copied:
-            copied.add(id(tensor))
-            with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
-                copy = tensor.detach().clone()
-                state[name] = change(copy) if change is not None and name in parameters else copy
-    flags = [(module, module.training) for root in roots for module in root.modules()]
+    refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
+    modules = modules_below(roots)
+    copies: dict[int, Tensor] = {}
+    places: list[Place] = []
+    updated: list[Place] = []  # buffers that a forward pass in training mode may rewrite
+    with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
+        for module in modules:
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    if id(tensor) not in copies:
+                        copy = tensor.detach().clone()
+                        changed = change is not None and tensors is module._parameters
+                        copies[id(tensor)] = change(copy) if changed else copy  # type: ignore[misc]
+                    place = (tensors, name, copies[id(tensor)])
+                    (updated if tensors is module._buffers and module.training else places).append(place)
+    for module in modules:
+        if not isinstance(module, torch.jit.ScriptModule):
+            places += [(module._modules, name, child) for name, child in module._modules.items()]
+    flags = [(module, module.training) for module in modules]
 
     def frozen(*args: Any) -> Any:
         now = [(module, module.training) for module, _ in flags]
+        fresh = {id(value): value.clone() for _, _, value in updated}
         try:
             for module, training in flags:
                 module.training = training
-            return torch.func.functional_call(held, state, args)
+            with swapped([*places, *((slots, name, fresh[id(value)]) for slots, name, value in updated)], modules):
+                return forward_func(*args)
         finally:
             for module, training in now:
                 module.training = training

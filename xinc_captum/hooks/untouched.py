@@ -1,6 +1,8 @@
-"""Leave a model, and the process around it, exactly as found."""
+"""Restore the state of a model, and of the process around it."""
 
+import operator
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -8,21 +10,35 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.nn.parameter import is_lazy
 
-from .models import ForwardFunc, modules_behind
+from .lock import exclusive
+from .models import ForwardFunc, LayerError, modules_behind
+from .snapshot import modules_below
+from .windows import closed, opened
 
 
 @contextmanager
 def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Put everything back when the block ends, also after an exception or Ctrl-C.
 
-    Restored: train flags, ``requires_grad``, ``.grad`` (the same tensor objects with the same values), buffers,
-    the random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32 and
-    cuDNN switches. Hooks that were registered before the block are never looked at.
+    Restored: train flags and every other plain attribute of the modules, ``requires_grad``, ``.grad`` (the same tensor
+    objects with the same values), buffers (the same objects, values and version counters, so that a ``backward()`` of a
+    graph from before the block still works), the random state of torch, numpy, Python and every CUDA device in use,
+    autocast, gradient mode, TF32 and cuDNN switches. Hooks that were registered before the block stay as they are.
+    Parameters are not copied: where the block changes one in place, which a forward pass of
+    ``nn.Embedding(max_norm=…)`` does, a warning names it.
+
+    Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
+    before the first of them is back when the last has ended.
 
     Args:
-        model: a module, or a function around modules (they are looked up behind it).
-        also: further modules to protect, for functions behind which nothing can be seen.
+        model: a module, or a function around modules (they are found by their references).
+        also: further modules to protect, for functions whose modules cannot be found.
+
+    Raises:
+        LayerError: a parameter of a lazy module has no shape yet; the first forward pass would change the module.
 
     Example:
         >>> model = torch.nn.BatchNorm1d(3)
@@ -31,58 +47,111 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         >>> model.running_mean
         tensor([0., 0., 0.])
     """
-    roots = {id(m): m for m in (*modules_behind(model), *also)}
-    modules = list({id(m): m for root in roots.values() for m in root.modules()}.values())
+    modules = modules_below((*modules_behind(model), *also))
+    _refuse_lazy(modules)
     with ExitStack() as stack:
-        for restore in (*_switches(), *_random_states(), _flags(modules), _parameters(modules), _buffers(modules)):
-            stack.callback(restore)
+        with exclusive():
+            states = [_attributes(modules), _parameters(modules), _buffers(modules)]
+            windows = opened(map(id, modules), states), opened(["random states"], _random_states())
+            for restore in _switches():
+                stack.callback(restore)
+            for window in windows:
+                stack.callback(closed, window)
         yield
 
 
-def _flags(modules: list[nn.Module]) -> Callable[[], None]:
-    found = [(module, module.training) for module in modules]
+def _refuse_lazy(modules: list[nn.Module]) -> None:
+    lazy = next((m for m in modules if any(p is not None and is_lazy(p) for p in m._parameters.values())), None)
+    if lazy is not None:
+        raise LayerError(
+            f"{type(lazy).__name__} has parameters without a shape: a lazy module turns into another one in its first "
+            "forward pass. Call the model once on an input, then explain it."
+        )
+
+
+def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
+    """All that modules keep beside tensors: train flags, caches, counters; each the object that was there before."""
+    found = [(module, module.training, dict(module.__dict__)) for module in modules]
 
     def restore() -> None:
-        for module, training in found:
-            module.training = training
+        for module, training, attributes in found:
+            now = module.__dict__
+            if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
+                continue
+            for name in [name for name in now if name not in attributes]:
+                del now[name]
+            for name, value in attributes.items():
+                now[name] = value
+            if module.training is not training:  # TorchScript keeps the flag elsewhere
+                module.training = training
 
     return restore
 
 
 def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
     """Gradients are set aside, not copied: whatever the block accumulates lands in a tensor of its own."""
-    own = {id(p): p for module in modules for p in module.parameters(recurse=False)}
-    found = [(p, p.requires_grad, p.grad) for p in own.values()]
-    for p, _, grad in found:
+    own = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
+    found = [(p, p.requires_grad, p.grad, _version(p)) for p in own.values()]
+    for p, _, grad, _ in found:
         if grad is not None:
             p.grad = None
 
     def restore() -> None:
-        for p, requires_grad, grad in found:
+        rewritten = []
+        for p, requires_grad, grad, version in found:
             if p.requires_grad is not requires_grad:
                 p.requires_grad_(requires_grad)
             p.grad = grad
+            if _version(p) != version:
+                rewritten.append(id(p))
+        if rewritten:
+            owner = next(m for m in modules if any(id(p) in rewritten for p in m._parameters.values()))
+            name = next(name for name, p in owner._parameters.items() if id(p) in rewritten)
+            warnings.warn(
+                f"parameter {name!r} of an {type(owner).__name__} layer was changed in place during the explanation, "
+                "by the model's own forward pass or by another thread. Parameters are not copied, so it keeps the new "
+                "values.",
+                stacklevel=2,
+            )
 
     return restore
 
 
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to; -1 where torch does not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
 def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
-    found = [
-        (module, name, buffer, None if buffer is None else buffer.detach().clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-    ]
+    found = [(module, dict(module._buffers.items())) for module in modules]
+    own = {id(buffer): buffer for _, buffers in found for buffer in buffers.values() if buffer is not None}
+    values = [(buffer, buffer.detach().clone()) for buffer in own.values()]
+    # A buffer with its old values gets its old version too, or graphs from before the block refuse their backward pass.
+    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in own.values()]
 
     def restore() -> None:
-        with torch.inference_mode(False), torch.no_grad():
-            for module, name, buffer, value in found:
-                if buffer is not None and value is not None:
-                    if buffer.is_inference():
-                        with torch.inference_mode():
-                            buffer.copy_(value)
-                    else:
-                        buffer.copy_(value)
-                module._buffers[name] = buffer
+        for (buffer, value), version in zip(values, versions, strict=True):
+            # The version alone does not tell: torch's batch norm writes its statistics without counting. On other
+            # devices than the CPU a comparison would wait for the device, so the values are always written there.
+            if buffer.device.type == "cpu" and torch.equal(buffer, value):
+                pass
+            elif version is None:
+                with torch.inference_mode():
+                    buffer.copy_(value)
+            else:
+                with torch.inference_mode(False), torch.no_grad():
+                    buffer.copy_(value)
+            if version is not None:
+                version.__exit__(None, None, None)
+        for module, buffers in found:
+            now = module._buffers
+            if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
+                continue
+            if len(now) == len(buffers) and all(map(operator.is_, now.values(), buffers.values())):
+                continue
+            for name in [name for name in now if name not in buffers]:
+                del now[name]
+            now.update(buffers)
 
     return restore
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..hooks import exclusive
 from .coordinates import coordinates
 
 
@@ -118,10 +119,11 @@ def fit(
             if batch_size is not None and batch_size < len(where):
                 index = torch.randint(len(where), (batch_size,), generator=generator, device=weight.device)
                 x, y = where[index], pixels[index]
-            loss = F.mse_loss(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            with exclusive():
+                loss = F.mse_loss(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
             schedule.step()
             losses.append(loss.detach())
             bar.update()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..hooks import exclusive
 from .coordinates import times
 from .fit import check_image, decibels, psnr
 from .hnerv import HNeRV
@@ -137,10 +138,11 @@ def fit_video(
         ):
             for step in range(done, steps):
                 index = next(batches).to(weight.device, non_blocking=True)
-                loss = F.mse_loss(model(rows[index]), target[index])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                with exclusive():
+                    loss = F.mse_loss(model(rows[index]), target[index])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
                 schedule.step()
                 losses[step] = loss.detach()
                 bar.update()

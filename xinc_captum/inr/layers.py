@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..hooks import exclusive
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -53,9 +55,12 @@ class seeded:  # noqa: N801 - reads as a verb in a with statement
 
     def __enter__(self) -> None:
         if self._seed is not None:
+            self._turn = exclusive()  # the generator belongs to all threads
+            self._turn.__enter__()
             self._state = torch.get_rng_state()
             torch.default_generator.manual_seed(self._seed)
 
     def __exit__(self, *_: object) -> None:
         if self._seed is not None:
             torch.set_rng_state(self._state)
+            self._turn.__exit__(None, None, None)

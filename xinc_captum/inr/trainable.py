@@ -8,7 +8,8 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that training will change.
 
     Raises:
-        ValueError: none wants gradients, or they have no values or too few digits to be trained in.
+        ValueError: none wants gradients, or they have no values, too few digits to be trained in, or NaN or infinite
+            values.
 
     Example:
         >>> [p.shape for p in trainable(nn.Linear(2, 3))]
@@ -25,4 +26,11 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     if any(p.dtype == torch.float16 for p in parameters):
         # Adam divides by the root of a mean square plus 1e-8, both of which are 0 in these digits.
         raise ValueError(f"this {kind} is torch.float16, in which steps of Adam are NaN; fit it in float32.")
+    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(
+            f"{', '.join(map(repr, bad[:3]))}{more} of this {kind} hold NaN or infinite values, from which training "
+            "cannot start; build it anew, or load weights without them."
+        )
     return parameters

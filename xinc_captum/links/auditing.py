@@ -12,7 +12,7 @@ from torch import Tensor
 from ..batch import chunks
 from ..generators.features import modules_of
 from ..generators.protocol import Generator, pictures_in_unit_range
-from ..hooks import untouched
+from ..hooks import guarded
 from ..images import check_images
 from ..metrics.bootstrap import Interval, flipped, ratio_interval
 from ..metrics.duplicates import leaks
@@ -50,13 +50,13 @@ def audited(
         raise ValueError("real pictures want an encoder and a generator to be linked with; give both.")
     real = None if real is None else check_images(real)
     if encoder is not None and generator is not None:
-        with torch.no_grad(), untouched(encoder.forward_func, *modules_of(generator)):
+        with torch.no_grad(), guarded(encoder.forward_func, *modules_of(generator)):
             drawn = pictures_in_unit_range(generator, held_out.latents[:2])
             checked_encoder(encoder, held_out, encoder(drawn))
     predicted = link(held_out.representations, held_out.classes)
     found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
     if encoder is not None and generator is not None:
-        with torch.no_grad(), untouched(encoder.forward_func, *modules_of(generator)):
+        with torch.no_grad(), guarded(encoder.forward_func, *modules_of(generator)):
             found |= _looked_at(link, held_out, predicted, encoder, generator, seed)
             if real is not None:
                 found["real"] = _real(link, held_out.latents, encoder, generator, real, seed)

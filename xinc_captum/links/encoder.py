@@ -17,9 +17,9 @@ from ..hooks import (
     capture,
     check_preprocess,
     find_layer,
+    guarded,
     layer_name,
     modules_behind,
-    untouched,
 )
 from ..targets import OutputFn, selected
 from .pooling import Pool, pooled
@@ -119,7 +119,7 @@ class Encoder:
         graph = torch.is_grad_enabled() and pictures.requires_grad
         # Putting buffers back would spoil the graph that batch norms saved them for; whoever wants gradients protects
         # the model around the whole of it.
-        protected = contextlib.nullcontext() if graph else untouched(self.forward_func, self.layer)
+        protected = contextlib.nullcontext() if graph else guarded(self.forward_func, self.layer)
         with protected, torch.set_grad_enabled(graph):
             yield graph
 

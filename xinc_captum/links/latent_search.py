@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..generators.features import modules_of
 from ..generators.protocol import Generator, pictures_in_unit_range
-from ..hooks import untouched
+from ..hooks import guarded
 from .encoder import Encoder
 from .link_checks import checked_pairs
 
@@ -77,7 +77,7 @@ def latent_search(
     weight = (weight / max(int((scale > 0).sum()), 1)).to(r)
     best, errors = start.clone(), torch.full((len(r),), torch.inf, dtype=r.dtype, device=r.device)
     before = errors
-    with untouched(encoder.forward_func, *modules_of(generator)), torch.enable_grad():
+    with guarded(encoder.forward_func, *modules_of(generator)), torch.enable_grad():
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):

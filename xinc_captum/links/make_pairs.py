@@ -9,7 +9,7 @@ from torch import nn
 
 from ..generators.features import modules_of
 from ..generators.protocol import Generator
-from ..hooks import ForwardFunc, untouched
+from ..hooks import ForwardFunc, guarded
 from ..progress import progress
 from ..targets import OutputFn
 from .encoder import Encoder, Preprocess
@@ -103,7 +103,7 @@ def make_pairs(
     wanted = {c: n // len(asked) + (place < n % len(asked)) for place, c in enumerate(asked)}
     stream = PairStream(encoder, generator, wanted, truncation, random, keep_class)
     bar = progress(range(n), "pairs", show=show_progress)
-    with torch.no_grad(), untouched(forward_func, *modules_of(generator)):
+    with torch.no_grad(), guarded(forward_func, *modules_of(generator)):
         while stream.lacking:
             if stream.drawn >= max_attempts * n:
                 raise ValueError(stream.ran_out())

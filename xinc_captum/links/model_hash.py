@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..hooks import ForwardFunc, modules_behind
+from ..hooks import ForwardFunc, exclusive, modules_behind
 
 
 def model_sha256(model: ForwardFunc | object) -> str | None:
@@ -63,6 +63,7 @@ def _may_be(wanted: Any, thing: Any) -> bool:
     return len(roots) > 1 and any(_hashed([root]) == wanted for root in roots)
 
 
+@exclusive()  # a call in another thread may have other weights in the places of these
 def _hashed(roots: list[nn.Module]) -> str | None:
     """One name for several modules, in their order."""
     if not roots:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, untouched
+from ..hooks import ForwardFunc, guarded
 
 Target = int | Sequence[int] | Tensor
 
@@ -92,7 +92,7 @@ def deletion_insertion(
         areas = torch.trapezoid(curves, moved.to(curves.dtype) / pixels, dim=1)
         return areas.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
 
-    with untouched(forward_func), torch.no_grad():
+    with guarded(forward_func), torch.no_grad():
         _check_classes(forward_func(images[:1]), targets)
         return DeletionInsertion(area(images, empty), area(start, images))
 
@@ -117,7 +117,7 @@ def target_score(
         torch.Size([5])
     """
     targets = _targets(target, images)
-    with untouched(forward_func), torch.no_grad():
+    with guarded(forward_func), torch.no_grad():
         _check_classes(forward_func(images[:1]), targets)
         pieces = zip(images.split(rows_at_once), targets.split(rows_at_once), strict=True)
         return torch.cat([_score(forward_func(some), wanted, scores) for some, wanted in pieces])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, patch, untouched
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, patch
 from ..indices import python_index
 from .concepts import Concepts, concept_overlap
 
@@ -51,7 +51,7 @@ def dissect(
     """
     module = find_layer(forward_func, layer)
     seen = []
-    with untouched(forward_func), torch.no_grad():
+    with guarded(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
                 forward_func(inputs[start:stop])
@@ -114,7 +114,7 @@ def ablated(
     module = find_layer(forward_func, layer)
     total: Tensor | None = None
     count: Tensor | None = None
-    with untouched(forward_func), torch.no_grad():
+    with guarded(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
             before = _scored(score, forward_func(rows), len(rows))

@@ -81,7 +81,7 @@ def judged_link(
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
         where = "" if classes == 1 else " within classes"
         explained = f"it explains {r2_within} of the latents{where}{beside}"
-        if r2_within.high <= max(shuffled or 0.0, 0.0) + MARGIN:
+        if not r2_within.high > max(shuffled or 0.0, 0.0) + MARGIN:  # not a number fails too
             whole = "" if classes == 1 else f", whatever R² says ({r2})"
             against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
         elif r2_within.value - max(shuffled or 0.0, 0.0) < WITHIN:

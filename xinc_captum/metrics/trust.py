@@ -1,5 +1,6 @@
 """How far a feature visualisation can be trusted: the path it takes, where its energy lies, who else sees it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -89,6 +90,8 @@ def judged(
         'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
+    if any(number is not None and math.isnan(number) for number in evidence):
+        return RowTrust("fails", "some of the evidence is not a number", *evidence)
     if gained is not None and gained == 0:
         return RowTrust("weak", "nothing was gained, so there is nothing to judge", *evidence)
     against: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, find_layer, modules_behind
+from ..hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded
 
 
 def parameter_name(layer: str) -> str:
@@ -64,9 +64,11 @@ def target_behind(target: ForwardFunc) -> nn.Module:
     if len(roots) != 1:
         seen = ", ".join(type(root).__name__ for root in roots) or "none"
         raise LayerError(f"a NeRN represents one module, but behind {target!r} are {seen}; give the module itself.")
+    refuse_sharded(roots, "a NeRN")
     return roots[0]
 
 
+@exclusive()  # a call in another thread may have other weights in the places of the target's
 def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> tuple[Convolution, ...]:
     """The represented layers, in the order of ``layers``, or of ``named_modules()`` where it is None.
 
@@ -116,6 +118,7 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     return answer
 
 
+@exclusive()
 def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
     """The one of ``layers`` that is meant by a module or a dotted name.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc
+from ..hooks import ForwardFunc, exclusive
 from .convolutions import target_behind
 from .error_map import error_map
 
@@ -78,7 +78,8 @@ def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module
         >>> conv.weight.flatten(1).abs().sum(1)[2].item()
         0.0
     """
-    model = copy.deepcopy(target_behind(target))
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
     with torch.no_grad():
         for name, number in filters:
             layer = model.get_submodule(name)

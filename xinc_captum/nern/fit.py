@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hooks import find_layer, layer_name, modules_behind, untouched
+from ..hooks import exclusive, find_layer, layer_name, modules_behind, unsynchronised, untouched
 from ..inr.resume import described, digest, load_run, save_run
 from ..inr.trainable import trainable
 from ..progress import progress
-from .convolutions import checked_values
 from .distillation import Distillation
+from .finite_values import check_look, check_target
 from .images import batches, held_out
 from .losses import reconstruction_loss
 from .recipe import Recipe
@@ -148,6 +148,7 @@ def _fitted(
 ) -> NernFit:
     trainable(nern.predictor)
     training, looked_at = held_out(images, validation, recipe)
+    check_target(nern, runs=training is not None or looked_at is not None)
     source = batches(training, recipe)
     run = _Run(nern, recipe)
     recorded = _recorded(nern, images, validation, recipe, feature_layers)
@@ -156,13 +157,13 @@ def _fitted(
     resumed_at = run.step
     generator = torch.Generator().manual_seed(recipe.seed)
     own = nern.target_weights()
-    checked_values(own)
     norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
     (root,) = modules_behind(nern.target)
     gradients = [p.grad for p in nern.predictor.parameters()]
+    first = copy.deepcopy(nern.predictor.state_dict())
     try:
-        with untouched(nern.target), torch.enable_grad():
-            root.eval()
+        with untouched(nern.target), unsynchronised(nern.target), torch.enable_grad():
+            root.eval()  # other threads may explain the target between two steps, and see it in this mode
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])
             for _ in range(run.step):  # the generators are where they were
@@ -175,9 +176,14 @@ def _fitted(
                 run.losses[step] = _stepped(nern, run, recipe, model, own, embedded, next(source), chosen)
                 run.step = step + 1
                 if run.step % recipe.every == 0 or run.step == recipe.steps:
-                    run.seen(_look(nern, model, looked_at, run.step))
+                    look = _look(nern, model, looked_at, run.step)
+                    check_look(look, run.losses, run.best, recipe)
+                    run.seen(look)
                     if checkpoint is not None:
                         save_run(checkpoint, recorded, run.state())
+    except FloatingPointError:
+        nern.predictor.load_state_dict(run.best_weights or first)
+        raise
     finally:
         for p, gradient in zip(nern.predictor.parameters(), gradients, strict=True):
             p.grad = gradient
@@ -188,6 +194,7 @@ def _fitted(
     return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
 
 
+@exclusive()
 def _stepped(
     nern: NeRN,
     run: _Run,
@@ -235,6 +242,7 @@ def _kernels(recipe: Recipe, norms: Tensor, generator: torch.Generator) -> Tenso
     return sampled_kernels(norms, recipe.kernels_per_step, generator)
 
 
+@exclusive()
 def _look(nern: NeRN, model: Distillation, images: Tensor | None, step: int) -> Look:
     error = nern.relative_error()
     if images is None:

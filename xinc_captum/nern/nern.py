@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc
+from ..hooks import ForwardFunc, exclusive
 from . import nern_file
 from .convolutions import Convolution, convolutions, kernel_size_for, parameter_name, represented, target_behind
 from .coordinates import Scale, kernel_coordinates
@@ -91,7 +91,7 @@ class NeRN(nn.Module):
         orders: Sequence[LayerOrder] | None = None,
     ) -> None:
         super().__init__()
-        with torch.inference_mode(False):  # the predictor is trained whatever mode the caller is in
+        with exclusive(), torch.inference_mode(False):  # the predictor is trained whatever mode the caller is in
             self.layers = convolutions(target, layers)
             self.crop, self.permutation = crop, permutation
             self.kernel_size = kernel_size_for(self.layers, kernel_size)
@@ -158,6 +158,7 @@ class NeRN(nn.Module):
         weight: Tensor = kernels.unflatten(-3, layer.shape[:2])
         return weight
 
+    @exclusive()  # a call in another thread may have other weights in their places
     def target_weights(self) -> dict[str, Tensor]:
         """W: the target's own weight of every represented layer, by name, detached."""
         root = target_behind(self.target)
@@ -227,7 +228,9 @@ class NeRN(nn.Module):
 
         Raises:
             TypeError: images that are no float tensor, loader, "noise" or None.
-            ValueError: NaN weights or images, noise without a shape, numbers out of range, a float16 target.
+            LayerError, ValueError: NaN weights (also of the predictor) or images, noise without a shape, numbers out of
+                range, a float16 target.
+            FloatingPointError: the fit came to NaN; the predictor has the weights of the last good look.
             CheckpointError: a checkpoint of another configuration or run.
         """
         recipe = Recipe(
@@ -248,8 +251,8 @@ class NeRN(nn.Module):
 
     def rebuild(self) -> nn.Module:
         """A copy of the target with the generated weights in it: a plain module, independent of this one."""
-        model = copy.deepcopy(target_behind(self.target))
-        with torch.no_grad():
+        with exclusive(), torch.no_grad():
+            model = copy.deepcopy(target_behind(self.target))
             for name, weight in self.weights().items():
                 model.get_parameter(parameter_name(name)).copy_(weight)
         return model

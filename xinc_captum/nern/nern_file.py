@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ..hooks import exclusive
 from .convolutions import Convolution, parameter_name, target_behind
 from .permutation import pack, unpack
 
@@ -22,6 +23,7 @@ FORMAT = "xinc-captum-nern-1"
 KEY = "nern"  # one metadata entry: safetensors writes several in random order, and equal NeRNs are equal bytes
 
 
+@exclusive()  # a call in another thread may have other weights in the places of the target's
 def sections(nern: NeRN, dtype: torch.dtype | None = None) -> dict[str, dict[str, Tensor]]:
     """What a file holds: the predictor, the permutation, and what is kept of the target."""
     orders = {layer.name: pack(order) for layer, order in zip(nern.layers, nern.orders, strict=True)}
@@ -72,7 +74,8 @@ def read(cls: type[NeRN], path: str | Path, target: nn.Module) -> NeRN:
     for name, value in tensors.items():
         section, _, rest = name.partition(".")
         sections_[section][rest] = value
-    model = copy.deepcopy(target_behind(target))
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
     _checked_target(path, model, found, sections_["kept"])
     model.load_state_dict(sections_["kept"], strict=False)
     kind = note["config"]["permutation"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc
+from ..hooks import ForwardFunc, exclusive
 from .convolutions import convolutions, parameter_name, target_behind
 from .nern_file import kept
 
@@ -53,7 +53,8 @@ def quantised(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = No
     if not 2 <= bits <= 8:
         raise ValueError(f"bits is {bits}; wanted 2 to 8.")
     chosen = convolutions(target, layers)
-    model = copy.deepcopy(target_behind(target))
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
     tensors = {f"kept.{name}": value for name, value in kept(model, chosen).items()}
     error = total = 0.0
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..hooks import modules_behind, untouched
+from ..hooks import exclusive, guarded, modules_behind
 from .convolutions import parameter_name, target_behind
 from .distillation import Distillation
 from .images import checked
@@ -83,6 +83,7 @@ class SizeReport:
         return f"agrees with the target on {share:.1%} of {self.judged_on}"
 
 
+@exclusive()
 def size_report(
     nern: NeRN, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
 ) -> SizeReport:
@@ -119,7 +120,7 @@ def _agreements(nern: NeRN, candidates: list[dict[str, Tensor]], images: Tensor)
     """How often the target answers under each of these weights as it does under its own."""
     (root,) = modules_behind(nern.target)
     weight = next(iter(candidates[0].values()))
-    with untouched(nern.target):
+    with guarded(nern.target):
         root.eval()
         model = Distillation(nern.target, root, nern.layers)
         return [model.agreement(weights, checked(images).to(weight)).share for weights in candidates]

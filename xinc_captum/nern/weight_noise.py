@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..hooks import ForwardFunc
+from ..hooks import ForwardFunc, exclusive
 from .convolutions import convolutions, parameter_name, target_behind
 
 
@@ -38,7 +38,8 @@ def with_noise(
     if not relative >= 0:
         raise ValueError(f"relative is {relative}; wanted at least 0.")
     chosen = convolutions(target, layers)
-    model = copy.deepcopy(target_behind(target))
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in chosen:

@@ -29,9 +29,15 @@ class Ablation:
     under zero and mean baselines can disagree completely.
 
     Args:
-        baselines: a number, "mean" (over all rows given), "resample" (the unit's value at another row, drawn
-            without replacement), or a tensor that broadcasts to (rows, units, ...).
+        baselines: a number, "mean", "resample", or a tensor that broadcasts to (rows, units, ...). "mean" is the
+            unit's mean over all samples given, place by place; of a single sample it is the unit's mean over its
+            places (the dims behind the units). "resample" is the unit's value in another sample: a random cycle goes
+            through all of them, so that none is replaced by itself and each is used once.
         seed: for "resample".
+
+    Raises:
+        ValueError: other words for ``baselines``; "resample" of one sample; "mean" of one sample whose units have no
+            places.
 
     Source: the perturbation reference of Padmanabhan et al. (CVPR 2024); Bau et al. 2020 for unit ablation.
 
@@ -54,25 +60,27 @@ class Ablation:
 
     def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
         """Fix the baseline from the whole batch, so that chunks agree with one another."""
-        if isinstance(self.baselines, str) and self.baselines == "mean":
-            sums, dtype = [], torch.float32
-            for piece in chunks(batch.rows, size):
-                part = tail_activation(tail, batch.cut(*piece))
-                dtype = part.dtype
-                sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
-            return replace(self, baselines=(torch.stack(sums).sum(0) / batch.rows).to(dtype))
-        if isinstance(self.baselines, str):
-            device = batch.inputs[0].device
-            generator = torch.Generator(device).manual_seed(self.seed)
-            order = torch.randperm(batch.rows, generator=generator, device=device)
-            return replace(self, _donors=(batch, order))
-        return self
+        if not isinstance(self.baselines, str):
+            return self
+        if self.baselines == "mean":
+            return replace(self, baselines=_mean(tail, batch, size))
+        if batch.rows == 1:
+            raise ValueError(
+                'baselines="resample" takes the value of each unit from another sample, and the batch has only one; '
+                'give at least two samples, or baselines=0.0, "mean" or a tensor.'
+            )
+        device = batch.inputs[0].device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        order = torch.randperm(batch.rows, generator=generator, device=device)
+        donors = torch.empty_like(order)
+        donors[order] = order.roll(-1)  # one cycle through all samples
+        return replace(self, _donors=(batch, donors))
 
     def baseline(self, tail: Tail, batch: Batch, activation: Tensor) -> Tensor:
         """The baseline of these rows, broadcastable to their activation."""
         if self._donors is not None:
-            whole, order = self._donors
-            return tail_activation(tail, whole.take(order[batch.start : batch.start + batch.rows]))
+            whole, donors = self._donors
+            return tail_activation(tail, whole.take(donors[batch.start : batch.start + batch.rows]))
         if not isinstance(self.baselines, Tensor):
             return activation.new_full((), float(self.baselines))
         baseline = self.baselines.to(activation)
@@ -142,3 +150,23 @@ class Ablation:
 
 def _putting(new: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _old: new
+
+
+def _mean(tail: Tail, batch: Batch, size: int) -> Tensor:
+    """The mean over all samples, (1, units, ...), or over the places of a single one, (1, units, 1, ...)."""
+    if batch.rows == 1:
+        alone = tail_activation(tail, batch)
+        if alone.dim() < 3 or alone[0, 0].numel() == 1:
+            raise ValueError(
+                f'baselines="mean" of a single sample is the mean over the places of each unit, and layer {tail.name} '
+                f"has shape {tuple(alone.shape)}: one place for each unit. Give at least two samples, or baselines=0.0 "
+                "or a tensor."
+            )
+        places = tuple(range(2, alone.dim()))
+        return alone.mean(places, keepdim=True, dtype=torch.promote_types(alone.dtype, torch.float32)).to(alone.dtype)
+    sums, dtype = [], torch.float32
+    for piece in chunks(batch.rows, size):
+        part = tail_activation(tail, batch.cut(*piece))
+        dtype = part.dtype
+        sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
+    return (torch.stack(sums).sum(0) / batch.rows).to(dtype)

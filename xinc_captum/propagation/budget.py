@@ -97,7 +97,7 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an operation that saves its own output would hold itself, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         activation, output = _forward(tail, batch)

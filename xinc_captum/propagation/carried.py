@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .differences import difference
 from .frozen import max_pool
+from .grad_modes import in_no_grad_block
 from .operations import (
     AFFINE,
     ATTRIBUTE_VIEWS,
     BILINEAR,
+    CONSTANTS,
     EVALUATION_ONLY,
     FROZEN,
     METADATA,
@@ -19,9 +22,10 @@ from .operations import (
     PRODUCTS,
     plain_name,
 )
+from .products import cumulative_product, product
 from .slopes import secant_slope
 
-_ADVICE = ' (Secant(products="halves") gives half to each factor)'
+_ADVICE = ' (Secant(products="halves") shares it equally among its factors)'
 
 
 class CarryError(ValueError):
@@ -33,8 +37,9 @@ class Carried(Tensor):
 
     ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
     the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
-    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached is a plain
-    constant from there on. With ``halves`` a product of two gives each factor half; without, it is refused.
+    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached, compared,
+    or computed in a ``no_grad`` block is a plain constant from there on, and so is a tensor made in the shape of
+    another. With ``halves`` a product is shared equally among its factors; without, it is refused.
     """
 
     value: Tensor
@@ -72,9 +77,14 @@ class Carried(Tensor):
                 return func(*_values(args), **_values(kwargs))
             if name == "detach" and not in_place:
                 return args[0].value.detach().clone()
+            alone = not in_place and kwargs.get("out") is None
+            if alone and (name in CONSTANTS or (in_no_grad_block() and not torch.is_grad_enabled())):
+                return _constant(func(*_values(args), **_values(kwargs)))
             if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
                 raise CarryError(
-                    _refusal(name, "it runs under no_grad (a custom autograd Function, or a no_grad block)")
+                    _refusal(
+                        name, "it runs under no_grad in a custom autograd Function, in inference_mode, or in place"
+                    )
                 )
             if kwargs.get("out") is not None or (in_place and not isinstance(args[0], Carried)):
                 raise CarryError(
@@ -110,7 +120,8 @@ def finish(output: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(output, Carried):
         raise CarryError(
             "nothing of the layer arrives at the output as a carried tensor: the output does not depend on the layer, "
-            'or it is rebuilt from values (.data, .detach(), numpy). Use rule="tangent" or rule="ablation" there.'
+            "or it is rebuilt from values (.data, .detach(), no_grad, numpy). Use "
+            'rule="tangent" or rule="ablation" there.'
         )
     return output.value, output.slot
 
@@ -144,7 +155,9 @@ def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if name in PRODUCTS and any(c.halves for c in _carried_in((args, kwargs))):
         factors = _carried_in((args, kwargs))
         if len(factors) == 2:
-            return _product(*factors)
+            return Carried(*product([c.value for c in factors], [c.slot for c in factors]))
+    if name == "cumprod":
+        return _cumulative(args, kwargs)
     if name in BILINEAR:
         _one_carried(name, args, kwargs)
         return _affine(func, args, kwargs, name)
@@ -177,12 +190,19 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
     return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 
 
-def _product(a: Carried, b: Carried) -> Carried:
-    """z_a z_b, half of it by way of each factor: Σ_u (a_u z_b + z_a b_u) / 2 and the slots likewise are all of it."""
-    value = (a.value * b.value.detach() + a.value.detach() * b.value) / 2
-    with torch.no_grad():
-        slot = (a.slot * b.value + a.value * b.slot) / 2
-    return Carried(value, slot)
+def _cumulative(args: Any, kwargs: Any) -> Carried:
+    whole: Carried = args[0]
+    if not whole.halves:
+        raise CarryError(_refusal("cumprod", "its factors depend on the layer, and a product has no shares" + _ADVICE))
+    dim = kwargs["dim"] if "dim" in kwargs else args[1]
+    dtype = kwargs.get("dtype")
+    z, slot = (t if dtype is None else t.to(dtype) for t in (whole.value, whole.slot))
+    return Carried(*cumulative_product(z, slot, dim))
+
+
+def _constant(tree: Any) -> Any:
+    """Without a graph, and in memory of its own, so that nobody writes into a value through it."""
+    return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, tree)
 
 
 def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
@@ -198,7 +218,8 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
         y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
         return y
 
-    at_z, slope, at_zero = secant_slope(sigma, z.detach(), elementwise=_has_tensors(args[1:], kwargs))
+    rise = difference(name, args[1:], kwargs)
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), _has_tensors(args[1:], kwargs), rise)
     with torch.no_grad():
         new_slot = slope * slot + at_zero
     # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.

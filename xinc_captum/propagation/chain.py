@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
+from .differences import difference
 from .one_channel import Conv, Each, Linear, Maps, OneChannel, Pick, Scale, Shuffle
 from .operations import POINTWISE
 from .slopes import secant_slope, tangent_slope
@@ -97,7 +98,8 @@ def _step(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear | None, Tensor
 def _pointwise(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear, Tensor]:
     if slope == "tangent":
         return Scale(tangent_slope(step.again, step.entered)), slot
-    _, steep, at_zero = secant_slope(step.again, step.entered, elementwise=step.has_tensors)
+    rise = difference(step.name, step.args, step.kwargs)
+    _, steep, at_zero = secant_slope(step.again, step.entered, step.has_tensors, rise)
     return Scale(steep), steep * slot + at_zero
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ..batch import Batch
 from ..hooks import LayerError
 from ..units import Selector, select
 from .chain import Slope
+from .grad_modes import GradModes
 from .tail import Tail
 
 
@@ -57,7 +57,7 @@ def run(tail: Tail, batch: Batch, along: Along, slot: Tensor | None = None) -> R
         leaves.append(activation.detach().requires_grad_())
         return along.start(leaves[0].clone(), slot)
 
-    with _GradModes() as modes:
+    with GradModes() as modes:
         output, arrived = along.finish(tail.edited(batch, begin))
     if not output.requires_grad:
         raise independent(tail)
@@ -71,16 +71,6 @@ def independent(tail: Tail) -> LayerError:
         "leads to the selected target. Where it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
         'from the forward function, or give rule="ablation", which needs no gradients.'
     )
-
-
-class _GradModes(TorchFunctionMode):
-    """Notes whether a model switches gradients off inside: forward mode would walk through, backward does not."""
-
-    toggled = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.toggled = self.toggled or getattr(func, "__name__", "") == "_set_grad_enabled"
-        return func(*args, **(kwargs or {}))
 
 
 def by_backward(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:

@@ -8,7 +8,8 @@ AFFINE = frozenset(
     contiguous clone to type float double half bfloat16 type_as getitem select narrow index_select gather take_along_dim
     chunk split tensor_split unbind roll flip repeat repeat_interleave tile broadcast_to atleast_2d
     pad pixel_shuffle pixel_unshuffle interpolate upsample fold unfold channel_shuffle
-    cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    masked_fill tril triu cumsum
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     """.split()
 )
 
@@ -22,6 +23,17 @@ BILINEAR = frozenset(
 
 # Of these, products element by element, which can be shared out between their factors.
 PRODUCTS = frozenset({"mul", "multiply"})
+
+# Tensors that take a shape from what comes from the layer and no values, and comparisons, which are frozen as they
+# came out: constants.
+CONSTANTS = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like
+    new_zeros new_ones new_full new_empty new_empty_strided new_tensor
+    gt lt ge le eq ne greater less greater_equal less_equal not_equal isclose
+    isnan isinf isfinite isposinf isneginf isreal signbit logical_not logical_and logical_or logical_xor
+    """.split()
+)
 
 # Applied to each element alone; further arguments must not depend on the layer.
 POINTWISE = frozenset(
@@ -53,6 +65,8 @@ METADATA = frozenset(
 
 ATTRIBUTE_VIEWS = frozenset({"T", "mT", "H", "mH"})
 
+_SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}  # names that torch.nn.functional dispatches under
+
 _REFLECTED = {
     "radd": "add",
     "rsub": "rsub",
@@ -79,4 +93,4 @@ def plain_name(func: object) -> tuple[str, bool]:
         if bare.startswith("i") and bare[1:] in {"add", "sub", "mul", "truediv", "pow", "matmul"}:
             return _REFLECTED.get(bare[1:], bare[1:]), True
         return _REFLECTED.get(bare, bare), False
-    return (name.rstrip("_"), True) if name.endswith("_") else (name, False)
+    return (name.rstrip("_"), True) if name.endswith("_") else (_SPELLED.get(name, name), False)

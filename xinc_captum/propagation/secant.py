@@ -29,12 +29,16 @@ class Secant:
     Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
     σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise
     operations; equals the tangent for ReLU. Max pooling is carried with its choice frozen: exact too, but no unit is
-    credited for which input won. What the network detaches is a constant: a detached multiplier is frozen.
+    credited for which input won; masks from comparisons (``x > 0``) are frozen likewise. What the network detaches or
+    computes under ``torch.no_grad()`` is a constant, and so are tensors made in a shape (``zeros_like``, ``new_ones``):
+    a constant multiplier is frozen, a constant summand goes to the slot.
 
     Args:
         products: what happens where two tensors that both come from the layer are multiplied element by element (a
             gate, or density and colour in a volume renderer). "refuse": a CarryError, because such a product has no
-            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only.
+            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only. In a
+            cumulative product (``cumprod``, the transmittance of a volume renderer) each of the i factors of the i-th
+            result gets 1/i.
 
     .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + slot
 

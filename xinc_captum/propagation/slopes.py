@@ -21,21 +21,22 @@ def tangent_slope(sigma: Pointwise, z: Tensor) -> Tensor:
     return slope
 
 
-def secant_slope(sigma: Pointwise, z: Tensor, elementwise: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
+def secant_slope(
+    sigma: Pointwise, z: Tensor, elementwise: bool = False, rise: Pointwise | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
 
     Args:
         sigma: the function; it may write into what it is given.
         z: detached values.
         elementwise: σ holds tensors, so that σ(0) differs from element to element.
+        rise: z ↦ σ(z) − σ(0), where it is known more exactly than by subtraction.
 
     Example:
         >>> [t.tolist() for t in secant_slope(torch.exp, torch.tensor([0.0]))]
         [[1.0], [1.0], [1.0]]
     """
     native, fixed = z.dtype, z
-    with torch.no_grad():
-        at_z = sigma(z.clone())
     if z.element_size() == 2 and not elementwise:
         fixed = z.float()  # the difference below would lose all of a half's few digits
     with torch.enable_grad():
@@ -44,7 +45,12 @@ def secant_slope(sigma: Pointwise, z: Tensor, elementwise: bool = False) -> tupl
         at_zero = sigma(origin.clone())
         (limit,) = torch.autograd.grad(at_zero.sum(), origin)
     with torch.no_grad():
-        limit = torch.where(torch.isfinite(limit), limit, 0)  # sqrt: whatever stands at 0 stays there
-        wide = at_z if fixed.dtype == native else sigma(fixed.clone())
-        slope = torch.where(fixed == 0, limit, (wide - at_zero) / fixed).to(native)
-        return at_z, slope, at_zero.detach().to(native)
+        at_zero, finite = at_zero.detach(), torch.isfinite(limit)  # sqrt: whatever stands at 0 stays there
+        # Products of numbers next to the least normal one lose digits: step away from 0 by less than that matters.
+        least = torch.finfo(fixed.dtype).tiny / torch.finfo(fixed.dtype).eps
+        away = torch.addcmul(fixed, fixed.sign(), torch.where(finite, least, 0.0).to(fixed.dtype))
+        wide = sigma(away.clone())
+        at_z = wide if fixed.dtype == native else sigma(z.clone())
+        slope = (wide - at_zero if rise is None else rise(away)).div_(away)
+        slope = torch.where(fixed == 0, torch.where(finite, limit, 0), slope)
+        return at_z, slope.to(native), at_zero.to(native)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..batch import Batch
 from .carried import Carried
 from .derivative import Along, Run, independent
+from .grad_modes import GradModes
 from .tail import Tail
 from .trace import Trace, traced
 
@@ -58,7 +59,7 @@ class Together:
 
             return begin
 
-        with ExitStack() as stack:
+        with GradModes(), ExitStack() as stack:
             for tail in self._tails:
                 stack.enter_context(tail.patched(batch, beginning(tail)))
             output, _ = along.finish(self._tails[0].output(batch))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch, chunks
-from ..hooks import LayerError, modules_behind
+from ..hooks import LayerError, modules_behind, of_this_thread
 from ..targets import selected
 from ..units import Selector, select
 from .kernels import WEIGHTED
@@ -159,7 +159,10 @@ def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
     found: list[nn.Module] = [
         m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)
     ]
-    handles = [m.register_forward_hook(lambda m, _a, _o: order.append(m)) for m in found or [tail.layer]]
+    ours = of_this_thread()
+    handles = [
+        m.register_forward_hook(lambda m, _a, _o: order.append(m) if ours(m) else None) for m in found or [tail.layer]
+    ]
     try:
         with torch.no_grad():
             tail.output(replace(batch.cut(0, 1), target=None))

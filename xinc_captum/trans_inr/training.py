@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..hooks import exclusive
 from ..inr.fit import decibels
 from ..inr.resume import described, load_run, save_run
 from ..inr.trainable import trainable
@@ -116,10 +117,11 @@ def trained(
             tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
         ):
             for step in range(done + 1, steps + 1):
-                loss = loss_of(generator, (step - 1) / steps)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                with exclusive():
+                    loss = loss_of(generator, (step - 1) / steps)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
                 schedule.step()
                 losses[step - 1] = loss.detach()
                 bar.update()

@@ -10,7 +10,7 @@ from ..batch import chunks
 from ..generators.features import drawing
 from ..generators.parts import Parts
 from ..generators.protocol import Generator
-from ..hooks import untouched
+from ..hooks import guarded
 from ..links.latent_link import LatentLink
 from ..metrics.measures import Measure, Movement
 from ..progress import progress
@@ -94,7 +94,7 @@ def quantify(
     asked = chosen_units(link, units)
     real = Steps(link, asked, len(latents), reach, direction, representations)
     beside = None if null is None else replace(real, null=null)
-    with untouched(drawing(generator)), torch.no_grad():
+    with guarded(drawing(generator)), torch.no_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
         sweep = _Sweep(generator, bases, batch_size, show_progress)
         change, spread, count = sweep.through(real)

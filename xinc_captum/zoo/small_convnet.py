@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hooks import exclusive
+
 
 def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1) -> nn.Sequential:
     """Three convolutions, 128 rectified units and a linear head; ``head``'s input is what a link wants.
@@ -53,7 +55,7 @@ def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed
         torch.Size([3, 2])
     """
     stream = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    with exclusive(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = small_convnet(int(labels.max()) + 1, images.shape[-1], images.shape[1]).to(images.device)
     adam = torch.optim.Adam(model.parameters(), lr=2e-3)

@@ -1,0 +1,103 @@
+"""Bytes that each public class keeps with every call, over hundreds of calls of tiny models.
+
+For each call of ``tests/contract/calls.py``, in a process of its own:
+
+- growth: the slope of a straight line (least squares) through the resident memory after each block of calls, in bytes
+  a call. Before each reading Python collects its garbage and the C library gives free pages back (``malloc_trim``,
+  where there is one). The first blocks warm up caches of bounded size and are left out.
+- noise: twice the standard error of that slope. Resident memory is counted in pages of 4096 bytes, so a slope below
+  its noise is no growth.
+- tensors and objects: how many more of them Python's garbage collector sees at the end than after the warm-up.
+- storages: how many storages that one call made are still there after it, also those that only a C++ graph holds.
+
+Exits with 1 if a slope is at least 1024 bytes a call and above its noise, or if storages stay.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import multiprocessing
+import sys
+import warnings
+from pathlib import Path
+
+import psutil
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from contract.calls import every_call
+from contract.kept import kept
+
+LIMIT = 1024  # bytes a call
+
+
+def resident():
+    """Bytes of this process after everything free was given back."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library: noise is larger
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return psutil.Process().memory_info().rss
+
+
+def slope(readings, calls):
+    """Bytes a call by least squares, and twice the standard error of that."""
+    y = torch.tensor(readings, dtype=torch.float64)
+    x = torch.tensor(calls, dtype=torch.float64)
+    x = x - x.mean()
+    steep = float((x * y).sum() / x.square().sum())
+    rest = y - y.mean() - steep * x
+    return steep, 2 * float((rest.square().sum() / max(1, len(y) - 2) / x.square().sum()).sqrt())
+
+
+def seen():
+    """Tensors and objects that the garbage collector sees."""
+    objects = gc.get_objects()
+    return sum(issubclass(type(o), torch.Tensor) for o in objects), len(objects)
+
+
+def measured(name, calls, blocks):
+    """One row of the table."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    call = every_call()[name]
+    each = max(1, calls // blocks)
+    for _ in range(2 * each):
+        call()
+    resident()
+    before = seen()
+    readings, done = [resident()], [0]
+    for block in range(blocks):
+        for _ in range(each):
+            call()
+        readings.append(resident())
+        done.append((block + 1) * each)
+    after = seen()
+    steep, noise = slope(readings, done)
+    stay, made = kept(call)
+    return steep, noise, after[0] - before[0], after[1] - before[1], stay, made
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--blocks", type=int, default=25)
+    parser.add_argument("--only", default="", help="calls whose name has this in it")
+    chosen = parser.parse_args()
+    print("| call | bytes a call | noise | tensors | objects | storages that stay | |\n|---|---|---|---|---|---|---|")
+    bad = 0
+    spawn = multiprocessing.get_context("spawn")
+    for name in every_call():
+        if chosen.only in name:
+            with spawn.Pool(1) as alone:
+                steep, noise, tensors, objects, stay, made = alone.apply(measured, (name, chosen.calls, chosen.blocks))
+            leaks = stay > 0 or (steep >= LIMIT and steep > noise)
+            bad += leaks
+            row = f"{name} | {steep:.0f} | {noise:.0f} | {tensors} | {objects} | {stay} of {made}"
+            print(f"| {row} | {'**LEAK**' if leaks else 'level'} |", flush=True)
+    print(f"\n{bad} calls leak" if bad else "\nno call leaks")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
