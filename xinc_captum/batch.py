@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .indices import python_index
+
 Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
 
@@ -79,7 +81,7 @@ class Batch:
         given = () if args is None else args if isinstance(args, tuple) else (args,)
         given = _marked(given, len(own[0]))
         plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in given)
-        return cls(own, given.replaced(plain), target, rows.pop())
+        return cls(own, given.replaced(plain), python_index(target), rows.pop())
 
     def cut(self, start: int, stop: int) -> "Batch":
         """Rows ``start`` to ``stop``."""

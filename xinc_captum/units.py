@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .indices import python_index
+
 OneUnit = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
 Selector = OneUnit | Sequence[OneUnit] | None
 
@@ -24,6 +26,7 @@ def listed(activation: Tensor, selector: Selector) -> list[OneUnit]:
         IndexError: a unit is out of range.
         TypeError: a selector of another kind.
     """
+    selector = python_index(selector)
     if activation.dim() < 2:
         raise ValueError(
             f"the layer's activation has shape {tuple(activation.shape)}; wanted (rows, units, ...), so that there "

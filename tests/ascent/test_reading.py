@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum import LayerError, layer_to_grid
+from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
 from xinc_captum.ascent.reading import MissingError, Reader, needs
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -104,3 +104,32 @@ def test_layers_that_run_twice_or_never(conv):
 def test_images_that_the_model_refuses(conv):
     with pytest.raises(ValueError, match=r"the model refuses images of shape \(2, 1, 6, 6\): .*channels.*preprocess="):
         needs(Reader(conv), X[:, :1], (), lambda seen: seen.output)
+
+
+@pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
+def test_a_model_of_one_size_names_size(error):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            if x.shape[-1] != 8:
+                raise error("Wrong image height! Expected 8 but got 6!")
+            return x.flatten(1)
+
+    method = FeatureAccentuation(Fixed())
+    with pytest.raises(
+        ValueError, match=r"Expected 8 but got 6.* reach it at 5 x 6 pixels: the size= of .* give it: size="
+    ):
+        method.accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
+    found = FeatureAccentuation(Fixed(), size=8).accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
+    assert found.images.shape == (1, 1, 5, 6)
+
+
+def test_models_and_preprocessing_that_change_their_input_in_place():
+    x = torch.rand(1, 3, 6, 6)
+    given, net = x.clone(), nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
+    options = {"n_steps": 2, "transforms": ()}
+    found = FeatureAccentuation(net, preprocess=lambda y: y.mul_(2)).accentuate(given, 1, **options)
+    assert torch.equal(given, x), "the caller's images are not changed"
+    apart = FeatureAccentuation(net, preprocess=lambda y: y * 2).accentuate(x, 1, **options)
+    assert torch.equal(found.images, apart.images)
+    inside = FeatureAccentuation(lambda y: net(y.sub_(0.5).mul_(2).add_(1))).accentuate(given, 1, **options)
+    torch.testing.assert_close(inside.before, net(x * 2)[:, 1].detach())

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from xinc_captum import FeatureAccentuation
 from xinc_captum.ascent import Ball, Crops, FeatureDistance, Fourier, Phase, Pixel, Settings
 from xinc_captum.ascent.objectives import logit
 from xinc_captum.ascent.reading import Reader, needs
@@ -106,3 +107,16 @@ def test_a_param_f_starts_from_noise_alone(smooth):
     assert (outcome(smooth, seeds=None, parameterization=param_f, transforms=(Crops(2),)).images != 0.5).any()
     with pytest.raises(ValueError, match="is a function without an image .*cannot start from inputs; give inputs=None"):
         outcome(smooth, parameterization=param_f)
+
+
+def test_noise_does_not_depend_on_how_the_batch_is_cut(smooth):
+    options = {"n_steps": 2, "lr": 0.05, "transforms": (), "shape": (3, 3, 8, 8)}
+    for parameterization in (Fourier(), Pixel(), Phase()):
+        whole, cut = (
+            FeatureAccentuation(smooth).accentuate(
+                None, [0, 1, 2], parameterization=parameterization, internal_batch_size=size, **options
+            )
+            for size in (None, 1)
+        )
+        torch.testing.assert_close(cut.images, whole.images, atol=1e-5, rtol=0)
+        assert (whole.images[0] - whole.images[1]).abs().max() > 1e-3

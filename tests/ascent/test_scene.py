@@ -1,3 +1,7 @@
+import random
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,3 +114,35 @@ def test_a_score_that_is_not_one_number_a_view(smooth):
     found = scene(smooth, Objective(lambda seen: seen("0").mean(), "mine"))
     with pytest.raises(ValueError, match=r"the objective answered shape \(\) for 6 views; wanted one number a view"):
         found.evaluate(X, 0)
+
+
+def jittered(x):
+    return torch.roll(x, (np.random.randint(-3, 4), random.randint(-3, 3)), (2, 3)) + 0.1 * np.random.rand()
+
+
+def test_a_seed_is_nowhere_from_itself_whatever_transforms_draw_from(smooth):
+    own = np.random.default_rng(1)
+    for transforms in ((jittered,), (Crops(2), jittered, lambda x: x * own.random()), [jittered, Noise(0.1)]):
+        found = scene(smooth, logit(1), transforms=transforms, distance=(FeatureDistance(), smooth[1]))
+        for step in range(4):
+            torch.testing.assert_close(found.evaluate(X, step)[1], torch.zeros(2))
+        assert len({found._view(slot, X)(X).sum().item() for slot in (0, 1)}) == 2, "and draws differ"
+
+
+def test_random_preprocessing_and_dropout_draw_alike(smooth):
+    net = nn.Sequential(nn.Dropout2d(0.5), smooth)
+    goal = aim(net, logit(1))
+    shaky = Reader(net, lambda x: torch.where(torch.rand_like(x) > 0.3, x, np.random.rand()))
+    found = Scene(replace(goal, reader=shaky), X, (), THREE, (8, 8), 6, 2, 0, distance=(FeatureDistance(), smooth[1]))
+    for step in range(4):
+        torch.testing.assert_close(found.evaluate(X, step)[1], torch.zeros(2))
+    assert torch.equal(found.clean(X), found.clean(X)), "scores of before and after can be compared"
+
+
+def test_a_transform_with_a_state_of_its_own_is_refused(smooth):
+    calls = iter(range(100))
+    options = {"transforms": [lambda x: x * (0.5 + 0.01 * next(calls))]}
+    found = scene(smooth, logit(1), distance=(FeatureDistance(), smooth[1]), **options)
+    with pytest.raises(ValueError, match="transforms show one image in two ways when they are called twice"):
+        found.evaluate(X, 0)
+    scene(smooth, logit(1), **options).evaluate(X, 0)

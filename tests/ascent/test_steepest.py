@@ -39,3 +39,21 @@ def test_rows_without_a_gradient_stay():
 def test_impossible_momentum(momentum):
     with pytest.raises(ValueError, match=f"momentum is {momentum}; wanted 0 <= momentum < 1"):
         Steepest([torch.zeros(1)], momentum=momentum)
+
+
+def test_shared_leaves_go_as_far_as_a_whole():
+    """Weights and biases that all images share: one rms over the whole tensor, of any number of axes."""
+    bias, weight, number = torch.zeros(2), torch.zeros(2, 1, 2), torch.zeros(())
+    bias.grad, weight.grad = torch.tensor([3.0, 4.0]), torch.tensor([[[1.0, 0.0]], [[0.0, -7.0]]])
+    number.grad = torch.tensor(-5.0)
+    Steepest([bias, weight, number], lr=0.1, rows=1).step()
+    torch.testing.assert_close(bias, -0.1 * torch.tensor([3.0, 4.0]) / 12.5**0.5)
+    torch.testing.assert_close(weight, -0.1 * torch.tensor([[[1.0, 0.0]], [[0.0, -7.0]]]) / 12.5**0.5)
+    torch.testing.assert_close(number, torch.tensor(0.1))
+
+
+def test_leaves_of_one_axis_hold_a_number_a_row():
+    p = torch.zeros(3)
+    p.grad = torch.tensor([5.0, -0.01, 0.0])
+    Steepest([p], lr=0.1).step()
+    torch.testing.assert_close(p, torch.tensor([-0.1, 0.1, 0.0]))

@@ -1,5 +1,7 @@
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -151,3 +153,106 @@ def test_a_function_that_draws_at_random_draws_alike_for_every_picture():
     assert torch.equal(state, torch.get_rng_state()), "the caller's random state is as found"
     other = view([lambda x: x + torch.rand(())], (4, 4), (4, 4), generator=gen(1))
     assert not torch.equal(show(x), other(x))
+
+
+def numpy_shift(x):
+    return torch.roll(x, (int(np.random.randint(-4, 5)), random.randint(-4, 4)), (2, 3))
+
+
+def test_numpy_and_python_draws_are_those_of_every_picture():
+    show = view([numpy_shift], (16, 16), (16, 16), generator=gen(1))
+    states = np.random.get_state()[1].copy(), random.getstate()
+    x = torch.rand(2, 1, 16, 16)
+    first, other = show(x), show(1 - x)
+    torch.testing.assert_close(other, 1 - first)
+    assert not torch.equal(first[0], x)
+    assert (states[0] == np.random.get_state()[1]).all() and states[1] == random.getstate()
+
+
+def test_a_generator_of_ones_own_draws_alike():
+    own = np.random.default_rng(3)
+    show = view([lambda x: x * own.random()], (4, 4), (4, 4), generator=gen())
+    x = torch.rand(1, 1, 4, 4)
+    assert torch.equal(show(x), show(x))
+    assert own.random() == np.random.default_rng(3).random()
+
+
+def test_what_is_drawn_for_each_image_does_not_depend_on_the_batch():
+    show = view([Crops(2), lambda x: x + torch.rand_like(x)], (9, 9), (6, 6), generator=gen())
+    x = torch.rand(3, 2, 9, 9)
+    torch.testing.assert_close(show(x)[:, 1:2], show(x[1:2]), atol=1e-6, rtol=0)
+
+
+def test_a_function_that_changes_its_input_in_place():
+    x = torch.rand(2, 1, 4, 4)
+    found, leaf = x.clone(), x.clone().requires_grad_()
+    show = view([lambda y: y.mul_(2)], (4, 4), (4, 4), generator=gen())
+    torch.testing.assert_close(show(found)[0], 2 * x)
+    assert torch.equal(found, x), "the caller's images are not changed"
+    (slope,) = torch.autograd.grad(show(leaf).sum(), leaf)
+    assert torch.equal(slope, torch.full_like(x, 2))
+
+
+def test_another_size_is_resized_to_the_models():
+    pad = lambda y: torch.nn.functional.pad(y, [3, 3, 1, 1], value=0.5)
+    x = torch.full((2, 3, 6, 10), 0.5)
+    for transforms, views in (([pad], 1), ([Crops(2), pad, lambda y: y[..., 1:]], 2), ([pad, Noise(0.0)], 1)):
+        seen = view(transforms, (6, 10), (6, 10), generator=gen())(x)
+        torch.testing.assert_close(seen, torch.full((views, 2, 3, 6, 10), 0.5))
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    half = view([lambda y: y.repeat_interleave(2, -1).repeat_interleave(2, -2)], (8, 8), (8, 8), generator=gen())
+    torch.testing.assert_close(half(ramp)[0, 0, 0, 3, 1:-1], ramp[0, 0, 3, 1:-1])
+
+
+@pytest.mark.parametrize(
+    ("transform", "kind", "text"),
+    [
+        (lambda x: None, TypeError, r"returned a NoneType; wanted float images \(2, C, h, w\) on cpu"),
+        (lambda x: x.numpy(), TypeError, "returned a ndarray; wanted float images"),
+        (lambda x: (x * 255).byte(), TypeError, r"returned torch.uint8; .*Divide bytes by 255"),
+        (lambda x: x[0], ValueError, r"returned shape \(3, 4, 4\) for \(2, 3, 4, 4\)"),
+        (lambda x: x[:1], ValueError, r"returned shape \(1, 3, 4, 4\) for \(2, 3, 4, 4\)"),
+        (lambda x: x[..., :0], ValueError, r"returned shape \(2, 3, 4, 0\)"),
+        (lambda x: x.to("meta"), ValueError, "returned a tensor on meta; wanted float images"),
+        (lambda x: x[..., : 2 + int(x.mean() > 0.5)], ValueError, r"for image 1 and \(2, 3, 4, 2\) for image 0"),
+    ],
+)
+def test_impossible_results(transform, kind, text):
+    show = view([Crops(2), transform], (4, 4), (4, 4), generator=gen())
+    x = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
+    with pytest.raises(kind, match=text):
+        show(x)
+
+
+def test_a_function_that_cuts_the_graph():
+    x = torch.rand(1, 1, 4, 4)
+    show = view([lambda y: torch.from_numpy(y.detach().numpy())], (4, 4), (4, 4), generator=gen())
+    assert torch.equal(show(x)[0], x), "the seed's views need no gradient"
+    with pytest.raises(ValueError, match=r"transform test_a_function.*<lambda> returned a tensor without a gradient"):
+        show(x.requires_grad_())
+
+
+def test_another_float_type_is_cast_back():
+    show = view([lambda y: y.double() * 2], (4, 4), (4, 4), generator=gen())
+    assert show(torch.rand(1, 1, 4, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("canvas", "raw", "aligned"), [(224, 0.012, 1e-4), (512, 0.010, 0.006), (1024, 0.014, 0.009)], ids=str
+)
+def test_crops_beside_the_originals(canvas, raw, aligned):
+    """Whole-pixel boxes resized as the original does: what the preset's docstring says of the difference, rounded up."""
+    photo = pytest.importorskip("skimage.data", reason="pip install '.[demo]'").chelsea()
+    image = torch.from_numpy(photo[:, 75:375]).permute(2, 0, 1)[None].float() / 255
+    image = torch.nn.functional.interpolate(image, (canvas, canvas), mode="bicubic", antialias=True).clamp(0, 1)
+    away, beside = [], []
+    for top, left, side in ((0.0, 0.1, 0.9), (0.3, 0.2, 0.55), (0.1, 0.5, 0.3), (0.6, 0.4, 0.2)):
+        y, x, n = (int(share * canvas) for share in (top, left, side))
+        crop = image[:, :, y : y + n, x : x + n]
+        theirs = torch.nn.functional.interpolate(crop, (224, 224), mode="bilinear", antialias=True, align_corners=True)
+        half, shift = (n - 1) / (canvas - 1), ((n - 1) / 223 - 1) / 2
+        for found, by in ((away, 0.0), (beside, shift)):
+            centre = [2 * (start + (n - 1) / 2 + by) / (canvas - 1) - 1 for start in (x, y)]
+            ours = resample(image, maps(half, half, *centre), (224, 224))[0]
+            found.append(float((ours - theirs)[..., 4:-4, 4:-4].abs().mean()))
+    assert sum(away) / 4 < raw and sum(beside) / 4 < aligned

@@ -129,3 +129,33 @@ def test_offload_through_pinned_memory(conv):
     for layer, expected in ((conv.conv, conv.conv(x)), (conv.norm, conv.norm(conv.conv(x)))):
         assert seen[layer].is_pinned()
         torch.testing.assert_close(seen[layer], expected.detach().cpu(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_features_to_train_on(conv, mode):
+    """Under no_grad what was recorded is an ordinary tensor: a head trains on it for as many epochs as one wants."""
+    x = torch.rand(4, 3, 6, 6)
+    by_hand = conv.norm(conv.conv(x)).detach()
+    with mode(), capture(conv, ["norm", "pool"]) as seen:
+        conv(x)
+    features = seen[conv.norm]
+    assert not features.requires_grad and features.is_leaf and not features.is_inference()
+    assert torch.equal(features, by_hand), "the in-place ReLU after it must not have rewritten it"
+    pooled = seen[conv.pool].flatten(1)
+    pooled = pooled - pooled.mean(0)
+    head = nn.Linear(pooled.shape[1], 2)
+    optimizer, losses = torch.optim.SGD(head.parameters(), 0.1), []
+    for _ in range(3):
+        loss = nn.functional.cross_entropy(head(pooled), torch.tensor([0, 1, 0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[2] < losses[0] and pooled.grad is None
+    features.mul_(2).numpy()
+
+
+def test_inputs_captured_without_gradients_are_plain_too(conv):
+    with torch.no_grad(), capture(conv, "fc", at_input=True) as seen:
+        conv(torch.rand(2, 3, 6, 6))
+    assert not seen[conv.fc].requires_grad

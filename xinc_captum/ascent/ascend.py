@@ -55,6 +55,7 @@ def ascend(
     live: Callable[[], Tensor] | None = None,
     on_step: OnStep | None = None,
     after: Callable[[int], bool | None] | None = None,
+    rows: int | None = None,
 ) -> Climb:
     r"""Raise a score, an image's rows apart from one another.
 
@@ -73,11 +74,16 @@ def ascend(
         live: how much each row's gradient counts in the mask, (N,); None is 1.
         on_step: called with (step, images, scores) before each update; True ends the ascent there.
         after: called with the step after each update; True ends the ascent.
+        rows: the number of images, where leaves with another first axis are shared by all of them
+            (:class:`~xinc_captum.ascent.Steepest` then takes such a leaf as a whole).
 
     Returns:
         scores, distances and the mask. Ctrl-C after the first update ends the ascent and keeps what there is.
     """
     moving = optimizer(params, lr=lr)
+    for group in moving.param_groups:
+        if "rows" in group and rows is not None:
+            group["rows"] = rows
     scores: list[Tensor] = []
     distances: list[Tensor] = []
     mask = torch.zeros(())

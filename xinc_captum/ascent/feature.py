@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..hooks import layer_name
+from ..indices import python_index
 from .lucent import from_lucent, from_string, is_lucent
 from .objectives import Objective, channel, direction, logit, unit
 from .reading import Reader, Seen
@@ -41,6 +41,9 @@ class OutputFeature:
     """
 
     target: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", python_index(self.target))
 
     def cut(self, start: int, stop: int, rows: int) -> "OutputFeature":
         """The targets of some rows."""
@@ -92,6 +95,9 @@ class UnitFeature:
     layer: nn.Module
     selector: Any
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "selector", python_index(self.selector))
+
     def cut(self, start: int, stop: int, rows: int) -> "UnitFeature":
         """The selectors of some rows."""
         return UnitFeature(self.layer, self.selector[start:stop]) if self.one_a_row(rows) else self
@@ -133,7 +139,7 @@ def _unit(layer: nn.Module, selector: Any) -> Objective:
         return selector
     if isinstance(selector, Tensor) and selector.is_floating_point() and selector.dim():
         return direction(layer, selector)
-    if isinstance(selector, np.integer) or (isinstance(selector, Tensor) and not selector.dim()):
+    if isinstance(selector, Tensor) and not selector.dim():
         selector = int(selector)
     if isinstance(selector, bool) or selector is None:
         raise TypeError(

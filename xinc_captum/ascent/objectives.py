@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from ..batch import Batch
+from ..indices import python_index
 from ..targets import one_score_a_row, selected
 from ..units import OneUnit, select
 from .reading import Layer, Seen
@@ -86,6 +87,7 @@ def _joined(left: Term, right: Term, operation: Callable[[Any, Any], Tensor], wo
 
 def logit(target: Any) -> Objective:
     """One output of each row, as a Captum target selects it (a list or 1-D tensor holds one a row)."""
+    target = python_index(target)
 
     def score(seen: Seen) -> Tensor:
         rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 0

@@ -56,10 +56,21 @@ def _within(values: Tensor) -> Tensor:
     return values + (values.clamp(0, 1) - values).detach()
 
 
-def unseeded(parameterization: Parameterization, like: Tensor, generator: torch.Generator) -> Start:
-    """Random parameters for images shaped, typed and placed like ``like``, and the function that draws them."""
-    params, decode = parameterization.random(tuple(like.shape), generator)
-    leaves = tuple(p.to(like).requires_grad_() for p in params)
+def unseeded(
+    parameterization: Parameterization,
+    like: Tensor,
+    generator: torch.Generator,
+    start: int = 0,
+    total: int | None = None,
+) -> Start:
+    """Random parameters for images shaped, typed and placed like ``like``, and the function that draws them.
+
+    With ``total``, parameters of so many images are drawn, and those of ``like`` begin at ``start``: cutting a batch
+    does not change them.
+    """
+    rows = like.shape[0]
+    params, decode = parameterization.random((rows if total is None else total, *like.shape[1:]), generator)
+    leaves = tuple(p[start : start + rows].to(like, copy=True).requires_grad_() for p in params)
     return leaves, lambda: decode(leaves)
 
 

@@ -34,19 +34,23 @@ class Reader:
     call: ForwardFunc | None = None
 
     def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
-        """Run the model on ``images`` and record ``layers``; to its end only where ``whole``."""
+        """Run the model on ``images`` and record ``layers``; to its end only where ``whole``.
+
+        The model gets a copy: it, or ``preprocess``, may change its input in place.
+        """
 
         def call() -> Any:
-            x = images if self.dtype is None else images.to(self.dtype)
+            x = images.clone() if self.dtype is None else images.to(self.dtype, copy=True)
             forward = self.forward_func if self.call is None else self.call  # models may have no truth value
             return forward(self.preprocess(x) if self.preprocess else x, *args)
 
         if not layers:
             return Seen(self, images, None, call())
         if not whole:
-            return Seen(self, images, reach(self.forward_func, layers, call), None)
-        with capture(self.forward_func, layers) as captured:
-            output = call()
+            captured, output = reach(self.forward_func, layers, call), None
+        else:
+            with capture(self.forward_func, layers) as captured:
+                output = call()
         return Seen(self, images, captured, output)
 
     def module(self, layer: Layer) -> nn.Module:
@@ -161,12 +165,16 @@ def _first(reader: Reader, images: Tensor, args: tuple[Any, ...], layers: list[n
     """The first pass of all: where the model cannot take such images, say what they were."""
     try:
         return reader.read(images, args, layers, whole=True)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, LayerError):
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = images.shape[-2:]
         raise ValueError(
-            f"the model refuses images of shape {tuple(images.shape)}: {error}. Give the channels, size (size=), dtype "
-            "and device that it was made for, and preprocess= for what it wants done to images in [0, 1]."
+            f"the model refuses images of shape {tuple(images.shape)}: {error}. The images reach it at {height} x "
+            f"{width} pixels: the size= of the accentuation object, or the images' own size without one. For a model "
+            "that takes one size only (a vision transformer, a Linear layer after Flatten), give it: size=224. "
+            "Otherwise give the channels, dtype and device that it was made for, and preprocess= for what it wants "
+            "done to images in [0, 1]."
         ) from error
 
 

@@ -50,6 +50,8 @@ def run(
     size: Size,
     layer: nn.Module | None,
     level: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
+    start: int = 0,
+    total: int | None = None,
 ) -> Outcome:
     """Raise an aim's score from the seeds (or from noise), as the settings say.
 
@@ -63,6 +65,8 @@ def run(
         size: height and width of the views.
         layer: where a FeatureDistance is measured.
         level: from the seeds' clean scores (N,) to the reference level and the level to stop at, or None.
+        start: where these images begin in the batch they were cut from.
+        total: how many images that batch has (default: as many as ``like``).
     """
     regularizer = settings.regularizer
     distance = (
@@ -80,7 +84,7 @@ def run(
         lowered,
         distance,
     )
-    params, draw = _start(settings, seeds, like)
+    params, draw = _start(settings, seeds, like, start, total)
     before = scene.clean(seeds) if seeds is not None else None
     weight = None
     if distance is not None:
@@ -114,6 +118,7 @@ def run(
         live=None if dosing is None else dosing.live,
         on_step=settings.on_step,
         after=ended,
+        rows=None if hasattr(settings.parameterization, "at") else like.shape[0],
     )
     if dosing is not None:
         dosing.finish()
@@ -132,7 +137,9 @@ def run(
     return Outcome(images, climb, before, after_all, weight, None if dosing is None else dosing.level, dose)
 
 
-def _start(settings: Settings, seeds: Tensor | None, like: Tensor) -> tuple[Params, Callable[[], Tensor]]:
+def _start(
+    settings: Settings, seeds: Tensor | None, like: Tensor, start: int, total: int | None
+) -> tuple[Params, Callable[[], Tensor]]:
     if not hasattr(settings.parameterization, "at"):  # Lucent's param_f
         if seeds is not None:
             raise ValueError(
@@ -140,10 +147,26 @@ def _start(settings: Settings, seeds: Tensor | None, like: Tensor) -> tuple[Para
                 "inputs; give inputs=None, or one of Fourier(), Pixel() and Phase()."
             )
         params, image_f = settings.parameterization()
-        return tuple(params), image_f
+        _check_drawn(image_f, like, total)
+        return tuple(params), lambda: image_f().to(like.dtype)
     if seeds is None:
-        return unseeded(settings.parameterization, like, torch.Generator().manual_seed(settings.seed))
+        return unseeded(settings.parameterization, like, torch.Generator().manual_seed(settings.seed), start, total)
     return seeded(settings.parameterization, seeds)
+
+
+def _check_drawn(image_f: Callable[[], Tensor], like: Tensor, total: int | None) -> None:
+    """Refuse images that a function without an image (Lucent's ``param_f``) draws and the model was not asked about."""
+    with torch.no_grad():
+        drawn: Any = image_f()
+    if not isinstance(drawn, Tensor) or not drawn.is_floating_point() or drawn.dim() != 4:
+        kind = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
+        raise ValueError(f"the parameterization draws a {kind}; wanted float images (N, C, H, W).")
+    if drawn.shape[:2] != like.shape[:2] or drawn.device != like.device:
+        cut = " internal_batch_size cuts the batch; leave it out." if total not in (None, like.shape[0]) else ""
+        raise ValueError(
+            f"the parameterization draws images of shape {tuple(drawn.shape)} on {drawn.device}; wanted as many images "
+            f"and channels as shape says, {tuple(like.shape[:2])}, on {like.device}, the model's device.{cut}"
+        )
 
 
 def _weight(

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
+from ..indices import python_index
 from .ascend import MakeOptimizer, OnStep
 from .parameterizations import Fourier, Parameterization, Start
 from .regularizers import Ball, FeatureDistance, Regularizer
@@ -54,10 +55,12 @@ class Settings:
         dose: how far to go: 0 is the seed's own activation, 1 the reference level, below 0 suppresses; one number, or
             one a row. None takes all the steps.
         activation: an absolute level of the score instead of a dose.
-        contrast: what is lowered meanwhile: a model, an objective, or another target (or unit).
+        contrast: what is lowered meanwhile: a model (whatever ``transfer`` takes), an objective, or another target (or
+            unit).
         natural: pictures (M, C, H, W): the reference level is the .98 quantile of their scores, and ``.trust``
             compares with the highest of them.
-        transfer: a second model in whose output ``.trust`` looks for the same target.
+        transfer: a second model in whose output ``.trust`` looks for the same target: a module, a function of images,
+            or a zoo.Classifier, whose own ``preprocess`` is used instead of the first model's.
         seed: of views and of pictures from noise.
         n_draws: so many different sets of views are drawn and used in turn; the seed's features in each are computed
             once.
@@ -88,9 +91,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "n_draws", "mask_every", "internal_batch_size"):
-            value = getattr(self, name)
+            value = python_index(getattr(self, name))
+            object.__setattr__(self, name, value)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value}; wanted a whole number, at least 1.")
+        object.__setattr__(self, "seed", python_index(self.seed))
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr is {self.lr}; wanted a finite number above 0.")
         if self.dose is not None and self.activation is not None:
@@ -101,6 +106,11 @@ class Settings:
             )
         if not isinstance(self.transforms, Sequence):
             raise TypeError(f"transforms is {self.transforms!r}; wanted a list or tuple of views, such as [Crops(4)].")
+        if self.transfer is not None and not callable(self.transfer):
+            raise TypeError(
+                f"transfer is {self.transfer!r}; wanted a second model: a torch.nn.Module, a function of images, or a "
+                "zoo.Classifier."
+            )
         if not callable(self.optimizer):
             raise TypeError(f"optimizer is {self.optimizer!r}; wanted a class such as torch.optim.Adam, or Steepest.")
 

@@ -17,10 +17,15 @@ class Steepest(torch.optim.Optimizer):
     chance; here they stay,
     and the change is smoother and nearer to the seed (``benchmarks/cost_to_result.py``).
 
+    Leaves that all images share, such as the weights and biases of a network that draws them, have no rows: rms is
+    over the whole tensor. ``rows`` tells the two apart.
+
     Args:
-        params: leaves with rows first.
+        params: leaves of any shape; rows first, or shared.
         lr: η.
         momentum: β in [0, 1).
+        rows: the number of rows; a leaf whose first axis has another length is shared. None takes the first axis of
+            every leaf for rows.
 
     Example:
         >>> p = torch.zeros(1, 4, requires_grad=True)
@@ -30,10 +35,12 @@ class Steepest(torch.optim.Optimizer):
         tensor([[-1., 0., 0., 0.]])
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.5) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.5, *, rows: int | None = None
+    ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}; wanted 0 <= momentum < 1.")
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "rows": rows})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -44,5 +51,7 @@ class Steepest(torch.optim.Optimizer):
                     continue
                 state = self.state[p]
                 m = state["m"] = p.grad.clone() if "m" not in state else state["m"].mul_(group["momentum"]).add_(p.grad)
-                size = m.flatten(1).square().mean(1).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
-                p.sub_(group["lr"] * m / size.reshape(-1, *[1] * (m.dim() - 1)))
+                shared = m.dim() == 0 or group["rows"] not in (None, m.shape[0])
+                by_row = m.reshape(1 if shared else m.shape[0], -1)
+                size = by_row.square().mean(1).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
+                p.sub_(group["lr"] * (by_row / size[:, None]).reshape(m.shape))

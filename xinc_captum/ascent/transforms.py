@@ -1,14 +1,15 @@
 """Random views of a picture: crops, shifts and turns in one resampling, then noise, the same for every row."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
+
+from .randomness import generators_in, same_draws
 
 Size = tuple[int, int]
 View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
@@ -144,7 +145,10 @@ def view(
 
     Args:
         transforms: Crops, Jitter, Rotation (composed, resampled once), Noise, and functions of images
-            (n, C, h, w), applied in this order; the number of views is that of Crops, else one.
+            (n, C, h, w), applied in this order; the number of views is that of Crops, else one. A function gets the
+            views of one image at a time and the same random numbers for every image, from the global generators of
+            PyTorch, NumPy and ``random`` and from generators that it holds; where it changes the size, its result is
+            resized to ``out``.
         canvas: height and width of the pictures.
         out: height and width of the views.
         progress: how much of the run is done, 0 … 1, for schedules.
@@ -166,6 +170,7 @@ def view(
         maps = maps @ one.matrices(count, canvas, out, progress, generator)
     later = [t for t in transforms if not isinstance(t, Geometry)]
     drawn = [0 if isinstance(t, Noise) else int(torch.randint(1 << 62, (), generator=generator)) for t in later]
+    held = [[] if isinstance(t, Noise) else generators_in(t) for t in later]
     fields: dict[int, Tensor] = {}
 
     def show(pictures: Tensor) -> Tensor:
@@ -177,8 +182,10 @@ def view(
                     fields[index] = transform.draw(shape, progress, noise_generator or generator)
                 seen = seen + fields[index].to(seen)[:, None]
             else:
-                with _seeded(drawn[index], seen):  # what it draws at random is drawn alike for candidate and seed
-                    seen = transform(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+                seen = _apply(transform, seen, drawn[index], held[index])
+        if seen.shape[-2:] != (*out,):
+            resized: Tensor = interpolate(seen.flatten(0, 1), out, mode="bilinear", antialias=True)
+            seen = resized.unflatten(0, seen.shape[:2])
         return seen
 
     return show
@@ -202,12 +209,47 @@ def resample(pictures: Tensor, maps: Tensor, out: Size) -> Tensor:
     return split
 
 
-@contextmanager
-def _seeded(seed: int, like: Tensor) -> Iterator[None]:
-    """Torch's own random numbers begin at ``seed`` inside, and are put back after."""
-    with torch.random.fork_rng([like.device] if like.is_cuda else []):
-        torch.manual_seed(seed)
-        yield
+def _apply(transform: Callable[[Tensor], Tensor], seen: Tensor, seed: int, held: list[Any]) -> Tensor:
+    """A user's function on the views of each image alone, with the same random numbers: (K, N, C, h', w')."""
+    rows: list[Tensor] = []
+    for row in range(seen.shape[1]):
+        given = seen[:, row].clone()  # the function may change it in place
+        with same_draws(seed, held, given):
+            rows.append(_as_images(transform, transform(given), given, seen.requires_grad))
+        if rows[-1].shape != rows[0].shape:
+            raise ValueError(
+                f"transform {_name(transform)} returned shape {tuple(rows[-1].shape)} for image {row} and "
+                f"{tuple(rows[0].shape)} for image 0; wanted the same shape for every image of a batch."
+            )
+    return torch.stack(rows, 1)
+
+
+def _as_images(transform: Callable[[Tensor], Tensor], value: Any, given: Tensor, attached: bool) -> Tensor:
+    """What a user's function returned, in the dtype of its input.
+
+    Raises:
+        TypeError: it is no tensor of floats.
+        ValueError: another number of images, an empty one, another device, or no gradient to the input.
+    """
+    name, wanted = _name(transform), f"wanted float images ({given.shape[0]}, C, h, w) on {given.device}"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"transform {name} returned a {type(value).__name__}; {wanted}, computed from its input.")
+    if not value.is_floating_point():
+        raise TypeError(f"transform {name} returned {value.dtype}; {wanted}. Divide bytes by 255.")
+    if value.dim() != 4 or value.shape[0] != given.shape[0] or not value.numel():
+        raise ValueError(f"transform {name} returned shape {tuple(value.shape)} for {tuple(given.shape)}; {wanted}.")
+    if value.device != given.device:
+        raise ValueError(f"transform {name} returned a tensor on {value.device}; {wanted}.")
+    if attached and torch.is_grad_enabled() and not value.requires_grad:
+        raise ValueError(
+            f"transform {name} returned a tensor without a gradient to its input (it detaches it, runs under "
+            "torch.no_grad(), or computes with NumPy); compute the result from the input with PyTorch operations."
+        )
+    return value.to(given.dtype)
+
+
+def _name(transform: Any) -> str:
+    return str(getattr(transform, "__qualname__", type(transform).__qualname__)).replace("<locals>.", "")
 
 
 def _maps(linear: Tensor, shift: Tensor) -> Tensor:

@@ -13,10 +13,12 @@ from ..alignment import settled
 from ..ascent.ascend import DeadError
 from ..ascent.early import early_layer, name_of
 from ..ascent.feature import Feature, OutputFeature
+from ..ascent.randomness import reseed
 from ..ascent.reading import Reader, needs
 from ..ascent.regularizers import FeatureDistance
 from ..ascent.run import Outcome, run
 from ..ascent.scene import Aim
+from ..ascent.second import beside, is_model
 from ..ascent.settings import Options, Settings, settings_of
 from ..ascent.transforms import Size, view
 from ..batch import Batch, chunks
@@ -41,23 +43,19 @@ def accentuated(
 ) -> Accentuation:
     """Check what was given, climb chunk by chunk, and put the answer together."""
     settings = settings_of(options)
-    contrast = settings.contrast if isinstance(settings.contrast, nn.Module) else None
-    also = () if contrast is None else (contrast,)
+    also = tuple(modules_behind(settings.contrast)) if callable(settings.contrast) else ()
     with explaining(reader.forward_func, *also):
         _freeze(reader, *also)
         _check_start(inputs, shape, settings)
         seeds, like = _begin(reader, inputs, shape)
         reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
-        against = _against(reader, feature, settings.contrast, like.device.type)
-        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
             reader = replace(reader, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
-            against = None if against is None else (replace(against[0], dtype=reader.dtype), against[1])
-        rows = like.shape[0]
-        batch = Batch.of(like, args)
-        size = size or (like.shape[-2], like.shape[-1])
-        batch = settled(batch, partial(_output, reader, size))
+        rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
+        batch = settled(Batch.of(like, args), partial(_output, reader, size))
+        against = _against(reader, feature, settings.contrast, batch, size)
+        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         parts: list[Outcome] = []
         layer, name = None, ""
         for start, stop in chunks(rows, settings.internal_batch_size or rows):
@@ -88,17 +86,18 @@ def _chunk(
     settings: Settings,
 ) -> tuple[Outcome, nn.Module | None, str]:
     """One ascent for some of the rows; also the layer its distance is measured at, and what the feature is called."""
-    torch.manual_seed(settings.seed)  # for objectives that draw something at random
+    reseed(settings.seed)  # for objectives and parameterizations that draw something at random
     piece, part = batch.cut(start, stop), feature.cut(start, stop, batch.rows)
     images = piece.inputs[0]
-    views = view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+    views = _shown(images, size)
     aim = _aim(reader, part, views, piece.args)
     low = None if against is None else (against[0], against[1].cut(start, stop, batch.rows))
     lowered = None if low is None else _aim(*low, views, piece.args)
     layer = _distance_layer(reader, settings, views, piece.args, aim, seeded)
     level = levels(reader, part, low, settings, size, piece, start, batch.rows)
     try:
-        outcome = run(aim, lowered, images if seeded else None, images, piece.args, settings, size, layer, level)
+        seeds = images if seeded else None
+        outcome = run(aim, lowered, seeds, images, piece.args, settings, size, layer, level, start, batch.rows)
     except DeadError as dead:
         raise ValueError(
             f"{aim.objective.name} does not respond: its gradient is zero everywhere in image "
@@ -108,11 +107,13 @@ def _chunk(
     return outcome, layer, aim.objective.name
 
 
+def _shown(images: Tensor, size: Size) -> Tensor:
+    return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+
+
 def _output(reader: Reader, size: Size, batch: Batch) -> Any:
     """What the model makes of the images at the size of the views."""
-    images = batch.inputs[0]
-    shown = view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
-    return reader.read(shown, batch.args, (), whole=True).output
+    return reader.read(_shown(batch.inputs[0], size), batch.args, (), whole=True).output
 
 
 def _end(*_: Any) -> bool:
@@ -163,12 +164,19 @@ def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...])
     return Aim(reader, objective, tuple(layers), whole)
 
 
-def _against(reader: Reader, feature: Feature, contrast: Any, device: str) -> tuple[Reader, Feature] | None:
+def _against(
+    reader: Reader, feature: Feature, contrast: Any, batch: Batch, size: Size
+) -> tuple[Reader, Feature] | None:
     """What is lowered: the same feature of another model, or another feature of this one."""
     if contrast is None:
         return None
-    if isinstance(contrast, nn.Module):
-        there = replace(reader, forward_func=contrast, call=as_called(differentiable(contrast), device))
+
+    def probe() -> tuple[Tensor, tuple[Any, ...]]:
+        one = batch.cut(0, 1)
+        return _shown(one.inputs[0], size), one.args
+
+    if is_model(contrast, feature, probe):
+        there = beside(reader, contrast, as_called(differentiable(contrast), batch.inputs[0].device.type))
         return there, feature.inside(reader, there)
     return reader, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
 

@@ -11,7 +11,8 @@ from ..ascent.feature import Feature, OutputFeature, UnitFeature
 from ..ascent.reading import Reader
 from ..ascent.settings import Options
 from ..ascent.transforms import Size
-from ..hooks import ForwardFunc, find_layer
+from ..hooks import ForwardFunc, check_preprocess, find_layer
+from ..indices import python_index
 from ..targets import OutputFn
 from .accentuated import Accentuation
 from .accentuating import accentuated, echoed
@@ -19,6 +20,17 @@ from .contract import captum_method
 
 Images = Tensor | tuple[Tensor, ...]
 Preprocess = Callable[[Tensor], Tensor]
+
+
+def _size(size: int | Size | None) -> Size | None:
+    """Height and width, checked."""
+    size = python_index(size)
+    both = size if isinstance(size, tuple | list | None) else (size, size)
+    if both is not None and (len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both)):
+        raise ValueError(
+            f"size is {size!r}; wanted the height and width of the model's input, such as 224 or (224, 160)."
+        )
+    return both if both is None else (both[0], both[1])
 
 
 class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[misc]
@@ -62,8 +74,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         layer_to_grid: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
+        check_preprocess(forward_func, preprocess)
         self.reader = Reader(forward_func, preprocess, output_fn, layer_to_grid)
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = _size(size)
 
     @captum_method
     def attribute(
@@ -156,8 +169,9 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         found = find_layer(forward_func, layer)
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
+        check_preprocess(forward_func, preprocess)
         self.reader = Reader(forward_func, preprocess, None, layer_to_grid)
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = _size(size)
 
     @captum_method
     def attribute(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..ascent.early import spaced_layers
 from ..ascent.feature import Feature
 from ..ascent.reading import Reader, needs
+from ..ascent.second import beside
 from ..ascent.settings import Settings
 from ..ascent.transforms import Size, view
 from ..batch import Batch
@@ -64,7 +65,7 @@ def _evidence(
     if settings.natural is not None:
         found |= _paths(reader, feature, settings.natural, size, batch, image, seed)
     if settings.transfer is not None and seed is not None:
-        there = replace(reader, forward_func=settings.transfer, call=None)
+        there = beside(reader, settings.transfer)
         same = feature.inside(reader, there)
         before, after = (scores_of(there, same, _shown(x, size), _same(batch)) for x in (seed, image))
         found["transfer"] = way * float(after - before)

@@ -9,7 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, eager, exclusive, guarded, modules_behind, snapshot
+from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, guarded, modules_behind, snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,10 +32,14 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
     Gradients are on whatever the caller switched off, compiled models run eagerly (their hooks would be skipped
     silently), and model, flags and random states are put back at the end. Other threads that explain wait.
+
+    Raises:
+        GradientError: part of the forward pass records no gradient where one is needed.
     """
     _refuse_scripted(forward_func)
     _warn_if_training(forward_func, also)
-    with torch.inference_mode(False), guarded(forward_func, *also), torch.enable_grad(), eager():
+    errors = gradient_errors(forward_func, *also)
+    with errors, torch.inference_mode(False), guarded(forward_func, *also), torch.enable_grad(), eager():
         yield
 
 

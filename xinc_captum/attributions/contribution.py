@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._compat import GradientAttribution, LayerAttribution
 from ..alignment import settled
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, patch
+from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
 from ..targets import OutputFn, called, one_score_a_row, selected
 from .contract import captum_method, differentiable, explaining, plain
 
@@ -163,9 +163,9 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 raise
             names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
-            raise LayerError(
+            raise GradientError(
                 f"the output does not depend on layer {names} (no gradient flows between them); choose a layer that "
-                "leads to the selected target."
+                f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
             ) from error
         answers = []
         for layer, replicas in zip(self._layers, places, strict=True):

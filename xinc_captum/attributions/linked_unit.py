@@ -12,7 +12,7 @@ from ..batch import Batch, chunks
 from ..counterfactuals.loop import Shown
 from ..counterfactuals.search import Search
 from ..generators.protocol import Generator
-from ..hooks import ForwardFunc, find_layer
+from ..hooks import ForwardFunc, check_preprocess, find_layer
 from ..images import check_images
 from ..links.latent_link import LatentLink
 from ..links.model_hash import warn_of_others
@@ -93,6 +93,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_others(link.manifest, forward_func, generator)
+        check_preprocess(forward_func, preprocess)
         self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool)
 
     @captum_method

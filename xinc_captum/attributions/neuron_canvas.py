@@ -12,6 +12,7 @@ from .._compat import GradientAttribution, InternalAttribution
 from ..alignment import settled
 from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, find_layer, modules_behind, refuse_sharded, unwrap
+from ..indices import python_index
 from ..progress import progress
 from ..propagation import Rule, Secant, Tail, Xinc, as_rule
 from ..propagation.rays import RayTail, Renderer, rendered
@@ -153,6 +154,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
             )
+        neuron_selector = python_index(neuron_selector)
         if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
             how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
             refuse_sharded(modules_behind(self.forward_func), how)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..indices import python_index
+
 
 def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
     """Columns of the representation.
@@ -26,7 +28,7 @@ def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
         >>> columns((1, slice(0, 2)), (3, 4), torch.ones(12))
         [4, 5]
     """
-    units = len(alive)
+    selector, units = python_index(selector), len(alive)
     kept = shape if torch.Size(shape).numel() == units else (units,)
     index = selector if isinstance(selector, tuple) else (selector,)
     if isinstance(selector, list):

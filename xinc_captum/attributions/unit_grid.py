@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..indices import python_index
 from .queries import Query, Top, TopUnits, smallest_index
 
 
@@ -43,6 +44,7 @@ class UnitGrid:
             TypeError: a number where a pair is wanted, or the other way round.
             IndexError: out of range.
         """
+        unit = python_index(unit)
         if self.pairs is None:
             if not isinstance(unit, int):
                 raise TypeError(f'unit is {unit!r}; wanted a number, because this canvas was made with unit="neuron".')

@@ -11,6 +11,7 @@ from .._compat import LayerAttribution
 from ..alignment import settled
 from ..batch import Batch
 from ..hooks import modules_behind
+from ..indices import python_index
 from ..inr.trainable import check_finite
 from ..nern import Convolution, KernelCanvas, NeRN
 from ..nern.convolutions import parameter_name, target_behind
@@ -177,7 +178,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         return (answer, plain(delta)) if return_convergence_delta and delta is not None else answer
 
     def _selected(self, selector: int | slice | Sequence[int] | None) -> list[int]:
-        every = range(self.units + 1)
+        every, selector = range(self.units + 1), python_index(selector)
         try:
             if selector is None:
                 return list(every)

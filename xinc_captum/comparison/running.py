@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, guarded, modules_behind
+from ..hooks import ForwardFunc, gradient_errors, guarded, modules_behind
 from .counting import Counts, counted
 from .maps import maps_of
 from .methods import Preprocess
@@ -73,7 +73,8 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
     early = preprocess is not None and (three or own)
 
     def explain(photos: Tensor, target: Any) -> Tensor:
-        with guarded(model, *modules_behind(getattr(method, "forward_func", method))), torch.enable_grad():
+        behind = modules_behind(getattr(method, "forward_func", method))
+        with gradient_errors(model, *behind), guarded(model, *behind), torch.enable_grad():
             torch.manual_seed(seed)
             np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
             random.seed(seed)

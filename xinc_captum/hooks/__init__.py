@@ -4,10 +4,12 @@ from .capture import Captured, capture
 from .distributed import is_sharded, refuse_sharded, unsynchronised
 from .eager import eager
 from .exchange import exchange
+from .gradients import GradientError, gradient_errors, leads_to, no_gradient
 from .guarded import guarded
 from .lock import exclusive
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
+from .preprocessed import check_preprocess, preprocesses
 from .reach import reach
 from .snapshot import snapshot
 from .threads import of_this_thread
@@ -16,18 +18,24 @@ from .untouched import untouched
 __all__ = [
     "Captured",
     "ForwardFunc",
+    "GradientError",
     "LayerError",
     "capture",
+    "check_preprocess",
     "eager",
     "exchange",
     "exclusive",
     "find_layer",
+    "gradient_errors",
     "guarded",
     "is_sharded",
     "layer_name",
+    "leads_to",
     "modules_behind",
+    "no_gradient",
     "of_this_thread",
     "patch",
+    "preprocesses",
     "reach",
     "refuse_sharded",
     "snapshot",

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import offload as host
 from .eager import eager
-from .models import ForwardFunc, LayerError, find_layer, layer_name
+from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
 from .threads import of_this_thread
 
 Tensors = tuple[Tensor, ...]
@@ -80,6 +80,9 @@ def capture(
     The recorded tensor is in the graph, so ``torch.autograd.grad(y, captured[layer])`` works, frozen parameters
     or not; the model goes on with a clone, so an in-place ReLU cannot rewrite what was recorded.
 
+    Under ``torch.no_grad()`` or ``torch.inference_mode()`` the recorded tensor is an ordinary copy that does not
+    require gradients: features to train a head on, for example.
+
     Args:
         model: the module, or any function around it, that the block will call.
         layers: one or several modules or dotted names.
@@ -105,6 +108,9 @@ def capture(
     def keep(module: nn.Module, value: Any) -> Any:
         tensors, is_tuple = as_tensors(value, captured._names[module])
         if offload is None:
+            if not torch.is_grad_enabled():
+                captured.record(module, tuple(map(_plain, tensors)), is_tuple)
+                return value
             tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
             captured.record(module, tensors, is_tuple)
             handed_on = tuple(t.clone() for t in tensors)
@@ -119,6 +125,12 @@ def capture(
         yield captured
         if offload is not None:
             host.wait()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A copy without a graph, and an ordinary tensor also under inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.clone()
 
 
 def as_tensors(value: Any, name: str) -> tuple[Tensors, bool]:
@@ -139,7 +151,15 @@ def hook_values(module: nn.Module, edit: Any, at_input: bool) -> RemovableHandle
 
     The hook acts on forward passes of the thread that registers it, those of replicas that DataParallel runs for it
     included, and does nothing in other threads. ``edit`` receives the original module even where a replica runs.
+
+    Raises:
+        LayerError: the module is scripted.
     """
+    if is_scripted(module):
+        raise LayerError(
+            f"the layer is a scripted {getattr(module, 'original_name', 'module')} (torch.jit.script), and scripted "
+            "modules run no Python hooks. Give the original torch.nn.Module, or a layer outside the scripted part."
+        )
     ours = of_this_thread()
     if not at_input:
         return module.register_forward_hook(lambda m, _args, output: edit(module, output) if ours(m) else None)

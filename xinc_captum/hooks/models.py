@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 
+import torch
 from torch import nn
 
 from .module_search import ForwardFunc, modules_behind, modules_with_distance, unwrap
@@ -12,6 +13,11 @@ __all__ = ["ForwardFunc", "LayerError", "find_layer", "layer_name", "modules_beh
 
 class LayerError(ValueError):
     """A layer that is not in the model, never runs, runs twice, or cannot be explained as asked."""
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module takes no hooks, as those of ``torch.jit.script``; traced modules take some."""
+    return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
@@ -46,6 +52,11 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
         return layer
     if not isinstance(layer, str):
         raise TypeError(f"layer must be a torch.nn.Module or a dotted name, got {type(layer).__name__}.")
+    if any(map(is_scripted, roots)):
+        raise LayerError(
+            f"layer {layer!r} cannot be read: the model is scripted (torch.jit.script), and scripted modules run no "
+            "Python hooks. Give the original torch.nn.Module."
+        )
     if not roots:
         raise LayerError(
             f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; "

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, modules_behind
+from ..hooks import (
+    ForwardFunc,
+    LayerError,
+    capture,
+    check_preprocess,
+    find_layer,
+    guarded,
+    layer_name,
+    modules_behind,
+)
 from ..targets import OutputFn, selected
 from .pooling import Pool, pooled
 
@@ -68,6 +77,7 @@ class Encoder:
         pool: Pool = "auto",
         output_fn: OutputFn | None = None,
     ) -> None:
+        check_preprocess(forward_func, preprocess)
         self.forward_func, self.layer = forward_func, find_layer(forward_func, layer)
         self.name = layer_name(forward_func, self.layer).strip("'")
         self.attribute_to_neuron_input, self.device_ids = attribute_to_neuron_input, device_ids

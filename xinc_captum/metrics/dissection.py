@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..batch import chunks
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, patch
+from ..indices import python_index
 from .concepts import Concepts, concept_overlap
 
 
@@ -109,7 +110,7 @@ def ablated(
     """
     if not len(inputs) or not len(units):
         raise ValueError(f"got {len(inputs)} inputs and {len(units)} entries of units; wanted at least one of each.")
-    groups = [[entry] if isinstance(entry, int) else list(entry) for entry in units]
+    groups = [[entry] if isinstance(entry, int) else list(entry) for entry in python_index(list(units))]
     module = find_layer(forward_func, layer)
     total: Tensor | None = None
     count: Tensor | None = None

@@ -79,6 +79,17 @@ def measure(tail: Tail, batch: Batch) -> Footprint:
     return Footprint(activation.detach(), output.detach(), -(-once // few.rows), another)
 
 
+def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The activation and the output, without a graph where a model under inference mode has none."""
+    try:
+        return tail.run(batch)
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+    with torch.no_grad():
+        return tail.run(batch)
+
+
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
     """Bytes that autograd keeps for one forward of these rows, and the forward's activation and output."""
     sizes: dict[int, int] = {}
@@ -89,5 +100,5 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
         return tensor.detach()  # an operation that saves its own output would hold itself, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        activation, output = tail.run(batch)
+        activation, output = _forward(tail, batch)
     return sum(sizes.values()) + activation.nbytes + output.nbytes, activation, output

@@ -68,7 +68,8 @@ def independent(tail: Tail) -> LayerError:
     """The error for a layer that leads nowhere."""
     return LayerError(
         f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
-        "leads to the selected target."
+        "leads to the selected target. Where it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
+        'from the forward function, or give rule="ablation", which needs no gradients.'
     )
 
 

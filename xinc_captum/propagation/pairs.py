@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
+from ..indices import python_index
 from .derivative import Along, gradients, run, tail_activation
 from .kernels import Kernels
 from .linearised import Linearised
@@ -45,6 +46,7 @@ def chosen(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> li
     """
     if selector is None:
         return None
+    selector = python_index(selector)
     several: list[Any] = selector if isinstance(selector, list) else [selector]
     ins, outs = shape
     for pair in several:

@@ -1,0 +1,79 @@
+"""One error for forward passes that record no gradient where an explanation needs one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .models import ForwardFunc, LayerError, modules_behind
+
+# What PyTorch raises when a graph ends before it reaches the tensor that is differentiated.
+_TEXTS = ("does not require grad", "not have been used in the graph", "nference tensor", "InferenceMode")
+
+
+class GradientError(LayerError):
+    """No gradient reaches the images or the layer: part of the forward pass does not record one."""
+
+
+@contextmanager
+def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+    """Raise :class:`GradientError` in place of PyTorch's errors about missing gradients.
+
+    Args:
+        forward_func: the model, whose quantized modules the error names.
+        also: further models of the same explanation.
+
+    Example:
+        >>> with gradient_errors(torch.nn.Linear(2, 2)):
+        ...     torch.autograd.grad(torch.ones(()), torch.ones(2))
+        Traceback (most recent call last):
+        xinc_captum.hooks.gradients.GradientError: no gradient flows ...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        missing = "derivative for" in text and "not implemented" in text
+        if not missing and not any(part in text for part in _TEXTS):
+            raise
+        raise GradientError(no_gradient("from the score to what is explained", forward_func, *also)) from error
+
+
+def leads_to(value: Tensor, source: Tensor) -> bool:
+    """Whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn`` of its own.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True) * 2
+        >>> leads_to(x.sum(), x), leads_to(x.detach().requires_grad_().sum(), x)
+        (True, False)
+    """
+    waiting, seen = [value.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen or "NotImplemented" in node.name():  # operations without a derivative
+            continue
+        if node is source.grad_fn:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def no_gradient(way: str, forward_func: ForwardFunc, *also: nn.Module) -> str:
+    """The text of a :class:`GradientError`; ``way`` says from where to where."""
+    return (
+        f"no gradient flows {way}: part of the forward pass records none.{_quantized(forward_func, *also)} Remove "
+        "torch.no_grad(), torch.inference_mode(), .detach() and NumPy from the forward function (requires_grad_(False) "
+        "freezes a backbone and lets gradients pass), and give the float model instead of a quantized one. Maps that "
+        'need no gradients: NeuronCanvas(..., rule="ablation").'
+    )
+
+
+def _quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
+    """Names the first quantized module, in a sentence of its own; empty where there is none."""
+    for root in (*modules_behind(forward_func), *also):
+        for name, module in root.named_modules():
+            if ".quantized" in type(module).__module__:
+                return f" Module {name!r} is a quantized {type(module).__name__}."
+    return ""
