@@ -120,7 +120,7 @@ class RidgePath:
     def solution(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Weight (latent_dim, units), zero for dead units, and bias (latent_dim,) at one λ."""
         m = self.moments
-        weight = torch.zeros_like(m.rw.T)
+        weight = m.rw.new_zeros(m.latent_dim, m.units)  # contiguous, as a loaded link's: products round by the layout
         weight[:, self.alive] = (self._vectors @ (self._rotated / (self._values + ridge)[:, None])).T
         return weight, m.w_mean - weight @ m.r_mean
 
