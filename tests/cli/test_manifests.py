@@ -10,6 +10,12 @@ def test_what_is_about_the_run_does_not_count():
     assert list(differences({"at": {"call": 1}}, {"at": {"call": 2}})) == ["at.call: 1 then, 2 now"], "only at the top"
 
 
+def test_numbers_within_a_tolerance():
+    before, after = {"rho": 0.5, "units": 3, "sum": 2000.0}, {"rho": 0.50004, "units": 4, "sum": 2000.1}
+    assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 then, 4 now"]
+    assert len(list(differences(before, after, tolerance=1e-6))) == 3
+
+
 def test_where_it_differs():
     before = {"layers": [{"rho": 0.5, "verdict": "holds"}, {"rho": math.nan}], "gone": 1}
     after = {"layers": [{"rho": 0.5, "verdict": "weak"}, {"rho": math.nan}], "new": [2]}
