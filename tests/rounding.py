@@ -24,7 +24,7 @@ TABLES = """exp expm1 log log1p log2 sin cos tan tanh sigmoid erf erfinv atan at
 VECTOR = 16  # the widest vector of float32; what is left over after whole vectors takes other instructions
 
 _library = None
-_directions: dict[tuple[int, int], Tensor] = {}
+_sequence = torch.zeros(0, dtype=torch.int8)
 
 
 def install() -> None:
@@ -80,13 +80,13 @@ def _moved(result: Tensor, seed: int, first: int) -> Tensor:
 
 
 def _direction(count: int, seed: int) -> Tensor:
-    """-1, 0 and 1 in an order without a short period."""
-    if (count, seed) not in _directions:
-        if len(_directions) > 4096:
-            _directions.clear()
-        places = torch.arange(count, dtype=torch.int64) + 7919 * seed
-        _directions[count, seed] = (((places * 2654435761) % 4294967296) >> 16) % 3 - 1
-    return _directions[count, seed]
+    """-1, 0 and 1 in an order without a short period, int8: a piece of one sequence."""
+    global _sequence
+    first = 7919 * seed
+    if len(_sequence) < first + count:
+        places = torch.arange(2 * (first + count), dtype=torch.int64)
+        _sequence = ((((places * 2654435761) % 4294967296) >> 16) % 3 - 1).to(torch.int8)
+    return _sequence[first : first + count]
 
 
 def assert_equal_but_for_rounding(found: Tensor, wanted: Tensor, terms: int) -> None:

@@ -124,7 +124,7 @@ def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         made().save(tmp_path / "c")
     monkeypatch.setattr(canvas_writer, "_note", note)
-    with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first block differs"):
+    with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
         made(seed=1).save(tmp_path / "c")
     with pytest.raises(
         CanvasStoreError, match=r"of another kind \(rule: 'Tangent\(\)' there, 'Ablation.* here\)\. Save to"
