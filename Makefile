@@ -7,8 +7,11 @@ LOWEST ?= .venv-lowest
 OUT ?= out/demo
 REFERENCE ?=
 PEERS ?=
+# Tests run in this many processes, one file at a time each, with one thread of torch and BLAS unless told otherwise.
+WORKERS ?= 2
+test docs: export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest test-cuda lint docs bench clean
+.PHONY: help setup demo test test-cpus test-lowest test-cuda lint docs bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,8 +35,11 @@ demo: $(READY) ## What features see in a photo, what neurons paint, what units m
 	@echo "and what a class and an objective of Lucent's see in a cup of coffee (examples/accentuate_a_photo.py) …"
 	@cd $(OUT) && $(abspath $(BIN))/python $(CURDIR)/examples/accentuate_a_photo.py && echo "  $(OUT)/accentuated.png"
 
-test: $(READY) ## Run the test suite
-	$(BIN)/pytest -q
+test: $(READY) ## Run the test suite, in WORKERS=2 processes
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+
+test-cpus: $(READY) ## Run the tests that compare numbers with other kernels and threads (9 settings, about 30 minutes)
+	$(BIN)/python tests/cpus.py --workers $(WORKERS)
 
 # Every range of pyproject.toml at its lower end, on Python 3.11 or 3.12: captum 0.8 wants numpy below 2. The date holds
 # still what no range of ours names.

@@ -1,19 +1,42 @@
 """Small models, and a record of everything an explanation must leave as found."""
 
+import os
 import random
 
 import numpy as np
 import pytest
+import rounding
 import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
 
 settings.register_profile("repository", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.load_profile("repository")
-torch.set_num_threads(1)  # tiny networks; more threads only wait for one another
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # tiny networks: one thread unless more are wanted
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rounding-by-shape", action="store_true", help="let results round differently for each shape")
+
+
+def pytest_configure(config):
+    if config.getoption("--rounding-by-shape"):
+        rounding.install()
+
+
+def pytest_report_header(config):
+    """Print what the results of floating point depend on, next to what was asked for by environment variables."""
+    instructions = torch.backends.cpu.get_cpu_capability()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "no limit")
+    kernels = "tests/rounding.py" if config.getoption("--rounding-by-shape") else "torch"
+    threads = torch.get_num_threads()
+    return f"floats: {threads} threads, {instructions}, oneDNN {limit}, kernels of {kernels}"
 
 
 def pytest_collection_modifyitems(items):
+    unstable = sorted(item.nodeid for item in items if " at 0x" in item.nodeid)
+    if unstable:  # workers of pytest-xdist run in other processes and have to find the same names
+        raise pytest.UsageError(f"test names contain memory addresses; pass ids= to parametrize: {unstable}")
     if not torch.cuda.is_available():
         no_gpu = pytest.mark.skip(reason="needs an NVIDIA GPU (make test-cuda)")
         for item in items:

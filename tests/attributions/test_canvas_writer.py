@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-import torch
+from rounding import assert_equal_but_for_rounding
 
 from xinc_captum import NeuronCanvas, open_canvas
 from xinc_captum.attributions import canvas_writer
@@ -24,6 +24,11 @@ def made(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
     return NeuronCanvas(model, "activation1", rule=rule).canvas(
         coordinates(size), size=size, memory_budget=20_000, **options
     )
+
+
+def close(found, wanted):
+    """Saving takes whole rows and a query takes pieces; for the 300 see test_stored_canvas.py."""
+    assert_equal_but_for_rounding(found, wanted, terms=300)
 
 
 def digest(folder):
@@ -103,8 +108,8 @@ def test_killed_it_goes_on(tmp_path):
         open_canvas(tmp_path / "c.part")
     made().save(place)
     made().save(tmp_path / "whole")
-    assert digest(place) == digest(tmp_path / "whole")
-    assert torch.equal(open_canvas(place).to_tensor(), made().to_tensor())
+    assert digest(place) == digest(tmp_path / "whole"), "the same machine, as many threads"
+    close(open_canvas(place).to_tensor(), made().to_tensor())
 
 
 def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
@@ -119,7 +124,7 @@ def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         made().save(tmp_path / "c")
     monkeypatch.setattr(canvas_writer, "_note", note)
-    with pytest.raises(CanvasStoreError, match="unfinished canvas of other weights or inputs: its first block differs"):
+    with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
         made(seed=1).save(tmp_path / "c")
     with pytest.raises(
         CanvasStoreError, match=r"of another kind \(rule: 'Tangent\(\)' there, 'Ablation.* here\)\. Save to"
@@ -156,7 +161,7 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
         made().save(tmp_path / "c")
     assert caught.value.errno == errno.ENOSPC
     made().save(tmp_path / "c")
-    assert torch.equal(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
+    close(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
 
 
 def test_what_float16_cannot_hold(tmp_path):

@@ -32,6 +32,28 @@ def test_words(tmp_path, before, after, said):
     assert words(tmp_path, {"t": torch.tensor(before)}, {"t": torch.tensor(after)}) == {"t": said}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (torch.tensor([100.0, 1.0]), torch.tensor([100.0, 1.009]), True),
+        (torch.tensor([100.0, 1.0]), torch.tensor([100.0, 1.02]), False),
+        (torch.tensor([100.0, NAN]), torch.tensor([100.0, 1.0]), False),
+        (torch.tensor([float("inf"), 1.0]), torch.tensor([float("inf"), 1.01]), False),
+        (torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]), True),
+        (torch.tensor([7, 9], dtype=torch.uint8), torch.tensor([8, 9], dtype=torch.uint8), True),
+        (torch.tensor([7, 9], dtype=torch.uint8), torch.tensor([9, 9], dtype=torch.uint8), False),
+        (torch.tensor([70000, 9]), torch.tensor([70001, 9]), False),
+    ],
+    ids=["near", "far", "nan", "infinite", "sign of zero", "one byte", "two bytes", "whole numbers"],
+)
+def test_a_tolerance_is_a_share_of_the_largest_value(tmp_path, before, after, same):
+    for name, tensor in (("a", before), ("b", after)):
+        (tmp_path / name).mkdir()
+        save_file({"t": tensor}, tmp_path / name / "x.safetensors")
+    (found,) = compared(tmp_path / "a", tmp_path / "b", 1e-4)
+    assert found.same is same
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
 def test_other_dtypes(tmp_path, dtype):
     t = torch.tensor([0, 1, 1]).to(dtype)

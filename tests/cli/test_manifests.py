@@ -18,6 +18,12 @@ def test_where_an_input_lies_does_not_count():
     ]
 
 
+def test_numbers_within_a_tolerance():
+    before, after = {"rho": 0.5, "units": 3, "sum": 2000.0}, {"rho": 0.50004, "units": 4, "sum": 2000.1}
+    assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 then, 4 now"]
+    assert len(list(differences(before, after, tolerance=1e-6))) == 3
+
+
 def test_where_it_differs():
     before = {"layers": [{"rho": 0.5, "verdict": "holds"}, {"rho": math.nan}], "gone": 1}
     after = {"layers": [{"rho": 0.5, "verdict": "weak"}, {"rho": math.nan}], "new": [2]}

@@ -49,7 +49,9 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("cube", "quick"), [(lambda x: x**3, True), (CubeForward.apply, True), (Cube.apply, False)], ids=str
+    ("cube", "quick"),
+    [(lambda x: x**3, True), (CubeForward.apply, True), (Cube.apply, False)],
+    ids=["plain", "with jvp", "without jvp"],
 )
 def test_every_way(cube, quick):
     net, x = Net(cube).double(), torch.rand(2, 1, 4, 5, dtype=torch.float64)

@@ -83,10 +83,11 @@ def test_targets_and_selectors_of_the_head(decoder):
     ask = lambda **kwargs: method.attribute(t, attribute_to_layer_input=True, **kwargs)
     whole = ask()
     assert whole.shape == (3, 2, 3, 8, 12)
-    assert torch.equal(ask(target=1), whole[:, :, 1])
-    assert torch.equal(ask(target=(2, 0, slice(3, 5))), whole[:, :, 2, 0, 3:5])
-    assert torch.equal(ask(target=(2, 0, 1), neuron_selector=[1]), whole[:, [1], 2, 0, 1])
-    assert torch.equal(ask(neuron_selector=[1, 0]), whole[:, [1, 0]])
+    close = torch.testing.assert_close  # float64, convolutions with fewer channels
+    close(ask(target=1), whole[:, :, 1])
+    close(ask(target=(2, 0, slice(3, 5))), whole[:, :, 2, 0, 3:5])
+    close(ask(target=(2, 0, 1), neuron_selector=[1]), whole[:, [1], 2, 0, 1])
+    close(ask(neuron_selector=[1, 0]), whole[:, [1, 0]])
 
 
 @pytest.mark.parametrize(

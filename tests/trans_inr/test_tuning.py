@@ -59,7 +59,8 @@ def test_controls(model, images):
     assert own[0].output.weight.dtype == torch.float64
     canvases = neuron_canvases(shared, (8, 8))
     assert canvases.shape == (3, 8, 1, 8, 8)
-    assert torch.equal(canvases[0], canvases[2]) and correspondence(canvases).same == pytest.approx(1.0)
+    torch.testing.assert_close(canvases[0], canvases[2])
+    assert correspondence(canvases).same == pytest.approx(1.0)
     assert correspondence(neuron_canvases(own, (8, 8))).retrieval < 0.6
     assert not torch.equal(own_starts(model, 3, seed=1)[0].output.weight, own[0].output.weight)
     written = correspondence(neuron_canvases(model.generate(images), (8, 8)))

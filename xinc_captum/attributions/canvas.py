@@ -34,8 +34,8 @@ class Canvas:
     """A picture seen as contributions c[u, ch, pixel] of units u to channels ch. Made by ``NeuronCanvas.canvas``.
 
     Frozen and lazy: queries run chunk by chunk within the memory budget they were made with, and only
-    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`. Copies share the
-    model; only a canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
+    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`, to rounding. Copies
+    share the model; only a canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
 
     Attributes:
         size: (H, W), or (L,), or (D, H, W).
@@ -210,8 +210,9 @@ class Canvas:
         """Write all of it to disk, block by block within the memory budget; :func:`open_canvas` answers from there.
 
         The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
-        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there, and ends
-        with the same bytes.
+        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there and, on the
+        same machine with as many threads, ends with byte-identical files. Blocks of other sizes round otherwise: values
+        read from the file and values of this canvas agree to rounding, some 1e-7 of the largest.
 
         Args:
             path: the folder to make.

@@ -23,8 +23,8 @@ Compute = Callable[[Block], Tensor]
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
     """Write a canvas, or go on with one that was interrupted.
 
-    It grows in ``<name>.part`` beside ``path`` and is renamed when whole. What it ends with does not depend on how
-    often it was interrupted: same bytes, same ``checksum`` among its attributes.
+    It grows in ``<name>.part`` beside ``path`` and is renamed when whole. On one machine with as many threads,
+    interruptions change nothing: same bytes, same ``checksum`` among its attributes.
 
     Args:
         path: the folder to make.
@@ -119,8 +119,8 @@ def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[A
         )
     if digests and _digest(_values(layout, compute(layout.blocks[0]))) != digests[0]:
         raise CanvasStoreError(
-            f"{part} is an unfinished canvas of other weights or inputs: its first block differs. Save to another "
-            "place, or delete it."
+            f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
+            "its first block differs. Save to another place, or delete it."
         )
     return root[ARRAY], digests
 

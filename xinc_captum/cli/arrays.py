@@ -14,6 +14,7 @@ from torch import Tensor
 from .._extra import needed
 
 Values = Tensor | tuple[str, ...]
+SAME_BITS, SAME_TEXT = "same bits", "same text"
 
 
 class Same(NamedTuple):
@@ -21,7 +22,7 @@ class Same(NamedTuple):
 
     Attributes:
         name: its file, and its name there.
-        same: whether it has the same dtype, shape and bits in both.
+        same: whether it has the same dtype, shape and bits in both, or is within the tolerance.
         words: how far the two are apart.
     """
 
@@ -30,34 +31,48 @@ class Same(NamedTuple):
     words: str
 
 
-def compared(before: Path, after: Path) -> Iterator[Same]:
+def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same]:
     """Every array of either folder: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
     Pictures and pages are drawn from these and are not compared.
+
+    Args:
+        before: the folder of one result.
+        after: the folder of the other.
+        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; bytes (``uint8``),
+            which are rounded floats, may then be one apart. With 0, the bits have to be the same.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
         if name not in one or name not in two:
             yield Same(name, False, "only in the bundle" if name in one else "only in the replay")
         else:
-            yield _compare(name, one[name](), two[name]())
+            yield _compare(name, one[name](), two[name](), tolerance)
 
 
-def _compare(name: str, a: Values, b: Values) -> Same:
+def _compare(name: str, a: Values, b: Values, tolerance: float) -> Same:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return Same(name, a == b, "same text" if a == b else "other text")
+        return Same(name, a == b, SAME_TEXT if a == b else "other text")
     if a.dtype != b.dtype or a.shape != b.shape:
         return Same(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
     bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
     if torch.equal(*bits):
-        return Same(name, True, "same bits")
+        return Same(name, True, SAME_BITS)
     wide = torch.complex128 if a.is_complex() else torch.float64
     u, v = a.to(wide), b.to(wide)
     alike = (u == v) | (u.isnan() & v.isnan())
     if alike.all():
-        return Same(name, False, "equal, but for signs of zeros or kinds of NaN")
+        return Same(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
-    return Same(name, False, f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places")
+    words = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
+    return Same(name, tolerance > 0 and far <= _allowed(a, tolerance), words)
+
+
+def _allowed(a: Tensor, tolerance: float) -> float:
+    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, bytes by one."""
+    if a.is_floating_point() or a.is_complex():
+        return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
+    return 1.0 if a.dtype == torch.uint8 else 0.0
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:

@@ -274,7 +274,11 @@ def explore(
 def replay(
     folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What an xinc command wrote.", show_default=False)],
 ) -> None:
-    """Compute a result again and say, array by array, whether it is the same; exit status 1 where one is not."""
+    """Compute a result again and compare it array by array; exit status 1 where one differs.
+
+    On the machine that made it, with the same versions, arrays have to be bit-identical. On another machine, floats
+    may differ by 0.0001 of the largest value of their array.
+    """
     if not replay_command(folder):
         raise typer.Exit(1)
 

@@ -3,6 +3,8 @@
 import hashlib
 import inspect
 import json
+import os
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import wraps
@@ -19,7 +21,7 @@ P = ParamSpec("P")
 
 
 def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Let a command's manifest say ``call``: its name, settings, the files it reads, and how many threads it had.
+    """Let a command's manifest say ``call``: its name, settings, the files it reads, its threads and machine.
 
     The command gets its paths in the form in which the manifest keeps them, :func:`located`. What it writes of them is
     then the same in a replay, whatever the working directory was and however the paths were given.
@@ -87,10 +89,38 @@ def _call(name: str, given: Mapping[str, Any], files: tuple[str, ...]) -> dict[s
     settings = {key: plain(value, key in files) for key, value in given.items() if key != "out"}
     if settings.get("device") == "auto":
         settings["device"] = str(device_called("auto"))
-    found = {"command": name, "settings": settings, "files": read, "threads": torch.get_num_threads()}
+    found = {
+        "command": name,
+        "settings": settings,
+        "files": read,
+        "threads": torch.get_num_threads(),
+        "machine": machine(str(settings.get("device", "cpu"))),
+    }
     if any(isinstance(value, str) and ":" in value for value in settings.values()):
         found["directory"] = str(Path.cwd())  # where module:function was looked for
     return found
+
+
+def machine(device: str) -> str:
+    """What rounding depends on besides threads and versions: processor, its kernels in use, and the GPU computed on.
+
+    Args:
+        device: as the command got it, such as "cpu" or "cuda:0".
+    """
+    parts = [_processor(), torch.backends.cpu.get_cpu_capability()]
+    parts += [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
+    if device.startswith("cuda") and torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name(torch.device(device)))
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def digest(path: Path) -> str:

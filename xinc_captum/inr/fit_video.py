@@ -77,8 +77,8 @@ def fit_video(
     Adam under a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
     nothing. Train flags and gradients are left as found; the random choices come from a generator of its own.
 
-    With ``checkpoint`` a run that was killed goes on from the last one written, and on a CPU with as many threads ends
-    with the same parameters to the bit. The file stays: a finished run is not repeated.
+    With ``checkpoint`` a run that was killed goes on from the last one written. On the same CPU with as many threads it
+    ends with bit-identical parameters; elsewhere they round otherwise. The file stays: a finished run is not repeated.
 
     Args:
         model: rows to frames: a ``NeRV``, an ``HNeRV``, or any other.

@@ -132,6 +132,7 @@ class RidgePath:
     def solution(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Weight (latent_dim, units), zero for dead units, and bias (latent_dim,) at one λ."""
         m = self.moments
+        # Contiguous, as a loaded link's: products round by the layout.
         weight = torch.zeros(m.latent_dim, m.units, dtype=m.rr.dtype, device=m.rr.device)
         if self._graded:
             root = self._root(ridge)

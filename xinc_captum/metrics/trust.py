@@ -80,8 +80,8 @@ def judged(
     It *fails* when the score did not go where it should, when its path resembles neither that of natural images nor
     its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
     second model sees it, when a second model does not go along, when most of the change is noise, or when a figure is
-    nan. It *holds* when the path was compared and nothing speaks against it, else it is *weak*. All natural images on one path (.9) say
-    nothing, a second model that gains less than .1 as much says little.
+    nan. It *holds* when the path was compared and nothing speaks against it, else it is *weak*. All natural images on
+    one path (.9) say nothing, a second model that gains less than .1 as much says little.
 
     Example:
         >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict

@@ -67,8 +67,8 @@ def trained(
 ) -> TransFit:
     r"""Adam on ``model`` in place; the rate rises over ``warmup`` steps and is a tenth after 80 % of all.
 
-    Train flags, gradients and the global random state are left as found. A run that goes on from its checkpoint ends,
-    on a CPU with as many threads, with the same parameters to the bit.
+    Train flags, gradients and the global random state are left as found. A run that goes on from its checkpoint ends
+    with bit-identical parameters on the same CPU with as many threads.
 
     Args:
         model: what is trained; its parameters that want gradients.

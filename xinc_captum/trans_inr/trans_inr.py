@@ -234,8 +234,8 @@ class TransINR(nn.Module):
             warmup: steps.
             keep: the least share of patches (or pixels) that is seen; each picture's own is drawn from [keep, 1].
             seed: for the split, the batches and what is seen.
-            checkpoint: a file to write the run to, and to take it up from; on a CPU with as many threads a killed run
-                ends with the same parameters to the bit.
+            checkpoint: a file to write the run to, and to take it up from; on the same CPU with as many threads a
+                killed run ends with bit-identical parameters.
             every: steps from one look and checkpoint to the next.
             show_progress: a bar with the validation PSNR, where standard error is a terminal.
 
