@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.metrics import blurred, deletion_insertion, probabilities, target_score
+from xinc_captum.metrics import blurred, deletion_insertion, probabilities, removal_order, target_score
 
 
 def as_is(outputs):
@@ -33,6 +33,11 @@ def test_by_hand(scores, deletion, insertion):
     got = deletion_insertion(total(), IMAGE, torch.tensor([[scores]]), 0, start=0 * IMAGE, scores=as_is)
     assert got.deletion.tolist() == [deletion]
     assert got.insertion.tolist() == [insertion]
+
+
+def test_the_order_of_removal_by_hand():
+    maps = torch.tensor([[[0.2, -1.0], [5.0, 0.2]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert removal_order(maps).tolist() == [[[1, 3], [0, 2]], [[0, 1], [2, 3]]], "ties in reading order"
 
 
 def test_the_order_alone_counts():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.metrics import local_entropy, part_entropy, smooth_entropy, spearman
+from xinc_captum.metrics import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy, spearman
 
 pytest.importorskip("skimage.filters.rank")
 
@@ -45,6 +45,15 @@ def test_smooth_entropy_by_hand():
     here, there = np.array([1, 6, 1, 0]) / 8, np.array([0, 1, 6, 1]) / 8  # black and white over the levels -1 to 2
     shares = 0.2 * here + 0.8 * there  # four of five neighbours differ
     assert maps[0, 0, 2, 2].item() == pytest.approx(-(shares * np.log2(shares)).sum())
+
+
+def test_smooth_entropy_of_parts_is_the_mean_over_their_pixels():
+    pictures, masks = torch.rand(2, 3, 7, 8), torch.rand(2, 2, 7, 8) > 0.5
+    masks[1, 1] = False
+    fields, found = smooth_entropy(pictures), part_smooth_entropy(pictures, masks)
+    for row, part in ((0, 0), (0, 1), (1, 0)):
+        assert found[row, part].item() == pytest.approx(fields[row, 0][masks[row, part]].mean().item(), rel=1e-5)
+    assert found[1, 1].isnan().all(), "an empty part"
 
 
 def test_even_greys_all_have_about_a_bit():
