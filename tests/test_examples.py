@@ -102,8 +102,9 @@ def test_write_a_network(run, tmp_path):
     assert [name for name, *_ in rows] == [
         "NeRN",
         "NeRN, a fifth dropped, int8",
-        "int8 weights",
-        "int4 weights",
+        "int8, represented weights",
+        "int4, represented weights",
+        "int8, all weights",
         "noise of the NeRN's error",
     ]
     assert float(rows[2][1]) > 98, "eight bits a weight change next to nothing"
