@@ -29,7 +29,7 @@ def test_in_a_transformer_it_ends_after_two_fifths(vit):
     reader = Reader(vit)
     ended = passed(reader, torch.rand(1, 3, 32, 32), ())
     early = early_layer(reader, torch.rand(1, 3, 32, 32), ())
-    place = [module for module, _ in ended].index(early)
+    place = [one.module for one in ended].index(early)
     assert early is vit.conv_proj or place == 2 * len(ended) // 5
 
 
@@ -41,7 +41,7 @@ def test_without_anything_before_there_is_none():
 
 def test_spaced_layers_lie_along_the_way(resnet):
     reader = Reader(resnet)
-    order = [module for module, _ in passed(reader, X, ())]
+    order = [one.module for one in passed(reader, X, ())]
     places = [order.index(module) for module in spaced_layers(reader, X, ())]
     assert len(places) == 4 and places == sorted(places) and places[-1] > 0.7 * len(order)
     until = spaced_layers(reader, X, (), (resnet.layer2,), count=2)
@@ -51,7 +51,7 @@ def test_spaced_layers_lie_along_the_way(resnet):
 def test_only_modules_that_ran_once_with_rows_of_floats(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))
-    order = [module for module, _ in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
+    order = [one.module for one in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
     assert conv.relu not in order and conv.conv not in order and conv.again not in order
     assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
     assert not any(module._forward_hooks for module in conv.modules())

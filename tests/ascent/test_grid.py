@@ -33,12 +33,12 @@ def test_axes_are_named():
 @pytest.mark.parametrize(
     ("shape", "kwargs", "text"),
     [
-        ((2, 3, 4, 4), {}, r"hands over \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
+        ((2, 3, 4, 4), {}, r"returns \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
         ((2, 16, 3), {"token_axis": 2}, "two different axes after the rows"),
         ((2, 16, 3), {"token_axis": 0}, "two different axes after the rows"),
-        ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; say skip= and size="),
+        ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; give skip= and size="),
         ((2, 19, 3), {"size": (2, 3)}, r"neither 19 nor 18 of them make a map of \(2, 3\)"),
-        ((2, 19, 3), {"skip": 2}, "skip=2 leaves 17 of 19 tokens, which do not make a square; say size="),
+        ((2, 19, 3), {"skip": 2}, "skip=2 leaves 17 of 19 tokens, which do not make a square; give size="),
         ((2, 19, 3), {"skip": 20}, "skip=20 leaves -1 of 19 tokens"),
     ],
 )

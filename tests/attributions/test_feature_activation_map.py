@@ -95,7 +95,7 @@ def test_tokens_are_laid_out():
     )
     assert tokens.shape == (2, 1, 4, 4)
     with pytest.raises(
-        ValueError, match=r"the layer hands over \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
+        ValueError, match=r"layer '1' returns shape \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
     ):
         FeatureActivationMap(net, "1", X).attribute(X, 0)
 

@@ -70,7 +70,7 @@ def test_what_it_refuses(conv):
     with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); wanted scores \(n, classes\)"):
         Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
     pair = nn.Sequential(Twice(), First())
-    with pytest.raises(LayerError, match="layer '0' hands over 2 tensors; link a layer that hands over one"):
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
         Encoder(pair, "0", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
 
 

@@ -68,7 +68,7 @@ def test_rows_without_a_score_do_not_count():
 def test_what_does_not_fit_is_said():
     net, latents = painter(), torch.rand(4, 4)
     g = torch.Generator()
-    with pytest.raises(LayerError, match=r"layer '0' hands over \(4, 256\); concepts have places"):
+    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; wanted some of 0 to 3"):
         ablated(net, "2", latents, [4], lambda p: p.flatten(1))

@@ -64,6 +64,7 @@ class Scene:
     distance: tuple[FeatureDistance, nn.Module] | None = None
     _views: dict[int, View] = field(default_factory=dict)
     _features: dict[int, Tensor] = field(default_factory=dict)
+    _axis: int | None = None  # of the units at the distance's layer
 
     def __post_init__(self) -> None:
         if any(_scheduled(t) for t in self.transforms):
@@ -88,7 +89,11 @@ class Scene:
         scores = self._split(aim.objective(seen), views)
         if self.lowered is not None:
             scores = scores - self._split(self.lowered.score(views.flatten(0, 1), self._args(views)), views)
-        distances = self._split(regularizer.distance(seen(layer), self._seed_features(slot, show, layer)), views)
+        there = self._seed_features(slot, show, layer)
+        if self._axis is None:
+            self._axis = seen.unit_axis(layer)
+        apart = regularizer.distance(seen(layer), there, unit_axis=self._axis)
+        distances = self._split(apart, views)
         return scores.mean(0), distances.mean(0)
 
     def _score(self, views: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ def compare(
     rounds: int = 3,
     steps: int = 32,
     show_progress: bool = False,
+    unit_axis: int | None = None,
 ) -> Comparison:
     """Several attribution methods on the same images and targets, in one figure and one table.
 
@@ -70,6 +71,8 @@ def compare(
         rounds: how often each method is timed, at most: not again once it took ten seconds.
         steps: points on the deletion and insertion curves.
         show_progress: a bar over runs, and one over the methods that are measured.
+        unit_axis: which axis of ``layer`` holds the channels, for example -1 for (N, h, w, channels); None determines
+            it from the layer's class, the input's height and width, and the modules inside the layer.
 
     Raises:
         TypeError: a method that is neither a name nor a function nor has ``attribute``, or preprocessing that takes no
@@ -98,7 +101,7 @@ def compare(
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
     with explaining(model):
         photos = inputs.detach().clone()
-        given = by_name(methods, model, photos, preprocess, layer, seed)
+        given = by_name(methods, model, photos, preprocess, layer, seed, unit_axis)
         reference = next(iter(given)) if reference is None else reference
         if reference not in given:
             raise ValueError(

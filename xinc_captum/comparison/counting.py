@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..hooks import ForwardFunc, modules_behind
+from ..hooks import ForwardFunc, modules_behind, scripted
 
 
 @dataclass
@@ -39,7 +39,8 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
     what a library's kernels take for themselves is not seen.
 
     Args:
-        model: a module, or a function behind which modules can be seen; without any, calls are not counted.
+        model: a module, or a function behind which modules can be seen; without any, calls are not counted, nor are
+            those of scripted modules, which take no hooks.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -61,7 +62,7 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
     def back(_: Tensor) -> None:
         counts.backwards += 1
 
-    handles = [root.register_forward_hook(count) for root in modules_behind(model)]
+    handles = [root.register_forward_hook(count) for root in modules_behind(model) if not scripted(root)]
     alive = _Alive()
     try:
         with alive:
