@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum import LayerError
 from xinc_captum.ascent.lucent import from_lucent, from_string, is_lucent
 from xinc_captum.ascent.objectives import channel
 from xinc_captum.ascent.reading import Reader
@@ -46,3 +47,26 @@ def test_strings(seen):
     for wrong in ("fc", "0:", ":3", "0:x", "0:-1"):
         with pytest.raises(ValueError, match=f"objective '{wrong}' is not understood; wanted \"layer:unit\" such as"):
             from_string(wrong)
+
+
+class Last(nn.Module):
+    """Maps (N, h, w, channels)."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x):
+        return self.block(x.permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def test_channels_on_the_last_axis_are_asked_about():
+    """An objective that takes channel 2 from axis 1, as Lucent's do."""
+    net, x = Last(), torch.rand(2, 3, 5, 6)
+    objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
+    score = lambda axis: objective(Reader(net, unit_axis=axis).read(x, (), [net.block], whole=True))
+    with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis, and Lucent's"):
+        score(None)
+    a = net.block(x.permute(0, 2, 3, 1))
+    torch.testing.assert_close(score(-1), a[..., 2].mean((1, 2)))
+    torch.testing.assert_close(score(1), a[:, 2].mean((1, 2)))

@@ -53,3 +53,11 @@ def test_nothing_is_left_behind(conv, found, fault):
         conv(x)
         raise fault
     assert before.differences(conv) == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_modules_beside_the_model_take_no_hooks():
+    net, scripted = nn.Linear(2, 1), torch.jit.script(nn.Linear(2, 2))
+    with counted(lambda x: net(scripted(x))) as counts:
+        net(scripted(torch.rand(3, 2))).sum().backward()
+    assert (counts.forwards, counts.backwards, counts.rows) == (1, 1, 3)

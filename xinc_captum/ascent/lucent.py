@@ -41,12 +41,12 @@ def _part(seen: Seen, rows: slice) -> Callable[[Layer], Tensor]:
 
     def layer_of(layer: Layer) -> Tensor:
         given = seen.reader.unit_axis is not None or seen.reader.layer_to_grid is not None
-        value = seen.grid(layer)
-        if not given and value.shape != seen(layer).shape:
+        own, value = seen(layer), seen.grid(layer)
+        if not given and (value.shape, value.stride()) != (own.shape, own.stride()):
             raise LayerError(
-                f"layer {layer!r} returns shape {tuple(seen(layer).shape)} with its units on the last axis, and "
-                "Lucent's objectives take them from axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for an "
-                "objective of your own that expects the layer's own axes."
+                f"layer {layer!r} returns shape {tuple(own.shape)} with its units on the last axis, and "
+                "Lucent's objectives take them from axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
+                "an objective of your own that expects the layer's own axes."
             )
         return value[rows]
 

@@ -202,7 +202,8 @@ def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
         )
     if not all(-size <= place < size for place, size in zip(at, places, strict=True)):
         raise IndexError(f"position {position} lies outside the layer's {' x '.join(map(str, places))} positions.")
-    return value[:, :, *at]
+    index: tuple[int | slice, ...] = (slice(None), slice(None), *at)
+    return value[index]
 
 
 def _aligned(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:

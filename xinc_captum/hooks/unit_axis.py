@@ -92,7 +92,7 @@ def unit_axis(
     if last > 2:
         axis, why = _by_places(shape, layer, forward_func, entered)
     else:
-        axis, why = _by_parts(layer, forward_func) if loose else None, "tokens and channels look alike"
+        axis, why = (_by_parts(layer, forward_func) or None) if loose else None, "tokens and channels look alike"
     if axis is None:
         raise LayerError(
             f"layer {layer_name(forward_func, layer)} {'takes' if at_input else 'returns'} shape {tuple(shape)}, and "
@@ -184,7 +184,7 @@ def _by_places(
     inside, image = _kind(layer), image_size(entered) if len(entered) == len(shape) else None
     if image is None:
         axis = _by_parts(layer, forward_func)
-        return (1 if axis is None else axis or None), "it mixes modules with units on axis 1 and on the last"
+        return (1 if axis is None else axis or None), "the modules in and around it do not decide"
     first, last = _misfit(shape[-2:], image), _misfit(shape[-3:-1], image)
     seen = f"the input is {image[0]} pixels high and {image[1]} wide"
     if (first <= NEAR) != (last <= NEAR):
@@ -221,22 +221,32 @@ def fits(places: Sequence[int], image: tuple[int, int]) -> bool:
 
 
 def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
-    """1 or -1 by the modules inside, or by those in the nearest module around that has any; 0 where they differ."""
-    for module in (layer, *_parents(layer, forward_func)):
-        kind = _kind(module)
+    """1 or -1 by the modules inside, or by those in the nearest module around that decides; 0 where they differ.
+
+    Around a layer, linear modules alone decide nothing, because they may be the head: 0 if there is nothing else.
+    """
+    inside = _kind(layer)
+    if inside is not None:
+        return inside
+    undecided = None
+    for module in _parents(layer, forward_func):
+        kind = _kind(module, linear=False)
         if kind is not None:
             return kind
-    return None
+        if _kind(module) is not None:
+            undecided = 0
+    return undecided
 
 
-def _kind(module: nn.Module) -> int | None:
+def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
     """1 where the modules inside are those of a convolutional network, -1 of a transformer's, 0 of both, else None.
 
-    Linear layers alone mean -1; next to convolutions they are a head, or squeeze and excitation.
+    Linear modules alone mean -1, or nothing without ``linear``; next to convolutions they are a head, or squeeze and
+    excitation.
     """
     found = list(module.modules())
     second = any(isinstance(m, SECOND[:3]) for m in found)
     norms = any(isinstance(m, (*NORMS, *LAST[3:])) and _is_torchs(m) for m in found)
     if second:
         return 0 if norms else 1
-    return -1 if norms or any(isinstance(m, LAST) and _is_torchs(m) for m in found) else None
+    return -1 if norms or (linear and any(isinstance(m, LAST) and _is_torchs(m) for m in found)) else None
