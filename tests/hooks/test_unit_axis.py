@@ -145,6 +145,7 @@ def test_axes_that_are_none(asked):
 
 
 def test_maps_may_miss_the_image_by_what_strides_round():
+    assert axis((2, 16, 8, 8), Mixing(16), entered=(2, 3, 64, 64)) == 1, "tokens that were laid out as a map at the end"
     assert fits((7, 7), (224, 224)) and fits((4, 7), (64, 107)) and not fits((8, 96), (64, 64))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hooks import LayerError, eager, floats_of, layer_name, modules_behind, scripted, unit_axis
+from ..hooks import LayerError, eager, floats_of, has_places, layer_name, modules_behind, scripted, unit_axis
 from .reading import Reader, Seen
 
 STRIDE = 8
@@ -102,8 +102,9 @@ def passed(reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[
             axis = unit_axis(note.shape, note.module, reader.forward_func, entered=entered, loose=True)
         except LayerError:
             continue
-        rest = note.shape[1:axis] + note.shape[axis + 1 :]
-        found.append(Passed(note.module, note.shape, axis, rest if len(rest) == 2 else ()))
+        mapped = has_places(note.shape, axis, note.module, reader.forward_func, entered)
+        places = note.shape[1:axis] + note.shape[axis + 1 :] if mapped else ()
+        found.append(Passed(note.module, note.shape, axis, places))
     return found
 
 

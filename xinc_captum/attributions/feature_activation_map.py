@@ -157,7 +157,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"{len(found)} rows. Choose a layer whose output has places, or give layer_to_grid=."
             )
         image = image_size(entered)
-        if not given and maps.shape != found.shape and image is not None and not fits(maps.shape[2:], image):
+        if not given and maps.stride() != found.stride() and image is not None and not fits(maps.shape[2:], image):
             raise LayerError(
                 f"layer {self._name()} returns shape {tuple(found.shape)} with its channels on the last axis, and its "
                 f"places {maps.shape[2]} x {maps.shape[3]} are no map of the {image[0]} x {image[1]} input. Give "

@@ -8,7 +8,7 @@ from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_beh
 from .patch import patch
 from .reach import reach
 from .snapshot import snapshot
-from .unit_axis import fits, image_size, unit_axis
+from .unit_axis import fits, has_places, image_size, unit_axis
 from .untouched import untouched
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "find_layer",
     "fits",
     "floats_of",
+    "has_places",
     "image_size",
     "layer_name",
     "modules_behind",

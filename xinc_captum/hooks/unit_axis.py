@@ -189,8 +189,8 @@ def _by_places(
     seen = f"the input is {image[0]} pixels high and {image[1]} wide"
     if (first <= NEAR) != (last <= NEAR):
         fitting = 1 if first <= NEAR else -1
-        if inside in (1, -1) and inside != fitting:
-            return None, f"{seen}, which fits unit_axis={fitting}, but the modules inside the layer do not"
+        if inside == 1 and fitting == -1:
+            return None, f"{seen}, which fits unit_axis=-1, but the modules inside the layer do not"
         return fitting, ""
     both = first <= NEAR
     if inside:
@@ -246,7 +246,26 @@ def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
     """
     found = list(module.modules())
     second = any(isinstance(m, SECOND[:3]) for m in found)
-    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and _is_torchs(m) for m in found)
+    # LayerNorm2d of torchvision and timm is a LayerNorm over axis 1.
+    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in found)
     if second:
         return 0 if norms else 1
-    return -1 if norms or (linear and any(isinstance(m, LAST) and _is_torchs(m) for m in found)) else None
+    return -1 if norms or (linear and any(isinstance(m, LAST) for m in found)) else None
+
+
+def has_places(
+    shape: Sequence[int], axis: int, layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
+) -> bool:
+    """Whether the axes besides rows and units are height and width: they fit the input, or convolutions made them.
+
+    Args:
+        shape: of the activation.
+        axis: that holds the units.
+        layer: the module.
+        forward_func: the model around it.
+        entered: shape of the model's first input.
+    """
+    places, image = [*shape[1:axis], *shape[axis + 1 :]], image_size(entered)
+    if len(places) != 2:
+        return False
+    return image is None or fits(places, image) or (axis == 1 and _by_parts(layer, forward_func) == 1)
