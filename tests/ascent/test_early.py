@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
 from xinc_captum.ascent.early import early_layer, name_of, passed, spaced_layers
@@ -29,7 +30,7 @@ def test_in_a_transformer_it_ends_after_two_fifths(vit):
     reader = Reader(vit)
     ended = passed(reader, torch.rand(1, 3, 32, 32), ())
     early = early_layer(reader, torch.rand(1, 3, 32, 32), ())
-    place = [module for module, _ in ended].index(early)
+    place = [one.module for one in ended].index(early)
     assert early is vit.conv_proj or place == 2 * len(ended) // 5
 
 
@@ -41,7 +42,7 @@ def test_without_anything_before_there_is_none():
 
 def test_spaced_layers_lie_along_the_way(resnet):
     reader = Reader(resnet)
-    order = [module for module, _ in passed(reader, X, ())]
+    order = [one.module for one in passed(reader, X, ())]
     places = [order.index(module) for module in spaced_layers(reader, X, ())]
     assert len(places) == 4 and places == sorted(places) and places[-1] > 0.7 * len(order)
     until = spaced_layers(reader, X, (), (resnet.layer2,), count=2)
@@ -51,7 +52,100 @@ def test_spaced_layers_lie_along_the_way(resnet):
 def test_only_modules_that_ran_once_with_rows_of_floats(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))
-    order = [module for module, _ in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
+    order = [one.module for one in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
     assert conv.relu not in order and conv.conv not in order and conv.again not in order
     assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
     assert not any(module._forward_hooks for module in conv.modules())
+
+
+class Beside(nn.Module):
+    """Two modules that pass for layers of one picture: a table with one row, and a branch for another input."""
+
+    def __init__(self, detached=False):
+        super().__init__()
+        self.image, self.depth = nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.ReLU()), nn.Sequential(nn.Conv2d(1, 4, 3, 8))
+        self.table, self.head, self.detached = nn.Sequential(nn.Linear(2, 4)), nn.Linear(4, 3), detached
+
+    def forward(self, x, depth):
+        with torch.set_grad_enabled(not self.detached):
+            seen = self.image(x)
+        bias = self.table(torch.ones(1, 7, 7, 2)).mean((1, 2))
+        return self.head((seen + self.depth(depth)).mean((2, 3)) + bias)
+
+
+def test_modules_that_the_images_do_not_reach_are_no_layers():
+    net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    reached = [one.module for one in passed(Reader(net), x, (depth,))]
+    assert reached == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(Reader(net), x, (depth,)) is net.image
+    assert all(layer in reached for layer in spaced_layers(Reader(net), x, (depth,)))
+    with torch.no_grad():
+        assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "whatever the caller switched off"
+    for p in net.parameters():
+        p.requires_grad_(False)
+    assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "frozen weights change nothing"
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_where_gradients_do_not_lead_to_the_images_other_images_tell():
+    net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    reader = Reader(lambda x, d: net(x, d))
+    assert [one.module for one in passed(reader, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(reader, x, (depth,)) is None, "nothing there moves an image"
+
+
+def test_a_layer_that_does_not_respond_is_passed_over():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.silent, self.head = nn.Conv2d(3, 4, 3, 8), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+            nn.init.zeros_(self.silent.weight)
+
+        def forward(self, x):
+            a = self.first(x)
+            return self.head((a + self.silent(a)).mean((2, 3)))
+
+    net = Silent().eval()
+    assert early_layer(Reader(net), torch.rand(1, 3, 64, 64), ()) is net.first
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_parts_are_passed_over():
+    net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
+    assert [one.module for one in passed(Reader(net), X, ())] == [net[1], net[2]]
+    assert early_layer(Reader(net), X, ()) is net[1]
+
+
+def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.act = Part(), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x -= 0.5
+            return self.act(self.part(x)[0]).mean((2, 3))
+
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 8)
+
+        def forward(self, x):
+            return self.conv(x), None
+
+    net = Writing()
+    assert [one.module for one in passed(Reader(lambda x: net(x.clone())), X, ())] == [net.part.conv, net.part, net.act]
+
+
+def test_where_the_units_and_places_are():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3, 8), nn.LayerNorm(4)
+
+        def forward(self, x):
+            return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
+
+    first, last = passed(Reader(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
+    assert (first.unit_axis, first.places) == (1, (4, 8)) and (last.unit_axis, last.places) == (3, (4, 8))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from xinc_captum import layer_to_grid
+from xinc_captum.ascent.grid import laying_out
 
 
 @pytest.mark.parametrize(
@@ -33,15 +34,43 @@ def test_axes_are_named():
 @pytest.mark.parametrize(
     ("shape", "kwargs", "text"),
     [
-        ((2, 3, 4, 4), {}, r"hands over \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
+        ((2, 3, 4, 4), {}, r"returns \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
         ((2, 16, 3), {"token_axis": 2}, "two different axes after the rows"),
         ((2, 16, 3), {"token_axis": 0}, "two different axes after the rows"),
-        ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; say skip= and size="),
+        ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; give skip= and size="),
         ((2, 19, 3), {"size": (2, 3)}, r"neither 19 nor 18 of them make a map of \(2, 3\)"),
-        ((2, 19, 3), {"skip": 2}, "skip=2 leaves 17 of 19 tokens, which do not make a square; say size="),
+        ((2, 19, 3), {"skip": 2}, "skip=2 leaves 17 of 19 tokens, which do not make a square; give size="),
         ((2, 19, 3), {"skip": 20}, "skip=20 leaves -1 of 19 tokens"),
     ],
 )
 def test_what_is_no_grid(shape, kwargs, text):
     with pytest.raises(ValueError, match=text):
         layer_to_grid(torch.rand(shape), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "image", "size"),
+    [
+        (16, (128, 32), (8, 2)),
+        (17, (32, 128), (2, 8)),
+        (196, (224, 224), (14, 14)),
+        (14 * 18 + 1, (231, 300), (14, 18)),
+        (6 * 9, (90, 136), (6, 9)),
+    ],
+)
+def test_the_shape_of_the_image_that_went_in(tokens, image, size):
+    activation = torch.rand(2, tokens, 3)
+    with laying_out(image):
+        assert layer_to_grid(activation).shape[2:] == size
+    assert torch.equal(layer_to_grid(activation, size=size).flatten(2), activation[:, -size[0] * size[1] :].mT)
+
+
+def test_tokens_that_do_not_fit_the_image_are_asked_about():
+    with (
+        laying_out((128, 64)),
+        pytest.raises(ValueError, match="do not make|make a map with the shape of the image, 128"),
+    ):
+        layer_to_grid(torch.rand(2, 64, 3))
+    with laying_out((128, 64)):
+        assert layer_to_grid(torch.rand(2, 64, 3), size=(8, 8)).shape == (2, 3, 8, 8)
+    assert layer_to_grid(torch.rand(2, 64, 3)).shape == (2, 3, 8, 8), "the image is known inside the block only"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum import FeatureAccentuation
+from xinc_captum import FeatureAccentuation, LayerError
 from xinc_captum.ascent import Crops
 from xinc_captum.ascent.lucent import from_lucent, from_string, is_lucent
 from xinc_captum.ascent.objectives import channel
@@ -128,3 +128,26 @@ def test_a_parameterization_of_other_images(parameters):
     with pytest.raises(ValueError, match=r"the parameterization draws a torch.float32 \(3, 4\); wanted float images"):
         leaf = torch.zeros(3, 4, requires_grad=True)
         method.accentuate(None, "1:2", shape=(1, 3, 4, 4), parameterization=lambda: ([leaf], lambda: leaf))
+
+
+class Last(nn.Module):
+    """Maps (N, h, w, channels)."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x):
+        return self.block(x.permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def test_channels_on_the_last_axis_are_asked_about():
+    """An objective that takes channel 2 from axis 1, as Lucent's do."""
+    net, x = Last(), torch.rand(2, 3, 5, 6)
+    objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
+    score = lambda axis: objective(Reader(net, unit_axis=axis).read(x, (), [net.block], whole=True))
+    with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis, and Lucent's"):
+        score(None)
+    a = net.block(x.permute(0, 2, 3, 1))
+    torch.testing.assert_close(score(-1), a[..., 2].mean((1, 2)))
+    torch.testing.assert_close(score(1), a[:, 2].mean((1, 2)))

@@ -155,3 +155,24 @@ def test_what_does_not_fit(hand):
     with pytest.raises(ValueError, match="target is missing or incomplete"):
         logit(None)(seen)
     assert at_position(x.flatten(1), (5, 5)).shape == (2, 12), "flat activations have no positions"
+
+
+def test_positions_of_volumes_and_of_rows():
+    volume, signal = torch.rand(2, 3, 4, 5, 6), torch.rand(2, 3, 7)
+    assert torch.equal(at_position(volume, None), volume[:, :, 2, 2, 3])
+    assert torch.equal(at_position(volume, (1, -1, 0)), volume[:, :, 1, -1, 0])
+    assert torch.equal(at_position(signal, (6,)), signal[:, :, 6])
+    with pytest.raises(ValueError, match=r"position is \(1, 2\) and the layer has places 4 x 5 x 6; wanted 3 numbers"):
+        at_position(volume, (1, 2))
+    with pytest.raises(ValueError, match="the layer has 7 positions in a row"):
+        at_position(signal, None)
+    with pytest.raises(IndexError, match=r"position \(7,\) lies outside the layer's 7 positions"):
+        at_position(signal, (7,))
+
+
+def test_a_map_of_weights_needs_a_map():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 4))
+    reader = Reader(net)
+    seen = reader.read(torch.rand(1, 3, 4, 4), (), [net[2]], whole=True)
+    with pytest.raises(ValueError, match=r"has shape \(1, 4\) .*; a map of weights \(channels, h, w\) needs"):
+        positions("2", torch.rand(4, 2, 2))(seen)

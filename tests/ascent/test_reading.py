@@ -63,15 +63,17 @@ def test_layers_that_cannot_be_read(conv):
             return x.flatten(1)
 
     assert read(Reader(Odd(lambda x: (x,))), "part")("part").shape == X.shape
-    with pytest.raises(LayerError, match="layer 'part' hands over a tuple of 2 tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer 'part' returns 2 floating-point tensors; wanted one"):
         read(Reader(Odd(lambda x: (x, x))), "part")("part")
-    with pytest.raises(LayerError, match=r"hands over shape \(6, 36\) for 2 images; wanted rows first"):
+    with pytest.raises(LayerError, match=r"returns shape \(6, 36\) for 2 input rows; wanted rows first"):
         read(Reader(Odd(lambda x: x.reshape(6, 36))), "part")("part")
 
 
 def test_tokens_want_to_be_named():
     net = nn.Sequential(nn.Flatten(2), nn.Identity())  # (2, 3, 36): 36 tokens last
-    with pytest.raises(LayerError, match=r"'1' hands over shape \(2, 3, 36\), and which axis holds the units .*_grid="):
+    with pytest.raises(
+        LayerError, match=r"'1' returns shape \(2, 3, 36\), and which axis holds the units .*_axis=.*_grid="
+    ):
         read(Reader(net), "1").grid("1")
     laid = Reader(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
     assert torch.equal(read(laid, "1").grid("1"), X)

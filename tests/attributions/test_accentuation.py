@@ -213,7 +213,7 @@ def test_a_transformers_channels(vit):
     found = method.accentuate(x, 3, **CALM)
     assert (found.after > found.before).all() and found.distances.isfinite().all()
     with pytest.raises(
-        LayerError, match=r"hands over shape \(2, 17, 8\), and which axis holds the units cannot be seen"
+        LayerError, match=r"returns shape \(2, 17, 8\), and which axis holds the units cannot be determined"
     ):
         NeuronFeatureAccentuation(vit, layer).attribute(x, 3)
     one = NeuronFeatureAccentuation(vit, layer).accentuate(x, (5, 3), **CALM)

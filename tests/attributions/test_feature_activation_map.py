@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum import FeatureActivationMap, layer_to_grid
+from xinc_captum import FeatureActivationMap, LayerError, layer_to_grid
 
 X = torch.rand(2, 3, 8, 8)
 
@@ -95,7 +95,7 @@ def test_tokens_are_laid_out():
     )
     assert tokens.shape == (2, 1, 4, 4)
     with pytest.raises(
-        ValueError, match=r"the layer hands over \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
+        ValueError, match=r"layer '1' returns shape \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
     ):
         FeatureActivationMap(net, "1", X).attribute(X, 0)
 
@@ -134,3 +134,40 @@ def test_pictures_of_reference_get_the_arguments_that_all_share():
         FeatureActivationMap(net, "conv", references).attribute(X, target=1, additional_forward_args=each)
     vectors = FeatureActivationMap(net, "conv", torch.rand(2, 4))
     assert vectors.attribute(X, target=1, additional_forward_args=each).shape == (2, 1, 6, 6)
+
+
+def test_views_folded_into_rows_are_refused():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.body(x.flatten(0, 1)).mean((2, 3)).unflatten(0, x.shape[:2])
+
+    views, x = Views(), torch.rand(2, 3, 3, 8, 8)
+    for references in (torch.rand(2, 4), x):
+        with pytest.raises(
+            LayerError, match=r"layer 'body' returns shape \(6, 4, 6, 6\) for 2 input rows; wanted rows fi"
+        ):
+            FeatureActivationMap(views, "body", references).attribute(x, target=[0, 1])
+
+
+def test_volumes_are_refused_in_words_that_fit():
+    net, x = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU()), torch.rand(2, 1, 5, 8, 6)
+    with pytest.raises(
+        ValueError, match=r"returns shape \(2, 4, 3, 6, 4\); wanted maps .* lambda a: a.mean\(2\)"
+    ) as error:
+        FeatureActivationMap(net, "1", x[:1]).attribute(x)
+    assert "transformer" not in str(error.value)
+    flat = FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.mean(2)).attribute(x)
+    assert flat.shape == (2, 1, 6, 4)
+    with pytest.raises(ValueError, match=r"which layer_to_grid made \(2, 4, 72\); wanted maps"):
+        FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.flatten(2)).attribute(x)
+
+
+def test_a_layer_without_places_is_refused(conv):
+    with pytest.raises(
+        ValueError, match=r"layer 'fc' returns shape \(2, 3\); wanted maps .* Choose a layer whose output"
+    ):
+        FeatureActivationMap(conv, "fc", X[:1]).attribute(X)

@@ -39,3 +39,37 @@ def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
     last_map(conv, images, lambda x: seen.append(x.shape) or x - 0.5)
     assert seen == [(1, 3, 8, 8)]
     assert before.differences(conv) == []
+
+
+class Last(nn.Module):
+    """As a Swin or a VOLO: maps (N, h, w, channels), and a table of position biases of as many rows as images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6)
+        self.bias, self.head = nn.Sequential(nn.Linear(2, 1)), nn.Linear(6, 3)
+
+    def forward(self, x):
+        z = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return self.head((z + self.bias(torch.ones(1, *z.shape[1:3], 2))).mean((1, 2)))
+
+
+def test_maps_with_channels_last_count_and_what_the_images_do_not_reach_does_not():
+    net = Last().eval()
+    assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+
+
+def test_under_no_grad_and_with_preprocessing_that_leaves_the_graph():
+    net = Last().eval()
+    with torch.no_grad():
+        assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+    assert last_map(net, torch.rand(1, 3, 8, 12), lambda x: x.detach()) is net.norm
+    frozen = lambda x: net.head(torch.no_grad()(lambda x: net.conv(x))(x).mean((2, 3)))
+    assert last_map(frozen, torch.rand(1, 3, 8, 12)) is net.conv
+
+
+def test_batch_norms_in_training_mode_are_left_as_they_were(found):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten()).train()
+    images, before = torch.rand(2, 3, 8, 8), found(net)
+    assert last_map(net, images) is net[2]
+    assert before.differences(net) == []

@@ -2,10 +2,10 @@ import warnings
 
 import pytest
 import torch
-from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
+from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import nn
 
-from xinc_captum import LayerError
+from xinc_captum import LayerError, capture
 from xinc_captum.comparison import grad_cam, guided_grad_cam, integrated_gradients
 
 PHOTOS = torch.rand(2, 3, 8, 8)
@@ -98,3 +98,69 @@ def test_what_is_not_there_is_said(conv):
 def test_rows_are_their_own(conv):
     for method in (grad_cam(conv, "conv"), guided_grad_cam(conv, "conv"), integrated_gradients(conv, steps=4)):
         torch.testing.assert_close(method(PHOTOS, [0, 2])[1:], method(PHOTOS[1:], [2]))
+
+
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(5), nn.Linear(5, 5)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x)).relu()
+
+
+class Last(nn.Module):
+    """Maps (N, h, w, channels) at the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.block, self.fc = nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(), Mixing(), nn.Linear(60, 3)
+
+    def forward(self, x):
+        return self.fc(self.block(self.relu(self.conv(x)).permute(0, 2, 3, 1)).flatten(1))
+
+
+def by_hand(net, images, target):
+    with capture(net, "block") as seen:
+        y = net(images)
+    a = seen[net.block]
+    (slope,) = torch.autograd.grad(y.gather(1, target[:, None]).sum(), a)
+    return (a.detach() * slope.mean((1, 2), keepdim=True)).sum(3).relu()[:, None]
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+def test_maps_with_channels_last_by_hand(axis):
+    net, images, target = Last().eval(), torch.rand(2, 3, 6, 8), torch.tensor([2, 0])
+    hand = by_hand(net, images, target)
+    assert hand.shape == (2, 1, 3, 4)
+    found = grad_cam(net, "block", unit_axis=axis)(images, target)
+    torch.testing.assert_close(found, hand)
+    torch.testing.assert_close(
+        grad_cam(net, "block", twice, unit_axis=axis)(images, target), by_hand(net, twice(images), target)
+    )
+    guided = guided_grad_cam(net, "block", unit_axis=axis)(images, target)
+    wide = nn.functional.interpolate(hand, (6, 8), mode="bilinear")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backwards = GuidedBackprop(net).attribute(images, target=target)
+    torch.testing.assert_close(guided, wide * backwards)
+    resized = lambda x: nn.functional.interpolate(x, (6, 8))
+    assert grad_cam(net, "block", resized, unit_axis=axis)(torch.rand(2, 3, 9, 9), 1).shape == (2, 1, 3, 4)
+
+
+def test_an_axis_that_cannot_be_determined_is_asked_for():
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), Unknown(), nn.Flatten(), nn.Linear(216, 2)).eval()
+    with pytest.raises(LayerError, match=r"layer '1' returns shape \(2, 6, 6, 6\), and which axis holds the units"):
+        grad_cam(lambda x: net[3](net[2](net[1](net[0](x)))), net[1])(torch.rand(2, 3, 6, 6), 1)
+    assert grad_cam(net, "1", unit_axis=1)(torch.rand(2, 3, 6, 6), 1).shape == (2, 1, 6, 6)
+
+
+class Unknown(nn.Module):
+    """Mixed modules inside: nothing tells (N, 6, 6, 6) apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(6, 6, 1), nn.LayerNorm(6)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))

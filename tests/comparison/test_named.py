@@ -28,7 +28,9 @@ def test_objects_bring_their_names_and_twins_are_numbered(conv):
 def test_a_layer_is_found_or_asked_for(conv):
     assert by_name(["Grad-CAM"], conv, PHOTOS, None, None, 0)["Grad-CAM"](PHOTOS, 1).shape[2:] == (2, 2)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    with pytest.raises(ValueError, match=r"Grad-CAM needs a layer, and this model hands on no maps .*; give layer="):
+    with pytest.raises(
+        ValueError, match=r"Grad-CAM needs a layer, and no layer of this model has maps .*; give layer="
+    ):
         by_name(["Grad-CAM"], flat, PHOTOS, None, None, 0)
 
 

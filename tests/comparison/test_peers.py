@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from xinc_captum import LayerError
 from xinc_captum.comparison import as_maps, compare, grad_cam, pytorch_grad_cam, torchcam_grad_cam
 
 try:
@@ -71,3 +73,41 @@ def test_an_object_of_theirs_goes_in_as_it_is(conv, found, kind):
         around = compare({"cam": cam}, lambda x: conv(x), twice(PHOTOS) / 2 + 0.5, [0, 2], rounds=1, steps=2)
         direct = torch.from_numpy(cam(input_tensor=twice(PHOTOS) / 2 + 0.5, targets=targets))
         torch.testing.assert_close(around.maps["cam"], direct)
+
+
+class Last(nn.Module):
+    """Maps (N, h, w, channels) at the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.block, self.fc = (
+            nn.Conv2d(3, 5, 3, 2, 1),
+            nn.Sequential(nn.Linear(5, 5), nn.ReLU()),
+            nn.Linear(60, 3),
+        )
+
+    def forward(self, x):
+        return self.fc(self.block(self.conv(x).permute(0, 2, 3, 1)).flatten(1))
+
+
+def test_of_maps_with_channels_last_they_are_right_or_refuse():
+    net, images = Last().eval(), torch.rand(2, 3, 6, 8)
+    ours = as_maps(grad_cam(net, "block")(images, 1), images, (6, 8))
+    pytest.importorskip("pytorch_grad_cam")
+    theirs = pytorch_grad_cam(net, "block")(images.clone(), 1)
+    scaled = (ours - ours.amin((1, 2), keepdim=True)) / ours.amax((1, 2), keepdim=True)
+    assert torch.corrcoef(torch.stack([theirs.flatten(), scaled.flatten()]))[0, 1] > 0.95
+    pytest.importorskip("torchcam")
+    with pytest.raises(
+        LayerError, match="the method 'torchcam' takes the channels from axis 1, and the layer has them on"
+    ):
+        torchcam_grad_cam(net, "block")(images.clone(), 1)
+
+
+def test_compare_finds_a_layer_with_channels_last_and_takes_the_axis():
+    net, images = Last().eval(), torch.rand(2, 3, 6, 8)
+    once = {"rounds": 1, "steps": 4, "baselines": (), "metrics": ["sparseness"]}
+    for options in ({}, {"layer": "block"}, {"layer": "block", "unit_axis": -1}):
+        found = compare(["Grad-CAM"], net, images, 1, **once, **options)
+        hand = as_maps(grad_cam(net, "block")(images, 1), images, (6, 8))
+        torch.testing.assert_close(found.maps["Grad-CAM"], hand)

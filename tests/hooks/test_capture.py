@@ -76,15 +76,25 @@ def test_a_layer_without_float_tensors_is_named():
             return x.argmax(1)
 
     model = nn.Sequential(nn.Linear(2, 2), Odd())
-    with pytest.raises(LayerError, match=r"layer '1' hands over \(torch.int64\)"), capture(model, "1"):
+    with (
+        pytest.raises(
+            LayerError, match=r"layer '1' returns \(torch.int64\); wanted a floating-point tensor, or a tuple"
+        ),
+        capture(model, "1"),
+    ):
         model(torch.rand(2, 2))
 
 
-def test_tuples_stay_tuples():
+def test_the_states_of_an_lstm_are_refused():
     model = nn.Sequential(nn.LSTM(2, 3, batch_first=True))
-    with pytest.raises(LayerError, match="hands over"), capture(model, "0"):
-        model(torch.rand(2, 4, 2))  # its second value is a tuple of states
+    with (
+        pytest.raises(LayerError, match="layer '0' is an LSTM, which returns its last states .* choose the layer that"),
+        capture(model, "0"),
+    ):
+        model(torch.rand(2, 4, 2))
 
+
+def test_several_tensors_stay_a_tuple():
     class Two(nn.Module):
         def forward(self, x):
             return x, 2 * x
@@ -112,12 +122,11 @@ def test_hooks_go_when_the_block_raises(net):
 def test_replicas_are_put_together_in_order_of_devices():
     layer = nn.Linear(1, 1)
     captured = Captured({layer: "layer"})
-    captured.record(layer, (torch.ones(2, 3),), False)
+    captured.record(layer, (torch.ones(2, 3),))
     assert captured[layer].shape == (2, 3)
-    assert captured.is_tuple(layer) is False
     captured = Captured({layer: "layer"}, device_ids=[1, 0])
     for index in (0, 1):  # the devices are named; the tensors need not lie there for their order to be seen
-        captured._seen[layer][torch.device("cuda", index)] = ((torch.full((1,), float(index)),), False)
+        captured._seen[layer][torch.device("cuda", index)] = (torch.full((1,), float(index)),)
     assert [t.item() for (t,) in captured.per_device(layer)] == [1.0, 0.0]
 
 

@@ -70,7 +70,7 @@ def test_what_it_refuses(conv):
     with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); wanted scores \(n, classes\)"):
         Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
     pair = nn.Sequential(Twice(), First())
-    with pytest.raises(LayerError, match="layer '0' hands over 2 tensors; link a layer that hands over one"):
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
         Encoder(pair, "0", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
 
 
@@ -82,3 +82,54 @@ class Twice(nn.Module):
 class First(nn.Module):
     def forward(self, pair):
         return pair[0].flatten(1)
+
+
+class Last(nn.Module):
+    """Maps (n, h, w, channels) at a block of a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.block, self.fc = (
+            nn.Conv2d(3, 5, 1),
+            nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 5)),
+            nn.Linear(5, 3),
+        )
+        self.block.add_module("last", Plain())
+
+    def forward(self, x):
+        return self.fc(self.block(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_maps_with_channels_last_are_pooled_over_their_places():
+    net, x = Last().eval(), torch.rand(2, 3, 6, 6)
+    by_hand = net.block(net.conv(x).permute(0, 2, 3, 1)).mean((1, 2)).detach()
+    for axis in (None, -1):
+        encode = Encoder(net, "block", attribute_to_neuron_input=False, unit_axis=axis)
+        torch.testing.assert_close(encode(x), by_hand)
+        assert encode.describe().get("unit_axis") == axis
+    tokens = nn.Sequential(nn.Flatten(2), Plain(), nn.Flatten(), nn.Linear(108, 3))
+    with pytest.raises(LayerError, match=r"layer '1' returns shape \(2, 3, 36\), and which axis .* unit_axis=1 for"):
+        Encoder(tokens, "1", attribute_to_neuron_input=False)(x)
+    assert Encoder(tokens, "1", attribute_to_neuron_input=False, unit_axis=1)(x).shape == (2, 3)
+    assert Encoder(tokens, "1", attribute_to_neuron_input=False, pool="flatten")(x).shape == (2, 108)
+
+
+def test_rows_that_are_not_one_a_picture_are_refused():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            both = torch.cat([x, x.flip(3)])
+            return self.fc(self.body(both).mean((2, 3)).unflatten(0, (2, -1)).mean(0))
+
+    with pytest.raises(
+        LayerError, match=r"layer 'body' returns shape \(4, 4, 4, 4\) for 2 input rows; wanted rows first"
+    ):
+        Encoder(Views().eval(), "body", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))

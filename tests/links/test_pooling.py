@@ -25,3 +25,12 @@ def test_what_it_refuses():
         pooled(torch.rand(2, 5, 3, 3), "cls")
     with pytest.raises(ValueError, match=r"activation has shape \(5,\)"):
         pooled(torch.rand(5))
+
+
+def test_where_the_units_are():
+    last, signal = torch.rand(2, 3, 4, 5), torch.rand(2, 5, 7)
+    torch.testing.assert_close(pooled(last, unit_axis=-1), last.mean((1, 2)))
+    torch.testing.assert_close(pooled(signal, unit_axis=1), signal.mean(2))
+    assert torch.equal(pooled(signal, unit_axis=2), pooled(signal))
+    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
+        pooled(signal, "cls", unit_axis=1)

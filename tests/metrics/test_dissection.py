@@ -68,7 +68,7 @@ def test_rows_without_a_score_do_not_count():
 def test_what_does_not_fit_is_said():
     net, latents = painter(), torch.rand(4, 4)
     g = torch.Generator()
-    with pytest.raises(LayerError, match=r"layer '0' hands over \(4, 256\); concepts have places"):
+    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; wanted some of 0 to 3"):
         ablated(net, "2", latents, [4], lambda p: p.flatten(1))
@@ -77,3 +77,29 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
         ablated(net, "2", latents, [], lambda p: p.flatten(1))
     assert not net[2]._forward_hooks
+
+
+class Last(nn.Module):
+    """Maps (n, h, w, units) of a picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU())
+
+    def forward(self, x):
+        return self.block(x.permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def test_units_on_the_last_axis():
+    net, x = Last(), torch.rand(6, 3, 8, 8)
+    first = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU())
+    first[0].weight.data = net.block[0].weight.data[:, :, None, None]
+    masks = x[:, :1] > 0.8
+    for axis in (None, -1):
+        seed = lambda: torch.Generator().manual_seed(0)
+        found = dissect(net, "block", x, masks, generator=seed(), unit_axis=axis)
+        torch.testing.assert_close(found.iou, dissect(first, "1", x, masks, generator=seed()).iou)
+        fell = ablated(net, "block", x, [2, [0, 1]], lambda y: y, unit_axis=axis)
+        y = net(x).double().mean(0)
+        by_hand = torch.stack([y * (torch.arange(4) == 2), y * (torch.arange(4) < 2)])
+        torch.testing.assert_close(fell, by_hand.detach(), atol=1e-6, rtol=1e-5)

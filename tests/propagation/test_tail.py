@@ -28,7 +28,7 @@ def test_a_tuple_of_tensors_is_no_single_activation():
             return x, x
 
     model = nn.Sequential(Two())
-    with pytest.raises(LayerError, match="layer '0' hands over a tuple of 2 tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
         Tail(model, model[0]).single((torch.zeros(1), torch.zeros(1)))
 
 
@@ -56,7 +56,7 @@ class Block(nn.Module):
 def test_a_layer_that_hands_over_a_tuple_of_one(rule):
     model, x = Block(), torch.rand(5, 4)
     ours = NeuronCanvas(model, "attention", rule=rule).attribute(x, target=0)[:, :4]
-    (theirs,) = LayerContribution(model, "attention").attribute(x, target=0)
+    theirs = LayerContribution(model, "attention").attribute(x, target=0)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
@@ -72,6 +72,6 @@ def test_folded_rows_are_refused(outputs):
             return self.out(self.linear(x.reshape(b * t, d)).reshape(b, t, -1).mean(1))
 
     with pytest.raises(
-        LayerError, match=r"layer 'linear' hands over shape \((28|35), 6\) for (4|5) input rows; wanted rows first"
+        LayerError, match=r"layer 'linear' returns shape \((28|35), 6\) for (4|5) input rows; wanted rows first"
     ):
         NeuronCanvas(Folded(), "linear").attribute(torch.rand(5, 7, 4))

@@ -168,7 +168,7 @@ class _Rows(Seen):
     """What a pass showed of some rows."""
 
     def __init__(self, seen: Seen, rows: slice) -> None:
-        super().__init__(seen.reader, seen.images[rows], None, None)
+        super().__init__(seen.reader, seen.images[rows], None, None, seen.entered)
         self._whole, self._slice = seen, rows
 
     def __call__(self, layer: Any) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..hooks import LayerError
 from .objectives import Objective, channel
-from .reading import Seen
+from .reading import Layer, Seen
 
 
 def is_lucent(thing: Any) -> bool:
@@ -28,11 +29,28 @@ def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
     """
 
     def score(seen: Seen) -> Tensor:
-        losses = [objective(seen.part(slice(start, start + rows))) for start in range(0, seen.rows, rows)]
+        losses = [objective(_part(seen, slice(start, start + rows))) for start in range(0, seen.rows, rows)]
         return -torch.stack([torch.as_tensor(loss) for loss in losses]).repeat_interleave(rows)
 
     name = getattr(objective, "name", "") or "objective"
     return Objective(score, f"lucent {name}")
+
+
+def _part(seen: Seen, rows: slice) -> Callable[[Layer], Tensor]:
+    """The layers of some rows as Lucent's objectives index them, with units on axis 1."""
+
+    def layer_of(layer: Layer) -> Tensor:
+        given = seen.reader.unit_axis is not None or seen.reader.layer_to_grid is not None
+        own, value = seen(layer), seen.grid(layer)
+        if not given and (value.shape, value.stride()) != (own.shape, own.stride()):
+            raise LayerError(
+                f"layer {layer!r} returns shape {tuple(own.shape)} with its units on the last axis, and "
+                "Lucent's objectives take them from axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
+                "an objective of your own that expects the layer's own axes."
+            )
+        return value[rows]
+
+    return layer_of
 
 
 def from_string(text: str) -> Objective:

@@ -109,8 +109,8 @@ def channel(layer: Layer, unit: int) -> Objective:
     return Objective(score, f"{_name(layer)}:{unit}")
 
 
-def neuron(layer: Layer, unit: int, position: tuple[int, int] | None = None) -> Objective:
-    """A channel at one position (row, column), by default the middle (H // 2, W // 2)."""
+def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> Objective:
+    """A channel at one position, (row, column) of a map, by default the middle (H // 2, W // 2)."""
 
     def score(seen: Seen) -> Tensor:
         return select(at_position(seen.grid(layer), position), unit)[:, 0]
@@ -124,7 +124,7 @@ def unit(layer: Layer, selector: OneUnit) -> Objective:
 
 
 def direction(
-    layer: Layer, vector: Tensor, *, power: float = 0.0, position: tuple[int, int] | None = None
+    layer: Layer, vector: Tensor, *, power: float = 0.0, position: tuple[int, ...] | None = None
 ) -> Objective:
     r"""The activation along a direction, mean over positions.
 
@@ -149,7 +149,7 @@ def direction(
     return Objective(score, f"{_name(layer)} along a direction")
 
 
-def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, int] | None = None) -> Objective:
+def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = None) -> Objective:
     """The cosine between activation and a vector (channels,) or (rows, channels), mean over positions."""
 
     def score(seen: Seen) -> Tensor:
@@ -164,6 +164,11 @@ def positions(layer: Layer, wanted: Tensor) -> Objective:
 
     def score(seen: Seen) -> Tensor:
         value = seen.grid(layer)
+        if value.dim() != 4:
+            raise ValueError(
+                f"the layer has shape {tuple(value.shape)} with its units on axis 1; a map of weights (channels, h, w) "
+                "needs (rows, channels, h, w). Give layer_to_grid=."
+            )
         weights = wanted.to(value)
         if weights.shape[-2:] != value.shape[-2:]:
             weights = interpolate(weights[None], value.shape[-2:], mode="bilinear", antialias=True)[0]
@@ -172,18 +177,38 @@ def positions(layer: Layer, wanted: Tensor) -> Objective:
     return Objective(score, f"{_name(layer)} at positions")
 
 
-def at_position(value: Tensor, position: tuple[int, int] | None) -> Tensor:
-    """One position of (rows, channels, h, w); flat activations have none to choose from."""
+def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
+    """One position of (rows, channels, *places); flat activations have none to choose from.
+
+    Args:
+        value: (rows, channels) or (rows, channels, *places).
+        position: one number for each axis of places; None is the middle of a map or volume.
+
+    Raises:
+        ValueError: another number of places, or tokens without a position.
+        IndexError: outside.
+    """
     if value.dim() == 2:
         return value
-    height, width = value.shape[-2:]
-    row, column = position or (height // 2, width // 2)
-    if not (-height <= row < height and -width <= column < width):
-        raise IndexError(f"position {position} lies outside the layer's {height} x {width} positions.")
-    return value[:, :, row, column]
+    places = tuple(value.shape[2:])
+    if position is None and len(places) == 1:
+        raise ValueError(
+            f"the layer has {places[0]} positions in a row (tokens, or a signal), which have no middle in general; "
+            "give position=(number,), or layer_to_grid= for a map."
+        )
+    at = tuple(size // 2 for size in places) if position is None else tuple(position)
+    if len(at) != len(places):
+        raise ValueError(
+            f"position is {position} and the layer has places {' x '.join(map(str, places))}; wanted {len(places)} "
+            "numbers."
+        )
+    if not all(-size <= place < size for place, size in zip(at, places, strict=True)):
+        raise IndexError(f"position {position} lies outside the layer's {' x '.join(map(str, places))} positions.")
+    index: tuple[int | slice, ...] = (slice(None), slice(None), *at)
+    return value[index]
 
 
-def _aligned(value: Tensor, vector: Tensor, position: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+def _aligned(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
     if position is not None:
         value = at_position(value, position)
     v = vector.to(value)

@@ -7,7 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hooks import Captured, ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, reach
+from ..hooks import (
+    Captured,
+    ForwardFunc,
+    LayerError,
+    capture,
+    find_layer,
+    modules_behind,
+    one_tensor,
+    reach,
+    unit_axis,
+)
+from .grid import ADVICE, units_second
 
 Layer = nn.Module | str
 OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
@@ -24,6 +35,7 @@ class Reader:
         layer_to_grid: rearranges a layer's activation to (rows, channels, h, w).
         dtype: what the model computes in, where that is narrower than what the ascent needs.
         call: run instead of ``forward_func``, which still names the layers: the same modules with other weights.
+        unit_axis: which axis of the layers that an objective reads holds the units; None determines it.
     """
 
     forward_func: ForwardFunc
@@ -32,26 +44,31 @@ class Reader:
     layer_to_grid: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype | None = None
     call: ForwardFunc | None = None
+    unit_axis: int | None = None
 
     def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
         """Run the model on ``images`` and record ``layers``; to its end only where ``whole``.
 
         The model gets a copy: it, or ``preprocess``, may change its input in place.
         """
+        entered: list[tuple[int, ...]] = []
 
         def call() -> Any:
             x = images.clone() if self.dtype is None else images.to(self.dtype, copy=True)
+            x = self.preprocess(x) if self.preprocess else x
+            entered.append(tuple(x.shape) if isinstance(x, Tensor) else ())
             forward = self.forward_func if self.call is None else self.call  # models may have no truth value
-            return forward(self.preprocess(x) if self.preprocess else x, *args)
+            return forward(x, *args)
 
+        captured, output = None, None
         if not layers:
-            return Seen(self, images, None, call())
-        if not whole:
-            captured, output = reach(self.forward_func, layers, call), None
+            output = call()
+        elif not whole:
+            captured = reach(self.forward_func, layers, call)
         else:
             with capture(self.forward_func, layers) as captured:
                 output = call()
-        return Seen(self, images, captured, output)
+        return Seen(self, images, captured, output, entered[-1])
 
     def module(self, layer: Layer) -> nn.Module:
         """The module of a layer's name, dotted or joined with underscores as in Lucent."""
@@ -76,10 +93,18 @@ class MissingError(LookupError):
 
 
 class Seen:
-    """``seen(layer)`` is what the layer handed over: (rows, units, …). "labels" is the output, "input" the images."""
+    """``seen(layer)`` is the layer's activation, (rows, …). "labels" is the output, "input" the images."""
 
-    def __init__(self, reader: Reader, images: Tensor, captured: Captured | None, output: Any) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        images: Tensor,
+        captured: Captured | None,
+        output: Any,
+        entered: tuple[int, ...] = (),
+    ) -> None:
         self.reader, self.images, self._captured, self._output = reader, images, captured, output
+        self.entered = entered  # shape of what went into the model, after preprocessing
 
     @property
     def rows(self) -> int:
@@ -87,7 +112,7 @@ class Seen:
         return self.images.shape[0]
 
     def __call__(self, layer: Layer) -> Tensor:
-        """The activation of ``layer``, (rows, units, …)."""
+        """The activation of ``layer``, (rows, …), in the layer's own order of axes."""
         if layer == INPUT:
             return self.images
         if layer == OUTPUT and OUTPUT not in _names(self.reader):
@@ -96,34 +121,52 @@ class Seen:
         module = self.reader.module(layer)
         if self._captured is None or module not in self._captured._names:
             raise MissingError(layer)
-        value = self._captured[module]
-        name = layer_name(self.reader.forward_func, module)
-        if isinstance(value, tuple):
-            if len(value) != 1:
-                raise LayerError(
-                    f"layer {name} hands over a tuple of {len(value)} tensors; wanted one (rows, units, ...). Choose a "
-                    "module inside or next to it that handles a single tensor."
-                )
-            value = value[0]
-        if value.dim() < 2 or value.shape[0] != self.rows:
+        value = one_tensor(self._captured[module], lambda: self._captured.name(module), self.rows)  # type: ignore[union-attr]
+        if value.dim() < 2:
             raise LayerError(
-                f"layer {name} hands over shape {tuple(value.shape)} for {self.rows} images; wanted rows first, one "
-                "per image, then units. Choose a layer before rows are folded or moved, or after they are back."
+                f"layer {self._captured.name(module)} returns shape {tuple(value.shape)}; wanted (rows, units, ...). "
+                "Choose a layer with a unit axis."
             )
         return value
 
     def grid(self, layer: Layer) -> Tensor:
-        """A layer's activation as (rows, channels) or (rows, channels, h, w), by ``layer_to_grid`` where given."""
-        value = self(layer)
-        if self.reader.layer_to_grid is not None and value.dim() != 2:
-            value = self.reader.layer_to_grid(value)
-        if value.dim() == 3:
-            raise LayerError(
-                f"layer {layer_name(self.reader.forward_func, self.reader.module(layer))} hands over shape "
-                f"{tuple(value.shape)}, and which axis holds the units cannot be seen; say so with layer_to_grid=, for "
-                "example xinc_captum.layer_to_grid for (rows, tokens, channels)."
-            )
-        return value
+        """A layer's activation with its units on axis 1: (rows, units) or (rows, units, *places).
+
+        Raises:
+            LayerError: which axis holds the units cannot be determined.
+        """
+        value, reader = self(layer), self.reader
+        if value.dim() <= 2 or self._is_end(layer):
+            return value if reader.layer_to_grid is None or value.dim() <= 2 else reader.layer_to_grid(value)
+        return units_second(
+            value,
+            reader.module(layer),
+            reader.forward_func,
+            entered=self.entered,
+            rearrange=reader.layer_to_grid,
+            asked=reader.unit_axis,
+        )
+
+    def unit_axis(self, layer: Layer) -> int:
+        """The axis that holds a layer's units, for distances: those may also read it off the modules around it.
+
+        Raises:
+            LayerError: it cannot be determined, and no ``unit_axis=`` was given.
+        """
+        shape, reader = tuple(self(layer).shape), self.reader
+        if len(shape) <= 2 or self._is_end(layer):
+            return 1
+        module, forward_func, entered = reader.module(layer), reader.forward_func, self.entered
+        try:
+            return unit_axis(shape, module, forward_func, entered=entered, loose=True, advice=ADVICE)
+        except LayerError:
+            if reader.unit_axis is None:
+                raise
+            return unit_axis(shape, module, forward_func, asked=reader.unit_axis)
+
+    def _is_end(self, layer: Layer) -> bool:
+        """Whether it is the input or the output, which have their units on axis 1."""
+        return layer == INPUT or (layer == OUTPUT and OUTPUT not in _names(self.reader))
 
     @property
     def output(self) -> Any:
@@ -182,7 +225,7 @@ class _Asked(Seen):
     """Notes whether the output was asked for."""
 
     def __init__(self, seen: Seen) -> None:
-        super().__init__(seen.reader, seen.images, seen._captured, seen._output)
+        super().__init__(seen.reader, seen.images, seen._captured, seen._output, seen.entered)
         self.whole = False
 
     @property

@@ -21,7 +21,8 @@ class FeatureDistance:
     row. At the seed itself d has gradient zero, where the plain norm has the direction of rounding noise.
 
     Args:
-        layer: whose activations are compared; None picks one early in the model (``early_layer``).
+        layer: whose activations are compared; None picks one early in the model that the images reach
+            (``early_layer``).
         weight: 0 is no regulariser; 1 weighs score and distance alike.
         smooth: s; 0 is the original's plain norm.
         balance: a number fixes B instead of measuring it.
@@ -41,10 +42,18 @@ class FeatureDistance:
                 f"FeatureDistance(weight={self.weight:g}, smooth={self.smooth:g}): wanted both at least 0."
             )
 
-    def distance(self, candidate: Tensor, seed: Tensor) -> Tensor:
-        """One d for each row of (rows, units, …) or (rows, tokens, units) activations: (rows,), float32 or wider."""
+    def distance(self, candidate: Tensor, seed: Tensor, *, unit_axis: int | None = None) -> Tensor:
+        """One d for each row of two activations: (rows,), float32 or wider.
+
+        Args:
+            candidate: (rows, units), or with places too.
+            seed: likewise.
+            unit_axis: which axis holds the units. None is the last of three axes, (rows, tokens, units), and axis 1
+                otherwise; an accentuation gives the one that it determined for the layer.
+        """
         a, b = (t if t.dtype == torch.float64 else t.float() for t in (candidate, seed))
-        a, b = (a.mT, b.mT) if a.dim() == 3 else (a, b)  # tokens are positions
+        axis = unit_axis if unit_axis is not None else 2 if a.dim() == 3 else 1
+        a, b = a.movedim(axis, 1), b.movedim(axis, 1)
         squares = (a - b).square().flatten(2).sum(1) if a.dim() > 2 else (a - b).square().sum(1, keepdim=True)
         if not self.smooth:
             positive = squares > 0  # sqrt has no gradient at exactly 0

@@ -70,6 +70,7 @@ class Scene:
     _held: list[Any] = field(default_factory=list)
     _draws_compared: bool = False
     _graphs_checked: bool = False
+    _axis: int | None = None  # of the units at the distance's layer
 
     def __post_init__(self) -> None:
         if any(_scheduled(t) for t in self.transforms):
@@ -104,7 +105,10 @@ class Scene:
         if self.lowered is not None:
             low = self.lowered.score(views.flatten(0, 1), self._args(views))
             scores = scores - self._split(low, views, self.lowered)
-        distances = regularizer.distance(seen(layer), self._seed_features(slot, show, layer))
+        there = self._seed_features(slot, show, layer)
+        if self._axis is None:
+            self._axis = seen.unit_axis(layer)
+        distances = regularizer.distance(seen(layer), there, unit_axis=self._axis)
         if self._to_check(views) and not leads_to(distances, views):
             way = f"from layer {layer_name(aim.reader.forward_func, layer)} (regularizer) to the images"
             raise GradientError(no_gradient(way, aim.reader.forward_func))

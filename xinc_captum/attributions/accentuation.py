@@ -47,6 +47,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         size: height and width of the model's input where images are larger; None takes the images' own.
         output_fn: picks the tensor to explain out of a dict or tuple output.
         layer_to_grid: rearranges activations to (rows, channels, h, w), for objectives on transformer layers.
+        unit_axis: which axis of the layers that an objective reads holds the units, for example -1 for (rows, h, w,
+            channels) or (rows, tokens, channels). None determines it for each layer, see
+            :class:`NeuronFeatureAccentuation`.
 
     Raises:
         ValueError: images outside [0, 1] or with NaN, an impossible target or dose, an output that does not respond.
@@ -72,10 +75,11 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         size: int | Size | None = None,
         output_fn: OutputFn | None = None,
         layer_to_grid: Callable[[Tensor], Tensor] | None = None,
+        unit_axis: int | None = None,
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, output_fn, layer_to_grid)
+        self.reader = Reader(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis)
         self.size = _size(size)
 
     @captum_method
@@ -142,10 +146,15 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         size: height and width of the model's input where images are larger; None takes the images' own.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
+        unit_axis: which axis of the activation holds the units that an int, a direction or a position refers to, for
+            example -1 for (rows, h, w, channels) or (rows, tokens, channels). None determines it: from the layer's
+            class; for four axes also from the input's height and width and the modules inside the layer. Tuples and
+            functions refer to the layer's own axes.
 
     Raises:
         ValueError: images outside [0, 1] or with NaN, an impossible dose, a unit that does not respond.
-        LayerError: the layer is not in the model, never runs, or runs twice.
+        LayerError: the layer is not in the model, never runs, or runs twice, or which axis holds its units cannot be
+            determined.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
@@ -165,12 +174,13 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         preprocess: Preprocess | None = None,
         size: int | Size | None = None,
         layer_to_grid: Callable[[Tensor], Tensor] | None = None,
+        unit_axis: int | None = None,
     ) -> None:
         found = find_layer(forward_func, layer)
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, None, layer_to_grid)
+        self.reader = Reader(forward_func, preprocess, None, layer_to_grid, unit_axis=unit_axis)
         self.size = _size(size)
 
     @captum_method

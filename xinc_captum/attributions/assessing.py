@@ -110,7 +110,8 @@ def path_of(
         activations = [seen(layer) for layer in layers]
         gradients = torch.autograd.grad(score.sum(), activations, allow_unused=True)
     return [
-        path_vector(a, torch.zeros_like(a) if g is None else g) for a, g in zip(activations, gradients, strict=True)
+        path_vector(a, torch.zeros_like(a) if g is None else g, seen.unit_axis(layer))
+        for layer, a, g in zip(layers, activations, gradients, strict=True)
     ]
 
 

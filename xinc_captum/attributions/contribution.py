@@ -125,7 +125,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             grad_kwargs: for ``torch.autograd.grad``.
 
         Returns:
-            a tensor like the layer's output, a tuple where the layer has several, a list where ``layer`` is one.
+            a tensor like the layer's output, a tuple where the layer returns several float tensors, a list where
+            ``layer`` is one.
         """
         if return_convergence_delta and not self._multiply_by_inputs:
             raise ValueError(
@@ -168,11 +169,11 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                 f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
             ) from error
         answers = []
-        for layer, replicas in zip(self._layers, places, strict=True):
+        for replicas in places:
             shares = [tuple(self._share(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
             device = shares[0][0].device
             whole = tuple(torch.cat([s.to(device) for s in same]) for same in zip(*shares, strict=True))
-            answers.append(whole if captured.is_tuple(layer) else whole[0])
+            answers.append(whole if len(whole) > 1 else whole[0])
         return answers
 
     def _share(self, activation: Tensor, gradient: Tensor | None) -> Tensor:

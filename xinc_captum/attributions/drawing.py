@@ -58,6 +58,8 @@ def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, 
     if per_eval is not None and per_eval < 1:
         raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
     footprint = measure(tail, batch)
+    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
+        rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
     units = math.prod(kernels_of(tail).shape) if pairs else len(listed(footprint.activation, None))
     fit = footprint.rows(units + 1, budget, enough=batch.rows)
     size = min(batch.rows, fit)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..hooks import ForwardFunc, capture, layer_name
-from ..links.pooling import Pool, pooled
+from ..hooks import ForwardFunc, capture, layer_name, one_tensor
+from ..links.pooling import Pool, pooled, pooling_axis
 from ..targets import OutputFn, selected
 
 Preprocess = Callable[[Tensor], Tensor]
@@ -28,6 +28,7 @@ class Encoding:
         pool: how maps and tokens become one row.
         batch: the call's rows; pictures take the dtype and device of its inputs.
         units: of the link, which the representation must have.
+        unit_axis: which axis of the activation holds the units; None determines it.
     """
 
     forward_func: ForwardFunc
@@ -39,17 +40,18 @@ class Encoding:
     pool: Pool
     batch: Batch
     units: int
+    unit_axis: int | None = None
 
     def __call__(self, pictures: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (n, C, H, W) of rows (n,) to representations (n, units) and scores (n, K)."""
-        activation, scores = self._seen(pictures, rows)
-        return self._flat(activation), scores
+        activation, axis, scores = self._seen(pictures, rows)
+        return self._flat(activation, axis), scores
 
     def of_inputs(self) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Representations and scores of the inputs, and the shape that the layer gives a row."""
         with torch.no_grad():
-            activation, scores = self._seen(self.batch.inputs[0], self.rows)
-            return self._flat(activation).detach(), scores, tuple(activation.shape[1:])
+            activation, axis, scores = self._seen(self.batch.inputs[0], self.rows)
+            return self._flat(activation, axis).detach(), scores, tuple(activation.shape[1:])
 
     @property
     def rows(self) -> Tensor:
@@ -62,31 +64,36 @@ class Encoding:
         A unit of a mean-pooled map moves at every place at once.
         """
         with torch.enable_grad():
-            activation, scores = self._seen(self.batch.inputs[0], self.rows)
+            activation, axis, scores = self._seen(self.batch.inputs[0], self.rows)
             lead = _at(scores, target) - _at(scores, origin)
             (slope,) = torch.autograd.grad(lead.sum(), activation, allow_unused=True, materialize_grads=True)
-            flat = self._flat(activation)
+            flat = self._flat(activation, axis)
             (weight,) = torch.autograd.grad(flat.sum(), activation)
         # The lift of a change of r to the activation is the right inverse of pooling, which scales by 1/weight.
-        return self._flat(slope) / self._flat(weight), lead.detach()
+        return self._flat(slope, axis) / self._flat(weight, axis), lead.detach()
 
-    def _seen(self, pictures: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, pictures: Tensor, rows: Tensor) -> tuple[Tensor, int | None, Tensor]:
         batch = self.batch.take(rows.to(self.batch.inputs[0].device)) if self.batch.args else self.batch
         like = self.batch.inputs[0]
         shown = pictures.to(like.device, like.dtype)
         shown = self.preprocess(shown) if self.preprocess is not None else shown
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.call(shown, *batch.args)
-        activation = captured[self.layer]
+        activation = one_tensor(captured[self.layer], self._name, len(shown), at_input=self.at_input)
         scores = selected(output, Batch((shown,), rows=len(shown)), self.output_fn)
-        if isinstance(activation, tuple):
-            raise ValueError(
-                f"layer {self._name()} hands over {len(activation)} tensors; link a layer that hands over one."
-            )
-        return activation, scores.reshape(len(scores), -1)
+        axis = pooling_axis(
+            activation,
+            self.layer,
+            self.forward_func,
+            self.pool,
+            entered=tuple(shown.shape),
+            asked=self.unit_axis,
+            at_input=self.at_input,
+        )
+        return activation, axis, scores.reshape(len(scores), -1)
 
-    def _flat(self, activation: Tensor) -> Tensor:
-        r = pooled(activation, self.pool)
+    def _flat(self, activation: Tensor, axis: int | None) -> Tensor:
+        r = pooled(activation, self.pool, axis)
         if r.shape[1] != self.units:
             raise ValueError(
                 f"layer {self._name()} gives {r.shape[1]} units (shape {tuple(activation.shape)} pooled by "

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from .._compat import LayerAttribution
 from ..alignment import settled
+from ..ascent.grid import units_second
 from ..batch import Batch, chunks
-from ..hooks import ForwardFunc, capture, find_layer
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
 from .contract import captum_method, differentiable, explaining, plain
 
 
@@ -32,9 +33,12 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         device_ids: accepted for Captum's sake.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
+        unit_axis: which axis of a map holds the channels: 1 for (rows, channels, h, w), -1 for (rows, h, w, channels).
+            None determines it from the layer's class, the input's height and width, and the modules inside.
 
     Raises:
-        LayerError: the layer is not in the model, or never runs.
+        LayerError: the layer is not in the model, never runs, folds several maps into the rows of one sample, or which
+            axis holds its channels cannot be determined.
         ValueError: a layer without a map, references of another width, or a target that is none of them.
 
     Example:
@@ -56,9 +60,10 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         device_ids: list[int] | None = None,
         *,
         layer_to_grid: Callable[[Tensor], Tensor] | None = None,
+        unit_axis: int | None = None,
     ) -> None:
         LayerAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
-        self.layer_to_grid, self.references = layer_to_grid, references
+        self.layer_to_grid, self.references, self.unit_axis = layer_to_grid, references, unit_axis
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -126,21 +131,52 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
             if len(pieces) > 1:
                 batch = settled(batch, partial(self._seen, call))
             for piece in pieces:
-                found, _ = self._seen(call, batch.cut(*piece))
-                found = (found[0] if isinstance(found, tuple) else found).detach()
-                parts.append(self.layer_to_grid(found) if self.layer_to_grid else found)
-        if parts[0].dim() != 4:
-            raise ValueError(
-                f"the layer hands over {tuple(parts[0].shape)}; wanted maps (rows, channels, h, w). Give "
-                "layer_to_grid=xinc_captum.layer_to_grid for a vision transformer."
-            )
+                rows = batch.cut(*piece)
+                found = one_tensor(self._seen(call, rows)[0], self._name, rows.rows).detach()
+                parts.append(self._map(found, tuple(rows.inputs[0].shape)))
         return torch.cat(parts)
 
     def _seen(self, call: ForwardFunc, batch: Batch) -> tuple[Any, Any]:
-        """What the layer hands over, and the output."""
+        """The layer's value, and the output."""
         with capture(self.forward_func, self.layer) as captured:
             output = call(*batch.inputs, *batch.args)
         return captured[self.layer], output
+
+    def _map(self, found: Tensor, entered: tuple[int, ...]) -> Tensor:
+        """One chunk's activation as (rows, channels, h, w)."""
+        given = self.layer_to_grid is not None or self.unit_axis is not None
+        if found.dim() > 4 and self.layer_to_grid is None:
+            raise ValueError(
+                f"layer {self._name()} returns shape {tuple(found.shape)}; wanted maps (rows, channels, h, w). Give "
+                "layer_to_grid= a function that leaves two axes of places, for example lambda a: a.mean(2) for the "
+                "mean over the first."
+            )
+        if found.dim() == 3 and self.layer_to_grid is None:
+            raise ValueError(
+                f"layer {self._name()} returns shape {tuple(found.shape)}; wanted maps (rows, channels, h, w). Give "
+                "layer_to_grid=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your "
+                "own."
+            )
+        maps = units_second(
+            found, self.layer, self.forward_func, entered=entered, rearrange=self.layer_to_grid, asked=self.unit_axis
+        )
+        if maps.dim() != 4 or len(maps) != len(found):
+            made = "" if self.layer_to_grid is None else f", which layer_to_grid made {tuple(maps.shape)}"
+            raise ValueError(
+                f"layer {self._name()} returns shape {tuple(found.shape)}{made}; wanted maps (rows, channels, h, w) of "
+                f"{len(found)} rows. Choose a layer whose output has places, or give layer_to_grid=."
+            )
+        image = image_size(entered)
+        if not given and maps.stride() != found.stride() and image is not None and not fits(maps.shape[2:], image):
+            raise LayerError(
+                f"layer {self._name()} returns shape {tuple(found.shape)} with its channels on the last axis, and its "
+                f"places {maps.shape[2]} x {maps.shape[3]} are no map of the {image[0]} x {image[1]} input. Give "
+                "layer_to_grid=, a function to (rows, channels, h, w), or unit_axis=-1 where they are."
+            )
+        return maps
+
+    def _name(self) -> str:
+        return layer_name(self.forward_func, self.layer)
 
 
 def _shared(args: Any, rows: int) -> Any:

@@ -38,6 +38,7 @@ class Parts:
     preprocess: Preprocess | None
     output_fn: OutputFn | None
     pool: Pool
+    unit_axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         latent = _latent(parts.generator, parts.link)
         units = len(parts.link.r_sd)
         pool = parts.pool if parts.pool != "auto" else parts.link.manifest.get("pool", "auto")
+        axis = parts.link.manifest.get("unit_axis") if parts.unit_axis is None else parts.unit_axis
         encoding = Encoding(
-            parts.forward_func, call, parts.layer, side, parts.preprocess, parts.output_fn, pool, batch, units
+            parts.forward_func, call, parts.layer, side, parts.preprocess, parts.output_fn, pool, batch, units, axis
         )
         try:
             r, scores, shape = encoding.of_inputs()

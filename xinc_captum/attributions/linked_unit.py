@@ -53,6 +53,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         preprocess: the classifier's own normalisation (and resizing) of pictures in [0, 1], a differentiable function;
             None where ``forward_func`` holds it.
         pool: how the layer's maps or tokens became one row a picture, as for the pairs of the link.
+        unit_axis: which axis of a layer with maps or tokens holds the units, as for the pairs of the link; None takes
+            what the link's manifest has, or determines it.
 
     Warns:
         UserWarning: network or generator have other weights than the link's manifest names.
@@ -88,13 +90,14 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         output_fn: OutputFn | None = None,
         preprocess: Preprocess | None = None,
         pool: Pool = "auto",
+        unit_axis: int | None = None,
     ) -> None:
         found = find_layer(forward_func, layer)
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_others(link.manifest, forward_func, generator)
         check_preprocess(forward_func, preprocess)
-        self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool)
+        self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool, unit_axis)
 
     @captum_method
     def attribute(

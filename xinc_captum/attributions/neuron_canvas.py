@@ -43,9 +43,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         render: for a field that is drawn by a renderer: ``render(answers, *inputs)`` from what the model answers at
             samples, (rays, samples, ...), to pixels, (rays, ...). Inputs are then (rays, samples, ...), the model sees
             (rays · samples, ...), rows of the answer are rays; a unit's part of a pixel is the sum over its samples.
+        unit_axis: which axis of the layer's activation holds the units, for example -1 for (rows, ..., units). None
+            determines it: from the layer's class; for four axes and more also from the input's height and width and
+            the modules inside the layer. Contributions are summed over all other axes. Not for ``unit="pair"``.
 
     Raises:
-        LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output.
+        LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output, or which axis
+            holds its units cannot be determined, such as for tokens (rows, tokens, units) behind a custom module.
         CarryError: the secant met an operation it cannot carry.
         ValueError: an unknown rule or unit, an impossible target, or an empty batch.
 
@@ -68,6 +72,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         unit: Unit = "neuron",
         output_fn: OutputFn | None = None,
         render: Renderer | None = None,
+        unit_axis: int | None = None,
     ) -> None:
         if unit not in ("neuron", "pair"):
             raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
@@ -76,6 +81,12 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         self.rule = as_rule(rule)
         self.unit = unit
         self.output_fn = output_fn
+        if unit_axis is not None and (unit == "pair" or isinstance(self.rule, Xinc)):
+            raise ValueError(
+                f'unit_axis={unit_axis} goes with unit="neuron" and the rules tangent, secant and ablation: pairs and '
+                "the 'xinc' rule read the weight of a Linear (rows, units) or of a convolution (rows, units, ...)."
+            )
+        self.unit_axis = unit_axis
         if render is not None:
             _check_render(render, unit, self.rule)
         self.render = render
@@ -135,8 +146,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
         Args:
             inputs: (rows, ...) or a tuple of such.
-            neuron_selector: None for all, an int for one unit of dim 1, a tuple or callable as in Captum for one, a
-                list for several in that order; with ``unit="pair"`` a tuple (in, out) or a list of tuples.
+            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's own axes behind the
+                rows) or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple
+                (in, out) or a list of tuples.
             target: a Captum target; may be partial or None, what it leaves are the output dims.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
                 with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
@@ -164,6 +176,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             batch = settled(batch, partial(called, tail.forward_func, self.output_fn))
             planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
             rule, size, per_eval = planned.rule, planned.rows, planned.units
+            if self.unit == "neuron":
+                neuron_selector = tail.selector(neuron_selector, planned.footprint.activation)
             if isinstance(rule, Xinc) and memory_budget is None:
                 size = batch.rows  # computed straight into the answer: chunks would only copy
             answer: Tensor | None = None
@@ -201,7 +215,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         kind = Tail if self.render is None else RayTail
-        return kind(call, self.layer, at_input, self.output_fn)
+        by_weight = self.unit == "pair" or isinstance(self.rule, Xinc)
+        return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if by_weight else self.unit_axis)
 
     def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":

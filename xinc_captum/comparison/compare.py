@@ -43,6 +43,7 @@ def compare(
     steps: int = 32,
     probability: Probability = "auto",
     show_progress: bool = False,
+    unit_axis: int | None = None,
 ) -> Comparison:
     """Several attribution methods on the same images and targets, in one figure and one table.
 
@@ -79,6 +80,8 @@ def compare(
             a regression, whose measures follow the output itself; see :func:`xinc_captum.metrics.probabilities`.
             "auto" takes a ``zoo.Classifier``'s own setting, else decides on the outputs of all photos.
         show_progress: a bar over runs, and one over the methods that are measured.
+        unit_axis: which axis of ``layer`` holds the channels, for example -1 for (N, h, w, channels); None determines
+            it from the layer's class, the input's height and width, and the modules inside the layer.
 
     Raises:
         TypeError: a method that is neither a name nor a function nor has ``attribute``, preprocessing that takes no
@@ -114,7 +117,7 @@ def compare(
     with explaining(model):
         photos = inputs.detach().clone()
         class_outputs(classify, photos[:1])  # refuses an output that is no tensor of class scores
-        given = by_name(methods, model, photos, preprocess, layer, seed)
+        given = by_name(methods, model, photos, preprocess, layer, seed, unit_axis)
         reference = next(iter(given)) if reference is None else reference
         if reference not in given:
             raise ValueError(

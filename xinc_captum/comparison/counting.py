@@ -40,7 +40,7 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
     what a library's kernels take for themselves is not seen.
 
     Args:
-        model: a module, or a function behind which modules can be seen; without any, calls are not counted. Scripted
+        model: a module, or a function behind which modules can be found; without any, calls are not counted. Scripted
             modules run no Python hooks, so their calls are not counted either.
 
     Example:

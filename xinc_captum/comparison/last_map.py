@@ -1,16 +1,18 @@
 """The layer at which Grad-CAM is usually read: the last one that still says where."""
 
-import torch
 from torch import Tensor, nn
 
 from ..ascent.early import passed
 from ..ascent.reading import Reader
-from ..hooks import ForwardFunc
+from ..hooks import ForwardFunc, untouched
 from .methods import Preprocess
 
 
 def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None = None) -> nn.Module | None:
-    """The last module that hands over a map (N, channels, h, w) of more than one place, or None.
+    """The last module whose activation is a map of the images with more than one place, or None.
+
+    A map is (N, channels, h, w) or (N, h, w, channels), decided as :func:`xinc_captum.hooks.unit_axis` does; modules
+    that the images do not reach, such as a branch for another input, are left out.
 
     None too where most of what the network hands on are tokens (N, places, channels): the only map of a vision
     transformer is that of its first layer. Of several that end with the same map, such as a block and the activation
@@ -18,7 +20,7 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
 
     Args:
         model: the classifier, or any function around it.
-        images: (N, C, H, W) in [0, 1], seen once, without gradients.
+        images: (N, C, H, W) in [0, 1].
         preprocess: what turns images in [0, 1] into the model's inputs.
 
     Example:
@@ -27,8 +29,8 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
         >>> last_map(model, torch.rand(1, 3, 8, 8))
         ReLU()
     """
-    with torch.no_grad():
+    with untouched(model):
         ended = passed(Reader(model, preprocess), images, ())
-    maps = [module for module, shape in ended if len(shape) == 4 and shape[2] * shape[3] > 1]
-    tokens = sum(len(shape) == 3 and shape[1] > 1 for _, shape in ended)
+    maps = [one.module for one in ended if one.places and one.places[0] * one.places[1] > 1]
+    tokens = sum(len(one.shape) == 3 and one.shape[1] > 1 for one in ended)
     return maps[-1] if len(maps) > tokens else None

@@ -7,25 +7,38 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
+import torch
+from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, find_layer, modules_behind
+from ..batch import Batch
+from ..hooks import ForwardFunc, capture, find_layer, layer_name, modules_behind, one_tensor
+from ..targets import one_score_a_row, selected
+from .layer_axis import LayerAxis
 
 Explain = Callable[[Tensor, Any], Any]
 Preprocess = Callable[[Tensor], Tensor]
 
 
-def grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+def grad_cam(
+    model: ForwardFunc,
+    layer: nn.Module | str,
+    preprocess: Preprocess | None = None,
+    *,
+    unit_axis: int | None = None,
+) -> Explain:
     """Captum's LayerGradCam with its ReLU: (N, 1, h, w), as coarse as the layer.
+
+    Of a layer with maps (N, h, w, channels) it is the same formula along that layer's own axes.
 
     Args:
         model: the classifier, or any function around it.
         layer: a convolutional module or its dotted name, most often the last one.
         preprocess: what turns images in [0, 1] into the model's inputs.
+        unit_axis: which axis of the layer's activation holds the channels; None determines it.
 
     Raises:
-        LayerError: the layer is not in the model.
+        LayerError: the layer is not in the model; later, which axis holds its channels cannot be determined.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
@@ -34,15 +47,36 @@ def grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess 
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    place, seen = find_layer(model, layer), after(preprocess, model)
+    place = find_layer(model, layer)
+    axis = LayerAxis(model, place, preprocess, unit_axis)
+    seen = after(axis.preprocess, model)
 
     def explain(images: Tensor, target: Any) -> Any:
-        return LayerGradCam(seen, place).attribute(images, target=target, relu_attributions=True)
+        with axis.watching(images):
+            answer = LayerGradCam(seen, place).attribute(images, target=target, relu_attributions=True)
+        return answer if axis.seen == 1 else _cam(seen, place, axis.seen, images, target)
 
     return explain
 
 
-def guided_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+def _cam(seen: ForwardFunc, place: nn.Module, axis: int, images: Tensor, target: Any) -> Tensor:
+    """Grad-CAM of a layer whose channels are on another axis than 1: (N, 1, h, w)."""
+    with capture(seen, place) as captured:
+        output = seen(images)
+    activation = one_tensor(captured[place], lambda: layer_name(seen, place), len(images))
+    score = one_score_a_row(selected(output, Batch.of(images, None, target), None))
+    (slope,) = torch.autograd.grad(score.sum(), activation)
+    maps, slopes = activation.detach().movedim(axis, 1), slope.movedim(axis, 1)
+    return (maps * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
+
+
+def guided_grad_cam(
+    model: ForwardFunc,
+    layer: nn.Module | str,
+    preprocess: Preprocess | None = None,
+    *,
+    unit_axis: int | None = None,
+) -> Explain:
     """Captum's GuidedGradCam, Grad-CAM times guided backpropagation: (N, C, H, W).
 
     Captum guides ``torch.nn.ReLU`` modules, in-place ones too, and nothing else: through ReLU6, GELU, SiLU or
@@ -52,9 +86,10 @@ def guided_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Prep
         model: the classifier, or a function around it behind which its modules can be seen.
         layer: a convolutional module or its dotted name, most often the last one.
         preprocess: what turns images in [0, 1] into the model's inputs.
+        unit_axis: as in :func:`grad_cam`.
 
     Raises:
-        LayerError: the layer is not in the model.
+        LayerError: as :func:`grad_cam`.
         TypeError: no module is visible behind the model.
 
     Example:
@@ -64,7 +99,9 @@ def guided_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Prep
 
     Source: Springenberg et al., "Striving for Simplicity" (2015); Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    place, seen = find_layer(model, layer), _Whole(after(preprocess, model))
+    place = find_layer(model, layer)
+    axis = LayerAxis(model, place, preprocess, unit_axis)
+    seen = _Whole(after(axis.preprocess, model))
     if not len(seen.roots):
         raise TypeError(
             f"no torch.nn.Module is visible behind {model!r}; guided Grad-CAM has to find its ReLUs: give the module."
@@ -74,7 +111,13 @@ def guided_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Prep
     def explain(images: Tensor, target: Any) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting backward hooks on ReLU|Input Tensor 0 did not already")
-            return GuidedGradCam(seen, place).attribute(images, target=target, interpolate_mode="bilinear")
+            with axis.watching(images):
+                answer = GuidedGradCam(seen, place).attribute(images, target=target, interpolate_mode="bilinear")
+            if axis.seen == 1:
+                return answer
+            guided = GuidedBackprop(seen).attribute(images, target=target)
+            cam = _cam(seen, place, axis.seen, images, target)
+            return guided * LayerAttribution.interpolate(cam, images.shape[2:], interpolate_mode="bilinear")
 
     return explain
 

@@ -16,7 +16,7 @@ from .peers import pytorch_grad_cam, torchcam_grad_cam
 Methods = Mapping[str, Any] | Sequence[Any] | str  # names, Captum attributions, functions
 Layer = nn.Module | str | None
 BASELINES = ("random map", "centre blob", "edge map")
-AT_A_LAYER: dict[str, Callable[[ForwardFunc, nn.Module | str, Preprocess | None], Explain]] = {
+AT_A_LAYER: dict[str, Callable[..., Explain]] = {
     "Grad-CAM": grad_cam,
     "Guided Grad-CAM": guided_grad_cam,
     "grad-cam": pytorch_grad_cam,
@@ -54,7 +54,13 @@ def untrained(methods: Methods) -> list[str]:
 
 
 def by_name(
-    methods: Methods, model: ForwardFunc, images: Tensor, preprocess: Preprocess | None, layer: Layer, seed: int
+    methods: Methods,
+    model: ForwardFunc,
+    images: Tensor,
+    preprocess: Preprocess | None,
+    layer: Layer,
+    seed: int,
+    unit_axis: int | None = None,
 ) -> dict[str, Any]:
     """Each method under its name: a function, or a Captum attribution.
 
@@ -65,6 +71,7 @@ def by_name(
         preprocess: what turns images in [0, 1] into the model's inputs.
         layer: where the methods of one layer look; None takes the last that still says where.
         seed: of the random map.
+        unit_axis: which axis of that layer holds the channels; None determines it.
 
     Raises:
         TypeError: something that is none of these.
@@ -82,7 +89,7 @@ def by_name(
     found: dict[str, Any] = {}
     for name, method in given.items():
         if isinstance(method, str):
-            found[name] = _called(method, model, images, preprocess, layer, seed)
+            found[name] = _called(method, model, images, preprocess, layer, seed, unit_axis)
         elif callable(method) or hasattr(method, "attribute"):
             found[name] = method
         else:
@@ -94,7 +101,13 @@ def by_name(
 
 
 def _called(
-    name: str, model: ForwardFunc, images: Tensor, preprocess: Preprocess | None, layer: Layer, seed: int
+    name: str,
+    model: ForwardFunc,
+    images: Tensor,
+    preprocess: Preprocess | None,
+    layer: Layer,
+    seed: int,
+    unit_axis: int | None,
 ) -> Any:
     if name in UNTRAINED:
         return UNTRAINED[name](seed)
@@ -107,10 +120,11 @@ def _called(
     place = last_map(model, images[:1], preprocess) if layer is None else layer
     if place is None:
         raise ValueError(
-            f"{name} needs a layer, and this model hands on no maps (N, channels, h, w), or mostly tokens, which are "
-            "none; give layer=, or a CAM object of pytorch-grad-cam with reshape_transform=xinc_captum.layer_to_grid."
+            f"{name} needs a layer, and no layer of this model has maps (N, channels, h, w) or (N, h, w, channels) of "
+            "the images, or most have tokens, which are none; give layer=, or a CAM object of pytorch-grad-cam with "
+            "reshape_transform=xinc_captum.layer_to_grid."
         )
-    return AT_A_LAYER[name](model, place, preprocess)
+    return AT_A_LAYER[name](model, place, preprocess, unit_axis=unit_axis)
 
 
 def _titled(methods: Methods) -> dict[str, Any]:

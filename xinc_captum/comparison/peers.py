@@ -6,11 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from .._extra import needed
-from ..hooks import ForwardFunc, find_layer, modules_behind
+from ..ascent.grid import laying_out
+from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
+from .layer_axis import LayerAxis, refuse_last
 from .methods import Explain, Preprocess, after
 
 
-def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+def pytorch_grad_cam(
+    model: ForwardFunc,
+    layer: nn.Module | str,
+    preprocess: Preprocess | None = None,
+    *,
+    unit_axis: int | None = None,
+) -> Explain:
     """Jacob Gildenblat's GradCAM (package ``grad-cam``, extra ``peers``): finished maps in [0, 1], (N, H, W).
 
     It differentiates towards every parameter and leaves ``.grad``, hooks and evaluation mode behind; here these are put
@@ -20,6 +28,7 @@ def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pre
         model: the classifier, or any function around it.
         layer: a convolutional module or its dotted name.
         preprocess: what turns images in [0, 1] into the model's inputs.
+        unit_axis: which axis of the layer's activation holds the channels; None determines it.
 
     Raises:
         LayerError: the layer is not in the model.
@@ -27,7 +36,9 @@ def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pre
 
     Source: github.com/jacobgil/pytorch-grad-cam.
     """
-    place, seen = find_layer(model, layer), _Module(after(preprocess, model))
+    place = find_layer(model, layer)
+    axis = LayerAxis(model, place, preprocess, unit_axis)
+    seen = _Module(after(axis.preprocess, model))
     cams = needed("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
     targets = needed("pytorch_grad_cam.utils.model_targets", purpose="the method 'grad-cam'", extra="peers")
 
@@ -37,7 +48,14 @@ def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pre
             for parameter in frozen:
                 parameter.requires_grad_(True)
             wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
-            with cams.GradCAM(model=seen, target_layers=[place]) as cam:
+
+            def channels_second(value: Tensor) -> Tensor:
+                return value.movedim(axis.of(tuple(value.shape)), 1)
+
+            with (
+                axis.watching(images),
+                cams.GradCAM(model=seen, target_layers=[place], reshape_transform=channels_second) as cam,
+            ):
                 return torch.from_numpy(cam(input_tensor=images, targets=wanted))
         finally:
             for parameter in frozen:
@@ -46,13 +64,20 @@ def pytorch_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pre
     return explain
 
 
-def torchcam_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Preprocess | None = None) -> Explain:
+def torchcam_grad_cam(
+    model: ForwardFunc,
+    layer: nn.Module | str,
+    preprocess: Preprocess | None = None,
+    *,
+    unit_axis: int | None = None,
+) -> Explain:
     """François-Guillaume Fernandez's GradCAM (package ``torchcam``, extra ``peers``): in [0, 1], (N, 1, h, w).
 
     Args:
         model: the classifier, or any function around it.
         layer: a convolutional module or its dotted name.
         preprocess: what turns images in [0, 1] into the model's inputs.
+        unit_axis: which axis of the layer's activation holds the channels; None determines it.
 
     Raises:
         LayerError: the layer is not in the model.
@@ -60,12 +85,15 @@ def torchcam_grad_cam(model: ForwardFunc, layer: nn.Module | str, preprocess: Pr
 
     Source: github.com/frgfm/torch-cam.
     """
-    place, seen = find_layer(model, layer), _Module(after(preprocess, model))
+    place = find_layer(model, layer)
+    axis = LayerAxis(model, place, preprocess, unit_axis)
+    seen = _Module(after(axis.preprocess, model))
     cams = needed("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        with cams.GradCAM(seen, target_layer=place) as cam:
+        with axis.watching(images), cams.GradCAM(seen, target_layer=place) as cam:
             answer = seen(images.requires_grad_(True))
+            refuse_last(axis.seen, "torchcam")
             (maps,) = cam([int(one) for one in _one_each(target, images)], answer)
         coarse: Tensor = maps.detach()[:, None]
         return coarse
@@ -93,7 +121,9 @@ def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) 
 
     def explain(images: Tensor, target: Any) -> Tensor:
         wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
-        found = cam(input_tensor=early(images) if early else images, targets=wanted)
+        given = early(images) if early else images
+        with laying_out(image_size(given.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
+            found = cam(input_tensor=given, targets=wanted)
         return torch.from_numpy(found)[:, None]
 
     return explain

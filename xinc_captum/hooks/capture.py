@@ -1,8 +1,9 @@
 """Read what flows through layers during one forward pass, ready to differentiate through."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,22 +12,28 @@ from torch.utils.hooks import RemovableHandle
 
 from . import offload as host
 from .eager import eager
+from .layer_value import Tensors, float_arguments, floats_of
 from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
 from .threads import of_this_thread
 
-Tensors = tuple[Tensor, ...]
-
 
 class Captured:
-    """What :func:`capture` saw. ``captured[layer]`` is the layer's tensor, or the tuple it returned."""
+    """What :func:`capture` saw.
+
+    ``captured[layer]`` is the layer's float tensor; a tuple where the layer returned (or took) several of them.
+    """
 
     def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = ()) -> None:
         self._names = names
         self._device_ids = list(device_ids)
-        self._seen: dict[nn.Module, dict[torch.device, tuple[Tensors, bool]]] = {layer: {} for layer in names}
+        self._seen: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
         self._lock = threading.Lock()  # DataParallel replicas report from their own threads
 
-    def record(self, layer: nn.Module, tensors: Tensors, is_tuple: bool) -> None:
+    def name(self, layer: nn.Module) -> str:
+        """The layer's name, for messages."""
+        return self._names[layer]
+
+    def record(self, layer: nn.Module, tensors: Tensors) -> None:
         """Keep one call's tensors; a second call on the same device is refused."""
         with self._lock:
             device = tensors[0].device
@@ -35,7 +42,7 @@ class Captured:
                     f"layer {self._names[layer]} runs more than once in a forward pass, so one map cannot tell "
                     "its calls apart; hook the module around it, or give each call a module of its own."
                 )
-            self._seen[layer][device] = (tensors, is_tuple)
+            self._seen[layer][device] = tensors
 
     def per_device(self, layer: nn.Module) -> list[Tensors]:
         """The tensors of every replica, in the order of the devices (one entry without DataParallel)."""
@@ -45,17 +52,12 @@ class Captured:
                 f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls "
                 "for these inputs (modules that only hold weights, such as ModuleList, are never called)."
             )
-        return [seen[device][0] for device in sorted(seen, key=self._place)]
+        return [seen[device] for device in sorted(seen, key=self._place)]
 
     def _place(self, device: torch.device) -> int:
         """DataParallel hands the first rows to the first of its devices, whatever their numbers."""
         index = device.index or 0
         return self._device_ids.index(index) if index in self._device_ids else index
-
-    def is_tuple(self, layer: nn.Module) -> bool:
-        """Whether the layer itself handed over a tuple of tensors."""
-        self.per_device(layer)
-        return next(iter(self._seen[layer].values()))[1]
 
     def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
         replicas = self.per_device(layer)
@@ -64,7 +66,7 @@ class Captured:
             parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
             for parts in zip(*replicas, strict=True)
         )
-        return whole if self.is_tuple(layer) else whole[0]
+        return whole if len(whole) > 1 else whole[0]
 
 
 @contextmanager
@@ -77,8 +79,9 @@ def capture(
 ) -> Iterator[Captured]:
     """Record the output (or input) of ``layers`` while the block runs one forward pass.
 
-    The recorded tensor is in the graph, so ``torch.autograd.grad(y, captured[layer])`` works, frozen parameters
-    or not; the model goes on with a clone, so an in-place ReLU cannot rewrite what was recorded.
+    Of a layer that returns a tuple, list, dict or dataclass, its float tensors are recorded, and everything else is
+    passed on unchanged. The recorded tensor is in the graph, so ``torch.autograd.grad(y, captured[layer])`` works,
+    frozen parameters or not; the model goes on with a clone, so an in-place ReLU cannot rewrite what was recorded.
 
     Under ``torch.no_grad()`` or ``torch.inference_mode()`` the recorded tensor is an ordinary copy that does not
     require gradients: features to train a head on, for example.
@@ -90,7 +93,7 @@ def capture(
         offload: ``"cpu"`` moves detached copies to host memory (pinned and on a side stream under CUDA).
 
     Raises:
-        LayerError: a layer is unknown, runs twice, never ran (on look-up) or hands over no float tensor.
+        LayerError: a layer is unknown, scripted, runs twice, never ran (on look-up) or returns no float tensor.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -105,23 +108,21 @@ def capture(
     device_ids = parallel.device_ids if isinstance(parallel, nn.DataParallel) else ()
     captured = Captured({module: layer_name(model, module) for module in modules}, device_ids)
 
-    def keep(module: nn.Module, value: Any) -> Any:
-        tensors, is_tuple = as_tensors(value, captured._names[module])
+    def keep(module: nn.Module, tensors: Tensors) -> Tensors | None:
         if offload is None:
             if not torch.is_grad_enabled():
-                captured.record(module, tuple(map(_plain, tensors)), is_tuple)
-                return value
+                captured.record(module, tuple(map(_plain, tensors)))
+                return None
             tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
-            captured.record(module, tensors, is_tuple)
-            handed_on = tuple(t.clone() for t in tensors)
-            return handed_on if is_tuple else handed_on[0]
-        captured.record(module, tuple(host.to_host(t) for t in tensors), is_tuple)
-        return value
+            captured.record(module, tensors)
+            return tuple(t.clone() for t in tensors)
+        captured.record(module, tuple(host.to_host(t) for t in tensors))
+        return None
 
     with ExitStack() as stack:
         stack.enter_context(eager())
         for module in captured._names:
-            stack.callback(hook_values(module, keep, at_input).remove)
+            stack.callback(hook_values(module, keep, at_input, partial(captured.name, module)).remove)
         yield captured
         if offload is not None:
             host.wait()
@@ -133,49 +134,41 @@ def _plain(tensor: Tensor) -> Tensor:
         return tensor.clone()
 
 
-def as_tensors(value: Any, name: str) -> tuple[Tensors, bool]:
-    """Split a layer's value into its float tensors, or say why it cannot be explained."""
-    is_tuple = isinstance(value, tuple)
-    tensors = value if is_tuple else (value,)
-    if not tensors or not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
-        kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in tensors)
-        raise LayerError(
-            f"layer {name} hands over ({kinds}), but only floating-point tensors or tuples of them can be explained; "
-            "choose a layer next to it."
-        )
-    return tensors, is_tuple
+def hook_values(
+    module: nn.Module, edit: Callable[[nn.Module, Tensors], Tensors | None], at_input: bool, name: Callable[[], str]
+) -> RemovableHandle:
+    """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
-
-def hook_values(module: nn.Module, edit: Any, at_input: bool) -> RemovableHandle:
-    """Register ``edit(module, value) -> value`` on a module's output, or on its (keyword) tensor inputs.
+    Everything else that the layer returns or takes is passed on unchanged, and so is all of it where ``edit`` returns
+    None. The hook receives the original module even where DataParallel runs a replica of it.
 
     The hook acts on forward passes of the thread that registers it, those of replicas that DataParallel runs for it
-    included, and does nothing in other threads. ``edit`` receives the original module even where a replica runs.
+    included, and does nothing in other threads.
 
     Raises:
-        LayerError: the module is scripted.
+        LayerError: the module is scripted; later, no float tensor is there.
     """
     if is_scripted(module):
         raise LayerError(
-            f"the layer is a scripted {getattr(module, 'original_name', 'module')} (torch.jit.script), and scripted "
-            "modules run no Python hooks. Give the original torch.nn.Module, or a layer outside the scripted part."
+            f"layer {name()} is scripted (torch.jit.script), and scripted modules run no Python hooks, so it cannot be read; "
+            "give the original torch.nn.Module, or choose a layer outside the scripted part."
         )
     ours = of_this_thread()
-    if not at_input:
-        return module.register_forward_hook(lambda m, _args, output: edit(module, output) if ours(m) else None)
 
-    def before(
-        running: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def after(running: nn.Module, _args: Any, output: Any) -> Any:
         if not ours(running):
             return None
-        values = (*args, *kwargs.values())
-        where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
-        floats = tuple(values[i] for i in where)
-        new = edit(module, floats[0] if len(floats) == 1 else floats)
-        filled = list(values)
-        for i, value in zip(where, new if isinstance(new, tuple) else (new,), strict=True):
-            filled[i] = value
-        return tuple(filled[: len(args)]), dict(zip(kwargs, filled[len(args) :], strict=True))
+        tensors, rebuild = floats_of(output, module, name)
+        new = edit(module, tensors)
+        return output if new is None else rebuild(new)
 
-    return module.register_forward_pre_hook(before, with_kwargs=True)
+    def before(running: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not ours(running):
+            return None
+        tensors, rebuild = float_arguments(args, kwargs, name)
+        new = edit(module, tensors)
+        return (args, kwargs) if new is None else rebuild(new)
+
+    if at_input:
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)

@@ -8,6 +8,7 @@ from torch import nn
 
 from .capture import hook_values
 from .eager import eager
+from .layer_value import Tensors
 from .models import ForwardFunc, LayerError, find_layer, layer_name
 
 
@@ -20,11 +21,13 @@ def patch(
     Args:
         model: the module, or any function around it, that the block will call.
         layer: a module or dotted name.
-        edit: takes the layer's tensor (or tuple of tensors) and returns its replacement.
+        edit: takes the layer's float tensor (a tuple where there are several) and returns its replacement; everything
+            else that the layer returns is passed on unchanged.
         at_input: edit what enters the layer instead of what leaves it.
 
     Raises:
-        LayerError: the layer is unknown, never runs, or runs more than once in one forward pass on one device.
+        LayerError: the layer is unknown, scripted, without a float tensor, never runs, or runs more than once in one
+            forward pass on one device.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -36,17 +39,21 @@ def patch(
     module = find_layer(model, layer)
     runs: dict[Any, int] = {}
 
-    def once(_module: nn.Module, value: Any) -> Any:
-        device = getattr(value[0] if isinstance(value, tuple) and value else value, "device", None)
+    def name() -> str:
+        return layer_name(model, module)
+
+    def once(_module: nn.Module, tensors: Tensors) -> Tensors:
+        device = tensors[0].device
         runs[device] = runs.get(device, 0) + 1
         if runs[device] > 1:
             raise LayerError(
-                f"layer {layer_name(model, module)} runs more than once in a forward pass, so one edit cannot tell "
+                f"layer {name()} runs more than once in a forward pass, so one edit cannot tell "
                 "its calls apart; hook the module around it, or give each call a module of its own."
             )
-        return edit(value)
+        new = edit(tensors if len(tensors) > 1 else tensors[0])
+        return new if isinstance(new, tuple) else (new,)
 
-    handle = hook_values(module, once, at_input)
+    handle = hook_values(module, once, at_input, name)
     try:
         with eager():
             yield
@@ -54,6 +61,5 @@ def patch(
         handle.remove()
     if not runs:
         raise LayerError(
-            f"layer {layer_name(model, module)} never ran in the forward pass; choose a layer that this model calls "
-            "for these inputs."
+            f"layer {name()} never ran in the forward pass; choose a layer that this model calls for these inputs."
         )

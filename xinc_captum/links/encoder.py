@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from ..batch import Batch, chunks
 from ..hooks import (
     ForwardFunc,
-    LayerError,
     capture,
     check_preprocess,
     find_layer,
     guarded,
     layer_name,
     modules_behind,
+    one_tensor,
 )
 from ..targets import OutputFn, selected
-from .pooling import Pool, pooled
+from .pooling import Pool, pooled, pooling_axis
 
 Preprocess = Callable[[Tensor], Tensor]
 _UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -54,9 +54,12 @@ class Encoder:
         preprocess: the model's own normalisation, a differentiable function of pictures in [0, 1].
         pool: how maps and tokens become a row, see :func:`pooled`.
         output_fn: picks the scores out of a dict or tuple output.
+        unit_axis: which axis of a layer with maps or tokens holds the units; None determines it, from the layer's
+            class, the pictures' height and width, and the modules in and around the layer.
 
     Raises:
-        LayerError: the layer is not in the model; later, it never runs, runs twice, or hands over several tensors.
+        LayerError: the layer is not in the model; later, it never runs, runs twice, returns several tensors or other
+            rows than one a picture, or which axis holds its units cannot be determined.
         ValueError: later, pictures of another shape, or scores that are not (n, classes).
 
     Example:
@@ -76,12 +79,13 @@ class Encoder:
         preprocess: Preprocess | None = None,
         pool: Pool = "auto",
         output_fn: OutputFn | None = None,
+        unit_axis: int | None = None,
     ) -> None:
         check_preprocess(forward_func, preprocess)
         self.forward_func, self.layer = forward_func, find_layer(forward_func, layer)
         self.name = layer_name(forward_func, self.layer).strip("'")
         self.attribute_to_neuron_input, self.device_ids = attribute_to_neuron_input, device_ids
-        self.preprocess, self.pool, self.output_fn = preprocess, pool, output_fn
+        self.preprocess, self.pool, self.output_fn, self.unit_axis = preprocess, pool, output_fn, unit_axis
 
     def __call__(self, pictures: Tensor, *, batch_size: int = 64) -> Tensor:
         """Representations of pictures, (n, units)."""
@@ -102,15 +106,17 @@ class Encoder:
             parts = [self._part(pictures[a:b], graph) for a, b in chunks(len(pictures), size)]
         return Encoded(*(torch.cat(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)))
 
-    def describe(self) -> dict[str, str | bool]:
+    def describe(self) -> dict[str, str | bool | int]:
         """What a manifest should say of it."""
         shown = self.preprocess
         text = "none" if shown is None else getattr(shown, "__qualname__", None) or repr(shown)
+        axis: dict[str, int] = {} if self.unit_axis is None else {"unit_axis": self.unit_axis}
         return {
             "layer": self.name,
             "attribute_to_neuron_input": self.attribute_to_neuron_input,
             "pool": self.pool,
             "preprocess": text,
+            **axis,
         }
 
     @contextlib.contextmanager
@@ -135,12 +141,18 @@ class Encoder:
                 f"the model's output has shape {tuple(logits.shape)}; wanted scores (n, classes). Pick them with "
                 "output_fn=."
             )
-        activation = captured[self.layer]
-        if isinstance(activation, tuple):
-            raise LayerError(
-                f"layer {self.name!r} hands over {len(activation)} tensors; link a layer that hands over one."
-            )
-        found = Encoded(pooled(activation, self.pool), logits)
+        at_input = self.attribute_to_neuron_input
+        activation = one_tensor(captured[self.layer], lambda: repr(self.name), len(shown), at_input=at_input)
+        axis = pooling_axis(
+            activation,
+            self.layer,
+            self.forward_func,
+            self.pool,
+            entered=tuple(shown.shape),
+            asked=self.unit_axis,
+            at_input=at_input,
+        )
+        found = Encoded(pooled(activation, self.pool, axis), logits)
         return found if graph else Encoded(*(t.detach() for t in found))
 
     def _device(self) -> torch.device | None:

@@ -36,6 +36,7 @@ def make_pairs(
     pool: Pool = "auto",
     output_fn: OutputFn | None = None,
     show_progress: bool = False,
+    unit_axis: int | None = None,
 ) -> Pairs:
     r"""``n`` pairs of a representation and the latent of the picture that it represents.
 
@@ -61,6 +62,7 @@ def make_pairs(
         pool: see there.
         output_fn: see there.
         show_progress: draw a bar.
+        unit_axis: as in :class:`Encoder`.
 
     Returns:
         a :class:`Pairs`, in the order in which they were accepted.
@@ -89,6 +91,7 @@ def make_pairs(
         preprocess=preprocess,
         pool=pool,
         output_fn=output_fn,
+        unit_axis=unit_axis,
     )
     random = torch.Generator().manual_seed(rng) if isinstance(rng, int) else rng
     manifest = {

@@ -1,12 +1,14 @@
 """Dissection: what units of a network stand for, and what goes when they do."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..batch import chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, patch
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, one_tensor, patch
+from ..hooks import unit_axis as axis_of
 from ..indices import python_index
 from .concepts import Concepts, concept_overlap
 
@@ -21,24 +23,26 @@ def dissect(
     quantile: float = 0.99,
     repeats: int = 20,
     batch_size: int = 32,
+    unit_axis: int | None = None,
 ) -> Concepts:
     """Overlap of each unit of a layer with each concept: :func:`concept_overlap` on what the layer hands on.
 
     Args:
         forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
-        layer: a module or dotted name; its output is (n, units, h, w).
+        layer: a module or dotted name; its output is (n, units, h, w), or has its units on another axis.
         inputs: of ``forward_func``, (n, …).
         masks: (n, concepts, H, W), of the pictures that go in (or come out, of a generator).
         generator: of the control's exchanges.
         quantile: above which a unit counts as active.
         repeats: of the control.
         batch_size: inputs at once.
+        unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
         :class:`Concepts`.
 
     Raises:
-        LayerError: the layer is unknown, or hands over something else than maps.
+        LayerError: the layer is unknown, returns something else than maps, or its unit axis cannot be determined.
         ValueError: as :func:`concept_overlap`.
 
     Example:
@@ -55,14 +59,14 @@ def dissect(
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
                 forward_func(inputs[start:stop])
-            value = captured[module]
-            if not isinstance(value, Tensor) or value.dim() != 4:
-                shape = tuple(value.shape) if isinstance(value, Tensor) else f"a tuple of {len(value)}"
+            value = one_tensor(captured[module], partial(layer_name, forward_func, module), stop - start)
+            if value.dim() != 4:
                 raise LayerError(
-                    f"layer {layer_name(forward_func, module)} hands over {shape}; concepts have places, so maps "
-                    "(n, units, h, w) are wanted. Choose a convolution before it."
+                    f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; concepts have places, so "
+                    "maps (n, units, h, w) are wanted. Choose a convolution before it."
                 )
-            seen.append(value.detach())
+            axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), asked=unit_axis)
+            seen.append(value.detach().movedim(axis, 1))
     return concept_overlap(torch.cat(seen), masks, generator=generator, quantile=quantile, repeats=repeats)
 
 
@@ -75,6 +79,7 @@ def ablated(
     *,
     value: float = 0.0,
     batch_size: int = 64,
+    unit_axis: int | None = None,
 ) -> Tensor:
     r"""By how much a score falls when units are held at a constant: what they cause, not what they go along with.
 
@@ -85,19 +90,20 @@ def ablated(
 
     Args:
         forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
-        layer: a module or dotted name; units are the second axis of its output.
+        layer: a module or dotted name.
         inputs: of ``forward_func``, (n, …).
         units: each entry is one unit, or several that are held together.
         score: the output of ``forward_func`` to (n, scores).
         value: what they are held at.
         batch_size: inputs at once.
+        unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
         (entries, scores), float64, on the CPU; nan scores are left out of the mean.
 
     Raises:
         ValueError: no inputs, no units, one out of range, or a score of another shape.
-        LayerError: the layer is unknown, or hands over no tensor.
+        LayerError: the layer is unknown, returns no single tensor, or its unit axis cannot be determined.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU())
@@ -119,8 +125,10 @@ def ablated(
             rows = inputs[start:stop]
             before = _scored(score, forward_func(rows), len(rows))
             fallen = []
+            entered = tuple(inputs.shape)
             for group in groups:
-                with patch(forward_func, module, _held(group, value)):
+                axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, asked=unit_axis)
+                with patch(forward_func, module, _held(group, value, axis)):
                     after = forward_func(rows)
                 fallen.append(before - _scored(score, after, len(rows)))
             change = torch.stack(fallen)
@@ -132,15 +140,16 @@ def ablated(
     return total / count.where(count > 0, torch.nan)
 
 
-def _held(group: list[int], value: float) -> Callable[[Tensor], Tensor]:
+def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:
     def edit(activation: Tensor) -> Tensor:
         if not isinstance(activation, Tensor) or activation.dim() < 2:
-            raise LayerError("the layer hands over no tensor with units on its second axis; choose one beside it.")
-        wide = activation.shape[1]
+            raise LayerError("the layer returns no single tensor with an axis of units; choose a module inside it.")
+        axis = axis_of_shape(tuple(activation.shape))
+        wide = activation.shape[axis]
         if not group or min(group) < 0 or max(group) >= wide:
             raise ValueError(f"units are {group}; wanted some of 0 to {wide - 1}.")
         changed = activation.clone()
-        changed[:, group] = value
+        changed.movedim(axis, 1)[:, group] = value
         return changed
 
     return edit

@@ -142,14 +142,16 @@ def judged(
     return RowTrust("holds", "; ".join(seen), *evidence)
 
 
-def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
+def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = None) -> Tensor:
     r"""Through which channels a score comes, one number a channel.
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
     Args:
-        activation: (rows, channels, …); tokens first, (rows, tokens, channels), where there are three axes.
+        activation: (rows, channels), or with places too.
         gradient: of the score, likewise.
+        unit_axis: which axis holds the channels. None is the last of three axes, (rows, tokens, channels), and axis 1
+            otherwise.
 
     Returns:
         (rows, channels), float32.
@@ -157,9 +159,9 @@ def path_vector(activation: Tensor, gradient: Tensor) -> Tensor:
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
     share = activation.detach().float() * gradient.detach().float()  # products of half numbers overflow
-    if share.dim() == 3:
-        return share.sum(1)
-    return share.flatten(2).sum(2) if share.dim() > 3 else share
+    axis = unit_axis if unit_axis is not None else 2 if share.dim() == 3 else 1
+    share = share.movedim(axis, 1)
+    return share.flatten(2).sum(2) if share.dim() > 2 else share
 
 
 def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:

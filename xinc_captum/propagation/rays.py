@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map
 
 from ..batch import Batch
 from ..hooks import ForwardFunc, LayerError
+from ..units import Selector
 from .tail import Tail
 
 Renderer = Callable[..., Tensor]
@@ -80,10 +81,19 @@ class RayTail(Tail):
                 f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
                 f"samples; wanted (rays · samples, units, ...). Choose a layer of the field, in front of the renderer."
             )
-        by_ray: Tensor = activation.unflatten(0, (batch.rows, samples)).movedim(1, -1)
+        second = self._units_second(activation, ())
+        by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
         return by_ray
 
     def handed_on(self, activation: Tensor) -> Tensor:
         """Samples as rows again, in memory of their own, so that the model may write into it."""
         samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
-        return samples
+        return super().handed_on(samples)
+
+    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
+        """See :meth:`Tail.baselines`: given as (rays, units, ..., samples)."""
+        return given
+
+    def selector(self, given: Selector, like: Tensor) -> Selector:
+        """See :meth:`Tail.selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        return given

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..hooks import ForwardFunc, LayerError, capture, layer_name, patch
+from ..hooks import ForwardFunc, capture, layer_name, one_tensor, patch, unit_axis
 from ..targets import OutputFn, selected
+from ..units import OneUnit, Selector, listed
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Tail:
         at_input: the tail begins at what enters the layer, not at what leaves it.
         output_fn: picks the output tensor out of what the model returns.
         together: the recorded forward pass that this tail shares with others, if any.
+        unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
     """
 
     forward_func: ForwardFunc
@@ -29,6 +31,8 @@ class Tail:
     at_input: bool = False
     output_fn: OutputFn | None = None
     together: Any = field(default=None, repr=False, compare=False)
+    unit_axis: int | None = None
+    _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
 
     @property
     def place(self) -> tuple[nn.Module, bool]:
@@ -51,21 +55,55 @@ class Tail:
         return self.per_row(self.single(captured[self.layer]), batch), output
 
     def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """Check that the layer's rows are the input's.
+        """The activation with its units on axis 1, (rows, units, ...).
 
         Raises:
-            LayerError: rows are folded together or do not come first.
+            LayerError: rows are folded together or do not come first, or the unit axis cannot be determined.
         """
-        if activation.dim() == 0 or activation.shape[0] != batch.rows:
-            raise LayerError(
-                f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} input rows; wanted "
-                "rows first, one per input row. Choose a layer before rows are folded or moved, or after they are back."
-            )
-        return activation
+        rows = one_tensor(activation, lambda: self.name, batch.rows, at_input=self.at_input)
+        return self._units_second(rows, tuple(batch.inputs[0].shape))
 
     def handed_on(self, activation: Tensor) -> Tensor:
         """From the form in which :meth:`per_row` shows an activation to the layer's own."""
-        return activation
+        axis = self._axes.get(self.at_input, 1)
+        return activation if axis == 1 else activation.movedim(1, axis).contiguous()  # the model may view it
+
+    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
+        """A tensor that broadcasts to the layer's own activation, for an activation as :meth:`per_row` shows it."""
+        axis = self._axes.get(self.at_input, 1)
+        if axis == 1 or given.dim() > like.dim():
+            return given
+        return given.reshape(*[1] * (like.dim() - given.dim()), *given.shape).movedim(axis, 1)
+
+    def selector(self, given: Selector, like: Tensor) -> Selector:
+        """Captum's selectors of the layer's own activation, for an activation as :meth:`per_row` shows it.
+
+        Args:
+            given: ints count units; tuples and functions refer to the layer's own axes.
+            like: such an activation.
+        """
+        axis = self._axes.get(self.at_input, 1)
+        if axis == 1 or given is None:
+            return given
+        own = self.handed_on(like)
+        if not isinstance(given, list):
+            return _moved(given, axis, own)  # type: ignore[arg-type]
+        return [_moved(one, axis, own) for one in given]
+
+    def _units_second(self, activation: Tensor, entered: tuple[int, ...]) -> Tensor:
+        if activation.dim() <= 2:
+            return activation
+        axis = self._axes.get(self.at_input)
+        if axis is None:
+            axis = self._axes[self.at_input] = unit_axis(
+                activation.shape,
+                self.layer,
+                self.forward_func,
+                entered=entered,
+                asked=self.unit_axis,
+                at_input=self.at_input,
+            )
+        return activation if axis == 1 else activation.movedim(axis, 1)
 
     def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
@@ -75,21 +113,23 @@ class Tail:
     def patched(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
         """The layer hands on ``edit(activation)`` while the block runs the model once."""
 
-        def edited(value: Any) -> Any:
-            new = self.handed_on(edit(self.per_row(self.single(value), batch)))
-            return (new,) if isinstance(value, tuple) else new
+        def edited(value: Any) -> Tensor:
+            return self.handed_on(edit(self.per_row(self.single(value), batch)))
 
         return patch(self.forward_func, self.layer, edited, at_input=self.at_input)
 
-    def single(self, value: Any) -> Tensor:
+    def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The activation as one float tensor, or an error that names the layer."""
-        if isinstance(value, tuple) and len(value) == 1:
-            value = value[0]
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            seen = f"a tuple of {len(value)} tensors" if isinstance(value, tuple) else type(value).__name__
-            seen = str(value.dtype) if isinstance(value, Tensor) else seen
-            raise LayerError(
-                f"layer {self.name} hands over {seen}; wanted one floating-point tensor (rows, units, ...). "
-                "Choose a module inside or next to it that handles a single tensor."
-            )
-        return value
+        return one_tensor(value, lambda: self.name, at_input=self.at_input)
+
+
+def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
+    """One selector for an activation whose axis ``axis`` was moved to place 1."""
+    if isinstance(one, tuple):
+        (checked,) = listed(own, one)  # errors show the layer's own axes
+        index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
+        return (index[axis - 1], *index[: axis - 1], *index[axis:])
+    if callable(one):
+        function = one
+        return lambda activation: function(activation.movedim(1, axis))
+    return one

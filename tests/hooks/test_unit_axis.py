@@ -1,0 +1,154 @@
+"""The axis of the units: by the caller, the layer's class, the input's shape, the modules inside; else an error."""
+
+import pytest
+from torch import nn
+from torchvision.models.convnext import LayerNorm2d
+
+from xinc_captum import LayerError
+from xinc_captum.hooks import fits, image_size, unit_axis
+
+
+class Mixing(nn.Module):
+    """A block of a transformer over maps (N, h, w, channels)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x))
+
+
+class Convolving(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()
+
+    def forward(self, x):
+        return x + self.act(self.norm(self.conv(x)))
+
+
+class Custom(nn.Module):
+    """Without modules of torch inside."""
+
+    def forward(self, x):
+        return x
+
+
+class NewLinear(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+
+def axis(shape, layer, model=None, entered=(), **kwargs):
+    return unit_axis(shape, layer, layer if model is None else model, entered=entered, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "expected"),
+    [
+        ((2, 7), Custom(), 1),
+        ((2, 6, 9), nn.Conv1d(3, 6, 1), 1),
+        ((2, 6, 9), nn.BatchNorm1d(6), 1),
+        ((2, 6, 9), nn.AvgPool1d(2), 1),
+        ((2, 9, 6), nn.Linear(3, 6), 2),
+        ((2, 9, 6), nn.LayerNorm(6), 2),
+        ((2, 9, 6), nn.TransformerEncoderLayer(6, 2, batch_first=True), 2),
+        ((1, 50, 6), nn.Sequential(nn.Linear(2, 6), nn.ReLU()), 2),
+        ((2, 6, 9), nn.Sequential(nn.Linear(9, 9), nn.Conv1d(3, 6, 1), nn.Dropout(), nn.GELU()), 1),
+        ((2, 5, 5, 6), nn.Linear(3, 6), 3),
+        ((2, 6, 5, 5), LayerNorm2d(6), 1),
+        ((2, 5, 5, 6), NewLinear(3, 6), 3),
+        ((2, 6, 4, 5, 5), nn.Conv3d(1, 6, 1), 1),
+    ],
+)
+def test_by_class(shape, layer, expected):
+    assert axis(shape, layer) == expected
+
+
+def test_activation_functions_are_as_the_module_before_them():
+    points = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Sequential(nn.Dropout(), nn.Tanh()))
+    signal = nn.Sequential(nn.Conv1d(1, 6, 3), nn.Dropout(), nn.ReLU())
+    assert axis((1, 50, 6), points[1], points) == axis((1, 50, 6), points[2][1], points) == 2
+    assert axis((2, 6, 9), signal[2], signal) == 1
+    assert axis((2, 6, 9), signal[2], signal, at_input=True) == 1
+    assert axis((1, 50, 6), points[1], lambda x: points(x), at_input=True) == 2
+
+
+@pytest.mark.parametrize("layer", [Custom(), Mixing(6), nn.ReLU(), nn.Sequential(nn.Linear(6, 6), Custom())])
+def test_three_axes_are_never_guessed(layer):
+    with pytest.raises(
+        LayerError, match=r"returns shape \(2, 9, 6\), and which axis holds the units cannot be .*unit_axis=-1"
+    ):
+        axis((2, 9, 6), layer)
+    assert axis((2, 9, 6), layer, asked=-1) == 2 and axis((2, 9, 6), layer, asked=1) == 1
+
+
+def test_distances_read_three_axes_off_the_modules_inside_and_around():
+    assert axis((2, 9, 6), Mixing(6), loose=True) == 2
+    block = Mixing(6)
+    block.act = nn.GELU()
+    assert axis((2, 9, 6), block.act, block, loose=True) == 2
+    with pytest.raises(LayerError):
+        axis((2, 9, 6), Custom(), loose=True)
+    with pytest.raises(LayerError):
+        axis((2, 9, 6), head := Custom(), nn.Sequential(head, nn.Flatten(), nn.Linear(54, 3)), loose=True)
+
+
+@pytest.mark.parametrize("kind", [Custom, lambda: Mixing(96), nn.Identity])
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (224, 320), (65, 97)])
+def test_four_axes_by_the_inputs_height_and_width(kind, height, width):
+    rows, image = (2, 3, height, width), (-(-height // 8), -(-width // 8))
+    assert axis((2, *image, 96), kind(), entered=rows) == 3
+    if kind is not Custom and kind is not nn.Identity:
+        return
+    assert axis((2, 96, *image), kind(), entered=rows) == 1
+
+
+def test_two_readings_that_fit():
+    square = (2, 3, 64, 64)
+    with pytest.raises(LayerError, match="the input is 64 pixels high and 64 wide, and both of the two readings"):
+        axis((2, 8, 8, 8), Custom(), entered=square)
+    assert axis((2, 8, 8, 8), Convolving(8), entered=square) == 1
+    assert axis((2, 8, 8, 8), Mixing(8), entered=square) == 3
+    block = Convolving(8)
+    assert axis((2, 8, 8, 8), block.act, block, entered=square) == 1
+
+
+def test_no_reading_that_fits():
+    with pytest.raises(LayerError, match="none of the two readings"):
+        axis((2, 16, 49, 96), Custom(), entered=(2, 3, 224, 224))
+    assert axis((2, 16, 49, 96), Mixing(96), entered=(2, 3, 224, 224)) == 3, "blocks x tokens x channels"
+    assert axis((2, 16, 1, 26), Convolving(16), entered=(2, 3, 32, 100)) == 1, "a network that pools its height away"
+    with pytest.raises(LayerError, match="which fits unit_axis=-1, but the modules inside the layer do not"):
+        axis((2, 8, 8, 96), Convolving(96), entered=(2, 3, 64, 64))
+
+
+def test_without_an_image_the_modules_decide():
+    assert axis((2, 6, 4, 4), Custom(), entered=(2, 16)) == 1, "torch's own order"
+    assert axis((2, 4, 4, 6), Mixing(6), entered=(2, 16)) == 3
+    mlp = nn.ModuleDict({"first": nn.Linear(2, 6), "act": nn.ReLU()})
+    with pytest.raises(LayerError, match="do not decide"):
+        axis((1, 30, 40, 6), mlp["act"], mlp, entered=(1, 30, 40, 2))
+    both = nn.ModuleList([Mixing(6), Convolving(6)])
+    with pytest.raises(LayerError, match="the modules in and around it do not decide"):
+        axis((2, 4, 4, 6), both, entered=(2, 16))
+    assert image_size((1, 30, 40, 2)) is None, "a grid of coordinates is no picture of 30 channels"
+
+
+@pytest.mark.parametrize("asked", [0, 3, -4, True, 1.0, "last"])
+def test_axes_that_are_none(asked):
+    with pytest.raises(
+        ValueError, match=r"unit_axis is .* for a layer of shape \(2, 9, 6\); wanted an axis behind the rows"
+    ):
+        axis((2, 9, 6), Custom(), asked=asked)
+
+
+def test_maps_may_miss_the_image_by_what_strides_round():
+    assert axis((2, 16, 8, 8), Mixing(16), entered=(2, 3, 64, 64)) == 1, "tokens that were laid out as a map at the end"
+    assert fits((7, 7), (224, 224)) and fits((4, 7), (64, 107)) and not fits((8, 96), (64, 64))
+
+
+def test_the_axis_of_a_recurrent_layer_is_its_steps():
+    lstm = nn.LSTM(6, 5, batch_first=True)
+    assert axis((3, 7, 6), lstm, at_input=True) == 1
