@@ -151,7 +151,6 @@ KEPT = {}
         lambda net: functools.partial(lambda nets, x: nets[0](x), [net]),
         lambda net: Hiding(net),
     ],
-    ids=str,
 )
 def test_the_model_is_found_in_defaults_containers_and_objects(net, around):
     function = around(net)

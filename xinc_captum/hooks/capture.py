@@ -150,8 +150,8 @@ def hook_values(
     """
     if is_scripted(module):
         raise LayerError(
-            f"layer {name()} is scripted (torch.jit.script), and scripted modules run no Python hooks, so it cannot be read; "
-            "give the original torch.nn.Module, or choose a layer outside the scripted part."
+            f"layer {name()} is scripted (torch.jit.script), and scripted modules run no Python hooks, so it cannot be "
+            "read; give the original torch.nn.Module, or choose a layer outside the scripted part."
         )
     ours = of_this_thread()
 
