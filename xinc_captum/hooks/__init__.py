@@ -9,7 +9,7 @@ from .guarded import guarded
 from .lock import exclusive
 from .models import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, unwrap
 from .patch import patch
-from .preprocessed import check_preprocess, preprocesses
+from .preprocessed import check_preprocess, cropped_to, preprocesses, warn_of_crop
 from .reach import reach
 from .snapshot import snapshot
 from .threads import of_this_thread
@@ -22,6 +22,7 @@ __all__ = [
     "LayerError",
     "capture",
     "check_preprocess",
+    "cropped_to",
     "eager",
     "exchange",
     "exclusive",
@@ -42,4 +43,5 @@ __all__ = [
     "unsynchronised",
     "untouched",
     "unwrap",
+    "warn_of_crop",
 ]
