@@ -22,7 +22,7 @@ from ..ascent.second import beside, is_model
 from ..ascent.settings import Options, Settings, settings_of
 from ..ascent.transforms import Size, view
 from ..batch import Batch, chunks
-from ..hooks import modules_behind
+from ..hooks import modules_behind, warn_of_crop
 from ..images import check_images
 from .accentuated import Accentuation
 from .assessing import assessor
@@ -54,6 +54,7 @@ def accentuated(
             seeds, like = (None if seeds is None else seeds.float()), like.float()
         rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
         batch = settled(Batch.of(like, args), partial(_output, reader, size))
+        warn_of_crop(reader.preprocess, _shown(like[:1], size))
         against = _against(reader, feature, settings.contrast, batch, size)
         torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         parts: list[Outcome] = []

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, guarded
+from ..hooks import ForwardFunc, cropped_to, guarded
 from ..metrics import energy_in_mask
 from ..zoo import Classifier
 from .methods import Preprocess
@@ -78,41 +78,19 @@ def check_preprocess(model: ForwardFunc, preprocess: Preprocess | None, inputs: 
             "preprocess, or the Classifier alone."
         )
     with guarded(model), torch.inference_mode(False), torch.enable_grad():
-        spans = _looked_at(preprocess, inputs)
-    if any(spans):
-        sides = inputs.shape[2:]
-        (top, bottom), (left, right) = (span or (0, n - 1) for span, n in zip(spans, sides, strict=True))
+        try:
+            crop = cropped_to(preprocess, inputs)
+        except Exception as error:
+            raise TypeError(
+                f"preprocess failed on a tensor of photos {tuple(inputs[:1].shape)}: {type(error).__name__}: {error}. "
+                "It gets float tensors (N, C, H, W) in [0, 1]; leave out what opens or converts pictures, such as "
+                "ToTensor."
+            ) from error
+    if crop is not None:
+        (top, bottom), (left, right) = crop
+        height, width = inputs.shape[2:]
         raise ValueError(
-            f"preprocess looks at rows {top} to {bottom} and columns {left} to {right} of photos of {sides[1]} x "
-            f"{sides[0]} pixels, so that maps of what it leaves would be stretched over the whole. Crop the photos "
+            f"preprocess looks at rows {top} to {bottom} and columns {left} to {right} of photos of {width} x {height} "
+            "pixels, so that maps of what it leaves would be stretched over the whole. Crop the photos "
             "first (xinc_captum.images.centre_crop), and let preprocess normalise or resize."
         )
-
-
-def _looked_at(preprocess: Preprocess, inputs: Tensor) -> list[tuple[int, int] | None]:
-    """The rows and the columns that reach the model, None for all or where that cannot be found out."""
-    drawn = torch.Generator().manual_seed(0)
-    probe = (0.25 + torch.rand(inputs[:1].shape, generator=drawn) / 2).to(inputs.device, inputs.dtype).requires_grad_()
-    try:
-        seen = preprocess(probe)
-    except Exception as error:
-        raise TypeError(
-            f"preprocess failed on a tensor of photos {tuple(probe.shape)}: {type(error).__name__}: {error}. It gets "
-            "float tensors (N, C, H, W) in [0, 1]; leave out what opens or converts pictures, such as ToTensor."
-        ) from error
-    if not isinstance(seen, Tensor) or seen.dim() != 4 or seen.grad_fn is None:
-        return [None, None]
-    weights = torch.rand(seen.shape, generator=drawn).to(seen)
-    # Zeros where preprocessing with weights of its own cuts the photo off from the graph.
-    (slope,) = torch.autograd.grad((seen * weights).sum(), probe, allow_unused=True, materialize_grads=True)
-    used = slope[0].ne(0).any(0)
-    return [_span(used.any(1 - axis), used.shape[axis] / seen.shape[2 + axis]) for axis in (0, 1)]
-
-
-def _span(used: Tensor, scale: float) -> tuple[int, int] | None:
-    """The first and the last place that is used, where the margins are wider than what a coarser grid skips."""
-    places = used.nonzero().flatten().tolist()
-    if not places:
-        return None
-    first, last = places[0], places[-1]
-    return (first, last) if max(first, len(used) - 1 - last) > max(2.0, 1.5 * scale) else None

@@ -10,7 +10,7 @@ from .layer_value import floats_of, one_tensor
 from .lock import exclusive
 from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name, modules_behind, unwrap
 from .patch import patch
-from .preprocessed import check_preprocess, preprocesses
+from .preprocessed import check_preprocess, cropped_to, preprocesses, warn_of_crop
 from .reach import reach
 from .snapshot import snapshot
 from .threads import of_this_thread
@@ -24,6 +24,7 @@ __all__ = [
     "LayerError",
     "capture",
     "check_preprocess",
+    "cropped_to",
     "eager",
     "exchange",
     "exclusive",
@@ -51,4 +52,5 @@ __all__ = [
     "unsynchronised",
     "untouched",
     "unwrap",
+    "warn_of_crop",
 ]
