@@ -22,6 +22,8 @@ def test_numbers_within_a_tolerance():
     before, after = {"rho": 0.5, "units": 3, "sum": 2000.0}, {"rho": 0.50004, "units": 4, "sum": 2000.1}
     assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 then, 4 now"]
     assert len(list(differences(before, after, tolerance=1e-6))) == 3
+    one, other = {"sha256": "0" * 64}, {"sha256": "a" * 64}
+    assert list(differences(one, other, tolerance=1e-4)) == [] and len(list(differences(one, other))) == 1
 
 
 def test_where_it_differs():

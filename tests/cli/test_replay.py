@@ -173,7 +173,7 @@ def test_another_number_is_found_and_measured(made, capsys, no_ink):
     assert "activation1.safetensors: maps: same bits" in done.output
 
 
-@pytest.mark.parametrize(("share", "near"), [(2e-5, True), (1e-3, False)])
+@pytest.mark.parametrize(("share", "near"), [(2e-4, True), (1e-2, False)])
 def test_on_another_machine_floats_may_round_otherwise(made, capsys, no_ink, share, near):
     kept = load_file(made / "activation1.safetensors")
     kept["totals"] += share * kept["totals"].abs().max()
@@ -185,7 +185,7 @@ def test_on_another_machine_floats_may_round_otherwise(made, capsys, no_ink, sha
     assert replay_command(made) is near
     out = capsys.readouterr().out
     assert out.startswith("machine: another then, ") and "now; the last bits of arrays may differ" in out
-    assert ("came out as the same bits, 1 more within 0.0001 of their largest value, and so did all" in out) is near
+    assert ("came out as the same bits, 1 more within 0.001 of their largest value, and so did all" in out) is near
 
 
 def test_a_verdict_that_is_not_what_comes_out_is_found(made, capsys, no_ink):

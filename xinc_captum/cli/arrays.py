@@ -39,8 +39,8 @@ def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same
     Args:
         before: the folder of one result.
         after: the folder of the other.
-        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; bytes (``uint8``),
-            which are rounded floats, may then be one apart. With 0, the bits have to be the same.
+        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; rounded floats
+            (int8, uint8, uint16) may then be one apart. With 0, the bits have to be the same.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
@@ -69,10 +69,10 @@ def _compare(name: str, a: Values, b: Values, tolerance: float) -> Same:
 
 
 def _allowed(a: Tensor, tolerance: float) -> float:
-    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, bytes by one."""
+    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, rounded floats by one."""
     if a.is_floating_point() or a.is_complex():
         return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
-    return 1.0 if a.dtype == torch.uint8 else 0.0
+    return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:

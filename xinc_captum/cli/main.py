@@ -277,7 +277,7 @@ def replay(
     """Compute a result again and compare it array by array; exit status 1 where one differs.
 
     On the machine that made it, with the same versions, arrays have to be bit-identical. On another machine, floats
-    may differ by 0.0001 of the largest value of their array.
+    may differ by 0.001 of the largest value of their array.
     """
     if not replay_command(folder):
         raise typer.Exit(1)

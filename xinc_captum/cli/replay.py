@@ -40,7 +40,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 SELF = "xinc-captum"
 _AGAIN = "Take it from a backup, or run the command anew."
-TOLERANCE = 1e-4  # of an array's largest value, on another machine: 10 times what other kernels were seen to change
+# On another machine, of an array's largest value: three times what other kernels changed in our tests.
+TOLERANCE = 1e-3
 
 
 def replay_command(folder: Path) -> bool:
@@ -48,7 +49,8 @@ def replay_command(folder: Path) -> bool:
 
     With the processor, GPU, threads and versions that the manifest names, arrays have to be the same bits. With
     others, whose kernels round otherwise, floats may be ``TOLERANCE`` of the largest value of their array apart,
-    and numbers of the manifest as far. What is drawn by hashes of floats, such as a link's reservoir, then differs.
+    numbers of the manifest as far, and its hashes are not compared. A fit of many steps can lead further apart, and
+    what is drawn by hashes of floats, such as a link's reservoir, differs: the lines name them.
 
     Raises:
         FileNotFoundError: no such folder, or a file that the command read is gone.
