@@ -2,8 +2,9 @@
 
 For each call of ``tests/contract/calls.py``, in a process of its own:
 
-- growth: the slope of a straight line (least squares) through the resident memory after each block of calls, in bytes
-  a call. Before each reading Python collects its garbage and the C library gives free pages back (``malloc_trim``,
+- growth: the slope of a straight line (least squares) through the memory after each block of calls, in bytes a call.
+  Memory is what the process holds of its own (Linux: RssAnon and VmSwap, which the system cannot take back as it does
+  with pages of files; elsewhere the resident memory). Before each reading Python collects its garbage and the C library gives free pages back (``malloc_trim``,
   where there is one). The first blocks warm up caches of bounded size and are left out.
 - noise: twice the standard error of that slope. Resident memory is counted in pages of 4096 bytes, so a slope below
   its noise is no growth.
@@ -37,6 +38,10 @@ def resident():
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library: noise is larger
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return 1024 * sum(int(lines[key].split()[0]) for key in ("RssAnon", "VmSwap"))
     return psutil.Process().memory_info().rss
 
 
