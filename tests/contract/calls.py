@@ -86,10 +86,10 @@ def _canvases():
         if "ablation" not in name or name == "ablation":
             calls[f"pairs {name}"] = lambda r=rule: NeuronCanvas(field, "2", rule=r, unit="pair").attribute(points)
             calls[f"FrameCanvas pairs {name}"] = lambda r=rule: _queries(
-                NeuronCanvas(_decoder(), "2", rule=r, unit="pair").canvas(times, (6, 8)), (0, 0)
+                NeuronCanvas(decoder, "2", rule=r, unit="pair").canvas(times, (6, 8)), (0, 0)
             )
     calls["FrameCanvas xinc"] = lambda: (
-        NeuronCanvas(_decoder(), "2", rule="xinc", unit="pair")
+        NeuronCanvas(decoder, "2", rule="xinc", unit="pair")
         .canvas(times, (6, 8), attribute_to_layer_input=True)
         .totals()
     )
