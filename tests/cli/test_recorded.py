@@ -8,7 +8,7 @@ import torch
 from xinc_captum import store
 from xinc_captum.cli.canvas import RuleName
 from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.recorded import digest, recorded
+from xinc_captum.cli.recorded import digest, machine, recorded
 
 
 @recorded("joke", "source")
@@ -37,6 +37,7 @@ def test_the_manifest_says_what_was_asked(tmp_path, monkeypatch):
         },
         "files": {photo: store.sha256(photo)},
         "threads": torch.get_num_threads(),
+        "machine": machine("cpu"),
     }
 
 

@@ -13,6 +13,7 @@ from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.video import video_command
 from xinc_captum.hooks import LayerError
 from xinc_captum.inr import load, render_video
+from xinc_captum.inr.resume import load_run
 from xinc_captum.store import StoreError, check_folder, sha256
 from xinc_captum.videos import VideoError
 
@@ -91,7 +92,7 @@ def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypa
             run(clip, tmp_path / "out")
     kept = tmp_path / "out.fit.pt"
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "out.fit.pt"}
-    at = torch.load(kept, weights_only=True)["state"]["step"]
+    at = load_run(kept, {})["step"]
     assert at == 3
     capsys.readouterr()
     run(clip, tmp_path / "out")

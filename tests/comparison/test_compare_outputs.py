@@ -52,7 +52,7 @@ def test_one_logit_is_measured_by_its_sigmoid():
     torch.testing.assert_close(found.confidence, net(1)(PHOTOS).sigmoid()[:, 0].detach())
     same(found, run(net(1), 0, probability="sigmoid"))
     same(found, run(net(1, nn.Sigmoid()), 0))
-    same(found, run(lambda x: torch.cat([0 * net(1)(x), net(1)(x)], 1), 1))
+    same(found, run(lambda x: torch.cat([0 * net(1)(x), net(1)(x)], 1), 1, probability="softmax"))
     assert not (found.scores["mine"]["deletion"] == 1).any() and (found.scores["mine"]["road"] != 0).any()
 
 

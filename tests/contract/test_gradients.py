@@ -156,7 +156,7 @@ def test_rows_of_compare(kind):
 def test_scripted_layers_are_refused_in_words():
     inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     model = nn.Sequential(inner, nn.Flatten(), nn.Linear(400, 3)).eval()
-    text = "the layer is a scripted ReLU .*scripted modules run no Python hooks. Give the original torch.nn.Module"
+    text = "layer '0.1' is scripted .*scripted modules run no Python hooks.*give the original torch.nn.Module"
     for attempt in (
         lambda: LayerContribution(model, "0.1").attribute(X, target=1),
         lambda: NeuronCanvas(model, "0.1", rule="ablation").attribute(X),

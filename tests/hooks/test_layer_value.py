@@ -49,10 +49,12 @@ class Net(nn.Module):
 
     def __init__(self, wrap):
         super().__init__()
-        self.part, self.head, self.received = Wrapping(wrap), nn.Linear(4, 2), None
+        self.part, self.head = Wrapping(wrap), nn.Linear(4, 2)
+        self.received = []  # its entries stay; an attribute would be restored
 
     def forward(self, x):
-        self.received = value = self.part(x)
+        value = self.part(x)
+        self.received.append(value)
         if isinstance(value, dict):
             return self.head(value["hidden"])
         if hasattr(value, "hidden"):
@@ -67,14 +69,14 @@ def test_the_tensor_is_explained_alone_and_the_rest_passes_through(kind):
     by_hand = hidden * net.head.weight[1]
     assert torch.allclose(LayerContribution(net, "part").attribute(x, target=1), by_hand, atol=1e-6)
     plain = type(net.part(x))
-    assert type(net.received) is plain, "the model goes on with a container of the same kind"
+    assert type(net.received[-1]) is plain, "the model goes on with a container of the same kind"
     canvas = NeuronCanvas(net, "part").attribute(x)
     assert torch.allclose(canvas[..., 1], by_hand, atol=1e-6)
     without = NeuronCanvas(net, "part", rule="ablation").attribute(x, neuron_selector=2)
     assert torch.allclose(without[:, 0, 1], by_hand[:, 2], atol=1e-6)
     with capture(net, "part") as seen:
         net(x)
-    assert torch.equal(seen[net.part], hidden) and type(net.received) is plain
+    assert torch.equal(seen[net.part], hidden) and type(net.received[-1]) is plain
     with capture(net, "part", offload="cpu") as seen:
         net(x)
     assert torch.equal(seen[net.part], hidden)
@@ -141,5 +143,5 @@ def test_inputs_without_a_float_tensor_are_refused():
 def test_scripted_layers_are_refused():
     net = nn.Sequential(torch.jit.script(nn.Linear(3, 3)), nn.Linear(3, 2))
     for reading in (lambda: capture(net, "0"), lambda: patch(net, "0", torch.zeros_like)):
-        with pytest.raises(LayerError, match="layer '0' is a scripted or traced module, which runs no"), reading():
+        with pytest.raises(LayerError, match="layer '0' is scripted .*scripted modules run no Python hooks"), reading():
             net(torch.rand(2, 3))

@@ -72,7 +72,7 @@ def test_the_seed_decides_and_nothing_else_is_touched(found):
     first, second, third = (m.head.weight for m in models)
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
-    assert set(before.differences(models[0])) == {"weights"}
+    assert {one for one in before.differences(models[0]) if "version" not in one} == {"weights"}
     assert torch.equal(models[0].stem.linear1.weight, stem)
 
 

@@ -92,7 +92,7 @@ def compare(
         ModuleNotFoundError: a peer that is not installed.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
         >>> photos = torch.rand(2, 3, 8, 8)
         >>> found = compare(["Grad-CAM", "Integrated Gradients"], model, photos, target=1, layer="0")
         >>> found.maps["Grad-CAM"].shape

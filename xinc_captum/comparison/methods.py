@@ -41,7 +41,7 @@ def grad_cam(
         LayerError: the layer is not in the model; later, which axis holds its channels cannot be determined.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
         >>> grad_cam(model, "0")(torch.rand(5, 3, 8, 8), 1).shape
         torch.Size([5, 1, 6, 6])
 

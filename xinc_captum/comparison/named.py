@@ -79,7 +79,7 @@ def by_name(
         ModuleNotFoundError: a peer that is not installed.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
         >>> list(by_name(["Grad-CAM", "edge map"], model, torch.rand(1, 3, 8, 8), None, "0", 0))
         ['Grad-CAM', 'edge map']
     """

@@ -35,7 +35,7 @@ class BigGANAdapter(Adapter):
         ...         super().__init__()
         ...         self.embeddings = torch.nn.Linear(5, 4, bias=False)
         ...         self.generator = lambda w, truncation: w.view(-1, 2, 2, 2).tanh()
-        >>> BigGANAdapter(Small()).sample_latents(3, classes=2).shape
+        >>> BigGANAdapter(Small().eval()).sample_latents(3, classes=2).shape
         torch.Size([3, 8])
 
     Source: Brock et al., "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (ICLR 2019), sec. 3.1.
