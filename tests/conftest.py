@@ -37,6 +37,10 @@ def pytest_collection_modifyitems(items):
     unstable = sorted(item.nodeid for item in items if " at 0x" in item.nodeid)
     if unstable:  # workers of pytest-xdist run in other processes and have to find the same names
         raise pytest.UsageError(f"test names contain memory addresses; pass ids= to parametrize: {unstable}")
+    if rounding.installed():
+        for item in items:
+            if marker := item.get_closest_marker("own_kernels"):
+                item.add_marker(pytest.mark.skip(reason=f"--rounding-by-shape: {marker.args[0]}"))
     if not torch.cuda.is_available():
         no_gpu = pytest.mark.skip(reason="needs an NVIDIA GPU (make test-cuda)")
         for item in items:

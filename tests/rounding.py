@@ -38,9 +38,16 @@ def install() -> None:
         _library.impl(name, _wrapped(name, kernel, place), "CPU", with_keyset=True)
 
 
+def installed() -> bool:
+    """Whether this process has the replaced kernels."""
+    return _library is not None
+
+
 def _wrapped(name, kernel, moved):
     def run(keys, *args, **kwargs):
         result = kernel.call_boxed(keys, *args, **kwargs)
+        if torch.jit.is_tracing():  # it would record what is done here
+            return result
         layouts = [
             (tuple(a.shape), a.stride(), a.dtype) if isinstance(a, Tensor) else None for a in (*args, *kwargs.values())
         ]

@@ -8,13 +8,13 @@ from xinc_captum import LayerError, patch
 def test_the_edit_is_handed_on(net):
     x = torch.rand(3, 2)
     with patch(net, "3", torch.zeros_like):
-        assert torch.equal(net(x), net[4].bias.expand(3, -1))
+        torch.testing.assert_close(net(x), net[4].bias.expand(3, -1))
 
 
 def test_the_input_can_be_edited(net):
     x = torch.rand(3, 2)
     with patch(net, "4", torch.zeros_like, at_input=True):
-        assert torch.equal(net(x), net[4].bias.expand(3, -1))
+        torch.testing.assert_close(net(x), net[4].bias.expand(3, -1))
 
 
 def test_only_one_call_a_forward():
@@ -38,7 +38,7 @@ def test_compiled_models_are_patched_and_idle_layers_named(net):
     x, compiled = torch.rand(3, 2), torch.compile(net, backend="eager")
     compiled(x)
     with torch.no_grad(), patch(compiled, "3", torch.zeros_like):
-        assert torch.equal(compiled(x), net[4].bias.expand(3, -1))
+        torch.testing.assert_close(compiled(x), net[4].bias.expand(3, -1))
     net.spare = nn.Linear(2, 2)
     with pytest.raises(LayerError, match="layer 'spare' never ran"), patch(net, "spare", torch.zeros_like):
         net[0](x)

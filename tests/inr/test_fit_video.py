@@ -112,6 +112,7 @@ fit_video(model, video, steps=40, batch_size=2, every=7, checkpoint=sys.argv[2],
 """
 
 
+@pytest.mark.own_kernels("half of the run is another process's, which has torch's kernels")
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     """Killed by SIGKILL while it writes its third checkpoint, in the middle of a round through the frames."""
     video, path = clip(), tmp_path / "run.pt"

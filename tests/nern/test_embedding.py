@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -21,8 +22,16 @@ def test_as_recorded(arrays, name, fusion):
 
 def test_fourier_as_recorded(arrays):
     embed = FourierEmbedding(10)
-    assert torch.equal(embed.matrix, arrays["pe/ffn/B"])
-    torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(embed.matrix, arrays["pe/ffn/B"])  # normal draws round by the processor
+    torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("base", "levels"), [(1.25, 80), (0.95, 80), (0.85, 20), (3.7, 30)])
+def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
+    """On every processor: a frequency of 1e7 that is one unit in the last place off turns an angle about."""
+    exact = Fraction(float(torch.tensor(base)))
+    wanted = torch.tensor([float(exact**level) for level in range(levels)], dtype=torch.float64).float()
+    assert torch.equal(SmoothEmbedding(base, levels).frequencies, wanted)
 
 
 def test_by_hand():

@@ -40,7 +40,9 @@ def test_any_budget_gives_the_same(nern):
         lambda c: c.unit(3),
         lambda c: c.pulled(g),
     ):
-        torch.testing.assert_close(ask(small), ask(large), atol=1e-12, rtol=1e-12)
+        found, wanted = ask(small), ask(large)  # from float32 rows of the embedding, which round by their place
+        bound = 4 * torch.finfo(torch.float32).eps * float(wanted.abs().max())
+        torch.testing.assert_close(found, wanted, atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize("how", ["center", "average", "max"])

@@ -52,8 +52,9 @@ def test_the_released_maps_are_reproduced():
         }
     assert set(found) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
     for name, ours in found.items():
+        # angles up to 2 pi * 10 * 3 = 188 round to within 1.5e-5, and so do their sines
         torch.testing.assert_close(
-            ours, torch.from_numpy(recorded[name]), atol=2e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            ours, torch.from_numpy(recorded[name]), atol=1.5e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

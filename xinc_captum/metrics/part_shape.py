@@ -54,7 +54,7 @@ def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
         ValueError: shapes that do not match.
 
     Example:
-        >>> part_ellipse(torch.zeros(1, 1, 3, 3), torch.eye(3)[None, None])
+        >>> part_ellipse(torch.zeros(1, 1, 3, 3), torch.eye(3)[None, None]).round(decimals=4)
         tensor([[[ 1., 45.]]])
     """
     check_parts(pictures, masks)

@@ -114,7 +114,7 @@ def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor
         ValueError: an unknown kind.
 
     Example:
-        >>> logit_loss(torch.zeros(3, 2), torch.zeros(3, 2), "plain").item()
+        >>> round(logit_loss(torch.zeros(3, 2), torch.zeros(3, 2), "plain").item(), 6)
         0.0
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.2, and the released code; Hinton et al. (2015).
