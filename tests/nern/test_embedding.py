@@ -25,7 +25,7 @@ def test_fourier_as_recorded(arrays):
     torch.testing.assert_close(
         embed.matrix, arrays["pe/ffn/B"], atol=2e-6, rtol=0
     )  # normal draws round by the processor
-    widest = 2 * math.pi * float((arrays["pe/coords_unit"] @ embed.matrix.T).abs().max())
+    widest = 2 * math.pi * float((arrays["pe/coords_unit"].float() @ embed.matrix.T).abs().max())
     bound = 4 * torch.finfo(torch.float32).eps * widest  # draws, products and the factor round; a sine is as steep as 1
     torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=bound, rtol=0)
     assert bound < 1e-4
