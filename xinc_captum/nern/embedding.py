@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +71,7 @@ def _powers(base: float, levels: int) -> Tensor:
     ``torch.pow`` in float32 rounds by the processor, and a unit in the last place of 1.25^79 turns an angle about: a
     file would give other weights on another machine.
     """
-    single = float(torch.tensor(base, dtype=torch.float32))
+    single = float(np.float32(base))
     return torch.tensor([single**level for level in range(levels)], dtype=torch.float32)
 
 
