@@ -183,3 +183,21 @@ def test_attention_weights_are_no_map_of_the_image():
     assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].places == () for m in weights)
     assert ended[net.patches].places == (4, 4)
     assert early_layer(reader, X, ()) not in weights
+
+
+def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
+    class Talking(Attending):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(self.heads, self.heads)
+
+        def forward(self, x):
+            q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+            weights = self.mix((q @ k.mT).softmax(-1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+    net = Attention()
+    net.blocks = nn.Sequential(Talking(), Talking())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
+    assert early_layer(Reader(net), X, ()) not in [block.mix for block in net.blocks]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,7 +115,11 @@ def passed(reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[
         mapped = has_places(note.shape, axis, note.module, reader.forward_func, entered)
         places = note.shape[1:axis] + note.shape[axis + 1 :] if mapped else ()
         found.append(Passed(note.module, note.shape, axis, places))
-    return found
+    # A Linear that mixes the heads of attention weights, (rows, tokens, tokens, heads), is no map either.
+    tokens = {(one.shape[1], one.shape[1]) for one in found if len(one.shape) == 3}
+    return [
+        replace(one, places=()) if one.places in tokens and isinstance(one.module, nn.Linear) else one for one in found
+    ]
 
 
 @dataclass
