@@ -201,3 +201,19 @@ def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
     ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
     assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
     assert early_layer(Reader(net), X, ()) not in [block.mix for block in net.blocks]
+
+
+def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
+    class Mixed(Attending):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return super().forward(self.conv(x.mT).mT)
+
+    net = Attention()
+    net.blocks = nn.Sequential(Mixed(), Mixed())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].soft].places == () and ended[net.blocks[1].drop].places == ()
+    assert ended[net.patches].places == (4, 4)
