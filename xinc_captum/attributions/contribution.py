@@ -157,7 +157,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
     def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
         with capture(self.forward_func, self._layers, at_input=at_input) as captured:
-            output = selected(call(*batch.inputs, *batch.args), batch, self.output_fn)
+            output = selected(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
         places = [captured.per_device(layer) for layer in self._layers]
         flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]
@@ -191,8 +191,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         if other == sizes[0]:  # no piece has another size
             other = 2 if other == 1 else 1
             with torch.no_grad(), capture(self.forward_func, self._layers, at_input=at_input) as captured:
-                some = batch.cut(0, other)
-                call(*some.inputs, *some.args)
+                batch.cut(0, other).through(call)
             last = [captured[layer] for layer in self._layers]
         for layer, one, two in zip(self._layers, parts[0], last, strict=True):
             for a, b in zip(*(v if isinstance(v, tuple) else (v,) for v in (one, two)), strict=True):
@@ -221,7 +220,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             return tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
 
         def score() -> Tensor:
-            output = self.forward_func(*batch.inputs, *batch.args)
+            output = batch.through(self.forward_func)
             return one_score_a_row(selected(output, batch, self.output_fn))
 
         with torch.no_grad():
