@@ -1,6 +1,6 @@
 """The rows of one call: inputs, row-aligned arguments and targets, sliced or repeated together."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,10 @@ class Batch:
         given = _marked(given, len(own[0]))
         plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in given)
         return cls(own, given.replaced(plain), python_index(target), rows.pop())
+
+    def through(self, forward_func: Callable[..., Any]) -> Any:
+        """Return what a model makes of these samples. It gets copies of the inputs, since it may write into them."""
+        return forward_func(*(t.clone() for t in self.inputs), *self.args)
 
     def cut(self, start: int, stop: int) -> "Batch":
         """Rows ``start`` to ``stop``."""

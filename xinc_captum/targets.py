@@ -14,7 +14,7 @@ OutputFn = Callable[[Any], Tensor]
 
 def called(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
     """Return what a model makes of a batch, after ``output_fn``."""
-    output = forward_func(*batch.inputs, *batch.args)
+    output = batch.through(forward_func)
     return output if output_fn is None else output_fn(output)
 
 

@@ -149,3 +149,71 @@ def test_where_the_units_and_places_are():
 
     first, last = passed(Reader(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
     assert (first.unit_axis, first.places) == (1, (4, 8)) and (last.unit_axis, last.places) == (3, (4, 8))
+
+
+class Attending(nn.Module):
+    """A block that computes its attention weights by a module: (rows, heads, tokens, tokens)."""
+
+    def __init__(self, heads=2, width=8):
+        super().__init__()
+        self.heads, self.norm, self.qkv = heads, nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.soft, self.drop, self.proj = nn.Softmax(-1), nn.Dropout(), nn.Linear(width, width)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+        weights = self.drop(self.soft(q @ k.mT))
+        return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.blocks = nn.Conv2d(3, 8, 16, 16), nn.Sequential(*[Attending() for _ in range(3)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).flatten(2).mT).mean(1))
+
+
+def test_attention_weights_are_no_map_of_the_image():
+    net = Attention().eval()
+    reader = Reader(net)
+    ended = {one.module: one for one in passed(reader, X, ())}
+    weights = [m for block in net.blocks for m in (block.soft, block.drop)]
+    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].places == () for m in weights)
+    assert ended[net.patches].places == (4, 4)
+    assert early_layer(reader, X, ()) not in weights
+
+
+def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
+    class Talking(Attending):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(self.heads, self.heads)
+
+        def forward(self, x):
+            q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+            weights = self.mix((q @ k.mT).softmax(-1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+    net = Attention()
+    net.blocks = nn.Sequential(Talking(), Talking())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
+    assert early_layer(Reader(net), X, ()) not in [block.mix for block in net.blocks]
+
+
+def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
+    class Mixed(Attending):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return super().forward(self.conv(x.mT).mT)
+
+    net = Attention()
+    net.blocks = nn.Sequential(Mixed(), Mixed())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].soft].places == () and ended[net.blocks[1].drop].places == ()
+    assert ended[net.patches].places == (4, 4)

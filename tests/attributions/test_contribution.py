@@ -67,6 +67,66 @@ def test_tuple_layers_answer_tuples_in_any_batches():
     assert torch.equal(second, 6 * x)
 
 
+class Recurrent(nn.Module):
+    def __init__(self, batch_first, last):
+        super().__init__()
+        self.start, self.gru, self.head = nn.Linear(2, 3), nn.GRU(3, 4, batch_first=batch_first), nn.Linear(4, 2)
+        self.last = last
+
+    def forward(self, x):  # (rows, steps, 2)
+        steps, state = self.gru(self.start(x if self.gru.batch_first else x.transpose(0, 1)))
+        return self.head(state[-1] if self.last else steps.mean(1 if self.gru.batch_first else 0))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_of_several_tensors_those_that_lead_to_nothing_have_no_part(last):
+    net, x = Recurrent(True, last), torch.rand(5, 6, 2)
+    steps, state = LayerContribution(net, "gru").attribute(x, target=1)
+    assert steps.shape == (5, 6, 4) and state.shape == (1, 5, 4)
+    hidden = net.gru(net.start(x))[0].detach()
+    if last:
+        assert steps.eq(0).all()
+        assert torch.allclose(state[0], hidden[:, -1] * net.head.weight[1].detach(), atol=1e-6)
+    else:
+        assert state.eq(0).all()
+        assert torch.allclose(steps, hidden * net.head.weight[1].detach() / 6, atol=1e-6)
+
+
+def test_several_tensors_of_which_none_leads_to_the_output():
+    net = Recurrent(True, False)
+    with pytest.raises(LayerError, match="the output does not depend on layer 'gru'"):
+        LayerContribution(lambda x: net.head(x[:, 0].repeat(1, 2)) + 0 * net(x).detach(), net.gru).attribute(
+            torch.rand(2, 3, 2), target=0
+        )
+
+
+@pytest.mark.parametrize(("rows", "at_once"), [(4, 2), (5, 2), (2, 1), (6, 6)])
+def test_pieces_of_a_layer_with_steps_first_are_not_joined(rows, at_once):
+    net, x = Recurrent(False, False), torch.rand(rows, 6, 2)
+    whole = LayerContribution(net, "start").attribute(x, target=0)
+    assert whole.shape == (6, rows, 3)
+    if rows == at_once:
+        assert torch.equal(LayerContribution(net, "start").attribute(x, target=0, internal_batch_size=at_once), whole)
+        return
+    with pytest.raises(
+        LayerError, match=rf"layer 'start' has shape \(6, {at_once}, 3\) for {at_once} rows.*rows first"
+    ):
+        LayerContribution(net, "start").attribute(x, target=0, internal_batch_size=at_once)
+
+
+def test_pieces_of_a_layer_that_folds_windows_into_the_rows_are_joined():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.Sigmoid()
+
+        def forward(self, x):
+            return self.act(x.view(-1, 2)).view(len(x), 3, 2).sum(1)
+
+    x, method = torch.rand(4, 6), LayerContribution(Windows(), "act")
+    assert torch.equal(method.attribute(x, target=0, internal_batch_size=2), method.attribute(x, target=0))
+
+
 def test_grad_kwargs_reach_autograd(conv):
     conv.spare = nn.Identity()
     x = torch.rand(2, 3, 6, 6)

@@ -33,6 +33,24 @@ def test_a_transformer_has_none_and_a_pool_by_attention_takes_none_away():
     assert last_map(late, torch.rand(1, 3, 8, 8)) is late.maps
 
 
+class Windows(nn.Module):
+    """As timm's Swin: within a block maps (N, h, w, channels) are tokens (N, places, channels) for most modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 2, 2), nn.LayerNorm(4), nn.Linear(4, 3)
+        self.mlp = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
+
+    def forward(self, x):
+        z = self.conv(x).permute(0, 2, 3, 1)
+        return self.head(self.norm(z + self.mlp(z.flatten(1, 2)).view(z.shape)).mean((1, 2)))
+
+
+def test_tokens_before_the_last_map_take_none_away():
+    net = Windows().eval()
+    assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+
+
 def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
     images, seen = torch.rand(1, 3, 8, 8), []
     before = found(conv)

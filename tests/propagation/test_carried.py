@@ -80,6 +80,10 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
         lambda x: x * torch.arange(x.shape[1], dtype=x.dtype) + torch.empty_like(x).fill_(2),
         lambda x: x * x.new_tensor([1.0, 2.0, 3.0]) + x.detach().exp(),
         lambda x: F.conv1d(x[:, None], torch.ones(2, 1, 2, dtype=x.dtype), torch.ones(2, dtype=x.dtype)).flatten(1),
+        lambda x: x * torch.ones(3).to(x) + torch.ones(3).type_as(x) + torch.ones(()).to(x).expand_as(x),
+        lambda x: x @ torch.arange(9).to(x).view(3, 3) - torch.arange(3).to(x.device).view_as(x),
+        lambda x: x.reshape_as(x.T).T.ravel()[None] * torch.arange(3).reshape_as(x).to(x.dtype),
+        lambda x: torch.subtract(torch.negative(x), 2).moveaxis(0, 1).swapdims(0, 1).to(x),
     ],
 )
 def test_parts_and_slot_add_up(function):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,7 +115,14 @@ def passed(reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[
         mapped = has_places(note.shape, axis, note.module, reader.forward_func, entered)
         places = note.shape[1:axis] + note.shape[axis + 1 :] if mapped else ()
         found.append(Passed(note.module, note.shape, axis, places))
-    return found
+    # Attention weights between tokens are no map either: modules that drop some, or mix the heads by a Linear.
+    tokens = {(one.shape[1], one.shape[1]) for one in found if len(one.shape) == 3}
+    return [replace(one, places=()) if one.places in tokens and _mixes(one.module) else one for one in found]
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Whether a module is a Linear or has no weights."""
+    return isinstance(module, nn.Linear) or not any(True for _ in module.parameters())
 
 
 @dataclass

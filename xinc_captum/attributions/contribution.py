@@ -125,7 +125,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             grad_kwargs: for ``torch.autograd.grad``.
 
         Returns:
-            a tensor like the layer's output, a tuple where the layer returns several float tensors, a list where
+            a tensor like the layer's output, a tuple where the layer returns several float tensors (zeros for one that
+            the output does not depend on), a list where
             ``layer`` is one.
         """
         if return_convergence_delta and not self._multiply_by_inputs:
@@ -143,6 +144,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             parts = [
                 self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {}) for piece in pieces
             ]
+            if len(pieces) > 1:
+                self._check_rows(call, batch, pieces, parts, attribute_to_layer_input)
             answer = _joined(parts)
             if not return_convergence_delta:
                 return answer if self._several else answer[0]
@@ -154,20 +157,23 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
     def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
         with capture(self.forward_func, self._layers, at_input=at_input) as captured:
-            output = selected(call(*batch.inputs, *batch.args), batch, self.output_fn)
+            output = selected(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
         places = [captured.per_device(layer) for layer in self._layers]
         flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]
+        several = [len(tensors) for replicas in places for tensors in replicas]
+        given = {"allow_unused": max(several) > 1, **grad_kwargs}  # as of the last state of a GRU
         try:
-            gradients = iter(torch.autograd.grad(score, flat, torch.ones_like(score), **grad_kwargs))
+            found = torch.autograd.grad(score, flat, torch.ones_like(score), **given)
         except RuntimeError as error:
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 raise
-            names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
-            raise GradientError(
-                f"the output does not depend on layer {names} (no gradient flows between them); choose a layer that "
-                f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
-            ) from error
+            raise self._unrelated() from error
+        gradients = iter(found)
+        used = [sum(next(gradients) is not None for _ in range(n)) for n in several]
+        if "allow_unused" not in grad_kwargs and not all(used):
+            raise self._unrelated()
+        gradients = iter(found)
         answers = []
         for replicas in places:
             shares = [tuple(self._share(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
@@ -176,8 +182,36 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             answers.append(whole if len(whole) > 1 else whole[0])
         return answers
 
+    def _check_rows(
+        self, call: ForwardFunc, batch: Batch, pieces: list[tuple[int, int]], parts: list[list[Any]], at_input: bool
+    ) -> None:
+        """Refuse to join pieces of a layer whose first axis does not hold the samples, such as (steps, rows, …)."""
+        sizes = [stop - start for start, stop in pieces]
+        last, other = parts[-1], sizes[-1]
+        if other == sizes[0]:  # no piece has another size
+            other = 2 if other == 1 else 1
+            with torch.no_grad(), capture(self.forward_func, self._layers, at_input=at_input) as captured:
+                batch.cut(0, other).through(call)
+            last = [captured[layer] for layer in self._layers]
+        for layer, one, two in zip(self._layers, parts[0], last, strict=True):
+            for a, b in zip(*(v if isinstance(v, tuple) else (v,) for v in (one, two)), strict=True):
+                first, second = tuple(a.shape), tuple(b.shape)
+                if not first or not second or first[0] * other != second[0] * sizes[0] or first[1:] != second[1:]:
+                    raise LayerError(
+                        f"layer {layer_name(self.forward_func, layer)} has shape {first} for {sizes[0]} rows and "
+                        f"{second} for {other}; wanted rows first, so that the pieces of internal_batch_size can be "
+                        "joined. Leave internal_batch_size out, or choose a layer with rows first."
+                    )
+
+    def _unrelated(self) -> GradientError:
+        names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
+        return GradientError(
+            f"the output does not depend on layer {names} (no gradient flows between them); choose a layer that "
+            f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
+        )
+
     def _share(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
-        if gradient is None:  # only with grad_kwargs={"allow_unused": True}
+        if gradient is None:  # one of several tensors that the output does not depend on
             gradient = torch.zeros_like(activation)
         return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
 
@@ -186,7 +220,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             return tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
 
         def score() -> Tensor:
-            output = self.forward_func(*batch.inputs, *batch.args)
+            output = batch.through(self.forward_func)
             return one_score_a_row(selected(output, batch, self.output_fn))
 
         with torch.no_grad():

@@ -139,7 +139,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
     def _seen(self, call: ForwardFunc, batch: Batch) -> tuple[Any, Any]:
         """The layer's value, and the output."""
         with capture(self.forward_func, self.layer) as captured:
-            output = call(*batch.inputs, *batch.args)
+            output = batch.through(call)
         return captured[self.layer], output
 
     def _map(self, found: Tensor, entered: tuple[int, ...]) -> Tensor:

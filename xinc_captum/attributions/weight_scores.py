@@ -41,7 +41,7 @@ class WeightScores:
     def score(self, weights: Weights, batch: Batch) -> Tensor:
         """(rows,)."""
         call = self.network(weights)
-        return one_score_a_row(selected(call(*batch.inputs, *batch.args), batch, self.output_fn))
+        return one_score_a_row(selected(batch.through(call), batch, self.output_fn))
 
     def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:
         """(rows,), a chunk at a time and without gradients."""

@@ -14,9 +14,9 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
     A map is (N, channels, h, w) or (N, h, w, channels), decided as :func:`xinc_captum.hooks.unit_axis` does; modules
     that the images do not reach, such as a branch for another input, are left out.
 
-    None too where most of what the network hands on are tokens (N, places, channels): the only map of a vision
-    transformer is that of its first layer. Of several that end with the same map, such as a block and the activation
-    function at its end, it is the outermost.
+    None too where most of what the network hands on are tokens (N, places, channels) and some of them come after the
+    last map: the only map of a vision transformer is that of its first layer. Of several that end with the same map,
+    such as a block and the activation function at its end, it is the outermost.
 
     Args:
         model: the classifier, or any function around it.
@@ -31,6 +31,8 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
     """
     with untouched(model):
         ended = passed(Reader(model, preprocess), images, ())
-    maps = [one.module for one in ended if one.places and one.places[0] * one.places[1] > 1]
-    tokens = sum(len(one.shape) == 3 and one.shape[1] > 1 for one in ended)
-    return maps[-1] if len(maps) > tokens else None
+    maps = [at for at, one in enumerate(ended) if one.places and one.places[0] * one.places[1] > 1]
+    tokens = [at for at, one in enumerate(ended) if len(one.shape) == 3 and one.shape[1] > 1]
+    if not maps or (len(maps) <= len(tokens) and tokens[-1] > maps[-1]):
+        return None
+    return ended[maps[-1]].module

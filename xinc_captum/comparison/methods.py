@@ -171,12 +171,14 @@ class _Whole(nn.Module):
 
 
 def after(preprocess: Preprocess | None, model: ForwardFunc) -> ForwardFunc:
-    """The model as a function of photos; gradients reach them through the preprocessing."""
-    if preprocess is None:
-        return model
+    """The model as a function of photos; gradients reach them through the preprocessing.
+
+    Model and preprocessing get a copy of the photos, since they may write into their input.
+    """
 
     def seen(images: Tensor) -> Any:
-        return model(preprocess(images))
+        own = images.clone()
+        return model(own if preprocess is None else preprocess(own))
 
     return seen
 

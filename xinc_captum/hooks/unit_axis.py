@@ -258,6 +258,9 @@ def has_places(
 ) -> bool:
     """Whether the axes besides rows and units are height and width: they fit the input, or convolutions made them.
 
+    The attention weights of a transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised
+    by the modules around the layer: units on axis 1 between linear modules and layer norms alone.
+
     Args:
         shape: of the activation.
         axis: that holds the units.
@@ -268,4 +271,7 @@ def has_places(
     places, image = [*shape[1:axis], *shape[axis + 1 :]], image_size(entered)
     if len(places) != 2:
         return False
-    return image is None or fits(places, image) or (axis == 1 and _by_parts(layer, forward_func) == 1)
+    parts = _by_parts(layer, forward_func) if axis == 1 else None
+    if parts == -1 and not isinstance(layer, SECOND):
+        return False
+    return image is None or fits(places, image) or parts == 1

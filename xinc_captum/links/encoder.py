@@ -131,7 +131,7 @@ class Encoder:
 
     def _part(self, pictures: Tensor, graph: bool) -> Encoded:
         device = self._device()
-        shown = pictures if device is None else pictures.to(device)
+        shown = pictures.clone() if device is None else pictures.to(device, copy=True)  # the model may write into it
         shown = shown if self.preprocess is None else self.preprocess(shown)
         with capture(self.forward_func, self.layer, at_input=self.attribute_to_neuron_input) as captured:
             output = self.forward_func(shown)

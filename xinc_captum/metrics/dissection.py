@@ -58,7 +58,7 @@ def dissect(
     with guarded(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
-                forward_func(inputs[start:stop])
+                forward_func(inputs[start:stop].clone())
             value = one_tensor(captured[module], partial(layer_name, forward_func, module), stop - start)
             if value.dim() != 4:
                 raise LayerError(
@@ -123,13 +123,13 @@ def ablated(
     with guarded(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
-            before = _scored(score, forward_func(rows), len(rows))
+            before = _scored(score, forward_func(rows.clone()), len(rows))
             fallen = []
             entered = tuple(inputs.shape)
             for group in groups:
                 axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, asked=unit_axis)
                 with patch(forward_func, module, _held(group, value, axis)):
-                    after = forward_func(rows)
+                    after = forward_func(rows.clone())  # the model may write into its input
                 fallen.append(before - _scored(score, after, len(rows)))
             change = torch.stack(fallen)
             known = ~change.isnan()

@@ -152,7 +152,7 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int =
         ValueError: the outputs are not (N, classes).
     """
     with guarded(forward_func), torch.no_grad():
-        return torch.cat([class_scores(forward_func(some), len(some)) for some in images.split(rows_at_once)])
+        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(rows_at_once)])
 
 
 def class_scores(output: object, rows: int) -> Tensor:

@@ -20,6 +20,7 @@ from .operations import (
     METADATA,
     POINTWISE,
     PRODUCTS,
+    SHAPED_LIKE,
     plain_name,
 )
 from .products import cumulative_product, product
@@ -38,8 +39,8 @@ class Carried(Tensor):
     ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
     the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
     ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached, compared,
-    or computed in a ``no_grad`` block is a plain constant from there on, and so is a tensor made in the shape of
-    another. With ``halves`` a product is shared equally among its factors; without, it is refused.
+    or computed in a ``no_grad`` block is a plain constant from there on, and so is a tensor made in the shape,
+    dtype or device of another. With ``halves`` a product is shared equally among its factors; without, it is refused.
     """
 
     value: Tensor
@@ -73,7 +74,7 @@ class Carried(Tensor):
         args, kwargs = _input_first(args, kwargs or {})
         in_place = in_place or bool(kwargs.get("inplace")) or (name in POINTWISE and any(a is True for a in args[1:2]))
         with torch._C.DisableTorchFunctionSubclass():
-            if name in METADATA:
+            if name in METADATA or (name in SHAPED_LIKE and not isinstance(args[0], Carried)):
                 return func(*_values(args), **_values(kwargs))
             if name == "detach" and not in_place:
                 return args[0].value.detach().clone()

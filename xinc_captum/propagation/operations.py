@@ -3,15 +3,19 @@
 # Jointly affine in all their tensor arguments: f(z) = A z + b, so units pass through A and the slot through f itself.
 AFFINE = frozenset(
     """
-    add sub rsub neg positive cat concat concatenate hstack vstack stack sum mean
-    view view_as reshape flatten unflatten permute transpose movedim swapaxes t squeeze unsqueeze expand expand_as
-    contiguous clone to type float double half bfloat16 type_as getitem select narrow index_select gather take_along_dim
-    chunk split tensor_split unbind roll flip repeat repeat_interleave tile broadcast_to atleast_2d
+    add sub subtract rsub neg negative positive cat concat concatenate hstack vstack stack sum mean
+    view view_as reshape reshape_as ravel flatten unflatten permute transpose movedim moveaxis swapaxes swapdims t
+    squeeze unsqueeze expand expand_as contiguous clone to type float double half bfloat16 type_as getitem select
+    narrow index_select gather take_along_dim chunk split tensor_split unbind roll flip repeat repeat_interleave tile
+    broadcast_to atleast_2d
     pad pixel_shuffle pixel_unshuffle interpolate upsample fold unfold channel_shuffle
     masked_fill tril triu cumsum
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     """.split()
 )
+
+# Of these, those whose second tensor gives a shape, dtype or device and no values.
+SHAPED_LIKE = frozenset({"to", "type_as", "view_as", "reshape_as", "expand_as"})
 
 # Affine in one argument as long as the others do not depend on the layer.
 BILINEAR = frozenset(

@@ -46,7 +46,7 @@ class Tail:
 
     def output(self, batch: Batch) -> Tensor:
         """The selected output, (rows, *left)."""
-        return selected(self.forward_func(*batch.inputs, *batch.args), batch, self.output_fn)
+        return selected(batch.through(self.forward_func), batch, self.output_fn)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Activation (rows, units, ...) and output (rows, *left), the second in the graph of the first."""
