@@ -108,6 +108,13 @@ def test_shrinks_but_never_enlarges(tmp_path):
     assert read_photo(path, longer_side=999).shape == (3, 300, 451)
 
 
+def test_a_longer_side_below_one_pixel_is_an_error(tmp_path):
+    file = saved(tmp_path, Image.new("RGB", (4, 2)))
+    for side in (0, -3, float("nan")):
+        with pytest.raises(ValueError, match="longer_side is .*; wanted at least 1 pixel"):
+            read_photo(file, longer_side=side)
+
+
 def test_files_that_are_no_photos(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.png is not a file; wanted a photo"):
         read_photo(tmp_path / "none.png")

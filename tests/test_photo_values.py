@@ -9,6 +9,34 @@ from PIL import Image
 from xinc_captum.images import PhotoError, read_photo
 
 
+def planes(values, *, photometric=2, extra=None, packed=False):
+    """A TIFF of (H, W, C) whose channels are stored one after another, in strips of their own."""
+    height, width, channels = values.shape
+    pack = zlib.compress if packed else bytes
+    strips = [pack(values[..., c].astype(values.dtype.newbyteorder("<")).tobytes()) for c in range(channels)]
+    places = [8 + sum(len(strip) for strip in strips[:c]) for c in range(channels)]
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8 * values.dtype.itemsize] * channels)}
+    tags |= {259: (3, [8 if packed else 1]), 262: (3, [photometric]), 273: (4, places), 277: (3, [channels])}
+    tags |= {278: (4, [height]), 279: (4, [len(strip) for strip in strips]), 284: (3, [2])}
+    tags |= {} if extra is None else {338: (3, [extra])}
+    start = 8 + sum(len(strip) for strip in strips)
+    beyond, entries = start + 2 + 12 * len(tags) + 4, b""
+    more = b""
+    for tag, (kind, numbers) in sorted(tags.items()):
+        value = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'L'}", *numbers)
+        if len(value) > 4:
+            value, more = struct.pack("<L", beyond + len(more)), more + value
+        entries += struct.pack("<HHL", tag, kind, len(numbers)) + value.ljust(4, b"\0")
+    return (
+        struct.pack("<2sHL", b"II", 42, start)
+        + b"".join(strips)
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+        + more
+    )
+
+
 def tiff(values, *, photometric=1, signed=False, extra=None, order="<"):
     """An uncompressed TIFF of (H, W) or (H, W, C), stored as the dtype says."""
     values = values if values.ndim == 3 else values[..., None]
@@ -156,3 +184,22 @@ def test_colours_that_are_stored_otherwise(tmp_path):
         torch.testing.assert_close(
             read_photo(tmp_path / name)[:, 8, 8], torch.tensor([230, 40, 40]) / 255, atol=3 / 255, rtol=0
         )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_channels_one_after_another_are_read_right_or_refused(packed, tmp_path):
+    colour = np.full((4, 5, 3), [64, 128, 192], np.uint8)
+    file = tmp_path / "planes.tif"
+    file.write_bytes(planes(colour, packed=packed))
+    assert torch.allclose(read_photo(file)[:, 0, 0] * 255, torch.tensor([64.0, 128.0, 192.0]))
+    deep = colour.astype(np.uint16) * 257
+    file.write_bytes(planes(deep, packed=packed))
+    if packed:
+        assert torch.allclose(read_photo(file) * 255, torch.tensor([64.0, 128.0, 192.0]).view(3, 1, 1).expand(3, 4, 5))
+    else:
+        with pytest.raises(PhotoError, match="planes.tif stores the 3 channels of mode RGB, 16 bits each, one after"):
+            read_photo(file)
+    for values, kind in ((colour[..., :2], {"photometric": 1, "extra": 2}), (colour, {"photometric": 8})):
+        file.write_bytes(planes(values, packed=packed, **kind))
+        with pytest.raises(PhotoError, match="channels of mode LAB?, 8 bits each|cannot be read"):
+            read_photo(file)

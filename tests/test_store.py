@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="is a file; give a folder"):
         check_folder(tmp_path / "file")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(StoreError, match="is a file; give a folder"):
+            check_folder(tmp_path / "pipe")
     with pytest.raises(StoreError, match="file is a file, so no folder can be made below it"):
         check_folder(tmp_path / "file" / "below")
     foreign = tmp_path / "foreign"

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xinc_captum import store
+from xinc_captum import store, tensor_files
 from xinc_captum.generators import StyleGenerator, load_style_generator, load_weights, save_style_generator
 from xinc_captum.inr import CheckpointError, FourierMLP, HNeRV, HypoNet, NeRV, Siren, load, save
 from xinc_captum.inr.resume import load_run, save_run
@@ -349,6 +349,53 @@ def test_any_tensors_come_back(tmp_path):
     assert note == metadata and found.keys() == tensors.keys()
     assert all(torch.equal(found[k], v.detach()) and found[k].dtype == v.dtype for k, v in tensors.items())
     assert store.tensor_file_bytes(tensors, kind="demo", metadata=metadata) == (tmp_path / "a").stat().st_size
+
+
+def test_conjugated_and_negated_views_keep_their_values(tmp_path):
+    pending = torch.tensor([1 + 2j, 3 - 4j]).conj()  # a bit says that the memory is to be conjugated
+    write_tensors(tmp_path / "a", {"conj": pending, "imag": pending.imag}, kind="demo")
+    found = read_tensors(tmp_path / "a", kind="demo", writer="write_tensors()").tensors
+    assert found["conj"].tolist() == [1 - 2j, 3 + 4j] and found["imag"].tolist() == [-2.0, 4.0]
+    assert tensors_sha256(found) == tensors_sha256({"conj": pending, "imag": pending.imag})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(2, dtype=torch.complex128), torch.eye(2).to_sparse(), torch.empty(2, device="meta")],
+    ids=["complex128", "sparse", "meta"],
+)
+def test_tensors_that_the_format_cannot_hold_are_refused_by_name(value, tmp_path):
+    with pytest.raises(TypeError, match="'a' is a tensor of torch.*; a safetensors file holds dense tensors"):
+        write_tensors(tmp_path / "a", {"a": value}, kind="demo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_devices_and_pipes_are_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which root could replace
+    with pytest.raises(StoreError, match="pipe is a device or pipe; give the path of a file"):
+        write_tensors(tmp_path / "pipe", {}, kind="demo")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_that_are_too_long_and_links_in_a_circle(tmp_path):
+    with pytest.raises(StoreError, match=r"n cannot be written \(.*[Ff]ile name too long"):
+        write_tensors(tmp_path / ("n" * 300), {}, kind="demo")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(StoreError, match="circle cannot be written"):
+        write_tensors(tmp_path / "circle", {}, kind="demo")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_called_changed(tmp_path, monkeypatch):
+    write_tensors(tmp_path / "a", {"a": torch.zeros(3)}, kind="demo")
+    load = tensor_files.load
+
+    def replaced_meanwhile(data):
+        write_tensors(tmp_path / "a", {"a": torch.ones(3)}, kind="demo")
+        return load(data)
+
+    monkeypatch.setattr(tensor_files, "load", replaced_meanwhile)
+    assert read_tensors(tmp_path / "a", kind="demo", writer="write_tensors()").tensors["a"].tolist() == [0, 0, 0]
 
 
 def test_metadata_that_json_cannot_hold_touches_nothing(tmp_path):

@@ -257,7 +257,7 @@ def test_what_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; wanted a video .* or a folder of frames"):
         read_video(tmp_path / "none.mp4")
     path = encoded(tmp_path / "video.mkv", noise())
-    for bad in ({"limit": 0}, {"size": (0, 4)}, {"size": (4,)}):
+    for bad in ({"limit": 0}, {"limit": 2.0}, {"size": (0, 4)}, {"size": (4,)}, {"size": 4}, {"size": (4.5, 4)}):
         with pytest.raises(ValueError, match=r"limit is .* and size is .*; wanted at least 1 frame of at least 1 x 1"):
             read_video(path, **bad)
     monkeypatch.setitem(sys.modules, "av", None)

@@ -31,7 +31,10 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
         FileNotFoundError: no such file.
         PhotoError: not an image, a truncated or oversized one, or one whose white is unknown: integers of 32 bits or
             with signs, floats outside [0, 1], NaN or infinity.
+        ValueError: a longer side below 1.
     """
+    if longer_side is not None and not longer_side >= 1:
+        raise ValueError(f"longer_side is {longer_side}; wanted at least 1 pixel, or None for the photo's own size.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …).")
     try:

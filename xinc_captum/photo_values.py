@@ -27,6 +27,7 @@ class Stored(NamedTuple):
         bits: of a value.
         signed: whether its integers have a sign.
         negative: whether 0 is white, and Pillow does not invert the values.
+        misread: whether channels are stored one after another in a way that Pillow reads wrongly.
     """
 
     file: str
@@ -34,6 +35,7 @@ class Stored(NamedTuple):
     bits: int
     signed: bool
     negative: bool
+    misread: bool
 
     @classmethod
     def of(cls, opened: Image.Image) -> "Stored":
@@ -42,11 +44,26 @@ class Stored(NamedTuple):
         tags = getattr(opened, "tag_v2", {})
         bits, sample = (tags.get(tag, default) for tag, default in ((258, (16,)), (339, (1,))))
         deep = opened.mode.startswith("I") or opened.mode == "F"
-        return cls(opened.format or "", str(raw), int(bits[0]), sample[0] == 2, deep and tags.get(262) == 0)
+        misread = False
+        if tags.get(284) == 2 and len(bits) > 1:  # 284: PlanarConfiguration
+            uncompressed = isinstance(opened, ImageFile) and bool(opened.tile) and opened.tile[0][0] == "raw"
+            misread = opened.mode not in {"RGB", "RGBA", "CMYK"} or (uncompressed and max(bits) > 8)
+        negative = deep and tags.get(262) == 0
+        return cls(opened.format or "", str(raw), int(bits[0]), sample[0] == 2, negative, misread)
 
 
 def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.Image:
-    """Mode RGB with 8 bits, or mode F in [0, 1] of deeper grey photos."""
+    """Mode RGB with 8 bits, or mode F in [0, 1] of deeper grey photos.
+
+    Raises:
+        PhotoError: channels one after another that Pillow reads wrongly, or as :func:`_deep_grey`.
+    """
+    if stored.misread:
+        raise PhotoError(
+            f"{path} stores the {len(photo.getbands())} channels of mode {photo.mode}, {stored.bits} bits each, one "
+            "after another (PlanarConfiguration 2), which Pillow reads wrongly. Save the picture again with its "
+            "channels together, or as PNG."
+        )
     if stored.signed or photo.mode.startswith("I") or photo.mode == "F":
         return Image.fromarray(_deep_grey(photo, stored, path))
     if photo.mode == "La":  # of a TIFF

@@ -66,7 +66,7 @@ def check_folder(path: str | Path) -> Path:
         StoreError: the place is a file, holds something that is no earlier result, or cannot be written to.
     """
     path = Path(path).resolve()
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file; give a folder that is new, empty, or an earlier result.")
     if path.is_dir():
         _check_earlier(path)

@@ -29,6 +29,7 @@ _VERSION_1 = {
     "link": ("link", True),
 }
 _PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")  # a pickle, an archive of torch.save, a compressed pickle
+_UNKNOWN = {"torch.complex128", "torch.float8_e8m0fnu"}  # dtypes that safetensors cannot write, or not read
 _NO_DIGEST = b"0" * 64  # stands in the place of the sha256 while it is computed
 
 
@@ -61,8 +62,8 @@ def write_tensors(
         ``path``.
 
     Raises:
-        StoreError: the path is a folder, or the file cannot be written.
-        TypeError: metadata that JSON cannot hold.
+        StoreError: the path is a folder, a device or a pipe, or the file cannot be written.
+        TypeError: metadata that JSON cannot hold, or a tensor that the format cannot: sparse, quantised, complex128.
 
     Example:
         >>> import tempfile
@@ -108,19 +109,15 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
         raise FileNotFoundError(f"{path} is not a file; wanted a file written by {writer}.")
     again = f"copy the file again, or write it again with {writer}."
     try:
-        with path.open("rb") as file:
-            first = file.read(9)
-        if first.startswith(_PICKLES) and first[8:] != b"{":  # safetensors: 8 bytes of length, then JSON
+        data = path.read_bytes()  # once: another process may replace the file meanwhile
+        if data.startswith(_PICKLES) and data[8:9] != b"{":  # safetensors: 8 bytes of length, then JSON
             raise StoreError(
                 f"{path} is a pickle or an archive of torch.save(). Reading one runs any code that its author put in, "
                 f"so it is not opened. Wanted a safetensors file written by {writer}."
             )
-        # From bytes, because safe_open keeps some 56 bytes a tensor for ever; clones, because rounding depends on
-        # where a tensor begins in memory.
-        data = path.read_bytes()
+        # safe_open keeps 56 bytes a tensor for ever. Clones: rounding depends on where a tensor begins in memory.
         tensors = {name: tensor.clone() for name, tensor in load(data).items()}
         entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        del data
     except StoreError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -129,7 +126,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
         return TensorFile(tensors, {})
     note, mark, version = _checked_format(path, entries, kind, writer)
     stored = note.pop("sha256", None)
-    if version >= VERSION and stored != _file_sha256(path, str(stored)):
+    if version >= VERSION and stored != _sha256_of(data, str(stored)):
         raise StoreError(f"{path} was changed after it was written (its sha256 differs); {again}")
     if version == 1:
         if _VERSION_1[mark][1] and stored != tensors_sha256(tensors):
@@ -188,11 +185,15 @@ def replaced(path: str | Path) -> Iterator[Path]:
     A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged.
 
     Raises:
-        StoreError: the path is a folder, or the operating system refuses to write.
+        StoreError: the path is a folder, a device or a pipe, or the operating system refuses to write.
     """
-    final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
-    if final.is_dir():
-        raise StoreError(f"{path} is a folder; give the path of a file.")
+    try:
+        final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
+        other = final.exists() and not final.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links that lead to each other
+        raise StoreError(f"{path} cannot be written ({error}); give another path.") from error
+    if other:  # root would replace /dev/null for every program
+        raise StoreError(f"{path} is a {'folder' if final.is_dir() else 'device or pipe'}; give the path of a file.")
     start = f".{final.name[:50]}.{platform.node()}-"
     temporary = final.with_name(f"{start}{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -237,7 +238,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_plain(name, tensor).view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -246,7 +247,7 @@ def _packed(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any
     held: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, value in tensors.items():
-        plain = value.detach().cpu().contiguous()
+        plain = _plain(name, value)
         if plain.untyped_storage().data_ptr() in storages:  # safetensors refuses shared memory
             plain = plain.clone()
         storages.add(plain.untyped_storage().data_ptr())
@@ -254,6 +255,14 @@ def _packed(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any
     note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
     content: bytes = save(held, metadata={KEY: json.dumps(note)})
     return content, content.index(_NO_DIGEST, content.index(b"sha256"))
+
+
+def _plain(name: str, value: Tensor) -> Tensor:
+    """Return a tensor on the CPU whose memory holds its values in order, with no conjugation or sign pending."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
+        seen = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
+        raise TypeError(f"{seen}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
+    return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
 
 
 def _checked_format(
@@ -282,10 +291,9 @@ def _checked_format(
     return note, found, int(number)
 
 
-def _file_sha256(path: Path, stored: str) -> str:
-    """Return the sha256 of a file with zeros in the place of the sha256 that it stores."""
-    with path.open("rb") as file:
-        length = file.read(8)
-        head = file.read(int.from_bytes(length, "little"))
-        digest = hashlib.sha256(length + head.replace(stored.encode(), _NO_DIGEST, 1))
-        return hashlib.file_digest(file, lambda: digest).hexdigest()
+def _sha256_of(content: bytes, stored: str) -> str:
+    """Return the sha256 of a file's bytes with zeros in the place of the sha256 that it stores."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    digest = hashlib.sha256(content[:end].replace(stored.encode(), _NO_DIGEST, 1))
+    digest.update(memoryview(content)[end:])
+    return digest.hexdigest()

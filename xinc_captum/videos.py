@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def read_video(
         FileNotFoundError: no such file or folder.
         ImportError: a file, and PyAV is not installed.
         VideoError: not a video, no frames, too few, frames that cannot be decoded, or frames of different sizes.
-        ValueError: a limit or size below 1.
+        ValueError: a limit or size that is no whole number of at least 1.
 
     Example:
         >>> import tempfile; from PIL import Image
@@ -56,8 +56,12 @@ def read_video(
         torch.Size([2, 3, 6, 8])
     """
     path = Path(path)
-    if (limit is not None and limit < 1) or (size is not None and (len(size) != 2 or min(size) < 1)):
-        raise ValueError(f"limit is {limit} and size is {size}; wanted at least 1 frame of at least 1 x 1 pixel.")
+    sides = (size,) if size is not None and not isinstance(size, Sequence) else size
+    if not _counts(limit) or (sides is not None and (len(sides) != 2 or None in sides or not _counts(*sides))):
+        raise ValueError(
+            f"limit is {limit!r} and size is {size!r}; wanted at least 1 frame of at least 1 x 1 pixel, in whole "
+            "numbers: limit=8, size=(height, width)."
+        )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; wanted a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
@@ -77,6 +81,11 @@ def read_video(
             "A still picture is read by read_photo() of xinc_captum.images."
         )
     return torch.stack(frames)
+
+
+def _counts(*numbers: object) -> bool:
+    """Whether all are whole numbers of at least 1, or None."""
+    return all(one is None or (hasattr(one, "__index__") and one.__index__() >= 1) for one in numbers)
 
 
 def frame_files(folder: Path) -> list[Path]:

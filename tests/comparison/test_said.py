@@ -44,6 +44,7 @@ def test_every_measure_with_a_better_side_says_what_it_is():
 
 def test_captions():
     assert captions(243, [0.714, math.nan], None) == [("class 243", "p 0.71"), ("class 243", "")]
+    assert captions([2], [0.5], {2: "a\udcff"}) == [("a?", "p 0.50")], "no font draws a byte that is no UTF-8"
     assert captions([2], [0.0514, 0.5], {2: "a, b"}) == [("a", "p 0.051"), ("a", "p 0.50")]
     for labels in (["a", "b"], {1: "b"}):
         with pytest.raises(LookupError, match=r"no name for class 2; give one for each class, or {2: 'its name'}"):

@@ -41,6 +41,8 @@ def test_what_it_refuses():
         ratio_interval(torch.ones(3), torch.ones(2))
     with pytest.raises(ValueError, match="level is 1; wanted a share"):
         ratio_interval(torch.ones(3), torch.ones(3), level=1)
+    with pytest.raises(ValueError, match="repeats is 0; wanted at least 1 resample"):
+        ratio_interval(torch.ones(3), torch.ones(3), repeats=0)
 
 
 def test_resamples_with_nothing_below_the_line_are_left_out():

@@ -63,6 +63,16 @@ def test_overlap_by_hand():
     assert found.iou[:, 0].tolist() == [0.5, 1] and found.thresholds.tolist() == [0, 2.5]
 
 
+@pytest.mark.parametrize("top", [0.1, 0.7, 6.0])
+def test_units_that_are_constant_or_saturated_are_never_above_their_largest_value(top):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(8, 1, 15, 15, generator=generator) > 0.7
+    activations = torch.full((8, 2, 7, 7), top)
+    activations[:, 1, 0, 0] = 0.0  # as ReLU6 does: most places have the largest value
+    found = concept_overlap(activations, masks, generator=generator, quantile=0.9)
+    assert found.iou.tolist() == [[0.0], [0.0]] and found.p.tolist() == [[1.0], [1.0]]
+
+
 def test_what_does_not_fit_is_said():
     activations, masks, g = world(n=4, units=2, planted=0)
     with pytest.raises(ValueError, match=r"masks \(4, 16, 16\); wanted \(n, units, h, w\)"):

@@ -136,6 +136,13 @@ def test_what_does_not_fit_is_said(conv):
         deletion_insertion(conv, images, maps[:1], 0)
     with pytest.raises(ValueError, match="steps is 0; wanted at least 1"):
         deletion_insertion(conv, images, maps, 0, steps=0)
+    with pytest.raises(ValueError, match="rows_at_once is 0; wanted at least 1"):
+        deletion_insertion(conv, images, maps, 0, rows_at_once=0)
+    with pytest.raises(ValueError, match=r"maps \(0, 8, 8\); wanted .* at least one"):
+        deletion_insertion(conv, images[:0], maps[:0], 0)
+    for baseline in (torch.rand(5), torch.rand(1, 2, 3, 8, 8), torch.rand(2)):
+        with pytest.raises(ValueError, match=r"baseline has shape .*; wanted a number, or a tensor that broadcasts"):
+            deletion_insertion(conv, images, maps, 0, baseline=baseline)
     with pytest.raises(ValueError, match=r"start has shape \(1, 3, 8, 8\); wanted that of images, \(2, 3, 8, 8\)"):
         deletion_insertion(conv, images, maps, 0, start=images[:1])
     for target in ([0, 1, 2], 0.5, True, [[0], [1]]):

@@ -16,6 +16,10 @@ def test_strangers_meet_by_chance():
     assert abs(strangers.mean() - 0.1 / 1.9) < 0.005
 
 
+def test_no_maps_have_no_overlap():
+    assert top_overlap(torch.rand(0, 2, 2), torch.rand(0, 2, 2)).shape == (0,)
+
+
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"shapes \(1, 2, 2\) and \(1, 2, 3\); wanted the same"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 3))

@@ -56,6 +56,10 @@ def test_the_model_is_left_as_found(conv, found):
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"maps \(2, 6, 6\); wanted \(N, C, H, W\) and \(N, H, W\)"):
         road(Left(), PHOTOS, torch.rand(2, 6, 6), 1)
+    with pytest.raises(ValueError, match=r"maps \(0, .*\); wanted .* at least one"):
+        road(Left(), PHOTOS[:0], LEFT[:0], 1)
+    with pytest.raises(ValueError, match="rows_at_once is 0; wanted at least 1"):
+        road(Left(), PHOTOS, LEFT, 1, rows_at_once=0)
     for shares in ((), (0.5, 1.0), (0.0,)):
         with pytest.raises(ValueError, match="wanted at least one, each above 0 and below 1"):
             road(Left(), PHOTOS, LEFT, 1, shares=shares)

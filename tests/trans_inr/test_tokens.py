@@ -106,3 +106,13 @@ def test_oblong_patches():
 def test_patches_that_cannot_be(patch):
     with pytest.raises(ValueError, match="patch is .*; wanted a side in pixels, at least 1, or .height, width."):
         PatchTokens(1, (4, 4), patch, 1)
+
+
+def test_images_of_another_dtype_are_refused_in_words():
+    with pytest.raises(
+        ValueError, match=r"images are torch.float64 and the weights torch.float32; give images.to\(tor"
+    ):
+        plain()(IMAGE.double())
+    assert plain().double()(IMAGE.double())[0].dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain()(IMAGE.bfloat16())

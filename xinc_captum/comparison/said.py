@@ -104,7 +104,8 @@ def _class(one: int, labels: Labels | None) -> str:
         name = ""
     if not name:
         raise LookupError(f"labels have no name for class {one}; give one for each class, or {{{one}: 'its name'}}.")
-    return name.split(",")[0].strip()
+    shown = name.encode("utf-8", "replace").decode()  # out of file names, which may hold bytes that are no UTF-8
+    return shown.split(",")[0].strip()
 
 
 def _probability(value: float) -> str:

@@ -54,7 +54,7 @@ class LatentLink(UnitReadings, nn.Module):
         ridges: the λ taken, one a map.
 
     Raises:
-        ValueError: an unknown variant or ridge.
+        ValueError: an unknown variant or ridge, or no features.
 
     Example:
         >>> r = torch.rand(200, 6)
@@ -78,6 +78,8 @@ class LatentLink(UnitReadings, nn.Module):
         super().__init__()
         if variant not in KINDS:
             raise ValueError(f"variant is {variant!r}; wanted one of {', '.join(map(repr, KINDS))}.")
+        if features < 1:
+            raise ValueError(f"features is {features}; wanted at least 1 Fourier feature.")
         self.variant, self.ridge = variant, checked_ridge(ridge)
         self.features, self.seed = features, seed
         self.manifest: dict[str, Any] = {}

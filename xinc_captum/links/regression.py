@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from math import inf
+from typing import Literal, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -71,7 +72,9 @@ def checked_ridge(ridge: Ridge) -> Ridge:
         ValueError: neither a number >= 0 nor one of the two names.
     """
     named = ridge in ("gcv", "held_out")
-    if not named and (isinstance(ridge, str) or not 0 <= float(ridge) < float("inf")):
+    if not named and (
+        isinstance(ridge, str | bool) or not isinstance(ridge, SupportsFloat) or not 0 <= float(ridge) < inf
+    ):
         raise ValueError(f"ridge is {ridge!r}; wanted a number >= 0, 'gcv' or 'held_out'.")
     return ridge
 

@@ -42,7 +42,7 @@ def ratio_interval(
         seed: of the resamples.
 
     Raises:
-        ValueError: no rows, shapes that differ, or a level outside (0, 1).
+        ValueError: no rows, shapes that differ, a level outside (0, 1), or no resamples.
 
     Example:
         >>> ratio_interval(torch.ones(50), torch.ones(50))
@@ -54,6 +54,8 @@ def ratio_interval(
         raise ValueError(f"got shapes {tuple(above.shape)} and {tuple(below.shape)}; wanted the same (n,), n >= 1.")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; wanted a share between 0 and 1.")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; wanted at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
     n, generator = len(above), torch.Generator().manual_seed(seed)
     sums = torch.cat(

@@ -16,11 +16,14 @@ def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
     Returns:
         a scalar, in float32 or wider.
 
+    Raises:
+        ValueError: no rows, or an output of another shape than the shares without their units.
+
     Example:
         >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
         tensor(0.2500)
     """
-    parts, whole = _wide(shares), _wide(output)
+    parts, whole = _checked(shares, output)
     return (parts.sum(1) - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
 
 
@@ -38,12 +41,25 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
     Returns:
         (rows, *left), in float32 or wider.
 
+    Raises:
+        ValueError: as :func:`completeness_error`.
+
     Example:
         >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
         tensor([3.])
     """
-    parts, whole = _wide(shares), _wide(output)
+    parts, whole = _checked(shares, output)
     return parts.abs().sum(1) / whole.abs().clamp_min(torch.finfo(whole.dtype).tiny)
+
+
+def _checked(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides in float32 or wider; a sum beside another shape would be spread over it."""
+    if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
+        raise ValueError(
+            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; wanted (rows, units, *left) "
+            "and (rows, *left), for example output[:, target]."
+        )
+    return _wide(shares), _wide(output)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -104,7 +104,9 @@ def concept_overlap(
         own = activations[:, start:stop].detach().float()
         level = own.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(own)
         large = F.interpolate(own, masks.shape[2:], mode="bilinear", align_corners=False)
-        active = (large > level[:, None, None]).float().cpu().flatten(2)
+        # Between equal largest values, enlargement rounds up: nothing is above the largest one.
+        edge = level.where(level < own.amax((0, 2, 3)), torch.inf)
+        active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
         found.append(_over(_met(active, flags), size))
         nulls.append(torch.stack([_over(_met(active, flags[order]), size) for order in orders], 1))

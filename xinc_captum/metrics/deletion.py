@@ -64,8 +64,8 @@ def deletion_insertion(
 
     Raises:
         TypeError: the model returns no tensor.
-        ValueError: shapes that do not fit, a target for another number of rows, no steps, or outputs outside [0, 1]
-            where they are said to be probabilities.
+        ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
+            [0, 1] where they are said to be probabilities.
         IndexError: a target that is no class.
 
     Example:
@@ -77,12 +77,19 @@ def deletion_insertion(
 
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
-    _check(images, maps, steps)
+    _check(images, maps, steps, rows_at_once)
     targets = targets_of(target, images)
     start = blurred(images) if start is None else start
     if start.shape != images.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; wanted that of images, {tuple(images.shape)}.")
-    empty = torch.as_tensor(baseline, device=images.device).to(images.dtype).expand_as(images)
+    empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
+    room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
+    if room is None or any(own not in {1, side} for own, side in zip(empty.shape, room, strict=True)):
+        raise ValueError(
+            f"baseline has shape {tuple(empty.shape)}; wanted a number, or a tensor that broadcasts to the images' "
+            f"{tuple(images.shape)}, for example (C, 1, 1)."
+        )
+    empty = empty.expand_as(images)
     pixels = maps[0].numel()
     counts = [round(step * pixels / min(steps, pixels)) for step in range(min(steps, pixels) + 1)]
     moved = torch.tensor(counts, device=images.device)
@@ -226,13 +233,24 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
     return given.to(images.device).long().flatten().expand(len(images))
 
 
-def _check(images: Tensor, maps: Tensor, steps: int) -> None:
-    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]):
+def checked_maps(images: Tensor, maps: Tensor) -> None:
+    """Check that there is a map for each image.
+
+    Raises:
+        ValueError: other shapes, or no images.
+    """
+    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
-            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W)."
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W), "
+            "at least one."
         )
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; wanted at least 1.")
+
+
+def _check(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -> None:
+    checked_maps(images, maps)
+    for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; wanted at least 1.")
 
 
 def _check_classes(targets: Tensor, classes: int) -> None:

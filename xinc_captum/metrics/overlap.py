@@ -34,7 +34,7 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
         )
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; wanted a part of the pixels, above 0 and at most 1.")
-    count = max(round(share * first[0].numel()), 1)
+    count = max(round(share * first.shape[1] * first.shape[2]), 1)
     one, other = (removal_order(maps) < count for maps in (first, second.to(first.device)))
     both, either = ((one & other).flatten(1).sum(1), (one | other).flatten(1).sum(1))
     known = (first.isfinite() & second.to(first.device).isfinite()).flatten(1).all(1)

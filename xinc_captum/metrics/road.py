@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..hooks import ForwardFunc
-from .deletion import Target, removal_order, settled, target_score, targets_of
+from .deletion import Target, checked_maps, removal_order, settled, target_score, targets_of
 from .imputation import noisy_linear_imputation
 from .probability import Scores, probabilities
 
@@ -57,10 +57,9 @@ def road(
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
-    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]):
-        raise ValueError(
-            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W)."
-        )
+    checked_maps(images, maps)
+    if rows_at_once < 1:
+        raise ValueError(f"rows_at_once is {rows_at_once}; wanted at least 1.")
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; wanted at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()

@@ -95,6 +95,9 @@ class PatchTokens(nn.Module):
         """
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ValueError(f"images have shape {tuple(images.shape)}; wanted (N, {self.channels}, H, W).")
+        if images.dtype != self.linear.weight.dtype and not torch.is_autocast_enabled(images.device.type):
+            kind = self.linear.weight.dtype
+            raise ValueError(f"images are {images.dtype} and the weights {kind}; give images.to({kind}), in [0, 1].")
         rows, columns = self.grid(tuple(images.shape[2:]))
         patches = seen = None if seen is None else self.mask(seen, images)
         if seen is not None and self.pixel_mask:
