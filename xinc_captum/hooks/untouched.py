@@ -62,16 +62,12 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    lazy = next((m for m in modules if any(map(_without_shape, (*m._parameters.values(), *m._buffers.values())))), None)
+    lazy = next((m for m in modules if any(map(is_lazy, (*m._parameters.values(), *m._buffers.values())))), None)
     if lazy is not None:
         raise LayerError(
             f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
             "its first forward pass. Call the model once on an input, then explain it."
         )
-
-
-def _without_shape(tensor: torch.Tensor | None) -> bool:
-    return tensor is not None and is_lazy(tensor)
 
 
 def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
