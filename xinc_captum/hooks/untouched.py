@@ -62,7 +62,8 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    lazy = next((m for m in modules if any(map(is_lazy, (*m._parameters.values(), *m._buffers.values())))), None)
+    tensors = ((m, t) for m in modules for kept in (m._parameters, m._buffers) for t in kept.values() if t is not None)
+    lazy = next((m for m, t in tensors if is_lazy(t)), None)
     if lazy is not None:
         raise LayerError(
             f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
