@@ -1,3 +1,4 @@
+import math
 import random
 import subprocess
 import sys
@@ -121,5 +122,59 @@ def test_a_forward_pass_that_rewrites_its_weights_is_named():
 
 def test_a_lazy_module_is_refused():
     model = nn.Sequential(nn.LazyLinear(3))
-    with pytest.raises(LayerError, match=r"LazyLinear has parameters without.*Call the model once"), untouched(model):
+    with (
+        pytest.raises(LayerError, match=r"LazyLinear has parameters or buffers without.*Call the model once"),
+        untouched(model),
+    ):
         pass
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        torch.eye(3).to_sparse(),
+        torch.eye(3).to_sparse_csr(),
+        torch.tensor([[1.0, math.nan]]).expand(3, 2),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    ],
+    ids=["sparse", "sparse rows", "expanded", "nested"],
+)
+def test_buffers_that_torch_cannot_compare_or_write_to(buffer):
+    model = nn.Linear(2, 1)
+    model.register_buffer("extra", buffer)
+    with untouched(model):
+        if not buffer.is_nested and buffer.layout is torch.strided:
+            buffer.as_strided((2,), (1,)).zero_()
+    assert model.extra is buffer
+    if buffer.layout is torch.strided and not buffer.is_nested:
+        torch.testing.assert_close(buffer, torch.tensor([[1.0, math.nan]]).expand(3, 2), equal_nan=True)
+    elif not buffer.is_nested:
+        assert buffer.to_dense().tolist() == torch.eye(3).tolist()
+
+
+def test_a_buffer_gets_its_shape_back():
+    model = nn.Module()
+    model.register_buffer("low", torch.tensor([3.0]))
+    low = model.low
+    with untouched(model):
+        model.low.resize_(4).fill_(1.0)  # as the observers of torch's quantization
+    assert model.low is low and low.tolist() == [3.0]
+
+
+def test_gradients_stay_where_the_block_cannot_begin():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))
+    gradient = model[0].weight.grad = torch.ones(2, 2)
+    with pytest.raises(LayerError, match="LazyBatchNorm1d has parameters or buffers without a shape"), untouched(model):
+        pass
+    assert model[0].weight.grad is gradient
+
+    class Unclonable(torch.Tensor):
+        def clone(self, **_options):
+            raise MemoryError
+
+    model = nn.Linear(2, 2)
+    model.weight.grad = gradient
+    model.register_buffer("bank", torch.ones(2).as_subclass(Unclonable))
+    with pytest.raises(MemoryError), untouched(model):
+        pass
+    assert model.weight.grad is gradient

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from .checkpoints import without_checkpoints
 from .distributed import unsynchronised
 from .lock import exclusive
 from .models import ForwardFunc
@@ -15,7 +16,8 @@ from .untouched import untouched
 def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """:func:`untouched` inside :func:`exclusive`: no other thread meets the model while it is changed.
 
-    ``DistributedDataParallel`` does not talk to other processes meanwhile.
+    ``DistributedDataParallel`` does not talk to other processes meanwhile, and parts with gradient checkpointing keep
+    their activations.
 
     Not for blocks that hold code of the user, who may wait in it for a thread that wants its turn too.
 
@@ -26,5 +28,5 @@ def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    with exclusive(), untouched(model, *also), unsynchronised(model, *also):
+    with exclusive(), untouched(model, *also), unsynchronised(model, *also), without_checkpoints():
         yield

@@ -1,15 +1,14 @@
 """Find the modules behind a forward function, without calling it."""
 
-import contextlib
-import dis
 import functools
 import inspect
-import itertools
-import types
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+from .references import CACHE, hidden_in, is_indirect, items_of, may_hold_models, names_in, own_values, seen_by
 
 ForwardFunc = Callable[..., Any]
 
@@ -28,10 +27,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[nn.Module]:
     """Every root module that ``forward_func`` can reach, without calling it; those that it names directly come first.
 
-    A module is its own root. Bound methods, partials, closures, default arguments and the globals that a function names
-    are followed, through lists, dicts and the attributes of objects that its code uses, so that
-    ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their models. A module inside another root
-    that is at least as near is not listed. ``wrapped`` leaves wrappers, such as DataParallel, around the roots.
+    A module is its own root. Bound methods, partials, caches, closures, default arguments and the globals that a
+    function names are followed, through lists, dicts, weak references and the attributes of objects, classes and Python
+    modules that its code uses, so that ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
+    models. What a module keeps without registering it (modules in lists, objects, functions, hooks) is followed in the
+    same way. A module inside another root that is at least as near is not listed. ``wrapped`` leaves wrappers, such as
+    DataParallel, around the roots.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
@@ -39,10 +40,6 @@ def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[
 def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> list[tuple[nn.Module, int]]:
     """The roots, and through how many containers and objects each is reached."""
     search = _Search(wrapped)
-    if isinstance(forward_func, nn.Module):
-        root = search.root(forward_func)
-        if not _hidden_in(root):
-            return [(root, 0)]
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}
     for module, depth in sorted(search.found, key=lambda pair: pair[1]):
@@ -68,7 +65,7 @@ class _Search:
 
     def start(self, forward_func: Any) -> None:
         """Follow the function itself; an object that is called leads to all the modules it keeps."""
-        if inspect.isroutine(forward_func) or isinstance(forward_func, nn.Module | functools.partial):
+        if inspect.isroutine(forward_func) or not is_indirect(forward_func):
             self.visit(forward_func, 0)
         else:
             self._owner(forward_func, 0, frozenset())
@@ -78,27 +75,33 @@ class _Search:
         if id(thing) in self.seen:
             return
         self.seen[id(thing)] = thing
+        items = items_of(thing)
         if isinstance(thing, nn.Module):
             root = self.root(thing)
             self.found.append((root, depth))
-            for value in _hidden_in(root):
-                self.visit(value, depth + 1)
+            for value, used in hidden_in(root):
+                if is_indirect(value) and items_of(value) is None and id(value) not in self.seen:
+                    self._owner(value, depth + 1, used)
+                self.visit(value, depth + 1, used)
         elif isinstance(thing, functools.partial):
             for part in (thing.func, *thing.args, *thing.keywords.values()):
                 self.visit(part, depth)
+        elif isinstance(thing, CACHE):
+            self.visit(thing.__wrapped__, depth)
+        elif isinstance(thing, weakref.ReferenceType):
+            self.visit(thing(), depth, names)
         elif inspect.ismethod(thing):
-            self._owner(thing.__self__, depth, _names_in(thing.__func__))
+            self._owner(thing.__self__, depth, names_in(thing.__func__))
             self.visit(thing.__func__, depth)
         elif inspect.isfunction(thing):
-            used = _names_in(thing)
-            for value in _seen_by(thing):
-                if _may_hold_models(value):
-                    self.visit(value, depth + _is_indirect(value), used)
-        elif isinstance(thing, list | tuple | set | frozenset | Mapping):
-            values = thing.values() if isinstance(thing, Mapping) else thing
-            for value in itertools.islice(values, _MOST):
-                if _may_hold_models(value):
-                    self.visit(value, depth + _is_indirect(value), names)
+            used = names_in(thing)
+            for value in seen_by(thing):
+                if may_hold_models(value):
+                    self.visit(value, depth + is_indirect(value), used)
+        elif items is not None:
+            for value in items:
+                if may_hold_models(value):
+                    self.visit(value, depth + is_indirect(value), names)
         else:
             self._attributes(thing, depth, names | {"__call__"})
 
@@ -108,102 +111,26 @@ class _Search:
             self.visit(thing, depth)
             return
         self.seen[id(thing)] = thing
-        if hasattr(thing, "__dict__") and not inspect.isclass(thing) and not inspect.ismodule(thing):
-            for value in list(vars(thing).values()):
+        if not inspect.isclass(thing) and not inspect.ismodule(thing):
+            for value in list(own_values(thing).values()):
                 if isinstance(value, nn.Module):
                     self.visit(value, depth)
-            self._attributes(thing, depth, names | {"__call__"})
+        self._attributes(thing, depth, names | {"__call__"})
 
     def _attributes(self, thing: Any, depth: int, names: frozenset[str]) -> None:
         """The attributes of an object that code with these names can reach, through its own methods too."""
-        if not hasattr(thing, "__dict__") or inspect.isclass(thing) or inspect.ismodule(thing):
-            return
-        own, waiting, done = vars(thing), set(names), set[str]()
+        own, kind = own_values(thing), type(thing)
+        waiting, done = set(names), set[str]()
+        if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # hands on what other objects keep
+            waiting |= own.keys()
         while waiting:
             name = waiting.pop()
             done.add(name)
-            if name in own:
-                if _may_hold_models(own[name]):
-                    self.visit(own[name], depth + _is_indirect(own[name]), names)
-                continue
-            member = inspect.getattr_static(type(thing), name, None)
-            for inner in ("fget", "__func__", "func"):  # properties, static and class methods, cached properties
-                member = getattr(member, inner, None) or member
-            if inspect.isfunction(member) and _may_hold_models(member):
-                waiting |= _names_in(member) - done
-                self.visit(member, depth)
-
-
-_MOST = 1000  # entries of a list or dict that are looked through
-_OF_ANY_MODULE = frozenset(nn.Module().__dict__)
-_LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
-
-
-def _hidden_in(root: nn.Module) -> list[Any]:
-    """Modules, and containers of them, that modules below ``root`` keep without registering them.
-
-    torch's own layers keep none, and every call of every class runs through here: they are passed over.
-    """
-    found, waiting, seen = [], [root], {id(root)}
-    while waiting:
-        module = waiting.pop()
-        for child in module._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                waiting.append(child)
-        if not type(module).__module__.startswith("torch.nn."):
-            values = [module.__dict__[name] for name in module.__dict__.keys() - _OF_ANY_MODULE]
-            found += [value for value in values if isinstance(value, nn.Module) or _holds_modules(value)]
-    return found
-
-
-def _holds_modules(value: Any) -> bool:
-    if not isinstance(value, list | tuple | set | dict) or not value:
-        return False
-    values = value.values() if isinstance(value, dict) else value
-    return any(isinstance(one, nn.Module) for one in itertools.islice(values, _MOST))
-
-
-def _is_indirect(value: Any) -> int:
-    """1 for an object or a container between a function and a module, which makes the module a step further away."""
-    return int(not isinstance(value, nn.Module | functools.partial) and not inspect.isroutine(value))
-
-
-def _seen_by(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, its default arguments, and the globals it (or a function inside it) names."""
-    values = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that is not filled in yet
-            values.append(cell.cell_contents)
-    values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    names = sorted(_names_of_code(function.__code__)[0])
-    return values + [function.__globals__[name] for name in names if name in function.__globals__]
-
-
-def _names_in(function: Any) -> frozenset[str]:
-    """The attributes that a Python function uses."""
-    return _names_of_code(function.__code__)[1] if inspect.isfunction(function) else frozenset()
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_of_code(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """The globals and the attributes that code, and the functions inside it, use."""
-    named: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "LOAD_ATTR": set(), "LOAD_METHOD": set()}
-    codes = [code]
-    while codes:
-        one = codes.pop()
-        codes += [constant for constant in one.co_consts if isinstance(constant, types.CodeType)]
-        for step in dis.get_instructions(one):
-            if step.opname in named:
-                named[step.opname].add(step.argval)
-    return frozenset(named["LOAD_GLOBAL"]), frozenset(named["LOAD_ATTR"] | named["LOAD_METHOD"])
-
-
-def _may_hold_models(value: Any) -> bool:
-    """Modules, containers, and functions and objects of the user's own; libraries keep no models in theirs."""
-    if isinstance(value, nn.Module | functools.partial | list | tuple | set | frozenset | Mapping):
-        return True
-    if inspect.isclass(value) or inspect.ismodule(value):
-        return False
-    kind = value if inspect.isroutine(value) else type(value)
-    return (getattr(kind, "__module__", None) or "").partition(".")[0] not in _LIBRARIES
+            member = own[name] if name in own else inspect.getattr_static(kind, name, None)
+            if name not in own or inspect.isclass(thing):
+                for inner in ("fget", "__func__", "func"):  # properties, static and class methods, cached properties
+                    member = getattr(member, inner, None) or member
+                if inspect.isfunction(member) and may_hold_models(member):
+                    waiting |= names_in(member) - done
+            if may_hold_models(member):
+                self.visit(member, depth + is_indirect(member), names)

@@ -23,12 +23,12 @@ from .windows import closed, opened
 def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Put everything back when the block ends, also after an exception or Ctrl-C.
 
-    Restored: train flags and every other plain attribute of the modules, ``requires_grad``, ``.grad`` (the same tensor
-    objects with the same values), buffers (the same objects, values and version counters, so that a ``backward()`` of a
-    graph from before the block still works), the random state of torch, numpy, Python and every CUDA device in use,
-    autocast, gradient mode, TF32 and cuDNN switches. Hooks that were registered before the block stay as they are.
-    Parameters are not copied: where the block changes one in place, which a forward pass of
-    ``nn.Embedding(max_norm=…)`` does, a warning names it.
+    Restored: train flags and every other plain attribute of the modules (the object; what a forward pass adds to a list
+    or dict stays in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same values), buffers (the same
+    objects, values and version counters, so that a ``backward()`` of a graph from before the block still works), the
+    random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32 and cuDNN switches.
+    Hooks that were registered before the block stay as they are. Parameters are not copied: where the block changes one
+    in place, which a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
 
     Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
     before the first of them is back when the last has ended.
@@ -51,8 +51,9 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     _refuse_lazy(modules)
     with ExitStack() as stack:
         with exclusive():
-            states = [_attributes(modules), _parameters(modules), _buffers(modules)]
-            windows = opened(map(id, modules), states), opened(["random states"], _random_states())
+            states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
+            states.append(_parameters(modules))  # the last, because it already changes something: .grad is set aside
+            windows = opened(map(id, modules), states), opened(["random states"], random_states)
             for restore in _switches():
                 stack.callback(restore)
             for window in windows:
@@ -61,11 +62,12 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    lazy = next((m for m in modules if any(p is not None and is_lazy(p) for p in m._parameters.values())), None)
+    tensors = ((m, t) for m in modules for kept in (m._parameters, m._buffers) for t in kept.values() if t is not None)
+    lazy = next((m for m, t in tensors if is_lazy(t)), None)
     if lazy is not None:
         raise LayerError(
-            f"{type(lazy).__name__} has parameters without a shape: a lazy module turns into another one in its first "
-            "forward pass. Call the model once on an input, then explain it."
+            f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
+            "its first forward pass. Call the model once on an input, then explain it."
         )
 
 
@@ -133,14 +135,9 @@ def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
         for (buffer, value), version in zip(values, versions, strict=True):
             # The version alone does not tell: torch's batch norm writes its statistics without counting. On other
             # devices than the CPU a comparison would wait for the device, so the values are always written there.
-            if buffer.device.type == "cpu" and torch.equal(buffer, value):
-                pass
-            elif version is None:
-                with torch.inference_mode():
-                    buffer.copy_(value)
-            else:
-                with torch.inference_mode(False), torch.no_grad():
-                    buffer.copy_(value)
+            if not (buffer.device.type == "cpu" and _equal(buffer, value)):
+                with torch.inference_mode(version is None), torch.no_grad():
+                    _write(buffer, value)
             if version is not None:
                 version.__exit__(None, None, None)
         for module, buffers in found:
@@ -154,6 +151,26 @@ def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
             now.update(buffers)
 
     return restore
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors hold the same values; False where torch has no comparison, as for sparse ones."""
+    comparable = one.layout is torch.strided and not one.is_nested and one.dtype is other.dtype
+    return comparable and torch.equal(one, other)
+
+
+def _write(buffer: torch.Tensor, value: torch.Tensor) -> None:
+    """Write the values into a buffer, also where it has another shape now or repeats its entries, as after expand."""
+    if buffer.is_nested:
+        buffer.copy_(value)
+        return
+    if buffer.shape != value.shape or buffer.dtype is not value.dtype:
+        buffer.data = value
+        return
+    if buffer.layout is torch.strided and 0 in buffer.stride():
+        once = tuple(slice(1) if step == 0 else slice(None) for step in buffer.stride())
+        buffer, value = buffer[once], value[once]
+    buffer.copy_(value)
 
 
 def _random_states() -> list[Callable[[], None]]:
