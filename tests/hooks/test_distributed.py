@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hooks.two_processes import CALLS, WHOLE_WEIGHTS
+from hooks.two_processes import CALLS, SHARDS_ON_CPU, WHOLE_WEIGHTS
 from torch import nn
 
 from xinc_captum.hooks import is_sharded, refuse_sharded, unsynchronised
@@ -37,7 +37,12 @@ def processes(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.fixture(params=["ddp", "fsdp"])
+SHARDED = pytest.param(
+    "fsdp", marks=pytest.mark.skipif(not SHARDS_ON_CPU, reason="fully_shard has no CPU streams here")
+)
+
+
+@pytest.fixture(params=["ddp", SHARDED])
 def ran(request, processes):
     """The kind, and what each rank found."""
     return request.param, [rank[request.param] for rank in processes]

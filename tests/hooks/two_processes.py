@@ -23,6 +23,8 @@ from xinc_captum import (
 from xinc_captum.links import Encoder
 from xinc_captum.nern import NeRN
 
+SHARDS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")  # fully_shard needs it, and torch 2.6 has none on the CPU
+
 
 def plain():
     torch.manual_seed(0)
@@ -119,7 +121,8 @@ if __name__ == "__main__":
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=30)
     )
-    (folder / f"{rank}.json").write_text(json.dumps({kind: work(kind, rank) for kind in ("ddp", "fsdp")}))
+    kinds = ("ddp", "fsdp") if SHARDS_ON_CPU else ("ddp",)
+    (folder / f"{rank}.json").write_text(json.dumps({kind: work(kind, rank) for kind in kinds}))
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)  # gloo's threads may take long to end

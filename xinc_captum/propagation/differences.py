@@ -1,4 +1,4 @@
-"""σ(z) − σ(0) of functions that are not 0 at 0, without the digits that the subtraction loses near z = 0."""
+"""σ(z) − σ(0) of functions, without the digits that the subtraction, or their own kernels, lose near z = 0."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,13 @@ def _sinc(z: Tensor) -> Tensor:
     return torch.where(x < 0.25, series, torch.sinc(z) - 1)
 
 
+def _elu(z: Tensor, alpha: float = 1.0, scale: float = 1.0, steepness: float = 1.0) -> Tensor:
+    """Exponential linear units; the kernels of some versions of torch compute exp(z) − 1 for them."""
+    return torch.where(z > 0, z * scale, torch.expm1(z.clamp(max=0) * steepness) * (alpha * scale))
+
+
+_SELU = {"alpha": 1.6732632423543772, "scale": 1.0507009873554805}  # Klambauer et al. 2017
+
 _EXACT: Mapping[str, Callable[..., Tensor]] = {
     "sigmoid": lambda z: torch.tanh(z / 2).div_(2),
     "logsigmoid": lambda z: -_softplus(-z, threshold=math.inf),
@@ -34,8 +41,11 @@ _EXACT: Mapping[str, Callable[..., Tensor]] = {
     "acos": lambda z: -torch.asin(z),
     "erfc": lambda z: -torch.erf(z),
     "sinc": _sinc,
+    "elu": _elu,
+    "selu": lambda z: _elu(z, **_SELU),
+    "celu": lambda z, alpha=1.0: _elu(z, alpha, 1.0, 1 / alpha),
 }
-_OPTIONS = {"softplus": ("beta", "threshold")}
+_OPTIONS = {"softplus": ("beta", "threshold"), "elu": ("alpha",), "celu": ("alpha",)}
 
 
 def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Difference | None:
