@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .._compat import LayerAttribution
 from ..alignment import settled
 from ..batch import Batch
-from ..hooks import modules_behind
 from ..indices import python_index
 from ..inr.trainable import check_finite
 from ..nern import Convolution, KernelCanvas, NeRN
@@ -92,7 +91,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         if not wanted:
             raise ValueError("layer is an empty list; give at least one represented layer, or None for all.")
         self.layers: tuple[Convolution, ...] = tuple(nern.layer(one) for one in wanted)
-        (root,) = modules_behind(nern.target)
+        root = target_behind(nern.target)
         super().__init__(nern.target, root.get_submodule(self.layers[0].name), device_ids)
         self.nern, self.mode, self.output_fn = nern, mode, output_fn
         self.canvases = [KernelCanvas(nern, one, at, memory_budget=memory_budget) for one in self.layers]

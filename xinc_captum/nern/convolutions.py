@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded
+from ..hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded, unwrap
 
 
 def parameter_name(layer: str) -> str:
@@ -53,7 +53,8 @@ def target_behind(target: ForwardFunc) -> nn.Module:
     Raises:
         LayerError: none or several can be seen, or it is scripted or traced.
     """
-    roots = modules_behind(target)
+    # A module is the target itself, whatever other models its own code refers to.
+    roots = [unwrap(target)] if isinstance(target, nn.Module) else modules_behind(target)
     if isinstance(target, torch.jit.ScriptModule | torch.jit.ScriptFunction) or any(
         isinstance(root, torch.jit.ScriptModule) for root in roots
     ):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..hooks import exclusive, modules_behind
-from .convolutions import checked_values
+from ..hooks import exclusive
+from .convolutions import checked_values, target_behind
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_target(nern: NeRN, runs: bool) -> None:
     checked_values(nern.target_weights())
     if not runs:
         return
-    (root,) = modules_behind(nern.target)
+    root = target_behind(nern.target)
     with exclusive():
         bad = [n for n, p in root.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
         bad += [n for n, b in root.named_buffers() if bool(b.isnan().any())]  # a mask may hold infinity

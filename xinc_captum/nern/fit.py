@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hooks import exclusive, find_layer, layer_name, modules_behind, unsynchronised, untouched
+from ..hooks import exclusive, find_layer, layer_name, unsynchronised, untouched
 from ..inr.resume import described, digest, load_run, save_run
 from ..inr.trainable import trainable
 from ..progress import progress
+from .convolutions import target_behind
 from .distillation import Distillation
 from .finite_values import check_look, check_target
 from .images import batches, held_out
@@ -158,7 +159,7 @@ def _fitted(
     generator = torch.Generator().manual_seed(recipe.seed)
     own = nern.target_weights()
     norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
-    (root,) = modules_behind(nern.target)
+    root = target_behind(nern.target)
     gradients = [p.grad for p in nern.predictor.parameters()]
     first = copy.deepcopy(nern.predictor.state_dict())
     try:
@@ -266,7 +267,7 @@ def _recorded(
     weights = hashlib.sha256("".join(digest(weight) for weight in nern.target_weights().values()).encode())
     return settings | {
         "nern": json.dumps(nern.config, sort_keys=True),
-        "target": described(modules_behind(nern.target)[0]),
+        "target": described(target_behind(nern.target)),
         "target weights": weights.hexdigest(),
         "images": digest(images)
         if isinstance(images, Tensor)

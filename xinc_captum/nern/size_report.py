@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..hooks import exclusive, guarded, modules_behind
+from ..hooks import exclusive, guarded
 from .convolutions import parameter_name, target_behind
 from .distillation import Distillation
 from .images import checked
@@ -139,7 +139,7 @@ def _agreements(
 
     A candidate is the weights of represented layers and other parameters, under their full names.
     """
-    (root,) = modules_behind(nern.target)
+    root = target_behind(nern.target)
     weight = next(iter(candidates[0][0].values()))
     with guarded(nern.target):
         root.eval()
