@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from accentuation_cases import LAYER, PHOTOS, TARGETS, Bench
 
-from xinc_captum.ascent import Crops, FeatureDistance, Fourier, Phase, Pixel
+from xinc_captum.attributions.accentuation import Crops, FeatureDistance, Fourier, Phase, Pixel
 
 GAIN = 8.0
 

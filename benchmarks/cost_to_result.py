@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from accentuation_cases import LAYER, PHOTOS, TARGETS, Bench, Measures
 
-from xinc_captum.ascent import FeatureDistance, faccent
+from xinc_captum.attributions.accentuation import FeatureDistance, faccent
 
 
 def main():

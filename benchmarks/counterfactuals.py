@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
-from xinc_captum.counterfactuals import LatentWalk, LinkingInStyle, MinimalShift, Ray
+from xinc_captum.attributions.linking.counterfactuals import LatentWalk, LinkingInStyle, MinimalShift, Ray
+from xinc_captum.attributions.linking.make_pairs import make_pairs
 from xinc_captum.generators import EigenGenerator, pictures_in_unit_range
-from xinc_captum.links.make_pairs import make_pairs
 
 
 def digits(seed):

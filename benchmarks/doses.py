@@ -5,7 +5,7 @@ import argparse
 import torch
 from accentuation_cases import LAYER, Bench
 
-from xinc_captum.ascent import FeatureDistance
+from xinc_captum.attributions.accentuation import FeatureDistance
 
 CASES = [(photo, text) for photo in ("chelsea", "coffee", "foolbox:05") for text in ("lion", "ladybug")]
 

@@ -13,10 +13,10 @@ import torch
 from reference import load, network
 
 from xinc_captum import Ablation, LayerContribution, NeuronCanvas, capture
+from xinc_captum.attributions.canvas.rules import Tail
 from xinc_captum.batch import Batch
 from xinc_captum.inr import coordinates
 from xinc_captum.metrics import canvas_agreement, completeness_error, condition_number
-from xinc_captum.propagation import Tail
 
 SIZE = (128, 256)
 SITES = (

@@ -105,8 +105,8 @@ def canvases(device: str) -> dict[str, Jobs]:
 
 
 def the_rest() -> Jobs:
+    from xinc_captum.attributions.linking import LatentLink, make_pairs
     from xinc_captum.generators import pictures_in_unit_range
-    from xinc_captum.links import LatentLink, make_pairs
     from xinc_captum.zoo import mnist_convnet, mnist_digits, mnist_generator, mnist_trans_inr
 
     net, generator, trans_inr = mnist_convnet(), mnist_generator().generator, mnist_trans_inr()

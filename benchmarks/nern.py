@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.nern import KernelCanvas, NeRN, ordered, quantised
+from xinc_captum.attributions.nern import KernelCanvas, NeRN, ordered, quantised
 
 HEAD = f"{'':32}{'accuracy':>9}{'error':>8}{'bytes':>9}{'share':>8}{'seconds':>9}"
 

@@ -14,7 +14,7 @@ import time
 import torch
 from nern import accuracy, digits_split, digits_target
 
-from xinc_captum.nern import NeRN, compressed, filter_ranking, quantised, with_noise, without_filters
+from xinc_captum.attributions.nern import NeRN, compressed, filter_ranking, quantised, with_noise, without_filters
 
 DRAWS = range(5)
 NOISE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

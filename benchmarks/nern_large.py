@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.nern import NeRN, quantised, with_noise
+from xinc_captum.attributions.nern import NeRN, quantised, with_noise
 from xinc_captum.zoo import foolbox_photos, photo, squeezenet1_1, video
 
 FIRST, LAYERS, SIDE = 11, ("features.11.expand3x3", "features.12.expand3x3"), 224

@@ -15,9 +15,9 @@ import torch
 from nern import digits_split, digits_target
 
 from xinc_captum import WeightContribution
+from xinc_captum.attributions.nern import NeRN
 from xinc_captum.generators import pictures_in_unit_range
 from xinc_captum.metrics import spearman
-from xinc_captum.nern import NeRN
 from xinc_captum.zoo import mnist_convnet, mnist_generator
 
 SHOWN = 20

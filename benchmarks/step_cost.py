@@ -11,7 +11,7 @@ import torch
 from torchvision.models import resnet18
 
 from xinc_captum import FeatureAccentuation
-from xinc_captum.ascent import Crops, FeatureDistance, Noise
+from xinc_captum.attributions.accentuation import Crops, FeatureDistance, Noise
 
 
 def run(crops, steps, regularizer):

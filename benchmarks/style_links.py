@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
+from xinc_captum.attributions.linking import Encoder, make_pairs
 from xinc_captum.generators import (
     Recipe,
     load_style_generator,
@@ -25,7 +26,6 @@ from xinc_captum.generators import (
     save_style_generator,
     train_style_generator,
 )
-from xinc_captum.links import Encoder, make_pairs
 from xinc_captum.zoo import mnist_digits, small_convnet, train_small_convnet
 
 WANTED = {

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from xinc_captum import TokenContribution
+from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
+from xinc_captum.attributions.trans_inr.paths import flat, unflat
 from xinc_captum.metrics import correspondence, region_agreement, region_use
-from xinc_captum.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
-from xinc_captum.trans_inr.paths import flat, unflat
 from xinc_captum.zoo import fashion_mnist, mnist_digits
 
 WARM, SCRATCH = 3e-3, 1e-2  # rates of Adam after generation, and from random weights

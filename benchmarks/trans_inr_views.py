@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from xinc_captum.trans_inr import RayTransINR, mean_psnr
+from xinc_captum.attributions.trans_inr import RayTransINR, mean_psnr
 from xinc_captum.zoo.balls import ball_scenes, orbit
 
 CAMERAS = 8

@@ -13,8 +13,8 @@ import torch
 from accentuation_cases import PHOTOS, TARGETS, Bench
 
 from xinc_captum import FeatureAccentuation, zoo
-from xinc_captum.ascent import Crops
-from xinc_captum.ascent.settings import Settings
+from xinc_captum.attributions.accentuation import Crops
+from xinc_captum.attributions.accentuation.settings import Settings
 from xinc_captum.images import centre_crop
 
 HIDDEN = "blocks.5"

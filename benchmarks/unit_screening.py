@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from xinc_captum.attributions.linking import LatentLink, make_pairs
+from xinc_captum.attributions.linking.unit_tables import quantify, screen
 from xinc_captum.generators import (
     EigenGenerator,
     PictureParts,
@@ -22,9 +24,7 @@ from xinc_captum.generators import (
     save_style_generator,
     train_style_generator,
 )
-from xinc_captum.links import LatentLink, make_pairs
 from xinc_captum.metrics import Measure, spearman
-from xinc_captum.unit_tables import quantify, screen
 
 
 def cpu(function, *args, **settings):

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from xinc_captum.attributions.linking import LatentLink, make_pairs
+from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
 from xinc_captum.generators import (
     FeatureClusters,
     FeatureParts,
@@ -27,8 +29,6 @@ from xinc_captum.generators import (
     cluster_features,
     pictures_and_features,
 )
-from xinc_captum.links import LatentLink, make_pairs
-from xinc_captum.unit_tables import quantify, shuffled_directions
 
 
 def cpu(function, *args, **settings):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from xinc_captum.ascent import natural_magnitude
+from xinc_captum.attributions.accentuation import natural_magnitude
 from xinc_captum.store import write_tensors
 from xinc_captum.zoo import skimage_photo
 

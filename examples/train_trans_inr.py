@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from xinc_captum.trans_inr import TransINR, mean_psnr
+from xinc_captum.attributions.trans_inr import TransINR, mean_psnr
 from xinc_captum.visualizers import written_sheet
 from xinc_captum.zoo import mnist_digits
 

@@ -10,8 +10,8 @@ import sys
 import torch
 
 from xinc_captum import NeRN, WeightContribution
+from xinc_captum.attributions.nern import compressed, layer_profile, quantised, with_noise
 from xinc_captum.generators import pictures_in_unit_range
-from xinc_captum.nern import compressed, layer_profile, quantised, with_noise
 from xinc_captum.visualizers import kernel_sheet, layer_profile_sheet
 from xinc_captum.zoo import mnist_convnet, mnist_generator
 

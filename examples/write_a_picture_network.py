@@ -10,9 +10,9 @@ import sys
 import torch
 
 from xinc_captum import TokenContribution
+from xinc_captum.attributions.trans_inr import mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
 from xinc_captum.inr import load, pixel_centres, save
 from xinc_captum.metrics import correspondence
-from xinc_captum.trans_inr import mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
 from xinc_captum.visualizers import neurons_across, patch_sheet, token_sheet
 from xinc_captum.zoo import mnist_digits, mnist_trans_inr
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.generators import load_style_generator
-from xinc_captum.trans_inr import TransINR
 from xinc_captum.zoo import mnist_trans_inr, small_convnet
 from xinc_captum.zoo.assets import PINNED, install_command
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, FeatureActivationMap, LayerContribution, NeuronCanvas
+from xinc_captum.attributions.linking import Encoder
 from xinc_captum.comparison import compare, grad_cam
-from xinc_captum.links import Encoder
 from xinc_captum.metrics import deletion_insertion, road, target_score
 from xinc_captum.metrics.dissection import dissect
 

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xinc_captum import store, tensor_files
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.nern import NeRN
+from xinc_captum.attributions.trans_inr import RayTransINR, TransINR
 from xinc_captum.generators import StyleGenerator, load_style_generator, load_weights, save_style_generator
 from xinc_captum.inr import CheckpointError, FourierMLP, HNeRV, HypoNet, NeRV, Siren, load, save
 from xinc_captum.inr.resume import load_run, save_run
-from xinc_captum.links import LatentLink
-from xinc_captum.nern import NeRN
 from xinc_captum.store import StoreError, read_tensors, tensors_sha256, write_tensors
-from xinc_captum.trans_inr import RayTransINR, TransINR
 
 
 def _convnet():

@@ -3,7 +3,6 @@
 What each neuron paints, what a feature sees in this very photo, what a unit means when a generator draws it.
 """
 
-from .ascent import layer_to_grid
 from .attributions import (
     Accentuation,
     Canvas,
@@ -19,13 +18,20 @@ from .attributions import (
     canvases,
     open_canvas,
 )
+from .attributions.accentuation import layer_to_grid
+from .attributions.canvas.rules import (
+    Ablation,
+    CarryError,
+    Secant,
+    Tangent,
+    Xinc,
+)
+from .attributions.linking import LatentLink
+from .attributions.nern import NeRN
+from .attributions.trans_inr import TransINR
 from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
 from .images import to_hwc
-from .links import LatentLink
-from .nern import NeRN
-from .propagation import Ablation, CarryError, Secant, Tangent, Xinc
-from .trans_inr import TransINR
 
 __version__ = "0.1.0"
 

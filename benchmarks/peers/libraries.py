@@ -79,7 +79,7 @@ def horama(model, image, *, steps, lr=1.0, canvas=None, view=224, crops=None, pe
 
 def xinc_captum(model, image, *, steps, view=224, crops=None, layer=None, regularizer=True, on_step=None, **_):
     from xinc_captum import FeatureAccentuation
-    from xinc_captum.ascent import Crops, FeatureDistance
+    from xinc_captum.attributions.accentuation import Crops, FeatureDistance
 
     seen = []
 

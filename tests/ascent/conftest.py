@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.accentuation.reading import Reader
 
 
 class Recorded(nn.Module):

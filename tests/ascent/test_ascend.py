@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from xinc_captum.ascent import FeatureDistance, Fourier, Pixel
-from xinc_captum.ascent.ascend import DeadError, ascend, balance
-from xinc_captum.ascent.objectives import logit
+from xinc_captum.attributions.accentuation import FeatureDistance, Fourier, Pixel
+from xinc_captum.attributions.accentuation.ascend import DeadError, ascend, balance
+from xinc_captum.attributions.accentuation.objectives import logit
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 

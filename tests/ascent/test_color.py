@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.ascent.color import decorrelate, matrix, recorrelate
+from xinc_captum.attributions.accentuation.color import decorrelate, matrix, recorrelate
 
 
 def test_by_hand():

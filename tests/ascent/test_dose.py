@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.ascent.dose import Dosing
+from xinc_captum.attributions.accentuation.dose import Dosing
 
 
 def dosing(start, level, rows=None):

@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
-from xinc_captum.ascent.early import early_layer, name_of, passed, spaced_layers
-from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.accentuation.early import early_layer, name_of, passed, spaced_layers
+from xinc_captum.attributions.accentuation.reading import Reader
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.ascent.feature import OutputFeature, UnitFeature
-from xinc_captum.ascent.objectives import channel
-from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.accentuation.feature import OutputFeature, UnitFeature
+from xinc_captum.attributions.accentuation.objectives import channel
+from xinc_captum.attributions.accentuation.reading import Reader
 
 NET = nn.Sequential(nn.Identity(), nn.Flatten())
 X = torch.arange(24.0).reshape(2, 2, 2, 3)

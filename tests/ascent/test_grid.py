@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xinc_captum import layer_to_grid
-from xinc_captum.ascent.grid import laying_out
+from xinc_captum.attributions.accentuation.grid import laying_out
 
 
 @pytest.mark.parametrize(

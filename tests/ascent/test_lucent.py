@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError
-from xinc_captum.ascent import Crops
-from xinc_captum.ascent.lucent import from_lucent, from_string, is_lucent
-from xinc_captum.ascent.objectives import channel
-from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.accentuation import Crops
+from xinc_captum.attributions.accentuation.lucent import from_lucent, from_string, is_lucent
+from xinc_captum.attributions.accentuation.objectives import channel
+from xinc_captum.attributions.accentuation.reading import Reader
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.ascent import Fourier
-from xinc_captum.ascent.objectives import (
+from xinc_captum.attributions.accentuation import Fourier
+from xinc_captum.attributions.accentuation.objectives import (
     Objective,
     at_position,
     channel,
@@ -14,7 +14,7 @@ from xinc_captum.ascent.objectives import (
     positions,
     unit,
 )
-from xinc_captum.ascent.reading import Reader
+from xinc_captum.attributions.accentuation.reading import Reader
 
 LAYERS = ("relu1", "relu2", "relu3", "conv1", "fc")
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from xinc_captum.ascent import opacity
-from xinc_captum.ascent.opacity import blur
+from xinc_captum.attributions.accentuation import opacity
+from xinc_captum.attributions.accentuation.opacity import blur
 
 
 def test_by_hand():

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.ascent import Fourier, Phase, Pixel
-from xinc_captum.ascent.parameterizations import frequencies, frequency_scale, seeded, unseeded
+from xinc_captum.attributions.accentuation import Fourier, Phase, Pixel
+from xinc_captum.attributions.accentuation.parameterizations import frequencies, frequency_scale, seeded, unseeded
 
 ALL = pytest.mark.parametrize("kind", [Fourier(), Pixel(), Phase()], ids=lambda kind: type(kind).__name__)
 

@@ -3,12 +3,12 @@ import zlib
 import pytest
 import torch
 
-from xinc_captum.ascent import Phase, natural_magnitude
-from xinc_captum.ascent.ascend import ascend
-from xinc_captum.ascent.color import decorrelate
-from xinc_captum.ascent.objectives import logit
-from xinc_captum.ascent.parameterizations import frequencies, unseeded
-from xinc_captum.ascent.phase import resize_magnitude
+from xinc_captum.attributions.accentuation import Phase, natural_magnitude
+from xinc_captum.attributions.accentuation.ascend import ascend
+from xinc_captum.attributions.accentuation.color import decorrelate
+from xinc_captum.attributions.accentuation.objectives import logit
+from xinc_captum.attributions.accentuation.parameterizations import frequencies, unseeded
+from xinc_captum.attributions.accentuation.phase import resize_magnitude
 
 
 def test_phases_are_the_recorded_ones(recorded):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xinc_captum import FeatureAccentuation
-from xinc_captum.ascent import Crops, FeatureDistance, Fourier, Noise, Settings, faccent
+from xinc_captum.attributions.accentuation import Crops, FeatureDistance, Fourier, Noise, Settings, faccent
 
 
 def test_the_originals_numbers():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.ascent.randomness import generators_in, reseed, same_draws
+from xinc_captum.attributions.accentuation.randomness import generators_in, reseed, same_draws
 
 
 def draw():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
-from xinc_captum.ascent.reading import MissingError, Reader, needs
+from xinc_captum.attributions.accentuation.reading import MissingError, Reader, needs
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.ascent import Ball, FeatureDistance, Fourier
+from xinc_captum.attributions.accentuation import Ball, FeatureDistance, Fourier
 
 
 def test_by_hand():

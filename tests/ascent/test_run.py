@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from xinc_captum import FeatureAccentuation
-from xinc_captum.ascent import Ball, Crops, FeatureDistance, Fourier, Phase, Pixel, Settings
-from xinc_captum.ascent.objectives import logit
-from xinc_captum.ascent.reading import Reader, needs
-from xinc_captum.ascent.run import run
-from xinc_captum.ascent.scene import Aim
+from xinc_captum.attributions.accentuation import Ball, Crops, FeatureDistance, Fourier, Phase, Pixel, Settings
+from xinc_captum.attributions.accentuation.objectives import logit
+from xinc_captum.attributions.accentuation.reading import Reader, needs
+from xinc_captum.attributions.accentuation.run import run
+from xinc_captum.attributions.accentuation.scene import Aim
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.ascent import Crops, FeatureDistance, Noise, Schedule
-from xinc_captum.ascent.objectives import Objective, channel, logit
-from xinc_captum.ascent.reading import Reader, needs
-from xinc_captum.ascent.scene import Aim, Scene
+from xinc_captum.attributions.accentuation import Crops, FeatureDistance, Noise, Schedule
+from xinc_captum.attributions.accentuation.objectives import Objective, channel, logit
+from xinc_captum.attributions.accentuation.reading import Reader, needs
+from xinc_captum.attributions.accentuation.scene import Aim, Scene
 
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

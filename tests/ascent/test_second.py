@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.ascent.feature import OutputFeature, UnitFeature
-from xinc_captum.ascent.objectives import channel
-from xinc_captum.ascent.reading import Reader
-from xinc_captum.ascent.second import beside, is_model
+from xinc_captum.attributions.accentuation.feature import OutputFeature, UnitFeature
+from xinc_captum.attributions.accentuation.objectives import channel
+from xinc_captum.attributions.accentuation.reading import Reader
+from xinc_captum.attributions.accentuation.second import beside, is_model
 from xinc_captum.zoo import Classifier, Normalise
 
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
 import pytest
 
-from xinc_captum.ascent import Crops, Options, Settings
-from xinc_captum.ascent.settings import settings_of
+from xinc_captum.attributions.accentuation import Crops, Options, Settings
+from xinc_captum.attributions.accentuation.settings import settings_of
 
 
 def test_every_option_is_a_setting():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.ascent import Steepest
+from xinc_captum.attributions.accentuation import Steepest
 
 
 def stepped(*gradients, **kwargs):

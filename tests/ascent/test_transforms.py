@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.ascent import Crops, Jitter, Noise, Rotation, Schedule
-from xinc_captum.ascent.transforms import at, resample, view
+from xinc_captum.attributions.accentuation import Crops, Jitter, Noise, Rotation, Schedule
+from xinc_captum.attributions.accentuation.transforms import at, resample, view
 
 EYE = torch.eye(3)[None]
 

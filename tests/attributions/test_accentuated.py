@@ -7,8 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum import FeatureAccentuation
-from xinc_captum.ascent import Crops, FeatureDistance, opacity
-from xinc_captum.attributions import accentuated
+from xinc_captum.attributions.accentuation import Crops, FeatureDistance, accentuated, opacity
 from xinc_captum.store import StoreError, sha256
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation
-from xinc_captum.ascent import Ball, FeatureDistance, Phase, Pixel, run
+from xinc_captum.attributions.accentuation import Ball, FeatureDistance, Phase, Pixel, run
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

@@ -6,8 +6,17 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation, layer_to_grid
-from xinc_captum.ascent import Ball, Crops, FeatureDistance, Noise, Phase, Pixel, Rotation, natural_magnitude
-from xinc_captum.ascent.objectives import channel, logit
+from xinc_captum.attributions.accentuation import (
+    Ball,
+    Crops,
+    FeatureDistance,
+    Noise,
+    Phase,
+    Pixel,
+    Rotation,
+    natural_magnitude,
+)
+from xinc_captum.attributions.accentuation.objectives import channel, logit
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 CALM = {"n_steps": 3, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": ()}  # no chance, so that scores rise

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.ascent.early import spaced_layers
-from xinc_captum.ascent.feature import OutputFeature
-from xinc_captum.ascent.reading import Reader
-from xinc_captum.attributions.assessing import path_of
+from xinc_captum.attributions.accentuation.assessing import path_of
+from xinc_captum.attributions.accentuation.early import spaced_layers
+from xinc_captum.attributions.accentuation.feature import OutputFeature
+from xinc_captum.attributions.accentuation.reading import Reader
 from xinc_captum.metrics.trust import high_frequency_energy
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

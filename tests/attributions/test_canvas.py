@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xinc_captum import Canvas, NeuronCanvas, metrics
-from xinc_captum.attributions.queries import Regions, Top, Totals
+from xinc_captum.attributions.canvas.queries import Regions, Top, Totals
 from xinc_captum.inr import FourierMLP, coordinates, fit
 
 SIZE = (5, 7)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.attributions.canvas_layout import CHUNK_BYTES, DTYPES, Layout, by_bands, by_units, checked
+from xinc_captum.attributions.canvas.canvas_layout import CHUNK_BYTES, DTYPES, Layout, by_bands, by_units, checked
 
 
 def laid(**changes):

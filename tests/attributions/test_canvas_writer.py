@@ -12,8 +12,8 @@ import pytest
 from rounding import assert_equal_but_for_rounding
 
 from xinc_captum import NeuronCanvas, open_canvas
-from xinc_captum.attributions import canvas_writer
-from xinc_captum.attributions.canvas_layout import CanvasStoreError
+from xinc_captum.attributions.canvas import canvas_writer
+from xinc_captum.attributions.canvas.canvas_layout import CanvasStoreError
 from xinc_captum.inr import FourierMLP, coordinates
 
 SIZE = (12, 20)

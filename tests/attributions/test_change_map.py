@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
-from xinc_captum.attributions.change_map import laid_over
+from xinc_captum.attributions.linking.change_map import laid_over
 from xinc_captum.generators import from_callable
 
 NET = nn.Sequential(nn.Flatten(), nn.Identity())

@@ -16,7 +16,7 @@ from xinc_captum import (
     capture,
     layer_to_grid,
 )
-from xinc_captum.ascent import FeatureDistance, objectives
+from xinc_captum.attributions.accentuation import FeatureDistance, objectives
 
 X = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 FEW = {"n_steps": 2, "transforms": ()}

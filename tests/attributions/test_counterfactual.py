@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from xinc_captum.attributions.counterfactual import sparsity
+from xinc_captum.attributions.linking.counterfactuals.counterfactual import sparsity
 
 
 def test_it_saves_itself_whole(digits, tmp_path):

@@ -6,10 +6,10 @@ from torch import nn
 
 from xinc_captum import LayerError, NeuronCanvas, Secant, Tangent
 from xinc_captum.attributions import FrameCanvas
-from xinc_captum.attributions.drawing import draw, drawn_together, plan
+from xinc_captum.attributions.canvas.drawing import draw, drawn_together, plan
+from xinc_captum.attributions.canvas.rules import Tail
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP, coordinates
-from xinc_captum.propagation import Tail
 
 SIZE = (4, 5)
 

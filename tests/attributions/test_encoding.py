@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
-from xinc_captum.attributions.linked_scene import scene
+from xinc_captum.attributions.linking.encoder import Encoder
+from xinc_captum.attributions.linking.linked_scene import scene
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links.encoder import Encoder
 
 PAINT = from_callable(
     lambda w: (w @ torch.linspace(-1, 1, 4 * 3 * 32 * 32).view(4, -1).sin()).sigmoid().view(-1, 3, 32, 32),

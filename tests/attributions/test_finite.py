@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.attributions.finite import check_finite
+from xinc_captum.attributions.canvas.finite import check_finite
 from xinc_captum.batch import Batch
 
 

@@ -5,7 +5,7 @@ import torch
 
 from xinc_captum import Ablation, NeuronCanvas, metrics
 from xinc_captum.attributions import FrameCanvas
-from xinc_captum.attributions.queries import Regions, Top, Totals
+from xinc_captum.attributions.canvas.queries import Regions, Top, Totals
 
 SIZE = (8, 12)
 CASES = [
@@ -82,7 +82,7 @@ def test_a_target_leaves_its_channels(decoder, target, channels):
 
 def test_signed_regions_draw_no_map(decoder, monkeypatch):
     c, _ = made(decoder, layer="blocks.0.0", unit="pair")
-    from xinc_captum.propagation import site
+    from xinc_captum.attributions.canvas.rules import site
 
     def refuse(*_):
         raise AssertionError("a map was drawn")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.attributions.framing import Sites, are_frames
-from xinc_captum.propagation import Tail
+from xinc_captum.attributions.canvas.framing import Sites, are_frames
+from xinc_captum.attributions.canvas.rules import Tail
 
 
 @pytest.mark.parametrize(

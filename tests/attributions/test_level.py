@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.ascent.objectives import logit
+from xinc_captum.attributions.accentuation.objectives import logit
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 FAST = {"n_steps": 60, "lr": 0.1, "optimizer": torch.optim.Adam, "regularizer": None, "transforms": ()}

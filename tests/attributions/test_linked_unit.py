@@ -11,9 +11,9 @@ from captum.robust import MinParamPerturbation
 from torch import nn
 
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
-from xinc_captum.counterfactuals import Ray
+from xinc_captum.attributions.linking.counterfactuals import Ray
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links.model_hash import model_sha256
+from xinc_captum.model_hash import model_sha256
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.attributions.queries import Maps, Regions, Top, Totals, smallest_index
+from xinc_captum.attributions.canvas.queries import Maps, Regions, Top, Totals, smallest_index
 
 PART = torch.tensor([[[1.0], [-2.0]], [[3.0], [0.5]], [[-1.0], [4.0]]])  # (3 rows, 2 units, 1 channel)
 

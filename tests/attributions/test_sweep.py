@@ -6,8 +6,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum import LinkedUnitVisualization
+from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links import LatentLink
 from xinc_captum.store import StoreError
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.attributions.sweeping import agreement
+from xinc_captum.attributions.linking.sweeping import agreement
 
 
 def test_units_share_batches_and_answer_as_alone(digits):

@@ -162,7 +162,7 @@ def test_impossible_requests(fitted, level, arguments, text):
 
 
 def test_other_models_and_levels(fitted):
-    with pytest.raises(TypeError, match=r"trans_inr is a Linear; wanted a xinc_captum.trans_inr.TransINR"):
+    with pytest.raises(TypeError, match=r"trans_inr is a Linear; wanted a xinc_captum.attributions.trans_inr.TransINR"):
         TokenContribution(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="trans_inr is a function"):
         TokenContribution(lambda x: x)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.attributions.unit_columns import columns, one_column
+from xinc_captum.attributions.linking.unit_columns import columns, one_column
 
 ALIVE = torch.ones(24, dtype=torch.bool)
 

@@ -1,7 +1,7 @@
 import torch
 
-from xinc_captum.attributions.queries import Totals
-from xinc_captum.attributions.unit_grid import UnitGrid
+from xinc_captum.attributions.canvas.queries import Totals
+from xinc_captum.attributions.canvas.unit_grid import UnitGrid
 
 
 def test_pairs_are_visited_output_by_output_and_laid_out_input_by_input():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError, WeightContribution
-from xinc_captum.nern import NeRN, layer_profile
+from xinc_captum.attributions.nern import NeRN, layer_profile
 
 
 class Small(nn.Module):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.attributions.weight_scores import WeightScores
+from xinc_captum.attributions.nern import NeRN
+from xinc_captum.attributions.nern.weight_scores import WeightScores
 from xinc_captum.batch import Batch
 from xinc_captum.hooks import LayerError
-from xinc_captum.nern import NeRN
 
 
 @pytest.fixture

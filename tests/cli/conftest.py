@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.cli.ends import ends_called
 from xinc_captum.cli.link import Variant, link_command, pairs_of
 from xinc_captum.cli.link_story import Story, audited, units_of
 from xinc_captum.cli.linked import linked_called
-from xinc_captum.links import LatentLink
 
 NAME = "tiny_ends"
 SOURCE = """

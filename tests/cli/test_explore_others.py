@@ -5,7 +5,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from xinc_captum import store
-from xinc_captum.ascent.opacity import opacity
+from xinc_captum.attributions.accentuation.opacity import opacity
 from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.explore import explore_command
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command

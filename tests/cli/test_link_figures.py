@@ -3,8 +3,8 @@ from dataclasses import fields
 import pytest
 import torch
 
+from xinc_captum.attributions.linking import LinkAudit
 from xinc_captum.cli.link_figures import figures
-from xinc_captum.links import LinkAudit
 from xinc_captum.metrics.bootstrap import Interval
 from xinc_captum.metrics.semantic_order import SemanticOrder
 from xinc_captum.visualizers import Measured

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from xinc_captum.attributions.linking.unit_tables.unit_table import COLUMNS
 from xinc_captum.cli.link_page import SHOWN, audit, sheet, write_page
 from xinc_captum.cli.link_story import units_of
 from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
-from xinc_captum.unit_tables.unit_table import COLUMNS
 from xinc_captum.visualizers.unit_sheet import FADED
 from xinc_captum.visualizers.words import predicate
 

@@ -1,5 +1,7 @@
 import torch
 
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_tables import UnitTable
 from xinc_captum.cli.judging import BASES
 from xinc_captum.cli.link_story import (
     MEASURED_IN,
@@ -13,9 +15,7 @@ from xinc_captum.cli.link_story import (
 )
 from xinc_captum.cli.real import Real
 from xinc_captum.cli.starts import drawn
-from xinc_captum.links import LatentLink
 from xinc_captum.metrics.selectivity import Selectivity
-from xinc_captum.unit_tables import UnitTable
 
 
 def selective(means, classes=None):

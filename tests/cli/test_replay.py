@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from xinc_captum import store
+from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.canvas import Model, RuleName, canvas_command
 from xinc_captum.cli.failures import UsageError
@@ -21,7 +22,6 @@ from xinc_captum.cli.replay import COMMANDS, asked, replay_command
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_command
-from xinc_captum.trans_inr import TransINR
 
 NETWORKS = """
 import torch

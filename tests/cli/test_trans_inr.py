@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli import trans_inr, trans_inr_page
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.inr import load, pixel_centres
 from xinc_captum.store import StoreError
-from xinc_captum.trans_inr import TransINR
 
 PICTURES = ("written", "modulation", "token", "patches", "route", "neurons")
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.failures import UsageError
 from xinc_captum.cli.small_pictures import SmallPictures
 from xinc_captum.cli.trans_inr_model import loaded, settings_for, written_called
-from xinc_captum.trans_inr import TransINR
 from xinc_captum.zoo import mnist_trans_inr
 
 CPU = torch.device("cpu")

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.trans_inr_model import Written
 from xinc_captum.cli.trans_inr_page import _doubt, write_page
 from xinc_captum.cli.trans_inr_story import story_of
-from xinc_captum.trans_inr import TransINR
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import TransINR, mean_psnr
 from xinc_captum.cli.trans_inr_model import Written
 from xinc_captum.cli.trans_inr_story import explained, masks_of, picture_of, story_of, telling
-from xinc_captum.trans_inr import TransINR, mean_psnr
 
 
 def written(count, channels=1):

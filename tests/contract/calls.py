@@ -31,10 +31,10 @@ from xinc_captum import (
     patch,
     untouched,
 )
-from xinc_captum.ascent import Crops
+from xinc_captum.attributions.accentuation import Crops
+from xinc_captum.attributions.linking import Pairs
 from xinc_captum.inr import coordinates
 from xinc_captum.inr.rendering import ray_weights
-from xinc_captum.links import Pairs
 
 COMPARED = ("Grad-CAM", "Guided Grad-CAM", "Integrated Gradients", "Feature Accentuation", "random map")
 

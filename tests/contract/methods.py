@@ -23,8 +23,8 @@ from xinc_captum import (
     NeuronFeatureAccentuation,
     WeightContribution,
 )
+from xinc_captum.attributions.nern import NeRN
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.nern import NeRN
 
 
 class Net(nn.Module):

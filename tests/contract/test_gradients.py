@@ -16,8 +16,8 @@ from xinc_captum import (
     NeuronFeatureAccentuation,
     compare,
 )
-from xinc_captum.ascent import FeatureDistance
-from xinc_captum.ascent.objectives import channel, logit
+from xinc_captum.attributions.accentuation import FeatureDistance
+from xinc_captum.attributions.accentuation.objectives import channel, logit
 from xinc_captum.hooks import GradientError
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

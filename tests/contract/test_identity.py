@@ -13,8 +13,8 @@ from xinc_captum import (
     canvases,
     compare,
 )
+from xinc_captum.attributions.nern import NeRN
 from xinc_captum.inr import coordinates
-from xinc_captum.nern import NeRN
 
 
 class Shared(Net):

@@ -19,12 +19,12 @@ from xinc_captum import (
     untouched,
 )
 from xinc_captum.attributions import open_canvas
+from xinc_captum.attributions.linking import Encoder, LatentLink, make_pairs
+from xinc_captum.attributions.linking.unit_tables import quantify
+from xinc_captum.attributions.nern import NeRN
 from xinc_captum.comparison import COLUMNS, Column
 from xinc_captum.inr import FourierMLP, coordinates, fit
-from xinc_captum.links import Encoder, LatentLink, make_pairs
 from xinc_captum.metrics import Interval, deletion_insertion
-from xinc_captum.nern import NeRN
-from xinc_captum.unit_tables import quantify
 
 
 def parts(thing, seen=()):

@@ -15,8 +15,8 @@ from xinc_captum import (
     WeightContribution,
     canvases,
 )
-from xinc_captum.ascent import Crops
-from xinc_captum.nern import NeRN
+from xinc_captum.attributions.accentuation import Crops
+from xinc_captum.attributions.nern import NeRN
 
 
 class Bank(nn.Module):

@@ -20,10 +20,10 @@ from xinc_captum import (
     canvases,
     compare,
 )
+from xinc_captum.attributions.linking import Encoder, make_pairs
+from xinc_captum.attributions.nern import NeRN, with_noise
 from xinc_captum.inr import FourierMLP, coordinates, fit
-from xinc_captum.links import Encoder, make_pairs
 from xinc_captum.metrics import deletion_insertion
-from xinc_captum.nern import NeRN, with_noise
 
 FOUR = lambda: torch.rand(4, 2, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from xinc_captum.counterfactuals.linear_head import LinearHead
-from xinc_captum.counterfactuals.loop import Loop
-from xinc_captum.counterfactuals.search import Task
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.counterfactuals.linear_head import LinearHead
+from xinc_captum.attributions.linking.counterfactuals.search import Task
+from xinc_captum.attributions.linking.loop import Loop
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links import LatentLink
 
 
 @pytest.fixture

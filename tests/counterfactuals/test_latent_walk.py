@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from xinc_captum.counterfactuals import LatentWalk
-from xinc_captum.counterfactuals.verdicts import says
+from xinc_captum.attributions.linking.counterfactuals import LatentWalk
+from xinc_captum.attributions.linking.counterfactuals.verdicts import says
 
 
 def test_it_arrives_and_comes_back_to_the_flip_point(plane, rows):

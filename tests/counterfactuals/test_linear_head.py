@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.counterfactuals import LinearHead
+from xinc_captum.attributions.linking.counterfactuals import LinearHead
 
 
 def test_a_head_knows_its_scores():

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinc_captum.counterfactuals import LinearHead, MinimalShift, shortest_shift
+from xinc_captum.attributions.linking.counterfactuals import LinearHead, MinimalShift, shortest_shift
 
 
 def test_two_classes_are_the_distance_to_a_line():

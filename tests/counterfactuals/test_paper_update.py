@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.counterfactuals import LinearHead, LinkingInStyle, shift_losses
+from xinc_captum.attributions.linking.counterfactuals import LinearHead, LinkingInStyle, shift_losses
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 

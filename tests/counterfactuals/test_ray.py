@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from xinc_captum.counterfactuals import Ray
-from xinc_captum.counterfactuals.loop import Loop
-from xinc_captum.counterfactuals.search import Task
-from xinc_captum.counterfactuals.verdicts import says
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.counterfactuals import Ray
+from xinc_captum.attributions.linking.counterfactuals.search import Task
+from xinc_captum.attributions.linking.counterfactuals.verdicts import says
+from xinc_captum.attributions.linking.loop import Loop
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links import LatentLink
 
 
 def test_the_flip_point_is_where_the_picture_flips(plane, rows):

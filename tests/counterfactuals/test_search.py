@@ -1,7 +1,7 @@
 import pytest
 
-from xinc_captum.counterfactuals import LinkingInStyle, MinimalShift
-from xinc_captum.counterfactuals.verdicts import says
+from xinc_captum.attributions.linking.counterfactuals import LinkingInStyle, MinimalShift
+from xinc_captum.attributions.linking.counterfactuals.verdicts import says
 
 
 @pytest.mark.parametrize(("search", "name"), [(LinkingInStyle(), "linking_in_style"), (MinimalShift(), "minimal")])

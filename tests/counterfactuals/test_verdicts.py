@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.counterfactuals.verdicts import lead, probability, says
+from xinc_captum.attributions.linking.counterfactuals.verdicts import lead, probability, says
 
 SCORES = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0]])
 

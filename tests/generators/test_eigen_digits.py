@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.linking import Encoder, LatentLink, make_pairs
 from xinc_captum.generators import EigenGenerator
-from xinc_captum.links import Encoder, LatentLink, make_pairs
 
 datasets = pytest.importorskip("sklearn.datasets", reason="needs scikit-learn (extra analysis)")
 

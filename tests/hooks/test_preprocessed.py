@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
+from xinc_captum.attributions.linking import Encoder
 from xinc_captum.hooks import check_preprocess, cropped_to, preprocesses
-from xinc_captum.links import Encoder
 from xinc_captum.zoo import Classifier, Normalise
 
 NORMALISE = Normalise((0.5,), (0.5,))

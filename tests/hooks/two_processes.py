@@ -20,8 +20,8 @@ from xinc_captum import (
     NeuronFeatureAccentuation,
     compare,
 )
-from xinc_captum.links import Encoder
-from xinc_captum.nern import NeRN
+from xinc_captum.attributions.linking import Encoder
+from xinc_captum.attributions.nern import NeRN
 
 SHARDS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")  # fully_shard needs it, and torch 2.6 has none on the CPU
 

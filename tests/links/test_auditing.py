@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.linking import Encoder, LatentLink, Pairs
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links import Encoder, LatentLink, Pairs
 from xinc_captum.metrics import r2, r2_within
 from xinc_captum.metrics.link_fit import class_means
 

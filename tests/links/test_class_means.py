@@ -2,8 +2,8 @@
 
 import torch
 
-from xinc_captum.links.class_means import ClassMeans
-from xinc_captum.links.moments import Moments
+from xinc_captum.attributions.linking.class_means import ClassMeans
+from xinc_captum.attributions.linking.moments import Moments
 
 
 def test_between_and_within_add_up_whatever_the_chunks():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.links import Encoder
+from xinc_captum.attributions.linking import Encoder
 
 
 def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.links.fourier_map import FourierMap
+from xinc_captum.attributions.linking.fourier_map import FourierMap
 
 
 def drawn(n=40, seed=0, units=3):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink
+from xinc_captum.attributions.linking import LatentLink
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.linking import Encoder, latent_search
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links import Encoder, latent_search
 
 
 def test_it_finds_the_representation_and_touches_nothing(found):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.links.linear_map import LinearMap
+from xinc_captum.attributions.linking.linear_map import LinearMap
 
 R = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
 W = torch.tensor([[1.0], [5.0]], dtype=torch.float64)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xinc_captum.links import LinkAudit
-from xinc_captum.links.ridge import RankReport
+from xinc_captum.attributions.linking import LinkAudit
+from xinc_captum.attributions.linking.ridge import RankReport
 from xinc_captum.metrics.bootstrap import Interval
 from xinc_captum.metrics.semantic_order import SemanticOrder
 from xinc_captum.store import StoreError

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from xinc_captum.links import Encoder, LatentLink, Pairs
-from xinc_captum.links.link_checks import (
+from xinc_captum.attributions.linking import Encoder, LatentLink, Pairs
+from xinc_captum.attributions.linking.link_checks import (
     checked_classes,
     checked_encoder,
     checked_pairs,
@@ -17,7 +17,7 @@ from xinc_captum.links.link_checks import (
     checked_sizes,
     checked_units,
 )
-from xinc_captum.links.moments import Moments
+from xinc_captum.attributions.linking.moments import Moments
 
 R, W = torch.rand(6, 3), torch.rand(6, 2)
 

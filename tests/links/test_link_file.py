@@ -4,7 +4,7 @@ import pytest
 import torch
 from rounding import assert_equal_but_for_rounding
 
-from xinc_captum.links import LatentLink
+from xinc_captum.attributions.linking import LatentLink
 
 
 @pytest.fixture

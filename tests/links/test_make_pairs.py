@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
+from xinc_captum.attributions.linking import Encoder, make_pairs
 from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
-from xinc_captum.links import Encoder, make_pairs
 
 
 class Bright(nn.Module):

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from xinc_captum.links.maps import KINDS, Variant, new_map
+from xinc_captum.attributions.linking.maps import KINDS, Variant, new_map
 
 
 def test_there_is_a_map_for_every_name():

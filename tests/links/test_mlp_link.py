@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink, MLPLink
+from xinc_captum.attributions.linking import LatentLink, MLPLink
 from xinc_captum.metrics import r2
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xinc_captum.generators import from_callable, normal_latents
-from xinc_captum.links.model_hash import differing, model_sha256, other_weights, warn_of_others
+from xinc_captum.model_hash import differing, model_sha256, other_weights, warn_of_others
 
 
 def test_any_weight_or_buffer_counts(conv):

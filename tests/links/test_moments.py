@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.links.moments import Moments, wide
+from xinc_captum.attributions.linking.moments import Moments, wide
 
 
 def drawn(n, seed, shift=0.0):

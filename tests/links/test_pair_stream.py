@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from xinc_captum.attributions.linking import Encoder
+from xinc_captum.attributions.linking.pair_stream import ANY, PairStream
 from xinc_captum.generators import from_callable
-from xinc_captum.links import Encoder
-from xinc_captum.links.pair_stream import ANY, PairStream
 
 
 def answering(classes=2):

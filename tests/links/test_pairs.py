@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xinc_captum.links import Pairs
+from xinc_captum.attributions.linking import Pairs
 
 
 def some(n=50):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.links import LatentLink
-from xinc_captum.links.per_class_map import PerClassMap
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.per_class_map import PerClassMap
 
 # Class 7 is w = -r, class -1 is w = 2 r + 1.
 R = torch.tensor([[0.0], [1.0], [3.0], [0.0], [2.0], [4.0]], dtype=torch.float64)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xinc_captum.links import pooled
+from xinc_captum.attributions.linking import pooled
 
 
 def test_every_layout():

@@ -2,7 +2,7 @@
 
 import torch
 
-from xinc_captum.links.regression import Regression
+from xinc_captum.attributions.linking.regression import Regression
 
 
 def test_held_out_is_chosen_as_by_hand():
@@ -14,7 +14,7 @@ def test_held_out_is_chosen_as_by_hand():
     chosen = regression.solve()
     assert 5 <= regression.held.n <= 30
 
-    from xinc_captum.links.regression import FIFTH, mixed, row_hashes
+    from xinc_captum.attributions.linking.regression import FIFTH, mixed, row_hashes
 
     away = mixed(row_hashes(w)).remainder(FIFTH) == 0
     assert int(away.sum()) == regression.held.n

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xinc_captum.links.reservoir import Reservoir
+from xinc_captum.attributions.linking.reservoir import Reservoir
 
 
 def test_chunks_and_shards_keep_the_same_rows():

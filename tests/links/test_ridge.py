@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from xinc_captum.links.moments import Moments
-from xinc_captum.links.ridge import RidgePath
+from xinc_captum.attributions.linking.moments import Moments
+from xinc_captum.attributions.linking.ridge import RidgePath
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.links import LatentLink
-from xinc_captum.links.class_means import ClassMeans
-from xinc_captum.links.moments import Moments
-from xinc_captum.links.reservoir import Reservoir
-from xinc_captum.links.unit_moves import bounds, marginal, within_class
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.class_means import ClassMeans
+from xinc_captum.attributions.linking.moments import Moments
+from xinc_captum.attributions.linking.reservoir import Reservoir
+from xinc_captum.attributions.linking.unit_moves import bounds, marginal, within_class
 
 # Within its class the latent rises with the unit, by one for one; between classes it falls.
 R = torch.tensor([[0.0], [2.0], [10.0], [12.0]], dtype=torch.float64)

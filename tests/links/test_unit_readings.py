@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink
-from xinc_captum.links.moments import Moments
-from xinc_captum.links.reservoir import Reservoir
-from xinc_captum.links.unit_readings import UnitReadings
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.moments import Moments
+from xinc_captum.attributions.linking.reservoir import Reservoir
+from xinc_captum.attributions.linking.unit_readings import UnitReadings
 
 
 @pytest.fixture

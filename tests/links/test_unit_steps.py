@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink
-from xinc_captum.links.unit_steps import unit_steps, unit_values
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_steps import unit_steps, unit_values
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "linking.npz")
 

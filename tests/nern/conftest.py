@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import NeRN
+from xinc_captum.attributions.nern import NeRN
 
 
 class Recorded(nn.Module):

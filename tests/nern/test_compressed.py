@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import NeRN, compressed
+from xinc_captum.attributions.nern import NeRN, compressed
 
 
 @pytest.fixture

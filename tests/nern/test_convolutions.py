@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.nern import Convolution, NeRN, convolutions
+from xinc_captum.attributions.nern import Convolution, NeRN, convolutions
 
 
 def test_every_convolution_in_order(mixed):

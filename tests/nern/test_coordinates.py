@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import kernel_coordinates
+from xinc_captum.attributions.nern import kernel_coordinates
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.nern import crop, uncrop
+from xinc_captum.attributions.nern import crop, uncrop
 
 WAYS = ["center", "average", "max"]
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.nern.convolutions import convolutions
+from xinc_captum.attributions.nern.distillation import Distillation
 from xinc_captum.hooks import LayerError
-from xinc_captum.nern.convolutions import convolutions
-from xinc_captum.nern.distillation import Distillation
 
 
 @pytest.fixture

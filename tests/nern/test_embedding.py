@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from xinc_captum.nern import FourierEmbedding, SmoothEmbedding
+from xinc_captum.attributions.nern import FourierEmbedding, SmoothEmbedding
 
 
 @pytest.mark.parametrize("name", ["smooth", "default", "this"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import NeRN, embedding_levels
+from xinc_captum.attributions.nern import NeRN, embedding_levels
 
 
 @pytest.mark.parametrize(("fusion", "groups"), [("concat", 3), ("sum", 1)])

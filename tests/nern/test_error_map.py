@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from xinc_captum.attributions.nern import NeRN, error_map, reconstruction_loss
 from xinc_captum.metrics.rank import spearman
-from xinc_captum.nern import NeRN, error_map, reconstruction_loss
 
 LAYERS = ["stem", "wide", "depthwise", "point"]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import NeRN, error_map, filter_ranking, without_filters
+from xinc_captum.attributions.nern import NeRN, error_map, filter_ranking, without_filters
 
 
 def test_orders(mixed):

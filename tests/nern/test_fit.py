@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from xinc_captum import LayerError
+from xinc_captum.attributions.nern import NeRN
 from xinc_captum.inr import CheckpointError
-from xinc_captum.nern import NeRN
 
 
 @pytest.fixture

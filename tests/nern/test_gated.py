@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import GatedPass, KernelPredictor
+from xinc_captum.attributions.nern import GatedPass, KernelPredictor
 
 
 @pytest.fixture

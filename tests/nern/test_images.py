@@ -3,8 +3,8 @@ from itertools import islice
 import pytest
 import torch
 
-from xinc_captum.nern.images import batches, checked, held_out
-from xinc_captum.nern.recipe import Recipe
+from xinc_captum.attributions.nern.images import batches, checked, held_out
+from xinc_captum.attributions.nern.recipe import Recipe
 
 IMAGES = torch.arange(10.0).view(10, 1, 1, 1)
 

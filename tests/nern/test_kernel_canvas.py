@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from xinc_captum import LayerError
-from xinc_captum.nern import KernelCanvas, NeRN, ordered
-from xinc_captum.nern.permutation import LayerOrder
+from xinc_captum.attributions.nern import KernelCanvas, NeRN, ordered
+from xinc_captum.attributions.nern.permutation import LayerOrder
 
 LAYERS = ["stem", "wide", "depthwise", "point"]
 

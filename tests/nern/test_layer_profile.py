@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.nern import KernelCanvas, NeRN, layer_profile
+from xinc_captum.attributions.nern import KernelCanvas, NeRN, layer_profile
 
 
 def test_shares_and_sums(mixed, make_drawn):

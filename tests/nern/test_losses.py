@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import feature_loss, logit_loss, reconstruction_loss
+from xinc_captum.attributions.nern import feature_loss, logit_loss, reconstruction_loss
 
 
 def close(found, wanted):

@@ -6,8 +6,8 @@ from rounding import assert_equal_but_for_rounding
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.nern import NeRN, feature_loss, logit_loss, reconstruction_loss
-from xinc_captum.nern.distillation import Distillation
+from xinc_captum.attributions.nern import NeRN, feature_loss, logit_loss, reconstruction_loss
+from xinc_captum.attributions.nern.distillation import Distillation
 
 from .conftest import our_name
 

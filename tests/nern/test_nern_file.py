@@ -6,7 +6,7 @@ from safetensors import safe_open
 from torch import nn
 
 from xinc_captum import WeightContribution
-from xinc_captum.nern import NeRN
+from xinc_captum.attributions.nern import NeRN
 
 
 @pytest.mark.parametrize("permutation", ["cross-filter", "in-filter", "none"])

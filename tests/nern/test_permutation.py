@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.nern import greedy_paths, ordered
-from xinc_captum.nern.permutation import LayerOrder, pack, unpack
+from xinc_captum.attributions.nern import greedy_paths, ordered
+from xinc_captum.attributions.nern.permutation import LayerOrder, pack, unpack
 
 KINDS = ["cross-filter", "in-filter", "none"]
 

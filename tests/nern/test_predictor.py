@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.nern import KernelPredictor
 from xinc_captum.hooks import capture
-from xinc_captum.nern import KernelPredictor
 
 
 def test_as_recorded(arrays, recorded_nern):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.nern import NeRN
+from xinc_captum.attributions.nern import NeRN
 
 
 def bars(count, seed):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import quantised
-from xinc_captum.nern.quantised import packed_integers, rounded
+from xinc_captum.attributions.nern import quantised
+from xinc_captum.attributions.nern.quantised import packed_integers, rounded
 
 
 def test_by_hand():

@@ -1,6 +1,6 @@
 import pytest
 
-from xinc_captum.nern.recipe import Recipe
+from xinc_captum.attributions.nern.recipe import Recipe
 
 
 def test_the_usual_one_is_fine():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import sampled_kernels
+from xinc_captum.attributions.nern import sampled_kernels
 
 
 def test_uniform_without_replacement():

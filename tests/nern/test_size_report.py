@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import NeRN, quantised
+from xinc_captum.attributions.nern import NeRN, quantised
 
 
 @pytest.mark.parametrize("permutation", ["cross-filter", "in-filter", "none"])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.nern import smoothness_loss
-from xinc_captum.nern.smoothness import layer_roughness
+from xinc_captum.attributions.nern import smoothness_loss
+from xinc_captum.attributions.nern.smoothness import layer_roughness
 
 
 def test_the_cosines_as_recorded(arrays, recorded):

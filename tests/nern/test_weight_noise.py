@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.nern import with_noise
+from xinc_captum.attributions.nern import with_noise
 
 
 def test_of_the_size_asked_for_in_the_layers_asked_for(mixed, found):

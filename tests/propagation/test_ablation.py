@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from xinc_captum import Ablation, NeuronCanvas
+from xinc_captum.attributions.canvas.rules import Tail
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
-from xinc_captum.propagation import Tail
 
 
 @pytest.mark.parametrize("baselines", [0.0, 0.5, "mean", "resample", torch.full((6,), 0.25)])

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.budget import measure
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.budget import measure
 
 
 def rows(budget, hidden=16, units=16, count=1000):

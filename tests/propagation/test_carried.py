@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.propagation import CarryError
-from xinc_captum.propagation.carried import Carried, finish, start
-from xinc_captum.propagation.grad_modes import GradModes
+from xinc_captum.attributions.canvas.rules import CarryError
+from xinc_captum.attributions.canvas.rules.carried import Carried, finish, start
+from xinc_captum.attributions.canvas.rules.grad_modes import GradModes
 
 
 def carry(function, z):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.chain import chain
 from xinc_captum.batch import Batch
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.chain import chain
 
 TAILS = {
     "decoder": [nn.PixelShuffle(3), nn.Softplus(), nn.Conv2d(2, 8, 3, padding=1), nn.PixelShuffle(2), nn.GELU(),

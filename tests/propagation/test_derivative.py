@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.derivative import by_backward, gradients, independent, run, tail_activation
+from xinc_captum.attributions.canvas.rules.secant import SECANT
+from xinc_captum.attributions.canvas.rules.tangent import TANGENT
 from xinc_captum.batch import Batch
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.derivative import by_backward, gradients, independent, run, tail_activation
-from xinc_captum.propagation.secant import SECANT
-from xinc_captum.propagation.tangent import TANGENT
 
 
 def test_one_run_by_hand(hand_net):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.propagation import carried
-from xinc_captum.propagation.differences import difference
-from xinc_captum.propagation.operations import POINTWISE
+from xinc_captum.attributions.canvas.rules import carried
+from xinc_captum.attributions.canvas.rules.differences import difference
+from xinc_captum.attributions.canvas.rules.operations import POINTWISE
 
 OPTIONS = {
     "prelu": [(torch.tensor([0.3]),)],

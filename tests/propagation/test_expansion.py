@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.propagation.expansion import Expansion
-from xinc_captum.propagation.stages import Box, Near, Place, Pointwise
+from xinc_captum.attributions.canvas.rules.expansion import Expansion
+from xinc_captum.attributions.canvas.rules.stages import Box, Near, Place, Pointwise
 
 BOX = Box((3, 3), (1, 1), (1, 1), (1, 1))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.propagation.forward import Forward, UnsupportedError
+from xinc_captum.hooks.forward import Forward, UnsupportedError
 
 
 def test_it_is_the_forward_derivative():

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.propagation.frozen import max_pool
+from xinc_captum.attributions.canvas.rules.frozen import max_pool
 
 
 def test_the_slot_is_taken_where_the_value_is():

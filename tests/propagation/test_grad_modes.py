@@ -2,7 +2,7 @@
 
 import torch
 
-from xinc_captum.propagation.grad_modes import GradModes, in_no_grad_block
+from xinc_captum.attributions.canvas.rules.grad_modes import GradModes, in_no_grad_block
 
 
 class Looks(torch.autograd.Function):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.propagation.kernels import Kernels
+from xinc_captum.attributions.canvas.rules.kernels import Kernels
 
 LAYERS = [
     (nn.Linear(4, 6), ()),

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.linearised import Linearised
+from xinc_captum.attributions.canvas.rules.secant import SECANT
+from xinc_captum.attributions.canvas.rules.tangent import TANGENT
 from xinc_captum.batch import Batch
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.linearised import Linearised
-from xinc_captum.propagation.secant import SECANT
-from xinc_captum.propagation.tangent import TANGENT
 
 
 class Skip(nn.Module):

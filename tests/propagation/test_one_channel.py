@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.propagation.one_channel import OneChannel, Scale, Shuffle
+from xinc_captum.attributions.canvas.rules.one_channel import OneChannel, Scale, Shuffle
 
 MAPS = OneChannel(torch.tensor([[[[1.0, 2.0]]]]), channel=6, channels=8)
 

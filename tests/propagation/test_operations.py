@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.propagation.operations import AFFINE, BILINEAR, EVALUATION_ONLY, POINTWISE, plain_name
+from xinc_captum.attributions.canvas.rules.operations import AFFINE, BILINEAR, EVALUATION_ONLY, POINTWISE, plain_name
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.propagation.products import cumulative_product, product
+from xinc_captum.attributions.canvas.rules.products import cumulative_product, product
 
 
 def test_two_factors_by_hand():

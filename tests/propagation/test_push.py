@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.derivative import run
+from xinc_captum.attributions.canvas.rules.push import NoForwardError, Push
+from xinc_captum.attributions.canvas.rules.tangent import TANGENT
 from xinc_captum.batch import Batch
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.derivative import run
-from xinc_captum.propagation.push import NoForwardError, Push
-from xinc_captum.propagation.tangent import TANGENT
 
 
 class Cube(torch.autograd.Function):

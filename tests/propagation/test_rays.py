@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from xinc_captum import Ablation, CarryError, LayerError, NeuronCanvas, Secant
+from xinc_captum.attributions.canvas.rules.rays import rendered
 from xinc_captum.inr import ray_samples, ray_weights
-from xinc_captum.propagation.rays import rendered
 
 SPACING = 0.4
 LAYERS = ("0", "1", "2", "3")

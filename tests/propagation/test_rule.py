@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from xinc_captum import Ablation, NeuronCanvas, Secant, Tangent
+from xinc_captum.attributions.canvas.rules import as_rule
 from xinc_captum.inr import FourierMLP
-from xinc_captum.propagation import as_rule
 
 
 def test_worked_out_by_hand(hand_net):

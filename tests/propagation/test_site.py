@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from xinc_captum import Ablation, NeuronCanvas, Secant, Tangent
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.site import Asked
 from xinc_captum.batch import Batch
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.site import Asked
 
 RULES = {"tangent": Tangent(), "secant": Secant()}
 

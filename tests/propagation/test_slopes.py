@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.propagation.slopes import secant_slope, tangent_slope
+from xinc_captum.attributions.canvas.rules.slopes import secant_slope, tangent_slope
 
 
 def test_by_hand():

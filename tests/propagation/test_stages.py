@@ -1,6 +1,6 @@
 import torch
 
-from xinc_captum.propagation.stages import Box, Near, Place
+from xinc_captum.attributions.canvas.rules.stages import Box, Near, Place
 
 
 def test_matrices_by_hand():

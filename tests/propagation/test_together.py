@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from xinc_captum import LayerError
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.derivative import run
+from xinc_captum.attributions.canvas.rules.secant import SECANT
+from xinc_captum.attributions.canvas.rules.tangent import TANGENT
+from xinc_captum.attributions.canvas.rules.together import Together
+from xinc_captum.attributions.canvas.rules.trace import trace
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
-from xinc_captum.propagation import Tail
-from xinc_captum.propagation.derivative import run
-from xinc_captum.propagation.secant import SECANT
-from xinc_captum.propagation.tangent import TANGENT
-from xinc_captum.propagation.together import Together
-from xinc_captum.propagation.trace import trace
 
 
 @pytest.mark.parametrize("along", [TANGENT, SECANT], ids=["tangent", "secant"])

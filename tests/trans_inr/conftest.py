@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.trans_inr import TransINR
+from xinc_captum.attributions.trans_inr import TransINR
 
 
 @pytest.fixture(scope="session")

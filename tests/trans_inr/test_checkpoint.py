@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import RayTransINR, TransINR
 from xinc_captum.store import StoreError, read_tensors, write_tensors
-from xinc_captum.trans_inr import RayTransINR, TransINR
 
 
 def test_round_trip(tiny, tmp_path):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-from xinc_captum.trans_inr.encoder import Attention, Encoder
+from xinc_captum.attributions.trans_inr.encoder import Attention, Encoder
 
 
 def test_attention_is_torchs_own():

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, tuned
+from xinc_captum.attributions.trans_inr.fitting import drawn_seen
 from xinc_captum.metrics import correspondence
-from xinc_captum.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, tuned
-from xinc_captum.trans_inr.fitting import drawn_seen
 
 
 def test_it_learns_pictures_and_is_judged_on_others(small, ramps):

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from xinc_captum import NeuronCanvas
+from xinc_captum.attributions.trans_inr import Weights
+from xinc_captum.attributions.trans_inr.gated import group_sums, neuron_shares
 from xinc_captum.inr import pixel_centres
-from xinc_captum.trans_inr import Weights
-from xinc_captum.trans_inr.gated import group_sums, neuron_shares
 
 
 def test_known_answer():

@@ -1,7 +1,7 @@
 import torch
 
+from xinc_captum.attributions.trans_inr import Weights, as_module, painted, stacked
 from xinc_captum.inr import HypoNet, pixel_centres
-from xinc_captum.trans_inr import Weights, as_module, painted, stacked
 
 
 def given(recorded, where):

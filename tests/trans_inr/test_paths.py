@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.trans_inr.paths import (
+from xinc_captum.attributions.trans_inr.paths import (
     composed_shares,
     flat,
     midpoints,

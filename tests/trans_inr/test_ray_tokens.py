@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.trans_inr import RayTokens, camera_rays
+from xinc_captum.attributions.trans_inr import RayTokens, camera_rays
 from xinc_captum.zoo.balls import orbit
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from xinc_captum.trans_inr import RayTransINR, TransINR, camera_rays, mean_psnr, ray_colours, ray_depths
+from xinc_captum.attributions.trans_inr import RayTransINR, TransINR, camera_rays, mean_psnr, ray_colours, ray_depths
 from xinc_captum.zoo.balls import ball_scenes, orbit
 
 

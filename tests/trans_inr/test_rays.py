@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import Weights, camera_rays, painted, ray_colours, ray_depths
 from xinc_captum.inr import HypoNet
-from xinc_captum.trans_inr import Weights, camera_rays, painted, ray_colours, ray_depths
 
 
 def test_recorded_rays(recorded):

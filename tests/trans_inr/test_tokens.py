@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.trans_inr import PatchTokens
+from xinc_captum.attributions.trans_inr import PatchTokens
 
 
 def plain(**arguments):

@@ -3,8 +3,8 @@ import os
 import pytest
 import torch
 
+from xinc_captum.attributions.trans_inr import mean_psnr
 from xinc_captum.inr import CheckpointError
-from xinc_captum.trans_inr import mean_psnr
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(small, bars, tmp_path, monkeypatch):

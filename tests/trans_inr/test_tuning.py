@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
 from xinc_captum.inr import pixel_centres
 from xinc_captum.metrics import correspondence
-from xinc_captum.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xinc_captum.attributions.trans_inr import TransINR, WeightWriter
 from xinc_captum.inr import HypoNet
-from xinc_captum.trans_inr import TransINR, WeightWriter
 
 
 def weights_of(scale=None, layer=None, **arguments):

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.generators import PictureParts, from_callable, normal_latents
-from xinc_captum.links import LatentLink
 
 PER_PART = 10
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xinc_captum.attributions.linking.unit_tables.bases import Bases
 from xinc_captum.generators import PictureParts, from_callable, normal_latents
 from xinc_captum.metrics import Measure
 from xinc_captum.metrics.measures import Movement
-from xinc_captum.unit_tables.bases import Bases
 
 # Four latents are the four pixels of a picture of 2 by 2, whose rows are the parts.
 paint = from_callable(lambda w: w.view(-1, 1, 2, 2), normal_latents(4))

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
 from xinc_captum.generators import EigenGenerator, PictureParts, from_callable, normal_latents, pictures_in_unit_range
-from xinc_captum.links import LatentLink
 from xinc_captum.metrics import MEASURES, Measure
-from xinc_captum.unit_tables import quantify, shuffled_directions
 
 NAMES = ["luminance", "rgb"]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.unit_tables.reach import Steps, chosen_units
+from xinc_captum.attributions.linking.unit_tables.reach import Steps, chosen_units
 
 
 def test_a_step_is_a_deviation_along_the_links_direction(planted):
@@ -31,7 +31,7 @@ def test_a_null_leads_elsewhere_and_as_far(planted):
 
 
 def test_units(planted):
-    from xinc_captum.links import LatentLink
+    from xinc_captum.attributions.linking import LatentLink
 
     r = planted.representations[:, :4] * torch.tensor([1.0, 0.0, 1.0, 1.0])
     link = LatentLink().fit(r, planted.latents)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from xinc_captum.attributions.linking.unit_tables import quantify, screen
 from xinc_captum.generators import FeatureParts, PictureParts, ProjectionHead, from_callable, normal_latents
 from xinc_captum.metrics import spearman
-from xinc_captum.unit_tables import quantify, screen
 
 SMOOTH = ["area", "luminance", "rgb", "centroid", "ellipse", "smooth_entropy"]
 
@@ -66,7 +66,7 @@ def test_through_a_head_on_features():
         torch.nn.Unflatten(1, (2, 3, 3)), torch.nn.ConvTranspose2d(2, 3, 2, 2), torch.nn.Sigmoid()
     )
     generator = from_callable(net, normal_latents(18))
-    from xinc_captum.links import LatentLink
+    from xinc_captum.attributions.linking import LatentLink
 
     latents = torch.randn(60, 18, generator=torch.Generator().manual_seed(0))
     link = LatentLink().fit(latents, latents)

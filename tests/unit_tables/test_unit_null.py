@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink
-from xinc_captum.unit_tables import shuffled_directions
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_tables import shuffled_directions
 
 
 def pairs(n=300):

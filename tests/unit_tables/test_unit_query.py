@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from xinc_captum.links import LatentLink
-from xinc_captum.unit_tables import quantify, screen, shuffled_directions
-from xinc_captum.unit_tables.unit_query import Found, discoveries
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_tables import quantify, screen, shuffled_directions
+from xinc_captum.attributions.linking.unit_tables.unit_query import Found, discoveries
 
 
 def test_units_that_lead_to_the_left_part_alone_are_found(planted):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from xinc_captum.unit_tables import UnitTable
+from xinc_captum.attributions.linking.unit_tables import UnitTable
 
 NAN = float("nan")
 

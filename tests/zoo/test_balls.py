@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from xinc_captum.trans_inr import camera_rays
+from xinc_captum.attributions.trans_inr import camera_rays
 from xinc_captum.zoo.balls import LIGHT, ball_scenes, orbit
 
 

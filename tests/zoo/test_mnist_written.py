@@ -2,8 +2,8 @@ from importlib import resources
 
 import torch
 
+from xinc_captum.attributions.trans_inr import mean_psnr
 from xinc_captum.generators import pictures_in_unit_range
-from xinc_captum.trans_inr import mean_psnr
 from xinc_captum.zoo import mnist_convnet, mnist_digits, mnist_generator, mnist_nern, mnist_trans_inr
 
 

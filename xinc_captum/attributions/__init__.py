@@ -1,21 +1,21 @@
 """Room: the Captum-compatible attribution classes."""
 
-from .accentuated import Accentuation
-from .accentuation import FeatureAccentuation, NeuronFeatureAccentuation
-from .canvas import Canvas
-from .canvas_layout import CanvasStoreError
-from .canvases import canvases
+from .accentuation.accentuated import Accentuation
+from .accentuation.accentuation import FeatureAccentuation, NeuronFeatureAccentuation
+from .canvas.canvas import Canvas
+from .canvas.canvas_layout import CanvasStoreError
+from .canvas.canvases import canvases
+from .canvas.frame_canvas import FrameCanvas
+from .canvas.neuron_canvas import NeuronCanvas
+from .canvas.stored_canvas import open_canvas
 from .contract import as_explanation
 from .contribution import LayerContribution
-from .counterfactual import Counterfactual
 from .feature_activation_map import FeatureActivationMap
-from .frame_canvas import FrameCanvas
-from .linked_unit import LinkedUnitVisualization
-from .neuron_canvas import NeuronCanvas
-from .stored_canvas import open_canvas
-from .sweep import SweepTrust, UnitSweep
-from .token_contribution import TokenContribution
-from .weight_contribution import WeightContribution
+from .linking.counterfactuals.counterfactual import Counterfactual
+from .linking.linked_unit import LinkedUnitVisualization
+from .linking.sweep import SweepTrust, UnitSweep
+from .nern.weight_contribution import WeightContribution
+from .trans_inr.token_contribution import TokenContribution
 
 __all__ = [
     "Accentuation",

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from .._compat import LayerAttribution
 from ..alignment import settled
-from ..ascent.grid import units_second
 from ..batch import Batch, chunks
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
+from .accentuation.grid import units_second
 from .contract import captum_method, differentiable, explaining, plain
 
 

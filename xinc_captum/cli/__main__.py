@@ -1,6 +1,6 @@
 """``python -m xinc_captum.cli`` is ``xinc``."""
 
-from . import main
+from .main import main
 
 if __name__ == "__main__":
     main()

@@ -11,10 +11,10 @@ import typer
 from torch import Tensor
 
 from .. import store, zoo
-from ..ascent import Options
-from ..ascent.transforms import view
 from ..attributions import Accentuation
-from ..attributions.level import QUANTILE
+from ..attributions.accentuation import Options
+from ..attributions.accentuation.level import QUANTILE
+from ..attributions.accentuation.transforms import view
 from ..zoo.classifiers import imagenet_labels
 from .accentuate_page import write_page
 from .accentuate_story import Feature, Story

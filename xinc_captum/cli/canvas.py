@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
-from ..attributions.queries import Maps, Top, Totals
+from ..attributions.canvas.queries import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Picture, Section, write_report

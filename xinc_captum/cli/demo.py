@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from .. import store
-from ..ascent.settings import Settings
+from ..attributions.accentuation.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
 from .failures import UsageError

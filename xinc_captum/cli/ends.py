@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import zoo
-from ..attributions.linked_unit import LinkedUnitVisualization
+from ..attributions.linking import Encoder, LatentLink
+from ..attributions.linking.linked_unit import LinkedUnitVisualization
 from ..generators import Generator, check_generator, pictures_in_unit_range
 from ..hooks import find_layer
-from ..links import Encoder, LatentLink
 from ..metrics.probability import Probability, as_probabilities, probability_kind
 from ..zoo.named import CLASSIFIERS
 from .failures import UsageError

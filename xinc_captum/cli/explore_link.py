@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import store
-from ..attributions.sweep import UnitSweep
+from ..attributions.linking.sweep import UnitSweep
 from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.album import smaller
 from ..visualizers.words import predicate

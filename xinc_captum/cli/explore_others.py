@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .. import store
-from ..ascent.opacity import opacity
+from ..attributions.accentuation.opacity import opacity
 from ..comparison.columns import COLUMNS, Column
 from ..images import read_photo
 from ..visualizers.classes import percent

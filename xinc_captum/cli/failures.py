@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import typer
 
+from ..attributions.canvas.rules import CarryError
 from ..hooks import LayerError
 from ..images import PhotoError
 from ..inr import CheckpointError
-from ..propagation import CarryError
 from ..store import StoreError
 from ..videos import VideoError
 from ..zoo import AssetError

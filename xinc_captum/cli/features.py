@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ascent.reading import Reader
 from ..attributions import FeatureAccentuation, NeuronFeatureAccentuation
+from ..attributions.accentuation.reading import Reader
 from ..comparison import as_maps, grad_cam, last_map
 from ..hooks import find_layer
 from .failures import UsageError

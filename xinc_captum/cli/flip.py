@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import store
-from ..attributions.counterfactual import Counterfactual
+from ..attributions.linking.counterfactuals.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..visualizers.words import number, predicate

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..attributions.sweep import SweepTrust, UnitSweep
+from ..attributions.linking.sweep import SweepTrust, UnitSweep
 from ..metrics.fidelity import Fidelity
 from .ends import Ends
 from .starts import drawn

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from .. import store
-from ..links import LatentLink, Pairs, make_pairs
+from ..attributions.linking import LatentLink, Pairs, make_pairs
 from ..visualizers.words import predicate
 from .device import device_called
 from .ends import Ends, ends_called

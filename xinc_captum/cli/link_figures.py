@@ -1,6 +1,6 @@
 """The figures of an audit by the question they answer, each beside its control."""
 
-from ..links import LinkAudit
+from ..attributions.linking import LinkAudit
 from ..metrics.bootstrap import Interval
 from ..visualizers import Measured
 

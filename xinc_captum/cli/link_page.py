@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..unit_tables.unit_table import COLUMNS
+from ..attributions.linking.unit_tables.unit_table import COLUMNS
 from ..visualizers import link_audit, selectivity_table, unit_sheet
 from ..visualizers.report import Picture, Section, write_report
 from ..visualizers.words import predicate

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..attributions.sweep import UnitSweep
+from ..attributions.linking import LatentLink, LinkAudit, Pairs
+from ..attributions.linking.sweep import UnitSweep
+from ..attributions.linking.unit_tables import UnitTable, quantify
 from ..generators import PictureParts
-from ..links import LatentLink, LinkAudit, Pairs
 from ..metrics.selectivity import Selectivity, selectivity
-from ..unit_tables import UnitTable, quantify
 from .ends import Ends
 from .explore_link import reduced
 from .judging import judging

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import store
-from ..links import LatentLink
-from ..links.model_hash import other_weights
+from ..attributions.linking import LatentLink
+from ..model_hash import other_weights
 from .ends import Ends, ends_called
 from .failures import UsageError
 

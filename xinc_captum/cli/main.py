@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..ascent.settings import Settings
+from ..attributions.accentuation.settings import Settings
 from ..zoo.named import CLASSIFIERS
 from .accentuate import accentuate_command
 from .canvas import RuleName

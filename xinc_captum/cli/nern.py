@@ -10,9 +10,17 @@ import typer
 from torch import Tensor, nn
 
 from .. import store
+from ..attributions.nern import (
+    KernelCanvas,
+    NeRN,
+    NernFit,
+    compressed,
+    error_map,
+    layer_profile,
+    quantised,
+)
 from ..generators import pictures_in_unit_range
 from ..metrics import predicted_classes
-from ..nern import KernelCanvas, NeRN, NernFit, compressed, error_map, layer_profile, quantised
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import zoo
-from ..trans_inr import TransFit, TransINR
+from ..attributions.trans_inr import TransFit, TransINR
 from .failures import UsageError
 from .small_pictures import DIGITS, SmallPictures, with_channels
 

@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..attributions.token_contribution import TokenContribution
+from ..attributions.trans_inr import (
+    TransINR,
+    mean_psnr,
+    neuron_canvases,
+    own_starts,
+    patch_masks,
+    tuned,
+)
+from ..attributions.trans_inr.token_contribution import TokenContribution
 from ..batch import chunks
 from ..inr import HypoNet, pixel_centres
 from ..metrics import Correspondence, correspondence
-from ..trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
 from .trans_inr_model import Written
 
 SHOWN, EXPLAINED, PATCHED, ROUTED = 8, 4, 1, 3  # pictures shown, taken apart, and by patches; patches followed

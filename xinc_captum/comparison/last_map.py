@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from ..ascent.early import passed
-from ..ascent.reading import Reader
+from ..attributions.accentuation.early import passed
+from ..attributions.accentuation.reading import Reader
 from ..hooks import ForwardFunc, untouched
 from .methods import Preprocess
 

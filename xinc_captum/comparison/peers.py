@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._extra import needed
-from ..ascent.grid import laying_out
+from ..attributions.accentuation.grid import laying_out
 from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
 from .layer_axis import LayerAxis, refuse_last
 from .methods import Explain, Preprocess, after

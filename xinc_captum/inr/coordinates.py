@@ -42,7 +42,7 @@ def pixel_centres(
     .. math:: x_d = (2 i_d + 1) / size_d - 1
 
     Symbols: i_d the pixel's index along axis d. Every axis spans [-1, 1], whatever the picture's shape: the grid on
-    which a :class:`xinc_captum.trans_inr.TransINR` draws.
+    which a :class:`xinc_captum.attributions.trans_inr.TransINR` draws.
 
     Args:
         size: (H, W), (L,) or (D, H, W); the axes of a coordinate come in this order.

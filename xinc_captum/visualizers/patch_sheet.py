@@ -22,7 +22,7 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
     Args:
         parts: (pictures, patches + 1, C, H, W), the rest last, as ``TokenContribution`` answers at level "patch".
         images: (pictures, C, H, W) in [0, 1].
-        masks: (patches, H, W), where each patch lies: ``patch_masks`` of :mod:`xinc_captum.trans_inr`.
+        masks: (patches, H, W), where each patch lies: ``patch_masks`` of :mod:`xinc_captum.attributions.trans_inr`.
         top: patches of each picture that have a column.
         rest: what the last column is.
 

@@ -84,7 +84,7 @@ def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | No
     """One row a neuron, one column a picture: whether neuron i paints the same thing in every picture's network.
 
     Args:
-        canvases: (pictures, neurons, C, H, W), as ``neuron_canvases`` of :mod:`xinc_captum.trans_inr` answers.
+        canvases: (pictures, neurons, C, H, W), as ``neuron_canvases`` of a TransINR returns.
         images: (pictures, C, H', W') in [0, 1].
         neurons: which; None takes those that paint most over all pictures.
         top: how many, where ``neurons`` is None.

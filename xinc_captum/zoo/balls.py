@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attributions.trans_inr import camera_rays
 from ..batch import chunks
-from ..trans_inr import camera_rays
 
 LIGHT = (0.302, 0.905, 0.302)  # where it comes from
 _FINE = 3  # rays a side of a pixel, whose mean it is
@@ -20,7 +20,7 @@ class BallScenes:
 
     Attributes:
         views: (N, V, 3, H, W) in [0, 1], white where nothing is.
-        poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.trans_inr.camera_rays`).
+        poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.attributions.trans_inr.camera_rays`).
         focal: of all cameras, in pixels.
         depths: (N, V, H, W), along the camera's axis to the ball that the middle of a pixel shows; inf where none.
         seen: (N, V, H, W), which ball that is; -1 where none.

@@ -4,13 +4,13 @@ from importlib import resources
 
 from torch import nn
 
-from ..nern import NeRN
-from ..trans_inr import TransINR
+from ..attributions.nern import NeRN
+from ..attributions.trans_inr import TransINR
 from .mnist_style import mnist_convnet
 
 
 def mnist_trans_inr() -> TransINR:
-    """A :class:`~xinc_captum.trans_inr.TransINR` of handwritten digits at 28 x 28: it writes each one's own network.
+    """A :class:`~xinc_captum.TransINR` of handwritten digits at 28 x 28: it writes each one's own network.
 
     Made by ``examples/train_trans_inr.py`` from nine tenths of :func:`mnist_digits`. Every tenth, from the first on,
     was held out: their networks reach 26.7 dB, where the mean picture reaches 11.8. Of two settings, looked at after
@@ -28,7 +28,7 @@ def mnist_trans_inr() -> TransINR:
 
 
 def mnist_nern(target: nn.Module | None = None) -> NeRN:
-    """A :class:`~xinc_captum.nern.NeRN` of :func:`mnist_convnet`, fitted on pictures that :func:`mnist_generator` drew.
+    """A :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on pictures that :func:`mnist_generator` drew.
 
     Made by ``examples/write_a_network.py`` with 2,000 steps: 15,037 weights that write 23,184, missed by .336 of their
     size. It answers like the classifier in 99.6 % of 500 other such pictures.

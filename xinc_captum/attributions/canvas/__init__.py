@@ -1,0 +1,1 @@
+"""XINC: the contribution of each neuron to each output pixel."""

@@ -1,0 +1,285 @@
+"""Canvas: every neuron's contribution to every pixel of a picture, computed when it is asked for."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ...batch import chunks
+from ...hooks import exclusive
+from ...metrics import as_masks, grid_cells
+from ...metrics.canvas_trust import CanvasTrust
+from ...progress import progress
+from .canvas_layout import Block, Dtype, Layout, by_bands, checked
+from .canvas_writer import write
+from .queries import Maps, Query, Regions, Top, TopUnits, Totals
+
+Shares = Callable[[int, int, Any], Tensor]
+
+
+def _alone(_canvas: "Canvas") -> CanvasTrust:
+    return CanvasTrust("weak", "no network is at hand to compare it with")
+
+
+_TRUST = "_trust"
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture seen as contributions c[u, ch, pixel] of units u to channels ch. Made by ``NeuronCanvas.canvas``.
+
+    Frozen and lazy: queries run chunk by chunk within the memory budget they were made with, and only
+    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`, to rounding. Copies
+    share the model; only a canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
+
+    Attributes:
+        size: (H, W), or (L,), or (D, H, W).
+        units: how many neurons, the slot not counted.
+        channels: outputs of a pixel (1 where ``target`` left one number).
+        slots: 1 under the secant (what belongs to no unit, as the last unit), else 0.
+        rule: the rule in words.
+        layer: the layer's name.
+    """
+
+    size: tuple[int, ...]
+    units: int
+    channels: int
+    slots: int
+    _shares: Shares = field(repr=False)
+    _rows_at_once: int = field(repr=False)
+    _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
+    _show_progress: bool = field(default=False, repr=False)
+    rule: str = ""
+    layer: str = ""
+    _assess: Callable[["Canvas"], CanvasTrust] = field(default=_alone, repr=False)
+
+    @property
+    def trust(self) -> CanvasTrust:
+        """Holds, weak or fails, and because of what: a few units and places beside what is missing without the unit.
+
+        16 units, set to zero one by one, at eight runs of eight pixels, or at 1024 pixels of one frame; same each time.
+        Under the secant the parts are added up too. A canvas from disk has no network to ask, and is weak.
+        """
+        kept = vars(self)
+        with exclusive(), self._surroundings():
+            if _TRUST not in kept:
+                kept[_TRUST] = self._assess(self)
+            found: CanvasTrust = kept[_TRUST]
+            return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._surroundings is not nullcontext:
+            raise TypeError(
+                f"a {type(self).__name__} holds no maps, but the model that computes them, and cannot be pickled. "
+                "Write it with canvas.save(path) and read it with xinc_captum.attributions.open_canvas(path), or keep "
+                "what its queries return, such as canvas.totals() or canvas.to_tensor()."
+            )
+        return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()  # nothing in it changes, and a copy of the model would not be the model
+
+    @property
+    def pixels(self) -> int:
+        """How many rows the picture has."""
+        return math.prod(self.size)
+
+    def ask(self, *queries: Query) -> tuple[Any, ...]:
+        """Answer several queries (of ``xinc_captum.attributions.canvas.queries``) in one pass over the pixels."""
+        self._pass(None, *queries)
+        return tuple(query.answer(self.size) for query in queries)
+
+    def map(self, unit: int, channel: int | None = None) -> Tensor:
+        """One unit's canvas: (channels, *size), or ``size`` alone for one channel.
+
+        Args:
+            unit: 0 to units - 1; the number ``units`` is the slot where there is one; negative from the end.
+            channel: an output channel, or None for all.
+
+        Raises:
+            IndexError: no such unit or channel.
+        """
+        count = self.units + self.slots
+        if not -count <= unit < count:
+            raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
+        if channel is not None and not -self.channels <= channel < self.channels:
+            raise IndexError(f"channel {channel} is out of range: this canvas has {self.channels} channels.")
+        unit %= count
+        query = Maps(self.pixels)
+        if unit < self.units:
+            self._pass([unit], query)
+        else:  # the slot only comes along with all units
+            self._pass(None, _Last(query))
+        whole = query.answer(self.size)[0]
+        return whole if channel is None else whole[channel].clone()
+
+    def totals(self) -> Tensor:
+        """Σ_pixels |c|: (units, channels), the slot last where there is one."""
+        return self.ask(Totals())[0]  # type: ignore[no-any-return]
+
+    def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
+        """The strongest units by Σ_channel |c|, the slot left out.
+
+        Args:
+            k: how many.
+            pixel: (y, x) for one pixel, None for every pixel.
+
+        Returns:
+            values and indices, (k, *size) each, or (k,) for one pixel. Indices come in the narrowest signed type;
+            call ``.long()`` before indexing with them.
+
+        Raises:
+            ValueError: k is not between 1 and the number of units.
+            IndexError: the pixel lies outside the picture.
+        """
+        if not 1 <= k <= self.units:
+            raise ValueError(f"k is {k}; wanted between 1 and the {self.units} units of this canvas.")
+        if pixel is None:
+            return self.ask(Top(k, self.units, self.pixels))[0]  # type: ignore[no-any-return]
+        row = self._row(pixel)
+        query = Top(k, self.units, 1)
+        with self._surroundings():
+            query.add(0, self._shares(row, row + 1, None))
+        values, indices = query.answer((1,))
+        return TopUnits(values[:, 0], indices[:, 0])
+
+    def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
+        """Σ over each region of |c| (or of c): (regions, units, channels), the slot last where there is one.
+
+        Args:
+            masks: (regions, *size), bool or weights in [0, 1].
+            signed: keep signs, so that parts can cancel.
+
+        Raises:
+            ValueError: masks of another size, or that leave [0, 1].
+        """
+        if tuple(masks.shape[1:]) != self.size:
+            raise ValueError(
+                f"masks have shape {tuple(masks.shape)}; wanted (regions, {', '.join(map(str, self.size))}), one mask "
+                "of the picture's size for each region."
+            )
+        return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]
+
+    def share(self, masks: Tensor | None = None) -> Tensor:
+        """Each unit's part of all that is painted in a region, the slot left out: (regions, units), float64.
+
+        As :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without holding the canvas; without masks (units,).
+
+        Raises:
+            ValueError: masks of another size.
+        """
+        sums = self._painted(torch.ones(1, *self.size) if masks is None else masks)
+        parts = sums / sums.sum(-1, keepdim=True)
+        return parts.squeeze(-2) if masks is None else parts
+
+    def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
+        """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
+
+        As :func:`~xinc_captum.metrics.pooled`: vectors of one length for canvases of any size, to cluster units by.
+
+        Raises:
+            ValueError: a picture that has no rows and columns, or fewer pixels than cells.
+        """
+        if len(self.size) != 2:
+            raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
+        masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
+        means = self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]
+        pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
+        return pooled
+
+    def _painted(self, masks: Tensor) -> Tensor:
+        """Σ_region Σ_channel |c|, (regions, units), float64."""
+        sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
+        return sums
+
+    def to_tensor(self) -> Tensor:
+        """Everything at once: (units, channels, *size), the slot last where there is one."""
+        return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
+        """Write all of it to disk, block by block within the memory budget; :func:`open_canvas` answers from there.
+
+        The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
+        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there and, on the
+        same machine with as many threads, ends with byte-identical files. Blocks of other sizes round otherwise: values
+        read from the file and values of this canvas agree to rounding, some 1e-7 of the largest.
+
+        Args:
+            path: the folder to make.
+            dtype: "float32", or "float16" for half the room.
+
+        Raises:
+            CanvasStoreError: something is at ``path`` already, or what is unfinished there is another canvas.
+            OverflowError: contributions that float16 cannot hold, or that are not finite.
+            OSError: the disk is full.
+        """
+        kind, count = checked(dtype), self.units + self.slots
+        plan = by_bands(self.size, self._rows_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, plan), self._block, self._show_progress)
+
+    def _layout(self, dtype: Dtype, plan: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
+        return Layout(
+            size=self.size,
+            units=self.units,
+            slots=self.slots,
+            channels=self.channels,
+            frames=frames,
+            pairs=pairs,
+            dtype=dtype,
+            rule=self.rule,
+            layer=self.layer,
+            **plan,
+        )
+
+    def _block(self, block: Block) -> Tensor:
+        """All units of some rows, (units, channels, rows, …)."""
+        a_row = math.prod(self.size[1:])
+        query = Maps((block.last - block.first) * a_row)
+        with self._surroundings(), torch.no_grad():
+            for start in range(block.first * a_row, block.last * a_row, self._rows_at_once):
+                stop = min(block.last * a_row, start + self._rows_at_once)
+                query.add(start - block.first * a_row, self._shares(start, stop, None))
+        whole: Tensor = query.answer((block.last - block.first, *self.size[1:]))
+        return whole
+
+    def _row(self, pixel: tuple[int, ...]) -> int:
+        inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
+        if not inside:
+            raise IndexError(f"pixel {pixel} lies outside the picture of size {self.size}.")
+        row = 0
+        for p, s in zip(pixel, self.size, strict=True):
+            row = row * s + p % s
+        return row
+
+    def _pass(self, selector: Any, *queries: Query) -> None:
+        with self._surroundings(), torch.no_grad():
+            pieces = chunks(self.pixels, self._rows_at_once)
+            for first, last in progress(pieces, "canvas", show=self._show_progress):
+                part = self._shares(first, last, selector)
+                for query in queries:
+                    query.add(first, part)
+
+
+class _Last:
+    """Shows a query only the last unit."""
+
+    unit_axis = 0
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def add(self, first: int, part: Tensor) -> None:
+        self._query.add(first, part[:, -1:])
+
+    def answer(self, size: tuple[int, ...]) -> Any:
+        return self._query.answer(size)

@@ -1,0 +1,292 @@
+"""NeuronCanvas: what each neuron contributes to every output."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from ..._compat import GradientAttribution, InternalAttribution
+from ...alignment import settled
+from ...batch import Batch, chunks
+from ...hooks import (
+    ForwardFunc,
+    find_layer,
+    modules_behind,
+    refuse_sharded,
+    unwrap,
+)
+from ...indices import python_index
+from ...progress import progress
+from ...targets import OutputFn, called
+from ...units import Selector
+from ..contract import (
+    captum_method,
+    differentiable,
+    explaining,
+    plain,
+)
+from .canvas import Canvas
+from .drawing import drawn_together, plan
+from .rules import (
+    Rule,
+    Secant,
+    Tail,
+    Xinc,
+    as_rule,
+)
+from .rules.rays import RayTail, Renderer, rendered
+
+Unit = Literal["neuron", "pair"]
+
+
+class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
+    r"""Output-shaped contributions: one value for every neuron and every output that ``target`` leaves.
+
+    .. math:: C_{r,u,o} = \text{the part of } y_{r,o} \text{ that the rule gives to unit } u
+
+    Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel).
+    This is an exception to Captum's grammar of names: the answer is output-shaped, (rows, neurons, *output).
+
+    Args:
+        forward_func: the model, or any function around it.
+        layer: a module or a dotted name.
+        device_ids: accepted as in Captum; a DataParallel model is explained on its own module.
+        rule: "tangent", "secant", "ablation", "xinc", or a rule object with options of its own.
+        unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
+        output_fn: picks the tensor to explain out of a dict or tuple output.
+        render: for a field that is drawn by a renderer: ``render(answers, *inputs)`` from what the model answers at
+            samples, (rays, samples, ...), to pixels, (rays, ...). Inputs are then (rays, samples, ...), the model sees
+            (rays · samples, ...), rows of the answer are rays; a unit's part of a pixel is the sum over its samples.
+        unit_axis: which axis of the layer's activation holds the units, for example -1 for (rows, ..., units). None
+            determines it: from the layer's class; for four axes and more also from the input's height and width and
+            the modules inside the layer. Contributions are summed over all other axes. Not for ``unit="pair"``.
+
+    Raises:
+        LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output, or which axis
+            holds its units cannot be determined, such as for tokens (rows, tokens, units) behind a custom module.
+        CarryError: the secant met an operation it cannot carry.
+        ValueError: an unknown rule or unit, an impossible target, or an empty batch.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> coordinates = torch.rand(64, 2)
+        >>> NeuronCanvas(model, "1").attribute(coordinates).shape
+        torch.Size([64, 4, 3])
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024).
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | str,
+        device_ids: list[int] | None = None,
+        *,
+        rule: str | Rule = "tangent",
+        unit: Unit = "neuron",
+        output_fn: OutputFn | None = None,
+        render: Renderer | None = None,
+        unit_axis: int | None = None,
+    ) -> None:
+        if unit not in ("neuron", "pair"):
+            raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
+        InternalAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self.rule = as_rule(rule)
+        self.unit = unit
+        self.output_fn = output_fn
+        if unit_axis is not None and (unit == "pair" or isinstance(self.rule, Xinc)):
+            raise ValueError(
+                f'unit_axis={unit_axis} goes with unit="neuron" and the rules tangent, secant and ablation: pairs and '
+                "the 'xinc' rule read the weight of a Linear (rows, units) or of a convolution (rows, units, ...)."
+            )
+        self.unit_axis = unit_axis
+        if render is not None:
+            _check_render(render, unit, self.rule)
+        self.render = render
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: contributions are amounts of output, not sensitivities."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """True: ``attribute(..., return_convergence_delta=True)`` works."""
+        return True
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = ...,
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        perturbations_per_eval: int | None = ...,
+        memory_budget: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        show_progress: bool = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = ...,
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        perturbations_per_eval: int | None = ...,
+        memory_budget: int | None = ...,
+        *,
+        return_convergence_delta: Literal[True],
+        show_progress: bool = ...,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @captum_method
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        neuron_selector: Selector = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        perturbations_per_eval: int | None = None,
+        memory_budget: int | None = None,
+        return_convergence_delta: bool = False,
+        show_progress: bool = False,
+    ) -> Any:
+        """Contributions of every selected neuron to every output left by ``target``.
+
+        Args:
+            inputs: (rows, ...) or a tuple of such.
+            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's own axes behind the
+                rows) or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple
+                (in, out) or a list of tuples.
+            target: a Captum target; may be partial or None, what it leaves are the output dims.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
+            attribute_to_layer_input: explain what enters the layer instead of what leaves it.
+            perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
+            memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
+            return_convergence_delta: also answer, per row, the sum over units and outputs minus what it should be.
+            show_progress: a progress bar over the chunks.
+
+        Returns:
+            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds its
+            slot as the last unit. With the delta: a second tensor (rows,).
+        """
+        if return_convergence_delta and neuron_selector is not None:
+            raise ValueError(
+                "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
+            )
+        neuron_selector = python_index(neuron_selector)
+        if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
+            how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
+            refuse_sharded(modules_behind(self.forward_func), how)
+        with self._surroundings():
+            batch = Batch.of(inputs, additional_forward_args, target)
+            tail = self._tail(self._call, attribute_to_layer_input)
+            batch = settled(batch, partial(called, tail.forward_func, self.output_fn))
+            planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
+            rule, size, per_eval = planned.rule, planned.rows, planned.units
+            if self.unit == "neuron":
+                neuron_selector = tail.selector(neuron_selector, planned.footprint.activation)
+            if isinstance(rule, Xinc) and memory_budget is None:
+                size = batch.rows  # computed straight into the answer: chunks would only copy
+            answer: Tensor | None = None
+            deltas: list[Tensor] = []
+            for first, last in progress(chunks(batch.rows, size), "canvas", show=show_progress):
+                rows = batch.cut(first, last)
+                part = plain(self._shares(rule, tail, rows, neuron_selector, per_eval))
+                if return_convergence_delta:
+                    left = rule.whole(tail, rows)
+                    total = part.flatten(1).sum(1) - left.reshape(rows.rows, -1).sum(1)
+                    deltas.append(plain(total))
+                if last - first == batch.rows:
+                    answer = part
+                else:
+                    answer = part.new_empty((batch.rows, *part.shape[1:])) if answer is None else answer
+                    answer[first:last] = part
+        return (answer, torch.cat(deltas)) if return_convergence_delta else answer
+
+    @property
+    def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
+        """What everything runs in; the renderer's own modules are left as found too."""
+        also = () if self.render is None else modules_behind(self.render)
+        return partial(explaining, self.forward_func, self.layer, *also)
+
+    @property
+    def _call(self) -> Callable[..., Any]:
+        """The function to run: the module inside DataParallel, whose rows we cut ourselves, and the renderer."""
+        bound = getattr(self.forward_func, "__self__", None)
+        parallel = [m for m in (self.forward_func, bound) if isinstance(m, nn.DataParallel)]
+        call = unwrap(parallel[0]) if parallel else self.forward_func
+        call = call if self.render is None else rendered(call, self.render)
+        return call if parallel else differentiable(call, self.layer)
+
+    def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
+        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
+        at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
+        kind = Tail if self.render is None else RayTail
+        by_weight = self.unit == "pair" or isinstance(self.rule, Xinc)
+        return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if by_weight else self.unit_axis)
+
+    def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
+        if self.unit == "pair":
+            return rule.pairs(tail, rows, selector, per_eval)
+        return rule.neurons(tail, rows, selector, per_eval)
+
+    def canvas(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        size: tuple[int, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        perturbations_per_eval: int | None = None,
+        memory_budget: int | None = None,
+        show_progress: bool = False,
+    ) -> Canvas:
+        """A lazy canvas over a picture whose pixels are the rows, or over pictures that the rows are.
+
+        Where each row of the output ends in ``size``, rows are frames, and a
+        :class:`~xinc_captum.attributions.FrameCanvas` is answered. Nothing of size units x pixels is computed before
+        it is asked for. The canvas keeps the inputs and a copy of the parameters, so that it answers the same after
+        further training.
+
+        Args:
+            inputs: coordinates (pixels, dims), row-major over ``size``, or one row a frame.
+            size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
+            target: as in :meth:`attribute`.
+            additional_forward_args: as in :meth:`attribute`.
+            attribute_to_layer_input: as in :meth:`attribute`.
+            perturbations_per_eval: as in :meth:`attribute`.
+            memory_budget: bytes of working memory of each query, apart from its answer.
+            show_progress: a progress bar on every query.
+
+        Raises:
+            ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
+
+        Example:
+            >>> from xinc_captum.inr import FourierMLP, coordinates
+            >>> canvas = NeuronCanvas(FourierMLP(), "activation2").canvas(coordinates((8, 12)), size=(8, 12))
+            >>> canvas.map(3).shape, canvas.totals().shape
+            (torch.Size([3, 8, 12]), torch.Size([104, 3]))
+        """
+        rest = target, additional_forward_args, attribute_to_layer_input
+        budget = perturbations_per_eval, memory_budget, show_progress
+        return drawn_together([self], inputs, size, *rest, *budget)[0]
+
+
+def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
+    if not callable(render):
+        raise TypeError(f"render is {render!r}; wanted a function render(answers, *inputs) from samples to pixels.")
+    if unit == "pair" or isinstance(rule, Xinc):
+        raise ValueError(
+            'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
+            "maps hold at a sample is no part of a rendered pixel."
+        )

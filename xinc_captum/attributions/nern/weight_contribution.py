@@ -1,0 +1,252 @@
+"""WeightContribution: what each neuron of a NeRN wrote, and what that means for an answer of the network it wrote."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..._compat import LayerAttribution
+from ...alignment import settled
+from ...batch import Batch
+from ...indices import python_index
+from ...inr.trainable import check_finite
+from ...targets import OutputFn, called
+from ..contract import captum_method, explaining, plain
+from .convolutions import Convolution, parameter_name, target_behind
+from .kernel_canvas import KernelCanvas
+from .nern import NeRN
+from .weight_scores import Weights, WeightScores
+
+Mode = Literal["kernel", "gradient", "integrated", "removal"]
+Baseline = Literal["zero", "mean"]
+
+
+class WeightContribution(LayerAttribution):  # type: ignore[misc]
+    r"""Predictor neuron → kernel → answer, for a network whose convolutions a :class:`NeRN` generates.
+
+    .. math:: kernel: C_i \qquad gradient: \langle C_{i,l}, \partial y / \partial W_l \rangle \qquad
+        integrated: \langle C_{i,l} - C^0_{i,l}, \textstyle\int_0^1 \partial y / \partial W_l (W^0 + a (\hat W - W^0))\,
+        da \rangle \qquad removal: y(\hat W) - y(\hat W - C_i)
+
+    Symbols: C_i what neuron i adds to the generated weights Ŵ (gates held, exact: neurons and bias sum to Ŵ), y the
+    selected output of the rebuilt network, l an explained layer; represented layers that are not explained stay at Ŵ.
+
+    - "kernel" answers *what did the neuron write*. It says nothing about answers of the network.
+    - "gradient" answers *what would a slightly stronger contribution change*. Over neurons and bias it sums to
+      ⟨Ŵ, ∂y/∂W⟩, which is y only for networks without biases and normalisation.
+    - "integrated" answers *who accounts for the difference to a baseline network*, all weights zero or each kernel its
+      layer's mean; it sums to that difference, up to the steps.
+    - "removal" answers *what if the neuron had written nothing*: a real forward difference, exact for one layer. With
+      several layers the neuron goes from all of them at once, and the difference is shared among them by integrated
+      gradients along the way. It does not add up over neurons.
+
+    The first three need not foretell the fourth: one neuron writes into all kernels at once, so removing it is a large
+    step. Over the neurons of two networks of digits, rank correlations of "gradient" with removal were .66 on average
+    in the one, from .44 to .90 between images, and .33 in the other, from .05 to .57. Ask the question you mean.
+
+    Args:
+        nern: a fitted :class:`NeRN`; its target's own weights are not looked at.
+        layer: of the target: a module, a dotted name, or a list of these; None takes all represented layers.
+        device_ids: devices of a DataParallel target, as Captum's classes have it.
+        mode: one of the four.
+        at: which layer of the predictor has the neurons, as :class:`KernelCanvas`.
+        output_fn: picks the tensor to explain out of a dict or tuple output of the target.
+        memory_budget: bytes that a canvas may take while it is asked, the answer apart.
+
+    Raises:
+        TypeError: ``nern`` is none.
+        LayerError: a layer that is unknown, not represented, or does not lead to the output.
+        ValueError: an unknown mode; ``attribute`` without what its mode needs, or with parameters that are not finite.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> target = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten())
+        >>> nern = NeRN(target, hidden=8)
+        >>> WeightContribution(nern, "2").attribute().shape, WeightContribution(nern, mode="removal").attribute(
+        ...     torch.rand(5, 1, 5, 5), target=1).shape
+        (torch.Size([9, 2, 4, 3, 3]), torch.Size([5, 9, 2]))
+
+    Source: Ashkenazi et al. (ICLR 2023) for the network; Padmanabhan et al. (CVPR 2024) for the canvas; Sundararajan
+    et al. (ICML 2017) for the integral.
+    """
+
+    def __init__(
+        self,
+        nern: NeRN,
+        layer: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        mode: Mode = "kernel",
+        at: int = -1,
+        output_fn: OutputFn | None = None,
+        memory_budget: int = 1 << 28,
+    ) -> None:
+        if not isinstance(nern, NeRN):
+            raise TypeError(f"nern is a {type(nern).__name__}; wanted a NeRN, whose predictor is to be explained.")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode is {mode!r}; wanted one of {', '.join(map(repr, get_args(Mode)))}.")
+        self.several = not isinstance(layer, nn.Module | str)
+        wanted: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
+        if not wanted:
+            raise ValueError("layer is an empty list; give at least one represented layer, or None for all.")
+        self.layers: tuple[Convolution, ...] = tuple(nern.layer(one) for one in wanted)
+        root = target_behind(nern.target)
+        super().__init__(nern.target, root.get_submodule(self.layers[0].name), device_ids)
+        self.nern, self.mode, self.output_fn = nern, mode, output_fn
+        self.canvases = [KernelCanvas(nern, one, at, memory_budget=memory_budget) for one in self.layers]
+        self.units = self.canvases[0].units
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: contributions, not sensitivities."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """Whether the mode promises a sum: "integrated" over neurons, "removal" over layers."""
+        return self.mode in ("integrated", "removal")
+
+    @captum_method
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | None = None,
+        target: Any = None,
+        neuron_selector: int | slice | Sequence[int] | None = None,
+        additional_forward_args: Any = None,
+        *,
+        baseline: Baseline = "zero",
+        n_steps: int = 64,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+    ) -> Any:
+        """Contributions of the predictor's neurons; the bias comes last, after the neurons.
+
+        Args:
+            inputs: images (rows, …) or a tuple of such; None in mode "kernel".
+            target: a Captum target that leaves one number a row; None in mode "kernel".
+            neuron_selector: a neuron, a slice or several; None is all and the bias, whose number is ``units``.
+            additional_forward_args: passed on to the target; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
+            baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
+            n_steps: of the integrals. Gaps on ReLU networks do not shrink steadily: look at the delta.
+            internal_batch_size: at most so many rows in a forward that needs no gradient.
+            return_convergence_delta: also answer what the integral missed: "integrated" (rows,), Σ over neurons and
+                layers − (y(Ŵ) − y(W⁰)); "removal" (rows, neurons), Σ over layers − (y(Ŵ) − y(Ŵ − C_i)).
+
+        Returns:
+            "kernel": (neurons + 1, *weight shape), a list of such for several layers. Other modes: (rows, neurons + 1,
+            layers). With a selector, what it selects instead of neurons + 1.
+        """
+        index = self._selected(neuron_selector)
+        if n_steps < 1 or (internal_batch_size is not None and internal_batch_size < 1):
+            raise ValueError(
+                f"n_steps is {n_steps} and internal_batch_size is {internal_batch_size}; wanted at least 1 of each."
+            )
+        if baseline not in get_args(Baseline):
+            raise ValueError(f"baseline is {baseline!r}; wanted 'zero' or 'mean'.")
+        if return_convergence_delta and not self.has_convergence_delta():
+            raise ValueError(f"mode {self.mode!r} promises no sum, so it has no convergence delta; ask 'integrated'.")
+        check_finite(self.nern.predictor)
+        if self.mode == "kernel":
+            return self._kernels(inputs, target, None if neuron_selector is None else index)
+        if inputs is None:
+            raise ValueError(f"mode {self.mode!r} explains answers to images; give inputs (rows, …) and a target.")
+        root = target_behind(self.nern.target)
+        check_finite(root, [root.get_parameter(parameter_name(layer.name)) for layer in self.nern.layers])
+        device = next(self.nern.predictor.parameters()).device.type
+        with explaining(self.forward_func):
+            batch = Batch.of(inputs, additional_forward_args, target)
+            with torch.autocast(device, enabled=False):  # the user's autocast is for the user's network
+                scores = WeightScores(self.nern, self.layers, self.output_fn)
+            call = partial(called, scores.network(scores.generated), self.output_fn)
+            batch, rows_at_once = settled(batch, call), internal_batch_size or batch.rows
+            # All rows together first: a target that does not fit them could fit each alone. And a layer that leads
+            # nowhere is an error, not a difference of zero.
+            whole = scores.scores(scores.generated, batch, rows_at_once)
+            scores.gradients(scores.generated, batch.cut(0, 1))
+            if self.mode == "gradient":
+                rows = [self._pulled(scores.gradients(scores.generated, row)) for row in _rows(batch)]
+                answer, delta = torch.stack(rows), None
+            elif self.mode == "integrated":
+                answer, delta = self._integrated(scores, batch, whole, baseline, n_steps, rows_at_once)
+            else:
+                answer, delta = self._removal(scores, batch, whole, index, n_steps, rows_at_once)
+            if self.mode != "removal" and neuron_selector is not None:
+                answer = answer[:, index]
+            answer = plain(answer)
+        return (answer, plain(delta)) if return_convergence_delta and delta is not None else answer
+
+    def _selected(self, selector: int | slice | Sequence[int] | None) -> list[int]:
+        every, selector = range(self.units + 1), python_index(selector)
+        try:
+            if selector is None:
+                return list(every)
+            if isinstance(selector, slice):
+                return list(every[selector])
+            return [every[int(i)] for i in ([selector] if isinstance(selector, int) else selector)]
+        except (IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"neuron_selector {selector!r} does not fit {self.units} neurons and the bias, number {self.units}; "
+                "wanted a whole number, a slice or a sequence of numbers."
+            ) from error
+
+    def _kernels(self, inputs: Any, target: Any, index: list[int] | None) -> Tensor | list[Tensor]:
+        if inputs is not None or target is not None:
+            raise ValueError(
+                "mode 'kernel' says what neurons wrote, whatever the images; leave inputs and target out, or take mode "
+                "'gradient', 'integrated' or 'removal'."
+            )
+        found = [plain(canvas.to_tensor(index)) for canvas in self.canvases]
+        return found if self.several else found[0]
+
+    def _pulled(self, gradients: list[Tensor]) -> Tensor:
+        """⟨C_i, G⟩ of every layer: (units + 1, layers)."""
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            parts = [c.pulled(g[None])[0] for c, g in zip(self.canvases, gradients, strict=True)]
+        return torch.stack(parts, 1)
+
+    def _integrated(
+        self, scores: WeightScores, batch: Batch, whole: Tensor, baseline: Baseline, n_steps: int, rows_at_once: int
+    ) -> tuple[Tensor, Tensor]:
+        def start(weight: Tensor) -> Tensor:
+            return weight.mean((0, 1), keepdim=True).expand_as(weight) if baseline == "mean" else weight.new_zeros(())
+
+        def path(a: float) -> Weights:
+            return scores.moved(lambda w, _: start(w) + a * (w - start(w)))
+
+        rows = []
+        for row in _rows(batch):
+            gradients = scores.averaged(path, row, n_steps)
+            if baseline == "mean":  # ⟨C − mean C, G⟩ = ⟨C, G − mean G⟩
+                gradients = [g - g.mean((0, 1), keepdim=True) for g in gradients]
+            rows.append(self._pulled(gradients))
+        answer = torch.stack(rows)
+        return answer, answer.sum((1, 2)) - (whole - scores.scores(path(0.0), batch, rows_at_once))
+
+    def _removal(
+        self, scores: WeightScores, batch: Batch, whole: Tensor, index: list[int], n_steps: int, rows_at_once: int
+    ) -> tuple[Tensor, Tensor]:
+        answer = whole.new_empty(batch.rows, len(index), len(self.layers))
+        missed = whole.new_zeros(batch.rows, len(index))
+        for place, unit in enumerate(index):
+            with torch.autocast(whole.device.type, enabled=False):
+                parts = {c.layer.name: c.unit(unit) for c in self.canvases}
+
+            def path(a: float, parts: Weights = parts) -> Weights:
+                return scores.moved(lambda w, one: w - (1 - a) * parts[one.name])
+
+            difference = whole - scores.scores(path(0.0), batch, rows_at_once)
+            if len(self.layers) == 1:
+                answer[:, place, 0] = difference
+                continue
+            for number, row in enumerate(_rows(batch)):
+                gradients = scores.averaged(path, row, n_steps)
+                for column, (layer, gradient) in enumerate(zip(self.layers, gradients, strict=True)):
+                    answer[number, place, column] = (parts[layer.name] * gradient).sum()
+            missed[:, place] = answer[:, place].sum(1) - difference
+        return answer, missed
+
+
+def _rows(batch: Batch) -> list[Batch]:
+    return [batch.cut(row, row + 1) for row in range(batch.rows)]

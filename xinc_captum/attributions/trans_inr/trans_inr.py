@@ -1,0 +1,277 @@
+"""TransINR: a transformer that reads a picture and writes the weights of a network that draws it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...batch import chunks
+from ...images import check_images
+from ...inr import HypoNet, pixel_centres
+from ...inr.trainable import check_finite
+from .checkpoint import load_model, save_model
+from .fitting import fitted
+from .painting import as_module, painted
+from .paths import rows_at_once
+from .tokens import PatchTokens
+from .training import TransFit
+from .writer import Groups, Modulations, Weights, WeightWriter, at_least_one
+
+OUT_BIAS = 0.5  # what every picture starts from, mid grey
+
+
+class Routing(NamedTuple):
+    """Attention of the weight tokens: where they *looked*, not what a patch contributed.
+
+    Attributes:
+        to_patches: (B, depth, heads, weight tokens, patches).
+        to_tokens: (B, depth, heads, weight tokens, weight tokens); with ``to_patches`` a row adds up to 1.
+    """
+
+    to_patches: Tensor
+    to_tokens: Tensor
+
+
+class TransINR(nn.Module):
+    r"""Reads a picture as patches and writes, in one pass, the weights of a small network that draws it.
+
+    .. math:: \hat x_b(p) = f_{W(x_b)}(\gamma(p)) + 0.5
+
+    Symbols: f a :class:`~xinc_captum.inr.HypoNet` with ReLU, γ its frequencies, p a pixel's centre
+    (:func:`~xinc_captum.inr.pixel_centres`); W(x) as in :class:`.WeightWriter`. The defaults are
+    for pictures of 8 x 8; the paper's are size (178, 178), patch 9, padding 1, dim 768, depth 6, heads 12, head_dim 64,
+    ff 3072, hidden 256, layers 5, count 64, highest 1024, groups 64, init_std 1.
+
+    Args:
+        channels: C of a picture.
+        size: (H, W) that places are learned for; other sizes interpolate them.
+        patch: side of a patch in pixels, or its (height, width).
+        padding: pixels of zeros around a picture.
+        dim: numbers a token.
+        depth: blocks of the transformer.
+        heads: of each block.
+        head_dim: numbers of each head; None is dim / heads.
+        ff: width of the blocks' two-layer networks.
+        hidden: units of the written network's hidden layers.
+        layers: its Linear layers, the output among them.
+        count: its frequencies of each coordinate.
+        highest: the last of these.
+        groups: weight tokens of each layer, or "vector" for a single-vector hypernetwork.
+        pixel_mask: whether single pixels can be unseen, not only patches.
+        init_std: of tokens and places.
+        seed: for the weights; None takes torch's global generator.
+
+    Attributes:
+        mean_image: (C, H, W), the mean of the pictures it was fitted to; mid grey before.
+        config: the arguments, without the seed.
+
+    Raises:
+        ValueError: a size that does not tile, groups that do not divide a layer's outputs, heads that do not divide
+            dim without a ``head_dim``.
+
+    Example:
+        >>> model = TransINR(1, (8, 8), patch=2, seed=0)
+        >>> inrs = model.generate(torch.rand(5, 1, 8, 8))
+        >>> len(inrs), inrs[0]
+        (5, HypoNet(...))
+
+    Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022).
+    """
+
+    mean_image: Tensor
+
+    def __init__(
+        self,
+        channels: int = 1,
+        size: tuple[int, int] = (8, 8),
+        patch: int | tuple[int, int] = 2,
+        *,
+        padding: int = 0,
+        dim: int = 48,
+        depth: int = 2,
+        heads: int = 4,
+        head_dim: int | None = None,
+        ff: int = 96,
+        hidden: int = 32,
+        layers: int = 3,
+        count: int = 4,
+        highest: float = 4.0,
+        groups: Groups = 32,
+        pixel_mask: bool = False,
+        init_std: float = 0.3,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            name: value for name, value in locals().items() if name not in ("self", "seed", "__class__")
+        }
+        self.config["size"] = size = _pair(size)
+        at_least_one(channels=channels, hidden=hidden)
+        base = HypoNet(2, channels, hidden, layers, count, highest, seed=seed)
+        later = None if seed is None else seed + 1
+        self.tokens = PatchTokens(
+            channels, size, patch, dim, padding=padding, pixel_mask=pixel_mask, init_std=init_std, seed=later
+        )
+        self.writer = WeightWriter(
+            base,
+            dim,
+            depth,
+            heads,
+            ff,
+            groups,
+            head_dim=head_dim,
+            init_std=init_std,
+            seed=None if seed is None else seed + 2,
+        )
+        self.register_buffer("mean_image", torch.full((channels, *size), OUT_BIAS))
+        for i, (rows, linear) in enumerate(zip(self.writer.rows, base.linears().values(), strict=True)):
+            self.register_buffer(f"mean_modulation{i}", torch.ones(rows, linear.in_features))
+
+    @property
+    def mean_modulations(self) -> Modulations:
+        """The mean over the pictures it was fitted to, one (rows, in) a layer; ones, the bare base network, before."""
+        return tuple(self.get_buffer(f"mean_modulation{i}") for i in range(len(self.writer.rows)))
+
+    def forward(self, images: Tensor, seen: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """Pictures drawn by the networks written for ``images``: (B, C, H, W), not clamped.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1].
+            seen: which patches (or pixels) may be looked at (:class:`~xinc_captum.attributions.trans_inr.PatchTokens`).
+            size: what to draw; None is the size of ``images``.
+        """
+        drawn = size or (images.shape[-2], images.shape[-1])
+        return self.paint(self.weights(self.modulations(images, seen)), drawn)
+
+    def modulations(self, images: Tensor, seen: Tensor | None = None) -> Modulations:
+        """What the transformer writes: one (B, rows, in) a layer."""
+        return self.writer.modulations(*self.tokens(images, seen))
+
+    def weights(self, modulations: Modulations) -> Weights:
+        """The networks' weights: (B, out, in) a layer, and biases that all pictures share."""
+        return self.writer.weights(modulations)
+
+    def paint(self, weights: Weights, size: tuple[int, int]) -> Tensor:
+        """What networks draw: (B, C, H, W)."""
+        drawn = painted(self.encoded(size), weights, OUT_BIAS)
+        return drawn.mT.reshape(*drawn.mT.shape[:-1], *size)
+
+    def encoded(self, size: tuple[int, int]) -> Tensor:
+        """γ at every pixel's centre: (H · W, in)."""
+        like = self.tokens.places
+        encode = self.writer.base.get_submodule("encoding")
+        encoded: Tensor = encode(pixel_centres(size, dtype=like.dtype, device=like.device))
+        return encoded
+
+    def generate(self, images: Tensor, seen: Tensor | None = None) -> list[HypoNet]:
+        """One network a picture, each an ordinary module that shares nothing with the others or with this model.
+
+        :func:`xinc_captum.inr.save` keeps one in a file; it draws at :func:`~xinc_captum.inr.pixel_centres`.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1].
+            seen: as for :meth:`forward`.
+
+        Raises:
+            ValueError: images that are not finite, or of another shape; parameters that are not finite.
+        """
+        images = check_images(images).to(self.tokens.places)
+        check_finite(self)
+        found: list[HypoNet] = []
+        with torch.no_grad():
+            for start, stop in chunks(len(images), rows_at_once(self, (1, 1), None, images)):
+                part = seen[start:stop] if seen is not None and len(seen.shape) == self._seen_dims else seen
+                weights = self.weights(self.modulations(images[start:stop], part))
+                found += [as_module(self.writer.base, weights, i, OUT_BIAS) for i in range(stop - start)]
+        return found
+
+    @property
+    def _seen_dims(self) -> int:
+        return 3 if self.tokens.pixel_mask else 2
+
+    def routing(self, images: Tensor, seen: Tensor | None = None) -> Routing:
+        """Where the weight tokens looked, block by block and head by head.
+
+        These are weights of routing: what is carried along them, and what later layers make of it, decide what a patch
+        contributes. For contributions ask :class:`xinc_captum.TokenContribution` with level="patch".
+        """
+        check_finite(self)
+        tokens, mask = self.tokens(check_images(images).to(self.tokens.places), seen)
+        with torch.no_grad():
+            found = self.writer.read(tokens, mask).routing[..., tokens.shape[1] :, :]
+        return Routing(found[..., : tokens.shape[1]], found[..., tokens.shape[1] :])
+
+    def fit(
+        self,
+        images: Tensor,
+        *,
+        validation: float | Tensor | None = 0.1,
+        steps: int = 1500,
+        lr: float = 6e-3,
+        batch_size: int = 64,
+        warmup: int = 50,
+        keep: float = 1.0,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        every: int = 100,
+        show_progress: bool = True,
+    ) -> TransFit:
+        r"""Train in place so that every picture's network draws it.
+
+        .. math:: \min \; \mathrm{mean}_{b, c, p} \, (\hat x_b(p) - x_b(p))^2
+
+        Adam; the rate rises over ``warmup`` steps and is a tenth after 80 % of all. Train flags, gradients and the
+        global random state are left as found. At the end the means of pictures and modulations are kept, the baselines
+        of :class:`xinc_captum.TokenContribution`.
+
+        Args:
+            images: (N, C, H, W), floats in [0, 1], N >= 2.
+            validation: pictures to look at, never trained on: a share of ``images``, a tensor, or None.
+            steps: optimiser steps.
+            lr: the highest rate.
+            batch_size: pictures a step.
+            warmup: steps.
+            keep: the least share of patches (or pixels) that is seen; each picture's own is drawn from [keep, 1].
+            seed: for the split, the batches and what is seen.
+            checkpoint: a file to write the run to, and to take it up from; on the same CPU with as many threads a
+                killed run ends with bit-identical parameters.
+            every: steps from one look and checkpoint to the next.
+            show_progress: a bar with the validation PSNR, where standard error is a terminal.
+
+        Raises:
+            ValueError: images that are not finite, out of range or of another shape; numbers out of range.
+            CheckpointError: a checkpoint of another configuration, other pictures, or damaged.
+
+        Example:
+            >>> fit = TransINR(seed=0).fit(torch.rand(20, 1, 8, 8), steps=3, show_progress=False)
+            >>> len(fit.curve), len(fit.validation)
+            (3, 1)
+        """
+        options = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
+        options |= {"every": every, "show_progress": show_progress}
+        return fitted(self, images, validation, batch_size, keep, options)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file: arguments, weights, means. It appears whole or not at all."""
+        save_model(self, self.config, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "TransINR":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a safetensors file, not one of a TransINR, or weights of another configuration.
+        """
+        return load_model(cls, path, device)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+
+
+def _pair(size: tuple[int, int]) -> tuple[int, int]:
+    if isinstance(size, int) or len(size) != 2:
+        raise ValueError(f"size is {size}; wanted (height, width), for example (8, 8).")
+    return size[0], size[1]
