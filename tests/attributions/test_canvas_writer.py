@@ -81,7 +81,7 @@ def test_killed_it_goes_on(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(
         "import sys, time\n"
-        "from xinc_captum.attributions import canvas_writer\n"
+        "from xinc_captum.attributions.canvas import canvas_writer\n"
         "from xinc_captum import NeuronCanvas\n"
         "from xinc_captum.inr import FourierMLP, coordinates\n"
         "note = canvas_writer._note\n"

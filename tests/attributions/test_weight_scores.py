@@ -5,7 +5,7 @@ from torch import nn
 from xinc_captum.attributions.nern import NeRN
 from xinc_captum.attributions.nern.weight_scores import WeightScores
 from xinc_captum.batch import Batch
-from xinc_captum.hooks import LayerError
+from xinc_captum import LayerError
 
 
 @pytest.fixture

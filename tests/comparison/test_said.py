@@ -4,7 +4,7 @@ import pytest
 
 from xinc_captum.comparison import Column, Counts
 from xinc_captum.comparison.columns import COLUMNS, chosen
-from xinc_captum.comparison.result import Row
+from xinc_captum.comparison import Row
 from xinc_captum.comparison.said import captions, scores_said
 from xinc_captum.metrics import Interval
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xinc_captum import untouched
-from xinc_captum.hooks import LayerError
+from xinc_captum import LayerError
 
 
 def disturb(model):

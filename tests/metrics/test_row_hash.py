@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics.row_hash import mixed, row_hashes
+from xinc_captum.metrics import row_hashes
+from xinc_captum.metrics.row_hash import mixed
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=6), st.integers(0, 5))

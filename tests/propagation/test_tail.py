@@ -5,7 +5,7 @@ from torch import nn
 from xinc_captum import LayerContribution, NeuronCanvas
 from xinc_captum.attributions.canvas.rules import Tail
 from xinc_captum.batch import Batch
-from xinc_captum.hooks import LayerError
+from xinc_captum import LayerError
 
 
 def test_activation_and_output_of_one_run(net):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from . import offload as host
+from .offload import to_host, wait
 from .eager import eager
 from .layer_value import Tensors, float_arguments, floats_of
 from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
@@ -116,7 +116,7 @@ def capture(
             tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
             captured.record(module, tensors)
             return tuple(t.clone() for t in tensors)
-        captured.record(module, tuple(host.to_host(t) for t in tensors))
+        captured.record(module, tuple(to_host(t) for t in tensors))
         return None
 
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def capture(
             stack.callback(hook_values(module, keep, at_input, partial(captured.name, module)).remove)
         yield captured
         if offload is not None:
-            host.wait()
+            wait()
 
 
 def _plain(tensor: Tensor) -> Tensor:
