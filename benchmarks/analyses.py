@@ -14,13 +14,9 @@ from reference import load, network
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import coordinates, render
-from xinc_captum.metrics.amounts import magnitudes
-from xinc_captum.metrics.association import association
-from xinc_captum.metrics.gabor import gabor_regions
-from xinc_captum.metrics.partitions import as_masks, colour_regions, grid_cells
-from xinc_captum.metrics.pictures import edges, intensity
-from xinc_captum.metrics.regions import region_test
-from xinc_captum.metrics.spread import participation, pixels_per_unit, units_for, units_per_pixel
+from xinc_captum.metrics.image_fields import association, edges, intensity
+from xinc_captum.metrics.regions import as_masks, colour_regions, gabor_regions, grid_cells, region_test
+from xinc_captum.metrics.spread import magnitudes, participation, pixels_per_unit, units_for, units_per_pixel
 
 SIZE = (128, 256)
 SITES = (

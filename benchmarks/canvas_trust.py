@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import FourierMLP, NeRV, Siren, coordinates, fit, fit_video, times
 from xinc_captum.zoo.photos import skimage_photo
-from xinc_captum.zoo.sprite import Sprite, sprite_clip
+from xinc_captum.zoo.videos import Sprite, sprite_clip
 
 SIZE = (32, 48)
 NETWORKS = {

@@ -16,8 +16,8 @@ from torch import nn
 
 from xinc_captum import LayerContribution, NeuronCanvas
 from xinc_captum.comparison import as_maps
-from xinc_captum.comparison.named import by_name
-from xinc_captum.comparison.running import bound
+from xinc_captum.comparison.registry import by_name
+from xinc_captum.comparison.runner import bound
 
 UNITS, SIZE, SAMPLE = 24, (64, 128), 24  # of the decoder: channels explained, picture, pixels of the loop that are run
 

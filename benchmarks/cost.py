@@ -58,7 +58,7 @@ def equal_outputs(model, x):
 
 def queries(model, x):
     from xinc_captum import NeuronCanvas
-    from xinc_captum.attributions.canvas.queries import Regions, Top, Totals
+    from xinc_captum.attributions.canvas.canvas import Regions, Top, Totals
 
     masks = torch.zeros(16, *SIZE, dtype=torch.bool)
     for r in range(16):

@@ -15,7 +15,7 @@ from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking.counterfactuals import LatentWalk, LinkingInStyle, MinimalShift, Ray
-from xinc_captum.attributions.linking.make_pairs import make_pairs
+from xinc_captum.attributions.linking.pairs import make_pairs
 from xinc_captum.generators import EigenGenerator, pictures_in_unit_range
 
 
@@ -38,7 +38,7 @@ def digits(seed):
 
 def mnist(_seed):
     """The package's own; the seed changes the pairs alone."""
-    from xinc_captum.zoo.mnist_style import mnist_convnet, mnist_generator
+    from xinc_captum.zoo.mnist import mnist_convnet, mnist_generator
 
     return mnist_generator().generator, mnist_convnet().model, "head"
 

@@ -82,7 +82,7 @@ def maps(model, t):
 
 
 def stream(model, t):
-    from xinc_captum.attributions.canvas.queries import Regions, Totals
+    from xinc_captum.attributions.canvas.canvas import Regions, Totals
 
     return canvas(model, t, "xinc").ask(Totals(), Regions(masks()))
 

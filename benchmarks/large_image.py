@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.attributions.canvas.queries import Regions, Top, Totals
+from xinc_captum.attributions.canvas.canvas import Regions, Top, Totals
 from xinc_captum.inr import FourierMLP, coordinates
 
 

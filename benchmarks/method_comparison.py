@@ -13,7 +13,7 @@ import torch
 
 from xinc_captum import FeatureAccentuation, FeatureActivationMap, compare
 from xinc_captum.comparison import last_map
-from xinc_captum.comparison.columns import DEFAULT
+from xinc_captum.comparison.measures import DEFAULT
 from xinc_captum.images import centre_crop
 from xinc_captum.zoo import efficientnet_lite0, foolbox_photos, photo, squeezenet1_1
 

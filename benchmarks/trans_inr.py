@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from xinc_captum import TokenContribution
 from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
-from xinc_captum.attributions.trans_inr.paths import flat, unflat
+from xinc_captum.attributions.trans_inr.shares import flat, unflat
 from xinc_captum.metrics import correspondence, region_agreement, region_use
 from xinc_captum.zoo import fashion_mnist, mnist_digits
 

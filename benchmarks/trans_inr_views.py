@@ -3,7 +3,7 @@
     python benchmarks/trans_inr_views.py [--scenes 4000] [--balls 1] [--steps 3000] [--seeds 2] [--threads 1]
 
 One model a seed reads one view or two. Scenes: a ball at a random place, of random size and colour, 16 x 16 pixels, eight cameras on a
-circle (xinc_captum.zoo.balls). Held out: 100 other scenes, of each one view, drawn from each of the seven others and each pair of them;
+circle (xinc_captum.zoo.ball_scenes). Held out: 100 other scenes, of each one view, drawn from each of the seven others and each pair of them;
 then views by cameras halfway between, that no scene was ever seen by. PSNR is the mean of each picture's own, not clamped. CPU seconds
 of this process.
 """
@@ -15,7 +15,7 @@ import time
 import torch
 
 from xinc_captum.attributions.trans_inr import RayTransINR, mean_psnr
-from xinc_captum.zoo.balls import ball_scenes, orbit
+from xinc_captum.zoo.ball_scenes import ball_scenes, orbit
 
 CAMERAS = 8
 HELD_OUT = 100

@@ -40,7 +40,7 @@ from xinc_captum.visualizers import (
     spread_curves,
 )
 from xinc_captum.zoo.photos import skimage_photo
-from xinc_captum.zoo.sprite import Sprite, sprite_clip
+from xinc_captum.zoo.videos import Sprite, sprite_clip
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZE = (12, 64, 96)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from xinc_captum import NeuronCanvas, Secant
 from xinc_captum.attributions.trans_inr import RayTransINR, camera_rays, mean_psnr, ray_colours, ray_depths
 from xinc_captum.inr import ray_weights
-from xinc_captum.zoo.balls import ball_scenes, orbit
+from xinc_captum.zoo.ball_scenes import ball_scenes, orbit
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
 count = int(sys.argv[2]) if len(sys.argv) > 2 else 2000

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking import Encoder, make_pairs
 from xinc_captum.visualizers import Measured, link_audit, unit_filmstrips
-from xinc_captum.visualizers.words import predicate
+from xinc_captum.visualizers.layout import predicate
 from xinc_captum.zoo import dcgan_faces, efficientnet_lite0
 
 words = dict(enumerate(sys.argv[1:]))

@@ -1,7 +1,12 @@
+"""Which arguments are cut along with the inputs is found by the model's output, whatever their shapes say by chance."""
+
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from xinc_captum.batch import Batch, chunks
+from xinc_captum.batch import Args, Batch, chunks, one_score_a_row, selected, settled
 
 
 def test_rows_are_cut_taken_and_repeated_together():
@@ -38,3 +43,170 @@ def test_wrong_inputs(inputs, error, text):
 def test_chunks_cover_everything_once():
     assert chunks(7, 3) == [(0, 3), (3, 6), (6, 7)]
     assert chunks(2, 0) == [(0, 1), (1, 2)]
+
+
+def batch(target=None, rows=2):
+    return Batch.of(torch.zeros(rows, 1), None, target)
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "error", "text"),
+    [
+        ({"rgb": torch.zeros(2), "a": 1}, None, TypeError, r"returned a dict with keys \['a', 'rgb'\].*output_fn="),
+        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), wanted a tensor; say which tensor"),
+        (torch.zeros(3, 2), None, ValueError, r"returned shape \(3, 2\) for 2 input rows"),
+        (torch.tensor(0.0), None, ValueError, r"returned shape \(\)"),
+        (torch.zeros(2, 3), 3, ValueError, r"target 3 does not fit the output's shape \(2, 3\)"),
+        (torch.zeros(2, 3), (0, 0), ValueError, r"target \(0, 0\) does not fit"),
+        (torch.zeros(2, 3), [0, 1, 2], ValueError, r"target \[0, 1, 2\] does not fit"),
+        (torch.zeros(2, 3), torch.zeros(4, dtype=torch.long), ValueError, r"target of shape \(4,\) does not fit"),
+        (torch.zeros(2, 3), "cat", ValueError, "target 'cat' does not fit"),
+    ],
+)
+def test_outputs_and_targets_that_do_not_fit(output, target, error, text):
+    with pytest.raises(error, match=text):
+        selected(output, batch(target), None)
+
+
+def test_output_fn_picks():
+    assert selected({"y": torch.ones(2, 3)}, batch(1), lambda o: o["y"]).shape == (2,)
+
+
+def test_one_number_a_row():
+    assert one_score_a_row(torch.zeros(2, 1)).shape == (2,)
+    with pytest.raises(ValueError, match=r"target is missing or incomplete: the output still has shape \(2, 3\)"):
+        one_score_a_row(torch.zeros(2, 3))
+
+
+ROWS = 4
+X = torch.rand(ROWS, 3, generator=torch.Generator().manual_seed(0))
+OTHER = torch.rand(ROWS, 3, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 0, 2, 1])
+TABLE = torch.rand(3, 3, generator=torch.Generator().manual_seed(2))
+WEIGHT = torch.rand(ROWS, 2, generator=torch.Generator().manual_seed(3))
+
+
+def one_by_one(x, other):
+    return torch.stack([x[i] * other[i].sum() for i in range(len(x))])
+
+
+def needs_all(x, adjacency):
+    return x @ adjacency.reshape(ROWS, ROWS)[:3]
+
+
+CASES = {
+    # one entry for each sample
+    "multiplied": (lambda x, a: x * a, OTHER, True),
+    "appended": (lambda x, a: torch.cat([x, a], 1), OTHER, True),
+    "labels": (lambda x, a: x + TABLE[a], LABELS, True),
+    "entry by entry": (one_by_one, OTHER, True),
+    "one number each": (lambda x, a: x * a[:, None], OTHER[:, 0], True),
+    "in a dict": (lambda x, a: {"y": x * a, "loss": a.sum()}, OTHER, True),
+    # shared by all samples
+    "class embeddings": (lambda x, a: x @ a.T, OTHER, False),
+    "mean": (lambda x, a: x * a.mean(0), OTHER, False),
+    "maximum": (lambda x, a: x * a.amax(0), OTHER, False),
+    "the first entry": (lambda x, a: x + a[0], OTHER, False),
+    "the last entry": (lambda x, a: x + a[-1], OTHER, False),
+    "a certain entry": (lambda x, a: x + a[3], OTHER, False),
+    "weight": (lambda x, a: torch.cat([x, x[:, :1]], 1) @ a, WEIGHT, False),
+    "adjacency": (needs_all, torch.rand(ROWS, ROWS, generator=torch.Generator().manual_seed(4)), False),
+    "one number for each class": (lambda x, a: (x @ torch.ones(3, ROWS)) * a, OTHER[:, 0], False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_belongs_to_samples_and_what_all_share(name):
+    model, argument, aligned = CASES[name]
+    found = settled(Batch.of(X, argument), lambda some: model(*some.inputs, *some.args))
+    assert found.args.aligned == ({0} if aligned else set())
+    whole = model(X, argument)
+    for start, stop in ((0, 1), (1, 3), (3, 4)):
+        part = found.cut(start, stop)
+        got = model(*part.inputs, *part.args)
+        got, wanted = (y["y"] if isinstance(y, dict) else y for y in (got, whole))
+        torch.testing.assert_close(got, wanted[start:stop])
+        twice = part.repeat(2)
+        got = model(*twice.inputs, *twice.args)
+        got = got["y"] if isinstance(got, dict) else got
+        torch.testing.assert_close(got, wanted[start:stop].repeat(2, 1))
+
+
+def test_several_arguments_are_told_apart():
+    def model(x, scale, bank, word, label):
+        return (x * scale) @ bank.T + label[:, None]
+
+    args = (OTHER, OTHER.flip(0), "word", LABELS)
+    found = settled(Batch.of(X, args), lambda some: model(*some.inputs, *some.args))
+    assert found.args.aligned == {0, 3}
+    part = found.cut(1, 3)
+    torch.testing.assert_close(model(*part.inputs, *part.args), model(X, *args)[1:3])
+
+
+def test_one_sample_with_an_argument_of_one_row():
+    bank = settled(Batch.of(X[:1], OTHER[:1]), lambda some: some.inputs[0] @ some.args[0].T)
+    assert bank.args.aligned == set() and bank.repeat(3).args[0].shape == (1, 3)
+    joined = settled(Batch.of(X[:1], OTHER[:1]), lambda some: torch.cat([some.inputs[0], some.args[0]], 1))
+    assert joined.args.aligned == {0} and joined.repeat(3).args[0].shape == (3, 3)
+    number = settled(Batch.of(X[:1], torch.tensor([2.0])), lambda some: some.inputs[0] * some.args[0])
+    assert number.repeat(2).args[0].shape == (1,)
+
+
+def test_an_argument_that_is_not_used_does_no_harm():
+    found = settled(Batch.of(X, OTHER), lambda some: some.inputs[0] * 2)
+    assert found.cut(0, 2).rows == 2
+
+
+def test_dropout_and_batch_statistics_do_not_hide_the_shape():
+    noisy = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.BatchNorm1d(1), nn.Dropout(0.5), nn.Flatten())
+    for net in (noisy, nn.Dropout(0.5)):
+        each = settled(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) * some.args[0])
+        bank = settled(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) @ some.args[0].T)
+        assert (each.args.aligned, bank.args.aligned) == ({0}, set())
+
+
+def test_what_cannot_be_cut_says_so_where_it_would_be():
+    def model(x, adjacency):
+        return (adjacency @ x).reshape(ROWS, 3)
+
+    found = settled(Batch.of(X, torch.eye(ROWS)), lambda some: model(*some.inputs, *some.args))
+    assert found.cut(0, ROWS) is found  # the whole batch is what the user asked for
+    for cut in (lambda: found.cut(0, 2), lambda: found.repeat(2), lambda: found.take(torch.tensor([1]))):
+        with pytest.raises(
+            ValueError, match=r"as many rows as the 4 inputs \(0: \(4, 4\)\).*lambda x: model\(x, shared\)"
+        ):
+            cut()
+
+
+def test_nothing_runs_without_need():
+    def refuse(_):
+        raise AssertionError("the model ran")
+
+    for args in (None, (OTHER[:3], "word", 2.0), ({"bank": OTHER},)):
+        batch = Batch.of(X, args)
+        assert settled(batch, refuse) is batch
+    known = settled(Batch.of(X, OTHER), lambda some: some.inputs[0] * some.args[0])
+    assert settled(known, refuse) is known
+    assert settled(known.cut(1, 3), refuse).args.aligned == {0}
+    assert settled(Batch.of(X[:2], known.cut(1, 3).args), refuse).args.aligned == {0}
+
+
+def test_a_chunk_that_has_as_many_rows_by_chance_cuts_nothing_more():
+    bank = torch.rand(3, 5)
+    part = Batch.of(X, bank).cut(0, 3)  # three of four samples, three classes
+    assert part.repeat(2).args[0] is bank and part.cut(0, 1).args[0] is bank
+    again = Batch.of(part.inputs, part.args)
+    assert again.repeat(2).args[0] is bank
+
+
+def test_marked_arguments_are_a_tuple():
+    args = Args(("a", 1), (1,), True)
+    assert args == ("a", 1) and copy.deepcopy(args).aligned == {1} and copy.deepcopy(args).known
+
+
+def test_memory_that_runs_out_is_no_answer():
+    def run(_):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        settled(Batch.of(X, OTHER), run)

@@ -1,6 +1,6 @@
 import pytest
 
-from xinc_captum._extra import needed
+from xinc_captum._optional import needed
 
 
 def test_what_is_there_is_given():

@@ -1,12 +1,17 @@
-"""The rows of one call: inputs, row-aligned arguments and targets, sliced or repeated together."""
+"""Rows, targets and additional arguments of one forward call."""
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from .indices import python_index
+from ._compat import select_targets
+from .selectors import python_index
 
 Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
@@ -47,7 +52,7 @@ class Batch:
     Attributes:
         inputs: tensors that share their first dim, the rows.
         args: additional forward arguments; :class:`Args` names those that are sliced along. Of a plain tuple they are
-            the tensors with as many rows as the whole batch, as in Captum, until :func:`xinc_captum.alignment.settled`
+            the tensors with as many rows as the whole batch, as in Captum, until :func:`xinc_captum.batch.settled`
             has run the model.
         target: a Captum target; lists and 1-D tensors hold one entry a row.
         rows: number of rows.
@@ -136,3 +141,242 @@ def chunks(rows: int, size: int) -> list[tuple[int, int]]:
     """Start and stop of consecutive pieces of at most ``size`` rows."""
     size = max(1, size)
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+Run = Callable[[Batch], Any]
+
+_MOST = 4  # arguments whose combinations are all tried
+_LOOKED = 64  # samples among which two with different arguments are looked for
+
+
+class _RowsError(ValueError):
+    """An output without one row for each sample."""
+
+
+def settled(batch: Batch, run: Run) -> Batch:
+    """Return the batch with a decision for every tensor argument that has as many rows as the inputs.
+
+    Such a tensor may hold one entry for each sample (a depth map, a label), and is cut and repeated along with the
+    inputs; or it may be shared by all samples and have as many rows by chance (class embeddings, an adjacency matrix),
+    and is passed whole. The right way is the one under which a sample's output is the same alone and beside another
+    sample. Where both ways pass, one run of the whole batch decides, and a tensor that need not be cut is passed whole.
+    A batch without such tensors is returned as it is, and nothing runs.
+
+    Args:
+        batch: all samples of a call.
+        run: from some of them to the model's output: a tensor, or any nest of tensors, with samples first.
+
+    Returns:
+        the same samples. If neither way passes, cutting or repeating them raises an error.
+
+    Example:
+        >>> bank, images = torch.eye(3)[:2], torch.rand(2, 3)
+        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] @ some.args[0].T).args.aligned
+        frozenset()
+        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] * some.args[0]).args.aligned
+        frozenset({0})
+    """
+    args = batch.args if isinstance(batch.args, Args) else Args(batch.args)
+    if args.known or not args.aligned:
+        return batch
+    with torch.no_grad():
+        return replace(batch, args=_Probe(batch, args, run).decided())
+
+
+class _Probe:
+    def __init__(self, batch: Batch, args: Args, run: Run) -> None:
+        self.batch, self.args, self.run = batch, args, run
+        self.other = _different(batch, args)
+        self.one, self.two = (torch.tensor(at, device=batch.inputs[0].device) for at in ([self.other], [0, self.other]))
+        self.error = ""
+
+    def decided(self) -> Args:
+        """The arguments with what was found of them."""
+        every = self.args.aligned
+        pair = self.pair(every)
+        if pair is not None and _close(*pair) and all(self.tied(at) for at in every):
+            return Args(self.args, every, True)
+        tried = sorted(every) if len(every) <= _MOST else []
+        sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
+        pairs = {some: found for some in [*sets, every] if (found := self.pair(some)) is not None}
+        same = {some: found for some, found in pairs.items() if _close(*found)} or pairs  # dropout is never the same
+        if len(same) > 1:
+            same = self.agreeing(same)
+        if same:
+            return Args(self.args, sorted(same, key=_count)[0], True)
+        shapes = ", ".join(f"{at}: {tuple(self.args[at].shape)}" for at in sorted(every))
+        return Args(
+            self.args,
+            every,
+            True,
+            f"additional_forward_args hold tensors with as many rows as the {self.batch.rows} inputs ({shapes}), and "
+            "the output of a sample differs with the samples beside it, whether these tensors are cut along with the "
+            f"inputs or passed whole{self.error}. Explain all samples in one piece (no internal_batch_size, a larger "
+            "memory_budget), or give what all samples share inside of the function: lambda x: model(x, shared).",
+        )
+
+    def pair(self, aligned: frozenset[int]) -> tuple[list[Tensor], list[Tensor]] | None:
+        """What the model makes of a sample alone and beside another one; None where it fails or shapes differ."""
+        some = replace(self.batch, args=Args(self.args, aligned))
+        try:
+            alone, beside = self.leaves(some.take(self.one), 1), self.leaves(some.take(self.two), 2)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model does with arguments of the wrong size
+            self.error = f" (the model says: {error})" if not isinstance(error, _RowsError) else self.error
+            return None
+        if len(alone) != len(beside) or any(a.shape[1:] != b.shape[1:] for a, b in zip(alone, beside, strict=True)):
+            return None
+        return alone, [leaf[-1:] for leaf in beside]
+
+    def tied(self, at: int) -> bool:
+        """Whether one sample with two entries of an argument is no batch of one sample."""
+        one = replace(self.batch, args=self.args).take(self.one)
+        changed = list(one.args)
+        changed[at] = self.args[at].index_select(0, self.two.to(self.args[at].device))
+        try:
+            self.leaves(replace(one, args=Args(changed, self.args.aligned)), 1)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            return True
+        return False
+
+    def agreeing(self, pairs: dict[frozenset[int], Any]) -> dict[frozenset[int], Any]:
+        """Those under which a sample alone has the output that it has in the whole batch, where they differ at all."""
+        first, *rest = pairs.values()
+        if all(_close(first[0], other[0]) for other in rest):
+            return pairs
+        whole = [leaf[self.other : self.other + 1] for leaf in self.leaves(self.batch, self.batch.rows)]
+        return {some: found for some, found in pairs.items() if _close(found[0], whole)}
+
+    def leaves(self, some: Batch, rows: int) -> list[Tensor]:
+        found = [leaf for leaf in tree_leaves(self.run(some)) if isinstance(leaf, Tensor)]
+        found = [leaf for leaf in found if leaf.dim() and leaf.shape[0] == rows]
+        if not found:
+            raise _RowsError
+        return found
+
+
+def _count(some: frozenset[int]) -> int:
+    return len(some)
+
+
+def _different(batch: Batch, args: Args) -> int:
+    """A sample whose arguments differ from those of the first one, where there is one."""
+    for at in sorted(args.aligned):
+        some = args[at][:_LOOKED]
+        differs = (some != some[:1]).flatten(1).any(1) if some.dim() > 1 else some != some[:1]
+        if bool(differs.any()):
+            return int(differs.nonzero()[0])
+    return min(1, batch.rows - 1)
+
+
+def _close(some: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
+    """Equal within what rounding makes of other batch sizes."""
+    for a, b in zip(some, other, strict=True):
+        if a.shape != b.shape:
+            return False
+        if not a.is_floating_point():
+            if not torch.equal(a, b):
+                return False
+            continue
+        bound = torch.finfo(a.dtype).eps ** 0.5 * a.nan_to_num(0, 0, 0).abs().max() if a.numel() else 0.0
+        if not bool(((a == b) | ((a - b).abs() <= bound)).all()):
+            return False
+    return True
+
+
+OutputFn = Callable[[Any], Tensor]
+
+
+def called(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
+    """Return what a model makes of a batch, after ``output_fn``."""
+    output = batch.through(forward_func)
+    return output if output_fn is None else output_fn(output)
+
+
+def selected(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
+    """Pick the tensor out of a model's output, then the target out of the tensor.
+
+    Raises:
+        TypeError: the model returns no tensor and ``output_fn`` was not given.
+        ValueError: the output has other rows than the inputs, or the target does not fit it.
+    """
+    if output_fn is not None:
+        output = output_fn(output)
+    if not isinstance(output, Tensor):
+        what, access = tensor_named(output)
+        raise TypeError(
+            f"the model returned a {what}, wanted a tensor; say which tensor to explain with "
+            f"output_fn=, for example output_fn=lambda output: output{access}."
+        )
+    if output.dim() == 0 or output.shape[0] != batch.rows:
+        raise ValueError(
+            f"the model returned shape {tuple(output.shape)} for {batch.rows} input rows; wanted one output row per "
+            "input row, rows first."
+        )
+    if batch.target is None:
+        return output
+    try:
+        picked: Tensor = select_targets(output, batch.target)
+        return picked
+    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"target {_short(batch.target)} does not fit the output's shape {tuple(output.shape)}: {error} Valid "
+            "targets index the dims after the rows: an int, a tuple, or a list or 1-D tensor with one entry a row."
+        ) from error
+
+
+def tensor_named(output: Any) -> tuple[str, str]:
+    """Describe an output that is no tensor, and how to pick its most likely scores, for error messages.
+
+    Example:
+        >>> from torch import zeros
+        >>> tensor_named({"aux": zeros(2, 3), "logits": zeros(2, 3)})
+        ("dict with keys ['aux', 'logits']", "['logits']")
+        >>> tensor_named((zeros(2, 3), None))
+        ('tuple of (Tensor, NoneType)', '[0]')
+    """
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{name} with keys {sorted(map(str, output))}", f"[{_likeliest(dict(output), 'logits')!r}]"
+    fields = getattr(output, "_fields", None)
+    if dataclasses.is_dataclass(output):
+        fields = [field.name for field in dataclasses.fields(output)]
+    if fields is None and isinstance(output, tuple | list):
+        inside = ", ".join(type(part).__name__ for part in output[:8])
+        return f"{name} of ({inside})", f"[{_likeliest(dict(enumerate(output)), 0)}]"
+    if fields is None:
+        fields = [key for key, value in getattr(output, "__dict__", {}).items() if isinstance(value, Tensor)]
+    if not fields:
+        return name, "[...]"
+    likeliest = _likeliest({key: getattr(output, key, None) for key in fields}, "logits")
+    return f"{name} with fields {[*map(str, fields)]}", f".{likeliest}"
+
+
+def _likeliest(parts: Mapping[Any, Any], otherwise: Any) -> Any:
+    """The key of the scores among the parts of an output: by a usual name, else the first floating-point tensor."""
+    floats = [key for key, part in parts.items() if isinstance(part, Tensor) and part.is_floating_point()]
+    usual = [key for key in ("logits", "scores", "out", "output") if key in floats]
+    return [*usual, *floats, otherwise][0]
+
+
+def _short(target: Any) -> str:
+    return f"of shape {tuple(target.shape)}" if isinstance(target, Tensor) and target.dim() else repr(target)[:80]
+
+
+def one_score_a_row(output: Tensor) -> Tensor:
+    """Check that target selection left one number a row.
+
+    Raises:
+        ValueError: more is left.
+    """
+    if output.dim() == 2 and output.shape[1] == 1:
+        output = output[:, 0]
+    if output.dim() != 1:
+        raise ValueError(
+            f"target is missing or incomplete: the output still has shape {tuple(output.shape)}, wanted one number a "
+            f"row. Give target= an index into {tuple(output.shape[1:])}, or reduce the output with output_fn=."
+        )
+    return output

@@ -1,30 +1,309 @@
-"""Result folders with a manifest, and tensor files with a checksum: written whole or not at all."""
+"""Result folders and tensor files: atomic writes, manifests and checked reads."""
 
 import errno
+import glob
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sys
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .tensor_files import (
-    StoreError,
-    TensorFile,
-    check_state,
-    consistent,
-    read_tensors,
-    replaced,
-    tensor_file_bytes,
-    tensors_sha256,
-    write_tensors,
-)
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+PREFIX = "xinc-captum-"  # the format of a file is this, its kind, and a version
+VERSION = 2  # since 2, each file holds a sha256 of all its bytes
+KEY = "xinc_captum"  # one metadata entry, because safetensors writes several in random order
+# Version 1: for each kind, its metadata entry, and whether that has a sha256 of the tensors.
+_VERSION_1 = {
+    "inr": ("network", False),
+    "trans-inr": ("network", False),
+    "nern": ("nern", False),
+    "style-generator": ("generator", True),
+    "link": ("link", True),
+}
+_PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")  # a pickle, an archive of torch.save, a compressed pickle
+_UNKNOWN = {"torch.complex128", "torch.float8_e8m0fnu"}  # dtypes that safetensors cannot write, or not read
+_NO_DIGEST = b"0" * 64  # stands in the place of the sha256 while it is computed
+
+
+class StoreError(ValueError):
+    """A result folder or file that cannot be written, or a file that is not what it should be."""
+
+
+class TensorFile(NamedTuple):
+    """The content of a file of :func:`write_tensors`."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None
+) -> Path:
+    """Write tensors and metadata into one safetensors file with a sha256 of all its bytes.
+
+    The file is written under another name in the same folder and then renamed. If writing fails, a file that was there
+    before is unchanged. A missing folder is created. Equal contents give equal bytes.
+
+    Args:
+        path: the file to write or replace.
+        tensors: on any device. A tensor that shares memory with another one is written twice.
+        kind: what the file holds; :func:`read_tensors` compares it.
+        metadata: values that JSON can hold.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        StoreError: the path is a folder, a device or a pipe, or the file cannot be written.
+        TypeError: metadata that JSON cannot hold, or a tensor that the format cannot: sparse, quantised, complex128.
+
+    Example:
+        >>> import tempfile
+        >>> path = write_tensors(Path(tempfile.mkdtemp()) / "new" / "a", {"a": torch.ones(2)}, kind="demo")
+        >>> read_tensors(path, kind="demo", writer="write_tensors()")
+        TensorFile(tensors={'a': tensor([1., 1.])}, metadata={})
+    """
+    content, at = _packed(tensors, kind, metadata or {})
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        file.write(content[:at])
+        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(memoryview(content)[at + len(_NO_DIGEST) :])
+    return Path(path)
+
+
+def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None) -> int:
+    """Return the size of the file that :func:`write_tensors` writes, in bytes."""
+    return len(_packed(tensors, kind, metadata or {})[0])
+
+
+def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
+    """Read a file of :func:`write_tensors` and check its kind, its version and its sha256.
+
+    Files of version 1 are read with a warning. Those of the kinds "link" and "style-generator" have a sha256 of their
+    tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. There is no version 1
+    of other kinds.
+
+    Args:
+        path: the file.
+        kind: the kind that the file must have. None also accepts safetensors files of other programs, which have no
+            sha256 to check.
+        writer: the function that writes such files, for the texts of errors.
+
+    Returns:
+        Tensors on the CPU, and the metadata.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StoreError: a pickle, an incomplete or changed file, or one of another kind or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; wanted a file written by {writer}.")
+    again = f"copy the file again, or write it again with {writer}."
+    try:
+        data = path.read_bytes()  # once: another process may replace the file meanwhile
+        if data.startswith(_PICKLES) and data[8:9] != b"{":  # safetensors: 8 bytes of length, then JSON
+            raise StoreError(
+                f"{path} is a pickle or an archive of torch.save(). Reading one runs any code that its author put in, "
+                f"so it is not opened. Wanted a safetensors file written by {writer}."
+            )
+        # safe_open keeps 56 bytes a tensor for ever. Clones: rounding depends on where a tensor begins in memory.
+        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    except StoreError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise StoreError(f"{path} is no whole safetensors file ({error}); {again}") from error
+    if kind is None and KEY not in entries:
+        return TensorFile(tensors, {})
+    note, mark, version = _checked_format(path, entries, kind, writer)
+    stored = note.pop("sha256", None)
+    if version >= VERSION and stored != _sha256_of(data, str(stored)):
+        raise StoreError(f"{path} was changed after it was written (its sha256 differs); {again}")
+    if version == 1:
+        if _VERSION_1[mark][1] and stored != tensors_sha256(tensors):
+            raise StoreError(f"the tensors of {path} were changed after it was written (their sha256 differs); {again}")
+        unchecked = "its settings" if _VERSION_1[mark][1] else "the values of its tensors and its settings"
+        warnings.warn(
+            f"{path} has format version 1, in which no sha256 covers {unchecked}; damage there cannot be found. Load "
+            "it and save it again to add one.",
+            stacklevel=3,
+        )
+    return TensorFile(tensors, note if version == 1 else note["metadata"])
+
+
+def check_state(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Check that the tensors of a file have the names and shapes of a state dict.
+
+    Raises:
+        StoreError: a tensor is missing, not wanted, or of another shape; lists the first five.
+    """
+    faults = [
+        *(f"{name} is missing" for name in wanted if name not in found),
+        *(f"{name} is left over" for name in found if name not in wanted),
+        *(
+            f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
+            for name, value in wanted.items()
+            if name in found and found[name].shape != value.shape
+        ),
+    ]
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise StoreError(f"the tensors of {path} do not fit: {'; '.join(faults[:5])}{more}.")
+
+
+@contextmanager
+def consistent(path: str | Path, writer: str) -> Iterator[None]:
+    """Raise StoreError in place of the errors that wrong content of a file causes in the block.
+
+    Raises:
+        StoreError: the block raised a KeyError, TypeError, ValueError or the like.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        raise StoreError(
+            f"{path} has content that does not fit together ({type(error).__name__}: {error}); copy the file again, or "
+            f"write it again with {writer}."
+        ) from error
+
+
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, and rename the file that the block writes there to ``path``.
+
+    A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged.
+
+    Raises:
+        StoreError: the path is a folder, a device or a pipe, or the operating system refuses to write.
+    """
+    try:
+        final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
+        other = final.exists() and not final.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links that lead to each other
+        raise StoreError(f"{path} cannot be written ({error}); give another path.") from error
+    if other:  # root would replace /dev/null for every program
+        raise StoreError(f"{path} is a {'folder' if final.is_dir() else 'device or pipe'}; give the path of a file.")
+    start = f".{final.name[:50]}.{platform.node()}-"
+    temporary = final.with_name(f"{start}{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(final.parent, start)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
+        before = "The file that was there is unchanged." if final.is_file() else "Nothing was written."
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}). {before} Give a path in a folder that you can "
+            "write to, on a disk with free space."
+        ) from error
+
+
+def _remove_leftovers(folder: Path, start: str) -> None:
+    """Remove temporary files of processes of this machine that were killed while they wrote."""
+    if os.name != "posix":  # elsewhere, signal 0 is no question
+        return
+    for path in folder.glob(f"{glob.escape(start)}*.part"):
+        try:
+            os.kill(int(path.name.removeprefix(start).partition("-")[0]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names.
+
+    Example:
+        >>> tensors_sha256({"a": torch.zeros(2)})[:8]
+        'da53f451'
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_plain(name, tensor).view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _packed(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return the bytes of a file with zeros in the place of the sha256, and where that place is."""
+    held: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in tensors.items():
+        plain = _plain(name, value)
+        if plain.untyped_storage().data_ptr() in storages:  # safetensors refuses shared memory
+            plain = plain.clone()
+        storages.add(plain.untyped_storage().data_ptr())
+        held[name] = plain
+    note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
+    content: bytes = save(held, metadata={KEY: json.dumps(note)})
+    return content, content.index(_NO_DIGEST, content.index(b"sha256"))
+
+
+def _plain(name: str, value: Tensor) -> Tensor:
+    """Return a tensor on the CPU whose memory holds its values in order, with no conjugation or sign pending."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
+        seen = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
+        raise TypeError(f"{seen}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
+    return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
+
+
+def _checked_format(
+    path: Path, entries: Mapping[str, str], kind: str | None, writer: str
+) -> tuple[dict[str, Any], str, int]:
+    """Return the metadata without the format, the kind and the version, which are those that are wanted."""
+    old = _VERSION_1[kind][0] if kind in _VERSION_1 else None
+    text = entries.get(KEY, entries.get(old or "", "{}"))
+    try:
+        note = json.loads(text)
+        mark = str(note.pop("format", "nothing"))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        note, mark = {}, "nothing"
+    found, _, number = mark.removeprefix(PREFIX).rpartition("-")
+    if not mark.startswith(PREFIX) or not number.isdecimal() or found != (kind or found):
+        raise StoreError(
+            f"{path} is marked {mark!r}; wanted {f'{PREFIX}{kind}-{VERSION}'!r}, a file written by {writer}."
+        )
+    if int(number) > VERSION:
+        raise StoreError(
+            f"{path} has version {number} of the format {PREFIX}{found}, and this version of xinc-captum reads up to "
+            f"{VERSION}; update xinc-captum."
+        )
+    if int(number) != (VERSION if KEY in entries else 1):  # each version has its own metadata entry
+        raise StoreError(f"{path} is damaged: {mark!r} is no format of this package; copy the file again.")
+    return note, found, int(number)
+
+
+def _sha256_of(content: bytes, stored: str) -> str:
+    """Return the sha256 of a file's bytes with zeros in the place of the sha256 that it stores."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    digest = hashlib.sha256(content[:end].replace(stored.encode(), _NO_DIGEST, 1))
+    digest.update(memoryview(content)[end:])
+    return digest.hexdigest()
+
 
 __all__ = [
     "StoreError",

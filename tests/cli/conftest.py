@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.cli.ends import ends_called
 from xinc_captum.cli.link import Variant, link_command, pairs_of
-from xinc_captum.cli.link_story import Story, audited, units_of
-from xinc_captum.cli.linked import linked_called
+from xinc_captum.cli.link_results import Story, audited, units_of
+from xinc_captum.cli.models import ends_called, linked_called
 
 NAME = "tiny_ends"
 SOURCE = """

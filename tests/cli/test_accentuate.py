@@ -12,7 +12,7 @@ from torch import nn
 
 from xinc_captum.cli import accentuate
 from xinc_captum.cli.accentuate import _top, accentuate_command
-from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.errors import UsageError
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError, sha256
@@ -185,7 +185,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(run, tmp_path, monkeypatch):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xinc_captum.cli.accentuate_page.accentuation_rows", stop)
+    monkeypatch.setattr("xinc_captum.cli.accentuate.accentuation_rows", stop)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))

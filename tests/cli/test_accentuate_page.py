@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from xinc_captum.attributions import Accentuation
-from xinc_captum.cli.accentuate_page import write_page
-from xinc_captum.cli.accentuate_story import Feature, Story
+from xinc_captum.cli.accentuate import write_page
+from xinc_captum.cli.accentuate_results import Feature, Story
 from xinc_captum.cli.photos import Subject
 from xinc_captum.metrics.trust import Trust, judged
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from xinc_captum.cli import demo
-from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.errors import UsageError
 
 
 def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):

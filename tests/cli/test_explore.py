@@ -1,14 +1,24 @@
 import json
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from xinc_captum import store
-from xinc_captum.cli import explore, explore_others
-from xinc_captum.cli.bundle import bundle_at
+from xinc_captum.attributions.accentuation.result import opacity
+from xinc_captum.cli import explore
+from xinc_captum.cli import explore as explore_others
+from xinc_captum.cli.accentuate import accentuate_command
+from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.explore import explore_command, page_of
-from xinc_captum.cli.explore_canvases import photo_page, video_page
-from xinc_captum.cli.explore_link import link_page
-from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.link_results import link_page
+from xinc_captum.cli.results import bundle_at, photo_page, video_page
+from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
+from xinc_captum.comparison import Comparison, Counts, Row
+from xinc_captum.comparison.measures import chosen
+from xinc_captum.visualizers.explorer.images import album, masks_of
 
 CANVAS = {"rule": "secant", "layers": ["h"], "psnr_db": 3.0, "trust": {}, "model": {"name": "ffn"}}
 
@@ -97,3 +107,167 @@ def test_where_the_file_cannot_be_written(tmp_path):
         explore_command(folder, tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder .*none to write page.html to; make it first"):
         explore_command(folder, tmp_path / "none" / "page.html")
+
+
+ROOM = 1_000_000
+SAID = {"verdict": "weak", "because": "of this"}
+
+
+def explore_others_page_of(tmp_path, note, file, tensors):
+    with store.bundle(tmp_path / "result", note) as work:
+        save_file(tensors, work / file)
+    explore_command(tmp_path / "result", tmp_path / "page.html")
+    return (tmp_path / "page.html").read_text()
+
+
+def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
+    names = [f"{i}_lion" for i in range(1, 12)]  # as text, 10 comes before 2
+    held = {"photo": torch.rand(3, 6, 8, generator=g)}
+    for name in names:
+        held |= {f"{name}.image": torch.rand(3, 6, 8, generator=g), f"{name}.mask": torch.rand(3, 6, 8, generator=g)}
+    features = [{"title": f"the {i}.", "before": -0.5, "after": 2.25 + i, "steps": 6} | SAID for i in range(1, 12)]
+    note = {"asked": [], "features": features, "second_network": None, "model": {"name": "net"}}
+    note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
+    page = explore_others_page_of(tmp_path, note, "accentuation.safetensors", held)
+    assert "<dt>layer</dt><dd>head</dd>" in page
+    assert "What net sees in chelsea" in page and "answer for it: -0.5 → 4.25, after 6 steps." in page
+    second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
+    assert album([held["2_lion.image"]], ROOM).addresses[0] in second
+    assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
+    assert page.count(album([held["photo"]], ROOM).addresses[0]) == 1
+    assert "≈ weak</strong> because of this." in second
+    assert 'class="cam"' not in page, "no map was kept"
+    held |= {f"{name}.where": torch.rand(6, 8, generator=g) for name in names}
+    for layer, head in (("head", "where the unit is active"), (None, "Grad-CAM: where")):
+        again = explore_others_page_of(
+            tmp_path / head, note | {"asked": [{"layer": layer}]}, "accentuation.safetensors", held
+        )
+        assert again.count(f"<h3>{head}</h3>") == again.count('class="cam" src="data:image/png') == 11
+
+
+@pytest.mark.parametrize(("after", "says"), [("ambulance", "it says"), ("jeep", "it still says")])
+def test_what_the_network_calls_the_photo_and_the_accentuation(tmp_path, g, after, says):
+    held = {f"1_x.{part}": torch.rand(3, 6, 8, generator=g) for part in ("image", "mask")}
+    answers = {"before": [["jeep", 0.97], ["cab", 0.02]], "after": [[after, 0.6], ["van", 0.004]]}
+    feature = {"title": "ambulance", "unit": "logit", "before": -0.5, "after": 2.25, "steps": 6, "answers": answers}
+    note = {"asked": [{"layer": None}], "features": [feature | SAID], "second_network": None, "model": {"name": "net"}}
+    note |= {"inputs": {"photo of the zoo": "chelsea"}}
+    page = explore_others_page_of(
+        tmp_path, note, "accentuation.safetensors", held | {"photo": torch.rand(3, 6, 8, generator=g)}
+    )
+    assert (
+        "logit for it: -0.5 → 2.25, after 6 steps. It calls the photo jeep (97 %); of the accentuation "
+        f"{says} {after} (60 %), van (&lt;1 %)." in page
+    )
+
+
+def test_an_accentuation_that_saved_itself(tmp_path, g):
+    held = {name: torch.rand(2, 3, 6, 8, generator=g) for name in ("images", "masks", "seeds")}
+    note = {"feature": "lion", "layer": None, "interrupted": False, "trust": SAID}
+    page = explore_others_page_of(tmp_path, note, "accentuation.safetensors", held)
+    second = page[page.index("lion, photo 1") :]
+    first, other = album(list(held["seeds"]), ROOM).addresses
+    assert other in second and first not in second
+
+
+def test_sweeps_with_what_was_measured(tmp_path):
+    held = {"unit_7.values": torch.tensor([0.0, 1, 2]), "unit_7.images": torch.rand(1, 3, 1, 4, 4)}
+    held["unit_7.measured"] = torch.tensor([[0.25, 0.5, 3.0]])
+    ends = {"model": "net", "layer": "head", "generator": "gen"}
+    note = {"units": [{"unit": 7} | SAID], "linked": [{"name": "drawn: 0"}], "judged_in": 32, "ends": ends}
+    page = explore_others_page_of(tmp_path, note, "sweeps.safetensors", held)
+    assert page.count("data-frame=") == 3 and "drawn: 0" in page and "What units of net show" in page
+    assert "≈ weak</strong> because of this." in page
+    last = page[page.rindex("data-frame=") :]
+    assert "set 2.0" in last and "measured 3.0" in last
+    assert "left: 66.7%" in last and "left: 100.0%" in last, "2 and 3 on a line from 0 to 3"
+
+
+def test_a_sweep_that_saved_itself(tmp_path):
+    held = {"values": torch.tensor([0.0, 1]), "images": torch.rand(2, 2, 3, 4, 4)}
+    held["representations"] = torch.tensor([[[9.0, 0.125], [9, 0.5]], [[9, 0.25], [9, 0.75]]])
+    note = {"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": SAID}
+    page = explore_others_page_of(tmp_path, note, "sweep.safetensors", held)
+    assert "What unit 1 shows" in page and "picture 1" in page
+    assert "measured 0.75" in page and "measured 9" not in page
+
+
+@pytest.fixture
+def compared(tmp_path):
+    scores = {
+        "Grad-CAM": {"deletion": torch.tensor([0.25, 0.75])},
+        "<flat>": {"deletion": torch.tensor([torch.nan] * 2)},
+    }
+    counts = Counts(forwards=2, backwards=1, rows=4, peak_bytes=1_500_000)
+    rows = [
+        Row.of(name, (0.5, 1.0), counts, s, flaws, "", 0)
+        for (name, s), flaws in zip(scores.items(), (["", ""], ["constant", "constant"]), strict=True)
+    ]
+    nan = float("nan")
+    rows.append(Row.of("broken", (nan, nan), Counts(), {}, [], "ValueError: no", 0))
+    made = Comparison(
+        photos=torch.rand(2, 3, 8, 8), maps={name: torch.rand(2, 8, 8) for name in scores}, table=tuple(rows),
+        scores=scores, confidence=torch.tensor([0.5, 0.25]), reference="Grad-CAM",
+        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1, "network": "net"}, columns=chosen(["deletion"]),
+    )  # fmt: skip
+    made.save(tmp_path / "compared")
+    return tmp_path / "compared"
+
+
+def test_a_comparison(tmp_path, compared):
+    explore_command(compared, None)
+    page = (tmp_path / "compared.html").read_text()
+    assert "<dt>network</dt><dd>net</dd>" in page and "<dt>classes</dt><dd>1</dd>" in page
+    assert "the same 2 pictures" in page and "deletion AUC ↓" in page
+    good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
+    cells = [part.split('"')[0] for part in good.split('data-value="')[1:]]
+    assert cells[:6] == ["Grad-CAM", "0.5", "1.0", "2.0", "1.0", "1.5"], "deletion, seconds, passes, memory"
+    assert "<dt>deletion AUC ↓</dt><dd>area under the class&#39;s probability, strongest pixels removed first" in page
+    assert "2 left out (constant)" in page and "failed: ValueError: no" in page
+    assert page.count('<img src="data:image/') == 1
+
+
+def test_a_comparison_without_its_times(tmp_path, compared):
+    (compared / "times.json").unlink()
+    explore_command(compared, None)
+    page = (tmp_path / "compared.html").read_text()
+    good = page[page.index('data-value="Grad-CAM"') : page.index('data-value="&lt;flat&gt;"')]
+    assert [part.split('"')[0] for part in good.split('data-value="')[2:4]] == ["0.5", ""], "deletion, no seconds"
+
+
+def test_what_the_sweep_command_writes(tmp_path, link_folder):
+    more = {"photos": [], "span": Span.quantile, "way": Way.marginal, "mode": Mode.anchored, "steps": 4, "count": 3}
+    sweep_command(link_folder, tmp_path / "swept", [0, 2], **more, seed=0, device="cpu")
+    explore_command(tmp_path / "swept", None)
+    page = (tmp_path / "swept.html").read_text()
+    assert page.count("data-frame=") == 2 * 3 * 4
+    assert page.count("</strong> because ") == 2
+
+
+def test_what_the_accentuate_command_writes(tmp_path, tiny):
+    values = np.random.default_rng(0).integers(0, 255, (3, 18, 24, 3), dtype=np.uint8)
+    (tmp_path / "natural").mkdir()
+    for place, photo in zip(("photo.png", "natural/a.png", "natural/b.png"), values, strict=True):
+        Image.fromarray(photo).save(tmp_path / place)
+    accentuate_command(
+        str(tmp_path / "photo.png"), tmp_path / "out", f"{tiny}:colours", ["warm", "cold"], [], [], None, 1, 0, 24,
+        "cpu", tmp_path / "natural",
+    )  # fmt: skip
+    explore_command(tmp_path / "out", None)
+    page = (tmp_path / "out.html").read_text()
+    assert [part.split("<")[0] for part in page.split("<h2>")[1:]] == ["warm", "cold"]
+    assert page.count('class="opacity"') == page.count('class="only"') == page.count(" because ") == 2
+    assert 'class="cam"' not in page, "a network that has no map has no Grad-CAM"
+    assert "What colours sees in photo" in page or f"What {tiny}" in page
+
+
+def test_a_comparison_of_failures_alone_has_no_figure(tmp_path, g):
+    row = Row("broken", *[float("nan")] * 2, Counts(), {}, error="ValueError: no")
+    found = Comparison(
+        torch.rand(1, 3, 8, 8, generator=g), {}, (row,), {}, torch.tensor([0.5]), "broken",
+        {"seed": 0, "rounds": 1, "target": 1, "baselines": []}, chosen(["deletion"]),
+    )  # fmt: skip
+    found.save(tmp_path / "compared")
+    explore_command(tmp_path / "compared", None)
+    page = (tmp_path / "compared.html").read_text()
+    assert "failed: ValueError: no" in page and "<img" not in page

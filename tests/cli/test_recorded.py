@@ -7,7 +7,7 @@ import torch
 
 from xinc_captum import store
 from xinc_captum.cli.canvas import RuleName
-from xinc_captum.cli.failures import UsageError
+from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.recorded import digest, machine, recorded
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -14,11 +15,11 @@ from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.canvas import Model, RuleName, canvas_command
-from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.flip import Method, counterfactual_command
+from xinc_captum.cli.counterfactual import Method, counterfactual_command
+from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, asked, replay_command
+from xinc_captum.cli.replay import COMMANDS, asked, compared, differences, replay_command
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_command
@@ -282,3 +283,120 @@ def test_settings_come_back_as_the_command_takes_them(made):
     assert command is canvas_command
     assert settings["rule"] is RuleName.secant and isinstance(settings["photo_path"], Path)
     assert settings["layers"] == ["activation1"] and settings["steps"] == 3
+
+
+NAN = float("nan")
+
+
+def words(tmp_path, before, after):
+    for name, tensors in (("a", before), ("b", after)):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "x.safetensors")
+    return {
+        one.name.removeprefix("x.safetensors: "): (one.same, one.words)
+        for one in compared(tmp_path / "a", tmp_path / "b")
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ([1.0, NAN], [1.0, NAN], (True, "same bits")),
+        ([1.0, 2.0], [1.0, 2.5], (False, "differs by up to 0.5 in 1 of 2 places")),
+        ([1.0, 2.0], [NAN, 2.0], (False, "differs by up to nan in 1 of 2 places")),
+        ([0.0, 2.0], [-0.0, 2.0], (False, "equal, but for signs of zeros or kinds of NaN")),
+        ([1.0], [1.0, 2.0], (False, "torch.float32 (1,) then, torch.float32 (2,) now")),
+        ([], [], (True, "same bits")),
+    ],
+)
+def test_words(tmp_path, before, after, said):
+    assert words(tmp_path, {"t": torch.tensor(before)}, {"t": torch.tensor(after)}) == {"t": said}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (torch.tensor([100.0, 1.0]), torch.tensor([100.0, 1.009]), True),
+        (torch.tensor([100.0, 1.0]), torch.tensor([100.0, 1.02]), False),
+        (torch.tensor([100.0, NAN]), torch.tensor([100.0, 1.0]), False),
+        (torch.tensor([float("inf"), 1.0]), torch.tensor([float("inf"), 1.01]), False),
+        (torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]), True),
+        (torch.tensor([7, 9], dtype=torch.uint8), torch.tensor([8, 9], dtype=torch.uint8), True),
+        (torch.tensor([7, 9], dtype=torch.uint8), torch.tensor([9, 9], dtype=torch.uint8), False),
+        (torch.tensor([70000, 9]), torch.tensor([70001, 9]), False),
+    ],
+    ids=["near", "far", "nan", "infinite", "sign of zero", "one byte", "two bytes", "whole numbers"],
+)
+def test_a_tolerance_is_a_share_of_the_largest_value(tmp_path, before, after, same):
+    for name, tensor in (("a", before), ("b", after)):
+        (tmp_path / name).mkdir()
+        save_file({"t": tensor}, tmp_path / name / "x.safetensors")
+    (found,) = compared(tmp_path / "a", tmp_path / "b", 1e-4)
+    assert found.same is same
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
+def test_other_dtypes(tmp_path, dtype):
+    t = torch.tensor([0, 1, 1]).to(dtype)
+    found = words(tmp_path, {"s": t, "t": t.clone()}, {"s": t, "t": t.flip(0)})
+    assert found == {"s": (True, "same bits"), "t": (False, "differs by up to 1 in 2 of 3 places")}
+
+
+def test_an_array_of_one_folder_alone(tmp_path):
+    found = words(tmp_path, {"s": torch.ones(1)}, {"t": torch.ones(1)})
+    assert found == {"s": (False, "only in the bundle"), "t": (False, "only in the replay")}
+
+
+def test_tables_by_their_columns(tmp_path):
+    for name, rows in (("a", "unit,size,kind\n0,1.5,x\n1,2.5,y\n"), ("b", "unit,size,kind\n0,1.5,x\n1,2.75,z\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "units.csv").write_text(rows)
+    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
+        ("units.csv: unit", "same bits"),
+        ("units.csv: size", "differs by up to 0.25 in 1 of 2 places"),
+        ("units.csv: kind", "other text"),
+    ]
+
+
+def test_arrays_of_zarr_stores(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="pip install 'xinc-captum[store]'")
+    for name, last in (("a", 1.0), ("b", 3.0)):
+        group = zarr.open_group(tmp_path / name / "canvas.zarr", mode="w")
+        group.create_array("maps", data=torch.tensor([1.0, last]).numpy())
+        group.create_array("deep/pixels", data=torch.arange(3).numpy())
+    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
+        ("canvas.zarr: deep/pixels", "same bits"),
+        ("canvas.zarr: maps", "differs by up to 2 in 1 of 2 places"),
+    ]
+
+
+def test_what_is_about_the_run_does_not_count():
+    before = {"command": ["a"], "versions": {}, "outputs": {"x": "1"}, "call": {"out": "a"}, "seed": 0}
+    after = {"command": ["b"], "versions": {"y": 1}, "outputs": {"x": "2"}, "call": {"out": "b"}, "seed": 0}
+    assert list(differences(before, after)) == []
+    assert list(differences({"at": {"call": 1}}, {"at": {"call": 2}})) == ["at.call: 1 then, 2 now"], "only at the top"
+
+
+def test_where_an_input_lies_does_not_count():
+    before = {"link": {"folder": "out/link", "trust": "holds"}}
+    assert list(differences(before, {"link": {"folder": "/there/link", "trust": "holds"}})) == []
+    assert list(differences(before, {"link": {"folder": "/there/link", "trust": "fails"}})) == [
+        "link.trust: 'holds' then, 'fails' now"
+    ]
+
+
+def test_numbers_within_a_tolerance():
+    before, after = {"rho": 0.5, "units": 3, "sum": 2000.0}, {"rho": 0.50004, "units": 4, "sum": 2000.1}
+    assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 then, 4 now"]
+    assert len(list(differences(before, after, tolerance=1e-6))) == 3
+    one, other = {"sha256": "0" * 64}, {"sha256": "a" * 64}
+    assert list(differences(one, other, tolerance=1e-4)) == [] and len(list(differences(one, other))) == 1
+
+
+def test_where_it_differs():
+    before = {"layers": [{"rho": 0.5, "verdict": "holds"}, {"rho": math.nan}], "gone": 1}
+    after = {"layers": [{"rho": 0.5, "verdict": "weak"}, {"rho": math.nan}], "new": [2]}
+    assert list(differences(before, after)) == [
+        "layers[0].verdict: 'holds' then, 'weak' now", "gone: 1 then, None now", "new: None then, [2] now"
+    ]  # fmt: skip
+    assert list(differences({"units": [1]}, {"units": [1, 2]})) == ["units: [1] then, [1, 2] now"]

@@ -1,18 +1,30 @@
 import html
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from xinc_captum.cli.failures import UsageError
-from xinc_captum.cli.judging import BASES, Judged
-from xinc_captum.cli.kept import FAR
-from xinc_captum.cli.starts import drawn, starts_called
-from xinc_captum.cli.sweep import Mode, Span, Way, strips, sweep_command
+from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.photos import drawn, starts_called
+from xinc_captum.cli.sweep import (
+    BASES,
+    FAR,
+    Judged,
+    Kept,
+    Mode,
+    Span,
+    Way,
+    judging,
+    kept_of,
+    said_of,
+    strips,
+    sweep_command,
+)
 from xinc_captum.store import StoreError, sha256
-from xinc_captum.visualizers.words import predicate
+from xinc_captum.visualizers.layout import predicate
 
 
 def swept(folder, out, units, **more):
@@ -154,3 +166,59 @@ def test_a_folder_without_a_link_or_of_somebody_else(link_folder, tmp_path):
     with pytest.raises(StoreError, match="is left alone"):
         swept(link_folder, tmp_path, [0])
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_distance_by_hand(linked):
+    starts = starts_called(linked.ends, [], 4, 0.7, 0)
+    r = linked.ends.encoder()(starts.pictures).double()
+    drawn_again = linked.ends.draw(linked.link(r).float())
+    seen = linked.ends.encoder()(drawn_again).double()
+    expected = ((seen - r) / linked.link.r_sd).square().mean(1).sqrt()
+    found = kept_of(linked, starts)
+    torch.testing.assert_close(torch.tensor([one.distance for one in found]), expected.float(), atol=1e-3, rtol=1e-3)
+    assert [one.before for one in found] == ["upper", "lower", "left", "middle"]
+    assert [one.after for one in found] == [linked.ends.label(c) for c in linked.ends.answers(drawn_again).argmax(1)]
+
+
+def test_what_the_generator_cannot_draw_is_far_from_what_it_draws(linked):
+    starts = replace(
+        starts_called(linked.ends, [], 1, 0.7, 0),
+        pictures=(torch.arange(8) % 2).float().expand(1, 1, 8, 8),
+        names=("bars",),
+    )
+    near = max(one.distance for one in kept_of(linked, starts_called(linked.ends, [], 4, 0.7, 0)))
+    assert kept_of(linked, starts)[0].distance > 2 * near
+
+
+def test_the_scale_is_that_of_unrelated_pictures(linked):
+    """Of two pictures that have nothing to do with one another the distance is about √2, of one and the mean 1."""
+    r = linked.ends.encoder()(drawn(linked.ends, 200, 0.7, 3)).double()
+    away = ((r - r.mean(0)) / linked.link.r_sd).square().mean(1).sqrt()
+    assert 0.8 < float(away.square().mean().sqrt()) < 1.2
+
+
+def test_doubts_in_words():
+    assert Kept("a", 0.99, "8", "8").doubt == ""
+    assert Kept("a", 0.5, "8", "2").doubt == (
+        "a: the link draws another picture of it, 0.50 away and answered 2, not 8; the frames are of that picture"
+    )
+    assert "1.30 away and answered 8, as it is; the frames" in Kept("a", 1.3, "8", "8").doubt
+    said = said_of([Kept("a", 0.25, "8", "8"), Kept("b", 1.3, "8", "8")])
+    assert "0.25 to 1.30 standard deviations of a unit apart" in said and said.endswith("b: the link draws another "
+        "picture of it, 1.30 away and answered 8, as it is; the frames are of that picture.")  # fmt: skip
+    assert Kept("a", 0.123456, "8", "2").to_dict() == {"name": "a", "distance": 0.1235, "before": "8", "after": "2"}
+
+
+def test_units_are_judged_in_the_pictures_of_the_links_next_seed(ends, story):
+    pictures = judging(ends, 0.7, 0)
+    assert len(pictures) == BASES and torch.equal(pictures, drawn(ends, BASES, 0.7, 1))
+    assert torch.equal(pictures, story.units.bases)
+
+
+def test_the_verdict_is_of_the_judges_but_weak_where_the_shown_pictures_are_lost(ends, story):
+    method = ends.method(story.link)
+    shown = method.sweep(drawn(ends, 2, 0.7, 5), 0, attribute_to_neuron_input=True)
+    fails, holds = (replace(shown.fidelity, places=torch.full((200,), place), rank=place) for place in (9, 1))
+    assert Judged(shown, holds).trust.verdict == "holds" and Judged(shown, fails).trust.verdict == "fails"
+    lost = Judged(replace(shown, agreement=0.5), holds).trust
+    assert lost.verdict == "weak" and lost.because.startswith("50% of the inputs are of another class once linked")

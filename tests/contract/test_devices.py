@@ -48,7 +48,7 @@ def test_the_record_of_doubles_can_tell():
 
 # A link is a solve in float64. It stays on its own device (moments.wide: the CPU, where the model's has no float64):
 # these lines take the model's numbers there and bring the answer back.
-AT_THE_LINK = {"linked_scene.py", "linear_map.py", "forward.py"}
+AT_THE_LINK = {"loop.py", "maps.py", "gradients.py"}
 
 
 @every

@@ -4,7 +4,8 @@ from torch import nn
 
 from xinc_captum import LayerError
 from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, normal_latents, pictures_and_features
-from xinc_captum.generators.features import enlarged, modules_of, stacked
+from xinc_captum.generators.features import enlarged, stacked
+from xinc_captum.generators.protocol import modules_of
 
 
 def small():

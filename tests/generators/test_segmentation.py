@@ -11,7 +11,7 @@ from xinc_captum.generators import (
     normal_latents,
 )
 from xinc_captum.generators.features import stacked
-from xinc_captum.generators.segmentation import even
+from xinc_captum.generators.parts import even
 
 pytest.importorskip("sklearn.cluster")
 

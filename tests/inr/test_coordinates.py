@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from xinc_captum.inr import coordinates, pixel_centres, times
+from xinc_captum.inr import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times
 
 
 def test_the_longer_side_spans_the_range():
@@ -43,3 +45,41 @@ def test_centres_of_pixels():
     assert where[:4, 1].tolist() == [-0.75, -0.25, 0.25, 0.75]
     with pytest.raises(ValueError, match=r"size is \(2, 0\); wanted at least one side"):
         pixel_centres((2, 0))
+
+
+def test_fourier_features_are_sines_then_cosines():
+    encode = FourierFeatures(2, 3, scale=2.0, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(5, 2)
+    angle = 2 * math.pi * x @ encode.B.T
+    assert torch.equal(encode(x), torch.cat([angle.sin(), angle.cos()], 1))
+    assert "B" in encode.state_dict()
+    assert encode.out_features == 6
+    assert 1.0 < FourierFeatures(2, 4000, scale=2.0).B.std() < 3.0
+
+
+def test_nerf_frequencies_are_octaves():
+    encoded = NerfFrequencies(2, 3)(torch.tensor([[0.25, 0.0]]))
+    angles = [0.25 * math.pi * 2**k for k in range(3)] + [0.0] * 3
+    torch.testing.assert_close(encoded[0], torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles]))
+    assert repr(NerfFrequencies(2, 3)) == "NerfFrequencies(in_features=2, octaves=3, base=2)"
+    assert "scale=10.0" in repr(FourierFeatures())
+
+
+def test_closer_steps_than_octaves():
+    encoded = NerfFrequencies(1, 3, base=1.25)(torch.tensor([[0.5]]))
+    angles = [0.5 * math.pi * 1.25**k for k in range(3)]
+    torch.testing.assert_close(encoded[0], torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles]))
+
+
+def test_logarithmic_frequencies_are_cosines_then_sines():
+    """Frequencies 1, 4, 16 of each coordinate in turn."""
+    encoded = LogFrequencies(2, 3, highest=16.0)(torch.tensor([[0.125, -0.5]]))
+    angles = [math.pi * x * w for x in (0.125, -0.5) for w in (1, 4, 16)]
+    expected = torch.tensor([math.cos(a) for a in angles] + [math.sin(a) for a in angles])
+    torch.testing.assert_close(encoded[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        LogFrequencies(1, 1, unit=1.0)(torch.tensor([0.5])), torch.tensor([math.cos(0.5), math.sin(0.5)])
+    )
+    assert repr(LogFrequencies(1, 3, 8.0, 1.0)) == "LogFrequencies(in_features=1, count=3, highest=8, unit=1)"
+    with pytest.raises(ValueError, match="count is 2 and highest is 0; wanted at least 1, and more than 0"):
+        LogFrequencies(2, 2, 0)

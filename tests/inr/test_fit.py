@@ -1,10 +1,29 @@
 import math
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from xinc_captum.inr import FourierMLP, Siren, fit, psnr, render
+from xinc_captum.inr import (
+    CheckpointError,
+    FourierMLP,
+    HNeRV,
+    NeRV,
+    Siren,
+    fit,
+    fit_video,
+    psnr,
+    render,
+    render_video,
+    times,
+)
+from xinc_captum.inr.fit import _batches
 
 
 def ramp(channels=3, *size):
@@ -93,3 +112,203 @@ def test_on_a_gpu():
     model = FourierMLP(hidden=24, scale=1.0, seed=0).cuda()
     result = fit(model, ramp(3, 8, 8), steps=200, batch_size=32, show_progress=False)
     assert result.psnr > 25
+
+
+def clip(frames=5, channels=3, height=8, width=12):
+    """A bright bar that moves to the right over a ramp."""
+    video = torch.linspace(0, 0.5, width).expand(frames, channels, height, width).clone()
+    for i in range(frames):
+        video[i, :, :, 2 * i : 2 * i + 2] = 1.0
+    return video
+
+
+def small(**arguments):
+    return NeRV(**{"size": (8, 12), "widths": (8, 8, 8), "strides": (2, 2), "stem": (), "seed": 0, **arguments})
+
+
+def fitted(model, video, **arguments):
+    return fit_video(model, video, **{"show_progress": False, **arguments})
+
+
+def test_it_learns_a_clip():
+    model, video = small(), clip()
+    result = fitted(model, video, steps=200, batch_size=5)
+    assert result.psnr > 25
+    assert len(result.frame_psnr) == 5
+    drawn = render_video(model, 5)
+    assert result.frame_psnr[3] == pytest.approx(psnr(drawn[3], video[3]), abs=1e-4)
+    mean = sum(10 ** (-decibels / 10) for decibels in result.frame_psnr) / 5
+    assert result.psnr == pytest.approx(-10 * math.log10(mean), abs=1e-3)
+    assert (result.steps, result.resumed_at, len(result.curve), result.size) == (200, 0, 200, (5, 8, 12))
+    assert result.curve[-1] > result.curve[0] + 10
+
+
+def test_frames_by_way_of_their_embeddings():
+    model, video = HNeRV((8, 12), (8, 8, 8), (2, 2), encoder_width=8, embedding=4, seed=0), clip()
+    result = fitted(model, video, steps=200, batch_size=5)
+    assert result.psnr > 20
+    drawn = model.decoder(model.encoder(video))
+    assert result.psnr == pytest.approx(psnr(drawn, video), abs=1e-3)
+
+
+def test_rows_of_ones_own():
+    model = nn.Sequential(nn.Linear(2, 3 * 8 * 12), nn.Unflatten(1, (3, 8, 12))).double()
+    result = fitted(model, clip(3), inputs=torch.eye(3)[:, :2], steps=20)
+    assert result.curve[-1] > result.curve[0]
+    assert render_video(model, torch.eye(3)[:, :2]).dtype == torch.float64
+
+
+def test_the_seed_decides_and_nothing_else_is_touched(found):
+    models = [small() for _ in range(3)]
+    models[0].head.weight.grad = torch.ones_like(models[0].head.weight)
+    models[0].blocks.eval()
+    models[0].stem.requires_grad_(False)
+    models[1].stem.requires_grad_(False)
+    models[2].stem.requires_grad_(False)
+    stem = models[0].stem.linear1.weight.clone()
+    before = found(models[0])
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        fitted(model, clip(), steps=5, batch_size=2, seed=seed)
+    first, second, third = (m.head.weight for m in models)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert {one for one in before.differences(models[0]) if "version" not in one} == {"weights"}
+    assert torch.equal(models[0].stem.linear1.weight, stem)
+
+
+def test_after_an_exception_gradients_are_as_found():
+    model = small()
+    model.head.bias.grad = torch.ones(3)
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(model, clip(), steps=9)
+    handle.remove()
+    assert model.head.bias.grad.tolist() == [1, 1, 1]
+    assert model.head.weight.grad is None
+
+
+CHILD = """
+import os, sys, time, torch
+from xinc_captum.inr import NeRV, fit_video
+torch.set_num_threads(1)
+real, times_called = os.fsync, []
+def hang(descriptor):
+    times_called.append(1)
+    if len(times_called) == 3:
+        print("half written", flush=True)
+        time.sleep(600)
+    real(descriptor)
+os.fsync = hang
+model = NeRV((8, 12), (8, 8, 8), (2, 2), stem=(), seed=0)
+video = torch.load(sys.argv[1])
+fit_video(model, video, steps=40, batch_size=2, every=7, checkpoint=sys.argv[2], show_progress=False)
+"""
+
+
+@pytest.mark.own_kernels("half of the run is another process's, which has torch's kernels")
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
+    """Killed by SIGKILL while it writes its third checkpoint, in the middle of a round through the frames."""
+    video, path = clip(), tmp_path / "run.pt"
+    torch.save(video, tmp_path / "video.pt")
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "video.pt"), str(path)], stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout.readline() == "half written\n"
+        os.kill(child.pid, signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".part", ".pt", ".pt"]
+    whole, resumed = small(), small(seed=9)  # the weights come from the checkpoint
+    settings = {"steps": 40, "batch_size": 2, "every": 7}
+    uninterrupted = fitted(whole, video, **settings)
+    result = fitted(resumed, video, checkpoint=path, **settings)
+    assert result.resumed_at == 14
+    assert result.curve == uninterrupted.curve
+    assert result.frame_psnr == uninterrupted.frame_psnr
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.pt", "video.pt"]
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    first, again = small(), small(seed=3)
+    result = fitted(first, clip(), steps=6, checkpoint=tmp_path / "run.pt", every=4)
+    calls = []
+    handle = again.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    repeated = fitted(again, clip(), steps=6, checkpoint=tmp_path / "run.pt", every=4)
+    handle.remove()
+    assert not any(calls), "drawn, not trained"
+    assert (repeated.resumed_at, repeated.psnr, repeated.curve) == (6, result.psnr, result.curve)
+    assert torch.equal(first.head.weight, again.head.weight)
+
+
+def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
+    video, path = clip(), tmp_path / "run.pt"
+    fitted(small(), video, steps=3, checkpoint=path)
+    for model, frames, arguments, text in (
+        (small(), video, {"steps": 4}, "it has steps 3 instead of 4; give another file, or remove it"),
+        (small(), video, {"lr": 0.1}, "it has lr 0.01 instead of 0.1;"),
+        (small(), video, {"seed": 1}, "it has seed 0 instead of 1;"),
+        (small(), video, {"batch_size": 2}, "it has batch_size 5 instead of 2;"),
+        (small(widths=(8, 8, 7)), video, {}, "it has model '[0-9a-f]{64}' instead of '[0-9a-f]{64}';"),
+        (small(), 1 - video, {}, "it has frames '"),
+        (small(), video, {"inputs": 1 - times(5)}, "it has inputs '"),
+    ):
+        weight = model.head.weight.clone()
+        with pytest.raises(CheckpointError, match=f"run.pt is of another run: {text}"):
+            fitted(model, frames, **{"steps": 3, "checkpoint": path, **arguments})
+        assert torch.equal(model.head.weight, weight)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match="text.pt is no whole safetensors file"):
+        fitted(small(), video, steps=3, checkpoint=tmp_path / "text.pt")
+
+
+@pytest.mark.parametrize(
+    ("frames", "arguments", "error", "text"),
+    [
+        (
+            clip(1),
+            {},
+            ValueError,
+            r"frames have shape \(1, 3, 8, 12\); wanted .* at least 2 frames. A single picture is f",
+        ),
+        (clip()[0], {}, ValueError, r"frames have shape \(3, 8, 12\); wanted \(T, C, H, W\)"),
+        ((clip() * 255).byte(), {}, TypeError, "wanted a float tensor"),
+        (clip() * 2, {}, ValueError, r"wanted \[0, 1\]"),
+        (clip(height=4), {}, ValueError, r"the model answers \(1, 3, 8, 12\) for one row, but a frame is \(3, 4, 12\)"),
+        (clip(channels=1), {}, ValueError, r"but a frame is \(1, 8, 12\); wanted \(1, C, H, W\). Build it with size="),
+        (clip(), {"inputs": times(4)}, ValueError, "inputs have 4 rows for 5 frames; wanted one row a frame"),
+        (clip(), {"steps": 0}, ValueError, "steps is 0; wanted at least 1"),
+        (clip(), {"batch_size": 0}, ValueError, "batch_size is 0; wanted at least 1"),
+        (clip(), {"every": 0}, ValueError, "every is 0; wanted at least 1"),
+    ],
+)
+def test_videos_that_cannot_be_fitted(frames, arguments, error, text):
+    with pytest.raises(error, match=text):
+        fitted(small(), frames, **arguments)
+
+
+@given(rows=st.integers(1, 9), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_every_frame_comes_before_any_comes_again(rows, size, seed):
+    size = min(rows, size)
+    batches = _batches(rows, size, seed)
+    drawn = [next(batches) for _ in range(3 * rows)]
+    assert all(len(batch) == size for batch in drawn)
+    sequence = torch.cat(drawn)
+    for start in range(0, len(sequence) - rows + 1, rows):
+        assert sorted(sequence[start : start + rows].tolist()) == list(range(rows))
+    again = _batches(rows, size, seed)
+    assert torch.equal(sequence, torch.cat([next(again) for _ in range(3 * rows)]))
+
+
+@pytest.mark.cuda
+def test_fit_video_on_a_gpu():
+    model = small().cuda()
+    assert fitted(model, clip(), steps=200, batch_size=5).psnr > 25

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.inr import FourierMLP, Siren
+from xinc_captum.inr import FourierMLP, HypoNet, Siren, load, pixel_centres, save
+from xinc_captum.inr.mlp import ACTIVATIONS, Layers, activation_maker, seeded
 
 
 def test_the_defaults_are_the_papers():
@@ -50,3 +51,64 @@ def test_siren_starts_as_its_paper():
 def test_impossible_networks(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_the_parts_and_their_shapes():
+    net = HypoNet(2, 3, hidden=16, layers=3, count=4)
+    assert [name for name, _ in net.named_children()] == [
+        "encoding", "linear1", "activation1", "linear2", "activation2", "output",
+    ]  # fmt: skip
+    assert [tuple(m.weight.shape) for m in net.linears().values()] == [(16, 16), (16, 16), (3, 16)]
+    assert [tuple(m.weight.shape) for m in HypoNet(3, 2, layers=1, count=0).linears().values()] == [(2, 3)]
+
+
+def test_published_size():
+    """Five layers of 256 units on 256 features draw a colour: 263,939 parameters, as the original's base."""
+    assert sum(p.numel() for p in HypoNet().parameters()) == 263_939
+
+
+def test_round_trip(tmp_path):
+    net = HypoNet(hidden=5, layers=3, count=2, highest=7.0, seed=0)
+    save(net, tmp_path / "net", size=(4, 6))
+    again = load(tmp_path / "net")
+    where = pixel_centres((4, 6))
+    assert again.size == (4, 6) and torch.equal(again.model(where), net(where))
+    assert torch.equal(HypoNet(hidden=5, layers=3, count=2, highest=7.0, seed=0)(where), net(where))
+
+
+def test_no_layers():
+    with pytest.raises(ValueError, match="layers is 0; wanted at least 1, the output layer"):
+        HypoNet(layers=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_by_name_bend(name):
+    bend = activation_maker(name)()
+    assert not torch.allclose(bend(torch.tensor(-2.0)), -bend(torch.tensor(2.0))) or name == "tanh"
+
+
+def test_activations_of_ones_own():
+    assert activation_maker(nn.Mish) is nn.Mish
+    with pytest.raises(ValueError, match="activation 'step' is unknown; wanted one of relu, gelu, .*elu"):
+        activation_maker("step")
+
+
+def test_a_slice_is_a_plain_chain():
+    class Own(Layers):
+        def __init__(self):
+            super().__init__(nn.ReLU(), nn.Tanh())
+
+    assert type(Own()[:1]) is nn.Sequential
+    assert isinstance(Own()[1], nn.Tanh)
+
+
+def test_seeded_puts_the_state_back_and_none_does_nothing():
+    state = torch.get_rng_state()
+    with seeded(3):
+        first = torch.rand(2)
+    assert torch.equal(torch.get_rng_state(), state)
+    with seeded(3):
+        assert torch.equal(torch.rand(2), first)
+    with seeded(None):
+        torch.rand(2)
+    assert not torch.equal(torch.get_rng_state(), state)

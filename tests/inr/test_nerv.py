@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from xinc_captum.inr import NeRV, Sine, times
+from xinc_captum import NeuronCanvas
+from xinc_captum.inr import HNeRV, NeRV, Sine, reduced, times
+from xinc_captum.inr.nerv import ContentEncoder, UpsamplingBlock, described, grid_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "nerv_small.npz"
 
@@ -116,3 +118,146 @@ def test_impossible_networks(arguments, text):
 def test_times_that_are_none(t):
     with pytest.raises(ValueError, match=r"times are torch.*; wanted floats in \[0, 1\] of shape \(rows,\) or"):
         NeRV((8, 8), (2, 2), (2,))(t)
+
+
+def small(**arguments):
+    wanted = {"size": (8, 12), "widths": (6, 5, 4), "strides": (2, 2), "embedding": 3, "encoder_width": 8, "seed": 0}
+    return HNeRV(**{**wanted, **arguments})
+
+
+def test_the_decoder_draws_from_embeddings_alone():
+    model = small()
+    frames = torch.rand(2, 3, 8, 12)
+    embeddings = model.encoder(frames)
+    assert embeddings.shape == (2, 3, 2, 3)
+    assert torch.equal(model.decoder(embeddings), model(frames))
+
+
+def test_the_decoder_can_be_explained_with_embeddings_as_rows():
+    model, embeddings = small(), torch.rand(2, 3, 2, 3)
+    parts = NeuronCanvas(model.decoder, "blocks.0.activation", rule="secant").attribute(embeddings)
+    assert parts.shape == (2, 5 + 1, 3, 8, 12)
+    torch.testing.assert_close(parts.sum(1), model.decoder(embeddings).detach())
+
+
+def test_hnerv_its_parts_have_names():
+    model = small(squash=True)
+    assert [name for name, _ in model.named_children()] == ["encoder", "decoder"]
+    assert [name for name, _ in model.decoder.named_children()] == ["stem", "blocks", "head", "squash"]
+    assert model.get_submodule("decoder.stem.conv").weight.shape == (6, 3, 1, 1)
+    assert model.get_submodule("decoder.blocks.1.conv").weight.shape == (16, 5, 3, 3)
+    assert model.get_submodule("encoder.stages.1.conv").stride == (2, 2)
+    assert model(torch.rand(1, 3, 8, 12)).min() > 0
+
+
+def test_the_papers_defaults():
+    model = HNeRV((64, 128), strides=(4, 2, 2, 2), seed=0)
+    blocks = model.decoder.blocks
+    assert [block.conv.kernel_size[0] for block in blocks] == [1, 3, 5, 5]
+    assert [block.shuffle.upscale_factor for block in blocks] == [4, 2, 2, 2]
+    widths = [block.conv.out_channels // stride**2 for block, stride in zip(blocks, (4, 2, 2, 2), strict=True)]
+    assert (model.decoder.stem.conv.out_channels, *widths) == reduced(36, 4) == (36, 30, 25, 21, 18)
+    assert [stage.conv.stride[0] for stage in model.encoder.stages] == [2, 2, 2, 4]
+    assert small(kernel_sizes=3).decoder.blocks[0].conv.kernel_size == (3, 3)
+    assert small(kernel_sizes=(5, 1)).decoder.blocks[0].conv.kernel_size == (5, 5)
+
+
+def test_every_pixel_is_seen_by_the_stage_over_it():
+    """A stage's convolution is as wide as its stride: its windows tile the frame."""
+    model = ContentEncoder((2, 3), width=4, embedding=2, channels=1)
+    frame = torch.zeros(1, 1, 6, 12)
+    frame[..., 2:4, 4:6] = 1
+    difference = model.stages[0].conv(frame) - model.stages[0].conv(torch.zeros_like(frame))
+    assert difference.abs().sum(1).nonzero().tolist() == [[0, 1, 2]]
+
+
+def test_the_encoder_may_shrink_in_other_steps():
+    model = small(encoder_strides=(4,))
+    assert model(torch.rand(1, 3, 8, 12)).shape == (1, 3, 8, 12)
+    with pytest.raises(ValueError, match=r"the encoder shrinks 6 times and the decoder enlarges 4 times; wanted"):
+        small(encoder_strides=(2, 3))
+    with pytest.raises(ValueError, match=r"size is \(8, 10\)"):
+        small(size=(8, 10))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_and_activations(channels):
+    model = small(channels=channels, activation=nn.SiLU)
+    assert model(torch.rand(2, channels, 8, 12)).shape == (2, channels, 8, 12)
+    assert isinstance(model.decoder.stem.activation, nn.SiLU)
+
+
+def test_other_frames_are_refused():
+    with pytest.raises(
+        ValueError, match=r"frames have shape \(2, 3, 2, 3\); wanted \(rows, 3, 8, 12\). To draw from embeddings, call"
+    ):
+        small()(torch.rand(2, 3, 2, 3))
+
+
+def test_hnerv_the_seed_decides_and_leaves_torchs_own_alone():
+    state = torch.get_rng_state()
+    frames = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    first, second, third = small(), small(), small(seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first(frames), second(frames))
+    assert not torch.equal(first(frames), third(frames))
+
+
+def test_a_block_by_hand():
+    """Channel o s² + a s + b of the convolution lands at row offset a, column offset b of channel o."""
+    block = UpsamplingBlock(1, 2, stride=2, kernel_size=1, activation=nn.Identity)
+    with torch.no_grad():
+        block.conv.weight.copy_(torch.arange(8.0).reshape(8, 1, 1, 1))
+        block.conv.bias.zero_()
+    drawn = block(torch.tensor([[[[1.0, 10.0]]]]))
+    assert drawn[0, 0].tolist() == [[0, 1, 0, 10], [2, 3, 20, 30]]
+    assert drawn[0, 1].tolist() == [[4, 5, 40, 50], [6, 7, 60, 70]]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_blocks_of_any_stride_and_kernel(stride, kernel_size):
+    block = UpsamplingBlock(3, 4, stride, kernel_size, "relu")
+    assert [name for name, _ in block.named_children()] == ["conv", "shuffle", "activation"]
+    drawn = block(torch.randn(2, 3, 4, 6))
+    assert drawn.shape == (2, 4, 4 * stride, 6 * stride)
+    assert drawn.min() == 0
+
+
+def test_widths_that_shrink():
+    assert reduced(100, 3, 2.0, least=20) == (100, 50, 25, 20)
+    assert reduced(8, 2) == (8, 12, 12)
+    assert reduced(8, 0) == (8,)
+    with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; wanted all three above zero"):
+        reduced(8, 2, reduction=0.0)
+
+
+def test_grids():
+    assert grid_of((72, 88), (2, 2, 2)) == (9, 11)
+    assert grid_of((12, 30), (3, 2)) == (2, 5)
+    for strides in ((), (2, 0)):
+        with pytest.raises(ValueError, match=r"wanted at least one block, each with a stride of at least 1"):
+            grid_of((8, 8), strides)
+    for size in ((72, 90), (0, 8), (72,)):
+        with pytest.raises(
+            ValueError, match=r"the strides \(2, 2, 2\) enlarge 8 times; wanted a height and a width that"
+        ):
+            grid_of(size, (2, 2, 2))
+
+
+def test_the_squash_keeps_pixels_within_bounds():
+    model = NeRV((8, 8), (2, 2), (2,), squash=True)
+    assert isinstance(model.squash, nn.Sigmoid)
+    nn.init.constant_(model.head.bias, 1000.0)
+    assert model(torch.rand(2)).max() == 1
+    assert not hasattr(NeRV((8, 8), (2, 2), (2,)), "squash")
+
+
+def test_a_configuration_describes_the_same_parts():
+    named = {"widths": [4, 3, 2], "strides": [2, 1], "kernel_sizes": 3, "head_kernel_size": 1, "channels": 2}
+    parts = described(named | {"activation": "relu", "squash": True, "size": [8, 12], "stem": [64]})
+    assert list(parts) == ["blocks", "head", "squash"]
+    x = torch.rand(1, 4, 2, 3)
+    assert parts["blocks"](x).shape == (1, 2, 4, 6) and parts["head"].weight.shape == (2, 2, 1, 1)
+    with pytest.raises(KeyError, match="squash"):
+        described(named | {"activation": "relu"})

@@ -1,10 +1,29 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import clustered, mixing, rand_index, stability, unit_vectors
+from xinc_captum.metrics import (
+    clustered,
+    edges,
+    mixing,
+    opponents,
+    rand_index,
+    share_explained,
+    stability,
+    umap_positions,
+    unit_responses,
+    unit_vectors,
+    verdict,
+    what_dominates,
+)
+from xinc_captum.metrics.clusters import Explained
+from xinc_captum.zoo.videos import Sprite, sprite_clip
 
 
 def generator(seed=0):
@@ -78,3 +97,162 @@ def test_what_does_not_fit_is_said():
         stability(torch.rand(9, 2), 2, seeds=(1, 1), generator=generator())
     with pytest.raises(ValueError, match=r"groupings have shapes \(3,\) and \(4,\); wanted"):
         rand_index(torch.zeros(3), torch.zeros(4))
+
+
+RUN = """
+import torch, numpy
+from xinc_captum.metrics import umap_positions
+near = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)) * 0.1
+vectors = torch.cat([near, near + 9])
+before = numpy.random.get_state()[1].copy(), torch.get_rng_state()
+first = umap_positions(vectors, neighbors=3, seed=3)
+assert (numpy.random.get_state()[1] == before[0]).all() and torch.equal(torch.get_rng_state(), before[1])
+assert first.shape == (12, 2) and first.dtype == torch.float32 and first.isfinite().all()
+gap = (first[:6].mean(0) - first[6:].mean(0)).norm()
+assert gap > 2 * first[:6].std(0).norm(), "groups stay apart"
+print("fine")
+"""
+
+
+def test_it_lays_groups_apart():
+    """umap itself, in a process of its own in which numba does not spend half a minute on compiling."""
+    settings = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", RUN], capture_output=True, text=True, env=settings)
+    assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_embedding_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"vectors have shape \(5, 2\) for 15 neighbours; wanted .* more units than"):
+        umap_positions(torch.rand(5, 2))
+
+
+def test_a_missing_umap_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ModuleNotFoundError, match=r"a UMAP picture needs umap.*pip install 'xinc-captum\[analysis\]'"):
+        umap_positions(torch.rand(30, 2))
+
+
+def test_planted_units_respond_to_what_they_were_made_of():
+    photo = torch.rand(3, 6, 9, generator=torch.Generator().manual_seed(1))
+    photo = torch.nn.functional.interpolate(photo[None], size=(24, 36), mode="bicubic")[0].clamp(0, 1)
+    clip = sprite_clip(photo, (Sprite(5, (10, 8), (0, 4)),), 5)
+    noise = torch.rand(5, 1, 24, 36, generator=torch.Generator().manual_seed(2))
+    bright, red, _ = torch.stack([opponents(frame) for frame in clip.frames]).unbind(1)
+    units = {
+        "mover": clip.masks.float() * noise,
+        "bright": bright[:, None],
+        "red": red[:, None] - red.min(),
+        "edge": torch.stack([edges(frame) for frame in clip.frames])[:, None],
+        "corner": torch.zeros(5, 1, 24, 36).index_fill(3, torch.arange(30, 36), 1.0),
+        "nothing": torch.zeros(5, 1, 24, 36),
+    }
+    found = unit_responses(torch.cat(list(units.values()), 1), clip.frames, clip.flow)
+    names = list(units)
+    assert {k: tuple(v.shape) for k, v in found.items()} == {
+        "motion": (6, 2), "colour": (6, 3), "edge": (6, 1), "position": (6, 2)
+    }  # fmt: skip
+    assert names[int(found["motion"][:5, 1].nan_to_num().argmax())] == "mover"
+    assert found["colour"][names.index("bright"), 0] == pytest.approx(1, abs=1e-6)
+    assert found["colour"][names.index("red"), 1] == pytest.approx(1, abs=1e-6)
+    assert found["edge"][names.index("edge"), 0] == pytest.approx(1, abs=1e-6)
+    corner = found["position"][names.index("corner")].tolist()
+    assert corner == pytest.approx([0.5, 32.5 / 35])
+    assert all(v[names.index("nothing")].isnan().all() for v in found.values())
+
+
+def test_still_clips_have_no_motion():
+    frames = torch.rand(1, 3, 6, 8).expand(3, 3, 6, 8)
+    found = unit_responses(torch.rand(3, 4, 6, 8), frames, torch.zeros(2, 2, 6, 8))
+    assert found["motion"].isnan().all() and found["colour"].isfinite().all()
+
+
+def test_responses_what_does_not_fit_is_said():
+    message = (
+        r"flow has shape .*wanted \(3, 3, 6, 8\) and \(2, 2, 6, 8\)|and flow \(3, 2, 6, 8\) .*wanted \(3, 3, 6, 8\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        unit_responses(torch.rand(3, 4, 6, 8), torch.rand(3, 3, 6, 8), torch.rand(3, 2, 6, 8))
+    with pytest.raises(ValueError, match="amounts have 1 frame"):
+        unit_responses(torch.rand(1, 4, 6, 8), torch.rand(1, 3, 6, 8), torch.rand(0, 2, 6, 8))
+
+
+def test_by_hand():
+    labels = torch.tensor([0, 0, 1, 1])
+    assert share_explained(torch.tensor([1.0, 3.0, 5.0, 7.0]), labels) == pytest.approx(16 / 20)
+    both = torch.tensor([[1.0, 0.0], [3.0, 1.0], [5.0, 0.0], [7.0, 1.0]])
+    assert share_explained(both, labels) == pytest.approx(0.4), "the mean over dims"
+    flat = torch.cat([both, torch.full((4, 1), 0.3)], 1)
+    assert share_explained(flat, labels) == pytest.approx(0.4), (
+        "a dim that does not vary explains nothing and hides nothing"
+    )
+    assert share_explained(torch.full((4,), 0.1), labels) != share_explained(both, labels)
+    assert str(share_explained(torch.full((4,), 0.1), labels)) == "nan"
+
+
+@given(seed=st.integers(0, 999), clusters=st.integers(1, 5))
+def test_within_and_between_make_the_whole(seed, clusters):
+    g = generator(seed)
+    response, labels = torch.randn(20, generator=g).double(), torch.randint(clusters, (20,), generator=g)
+    within = sum(((r := response[labels == k]) - r.mean()).square().sum() for k in labels.unique())
+    whole = (response - response.mean()).square().sum()
+    assert share_explained(response, labels) == pytest.approx(float(1 - within / whole), abs=1e-9)
+
+
+def case(motion, edge, count=120):
+    """Four clusters; how far apart their means are for motion and for edges."""
+    g = generator(4)
+    labels = torch.arange(count) % 4
+    means = labels.double() - 1.5
+    noise = torch.randn(2, count, generator=g).double()
+    return {"motion": (motion * means + noise[0])[:, None], "edge": (edge * means + noise[1])[:, None]}, labels
+
+
+def test_one_cluster_explains_nothing_and_is_refused():
+    responses, labels = case(1.0, 1.0)
+    with pytest.raises(ValueError, match="units with responses are in one cluster; wanted at least two"):
+        what_dominates(responses, labels * 0, generator=generator())
+
+
+@pytest.mark.parametrize(
+    ("motion", "edge", "begins", "says"),
+    [
+        (3.0, 0.5, "supported here: clusters explain", "of edge, the next"),
+        (0.0, 0.0, "not supported here: clusters explain", "of the draws"),
+        (0.0, 3.0, "not supported here: clusters explain", "of the draws"),
+        (1.0, 3.0, "not supported here: clusters explain", "it leads in 0 % of the samples"),
+        (2.0, 2.0, "not supported here: clusters explain", "of edge; it leads in"),
+    ],
+)
+def test_verdicts_of_planted_clusters(motion, edge, begins, says):
+    found = what_dominates(*case(motion, edge), generator=generator())
+    said = verdict(found)
+    assert said.startswith(begins) and says in said
+
+
+def test_the_control_is_what_any_labels_explain():
+    found = what_dominates(*case(0, 0), generator=generator())["motion"]
+    assert float(found.shuffled.mean()) == pytest.approx(3 / 119, abs=0.01), "(clusters - 1) / (units - 1)"
+    assert found.chance > 0.05 and abs(found.above) < 0.08
+    assert len(found.shuffled) == len(found.resampled) == 200
+
+
+def test_units_without_a_response_are_left_out_of_all():
+    responses, labels = case(3, 1)
+    holes = {name: r.clone() for name, r in responses.items()}
+    holes["motion"][:10] = torch.nan
+    found = what_dominates(holes, labels, generator=generator())
+    assert found["edge"].share == pytest.approx(share_explained(responses["edge"][10:], labels[10:]))
+
+
+def test_explained_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"response has shape \(3,\) and labels \(4,\); wanted finite"):
+        share_explained(torch.zeros(3), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"motion has shape \(3, 1\) and labels \(4,\)"):
+        what_dominates({"motion": torch.zeros(3)}, torch.zeros(4), generator=generator())
+    with pytest.raises(ValueError, match="0 of 4 units have all responses; wanted at least 3"):
+        what_dominates({"motion": torch.full((4,), torch.nan)}, torch.zeros(4), generator=generator())
+    one = Explained(0.5, torch.zeros(3), torch.zeros(3))
+    with pytest.raises(KeyError, match="'motion' and another response to compare it with; got edge"):
+        verdict({"edge": one})
+    with pytest.raises(KeyError, match="another response"):
+        verdict({"motion": one})

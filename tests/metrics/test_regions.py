@@ -1,12 +1,93 @@
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import FourierMLP, coordinates
-from xinc_captum.metrics import as_masks, grid_cells, magnitudes, pooled, preference, region_test, share
+from xinc_captum.metrics import (
+    as_masks,
+    colour_regions,
+    gabor_bank,
+    gabor_regions,
+    gabor_responses,
+    grid_cells,
+    magnitudes,
+    outside,
+    pooled,
+    preference,
+    region_test,
+    share,
+)
+from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, grouped
+
+
+@given(h=st.integers(1, 12), w=st.integers(1, 12), gh=st.integers(1, 5), gw=st.integers(1, 5))
+def test_cells_are_rectangles_that_cover_everything_once(h, w, gh, gw):
+    gh, gw = min(gh, h), min(gw, w)
+    masks = as_masks(grid_cells((h, w), (gh, gw)))
+    assert len(masks) == gh * gw and (masks.sum(0) == 1).all()
+    for mask in masks:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert mask.sum() == len(rows) * len(columns), "a full rectangle"
+        assert rows[-1] - rows[0] + 1 == len(rows) and columns[-1] - columns[0] + 1 == len(columns), "no comb"
+    areas = masks.sum((1, 2))
+    assert areas.max() <= -(-h // gh) * -(-w // gw)
+
+
+def test_uneven_sizes_drop_nothing():
+    labels = grid_cells((4, 256), (1, 6))
+    assert labels.unique(return_counts=True)[1].tolist() == [172, 172, 168, 172, 172, 168]
+
+
+def test_labels_and_what_is_left():
+    masks = as_masks(torch.tensor([[5, -1, 2]]))
+    assert masks.tolist() == [[[False, False, True]], [[True, False, False]]]
+    assert outside(masks).tolist() == [[[False, True, False]]], "not the union of the objects"
+
+
+def test_colours_wherever_they_are():
+    picture = torch.zeros(3, 4, 6)
+    picture[0, :, ::2] = 1  # red and black columns in turn
+    labels = colour_regions(picture, 2)
+    assert (labels[:, ::2] == labels[0, 0]).all() and (labels[:, 1::2] == labels[0, 1]).all()
+    assert labels[0, 0] != labels[0, 1]
+    clip = torch.stack([picture, picture.flip(2)])
+    both = colour_regions(clip, 2)
+    assert both.shape == (2, 4, 6) and torch.equal(both[1], both[0].flip(1)), "one colour, one number, at every frame"
+
+
+def test_k_means_leaves_the_random_state_and_repeats_itself():
+    import numpy as np
+
+    features = torch.rand(300, 4)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    assert torch.equal(grouped(features, 5, seed=1), grouped(features, 5, seed=1))
+    assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_centres_learnt_from_some_hold_for_all(monkeypatch):
+    monkeypatch.setattr("xinc_captum.metrics.regions.LEARNT_FROM", 50)
+    rows = torch.cat([torch.randn(200, 2), torch.randn(200, 2) + 40])
+    labels = grouped(rows, 2)
+    assert len(labels[:200].unique()) == len(labels[200:].unique()) == 1 and labels[0] != labels[-1]
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for a picture of \(2, 9\); wanted at least one pixel"):
+        grid_cells((2, 9), (3, 1))
+    with pytest.raises(ValueError, match=r"labels are torch.float32, shape \(2, 2\); wanted integers|wanted integers"):
+        as_masks(torch.ones(2, 2))
+    with pytest.raises(ValueError, match="wanted integers, some of them >= 0"):
+        as_masks(-torch.ones(2, 2).long())
+    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); wanted floats"):
+        colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="wanted 3 groups of 4 rows, of which 1 differ; ask for fewer"):
+        grouped(torch.ones(4, 2), 3)
+    with pytest.raises(ValueError, match="features have values that are not finite"):
+        grouped(torch.full((4, 2), torch.inf), 2)
 
 
 def generator(seed=0):
@@ -95,10 +176,56 @@ def test_a_canvas_answers_the_same_without_being_held():
     torch.testing.assert_close((sums / areas).T, pooled(amounts, grid).flatten(1), **near)
 
 
-def test_what_does_not_fit_is_said():
+def test_regions_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"masks have shape \(1, 3, 3\) for a picture of \(2, 2\)"):
         preference(torch.ones(1, 2, 2), torch.ones(1, 3, 3))
     with pytest.raises(ValueError, match="masks \\[1\\] are empty"):
         region_test(torch.ones(1, 2), torch.tensor([[1, 1], [0, 0]]), generator=generator())
     with pytest.raises(ValueError, match="and 0 repeats"):
         region_test(torch.ones(1, 2), torch.ones(1, 2), generator=generator(), repeats=0)
+
+
+def wave(angle, frequency, size=48):
+    y, x = torch.meshgrid(*[torch.arange(float(size))] * 2, indexing="ij")
+    along = x * np.cos(angle) + y * np.sin(angle)
+    return (0.5 + 0.5 * torch.cos(2 * torch.pi * frequency * along)).expand(3, size, size)
+
+
+def test_the_bank_is_the_whole_of_it():
+    bank = gabor_bank()
+    assert len(bank) == len(ANGLES) * len(SIGMAS) * len(FREQUENCIES) == 24
+    assert len({tuple(k.flatten().tolist()) for k in bank}) == 24, "all four angles, not six filters four times"
+    assert all(abs(complex(k.sum())) < 1e-12 for k in bank), "no answer to brightness"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_wave_is_answered_by_its_own_angle(number):
+    responses = gabor_responses(wave(ANGLES[number], 0.25))[:, 12:-12, 12:-12].mean((1, 2)).view(4, 2, 3)
+    assert int(responses[:, 1, 2].argmax()) == number
+    assert responses[number, 1, 2] > 5 * responses[(number + 2) % 4, 1, 2], "not by the crossing one"
+
+
+def test_any_phase_is_answered_alike():
+    first, second = (gabor_responses(wave(0.0, 0.25).roll(shift, 2))[5, 20:28, 20:28] for shift in (0, 1))
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
+
+
+def test_equals_scipy_s_convolution():
+    picture = torch.rand(3, 20, 30)
+    grey = (picture * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).double().numpy()
+    for kernel, answer in list(zip(gabor_bank(), gabor_responses(picture), strict=True))[::5]:
+        parts = [scipy.ndimage.convolve(grey, part.numpy(), mode="nearest") for part in (kernel.real, kernel.imag)]
+        np.testing.assert_allclose(answer.numpy(), np.hypot(*parts), atol=1e-6)
+
+
+def test_textures_are_told_apart():
+    picture = torch.cat([wave(0.0, 0.25), wave(np.pi / 2, 0.25)], 2)  # stripes down, stripes across; same colours
+    labels = gabor_regions(picture, 2)
+    left, right = labels[8:-8, 8:40], labels[8:-8, 56:88]
+    assert (left == left[0, 0]).double().mean() > 0.95 and (right == right[0, 0]).double().mean() > 0.95
+    assert left[0, 0] != right[0, 0]
+
+
+def test_eight_bits_are_refused():
+    with pytest.raises(ValueError, match="Divide 8-bit values by 255: filtered as they are, they wrap around"):
+        gabor_responses(torch.zeros(3, 8, 8, dtype=torch.uint8))

@@ -6,8 +6,110 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import participation, pixels_per_unit, running_share, units_for, units_per_pixel
-from xinc_captum.metrics.shuffles import shuffled_pixels, shuffled_units
+from xinc_captum.metrics import (
+    as_masks,
+    grid_cells,
+    magnitudes,
+    participation,
+    pixels_per_unit,
+    pooled,
+    running_share,
+    share,
+    units_for,
+    units_per_pixel,
+)
+from xinc_captum.metrics.spread import check_clip, check_masks
+from xinc_captum.metrics.statistics import shuffled_pixels, shuffled_units
+
+
+def test_channels_do_not_cancel():
+    canvas = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1)
+    assert magnitudes(canvas).tolist() == [[[5.0]]], "a signed sum would say 1"
+    clip = canvas.expand(4, 1, 2, 1, 1)
+    assert magnitudes(clip).shape == (4, 1, 1, 1)
+    assert magnitudes(canvas.half()).dtype == torch.float32
+
+
+def test_what_is_no_canvas_is_said():
+    with pytest.raises(ValueError, match=r"canvas has shape \(2, 3\); wanted \(units, channels, H, W\)"):
+        magnitudes(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"),
+    [
+        (torch.ones(3), r"amounts have shape \(3,\); wanted \(units, H, W\)"),
+        (torch.ones(3, 0), r"amounts have shape \(3, 0\); wanted"),
+        (-torch.ones(2, 2), r"amounts go down to -1; wanted magnitudes >= 0.*magnitudes\(canvas\)"),
+        (torch.full((2, 2), torch.nan), "amounts have values that are not finite"),
+    ],
+)
+def test_what_are_no_amounts_is_said(amounts, message):
+    with pytest.raises(ValueError, match=message):
+        participation(amounts)
+
+
+def test_what_is_no_clip_is_said():
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); wanted a clip, \(frames, units, H, W\)"):
+        check_clip(torch.ones(2, 3, 4))
+    with pytest.raises(ValueError, match="1 frame; wanted at least 2: what happens in time needs something to compare"):
+        check_clip(torch.ones(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for a picture of \(3, 4\); wanted \(regions, 3, 4\)"),
+        (torch.ones(3, 4), r"masks have shape \(3, 4\) for a picture"),
+        (torch.arange(12.0).view(1, 3, 4), r"masks go from 0 to 11; wanted bool.*as_masks\(labels\)"),
+        (torch.zeros(2, 3, 4).index_fill(0, torch.tensor(1), 1), r"masks \[0\] are empty"),
+    ],
+)
+def test_what_are_no_masks_is_said(masks, message):
+    with pytest.raises(ValueError, match=message):
+        check_masks(masks, (3, 4))
+
+
+def test_masks_that_are_no_numbers_are_refused():
+    masks = torch.tensor([[1.0, torch.nan, 0.0]])
+    with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights"):
+        check_masks(masks, (3,))
+
+
+def test_shares_by_hand():
+    amounts = torch.tensor([[[3.0, 0.0]], [[1.0, 4.0]]])
+    assert share(amounts).tolist() == [3 / 8, 5 / 8]
+    masks = torch.tensor([[[1.0, 0.0]], [[0.5, 1.0]]])
+    assert share(amounts, masks).tolist() == [[0.75, 0.25], [1.5 / 6, 4.5 / 6]]
+    assert share(torch.zeros(2, 3)).isnan().all(), "nobody has a part of nothing"
+
+
+@given(h=st.integers(1, 9), w=st.integers(1, 9), gh=st.integers(1, 9), gw=st.integers(1, 9))
+def test_pooled_cells_are_the_grid_s(h, w, gh, gw):
+    gh, gw = min(gh, h), min(gw, w)
+    amounts = torch.rand(3, h, w, dtype=torch.float64)
+    masks = as_masks(grid_cells((h, w), (gh, gw))).double()
+    means = torch.einsum("uyx,ryx->ur", amounts, masks) / masks.sum((1, 2))
+    torch.testing.assert_close(pooled(amounts, (gh, gw)).flatten(1), means)
+
+
+def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
+    clip = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    answer = pooled(clip, (2, 4))
+    torch.testing.assert_close(answer, torch.nn.functional.avg_pool2d(clip, (4, 3)))
+    torch.testing.assert_close(pooled(clip[1], (2, 4)), answer[1])
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(
+        ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); wanted at least one pixel a cell"
+    ):
+        pooled(torch.ones(1, 2, 8), (4, 4))
+    with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); wanted \(units, H, W\), or \(frames"):
+        pooled(torch.ones(2, 8))
+    with pytest.raises(ValueError, match=r"masks have shape \(1, 3\)"):
+        share(torch.ones(2, 4), torch.ones(1, 3))
+
 
 DATA = Path(__file__).parents[1] / "data" / "xinc_ffn_small.npz"
 

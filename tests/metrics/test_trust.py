@@ -1,3 +1,5 @@
+"""Each planted failure is named, and a sound link holds."""
+
 import re
 
 import numpy as np
@@ -6,12 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xinc_captum.metrics import judged_link
+from xinc_captum.metrics.statistics import Interval
 from xinc_captum.metrics.trust import (
     OFF_PATH,
     ON_PATH,
+    CanvasTrust,
     Trust,
+    ablation_agreement,
     high_frequency_energy,
     judged,
+    judged_canvas,
     leave_one_out,
     path_similarity,
     path_vector,
@@ -144,3 +151,128 @@ def test_a_figure_that_is_nan_holds_nothing(name):
 def test_paths_of_half_precision_do_not_overflow():
     large = torch.full((1, 2, 4, 4), 300.0)
     assert torch.equal(path_vector(large.half(), large.half()), path_vector(large, large))
+
+
+def test_the_agreement_by_hand():
+    """Ranks 1 2 3 4 against 2 1 3 4: 1 − 6·2 / (4·15)."""
+    shares, missing = torch.tensor([[0.1, 0.2], [0.3, 0.4]]), torch.tensor([[2.0, 1.0], [5.0, 9.0]])
+    assert ablation_agreement(shares, missing) == pytest.approx(0.8)
+    assert ablation_agreement(-shares, missing) == pytest.approx(-0.8), "signs count"
+
+
+def test_other_outputs_are_compared_by_magnitude():
+    shares, missing = torch.tensor([[[-3.0, 1.0]], [[0.0, 2.0]]]), torch.tensor([[[1.0, 1], [-2, 0]], [[0, 1], [0, 1]]])
+    assert ablation_agreement(shares, missing) == 1.0, "3 1 0 2 beside 3 1 0 2"
+
+
+def test_what_is_level_on_one_side_agrees_with_nothing_and_on_both_says_nothing():
+    level, slope = torch.ones(2, 3), torch.arange(6.0).view(2, 3)
+    assert ablation_agreement(level, slope) == ablation_agreement(slope, level) == 0.0
+    assert ablation_agreement(level, 2 * level) is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "because"),
+    [
+        ({"agreement": 0.8}, "holds", "it ranks units and places as setting them to zero does (ρ 0.80)"),
+        ({"agreement": 0.9, "gap": 1e-6}, "holds", "(ρ 0.90), and its parts add up to the output"),
+        ({"agreement": 0.7}, "weak", "only roughly as setting them to zero does (ρ 0.70)"),
+        ({"agreement": 0.2, "gap": 0.0}, "fails", "unlike what setting them to zero does (ρ 0.20), though its parts"),
+        ({"agreement": -0.9}, "fails", "(ρ -0.90)"),
+        ({"agreement": 1.0, "gap": 0.5}, "fails", "its parts miss the output by 0.5 of it"),
+        ({"agreement": 1.0, "gap": float("nan")}, "fails", "miss the output by nan"),
+        ({}, "weak", "neither it nor setting units to zero tells units and places apart"),
+    ],
+)
+def test_canvas_trust_verdicts(evidence, verdict, because):
+    found = judged_canvas(**evidence)
+    assert isinstance(found, CanvasTrust) and found.verdict == verdict and because in found.because
+    assert str(found) == f"{verdict}, because {found.because}"
+    assert (found.agreement, found.gap) == (evidence.get("agreement"), found.gap)
+
+
+def near(value, half=0.02):
+    return Interval(value, value - half, value + half)
+
+
+SOUND = {
+    "r2": near(0.9),
+    "r2_within": near(0.7),
+    "shuffled": -0.02,
+    "generated": near(0.99),
+    "real": near(0.9),
+    "cycle": 0.9,
+}
+
+
+def test_a_sound_link_holds():
+    said = str(judged_link(**SOUND))
+    assert said.startswith("holds, because it explains 0.70 [0.68, 0.72] of the latents within classes, shuffled -0.02")
+
+
+def test_a_few_repeated_pairs_are_no_doubt():
+    assert judged_link(**SOUND, duplicates=0.04) == judged_link(**SOUND)
+
+
+def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
+    assert judged_link(**SOUND, pairs=20, units=69) == judged_link(**SOUND)
+    assert judged_link(**SOUND | {"real": None}, pairs=70, units=69) == judged_link(**SOUND | {"real": None})
+
+
+def test_a_twentieth_of_repeated_pairs_is_no_doubt():
+    assert judged_link(**SOUND, duplicates=0.05, held_out_duplicates=0.05) == judged_link(**SOUND)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "text"),
+    [
+        ({"r2_within": near(float("nan"))}, "fails", "within classes it explains nothing"),
+        ({"r2_within": near(0.01)}, "fails", "within classes it explains nothing"),
+        ({"r2_within": near(0.12), "shuffled": 0.11}, "fails", "whatever R² says (0.90 [0.88, 0.92])"),
+        ({"leaked": 0.3}, "fails", "30% of the held-out pairs were in the fit"),
+        ({"duplicates": 0.24}, "weak", "24% of the fitted pairs repeat others, so that it was fitted to fewer"),
+        ({"real": near(0.3)}, "fails", "only 0.30 [0.28, 0.32] of real pictures keep their class"),
+        ({"r2_within": near(0.35)}, "weak", "explains only 0.35"),
+        ({"r2_within": near(0.5), "shuffled": 0.2}, "weak", "within classes, shuffled 0.20"),
+        ({"real": near(0.6)}, "weak", "0.60 [0.58, 0.62] of real pictures keep their class"),
+        ({"real": None}, "weak", "no real pictures were looked at"),
+        ({"shuffled": None}, "weak", "no fitted pairs were given"),
+        ({"classes": 1}, "weak", "all held-out pairs are of one class, so that keeping it says nothing"),
+        (
+            {"classes": 1, "r2_within": near(0.35)},
+            "weak",
+            "it explains only 0.35 [0.33, 0.37] of the latents, shuffled",
+        ),
+        (
+            {"classes": 1, "r2_within": near(0.01)},
+            "fails",
+            "it explains nothing (R² 0.01 [-0.01, 0.03], shuffled -0.02)",
+        ),
+        ({"r2_within": None}, "weak", "nothing varies within the classes of the held-out pairs (is there but one of"),
+        (
+            {"real": None, "pairs": 69, "units": 69},
+            "weak",
+            "a map of 69 live units was fitted to only 69 pairs; no real",
+        ),
+        ({"real": near(0.3), "pairs": 20, "units": 69}, "fails", "keep their class; a map of 69 live units"),
+        ({"duplicates": 0.24}, "weak", "24% of the fitted pairs repeat others, so that it was fitted to fewer than"),
+        ({"held_out_duplicates": 0.1}, "weak", "10% of the held-out pairs repeat others; intervals are too"),
+        (
+            {"duplicates": 0.3, "pairs": 98, "units": 69},
+            "weak",
+            "fitted to only 98 pairs, 30% of them repeated; 30% of",
+        ),
+        ({"duplicates": 0.3, "leaked": 0.3}, "fails", "30% of the held-out pairs were in the fit"),
+        ({"cycle": 0.2}, "weak", "gives back 0.20 of the representation"),
+    ],
+)
+def test_what_is_wrong_is_said(change, verdict, text):
+    said = judged_link(**SOUND | change)
+    assert said.verdict == verdict
+    assert text in said.because
+
+
+@pytest.mark.parametrize("name", ["r2_within", "generated", "real", "cycle"])
+def test_link_trust_a_figure_that_is_nan_holds_nothing(name):
+    nan = float("nan")
+    assert judged_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"

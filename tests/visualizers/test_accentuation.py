@@ -3,9 +3,11 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from xinc_captum.visualizers import accentuation_rows
+from xinc_captum.visualizers import accentuation_rows, class_bars, dose_strip, score_curve
+from xinc_captum.visualizers.accentuation import percent
 
 PHOTO = torch.rand(1, 3, 12, 16)
 IMAGES, OPACITIES = torch.rand(2, 3, 12, 16), torch.rand(2, 1, 12, 16)
@@ -107,3 +109,117 @@ def test_no_figure_is_shown(monkeypatch):
 def test_what_does_not_fit_is_said(change, text):
     with pytest.raises(ValueError, match=text):
         rows(**change)
+
+
+SEED = torch.rand(3, 12, 16)
+
+
+def strip(doses, **more):
+    return dose_strip(torch.rand(len(doses), 3, 12, 16), doses, seed=SEED, **{"title": "lion"} | more)
+
+
+def framed(figure):
+    return [axes.spines["left"].get_visible() for axes in figure.axes]
+
+
+def test_from_left_to_right_with_the_photo_in_a_frame():
+    figure = strip([1.0, -0.5, 0.25])
+    said = [word for word in words(figure) if word.startswith("dose") and "bit for bit" not in word]
+    assert said == ["dose −0.50", "dose 0", "dose 0.25", "dose 1.00"]
+    assert framed(figure) == [False, True, False, False]
+    assert "the photo itself" in words(figure)
+
+
+def test_a_dose_of_zero_is_not_doubled():
+    figure = strip([0, 1])
+    assert framed(figure) == [True, False]
+
+
+def test_more_or_less():
+    assert "The same photo, more and more lion" in words(strip([0.5, 1]))
+    assert "The same photo, less and less lion" in words(strip([-0.5]))
+    assert "The same photo, from less to more lion" in words(strip([-0.5, 1]))
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_dose_no_text_lies_over_another_or_outside(count, legible):
+    figure = strip([0.1 * i for i in range(1, count + 1)], notes=["mean activation 12.3 and more words"] * count)
+    legible(figure)
+
+
+def test_dose_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 4, 4\) for 1 doses; wanted one a dose"):
+        dose_strip(torch.rand(2, 3, 4, 4), [1], seed=torch.rand(3, 4, 4), title="x")
+    with pytest.raises(ValueError, match=r"seed has shape \(3, 5, 4\); wanted that of one image, \(3, 4, 4\)"):
+        dose_strip(torch.rand(1, 3, 4, 4), [1], seed=torch.rand(3, 5, 4), title="x")
+    with pytest.raises(ValueError, match="2 notes for 1 doses"):
+        strip([1], notes=["a", "b"])
+    with pytest.raises(ValueError, match="2 labels for 1 doses"):
+        strip([1], labels=["a", "b"])
+
+
+def test_labels_in_place_of_doses():
+    figure = strip([0.5, 1], labels=["logit 2", "logit 4"])
+    assert {"logit 2", "logit 4", "the photo itself"} <= set(words(figure))
+    assert not any("dose" in word for word in words(figure))
+
+
+ANSWER = [("tabby", 0.6), ("a label of so many words that it cannot stand in one column at all", 0.3), ("lynx", 0.001)]
+
+
+def test_labels_and_probabilities_likeliest_first():
+    figure = class_bars({"the photo": ANSWER, "more lynx": [("lynx", 0.999)]}, marked=["lynx"])
+    words = [t.get_text() for t in figure.texts]
+    assert {"the photo", "more lynx", "tabby", "60 %", "<1 %", ">99 %"} <= set(words)
+    assert any(word.startswith("a label of") and word.endswith("…") for word in words)
+    bold = {t.get_text() for t in figure.texts if t.get_weight() == "bold" and t.get_fontsize() < 9}
+    assert bold == {"lynx"}
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == [1, 0.6, 1, 0.3, 1, 0.001]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_classes_no_text_lies_over_another_or_outside(count):
+    figure = class_bars({f"more of a thing with a long name {i}": ANSWER for i in range(count)})
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [t.get_window_extent(renderer) for t in figure.texts]
+    width, height = figure.canvas.get_width_height()
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert not any(box.shrunk(0.96, 0.8).overlaps(other.shrunk(0.96, 0.8)) for other in boxes[:i])
+
+
+def test_percent():
+    assert [percent(p) for p in (0, 0.009, 0.01, 0.5, 0.99, 0.999, 1)] == [
+        "0 %", "<1 %", "1 %", "50 %", "99 %", ">99 %", "100 %",
+    ]  # fmt: skip
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(ValueError, match="answers is empty; give at least one"):
+        class_bars({})
+
+
+def test_two_panels_whose_axes_say_what_they_are():
+    scores, distances = torch.rand(5, 2), torch.rand(5, 2)
+    figure = score_curve(scores, distances, titles=["lion", "lynx"], unit="logit", layer="blocks.2")
+    left, right = figure.axes
+    assert left.get_ylabel() == "logit, mean over the views"
+    assert right.get_ylabel() == "distance of features at blocks.2"
+    assert left.get_xlabel() == right.get_xlabel() == "steps made"
+    np.testing.assert_allclose(left.lines[1].get_ydata(), scores[:, 1])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), distances[:, 0])
+    assert left.lines[0].get_linestyle() != left.lines[1].get_linestyle(), "told apart without colours"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["lion", "lynx"]
+
+
+def test_without_distances_there_is_one_panel_and_rows_may_end_early():
+    scores = torch.tensor([[1.0, 1.0], [2.0, torch.nan]])
+    assert len(score_curve(scores, titles=["a", "b"]).axes) == 1
+
+
+def test_curve_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"scores have shape \(5,\) for 1 titles; wanted \(steps, rows\)"):
+        score_curve(torch.rand(5), titles=["a"])
+    with pytest.raises(ValueError, match=r"distances have shape \(4, 1\); wanted that of the scores, \(5, 1\)"):
+        score_curve(torch.rand(5, 1), torch.rand(4, 1), titles=["a"])

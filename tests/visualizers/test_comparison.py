@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from xinc_captum.visualizers import comparison_grid
-from xinc_captum.visualizers.heat import DIMMED
+from xinc_captum.visualizers.style import DIMMED
 
 PHOTOS = torch.rand(2, 3, 12, 16)
 

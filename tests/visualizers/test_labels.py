@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from xinc_captum import visualizers as v
-from xinc_captum.visualizers.figure import legend_of, new_figure
+from xinc_captum.visualizers.style import legend_of, new_figure
 
 NAMES = ["_a$^2", "$b_{", "c\\frac$"]
 H, W = 8, 12

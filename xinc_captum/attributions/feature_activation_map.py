@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import LayerAttribution
-from ..alignment import settled
-from ..batch import Batch, chunks
+from ..batch import Batch, chunks, settled
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
-from .accentuation.grid import units_second
-from .contract import captum_method, differentiable, explaining, plain
+from .accentuation.activations import units_second
+from .base import (
+    captum_method,
+    differentiable,
+    explaining,
+    plain,
+)
 
 
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]

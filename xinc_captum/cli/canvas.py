@@ -1,7 +1,9 @@
-"""``xinc canvas``: fit a coordinate network to a photo and draw its neurons' canvases."""
+"""Photo canvas: command and page."""
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -14,13 +16,66 @@ from torch import Tensor
 
 from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
-from ..attributions.canvas.queries import Maps, Top, Totals
+from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
+from ..metrics.trust import CanvasTrust
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
-from ..visualizers.report import Picture, Section, write_report
-from .device import device_called
+from ..visualizers.report import Line, Picture, Section, write_report
+from .errors import device_called
 from .recorded import recorded
-from .verdicts import Judged, judged
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one layer.
+
+    Attributes:
+        layer: its name.
+        trust: of its canvas.
+        tangent: of the tangent's canvas, where the secant's does not hold.
+    """
+
+    layer: str
+    trust: CanvasTrust
+    tangent: CanvasTrust | None = None
+
+    @property
+    def line(self) -> Line:
+        """For the page."""
+        return Line(self.layer, self.trust.verdict, f", because {self.trust.because}.{self._advice()}")
+
+    def _advice(self) -> str:
+        """What the tangent does at the same layer."""
+        if self.tangent is None or self.tangent.agreement is None:
+            return ""
+        said = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
+        if self.tangent.verdict == "holds":
+            return f" With --rule tangent it ranks as removal does {said}, but then the parts do not add up."
+        if self.tangent.agreement > (self.trust.agreement or 0):
+            return f" With --rule tangent it comes nearer to removal {said}, but then the parts do not add up."
+        return f" --rule tangent does no better here {said}; --rule ablation is removal itself."
+
+    def numbers(self) -> dict[str, Any]:
+        """For the manifest."""
+        agreement = self.trust.agreement
+        return {
+            "verdict": self.trust.verdict,
+            "because": self.trust.because,
+            "agreement": None if agreement is None else round(agreement, 4),
+        }
+
+
+def judged(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> Judged:
+    """Judge a canvas, and where it is the secant's and does not hold, the tangent's too.
+
+    Args:
+        canvas: with its network at hand.
+        by_tangent: makes the tangent's canvas of the same layer.
+    """
+    trust = canvas.trust
+    doubted = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has slots
+    return Judged(canvas.layer, trust, by_tangent().trust if doubted else None)
+
 
 BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
 

@@ -12,14 +12,14 @@ from .. import store
 from ..attributions.accentuation.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, RuleName, canvas_command
-from .failures import UsageError
-from .film import FITTED, SPRITE
-from .flip import Method, counterfactual_command
+from .counterfactual import Method, counterfactual_command
+from .errors import UsageError
 from .link import Variant, link_command
 from .nern import SHIPPED, nern_command
 from .sweep import Mode, Span, Way, sweep_command
 from .trans_inr import trans_inr_command
 from .video import video_command
+from .video_files import FITTED, SPRITE
 
 
 class Part(StrEnum):

@@ -1,21 +1,185 @@
-"""``xinc explore``: one HTML file of an earlier result, which a reader asks questions."""
+"""Explorer command and pages."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 import typer
 
-from .bundle import Bundle, bundle_at
-from .explore_canvases import photo_page, video_page
-from .explore_link import link_page
-from .explore_others import (
-    accentuation_page,
-    comparison_page,
-    saved_accentuation_page,
-    sweep_page,
-    unit_sweep_page,
-)
-from .failures import UsageError
+from .. import store
+from ..attributions.accentuation.result import opacity
+from ..comparison.measures import COLUMNS, Column
+from ..images import read_photo
+from ..visualizers.accentuation import percent
+from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
+from .errors import UsageError
+from .link_results import link_page
+from .results import Bundle, bundle_at, photo_page, video_page
+
+COSTS = {
+    "forwards": "runs of the network for all pictures together, each of any number of rows",
+    "backwards": "gradients that came back through it",
+    "peak MB": "memory at most, beyond what was there before",
+}
+SHOWN = 8  # classes
+SECONDS = "on the clock of the machine that measured, for all pictures together"
+
+
+def accentuation_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``xinc accentuate`` wrote."""
+    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    names = [key.removesuffix(".image") for key in kept if key.endswith(".image")]
+    names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
+    features = note["features"]
+    cams = [kept[f"{name}.where"] for name in names if f"{name}.where" in kept]
+    layers = _layers(one["layer"] for one in note["asked"])
+    return explore_accentuations(
+        path,
+        kept["photo"],
+        torch.stack([kept[f"{name}.image"] for name in names]),
+        opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
+        torch.stack(cams) if len(cams) == len(names) else None,
+        titles=[one["title"] for one in features],
+        title=f"What {note['model']['name']} sees in {_input(note)}",
+        notes=[_rise(one) for one in features],
+        verdicts=[(one["verdict"], one["because"]) for one in features],
+        facts={"network": note["model"]["name"], "photo": _input(note)} | layers,
+        cam_name="where the unit is active" if layers else "Grad-CAM: where",
+    )
+
+
+def _rise(one: Mapping[str, Any]) -> str:
+    score = one.get("unit", "answer")
+    rise = f"The network's {score} for it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps."
+    before, after = (one.get("answers") or {}).get("before"), (one.get("answers") or {}).get("after")
+    if not before or not after:
+        return rise
+    still = "still says" if after[0][0] == before[0][0] else "says"
+    return (
+        f"{rise} It calls the photo {before[0][0]} ({percent(before[0][1])}); of the accentuation it {still} "
+        f"{', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
+    )
+
+
+def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``Accentuation.save`` wrote; the verdict is one for all of its rows."""
+    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    count = len(kept["images"])
+    titles = [note["feature"] if count == 1 else f"{note['feature']}, photo {row}" for row in range(count)]
+    return explore_accentuations(
+        path,
+        kept["seeds"],
+        kept["images"],
+        opacity(kept["masks"]),
+        titles=titles,
+        title=f"What {note['feature']} sees",
+        verdicts=[(note["trust"]["verdict"], note["trust"]["because"])] * count,
+        facts=_layers([note["layer"]]),
+    )
+
+
+def sweep_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``xinc sweep`` wrote."""
+    kept, note = bundle.tensors("sweeps.safetensors"), bundle.note
+    strips, verdicts = {}, {}
+    for one in note["units"]:
+        unit = one["unit"]
+        strips[f"unit {unit}"] = Strip(*(kept[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
+        verdicts[f"unit {unit}"] = one["verdict"], one["because"]
+    ends = note["ends"]
+    return explore_sweeps(
+        path,
+        strips,
+        rows=[one["name"] for one in note["linked"]],
+        title=f"What units of {ends['model']} show",
+        verdicts=verdicts,
+        facts={"network": ends["model"], "layer": f"input of {ends['layer']}", "generator": ends["generator"]},
+    )
+
+
+def unit_sweep_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``UnitSweep.save`` wrote."""
+    kept, note = bundle.tensors("sweep.safetensors"), bundle.note
+    name = f"unit {note['unit']}"
+    strip = Strip(kept["values"], kept["images"], kept["representations"][..., note["unit"]])
+    return explore_sweeps(
+        path,
+        {name: strip},
+        rows=[f"picture {row}" for row in range(len(strip.images))],
+        title=f"What {name} shows",
+        verdicts={name: (note["trust"]["verdict"], note["trust"]["because"])},
+    )
+
+
+def comparison_page(bundle: Bundle, path: Path) -> Path:
+    """Of what ``Comparison.save`` wrote; seconds come from times.json where it is there."""
+    content = bundle.json("table.json")
+    rows = content["rows"]
+    measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
+    times = _times(bundle.folder)
+    known = {column.name: column for column in COLUMNS}
+    heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
+    meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
+    remarks = {row["method"]: remark for row in rows if (remark := _remark(row))}
+    drawn = not all(row["error"] for row in rows)
+    return explore_table(
+        path,
+        [*heads, "seconds", *COSTS],
+        {
+            row["method"]: [
+                *(row.get(name) for name in measures), times.get(row["method"], {}).get("seconds"),
+                *(None if row["error"] else row[name] for name in COSTS),
+            ]
+            for row in rows
+        },
+        title="Attribution methods side by side",
+        images=len(content["images"]),
+        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if drawn else None,
+        facts=_network(bundle.note)
+        | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
+        meanings=meanings | {"seconds": SECONDS} | COSTS,
+        remarks=remarks,
+    )  # fmt: skip
+
+
+def _network(note: Mapping[str, Any]) -> dict[str, str]:
+    target = note.get("target", [])
+    named = list(dict.fromkeys(target if isinstance(target, list) else [target]))
+    labels = note.get("labels", {})
+    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:SHOWN]) + (" …" if len(named) > SHOWN else "")
+    return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
+
+
+def _head(column: Column | None, name: str, reference: str) -> str:
+    return name if column is None else f"{column.title} {column.better}".rstrip().replace("{reference}", reference)
+
+
+def _times(folder: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+    if row["error"]:
+        return f"failed: {row['error']}"
+    return f"{row['left_out']} left out ({row['fault']})" if row["left_out"] else ""
+
+
+def _layers(names: Iterable[str | None]) -> dict[str, str]:
+    """None stands for the answer of the whole network."""
+    found = dict.fromkeys(name for name in names if name)
+    return {"layer": ", ".join(found)} if found else {}
+
+
+def _input(note: Mapping[str, Any]) -> str:
+    where, what = next(iter(note["inputs"].items()))
+    return str(what) if where.endswith("of the zoo") else Path(where).name
+
 
 Page = Callable[[Bundle, Path], Path]
 _CANVAS = {"rule", "layers", "psnr_db", "trust", "model"}

@@ -8,23 +8,23 @@ import typer
 
 from .. import __version__
 from ..attributions.accentuation.settings import Settings
-from ..zoo.named import CLASSIFIERS
+from ..zoo.classifiers import CLASSIFIERS
 from .accentuate import accentuate_command
 from .canvas import RuleName
+from .counterfactual import Method, counterfactual_command
 from .demo import Part, demo_command
-from .ends import GENERATORS, MODELS
+from .errors import failures_in_one_line
 from .explore import explore_command
-from .failures import failures_in_one_line
-from .film import film_names
-from .flip import Method, counterfactual_command
 from .link import Variant, link_command
+from .models import GENERATORS, MODELS
 from .nern import HIDDEN, nern_command
 from .nern import STEPS as NERN_STEPS
 from .paint import NetworkName, paint_command
 from .replay import replay_command
 from .sweep import Mode, Span, Way, sweep_command
 from .trans_inr import trans_inr_command
-from .trans_inr_model import SHIPPED, STEPS
+from .trans_inr_results import SHIPPED, STEPS
+from .video_files import film_names
 
 Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # what torch takes
 

@@ -24,10 +24,8 @@ from ..metrics import predicted_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
-from .device import device_called
-from .ends import DIGITS, generator_called
-from .failures import UsageError
-from .network import network_called
+from .errors import UsageError, device_called
+from .models import DIGITS, generator_called, network_called
 from .recorded import recorded
 
 DPI = 110

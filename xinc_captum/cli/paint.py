@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from .canvas import Model, RuleName, canvas_command
-from .failures import UsageError
-from .film import film_names, is_film
+from .errors import UsageError
 from .video import video_command
-from .video_network import VideoModel
+from .video_files import film_names, is_film
+from .video_results import VideoModel
 
 Kind = TypeVar("Kind", Model, VideoModel)
 

@@ -14,8 +14,7 @@ from typing import Any, ParamSpec
 import torch
 
 from .. import store
-from .device import device_called
-from .failures import UsageError
+from .errors import UsageError, device_called
 
 P = ParamSpec("P")
 

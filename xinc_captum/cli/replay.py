@@ -1,32 +1,179 @@
-"""``xinc replay``: compute a result again, as it was asked for, and say array by array whether it is the same."""
+"""Compute again and compare."""
 
+import csv
 import inspect
 import io
 import json
+import math
+import re
 import tempfile
 import types
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 import typer
+from safetensors import safe_open
+from torch import Tensor
 
 from .. import store
+from .._optional import needed
 from .accentuate import accentuate_command
-from .arrays import SAME_BITS, SAME_TEXT, compared
 from .canvas import canvas_command
-from .failures import UsageError
-from .flip import counterfactual_command
+from .counterfactual import counterfactual_command
+from .errors import UsageError
 from .link import link_command
-from .manifests import differences
 from .nern import nern_command
 from .recorded import digest, machine
 from .sweep import sweep_command
 from .trans_inr import trans_inr_command
 from .video import video_command
+
+Values = Tensor | tuple[str, ...]
+SAME_BITS, SAME_TEXT = "same bits", "same text"
+
+
+class Same(NamedTuple):
+    """One array of two results.
+
+    Attributes:
+        name: its file, and its name there.
+        same: whether it has the same dtype, shape and bits in both, or is within the tolerance.
+        words: how far the two are apart.
+    """
+
+    name: str
+    same: bool
+    words: str
+
+
+def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same]:
+    """Every array of either folder: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
+
+    Pictures and pages are drawn from these and are not compared.
+
+    Args:
+        before: the folder of one result.
+        after: the folder of the other.
+        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; rounded floats
+            (int8, uint8, uint16) may then be one apart. With 0, the bits have to be the same.
+    """
+    one, two = _arrays(before), _arrays(after)
+    for name in [*one, *(name for name in two if name not in one)]:
+        if name not in one or name not in two:
+            yield Same(name, False, "only in the bundle" if name in one else "only in the replay")
+        else:
+            yield _compare(name, one[name](), two[name](), tolerance)
+
+
+def _compare(name: str, a: Values, b: Values, tolerance: float) -> Same:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return Same(name, a == b, SAME_TEXT if a == b else "other text")
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return Same(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
+    bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
+    if torch.equal(*bits):
+        return Same(name, True, SAME_BITS)
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    u, v = a.to(wide), b.to(wide)
+    alike = (u == v) | (u.isnan() & v.isnan())
+    if alike.all():
+        return Same(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
+    far = float(torch.where(alike, 0.0, (u - v).abs()).max())
+    words = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
+    return Same(name, tolerance > 0 and far <= _allowed(a, tolerance), words)
+
+
+def _allowed(a: Tensor, tolerance: float) -> float:
+    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, rounded floats by one."""
+    if a.is_floating_point() or a.is_complex():
+        return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
+    return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
+
+
+def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
+    """How to read each array of a folder, in the order of their names."""
+    found: dict[str, Callable[[], Values]] = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            names = sorted(opened.keys())
+        found |= {f"{file.relative_to(folder)}: {key}": partial(_tensor, file, key) for key in names}
+    for file in sorted(folder.rglob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as text:
+            head = next(csv.reader(text), [])
+        found |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
+    for group in sorted(folder.rglob("*.zarr")):
+        zarr = needed("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
+        for key, node in sorted(zarr.open_group(group, mode="r").members(max_depth=None)):
+            if isinstance(node, zarr.Array):
+                found[f"{group.relative_to(folder)}: {key}"] = partial(_stored, node)
+    return found
+
+
+def _tensor(file: Path, key: str) -> Tensor:
+    with safe_open(file, "pt") as opened:
+        tensor: Tensor = opened.get_tensor(key)
+    return tensor
+
+
+def _column(file: Path, index: int) -> Values:
+    with file.open(newline="", encoding="utf-8") as text:
+        cells = tuple(row[index] if index < len(row) else "" for row in list(csv.reader(text))[1:])
+    try:
+        return torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
+    except ValueError:
+        return cells
+
+
+def _stored(node: "np.typing.ArrayLike") -> Values:
+    array = np.asarray(node)
+    if array.dtype.kind in "OSUT":
+        return tuple(str(one) for one in array.ravel())
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # and not about what came out
+PLACES = {"link.folder"}  # where an input lies; a replay compares its digest
+
+
+def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0) -> Iterator[str]:
+    """Every value that is another, by where it stands.
+
+    With a ``tolerance``, floats may be so far apart (times the larger of them and 1), and hashes, which may be of
+    floats, are not compared.
+
+    Example:
+        >>> list(differences({"units": [{"rho": 0.5}], "seed": 0}, {"units": [{"rho": 0.4}], "seed": 0}))
+        ['units[0].rho: 0.5 then, 0.4 now']
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [*before, *(key for key in after if key not in before)]
+        for key in names if name else [key for key in names if key not in ABOUT_THE_RUN]:
+            inside = f"{name}.{key}" if name else str(key)
+            yield from differences(before.get(key), after.get(key), inside, tolerance)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for i, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from differences(one, other, f"{name}[{i}]", tolerance)
+    elif name not in PLACES and not _alike(before, after, tolerance):
+        yield f"{name}: {before!r} then, {after!r} now"
+
+
+def _alike(before: Any, after: Any, tolerance: float) -> bool:
+    if before == after or before != before:  # nan is as it was
+        return True
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=tolerance, abs_tol=tolerance)
+    return tolerance > 0 and _is_hash(before) and _is_hash(after)
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "accentuate": accentuate_command,

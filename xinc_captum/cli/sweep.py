@@ -1,26 +1,124 @@
-"""``xinc sweep``: pictures at several values of a unit, and whether the unit followed."""
+"""Command and page."""
 
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 import typer
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .. import store
+from ..attributions.linking.sweep import SweepTrust, UnitSweep
+from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
+from ..visualizers.layout import number, ordinal, predicate
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..visualizers.words import number, ordinal, predicate
-from .device import device_called
-from .ends import Ends
-from .failures import UsageError
-from .judging import BASES, Judged, judging
-from .kept import Kept, kept_of, said_of
-from .linked import Linked, described, linked_called
+from .errors import UsageError, device_called
+from .models import Ends, Linked, described, linked_called
+from .photos import Starts, drawn, starts_called
 from .recorded import recorded
-from .starts import Starts, starts_called
+
+BASES = 32  # with ten, two draws of them often disagree about a unit
+
+
+def judging(ends: Ends, truncation: float, seed: int) -> Tensor:
+    """The pictures in which units of a link are judged, (32, C, H, W): the same for its page and for every sweep.
+
+    Args:
+        ends: of the link.
+        truncation: of the link.
+        seed: of the link.
+    """
+    return drawn(ends, BASES, truncation, seed + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A sweep that is shown, and how faithful it is in the pictures it is judged by.
+
+    Attributes:
+        shown: the sweep of the pictures on the page.
+        fidelity: of the same sweep of other pictures.
+    """
+
+    shown: UnitSweep
+    fidelity: Fidelity
+
+    @property
+    def trust(self) -> SweepTrust:
+        """As of a sweep, by the pictures judged; weak at best where the pictures shown are lost by being linked."""
+        return replace(self.shown, fidelity=self.fidelity).trust
+
+
+FAR = 1.0  # a link that draws the mean of all pictures is as far away
+
+
+class Kept(NamedTuple):
+    """A start beside its reconstruction.
+
+    Attributes:
+        name: of the start.
+        distance: between what the network makes of both, a root mean square over the live units in their standard
+            deviations; 1 is about what the mean of all pictures would have.
+        before: the network's answer to the start.
+        after: its answer to the reconstruction.
+    """
+
+    name: str
+    distance: float
+    before: str
+    after: str
+
+    @property
+    def doubt(self) -> str:
+        """Why the frames are not of the start, in words; nothing where they may be."""
+        if self.distance < FAR and self.before == self.after:
+            return ""
+        answers = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after}, as it is"
+        return (
+            f"{self.name}: the link draws another picture of it, {self.distance:.2f} away and answered {answers}; the "
+            "frames are of that picture"
+        )
+
+    def to_dict(self) -> dict[str, str | float]:
+        """For a manifest."""
+        return self._asdict() | {"distance": round(self.distance, 4)}
+
+
+def kept_of(linked: Linked, starts: Starts) -> list[Kept]:
+    """Link every start, draw, and look again."""
+    ends, link = linked.ends, linked.link
+    encoder = ends.encoder()
+    with torch.no_grad():
+        r = encoder(starts.pictures.to(ends.device))
+        again = encoder.read(ends.draw(link(r, starts.answers)).to(ends.device))
+    alive, sd = link.alive, link.r_sd
+    away = (again.representations - r).to(sd)[:, alive] / sd[alive]
+    found = zip(
+        starts.names,
+        away.square().mean(1).sqrt().tolist(),
+        starts.answers.tolist(),
+        again.logits.argmax(1).tolist(),
+        strict=True,
+    )
+    return [Kept(name, far, ends.label(before), ends.label(after)) for name, far, before, after in found]
+
+
+def said_of(kept: Sequence[Kept]) -> str:
+    """How far the starts are from what the link draws of them, in words for a page."""
+    far = [one.distance for one in kept]
+    said = (
+        "The frames are of what the link draws of each picture, not of the picture itself: to the network the two are "
+        f"{min(far):.2f} to {max(far):.2f} standard deviations of a unit apart (1: as far as the mean of all pictures)."
+    )
+    return " ".join([said, *(f"{one.doubt}." for one in kept if one.doubt)])
+
 
 DPI = 120
 

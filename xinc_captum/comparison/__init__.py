@@ -1,15 +1,18 @@
 """Roof: several attribution methods on the same images, in one figure and one table."""
 
-from .baselines import centre_blob, edge_map, random_map
-from .columns import ALL, COLUMNS, Case, Column
 from .compare import compare
-from .counting import Counts, counted
-from .last_map import last_map
-from .maps import as_maps
-from .methods import grad_cam, guided_grad_cam, integrated_gradients
+from .maps import as_maps, quantus_explain_func
+from .measures import (
+    ALL,
+    COLUMNS,
+    Case,
+    Column,
+)
+from .methods import centre_blob, edge_map, grad_cam, guided_grad_cam, integrated_gradients, random_map
 from .peers import pytorch_grad_cam, torchcam_grad_cam
-from .quantus_function import quantus_explain_func
+from .registry import last_map
 from .result import Comparison, Row
+from .runner import Counts, counted
 
 __all__ = [
     "ALL",

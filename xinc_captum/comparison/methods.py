@@ -1,20 +1,95 @@
-"""Captum's own methods as functions of (images, target).
+"""Methods and baselines.
 
 Each sees images in [0, 1] and differentiates through ``preprocess``, so that its map belongs to the photo itself.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from ..batch import Batch
-from ..hooks import ForwardFunc, capture, find_layer, layer_name, modules_behind, one_tensor
-from ..targets import one_score_a_row, selected
-from .layer_axis import LayerAxis
+from ..batch import Batch, one_score_a_row, selected
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, one_tensor, unit_axis
+
+
+class LayerAxis:
+    """The axis of the channels at one layer, and the places of its map.
+
+    Args:
+        model: the classifier, or any function around it.
+        layer: a module of it.
+        preprocess: what turns images in [0, 1] into the model's inputs.
+        asked: the caller's ``unit_axis=``; None determines it.
+    """
+
+    def __init__(
+        self, model: ForwardFunc, layer: nn.Module, preprocess: Callable[[Tensor], Tensor] | None, asked: int | None
+    ) -> None:
+        self.model, self.layer, self.asked, self._preprocess = model, layer, asked, preprocess
+        self._shape: tuple[int, ...] = ()
+        self._entered: tuple[int, ...] = ()
+
+    @property
+    def preprocess(self) -> Callable[[Tensor], Tensor] | None:
+        """The preprocessing, which also notes the shape that it leaves."""
+        if self._preprocess is None:
+            return None
+        preprocess = self._preprocess
+
+        def noting(images: Tensor) -> Tensor:
+            entering = preprocess(images)
+            self._entered = tuple(entering.shape)
+            return entering
+
+        return noting
+
+    @contextmanager
+    def watching(self, images: Tensor) -> Iterator[None]:
+        """Note the shape of the layer's activation inside the block."""
+        if self._preprocess is None:
+            self._entered = tuple(images.shape)
+
+        def note(_m: nn.Module, _a: Any, output: Any) -> None:
+            self._shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+        handle = self.layer.register_forward_hook(note)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def of(self, shape: tuple[int, ...]) -> int:
+        """The axis of an activation of this shape.
+
+        Raises:
+            LayerError: it cannot be determined.
+        """
+        if len(shape) != 4:  # tokens and vectors are refused where maps are made of the answer
+            return 1
+        return unit_axis(shape, self.layer, self.model, entered=self._entered, asked=self.asked)
+
+    @property
+    def seen(self) -> int:
+        """The axis in the activation that was noted last."""
+        return self.of(self._shape)
+
+
+def refuse_last(axis: int, name: str) -> None:
+    """For methods of other packages that read axis 1 only.
+
+    Raises:
+        LayerError: the channels are on another axis.
+    """
+    if axis != 1:
+        raise LayerError(
+            f"the method {name!r} takes the channels from axis 1, and the layer has them on axis {axis}; use "
+            "'Grad-CAM', or give a layer with maps (N, channels, h, w)."
+        )
+
 
 Explain = Callable[[Tensor, Any], Any]
 Preprocess = Callable[[Tensor], Tensor]
@@ -197,3 +272,65 @@ def _warn_of_unguided(seen: _Whole) -> None:
         "torch.nn.ReLU modules only, so this map is nearer to Grad-CAM times the plain gradient.",
         stacklevel=3,
     )
+
+
+SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
+
+
+def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
+    """A map that knows nothing, the line that others have to beat: (N, 1, cells, cells) in [0, 1).
+
+    As coarse as Grad-CAM, because single noisy pixels fool a classifier faster than any map finds what it looks at.
+    Row i depends on the seed and on i alone.
+
+    Example:
+        >>> random_map(seed=3)(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 1, 7, 7])
+    """
+
+    def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
+        generator = torch.Generator().manual_seed(seed)  # drawn on the host: the same map on every device
+        rows = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
+        return torch.stack(rows).to(images)
+
+    return explain
+
+
+def centre_blob(width: float = 0.25) -> Explain:
+    """The middle of every picture, where photographers put things: (N, H, W), a Gaussian with a peak of 1.
+
+    Args:
+        width: its standard deviation, in sides of the picture.
+
+    Example:
+        >>> centre_blob()(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 8, 8])
+    """
+
+    def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
+        down, across = (
+            torch.exp(-(((torch.arange(n, device=images.device) + 0.5) / n - 0.5) ** 2) / (2 * width**2))
+            for n in images.shape[-2:]
+        )
+        return (down[:, None] * across).to(images.dtype).expand(len(images), -1, -1)
+
+    return explain
+
+
+def edge_map() -> Explain:
+    """How strong the edges of the picture are, whatever the model: (N, H, W), the magnitude of Sobel's gradient.
+
+    Example:
+        >>> edge_map()(torch.rand(5, 3, 8, 8), 1).shape
+        torch.Size([5, 8, 8])
+
+    Source: Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018), sec. 5.
+    """
+
+    def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
+        across = torch.tensor(SOBEL, dtype=images.dtype, device=images.device)
+        grey = torch.nn.functional.pad(images.mean(1, keepdim=True), [1] * 4, mode="replicate")
+        slopes = torch.nn.functional.conv2d(grey, torch.stack([across, across.T])[:, None])
+        return slopes.square().sum(1).sqrt()
+
+    return explain

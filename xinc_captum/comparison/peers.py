@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._extra import needed
-from ..attributions.accentuation.grid import laying_out
+from .._optional import needed
+from ..attributions.accentuation.activations import laying_out
 from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
-from .layer_axis import LayerAxis, refuse_last
-from .methods import Explain, Preprocess, after
+from .methods import Explain, LayerAxis, Preprocess, after, refuse_last
 
 
 def pytorch_grad_cam(

@@ -1,21 +1,29 @@
 """Workshop: generators, what a link needs of them, and adapters for the usual families."""
 
-from .biggan import BigGANAdapter
-from .checked import check_generator
-from .checkpoint import LoadedStyle, load_style_generator, save_style_generator
-from .dcgan import DCGAN, DCGANAdapter
+from .adapters import DCGAN, BigGANAdapter, DCGANAdapter, StyleGANAdapter, load_weights
 from .eigen import EigenGenerator
 from .features import pictures_and_features
-from .latents import class_rows, normal, normal_latents, truncate
-from .part_heads import FewShotHead, ProjectionHead
-from .part_training import fit_head
-from .parts import Parts, PictureParts
-from .protocol import CallableGenerator, Generator, from_callable, pictures_in_unit_range
-from .segmentation import FeatureClusters, FeatureParts, cluster_features
-from .style_generator import StyleGenerator
-from .stylegan import StyleGANAdapter
-from .train_style import Recipe, train_style_generator
-from .weights import load_weights
+from .part_heads import FewShotHead, ProjectionHead, fit_head
+from .parts import FeatureClusters, FeatureParts, Parts, PictureParts, cluster_features
+from .protocol import (
+    CallableGenerator,
+    Generator,
+    check_generator,
+    class_rows,
+    from_callable,
+    normal,
+    normal_latents,
+    pictures_in_unit_range,
+    truncate,
+)
+from .style import (
+    LoadedStyle,
+    Recipe,
+    StyleGenerator,
+    load_style_generator,
+    save_style_generator,
+    train_style_generator,
+)
 
 __all__ = [
     "DCGAN",

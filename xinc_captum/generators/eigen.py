@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .latents import class_rows, normal, truncate
+from .protocol import class_rows, normal, truncate
 
 
 class EigenGenerator(nn.Module):

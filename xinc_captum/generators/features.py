@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..hooks import ForwardFunc, LayerError, find_layer, layer_name, modules_behind, patch
+from ..hooks import ForwardFunc, LayerError, find_layer, layer_name, patch
 from .protocol import Generator, pictures_in_unit_range
 
 Read = Callable[[Tensor], Tensor]
@@ -115,15 +115,6 @@ def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(maps, size, mode="nearest")
     wide = maps[:, :, :, None, :, None].expand(-1, -1, -1, size[0] // rows, -1, size[1] // columns)
     return wide.reshape(*maps.shape[:2], *size)
-
-
-def modules_of(generator: Generator) -> list[nn.Module]:
-    """Every module that can be seen behind what samples and draws for a generator, to protect while it does."""
-    if isinstance(generator, nn.Module):
-        return [generator]
-    plain = (getattr(generator, name, None) for name in ("synthesize_function", "sample_function"))
-    functions = (generator.synthesize, generator.sample_latents, *(one for one in plain if one is not None))
-    return [module for function in functions for module in modules_behind(function)]
 
 
 def drawing(generator: Generator) -> ForwardFunc:

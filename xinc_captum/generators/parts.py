@@ -1,12 +1,17 @@
-"""Where the parts of a generated picture are: told by a function of the picture, or fixed."""
+"""Part masks, segmentation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..metrics.part_means import check_parts
+from .._optional import needed
+from ..metrics.parts import check_parts
+from .features import enlarged, pictures_and_features, stacked
+from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
 from .protocol import Generator, pictures_in_unit_range
 
 
@@ -83,3 +88,173 @@ def check_names(names: tuple[str, ...]) -> None:
     """Refuse parts without names of their own."""
     if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"names are {names}; wanted a different word for each part.")
+
+
+LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
+
+
+class FeatureParts:
+    r"""Parts that a head tells from the generator's features, in the same forward pass that draws the picture.
+
+    .. math:: m_{q} = \mathrm{softmax}_q\, \mathrm{head}(f_1, \dots, f_k)
+
+    Masks are soft: an area is the expected number of pixels, and gradients pass, so that units can be screened.
+
+    Args:
+        head: a :class:`FewShotHead`, a :class:`ProjectionHead` or :class:`FeatureClusters`, fitted; it is used as it
+            is.
+        names: one for each of the head's parts, the background too.
+        layers: of the generator, those that the head was made for; None: its ``feature_layers()``.
+
+    Raises:
+        ValueError: another number of names than the head's parts, or names that repeat.
+
+    Example:
+        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), torch.nn.ConvTranspose2d(1, 3, 2, 2))
+        >>> generator = from_callable(lambda w: net(w).sigmoid(), normal_latents(4))
+        >>> parts = FeatureParts(ProjectionHead([1, 3], 2), ["back", "front"], ["0", "1"])
+        >>> parts.draw(generator, torch.zeros(1, 4))[1].sum(1).mean()
+        tensor(1., ...)
+    """
+
+    def __init__(
+        self,
+        head: "FewShotHead | ProjectionHead | FeatureClusters",
+        names: Sequence[str],
+        layers: Sequence[nn.Module | str] | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        check_names(self.names)
+        if len(self.names) != head.parts:
+            raise ValueError(f"names are {', '.join(self.names)}, but the head tells {head.parts} parts apart.")
+        self.head, self.layers = head, layers
+
+    def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
+        reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
+        pictures, kept = pictures_and_features(generator, latents, self.layers, reads=reads)
+        logits = self.head.name(kept, (int(pictures.shape[2]), int(pictures.shape[3])))
+        return pictures, logits.softmax(1)
+
+
+class FeatureClusters(nn.Module):
+    r"""Parts without labels: pixels whose features are near the same of k centres.
+
+    .. math:: \mathrm{logits}_{q,p} = -\tfrac12\, \beta\, \|z_p - c_q\|^2
+
+    Symbols: z the pixel's features, evened out over 3×3 (transposed convolutions leave a pattern of alternating pixels
+    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and
+    by the root of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
+
+    Args:
+        mean: of each channel, (channels,).
+        scale: what each channel is divided by, (channels,).
+        centres: (k, channels).
+        channels: of each feature map.
+        sharpness: β.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    centres: Tensor
+
+    def __init__(
+        self, mean: Tensor, scale: Tensor, centres: Tensor, channels: Sequence[int], sharpness: float = 20.0
+    ) -> None:
+        super().__init__()
+        self.channels, self.parts, self.sharpness = tuple(channels), len(centres), sharpness
+        for name, value in (("mean", mean), ("scale", scale), ("centres", centres)):
+            self.register_buffer(name, value)
+
+    def project(self, index: int, own: Tensor) -> Tensor:
+        """What is kept of map ``index`` until all have passed: its part of each centre's logit."""
+        check_map(index, own, self.channels)
+        # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
+        # at its own resolution, as in ProjectionHead
+        part = (self.sharpness * self.centres / self.scale).split(self.channels, 1)[index]
+        return even((part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:]))
+
+    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, k, H, W) logits of what was kept."""
+        weight = self.sharpness * self.centres / self.scale
+        bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
+        total = bias.view(1, -1, 1, 1).to(projected[0])
+        for own in projected:
+            total = total + enlarged(own, size)
+        return total
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(n, channels, h, w) maps to (n, k, H, W) logits.
+
+        Raises:
+            ValueError: maps of other channels than the centres were found on.
+        """
+        check_maps(maps, self.channels)
+        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
+
+
+def even(maps: Tensor) -> Tensor:
+    """Maps without what alternates from pixel to pixel: rows and columns weighted 1, 2, 1; the edge is repeated.
+
+    Example:
+        >>> even(torch.tensor([[[[1.0, -1.0, 1.0, -1.0]]]])).flatten()
+        tensor([ 0.5000,  0.0000,  0.0000, -0.5000])
+    """
+    wide = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    down = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]
+    return (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 16
+
+
+def cluster_features(
+    maps: Sequence[Tensor], clusters: int, *, seed: int = 0, sharpness: float = 20.0
+) -> FeatureClusters:
+    """k-means on the features of many pictures' pixels (scikit-learn, extra ``analysis``).
+
+    Args:
+        maps: of :func:`pictures_and_features`, (n, channels, h, w) each.
+        clusters: k.
+        seed: of the pixels that are learnt from, and of the first centres.
+        sharpness: of the soft masks.
+
+    Returns:
+        :class:`FeatureClusters`, to be used as the head of :class:`FeatureParts`.
+
+    Raises:
+        ValueError: fewer than two clusters, fewer pixels than clusters, or features that are not finite.
+        ModuleNotFoundError: scikit-learn is missing.
+
+    Example:
+        >>> maps = [torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)]
+        >>> cluster_features(maps, 2)(maps, (4, 4)).argmax(1).unique(return_counts=True)[1].sort().values.tolist()
+        [8, 8]
+
+    Source: Collins et al., "Editing in Style" (CVPR 2020), clusters a generator's features likewise.
+    """
+    size = max((own.shape[2:] for own in maps), key=lambda s: s[0] * s[1])
+    everything = [even(own.detach()) for own in maps]
+    rows, pixels = len(maps[0]), size[0] * size[1]
+    if not 2 <= clusters <= rows * pixels:
+        raise ValueError(
+            f"wanted {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
+        )
+    chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
+    picture, place = chosen // pixels, chosen % pixels
+    taken = torch.cat(
+        [
+            stacked([own[row : row + 1] for own in everything], (size[0], size[1])).flatten(2)[0][
+                :, place[picture == row]
+            ]
+            for row in range(rows)
+        ],
+        1,
+    ).T.double()
+    if not taken.isfinite().all():
+        raise ValueError("the features have values that are not finite; k-means has no place for them.")
+    mean, spread = taken.mean(0), taken.std(0, correction=0)
+    scale = spread.where(spread > 1e-12, 1.0) * taken.shape[1] ** 0.5
+    cluster = needed("sklearn.cluster", purpose="k-means", extra="analysis")
+    means = cluster.KMeans(clusters, n_init=4, random_state=seed).fit(((taken - mean) / scale).cpu().numpy())
+    centres = torch.from_numpy(means.cluster_centers_).to(maps[0])
+    channels = [own.shape[1] for own in maps]
+    return FeatureClusters(mean.to(maps[0]), scale.to(maps[0]), centres, channels, sharpness)

@@ -1,10 +1,140 @@
-"""What a link needs of a generator: sampled latents, pictures drawn from latents, and the range of their values."""
+"""Generator protocol, latents, check_generator."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..hooks import modules_behind, untouched
+
+
+def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tensor:
+    r"""Latents drawn towards a centre: fewer kinds of pictures, and better ones.
+
+    .. math:: w' = \bar w + \psi (w - \bar w)
+
+    Args:
+        latents: w, (n, latent_dim).
+        centre: the mean latent, (latent_dim,), or (n, latent_dim) with the mean of each one's class.
+        truncation: ψ; 1 leaves the latents as they are, 0 gives the centre.
+
+    Raises:
+        ValueError: ψ is negative or not finite.
+
+    Example:
+        >>> truncate(torch.tensor([[2.0, 4.0]]), torch.tensor([0.0, 2.0]), 0.5)
+        tensor([[1., 3.]])
+
+    Source: Karras et al., "A Style-Based Generator Architecture for GANs" (CVPR 2019), appendix B.
+    """
+    if not 0 <= truncation < float("inf"):  # said so that nan fails
+        raise ValueError(f"truncation is {truncation}; wanted 0 (the mean alone) to 1 (latents as drawn), or above.")
+    return latents if truncation == 1 else centre + truncation * (latents - centre)
+
+
+def class_rows(
+    classes: Tensor | int | None, n: int, num_classes: int, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """The class of each of ``n`` latents, or None for a generator without classes.
+
+    Args:
+        classes: one class for all, or (n,).
+        n: how many.
+        num_classes: how many the generator knows, 0 for none.
+        device: where the answer is wanted.
+
+    Raises:
+        ValueError: n is not positive, a class is asked of a generator without any, none of one that needs one, one
+            that it does not know, or another number of them than n.
+        TypeError: classes that are not whole numbers.
+
+    Example:
+        >>> class_rows(3, 2, 10)
+        tensor([3, 3])
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; wanted at least 1 latent.")
+    if num_classes == 0:
+        if classes is not None:
+            raise ValueError("classes were given, but this generator knows none; leave them out.")
+        return None
+    if classes is None:
+        raise ValueError(f"this generator draws one of {num_classes} classes; give classes, one number or (n,).")
+    rows = torch.as_tensor(classes, device=device)
+    if rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool:
+        raise TypeError(f"classes are {rows.dtype}; wanted whole numbers.")
+    if rows.dim() > 1 or (rows.dim() == 1 and len(rows) != n):
+        raise ValueError(f"classes have shape {tuple(rows.shape)}; wanted one number, or ({n},) for n={n} latents.")
+    least, most = (int(edge) for edge in rows.aminmax())
+    if least < 0 or most >= num_classes:
+        unknown = least if least < 0 else most
+        raise ValueError(f"class {unknown} is not one that the generator knows; wanted 0 to {num_classes - 1}.")
+    return rows.long().expand(n)
+
+
+def normal(
+    n: int,
+    width: int,
+    generator: torch.Generator | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(n, width) standard normal numbers; torch's global state stays as found.
+
+    Args:
+        n: rows.
+        width: columns.
+        generator: the stream to draw from, on any device; None takes a new one, seeded by the system.
+        device: where the answer is wanted. The numbers depend on the generator's device alone.
+        dtype: a float type.
+
+    Example:
+        >>> normal(2, 3, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
+    """
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    drawn = torch.randn(n, width, generator=generator, device=generator.device)
+    return drawn.to(device, dtype)
+
+
+def normal_latents(width: int) -> Callable[..., Tensor]:
+    r"""The sampler of a Gaussian latent without classes, for :func:`from_callable`.
+
+    .. math:: w = \psi z, \qquad z \sim N(0, I)
+
+    Args:
+        width: of the latent.
+
+    Returns:
+        ``sample_latents(n, classes, truncation, generator=…)``.
+
+    Raises:
+        ValueError: width, or later n, is not positive; or a class is asked for.
+
+    Example:
+        >>> normal_latents(4)(2, truncation=0.0)
+        tensor([[0., 0., 0., 0.],
+                [0., 0., 0., 0.]])
+    """
+    if width < 1:
+        raise ValueError(f"width is {width}; wanted at least 1.")
+
+    def sample_latents(
+        n: int,
+        classes: Tensor | int | None = None,
+        truncation: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        class_rows(classes, n, 0)
+        return truncate(normal(n, width, generator), 0.0, truncation)
+
+    return sample_latents
+
 
 _SLACK = 1e-3  # share of the range that a picture may leave it by, for rounding
 
@@ -165,3 +295,75 @@ def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
     if not low < high:
         raise ValueError(f"image_range is {tuple(image_range)}; wanted its lowest value first, then a higher one.")
     return low, high
+
+
+def check_generator(generator: Generator, *, classes: Tensor | int | None = None) -> tuple[int, tuple[int, int, int]]:
+    """Try a generator on three latents and say what is wrong with it.
+
+    Looked at: latents are (n, latent_dim) finite floats and the same for the same seed; pictures are (n, channels, H,
+    W) finite floats within ``image_range``, the same each time, and each depends on its own latent alone; neither
+    changes a buffer. The generator's modules and the random states are restored.
+
+    Args:
+        generator: any.
+        classes: what to ask for, where the generator has no latent without a class; (3,) or one number.
+
+    Returns:
+        The latent's width and the pictures' (channels, H, W).
+
+    Raises:
+        TypeError: a member is missing.
+        ValueError: one of the above does not hold; the text says which, and what to do.
+
+    Example:
+        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> check_generator(from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4)))
+        (4, (1, 2, 2))
+    """
+    missing = [name for name in ("image_range", "sample_latents", "synthesize") if not hasattr(generator, name)]
+    if missing:
+        raise TypeError(
+            f"{type(generator).__name__} has no {' and no '.join(missing)}; wanted image_range, sample_latents(n, "
+            "classes, truncation, generator=…) and synthesize(latents). from_callable() makes them of two functions."
+        )
+    with untouched(generator.synthesize, *modules_of(generator)):
+        return _checked(generator, classes)
+
+
+def _checked(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
+    buffers = [(module, name, b) for module in modules_of(generator) for name, b in module.named_buffers()]
+    before = [buffer.clone() for _, _, buffer in buffers]
+    first, again = (generator.sample_latents(3, classes, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    if first.dim() != 2 or len(first) != 3 or not first.is_floating_point() or not first.isfinite().all():
+        raise ValueError(
+            f"sample_latents(3) gave {first.dtype} of shape {tuple(first.shape)}; wanted finite floats (3, latent_dim)."
+        )
+    if not torch.equal(first, again):
+        raise ValueError("the same seed gave other latents; wanted sample_latents to draw from its generator= alone.")
+    with torch.no_grad():
+        pictures = pictures_in_unit_range(generator, first)
+        once_more = pictures_in_unit_range(generator, first)
+        alone = pictures_in_unit_range(generator, first[:1])
+    if not torch.allclose(pictures, once_more, atol=1e-3):
+        raise ValueError("the same latents gave other pictures; wanted no noise and no dropout: eval(), fixed noise.")
+    if not torch.allclose(pictures[:1], alone, atol=1e-2):
+        raise ValueError(
+            "a picture depends on the latents beside it, as with BatchNorm in train mode; wanted each alone: eval()."
+        )
+    for (module, name, buffer), value in zip(buffers, before, strict=True):
+        if not torch.equal(buffer, value):
+            raise ValueError(
+                f"sampling or drawing changed the buffer {name!r} of {type(module).__name__}, as the mapping of a "
+                "StyleGAN does in training mode; call eval() on the network first."
+            )
+    _, channels, height, width = pictures.shape
+    return first.shape[1], (channels, height, width)
+
+
+def modules_of(generator: Generator) -> list[nn.Module]:
+    """Every module that can be seen behind what samples and draws for a generator, to protect while it does."""
+    if isinstance(generator, nn.Module):
+        return [generator]
+    plain = (getattr(generator, name, None) for name in ("synthesize_function", "sample_function"))
+    functions = (generator.synthesize, generator.sample_latents, *(one for one in plain if one is not None))
+    return [module for function in functions for module in modules_behind(function)]

@@ -1,21 +1,23 @@
 """Read, edit and protect a model on any device; its state is restored afterwards."""
 
-from .capture import Captured, capture
-from .distributed import is_sharded, refuse_sharded, unsynchronised
-from .eager import eager
-from .exchange import exchange
+from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
+from .functional import exchange, is_sharded, refuse_sharded, snapshot, unsynchronised
 from .gradients import GradientError, gradient_errors, leads_to, no_gradient
-from .guarded import guarded
-from .layer_value import floats_of, one_tensor
-from .lock import exclusive
-from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name, modules_behind, unwrap
-from .patch import patch
-from .preprocessed import check_preprocess, cropped_to, preprocesses, warn_of_crop
-from .reach import reach
-from .snapshot import snapshot
-from .threads import of_this_thread
+from .layers import (
+    ForwardFunc,
+    LayerError,
+    check_preprocess,
+    cropped_to,
+    find_layer,
+    is_scripted,
+    layer_name,
+    modules_behind,
+    preprocesses,
+    unwrap,
+    warn_of_crop,
+)
+from .restore import exclusive, guarded, of_this_thread, untouched
 from .unit_axis import fits, has_places, image_size, unit_axis
-from .untouched import untouched
 
 __all__ = [
     "Captured",

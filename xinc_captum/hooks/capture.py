@@ -1,8 +1,11 @@
-"""Read what flows through layers during one forward pass, ready to differentiate through."""
+"""Capture and patch activations."""
 
+import copy
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -10,11 +13,195 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .offload import to_host, wait
-from .eager import eager
-from .layer_value import Tensors, float_arguments, floats_of
-from .models import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
-from .threads import of_this_thread
+from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
+from .restore import of_this_thread
+
+_lock = threading.Lock()
+_blocks = 0  # the stance of torch.compile belongs to the process: the first block sets it, the last one restores it
+_stance: Any = None
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """A block in which ``torch.compile``d models run as written; a compiled graph would skip hooks silently.
+
+    Blocks of several threads may overlap.
+    """
+    global _blocks, _stance
+    # Only a process that compiled something has torch._dynamo loaded; importing it here would cost seconds.
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with _lock:
+        if not _blocks:
+            _stance = torch.compiler.set_stance("force_eager")
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            if not _blocks:
+                _stance.__exit__(None, None, None)
+
+
+Tensors = tuple[Tensor, ...]
+
+
+def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
+    """Return the float tensors of a layer's output, and the function that puts replacements in their places.
+
+    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in
+    it (None, integer or boolean masks, nested states) is passed on unchanged.
+
+    Args:
+        value: the output.
+        module: the layer.
+        name: returns the layer's name, for messages.
+
+    Raises:
+        LayerError: no float tensor is found at the top level, or the layer is an LSTM.
+
+    Example:
+        >>> found, rebuild = floats_of((torch.ones(2), None), torch.nn.Identity(), lambda: "'0'")
+        >>> len(found), rebuild((torch.zeros(2),))
+        (1, (tensor([0., 0.]), None))
+    """
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            return (value,), lambda new: new[0]
+        raise _refused(value, name())
+    items = _items(value)
+    places = [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
+    if not places:
+        raise _refused(value, name())
+    if isinstance(module, nn.LSTM):  # its states repeat values of its output: one without the other is half the layer
+        raise LayerError(
+            f"layer {name()} is an LSTM, which returns its last states next to its output, so a contribution of the "
+            "output alone would be incomplete; choose the layer that uses the output, or explain what enters the LSTM "
+            "(attribute_to_layer_input=True)."
+        )
+    return tuple(items[key] for key in places), lambda new: _rebuilt(value, dict(zip(places, new, strict=True)))
+
+
+def _items(value: Any) -> dict[Any, Any]:
+    if isinstance(value, tuple | list):
+        return dict(enumerate(value))
+    if isinstance(value, Mapping):
+        return dict(value) if isinstance(value, MutableMapping) else {}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return {}
+
+
+def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
+    """A container of the same kind with some items replaced; the layer's own container is not written into."""
+    if isinstance(value, tuple):
+        items = [new.get(i, item) for i, item in enumerate(value)]
+        if hasattr(value, "_make"):  # a namedtuple takes its items one by one, other tuples take one iterable
+            return value._make(items)
+        return type(value)(items)
+    changed = copy.copy(value)
+    for key, tensor in new.items():
+        if isinstance(value, list | Mapping):
+            changed[key] = tensor
+        else:
+            object.__setattr__(changed, key, tensor)  # also where the dataclass is frozen
+    return changed
+
+
+def _refused(value: Any, name: str) -> LayerError:
+    items = list(_items(value).values()) if not isinstance(value, Tensor) else [value]
+    kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in items)
+    nested = any(isinstance(item, tuple | list | Mapping) for item in items)
+    seen = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
+    why = ", and tensors inside a nested container are not explained" if nested else ""
+    return LayerError(
+        f"layer {name} returns {seen}; wanted a floating-point tensor, or a tuple, list, dict or dataclass that holds "
+        f"one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module inside "
+        "it or the module that uses its output."
+    )
+
+
+def float_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
+) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """Return the float tensors among a layer's arguments, and the function that puts replacements in their places.
+
+    Raises:
+        LayerError: none of the arguments is a float tensor.
+    """
+    values = (*args, *kwargs.values())
+    where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
+    if not where:
+        kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
+        raise LayerError(
+            f"layer {name()} takes ({kinds}); wanted a floating-point tensor among its arguments. Explain what leaves "
+            "the layer instead (attribute_to_layer_input=False), or choose the module before it."
+        )
+
+    def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        filled = list(values)
+        for i, value in zip(where, new, strict=True):
+            filled[i] = value
+        return tuple(filled[: len(args)]), dict(zip(kwargs, filled[len(args) :], strict=True))
+
+    return tuple(values[i] for i in where), rebuild
+
+
+def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
+    """Return what a layer returned (or took) as one tensor with one entry for each sample.
+
+    Args:
+        value: the layer's tensor, or a tuple of its float tensors, as :func:`xinc_captum.capture` has it.
+        name: returns the layer's name, for messages.
+        rows: how many samples went in; None does not check.
+        at_input: whether the value is what entered the layer.
+
+    Raises:
+        LayerError: several tensors, or a first axis that is not the samples.
+    """
+    if isinstance(value, tuple):
+        raise LayerError(
+            f"layer {name()} {'takes' if at_input else 'returns'} {len(value)} floating-point tensors; wanted one "
+            "(rows, units, ...). Choose a module inside it, or one around it, with a single tensor."
+        )
+    tensor: Tensor = value
+    if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
+        raise LayerError(
+            f"layer {name()} {'takes' if at_input else 'returns'} shape {tuple(tensor.shape)} for {rows} input rows; "
+            "wanted rows first, one per input row. Choose a layer before rows are folded or moved, or after they are "
+            "back."
+        )
+    return tensor
+
+
+_side_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A detached copy of ``tensor`` in host memory; under CUDA it is complete only after :func:`wait`.
+
+    The copy goes into a pinned buffer on a side stream, overlapped with whatever the model does next. The
+    device-side clone comes first, because the model may rewrite its output in place (ReLU).
+    """
+    tensor = tensor.detach()
+    if tensor.device.type != "cuda":
+        return tensor.to("cpu", copy=True)
+    side = _side_streams.setdefault(tensor.device, torch.cuda.Stream(tensor.device))
+    snapshot = tensor.clone()
+    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    side.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(side):
+        held.copy_(snapshot, non_blocking=True)
+    snapshot.record_stream(side)
+    return held
+
+
+def wait() -> None:
+    """Block until every copy started by :func:`to_host` has arrived."""
+    for stream in _side_streams.values():
+        stream.synchronize()
 
 
 class Captured:
@@ -172,3 +359,97 @@ def hook_values(
     if at_input:
         return module.register_forward_pre_hook(before, with_kwargs=True)
     return module.register_forward_hook(after)
+
+
+@contextmanager
+def patch(
+    model: ForwardFunc, layer: nn.Module | str, edit: Callable[[Any], Any], *, at_input: bool = False
+) -> Iterator[None]:
+    """Hand on ``edit(value)`` instead of the layer's output (or input) while the block runs.
+
+    Args:
+        model: the module, or any function around it, that the block will call.
+        layer: a module or dotted name.
+        edit: takes the layer's float tensor (a tuple where there are several) and returns its replacement; everything
+            else that the layer returns is passed on unchanged.
+        at_input: edit what enters the layer instead of what leaves it.
+
+    Raises:
+        LayerError: the layer is unknown, scripted, without a float tensor, never runs, or runs more than once in one
+            forward pass on one device.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> with patch(model, "1", torch.zeros_like):
+        ...     y = model(torch.ones(4, 2))
+        >>> y.abs().sum()
+        tensor(0.)
+    """
+    module = find_layer(model, layer)
+    runs: dict[Any, int] = {}
+
+    def name() -> str:
+        return layer_name(model, module)
+
+    def once(_module: nn.Module, tensors: Tensors) -> Tensors:
+        device = tensors[0].device
+        runs[device] = runs.get(device, 0) + 1
+        if runs[device] > 1:
+            raise LayerError(
+                f"layer {name()} runs more than once in a forward pass, so one edit cannot tell "
+                "its calls apart; hook the module around it, or give each call a module of its own."
+            )
+        new = edit(tensors if len(tensors) > 1 else tensors[0])
+        return new if isinstance(new, tuple) else (new,)
+
+    handle = hook_values(module, once, at_input, name)
+    try:
+        with eager():
+            yield
+    finally:
+        handle.remove()
+    if not runs:
+        raise LayerError(
+            f"layer {name()} never ran in the forward pass; choose a layer that this model calls for these inputs."
+        )
+
+
+class _Reached(BaseException):
+    """Ends the pass; no Exception, so that a model's own handlers let it through."""
+
+
+def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable[[], Any]) -> Captured:
+    """What ``layers`` hand over when ``call()`` runs the model, which stops after the last of them.
+
+    Under DataParallel, whose threads cannot be stopped, the pass runs to its end. A layer that would run again later
+    in the pass is not noticed; one full pass under :func:`capture` notices.
+
+    Args:
+        forward_func: the model that ``call`` runs.
+        layers: modules whose outputs are recorded.
+        call: runs the forward pass.
+
+    Raises:
+        LayerError: as :func:`capture`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(9, 9))
+        >>> reach(model, [model[1]], lambda: model(torch.ones(4, 2)))[model[1]].shape
+        torch.Size([4, 3])
+    """
+    waiting, ours = set(layers), of_this_thread()
+
+    def passed(module: nn.Module, _args: Any, _output: Any) -> None:
+        if not ours(module):
+            return
+        waiting.discard(module)
+        if not waiting:
+            raise _Reached
+
+    with capture(forward_func, layers) as captured, ExitStack() as stack:
+        if not isinstance(getattr(forward_func, "__self__", forward_func), nn.DataParallel):
+            for layer in layers:
+                stack.callback(layer.register_forward_hook(passed).remove)
+        with suppress(_Reached):
+            call()
+    return captured

@@ -4,7 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from .models import ForwardFunc, LayerError, layer_name, modules_behind
+from .layers import (
+    ForwardFunc,
+    LayerError,
+    layer_name,
+    modules_behind,
+)
 
 SECOND = (
     nn.modules.conv._ConvNd,

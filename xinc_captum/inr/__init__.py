@@ -1,17 +1,12 @@
 """Workshop: implicit neural representations and how to fit them."""
 
 from .checkpoint import Loaded, load, save
-from .coordinates import coordinates, pixel_centres, times
-from .encodings import FourierFeatures, LogFrequencies, NerfFrequencies
-from .fit import Fit, fit, psnr, render
-from .fit_video import VideoFit, fit_video, render_video
-from .hnerv import HNeRV
-from .hyponet import HypoNet
-from .mlp import FourierMLP, Sine, Siren
-from .nerv import NeRV
+from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times
+from .fit import Fit, VideoFit, fit, fit_video, psnr, render, render_video
+from .mlp import FourierMLP, HypoNet, Sine, Siren
+from .nerv import HNeRV, NeRV, reduced
 from .rendering import ray_samples, ray_weights
-from .resume import CheckpointError
-from .upsampling import reduced
+from .training import CheckpointError
 
 __all__ = [
     "CheckpointError",

@@ -6,10 +6,8 @@ from typing import NamedTuple
 import torch
 
 from .. import store
-from .hnerv import HNeRV
-from .hyponet import HypoNet
-from .mlp import FourierMLP, Siren
-from .nerv import NeRV
+from .mlp import FourierMLP, HypoNet, Siren
+from .nerv import HNeRV, NeRV
 
 Network = FourierMLP | Siren | NeRV | HNeRV | HypoNet
 KINDS: dict[str, type[FourierMLP] | type[Siren] | type[NeRV] | type[HNeRV] | type[HypoNet]] = {

@@ -1,7 +1,9 @@
-"""Where the pixels of a picture lie, and when the frames of a video are shown."""
+"""Grids and encodings."""
+
+import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def coordinates(
@@ -86,3 +88,125 @@ def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device
         raise ValueError(f"frames is {frames}; wanted at least 1.")
     index = torch.arange(frames, dtype=dtype or torch.get_default_dtype(), device=device)
     return (index / max(frames - 1, 1))[:, None]
+
+
+class FourierFeatures(nn.Module):
+    r"""Random Fourier features of coordinates.
+
+    .. math:: \gamma(x) = [\sin(2\pi x B^T), \cos(2\pi x B^T)], \quad B_{ij} \sim N(0, scale^2)
+
+    Symbols: x (rows, in_features) coordinates in [-1, 1]; B (features, in_features), a buffer.
+
+    Args:
+        in_features: dims of a coordinate.
+        features: rows of B; the encoding is twice as wide.
+        scale: standard deviation of B, in half cycles over the range [-1, 1]; larger draws finer detail.
+        generator: for B; None takes torch's global one.
+
+    Example:
+        >>> FourierFeatures(2, 16, scale=5.0)(torch.rand(4, 2)).shape
+        torch.Size([4, 32])
+
+    Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions" (NeurIPS 2020), sec. 6.
+    """
+
+    B: Tensor
+
+    def __init__(
+        self, in_features: int = 2, features: int = 104, scale: float = 10.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        device = None if generator is None else generator.device
+        self.register_buffer("B", torch.randn(features, in_features, generator=generator, device=device) * scale)
+        self.out_features = 2 * features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, in_features) to (rows, 2 * features)."""
+        angle = (2 * math.pi) * x @ self.B.T
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Shape and scale."""
+        return f"in_features={self.B.shape[1]}, features={self.B.shape[0]}, scale={self.scale}"
+
+
+class NerfFrequencies(nn.Module):
+    r"""Sines and cosines at octaves, or closer steps, of each coordinate.
+
+    .. math:: \gamma(x) = [\sin(b^k \pi x), \cos(b^k \pi x)]_{k < octaves}
+
+    Symbols: x (rows, in_features) in [-1, 1]; b the base; all sines come before all cosines.
+
+    Args:
+        in_features: dims of a coordinate.
+        octaves: how many frequencies, b^0 to b^(octaves - 1) half cycles a unit.
+        base: from each frequency to the next; 2 makes octaves, NeRV takes 1.25.
+
+    Example:
+        >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
+        torch.Size([4, 24])
+
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), sec. 5.1; Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, in_features: int = 2, octaves: int = 8, base: float = 2.0) -> None:
+        super().__init__()
+        self.in_features, self.octaves, self.base = in_features, octaves, base
+        self.register_buffer("frequencies", math.pi * base ** torch.arange(octaves))
+        self.out_features = 2 * octaves * in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, in_features) to (rows, 2 * octaves * in_features)."""
+        angle = (x[..., None] * self.frequencies).flatten(-2)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Dims, octaves and base."""
+        return f"in_features={self.in_features}, octaves={self.octaves}, base={self.base:g}"
+
+
+class LogFrequencies(nn.Module):
+    r"""Cosines and sines at frequencies that are evenly spaced on a logarithmic scale.
+
+    .. math:: \gamma(x) = [\cos(u w_k x_d), \sin(u w_k x_d)], \quad w_k = highest^{k / (count - 1)}
+
+    Symbols: x (rows, in_features) in [-1, 1]; d a coordinate, k < count a frequency, the faster index; all cosines come
+    before all sines.
+
+    Args:
+        in_features: dims of a coordinate.
+        count: how many frequencies, from 1 to ``highest``.
+        highest: the last of them, in units of u / 2π cycles.
+        unit: u, in radians; π as pictures have it, 1 as radiance fields have it.
+
+    Raises:
+        ValueError: no frequencies, or a highest one below or at 0.
+
+    Example:
+        >>> LogFrequencies(2, 4, highest=16.0)(torch.rand(5, 2)).shape
+        torch.Size([5, 16])
+
+    Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), released code.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, in_features: int = 2, count: int = 64, highest: float = 1024.0, unit: float = math.pi) -> None:
+        super().__init__()
+        if count < 1 or highest <= 0:
+            raise ValueError(f"count is {count} and highest is {highest}; wanted at least 1, and more than 0.")
+        self.in_features, self.count, self.highest, self.unit = in_features, count, highest, unit
+        self.register_buffer("frequencies", torch.linspace(0, math.log(highest), count).exp())
+        self.out_features = 2 * count * in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) to (…, 2 * count * in_features)."""
+        angle = (x[..., None] * self.frequencies).flatten(-2) * self.unit
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Dims, count, highest frequency and unit."""
+        return f"in_features={self.in_features}, count={self.count}, highest={self.highest:g}, unit={self.unit:g}"

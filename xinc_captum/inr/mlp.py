@@ -1,13 +1,142 @@
-"""Coordinate networks: the paper's Fourier-feature network and SIREN, as plain Sequentials with named layers."""
+"""FourierMLP, Siren, HypoNet."""
 
+import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .encodings import FourierFeatures, NerfFrequencies
-from .layers import Layers, activation_maker, seeded
+from ..hooks import exclusive
+from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+}
+
+
+def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """What makes the modules of an activation, given by name or as a class or function of no arguments.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> activation_maker("gelu")()
+        GELU(approximate='none')
+    """
+    if not isinstance(activation, str):
+        return activation
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} is unknown; wanted one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[activation]
+
+
+class Layers(nn.Sequential):
+    """A Sequential whose constructor is its own, so that a slice is a plain Sequential."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
+        return super().__getitem__(index)
+
+
+class seeded:  # noqa: N801 - reads as a verb in a with statement
+    """Draw from torch's global CPU generator as seeded, and put its state back; does nothing for None."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        if self._seed is not None:
+            self._turn = exclusive()  # the generator belongs to all threads
+            self._turn.__enter__()
+            self._state = torch.get_rng_state()
+            torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        if self._seed is not None:
+            torch.set_rng_state(self._state)
+            self._turn.__exit__(None, None, None)
+
+
+class HypoNet(Layers):
+    r"""Coordinates → frequencies → (linear → ReLU) x (layers − 1) → output.
+
+    .. math:: y = W_L\, \mathrm{relu}(W_{L-1} \cdots \mathrm{relu}(W_1 \gamma(x) + b_1) \cdots) + b_L
+
+    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. It draws on
+    :func:`pixel_centres`, not on :func:`coordinates`.
+
+    Args:
+        in_features: dims of a coordinate: 2 of a picture, 3 of a radiance field.
+        out_features: channels of a pixel, or colours and density.
+        hidden: units of every hidden layer.
+        layers: how many Linear layers, the output among them.
+        count: frequencies of each coordinate; 0 leaves coordinates as they are.
+        highest: frequency (:class:`LogFrequencies`).
+        unit: of the frequencies, in radians.
+        seed: for the weights; None takes torch's global generator.
+
+    Raises:
+        ValueError: no layers.
+
+    Example:
+        >>> HypoNet(out_features=3, hidden=16, layers=3, count=4)(torch.rand(6, 2)).shape
+        torch.Size([6, 3])
+
+    Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), sec. 3.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 2,
+        out_features: int = 3,
+        hidden: int = 256,
+        layers: int = 5,
+        count: int = 64,
+        highest: float = 1024.0,
+        unit: float = math.pi,
+        seed: int | None = None,
+    ) -> None:
+        if layers < 1:
+            raise ValueError(f"layers is {layers}; wanted at least 1, the output layer.")
+        self.config: dict[str, Any] = {
+            "in_features": in_features,
+            "out_features": out_features,
+            "hidden": hidden,
+            "layers": layers,
+            "count": count,
+            "highest": highest,
+            "unit": unit,
+        }
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        parts["encoding"] = LogFrequencies(in_features, count, highest, unit) if count else nn.Identity()
+        width = 2 * count * in_features if count else in_features
+        with seeded(seed):
+            for i in range(1, layers):
+                parts[f"linear{i}"] = nn.Linear(width, hidden)
+                parts[f"activation{i}"] = nn.ReLU()
+                width = hidden
+            parts["output"] = nn.Linear(width, out_features)
+        super().__init__(parts)
+
+    def linears(self) -> OrderedDict[str, nn.Linear]:
+        """The Linear layers by name, in order.
+
+        Example:
+            >>> list(HypoNet(hidden=4, layers=3, count=2).linears())
+            ['linear1', 'linear2', 'output']
+        """
+        return OrderedDict((name, child) for name, child in self.named_children() if isinstance(child, nn.Linear))
 
 
 class FourierMLP(Layers):

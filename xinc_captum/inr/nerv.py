@@ -1,15 +1,280 @@
-"""NeRV: a network that draws a whole frame from its time."""
+"""NeRV, HNeRV."""
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .encodings import NerfFrequencies
-from .layers import Layers, activation_maker, seeded
-from .upsampling import Activation, described, grid_of
+from .coordinates import NerfFrequencies
+from .mlp import Layers, activation_maker, seeded
+
+Activation = str | Callable[[], nn.Module]
+
+
+class UpsamplingBlock(Layers):
+    r"""Convolution → pixel shuffle → activation: (rows, c, h, w) to (rows, width, stride h, stride w).
+
+    .. math:: y[o, s i + a, s j + b] = \sigma\big((W * x)[o s^2 + a s + b, i, j]\big), \quad 0 \le a, b < s
+
+    Symbols: s the stride; W the kernels, zero padded so that the convolution keeps the size; σ the activation.
+    Children, in order: ``conv``, ``shuffle``, ``activation``.
+
+    Args:
+        channels: of the map that comes in.
+        width: channels of the map that goes out.
+        stride: how much taller and wider it gets; 1 keeps the size.
+        kernel_size: odd.
+        activation: a name, or what makes the module.
+
+    Example:
+        >>> UpsamplingBlock(4, 6, stride=2)(torch.rand(1, 4, 3, 5)).shape
+        torch.Size([1, 6, 6, 10])
+
+    Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
+    """
+
+    def __init__(
+        self, channels: int, width: int, stride: int = 2, kernel_size: int = 3, activation: Activation = "gelu"
+    ) -> None:
+        conv = nn.Conv2d(channels, width * stride**2, kernel_size, padding=kernel_size // 2)
+        parts = OrderedDict(conv=conv, shuffle=nn.PixelShuffle(stride), activation=activation_maker(activation)())
+        super().__init__(parts)
+
+
+def reduced(width: int, blocks: int, reduction: float = 1.2, least: int = 12) -> tuple[int, ...]:
+    r"""Widths that shrink from block to block, for ``widths=``.
+
+    .. math:: w_0 = width, \quad w_{k+1} = \max(\mathrm{round}(w_k / reduction), least)
+
+    Args:
+        width: channels of the first map.
+        blocks: how many blocks follow it.
+        reduction: every block divides by this much.
+        least: no width falls below.
+
+    Raises:
+        ValueError: a width or a reduction that is not positive.
+
+    Example:
+        >>> reduced(36, 3, reduction=1.5)
+        (36, 24, 16, 12)
+
+    Source: Chen et al., "HNeRV: A Hybrid Neural Representation for Videos" (CVPR 2023), sec. 3.
+    """
+    if width < 1 or least < 1 or reduction <= 0:
+        raise ValueError(
+            f"width is {width}, least is {least} and reduction is {reduction:g}; wanted all three above zero."
+        )
+    widths = [width]
+    for _ in range(blocks):
+        widths.append(max(round(widths[-1] / reduction), least))
+    return tuple(widths)
+
+
+def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the map that the blocks start from.
+
+    Raises:
+        ValueError: a stride below 1, or a side of the picture that the strides do not divide.
+    """
+    if not strides or min(strides) < 1:
+        raise ValueError(f"strides are {tuple(strides)}; wanted at least one block, each with a stride of at least 1.")
+    factor = math.prod(strides)
+    if len(size) != 2 or min(size) < 1 or any(side % factor for side in size):
+        raise ValueError(
+            f"size is {tuple(size)} and the strides {tuple(strides)} enlarge {factor} times; wanted a height and a "
+            f"width that {factor} divides. Choose other strides, or read the video with size= such a pair."
+        )
+    return size[0] // factor, size[1] // factor
+
+
+def upsampling(
+    widths: Sequence[int],
+    strides: Sequence[int],
+    kernel_sizes: int | Sequence[int],
+    *,
+    head_kernel_size: int,
+    activation: Activation,
+    channels: int,
+    squash: bool,
+) -> "OrderedDict[str, nn.Module]":
+    """The parts after a stem: ``blocks``, ``head`` and, to stay within [0, 1], ``squash``.
+
+    Raises:
+        ValueError: widths or kernel sizes that do not match the strides, or an even or empty kernel.
+    """
+    if len(widths) != len(strides) + 1 or min(widths) < 1:
+        raise ValueError(
+            f"widths are {tuple(widths)} for {len(strides)} blocks; wanted {len(strides) + 1} of at least 1: of the "
+            "stem's map, and of each block."
+        )
+    kernels = [kernel_sizes] * len(strides) if isinstance(kernel_sizes, int) else list(kernel_sizes)
+    if len(kernels) != len(strides):
+        raise ValueError(
+            f"kernel_sizes are {tuple(kernels)} for {len(strides)} blocks; wanted one each, or one number."
+        )
+    if any(kernel < 1 or kernel % 2 == 0 for kernel in (*kernels, head_kernel_size)):
+        raise ValueError(
+            f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; wanted odd ones, which have a middle."
+        )
+    blocks = [
+        UpsamplingBlock(before, width, stride, kernel, activation)
+        for before, width, stride, kernel in zip(widths[:-1], widths[1:], strides, kernels, strict=True)
+    ]
+    head = nn.Conv2d(widths[-1], channels, head_kernel_size, padding=head_kernel_size // 2)
+    torch.nn.init.constant_(head.bias, 0.0 if squash else 0.5)  # type: ignore[arg-type]  # start from grey
+    parts: OrderedDict[str, nn.Module] = OrderedDict(blocks=Layers(*blocks), head=head)
+    if squash:
+        parts["squash"] = nn.Sigmoid()
+    return parts
+
+
+def described(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
+    """The parts after a stem, as a network's ``config`` describes them."""
+    names = "widths strides kernel_sizes head_kernel_size activation channels squash".split()
+    return upsampling(**{name: config[name] for name in names})
+
+
+class ContentEncoder(Layers):
+    r"""Frames to content embeddings: (rows, C, H, W) to (rows, embedding, H / Π strides, W / Π strides).
+
+    Children: ``stages.0`` … with ``conv`` (as wide as its stride, so that no pixel is seen twice), ``norm`` and
+    ``block`` (torchvision's ConvNeXt block), and ``embed``, a 1 x 1 convolution.
+
+    Args:
+        strides: how much each stage shrinks.
+        width: channels of every stage.
+        embedding: channels that come out.
+        channels: of a frame.
+
+    Example:
+        >>> ContentEncoder((2, 2), width=8, embedding=3)(torch.rand(1, 3, 8, 12)).shape
+        torch.Size([1, 3, 2, 3])
+
+    Source: Chen et al., "HNeRV" (CVPR 2023), sec. 3; Liu et al., "A ConvNet for the 2020s" (CVPR 2022), fig. 4.
+    """
+
+    def __init__(self, strides: Sequence[int], width: int = 64, embedding: int = 16, channels: int = 3) -> None:
+        # Not above: torchvision takes two seconds to import, most of them for a compiler.
+        from torchvision.models.convnext import CNBlock, LayerNorm2d  # type: ignore[import-untyped]
+
+        stages = []
+        for i, stride in enumerate(strides):
+            stages.append(
+                Layers(
+                    OrderedDict(
+                        conv=nn.Conv2d(width if i else channels, width, stride, stride=stride),
+                        norm=LayerNorm2d(width, eps=1e-6),
+                        block=CNBlock(width, layer_scale=1e-6, stochastic_depth_prob=0.0),
+                    )
+                )
+            )
+        super().__init__(OrderedDict(stages=Layers(*stages), embed=nn.Conv2d(width, embedding, 1)))
+
+
+class HNeRV(Layers):
+    r"""Frame → encoder → content embedding → stem → (convolution → pixel shuffle → activation) x blocks → head.
+
+    .. math:: frame' = D(E(frame)), \quad D = head \circ block_n \circ \cdots \circ block_1 \circ stem
+
+    Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation``, ``blocks.0`` … with
+    ``conv``, ``shuffle``, ``activation``, then ``head`` and, if asked for, ``squash``. Both are modules of their own:
+    ``embeddings = model.encoder(frames)`` once, then ``model.decoder(embeddings)`` draws the frames, and is what to
+    explain with embeddings as rows.
+
+    Args:
+        size: (H, W) of a frame; the product of the strides must divide both.
+        widths: channels of the stem's map and of each block's; None is ``reduced(36, blocks)``.
+        strides: how much each block of the decoder enlarges.
+        kernel_sizes: of the blocks, one number or one each; None is 1, 3, then 5, as in the paper.
+        embedding: channels of a content embedding.
+        encoder_strides: how much each stage shrinks, with the product of ``strides``; None is them, reversed.
+        encoder_width: channels inside the encoder.
+        activation: of the decoder: a name, or what makes the module; one with a name can be saved.
+        head_kernel_size: odd.
+        channels: of a frame.
+        squash: end with a sigmoid, which keeps pixels strictly within [0, 1] and the last layer from being linear.
+        seed: for the weights; None takes torch's global generator.
+
+    Raises:
+        ValueError: sizes that do not fit one another.
+
+    Example:
+        >>> model = HNeRV((16, 24), widths=(6, 6, 6), strides=(2, 2), embedding=4, encoder_width=8)
+        >>> embeddings = model.encoder(torch.rand(2, 3, 16, 24))
+        >>> embeddings.shape, model.decoder(embeddings).shape
+        (torch.Size([2, 4, 4, 6]), torch.Size([2, 3, 16, 24]))
+
+    Source: Chen et al., "HNeRV: A Hybrid Neural Representation for Videos" (CVPR 2023), sec. 3.
+    """
+
+    encoder: ContentEncoder
+    decoder: Layers
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        widths: Sequence[int] | None = None,
+        strides: Sequence[int] = (2, 2, 2),
+        *,
+        kernel_sizes: int | Sequence[int] | None = None,
+        embedding: int = 16,
+        encoder_strides: Sequence[int] | None = None,
+        encoder_width: int = 64,
+        activation: Activation = "gelu",
+        head_kernel_size: int = 3,
+        channels: int = 3,
+        squash: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        widths = reduced(36, len(strides)) if widths is None else widths
+        if kernel_sizes is None:
+            kernel_sizes = [min(1 + 2 * i, 5) for i in range(len(strides))]
+        shrink = tuple(reversed(strides)) if encoder_strides is None else encoder_strides
+        self.config: dict[str, Any] = {
+            "size": list(size),
+            "widths": list(widths),
+            "strides": list(strides),
+            "kernel_sizes": kernel_sizes if isinstance(kernel_sizes, int) else list(kernel_sizes),
+            "embedding": embedding,
+            "encoder_strides": list(shrink),
+            "encoder_width": encoder_width,
+            "activation": activation,
+            "head_kernel_size": head_kernel_size,
+            "channels": channels,
+            "squash": squash,
+        }
+        grid_of(size, strides)
+        if math.prod(shrink) != math.prod(strides):
+            raise ValueError(
+                f"the encoder shrinks {math.prod(shrink)} times and the decoder enlarges {math.prod(strides)} times; "
+                "wanted encoder_strides whose product is that of strides."
+            )
+        with seeded(seed):
+            encoder = ContentEncoder(shrink, encoder_width, embedding, channels)
+            stem = Layers(
+                OrderedDict(conv=nn.Conv2d(embedding, widths[0], 1), activation=activation_maker(activation)())
+            )
+            parts = described(self.config)
+        super().__init__(OrderedDict(encoder=encoder, decoder=Layers(OrderedDict(stem=stem, **parts))))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (rows, C, H, W) in [0, 1] to the same frames, as the decoder draws them.
+
+        Raises:
+            ValueError: another shape.
+        """
+        wanted = (self.config["channels"], *self.config["size"])
+        if tuple(frames.shape[1:]) != wanted:
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}; wanted (rows, {', '.join(map(str, wanted))}). To draw from "
+                "embeddings, call model.decoder(embeddings)."
+            )
+        drawn: Tensor = super().forward(frames)
+        return drawn
 
 
 class NeRV(Layers):

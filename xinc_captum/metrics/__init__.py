@@ -1,48 +1,115 @@
 """Measures: functions of plain tensors."""
 
-from .amounts import magnitudes
-from .association import Association, association
-from .bootstrap import Interval, flipped, mean_interval, ratio_interval
-from .clusters import Mixing, Stability, UnitVectors, clustered, mixing, rand_index, stability, unit_vectors
-from .completeness import completeness_error, condition_number
-from .concepts import Concepts, ConceptUnits, concept_overlap
-from .correspondence import Correspondence, correspondence, region_agreement, region_use
-from .deletion import DeletionInsertion, blurred, deletion_insertion, removal_order, target_score
-from .discoveries import chance_of, false_discovery_rate
-from .dissection import ablated, dissect
-from .duplicates import duplicates, leaks
-from .embedding import umap_positions
-from .explained import Explained, share_explained, verdict, what_dominates
+from .clusters import (
+    Explained,
+    Mixing,
+    Stability,
+    UnitVectors,
+    clustered,
+    mixing,
+    rand_index,
+    share_explained,
+    stability,
+    umap_positions,
+    unit_responses,
+    unit_vectors,
+    verdict,
+    what_dominates,
+)
+from .dissection import (
+    Concepts,
+    ConceptUnits,
+    Correspondence,
+    ablated,
+    concept_overlap,
+    correspondence,
+    dissect,
+    region_agreement,
+    region_use,
+)
+from .faithfulness import (
+    DeletionInsertion,
+    blurred,
+    deletion_insertion,
+    noisy_linear_imputation,
+    removal_order,
+    road,
+    target_score,
+)
 from .fidelity import Fidelity, fidelity
-from .gabor import gabor_bank, gabor_regions, gabor_responses
-from .identifiability import tolerance, unit_agreement
-from .imputation import noisy_linear_imputation
-from .link_fit import class_means, r2, r2_within
-from .link_trust import LinkTrust, judged_link
-from .localization import energy_in_mask, pointing_game
-from .measures import MEASURES, Measure, Movement, chosen
-from .motion import MotionAgreement, contribution_change, motion_agreement, optical_flow
-from .overlap import top_overlap
-from .part_colour import lab, part_lab, part_rgb
-from .part_means import part_area, part_luminance, part_means
-from .part_motion import part_motion, without_affine
-from .part_shape import part_centroid, part_ellipse, turn
-from .part_texture import local_entropy, part_entropy, part_smooth_entropy, smooth_entropy
-from .partitions import as_masks, colour_regions, grid_cells, outside
-from .pictures import edges, intensity, opponents
+from .image_fields import Association, association, edges, intensity, opponents
+from .links import (
+    Selectivity,
+    SemanticOrder,
+    class_means,
+    duplicates,
+    leaks,
+    r2,
+    r2_within,
+    row_hashes,
+    selectivity,
+    semantic_order,
+    tolerance,
+    unit_agreement,
+)
+from .maps import energy_in_mask, gini, pointing_game, top_overlap
+from .measures import (
+    MEASURES,
+    Measure,
+    Movement,
+    chosen,
+    local_entropy,
+    part_entropy,
+    part_motion,
+    part_smooth_entropy,
+    smooth_entropy,
+    without_affine,
+)
+from .motion import (
+    MotionAgreement,
+    Track,
+    carried_elsewhere,
+    contribution_change,
+    motion_agreement,
+    object_track,
+    optical_flow,
+)
+from .parts import lab, part_area, part_centroid, part_ellipse, part_lab, part_luminance, part_means, part_rgb, turn
 from .probability import PROBABILITIES, Probability, predicted_classes, probabilities, probability_kind
-from .rank import Agreement, Correlations, average_ranks, canvas_agreement, rank_vectors, spearman
-from .regions import RegionTest, preference, region_test
-from .responses import unit_responses
-from .road import road
-from .row_hash import row_hashes
-from .selectivity import Selectivity, selectivity
-from .semantic_order import SemanticOrder, semantic_order
-from .share import pooled, share
-from .shuffles import shifts, shuffled_pixels, shuffled_units, shuffled_within
-from .sparseness import gini
-from .spread import participation, pixels_per_unit, running_share, units_for, units_per_pixel
-from .tracks import Track, carried_elsewhere, object_track
+from .regions import (
+    RegionTest,
+    as_masks,
+    colour_regions,
+    gabor_bank,
+    gabor_regions,
+    gabor_responses,
+    grid_cells,
+    outside,
+    preference,
+    region_test,
+)
+from .spread import magnitudes, participation, pixels_per_unit, pooled, running_share, share, units_for, units_per_pixel
+from .statistics import (
+    Agreement,
+    Correlations,
+    Interval,
+    average_ranks,
+    canvas_agreement,
+    chance_of,
+    completeness_error,
+    condition_number,
+    false_discovery_rate,
+    flipped,
+    mean_interval,
+    rank_vectors,
+    ratio_interval,
+    shifts,
+    shuffled_pixels,
+    shuffled_units,
+    shuffled_within,
+    spearman,
+)
+from .trust import LinkTrust, judged_link
 
 __all__ = [
     "MEASURES",

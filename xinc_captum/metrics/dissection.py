@@ -1,16 +1,298 @@
-"""Dissection: what units of a network stand for, and what goes when they do."""
+"""Network dissection, concepts."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..batch import chunks
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, one_tensor, patch
 from ..hooks import unit_axis as axis_of
-from ..indices import python_index
-from .concepts import Concepts, concept_overlap
+from ..selectors import python_index
+from .spread import share
+from .statistics import chance_of, false_discovery_rate, rank_vectors
+
+BLOCK = 16  # units whose enlarged maps are held at a time
+
+
+class ConceptUnits(NamedTuple):
+    """Units that stand for a concept, the strongest first: (kept,) each."""
+
+    units: Tensor
+    iou: Tensor
+    q: Tensor
+
+
+class Concepts(NamedTuple):
+    """Every unit beside every concept.
+
+    Attributes:
+        iou: intersection over union, (units, concepts), float64; nan where a unit is never active and the concept
+            nowhere.
+        p: chance of as much when masks belong to other pictures, (units, concepts).
+        q: smallest rate of false discoveries at which a pair is kept, over all pairs, (units, concepts).
+        thresholds: above which a unit counts as active, (units,).
+        shuffled: mean overlap under the exchange of pictures, (units, concepts).
+    """
+
+    iou: Tensor
+    p: Tensor
+    q: Tensor
+    thresholds: Tensor
+    shuffled: Tensor
+
+    def __repr__(self) -> str:
+        """How many, and the highest overlap, not every number."""
+        units, concepts = self.iou.shape
+        best = self.iou.nan_to_num(0).max() if self.iou.numel() else torch.tensor(0.0)
+        return f"Concepts({units} units, {concepts} concepts, highest overlap {float(best):.2f})"
+
+    def units_for(self, concept: int, *, least: float = 0.04, fdr: float = 0.05) -> ConceptUnits:
+        """Units with an overlap of at least ``least`` that chance does not explain.
+
+        Raises:
+            ValueError: a concept that is not there.
+        """
+        if not 0 <= concept < self.iou.shape[1]:
+            raise ValueError(f"concept is {concept}; there are 0 to {self.iou.shape[1] - 1}.")
+        overlap, rate = self.iou[:, concept], self.q[:, concept]
+        kept = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
+        order = kept[overlap[kept].argsort(descending=True, stable=True)]
+        return ConceptUnits(order, overlap[order], rate[order])
+
+
+def concept_overlap(
+    activations: Tensor, masks: Tensor, *, generator: torch.Generator, quantile: float = 0.99, repeats: int = 20
+) -> Concepts:
+    r"""Intersection over union of units' highest activations with concepts' masks, beside exchanged pictures.
+
+    .. math:: \mathrm{IoU}_{u,c} = \frac{\Sigma_{i,p}\, [\uparrow a_{u,i,p} > t_u]\, m_{c,i,p}}
+              {\Sigma_{i,p}\, \max([\uparrow a_{u,i,p} > t_u],\, m_{c,i,p})}, \qquad P(a_u > t_u) = 1 - \text{quantile}
+
+    Symbols: a the activation of unit u in picture i, ↑ bilinear enlargement to the masks' size, m the mask of concept
+    c. The control hands the pictures' masks round at random: what remains is what any unit gets that likes the places
+    where the concept usually is. Overlaps are standardised unit by unit, the true one among those of the control, and
+    compared with the control's of all units.
+
+    Args:
+        activations: (n, units, h, w), any float dtype.
+        masks: (n, concepts, H, W), bool or 0 and 1; they may overlap.
+        generator: of the exchanges.
+        quantile: in (0, 1).
+        repeats: exchanges; the smallest p is 1 / (1 + repeats · units).
+
+    Returns:
+        :class:`Concepts`, on the CPU.
+
+    Raises:
+        ValueError: shapes that do not match, fewer than three pictures, masks that are soft, a concept that is nowhere,
+            a quantile outside (0, 1), or fewer than three repeats.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> masks = torch.rand(8, 1, 4, 4, generator=g) > 0.9
+        >>> activations = torch.cat([masks.float(), torch.rand(8, 1, 4, 4, generator=g)], 1)
+        >>> concept_overlap(activations, masks, generator=g, quantile=0.85).iou[0]
+        tensor([1.], dtype=torch.float64)
+
+    Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020); the control
+    is ours.
+    """
+    _check(activations, masks, quantile, repeats)
+    flags = masks.to(torch.float32).cpu().flatten(2)
+    areas = flags.sum((0, 2)).double()
+    orders = [torch.randperm(len(masks), generator=generator, device=generator.device).cpu() for _ in range(repeats)]
+    found, nulls, levels = [], [], []
+    for start, stop in chunks(activations.shape[1], BLOCK):
+        own = activations[:, start:stop].detach().float()
+        level = own.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(own)
+        large = F.interpolate(own, masks.shape[2:], mode="bilinear", align_corners=False)
+        # Between equal largest values, enlargement rounds up: nothing is above the largest one.
+        edge = level.where(level < own.amax((0, 2, 3)), torch.inf)
+        active = (large > edge[:, None, None]).float().cpu().flatten(2)
+        size = active.sum((0, 2)).double()[:, None] + areas
+        found.append(_over(_met(active, flags), size))
+        nulls.append(torch.stack([_over(_met(active, flags[order]), size) for order in orders], 1))
+        levels.append(level.cpu())
+    iou, null = torch.cat(found), torch.cat(nulls)
+    # standardised with the truth among its exchanges: each of them is treated as the truth is
+    every = torch.cat([iou[:, None], null], 1)
+    z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
+    p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
+    q = false_discovery_rate(p.flatten()).view_as(p)
+    return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
+
+
+def _chance(found: Tensor, null: Tensor) -> Tensor:
+    """p-values; 1 where nothing varies under the exchange, so that it cannot say anything."""
+    return torch.ones_like(found) if null.isnan().all() else chance_of(found, null)
+
+
+def _positive(spread: Tensor) -> Tensor:
+    return spread.where(spread > 1e-12, torch.nan)
+
+
+def _met(active: Tensor, flags: Tensor) -> Tensor:
+    """Pixels that each unit and concept share over all pictures, (units, concepts)."""
+    return torch.einsum("iup,icp->uc", active, flags).double()
+
+
+def _over(met: Tensor, size: Tensor) -> Tensor:
+    union = size - met
+    return met / union.where(union > 0, torch.nan)
+
+
+def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) -> None:
+    if activations.dim() != 4 or masks.dim() != 4 or len(activations) != len(masks) or len(masks) < 3:
+        raise ValueError(
+            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; wanted (n, units, h, w)"
+            " and (n, concepts, H, W) of the same pictures, at least 3."
+        )
+    if not activations.isfinite().all():
+        raise ValueError("activations hold nan or infinity; wanted finite ones. Leave such pictures out.")
+    if not ((masks == 0) | (masks == 1)).all():
+        raise ValueError(
+            "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."
+        )
+    nowhere = (~masks.flatten(2).any(2).any(0)).nonzero()[:, 0]
+    if len(nowhere):
+        raise ValueError(f"concept {int(nowhere[0])} is in none of the pictures; leave it out.")
+    if not 0 < quantile < 1 or repeats < 3:
+        raise ValueError(f"quantile is {quantile} with {repeats} repeats; wanted one in (0, 1), and at least 3.")
+
+
+class Correspondence(NamedTuple):
+    """How well a neuron of one network finds itself in another by what it paints.
+
+    Where no neuron paints anything, the first three are nan.
+
+    Attributes:
+        retrieval: share of neurons whose most similar canvas in the other network has the same index.
+        same: mean cosine of canvases with the same index.
+        other: mean cosine of canvases with different indices.
+        chance: retrieval by guessing, 1 / neurons.
+        queries: how many neurons looked, over all ordered pairs of pictures.
+        silent: how many could not look, since they paint nothing in their own picture.
+    """
+
+    retrieval: float
+    same: float
+    other: float
+    chance: float
+    queries: int
+    silent: int
+
+
+def correspondence(canvases: Tensor) -> Correspondence:
+    r"""Retrieval of each neuron among the neurons of every other picture's network.
+
+    .. math:: \mathrm{mean}_{a \ne b,\, i}\; \bigl[\arg\max_j \cos(C_{a,i}, C_{b,j}) = i\bigr]
+
+    A neuron that is silent in b is similar to none there (cosine 0), so it counts as not found. The number alone says
+    little: networks that are written from shared base weights correspond *before any training*, and networks fitted
+    one by one from the same first weights find each other too, to some extent. Compare with
+    :func:`.shared_start` and :func:`.own_starts`, and with an unfitted model.
+
+    Args:
+        canvases: (pictures, neurons, *picture), contributions with their signs; at least 2 of each.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+
+    Example:
+        >>> maps = torch.eye(4)
+        >>> correspondence(torch.stack([maps, maps[[0, 1, 3, 2]]])).retrieval
+        0.5
+
+    Source: the protocol is ours; aligned neurons follow from Chen & Wang (ECCV 2022), eq. 3.
+    """
+    vectors = _unit(canvases)
+    pictures, neurons = vectors.shape[:2]
+    painting = vectors.abs().sum(-1) > 0
+    found = same = other = 0.0
+    for a in range(pictures):
+        similar = vectors[a] @ vectors.mT  # (pictures, neurons of a, neurons)
+        others = torch.arange(pictures, device=vectors.device) != a
+        kept = similar[others][:, painting[a]]
+        index = painting[a].nonzero()[:, 0]
+        own = kept.gather(2, index.expand(len(kept), -1)[..., None])[..., 0]
+        rivals = kept.scatter(2, index.expand(len(kept), -1)[..., None], -torch.inf).amax(2)
+        found += float(((own > rivals) & (own != 0)).sum())
+        same += float(own.sum())
+        other += float((kept.sum(2) - own).sum()) / (neurons - 1)
+    queries = int(painting.sum()) * (pictures - 1)
+    retrieval, same, other = (total / queries if queries else float("nan") for total in (found, same, other))
+    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1))
+
+
+def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
+    r"""Each neuron's share of what is painted in each region of each picture: (pictures, regions, neurons).
+
+    .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
+
+    Args:
+        canvases: (pictures, neurons, C, H, W); channels are added up.
+        masks: (regions, H, W), or (pictures, regions, H, W) where each picture has its own; bool or in [0, 1].
+
+    Returns:
+        float64, rows of neurons adding up to 1.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> region_use(torch.ones(2, 4, 1, 3, 3), torch.ones(1, 3, 3)).tolist()
+        [[[0.25, 0.25, 0.25, 0.25]], [[0.25, 0.25, 0.25, 0.25]]]
+    """
+    if canvases.dim() != 5 or masks.dim() not in (3, 4) or (masks.dim() == 4 and len(masks) != len(canvases)):
+        raise ValueError(
+            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; wanted (pictures, neurons, "
+            "C, H, W) and (regions, H, W), or (pictures, regions, H, W)."
+        )
+    amounts = canvases.abs().sum(2)
+    each = masks if masks.dim() == 4 else masks.expand(len(canvases), *masks.shape)
+    return torch.stack([share(a, m) for a, m in zip(amounts, each, strict=True)])
+
+
+def region_agreement(use: Tensor) -> Tensor:
+    r"""Whether the same neurons serve a region in every picture: one number a region.
+
+    .. math:: \mathrm{mean}_{a \ne b}\; \rho(U_{a,r,\cdot}, U_{b,r,\cdot})
+
+    Args:
+        use: (pictures, regions, neurons), as :func:`region_use` answers; ρ is Spearman's over neurons.
+
+    Returns:
+        (regions,), float64; nan where a picture's neurons share a region equally.
+
+    Raises:
+        ValueError: fewer than 2 pictures or neurons.
+
+    Example:
+        >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]])).round(decimals=6)
+        tensor([1.], dtype=torch.float64)
+    """
+    if use.dim() != 3 or use.shape[0] < 2 or use.shape[2] < 2:
+        raise ValueError(f"use has shape {tuple(use.shape)}; wanted (pictures, regions, neurons).")
+    vectors = rank_vectors(use).movedim(1, 0)  # (regions, pictures, neurons)
+    every = vectors @ vectors.mT
+    pairs = use.shape[0] * (use.shape[0] - 1)
+    return (every.sum((1, 2)) - every.diagonal(dim1=1, dim2=2).sum(1)) / pairs
+
+
+def _unit(canvases: Tensor) -> Tensor:
+    if canvases.dim() < 3 or min(canvases.shape[:2]) < 2:
+        raise ValueError(
+            f"canvases have shape {tuple(canvases.shape)}; wanted (pictures, neurons, *picture), 2 or more of both."
+        )
+    flat = canvases.detach().double().flatten(2)
+    if not flat.isfinite().all():
+        raise ValueError("canvases hold NaN or infinity; wanted finite contributions.")
+    length = flat.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0, flat / length.where(length > 0, 1), 0)
 
 
 def dissect(

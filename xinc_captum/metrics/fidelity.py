@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rank import rank_vectors
+from .statistics import rank_vectors
 from .trust import Verdict
 
 FOLLOWS = 0.8  # Spearman from which the unit is said to follow

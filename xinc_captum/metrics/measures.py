@@ -1,16 +1,219 @@
-"""The measures of parts by name, each with what a change of it means."""
+"""Texture, motion, registry of part measures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .part_colour import part_lab, part_rgb
-from .part_means import part_area, part_luminance
-from .part_motion import part_motion
-from .part_shape import part_centroid, part_ellipse, turn
-from .part_texture import part_entropy, part_smooth_entropy
+from .._optional import needed
+from .motion import optical_flow
+from .parts import (
+    check_parts,
+    part_area,
+    part_centroid,
+    part_ellipse,
+    part_lab,
+    part_luminance,
+    part_means,
+    part_rgb,
+    turn,
+)
+
+
+def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
+    r"""What is left of a flow after the best affine motion of the whole picture is taken out.
+
+    .. math:: w_p - (A\,p + b), \qquad (A, b) = \arg\min \Sigma_p\, \rho\bigl(|w_p - A\,p - b|\bigr)
+
+    ρ is the absolute value, by iterated reweighting, so that a part that moves by itself does not pull the whole along.
+
+    Args:
+        flow: (n, 2, H, W), rows then columns, pixels.
+        rounds: of reweighting.
+
+    Returns:
+        (n, 2, H, W).
+
+    Raises:
+        ValueError: another shape, or fewer than three pixels.
+
+    Example:
+        >>> without_affine(torch.ones(1, 2, 4, 4)).abs().max() < 1e-4
+        tensor(True)
+
+    Source: the paper fits the affine motion but draws the flow before it is taken out; the robust fit is ours.
+    """
+    if flow.dim() != 4 or flow.shape[1] != 2 or flow[0, 0].numel() < 3:
+        raise ValueError(f"flow has shape {tuple(flow.shape)}; wanted (n, 2, H, W) with at least 3 pixels.")
+    wide = flow.double()
+    sides = [torch.linspace(-1, 1, side, dtype=wide.dtype, device=wide.device) for side in flow.shape[2:]]
+    places = torch.cartesian_prod(*sides)
+    design = torch.cat([places, torch.ones_like(places[:, :1])], 1)
+    vectors = wide.flatten(2).transpose(1, 2)
+    weights = torch.ones_like(vectors[..., :1])
+    left = vectors
+    for _ in range(rounds):
+        weighted = design * weights
+        fit = torch.linalg.pinv(weighted.transpose(1, 2) @ design) @ (weighted.transpose(1, 2) @ vectors)
+        left = vectors - design @ fit
+        weights = 1 / left.norm(dim=2, keepdim=True).clamp_min(1e-3)
+    return left.transpose(1, 2).reshape(flow.shape).to(flow)
+
+
+def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
+    """Mean displacement of each part from one picture to the other, by TV-L1 flow (scikit-image, extra ``analysis``).
+
+    The affine motion of the whole picture is taken out first: :func:`without_affine`.
+
+    Args:
+        before: (n, C, H, W), floats in [0, 1].
+        after: likewise, row by row.
+        masks: (n, parts, H, W), of ``before``; bool or weights in [0, 1].
+
+    Returns:
+        (n, parts, 3): down, right and speed (the mean length, whatever the direction), pixels; nan where a part is
+        empty.
+
+    Raises:
+        ValueError: shapes that do not match.
+        ModuleNotFoundError: scikit-image is missing.
+
+    Example:
+        >>> still = torch.zeros(1, 1, 16, 16)
+        >>> part_motion(still, still, torch.ones(1, 1, 16, 16)).abs().max() < 1e-4
+        tensor(True)
+    """
+    if before.shape != after.shape:
+        raise ValueError(
+            f"the pictures before have shape {tuple(before.shape)} and after {tuple(after.shape)}; wanted the same."
+        )
+    check_parts(before, masks)
+    flow = torch.cat([optical_flow(torch.stack(pair)) for pair in zip(before, after, strict=True)])
+    left = without_affine(flow).to(before)
+    return part_means(torch.cat([left, left.norm(dim=1, keepdim=True)], 1), masks)
+
+
+RADIUS = 5
+_GREY = (0.2125, 0.7154, 0.0721)  # scikit-image's own grey, ITU-R BT.709
+
+
+def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
+    r"""Entropy of the 8-bit grey values around each pixel (scikit-image, extra ``analysis``).
+
+    .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
+
+    Symbols: h the share of grey value g in the disk around p, as far as it lies in the picture. Grey values and their
+    rounding to 8 bits are scikit-image's (``rgb2gray``, ``img_as_ubyte``), in the pictures' own precision, so that
+    values halfway between two grey levels fall on the same side.
+
+    Args:
+        pictures: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
+        radius: of the disk, in pixels.
+
+    Returns:
+        (n, 1, H, W), float32, in bits; nan for a picture with nan. Not differentiable: see :func:`smooth_entropy`.
+
+    Raises:
+        ValueError: 8-bit values, or another number of dims.
+        ModuleNotFoundError: scikit-image is missing.
+
+    Example:
+        >>> local_entropy(torch.ones(1, 3, 4, 4)).max()
+        tensor(0.)
+
+    Source: Wehrheim et al., "Linking in Style" (2024), its released code: ``skimage.filters.rank.entropy``, disk(5).
+    """
+    _check(pictures)
+    rank = needed("skimage.filters.rank", purpose="local entropy", extra="analysis")
+    color = needed("skimage.color", purpose="local entropy", extra="analysis")
+    to_bytes = needed("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
+    disk = needed("skimage.morphology", purpose="local entropy", extra="analysis").disk(radius)
+    wide = torch.promote_types(pictures.dtype, torch.float32)
+    channels_last = pictures.detach().to(wide).permute(0, 2, 3, 1).contiguous().cpu()
+    three = pictures.shape[1] == 3
+    maps = []
+    for one in channels_last:
+        grey = color.rgb2gray(one.numpy()) if three else one.mean(-1).numpy()
+        known = np.isfinite(grey).all()
+        bits = rank.entropy(to_bytes(np.clip(grey, 0, 1)), disk) if known else np.full(grey.shape, np.nan)
+        maps.append(torch.from_numpy(bits).float())
+    return torch.stack(maps)[:, None].to(pictures.device)
+
+
+def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
+    r"""Local entropy with few, overlapping grey levels, so that gradients pass.
+
+    .. math:: h_{g,p} = \mathrm{mean}_{p' \in D(p)}\; \beta\bigl((G-1)\, I_{p'} - g\bigr), \qquad
+              H_p = -\Sigma_g\, h_g \log_2 h_g
+
+    Symbols: β the quadratic B-spline, by which each grey value is shared among its three nearest levels; g from -1 to
+    G, so that black and white have neighbours too. It ranks textures much as :func:`local_entropy` does; an even grey
+    has about one bit instead of none, whatever the grey.
+
+    Args:
+        pictures: (n, C, H, W), floats in [0, 1].
+        radius: of the disk, in pixels.
+        levels: G, at least 2.
+
+    Returns:
+        (n, 1, H, W), in the pictures' dtype, in bits; differentiable.
+
+    Raises:
+        ValueError: 8-bit values, another number of dims, or fewer than two levels.
+
+    Example:
+        >>> smooth_entropy(torch.tensor([[[[0.0, 1.0]]]]), levels=2).mean()
+        tensor(1.5436)
+    """
+    if levels < 2:
+        raise ValueError(f"levels is {levels}; an entropy wants at least 2.")
+    grey = _grey(pictures).clamp(0, 1)
+    steps = torch.arange(-1, levels + 1, dtype=grey.dtype, device=grey.device).view(1, -1, 1, 1)
+    away = ((levels - 1) * grey[:, None] - steps).abs()
+    shares = torch.where(away < 0.5, 0.75 - away**2, (1.5 - away).clamp_min(0) ** 2 / 2)
+    side = torch.arange(-radius, radius + 1, device=grey.device)
+    disk = (side[:, None] ** 2 + side**2 <= radius**2).to(grey)[None, None]
+    covered = F.conv2d(torch.ones_like(grey[:1, None]), disk, padding=radius)
+    spread = F.conv2d(shares.flatten(0, 1)[:, None], disk, padding=radius).view_as(shares) / covered
+    # x log x ends in 0 at 0, with a slope that does not
+    return -(spread * spread.clamp_min(1e-6).log2()).sum(1, keepdim=True)
+
+
+def part_entropy(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Mean :func:`local_entropy` of each part, the paper's: (n, parts, 1), bits; nan where a part is empty.
+
+    Example:
+        >>> part_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).item()
+        0.0
+    """
+    return part_means(local_entropy(pictures), masks)
+
+
+def part_smooth_entropy(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Mean :func:`smooth_entropy` of each part: (n, parts, 1), bits; nan where a part is empty.
+
+    Example:
+        >>> part_smooth_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).round(decimals=2)
+        tensor([[[1.0600]]])
+    """
+    return part_means(smooth_entropy(pictures), masks)
+
+
+def _grey(pictures: Tensor) -> Tensor:
+    _check(pictures)
+    if pictures.shape[1] != 3:
+        return pictures.mean(1)
+    return torch.einsum("c,nchw->nhw", pictures.new_tensor(_GREY), pictures)
+
+
+def _check(pictures: Tensor) -> None:
+    if pictures.dim() != 4 or not pictures.is_floating_point():
+        raise ValueError(
+            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; wanted floats in [0, 1], (n, C, H, W)."
+        )
 
 
 def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:

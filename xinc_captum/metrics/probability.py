@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..batch import tensor_named
 from ..hooks import ForwardFunc, guarded
-from ..targets import tensor_named
 
 Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
 Scores = Callable[[Tensor], Tensor] | Probability

@@ -1,9 +1,173 @@
-"""Spread: over how many pixels a unit paints, and how many units it takes to paint a pixel."""
+"""Contribution magnitudes, shares, spread.
+
+One convention for all: a[u, p] ≥ 0, **units before pixels, frames before units**. A picture is (units, *size) with
+size (H, W), (L,) or (D, H, W); a clip is (frames, units, H, W). Masks follow the same order: (regions, *size), and
+(frames, objects, H, W). Answers keep the order of what is left.
+"""
 
 import torch
 from torch import Tensor
 
-from .amounts import check_picture
+
+def magnitudes(canvas: Tensor) -> Tensor:
+    r"""Amounts from signed contributions: the channels' magnitudes added up.
+
+    .. math:: a_{u,p} = \Sigma_{ch} \, |c_{u,ch,p}|
+
+    Magnitudes first, so that a unit which adds red and takes blue away is not taken for one that does nothing.
+    Leave the secant's slot out: it is no unit (``canvas.to_tensor()[: canvas.units]``).
+
+    Args:
+        canvas: (units, channels, H, W), or (frames, units, channels, H, W).
+
+    Returns:
+        (units, H, W), or (frames, units, H, W); float32 or wider.
+
+    Raises:
+        ValueError: another number of dims.
+
+    Example:
+        >>> magnitudes(torch.tensor([[[[1.0]], [[-1.0]]]])).tolist()
+        [[[2.0]]]
+    """
+    if canvas.dim() not in (4, 5):
+        raise ValueError(
+            f"canvas has shape {tuple(canvas.shape)}; wanted (units, channels, H, W), or "
+            "(frames, units, channels, H, W) for a clip."
+        )
+    return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
+
+
+def check_picture(amounts: Tensor, name: str = "amounts") -> Tensor:
+    """Amounts of one picture, (units, *size), in float64 where the device has it.
+
+    Raises:
+        ValueError: no pixel axis, an empty axis, negative or non-finite values.
+    """
+    if amounts.dim() < 2 or not amounts.numel():
+        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; wanted (units, H, W), or (units, pixels).")
+    return _amounts(amounts, name)
+
+
+def check_clip(amounts: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
+    """Amounts of a clip, (frames, units, H, W), in float64 where the device has it.
+
+    Raises:
+        ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
+    """
+    if amounts.dim() != 4 or not amounts.numel():
+        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; wanted a clip, (frames, units, H, W).")
+    if len(amounts) < least:
+        raise ValueError(
+            f"{name} have {len(amounts)} frame{'s' if len(amounts) > 1 else ''}; wanted at least {least}: what "
+            "happens in time needs something to compare with."
+        )
+    return _amounts(amounts, name)
+
+
+def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
+    """Masks of one picture, (regions, *size), in float64 where the device has it.
+
+    Raises:
+        ValueError: another size, values outside [0, 1], or an empty region.
+    """
+    if masks.dim() != 1 + len(size) or tuple(masks.shape[1:]) != size or not len(masks):
+        raise ValueError(
+            f"{name} have shape {tuple(masks.shape)} for a picture of {size}; wanted (regions, "
+            f"{', '.join(map(str, size))}), one mask of the picture's size for each region."
+        )
+    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
+        raise ValueError(
+            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]. "
+            "For a map of labels, use as_masks(labels)."
+        )
+    empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
+    if empty:
+        raise ValueError(f"{name} {empty[:8]} are empty: nothing can be said of a region without pixels; drop them.")
+    return wide(masks)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Sums over millions of pixels want float64; Apple's devices have none."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _amounts(amounts: Tensor, name: str) -> Tensor:
+    if not amounts.isfinite().all():
+        raise ValueError(f"{name} have values that are not finite; wanted finite ones >= 0.")
+    if (amounts < 0).any():
+        raise ValueError(
+            f"{name} go down to {float(amounts.min()):.3g}; wanted magnitudes >= 0. From a signed canvas, "
+            "magnitudes(canvas) makes them."
+        )
+    return wide(amounts.detach())
+
+
+def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
+    r"""Each unit's part of all that is painted in a region.
+
+    .. math:: s_{R,u} = \Sigma_{p \in R}\, a_{u,p} \, / \, \Sigma_v \Sigma_{p \in R}\, a_{v,p}
+
+    Args:
+        amounts: (units, *size), >= 0.
+        masks: (regions, *size), bool or weights in [0, 1]; None is the whole picture.
+
+    Returns:
+        (regions, units), each row adding up to 1, or (units,) without masks; nan where nobody paints. float64.
+
+    Raises:
+        ValueError: masks of another size, empty ones, or amounts that are negative or not finite.
+
+    Example:
+        >>> share(torch.tensor([[3.0, 0.0], [1.0, 4.0]])).tolist()
+        [0.375, 0.625]
+    """
+    wide = check_picture(amounts)
+    if masks is None:
+        sums = wide.flatten(1).sum(1)
+        return sums / sums.sum()
+    inside = check_masks(masks, tuple(wide.shape[1:])).to(wide.device).flatten(1) @ wide.flatten(1).T
+    return inside / inside.sum(1, keepdim=True)
+
+
+def pooled(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
+    r"""Mean amounts over the cells of a grid: canvases of any size as vectors of one length.
+
+    .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
+
+    The cells are those of :func:`grid_cells`; over a canvas too large to hold, the same come out of its region sums
+    with the masks ``as_masks(grid_cells(size, grid))``, divided by the masks' areas.
+
+    Args:
+        amounts: (units, H, W), or (frames, units, H, W), >= 0.
+        grid: rows and columns of cells, at most H and W.
+
+    Returns:
+        (units, *grid), or (frames, units, *grid), float64.
+
+    Raises:
+        ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
+
+    Example:
+        >>> pooled(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
+        [[[3.0, 5.0]]]
+    """
+    if amounts.dim() not in (3, 4):
+        raise ValueError(
+            f"amounts have shape {tuple(amounts.shape)}; wanted (units, H, W), or (frames, units, H, W) for a clip."
+        )
+    size = amounts.shape[-2:]
+    if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
+        raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; wanted at least one pixel a cell.")
+    wide = check_picture(amounts)
+    down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
+    return down @ wide @ across.T
+
+
+def _means(side: int, cells: int) -> Tensor:
+    """A (cells, side) matrix that takes means."""
+    member = (torch.arange(side) * cells // side == torch.arange(cells)[:, None]).double()
+    return member / member.sum(1, keepdim=True)
 
 
 def pixels_per_unit(amounts: Tensor) -> Tensor:

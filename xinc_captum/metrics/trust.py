@@ -1,12 +1,14 @@
-"""How far a feature visualisation can be trusted: the path it takes, where its energy lies, who else sees it."""
+"""One Verdict record; judges of accentuations, canvases, links."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .statistics import Interval, spearman
 
 Verdict = Literal["holds", "weak", "fails"]
 
@@ -234,3 +236,200 @@ def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
     fine = (rows[:, None] ** 2 + columns[None] ** 2).sqrt() > above
     share: Tensor = (energy * fine).sum((1, 2)) / energy.sum((1, 2))
     return share
+
+
+CLOSE, FAR = 0.8, 0.5
+GAP = 1e-3
+
+
+@dataclass(frozen=True)
+class CanvasTrust:
+    """The evidence on a canvas; numbers are None where they do not apply.
+
+    Attributes:
+        verdict: holds, weak or fails.
+        because: one clause.
+        agreement: Spearman's ρ of contributions with what goes missing when units are set to zero.
+        gap: how far the parts miss the output, as a fraction of it, where the rule promises that they add up.
+    """
+
+    verdict: Verdict
+    because: str
+    agreement: float | None = None
+    gap: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.verdict}, because {self.because}"
+
+
+def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
+    r"""Whether a canvas ranks units and places as removing the units does.
+
+    .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
+
+    Args:
+        shares: (units, *outputs).
+        missing: likewise; with other outputs, magnitudes Σ_channel |c| of (units, channels, places) are compared.
+
+    Returns:
+        ρ; 0 where one side is the same everywhere, None where both are.
+
+    Example:
+        >>> ablation_agreement(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 30.0]]))
+        1.0
+    """
+    if shares.shape != missing.shape:
+        shares, missing = shares.abs().sum(1), missing.abs().sum(1)
+    found = spearman(shares.reshape(1, -1), missing.reshape(1, -1)).values
+    if len(found):
+        return round(float(found[0]), 12)
+    level = all(bool((side == side.flatten()[0]).all()) for side in (shares, missing))
+    return None if level else 0.0
+
+
+def judged_canvas(*, agreement: float | None = None, gap: float | None = None) -> CanvasTrust:
+    """Weigh the evidence on a canvas.
+
+    It *fails* when it ranks units and places unlike their removal (ρ < .5), or when parts that should add up miss the
+    output by more than a thousandth. It *holds* from ρ = .8 on, and is *weak* between, or when nothing was compared.
+
+    Example:
+        >>> str(judged_canvas(agreement=0.97))
+        'holds, because it ranks units and places as setting them to zero does (ρ 0.97)'
+    """
+    if gap is not None and not gap <= GAP:
+        return CanvasTrust("fails", f"its parts miss the output by {gap:.2g} of it", agreement, gap)
+    if agreement is None:
+        return CanvasTrust("weak", "neither it nor setting units to zero tells units and places apart", agreement, gap)
+    sums = "" if gap is None else ", and its parts add up to the output"
+    if agreement >= CLOSE:
+        said = f"it ranks units and places as setting them to zero does (ρ {agreement:.2f}){sums}"
+        return CanvasTrust("holds", said, agreement, gap)
+    verdict: Verdict = "weak" if agreement >= FAR else "fails"
+    only = "only roughly as" if verdict == "weak" else "unlike what"
+    though = "" if gap is None else ", though its parts add up to the output"
+    return CanvasTrust(
+        verdict,
+        f"it ranks units and places {only} setting them to zero does (ρ {agreement:.2f}){though}",
+        agreement,
+        gap,
+    )
+
+
+WITHIN = 0.4  # of what varies within classes, beyond the control: less, and single units move next to nothing
+MARGIN = 0.05  # above the shuffled control
+LEAKED = 0.01
+REPEATED = 0.05  # share of the fitted, or of the held-out, pairs that repeat others
+GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
+HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
+
+
+class LinkTrust(NamedTuple):
+    """A verdict and its reason.
+
+    Attributes:
+        verdict: holds, weak or fails.
+        because: what was found, worst first.
+    """
+
+    verdict: Verdict
+    because: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict}, because {self.because}"
+
+
+def judged_link(
+    *,
+    r2: Interval,
+    r2_within: Interval | None = None,
+    shuffled: float | None = None,
+    leaked: float = 0.0,
+    generated: Interval | None = None,
+    real: Interval | None = None,
+    cycle: float | None = None,
+    classes: int | None = None,
+    pairs: int | None = None,
+    units: int | None = None,
+    duplicates: float = 0.0,
+    held_out_duplicates: float = 0.0,
+) -> LinkTrust:
+    """Weigh the evidence on a link.
+
+    It *fails* when more than 1 % of the held-out pairs were in the fit, when it explains no more within classes than a
+    link of shuffled pairs does (by .05), or when fewer than half of the pictures keep their class. It *holds* when all
+    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real pictures keep their
+    class and the cycle r → w → picture → r' explains half of r. Class agreement is never evidence *for* it: class means
+    have 1.00. The control itself need not be 0: where what tells classes apart also varies within them, a straight line
+    through class means explains some of it. It is *weak* at best when more than 5 % of the fitted or of the held-out
+    pairs repeat others. Repeated fitted pairs count as more evidence than they are, and R² of the pairs left
+    out is too high, since the twin of each is still in the fit; repeated held-out pairs make the intervals too narrow.
+
+    Args:
+        r2: held-out, of everything.
+        r2_within: held-out, against class means; None where nothing varies within the classes that were held out.
+        shuffled: the same of a link fitted to pairs shuffled within classes.
+        leaked: share of held-out pairs that were in the fit.
+        generated: share of generated pictures that keep their class when linked.
+        real: the same of real pictures.
+        cycle: R² of the representation of the linked picture.
+        classes: of the held-out pairs; of one class, that generated pictures keep it is no evidence.
+        pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
+        units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
+            what such a map makes of other pairs is measured anyway. Repeated pairs count once here.
+        duplicates: share of the fitted pairs whose latents repeat those of others.
+        held_out_duplicates: the same of the held-out pairs.
+
+    Example:
+        >>> some = Interval(0.9, 0.8, 1.0)
+        >>> judged_link(r2=some, r2_within=Interval(0.01, -0.1, 0.04), shuffled=0.0).verdict
+        'fails'
+    """
+    against: list[str] = []
+    doubts: list[str] = []
+    if leaked > LEAKED:
+        against.append(f"{leaked:.0%} of the held-out pairs were in the fit")
+    explained = ""
+    if r2_within is None:
+        doubts.append(
+            "nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² "
+            f"{r2} may be that of class means"
+        )
+    else:
+        beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
+        where = "" if classes == 1 else " within classes"
+        explained = f"it explains {r2_within} of the latents{where}{beside}"
+        if not r2_within.high > max(shuffled or 0.0, 0.0) + MARGIN:  # nan counts against a link
+            whole = "" if classes == 1 else f", whatever R² says ({r2})"
+            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
+        elif not r2_within.value - max(shuffled or 0.0, 0.0) >= WITHIN:
+            doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
+        if shuffled is None:
+            doubts.append("no fitted pairs were given for a shuffled control")
+    if classes == 1 and generated is not None:
+        doubts.append("all held-out pairs are of one class, so that keeping it says nothing")
+    for name, share, enough in (("generated", generated, GENERATED), ("real", real, REAL)):
+        if share is None:
+            doubts.append(f"no {name} pictures were looked at")
+        elif not share.value >= HALF:
+            against.append(f"only {share} of {name} pictures keep their class")
+        elif share.value < enough:
+            doubts.append(f"{share} of {name} pictures keep their class")
+    if cycle is not None and not cycle >= CYCLE:
+        doubts.append(f"the linked picture gives back {cycle:.2f} of the representation")
+    if duplicates > REPEATED:
+        doubts.append(
+            f"{duplicates:.0%} of the fitted pairs repeat others, so that it was fitted to fewer than it seems"
+        )
+    if held_out_duplicates > REPEATED:
+        doubts.append(f"{held_out_duplicates:.0%} of the held-out pairs repeat others; intervals are too narrow")
+    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:
+        repeated = f", {duplicates:.0%} of them repeated" if duplicates > REPEATED else ""
+        few = [f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"]
+    else:
+        few = []
+    if against:
+        return LinkTrust("fails", "; ".join(against + few))
+    if doubts:
+        return LinkTrust("weak", "; ".join(few + doubts))
+    return LinkTrust("holds", f"{explained}, and {real} of real pictures keep their class")

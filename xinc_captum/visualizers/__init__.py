@@ -1,29 +1,28 @@
 """Room: pictures. Functions of plain tensors that return a matplotlib Figure and never show it."""
 
-from .accentuation import accentuation_rows
-from .association import association_rows
-from .canvas import brightness, build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
-from .classes import class_bars
+from .accentuation import accentuation_rows, class_bars, dose_strip, score_curve
+from .canvas import (
+    FilmRow,
+    brightness,
+    build_up,
+    canvas_grid,
+    dominant_units,
+    frames_beside_drawn,
+    neuron_over_photo,
+    order_by_total,
+    unit_film,
+    who_paints,
+)
+from .canvas_statistics import Spread, association_rows, explained_bars, region_bars, spread_curves
 from .clusters import cluster_sheet
 from .comparison import comparison_grid
 from .counterfactual import counterfactual_rows
-from .curve import score_curve
-from .dose import dose_strip
-from .explained import explained_bars
-from .film import FilmRow, unit_film
-from .flow import flow_beside_change
-from .kernel_sheet import kernel_sheet, layer_profile_sheet
 from .link_audit import Measured, link_audit
-from .linked_unit import unit_filmstrips
-from .patch_sheet import patch_sheet, route_sheet
-from .reconstruction import frames_beside_drawn
-from .regions import region_bars
-from .selectivity import selectivity_table
-from .spread import Spread, spread_curves
-from .token_sheet import neurons_across, token_sheet
-from .track import object_time
+from .linked_unit import selectivity_table, unit_filmstrips
+from .nern import kernel_sheet, layer_profile_sheet
+from .trans_inr import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
 from .unit_sheet import unit_sheet
-from .written_sheet import written_sheet
+from .video import flow_beside_change, object_time
 
 __all__ = [
     "FilmRow",

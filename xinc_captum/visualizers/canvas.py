@@ -1,15 +1,20 @@
-"""Pictures of canvases: what neurons paint, where, and who paints a pixel. Tensors in, matplotlib Figures out."""
+"""Canvas grids, build-up, films."""
 
 import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .figure import INK, SIGNED, array, bare, draw_photo, draw_signed, heading, limit_of, new_figure, signed_bar
+from .layout import MARGIN, Sheet
+from .style import INK, QUIET, SIGNED, array, bare, draw_photo, draw_signed, heading, limit_of, new_figure, signed_bar
 
 
 def brightness(maps: Tensor) -> Tensor:
@@ -256,3 +261,163 @@ def unlike(signed: Tensor, count: int) -> list[int]:
         score[taken] = -1
         taken.append(int(score.argmax()))
     return taken
+
+
+FILM_PAGE = 11.0  # inches
+FILM_LABEL = 1.5  # inches left of the frames
+
+
+class FilmRow(NamedTuple):
+    """One unit through time.
+
+    Attributes:
+        layer: heads the rows of the same layer.
+        unit: its name.
+        note: why it is shown.
+        maps: (frames, H, W), signed: what it adds to and takes away from the brightness.
+    """
+
+    layer: str
+    unit: str
+    note: str
+    maps: Tensor
+
+
+def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> Figure:
+    """The frames, and under them the canvases of units, each on one scale for all of its frames.
+
+    Args:
+        frames: (frames, C, H, W) in [0, 1].
+        rows: units in the order to show them, those of a layer together.
+        columns: at most so many frames; of more, evenly spaced ones.
+
+    Raises:
+        ValueError: no rows, or maps of another size than the frames.
+
+    Example:
+        >>> row = FilmRow("blocks.0", "unit 3", "strongest", torch.randn(4, 8, 12))
+        >>> unit_film(torch.rand(4, 3, 8, 12), [row]).savefig("film.png")  # doctest: +SKIP
+    """
+    wanted = (len(frames), *frames.shape[2:])
+    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != wanted]
+    if wrong or not rows:
+        raise ValueError(f"got {len(rows)} rows with maps of shapes {wrong[:3]}; wanted at least one, all {wanted}.")
+    kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
+    cell = (FILM_PAGE - 2 * MARGIN - FILM_LABEL) / len(kept)
+    tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
+    sheet = Sheet(FILM_PAGE)
+    top = sheet.heading(
+        "What single units paint, frame by frame",
+        "red: the unit makes the place brighter; blue: darker; each row on a scale of its own, the same for all frames",
+    )
+    for i, t in enumerate(kept):
+        sheet.line(MARGIN + FILM_LABEL + (i + 0.5) * cell, top, f"frame {t}", size=8, colour=QUIET, align="center")
+    top += 0.17
+    sheet.paragraph(MARGIN, top, "the clip", FILM_LABEL - 0.1, bold=True)
+    for i, t in enumerate(kept):
+        axes = sheet.axes(MARGIN + FILM_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
+        draw_photo(axes, frames[t])
+        bare(axes)
+    top += tall + 0.12
+    for layer, group in groupby(rows, key=lambda row: row.layer):
+        top = sheet.line(MARGIN, top, layer, size=10, bold=True) + 0.04
+        for row in group:
+            below = sheet.paragraph(MARGIN, top, row.unit, FILM_LABEL - 0.1)
+            sheet.paragraph(MARGIN, below, row.note, FILM_LABEL - 0.15, size=8, colour=QUIET)
+            limit = limit_of(row.maps)
+            for i, t in enumerate(kept):
+                axes = sheet.axes(MARGIN + FILM_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
+                draw_signed(axes, row.maps[t], limit)
+                bare(axes)
+            top += tall + 0.06
+        top += 0.08
+    return sheet.done(_scale(sheet, top))
+
+
+def _scale(sheet: Sheet, top: float) -> float:
+    left, across = MARGIN + FILM_LABEL + 0.02, 2.2
+    axes = sheet.axes(left, top, across, 0.13)
+    axes.imshow(array(torch.linspace(-1, 1, 201))[None], cmap=SIGNED, aspect="auto")
+    bare(axes)
+    for part, said in ((0.0, "darkens"), (0.5, "nothing"), (1.0, "brightens")):
+        sheet.line(left + part * across, top + 0.15, said, size=7.5, align="center")
+    return top + 0.36
+
+
+RECONSTRUCTION_PAGE = 11.0  # inches
+RECONSTRUCTION_LABEL = 1.35  # inches left of the frames
+CURVE = 0.95  # inches of the curve
+
+
+def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float], *, columns: int = 8) -> Figure:
+    """Rows of frames, of what the network draws, and of the difference; below, the decibels of every frame.
+
+    Args:
+        frames: (frames, C, H, W) in [0, 1].
+        drawn: the same shape, what the network draws.
+        decibels: PSNR of each frame.
+        columns: at most so many frames; of more, evenly spaced ones.
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Example:
+        >>> clip = torch.rand(3, 3, 8, 12)
+        >>> frames_beside_drawn(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
+    """
+    if frames.shape != drawn.shape or len(decibels) != len(frames):
+        raise ValueError(
+            f"frames have shape {tuple(frames.shape)}, drawn {tuple(drawn.shape)}, and there are {len(decibels)} "
+            "decibels; wanted one shape and one number a frame."
+        )
+    kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
+    cell = (RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL) / len(kept)
+    tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
+    missing = (frames - drawn).mean(1)
+    limit = limit_of(missing[kept])
+    sheet = Sheet(RECONSTRUCTION_PAGE)
+    top = sheet.heading(
+        "How well the network draws the clip",
+        "what is explained below is what the network draws, so it should look like the frames",
+    )
+    for i, t in enumerate(kept):
+        sheet.line(
+            MARGIN + RECONSTRUCTION_LABEL + (i + 0.5) * cell, top, f"frame {t}", size=8, colour=QUIET, align="center"
+        )
+    top += 0.17
+    percent = 100 * limit
+    for row, name in enumerate(("the clip", "as drawn", "what is missing")):
+        below = sheet.paragraph(MARGIN, top, name, RECONSTRUCTION_LABEL - 0.1, bold=True)
+        if row == 2:
+            words = f"red: drawn too dark, blue: too bright; full colour at {percent:.1f} % of white"
+            sheet.paragraph(MARGIN, below, words, RECONSTRUCTION_LABEL - 0.15, size=7.5, colour=QUIET)
+        for i, t in enumerate(kept):
+            axes = sheet.axes(MARGIN + RECONSTRUCTION_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
+            bare(axes)
+            if row == 2:
+                draw_signed(axes, missing[t], limit)
+            else:
+                draw_photo(axes, (frames, drawn)[row][t])
+        top += tall + 0.06
+    return sheet.done(
+        _curve(sheet, top + 0.14, torch.tensor(list(decibels)), RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL)
+        + 0.1
+    )
+
+
+def _curve(sheet: Sheet, top: float, decibels: Tensor, across: float) -> float:
+    below = sheet.paragraph(MARGIN, top, "decibels (PSNR)", RECONSTRUCTION_LABEL - 0.1, bold=True)
+    words = f"every frame; mean {float(decibels.mean()):.1f}, worst {float(decibels.min()):.1f}"
+    sheet.paragraph(MARGIN, below, words, RECONSTRUCTION_LABEL - 0.45, size=7.5, colour=QUIET)
+    axes = sheet.axes(MARGIN + RECONSTRUCTION_LABEL + 0.02, top, across - 0.04, CURVE)
+    axes.plot(range(len(decibels)), array(decibels), "o-", color="#1f5fa8", markersize=3, linewidth=1.2)
+    low, high = float(decibels.min()), float(decibels.max())
+    axes.set_ylim(low - 1 - 0.1 * (high - low), high + 1 + 0.1 * (high - low))
+    axes.set_xlim(-0.5, len(decibels) - 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=7.5, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    sheet.line(
+        MARGIN + RECONSTRUCTION_LABEL + across / 2, top + CURVE + 0.2, "frame", size=8, colour=QUIET, align="center"
+    )
+    return top + CURVE + 0.36

@@ -7,9 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, array, bare, draw_photo, legend_of
-from .heat import HEAT
-from .sheet import MARGIN, PAGE, Sheet
+from .layout import MARGIN, PAGE, Sheet
+from .style import (
+    HEAT,
+    INK,
+    QUIET,
+    array,
+    bare,
+    draw_photo,
+    legend_of,
+)
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#999933", "#555555")
 MARKS = ("o", "s", "^", "D", "v", "P")

@@ -7,10 +7,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import QUIET, bare, draw_photo
-from .head import heads, shortened
-from .heat import draw_heat, draw_scale, heat_limit
-from .sheet import LEADING, MARGIN, Sheet, broken, wide
+from .layout import (
+    LEADING,
+    MARGIN,
+    Sheet,
+    broken,
+    heads,
+    shortened,
+    wide,
+)
+from .style import QUIET, bare, draw_heat, draw_photo, draw_scale, heat_limit
 
 PAGE = 9.0  # inches: with more columns the cells shrink, not the text, which stays readable at 900 pixels
 CELL = (0.95, 2.2)  # inches

@@ -6,10 +6,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .classes import percent
-from .figure import INK, QUIET, array, bare, draw_photo, draw_signed, limit_of
-from .sheet import MARGIN, PAGE, Sheet
-from .words import clipped, number
+from .accentuation import percent
+from .layout import MARGIN, PAGE, Sheet, clipped, number
+from .style import (
+    INK,
+    QUIET,
+    array,
+    bare,
+    draw_photo,
+    draw_signed,
+    limit_of,
+)
 
 GAP = 0.08  # inches between pictures
 LABEL, CURVE = 1.15, 2.25  # inches of the words at the left, and of the curves at the right

@@ -6,10 +6,24 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .figure import INK, QUIET, SIGNED, array, bare, draw_photo
-from .sheet import MARGIN, PAGE, Sheet, wide
-from .verdict import check_verdicts, verdict_line
-from .words import clipped, number
+from .layout import (
+    MARGIN,
+    PAGE,
+    Sheet,
+    check_verdicts,
+    clipped,
+    number,
+    verdict_line,
+    wide,
+)
+from .style import (
+    INK,
+    QUIET,
+    SIGNED,
+    array,
+    bare,
+    draw_photo,
+)
 
 LABEL = 2.1  # inches left of the scale
 RIGHT = 3.1  # and right of it

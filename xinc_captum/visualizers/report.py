@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..metrics.trust import Verdict
-from .verdict import VERDICTS
+from .layout import VERDICTS
 
 
 @dataclass(frozen=True)

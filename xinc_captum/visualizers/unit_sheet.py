@@ -8,11 +8,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
-from .figure import INK, QUIET, bare, draw_photo, draw_signed, limit_of
-from .selectivity import SMALL
-from .sheet import MARGIN, PAGE, Sheet, wide
-from .verdict import VERDICTS, check_verdicts
-from .words import clipped, number, ordinal
+from .layout import (
+    MARGIN,
+    PAGE,
+    VERDICTS,
+    Sheet,
+    check_verdicts,
+    clipped,
+    number,
+    ordinal,
+    wide,
+)
+from .linked_unit import SMALL
+from .style import (
+    INK,
+    QUIET,
+    bare,
+    draw_photo,
+    draw_signed,
+    limit_of,
+)
 
 COLUMNS, A_PAGE = 3, 45
 GAP = 0.22  # inches between cards

@@ -1,8 +1,9 @@
-"""DINOv2 ViT-S/14, a vision transformer that learnt without labels, as timm's network."""
+"""DINOv2 backbone."""
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,36 @@ from torch import Tensor, nn
 
 from ..hooks import exclusive
 from .assets import AssetError, asset
-from .backbones import Backbone
 from .classifiers import IMAGENET_MEAN, IMAGENET_STD, Normalise
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A trained network that answers features; called with images in [0, 1] it gives one vector an image.
+
+    Args:
+        name: the function of :mod:`xinc_captum.zoo` that made it.
+        model: the network, in eval mode.
+        preprocess: from images in [0, 1] to what the network takes.
+        size: height and width of the images that it takes.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> colours = Backbone("mean", model, lambda images: 2 * images - 1, 8)
+        >>> colours(torch.ones(5, 3, 8, 8)).shape
+        torch.Size([5, 3])
+    """
+
+    name: str
+    model: nn.Module = field(repr=False)
+    preprocess: Callable[[Tensor], Tensor]
+    size: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (N, channels) of images (N, 3, size, size) in [0, 1]."""
+        features: Tensor = self.model(self.preprocess(images))
+        return features
+
 
 _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _PATCH, _LAYERS = 14, 12

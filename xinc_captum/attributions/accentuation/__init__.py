@@ -1,15 +1,13 @@
 """Workshop: climb a score in image space, from a seed or from noise."""
 
 from . import objectives
-from .grid import layer_to_grid
+from .activations import layer_to_grid
 from .objectives import Objective
-from .opacity import opacity
-from .parameterizations import Fourier, Pixel
-from .phase import Phase, natural_magnitude
-from .presets import faccent
-from .regularizers import Ball, FeatureDistance
-from .settings import Options, Settings
-from .steepest import Steepest
+from .optimize import Steepest
+from .parameterizations import Fourier, Phase, Pixel, natural_magnitude
+from .result import opacity
+from .score import Ball, FeatureDistance
+from .settings import Options, Settings, faccent
 from .transforms import Crops, Jitter, Noise, Rotation, Schedule
 
 __all__ = [

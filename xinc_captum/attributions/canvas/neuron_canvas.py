@@ -1,6 +1,6 @@
-"""NeuronCanvas: what each neuron contributes to every output."""
+"""Class NeuronCanvas, canvases()."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, overload
@@ -9,35 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
-from ...alignment import settled
-from ...batch import Batch, chunks
-from ...hooks import (
-    ForwardFunc,
-    find_layer,
-    modules_behind,
-    refuse_sharded,
-    unwrap,
-)
-from ...indices import python_index
+from ...batch import Batch, OutputFn, called, chunks, settled
+from ...hooks import ForwardFunc, find_layer, layer_name, modules_behind, refuse_sharded, unwrap
 from ...progress import progress
-from ...targets import OutputFn, called
-from ...units import Selector
-from ..contract import (
-    captum_method,
-    differentiable,
-    explaining,
-    plain,
-)
+from ...selectors import Selector, python_index
+from ..base import captum_method, differentiable, explaining, plain
+from .build import drawn_together, plan
 from .canvas import Canvas
-from .drawing import drawn_together, plan
-from .rules import (
-    Rule,
-    Secant,
-    Tail,
-    Xinc,
-    as_rule,
-)
-from .rules.rays import RayTail, Renderer, rendered
+from .rules import Rule, Secant, Tail, Xinc, as_rule
+from .rules.tail import RayTail, Renderer, rendered
 
 Unit = Literal["neuron", "pair"]
 
@@ -168,7 +148,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
                 (in, out) or a list of tuples.
             target: a Captum target; may be partial or None, what it leaves are the output dims.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
             attribute_to_layer_input: explain what enters the layer instead of what leaves it.
             perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
             memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
@@ -290,3 +270,58 @@ def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
             'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
             "maps hold at a sample is no part of a rendered pixel."
         )
+
+
+def canvases(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module | str],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any = None,
+    additional_forward_args: Any = None,
+    attribute_to_layer_input: bool = False,
+    perturbations_per_eval: int | None = None,
+    memory_budget: int | None = None,
+    show_progress: bool = False,
+    **method: Any,
+) -> dict[str, Canvas]:
+    """One lazy canvas a layer, equal to those of ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
+
+    They share one copy of the parameters and, under the tangent and the secant, the forward pass: rows that one of them
+    ran are not run again for the others while they are the last ones that were asked for. Of a network of frames the
+    layers have to lie on one chain of operations for that; ablation and the paper's rule run for each layer.
+
+    Args:
+        forward_func: as in :class:`NeuronCanvas`.
+        layers: modules or dotted names.
+        inputs: as in :meth:`NeuronCanvas.canvas`, like all that follow.
+        size: of the picture or the frames.
+        target: a Captum target.
+        additional_forward_args: passed on to the model.
+        attribute_to_layer_input: explain what enters the layers.
+        perturbations_per_eval: units in one forward.
+        memory_budget: bytes of working memory of each query.
+        show_progress: a progress bar on every query.
+        method: ``rule``, ``unit``, ``output_fn``, ``render`` of :class:`NeuronCanvas`.
+
+    Returns:
+        canvases by the layers' names, in the order given.
+
+    Raises:
+        ValueError: no layers, or one twice; and whatever ``NeuronCanvas`` raises.
+
+    Example:
+        >>> from xinc_captum.inr import FourierMLP, coordinates
+        >>> both = canvases(FourierMLP(), ["activation1", "activation2"], coordinates((8, 12)), (8, 12))
+        >>> {name: canvas.totals().shape for name, canvas in both.items()}
+        {'activation1': torch.Size([104, 3]), 'activation2': torch.Size([104, 3])}
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), which analyses every layer.
+    """
+    methods = [NeuronCanvas(forward_func, layer, **method) for layer in layers]
+    if not methods or len({id(one.layer) for one in methods}) < len(methods):
+        raise ValueError(f"layers are {list(layers)!r}; wanted at least one, and each only once.")
+    names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
+    rest = target, additional_forward_args, attribute_to_layer_input
+    budget = perturbations_per_eval, memory_budget, show_progress
+    return dict(zip(names, drawn_together(methods, inputs, size, *rest, *budget), strict=True))

@@ -1,15 +1,11 @@
 """Workshop: linear links from a layer's units to a generator's latents, the pairs they learn from, and their audit."""
 
-from .encoder import Encoded, Encoder
+from .audit import LinkAudit, MLPLink, Searched, latent_search
+from .encoder import Encoded, Encoder, Pool, pooled
 from .latent_link import LatentLink
-from .latent_search import Searched, latent_search
-from .link_audit import LinkAudit
-from .make_pairs import make_pairs
-from .mlp_link import MLPLink
-from .pairs import Pairs
-from .pooling import Pool, pooled
+from .pairs import Pairs, make_pairs
 from .ridge import RankReport
-from .unit_steps import unit_steps, unit_values
+from .sweep import unit_steps, unit_values
 
 __all__ = [
     "Encoded",

@@ -1,32 +1,172 @@
-"""LatentLink: from a classifier's representation to a generator's latent, in closed form."""
+"""Class LatentLink."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...generators.protocol import Generator
-from ...metrics.link_fit import r2
-from ...metrics.row_hash import row_hashes
+from ...metrics.links import r2, row_hashes
 from . import link_file
-from .auditing import audited
-from .class_means import ClassMeans
+from .audit import LinkAudit, audited
+from .checks import (
+    checked_classes,
+    checked_pairs,
+    checked_representations,
+    checked_same_kind,
+    checked_sizes,
+    checked_units,
+)
 from .encoder import Encoder
-from .fourier_map import FourierMap
-from .link_audit import LinkAudit
-from .link_checks import checked_classes, checked_pairs, checked_representations, checked_same_kind, checked_sizes
-from .maps import KINDS, Map, Variant, new_map
-from .moments import Moments, wide
+from .maps import KINDS, FourierMap, Map, Variant, new_map
+from .moments import ClassMeans, Moments, Reservoir, wide
 from .pairs import Pairs
-from .regression import Ridge, checked_ridge
-from .reservoir import Reservoir
-from .ridge import RankReport
-from .unit_readings import UnitReadings
+from .ridge import RankReport, Ridge, checked_ridge
+
+Bounds = Literal["minmax", "quantile", "sd"]
+
+
+def marginal(moments: Moments, units: Tensor) -> Tensor:
+    r"""E[w | r_u] as a straight line: Cov(w, r_u) / Var(r_u), (k, latent_dim)."""
+    return moments.rw[units] / moments.rr.diagonal()[units, None]
+
+
+def within_class(moments: Moments, means: ClassMeans | None, units: Tensor) -> Tensor:
+    """The same of what is left when each class's means are taken away, (k, latent_dim).
+
+    Raises:
+        ValueError: classes are not known, or a unit does not vary within any.
+    """
+    if means is None:
+        raise ValueError("directions within classes want classes; give them to fit().")
+    between = means.between(moments)
+    variance = (moments.rr - between.rr).diagonal()[units]
+    still = (variance <= 1e-12 * moments.rr.diagonal()[units]).nonzero()[:, 0]
+    if len(still):
+        raise ValueError(f"unit {int(units[still[0]])} does not vary within any class; take kind='marginal'.")
+    return (moments.rw - between.rw)[units] / variance[:, None]
+
+
+def bounds(moments: Moments, kept: Reservoir, units: Tensor, kind: Bounds, tail: float, sds: float) -> Tensor:
+    """Lowest and highest value of units, (k, 2); see :meth:`LatentLink.bounds`."""
+    ends = torch.stack([moments.r_min[units], moments.r_max[units]], 1)
+    if kind == "minmax":
+        return ends
+    if kind == "quantile":
+        if not 0 <= tail < 0.5:
+            raise ValueError(f"tail is {tail}; wanted a share in [0, .5).")
+        levels = torch.tensor([tail, 1 - tail], device=kept.rows.device)
+        return kept.rows[:, units.to(levels.device)].quantile(levels, dim=0).T.to(ends)
+    if kind != "sd":
+        raise ValueError(f"kind is {kind!r}; wanted 'minmax', 'quantile' or 'sd'.")
+    if not sds > 0:
+        raise ValueError(f"sds is {sds}; wanted a number of standard deviations above 0.")
+    steps = torch.tensor([-sds, sds], dtype=ends.dtype, device=ends.device)
+    around = moments.r_mean[units, None] + moments.r_sd[units, None] * steps
+    return around.clamp(ends[:, :1], ends[:, 1:])
+
+
+class UnitReadings:
+    """The part of :class:`LatentLink` that reads units off its moments."""
+
+    class_means: ClassMeans | None
+    reservoir: Reservoir
+
+    @property
+    def moments(self) -> Moments:
+        """Moments of all pairs seen."""
+        raise NotImplementedError
+
+    def partial(self, units: Tensor, class_: int | None) -> Tensor:
+        """Columns of the map."""
+        raise NotImplementedError
+
+    def direction(
+        self,
+        units: int | Sequence[int] | Tensor,
+        kind: Literal["marginal", "partial", "within_class"] = "marginal",
+        *,
+        class_: int | None = None,
+    ) -> Tensor:
+        r"""Change of w per unit change of r_u.
+
+        .. math:: \text{marginal: } \frac{\mathrm{Cov}(w, r_u)}{\mathrm{Var}(r_u)}, \quad
+            \text{within class: the same of } r - \bar r_c, w - \bar w_c, \quad \text{partial: } B_{\cdot u}
+
+        The marginal direction is where w goes when r_u rises *and the other units go along as they usually do*; the
+        partial one holds them still, which pictures mostly cannot.
+
+        Args:
+            units: one or several.
+            kind: one of the three.
+            class_: whose map, for ``"partial"`` of a ``"per_class"`` link.
+
+        Returns:
+            (k, latent_dim), float64.
+
+        Raises:
+            IndexError: a unit out of range.
+            ValueError: a dead unit, an unknown kind, or directions within classes without classes.
+        """
+        index = checked_units(units, self.moments)
+        if kind == "marginal":
+            return marginal(self.moments, index)
+        if kind == "within_class":
+            return within_class(self.moments, self.class_means, index)
+        if kind != "partial":
+            raise ValueError(f"kind is {kind!r}; wanted 'marginal', 'partial' or 'within_class'.")
+        return self.partial(index, class_)
+
+    def bounds(
+        self,
+        units: int | Sequence[int] | Tensor,
+        kind: Bounds = "minmax",
+        *,
+        tail: float = 0.05,
+        sds: float = 2.0,
+    ) -> Tensor:
+        """Lowest and highest value that a unit takes over the pairs.
+
+        Args:
+            units: one or several.
+            kind: ``"minmax"``, exact; ``"quantile"``, from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"``, the
+                mean ± ``sds`` standard deviations, within minmax.
+            tail: share left out on each side.
+            sds: standard deviations.
+
+        Returns:
+            (k, 2), float64.
+
+        Raises:
+            IndexError: a unit out of range.
+            ValueError: a dead unit, an unknown kind, or a ``tail`` or ``sds`` that cannot be.
+        """
+        return bounds(self.moments, self.reservoir, checked_units(units, self.moments), kind, tail, sds)
+
+    @property
+    def r_mean(self) -> Tensor:
+        """(units,) mean of each unit."""
+        return self.moments.r_mean
+
+    @property
+    def r_sd(self) -> Tensor:
+        """(units,) standard deviation of each unit."""
+        return self.moments.r_sd
+
+    @property
+    def alive(self) -> Tensor:
+        """(units,) bool: whether each unit varies over the pairs."""
+        return self.moments.alive
+
+    @property
+    def covariance(self) -> Tensor:
+        """(units, units) covariance of the representations."""
+        return self.moments.rr / max(self.moments.n - 1, 1)
 
 
 class LatentLink(UnitReadings, nn.Module):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ... import store
-from .class_means import ClassMeans
 from .maps import KINDS
+from .moments import ClassMeans
 from .ridge import RankReport
 
 if TYPE_CHECKING:

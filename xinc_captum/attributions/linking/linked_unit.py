@@ -1,4 +1,4 @@
-"""LinkedUnitVisualization: what a classifier's unit means, drawn by a generator."""
+"""Class LinkedUnitVisualization."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
@@ -6,30 +6,70 @@ from typing import Any, Unpack
 import torch
 from captum.robust import Perturbation
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ..._compat import GradientAttribution, NeuronAttribution
-from ...batch import Batch, chunks
+from ...batch import Batch, OutputFn, chunks
+from ...fingerprint import warn_of_others
 from ...generators.protocol import Generator
 from ...hooks import ForwardFunc, check_preprocess, find_layer
+from ...hooks.gradients import Forward, UnsupportedError
 from ...images import check_images
 from ...metrics.probability import Probability
-from ...model_hash import warn_of_others
 from ...progress import progress
-from ...targets import OutputFn
-from ..contract import as_called, captum_method, differentiable
-from .change_map import change_map, laid_over
-from .counterfactuals.counterfactual import Counterfactual
+from ..base import as_called, captum_method, differentiable
+from .counterfactuals.counterfactual import Counterfactual, Method, searched
 from .counterfactuals.search import Search
-from .counterfactuals.searching import Method, searched
-from .encoding import Preprocess
+from .encoder import Pool
 from .latent_link import LatentLink
-from .linked_scene import Images, Parts, Scene, protected, scene, settled_rows
-from .loop import Shown
-from .pooling import Pool
-from .sweep import UnitSweep
-from .sweeping import Sweeping, SweepOptions, swept, units_at_once
-from .unit_columns import columns, one_column
-from .unit_steps import Direction, Values
+from .loop import Images, Parts, Preprocess, Scene, Shown, protected, scene, settled_rows
+from .sweep import Direction, Sweeping, SweepOptions, UnitSweep, Values, columns, one_column, swept, units_at_once
+
+_SPAN = 0.02  # of a standard deviation: the step of the difference where no gradient goes through the generator
+
+
+def change_map(view: Scene, units: list[int], direction: Direction) -> Tensor:
+    r"""Size of the derivative of the drawn picture by the units, (N, C, H, W) as the generator draws.
+
+    .. math:: \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r + \epsilon \textstyle\sum_u e_u)) \Bigr|, \qquad
+        \text{or } \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r) + \epsilon d_u) \Bigr|
+
+    One forward and two backward passes; a central difference where the generator cannot be differentiated.
+    """
+    link, way = view.loop.link, view.r.new_zeros(view.r.shape[1])
+    way[units] = 1
+    moved = way
+    if direction != "partial":
+        moved = link.direction(units, direction).sum(0)
+    start = view.r if direction == "partial" else view.loop.latents(view.r, view.rows).detach()
+
+    def drawn(at: Tensor) -> Tensor:
+        return view.loop.draw(view.loop.latents(at, view.rows) if direction == "partial" else at)
+
+    along = moved.to(start).expand_as(start)
+    if getattr(view.loop.generator, "differentiable", True):
+        try:
+            with torch.enable_grad():
+                leaf = start.detach().clone().requires_grad_()
+                return Forward(leaf, drawn(leaf))(along[None])[0].abs()
+        except UnsupportedError:
+            pass
+    half = _SPAN / 2 * float(link.r_sd[units].max())
+    with torch.no_grad():
+        return ((drawn(start + half * along) - drawn(start - half * along)) / (2 * half)).abs()
+
+
+def laid_over(pictures: Tensor, inputs: Tensor) -> Tensor:
+    """Pictures in the size and channels of the inputs.
+
+    Other channels are averaged and repeated; another size is resized by an antialiased bilinear filter.
+    """
+    if pictures.shape[1] != inputs.shape[1]:
+        pictures = pictures.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
+    if pictures.shape[-2:] != inputs.shape[-2:]:
+        size = (inputs.shape[-2], inputs.shape[-1])
+        pictures = interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+    return pictures.to(inputs.dtype).detach().contiguous()
 
 
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
@@ -118,7 +158,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             neuron_selector: an int is a unit of the linked representation; a tuple indexes the layer's own dims where
                 these were flattened, slices raise several units together.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
             attribute_to_neuron_input: whether the layer's input is linked; None takes what the link's manifest says,
                 and without one the output.
             internal_batch_size: at most so many rows a forward.

@@ -1,11 +1,14 @@
-"""Counts, means and scatters of pairs: all that a closed-form link needs, gathered chunk by chunk."""
+"""Streaming moments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ...metrics.links import mixed, row_hashes
 
 
 def wide(values: Tensor) -> Tensor:
@@ -162,3 +165,148 @@ def _centred_moments(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 def _mean(rows: Tensor) -> Tensor:
     """The mean of each column, which is exact where all values are equal: nothing may be divided by its rounding."""
     return torch.where((rows == rows[0]).all(0), rows[0], rows.mean(0))
+
+
+class Between(NamedTuple):
+    """The scatter of class means: (units, units) and (units, latent_dim)."""
+
+    rr: Tensor
+    rw: Tensor
+
+
+class ClassMeans:
+    r"""Streaming means of each class, in float64.
+
+    .. math:: B_{rw} = \sum_c n_c (\bar r_c - \bar r)(\bar w_c - \bar w)^\top
+
+    What :class:`Moments` hold of all pairs, less this, is the scatter within classes.
+
+    Attributes:
+        counts: pairs of each class seen.
+        r_means, w_means: class → (units,), (latent_dim,).
+
+    Example:
+        >>> means = ClassMeans()
+        >>> means.add(torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1), torch.tensor([4, 4]))
+        >>> means.counts, means.r_means[4]
+        ({4: 2}, tensor([2.], dtype=torch.float64))
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.r_means: dict[int, Tensor] = {}
+        self.w_means: dict[int, Tensor] = {}
+
+    def add(self, r: Tensor, w: Tensor, classes: Tensor) -> None:
+        """Take in a chunk of pairs and their classes, (n,)."""
+        r, w = wide(r), wide(w)
+        for c in classes.unique().tolist():
+            rows = (classes == c).to(r.device)
+            self._merge(int(c), int(rows.sum()), r[rows].mean(0), w[rows].mean(0))
+
+    def merge(self, other: ClassMeans) -> None:
+        """Take in what another stream has seen."""
+        for c, n in other.counts.items():
+            self._merge(c, n, other.r_means[c], other.w_means[c])
+
+    def between(self, moments: Moments) -> Between:
+        """The scatter of the class means around the means of all pairs."""
+        kept = sorted(self.counts)
+        device = moments.rr.device
+        n = torch.tensor([self.counts[c] for c in kept], dtype=torch.float64, device=device)[:, None]
+        r = torch.stack([self.r_means[c].to(device) for c in kept]) - moments.r_mean
+        w = torch.stack([self.w_means[c].to(device) for c in kept]) - moments.w_mean
+        return Between(r.T @ (n * r), r.T @ (n * w))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps."""
+        kept = sorted(self.counts)
+        return {
+            "classes": torch.tensor(kept),
+            "counts": torch.tensor([self.counts[c] for c in kept]),
+            "r": torch.stack([self.r_means[c] for c in kept]),
+            "w": torch.stack([self.w_means[c] for c in kept]),
+        }
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> ClassMeans:
+        """Means as :meth:`tensors` gave them."""
+        own = cls()
+        for c, n, r, w in zip(*(tensors[k] for k in ("classes", "counts", "r", "w")), strict=True):
+            own._merge(int(c), int(n), r, w)
+        return own
+
+    def _merge(self, c: int, n: int, r_mean: Tensor, w_mean: Tensor) -> None:
+        before = self.counts.get(c, 0)
+        if before:
+            share = n / (before + n)
+            r_mean = self.r_means[c] + (r_mean.to(self.r_means[c].device) - self.r_means[c]) * share
+            w_mean = self.w_means[c] + (w_mean.to(self.w_means[c].device) - self.w_means[c]) * share
+        self.counts[c], self.r_means[c], self.w_means[c] = before + n, r_mean, w_mean
+
+
+class Reservoir:
+    """The rows of a stream with the lowest random keys, (at most ``size``, units), float32.
+
+    A row's key is a hash of its values and the seed, so that chunks, shards and their order make no difference, and a
+    row that comes twice is kept once.
+
+    Args:
+        size: rows kept.
+        seed: another seed keeps other rows.
+
+    Attributes:
+        rows: (k, units), lowest key first.
+        keys: (k,) int64.
+
+    Example:
+        >>> kept = Reservoir(2)
+        >>> kept.add(torch.rand(50, 3))
+        >>> kept.rows.shape
+        torch.Size([2, 3])
+
+    Source: Cohen, Kaplan 2007, "Summarizing data using bottom-k sketches".
+    """
+
+    def __init__(self, size: int = 1024, seed: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self.rows = torch.empty(0, 0)
+        self.keys = torch.empty(0, dtype=torch.int64)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in a chunk, (n, units)."""
+        if len(rows):
+            self._take(rows.detach().to(torch.float32), mixed(row_hashes(rows) ^ self.seed))
+
+    def merge(self, other: Reservoir) -> None:
+        """Take in what another reservoir kept.
+
+        Raises:
+            ValueError: as :meth:`check_alike`.
+        """
+        self.check_alike(other)
+        if len(other.keys):
+            self._take(other.rows, other.keys)
+
+    def check_alike(self, other: Reservoir) -> None:
+        """Let reservoirs be merged only if their rows were chosen alike.
+
+        Raises:
+            ValueError: another seed, or another size: of a smaller one's stream too few rows would be among the lowest.
+        """
+        if (other.seed, other.size) != (self.seed, self.size):
+            raise ValueError(
+                f"got a reservoir of {other.size} rows and seed {other.seed} to merge into one of {self.size} rows and "
+                f"seed {self.seed}; wanted the same."
+            )
+
+    def _take(self, rows: Tensor, keys: Tensor) -> None:
+        if not len(self.keys):
+            self.rows, self.keys = rows[:0], keys[:0]
+        both = torch.cat([self.keys, keys.to(self.keys.device)])
+        alone, where = both.unique(return_inverse=True)
+        first = torch.full_like(alone, len(both)).scatter_reduce_(
+            0, where, torch.arange(len(both), device=both.device), "amin"
+        )[: self.size]
+        self.rows = torch.cat([self.rows, rows.to(self.rows.device)])[first]
+        self.keys = both[first]

@@ -1,26 +1,24 @@
 """Workshop: networks that write the convolutions of other networks, and what their neurons wrote."""
 
-from .compressed import Compressed, compressed
-from .convolutions import Convolution, convolutions
-from .coordinates import kernel_coordinates
-from .crop import crop, uncrop
-from .embedding import FourierEmbedding, SmoothEmbedding
-from .embedding_levels import EmbeddingLevels, embedding_levels
-from .error_map import ErrorMap, error_map
-from .filter_pruning import filter_ranking, without_filters
-from .fit import Look, NernFit
-from .gated import GatedPass
-from .kernel_canvas import KernelCanvas
-from .layer_profile import LayerProfile, layer_profile
-from .losses import feature_loss, logit_loss, reconstruction_loss
+from .analysis import (
+    EmbeddingLevels,
+    ErrorMap,
+    LayerProfile,
+    embedding_levels,
+    error_map,
+    filter_ranking,
+    layer_profile,
+    with_noise,
+    without_filters,
+)
+from .kernel_canvas import GatedPass, KernelCanvas
+from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
+from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
 from .nern import NeRN
 from .permutation import LayerOrder, greedy_paths, ordered
-from .predictor import KernelPredictor
-from .quantised import Quantised, quantised
-from .sampling import sampled_kernels
-from .size_report import SizeReport
-from .smoothness import smoothness_loss
-from .weight_noise import with_noise
+from .predictor import FourierEmbedding, KernelPredictor, SmoothEmbedding
+from .size import Compressed, Quantised, SizeReport, compressed, quantised
+from .training import Look, NernFit, sampled_kernels
 
 __all__ = [
     "Compressed",

@@ -1,11 +1,15 @@
-"""What a NeRN is trained on: the weights, the feature maps and the logits of the network that it represents."""
+"""Reconstruction and distillation losses."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
+from ...metrics.probability import predicted_classes
+from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Reconstruction = Literal["rms", "mean_mse"]
 Features = Literal["each", "whole", "similarity"]
@@ -137,3 +141,159 @@ def _two_classes(logits: Tensor) -> Tensor:
 
 def _kl(log_found: Tensor, wanted: Tensor) -> Tensor:
     return F.kl_div(log_found, wanted, reduction="batchmean")
+
+
+class Agreement(NamedTuple):
+    """How a rebuilt network answers beside its target.
+
+    Attributes:
+        share: of the images that both put into the same class.
+        divergence: KL(p ‖ p̂), mean over images.
+    """
+
+    share: float
+    divergence: float
+
+
+class Distillation:
+    """Compares answers and feature maps of a target under its own and under generated weights.
+
+    Args:
+        target: the network, or a function around it, in eval mode.
+        layers: the represented ones.
+        feature_layers: whose outputs are compared; None takes every ``BatchNorm2d``, or ``layers`` where there is none.
+    """
+
+    def __init__(
+        self,
+        target: Callable[..., object],
+        root: nn.Module,
+        layers: Sequence[Convolution],
+        feature_layers: Sequence[nn.Module | str] | None = None,
+    ) -> None:
+        self.target, self.using = target, exchange(target)
+        if feature_layers is None:
+            norms: list[nn.Module] = [m for m in root.modules() if isinstance(m, nn.BatchNorm2d)]
+            self.hooked = norms or [root.get_submodule(layer.name) for layer in layers]
+        else:
+            self.hooked = [find_layer(target, layer) for layer in feature_layers]
+
+    def losses(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature loss and logit loss of a batch, differentiable towards ``weights``."""
+        with torch.no_grad():
+            maps, answer = self._seen({}, images)
+        found_maps, found = self._seen(weights, images)
+        wanted = [map_.detach() for map_ in maps]
+        return feature_loss(found_maps, wanted), logit_loss(found, answer.detach())
+
+    def agreement(
+        self,
+        weights: Mapping[str, Tensor],
+        images: Tensor,
+        *,
+        parameters: Mapping[str, Tensor] | None = None,
+        rows_at_once: int = 256,
+    ) -> Agreement:
+        """Over all images, without gradients; ``parameters`` are exchanged too, under their full names."""
+        same, divergence = 0.0, 0.0
+        with torch.no_grad():
+            for rows in images.split(rows_at_once):
+                own, found = self._answer({}, rows), self._answer(weights, rows, parameters)
+                classes = [predicted_classes(side.flatten(1), own) for side in (own, found)]
+                same += float((classes[0] == classes[1]).sum())
+                divergence += float(logit_loss(found, own, "plain")) * len(rows)
+        return Agreement(same / len(images), divergence / len(images))
+
+    def _answer(
+        self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        return _logits(self._called(weights, images, parameters))
+
+    def _called(
+        self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> object:
+        named = {parameter_name(name): weight for name, weight in weights.items()} | dict(parameters or {})
+        answer: object = self.using(named)(images)
+        return answer
+
+    def _seen(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
+        try:
+            with capture(self.target, self.hooked) as captured:
+                answer = self._called(weights, images)
+            maps = [captured[layer] for layer in self.hooked]
+        except LayerError as error:
+            raise LayerError(f"{error} Say which maps are to be compared with feature_layers=.") from error
+        return [map_[0] if isinstance(map_, tuple) else map_ for map_ in maps], _logits(answer)
+
+
+def _logits(answer: object) -> Tensor:
+    if not isinstance(answer, Tensor) or answer.dim() < 2:
+        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise LayerError(
+            f"the target answers {seen}; wanted logits (rows, classes). Give NeRN a function around the module "
+            "that picks them, for example lambda x: model(x)['logits']."
+        )
+    return answer
+
+
+def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> Tensor:
+    r"""How unlike neighbouring kernels are, along channels and along filters; add it, times 1e-4, to a training loss.
+
+    .. math:: -\sum_{l: k > 1} \sum_{f, c} \cos(W_{f, c}, W_{f, c + 1}) + \cos(W_{f, c}, W_{f + 1, c})
+        + \sum_{l: k = 1} \sum_{f, c} |W_{f, c} - W_{f, c + 1}| + |W_{f, c} - W_{f + 1, c}|
+
+    1x1 kernels are compared by distance, since the cosine of two numbers is only their sign. The released code
+    normalises one of the two numbers there and not the other, which looks like a slip and is not repeated.
+
+    Args:
+        target: the network that is being trained; the loss reaches its parameters.
+        layers: modules or dotted names; None takes every ``nn.Conv2d``.
+
+    Returns:
+        a scalar; lower is smoother.
+
+    Raises:
+        LayerError: as :func:`convolutions`.
+
+    Example:
+        >>> conv = nn.Conv2d(1, 3, 3)
+        >>> _ = conv.weight.data.fill_(1.0)  # two pairs of equal neighbours
+        >>> round(smoothness_loss(conv).item(), 4)
+        -2.0
+
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.3.
+    """
+    root = target_behind(target)
+    terms = []
+    for layer in convolutions(target, layers):
+        weight = root.get_submodule(layer.name).weight
+        assert isinstance(weight, Tensor)  # noqa: S101 - convolutions() looked
+        terms.append(layer_roughness(weight))
+    return torch.stack(terms).sum()
+
+
+def layer_roughness(weight: Tensor) -> Tensor:
+    """The terms of one layer's weight (F, C, h, w), a scalar."""
+    kernels = weight.flatten(2)
+    pairs = ((kernels[:, 1:], kernels[:, :-1]), (kernels[1:], kernels[:-1]))
+    if kernels.shape[2] == 1:
+        return torch.stack([(a - b).abs().sum() for a, b in pairs]).sum()
+    return -torch.stack([F.cosine_similarity(a, b, dim=2).sum() for a, b in pairs]).sum()
+
+
+def check_images(images: Tensor) -> Tensor:
+    """Images that a network can be shown.
+
+    Raises:
+        TypeError: no float tensor.
+        ValueError: none, or NaN or infinite values.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images are {kind}; wanted a float tensor (n, …) as the target takes it.")
+    if images.dim() < 2 or images.numel() == 0:
+        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (n, …), at least one image.")
+    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
+    if bad:
+        raise ValueError(f"images hold NaN or infinite values in {bad} of {len(images)}; leave those images out.")
+    return images

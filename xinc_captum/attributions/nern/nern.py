@@ -12,15 +12,22 @@ from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, exclusive
 from . import nern_file
-from .convolutions import Convolution, convolutions, kernel_size_for, parameter_name, represented, target_behind
-from .coordinates import Scale, kernel_coordinates
-from .crop import Crop, crop
-from .embedding import Fusion, SmoothEmbedding
-from .fit import NernFit, fit_nern
+from .kernels import (
+    Convolution,
+    Crop,
+    Scale,
+    convolutions,
+    crop,
+    kernel_coordinates,
+    kernel_size_for,
+    parameter_name,
+    represented,
+    target_behind,
+)
 from .permutation import Kind, LayerOrder, ordered
-from .predictor import KernelPredictor
-from .recipe import Recipe
-from .size_report import SizeReport, size_report
+from .predictor import Fusion, KernelPredictor, SmoothEmbedding
+from .size import SizeReport, size_report
+from .training import NernFit, Recipe, fit_nern
 
 
 class NeRN(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ... import store
 from ...hooks import exclusive
-from .convolutions import Convolution, parameter_name, target_behind
+from .kernels import Convolution, parameter_name, target_behind
 from .permutation import pack, unpack
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""WeightContribution: what each neuron of a NeRN wrote, and what that means for an answer of the network it wrote."""
+"""Class WeightContribution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -8,16 +8,75 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import LayerAttribution
-from ...alignment import settled
-from ...batch import Batch
-from ...indices import python_index
-from ...inr.trainable import check_finite
-from ...targets import OutputFn, called
-from ..contract import captum_method, explaining, plain
-from .convolutions import Convolution, parameter_name, target_behind
+from ...batch import Batch, OutputFn, called, chunks, one_score_a_row, selected, settled
+from ...hooks import LayerError, exchange
+from ...inr.training import check_finite
+from ...selectors import python_index
+from ..base import captum_method, explaining, plain
 from .kernel_canvas import KernelCanvas
+from .kernels import Convolution, parameter_name, target_behind
 from .nern import NeRN
-from .weight_scores import Weights, WeightScores
+
+Weights = dict[str, Tensor]
+
+
+class WeightScores:
+    """y(x; W): the selected outputs of a NeRN's target with given weights in place of its own.
+
+    Args:
+        nern: whose target is called.
+        layers: those whose weights gradients are wanted of; the other represented layers hold their generated ones.
+        output_fn: picks the tensor out of the target's output.
+    """
+
+    def __init__(self, nern: NeRN, layers: Sequence[Convolution], output_fn: OutputFn | None) -> None:
+        self.layers, self.output_fn = layers, output_fn
+        self._using = exchange(nern.target)
+        with torch.no_grad():
+            self.generated = nern.weights()
+
+    def moved(self, change: Callable[[Tensor, Convolution], Tensor]) -> Weights:
+        """The generated weights, those of the explained layers changed."""
+        return self.generated | {one.name: change(self.generated[one.name], one) for one in self.layers}
+
+    def network(self, weights: Weights) -> Callable[..., Any]:
+        """The target with these weights."""
+        return self._using({parameter_name(name): weight for name, weight in weights.items()})
+
+    def score(self, weights: Weights, batch: Batch) -> Tensor:
+        """(rows,)."""
+        call = self.network(weights)
+        return one_score_a_row(selected(batch.through(call), batch, self.output_fn))
+
+    def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:
+        """(rows,), a chunk at a time and without gradients."""
+        with torch.no_grad():
+            return torch.cat([self.score(weights, batch.cut(*piece)) for piece in chunks(batch.rows, rows_at_once)])
+
+    def gradients(self, weights: Weights, row: Batch) -> list[Tensor]:
+        """∂y/∂W of each explained layer, for a batch of one row."""
+        leaves = {one.name: weights[one.name].detach().requires_grad_() for one in self.layers}
+        score = self.score(weights | leaves, row)
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if score.requires_grad:
+            found = torch.autograd.grad(score.sum(), list(leaves.values()), allow_unused=True)
+        idle = [one.name for one, gradient in zip(self.layers, found, strict=True) if gradient is None]
+        if idle:
+            raise LayerError(
+                f"the selected output does not depend on the weights of {', '.join(map(repr, idle))}: the layer never "
+                "ran, or nothing differentiable leads from it to the target. Choose a layer that this model calls."
+            )
+        return [gradient.detach() for gradient in found if gradient is not None]
+
+    def averaged(self, path: Callable[[float], Weights], row: Batch, n_steps: int) -> list[Tensor]:
+        """∫₀¹ ∂y/∂W along a path of weights, by the midpoint rule."""
+        sums: list[Tensor] | None = None
+        for step in range(n_steps):
+            found = self.gradients(path((step + 0.5) / n_steps), row)
+            sums = found if sums is None else [a.add_(b) for a, b in zip(sums, found, strict=True)]
+        assert sums is not None  # noqa: S101 - n_steps is at least 1
+        return [total / n_steps for total in sums]
+
 
 Mode = Literal["kernel", "gradient", "integrated", "removal"]
 Baseline = Literal["zero", "mean"]
@@ -127,7 +186,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             target: a Captum target that leaves one number a row; None in mode "kernel".
             neuron_selector: a neuron, a slice or several; None is all and the bias, whose number is ``units``.
             additional_forward_args: passed on to the target; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.alignment.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
             n_steps: of the integrals. Gaps on ReLU networks do not shrink steadily: look at the delta.
             internal_batch_size: at most so many rows in a forward that needs no gradient.

@@ -1,15 +1,11 @@
 """Workshop: a transformer that reads pictures and writes the networks that draw them."""
 
-from .painting import as_module, painted, stacked
-from .paths import patch_masks
-from .ray_tokens import RayTokens
-from .ray_trans_inr import RayTransINR
-from .rays import camera_rays, ray_colours, ray_depths
-from .tokens import PatchTokens
+from .shares import patch_masks
 from .training import TransFit, mean_psnr
-from .trans_inr import Routing, TransINR
+from .trans_inr import PatchTokens, Routing, TransINR
 from .tuning import Tuned, neuron_canvases, own_starts, shared_start, tuned
-from .writer import Groups, Modulations, Weights, WeightWriter
+from .views import RayTokens, RayTransINR, camera_rays, ray_colours, ray_depths
+from .writer import Groups, Modulations, Weights, WeightWriter, as_module, painted, stacked
 
 __all__ = [
     "Groups",

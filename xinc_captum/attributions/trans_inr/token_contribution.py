@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution
-from ...batch import Batch
+from ...batch import Batch, selected
 from ...hooks import LayerError
-from ...hooks.models import unwrap
+from ...hooks.layers import unwrap
 from ...images import check_images
-from ...inr.trainable import check_finite
-from ...targets import selected
-from ..contract import captum_method, explaining, plain
-from .gated import group_sums, neuron_shares
-from .paths import (
+from ...inr.training import check_finite
+from ..base import captum_method, explaining, plain
+from .shares import (
     composed_shares,
+    group_sums,
     modulation_shares,
+    neuron_shares,
     owners,
     patch_shares,
     rows_at_once,

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from ...images import check_images
 from ...inr import HypoNet, pixel_centres
-from .gated import neuron_shares
-from .painting import as_module, painted, stacked
+from .shares import neuron_shares
 from .training import mean_psnr
 from .trans_inr import OUT_BIAS, TransINR
-from .writer import Weights
+from .writer import Weights, as_module, painted, stacked
 
 
 class Tuned(NamedTuple):

@@ -1,4 +1,4 @@
-"""From data tokens to the weights of a coordinate network: weight tokens, a transformer, and shared base weights."""
+"""Transformer encoder, weight tokens, batched generated networks."""
 
 from typing import Literal, NamedTuple
 
@@ -7,8 +7,132 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...inr import HypoNet
-from ...inr.layers import seeded
-from .encoder import Encoder
+from ...inr.mlp import seeded
+
+
+class Attention(nn.Module):
+    r"""Self-attention of several heads.
+
+    .. math:: y = W_o\, [\mathrm{softmax}(Q_h K_h^T / \sqrt{d})\, V_h]_h + b_o
+
+    Symbols: h a head of d numbers, head_dim or dim / heads; queries Q, keys K and values V are linear without bias. The
+    softmax is written out: torch's fused kernel has no forward-mode derivative on CPUs, and does not show its
+    weights.
+
+    Args:
+        dim: numbers a token.
+        heads: must divide ``dim``, where ``head_dim`` is None.
+        head_dim: d; None is dim / heads.
+
+    Raises:
+        ValueError: heads that do not divide dim, or a ``head_dim`` below 1.
+
+    Example:
+        >>> y, weights = Attention(24, 3)(torch.rand(2, 5, 24))
+        >>> y.shape, weights.shape
+        (torch.Size([2, 5, 24]), torch.Size([2, 3, 5, 5]))
+
+    Source: Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), sec. 3.2.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int | None = None) -> None:
+        super().__init__()
+        if heads < 1 or (head_dim is None and dim % heads):
+            raise ValueError(
+                f"dim {dim} is not divisible by heads {heads}; wanted heads of equal width, or give their width as "
+                "head_dim."
+            )
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"head_dim is {head_dim}; wanted at least 1, or None for dim / heads.")
+        self.heads = heads
+        inner = dim if head_dim is None else heads * head_dim
+        self.query, self.key, self.value = (nn.Linear(dim, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, n, dim) to the same, and the attention weights (B, heads, from n, to n), rows of which add up to 1.
+
+        Args:
+            x: tokens.
+            seen: (B, n) bool; nothing attends to a token that is not seen.
+        """
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        scores = (q / q.shape[-1] ** 0.5) @ k.mT  # fewer numbers to divide than there are scores
+        if seen is not None:
+            scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
+        weights = scores.softmax(-1)
+        y: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+        return y, weights
+
+
+class Block(nn.Module):
+    r"""One step of attention and one of a two-layer network, each added to what it read.
+
+    .. math:: x \mathrel{+}= A(\mathrm{LN}(x)), \qquad x \mathrel{+}= W_2\, \mathrm{GELU}(W_1 \mathrm{LN}(x))
+
+    Example:
+        >>> Block(24, 3, 48)(torch.rand(2, 5, 24))[0].shape
+        torch.Size([2, 5, 24])
+    """
+
+    def __init__(self, dim: int, heads: int, ff: int, head_dim: int | None = None) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads, head_dim)
+        self.norm2, self.ff = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, ff), nn.GELU(), nn.Linear(ff, dim))
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, n, dim) to the same, and the attention weights."""
+        y, weights = self.attention(self.norm1(x), seen)
+        x = x + y
+        return x + self.ff(self.norm2(x)), weights
+
+
+class Encoder(nn.Module):
+    """Blocks one after another, without a norm at the end.
+
+    Args:
+        dim: numbers a token.
+        depth: how many blocks.
+        heads: of each.
+        ff: width of the two-layer networks.
+        head_dim: numbers of each head; None is dim / heads.
+
+    Example:
+        >>> y, routing = Encoder(24, 2, 3, 48).routed(torch.rand(2, 5, 24))
+        >>> routing.shape
+        torch.Size([2, 2, 3, 5, 5])
+
+    Source: Xiong et al., "On Layer Normalization in the Transformer Architecture" (ICML 2020), as Chen & Wang use it.
+    """
+
+    def __init__(self, dim: int, depth: int, heads: int, ff: int, head_dim: int | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, heads, ff, head_dim) for _ in range(depth))
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, n, dim) to the same.
+
+        Args:
+            x: tokens.
+            seen: (B, n) bool; None means all.
+        """
+        for block in self.blocks:
+            x, _ = block(x, seen)
+        return x
+
+    def routed(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, and all attention weights: (B, depth, heads, from n, to n), the largest tensor there is.
+
+        Args:
+            x: tokens.
+            seen: (B, n) bool; None means all.
+        """
+        found = []
+        for block in self.blocks:
+            x, weights = block(x, seen)
+            found.append(weights)
+        return x, torch.stack(found, 1)
+
 
 Groups = int | Literal["vector"]
 Modulations = tuple[Tensor, ...]
@@ -185,3 +309,67 @@ def _rows(groups: Groups, name: str, outputs: int) -> int:
             f"{', '.join(map(str, good))}, or at least {outputs}."
         )
     return rows
+
+
+def painted(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Tensor:
+    r"""B networks at the same or each at its own coordinates: (B, points, out).
+
+    .. math:: y_b = W_L^b\, \mathrm{relu}(\cdots \mathrm{relu}(W_1^b \gamma + b_1) \cdots) + b_L + out\_bias
+
+    Args:
+        encoded: γ, what the encoding makes of coordinates: (points, in) or (B, points, in).
+        weights: of the B networks.
+        out_bias: added to what comes out; 0.5 for pictures in [0, 1].
+    """
+    h, last = encoded, len(weights.matrices) - 1
+    for i, (matrix, bias) in enumerate(zip(*weights, strict=True)):
+        h = h @ matrix.mT + bias
+        h = h.relu() if i < last else h + out_bias
+    return h
+
+
+def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0) -> HypoNet:
+    """Network ``index`` as an ordinary module; it shares nothing with the others, the writer or any later call.
+
+    Args:
+        base: the shared network, for its architecture.
+        weights: of B networks.
+        index: which of them.
+        out_bias: becomes part of the last bias.
+
+    Example:
+        >>> from xinc_captum.inr import HypoNet
+        >>> base = HypoNet(hidden=4, layers=2, count=2)
+        >>> own = tuple(p.weight[None] for p in base.linears().values())
+        >>> net = as_module(base, Weights(own, tuple(p.bias for p in base.linears().values())), 0)
+        >>> x = torch.rand(3, 2)
+        >>> bool((net(x) == base(x)).all()), net.output.weight is base.output.weight
+        (True, False)
+    """
+    with torch.device("meta"):  # no weights to draw: the random state stays as found
+        module = HypoNet(**base.config)
+    state = {name: buffer.clone() for name, buffer in base.named_buffers()}
+    for i, (name, matrix, bias) in enumerate(zip(base.linears(), *weights, strict=True)):
+        state[f"{name}.weight"] = matrix[index].detach().clone()
+        state[f"{name}.bias"] = bias.detach() + (out_bias if i == len(weights.matrices) - 1 else 0.0)
+    module.load_state_dict(state, assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    return module
+
+
+def stacked(modules: list[HypoNet] | list[nn.Module]) -> Weights:
+    """The weights of several modules as one: each matrix (B, out, in), each bias (B, 1, out).
+
+    Example:
+        >>> from xinc_captum.inr import HypoNet
+        >>> nets = [HypoNet(hidden=4, layers=2, count=2) for _ in range(3)]
+        >>> painted(nets[0].encoding(torch.rand(5, 2)), stacked(nets)).shape
+        torch.Size([3, 5, 3])
+    """
+    linears = [[m for m in net.children() if isinstance(m, nn.Linear)] for net in modules]
+    layers = list(zip(*linears, strict=True))
+    return Weights(
+        tuple(torch.stack([m.weight.detach() for m in layer]) for layer in layers),
+        tuple(torch.stack([m.bias.detach() for m in layer])[:, None] for layer in layers),
+    )

@@ -1,10 +1,8 @@
 """Room: results as one HTML file that a reader asks questions; plain tensors in, no network, no build step."""
 
-from .accentuations import explore_accentuations
 from .canvases import explore_canvases
 from .pack import PackedUnits, pack_units
-from .sweeps import Strip, explore_sweeps
-from .table import explore_table
+from .pages import Strip, explore_accentuations, explore_sweeps, explore_table
 
 __all__ = [
     "PackedUnits",

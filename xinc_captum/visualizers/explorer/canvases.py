@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .album import album
-from .embedded import blob
+from .images import album
 from .pack import MOST_UNITS, PackedUnits, pack_units
-from .page import ROOM, Said, write_page
+from .page import ROOM, Said, blob, write_page
 
 _PICTURES = 1_500_000  # bytes of the room for pictures, at most
 _FEWEST = 300_000  # and at least, so that one that lacks room is said to be too large as a whole

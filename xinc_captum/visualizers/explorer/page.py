@@ -1,5 +1,7 @@
-"""One HTML file that holds everything: words, style, script and data."""
+"""One-file HTML page."""
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,7 +11,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...store import replaced
-from ..verdict import VERDICTS, check_verdicts
+from ..layout import VERDICTS, check_verdicts
+from .pack import PackedUnits, delta
+
+FLOATS, SHORTS = ("amounts", "extremes", "scale", "places"), ("top", "shares", "near")
+
+
+def blob(packed: PackedUnits) -> str:
+    """A layer's numbers, little-endian, float32 first, then uint16, then the maps' differences; deflated, in base64.
+
+    The page takes them apart in this order: amounts, extremes, scale, places; top, shares, near; maps.
+    """
+    parts = [getattr(packed, name).numpy().astype("<f4").tobytes() for name in FLOATS]
+    parts += [getattr(packed, name).numpy().astype("<u2").tobytes() for name in SHORTS]
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)  # without a header, as DecompressionStream("deflate-raw") reads
+    content = squeezer.compress(b"".join([*parts, delta(packed.maps)])) + squeezer.flush()
+    return base64.b64encode(content).decode("ascii")
+
 
 LIMIT = 5_000_000  # bytes of a page, so that it goes by e-mail
 ROOM = 4_800_000  # of them for data and pictures; the rest is for words, style and script

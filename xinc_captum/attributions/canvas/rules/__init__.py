@@ -1,11 +1,8 @@
 """Workshop: rules that carry each unit's part of a layer to the output."""
 
-from .ablation import Ablation
-from .carried import CarryError
-from .rule import Rule, as_rule
-from .secant import Secant
+from .rules import Ablation, Rule, Secant, Tangent, as_rule
+from .secant_tensor import CarryError
 from .tail import Tail
-from .tangent import Tangent
 from .xinc import Xinc
 
 __all__ = [

@@ -1,23 +1,18 @@
-"""A model seen from one layer: the activation there, and the output that follows from it."""
+"""Model from a layer on; rays; memory budget."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from ....batch import Batch
-from ....hooks import (
-    ForwardFunc,
-    capture,
-    layer_name,
-    one_tensor,
-    patch,
-    unit_axis,
-)
-from ....targets import OutputFn, selected
-from ....units import OneUnit, Selector, listed
+from ....batch import Batch, OutputFn, selected
+from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, patch, unit_axis
+from ....selectors import OneUnit, Selector, listed
 
 
 @dataclass(frozen=True)
@@ -140,3 +135,184 @@ def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
         function = one
         return lambda activation: function(activation.movedim(1, axis))
     return one
+
+
+DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself
+FEW = 4
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a few rows showed.
+
+    Attributes:
+        activation: of those rows at the layer, (few, units, ...).
+        output: of those rows, (few, *left).
+        at_most: bytes that the graph of one forward grows by with each row, its share of what all rows have in common
+            included.
+        another: the bytes without that, which takes another run.
+    """
+
+    activation: Tensor
+    output: Tensor
+    at_most: int
+    another: Callable[[], int]
+
+    @cached_property
+    def bytes_per_row(self) -> int:
+        """That the graph of one forward grows by with each row."""
+        return self.another()
+
+    def rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
+        """How many rows fit at once, for answers of so many units.
+
+        Args:
+            units: how many units each row of the answer has.
+            budget: bytes of working memory; None is 256 MiB.
+            enough: no need to look closer where at least so many fit.
+
+        Raises:
+            ValueError: the budget is not positive.
+        """
+        if budget is not None and budget <= 0:
+            raise ValueError(f"memory_budget is {budget}; wanted a positive number of bytes, or None for 256 MiB.")
+        answer = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
+        for_sure = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.at_most + answer, 1))
+        if enough is not None and for_sure >= enough:
+            return for_sure
+        # The graph, and the gradients that walk back through it.
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + answer, 1))
+
+    def stack(self, units: int, rows: int, budget: int | None) -> int:
+        """How many units of so many rows are carried at once, the answer apart.
+
+        Args:
+            units: how many there are.
+            rows: of a chunk.
+            budget: as in :meth:`rows`.
+        """
+        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
+        return max(1, min(units, alone // rows))
+
+
+def measure(tail: Tail, batch: Batch) -> Footprint:
+    """Run a few rows once, and twice over where that leaves doubts; what does not grow with rows cancels out."""
+    few = batch.cut(0, FEW)
+    once, activation, output = _graph_bytes(tail, few)
+
+    def another() -> int:
+        return max(_graph_bytes(tail, few.repeat(2))[0] - once, 0) // few.rows
+
+    return Footprint(activation.detach(), output.detach(), -(-once // few.rows), another)
+
+
+def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The activation and the output, without a graph where a model under inference mode has none."""
+    try:
+        return tail.run(batch)
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+    with torch.no_grad():
+        return tail.run(batch)
+
+
+def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
+    """Bytes that autograd keeps for one forward of these rows, and the forward's activation and output."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # an operation that saves its own output would hold itself, for ever
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        activation, output = _forward(tail, batch)
+    return sum(sizes.values()) + activation.nbytes + output.nbytes, activation, output
+
+
+Renderer = Callable[..., Tensor]
+
+
+def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
+    """From samples to pixels: the field at all samples as rows of their own, then ``render`` of what it answered.
+
+    Args:
+        field: takes (rays · samples, ...) and answers tensors with as many rows.
+        render: takes these as (rays, samples, ...), then the inputs as they came; answers (rays,) or (rays, channels).
+
+    Raises:
+        ValueError: inputs without samples, a field that answers other rows, or a renderer that keeps the samples.
+
+    Example:
+        >>> mean = rendered(torch.nn.Linear(3, 1), lambda answers, points: answers.mean(1))
+        >>> mean(torch.rand(5, 7, 3)).shape
+        torch.Size([5, 1])
+    """
+
+    def pixels(*values: Any) -> Tensor:
+        shape = tuple(values[0].shape)
+        if len(shape) < 2:
+            raise ValueError(
+                f"an input has shape {shape}; with render= wanted (rays, samples, ...), a ray's samples in its row."
+            )
+
+        def flat(value: Any) -> Any:
+            return value.flatten(0, 1) if isinstance(value, Tensor) and tuple(value.shape[:2]) == shape[:2] else value
+
+        def folded(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if value.dim() == 0 or value.shape[0] != shape[0] * shape[1]:
+                raise ValueError(
+                    f"the field answered shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; wanted "
+                    f"{shape[0] * shape[1]} rows, one for each sample."
+                )
+            return value.unflatten(0, shape[:2])
+
+        answer = render(tree_map(folded, field(*map(flat, values))), *values)
+        if isinstance(answer, Tensor) and answer.dim() > 2:
+            raise ValueError(
+                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; wanted "
+                "(rays,) or (rays, channels): weigh and sum the samples."
+            )
+        return answer
+
+    return pixels
+
+
+@dataclass(frozen=True)
+class RayTail(Tail):
+    """A :class:`Tail` whose rows are rays: (rays · samples, units, ...) is shown as (rays, units, ..., samples).
+
+    A unit's part of a pixel is then the sum over the ray's samples, as over the places of a convolution.
+    """
+
+    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`Tail.per_row`.
+
+        Raises:
+            LayerError: the layer's rows are no samples of the rays.
+        """
+        samples = batch.inputs[0].shape[1]
+        if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
+            raise LayerError(
+                f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
+                f"samples; wanted (rays · samples, units, ...). Choose a layer of the field, in front of the renderer."
+            )
+        second = self._units_second(activation, ())
+        by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
+        return by_ray
+
+    def handed_on(self, activation: Tensor) -> Tensor:
+        """Samples as rows again, in memory of their own, so that the model may write into it."""
+        samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
+        return super().handed_on(samples)
+
+    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
+        """See :meth:`Tail.baselines`: given as (rays, units, ..., samples)."""
+        return given
+
+    def selector(self, given: Selector, like: Tensor) -> Selector:
+        """See :meth:`Tail.selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        return given

@@ -1,19 +1,293 @@
-"""Xinc: what the paper's released code computes, flaws included."""
+"""The released XINC code's maps."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ....batch import Batch, chunks
+from ....batch import Batch, chunks, selected
 from ....hooks import LayerError, modules_behind, of_this_thread
-from ....targets import selected
-from ....units import Selector, select
-from .kernels import WEIGHTED
-from .pairs import Pair, chosen, kernels_of, layer_input
-from .site import Asked, Site
+from ....selectors import Selector, select
+from .kernels import WEIGHTED, Asked, Kernels, Pair, Site, behind, chosen, grouped, kernels_of, layer_input
 from .tail import Tail
-from .xinc_decoder import KernelMaps, head_maps
+from .trace import POINTWISE, Step, Trace, trace
+
+_SAME = {"contiguous", "clone", "dropout", "dropout2d", "batch_norm"}  # norms are ignored, as in the released code
+_RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "pad"}
+
+
+@dataclass(frozen=True)
+class Box:
+    """The mean filter of a convolution's size, stride, padding and dilation, one number for each axis."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def matrix(self, axis: int, size: int) -> Tensor:
+        """Along one axis as a matrix (new size, size), zero padded."""
+        k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        new = (size + 2 * p - d * (k - 1) - 1) // s + 1
+        at = torch.arange(new)[:, None] * s + torch.arange(k) * d - p
+        inside = (at >= 0) & (at < size)
+        matrix = torch.zeros(new, size, dtype=torch.float64)
+        return matrix.scatter_add_(1, at.clamp(0, size - 1), inside.double() / k)
+
+
+@dataclass(frozen=True)
+class Near:
+    """Nearest upsampling, in place of a later PixelShuffle."""
+
+    factor: int
+
+    def matrix(self, axis: int, size: int) -> Tensor:
+        """Along one axis, (size * factor, size)."""
+        return torch.eye(size, dtype=torch.float64).repeat_interleave(self.factor, 0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The kernel's own phase of the finer grid, zero elsewhere: its own PixelShuffle."""
+
+    factor: int
+    phase: tuple[int, int] = (0, 0)
+
+    def matrix(self, axis: int, size: int) -> Tensor:
+        """Along one axis, (size * factor, size)."""
+        matrix = torch.zeros(size * self.factor, size, dtype=torch.float64)
+        matrix[self.phase[axis] :: self.factor] = torch.eye(size, dtype=torch.float64)
+        return matrix
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """An activation, applied to each map alone."""
+
+    sigma: Callable[[Tensor], Tensor]
+    zero_stays: bool
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Pooling, interpolation or padding, applied to each map alone."""
+
+    step: Step
+
+
+Stage = Box | Near | Place | Pointwise | Resample
+
+
+def stages(trace: Trace | None, name: str) -> list[Stage]:
+    """What follows an inner convolution, up to the last convolution, in the released code's way.
+
+    Args:
+        trace: of the tail behind the convolution.
+        name: of the layer, for messages.
+
+    Raises:
+        LayerError: an operation that the released code has no substitute for.
+    """
+    if trace is None:
+        raise _refused(name, "what follows is no chain of operations, each on the result of the one before")
+    last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
+    found: list[Stage] = []
+    own = True
+    for step in trace.steps[: last + 1]:
+        stage = _stage(step, name, own)
+        own = own and step.name not in {"conv2d", "pixel_shuffle"}
+        found += [] if stage is None else [stage]
+    return found
+
+
+def _stage(step: Step, name: str, own: bool) -> Stage | None:
+    if step.name == "conv2d":
+        return _box(step)
+    if step.name == "pixel_shuffle":
+        factor = int(step.given("upscale_factor")["upscale_factor"])
+        return Place(factor) if own else Near(factor)
+    if step.name in POINTWISE and not step.has_tensors:
+        with torch.no_grad():
+            zero_stays = not step.again(torch.zeros(1)).numpy().any()  # on the host: no device is waited for
+        return Pointwise(step.again, zero_stays)
+    if step.name in _RESAMPLED:
+        return Resample(step)
+    if step.name in _SAME:
+        return None
+    raise _refused(name, f"met {step.name!r}")
+
+
+def _box(step: Step) -> Box:
+    given: dict[str, Any] = step.given("weight bias stride padding dilation groups")
+    kernel = (int(given["weight"].shape[-2]), int(given["weight"].shape[-1]))
+    dilation, padding = _both(given.get("dilation", 1)), given.get("padding", 0)
+    if isinstance(padding, str):
+        same = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+        padding = same if padding == "same" else 0
+    return Box(kernel, _both(given.get("stride", 1)), _both(padding), dilation)
+
+
+def _both(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def _refused(name: str, why: str) -> LayerError:
+    return LayerError(
+        f"rule 'xinc' at layer {name} follows Conv2d, PixelShuffle, pointwise operations, pooling and interpolation "
+        f"up to the last convolution; {why}. Use rule='tangent' or rule='secant', which follow any operation."
+    )
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A list of stages, ready to be applied to maps of one phase of the kernel's own PixelShuffle.
+
+    Boxes, nearest upsampling and placing on a phase act on each axis alone, so that all of them between two
+    activations are one matrix for the rows and one for the columns; an activation goes in front of what only copies.
+
+    Attributes:
+        stages: what happens to each map.
+    """
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def phases(self) -> int:
+        """How many output channels make one channel of the next layer."""
+        return next((s.factor**2 for s in self.stages if isinstance(s, Place)), 1)
+
+    def at(self, phase: int) -> "Expansion":
+        """The same for the output channels of one phase."""
+        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, Place) else s for s in self.stages]
+        return Expansion(tuple(placed))
+
+    def size(self, low: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of full maps."""
+        empty = torch.zeros(1, *low)
+        height, width = self(empty, None)[0].shape
+        return int(height), int(width)
+
+    def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
+        """Expand (n, h, w); ``into`` are n tensors (H, W) that take the answer, or None for a new (n, H, W)."""
+        maps, pending = low, list[Box | Near | Place]()
+        for stage in self.stages:
+            if isinstance(stage, Pointwise):
+                copies = all(isinstance(p, Near) or (isinstance(p, Place) and stage.zero_stays) for p in pending)
+                maps, pending = (maps, pending) if copies else (_applied(maps, pending, None), [])
+                maps = stage.sigma(maps)
+            elif isinstance(stage, Resample):
+                maps, pending = stage.step.again(_applied(maps, pending, None)[:, None])[:, 0], []
+            else:
+                pending.append(stage)
+        return _applied(maps, pending, into)
+
+
+def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence[Tensor] | None) -> Tensor:
+    if not pending:
+        if into is not None:
+            for target, one in zip(into, maps, strict=True):
+                target.copy_(one)
+        return maps
+    with torch.autocast(maps.device.type, enabled=False):  # the maps have their dtype already
+        across = maps @ _matrix(pending, 1, maps).T
+        down = _matrix(pending, 0, maps)
+        answer = maps
+        if into is None:
+            answer = maps.new_empty(len(maps), down.shape[0], across.shape[2])
+            into = list(answer.unbind())
+        for target, one in zip(into, across, strict=True):
+            torch.mm(down, one, out=target)
+        return answer
+
+
+def _matrix(pending: Sequence[Box | Near | Place], axis: int, maps: Tensor) -> Tensor:
+    return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
+
+
+@lru_cache(maxsize=128)
+def _product(pending: tuple[Box | Near | Place, ...], axis: int, size: int) -> Tensor:
+    whole = torch.eye(size, dtype=torch.float64)
+    for stage in pending:
+        whole = stage.matrix(axis, whole.shape[0]) @ whole
+    return whole
+
+
+_WORKING = 16 << 20  # bytes of full maps in the making
+
+
+@dataclass(frozen=True)
+class KernelMaps:
+    r"""The maps of all kernels of one inner block at some rows, kept as their core.
+
+    .. math:: k_{io} = W_{oi} * x_i + b_o / n
+
+    Symbols: x_i what enters the convolution, n its number of inputs. The core k is all that there is to know; a full
+    map is k expanded, ``phases`` output channels to a pixel.
+
+    Attributes:
+        kernels: the convolution.
+        x: (rows, in, h, w).
+        expansion: from k to a full map.
+        size: of a full map, (H, W).
+    """
+
+    kernels: Kernels
+    x: Tensor
+    expansion: Expansion
+    size: tuple[int, int]
+
+    by_adjoint = False
+
+    @classmethod
+    def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
+        """Run the rows up to the layer, and one row behind it to find what follows."""
+        kernels, x = kernels_of(tail), layer_input(tail, batch)
+        expansion = Expansion(tuple(stages(trace(behind(tail), batch.cut(0, 1)), tail.name)))
+        low = kernels.parts(x[:1, :, :], slice(0, 1)).shape[-2:]
+        return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
+
+    def core(self, outs: slice) -> Tensor:
+        """The core k of some output channels, (rows, in, outs, h, w)."""
+        k = self.kernels.parts(self.x, outs)
+        return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
+
+    def maps(self, units: list[Pair]) -> Tensor:
+        """Full maps of some kernels: (rows, k, H, W)."""
+        answer: Tensor | None = None
+        for o, members in grouped(units).items():
+            low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
+            answer = low.new_empty(len(self.x), len(units), *self.size) if answer is None else answer
+            into = [answer[r, at] for r in range(len(self.x)) for at, _ in members]
+            self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
+        return self.x[:, :0] if answer is None else answer
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """Activations act on each map alone, so that no sum comes without the maps."""
+        raise NotImplementedError("the released maps have no adjoint; ask for maps")
+
+    def all(self) -> Tensor:
+        """Full maps of every kernel: (rows, in, out, H, W)."""
+        (ins, outs), phases = self.kernels.shape, self.expansion.phases
+        core = self.core(slice(None))
+        answer = core.new_empty(len(self.x), ins, outs, *self.size)
+        at_once = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
+        for phase in range(phases):
+            expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
+            full = [m for row in answer for of_input in row for m in of_input[phase::phases]]
+            for first, last in chunks(len(full), at_once):
+                expand(low[first:last], full[first:last])
+        return answer
+
+
+def head_maps(tail: Tail, batch: Batch) -> Tensor:
+    """W_oi * x_i + b_o / n of the last convolution, which add up to its output: (rows, in, out, H, W)."""
+    kernels = kernels_of(tail)
+    k = kernels.parts(layer_input(tail, batch), slice(None))
+    share = kernels.bias / kernels.shape[0]
+    return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
 
 
 @dataclass(frozen=True)

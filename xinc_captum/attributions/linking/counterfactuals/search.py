@@ -1,13 +1,41 @@
-"""What a search for a counterfactual is given, and what it answers."""
+"""Search protocol, task and result records."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from ....metrics.probability import Probability
+from ....metrics.probability import Probability, as_probabilities
 from ..loop import Loop, Shown
-from .linear_head import LinearHead
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    r"""Scores that are linear in the representation.
+
+    .. math:: f = W r + b
+
+    Attributes:
+        weight: W, (K, units).
+        bias: b, (K,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """(n, units) to (n, K)."""
+        return r @ self.weight.T.to(r) + self.bias.to(r)
+
+    def explains(self, r: Tensor, scores: Tensor) -> bool:
+        """Whether these scores are those of these representations, within rounding."""
+        if r.shape[1] != self.weight.shape[1] or scores.dim() != 2 or scores.shape[1] != len(self.weight):
+            return False
+        mine, theirs = self(r.double()), scores.double()
+        size = r.double().abs() @ self.weight.double().abs().T + self.bias.double().abs()
+        slack = 64 * torch.finfo(scores.dtype).eps * size
+        return bool(((mine - theirs).abs() <= slack).all())
 
 
 @dataclass(frozen=True)
@@ -81,3 +109,30 @@ class Search(Protocol):
     def __call__(self, task: Task) -> Found:
         """Search for all rows at once, in a bounded number of steps."""
         ...
+
+
+def says(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
+    """Whether the target has the highest score and at least this probability, (n,) bool.
+
+    Args:
+        scores: (n, K).
+        target: (n,).
+        confidence: in [0, 1).
+        kind: what the scores are, see :func:`xinc_captum.metrics.probabilities`; not "auto".
+
+    Example:
+        >>> says(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), 0.7)
+        tensor([True])
+    """
+    return (scores.argmax(1) == target) & (probability(scores, target, kind) >= confidence)
+
+
+def probability(scores: Tensor, target: Tensor, kind: Probability = "softmax") -> Tensor:
+    """Return the target's probability, (n,)."""
+    return as_probabilities(scores, kind).gather(1, target[:, None])[:, 0]
+
+
+def lead(scores: Tensor, target: Tensor) -> Tensor:
+    """How far the target's score is above the best of the others, (n,); negative where it is not the highest."""
+    others = scores.scatter(1, target[:, None], -torch.inf)
+    return scores.gather(1, target[:, None])[:, 0] - others.amax(1)

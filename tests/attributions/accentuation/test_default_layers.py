@@ -1,0 +1,219 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import VisionTransformer, resnet18
+
+from xinc_captum.attributions.accentuation.activations import Reader
+from xinc_captum.attributions.accentuation.default_layers import early_layer, name_of, passed, spaced_layers
+
+X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return resnet18().eval()
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return VisionTransformer(32, 8, num_layers=5, num_heads=2, hidden_dim=16, mlp_dim=32).eval()
+
+
+def test_in_a_resnet_it_is_layer2(resnet):
+    reader = Reader(resnet)
+    assert name_of(reader, early_layer(reader, X, ())) == "layer2"
+    assert name_of(reader, early_layer(reader, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
+
+
+def test_in_a_transformer_it_ends_after_two_fifths(vit):
+    reader = Reader(vit)
+    ended = passed(reader, torch.rand(1, 3, 32, 32), ())
+    early = early_layer(reader, torch.rand(1, 3, 32, 32), ())
+    place = [one.module for one in ended].index(early)
+    assert early is vit.conv_proj or place == 2 * len(ended) // 5
+
+
+def test_without_anything_before_there_is_none():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    reader = Reader(net)
+    assert early_layer(reader, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
+
+
+def test_spaced_layers_lie_along_the_way(resnet):
+    reader = Reader(resnet)
+    order = [one.module for one in passed(reader, X, ())]
+    places = [order.index(module) for module in spaced_layers(reader, X, ())]
+    assert len(places) == 4 and places == sorted(places) and places[-1] > 0.7 * len(order)
+    until = spaced_layers(reader, X, (), (resnet.layer2,), count=2)
+    assert len(until) == 2 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
+
+
+def test_only_modules_that_ran_once_with_rows_of_floats(conv):
+    conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
+    forward = lambda x: (conv.again(conv.conv(x)), conv(x))
+    order = [one.module for one in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
+    assert conv.relu not in order and conv.conv not in order and conv.again not in order
+    assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
+    assert not any(module._forward_hooks for module in conv.modules())
+
+
+class Beside(nn.Module):
+    """Two modules that pass for layers of one picture: a table with one row, and a branch for another input."""
+
+    def __init__(self, detached=False):
+        super().__init__()
+        self.image, self.depth = nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.ReLU()), nn.Sequential(nn.Conv2d(1, 4, 3, 8))
+        self.table, self.head, self.detached = nn.Sequential(nn.Linear(2, 4)), nn.Linear(4, 3), detached
+
+    def forward(self, x, depth):
+        with torch.set_grad_enabled(not self.detached):
+            seen = self.image(x)
+        bias = self.table(torch.ones(1, 7, 7, 2)).mean((1, 2))
+        return self.head((seen + self.depth(depth)).mean((2, 3)) + bias)
+
+
+def test_modules_that_the_images_do_not_reach_are_no_layers():
+    net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    reached = [one.module for one in passed(Reader(net), x, (depth,))]
+    assert reached == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(Reader(net), x, (depth,)) is net.image
+    assert all(layer in reached for layer in spaced_layers(Reader(net), x, (depth,)))
+    with torch.no_grad():
+        assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "whatever the caller switched off"
+    for p in net.parameters():
+        p.requires_grad_(False)
+    assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "frozen weights change nothing"
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_where_gradients_do_not_lead_to_the_images_other_images_tell():
+    net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    reader = Reader(lambda x, d: net(x, d))
+    assert [one.module for one in passed(reader, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(reader, x, (depth,)) is None, "nothing there moves an image"
+
+
+def test_a_layer_that_does_not_respond_is_passed_over():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.silent, self.head = nn.Conv2d(3, 4, 3, 8), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+            nn.init.zeros_(self.silent.weight)
+
+        def forward(self, x):
+            a = self.first(x)
+            return self.head((a + self.silent(a)).mean((2, 3)))
+
+    net = Silent().eval()
+    assert early_layer(Reader(net), torch.rand(1, 3, 64, 64), ()) is net.first
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_parts_are_passed_over():
+    net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
+    assert [one.module for one in passed(Reader(net), X, ())] == [net[1], net[2]]
+    assert early_layer(Reader(net), X, ()) is net[1]
+
+
+def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.act = Part(), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x -= 0.5
+            return self.act(self.part(x)[0]).mean((2, 3))
+
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 8)
+
+        def forward(self, x):
+            return self.conv(x), None
+
+    net = Writing()
+    assert [one.module for one in passed(Reader(lambda x: net(x.clone())), X, ())] == [net.part.conv, net.part, net.act]
+
+
+def test_where_the_units_and_places_are():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3, 8), nn.LayerNorm(4)
+
+        def forward(self, x):
+            return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
+
+    first, last = passed(Reader(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
+    assert (first.unit_axis, first.places) == (1, (4, 8)) and (last.unit_axis, last.places) == (3, (4, 8))
+
+
+class Attending(nn.Module):
+    """A block that computes its attention weights by a module: (rows, heads, tokens, tokens)."""
+
+    def __init__(self, heads=2, width=8):
+        super().__init__()
+        self.heads, self.norm, self.qkv = heads, nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.soft, self.drop, self.proj = nn.Softmax(-1), nn.Dropout(), nn.Linear(width, width)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+        weights = self.drop(self.soft(q @ k.mT))
+        return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.blocks = nn.Conv2d(3, 8, 16, 16), nn.Sequential(*[Attending() for _ in range(3)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).flatten(2).mT).mean(1))
+
+
+def test_attention_weights_are_no_map_of_the_image():
+    net = Attention().eval()
+    reader = Reader(net)
+    ended = {one.module: one for one in passed(reader, X, ())}
+    weights = [m for block in net.blocks for m in (block.soft, block.drop)]
+    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].places == () for m in weights)
+    assert ended[net.patches].places == (4, 4)
+    assert early_layer(reader, X, ()) not in weights
+
+
+def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
+    class Talking(Attending):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(self.heads, self.heads)
+
+        def forward(self, x):
+            q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+            weights = self.mix((q @ k.mT).softmax(-1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+    net = Attention()
+    net.blocks = nn.Sequential(Talking(), Talking())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
+    assert early_layer(Reader(net), X, ()) not in [block.mix for block in net.blocks]
+
+
+def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
+    class Mixed(Attending):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return super().forward(self.conv(x.mT).mT)
+
+    net = Attention()
+    net.blocks = nn.Sequential(Mixed(), Mixed())
+    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
+    assert ended[net.blocks[0].soft].places == () and ended[net.blocks[1].drop].places == ()
+    assert ended[net.patches].places == (4, 4)

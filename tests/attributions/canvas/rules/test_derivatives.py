@@ -1,0 +1,355 @@
+"""Both directions of differentiation share an output out alike.
+
+Every way of pushing gives torch's own forward derivative.
+
+One recorded pass read off at several layers.
+
+What is pushed forward and what is pulled back belong to one linear map, whichever way it was found.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerGradientXActivation
+from torch import nn
+
+from xinc_captum import LayerError, NeuronCanvas
+from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.derivatives import (
+    Linearised,
+    NoForwardError,
+    Push,
+    Together,
+    by_backward,
+    gradients,
+    independent,
+    run,
+    tail_activation,
+)
+from xinc_captum.attributions.canvas.rules.rules import SECANT, TANGENT
+from xinc_captum.attributions.canvas.rules.trace import trace
+from xinc_captum.batch import Batch
+from xinc_captum.inr import FourierMLP
+
+
+def test_one_run_by_hand(hand_net):
+    """x=(2,1) → a=(3,4) → y=(18, 7); ∂y/∂a = ((5, −1), (0, 2)), so c = ((15, −4), (0, 8)) and the biases are left."""
+    net, x = hand_net
+    tail, batch = Tail(net, net[1]), Batch.of(x)
+    assert tail_activation(tail, batch).tolist() == [[3.0, 4.0]]
+    ran = run(tail, batch, TANGENT)
+    assert ran.activation.is_leaf and ran.activation.tolist() == [[3.0, 4.0]]
+    assert ran.output.tolist() == [[18.0, 7.0]] and ran.slot is None and not ran.switches_gradients
+    shares = by_backward(tail, ran.activation, ran.output, None)
+    assert shares.tolist() == [[[15.0, 0.0], [-4.0, 8.0]]], "(rows, units, outputs)"
+    secant = run(tail, batch, SECANT)
+    assert secant.output.tolist() == [[18.0, 7.0]] and secant.slot.tolist() == [[7.0, -1.0]]
+
+
+def test_units_are_selected_and_outputs_keep_their_shape(hand_net):
+    net, x = hand_net
+    tail = Tail(net, net[1], output_fn=lambda y: y.view(-1, 2, 1))
+    ran = run(tail, Batch.of(x), TANGENT)
+    assert by_backward(tail, ran.activation, ran.output, [1]).tolist() == [[[[-4.0], [8.0]]]]
+    one = Tail(net, net[1])
+    ran = run(one, Batch.of(x, target=1), TANGENT)
+    assert by_backward(one, ran.activation, ran.output, None).tolist() == [[0.0, 8.0]], "one output has no dim"
+
+
+def test_the_graph_is_kept_only_when_asked(hand_net):
+    net, x = hand_net
+    tail = Tail(net, net[1])
+    for keep in (True, False):
+        ran = run(tail, Batch.of(x * 1.5), TANGENT)
+        flat = ran.output.square()
+        assert len(list(gradients(tail, ran.activation, flat, keep=keep))) == 2
+        if keep:
+            assert len(list(gradients(tail, ran.activation, flat))) == 2
+        else:
+            with pytest.raises(RuntimeError, match="second time"):
+                list(gradients(tail, ran.activation, flat))
+
+
+def test_a_model_that_switches_gradients_is_noted():
+    class Switching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                gate = torch.sigmoid(self.first(x))
+            return self.second(x) * gate
+
+    model = Switching()
+    assert run(Tail(model, model.second), Batch.of(torch.rand(3, 2)), TANGENT).switches_gradients
+
+
+def test_a_layer_that_leads_nowhere_is_named():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.aside = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            self.aside(x)
+            return self.used(x)
+
+    model = Aside().requires_grad_(False)
+    tail = Tail(model, model.aside)
+    text = r"the output does not depend on layer 'aside' \(no gradient flows between them\); choose a layer that leads"
+    with pytest.raises(LayerError, match=text):
+        run(tail, Batch.of(torch.rand(3, 2)), TANGENT)
+    assert "'aside'" in str(independent(tail))
+
+
+def test_forward_mode_equals_backward_mode():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3), nn.Sigmoid())
+    x = torch.rand(2, 2, 6, 7)
+    for rule in ("tangent", "secant"):
+        canvas = NeuronCanvas(model, "1", rule=rule)
+        whole = canvas.attribute(x)  # (2, 3 or 4, 2, 4, 5): many outputs, few units
+        for pixel in ((0, 1, 2), (1, 3, 4)):
+            one = canvas.attribute(x, target=pixel)  # one output: backward
+            assert torch.allclose(whole[(slice(None), slice(None), *pixel)], one, atol=1e-6)
+
+
+class Gate(nn.Module):
+    """A gate that gradients do not pass: forward-mode derivatives would."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.a, self.w = nn.Linear(3, 4), nn.Linear(4, outputs)
+
+    def forward(self, x):
+        h = self.a(x)
+        with torch.no_grad():
+            gate = torch.sigmoid(h)
+        return self.w(h * gate)
+
+
+@pytest.mark.parametrize("outputs", [3, 20])
+def test_a_models_own_no_grad_block_stops_either_mode(outputs):
+    model, x = Gate(outputs), torch.rand(5, 3)
+    ours = NeuronCanvas(model, "a").attribute(x)
+    theirs = LayerGradientXActivation(model, model.a).attribute(x, target=1)
+    torch.testing.assert_close(ours[..., 1], theirs.detach(), atol=1e-6, rtol=1e-5)
+
+
+class Triple(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g * 3
+
+
+class TripleWithForward(Triple):
+    @staticmethod
+    def jvp(ctx, t):
+        return t * 3
+
+
+class Residual(nn.Module):
+    """An in-place residual add, and an operation of the caller's choice."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.first, self.second, self.operation = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 3, padding=1), operation
+
+    def forward(self, x):
+        h = self.first(x)
+        y = self.second(torch.tanh(h))
+        y += h
+        return self.operation(y)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [torch.sigmoid, Triple.apply, TripleWithForward.apply],
+    ids=["plain", "no forward mode", "forward mode"],
+)
+def test_every_way_to_the_same_frames(operation):
+    model, x = Residual(operation), torch.rand(2, 1, 4, 5)
+    shares = NeuronCanvas(model, "first").attribute(x)
+    for pixel in ((0, 1, 2), (1, 3, 4)):
+        (gradient,) = torch.autograd.grad(
+            operation((h := model.first(x).detach().requires_grad_()) + model.second(torch.tanh(h)))[:, *pixel].sum(), h
+        )
+        expected = (gradient * h.detach()).sum((2, 3))
+        torch.testing.assert_close(shares[:, :, *pixel], expected, atol=1e-6, rtol=1e-5)
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g * 3 * ctx.saved_tensors[0] ** 2
+
+
+class CubeForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 3 * ctx.saved_tensors[0] ** 2
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t * 3 * ctx.saved_tensors[0] ** 2
+
+
+class Net(nn.Module):
+    def __init__(self, cube):
+        super().__init__()
+        self.first, self.second, self.cube = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 3), cube
+
+    def forward(self, x):
+        return self.second(self.cube(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("cube", "quick"),
+    [(lambda x: x**3, True), (CubeForward.apply, True), (Cube.apply, False)],
+    ids=["plain", "with jvp", "without jvp"],
+)
+def test_every_way(cube, quick):
+    net, x = Net(cube).double(), torch.rand(2, 1, 4, 5, dtype=torch.float64)
+    tail, batch = Tail(net, net.first), Batch.of(x)
+    push, a = Push(tail, batch, TANGENT, run(tail, batch, TANGENT)), net.first(x).detach()
+    parts = torch.rand(3, *a.shape, dtype=torch.float64)
+    expected = torch.stack([torch.func.jvp(lambda z: net.second(z**3), (a,), (part,))[1] for part in parts])
+    torch.testing.assert_close(push(parts), expected.detach())
+    if not quick:
+        with pytest.raises(NoForwardError):
+            push.quick(parts)
+
+
+@pytest.mark.parametrize("along", [TANGENT, SECANT], ids=["tangent", "secant"])
+def test_gradients_are_those_of_a_run_alone(along):
+    model, x = FourierMLP(hidden=5, activation="gelu", seed=0).double(), torch.rand(4, 2, dtype=torch.float64)
+    tails, batch = [Tail(model, model.activation2), Tail(model, model.linear1, True)], Batch.of(x)
+    together = Together(tails)
+    for tail in tails:
+        shared, alone = together.run(tail, batch, along), run(tail, batch, along)
+        torch.testing.assert_close(shared.activation, alone.activation)
+        gradients = [
+            torch.autograd.grad(r.output[:, 1].sum(), r.activation, retain_graph=True)[0] for r in (shared, alone)
+        ]
+        torch.testing.assert_close(*gradients, atol=1e-14, rtol=1e-12)
+
+
+def test_only_the_last_rows_are_kept():
+    calls, model = [], FourierMLP(hidden=5, seed=0)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    tails, batch = [Tail(model, model.activation1), Tail(model, model.activation2)], Batch.of(torch.rand(6, 2))
+    together = Together(tails)
+    for first, last, runs in ((0, 3, 1), (3, 6, 2), (0, 3, 3)):
+        for tail in tails:
+            together.run(tail, batch.cut(first, last), TANGENT)
+        assert len(calls) == runs
+    together.run(tails[0], batch.cut(0, 3), SECANT)
+    assert len(calls) == 4, "another slope is another run"
+
+
+def test_chains_are_suffixes_of_one(decoder):
+    model, t = decoder
+    tails, batch = [Tail(model, model.blocks[1][0]), Tail(model, model.blocks[0])], Batch.of(t)
+    together = Together(tails)
+    for tail in tails:
+        shared, alone = together.trace(tail, batch), trace(tail, batch)
+        assert [s.name for s in shared.steps] == [s.name for s in alone.steps]
+        torch.testing.assert_close(shared.activation, alone.activation)
+        torch.testing.assert_close(shared.output, alone.output)
+
+
+def test_a_layer_beside_the_chain_is_left_to_itself():
+    class Beside(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.side = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+
+        def forward(self, x):
+            return torch.tanh(self.main(x)) + self.side(x)
+
+    model, batch = Beside(), Batch.of(torch.rand(4, 2))
+    tails = [Tail(model, model.main), Tail(model, model.side)]
+    together = Together(tails)
+    assert together.trace(tails[1], batch) is None
+    assert together.trace(tails[0], batch) is not None
+    shared, alone = together.run(tails[1], batch, TANGENT), run(tails[1], batch, TANGENT)
+    torch.testing.assert_close(shared.output, alone.output)
+
+
+def test_an_output_without_gradients_is_named():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+    cut = lambda x: model(x).detach()
+    tail = Tail(cut, model[0])
+    with pytest.raises(LayerError, match="the output does not depend on layer '0'"):
+        Together([tail]).run(tail, Batch.of(torch.rand(4, 2)), TANGENT)
+
+
+class Skip(nn.Module):
+    """No chain: the layer's output is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.last(F.gelu(h) + h)
+
+
+def made(decoder, kind, along):
+    if kind == "chain":
+        model, x = decoder
+        layer = model.blocks[0][0]
+    else:
+        torch.manual_seed(2)
+        model, x = Skip().double(), torch.rand(3, 2, 4, 5, dtype=torch.float64)
+        layer = model.first
+    one = Linearised(Tail(model, layer), Batch.of(x), along, per_eval=2)
+    assert (one._chain is None) is (kind == "skip")
+    return one, model(x).detach()
+
+
+@pytest.mark.parametrize("kind", ["chain", "skip"])
+@pytest.mark.parametrize("along", [TANGENT, SECANT], ids=["tangent", "secant"])
+def test_pulling_is_the_transpose_of_pushing(decoder, kind, along):
+    one, output = made(decoder, kind, along)
+    torch.testing.assert_close(one.output, output)
+    weights = torch.rand(2, *output.shape, dtype=torch.float64)
+    pulled = one.pull(weights)
+    assert pulled.shape == (2, *one.activation.shape)
+    parts = torch.rand(3, 5, *one.activation.shape[2:], dtype=torch.float64)
+    pushed = one.push(parts, 1)
+    assert pushed.shape == (3, 5, *one.left)
+    left = torch.einsum("nrchw,rkchw->nrk", weights, pushed)
+    torch.testing.assert_close(left, torch.einsum("nrhw,rkhw->nrk", pulled[:, :, 1], parts))
+
+
+@pytest.mark.parametrize("kind", ["chain", "skip"])
+@pytest.mark.parametrize("along", [TANGENT, SECANT], ids=["tangent", "secant"])
+def test_all_channels_at_once_are_their_sum(decoder, kind, along):
+    one, output = made(decoder, kind, along)
+    a = one.activation
+    alone = torch.stack([one.push(a[:, u : u + 1], u)[:, 0] for u in range(a.shape[1])])
+    torch.testing.assert_close(one.push_all(a), alone.sum(0))
+    if along is SECANT:
+        torch.testing.assert_close(alone.sum(0) + one.slot, output)
+    else:
+        assert one.slot is None

@@ -1,0 +1,312 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.counterfactuals import (
+    LatentWalk,
+    LinearHead,
+    LinkingInStyle,
+    MinimalShift,
+    Ray,
+    shift_losses,
+    shortest_shift,
+)
+from xinc_captum.attributions.linking.counterfactuals.search import Task, says
+from xinc_captum.attributions.linking.loop import Loop
+from xinc_captum.generators import from_callable, normal_latents
+
+
+def test_the_flip_point_is_where_the_picture_flips(plane, rows):
+    make, loop, _ = plane
+    task = make(*rows)
+    found = Ray()(task)
+    assert found.reached.all() and says(found.shown.scores, task.target).all()
+    way = found.shift / found.flip[:, None]
+    before = loop.shown(loop.latents(task.r + 0.98 * found.flip[:, None] * way, task.rows), task.rows)
+    assert not says(before.scores, task.target).any(), "a little less does not do"
+    assert found.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
+
+
+def test_the_way_is_the_covariance_times_the_slope(plane, rows):
+    task = plane[0](*rows)
+    found = Ray()(task)
+    expected = task.slope @ task.loop.link.covariance
+    cosine = torch.cosine_similarity(found.shift, expected)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+
+
+def test_between_two_classes_alpha_one_is_the_boundary(plane):
+    task = plane[0](torch.tensor([[1.0, 0.6]], dtype=torch.float64), torch.tensor([1]))
+    torch.testing.assert_close(Ray(halvings=20)(task).flip, torch.ones(1, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_rows_do_not_depend_on_one_another(plane, rows):
+    r, target = rows
+    whole = Ray()(plane[0](r, target))
+    for row in range(6):
+        alone = Ray()(plane[0](r[row : row + 1], target[row : row + 1]))
+        # where the last picture lies on the boundary, rounding decides which value of the grid is the first
+        torch.testing.assert_close(alone.shift[0], whole.shift[row], rtol=2**-7, atol=0)
+        assert abs(alone.steps[0] - whole.steps[row]) <= 1
+
+
+def test_a_row_that_is_there_does_not_move(plane):
+    found = Ray()(plane[0](torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+    assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
+
+
+def test_it_ends_where_nothing_is_reached(plane, rows):
+    """The pictures end at ±10, where the target leads by 15 at most: this confidence is out of reach."""
+    found = Ray()(plane[0](*rows, confidence=1 - 1e-9))
+    assert not found.reached.any() and found.flip.isnan().all()
+    assert (found.steps == len(Ray().grid) + 8).all()
+
+
+def test_a_class_that_is_passed_between_two_values_is_found():
+    """The target leads from 1.14 to 1.24 only, and the grid looks at 1 and at 1.25."""
+    paint = from_callable(lambda w: (0.5 + w / 20).clamp(0, 1).view(-1, 1, 1, 2), normal_latents(2))
+    r = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def look(pictures, rows):
+        seen = (pictures.flatten(1) - 0.5) * 20
+        return seen, torch.stack([torch.zeros(len(seen)).double(), 0.05**2 - (seen[:, 0] - 1.19) ** 2], 1)
+
+    loop = Loop(LatentLink(ridge=0.0).fit(r, r), paint, look, torch.zeros(1, 2, dtype=torch.float64), limit=4)
+    start, row = torch.zeros(1, 2, dtype=torch.float64), torch.arange(1)
+    slope, gap = torch.tensor([[1.0, 0.0]]).double(), -torch.ones(1).double()
+    base = loop.shown(start, row)
+    found = Ray()(Task(loop, start, base, row, row + 1, slope, gap, None, 0.0, row))
+    assert found.reached.all() and 1.14 <= float(found.flip) <= 1.145, "and then the flip point"
+
+
+def test_confidence_goes_further(plane, rows):
+    bare, sure = (Ray()(plane[0](*rows, confidence=c)) for c in (0.0, 0.9))
+    assert (sure.flip > bare.flip).all()
+    own = sure.shown.scores.softmax(1).gather(1, rows[1][:, None])
+    assert (own >= 0.9).all() and (own < 0.93).all()
+
+
+def test_few_units_carry_a_sparse_ray(plane, rows):
+    found = Ray(top=1)(plane[0](*rows))
+    assert ((found.shift != 0).sum(1) <= 1).all() and found.reached.sum() >= 4
+
+
+def test_no_gradient_is_an_error(plane, rows):
+    task = plane[0](*rows)
+    task.slope.zero_()
+    with pytest.raises(ValueError, match="row 0: no shift of the representation raises class 1 above 0"):
+        Ray()(task)
+
+
+@pytest.mark.parametrize("options", [{"grid": ()}, {"grid": (0.0, 1.0)}, {"grid": (2.0, 1.0)}])
+def test_impossible_grids(options):
+    with pytest.raises(ValueError, match="wanted ascending numbers above 0"):
+        Ray(**options)
+
+
+@pytest.mark.parametrize("options", [{"halvings": -1}, {"top": 0}])
+def test_impossible_options(options):
+    with pytest.raises(ValueError, match="wanted at least 0 and at least 1"):
+        Ray(**options)
+
+
+def test_it_arrives_and_comes_back_to_the_flip_point(plane, rows):
+    make, loop, _ = plane
+    task = make(*rows)
+    found = LatentWalk()(task)
+    assert found.reached.all() and says(found.shown.scores, task.target).all()
+    start = task.base.latents
+    back = loop.shown(start + 0.97 * (found.shown.latents - start), task.rows)
+    assert not says(back.scores, task.target).any(), "a little less does not do"
+    torch.testing.assert_close(found.shift, found.shown.representations - task.base.representations)
+
+
+def test_latent_walk_rows_do_not_depend_on_one_another(plane, rows):
+    r, target = rows
+    whole = LatentWalk()(plane[0](r, target))
+    for row in range(6):
+        alone = LatentWalk()(plane[0](r[row : row + 1], target[row : row + 1]))
+        torch.testing.assert_close(alone.shown.latents[0], whole.shown.latents[row])
+
+
+def test_it_is_adam(plane):
+    """Two steps against torch's own optimiser, on the same loss."""
+    task = plane[0](torch.tensor([[2.0, 0.1]], dtype=torch.float64), torch.tensor([1]))
+    found = LatentWalk(steps=3, halvings=0, lr=0.1, pull=0.3, margin=2.0)(task)
+    moments = task.loop.link.moments
+    scale = (moments.ww / (moments.n - 1)).sqrt()
+    u = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([u], lr=0.1)
+    for _ in range(2):
+        scores = task.loop.look(task.loop.draw(task.base.latents + u * scale), task.rows)[1][0]
+        loss = (2.0 - (scores[1] - torch.maximum(scores[0], scores[2]))).clamp_min(0) + 0.3 * u.square().sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    torch.testing.assert_close(found.shown.latents, (task.base.latents + u * scale).detach())
+
+
+def test_latent_walk_it_ends_where_nothing_is_reached(plane, rows):
+    found = LatentWalk(steps=5)(plane[0](*rows, confidence=0.999999))
+    assert not found.reached.any() and found.flip.isnan().all() and (found.steps == 5).all()
+
+
+def test_latent_walk_a_row_that_is_there_does_not_move(plane):
+    found = LatentWalk()(plane[0](torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+    assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
+
+
+def test_it_wants_a_gradient(plane, rows):
+    task = plane[0](*rows)
+    task.loop.generator.differentiable = False
+    with pytest.raises(ValueError, match="wants a generator that gradients go through; take method='ray'"):
+        LatentWalk()(task)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"pull": -1.0}, {"margin": -1.0}, {"halvings": -1}])
+def test_latent_walk_impossible_options(options):
+    with pytest.raises(ValueError, match="wanted at least one step, a positive lr, and nothing negative"):
+        LatentWalk(**options)
+
+
+def test_two_classes_are_the_distance_to_a_line():
+    head = LinearHead(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, 1.0]))
+    found = shortest_shift(head, torch.tensor([[5.0, 1.0]]), torch.tensor([1]))  # 5 against 2: 3 / √2 away
+    torch.testing.assert_close(found.bound, torch.tensor([3 / 2**0.5], dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.shift, torch.tensor([[-1.5, 1.5]], dtype=torch.float64), rtol=2e-4, atol=0)
+
+
+def test_a_corner_between_two_classes():
+    """Target must be above both: r = 0 wants x > 1 and y > 1; the corner is √2 away, each line only 1."""
+    head = LinearHead(torch.tensor([[0.0, 0.0], [-1.0, 0.0], [0.0, -1.0]]), torch.tensor([0.0, 1.0, 1.0]))
+    found = shortest_shift(head, torch.zeros(1, 2), torch.tensor([0]))
+    torch.testing.assert_close(found.length, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.bound, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+def test_rows_that_are_there_stay():
+    head = LinearHead(torch.eye(3), torch.zeros(3))
+    found = shortest_shift(head, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([1, 1]))
+    assert found.length[0] == found.bound[0] == 0 and found.length[1] > 1
+
+
+@settings(max_examples=12, deadline=None)  # a fifth of a second each
+@given(st.integers(2, 8), st.integers(2, 12), st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 0.9]))
+def test_the_head_is_convinced_and_nothing_shorter_would_do(classes, units, seed, confidence):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
+    head, r = LinearHead(draw(classes, units), draw(classes)), draw(4, units)
+    target = torch.randint(0, classes, (4,), generator=g)
+    found = shortest_shift(head, r, target, confidence)
+    done = found.length.isfinite()
+    assert (found.shift[~done] == 0).all() and (done.all() or classes > units), "a target inside the others' hull"
+    scores = head(r + found.shift)[done]
+    own = scores.gather(1, target[done][:, None])[:, 0]
+    assert (own >= scores.amax(1)).all()
+    assert (scores.softmax(1).gather(1, target[done][:, None])[:, 0] >= confidence).all()
+    if not confidence:
+        assert (found.length <= 1.01 * found.bound)[done].all()
+    tries = draw(200, 4, units)
+    tries = tries / tries.norm(dim=2, keepdim=True) * (found.bound * 0.999)[None, :, None]
+    beaten = head((r + tries).flatten(0, 1)).view(200, 4, classes)
+    asked = (beaten.softmax(2).gather(2, target.expand(200, 4)[..., None])[..., 0] >= confidence) & (
+        beaten.argmax(2) == target
+    )
+    assert not (asked & (found.bound > 0)).any(), "the bound is a bound"
+
+
+def test_it_is_what_a_solver_finds():
+    optimize = pytest.importorskip("scipy.optimize", reason="scipy comes with the extra 'analysis'")
+    g = torch.Generator().manual_seed(5)
+    weight = torch.randn(10, 20, generator=g, dtype=torch.float64)
+    head, r = LinearHead(weight, torch.zeros(10)), torch.randn(3, 20, generator=g, dtype=torch.float64)
+    target = head(r).argmin(1)
+    found = shortest_shift(head, r, target)
+    assert (found.length > 0.5).all()
+    for row, t in enumerate(target.tolist()):
+        a = np.delete((weight[t] - weight).numpy(), t, 0)
+        b = -a @ r[row].numpy()
+        solved = optimize.minimize(
+            lambda x: x @ x / 2,
+            np.zeros(20),
+            jac=lambda x: x,
+            constraints={"type": "ineq", "fun": lambda x, a=a, b=b: a @ x - b, "jac": lambda x, a=a: a},
+        )
+        assert abs(np.linalg.norm(solved.x) / float(found.length[row]) - 1) < 1e-3
+
+
+def test_rows_that_cannot_are_told_apart_from_rows_that_can():
+    """Class 0 has the mean of the others' weights and the lowest bias: no r makes it the highest."""
+    head = LinearHead(torch.tensor([[0.0], [1.0], [-1.0]]), torch.tensor([-1.0, 0.0, 0.0]))
+    found = shortest_shift(head, torch.tensor([[0.5], [0.5]]), torch.tensor([0, 2]))
+    assert found.length[0].isinf() and found.shift[0] == 0 and found.bound[0] > 100
+    torch.testing.assert_close(found.shift[1], torch.tensor([-0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+def test_beyond_is_at_least_one():
+    with pytest.raises(ValueError, match=r"beyond is 0\.5; wanted at least 1"):
+        MinimalShift(beyond=0.5)
+
+
+DATA = np.load(Path(__file__).parents[3] / "data" / "linking.npz")
+
+
+def recorded(name):
+    return torch.tensor(DATA[name])
+
+
+@pytest.fixture
+def parts():
+    weight, bias = recorded("D_B"), recorded("D_b")
+    link = lambda r, classes=None: r @ weight.T.to(r) + bias.to(r)
+    head = LinearHead(recorded("D_fc_w"), recorded("D_fc_b"))
+    return link, head, recorded("D_r")[None], recorded("D_origin")[None], recorded("D_target")[None]
+
+
+def test_twenty_steps_of_the_papers_code(parts):
+    link, head, r, origin, target = parts
+    shift, losses, kept = recorded("D_shift0")[None], [], {}
+    for step in range(1, 21):
+        leaf = shift.clone().requires_grad_()
+        loss = shift_losses(link, head, r, leaf, origin, target, tuple(DATA["D_hparams"].tolist()))
+        (slope,) = torch.autograd.grad(loss.sum(), leaf)
+        shift = shift - float(DATA["D_lr"]) * slope
+        losses.append(float(loss.detach()))
+        kept[step] = shift
+    np.testing.assert_allclose(losses, DATA["D_losses"], rtol=1e-5)
+    for i, step in enumerate((1, 5, 20)):
+        np.testing.assert_allclose(kept[step][0], DATA["D_shift_after_1_5_20"][i], atol=2e-5)
+        moved = (r - kept[step]).clamp_min(0)
+        np.testing.assert_allclose(link(moved)[0], DATA["D_w_after"][i], atol=1e-4)
+        np.testing.assert_allclose(head(moved)[0], DATA["D_logits_relu_after"][i], atol=1e-4)
+
+
+def test_the_defaults_are_the_papers():
+    assert tuple(DATA["D_hparams"].tolist()) == LinkingInStyle().weights
+    assert float(DATA["D_lr"]) == LinkingInStyle().lr
+
+
+def test_the_gradient_worked_out_by_hand(parts):
+    link, head, r, origin, target = (
+        p.double() if isinstance(p, torch.Tensor) and p.is_floating_point() else p for p in parts
+    )
+    shift = recorded("D_shift0")[None].double().requires_grad_()
+    (slope,) = torch.autograd.grad(shift_losses(link, head, r, shift, origin, target).sum(), shift)
+    b, w, s = recorded("D_B").double(), recorded("D_fc_w").double(), shift.detach()
+    first, second = link(r)[0], link(r - s)[0]
+    lengths = first.norm() * second.norm()
+    cosine = first @ second / lengths
+    of_cosine = -(first / lengths - cosine * second / second.square().sum()) @ b
+    expected = w[target[0]] - 0.6 * w[origin[0]] - 10 * of_cosine
+    torch.testing.assert_close(slope[0], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}])
+def test_paper_update_impossible_options(options):
+    with pytest.raises(ValueError, match="wanted at least 1 and above 0"):
+        LinkingInStyle(**options)

@@ -1,0 +1,168 @@
+"""The representation is what enters (or leaves) the layer, differentiable, and the model is left as found.
+
+Vectors, maps and tokens become rows as asked.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum import LayerError
+from xinc_captum.attributions.linking import Encoder, pooled
+
+
+def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
+    pictures = torch.rand(5, 3, 6, 6)
+    record = found(conv)
+    encode = Encoder(conv, "fc", preprocess=lambda x: x - 0.5)
+    r, logits = encode.read(pictures, batch_size=2)
+    with torch.no_grad():
+        x = conv.pool(conv.relu(conv.norm(conv.conv(pictures - 0.5)))).flatten(1)
+        torch.testing.assert_close(r, x)
+        torch.testing.assert_close(logits, conv.fc(x))
+    assert not r.requires_grad
+    assert torch.equal(encode(pictures, batch_size=2), r)
+    assert record.differences(conv) == []
+
+
+def test_the_other_side_and_pooled_maps(conv):
+    pictures = torch.rand(2, 3, 6, 6)
+    assert torch.equal(Encoder(conv, conv.fc, attribute_to_neuron_input=False)(pictures), conv(pictures).detach())
+    assert Encoder(conv, "relu", attribute_to_neuron_input=False)(pictures).shape == (2, 4)
+    assert Encoder(conv, "relu", pool="flatten")(pictures).shape == (2, 4 * 36)
+
+
+def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
+    pictures = torch.rand(2, 3, 6, 6, requires_grad=True)
+    record = found(conv)
+    r = Encoder(conv, "fc")(pictures)
+    (gradient,) = torch.autograd.grad(r.sum(), pictures)
+    assert gradient.abs().sum() > 0
+    assert record.differences(conv) == []
+    with torch.no_grad():
+        assert not Encoder(conv, "fc")(pictures).requires_grad
+
+
+def test_it_says_what_it_is(conv):
+    told = Encoder(conv, "fc", preprocess=nn.Identity(), pool="mean").describe()
+    assert told == {"layer": "fc", "attribute_to_neuron_input": True, "pool": "mean", "preprocess": "Identity()"}
+    assert Encoder(conv, "fc").describe()["preprocess"] == "none"
+
+
+def test_dict_outputs_and_training_mode(conv):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = conv
+
+        def forward(self, x):
+            return {"logits": self.inner(x)}
+
+    encode = Encoder(Wrapped(), "inner.fc", output_fn=lambda output: output["logits"])
+    assert encode.read(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
+    conv.train()
+    with pytest.warns(UserWarning, match="Conv is in training mode.*call model.eval"):
+        Encoder(conv, "fc")(torch.rand(2, 3, 6, 6))
+
+
+def test_what_it_refuses(conv):
+    with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
+        Encoder(conv, "fcc")
+    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); wanted floats"):
+        Encoder(conv, "fc")(torch.rand(3, 6, 6))
+    with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); wanted scores \(n, classes\)"):
+        Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
+    pair = nn.Sequential(Twice(), First())
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
+        Encoder(pair, "0", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0].flatten(1)
+
+
+class Last(nn.Module):
+    """Maps (n, h, w, channels) at a block of a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.block, self.fc = (
+            nn.Conv2d(3, 5, 1),
+            nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 5)),
+            nn.Linear(5, 3),
+        )
+        self.block.add_module("last", Plain())
+
+    def forward(self, x):
+        return self.fc(self.block(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_maps_with_channels_last_are_pooled_over_their_places():
+    net, x = Last().eval(), torch.rand(2, 3, 6, 6)
+    by_hand = net.block(net.conv(x).permute(0, 2, 3, 1)).mean((1, 2)).detach()
+    for axis in (None, -1):
+        encode = Encoder(net, "block", attribute_to_neuron_input=False, unit_axis=axis)
+        torch.testing.assert_close(encode(x), by_hand)
+        assert encode.describe().get("unit_axis") == axis
+    tokens = nn.Sequential(nn.Flatten(2), Plain(), nn.Flatten(), nn.Linear(108, 3))
+    with pytest.raises(LayerError, match=r"layer '1' returns shape \(2, 3, 36\), and which axis .* unit_axis=1 for"):
+        Encoder(tokens, "1", attribute_to_neuron_input=False)(x)
+    assert Encoder(tokens, "1", attribute_to_neuron_input=False, unit_axis=1)(x).shape == (2, 3)
+    assert Encoder(tokens, "1", attribute_to_neuron_input=False, pool="flatten")(x).shape == (2, 108)
+
+
+def test_rows_that_are_not_one_a_picture_are_refused():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            both = torch.cat([x, x.flip(3)])
+            return self.fc(self.body(both).mean((2, 3)).unflatten(0, (2, -1)).mean(0))
+
+    with pytest.raises(
+        LayerError, match=r"layer 'body' returns shape \(4, 4, 4, 4\) for 2 input rows; wanted rows first"
+    ):
+        Encoder(Views().eval(), "body", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
+
+
+def test_every_layout():
+    vectors, maps, tokens = torch.rand(2, 5), torch.rand(2, 5, 3, 4), torch.rand(2, 7, 5)
+    for pool in ("auto", "mean", "flatten"):
+        assert torch.equal(pooled(vectors, pool), vectors)
+    torch.testing.assert_close(pooled(maps), maps.mean((2, 3)))
+    assert torch.equal(pooled(maps, "flatten"), maps.flatten(1))
+    assert torch.equal(pooled(tokens), tokens[:, 0])
+    assert torch.equal(pooled(tokens, "cls"), tokens[:, 0])
+    torch.testing.assert_close(pooled(tokens, "mean"), tokens.mean(1))
+    assert pooled(tokens, "flatten").shape == (2, 35)
+
+
+def test_pooling_what_it_refuses():
+    with pytest.raises(ValueError, match="pool is 'max'; wanted 'auto', 'mean', 'flatten' or 'cls'"):
+        pooled(torch.rand(2, 5), "max")
+    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
+        pooled(torch.rand(2, 5, 3, 3), "cls")
+    with pytest.raises(ValueError, match=r"activation has shape \(5,\)"):
+        pooled(torch.rand(5))
+
+
+def test_where_the_units_are():
+    last, signal = torch.rand(2, 3, 4, 5), torch.rand(2, 5, 7)
+    torch.testing.assert_close(pooled(last, unit_axis=-1), last.mean((1, 2)))
+    torch.testing.assert_close(pooled(signal, unit_axis=1), signal.mean(2))
+    assert torch.equal(pooled(signal, unit_axis=2), pooled(signal))
+    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
+        pooled(signal, "cls", unit_axis=1)

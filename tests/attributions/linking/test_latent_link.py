@@ -1,0 +1,391 @@
+"""A link equals what scikit-learn solved, whatever the chunks, and says which units and classes it cannot speak of.
+
+A link reads units off the moments of its pairs, by any way of naming them.
+
+Directions and bounds of units, worked out by hand.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.latent_link import UnitReadings, bounds, marginal, within_class
+from xinc_captum.attributions.linking.moments import ClassMeans, Moments, Reservoir
+
+DATA = np.load(Path(__file__).parents[2] / "data" / "linking.npz")
+
+
+def recorded(name):
+    return torch.from_numpy(DATA[name])
+
+
+@pytest.fixture
+def pairs():
+    """120 pairs of 6 units and 3 latents in 3 classes; unit 4 is dead."""
+    generator = torch.Generator().manual_seed(3)
+    classes = torch.arange(120) % 3
+    r = torch.rand(120, 6, generator=generator, dtype=torch.float64) + classes[:, None]
+    r[:, 4] = 0.25
+    w = torch.sin(r @ torch.randn(6, 3, generator=generator, dtype=torch.float64))
+    return r, w, classes
+
+
+def test_least_squares_is_scikit_learns():
+    link = LatentLink(ridge=0.0).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_LR_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_LR_intercept"), atol=1e-9, rtol=0)
+    mse = (link(recorded("A_r")) - recorded("A_w")).square().mean()
+    assert abs(float(mse - recorded("A_LR_mse"))) < 1e-9
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_ridge_is_scikit_learns(which):
+    link = LatentLink(ridge=float(DATA["A_ridge_alphas"][which])).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_ridge_coefs")[which], atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_ridge_intercepts")[which], atol=1e-9, rtol=0)
+
+
+def test_default_ridge_of_the_original_is_scikit_learns():
+    link = LatentLink(ridge=1.0).fit(recorded("A_r"), recorded("A_w"))
+    torch.testing.assert_close(link.weight, recorded("A_Ridge_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_Ridge_intercept"), atol=1e-9, rtol=0)
+    mse = (link(recorded("A_r")) - recorded("A_w")).square().mean()
+    assert abs(float(mse - recorded("A_Ridge_mse"))) < 1e-9
+
+
+def test_fewer_pairs_than_units_gives_the_least_map_and_says_so():
+    link = LatentLink(ridge=0.0).fit(recorded("A_r")[:16], recorded("A_w")[:16])
+    torch.testing.assert_close(link.weight, recorded("A_under_coef"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(link.bias, recorded("A_under_intercept"), atol=1e-9, rtol=0)
+    assert link.report.rank == 15
+    assert "fewer pairs than the 24 alive units + 1, so the map of least norm is taken" in str(link.report)
+
+
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+@pytest.mark.parametrize("ridge", ["gcv", "held_out", 0.1])
+def test_chunks_and_shards_answer_as_one_pass(variant, ridge, pairs):
+    r, w, classes = pairs
+    whole = LatentLink(variant, ridge, features=20, reservoir=16).fit(r, w, classes)
+    base = whole.blank()
+    shards = [base.blank() for _ in range(3)]
+    for shard, rows in zip(shards, torch.randperm(120).split([50, 7, 63]), strict=True):
+        for part in rows.split(11):
+            shard.partial_fit(r[part], w[part], classes[part])
+        base.merge(shard)
+    torch.testing.assert_close(base(r, classes), whole(r, classes), atol=1e-8, rtol=0)
+    for kind in ("marginal", "within_class"):
+        torch.testing.assert_close(base.direction(2, kind), whole.direction(2, kind), atol=1e-12, rtol=1e-12)
+    for kind in ("minmax", "quantile", "sd"):
+        torch.testing.assert_close(base.bounds([0, 5], kind), whole.bounds([0, 5], kind), atol=1e-12, rtol=0)
+    assert torch.equal(base.seen.sort().values, whole.seen.sort().values)
+
+
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+@pytest.mark.parametrize("ridge", [0.3, "gcv"])
+def test_leave_one_out_is_brute_force(variant, ridge, pairs):
+    r, w, classes = pairs
+    link = LatentLink(variant, ridge, features=12).fit(r, w, classes)
+    quick = link.leave_one_out(r, w, classes)
+    for row in (0, 17, 119):
+        rest = torch.arange(120) != row
+        own = link.ridges.get(str(int(classes[row])), link.ridges.get("all"))
+        without = link.blank()
+        without.ridge = own
+        if without.map is None:
+            without.fit(r[rest], w[rest], classes[rest])
+        else:
+            without.map.regression.ridge = own
+            without.partial_fit(r[rest], w[rest], classes[rest])
+        slow = without(r[row : row + 1], classes[row : row + 1])[0]
+        torch.testing.assert_close(quick[row], slow, atol=1e-8, rtol=0)
+
+
+def test_leaving_out_wants_the_fitted_pairs_and_more_than_one_in_each_direction(pairs):
+    r, w, _ = pairs
+    link = LatentLink(ridge=0.0).fit(r, w)
+    with pytest.raises(ValueError, match="got 119 pairs that are not the 120 pairs of the fit"):
+        link.leave_one_out(r[1:], w[1:])
+    with pytest.raises(ValueError, match="are not the 120 pairs of the fit"):
+        link.leave_one_out(r, w + 1)
+    few = LatentLink(ridge=0.0).fit(r[:4], w[:4])
+    with pytest.raises(ValueError, match="alone decides about some direction.*give ridge > 0, or more pairs"):
+        few.leave_one_out(r[:4], w[:4])
+
+
+def test_gcv_and_held_out_prefer_a_small_ridge_where_the_map_is_exact_and_a_large_one_in_noise():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.randn(300, 8, generator=generator)
+    clean = r @ torch.randn(8, 4, generator=generator)
+    noise = torch.randn(300, 4, generator=generator)
+    for ridge in ("gcv", "held_out"):
+        assert LatentLink(ridge=ridge).fit(r, clean).ridges["all"] < 1e-3
+        assert LatentLink(ridge=ridge).fit(r, noise).ridges["all"] > 100
+
+
+def test_dead_units_get_no_weight(pairs):
+    r, w, _ = pairs
+    link = LatentLink(ridge=0.0).fit(r, w)
+    assert not link.weight[:, 4].any()
+    assert (link.report.units, link.report.alive, link.report.rank) == (6, 5, 5)
+
+
+def test_gradients_go_through_and_dtypes_stay(pairs):
+    r, w, _ = pairs
+    link = LatentLink("fourier_features", features=8).fit(r, w)
+    asked = r[:2].float().requires_grad_()
+    answer = link(asked)
+    assert answer.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(answer.sum(), asked)
+    assert gradient.abs().sum() > 0
+    torch.testing.assert_close(link.float()(r[:2].float()), answer, atol=1e-5, rtol=0)
+
+
+def test_bends_where_the_truth_bends(pairs):
+    r, w, classes = pairs
+    scores = {v: float(LatentLink(v, features=64).fit(r, w, classes).score(r, w, classes)) for v in VARIANTS}
+    assert scores["per_class"] > scores["linear"]
+    assert scores["fourier_features"] > scores["linear"]
+
+
+VARIANTS = ("linear", "per_class", "fourier_features")
+
+
+def test_what_it_refuses(pairs):
+    r, w, classes = pairs
+    refused(lambda: LatentLink("cubic"), "variant is 'cubic'; wanted one of 'linear'")
+    refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; wanted a number >= 0, 'gcv' or 'held_out'")
+    refused(lambda: LatentLink(ridge=-1.0), "ridge is -1.0")
+    refused(lambda: LatentLink(ridge=None), "ridge is None; wanted a number >= 0")
+    refused(lambda: LatentLink(ridge=True), "ridge is True; wanted a number >= 0")
+    refused(lambda: LatentLink(features=0), "features is 0; wanted at least 1")
+    refused(lambda: LatentLink()(r), "has seen no pairs; call fit")
+    refused(lambda: LatentLink().fit(r[:1], w[:1]), r"got 1 pair\(s\) to link")
+    refused(lambda: LatentLink().fit(torch.ones_like(r), w), "none of the 6 units varies over the 120 pairs")
+    refused(lambda: LatentLink().fit(r, torch.ones_like(w) / 3), "none of the 3 latents varies over the 120 pairs")
+    link = LatentLink().fit(r, w)
+    refused(lambda: link.partial_fit(r[:, :5], w), "the link is of")
+    refused(lambda: link.partial_fit(r, w, classes), "some chunks came with classes and some without")
+    refused(lambda: link.merge(LatentLink(ridge=0.0)), "ridge 0.0 to merge into a linear link with ridge 'gcv'")
+    refused(lambda: link.merge(LatentLink().fit(r, w, classes)), "one link saw classes and the other did not")
+    few = LatentLink(ridge="held_out")
+    refused(lambda: few.fit(r[:3], w[:3]), "would be held out to choose the ridge")
+
+
+def refused(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_what_was_refused_leaves_the_link_as_it_was(pairs):
+    r, w, classes = pairs
+    link = LatentLink(ridge=0.0).fit(r, w, classes)
+    before, report = link(r), link.report
+    other = LatentLink(ridge=0.0, seed=1).fit(r + 1, w, classes)
+    refused(lambda: link.merge(other), "seed 1 to merge into one of 1024 rows and seed 0; wanted the same")
+    refused(lambda: link.partial_fit(r[:, :5], w, classes), r"got pairs of \(5 units, 3 latents\); the link is of")
+    refused(lambda: link.leave_one_out(r, w[:, :2], classes), r"got pairs of \(6 units, 2 latents\)")
+    assert link.moments.n == len(link.seen) == 120
+    assert link.report is report
+    assert torch.equal(link(r), before)
+
+
+def test_fewer_pairs_than_live_units_are_warned_of():
+    r, w = torch.rand(5, 4, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"4 pairs, 4 of 4 units alive, rank 3 .* Make more pairs"):
+        LatentLink().fit(r[:4], w[:4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LatentLink().fit(r, w)
+
+
+@pytest.mark.parametrize("ridge", ["gcv", "held_out", 0.0])
+@pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
+def test_the_scale_of_a_unit_does_not_decide_whether_it_is_linked(variant, ridge):
+    generator = torch.Generator().manual_seed(0)
+    r = torch.randn(600, 5, generator=generator, dtype=torch.float64)
+    w = r @ torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    w = w + 0.02 * torch.randn(600, 3, generator=generator, dtype=torch.float64)
+    classes = torch.arange(600) % 2
+    scaled = r * torch.tensor([1e8, 1.0, 1e-3, 1.0, 50.0], dtype=torch.float64)
+    found = []
+    for rows in (r, scaled):
+        link = LatentLink(variant, ridge, features=100).fit(rows[:450], w[:450], classes[:450])
+        found.append(float(link.score(rows[450:], w[450:], classes[450:])))
+    assert found[0] > 0.99 and found[1] == pytest.approx(found[0], abs=1e-4)
+    assert "depend on one another" not in str(link.report)
+
+
+@pytest.mark.parametrize("variant", ["linear", "fourier_features"])
+def test_a_constant_unit_changes_nothing(variant):
+    generator = torch.Generator().manual_seed(0)
+    for n in range(30, 40):  # the mean of so many equal numbers is rounded for some of these
+        r = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        w = r.sin()
+        more = torch.cat([r, torch.full((n, 1), 0.1, dtype=torch.float64)], 1)
+        link = LatentLink(variant, 1e-6, features=50, seed=1).fit(more, w)
+        assert float(link.score(more, w)) > 0.9
+        assert link.r_sd[2] == 0
+
+
+def test_pairs_of_the_fit_are_told_from_others_in_every_latent():
+    generator = torch.Generator().manual_seed(0)
+    r = torch.rand(20, 2, generator=generator, dtype=torch.float64)
+    w = torch.stack([1e8 * r[:, 0], r[:, 1]], 1)
+    link = LatentLink(ridge=1.0).fit(r, w)
+    link.leave_one_out(r, w)
+    with pytest.raises(ValueError, match="not the 20 pairs of the fit"):
+        link.leave_one_out(r, w + torch.tensor([0.0, 0.5]))
+
+
+class Read(UnitReadings):
+    """Readings of given moments; a partial direction repeats what was asked."""
+
+    def __init__(self, r, w):
+        self.class_means, self.reservoir, self._moments = None, Reservoir(9), Moments(r.shape[1], w.shape[1])
+        self._moments.add(r, w)
+        self.reservoir.add(r)
+
+    @property
+    def moments(self):
+        return self._moments
+
+    def partial(self, units, class_):
+        return units, class_
+
+
+def test_by_hand():
+    read = Read(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[1.0], [5.0]]))
+    assert read.direction(0).tolist() == [[2.0]]
+    assert read.r_mean.tolist() == [1.0, 1.0]
+    assert read.r_sd.tolist() == pytest.approx([2**0.5, 0.0])
+    assert read.alive.tolist() == [True, False]
+    assert read.covariance.tolist() == [[2.0, 0.0], [0.0, 0.0]]
+    assert read.bounds(0).tolist() == [[0.0, 2.0]]
+    assert read.bounds(0, "quantile", tail=0.25).tolist() == [[0.5, 1.5]]
+    assert read.bounds(0, "sd", sds=0.5)[0].tolist() == pytest.approx([1 - 0.5**0.5, 1 + 0.5**0.5])
+
+
+def test_partial_is_asked_with_units_from_the_front():
+    read = Read(torch.rand(5, 3), torch.rand(5, 2))
+    units, class_ = read.direction([-1, 0], "partial", class_=8)
+    assert (units.tolist(), class_) == ([2, 0], 8)
+
+
+def test_the_three_directions(pairs):
+    r, w, classes = pairs
+    link = LatentLink(ridge=0.0).fit(r, w, classes)
+    centred, moved = r - r.mean(0), w - w.mean(0)
+    expected = (centred[:, 1, None] * moved).sum(0) / centred[:, 1].square().sum()
+    torch.testing.assert_close(link.direction(1)[0], expected)
+    rc, wc = r.clone(), w.clone()
+    for c in range(3):
+        rc[classes == c] -= rc[classes == c].mean(0)
+        wc[classes == c] -= wc[classes == c].mean(0)
+    expected = (rc[:, 1, None] * wc).sum(0) / rc[:, 1].square().sum()
+    torch.testing.assert_close(link.direction([1], "within_class")[0], expected)
+    torch.testing.assert_close(link.direction(torch.tensor([1, 2]), "partial"), link.weight[:, [1, 2]].T)
+    own = LatentLink("per_class", 0.1).fit(r, w, classes)
+    torch.testing.assert_close(own.direction(-5, "partial", class_=2)[0], own.weight[2, :, 1])
+
+
+def test_bounds_and_spread(pairs):
+    r, w, _ = pairs
+    link = LatentLink().fit(r, w)
+    torch.testing.assert_close(link.bounds(3), torch.stack([r[:, 3].min(), r[:, 3].max()])[None])
+    levels = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    torch.testing.assert_close(link.bounds(3, "quantile", tail=0.1)[0], r[:, 3].quantile(levels), atol=1e-6, rtol=0)
+    torch.testing.assert_close(link.bounds(3, "sd", sds=99.0), link.bounds(3))
+    torch.testing.assert_close(link.covariance, r.T.cov())
+    torch.testing.assert_close(link.r_sd, r.std(0))
+    torch.testing.assert_close(link.r_mean, r.mean(0))
+    assert link.alive.tolist() == [True, True, True, True, False, True]
+
+
+def test_unit_readings_what_it_refuses(pairs):
+    r, w, classes = pairs
+    link, own = LatentLink().fit(r, w), LatentLink("per_class").fit(r, w, classes)
+    for call, text in (
+        (lambda: link.direction(0, "total"), "kind is 'total'; wanted 'marginal', 'partial' or 'within_class'"),
+        (lambda: link.bounds(0, "iqr"), "kind is 'iqr'"),
+        (lambda: link.direction(4), "unit 4 is dead"),
+        (lambda: link.bounds([0, 4]), "unit 4 is dead"),
+        (lambda: link.direction(0, "within_class"), "want classes; give them to fit"),
+        (lambda: own.direction(1, "partial"), "say of which one with class_="),
+        (lambda: LatentLink().r_mean, "has seen no pairs"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+
+# Within its class the latent rises with the unit, by one for one; between classes it falls.
+R = torch.tensor([[0.0], [2.0], [10.0], [12.0]], dtype=torch.float64)
+W = torch.tensor([[0.0], [2.0], [-5.0], [-3.0]], dtype=torch.float64)
+CLASSES = torch.tensor([0, 0, 1, 1])
+FIRST = torch.tensor([0])
+
+
+def gathered(r, w, classes=None):
+    moments, means = Moments(r.shape[1], w.shape[1]), ClassMeans()
+    moments.add(r, w)
+    if classes is not None:
+        means.add(r, w, classes)
+    return moments, means
+
+
+def test_marginal_and_within_class_by_hand():
+    moments, means = gathered(R, W, CLASSES)
+    # Around the means, r is -6, -4, 4, 6 and w is 1.5, 3.5, -3.5, -1.5.
+    assert marginal(moments, FIRST).item() == pytest.approx(-46 / 104)
+    assert within_class(moments, means, FIRST).item() == pytest.approx(1.0)
+
+
+@given(st.integers(0, 30))
+def test_within_one_class_is_marginal(seed):
+    generator = torch.Generator().manual_seed(seed)
+    r, w = torch.randn(20, 4, generator=generator), torch.randn(20, 3, generator=generator)
+    moments, means = gathered(r, w, torch.full((20,), 5))
+    units = torch.tensor([3, 0])
+    torch.testing.assert_close(within_class(moments, means, units), marginal(moments, units))
+
+
+def test_bounds_by_hand():
+    rows = torch.arange(11.0)[:, None]
+    moments, kept = Moments(1, 1), Reservoir(20)
+    moments.add(rows, torch.zeros(11, 1))
+    kept.add(rows)
+
+    def ends(kind, tail=0.05, sds=2.0):
+        return bounds(moments, kept, FIRST, kind, tail, sds)[0].tolist()
+
+    sd = 11**0.5  # mean 5, squares 110 over 10
+    assert ends("minmax") == [0, 10]
+    assert ends("quantile", tail=0.1) == pytest.approx([1, 9])
+    assert ends("quantile", tail=0.0) == [0, 10]
+    assert ends("sd", sds=1.0) == pytest.approx([5 - sd, 5 + sd])
+    assert ends("sd", sds=2.0) == [0, 10], "never beyond what was seen"
+    assert ends("sd", sds=torch.inf) == [0, 10]
+    for kind, more, text in (
+        ("iqr", {}, "kind is 'iqr'; wanted 'minmax', 'quantile' or 'sd'"),
+        ("quantile", {"tail": 0.5}, r"tail is 0.5; wanted a share in \[0, .5\)"),
+        ("quantile", {"tail": -0.1}, "tail is -0.1"),
+        ("sd", {"sds": -1.0}, "sds is -1.0; wanted a number of standard deviations above 0"),
+        ("sd", {"sds": torch.nan}, "sds is nan"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            ends(kind, **more)
+
+
+def test_within_class_wants_classes_and_variation_within_one():
+    moments, means = gathered(torch.cat([CLASSES[:, None].double(), R], 1), W, CLASSES)
+    with pytest.raises(ValueError, match=r"directions within classes want classes; give them to fit\(\)"):
+        within_class(moments, None, FIRST)
+    with pytest.raises(ValueError, match="unit 0 does not vary within any class; take kind='marginal'"):
+        within_class(moments, means, torch.tensor([1, 0]))
+    link = LatentLink().fit(torch.cat([CLASSES[:, None].double(), R], 1), W, CLASSES)
+    assert link.direction(1, "within_class").item() == pytest.approx(1.0)

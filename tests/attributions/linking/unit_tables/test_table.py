@@ -1,0 +1,151 @@
+import csv
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking.unit_tables import UnitTable, quantify, screen, shuffled_directions
+from xinc_captum.attributions.linking.unit_tables.table import Found, discoveries
+
+NAN = float("nan")
+
+
+def table(null=True):
+    change = torch.tensor([[[[1.0], [NAN]], [[3.0], [0.5]]], [[[-9.0], [2.0]], [[-1.0], [0.0]]]])
+    return UnitTable(
+        torch.tensor([4, 7]),
+        (0, 5),
+        ("ear", "tail"),
+        ("area",),
+        change,
+        change.abs() / 2,
+        torch.full(change.shape, 3, dtype=torch.int32),
+        torch.ones(2, 2, 1),
+        torch.zeros(1, 2, 2, 1) if null else None,
+        {"reach": 0.5},
+    )
+
+
+def test_columns_over_classes():
+    assert table().column("ear", "area").tolist() == [2, -5]
+    assert table().column("ear", "area", classes=[5]).tolist() == [3, -1]
+    assert table().column("tail", "area").tolist() == [0.5, 1], "the class that has no tail says nothing about it"
+    assert table().strongest("ear", "area", 1).tolist() == [7]
+    assert table().strongest("ear", "area", 9, classes=[5]).tolist() == [4, 7]
+
+
+def test_long_form_in_a_file(tmp_path):
+    table().save(tmp_path / "out")
+    with (tmp_path / "out" / "units.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 + 4
+    assert rows[0] == {
+        "link": "fitted", "unit": "4", "class": "0", "part": "ear", "measure": "area", "change": "1.0", "sd": "0.5",
+        "bases": "3", "base_value": "1.0",
+    }  # fmt: skip
+    assert rows[1]["change"] == "" and rows[-1]["link"] == "shuffled" and rows[-1]["sd"] == ""
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["reach"] == 0.5
+
+
+def test_parquet_says_the_same(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table(null=False).save(tmp_path / "out", format="parquet")
+    rows = parquet.read_table(tmp_path / "out" / "units.parquet").to_pylist()
+    assert [r["change"] for r in rows] == [1, None, 3, 0.5, -9, 2, -1, 0]
+    assert {r["class"] for r in rows} == {0, 5} and {r["part"] for r in rows} == {"ear", "tail"}
+
+
+def test_without_pyarrow_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ModuleNotFoundError, match=r"Parquet needs pyarrow.*xinc-captum\[table\]"):
+        table().save(tmp_path / "out", format="parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_in_it_is_said(tmp_path):
+    with pytest.raises(ValueError, match="part 'nose' is not in this table; it has ear, tail"):
+        table().column("nose", "area")
+    with pytest.raises(ValueError, match="measure 'red' is not in this table; it has area"):
+        table().where("ear", "red")
+    with pytest.raises(ValueError, match="class 3 is not in this table; it has 0, 5"):
+        table().strongest("ear", "area", 1, classes=[3])
+    with pytest.raises(ValueError, match="part 'sky' is not"):
+        table().where("ear", "area", only=True, ignoring=["sky"])
+    with pytest.raises(ValueError, match="this table has no null"):
+        table(null=False).where("ear", "area")
+    with pytest.raises(ValueError, match="format is 'xls'"):
+        table().save(tmp_path / "out", format="xls")
+
+
+def test_a_table_is_said_in_one_line():
+    values = torch.zeros(5, 1, 2, 1)
+    parts, measures = ("eye", "mouth"), ("luminance",)
+    bare = UnitTable(torch.arange(5), (None,), parts, measures, values, values, values.int(), values[0])
+    words = "UnitTable(5 units, 1 classes, parts: eye, mouth; measures: luminance; "
+    assert repr(bare) == f"{words}no null)" and repr(replace(bare, null=values[:3])) == f"{words}a null of 3 units)"
+
+
+def test_units_that_lead_to_the_left_part_alone_are_found(planted):
+    g = torch.Generator().manual_seed(0)
+    null = shuffled_directions(planted.representations, planted.latents, range(200), repeats=2, generator=g)
+    table = quantify(
+        planted.generator, planted.link, planted.latents[:3], parts=planted.parts, measures=["luminance"], null=null
+    )
+    found = table.where("left", "luminance", only=True)
+    hits = torch.isin(found.units, planted.to_left).float()
+    assert hits.mean() >= 0.9, "precision"
+    assert hits.sum() >= 27, "recall"
+    assert found.asked == 200 and (found.q <= 0.05).all() and (found.p >= 1 / 401).all()
+    assert (found.strength.diff() <= 0).all() and (found.change > 0).float().mean() > 0.9
+    assert not torch.isin(table.where("right", "luminance", only=True).units, planted.to_left).any()
+    assert not len(table.where("left", "luminance", only=True, sign="down").units)
+
+
+def test_shuffled_units_are_not(planted):
+    """Units that say nothing about the latents: p-values are even, and few queries find any."""
+    values, any_found = [], []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        noise = torch.randn(600, 150, generator=g)
+        latents = planted.latents[:600]
+        null = shuffled_directions(noise, latents, range(150), repeats=4, generator=g)
+        settings = {"parts": planted.parts, "measures": ["luminance"], "null": null}
+        table = screen(planted.generator, LatentLink().fit(noise, latents), latents[:3], **settings)
+        values.append(table.where("left", "luminance", fdr=1.0).p)
+        any_found.append(float(len(table.where("left", "luminance", only=True, fdr=0.2).units) > 0))
+    p = torch.cat(values)
+    assert len(p) == 20 * 150
+    for level in (0.02, 0.1, 0.5):
+        assert (p <= level).double().mean().item() == pytest.approx(level, rel=0.3)
+    assert sum(any_found) / 20 <= 0.4, "where nothing is true, a rate of .2 is the chance of any discovery"
+
+
+def test_by_hand():
+    null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
+    change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
+    settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
+    found = discoveries(torch.arange(4), change, null, others=[1], sign="either", **settings)
+    assert found.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
+    assert found.strength.tolist() == [3, 2, 0.5]
+    assert found.p.tolist() == [0.2] * 3 and found.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
+    assert discoveries(torch.arange(4), change, null, others=[], sign="either", **settings).units.tolist() == [0, 2, 1]
+    assert discoveries(torch.arange(4), change, null, others=[], sign="up", **settings).units.tolist() == [0, 2]
+    wide = {**settings, "fdr": 1.0}
+    assert discoveries(torch.arange(4), change, null, others=[], sign="down", **wide).units.tolist() == [1]
+
+
+def test_what_does_not_fit_is_said():
+    one = torch.ones(2, 1)
+    with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
+        discoveries(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
+    with pytest.raises(ValueError, match="the null changes this measure of this part not at all"):
+        discoveries(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+
+
+def test_what_was_found_is_said_in_one_line():
+    of = lambda n: Found(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
+    assert [repr(of(n)) for n in (0, 2)] == ["Found(none of 99 units)", "Found(2 of 99 units: 3, 4)"]
+    assert repr(of(40)) == "Found(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"

@@ -1,0 +1,100 @@
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+
+from xinc_captum.attributions.nern import FourierEmbedding, KernelPredictor, SmoothEmbedding
+from xinc_captum.hooks import capture
+
+
+def test_as_recorded(arrays, recorded_nern):
+    predictor = recorded_nern.predictor
+    assert sum(p.numel() for p in predictor.parameters()) == int(arrays["predictor/num_params"])
+    names = [f"linear{i}" for i in (1, 2, 3, 4)] + ["output"]
+    with capture(predictor, names) as captured:
+        answer = predictor(arrays["predictor/input"])
+    for i, name in enumerate(names):
+        found = captured[predictor.get_submodule(name)].detach()
+        torch.testing.assert_close(found, arrays[f"predictor/preact{i}"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(answer.detach(), arrays["predictor/output"], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "hidden", "count"), [(240, 160, 117_289), (240, 1256, 5_050_385)])
+def test_sizes_of_the_paper(inputs, hidden, count):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in KernelPredictor(inputs, hidden).parameters()) == count
+
+
+def test_seeds():
+    before = torch.get_rng_state()
+    a, b, c = (KernelPredictor(6, 5, seed=s).output.weight for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kwargs", [{"blocks": 1}, {"hidden": 0}, {"kernel_size": 0}])
+def test_errors(kwargs):
+    name, value = next(iter(kwargs.items()))
+    with pytest.raises(ValueError, match=rf"{name} {value}.*; wanted at least 2 blocks"):
+        KernelPredictor(6, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["smooth", "default", "this"])
+@pytest.mark.parametrize("fusion", ["concat", "sum"])
+def test_embedding_as_recorded(arrays, name, fusion):
+    base, levels = arrays[f"pe/{name}_{fusion}/base_levels"].tolist()
+    embed = SmoothEmbedding(base, int(levels), fusion)
+    for kind in ("unit", "int"):
+        if f"pe/{name}_{fusion}/{kind}" in arrays:
+            wanted = arrays[f"pe/{name}_{fusion}/{kind}"]
+            found = embed(arrays[f"pe/coords_{kind}"])
+            torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+            assert found.shape[1] == embed.out_features
+
+
+def test_fourier_as_recorded(arrays):
+    embed = FourierEmbedding(10)
+    torch.testing.assert_close(
+        embed.matrix, arrays["pe/ffn/B"], atol=2e-6, rtol=0
+    )  # normal draws round by the processor
+    widest = 2 * math.pi * float((arrays["pe/coords_unit"].float() @ embed.matrix.T).abs().max())
+    bound = 4 * torch.finfo(torch.float32).eps * widest  # draws, products and the factor round; a sine is as steep as 1
+    torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=bound, rtol=0)
+    assert bound < 1e-4
+
+
+@pytest.mark.parametrize(("base", "levels"), [(1.25, 80), (0.95, 80), (0.85, 20), (3.7, 30)])
+def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
+    """On every processor: a frequency of 1e7 that is one unit in the last place off turns an angle about."""
+    exact = Fraction(float(torch.tensor(base)))
+    wanted = torch.tensor([float(exact**level) for level in range(levels)], dtype=torch.float64).float()
+    assert torch.equal(SmoothEmbedding(base, levels).frequencies, wanted)
+
+
+def test_by_hand():
+    found = SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 1.0]]))[0]
+    level0, level1 = [math.sin(math.pi), math.cos(math.pi)], [1.0, 0.0]
+    wanted = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    FourierEmbedding(3, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"base": 0.0}, "base is 0.0 and levels is 20; wanted base > 0"),
+        ({"levels": 0}, "levels is 0; wanted base > 0 and at least 1 level"),
+        ({"fusion": "mean"}, "fusion is 'mean'; wanted 'concat' or 'sum'"),
+    ],
+)
+def test_embedding_errors(kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        SmoothEmbedding(**kwargs)
+    with pytest.raises(ValueError, match="levels is 0"):
+        FourierEmbedding(0)

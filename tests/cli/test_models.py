@@ -1,0 +1,327 @@
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from xinc_captum import zoo
+from xinc_captum.attributions import LinkedUnitVisualization
+from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.models import (
+    DIGITS,
+    GENERATORS,
+    MODELS,
+    Sized,
+    described,
+    ends_called,
+    generator_called,
+    linked_called,
+    network_called,
+)
+from xinc_captum.hooks import LayerError
+
+PHOTO = torch.rand(3, 12, 16)
+SOURCE = """
+import torch
+from torch import nn
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 16, 2), nn.Dropout())
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
+
+def image():
+    return nn.Conv2d(3, 3, 1)
+
+def nothing():
+    return 7
+
+def broken():
+    raise KeyError("weights")
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    name = f"networks_in_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def named(name):
+    return network_called(name, PHOTO, torch.device("cpu"))
+
+
+def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module, capsys):
+    path = list(sys.path)
+    network = named(f"{module}:flat")
+    assert network.size is None
+    assert network.classifier.labels == ("class 0", "class 1")
+    assert not any(m.training for m in network.classifier.model.modules())
+    assert torch.equal(network.classifier.preprocess(PHOTO), PHOTO)
+    assert sys.path == path
+    assert "gets photos as they are, in [0, 1]; if its normalisation is not inside it" in capsys.readouterr().err
+
+
+def test_a_network_that_answers_images_has_no_classes(module):
+    assert named(f"{module}:image").classifier.labels == ()
+
+
+def test_a_name_of_the_zoo(monkeypatch):
+    made = zoo.Classifier("tiny", torch.nn.Identity(), lambda x: x, 24, ("a",))
+    monkeypatch.setattr(zoo, "classifier", lambda name: made)
+    assert named("squeezenet1_1") == (made, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("resnet", "'resnet' is no classifier of the zoo; wanted one of .*, or a function of your own as module:func"),
+        ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .*lies in the current folder"),
+        (":f", "cannot be imported"),
+        ("{}:flatt", "has no function 'flatt'; did you mean 'flat'"),
+        ("{}:NUMBER", "has no function 'NUMBER'"),
+        ("{}:nothing", "returned a int; wanted a torch.nn.Module"),
+        ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return a xinc_captum.zoo.Classifier"),
+    ],
+)
+def test_what_cannot_be_used_is_said(module, name, text):
+    with pytest.raises(UsageError, match=text):
+        named(name.format(module))
+
+
+def test_pictures_of_a_generator_are_not_called_a_photo_and_have_no_size_to_change(module):
+    says = r"cannot be run on what blobs draws, \(1, 3, 12, 16\) .* or give another --generator\.$"
+    with pytest.raises(UsageError, match=says):
+        network_called(f"{module}:wide", PHOTO, torch.device("cpu"), "blobs")
+
+
+def test_what_fails_inside_the_function_keeps_its_traceback(module):
+    with pytest.raises(KeyError, match="weights") as caught:
+        named(f"{module}:broken")
+    assert caught.value.__notes__ == [f"This was the function {module}:broken of --model."]
+
+
+CPU = torch.device("cpu")
+
+
+def test_both_ends_are_found_and_the_last_linear_layer(ends, tiny):
+    assert (ends.model_name, ends.generator_name) == (f"{tiny}:net", f"{tiny}:draw")
+    assert (ends.layer, ends.shape, ends.device) == ("2", (1, 8, 8), CPU)
+    assert not any(module.training for module in (*ends.classifier.model.modules(), *ends.generator.modules()))
+    assert ends_called(f"{tiny}:net", f"{tiny}:draw", "1", CPU).layer == "1"
+
+
+def test_answers_are_probabilities_of_the_pictures(ends):
+    """Each class is where its place is bright; the head has no other weights."""
+    places = torch.zeros(4, 1, 8, 8)
+    places[0, :, :4], places[1, :, 4:], places[2, :, :, :4], places[3, :, 2:6, 2:6] = 0.8, 0.8, 0.8, 0.8
+    answers = ends.answers(places)
+    assert answers.argmax(1).tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(answers, ends.classifier(places).detach().softmax(1))
+    assert not answers.requires_grad
+
+
+def test_the_encoder_reads_the_input_of_the_layer(ends):
+    pictures = torch.rand(3, 1, 8, 8)
+    hidden = ends.classifier.model[1](pictures.flatten(1))
+    torch.testing.assert_close(ends.encoder()(pictures), hidden)
+
+
+def test_drawing_in_parts_is_drawing_at_once(ends):
+    latents = ends.generator.sample_latents(5, torch.arange(5) % 4, generator=torch.Generator().manual_seed(0))
+    parts = ends.draw(latents.double(), batch_size=2)
+    assert parts.shape == (5, 1, 8, 8) and parts.dtype == torch.float32
+    torch.testing.assert_close(parts, ends.generator.synthesize(latents))
+
+
+def test_pictures_of_another_size_and_colour_are_brought_to_the_network(tiny):
+    ends = ends_called(f"{tiny}:colours", f"{tiny}:draw", None, CPU)
+    assert (ends.preprocess.size, ends.preprocess.channels) == (16, 3)
+    white = ends.preprocess(torch.ones(1, 1, 8, 8))
+    torch.testing.assert_close(white, torch.ones(1, 3, 16, 16), msg="(1 - .5) / .5, resized and repeated")
+    assert ends.answers(torch.ones(1, 1, 8, 8)).shape == (1, 2)
+
+
+def test_only_as_many_classes_are_the_same_classes(ends, tiny):
+    assert ends.share_classes
+    assert not ends_called(f"{tiny}:colours", f"{tiny}:draw", None, CPU).share_classes, "two against four"
+    assert not ends_called(f"{tiny}:net", f"{tiny}:classless", None, CPU).share_classes
+    bare = replace(ends, classifier=replace(ends.classifier, labels=()))
+    assert not bare.share_classes and bare.label(2) == "class 2"
+
+
+def test_classes_without_a_name_have_a_number(ends):
+    assert [ends.label(index) for index in (0, 3, 4, -1)] == ["upper", "middle", "class 4", "class -1"]
+
+
+def test_the_method_draws_units_of_these_ends(ends, story):
+    method = ends.method(story.link)
+    assert isinstance(method, LinkedUnitVisualization) and method.layer is ends.classifier.model[2]
+
+
+def test_the_zoo_holds_every_name():
+    assert set(DIGITS) <= set(MODELS) and len(set(MODELS)) == len(MODELS)
+    for name in (*DIGITS, *GENERATORS):
+        assert callable(getattr(zoo, name))
+
+
+def test_the_ends_of_the_zoo_fit():
+    ends = ends_called("mnist_convnet", "mnist_generator", None, CPU)
+    assert ends.share_classes and ends.layer == "head" and ends.label(7) == "7"
+    assert ends.preprocess(torch.zeros(1, *ends.shape)).shape == (1, *ends.shape), "nothing is resized"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nobody", "generator 'nobody' is not in the zoo; wanted one of mnist_generator, .*as module:function"),
+        ("{}:faulty", "generator {}:faulty: int has no image_range and no sample_latents and no synthesize"),
+        ("{}:glaring", r"generator {}:glaring: the generator's pictures lie in \[2.*Correct image_range"),
+        ("{}:nothing", "module '{}' has no function 'nothing'"),
+        ("no_such_module:draw", "module 'no_such_module' cannot be imported"),
+    ],
+)
+def test_generators_that_cannot_be_used(tiny, name, says):
+    with pytest.raises(UsageError, match=says.format(tiny)):
+        generator_called(name.format(tiny), CPU)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "error", "says"),
+    [
+        ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; wanted one"),
+        ("{}:faulty", None, UsageError, r"{}:faulty returned a int; wanted a torch\.nn\.Module"),
+        ("{}:headless", None, UsageError, "no linear layer to link the input of; say which one with --layer"),
+        ("{}:net", "7", LayerError, "layer '7' is not in the model"),
+        (
+            "{}:narrow", None, UsageError,
+            r"{}:narrow cannot look at what {}:draw draws, pictures of shape \(1, 8, 8\) in \[0, 1\] \(.*\); give a "
+            "network whose preprocess takes them",
+        ),
+    ],
+)  # fmt: skip
+def test_networks_that_cannot_be_linked(tiny, model, layer, error, says):
+    with pytest.raises(error, match=says.format(tiny, tiny)):
+        ends_called(model.format(tiny), f"{tiny}:draw", layer, CPU)
+
+
+def test_a_network_that_ends_in_softmax_or_says_sigmoid_gives_its_own_probabilities(ends):
+    places = torch.rand(3, 1, 8, 8)
+    logits = ends.classifier(places).detach()
+    model = torch.nn.Sequential(*ends.classifier.model, torch.nn.Softmax(1))
+    shares = replace(ends, classifier=replace(ends.classifier, model=model))
+    torch.testing.assert_close(shares.answers(places), logits.softmax(1))
+    many = replace(ends, classifier=replace(ends.classifier, probability="sigmoid"))
+    torch.testing.assert_close(many.answers(places), logits.sigmoid())
+
+
+def test_grey_becomes_colour_and_colour_grey():
+    grey, colour = torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8)
+    assert torch.equal(Sized(None, None, 3)(grey), grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(Sized(None, None, 1)(colour), colour.mean(1, keepdim=True))
+
+
+def test_pictures_of_the_right_size_and_colour_stay_as_they_are():
+    pictures = torch.rand(2, 3, 8, 8)
+    assert Sized(None, 8, 3)(pictures) is pictures
+    assert torch.equal(Sized(lambda x: 2 * x, 8, 3)(pictures), 2 * pictures)
+
+
+def test_gradients_go_through():
+    pictures = torch.rand(1, 1, 8, 8, requires_grad=True)
+    Sized(None, 12, 3)(pictures).sum().backward()
+    assert pictures.grad is not None and bool((pictures.grad > 0).all())
+
+
+@pytest.fixture
+def copy(link_folder, tmp_path):
+    """A copy of the link, to damage."""
+    return shutil.copytree(link_folder, tmp_path / "copy")
+
+
+def rewrite(folder, change):
+    path = folder / "manifest.json"
+    note = json.loads(path.read_text())
+    change(note)
+    path.write_text(json.dumps(note))
+
+
+def test_the_manifest_describes_the_ends(ends, tiny, link_folder):
+    assert described(ends) == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
+    assert json.loads((link_folder / "manifest.json").read_text())["ends"] == described(ends)
+
+
+def test_a_link_is_found_again_with_its_ends_and_verdict(linked, link_folder):
+    note = json.loads((link_folder / "manifest.json").read_text())
+    assert described(linked.ends) == note["ends"] and linked.ends.shape == (1, 8, 8)
+    assert (linked.trust, linked.truncation) == (note["trust"], 0.7)
+    latents = linked.ends.generator.latent_mean(torch.arange(4))
+    seen = linked.ends.encoder().read(linked.ends.draw(latents))
+    torch.testing.assert_close(linked.link(seen.representations, torch.arange(4)), latents, atol=0.2, rtol=0.1)
+
+
+def test_an_older_manifest_lacks_verdict_and_truncation(copy):
+    rewrite(copy, lambda note: (note.pop("trust"), note.pop("truncation")))
+    found = linked_called(copy, CPU)
+    assert (found.trust, found.truncation) == ("unknown", 0.7)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder; wanted one that xinc link wrote\."):
+        linked_called(tmp_path / "none", CPU)
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, "{", "[]", '{"trust": "holds"}', '{"ends": 3}', '{"ends": {"model": "a", "generator": "b"}}']
+)
+def test_folders_that_hold_no_link(tmp_path, manifest):
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    says = r"holds no link; wanted a folder that xinc link wrote, with manifest\.json and link\.safetensors\."
+    with pytest.raises(UsageError, match=says):
+        linked_called(tmp_path, CPU)
+
+
+def test_a_folder_whose_link_was_lost(copy):
+    (copy / "link.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"the link in .*copy cannot be used: .*link\.safetensors"):
+        linked_called(copy, CPU)
+
+
+def test_a_pickle_in_the_place_of_the_link_is_never_opened(copy):
+    torch.save({"weight": torch.ones(2)}, copy / "link.safetensors")
+    with pytest.raises(UsageError, match=r"the link in .* cannot be used: .*pickle"):
+        linked_called(copy, CPU)
+
+
+def test_ends_that_are_gone_are_said(copy):
+    rewrite(copy, lambda note: note["ends"].update(generator="nobody"))
+    with pytest.raises(UsageError, match="generator 'nobody' is not in the zoo"):
+        linked_called(copy, CPU)
+
+
+def test_ends_whose_weights_have_changed_since_are_said_to_have(copy, tiny, linked):
+    module = sys.modules[tiny]
+    make = module.net
+    assert linked_called(copy, CPU).trust == linked.trust
+    try:
+        module.net = lambda: changed(make())
+        found = linked_called(copy, CPU)
+    finally:
+        module.net = make
+    assert found.trust.startswith(f"{linked.trust}; but the network given has other weights")
+    with pytest.warns(UserWarning, match="the network given has other weights"):
+        found.ends.method(found.link)
+
+
+def changed(classifier):
+    with torch.no_grad():
+        classifier.model[1].bias += 0.5
+    return classifier

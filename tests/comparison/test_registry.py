@@ -1,0 +1,140 @@
+import pytest
+import torch
+from captum.attr import Saliency
+from torch import nn
+
+from xinc_captum.comparison import as_maps, grad_cam, last_map
+from xinc_captum.comparison.registry import BASELINES, by_name, known, untrained
+
+PHOTOS = torch.rand(2, 3, 8, 8)
+
+
+def test_names_become_methods(conv):
+    found = by_name(["Grad-CAM", "Integrated Gradients", *BASELINES], conv, PHOTOS, None, "conv", 3)
+    for name, method in found.items():
+        assert as_maps(method(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8), name
+    assert torch.equal(found["Grad-CAM"](PHOTOS, 1), grad_cam(conv, "conv")(PHOTOS, 1))
+
+
+def test_objects_bring_their_names_and_twins_are_numbered(conv):
+    def mine(images, target):
+        return images
+
+    assert list(by_name([Saliency(conv), mine, mine], conv, PHOTOS, None, None, 0)) == ["Saliency", "mine", "mine 2"]
+    assert list(by_name({"a": "edge map"}, conv, PHOTOS, None, None, 0)) == ["a"]
+    assert list(by_name("edge map", conv, PHOTOS, None, None, 0)) == ["edge map"]
+
+
+def test_a_layer_is_found_or_asked_for(conv):
+    assert by_name(["Grad-CAM"], conv, PHOTOS, None, None, 0)["Grad-CAM"](PHOTOS, 1).shape[2:] == (2, 2)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(
+        ValueError, match=r"Grad-CAM needs a layer, and no layer of this model has maps .*; give layer="
+    ):
+        by_name(["Grad-CAM"], flat, PHOTOS, None, None, 0)
+
+
+def test_what_is_wrong_is_said(conv):
+    with pytest.raises(
+        ValueError, match="no method is called 'saliency'; known are 'Grad-CAM', 'Guided Grad-CAM', 'grad-cam'"
+    ):
+        by_name(["saliency"], conv, PHOTOS, None, None, 0)
+    with pytest.raises(ValueError, match="'accentuation'; did you mean 'Feature Accentuation'. Known are 'Grad-CAM'"):
+        by_name("accentuation", conv, PHOTOS, None, None, 0)
+    with pytest.raises(ValueError, match="did you mean 'Grad-CAM' or 'Guided Grad-CAM' or 'grad-cam'. Known"):
+        by_name(["grad_cam"], conv, PHOTOS, None, None, 0)
+    assert {"Grad-CAM", "torchcam", "edge map"} <= set(known())
+
+
+def test_what_knows_nothing_is_told_by_what_it_is_not_by_its_name(conv):
+    assert untrained({"noise": "random map", "edge map": Saliency(conv), "Grad-CAM": "Grad-CAM"}) == ["noise"]
+    assert untrained(["edge map", "Grad-CAM", "edge map"]) == ["edge map", "edge map 2"]
+
+
+def test_the_last_layer_that_says_where(conv):
+    assert last_map(conv, torch.rand(1, 3, 8, 8)) is conv.drop, "its pool keeps 2 x 2 places"
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()), nn.AdaptiveAvgPool2d(1))
+    assert last_map(net, torch.rand(1, 3, 8, 8)) is net[1], "a block, not what is at its end"
+
+
+def test_a_network_without_maps_has_none(conv):
+    assert last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2)) is None
+    assert last_map(lambda x: x, torch.rand(1, 3, 2, 2)) is None
+
+
+class Tokens(nn.Module):
+    """A vision transformer's build: one convolution, then blocks of tokens."""
+
+    def __init__(self, convolutions, blocks):
+        super().__init__()
+        self.maps = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(convolutions)))
+        self.blocks = nn.Sequential(*(nn.Linear(3, 3) for _ in range(blocks)))
+
+    def forward(self, x):
+        return self.blocks(self.maps(x).flatten(2).transpose(1, 2)).mean(1)
+
+
+def test_a_transformer_has_none_and_a_pool_by_attention_takes_none_away():
+    assert last_map(Tokens(1, 4), torch.rand(1, 3, 8, 8)) is None
+    late = Tokens(4, 1)
+    assert last_map(late, torch.rand(1, 3, 8, 8)) is late.maps
+
+
+class Windows(nn.Module):
+    """As timm's Swin: within a block maps (N, h, w, channels) are tokens (N, places, channels) for most modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 2, 2), nn.LayerNorm(4), nn.Linear(4, 3)
+        self.mlp = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
+
+    def forward(self, x):
+        z = self.conv(x).permute(0, 2, 3, 1)
+        return self.head(self.norm(z + self.mlp(z.flatten(1, 2)).view(z.shape)).mean((1, 2)))
+
+
+def test_tokens_before_the_last_map_take_none_away():
+    net = Windows().eval()
+    assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+
+
+def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
+    images, seen = torch.rand(1, 3, 8, 8), []
+    before = found(conv)
+    last_map(conv, images, lambda x: seen.append(x.shape) or x - 0.5)
+    assert seen == [(1, 3, 8, 8)]
+    assert before.differences(conv) == []
+
+
+class Last(nn.Module):
+    """As a Swin or a VOLO: maps (N, h, w, channels), and a table of position biases of as many rows as images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6)
+        self.bias, self.head = nn.Sequential(nn.Linear(2, 1)), nn.Linear(6, 3)
+
+    def forward(self, x):
+        z = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return self.head((z + self.bias(torch.ones(1, *z.shape[1:3], 2))).mean((1, 2)))
+
+
+def test_maps_with_channels_last_count_and_what_the_images_do_not_reach_does_not():
+    net = Last().eval()
+    assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+
+
+def test_under_no_grad_and_with_preprocessing_that_leaves_the_graph():
+    net = Last().eval()
+    with torch.no_grad():
+        assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
+    assert last_map(net, torch.rand(1, 3, 8, 12), lambda x: x.detach()) is net.norm
+    frozen = lambda x: net.head(torch.no_grad()(lambda x: net.conv(x))(x).mean((2, 3)))
+    assert last_map(frozen, torch.rand(1, 3, 8, 12)) is net.conv
+
+
+def test_batch_norms_in_training_mode_are_left_as_they_were(found):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten()).train()
+    images, before = torch.rand(2, 3, 8, 8), found(net)
+    assert last_map(net, images) is net[2]
+    assert before.differences(net) == []

@@ -1,0 +1,215 @@
+"""Intervals hold what they should, as often as they should."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinc_captum.metrics import (
+    average_ranks,
+    canvas_agreement,
+    completeness_error,
+    condition_number,
+    flipped,
+    mean_interval,
+    rank_vectors,
+    ratio_interval,
+    shifts,
+    shuffled_pixels,
+    shuffled_units,
+    shuffled_within,
+    spearman,
+)
+from xinc_captum.metrics.statistics import Interval
+
+
+@given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())
+def test_equals_scipy(seed, n, ties):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 3, n))
+    if ties:
+        a, b = a.round(0), b.round(0)
+    ours = spearman(torch.from_numpy(a), torch.from_numpy(b))
+    kept = [i for i in range(3) if np.ptp(a[i]) and np.ptp(b[i])]
+    theirs = [scipy.stats.spearmanr(a[i], b[i]).statistic for i in kept]
+    assert ours.left_out == 3 - len(kept)
+    np.testing.assert_allclose(ours.values.numpy(), theirs, atol=1e-12)
+    np.testing.assert_array_equal(average_ranks(torch.from_numpy(a))[0], scipy.stats.rankdata(a[0]))
+
+
+def test_round_off_does_not_split_ties():
+    a = torch.zeros(1, 1000, dtype=torch.float64)
+    a[0, :300] = torch.linspace(1, 2, 300)
+    noisy = a + 1e-9 * torch.randn(1, 1000, dtype=torch.float64)
+    assert scipy.stats.spearmanr(a[0], noisy[0]).statistic < 0.9
+    assert spearman(a, noisy).values.item() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_constant_maps_are_left_out_and_counted():
+    maps = torch.rand(3, 2, 20)
+    truth = maps.clone()
+    maps[1] = 0
+    agreement = canvas_agreement(maps, truth)
+    assert agreement.spatial == pytest.approx(1.0)
+    assert agreement.left_out == 1
+    assert np.isnan(canvas_agreement(torch.zeros(2, 1, 5), truth[:2, :, :5]).spatial)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(3, 3\)"):
+        spearman(torch.zeros(2, 3), torch.zeros(3, 3))
+
+
+@given(seed=st.integers(0, 999), n=st.integers(3, 30))
+def test_rank_vectors_multiply_to_spearman(seed, n):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 4, n)).round(1)
+    table = rank_vectors(torch.from_numpy(a)) @ rank_vectors(torch.from_numpy(b)).T
+    for i in range(4):
+        for j in range(4):
+            if np.ptp(a[i]) and np.ptp(b[j]):
+                assert table[i, j].item() == pytest.approx(scipy.stats.spearmanr(a[i], b[j]).statistic, abs=1e-9)
+            else:
+                assert table[i, j].isnan(), "constant rows rank nothing"
+
+
+def test_rank_vectors_of_any_shape():
+    rows = torch.rand(2, 3, 9)
+    torch.testing.assert_close(rank_vectors(rows)[1, 2], rank_vectors(rows[1, 2:])[0])  # norms of other shapes
+    torch.testing.assert_close(rank_vectors(rows).norm(dim=-1), torch.ones(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_rows_that_are_not_finite_rank_nothing(value):
+    rows, others = torch.rand(2, 9), torch.rand(2, 9)
+    rows[1, 4] = value
+    found = spearman(rows, others)
+    assert found.left_out == 1 and torch.equal(found.values, spearman(rows[:1], others[:1]).values)
+    assert spearman(others, rows).left_out == 1
+    assert rank_vectors(rows).isnan().all(1).tolist() == [False, True]
+    assert average_ranks(torch.tensor([[1.0, torch.nan], [3.0, 2.0]])).tolist()[1] == [2.0, 1.0]
+    assert average_ranks(torch.tensor([[1.0, torch.nan]])).isnan().all()
+
+
+def test_the_interval_of_a_share_is_about_two_standard_errors():
+    hits = (torch.arange(400) % 4 > 0).float()
+    found = ratio_interval(hits, torch.ones(400))
+    assert found.value == 0.75
+    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
+    assert found.low == pytest.approx(0.75 - half, abs=0.01)
+    assert found.high == pytest.approx(0.75 + half, abs=0.01)
+
+
+def test_it_covers_the_truth_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    inside = 0
+    for seed in range(100):
+        hits = (torch.rand(100, generator=generator) < 0.6).float()
+        found = ratio_interval(hits, torch.ones(100), level=0.9, repeats=200, seed=seed)
+        inside += found.low <= 0.6 <= found.high
+    assert 80 <= inside <= 97
+
+
+def test_seed_flip_and_text():
+    rows = torch.rand(30, generator=torch.Generator().manual_seed(0))
+    ones = torch.ones(30)
+    assert ratio_interval(rows, ones, seed=1) == ratio_interval(rows, ones, seed=1)
+    assert ratio_interval(rows, ones, seed=1) != ratio_interval(rows, ones, seed=2)
+    assert str(flipped(Interval(0.2, 0.1, 0.4))) == "0.80 [0.60, 0.90]"
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="wanted the same"):
+        ratio_interval(torch.ones(3), torch.ones(2))
+    with pytest.raises(ValueError, match="level is 1; wanted a share"):
+        ratio_interval(torch.ones(3), torch.ones(3), level=1)
+    with pytest.raises(ValueError, match="repeats is 0; wanted at least 1 resample"):
+        ratio_interval(torch.ones(3), torch.ones(3), repeats=0)
+
+
+def test_resamples_with_nothing_below_the_line_are_left_out():
+    seldom = torch.tensor([0.0, 0.0, 1.0])  # no resample of three rows is sure to hold the third
+    found = ratio_interval(seldom * 2, seldom)
+    assert found == (2.0, 2.0, 2.0)
+    assert all(end != end for end in ratio_interval(torch.zeros(2), torch.zeros(2)))
+
+
+def test_means_are_over_what_is_a_number():
+    found = mean_interval(torch.tensor([1.0, torch.nan, 3.0, torch.inf]))
+    assert found == (2.0, 1.0, 3.0), "two values: both ends are resamples of one of them"
+    assert math.isnan(mean_interval(torch.tensor([torch.nan])).low)
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    error = 1.96 * float(values.std()) / 20
+    assert mean_interval(values).high == pytest.approx(float(values.mean()) + error, abs=0.02)
+
+
+def test_one_number_has_no_interval():
+    found = mean_interval(torch.tensor([2.0, torch.nan]))
+    assert found.value == 2 and math.isnan(found.low) and math.isnan(found.high)
+
+
+@given(units=st.integers(1, 6), pixels=st.integers(1, 9), seed=st.integers(0, 99))
+def test_values_stay_where_they_must(units, pixels, seed):
+    amounts = torch.rand(units, pixels, 2, generator=torch.Generator().manual_seed(seed))
+    by_unit = shuffled_units(amounts, torch.Generator().manual_seed(seed))
+    by_pixel = shuffled_pixels(amounts, torch.Generator().manual_seed(seed))
+    assert torch.equal(by_unit.sort(0).values, amounts.sort(0).values), "each pixel keeps its values"
+    assert torch.equal(by_pixel.flatten(1).sort(1).values, amounts.flatten(1).sort(1).values), "each unit keeps its own"
+    assert by_pixel.shape == amounts.shape
+
+
+def test_they_shuffle_by_their_own_generator():
+    amounts = torch.rand(20, 30, generator=torch.Generator().manual_seed(5))
+    state = torch.get_rng_state()
+    first, again, other = (shuffled_units(amounts, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, amounts)
+    assert torch.equal(torch.get_rng_state(), state)
+    columns = shuffled_pixels(amounts, torch.Generator().manual_seed(0))
+    assert len({tuple(row.argsort().tolist()) for row in columns}) == 20, "each unit by itself"
+
+
+def test_shifts_are_never_nothing():
+    drawn = shifts((2, 3), 200, torch.Generator().manual_seed(0))
+    assert set(drawn) == {(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)}
+    with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control wants at least 2 and 1"):
+        shifts((1, 1), 3, torch.Generator())
+
+
+def test_shuffled_within_keeps_each_class_and_moves_most_rows():
+    classes = torch.arange(60) % 3
+    rows = torch.stack([torch.arange(60.0), classes.float()], 1)
+    shuffled = shuffled_within(rows, classes, torch.Generator().manual_seed(0))
+    assert torch.equal(shuffled[:, 1], rows[:, 1])
+    assert torch.equal(shuffled[:, 0].sort().values, rows[:, 0])
+    assert (shuffled[:, 0] != rows[:, 0]).float().mean() > 0.8
+    with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 60 rows"):
+        shuffled_within(rows, classes[:2], torch.Generator())
+
+
+def test_by_hand():
+    shares = torch.tensor([[[3.0], [-1.0]], [[1.0], [1.0]]])
+    output = torch.tensor([[2.0], [4.0]])
+    assert completeness_error(shares, output).item() == 0.5
+    assert condition_number(shares, output).tolist() == [[2.0], [0.5]]
+    assert completeness_error(torch.zeros(1, 2), torch.zeros(1)).item() == 0
+
+
+def test_sums_of_half_precision_are_taken_in_float32():
+    shares = torch.full((1, 5000), 0.125).half()
+    assert completeness_error(shares, torch.tensor([625.0]).half()).item() == 0
+    assert completeness_error(shares, torch.tensor([500.0]).half()).item() == pytest.approx(0.25)
+    many = torch.full((1, 3), 40000.0).half()  # adds up to more than half precision holds
+    assert condition_number(many, torch.tensor([60000.0]).half()).item() == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1,), (2,), (3, 2), (0,)])
+@pytest.mark.parametrize("measure", [completeness_error, condition_number])
+def test_an_output_of_another_shape_is_not_spread_over_the_sums(measure, shape):
+    with pytest.raises(ValueError, match=r"wanted \(rows, units, \*left\) and \(rows, \*left\)"):
+        measure(torch.ones(3, 2), torch.full(shape, 2.0))
+    with pytest.raises(ValueError, match=r"shares have shape \(0, 2\)"):
+        measure(torch.ones(0, 2), torch.ones(0))

@@ -1,0 +1,61 @@
+"""The name of a model's weights changes with any of them."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from xinc_captum.fingerprint import differing, model_sha256, other_weights, warn_of_others
+from xinc_captum.generators import from_callable, normal_latents
+
+
+def test_any_weight_or_buffer_counts(conv):
+    first = model_sha256(conv)
+    assert first == model_sha256(lambda x: conv(x))
+    conv.norm.running_mean[0] += 1
+    assert model_sha256(conv) != first
+    assert model_sha256(torch.sin) is None
+
+
+def ends():
+    net, paint = nn.Linear(3, 2), nn.Linear(2, 3)
+    return net, paint, {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(paint)}
+
+
+def test_which_of_the_two_is_another_one():
+    net, paint, manifest = ends()
+    assert differing(manifest, net, paint) == []
+    assert differing(manifest, nn.Linear(3, 2), paint) == ["network"]
+    assert differing(manifest, net, nn.Linear(2, 3)) == ["generator"]
+    assert differing(manifest, nn.Linear(3, 2), nn.Linear(2, 3)) == ["network", "generator"]
+    assert differing(manifest, copy.deepcopy(net), copy.deepcopy(paint)) == []
+    assert differing(manifest, copy.deepcopy(net).double(), paint) == ["network"]
+
+
+def test_what_cannot_be_told_is_not():
+    net, paint, manifest = ends()
+    assert differing({}, net, paint) == [] == differing(dict.fromkeys(manifest), net, paint)
+    assert differing(manifest, torch.sin, from_callable(torch.sin, normal_latents(2))) == []
+
+
+def test_a_function_around_several_models_may_hold_the_links():
+    net, paint, manifest = ends()
+    before, other = nn.Linear(3, 3), nn.Linear(3, 2)
+    assert differing(manifest, lambda x: net(before(x)), paint) == []
+    assert differing(manifest, lambda x: other(before(x)), paint) == ["network"]
+
+
+def test_the_warning_says_which_and_what_to_do():
+    net, paint, manifest = ends()
+    assert other_weights(manifest, net, paint) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_others(manifest, net, paint)
+    with pytest.warns(
+        UserWarning, match=r"the generator given has other weights .* give the generator of the link, or"
+    ):
+        warn_of_others(manifest, net, nn.Linear(2, 3))
+    with pytest.warns(UserWarning, match="the network and generator given have other weights"):
+        warn_of_others(manifest, nn.Linear(3, 2), nn.Linear(2, 3))

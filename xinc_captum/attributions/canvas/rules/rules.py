@@ -1,0 +1,345 @@
+"""Rule protocol; Tangent, Secant, Ablation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .... import selectors
+from ....batch import Batch, chunks
+from ....selectors import Selector
+from . import secant_tensor
+from .derivatives import Along, contributions, tail_activation
+from .kernels import Asked, Neurons, Pair, Pairs, Site, behind, chosen, kernels_of, layer_input, shared_out
+from .tail import Tail
+from .xinc import Xinc
+
+Baselines = float | Literal["mean", "resample"] | Tensor
+
+
+@dataclass(frozen=True)
+class Ablation:
+    r"""The change of the output when one unit is set to its baseline.
+
+    .. math:: c_u = y(a) - y(a \text{ with } a_u := b_u)
+
+    Symbols: a the activation, b the baseline. The ground truth of a contribution *for that baseline*: rankings
+    under zero and mean baselines can disagree completely.
+
+    Args:
+        baselines: a number, "mean", "resample", or a tensor that broadcasts to (rows, units, ...). "mean" is the
+            unit's mean over all samples given, place by place; of a single sample it is the unit's mean over its
+            places (the dims behind the units). "resample" is the unit's value in another sample: a random cycle goes
+            through all of them, so that none is replaced by itself and each is used once.
+        seed: for "resample".
+
+    Raises:
+        ValueError: other words for ``baselines``; "resample" of one sample; "mean" of one sample whose units have no
+            places.
+
+    Source: the perturbation reference of Padmanabhan et al. (CVPR 2024); Bau et al. 2020 for unit ablation.
+
+    Example:
+        >>> from xinc_captum import NeuronCanvas
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> NeuronCanvas(model, "1", rule=Ablation("mean")).attribute(torch.rand(5, 2)).shape
+        torch.Size([5, 4, 3])
+    """
+
+    baselines: Baselines = 0.0
+    seed: int = 0
+    _donors: tuple[Batch, Tensor] | None = field(default=None, repr=False)
+
+    slots = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
+            raise ValueError(f'baselines={self.baselines!r}; wanted a number, "mean", "resample" or a tensor.')
+
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
+        """Fix the baseline from the whole batch, so that chunks agree with one another."""
+        if not isinstance(self.baselines, str):
+            return self
+        if self.baselines == "mean":
+            return replace(self, baselines=_mean(tail, batch, size))
+        if batch.rows == 1:
+            raise ValueError(
+                'baselines="resample" takes the value of each unit from another sample, and the batch has only one; '
+                'give at least two samples, or baselines=0.0, "mean" or a tensor.'
+            )
+        device = batch.inputs[0].device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        order = torch.randperm(batch.rows, generator=generator, device=device)
+        donors = torch.empty_like(order)
+        donors[order] = order.roll(-1)  # one cycle through all samples
+        return replace(self, _donors=(batch, donors))
+
+    def baseline(self, tail: Tail, batch: Batch, activation: Tensor) -> Tensor:
+        """The baseline of these rows, broadcastable to their activation."""
+        if self._donors is not None:
+            whole, donors = self._donors
+            return tail_activation(tail, whole.take(donors[batch.start : batch.start + batch.rows]))
+        if not isinstance(self.baselines, Tensor):
+            return activation.new_full((), float(self.baselines))
+        baseline = self.baselines.to(activation)
+        if baseline.dim() == activation.dim() and baseline.shape[0] > 1:
+            baseline = baseline[batch.start : batch.start + batch.rows]
+        try:
+            return baseline.expand_as(activation)
+        except RuntimeError as error:
+            raise ValueError(
+                f"baselines has shape {tuple(self.baselines.shape)}; wanted one that broadcasts to the activation's "
+                f"{tuple(activation.shape)} at layer {tail.name}."
+            ) from error
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """(rows, k, *left)."""
+        activation = tail_activation(tail, batch)
+        baseline = self.baseline(tail, batch, activation)
+        singles = selectors.listed(activation, selector)
+        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in singles]
+        return self._differences(tail, batch, edits, per_eval or 1)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """z_j without its part W_ji * (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
+        kernels, after = kernels_of(tail), behind(tail)
+        selected = chosen(kernels.shape, selector)
+        into = replace(tail, at_input=True)
+        x = layer_input(tail, batch)
+        removed = x - self.baseline(into, batch, x)
+        z = tail_activation(after, batch)
+        ins, outs = kernels.shape
+        pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
+        parts: dict[int, Tensor] = {}
+
+        def edit(i: int, j: int) -> Tensor:
+            if j not in parts:  # all inputs of one output come from one grouped convolution
+                parts.clear()
+                parts[j] = kernels.parts(removed, slice(j, j + 1))[:, :, 0]
+            new = z.clone()
+            new[:, j] -= parts[j][:, i]
+            return new
+
+        shares = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
+        return shares if selected is not None else shares.unflatten(1, (outs, ins)).transpose(1, 2)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, run again for every question."""
+        return Asked(self, tail, batch, per_eval, pairs)
+
+    def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
+        with torch.no_grad():
+            output = tail.output(batch)
+            shares = output.new_empty((len(edits), *output.shape))
+            for first, last in chunks(len(edits), per_eval):
+                edited = torch.cat([edit() for edit in edits[first:last]])
+                without = tail.edited(batch.repeat(last - first), _putting(edited))
+                shares[first:last] = output - without.reshape(last - first, *output.shape)
+        return shares.movedim(0, 1)
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """The change when the whole layer is at its baseline; units add up to it only where they do not interact."""
+        with torch.no_grad():
+            activation = tail_activation(tail, batch)
+            at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
+            without: Tensor = tail.edited(batch, _putting(at_baseline.clone()))
+            return tail.output(batch) - without
+
+
+def _putting(new: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _old: new
+
+
+def _mean(tail: Tail, batch: Batch, size: int) -> Tensor:
+    """The mean over all samples, (1, units, ...), or over the places of a single one, (1, units, 1, ...)."""
+    if batch.rows == 1:
+        alone = tail_activation(tail, batch)
+        if alone.dim() < 3 or alone[0, 0].numel() == 1:
+            raise ValueError(
+                f'baselines="mean" of a single sample is the mean over the places of each unit, and layer {tail.name} '
+                f"has shape {tuple(alone.shape)}: one place for each unit. Give at least two samples, or baselines=0.0 "
+                "or a tensor."
+            )
+        places = tuple(range(2, alone.dim()))
+        return alone.mean(places, keepdim=True, dtype=torch.promote_types(alone.dtype, torch.float32)).to(alone.dtype)
+    sums, dtype = [], torch.float32
+    for piece in chunks(batch.rows, size):
+        part = tail_activation(tail, batch.cut(*piece))
+        dtype = part.dtype
+        sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
+    return (torch.stack(sums).sum(0) / batch.rows).to(dtype)
+
+
+SECANT = Along("secant", secant_tensor.start, secant_tensor.finish)
+HALVING = Along("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
+
+
+@dataclass(frozen=True)
+class Secant:
+    r"""Linear operations without their bias, pointwise ones by their secant, the rest in one slot.
+
+    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + slot = y
+
+    Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
+    σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise
+    operations; equals the tangent for ReLU. Max pooling is carried with its choice frozen: exact too, but no unit is
+    credited for which input won; masks from comparisons (``x > 0``) are frozen likewise. What the network detaches or
+    computes under ``torch.no_grad()`` is a constant, and so are tensors made in a shape (``zeros_like``, ``new_ones``):
+    a constant multiplier is frozen, a constant summand goes to the slot.
+
+    Args:
+        products: what happens where two tensors that both come from the layer are multiplied element by element (a
+            gate, or density and colour in a volume renderer). "refuse": a CarryError, because such a product has no
+            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only. In a
+            cumulative product (``cumprod``, the transmittance of a volume renderer) each of the i factors of the i-th
+            result gets 1/i.
+
+    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + slot
+
+    Raises:
+        ValueError: another word for ``products``.
+
+    Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et
+    al. (CVPR 2024).
+
+    Example:
+        >>> from xinc_captum import NeuronCanvas
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.GELU(), torch.nn.Linear(4, 3))
+        >>> x = torch.rand(5, 2)
+        >>> shares = NeuronCanvas(model, "0", rule=Secant()).attribute(x)
+        >>> bool(torch.allclose(shares.sum(1), model(x), atol=1e-6))
+        True
+    """
+
+    products: Literal["refuse", "halves"] = "refuse"
+
+    slots = 1
+
+    def __post_init__(self) -> None:
+        if self.products not in ("refuse", "halves"):
+            raise ValueError(f'products={self.products!r}; wanted "refuse" or "halves".')
+
+    @property
+    def _along(self) -> Along:
+        return HALVING if self.products == "halves" else SECANT
+
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
+        """Nothing to learn from the whole batch."""
+        return self
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """(rows, k, *left); without a selector one more unit, the slot, comes last."""
+        shares, slot = contributions(tail, batch, selector, self._along, per_eval)
+        if selector is not None or slot is None:
+            return shares
+        return torch.cat([shares, slot[:, None]], dim=1)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """(rows, in + 1, out, *left), or (rows, k, *left) when selected.
+
+        The last input row is the slot: each next unit's own bias stands with it, and what enters after the layer
+        is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
+        """
+        return shared_out(tail, batch, selector, self._along, per_eval, with_slot=True)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, self._along, per_eval, True) if pairs else Neurons(tail, batch, self._along, per_eval)
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """What all units and the slot should add up to: the output."""
+        with torch.no_grad():
+            return tail.output(batch)
+
+
+TANGENT = Along("tangent", lambda activation, _slot: activation, lambda output: (output, None))
+
+
+@dataclass(frozen=True)
+class Tangent:
+    r"""Gradient x activation towards every output.
+
+    .. math:: c_u = a_u \, \partial y / \partial a_u
+
+    Symbols: a_u the unit's activation, y an output. Closest of all rules to ablation at zero; its sum over units
+    equals y only for a piecewise-linear tail without biases.
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), whose last-layer map this is
+    without the bias share; Shrikumar et al. 2016 for gradient x input.
+
+    Example:
+        >>> from xinc_captum import NeuronCanvas
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> NeuronCanvas(model, "1", rule=Tangent()).attribute(torch.rand(5, 2)).shape
+        torch.Size([5, 4, 3])
+    """
+
+    slots = 0
+
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Tangent":
+        """Nothing to learn from the whole batch."""
+        return self
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """(rows, k, *left)."""
+        return contributions(tail, batch, selector, TANGENT, per_eval)[0]
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """c_ij = (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
+        return shared_out(tail, batch, selector, TANGENT, per_eval, with_slot=False)
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """These rows, linearised once."""
+        return Pairs(tail, batch, TANGENT, per_eval, False) if pairs else Neurons(tail, batch, TANGENT, per_eval)
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """What all units should add up to: y minus y with the layer at zero."""
+        with torch.no_grad():
+            without: Tensor = tail.edited(batch, torch.zeros_like)
+            return tail.output(batch) - without
+
+
+class Rule(Protocol):
+    """Carries each unit's part of a layer's activation to the output."""
+
+    @property
+    def slots(self) -> int:
+        """How many units beyond the layer's own the answer ends with when nothing was selected."""
+
+    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Rule":
+        """The same rule after a look at all rows, at most ``size`` at once, before they are cut into chunks."""
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
+        """(rows, k, *left)."""
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
+        """(rows, in, out, *left), or (rows, k, *left) when selected."""
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """The same for frames that are asked again and again."""
+
+    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+        """What all units together should add up to, (rows, *left)."""
+
+
+SHORT_NAMES: dict[str, type] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
+
+
+def as_rule(rule: str | Rule) -> Rule:
+    """A rule object, or the rule of that name with its defaults.
+
+    Raises:
+        ValueError: no rule has that name.
+        TypeError: neither a name nor a rule.
+    """
+    if isinstance(rule, str):
+        if rule not in SHORT_NAMES:
+            raise ValueError(f"rule {rule!r} is unknown; wanted one of {', '.join(map(repr, SHORT_NAMES))}.")
+        made: Rule = SHORT_NAMES[rule]()
+        return made
+    if not hasattr(rule, "neurons") or isinstance(rule, type):
+        raise TypeError(f"rule is {rule!r}; wanted a name or a rule object such as Tangent() or Ablation('mean').")
+    return rule

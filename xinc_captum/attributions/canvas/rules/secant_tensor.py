@@ -1,0 +1,451 @@
+"""Tensor subclass carrying secant contributions."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from .trace import (
+    AFFINE,
+    ATTRIBUTE_VIEWS,
+    BILINEAR,
+    CONSTANTS,
+    EVALUATION_ONLY,
+    FROZEN,
+    METADATA,
+    POINTWISE,
+    PRODUCTS,
+    SHAPED_LIKE,
+    in_no_grad_block,
+    plain_name,
+)
+
+Difference = Callable[[Tensor], Tensor]
+
+
+def _softplus(z: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    u = z * beta
+    rise = (torch.relu(u) + torch.log1p(torch.expm1(-u.abs()) / 2)) / beta
+    return torch.where(u > threshold, z - math.log(2) / beta, rise)  # linear from there on, as torch computes it
+
+
+def _sinc(z: Tensor) -> Tensor:
+    x = torch.square(z * math.pi)
+    series = -x / 6 * (1 - x / 20 * (1 - x / 42 * (1 - x / 72)))
+    return torch.where(x < 0.25, series, torch.sinc(z) - 1)
+
+
+def _elu(z: Tensor, alpha: float = 1.0, scale: float = 1.0, steepness: float = 1.0) -> Tensor:
+    """Exponential linear units; the kernels of some versions of torch compute exp(z) − 1 for them."""
+    return torch.where(z > 0, z * scale, torch.expm1(z.clamp(max=0) * steepness) * (alpha * scale))
+
+
+_SELU = {"alpha": 1.6732632423543772, "scale": 1.0507009873554805}  # Klambauer et al. 2017
+
+_EXACT: Mapping[str, Callable[..., Tensor]] = {
+    "sigmoid": lambda z: torch.tanh(z / 2).div_(2),
+    "logsigmoid": lambda z: -_softplus(-z, threshold=math.inf),
+    "softplus": _softplus,
+    "hardsigmoid": lambda z: (z / 6).clamp(-0.5, 0.5),
+    "exp": torch.expm1,
+    "exp2": lambda z: torch.expm1(z * math.log(2)),
+    "cos": lambda z: -2 * torch.sin(z / 2).square(),
+    "cosh": lambda z: 2 * torch.sinh(z / 2).square(),
+    "acos": lambda z: -torch.asin(z),
+    "erfc": lambda z: -torch.erf(z),
+    "sinc": _sinc,
+    "elu": _elu,
+    "selu": lambda z: _elu(z, **_SELU),
+    "celu": lambda z, alpha=1.0: _elu(z, alpha, 1.0, 1 / alpha),
+}
+_OPTIONS = {"softplus": ("beta", "threshold"), "elu": ("alpha",), "celu": ("alpha",)}
+
+
+def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Difference | None:
+    """Return z ↦ σ(z) − σ(0) for a function whose own values would lose digits, or None for any other function.
+
+    Near z = 0 the values σ(z) and σ(0) agree in most of their digits, and their difference keeps only the rest. The
+    formulas here are identities, for example 1/(1 + exp(−z)) − 1/2 = tanh(z/2)/2.
+
+    Args:
+        name: of the operation, as torch calls it.
+        args: its arguments after z.
+        kwargs: its keyword arguments.
+
+    Example:
+        >>> rise = difference("sigmoid", (), {})
+        >>> rise(torch.tensor([4e-9])) / 4e-9
+        tensor([0.2500])
+    """
+    exact = _EXACT.get(name)
+    if exact is None:
+        return None
+    names = _OPTIONS.get(name, ())
+    options = {key: value for key, value in (*zip(names, args, strict=False), *kwargs.items()) if key in names}
+    return lambda z: exact(z, **options)
+
+
+def max_pool(name: str, value: Tensor, slot: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Pooled value and the slot at the same places, so that parts and slot still add up exactly.
+
+    What is frozen is *which* input wins; a unit that would change the winner gets no credit for that, as under the
+    gradient.
+
+    Example:
+        >>> value, slot = torch.tensor([[[1.0, 5.0, 2.0, 0.0]]]), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
+        >>> [t.tolist() for t in max_pool("max_pool1d", value, slot, (2,), {})]
+        [[[[5.0, 2.0]]], [[[0.2..., 0.3...]]]]
+    """
+    kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
+    pooled, indices = getattr(F, f"{name}_with_indices")(value, *args, **kwargs)
+    dims = int(name[-2])
+    with torch.no_grad():
+        picked = slot.flatten(-dims).gather(-1, indices.flatten(-dims)).reshape(indices.shape)
+    return pooled, picked
+
+
+def product(values: Sequence[Tensor], slots: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return z_a z_b with half of its derivative by way of each factor, and its slot.
+
+    Σ_u (a_u z_b + z_a b_u) / 2 and the slots likewise are all of the product.
+
+    Example:
+        >>> values, slots = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])
+        >>> [t.item() for t in product(values.unbind(), slots.unbind())]
+        [6.0, 1.5]
+    """
+    (a, b), (slot_a, slot_b) = values, slots
+    value = (a * b.detach() + a.detach() * b) / 2
+    with torch.no_grad():
+        return value, (slot_a * b + a * slot_b) / 2
+
+
+def cumulative_product(z: Tensor, slot: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    r"""Return the cumulative product along ``dim`` with an equal part of its derivative by way of each factor.
+
+    .. math:: p_i = \prod_{j \le i} z_j, \qquad
+              c_{u,i} = \frac{1}{i} \sum_{j \le i} c_{u,j} \prod_{k \le i,\, k \ne j} z_k
+
+    Symbols: i counts from 1. The slot is shared in the same way, so that Σ_u c_{u,i} + slot_i = p_i. Zeros among the
+    factors are allowed.
+
+    Example:
+        >>> [t.tolist() for t in cumulative_product(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 0.0]), 0)]
+        [[2.0, 6.0], [2.0, 3.0]]
+    """
+    whole = z.cumprod(dim)
+    counts = [1] * z.dim()
+    counts[dim] = z.shape[dim]
+    share = 1 / torch.arange(1, z.shape[dim] + 1, dtype=z.dtype, device=z.device).reshape(counts)
+    value = whole.detach() + (whole - whole.detach()) * share
+    with torch.no_grad():
+        moved: list[Tensor] = []
+        before = torch.ones_like(z.detach().select(dim, 0))
+        rise = torch.zeros_like(before)
+        for factor, own in zip(z.detach().unbind(dim), slot.unbind(dim), strict=True):
+            rise, before = rise * factor + before * own, before * factor
+            moved.append(rise)
+        return value, torch.stack(moved, dim) * share
+
+
+Pointwise = Callable[[Tensor], Tensor]
+
+
+def tangent_slope(sigma: Pointwise, z: Tensor) -> Tensor:
+    """σ'(z), elementwise.
+
+    Example:
+        >>> tangent_slope(torch.square, torch.tensor([3.0, -1.0]))
+        tensor([ 6., -2.])
+    """
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(sigma(leaf.clone()).sum(), leaf)
+    return slope
+
+
+def secant_slope(
+    sigma: Pointwise, z: Tensor, elementwise: bool = False, rise: Pointwise | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
+
+    Args:
+        sigma: the function; it may write into what it is given.
+        z: detached values.
+        elementwise: σ holds tensors, so that σ(0) differs from element to element.
+        rise: z ↦ σ(z) − σ(0), where it is known more exactly than by subtraction.
+
+    Example:
+        >>> [t.tolist() for t in secant_slope(torch.exp, torch.tensor([0.0]))]
+        [[1.0], [1.0], [1.0]]
+    """
+    native, fixed = z.dtype, z
+    if z.element_size() == 2 and not elementwise:
+        fixed = z.float()  # the difference below would lose all of a half's few digits
+    with torch.enable_grad():
+        origin = torch.zeros_like(fixed) if elementwise else fixed.new_zeros([1] * fixed.dim())
+        origin.requires_grad_()
+        at_zero = sigma(origin.clone())
+        (limit,) = torch.autograd.grad(at_zero.sum(), origin)
+    with torch.no_grad():
+        at_zero, finite = at_zero.detach(), torch.isfinite(limit)  # sqrt: whatever stands at 0 stays there
+        # Products of numbers next to the least normal one lose digits: step away from 0 by less than that matters.
+        least = torch.finfo(fixed.dtype).tiny / torch.finfo(fixed.dtype).eps
+        away = torch.addcmul(fixed, fixed.sign(), torch.where(finite, least, 0.0).to(fixed.dtype))
+        wide = sigma(away.clone())
+        at_z = wide if fixed.dtype == native else sigma(z.clone())
+        slope = (wide - at_zero if rise is None else rise(away)).div_(away)
+        slope = torch.where(fixed == 0, torch.where(finite, limit, 0), slope)
+        return at_z, slope.to(native), at_zero.to(native)
+
+
+_ADVICE = ' (Secant(products="halves") shares it equally among its factors)'
+
+
+class CarryError(ValueError):
+    """An operation between the layer and the output that the rule cannot carry a contribution through."""
+
+
+class Carried(Tensor):
+    """value = Σ_u c_u + slot, kept while torch functions of any kind are applied.
+
+    ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
+    the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
+    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached, compared,
+    or computed in a ``no_grad`` block is a plain constant from there on, and so is a tensor made in the shape,
+    dtype or device of another. With ``halves`` a product is shared equally among its factors; without, it is refused.
+    """
+
+    value: Tensor
+    slot: Tensor
+    aliased: bool
+    halves: bool
+
+    @staticmethod
+    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, *, halves: bool = False) -> "Carried":
+        """Wrap a value and its slot."""
+        self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)
+        self.value, self.slot, self.aliased, self.halves = value, slot, False, halves
+        return self
+
+    def copied(self) -> "Carried":
+        """In memory of its own."""
+        return Carried(self.value.clone(), self.slot.clone(), halves=self.halves)
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Carried(shape={tuple(self.value.shape)})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        raise CarryError(
+            _refusal(str(func), "it is reached below torch's Python functions (a custom autograd Function?)")
+        )
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, in_place = plain_name(func)
+        args, kwargs = _input_first(args, kwargs or {})
+        in_place = in_place or bool(kwargs.get("inplace")) or (name in POINTWISE and any(a is True for a in args[1:2]))
+        with torch._C.DisableTorchFunctionSubclass():
+            if name in METADATA or (name in SHAPED_LIKE and not isinstance(args[0], Carried)):
+                return func(*_values(args), **_values(kwargs))
+            if name == "detach" and not in_place:
+                return args[0].value.detach().clone()
+            alone = not in_place and kwargs.get("out") is None
+            if alone and (name in CONSTANTS or (in_no_grad_block() and not torch.is_grad_enabled())):
+                return _constant(func(*_values(args), **_values(kwargs)))
+            if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
+                raise CarryError(
+                    _refusal(
+                        name, "it runs under no_grad in a custom autograd Function, in inference_mode, or in place"
+                    )
+                )
+            if kwargs.get("out") is not None or (in_place and not isinstance(args[0], Carried)):
+                raise CarryError(
+                    _refusal(f"in-place {name}", "it writes into a tensor that does not come from the layer")
+                )
+            if in_place and args[0].aliased:
+                raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
+            # In-place functions work on a copy; the result is then written back into what the caller holds.
+            used = (args[0].copied(), *args[1:]) if in_place else args
+            result = _carry(func, name, used, kwargs)
+            halves = any(c.halves for c in _carried_in((args, kwargs)))
+            for one in _carried_in(result):
+                one.halves = halves
+            if not in_place:
+                _note_shared_memory(result, _carried_in((args, kwargs)))
+                return result
+            args[0].value, args[0].slot = result.value, result.slot
+            return args[0]
+
+
+def start(activation: Tensor, slot: Tensor | None = None, *, halves: bool = False) -> Carried:
+    """At the layer itself the units are everything, apart from what was put into the slot."""
+    held = torch.zeros_like(activation) if slot is None else slot.expand_as(activation).clone()
+    return Carried(activation, held, halves=halves)
+
+
+def finish(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and slot of what arrived.
+
+    Raises:
+        CarryError: the output was not reached by operations that torch could show.
+    """
+    if not isinstance(output, Carried):
+        raise CarryError(
+            "nothing of the layer arrives at the output as a carried tensor: the output does not depend on the layer, "
+            "or it is rebuilt from values (.data, .detach(), no_grad, numpy). Use "
+            'rule="tangent" or rule="ablation" there.'
+        )
+    return output.value, output.slot
+
+
+def _values(tree: Any) -> Any:
+    return tree_map(lambda x: x.value if isinstance(x, Carried) else x, tree, is_leaf=_is_carried)
+
+
+def _slots(tree: Any) -> Any:
+    return tree_map(lambda x: x.slot if isinstance(x, Carried) else x, tree, is_leaf=_is_carried)
+
+
+def _is_carried(x: Any) -> bool:
+    return isinstance(x, Carried)
+
+
+def _carried_in(tree: Any) -> list[Carried]:
+    return [x for x in tree_flatten(tree, is_leaf=_is_carried)[0] if isinstance(x, Carried)]
+
+
+def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Functions called as ``f(input=x)`` look like ``f(x)`` from here on."""
+    if args or "input" not in kwargs:
+        return args, kwargs
+    return (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
+
+
+def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if name in ATTRIBUTE_VIEWS or name in AFFINE:
+        return _affine(func, args, kwargs, name)
+    if name in PRODUCTS and any(c.halves for c in _carried_in((args, kwargs))):
+        factors = _carried_in((args, kwargs))
+        if len(factors) == 2:
+            return Carried(*product([c.value for c in factors], [c.slot for c in factors]))
+    if name == "cumprod":
+        return _cumulative(args, kwargs)
+    if name in BILINEAR:
+        _one_carried(name, args, kwargs)
+        return _affine(func, args, kwargs, name)
+    if name in EVALUATION_ONLY:
+        _not_training(name, args, kwargs)
+        return _affine(func, args, kwargs, name)
+    if name in POINTWISE:
+        return _pointwise(func, args, kwargs, name)
+    if name in FROZEN and not (kwargs.get("return_indices") or any(a is True for a in args[1:])):
+        return Carried(*max_pool(name, args[0].value, args[0].slot, args[1:], kwargs))
+    raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
+
+
+def _note_shared_memory(result: Any, sources: list[Carried]) -> None:
+    """A view and its source cannot be edited in place: the other would have to follow."""
+    for one in _carried_in(result):
+        for source in sources:
+            if one.value.untyped_storage().data_ptr() == source.value.untyped_storage().data_ptr():
+                one.aliased = source.aliased = True
+
+
+def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
+    value = func(*_values(args), **_values(kwargs))
+    with torch.no_grad():
+        slot = func(*_slots(args), **_slots(kwargs))
+    leaves, spec = tree_flatten(value)
+    if any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in leaves):
+        raise CarryError(_refusal(name, "its result holds no floating-point numbers"))
+    pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(slot)[0], strict=True)
+    return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
+
+
+def _cumulative(args: Any, kwargs: Any) -> Carried:
+    whole: Carried = args[0]
+    if not whole.halves:
+        raise CarryError(_refusal("cumprod", "its factors depend on the layer, and a product has no shares" + _ADVICE))
+    dim = kwargs["dim"] if "dim" in kwargs else args[1]
+    dtype = kwargs.get("dtype")
+    z, slot = (t if dtype is None else t.to(dtype) for t in (whole.value, whole.slot))
+    return Carried(*cumulative_product(z, slot, dim))
+
+
+def _constant(tree: Any) -> Any:
+    """Without a graph, and in memory of its own, so that nobody writes into a value through it."""
+    return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, tree)
+
+
+def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
+    """Value σ(z), slope (σ(z) − σ(0))/z, slot carried by the slope plus σ(0)."""
+    carried = _carried_in((args, kwargs))
+    if len(carried) != 1 or not isinstance(args[0], Carried):
+        raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
+    if name == "pow" and not (len(args) > 1 and isinstance(args[1], int | float) and args[1] > 0):
+        raise CarryError(_refusal(name, "only fixed positive exponents are finite at zero"))
+    z, slot = carried[0].value, carried[0].slot
+
+    def sigma(x: Tensor) -> Tensor:
+        y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
+        return y
+
+    rise = difference(name, args[1:], kwargs)
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), _has_tensors(args[1:], kwargs), rise)
+    with torch.no_grad():
+        new_slot = slope * slot + at_zero
+    # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.
+    return Carried(at_z + (z - z.detach()) * slope, new_slot)
+
+
+def _has_tensors(*trees: Any) -> bool:
+    return any(isinstance(x, Tensor) for x in tree_flatten(trees)[0])
+
+
+def _one_carried(name: str, args: Any, kwargs: Any) -> None:
+    if name == "where":
+        return _plain_condition(args, kwargs)
+    if name in {"div", "divide", "true_divide"}:
+        if _carried_in(args[1:]) or _carried_in(kwargs):
+            raise CarryError(_refusal(name, "the divisor depends on the layer"))
+        if kwargs.get("rounding_mode") is not None:
+            raise CarryError(_refusal(name, "it rounds"))
+        return None
+    weighted = name == "linear" or name.startswith("conv")
+    if weighted and _carried_in((args[1:], kwargs)):
+        raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
+    factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
+    if len(_carried_in(factors)) > 1:
+        raise CarryError(
+            _refusal(
+                name, "both factors depend on the layer, and a product has no shares" + _ADVICE * (name in PRODUCTS)
+            )
+        )
+    return None
+
+
+def _plain_condition(args: Any, kwargs: Any) -> None:
+    if _carried_in((args[:1], kwargs.get("condition"))):
+        raise CarryError(_refusal("where", "its condition depends on the layer"))
+
+
+def _not_training(name: str, args: Any, kwargs: Any) -> None:
+    if _carried_in((args[1:], kwargs)):
+        raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
+    position = {"batch_norm": 5}.get(name, 2)
+    training = kwargs.get("training", args[position] if len(args) > position else name != "batch_norm")
+    if training:
+        raise CarryError(_refusal(name, "it is in training mode; call model.eval() first"))
+
+
+def _refusal(name: str, why: str) -> str:
+    return (
+        f"rule 'secant' cannot carry contributions through {name!r}: {why}. "
+        'Use rule="tangent" or rule="ablation", which work for any operation, or choose a layer after it.'
+    )

@@ -1,0 +1,146 @@
+"""Open a canvas that was saved: the same queries, read from disk."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._optional import needed
+from .canvas import Canvas
+from .frames import FrameCanvas, UnitGrid
+from .storage import (
+    ARRAY,
+    JOURNAL,
+    PART,
+    CanvasStoreError,
+    Layout,
+)
+
+
+def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
+    """A canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
+
+    Args:
+        path: the folder.
+        show_progress: a bar on every query.
+
+    Returns:
+        a Canvas, float32, on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing is there, or only an unfinished canvas.
+        CanvasStoreError: no canvas of ours, of another version, or damaged (also later, when a query meets the damage).
+
+    Example:
+        >>> import tempfile
+        >>> from xinc_captum import NeuronCanvas
+        >>> from xinc_captum.inr import FourierMLP, coordinates
+        >>> canvas = NeuronCanvas(FourierMLP(), "activation2").canvas(coordinates((8, 12)), size=(8, 12))
+        >>> open_canvas(canvas.save(tempfile.mkdtemp() + "/canvas")).map(3).shape
+        torch.Size([3, 8, 12])
+    """
+    reader = _opened(Path(path))
+    return _canvas(reader, reader.layout, show_progress)
+
+
+def _opened(path: Path) -> "_Reader":
+    if not path.exists():
+        part = path.with_name(path.name + PART)
+        hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
+        raise FileNotFoundError(f"there is no canvas at {path}{hint}.")
+    if (path / JOURNAL).is_file():
+        whole = path.with_name(path.name.removesuffix(PART))
+        raise FileNotFoundError(
+            f"{path} is an unfinished canvas: save the same canvas to {whole} again and it goes on with "
+            f"{whole.name}{PART}."
+        )
+    zarr = needed("zarr", purpose="opening a saved canvas", extra="store")
+    try:
+        root = zarr.open_group(path, mode="r")
+        attributes = dict(root.attrs)
+    except (OSError, ValueError, KeyError) as error:
+        raise CanvasStoreError(_unreadable(path)) from error
+    layout = Layout.of(attributes, path)
+    try:
+        array = root[ARRAY]
+    except (KeyError, ValueError) as error:
+        raise CanvasStoreError(
+            f"{path} is damaged: its array cannot be read ({error}); save the canvas anew."
+        ) from error
+    if tuple(array.shape) != layout.shape:
+        raise CanvasStoreError(
+            f"{path} is damaged: its array has shape {tuple(array.shape)}, its attributes say {layout.shape}."
+        )
+    return _Reader(path, array, layout)
+
+
+def _unreadable(path: Path) -> str:
+    if path.is_file():
+        return f"{path} is a file; wanted a folder that Canvas.save wrote."
+    if not (path / "zarr.json").is_file():
+        return f"{path} is no zarr store: there is no zarr.json in it; wanted a folder that Canvas.save wrote."
+    return f"{path} is damaged: its zarr.json is not that of a canvas; save the canvas anew."
+
+
+class _Reader:
+    """Reads blocks, and says which file is broken."""
+
+    def __init__(self, path: Path, array: Any, layout: Layout) -> None:
+        self._path, self._array, self.layout = path, array, layout
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._path.resolve(),)
+
+    def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
+        """(units, channels, rows, …, frames)."""
+        order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
+        whole = [slice(None)] * (len(self.layout.size) - 1)
+        apart = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
+        place = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
+        try:
+            found = self._array.oindex[(slice(0, 1), apart, slice(None), rows, *whole, frames)][0]
+        except Exception as error:  # zarr's codecs raise what they like
+            raise CanvasStoreError(
+                f"{self._path} is damaged: {place} cannot be read ({type(error).__name__}: {error}); "
+                "save the canvas anew."
+            ) from error
+        values = torch.from_numpy(np.asarray(found, dtype=np.float32))
+        if not bool(torch.isfinite(values).all()):
+            raise CanvasStoreError(f"{self._path} is damaged: a file of {place} is missing; save the canvas anew.")
+        return values if units is None else values[np.searchsorted(order, units)]
+
+    def pixels(self, first: int, last: int, selector: Any) -> Tensor:
+        """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
+        a_row = math.prod(self.layout.size[1:])
+        top, bottom = first // a_row, -(-last // a_row)
+        found = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
+        flat = found.flatten(2)[..., first - top * a_row : last - top * a_row]
+        return flat.permute(2, 0, 1)
+
+    def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
+        """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
+        grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
+        found = self.block([grid.number(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
+        return found.movedim(-1, 0).flatten(3)
+
+
+def _canvas(reader: _Reader, layout: Layout, show_progress: bool) -> Canvas:
+    known: dict[str, Any] = {
+        name: getattr(layout, name) for name in ("size", "units", "slots", "channels", "rule", "layer")
+    }
+    shared: dict[str, Any] = {**known, "_surroundings": nullcontext, "_show_progress": show_progress}
+    if not layout.frames:
+        return Canvas(**shared, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
+    return FrameCanvas(
+        **shared,
+        frames=layout.frames,
+        pairs=layout.pairs,
+        _shares=reader.maps,
+        _rows_at_once=1,
+        _maps_at_once=layout.units_a_block,
+    )

@@ -1,0 +1,254 @@
+"""LayerContribution: how much each unit of a layer adds to one output."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from .._compat import GradientAttribution, LayerAttribution
+from ..batch import (
+    Batch,
+    OutputFn,
+    called,
+    chunks,
+    one_score_a_row,
+    selected,
+    settled,
+)
+from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
+from .base import (
+    captum_method,
+    differentiable,
+    explaining,
+    plain,
+)
+
+Layer = nn.Module | str
+Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
+
+
+class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]
+    r"""Activation x gradient of one or several layers towards one output of each row.
+
+    .. math:: c_u = a_u \, \partial y_t / \partial a_u
+
+    Symbols: a_u an element of the layer's output (or input), y_t the selected output. Equals Captum's
+    LayerGradientXActivation; it also takes dotted names, dict outputs, compiled models and inference mode.
+
+    Args:
+        forward_func: the model, or any function around it.
+        layer: a module, a dotted name, or a list of these (then the answer is a list).
+        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        multiply_by_inputs: False answers the bare gradient ∂y_t/∂a_u.
+        output_fn: picks the tensor to explain out of a dict or tuple output.
+
+    Raises:
+        LayerError: a layer is not in the model, never runs, runs twice, or does not lead to the output.
+        ValueError: a missing or impossible target, or an empty batch.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        >>> contribution = LayerContribution(model, "1")
+        >>> contribution.attribute(torch.rand(5, 2), target=0).shape
+        torch.Size([5, 4])
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024): their last-layer map without
+    the bias share.
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        multiply_by_inputs: bool = True,
+        output_fn: OutputFn | None = None,
+    ) -> None:
+        several = not isinstance(layer, nn.Module | str)
+        wanted: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
+        found = [find_layer(forward_func, one) for one in wanted]
+        if not found:
+            raise LayerError("layer is an empty list; give at least one module or dotted name.")
+        LayerAttribution.__init__(self, forward_func, found if several else found[0], device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self._layers, self._several = found, several
+        self._multiply_by_inputs = multiply_by_inputs
+        self.output_fn = output_fn
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions are activation x gradient rather than the gradient."""
+        return self._multiply_by_inputs
+
+    def has_convergence_delta(self) -> bool:
+        """True: ``attribute(..., return_convergence_delta=True)`` works."""
+        return True
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        grad_kwargs: dict[str, Any] | None = ...,
+    ) -> Attributions: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        internal_batch_size: int | None = ...,
+        *,
+        return_convergence_delta: Literal[True],
+        grad_kwargs: dict[str, Any] | None = ...,
+    ) -> tuple[Attributions, Tensor | list[Tensor]]: ...
+
+    @captum_method
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Contributions shaped like the layer.
+
+        Args:
+            inputs: (rows, ...) or a tuple of such.
+            target: a Captum target that leaves one number a row.
+            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
+            attribute_to_layer_input: explain what enters the layer.
+            internal_batch_size: at most so many rows a forward.
+            return_convergence_delta: also answer Σ c − (F(x) − F(x with the layer at zero)), (rows,).
+            grad_kwargs: for ``torch.autograd.grad``.
+
+        Returns:
+            a tensor like the layer's output, a tuple where the layer returns several float tensors (zeros for one that
+            the output does not depend on), a list where
+            ``layer`` is one.
+        """
+        if return_convergence_delta and not self._multiply_by_inputs:
+            raise ValueError(
+                "return_convergence_delta needs multiply_by_inputs=True: bare gradients do not add up to an output."
+            )
+        if internal_batch_size is not None and internal_batch_size < 1:
+            raise ValueError(f"internal_batch_size is {internal_batch_size}; wanted at least 1.")
+        call = differentiable(self.forward_func, *self._layers)
+        with explaining(self.forward_func, *self._layers):
+            batch = Batch.of(inputs, additional_forward_args, target)
+            pieces = chunks(batch.rows, internal_batch_size or batch.rows)
+            if len(pieces) > 1:
+                batch = settled(batch, partial(called, call, self.output_fn))
+            parts = [
+                self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {}) for piece in pieces
+            ]
+            if len(pieces) > 1:
+                self._check_rows(call, batch, pieces, parts, attribute_to_layer_input)
+            answer = _joined(parts)
+            if not return_convergence_delta:
+                return answer if self._several else answer[0]
+            deltas = [
+                self._delta(batch, layer, attributions, attribute_to_layer_input)
+                for layer, attributions in zip(self._layers, answer, strict=True)
+            ]
+        return (answer, deltas) if self._several else (answer[0], deltas[0])
+
+    def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
+        with capture(self.forward_func, self._layers, at_input=at_input) as captured:
+            output = selected(batch.through(call), batch, self.output_fn)
+        score = one_score_a_row(output)
+        places = [captured.per_device(layer) for layer in self._layers]
+        flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]
+        several = [len(tensors) for replicas in places for tensors in replicas]
+        given = {"allow_unused": max(several) > 1, **grad_kwargs}  # as of the last state of a GRU
+        try:
+            found = torch.autograd.grad(score, flat, torch.ones_like(score), **given)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error) and "not have been used" not in str(error):
+                raise
+            raise self._unrelated() from error
+        gradients = iter(found)
+        used = [sum(next(gradients) is not None for _ in range(n)) for n in several]
+        if "allow_unused" not in grad_kwargs and not all(used):
+            raise self._unrelated()
+        gradients = iter(found)
+        answers = []
+        for replicas in places:
+            shares = [tuple(self._share(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
+            device = shares[0][0].device
+            whole = tuple(torch.cat([s.to(device) for s in same]) for same in zip(*shares, strict=True))
+            answers.append(whole if len(whole) > 1 else whole[0])
+        return answers
+
+    def _check_rows(
+        self, call: ForwardFunc, batch: Batch, pieces: list[tuple[int, int]], parts: list[list[Any]], at_input: bool
+    ) -> None:
+        """Refuse to join pieces of a layer whose first axis does not hold the samples, such as (steps, rows, …)."""
+        sizes = [stop - start for start, stop in pieces]
+        last, other = parts[-1], sizes[-1]
+        if other == sizes[0]:  # no piece has another size
+            other = 2 if other == 1 else 1
+            with torch.no_grad(), capture(self.forward_func, self._layers, at_input=at_input) as captured:
+                batch.cut(0, other).through(call)
+            last = [captured[layer] for layer in self._layers]
+        for layer, one, two in zip(self._layers, parts[0], last, strict=True):
+            for a, b in zip(*(v if isinstance(v, tuple) else (v,) for v in (one, two)), strict=True):
+                first, second = tuple(a.shape), tuple(b.shape)
+                if not first or not second or first[0] * other != second[0] * sizes[0] or first[1:] != second[1:]:
+                    raise LayerError(
+                        f"layer {layer_name(self.forward_func, layer)} has shape {first} for {sizes[0]} rows and "
+                        f"{second} for {other}; wanted rows first, so that the pieces of internal_batch_size can be "
+                        "joined. Leave internal_batch_size out, or choose a layer with rows first."
+                    )
+
+    def _unrelated(self) -> GradientError:
+        names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
+        return GradientError(
+            f"the output does not depend on layer {names} (no gradient flows between them); choose a layer that "
+            f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
+        )
+
+    def _share(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
+        if gradient is None:  # one of several tensors that the output does not depend on
+            gradient = torch.zeros_like(activation)
+        return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
+
+    def _delta(self, batch: Batch, layer: nn.Module, attributions: Any, at_input: bool) -> Tensor:
+        def zero(value: Any) -> Any:
+            return tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
+
+        def score() -> Tensor:
+            output = batch.through(self.forward_func)
+            return one_score_a_row(selected(output, batch, self.output_fn))
+
+        with torch.no_grad():
+            full = score()
+            with patch(self.forward_func, layer, zero, at_input=at_input):
+                without = score()
+        tensors = attributions if isinstance(attributions, tuple) else (attributions,)
+        total = sum(t.flatten(1).sum(1) if t.dim() > 1 else t for t in tensors)
+        delta: Tensor = plain(total - (full - without))
+        return delta
+
+
+def _joined(parts: list[list[Any]]) -> list[Any]:
+    """Concatenate the rows of every layer's tensor or tuple of tensors."""
+    if len(parts) == 1:
+        return parts[0]
+    return [
+        tuple(map(torch.cat, zip(*pieces, strict=True))) if isinstance(pieces[0], tuple) else torch.cat(pieces)
+        for pieces in zip(*parts, strict=True)
+    ]

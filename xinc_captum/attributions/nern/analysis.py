@@ -1,0 +1,267 @@
+"""Error map, layer profile, pruning, noise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ...hooks import ForwardFunc, exclusive
+from ...metrics.statistics import spearman
+from .kernel_canvas import KernelCanvas
+from .kernels import convolutions, parameter_name, target_behind
+
+if TYPE_CHECKING:
+    from .nern import NeRN
+
+
+class EmbeddingLevels(NamedTuple):
+    """The parts that coordinates and levels have in a generated weight.
+
+    Attributes:
+        parts: (coordinates, levels, *weight shape): layer, filter, channel; or one, where the embedding adds them.
+        bias: shaped like the weight; parts and bias sum to Ŵ_l.
+    """
+
+    parts: Tensor
+    bias: Tensor
+
+
+def embedding_levels(nern: NeRN, layer: nn.Module | str, *, memory_budget: int = 1 << 28) -> EmbeddingLevels:
+    r"""Sum the contributions of the embedding's entries over sine and cosine.
+
+    .. math:: E[d, i] = C_0[\sin_{d,i}] + C_0[\cos_{d,i}], \qquad \textstyle\sum_{d, i} E[d, i] + \beta_0 = \hat W_l
+
+    Level i has the frequency bⁱ/2 per index: with b < 1, low levels change from kernel to kernel, high levels slowly.
+    The bias is large: it is what the predictor writes where it sees no coordinate, through the gates of each kernel, so
+    it too changes from kernel to kernel.
+
+    Args:
+        nern: the network.
+        layer: of the target.
+        memory_budget: bytes, as in :class:`KernelCanvas`.
+
+    Raises:
+        LayerError: a layer that is not represented.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> embedding_levels(NeRN(nn.Conv2d(3, 4, 3), levels=6), "").parts.shape
+        torch.Size([3, 6, 4, 3, 3, 3])
+    """
+    whole = KernelCanvas(nern, layer, 0, memory_budget=memory_budget).to_tensor()
+    groups, levels = nern.embedding.groups, nern.embedding.levels
+    parts = whole[:-1].unflatten(0, (groups, levels, 2)).sum(2)
+    return EmbeddingLevels(parts, whole[-1])
+
+
+class ErrorMap(NamedTuple):
+    """What one layer's generated weight lacks.
+
+    Attributes:
+        error: W − Ŵ, shaped like the weight.
+        kernel_error: ‖W − Ŵ‖ / ‖W‖ of each kernel, (filters, channels); infinite for dead kernels that are missed.
+        filter_error: the same of each filter, (filters,).
+        kernel_magnitude: ‖W‖ of each kernel.
+        filter_magnitude: of each filter.
+        correlation: Spearman's of kernel_error and kernel_magnitude; NaN where either is constant.
+    """
+
+    error: Tensor
+    kernel_error: Tensor
+    filter_error: Tensor
+    kernel_magnitude: Tensor
+    filter_magnitude: Tensor
+    correlation: float
+
+
+def error_map(nern: NeRN, layer: nn.Module | str) -> ErrorMap:
+    r"""The reconstruction error of a layer, with the magnitudes as its control.
+
+    .. math:: E_l = W_l - \hat W_l, \qquad \sqrt{\textstyle\sum_l \sum E_l^2 / N} = L_{reconstruction}
+
+    A map of error, not of importance: small kernels are missed by more of their size, and in measured NeRNs most of
+    what relative errors seem to say about importance is already in the magnitude, with distillation and without. So
+    the magnitudes and their rank correlation with the error are always part of the answer.
+
+    Args:
+        nern: the network; its target must hold the weights that it was fitted to.
+        layer: of the target.
+
+    Raises:
+        LayerError: a layer that is not represented.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> error_map(NeRN(nn.Conv2d(3, 4, 3)), "").kernel_error.shape
+        torch.Size([4, 3])
+    """
+    one = nern.layer(layer)
+    with torch.no_grad():
+        own = nern.target_weights()[one.name]
+        error = own - nern.cut(nern.predicted(one), one)
+    kernels, filters = (_relative(error.flatten(start), own.flatten(start)) for start in (2, 1))
+    seen = torch.isfinite(kernels[0])
+    found = spearman(kernels[0][seen][None], kernels[1][seen][None]).values
+    correlation = float(found) if len(found) else float("nan")
+    return ErrorMap(error, kernels[0], filters[0], kernels[1], filters[1], correlation)
+
+
+def _relative(error: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    missed, size = error.norm(dim=-1), own.norm(dim=-1)
+    return torch.where(missed > 0, missed / size, missed), size
+
+
+By = Literal["error", "magnitude", "random"]
+Filter = tuple[str, int]
+
+
+def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filter]:
+    r"""All filters of the represented layers, those to be taken out first first.
+
+    .. math:: error: \lVert W_f - \hat W_f \rVert / \lVert W_f \rVert \text{, largest first} \qquad
+        magnitude: \lVert W_f \rVert / \textstyle\sqrt{\mathrm{mean}_{f'} \lVert W_{f'} \rVert^2}
+        \text{, smallest first}
+
+    Our reading of the paper's first application, of which no code was released: distillation is said to make a NeRN
+    faithful to the weights that matter, so what it misses by most of its size should matter least. Small filters are
+    missed by most of their size too, so compare with "magnitude" (within each layer) and "random" before believing it.
+
+    Args:
+        nern: the network; its target must hold the weights that it was fitted to.
+        by: one of the three.
+        seed: of "random".
+
+    Returns:
+        (layer's name, filter) of every filter.
+
+    Raises:
+        ValueError: an unknown order.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> len(filter_ranking(NeRN(nn.Conv2d(3, 4, 3))))
+        4
+
+    Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; magnitude: Li et al. (ICLR 2017).
+    """
+    if by not in get_args(By):
+        raise ValueError(f"by is {by!r}; wanted one of {', '.join(map(repr, get_args(By)))}.")
+    filters = [(layer.name, f) for layer in nern.layers for f in range(layer.shape[0])]
+    if by == "random":
+        order = torch.randperm(len(filters), generator=torch.Generator().manual_seed(seed))
+    else:
+        scores = []
+        for layer in nern.layers:
+            found = error_map(nern, layer.name)
+            size = found.filter_magnitude
+            scores.append(-found.filter_error if by == "error" else size / size.square().mean().sqrt())
+        order = torch.cat(scores).argsort(stable=True)
+    return [filters[i] for i in order.tolist()]
+
+
+def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module:
+    """A copy of the target in which these filters are zero, their biases too.
+
+    A batch norm after them still adds its own constant: nothing else is changed, and nothing is fitted again.
+
+    Args:
+        target: the network, or a function around it.
+        filters: (layer's name, filter), such as the beginning of a :func:`filter_ranking`.
+
+    Example:
+        >>> conv = without_filters(nn.Sequential(nn.Conv2d(1, 3, 3)), [("0", 2)])[0]
+        >>> conv.weight.flatten(1).abs().sum(1)[2].item()
+        0.0
+    """
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
+    with torch.no_grad():
+        for name, number in filters:
+            layer = model.get_submodule(name)
+            for tensor in (layer.weight, layer.bias):
+                if isinstance(tensor, Tensor):
+                    tensor[number] = 0
+    return model
+
+
+class LayerProfile(NamedTuple):
+    """How a predictor layer's neurons are spread over the target's layers.
+
+    Attributes:
+        share: (units + 1, layers), each row sums to 1, or to 0 for a neuron that writes nothing.
+        signed: (units + 1, layers) sums of the contributions; each column sums to the sum of Ŵ_l.
+        layers: the names of the columns.
+    """
+
+    share: Tensor
+    signed: Tensor
+    layers: tuple[str, ...]
+
+
+def layer_profile(nern: NeRN, at: int = -1, *, memory_budget: int = 1 << 28) -> LayerProfile:
+    r"""Where each predictor neuron puts its weight, and the bias in the last row.
+
+    .. math:: S[i, l] = \sum |C_l[i]| \,/\, \sum_{l'} \sum |C_{l'}[i]|, \qquad T[i, l] = \sum C_l[i]
+
+    Large layers take large shares of every neuron, since they have most weights: compare rows with one another, not
+    columns.
+
+    Args:
+        nern: the network.
+        at: predictor layer, as in :class:`KernelCanvas`.
+        memory_budget: bytes, as there.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> layer_profile(NeRN(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 2, 1)))).share.shape
+        torch.Size([41, 2])
+    """
+    canvases = [KernelCanvas(nern, layer, at, memory_budget=memory_budget) for layer in nern.layers]
+    sums = torch.stack([canvas.magnitudes() for canvas in canvases], 1)
+    total = sums.sum(1, keepdim=True)
+    share = torch.where(total > 0, sums / total.clamp_min(torch.finfo(total.dtype).tiny), sums)
+    signed = torch.stack([canvas.totals() for canvas in canvases], 1)
+    return LayerProfile(share, signed, tuple(layer.name for layer in nern.layers))
+
+
+def with_noise(
+    target: ForwardFunc, relative: float, layers: Sequence[nn.Module | str] | None = None, *, seed: int = 0
+) -> nn.Module:
+    r"""A copy of the target whose convolutions are off by a given share of their size, in a random direction.
+
+    .. math:: \hat W_l = W_l + r\, \lVert W_l \rVert\, n_l / \lVert n_l \rVert, \qquad n_l \sim N(0, 1)
+
+    A NeRN's relative error says little alone: one that was distilled errs where it does not matter. How accurate a
+    network is under noise of the same size tells how much.
+
+    Args:
+        target: the network, or a function around it.
+        relative: r, of every layer.
+        layers: as in :class:`NeRN`.
+        seed: of the directions, drawn on the CPU.
+
+    Raises:
+        LayerError: as :class:`NeRN`.
+        ValueError: a negative r.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 4, 3)
+        >>> round(float((with_noise(conv, 0.5).weight - conv.weight).norm() / conv.weight.norm()), 4)
+        0.5
+    """
+    if not relative >= 0:
+        raise ValueError(f"relative is {relative}; wanted at least 0.")
+    chosen = convolutions(target, layers)
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in chosen:
+            weight = model.get_parameter(parameter_name(layer.name))
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            weight.add_(noise * (relative * weight.norm() / noise.norm()))
+    return model

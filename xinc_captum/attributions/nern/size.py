@@ -1,0 +1,303 @@
+"""Size report, int8, entropy coding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ...hooks import ForwardFunc, exclusive, guarded
+from .kernels import convolutions, parameter_name, target_behind
+from .losses import Distillation, check_images
+from .nern_file import file_bytes, kept, sections
+
+if TYPE_CHECKING:
+    from .nern import NeRN
+
+
+class Quantised(NamedTuple):
+    """A network whose weights, or those of some convolutions, were rounded.
+
+    Attributes:
+        model: a plain module with the rounded weights in it, as floats.
+        bytes: of a safetensors file with the integers, the scales and the rest of the network.
+        relative_error: ‖W − Ŵ‖ / ‖W‖ over the rounded weights.
+    """
+
+    model: nn.Module
+    bytes: int
+    relative_error: float
+
+
+def quantised(
+    target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None, bits: int = 8, *, all_weights: bool = False
+) -> Quantised:
+    r"""Round the weights of convolutions to integers of so many bits, one scale a filter.
+
+    .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
+
+    Args:
+        target: the network; a copy is changed.
+        layers: as in :class:`NeRN`.
+        all_weights: round every parameter of two or more dims, such as those of linear layers, and not ``layers``
+            alone. Biases and buffers stay as they are. A file of a whole network in so many bits has this size.
+        bits: 2 to 8; two integers of 4 bits share a byte, and so on, and scales are float32.
+
+    Raises:
+        LayerError: as :class:`NeRN`.
+        ValueError: other bits.
+
+    Example:
+        >>> found = quantised(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
+        >>> found.relative_error < 0.2
+        True
+
+    Source: per-channel symmetric rounding to nearest, e.g. Krishnamoorthi (arXiv 1806.08342), sec. 2.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; wanted 2 to 8.")
+    chosen = convolutions(target, layers)
+    with exclusive():
+        model = copy.deepcopy(target_behind(target))
+    weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in chosen}
+    if all_weights:
+        known = {id(weight) for weight in weights.values()}
+        weights |= {
+            name: weight
+            for name, weight in model.named_parameters()
+            if weight.dim() > 1 and weight.is_floating_point() and id(weight) not in known
+        }
+    changed = {id(weight) for weight in weights.values()}
+    shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
+    tensors = {f"kept.{name}": value for name, value in kept(model, chosen).items() if name not in shared}
+    error = total = 0.0
+    with torch.no_grad():
+        for name, weight in weights.items():
+            scale, whole = rounded(weight, bits)
+            found = (whole * scale).to(weight)
+            error += float((found - weight).double().square().sum())
+            total += float(weight.double().square().sum())
+            weight.copy_(found)
+            tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
+            tensors[f"weight.{name}"] = packed_integers(whole, bits)
+    return Quantised(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
+
+
+def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """A scale for each first index, (F, 1, …), and the integers, as floats shaped like the weight."""
+    most = 2 ** (bits - 1) - 1
+    flat = weight.detach().flatten(1).float()
+    scale = (flat.abs().amax(1) / most).clamp_min(torch.finfo(torch.float32).tiny)
+    scale = scale.view(-1, *[1] * (weight.dim() - 1))
+    return scale, (weight.detach().float() / scale).round().clamp(-most, most)
+
+
+def packed_integers(whole: Tensor, bits: int) -> Tensor:
+    """Two's complement, ``bits`` a number, as bytes."""
+    numbers = whole.flatten().long().cpu() & (2**bits - 1)
+    each = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
+    each = nn.functional.pad(each, (0, -len(each) % 8)).view(-1, 8)
+    return (each << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
+
+
+class Compressed(NamedTuple):
+    """A NeRN with fewer and coarser weights.
+
+    Attributes:
+        nern: a copy with the pruned and rounded predictor, as floats.
+        bytes: of a safetensors file with the kept integers, one bit a weight that says which are kept, scales, biases,
+            the permutation, and what is kept of the target.
+        relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
+    """
+
+    nern: NeRN
+    bytes: int
+    relative_error: float
+
+
+def compressed(nern: NeRN, *, keep: float = 1.0, bits: int = 8) -> Compressed:
+    r"""Drop the smallest weights of the predictor, then round the others; biases stay floats.
+
+    .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
+
+    Symbols: t the magnitude that the share ``keep`` of all weight matrices together reaches, s_i a scale for each
+    neuron. Our reading of the paper's second application, of which no code was released; nothing is fitted again.
+
+    Args:
+        nern: a copy is changed.
+        keep: share of the predictor's weights that stays, in (0, 1].
+        bits: 2 to 8.
+
+    Raises:
+        ValueError: a share or bits out of range.
+
+    Example:
+        >>> from xinc_captum.attributions.nern import NeRN
+        >>> nern = NeRN(torch.nn.Conv2d(3, 4, 3))
+        >>> compressed(nern, bits=8).bytes < nern.size_report().total
+        True
+
+    Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; Han et al. (NeurIPS 2015) for the threshold.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}; wanted a share in (0, 1].")
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; wanted 2 to 8.")
+    small = copy.deepcopy(nern)
+    held = sections(small)
+    tensors = {f"{part}.{name}": value for part in ("order", "kept") for name, value in held[part].items()}
+    matrices = {name: p for name, p in small.predictor.named_parameters() if p.dim() == 2}
+    sizes = torch.cat([p.detach().abs().flatten().float() for p in matrices.values()]).sort().values
+    threshold = sizes[len(sizes) - max(1, round(keep * len(sizes)))]
+    with torch.no_grad():
+        for name, p in small.predictor.named_parameters():
+            if name not in matrices:
+                tensors[name] = _plain(p)
+                continue
+            stays = p.abs().float() >= threshold
+            scale, whole = rounded(torch.where(stays, p, torch.zeros_like(p)), bits)
+            p.copy_((whole * scale).to(p))
+            tensors[f"scale.{name}"] = _plain(scale.flatten().float())
+            tensors[f"weight.{name}"] = packed_integers(whole[stays], bits)
+            if keep < 1:
+                tensors[f"stays.{name}"] = packed_integers(stays.flatten(), 1)
+    return Compressed(small, len(save(tensors)), small.relative_error())
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous().clone()
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Bytes of a NeRN's file, part by part, with its weight error and its answers, beside its target's and int8's.
+
+    Attributes:
+        represented: weights that are generated.
+        parameters: of the predictor.
+        relative_error: ‖Ŵ − W‖ / ‖W‖; a size says little without it.
+        predictor: bytes of its weights.
+        permutation: bytes of the paths.
+        kept: bytes of biases, statistics, classifier and other weights that are not generated.
+        header: bytes of names, shapes and settings.
+        target: bytes of a safetensors file of the target's whole state.
+        int8: bytes of the same with the *represented* weights as int8 and a float32 scale a filter; all others stay
+            float32, as in the NeRN's file.
+        int8_relative_error: of the represented weights as int8.
+        int8_all: bytes of a file in which *all* weights of two or more dims are int8, with a float32 scale for each
+            first index; biases and buffers stay as they are.
+        int8_all_relative_error: of all weights as int8, over these.
+        agreement: share of pictures that the rebuilt network puts into the target's class, right or wrong; None where
+            it was not measured. Accuracy needs labels, which a NeRN never sees, so that only you can measure it.
+        int8_agreement: the same with the represented weights as int8.
+        int8_all_agreement: the same with all weights as int8.
+        judged_on: what it was measured on, such as "135 pictures"; empty where it was not.
+    """
+
+    represented: int
+    parameters: int
+    relative_error: float
+    predictor: int
+    permutation: int
+    kept: int
+    header: int
+    target: int
+    int8: int
+    int8_relative_error: float
+    int8_all: int
+    int8_all_relative_error: float
+    agreement: float | None = None
+    int8_agreement: float | None = None
+    int8_all_agreement: float | None = None
+    judged_on: str = ""
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file that :meth:`NeRN.save` writes."""
+        return self.predictor + self.permutation + self.kept + self.header
+
+    @property
+    def share(self) -> float:
+        """Predictor parameters a represented weight; what the paper reports, without permutation and the rest."""
+        return self.parameters / self.represented
+
+    def __str__(self) -> str:
+        """Four lines: bytes, weight error and agreement are never shown apart."""
+        lines = (
+            ("target", self.target, 0.0, 1.0 if self.judged_on else None),
+            (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error, self.agreement),
+            ("int8, represented weights only", self.int8, self.int8_relative_error, self.int8_agreement),
+            ("int8, all weights", self.int8_all, self.int8_all_relative_error, self.int8_all_agreement),
+        )
+        return "\n".join(
+            f"{name}: {size:,} bytes ({size / self.target:.1%}), weight error {error:.4f}, {self._answers(share)}"
+            for name, size, error, share in lines
+        )
+
+    def _answers(self, share: float | None) -> str:
+        if share is None:
+            return "agreement not measured (give size_report pictures)"
+        return f"agrees with the target on {share:.1%} of {self.judged_on}"
+
+
+@exclusive()
+def size_report(
+    nern: NeRN, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
+) -> SizeReport:
+    """What :meth:`NeRN.size_report` documents; ``kind`` is what the images are called."""
+    root = target_behind(nern.target)
+    parts = {
+        name: sum(t.numel() * t.element_size() for t in tensors.values())
+        for name, tensors in sections(nern, dtype).items()
+    }
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
+    baseline = quantised(nern.target, [layer.name for layer in nern.layers])
+    everything = quantised(nern.target, [layer.name for layer in nern.layers], all_weights=True)
+    names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
+    shares: list[float] | list[None] = [None, None, None]
+    if images is not None:
+        rounded = {name: baseline.model.get_parameter(parameter).detach() for name, parameter in names.items()}
+        parameters = {name: value.detach() for name, value in everything.model.named_parameters()}
+        with torch.no_grad():
+            shares = _agreements(nern, [(nern.weights(), {}), (rounded, {}), ({}, parameters)], images)
+    return SizeReport(
+        represented=sum(layer.weights for layer in nern.layers),
+        parameters=sum(p.numel() for p in nern.predictor.parameters()),
+        relative_error=nern.relative_error(),
+        predictor=parts["predictor"],
+        permutation=parts["order"],
+        kept=parts["kept"],
+        header=file_bytes(nern, dtype) - sum(parts.values()),
+        target=len(save(whole)),
+        int8=baseline.bytes,
+        int8_relative_error=baseline.relative_error,
+        int8_all=everything.bytes,
+        int8_all_relative_error=everything.relative_error,
+        agreement=shares[0],
+        int8_agreement=shares[1],
+        int8_all_agreement=shares[2],
+        judged_on="" if images is None else f"{len(images):,} {kind}",
+    )
+
+
+def _agreements(
+    nern: NeRN, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
+) -> list[float]:
+    """Return how often the target gives the same class under each candidate as under its own weights.
+
+    A candidate is the weights of represented layers and other parameters, under their full names.
+    """
+    root = target_behind(nern.target)
+    weight = next(iter(candidates[0][0].values()))
+    with guarded(nern.target):
+        root.eval()
+        model = Distillation(nern.target, root, nern.layers)
+        return [
+            model.agreement(weights, check_images(images).to(weight), parameters=parameters).share
+            for weights, parameters in candidates
+        ]

@@ -1,0 +1,484 @@
+"""Fit a NeRN."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...hooks import exclusive, find_layer, layer_name, unsynchronised, untouched
+from ...inr.training import described, digest, load_run, save_run, trainable
+from ...progress import progress
+from .kernels import checked_values, target_behind
+from .losses import Distillation, check_images, reconstruction_loss
+from .size import SizeReport, size_report
+
+if TYPE_CHECKING:
+    from .nern import NeRN
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of :meth:`NeRN.fit`, under its names.
+
+    Raises:
+        ValueError: one that cannot be.
+    """
+
+    steps: int = 1000
+    lr: float = 5e-3
+    batch_size: int = 128
+    loss_weights: tuple[float, float, float] = (1.0, 1e-3, 1e-3)
+    warmup: int = 0
+    kernels_per_step: int | None = None
+    optimizer: str = "adamw"
+    patience: int | None = None
+    noise_shape: tuple[int, ...] | None = None
+    noise_range: tuple[float, float] = (-2.0, 2.0)
+    seed: int = 0
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        """Check each."""
+        for name in ("steps", "batch_size", "every", "kernels_per_step", "patience"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}; wanted at least 1.")
+        if not self.lr > 0 or self.warmup < 0:
+            raise ValueError(f"lr is {self.lr} and warmup is {self.warmup}; wanted lr > 0 and warmup >= 0.")
+        if len(self.loss_weights) != 3 or min(self.loss_weights) < 0 or not max(self.loss_weights) > 0:
+            raise ValueError(
+                f"loss_weights are {self.loss_weights}; wanted three numbers >= 0 (reconstruction, features, logits), "
+                "not all 0."
+            )
+        if self.optimizer not in ("adamw", "radam"):
+            raise ValueError(f"optimizer is {self.optimizer!r}; wanted 'adamw' or 'radam'.")
+        if not self.noise_range[0] < self.noise_range[1]:
+            raise ValueError(f"noise_range is {self.noise_range}; wanted the lower end first.")
+
+
+def check_target(nern: NeRN, runs: bool) -> None:
+    """Check the target before the first step; where it ``runs`` on images, also what is not represented.
+
+    Raises:
+        LayerError: a represented weight with NaN or infinite values.
+        ValueError: another parameter with such values, or a buffer with NaN.
+    """
+    checked_values(nern.target_weights())
+    if not runs:
+        return
+    root = target_behind(nern.target)
+    with exclusive():
+        bad = [n for n, p in root.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
+        bad += [n for n, b in root.named_buffers() if bool(b.isnan().any())]  # a mask may hold infinity
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(
+            f"{', '.join(map(repr, bad[:3]))}{more} of the target hold NaN or infinite values, with which its outputs "
+            "cannot be compared; load a whole network."
+        )
+
+
+def check_look(look: Look, losses: Tensor, best: Look | None, recipe: Recipe) -> None:
+    """Check what was seen after a step.
+
+    Args:
+        look: what was seen.
+        losses: (steps, 3), of the steps so far and zeros.
+        best: the look whose predictor is kept.
+        recipe: how the predictor is trained.
+
+    Raises:
+        FloatingPointError: an error or divergence is NaN or infinite.
+    """
+    if all(math.isfinite(number) for number in look[1:] if number is not None):
+        return
+    wrong = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
+    since = f"the loss of step {wrong[0] + 1}" if wrong else f"the weights after step {look.step}"
+    kept = f"its weights of step {best.step}" if best is not None else "its weights from before the fit"
+    raise FloatingPointError(
+        f"the fit came to NaN or infinite values, first seen in {since} (lr={recipe.lr:g}, "
+        f"loss_weights={recipe.loss_weights}). The predictor has {kept} again. Give a smaller lr, smaller weights of "
+        "the feature and logit losses, or images in the range that the target was trained on."
+    )
+
+
+def held_out(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[Any, Tensor | None]:
+    """What to train on, and what only to look at: given images, a share of a tensor, or noise of another seed."""
+    if isinstance(images, Tensor):
+        check_images(images)
+    if isinstance(validation, Tensor):
+        return images, check_images(validation)
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is {validation}; wanted images, or a share of them in [0, 1).")
+    if isinstance(images, str) and images == "noise" and validation > 0:
+        return images, _noise(recipe, torch.Generator().manual_seed(recipe.seed + 1))
+    count = round(len(images) * validation) if isinstance(images, Tensor) else 0
+    if count == 0:
+        return images, None
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed)).to(images.device)
+    return images[order[count:].sort().values], images[order[:count].sort().values]
+
+
+def batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iterator[Tensor | None]:
+    """One batch a step, for ever; None where there are no images.
+
+    Raises:
+        TypeError: something else than a tensor, a loader, "noise" or None.
+        ValueError: an unknown word, noise without a shape, or a loader that is empty or can be read only once.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if images is None:
+        return _nothing()
+    if isinstance(images, Tensor):
+        return _of_tensor(images, recipe.batch_size, generator)
+    if isinstance(images, str):
+        if images != "noise":
+            raise ValueError(f"images is {images!r}; wanted a tensor, a loader, 'noise' or None.")
+        _noise(recipe, torch.Generator().manual_seed(0))  # complain now, not in the first step
+        return _noises(recipe, generator)
+    if not isinstance(images, Iterable):
+        raise TypeError(f"images is a {type(images).__name__}; wanted a tensor, a loader, 'noise' or None.")
+    return _of_loader(images)
+
+
+def _nothing() -> Iterator[None]:
+    while True:
+        yield None
+
+
+def _of_tensor(images: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Every image once before any comes again."""
+    left = torch.empty(0, dtype=torch.long)
+    size = min(size, len(images))
+    while True:
+        if len(left) < size:
+            left = torch.cat([left, torch.randperm(len(images), generator=generator)])
+        yield images[left[:size].to(images.device)]
+        left = left[size:]
+
+
+def _of_loader(loader: Iterable[Any]) -> Iterator[Tensor]:
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield check_images(batch[0] if isinstance(batch, list | tuple) else batch)
+        if empty:
+            raise ValueError(
+                "the loader of images is empty, or gave its batches once and has no more; give a DataLoader, a list or "
+                "another iterable that can be read again."
+            )
+
+
+def _noises(recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    while True:
+        yield _noise(recipe, generator)
+
+
+def _noise(recipe: Recipe, generator: torch.Generator) -> Tensor:
+    if recipe.noise_shape is None:
+        raise ValueError("images='noise' needs noise_shape=, the shape of one image, for example (3, 32, 32).")
+    low, high = recipe.noise_range
+    shape = (recipe.batch_size, *recipe.noise_shape)
+    # A range of its own for each picture. Independent values of one range are all alike to a network that pools: it
+    # gives every such picture nearly the same answer, and then there is nothing to learn from the answers.
+    ends = torch.rand(2, recipe.batch_size, *[1] * len(recipe.noise_shape), generator=generator) * (high - low) + low
+    bottom, top = ends.amin(0), ends.amax(0)
+    return bottom + (top - bottom) * torch.rand(shape, generator=generator)
+
+
+def sampled_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_norm: float = 0.2) -> Tensor:
+    r"""Indices of the kernels of one step.
+
+    .. math:: P(k) = \begin{cases} \text{uniform, without replacement} & \text{with probability } 1 - q \\
+        \lVert w_k \rVert / \sum \lVert w \rVert, \text{ with replacement} & \text{with probability } q \end{cases}
+
+    The other kernels of the step are predicted without gradient, so the rebuilt network is always complete.
+
+    Args:
+        norms: (kernels,) L2 norms, on the CPU.
+        count: at most so many.
+        generator: a CPU generator, so that every device sees the same choice.
+        by_norm: q.
+
+    Returns:
+        sorted indices, each once: drawing with replacement leaves fewer than ``count``.
+
+    Raises:
+        ValueError: a count below 1 or q outside [0, 1].
+
+    Example:
+        >>> sampled_kernels(torch.ones(10), 4, torch.Generator().manual_seed(0), by_norm=0.0).shape
+        torch.Size([4])
+
+    Source: the released code of Ashkenazi et al. (ICLR 2023), "random weighted batch": .2 and 4096.
+    """
+    if count < 1 or not 0 <= by_norm <= 1:
+        raise ValueError(f"count is {count} and by_norm is {by_norm}; wanted at least 1 kernel and a share in [0, 1].")
+    # Both are drawn every time, so that the generator is at the same place whatever the coin says.
+    coin = torch.rand((), generator=generator)
+    uniform = torch.randperm(len(norms), generator=generator)[:count]
+    if not coin < by_norm or not norms.sum() > 0:
+        return uniform.sort().values
+    total = norms.double().cumsum(0)  # torch.multinomial stops at 2^24 kernels
+    drawn = torch.searchsorted(total, torch.rand(count, generator=generator, dtype=torch.float64) * total[-1])
+    distinct: Tensor = drawn.clamp(max=len(norms) - 1).unique()
+    return distinct
+
+
+class Look(NamedTuple):
+    """The validation images, seen after a step.
+
+    Attributes:
+        step: how many steps were taken.
+        relative_error: ‖Ŵ − W‖ / ‖W‖.
+        agreement: share of images put into the target's class; None without validation images.
+        divergence: KL(p ‖ p̂), mean; None without.
+    """
+
+    step: int
+    relative_error: float
+    agreement: float | None
+    divergence: float | None
+
+
+@dataclass(frozen=True)
+class NernFit:
+    """How a fit went.
+
+    Attributes:
+        steps: optimiser steps taken, those before a resumption among them.
+        resumed_at: the step that a checkpoint was found at; 0 where none was.
+        losses: (steps, 3): reconstruction, feature and logit loss of each step, unweighted, CPU.
+        looks: what was seen on the way.
+        kept: the look whose predictor was kept: the lowest divergence, or the last without validation images.
+        report: bytes, weight error and agreement on the validation images, of the kept predictor and of int8 weights;
+            what ``print(fit)`` shows. Those images chose the step, so other pictures may agree a little less.
+    """
+
+    steps: int
+    resumed_at: int
+    losses: Tensor
+    looks: tuple[Look, ...]
+    kept: Look
+    report: SizeReport
+
+    def __str__(self) -> str:
+        """The kept step, and the report in three lines."""
+        return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
+
+
+class _Run:
+    """The state of a fit, as a checkpoint holds it."""
+
+    def __init__(self, nern: NeRN, recipe: Recipe) -> None:
+        kinds = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+        decay: dict[str, Any] = {} if recipe.optimizer == "adamw" else {"decoupled_weight_decay": True}
+        self.predictor = nern.predictor
+        self.optimizer = kinds[recipe.optimizer](
+            nern.predictor.parameters(), lr=recipe.lr, weight_decay=1e-3, betas=(0.9, 0.999), **decay
+        )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, recipe.steps, eta_min=1e-6)
+        self.losses = torch.zeros(recipe.steps, 3, device=next(nern.predictor.parameters()).device)
+        self.looks: list[Look] = []
+        self.best: Look | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.since = 0
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "predictor": self.predictor.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": self.losses,
+            "looks": [list(look) for look in self.looks],
+            "best": None if self.best is None else list(self.best),
+            "best_weights": self.best_weights,
+            "since": self.since,
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        self.predictor.load_state_dict(state["predictor"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.losses.copy_(state["losses"])
+        self.looks = [Look(*look) for look in state["looks"]]
+        self.best = None if state["best"] is None else Look(*state["best"])
+        device = next(self.predictor.parameters()).device
+        self.best_weights = {name: value.to(device) for name, value in state["best_weights"].items()}
+        self.since, self.step = state["since"], state["step"]
+
+    def seen(self, look: Look) -> None:
+        """Keep the predictor where it is the best so far."""
+        self.looks.append(look)
+        self.since += 1
+        better = self.best is None or look.divergence is None or look.divergence < (self.best.divergence or 0.0)
+        if better:
+            self.best, self.since = look, 0
+            self.best_weights = copy.deepcopy(self.predictor.state_dict())
+
+
+def fit_nern(
+    nern: NeRN,
+    images: Tensor | Iterable[Any] | str | None,
+    recipe: Recipe,
+    validation: Tensor | float = 0.1,
+    feature_layers: Sequence[nn.Module | str] | None = None,
+    checkpoint: str | Path | None = None,
+    show_progress: bool = True,
+) -> NernFit:
+    """Train ``nern`` in place: what :meth:`NeRN.fit` documents."""
+    with torch.inference_mode(False):
+        return _fitted(nern, images, recipe, validation, feature_layers, checkpoint, show_progress)
+
+
+def _fitted(
+    nern: NeRN,
+    images: Tensor | Iterable[Any] | str | None,
+    recipe: Recipe,
+    validation: Tensor | float,
+    feature_layers: Sequence[nn.Module | str] | None,
+    checkpoint: str | Path | None,
+    show_progress: bool,
+) -> NernFit:
+    trainable(nern.predictor)
+    training, looked_at = held_out(images, validation, recipe)
+    check_target(nern, runs=training is not None or looked_at is not None)
+    source = batches(training, recipe)
+    run = _Run(nern, recipe)
+    recorded = _recorded(nern, images, validation, recipe, feature_layers)
+    if checkpoint is not None and (state := load_run(checkpoint, recorded)) is not None:
+        run.take_up(state)
+    resumed_at = run.step
+    generator = torch.Generator().manual_seed(recipe.seed)
+    own = nern.target_weights()
+    norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
+    root = target_behind(nern.target)
+    gradients = [p.grad for p in nern.predictor.parameters()]
+    first = copy.deepcopy(nern.predictor.state_dict())
+    try:
+        with untouched(nern.target), unsynchronised(nern.target), torch.enable_grad():
+            root.eval()  # other threads may explain the target between two steps, and see it in this mode
+            model = Distillation(nern.target, root, nern.layers, feature_layers)
+            embedded = torch.cat([nern.embedded(one) for one in nern.layers])
+            for _ in range(run.step):  # the generators are where they were
+                next(source)
+                _kernels(recipe, norms, generator)
+            for step in progress(range(run.step, recipe.steps), "fit", show=show_progress):
+                if _finished(run, recipe):
+                    break
+                chosen = _kernels(recipe, norms, generator)
+                run.losses[step] = _stepped(nern, run, recipe, model, own, embedded, next(source), chosen)
+                run.step = step + 1
+                if run.step % recipe.every == 0 or run.step == recipe.steps:
+                    look = _look(nern, model, looked_at, run.step)
+                    check_look(look, run.losses, run.best, recipe)
+                    run.seen(look)
+                    if checkpoint is not None:
+                        save_run(checkpoint, recorded, run.state())
+    except FloatingPointError:
+        nern.predictor.load_state_dict(run.best_weights or first)
+        raise
+    finally:
+        for p, gradient in zip(nern.predictor.parameters(), gradients, strict=True):
+            p.grad = gradient
+    assert run.best is not None  # noqa: S101 - the last step is always looked at
+    nern.predictor.load_state_dict(run.best_weights)
+    noise = isinstance(images, str) and not isinstance(validation, Tensor)
+    report = size_report(nern, looked_at, kind="pictures of noise" if noise else "held-out pictures")
+    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
+
+
+@exclusive()
+def _stepped(
+    nern: NeRN,
+    run: _Run,
+    recipe: Recipe,
+    model: Distillation,
+    own: dict[str, Tensor],
+    embedded: Tensor,
+    images: Tensor | None,
+    chosen: Tensor | None,
+) -> Tensor:
+    """One step; the three losses before it."""
+    weights = _generated(nern, embedded, chosen)
+    found, wanted = [weights[one.name] for one in nern.layers], [own[one.name] for one in nern.layers]
+    losses = [reconstruction_loss(found, wanted)]
+    a, b, g = recipe.loss_weights
+    total = a * losses[0]
+    if images is not None and run.step >= recipe.warmup and b + g > 0:
+        losses += model.losses(weights, images.to(embedded))
+        total = total + b * losses[1] + g * losses[2]
+    parameters = list(run.predictor.parameters())
+    for p, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
+        p.grad = gradient
+    run.optimizer.step()
+    run.schedule.step()
+    return torch.stack([*(loss.detach() for loss in losses), *[losses[0].new_zeros(())] * (3 - len(losses))])
+
+
+def _generated(nern: NeRN, embedded: Tensor, chosen: Tensor | None) -> dict[str, Tensor]:
+    """Ŵ by name; only the chosen kernels carry gradients."""
+    if chosen is None:
+        predicted = nern.predictor(embedded)
+    else:
+        index = chosen.to(embedded.device)
+        with torch.no_grad():
+            predicted = nern.predictor(embedded)
+        predicted = predicted.index_copy(0, index, nern.predictor(embedded[index]))
+    side = nern.kernel_size
+    parts = predicted.unflatten(-1, (side, side)).split([one.kernels for one in nern.layers])
+    return {one.name: nern.cut(part, one) for one, part in zip(nern.layers, parts, strict=True)}
+
+
+def _kernels(recipe: Recipe, norms: Tensor, generator: torch.Generator) -> Tensor | None:
+    if recipe.kernels_per_step is None or recipe.kernels_per_step >= len(norms):
+        return None
+    return sampled_kernels(norms, recipe.kernels_per_step, generator)
+
+
+@exclusive()
+def _look(nern: NeRN, model: Distillation, images: Tensor | None, step: int) -> Look:
+    error = nern.relative_error()
+    if images is None:
+        return Look(step, error, None, None)
+    with torch.no_grad():
+        weights = nern.weights()
+        share, divergence = model.agreement(weights, images.to(next(iter(weights.values()))))
+    return Look(step, error, share, divergence)
+
+
+def _finished(run: _Run, recipe: Recipe) -> bool:
+    return recipe.patience is not None and run.since >= recipe.patience
+
+
+def _recorded(
+    nern: NeRN, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
+) -> dict[str, Any]:
+    """What decides how the run ends; a loader's content is its owner's to keep the same."""
+    settings = {name: json.dumps(value) for name, value in asdict(recipe).items()}
+    names = [layer_name(nern.target, find_layer(nern.target, layer)) for layer in feature_layers or ()]
+    weights = hashlib.sha256("".join(digest(weight) for weight in nern.target_weights().values()).encode())
+    return settings | {
+        "nern": json.dumps(nern.config, sort_keys=True),
+        "target": described(target_behind(nern.target)),
+        "target weights": weights.hexdigest(),
+        "images": digest(images)
+        if isinstance(images, Tensor)
+        else str(images)
+        if images in (None, "noise")
+        else "loader",
+        "validation": digest(validation) if isinstance(validation, Tensor) else str(validation),
+        "feature_layers": json.dumps(names),
+    }

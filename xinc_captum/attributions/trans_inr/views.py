@@ -1,0 +1,418 @@
+"""RayTransINR: views of scenes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...images import check_images
+from ...inr import HypoNet, LogFrequencies, ray_weights
+from ...inr.mlp import seeded
+from ...inr.training import check_finite, digest
+from .training import TransFit, load_model, mean_psnr, save_model, trained
+from .trans_inr import PatchTokens
+from .writer import Groups, Weights, WeightWriter, as_module, painted
+
+
+def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    r"""Where each pixel's ray begins, and which way it goes: two (…, H, W, 3).
+
+    .. math:: o = t, \qquad d = R\, \bigl(\tfrac{j + 1/2 - W/2}{f},\ -\tfrac{i + 1/2 - H/2}{f},\ -1\bigr)^T
+
+    Symbols: i a row, j a column; the camera looks along its own -z, y up. d is not of length 1: depth is measured along
+    the camera's axis.
+
+    Args:
+        poses: (…, 3, 4), [R | t], from the camera to the world.
+        focal: f, in pixels.
+        size: (H, W).
+
+    Raises:
+        ValueError: poses of another shape, or a focal length at or below 0.
+
+    Example:
+        >>> pose = torch.eye(3, 4)
+        >>> camera_rays(pose, 1.0, (1, 1))[1]
+        tensor([[[ 0.,  0., -1.]]])
+
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), released code, with rays through pixels' centres as Chen & Wang's.
+    """
+    if poses.shape[-2:] != (3, 4) or focal <= 0:
+        raise ValueError(f"poses have shape {tuple(poses.shape)} and focal is {focal}; wanted (…, 3, 4), and above 0.")
+    rows, columns = (torch.arange(n, dtype=poses.dtype, device=poses.device) + 0.5 - n / 2 for n in size)
+    y, x = torch.meshgrid(-rows / focal, columns / focal, indexing="ij")
+    local = torch.stack([x, y, -torch.ones_like(x)], -1)
+    directions = (poses[..., None, None, :, :3] @ local[..., None])[..., 0]
+    return poses[..., None, None, :, 3].expand_as(directions), directions
+
+
+def ray_depths(samples: int, near: float, far: float, like: Tensor) -> Tensor:
+    """Depths of the samples along a ray, evenly spaced with both ends: (samples,).
+
+    Example:
+        >>> ray_depths(3, 2.0, 6.0, torch.zeros(()))
+        tensor([2., 4., 6.])
+    """
+    return torch.linspace(near, far, samples, dtype=like.dtype, device=like.device)
+
+
+def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
+    r"""Colours of rays, laid on white: (…, samples, 4) to (…, 3).
+
+    .. math:: \Sigma_i w_i\, \mathrm{sigmoid}(rgb_i) + 1 - \Sigma_i w_i, \qquad
+        w_i = e^{-\Sigma_{j<i} \sigma_j \delta_j} (1 - e^{-\sigma_i \delta_i})
+
+    Symbols: σ = relu of the last number; δ the distance in depth to the next sample, 0.001 after the last.
+
+    Args:
+        raw: what the field answers, colour and density before their limits.
+        depths: (samples,), rising.
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> ray_colours(torch.tensor([[0.0, 0.0, 0.0, -1.0]]), torch.tensor([2.0]))  # empty: white
+        tensor([1., 1., 1.])
+
+    Source: Max (1995); Mildenhall et al., "NeRF" (ECCV 2020), eq. 3, as Chen & Wang's released code ends it.
+    """
+    if raw.dim() < 2 or raw.shape[-1] != 4 or tuple(depths.shape) != (raw.shape[-2],):
+        raise ValueError(
+            f"raw has shape {tuple(raw.shape)} and depths {tuple(depths.shape)}; wanted (…, samples, 4) and (samples,)."
+        )
+    spacing = torch.cat([depths.diff(), depths.new_full((1,), 1e-3)])
+    flat = raw.reshape(-1, *raw.shape[-2:])
+    weights = ray_weights(flat[..., 3:].relu(), spacing[:, None].expand(len(flat), -1, 1))
+    colours = (weights * flat[..., :3].sigmoid()).sum(1) + 1 - weights.sum(1)
+    return colours.reshape(*raw.shape[:-2], 3)
+
+
+_GAIN = 3.0  # times torch's own range: sums of standard deviation about 1
+
+
+class RayTokens(nn.Module):
+    r"""Patches of views with Plücker coordinates of the rays through their middles, made tokens by a small network.
+
+    .. math:: t = W_2\, \mathrm{GELU}\bigl(W_1 [1 - x,\ q,\ \gamma(q)] + b_1\bigr) + b_2, \qquad
+        q = \Bigl[\hat d,\ \frac{o \times \hat d}{s}\Bigr]
+
+    Symbols: x the patch's colours, in [0, 1]; o where its ray begins, d̂ the ray's direction, of length 1; s the
+    ``extent``; γ sines and cosines of frequencies 1, 2, 4 … . Wherever on its ray a camera stands, q is the same; o × d̂
+    says how the ray passes the world's origin, around which the scene should lie.
+
+    Args:
+        size: (H, W) of a view.
+        patch: side of a patch in pixels.
+        dim: numbers a token.
+        width: of the network's hidden layer.
+        count: frequencies of each of the six numbers.
+        extent: half the scene's width, in the world's units.
+        seed: for the weights; None takes torch's global generator.
+
+    Raises:
+        ValueError: a size that does not tile, or no frequencies.
+
+    Example:
+        >>> views, poses = torch.rand(2, 3, 3, 8, 8), torch.eye(3, 4).expand(2, 3, 3, 4)
+        >>> RayTokens((8, 8), patch=4, dim=16, width=32)(views, poses, 8.0).shape
+        torch.Size([2, 12, 16])
+
+    Source: own. Chen & Wang (ECCV 2022) give every pixel its colour, o and d, and make a patch a token by one Linear.
+    Rays in Fourier features are Sajjadi et al.'s, "Scene Representation Transformer" (CVPR 2022); Plücker coordinates
+    Sitzmann et al.'s, "Light Field Networks" (NeurIPS 2021).
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        patch: int,
+        dim: int,
+        width: int,
+        *,
+        count: int = 4,
+        extent: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(patch, int):
+            raise ValueError(
+                f"patch is {patch!r}; wanted one number, such as 4: a patch of a view is a pixel of a coarser camera, "
+                "and pixels are square."
+            )
+        PatchTokens.tiled(size, patch, 0)
+        self.size, self.patch, self.extent = size, patch, extent
+        self.encoding = LogFrequencies(6, count, 2.0 ** (count - 1), unit=1.0)
+        with seeded(seed):
+            self.hidden = nn.Linear(3 * patch * patch + 6 + self.encoding.out_features, width)
+            self.out = nn.Linear(width, dim)
+        with torch.no_grad():  # with torch's own weights a token hardly depends on what its patch shows
+            for layer in (self.hidden, self.out):
+                layer.weight.mul_(_GAIN)
+
+    def forward(self, views: Tensor, poses: Tensor, focal: float) -> Tensor:
+        """Tokens of all views of a scene as one sequence: (B, V · patches, dim).
+
+        Args:
+            views: (B, V, 3, H, W).
+            poses: (B, V, 3, 4).
+            focal: of the cameras, in pixels.
+        """
+        grid = (self.size[0] // self.patch, self.size[1] // self.patch)
+        origins, directions = camera_rays(poses, focal / self.patch, grid)  # patches are pixels of a coarser camera
+        directions = F.normalize(directions, dim=-1)
+        ray = torch.cat([directions, torch.linalg.cross(origins, directions) / self.extent], -1).flatten(2, 3)
+        patches = F.unfold(1 - views.flatten(0, 1), self.patch, stride=self.patch).mT.unflatten(0, views.shape[:2])
+        made: Tensor = self.out(F.gelu(self.hidden(torch.cat([patches, ray, self.encoding(ray)], -1))))
+        return made.flatten(1, 2)
+
+
+class RayTransINR(nn.Module):
+    r"""Reads views of a scene with the rays through their pixels, and writes the weights of its radiance field.
+
+    .. math:: \hat x(r) = \mathrm{render}\bigl(f_{W(views)}(\gamma(o_r + z\, d_r))\bigr)
+
+    Symbols: f a :class:`~xinc_captum.inr.HypoNet` from (x, y, z) to colour and density; z the depths between ``near``
+    and ``far``; rendering as in :func:`.rays.ray_colours`, on white. A token is a patch of a
+    view with the ray through its middle (:class:`.RayTokens`); there is no table of places.
+    Tokens of all views are one sequence, so any number of views can be read. Colours do not depend on the viewing
+    direction.
+
+    4,000 scenes of one ball (:mod:`~xinc_captum.zoo`), 16 x 16 pixels, 3,000 steps of one or two views, 187 CPU
+    seconds: views of other scenes are drawn at 19.6 and 19.5 dB (two seeds) from one view, at 22.5 and 22.4 dB from
+    two. The mean of all views has 15.7 dB, the nearest view copied 14.1 or 15.0 dB
+    (``benchmarks/trans_inr_views.py``).
+    Balls come out blurred, most from one view, where distance and size are hard to tell apart.
+
+    Args:
+        size: (H, W) of a view.
+        patch: side of a patch in pixels.
+        near: depth of the first sample.
+        far: depth of the last.
+        samples: along a ray.
+        dim: numbers a token.
+        depth: blocks of the transformer.
+        heads: of each block.
+        head_dim: numbers of each head; None is dim / heads.
+        ff: width of the blocks' two-layer networks.
+        hidden: units of the field's hidden layers.
+        layers: its Linear layers, the output among them.
+        count: its frequencies of each coordinate, from 1 to 256 radians a unit as the paper has them.
+        highest: the last of these.
+        groups: weight tokens of each layer, or "vector".
+        ray_count: frequencies of a ray's coordinates, an octave apart, from 1 radian per half the range of depths.
+        init_std: of the weight tokens.
+        seed: for the weights; None takes torch's global generator.
+
+    Raises:
+        ValueError: a size that does not tile, fewer than 2 samples, or no room between near and far.
+
+    Example:
+        >>> model, poses = RayTransINR((8, 8), patch=4, seed=0), torch.eye(3, 4).expand(2, 3, 3, 4)
+        >>> model(torch.rand(2, 3, 3, 8, 8), poses, poses[:, :1], 8.0).shape
+        torch.Size([2, 1, 3, 8, 8])
+
+    Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), sec. 4.3;
+    their optional branch of viewing directions is left out, and tokens are made otherwise (see RayTokens).
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (16, 16),
+        patch: int = 4,
+        *,
+        near: float = 2.0,
+        far: float = 6.0,
+        samples: int = 16,
+        dim: int = 48,
+        depth: int = 2,
+        heads: int = 4,
+        head_dim: int | None = None,
+        ff: int = 96,
+        hidden: int = 32,
+        layers: int = 4,
+        count: int = 6,
+        highest: float = 8.0,
+        groups: Groups = 8,
+        ray_count: int = 4,
+        init_std: float = 0.3,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if samples < 2 or not 0 < near < far:
+            raise ValueError(
+                f"near, far and samples are {near}, {far}, {samples}; wanted 0 < near < far, and 2 or more."
+            )
+        names = ("self", "seed", "__class__")
+        self.config: dict[str, Any] = {name: value for name, value in locals().items() if name not in (*names, "names")}
+        self.config["size"] = self.size = (size[0], size[1])
+        self.focus = (near, far, samples)
+        self.tokens = RayTokens(self.size, patch, dim, ff, count=ray_count, extent=(far - near) / 2, seed=seed)
+        base = HypoNet(3, 4, hidden, layers, count, highest, unit=1.0, seed=None if seed is None else seed + 1)
+        with torch.no_grad():
+            base.get_parameter("output.bias")[3] += 1.0  # some density to begin with: none has no gradient
+        self.writer = WeightWriter(
+            base,
+            dim,
+            depth,
+            heads,
+            ff,
+            groups,
+            head_dim=head_dim,
+            init_std=init_std,
+            seed=None if seed is None else seed + 2,
+        )
+
+    def forward(self, views: Tensor, poses: Tensor, wanted: Tensor, focal: float) -> Tensor:
+        """Other views of the scenes: (B, T, 3, H, W).
+
+        Args:
+            views: (B, V, 3, H, W), floats in [0, 1].
+            poses: (B, V, 3, 4), of the cameras that took them.
+            wanted: (B, T, 3, 4), of the cameras to draw for.
+            focal: of all cameras, in pixels.
+        """
+        weights = self.weights(views, poses, focal)
+        origins, directions = camera_rays(wanted.to(self.writer.tokens), focal, self.size)
+        drawn = self.render(weights, origins.flatten(1, 3), directions.flatten(1, 3))
+        return drawn.reshape(len(drawn), wanted.shape[1], *self.size, 3).movedim(-1, 2)
+
+    def weights(self, views: Tensor, poses: Tensor, focal: float) -> Weights:
+        """The fields' weights: (B, out, in) a layer, and biases that all scenes share.
+
+        Raises:
+            ValueError: views or poses of another shape.
+        """
+        wanted = (len(views), views.shape[1], 3, *self.size)
+        if tuple(views.shape) != wanted or tuple(poses.shape) != (*wanted[:2], 3, 4):
+            raise ValueError(
+                f"views have shape {tuple(views.shape)} and poses {tuple(poses.shape)}; wanted (B, V, 3, "
+                f"{self.size[0]}, {self.size[1]}) and (B, V, 3, 4)."
+            )
+        like = self.writer.tokens
+        return self.writer.weights(self.writer.modulations(self.tokens(views.to(like), poses.to(like), focal)))
+
+    def render(self, weights: Weights, origins: Tensor, directions: Tensor) -> Tensor:
+        """Colours of rays: (B, rays, 3).
+
+        Args:
+            weights: of B fields.
+            origins: (B, rays, 3).
+            directions: (B, rays, 3).
+        """
+        near, far, samples = self.focus
+        depths = ray_depths(samples, near, far, origins)
+        points = origins[:, :, None] + depths[:, None] * directions[:, :, None]
+        raw = painted(self.writer.base.get_submodule("encoding")(points.flatten(1, 2)), weights)
+        return ray_colours(raw.unflatten(1, (-1, samples)), depths)
+
+    def generate(self, views: Tensor, poses: Tensor, focal: float) -> list[HypoNet]:
+        """One radiance field a scene, each an ordinary module that shares nothing: (points, 3) to (points, 4)."""
+        check_finite(self)
+        with torch.no_grad():
+            weights = self.weights(views, poses, focal)
+        return [as_module(self.writer.base, weights, i) for i in range(len(views))]
+
+    def fit(
+        self,
+        views: Tensor,
+        poses: Tensor,
+        focal: float,
+        *,
+        support: int | tuple[int, int] = 1,
+        validation: int = 0,
+        steps: int = 3000,
+        lr: float = 3e-3,
+        batch_size: int = 32,
+        rays: int = 32,
+        warmup: int = 50,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        every: int = 100,
+        show_progress: bool = True,
+    ) -> TransFit:
+        """Train in place so that the field written from ``support`` views draws another view of the same scene.
+
+        Each step draws scenes, their support views, and rays of one view that is not among these; over the first fifth
+        of the steps half of them go through pixels that are not white, without which fields soon stay empty.
+
+        Args:
+            views: (N, V, 3, H, W), floats in [0, 1], of N scenes.
+            poses: (N, V, 3, 4).
+            focal: of all cameras.
+            support: how many views are read, at least one fewer than there are; or (fewest, most), and each step draws
+                how many.
+            validation: how many scenes, the last ones, are only looked at: their last view from their first, as many
+                as ``support``'s fewest.
+            steps: optimiser steps.
+            lr: the highest rate.
+            batch_size: scenes a step.
+            rays: of each scene a step.
+            warmup: steps over which the rate rises.
+            seed: for the scenes, views and rays.
+            checkpoint: a file to write the run to, and to take it up from.
+            every: steps from one look and checkpoint to the next.
+            show_progress: a bar, where standard error is a terminal.
+
+        Raises:
+            ValueError: views that are not finite or of another shape, or too few of them.
+            CheckpointError: a checkpoint of another run.
+        """
+        views = check_images(views.flatten(0, 1)).unflatten(0, views.shape[:2]).to(self.writer.tokens)
+        poses = poses.to(views)
+        scenes, count = len(views) - validation, views.shape[1]
+        fewest, most = (support, support) if isinstance(support, int) else support
+        if not 1 <= fewest <= most < count or scenes < 1 or validation < 0:
+            raise ValueError(
+                f"{len(views)} scenes of {count} views, {validation} of them for validation, cannot be read from "
+                f"{support} views each; wanted at least one scene left, and one view more than are read."
+            )
+        origins, directions = (part.flatten(2, 3) for part in camera_rays(poses, focal, self.size))
+        colours = views.flatten(3).mT
+        filled = (colours < 1).any(-1).double().cpu()
+        even = torch.full_like(filled, 1 / filled.shape[2])
+        chances = (even, even + filled / filled.sum(2, keepdim=True).clamp_min(1))
+
+        def loss_of(generator: torch.Generator, behind: float) -> Tensor:
+            scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
+            order = torch.rand(len(scene), count, generator=generator).argsort(1)
+            views_read = int(torch.randint(fewest, most + 1, (), generator=generator))
+            read, drawn = order[:, :views_read], order[:, -1:]
+            ray = torch.multinomial(
+                chances[behind < 0.2][scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator
+            )
+            weights = self.weights(views[scene, read], poses[scene, read], focal)
+            pick = (scene, drawn, ray)
+            return F.mse_loss(self.render(weights, origins[pick], directions[pick]), colours[pick])
+
+        def look() -> float:
+            held_out = slice(scenes, None)
+            drawn = self(views[held_out, :fewest], poses[held_out, :fewest], poses[held_out, -1:], focal)
+            return mean_psnr(drawn, views[held_out, -1:])
+
+        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
+        options |= {"every": every, "show_progress": show_progress}
+        recipe = {
+            "views": digest(views),
+            "poses": digest(poses),
+            "focal": focal,
+            "support": (fewest, most),
+            "rays": rays,
+        }
+        recipe |= {"validation": validation, "batch_size": batch_size}
+        return trained(self, loss_of, look if validation else None, recipe, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file."""
+        save_model(self, self.config, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "RayTransINR":
+        """Read what :meth:`save` wrote; errors as for :meth:`TransINR.load`."""
+        return load_model(cls, path, device)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())

@@ -1,0 +1,419 @@
+"""Restore a model and the process (untouched)."""
+
+import operator
+import os
+import random
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.nn.parallel.parallel_apply import parallel_apply
+from torch.nn.parameter import is_lazy
+
+from .functional import modules_below, unsynchronised
+from .layers import ForwardFunc, LayerError, modules_behind
+
+_GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """A block in which ``torch.utils.checkpoint`` keeps activations instead of computing them again.
+
+    A checkpointed part runs twice, once without gradients or with hooks that are gone by then, so that its layers would
+    seem to run more than once or not to lead to the output. Values and gradients are the same; only memory differs.
+
+    The caller is inside :func:`exclusive`. Training steps of other threads keep their activations meanwhile.
+
+    Example:
+        >>> from torch.utils.checkpoint import checkpoint
+        >>> layer, x = torch.nn.Linear(2, 1), torch.ones(1, 2)
+        >>> with without_checkpoints():
+        ...     y = checkpoint(layer, x, use_reentrant=True)
+        >>> y.requires_grad
+        True
+    """
+    module: Any = sys.modules.get("torch.utils.checkpoint")
+    places: list[tuple[Any, str, Any]] = []
+    if module is not None:  # versions of torch use one or the other of the generators
+        places = [(module, name, _nothing_around) for name in _GENERATORS if hasattr(module, name)]
+        places.append((module.CheckpointFunction, "apply", _called))
+    before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
+    try:
+        for owner, name, new in places:
+            setattr(owner, name, new)
+        yield
+    finally:
+        for owner, name, old in before:
+            if old is not None:
+                setattr(owner, name, old)
+            elif name in vars(owner):  # a method of a base class
+                delattr(owner, name)
+
+
+def _called(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
+    return function(*args)
+
+
+def _nothing_around(*_args: Any, **_options: Any) -> Iterator[None]:
+    """What torch runs around the function: one step before it and one after it."""
+    yield
+
+
+class _Turns:
+    """The lock, a queue that makes it fair, and how deep the current thread is inside it."""
+
+    def __init__(self) -> None:
+        self.lock, self.queue, self.own = threading.Lock(), threading.Lock(), threading.local()
+
+
+_turns = _Turns()
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Wait until no other thread is inside such a block, and keep the others out while this one runs.
+
+    Every method of this package that runs a model is inside one. One lock serves all models, because the state that
+    such a call changes is not that of one model alone: PyTorch has one default random generator, one stance of
+    ``torch.compile`` and one level of forward-mode differentiation (``torch.func.jvp``) for the whole process, models
+    can share submodules, and a forward function can hide the modules that it runs. The lock is re-entrant, and threads
+    get it in the order of their arrival.
+
+    Use it around code of your own that must not meet a call in another thread, such as a training step.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with exclusive():  # no other thread explains the model meanwhile
+        ...     model(torch.ones(1, 2)).sum().backward()
+        ...     optimizer.step()
+    """
+    turns = _turns
+    depth = getattr(turns.own, "depth", 0)
+    if not depth:
+        with turns.queue:  # a thread that gives the lock back and wants it again queues behind those that wait
+            turns.lock.acquire()
+    turns.own.depth = depth + 1
+    try:
+        yield
+    finally:
+        turns.own.depth = depth
+        if not depth:
+            turns.lock.release()
+
+
+def _new_lock_after_fork() -> None:
+    """A child process has only the thread that forked: a lock that another thread held would stay locked."""
+    global _turns
+    if not getattr(_turns.own, "depth", 0):
+        _turns = _Turns()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_new_lock_after_fork)
+
+
+def of_this_thread() -> Callable[[nn.Module], bool]:
+    """A function for hooks: whether the module that they are called for runs for the thread of now.
+
+    That is the thread that called this, or one in which ``torch.nn.DataParallel`` runs a replica for it.
+
+    Example:
+        >>> ours = of_this_thread()
+        >>> ours(torch.nn.ReLU())
+        True
+    """
+    owner = threading.get_ident()
+
+    def ours(module: nn.Module) -> bool:
+        if threading.get_ident() == owner:
+            return True
+        return bool(getattr(module, "_is_replica", False)) and _waits_for_this_thread(owner)
+
+    return ours
+
+
+def _waits_for_this_thread(owner: int) -> bool:
+    """Whether the owner is inside DataParallel's ``parallel_apply``, which started this thread."""
+    frame = sys._current_frames().get(owner)
+    while frame is not None and frame.f_code is not parallel_apply.__code__:
+        frame = frame.f_back
+    return frame is not None and threading.current_thread() in frame.f_locals.get("threads", ())
+
+
+Restore = Callable[[], None]
+
+
+@dataclass(eq=False)
+class Window:
+    """State that a block restores at its end.
+
+    Attributes:
+        places: what the state belongs to.
+        restores: functions that restore it.
+        thread: the thread of the block.
+    """
+
+    places: frozenset[int | str]
+    restores: list[Restore]
+    thread: int = field(default_factory=threading.get_ident)
+
+
+_open: list[Window] = []  # in the order of their beginnings; read and changed inside exclusive()
+
+
+def opened(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
+    """Register a block that begins. The caller is inside :func:`exclusive` and has just read the state."""
+    window = Window(frozenset(places), list(restores))
+    _open.append(window)
+    return window
+
+
+def closed(window: Window) -> None:
+    """End a block: restore its state, or leave that to a later block of another thread that overlaps and still runs.
+
+    A block that began in the middle of another one has read what the first had changed. If the first restored the
+    model under the second, the second would work on a changed model and would end with the state of the first block's
+    inside.
+    """
+    with exclusive():
+        at = _open.index(window)
+        later = [w for w in _open[at + 1 :] if w.places & window.places and w.thread != window.thread]
+        del _open[at]
+        if later:
+            later[0].restores[:0] = window.restores  # run after its own: the last in the list is run first
+            return
+        with ExitStack() as stack:  # a failure of one does not keep the others from running
+            for restore in window.restores:
+                stack.callback(restore)
+
+
+def _forget_windows_after_fork() -> None:
+    """A child process has only the thread that forked: other threads' blocks never end in it."""
+    _open[:] = [window for window in _open if window.thread == threading.get_ident()]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_windows_after_fork)
+
+
+@contextmanager
+def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+    """Put everything back when the block ends, also after an exception or Ctrl-C.
+
+    Restored: train flags and every other plain attribute of the modules (the object; what a forward pass adds to a list
+    or dict stays in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same values), buffers (the same
+    objects, values and version counters, so that a ``backward()`` of a graph from before the block still works), the
+    random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32 and cuDNN switches.
+    Hooks that were registered before the block stay as they are. Parameters are not copied: where the block changes one
+    in place, which a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
+
+    Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
+    before the first of them is back when the last has ended.
+
+    Args:
+        model: a module, or a function around modules (they are found by their references).
+        also: further modules to protect, for functions whose modules cannot be found.
+
+    Raises:
+        LayerError: a parameter of a lazy module has no shape yet; the first forward pass would change the module.
+
+    Example:
+        >>> model = torch.nn.BatchNorm1d(3)
+        >>> with untouched(model):
+        ...     y = model.train()(torch.randn(8, 3))
+        >>> model.running_mean
+        tensor([0., 0., 0.])
+    """
+    modules = modules_below((*modules_behind(model), *also))
+    _refuse_lazy(modules)
+    with ExitStack() as stack:
+        with exclusive():
+            states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
+            states.append(_parameters(modules))  # the last, because it already changes something: .grad is set aside
+            windows = opened(map(id, modules), states), opened(["random states"], random_states)
+            for restore in _switches():
+                stack.callback(restore)
+            for window in windows:
+                stack.callback(closed, window)
+        yield
+
+
+def _refuse_lazy(modules: list[nn.Module]) -> None:
+    tensors = ((m, t) for m in modules for kept in (m._parameters, m._buffers) for t in kept.values() if t is not None)
+    lazy = next((m for m, t in tensors if is_lazy(t)), None)
+    if lazy is not None:
+        raise LayerError(
+            f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
+            "its first forward pass. Call the model once on an input, then explain it."
+        )
+
+
+def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
+    """All that modules keep beside tensors: train flags, caches, counters; each the object that was there before."""
+    found = [(module, module.training, dict(module.__dict__)) for module in modules]
+
+    def restore() -> None:
+        for module, training, attributes in found:
+            now = module.__dict__
+            if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
+                continue
+            for name in [name for name in now if name not in attributes]:
+                del now[name]
+            for name, value in attributes.items():
+                now[name] = value
+            if module.training is not training:  # TorchScript keeps the flag elsewhere
+                module.training = training
+
+    return restore
+
+
+def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
+    """Gradients are set aside, not copied: whatever the block accumulates lands in a tensor of its own."""
+    own = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
+    found = [(p, p.requires_grad, p.grad, _version(p)) for p in own.values()]
+    for p, _, grad, _ in found:
+        if grad is not None:
+            p.grad = None
+
+    def restore() -> None:
+        rewritten = []
+        for p, requires_grad, grad, version in found:
+            if p.requires_grad is not requires_grad:
+                p.requires_grad_(requires_grad)
+            p.grad = grad
+            if _version(p) != version:
+                rewritten.append(id(p))
+        if rewritten:
+            owner = next(m for m in modules if any(id(p) in rewritten for p in m._parameters.values()))
+            name = next(name for name, p in owner._parameters.items() if id(p) in rewritten)
+            warnings.warn(
+                f"parameter {name!r} of an {type(owner).__name__} layer was changed in place during the explanation, "
+                "by the model's own forward pass or by another thread. Parameters are not copied, so it keeps the new "
+                "values.",
+                stacklevel=2,
+            )
+
+    return restore
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to; -1 where torch does not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
+    found = [(module, dict(module._buffers.items())) for module in modules]
+    own = {id(buffer): buffer for _, buffers in found for buffer in buffers.values() if buffer is not None}
+    values = [(buffer, buffer.detach().clone()) for buffer in own.values()]
+    # A buffer with its old values gets its old version too, or graphs from before the block refuse their backward pass.
+    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in own.values()]
+
+    def restore() -> None:
+        for (buffer, value), version in zip(values, versions, strict=True):
+            # The version alone does not tell: torch's batch norm writes its statistics without counting. On other
+            # devices than the CPU a comparison would wait for the device, so the values are always written there.
+            if not (buffer.device.type == "cpu" and _equal(buffer, value)):
+                with torch.inference_mode(version is None), torch.no_grad():
+                    _write(buffer, value)
+            if version is not None:
+                version.__exit__(None, None, None)
+        for module, buffers in found:
+            now = module._buffers
+            if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
+                continue
+            if len(now) == len(buffers) and all(map(operator.is_, now.values(), buffers.values())):
+                continue
+            for name in [name for name in now if name not in buffers]:
+                del now[name]
+            now.update(buffers)
+
+    return restore
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors hold the same values; False where torch has no comparison, as for sparse ones."""
+    comparable = one.layout is torch.strided and not one.is_nested and one.dtype is other.dtype
+    return comparable and torch.equal(one, other)
+
+
+def _write(buffer: torch.Tensor, value: torch.Tensor) -> None:
+    """Write the values into a buffer, also where it has another shape now or repeats its entries, as after expand."""
+    if buffer.is_nested:
+        buffer.copy_(value)
+        return
+    if buffer.shape != value.shape or buffer.dtype is not value.dtype:
+        buffer.data = value
+        return
+    if buffer.layout is torch.strided and 0 in buffer.stride():
+        once = tuple(slice(1) if step == 0 else slice(None) for step in buffer.stride())
+        buffer, value = buffer[once], value[once]
+    buffer.copy_(value)
+
+
+def _random_states() -> list[Callable[[], None]]:
+    restores: list[Callable[[], None]] = []
+
+    def keep(get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
+        state = get()
+        restores.append(lambda: put(state))
+
+    keep(torch.get_rng_state, torch.set_rng_state)
+    keep(np.random.get_state, np.random.set_state)
+    keep(random.getstate, random.setstate)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        keep(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
+    return restores
+
+
+def _switches() -> list[Callable[[], None]]:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places: list[tuple[Any, str]] = [(cudnn, "enabled"), (cudnn, "benchmark"), (cudnn, "deterministic")]
+    if hasattr(matmul, "fp32_precision"):  # reading the older names beside these raises, once a user has set these
+        kinds = [getattr(cudnn, kind) for kind in ("conv", "rnn")]
+        places += [(place, "fp32_precision") for place in (matmul, *kinds)]
+    else:
+        places += [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
+    found = [(place, name, getattr(place, name)) for place, name in places]
+    grad, devices = torch.is_grad_enabled(), ("cpu", "cuda")
+    autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]
+
+    def restore() -> None:
+        for place, name, value in found:
+            if getattr(place, name) != value:
+                setattr(place, name, value)
+        torch.set_grad_enabled(grad)
+        for device, enabled, dtype in autocast:
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
+
+    return [restore]
+
+
+@contextmanager
+def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+    """:func:`untouched` inside :func:`exclusive`: no other thread meets the model while it is changed.
+
+    ``DistributedDataParallel`` does not talk to other processes meanwhile, and parts with gradient checkpointing keep
+    their activations.
+
+    Not for blocks that hold code of the user, who may wait in it for a thread that wants its turn too.
+
+    Example:
+        >>> model = torch.nn.Dropout()
+        >>> with guarded(model):
+        ...     y = model.eval()(torch.ones(2))
+        >>> model.training
+        True
+    """
+    with exclusive(), untouched(model, *also), unsynchronised(model, *also), without_checkpoints():
+        yield

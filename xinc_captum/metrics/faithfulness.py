@@ -1,0 +1,423 @@
+"""Deletion, insertion, ROAD."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..hooks import ForwardFunc, guarded
+from .probability import (
+    Scores,
+    as_probabilities,
+    class_outputs,
+    class_scores,
+    in_range,
+    probabilities,
+    probability_kind,
+    with_gradients,
+)
+
+Target = int | Sequence[int] | Tensor
+
+
+class DeletionInsertion(NamedTuple):
+    """Areas under the two curves, one a row: for a faithful map the first is small and the second large."""
+
+    deletion: Tensor
+    insertion: Tensor
+
+
+def deletion_insertion(
+    forward_func: ForwardFunc,
+    images: Tensor,
+    maps: Tensor,
+    target: Target,
+    *,
+    baseline: Tensor | float = 0.0,
+    start: Tensor | None = None,
+    steps: int = 32,
+    scores: Scores = probabilities,
+    rows_at_once: int = 32,
+) -> DeletionInsertion:
+    r"""Areas under the target's score while pixels are taken out of, or put into, an image in order of a map.
+
+    .. math:: \mathrm{AUC} = \int_0^1 s\bigl(x \text{ with its most important fraction } p \text{ replaced}\bigr)\, dp
+
+    Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
+    Insertion goes from ``start``, by default the image out of focus, to the image. Each curve has ``steps`` + 1
+    points, integrated by trapezoids. Equal values go in reading order: upper row first, then left before right.
+    Rows are independent of each other, and a row whose map is not finite answers nan.
+
+    Args:
+        forward_func: images to (rows, classes); run without gradients and left as found.
+        images: (N, C, H, W), as ``forward_func`` takes them.
+        maps: (N, H, W), large where important; the order alone counts.
+        target: a class, or one for each row.
+        baseline: what replaces a deleted pixel, a number or anything that broadcasts to the images.
+        start: (N, C, H, W), where insertion begins; None is :func:`blurred`.
+        steps: how often pixels are moved, at most once for each pixel.
+        scores: how the outputs become scores before the target is picked: a kind of outputs, as in
+            :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
+            images), or a function (n, classes) to (n, classes).
+        rows_at_once: images in one forward.
+
+    Raises:
+        TypeError: the model returns no tensor.
+        ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
+            [0, 1] where they are said to be probabilities.
+        IndexError: a target that is no class.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+        >>> _ = torch.nn.init.ones_(model[1].weight)
+        >>> image, map_ = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[0.9, 0.1]]])
+        >>> deletion_insertion(model, image, map_, 0, start=0 * image, scores=lambda outputs: outputs)
+        DeletionInsertion(deletion=tensor([1.5000]), insertion=tensor([2.5000]))
+
+    Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
+    """
+    _check_curves(images, maps, steps, rows_at_once)
+    targets = targets_of(target, images)
+    start = blurred(images) if start is None else start
+    if start.shape != images.shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}; wanted that of images, {tuple(images.shape)}.")
+    empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
+    room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
+    if room is None or any(own not in {1, side} for own, side in zip(empty.shape, room, strict=True)):
+        raise ValueError(
+            f"baseline has shape {tuple(empty.shape)}; wanted a number, or a tensor that broadcasts to the images' "
+            f"{tuple(images.shape)}, for example (C, 1, 1)."
+        )
+    empty = empty.expand_as(images)
+    pixels = maps[0].numel()
+    counts = [round(step * pixels / min(steps, pixels)) for step in range(min(steps, pixels) + 1)]
+    moved = torch.tensor(counts, device=images.device)
+    maps = maps.detach().to(images.device)
+    places = removal_order(maps)
+    kind = settled(forward_func, images, targets, scores, rows_at_once)
+
+    def area(before: Tensor, after: Tensor) -> Tensor:
+        pairs, parts = len(images) * len(counts), []
+        for first in range(0, pairs, rows_at_once):
+            pair = torch.arange(first, min(first + rows_at_once, pairs), device=images.device)
+            row, point = pair // len(counts), pair % len(counts)
+            gone = places[row] < moved[point][:, None, None]
+            mixed = torch.where(gone[:, None], after[row], before[row])
+            parts.append(_score(class_scores(forward_func(mixed), len(mixed)), targets[row], kind))
+        curves = _in_range(torch.cat(parts), kind).view(len(images), len(counts))
+        areas = torch.trapezoid(curves, moved.to(curves.dtype) / pixels, dim=1)
+        return areas.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
+
+    with guarded(forward_func), torch.no_grad():
+        return DeletionInsertion(area(images, empty), area(start, images))
+
+
+def target_score(
+    forward_func: ForwardFunc,
+    images: Tensor,
+    target: Target,
+    *,
+    scores: Scores = probabilities,
+    rows_at_once: int = 32,
+) -> Tensor:
+    """The target's score of each image: where deletion begins and insertion ends, (N,).
+
+    Args:
+        forward_func: images to (rows, classes); run without gradients and left as found.
+        images: (N, C, H, W), as ``forward_func`` takes them.
+        target: a class, or one for each row.
+        scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
+        rows_at_once: images in one forward.
+
+    Raises:
+        TypeError: the model returns no tensor.
+        ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
+            [0, 1] where they are said to be probabilities.
+        IndexError: a target that is no class.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        >>> target_score(model, torch.rand(5, 3, 2, 2), target=1).shape
+        torch.Size([5])
+    """
+    return scored(forward_func, images, target, scores, rows_at_once)[0]
+
+
+def scored(
+    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, rows_at_once: int = 32
+) -> tuple[Tensor, Scores]:
+    """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
+    targets = targets_of(target, images)
+    outputs = class_outputs(forward_func, images, rows_at_once)
+    _check_classes(targets, outputs.shape[1])
+    kind = _kind(outputs, scores, forward_func, images)
+    return _in_range(_score(outputs, targets, kind), kind), kind
+
+
+def settled(
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, rows_at_once: int = 32
+) -> Scores:
+    """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
+    sure = scores is not probabilities and scores != "auto"
+    first = images[: 1 if sure else rows_at_once]
+    outputs = class_outputs(forward_func, first, rows_at_once)
+    _check_classes(targets, outputs.shape[1])
+    return _kind(outputs, scores, forward_func, first)
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Images out of focus: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
+
+    Example:
+        >>> blurred(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
+        True
+    """
+    reach = max(1, round(5 * min(images.shape[-2:]) / 224))
+    taps = torch.exp(-((torch.arange(-reach, reach + 1, device=images.device) / reach) ** 2) / 2)
+    taps = (taps / taps.sum()).to(images.dtype).repeat(images.shape[1], 1, 1, 1)
+    padded = torch.nn.functional.pad(images, [reach] * 4, mode="replicate")
+    wide = torch.nn.functional.conv2d(padded, taps, groups=len(taps))
+    return torch.nn.functional.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
+
+
+def removal_order(maps: Tensor) -> Tensor:
+    """Each pixel's place in the order of its map, 0 for the most important: (N, H, W).
+
+    Equal values go in reading order.
+
+    Example:
+        >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
+        tensor([[[1, 0, 2]]])
+    """
+    flat = maps.flatten(1)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(flat.shape[1], device=maps.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
+
+
+def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Tensor) -> Scores:
+    if scores is probabilities:
+        scores = "auto"
+    if callable(scores):
+        return scores
+    return probability_kind(outputs, scores, with_gradients(forward_func, images))
+
+
+def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
+    found = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
+    if found.dim() != 2 or len(found) != len(targets):
+        raise ValueError(f"scores returned shape {tuple(found.shape)} for {len(targets)} images; wanted (n, classes).")
+    return found.gather(1, targets[:, None])[:, 0]
+
+
+def _in_range(values: Tensor, scores: Scores) -> Tensor:
+    return values if callable(scores) else in_range(values, scores)
+
+
+def targets_of(target: Target, images: Tensor) -> Tensor:
+    """One class a row, on the images' device."""
+    if target is None:
+        raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
+    given = torch.as_tensor(target)
+    if (
+        given.is_floating_point()
+        or given.dtype == torch.bool
+        or given.dim() > 1
+        or given.numel() not in {1, len(images)}
+    ):
+        raise ValueError(
+            f"target is {given.dtype} of shape {tuple(given.shape)} for {len(images)} images; wanted a class number, "
+            "or one for each image."
+        )
+    return given.to(images.device).long().flatten().expand(len(images))
+
+
+def checked_maps(images: Tensor, maps: Tensor) -> None:
+    """Check that there is a map for each image.
+
+    Raises:
+        ValueError: other shapes, or no images.
+    """
+    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
+        raise ValueError(
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W), "
+            "at least one."
+        )
+
+
+def _check_curves(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -> None:
+    checked_maps(images, maps)
+    for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; wanted at least 1.")
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    """Check the targets once, before the loop: a wrong one would only surface on the device."""
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
+        raise IndexError(f"target {low if low < 0 else high} is no class of a model with {classes} classes.{hint}")
+
+
+NEAR, DIAGONAL = 1 / 6, 1 / 12  # of the eight neighbours; a pixel's neighbours add up to one
+LOOK = 10  # iterations between two looks at the residual: each look waits for the device
+MOST = 2000
+
+
+def noisy_linear_imputation(
+    images: Tensor, removed: Tensor, *, noise: float = 0.01, tolerance: float = 1e-4, seed: int = 0
+) -> Tensor:
+    r"""Images whose removed pixels are weighted means of their eight neighbours, plus a little noise: (N, C, H, W).
+
+    .. math:: \Sigma_q\, w_{pq}\, (x_p - x_q) = 0 \quad \text{for each removed } p, \qquad \hat x_p = x_p + \epsilon
+
+    Symbols: q the neighbours of p inside the image; w 1/6 beside and above, 1/12 across corners; ε normal with standard
+    deviation ``noise``, drawn on the host, so that every device gets the same. All removed pixels are solved for at
+    once, by conjugate gradients on the images' own device.
+
+    Args:
+        images: floats, (N, C, H, W); half precision is solved for in float32.
+        removed: (N, H, W) bool.
+        noise: standard deviation of ε, in units of the images.
+        tolerance: where the solver stops: the largest residual, in units of the images. In holes of half a photo of 224
+            pixels the default leaves errors of .001 on average and of .02 at most.
+        seed: of the noise. Row i draws from (seed, i).
+
+    Raises:
+        ValueError: shapes that do not fit, or an image of which nothing is left.
+
+    Example:
+        >>> image, removed = torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]])
+        >>> noisy_linear_imputation(image, removed, noise=0.0)
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
+
+    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022), sec. 4.2.
+    """
+    _check_imputation(images, removed)
+    narrow, images = images, images.to(torch.promote_types(images.dtype, torch.float32))
+    gone = removed.to(images.device)[:, None].to(images.dtype)
+    known = images * (1 - gone)
+    # Where a pixel begins does not matter to where it ends; coarse averages of what is left save most of the steps.
+    x = gone * (_spread(known, 1 - gone) - images)
+    ring = _around(torch.ones_like(gone))  # below one at the border of the image
+    residual = gone * (_around(known + gone * images + x) - ring * (known + gone * images + x))
+    direction, power = residual.clone(), _dot(residual, residual)
+    for step in range(MOST):
+        if step % LOOK == 0 and float(residual.abs().amax()) <= tolerance * (1 - NEAR):
+            break
+        pushed = gone * (ring * direction - _around(direction))
+        pace = power / _dot(direction, pushed).clamp_min(torch.finfo(images.dtype).tiny)
+        x, residual = x + pace * direction, residual - pace * pushed
+        power, before = _dot(residual, residual), power
+        direction = residual + power / before.clamp_min(torch.finfo(images.dtype).tiny) * direction
+    return (images + x + gone * noise * _noise(images, seed)).to(narrow.dtype)
+
+
+def _around(x: Tensor) -> Tensor:
+    """The weighted sum over the eight neighbours that are inside the image."""
+    rows = torch.nn.functional.pad(x, (0, 0, 1, 1))
+    beside = rows[..., :-2, :] + rows[..., 2:, :]
+    both = torch.nn.functional.pad(NEAR * x + DIAGONAL * beside, (1, 1))
+    return both[..., :-2] + both[..., 2:] + NEAR * beside
+
+
+def _spread(known: Tensor, weight: Tensor) -> Tensor:
+    """What is known, pulled to coarser and coarser grids and pushed back where a finer one knows nothing."""
+    if min(known.shape[-2:]) < 2:
+        return known.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) + 0 * known
+    size = (known.shape[-2], known.shape[-1])
+    pooled = [torch.nn.functional.avg_pool2d(part, 2, ceil_mode=True) for part in (known, weight)]
+    coarse = torch.nn.functional.interpolate(
+        _spread(pooled[0] / pooled[1].clamp_min(1e-6), (pooled[1] > 0).to(weight)), size, mode="bilinear"
+    )
+    return torch.where(weight > 0, known, coarse)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((2, 3), keepdim=True)
+
+
+def _noise(images: Tensor, seed: int) -> Tensor:
+    rows = []
+    for i in range(len(images)):
+        generator = torch.Generator().manual_seed(1_000_003 * seed + i)
+        rows.append(torch.randn(images.shape[1:], generator=generator))
+    return torch.stack(rows).to(images)
+
+
+def _check_imputation(images: Tensor, removed: Tensor) -> None:
+    if images.dim() != 4 or not images.is_floating_point() or removed.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)} and removed has shape {tuple(removed.shape)}; "
+            "wanted floats (N, C, H, W), and (N, H, W)."
+        )
+    if removed.dtype != torch.bool:
+        raise ValueError(f"removed is {removed.dtype}; wanted bool, True where a pixel is to be filled in.")
+    if removed.flatten(1).all(1).any():
+        raise ValueError("all pixels of an image are removed; wanted at least one to fill in from.")
+
+
+SHARES = (0.2, 0.5, 0.8)
+
+
+def road(
+    forward_func: ForwardFunc,
+    images: Tensor,
+    maps: Tensor,
+    target: Target,
+    *,
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+    rows_at_once: int = 32,
+    scores: Scores = probabilities,
+) -> Tensor:
+    r"""How much more the target's score loses with the most important pixels than with the least important ones: (N,).
+
+    .. math:: R = \frac{1}{2|P|} \Sigma_{p \in P}\ s(x \text{ without its least important share } p)
+        - s(x \text{ without its most important share } p)
+
+    Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
+    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as a picture.
+    Between -1/2 and 1/2 for probabilities; 0 on average for a random map. Rows are independent; the value of a map that
+    is not finite is nan.
+
+    Args:
+        forward_func: images to (rows, classes); run without gradients and left as found.
+        images: (N, C, H, W) in [0, 1].
+        maps: (N, H, W), large where important; equal values go in reading order.
+        target: a class, or one for each row.
+        shares: P, of the pixels, each above 0 and below 1.
+        seed: of the imputation's noise.
+        rows_at_once: images in one forward.
+        scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
+
+    Raises:
+        TypeError: the model returns no tensor.
+        ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
+        IndexError: a target that is no class.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        >>> road(model, torch.rand(2, 3, 4, 4), torch.rand(2, 4, 4), 1).shape
+        torch.Size([2])
+
+    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
+    orders in one figure as Gildenblat's pytorch-grad-cam combines them.
+    """
+    checked_maps(images, maps)
+    if rows_at_once < 1:
+        raise ValueError(f"rows_at_once is {rows_at_once}; wanted at least 1.")
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise ValueError(f"shares are {tuple(shares)}; wanted at least one, each above 0 and below 1.")
+    maps, pixels = maps.detach().to(images.device), maps[0].numel()
+    kind = settled(forward_func, images, targets_of(target, images), scores, rows_at_once)
+    places = removal_order(maps)
+    total = torch.zeros(len(images), device=images.device)
+    for share in shares:
+        count = min(max(round(share * pixels), 1), pixels - 1)
+        for gone, sign in ((places >= pixels - count, 1), (places < count, -1)):
+            filled = noisy_linear_imputation(images, gone, seed=seed)
+            total = total + sign * target_score(forward_func, filled, target, scores=kind, rows_at_once=rows_at_once)
+    return (total / (2 * len(shares))).masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)

@@ -1,0 +1,447 @@
+"""Spearman, bootstrap, FDR, permutation controls."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Interval(NamedTuple):
+    """A figure and where it lies in resamples.
+
+    Attributes:
+        value: on the rows as they are.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def ratio_interval(
+    above: Tensor, below: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0
+) -> Interval:
+    r"""A ratio of sums with a percentile bootstrap interval over rows.
+
+    .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and again for rows drawn with replacement}
+
+    Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows). Resamples
+    that have nothing below the line are left out.
+
+    Args:
+        above: a, (n,).
+        below: b, (n,).
+        level: share of resamples within the interval.
+        repeats: resamples.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: no rows, shapes that differ, a level outside (0, 1), or no resamples.
+
+    Example:
+        >>> ratio_interval(torch.ones(50), torch.ones(50))
+        Interval(value=1.0, low=1.0, high=1.0)
+
+    Source: Efron, Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
+    """
+    if above.shape != below.shape or above.dim() != 1 or not len(above):
+        raise ValueError(f"got shapes {tuple(above.shape)} and {tuple(below.shape)}; wanted the same (n,), n >= 1.")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; wanted a share between 0 and 1.")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; wanted at least 1 resample.")
+    sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
+    n, generator = len(above), torch.Generator().manual_seed(seed)
+    sums = torch.cat(
+        [
+            sides[:, torch.randint(n, (min(50, repeats - done), n), generator=generator)].sum(2)
+            for done in range(0, repeats, 50)
+        ],
+        dim=1,
+    )
+    ratios = (sums[0] / sums[1])[sums[1] != 0]
+    if not len(ratios):
+        return Interval(*[float("nan")] * 3)
+    ends = ratios.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    return Interval(float(sides[0].sum() / sides[1].sum()), float(ends[0]), float(ends[1]))
+
+
+def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
+    """A mean over those values that are numbers, with a percentile bootstrap interval over them; nan without any.
+
+    One number says nothing of others, so its interval is nan.
+
+    Args:
+        values: (n,).
+        level: share of resamples within the interval.
+        repeats: resamples.
+        seed: of the resamples.
+
+    Example:
+        >>> mean_interval(torch.tensor([2.0, 2.0, torch.nan]))
+        Interval(value=2.0, low=2.0, high=2.0)
+
+    Source: as for :func:`ratio_interval`.
+    """
+    numbers = values[values.isfinite()]
+    if len(numbers) < 2:
+        return Interval(float(numbers[0]) if len(numbers) else math.nan, math.nan, math.nan)
+    return ratio_interval(numbers, torch.ones_like(numbers), level=level, repeats=repeats, seed=seed)
+
+
+def flipped(interval: Interval) -> Interval:
+    """One minus a figure: from an unexplained share to an explained one.
+
+    Example:
+        >>> flipped(Interval(0.25, 0.0, 0.5))
+        Interval(value=0.75, low=0.5, high=1.0)
+    """
+    return Interval(1 - interval.value, 1 - interval.high, 1 - interval.low)
+
+
+def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
+    r"""How far the parts miss the whole, as a fraction of the largest output.
+
+    .. math:: \max |\Sigma_u c_u - y| \, / \, \max |y|
+
+    Args:
+        shares: (rows, units, *left), a slot included where there is one.
+        output: (rows, *left).
+
+    Returns:
+        a scalar, in float32 or wider.
+
+    Raises:
+        ValueError: no rows, or an output of another shape than the shares without their units.
+
+    Example:
+        >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
+        tensor(0.2500)
+    """
+    parts, whole = _checked(shares, output)
+    return (parts.sum(1) - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
+
+
+def condition_number(shares: Tensor, output: Tensor) -> Tensor:
+    r"""How many times larger the parts are than what they add up to.
+
+    .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
+
+    1 means that nothing cancels; log10 κ is the number of digits that cancellation costs.
+
+    Args:
+        shares: (rows, units, *left), a slot included where there is one.
+        output: (rows, *left).
+
+    Returns:
+        (rows, *left), in float32 or wider.
+
+    Raises:
+        ValueError: as :func:`completeness_error`.
+
+    Example:
+        >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
+        tensor([3.])
+    """
+    parts, whole = _checked(shares, output)
+    return parts.abs().sum(1) / whole.abs().clamp_min(torch.finfo(whole.dtype).tiny)
+
+
+def _checked(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides in float32 or wider; a sum beside another shape would be spread over it."""
+    if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
+        raise ValueError(
+            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; wanted (rows, units, *left) "
+            "and (rows, *left), for example output[:, target]."
+        )
+    return _wide(shares), _wide(output)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 or wider: sums of half numbers lose or overflow what is measured here."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def chance_of(observed: Tensor, null: Tensor) -> Tensor:
+    r"""How often a null gives as much as was observed.
+
+    .. math:: p_i = \frac{1 + \#\{j : T^0_j \ge T_i\}}{1 + V}
+
+    Symbols: T the statistic, larger is stronger; T⁰ its V values under the null, all units together, so it wants units
+    that are alike under the null. The smallest p there can be is 1 / (1 + V).
+
+    Args:
+        observed: (n,), floats; nan is never exceeded by chance's standards and gets p = 1.
+        null: (V,), floats; nan are left out.
+
+    Returns:
+        (n,), float64.
+
+    Raises:
+        ValueError: other shapes, or a null without a finite value.
+
+    Example:
+        >>> chance_of(torch.tensor([5.0, 1.5]), torch.tensor([1.0, 2.0, 3.0]))
+        tensor([0.2500, 0.7500], dtype=torch.float64)
+
+    Source: Phipson & Smyth, "Permutation p-values should never be zero" (2010).
+    """
+    held = null[~null.isnan()].double() if null.dim() == 1 else null
+    if observed.dim() != 1 or null.dim() != 1 or not len(held):
+        raise ValueError(
+            f"observed has shape {tuple(observed.shape)} and the null {tuple(null.shape)}; wanted (n,) and (V,), "
+            "with values in the null that are not nan."
+        )
+    ordered = held.sort().values
+    values = observed.double().nan_to_num(nan=-torch.inf)
+    reached = len(ordered) - torch.searchsorted(ordered, values.to(ordered), right=False)
+    p = (1 + reached).double() / (1 + len(ordered))
+    return p.where(~observed.isnan().to(p.device), 1.0)
+
+
+def false_discovery_rate(p: Tensor) -> Tensor:
+    r"""The smallest rate of false discoveries at which each finding would be among the discoveries.
+
+    .. math:: q_{(i)} = \min_{j \ge i}\, \min\Bigl(1,\; \frac{n\, p_{(j)}}{j}\Bigr)
+
+    Keeping all with q <= .05 expects at most one in twenty of the kept to be false, if the p-values are independent
+    or positively dependent.
+
+    Args:
+        p: (n,), p-values.
+
+    Returns:
+        (n,), float64, in the order of ``p``.
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
+
+    Example:
+        >>> false_discovery_rate(torch.tensor([0.01, 0.5, 0.02]))
+        tensor([0.0300, 0.5000, 0.0300], dtype=torch.float64)
+
+    Source: Benjamini & Hochberg, "Controlling the false discovery rate" (1995).
+    """
+    if p.dim() != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p has shape {tuple(p.shape)}; wanted (n,) p-values from 0 to 1.")
+    ordered, order = p.double().sort()
+    ranks = torch.arange(1, len(p) + 1, dtype=ordered.dtype, device=p.device)
+    least = (len(p) * ordered / ranks).clamp(max=1).flip(0)
+    running = torch.cummin(least, 0).values.flip(0) if len(p) else least
+    return torch.empty_like(running).scatter(0, order, running)
+
+
+class Correlations(NamedTuple):
+    """One Spearman coefficient per map, and how many maps were left out: constant ones, and those not finite."""
+
+    values: Tensor
+    left_out: int
+
+
+def spearman(first: Tensor, second: Tensor) -> Correlations:
+    r"""Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
+
+    .. math:: \rho = \mathrm{corr}(\mathrm{rank}(a), \mathrm{rank}(b))
+
+    Every row is divided by its largest magnitude and rounded to 1e-6 before ranking, ties share their average rank:
+    exact ties (inactive units) that round-off splits would otherwise turn a true 1.0 into 0.7. Rows that are
+    constant or not finite on either side have no rank correlation; they are left out and counted.
+
+    Args:
+        first: (rows, n), any float dtype; computed in float64.
+        second: (rows, n).
+
+    Returns:
+        the coefficients of the rows that are left, (k,), and how many rows were left out.
+
+    Raises:
+        ValueError: shapes differ or are not (rows, n).
+
+    Example:
+        >>> spearman(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 20.0, 15.0]])).values
+        tensor([0.5000], dtype=torch.float64)
+
+    Source: Spearman 1904; average ranks as in Kendall 1945.
+    """
+    if first.shape != second.shape or first.dim() != 2:
+        raise ValueError(f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted the same (rows, n) twice.")
+    ranks = [average_ranks(_rounded(side)) for side in (first, second)]
+    centred = [r - r.mean(1, keepdim=True) for r in ranks]
+    lengths = [c.norm(dim=1) for c in centred]
+    kept = (lengths[0] > 0) & (lengths[1] > 0)
+    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[kept]
+    return Correlations(values, int((~kept).sum()))
+
+
+def _rounded(rows: Tensor) -> Tensor:
+    """Rows in units of their largest magnitude, rounded; nan throughout where a value is not finite."""
+    rows = rows.detach().double()
+    rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
+    largest = rows.abs().amax(1, keepdim=True)
+    return torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows).round(decimals=6)
+
+
+def average_ranks(rows: Tensor) -> Tensor:
+    """Ranks 1 … n within each row, ties at their average: (rows, n); nan throughout for a row with nan.
+
+    Example:
+        >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
+        tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
+    """
+    ordered = rows.contiguous().sort(1).values
+    below = torch.searchsorted(ordered, rows.contiguous())
+    upto = torch.searchsorted(ordered, rows.contiguous(), right=True)
+    return ((below + upto + 1).double() / 2).masked_fill(rows.isnan().any(1, keepdim=True), torch.nan)
+
+
+def rank_vectors(rows: Tensor) -> Tensor:
+    r"""Ranks as vectors of length one: the dot product of two is their Spearman correlation.
+
+    .. math:: \rho(a, b) = v(a) \cdot v(b)
+
+    For many against many, where :func:`spearman` takes rows in pairs; values are rounded as there.
+
+    Args:
+        rows: (…, n), any float dtype.
+
+    Returns:
+        (…, n), float64; nan for rows that are constant or not finite, which have no rank correlation.
+
+    Example:
+        >>> v = rank_vectors(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))
+        >>> round(float(v[0] @ v[1]), 6)
+        0.5
+    """
+    flat = rows.reshape(-1, rows.shape[-1])
+    ranks = average_ranks(_rounded(flat))
+    centred = ranks - ranks.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
+    return vectors
+
+
+class Agreement(NamedTuple):
+    """How alike two sets of canvases rank pixels (mean over units) and units.
+
+    ``spatial`` is nan where every map is constant; ``left_out`` counts the constant maps.
+    """
+
+    spatial: float
+    total: float
+    left_out: int
+
+
+def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
+    """Spearman agreement of canvases: within maps over pixels, and between units over totals.
+
+    A map is Σ_channel |c|; spatial = mean over units of ρ(map, true map) over pixels; total = ρ over units of
+    Σ_pixels map.
+
+    Args:
+        maps: (units, channels, pixels).
+        truth: (units, channels, pixels); its channels may differ in number.
+
+    Example:
+        >>> maps = torch.rand(4, 3, 50)
+        >>> canvas_agreement(maps, 2 * maps).total
+        1.0
+    """
+    flat = [side.abs().sum(1) for side in (maps, truth)]
+    spatial, left_out = spearman(*flat)
+    total, _ = spearman(*(side.double().sum(1)[None] for side in flat))
+    mean = float(spatial.mean()) if len(spatial) else float("nan")
+    return Agreement(mean, round(float(total[0]), 12) if len(total) else float("nan"), left_out)
+
+
+def shuffled_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
+    """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
+
+    Args:
+        amounts: (units, *size).
+        generator: on the amounts' device.
+
+    Returns:
+        (units, *size); each pixel keeps its values.
+
+    Example:
+        >>> shuffled_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
+        tensor(3.)
+    """
+    return _shuffled(amounts, 0, generator)
+
+
+def shuffled_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
+    """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
+
+    Args:
+        amounts: (units, *size).
+        generator: on the amounts' device.
+
+    Returns:
+        (units, *size); each unit keeps its values.
+
+    Example:
+        >>> shuffled_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
+        tensor(3.)
+    """
+    return _shuffled(amounts.flatten(1), 1, generator).view_as(amounts)
+
+
+def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Random offsets, none of them zero: what leaves the picture on one side comes back on the other.
+
+    Rolling keeps areas, shapes and smoothness and breaks only the place, which random pixels would not.
+
+    Raises:
+        ValueError: a picture of one pixel, or no repeats.
+
+    Example:
+        >>> shifts((1, 2), 2, torch.Generator())
+        [(0, 1), (0, 1)]
+    """
+    pixels = torch.Size(size).numel()
+    if pixels < 2 or repeats < 1:
+        raise ValueError(f"got {pixels} pixel(s) and {repeats} repeats; a shifted control wants at least 2 and 1.")
+    flat = torch.randint(1, pixels, (repeats,), generator=generator, device=generator.device)
+    return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
+
+
+def shuffled_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+    """The same rows, each class's handed round among its members: nothing is left but the class.
+
+    Args:
+        rows: (n, columns).
+        classes: (n,).
+        generator: decides who gets whose.
+
+    Returns:
+        (n, columns); each class keeps its rows.
+
+    Raises:
+        ValueError: not one class a row.
+
+    Example:
+        >>> shuffled_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
+        tensor([[1.],
+                [2.]])
+    """
+    if classes.shape != rows.shape[:1]:
+        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; wanted one a row.")
+    order = torch.arange(len(rows))
+    for c in classes.unique().cpu():
+        own = (classes.cpu() == c).nonzero()[:, 0]
+        keys = torch.rand(len(own), generator=generator, device=generator.device).cpu()
+        order[own] = own[keys.argsort()]
+    return rows[order.to(rows.device)]
+
+
+def _shuffled(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    """Along one dim, in an order of its own for every place on the others."""
+    keys = torch.rand(values.shape, generator=generator, device=generator.device)
+    return values.gather(dim, keys.argsort(dim).to(values.device))

@@ -1,0 +1,143 @@
+"""Captum neuron selectors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def python_index(index: Any) -> Any:
+    """Return a target or selector with its NumPy integers as ints, and its 1-D integer arrays as lists.
+
+    Everything else is returned as it is: bools and floats stay what they are, for the caller to refuse.
+
+    Example:
+        >>> python_index(np.int64(3)), python_index(np.array([1, 2])), python_index([(np.int32(0), 4)])
+        (3, [1, 2], [(0, 4)])
+    """
+    if isinstance(index, np.integer):
+        return int(index)
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.ndim < 2:
+        return index.tolist()
+    if type(index) in (list, tuple):
+        return type(index)(python_index(one) for one in index)
+    return index
+
+
+OneUnit = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
+Selector = OneUnit | Sequence[OneUnit] | None
+
+
+def listed(activation: Tensor, selector: Selector) -> list[OneUnit]:
+    """Spell a selector out as a list of single, checked selectors.
+
+    ``None`` is every unit of dim 1; an int is one unit of dim 1; a tuple indexes the dims after the rows (slices
+    are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
+
+    Args:
+        activation: (rows, units, ...).
+        selector: see above.
+
+    Raises:
+        ValueError: the activation has no unit axis, or the list is empty.
+        IndexError: a unit is out of range.
+        TypeError: a selector of another kind.
+    """
+    selector = python_index(selector)
+    if activation.dim() < 2:
+        raise ValueError(
+            f"the layer's activation has shape {tuple(activation.shape)}; wanted (rows, units, ...), so that there "
+            "is a unit to choose. Choose a layer with a unit axis."
+        )
+    if selector is None:
+        return list(range(activation.shape[1]))
+    singles = selector if isinstance(selector, list) else [selector]
+    if not singles:
+        raise ValueError("neuron_selector is an empty list; give at least one unit, or None for all of them.")
+    return [_checked(activation, one) for one in singles]  # type: ignore[arg-type]
+
+
+def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
+    shape = tuple(activation.shape[1:])
+    if callable(one):
+        return one
+    if isinstance(one, bool) or not isinstance(one, int | tuple):
+        raise TypeError(
+            f"neuron_selector {one!r} is a {type(one).__name__}; wanted an int, a tuple of ints and slices, a "
+            "callable, a list of these, or None for every unit."
+        )
+    index = one if isinstance(one, tuple) else (one,)
+    if isinstance(one, tuple) and len(one) != len(shape):
+        raise IndexError(
+            f"neuron_selector {one!r} has {len(one)} entries, but the layer has {len(shape)} dims after the rows "
+            f"{shape}; give one int or slice for each."
+        )
+    for i, size in zip(index, shape, strict=False):
+        if isinstance(i, int) and not -size <= i < size:
+            raise IndexError(
+                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in "
+                f"[{-size}, {size - 1}]."
+            )
+        if not isinstance(i, int | slice):
+            raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; wanted ints and slices.")
+    return one
+
+
+def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
+    return (slice(None), *(one if isinstance(one, tuple) else (one,)))
+
+
+def select(activation: Tensor, selector: Selector) -> Tensor:
+    """The value of each selected unit, summed over whatever dims are left: (rows, k).
+
+    Args:
+        activation: (rows, units, ...).
+        selector: as in :func:`listed`.
+
+    Example:
+        >>> select(torch.tensor([[1.0, 2.0, 3.0]]), [2, 0])
+        tensor([[3., 1.]])
+    """
+    singles = listed(activation, selector)
+    if all(isinstance(one, int) for one in singles):
+        summed = activation.flatten(2).sum(2) if activation.dim() > 2 else activation
+        if selector is None:
+            return summed
+        return summed.index_select(1, torch.tensor([i % summed.shape[1] for i in singles], device=summed.device))  # type: ignore[operator]
+    return torch.stack([_value(activation, one) for one in singles], dim=1)
+
+
+def _value(activation: Tensor, one: OneUnit) -> Tensor:
+    if not callable(one):
+        return activation[_index(one)].reshape(activation.shape[0], -1).sum(1)
+    value = one(activation)
+    if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
+        seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"the neuron_selector function returned {seen}; wanted one value a row, shape ({activation.shape[0]},)."
+        )
+    return value
+
+
+def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
+    """A copy of the activation in which one unit stands at its baseline.
+
+    Args:
+        activation: (rows, units, ...).
+        one: a single selector. A callable's share of each element is its gradient there.
+        baseline: broadcastable to the activation's shape.
+
+    Example:
+        >>> replace_unit(torch.tensor([[1.0, 2.0, 3.0]]), 1, torch.zeros(()))
+        tensor([[1., 0., 3.]])
+    """
+    if callable(one):
+        with torch.enable_grad():
+            leaf = activation.detach().requires_grad_()
+            (share,) = torch.autograd.grad(_value(leaf, one).sum(), leaf)
+        return activation + share * (baseline - activation)
+    new = activation.clone()
+    new[_index(one)] = baseline.expand_as(activation)[_index(one)]
+    return new
