@@ -227,19 +227,19 @@ def calls():
     images = torch.rand(2, 3, 8, 8)
     yield (
         "FeatureAccentuation.attribute",
-        lambda: x.FeatureAccentuation(net).attribute(images, target=1, n_steps=3, regularizer="0"),
+        lambda: x.FeatureAccentuation(net).attribute(images, target=1, n_steps=3),
     )
-    classifier, generator = zoo.mnist_convnet(), zoo.mnist_generator()
-    digits = zoo.mnist_digits().images[:4]
-    pairs = make_pairs(generator, classifier, "relu", 64, seed=0) if False else None
-    del pairs
-    yield from linked(x, classifier, generator, digits)
+    classifier, generator = zoo.mnist_convnet(), zoo.mnist_generator().generator
+    pairs = make_pairs(classifier.model, "head", generator, 64, preprocess=classifier.preprocess)
+    link = x.LatentLink().fit(pairs.representations, pairs.latents, pairs.classes, manifest=pairs.manifest)
+    linked = x.LinkedUnitVisualization(classifier.model, "head", generator, link, preprocess=classifier.preprocess)
+    yield "LinkedUnitVisualization.sweep", lambda: linked.sweep(zoo.mnist_digits().images[:2], 3)
     inr = FourierMLP(hidden=8, seed=0)
     yield (
         "NeuronCanvas.attribute, tangent",
         lambda: x.NeuronCanvas(inr, "activation1", rule="tangent").attribute(coordinates((6, 4))),
     )
-    yield "compare", lambda: x.compare(net, images, target=1, layer="0", methods=["grad_cam"])
+    yield "compare", lambda: x.compare(net, images, target=1, layer="0", )
     with tempfile.TemporaryDirectory() as folder:
         link = f"{folder}/link"
         run(app, ["link", "--out", link, "--pairs", "200"])

@@ -13,9 +13,9 @@ from xinc_captum.inr import FourierMLP, Siren, coordinates, fit
 from xinc_captum.metrics import (
     as_masks,
     association,
-    carried_elsewhere,
     colour_regions,
     contribution_change,
+    displaced_tracks,
     edges,
     gabor_regions,
     grid_cells,
@@ -27,8 +27,8 @@ from xinc_captum.metrics import (
     pixels_per_unit,
     region_test,
     running_share,
-    shuffled_pixels,
-    shuffled_units,
+    shuffle_pixels,
+    shuffle_units,
     units_for,
 )
 from xinc_captum.visualizers import (
@@ -86,7 +86,7 @@ def still(layers, photo, masks):
     spreads = {}
     for name in ("FFN, layer 1", "FFN, layer 2", "SIREN, layer 2"):
         amounts = layers[name][0]
-        units, pixels = shuffled_units(amounts, generator()), shuffled_pixels(amounts, generator())
+        units, pixels = shuffle_units(amounts, generator()), shuffle_pixels(amounts, generator())
         spreads[name] = Spread(
             pixels_per_unit(amounts), pixels_per_unit(units), running_share(amounts), running_share(pixels),
             units_for(amounts), units_for(pixels),
@@ -113,7 +113,7 @@ def moving(layers, clip):
     for name, amounts in layers.items():
         track, elsewhere = (
             object_track(amounts, clip.masks),
-            carried_elsewhere(amounts, clip.masks, generator=generator(1)),
+            displaced_tracks(amounts, clip.masks, generator=generator(1)),
         )
         best, chance = track.carried.nan_to_num().amax(1), elsewhere.nan_to_num().amax(2).median(0).values
         print(f"{name}: carried {best.tolist()}, elsewhere {chance.tolist()}")

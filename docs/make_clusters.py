@@ -16,7 +16,7 @@ from torch import Tensor
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import FourierMLP, HNeRV, NeRV, Siren, coordinates, fit, fit_video, times
 from xinc_captum.metrics import (
-    clustered,
+    cluster_rows,
     magnitudes,
     mixing,
     optical_flow,
@@ -86,7 +86,7 @@ def main(clip="sprites"):
     vectors = [unit_vectors(layer.amounts, GRID) for layer in layers]
     values = torch.cat([one.values for one in vectors])
     owner = torch.cat([torch.full_like(one.units, i) for i, one in enumerate(vectors)]).tolist()
-    labels = clustered(values, CLUSTERS)
+    labels = cluster_rows(values, CLUSTERS)
     steady = stability(values, CLUSTERS, generator=generator())
     facts = {"the same clusters from other seeds of k-means": tuple(float(s.mean()) for s in steady)}
     for what, words in {

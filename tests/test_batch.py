@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.batch import Args, Batch, chunks, one_score_a_row, selected, settled
+from xinc_captum.batch import Args, Batch, chunks, one_score_a_row, select_output, settle_arguments
 
 
 def test_rows_are_cut_taken_and_repeated_together():
@@ -65,11 +65,11 @@ def batch(target=None, rows=2):
 )
 def test_outputs_and_targets_that_do_not_fit(output, target, error, text):
     with pytest.raises(error, match=text):
-        selected(output, batch(target), None)
+        select_output(output, batch(target), None)
 
 
 def test_output_fn_picks():
-    assert selected({"y": torch.ones(2, 3)}, batch(1), lambda o: o["y"]).shape == (2,)
+    assert select_output({"y": torch.ones(2, 3)}, batch(1), lambda o: o["y"]).shape == (2,)
 
 
 def test_one_number_a_row():
@@ -118,7 +118,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_belongs_to_samples_and_what_all_share(name):
     model, argument, aligned = CASES[name]
-    found = settled(Batch.of(X, argument), lambda some: model(*some.inputs, *some.args))
+    found = settle_arguments(Batch.of(X, argument), lambda some: model(*some.inputs, *some.args))
     assert found.args.aligned == ({0} if aligned else set())
     whole = model(X, argument)
     for start, stop in ((0, 1), (1, 3), (3, 4)):
@@ -137,31 +137,31 @@ def test_several_arguments_are_told_apart():
         return (x * scale) @ bank.T + label[:, None]
 
     args = (OTHER, OTHER.flip(0), "word", LABELS)
-    found = settled(Batch.of(X, args), lambda some: model(*some.inputs, *some.args))
+    found = settle_arguments(Batch.of(X, args), lambda some: model(*some.inputs, *some.args))
     assert found.args.aligned == {0, 3}
     part = found.cut(1, 3)
     torch.testing.assert_close(model(*part.inputs, *part.args), model(X, *args)[1:3])
 
 
 def test_one_sample_with_an_argument_of_one_row():
-    bank = settled(Batch.of(X[:1], OTHER[:1]), lambda some: some.inputs[0] @ some.args[0].T)
+    bank = settle_arguments(Batch.of(X[:1], OTHER[:1]), lambda some: some.inputs[0] @ some.args[0].T)
     assert bank.args.aligned == set() and bank.repeat(3).args[0].shape == (1, 3)
-    joined = settled(Batch.of(X[:1], OTHER[:1]), lambda some: torch.cat([some.inputs[0], some.args[0]], 1))
+    joined = settle_arguments(Batch.of(X[:1], OTHER[:1]), lambda some: torch.cat([some.inputs[0], some.args[0]], 1))
     assert joined.args.aligned == {0} and joined.repeat(3).args[0].shape == (3, 3)
-    number = settled(Batch.of(X[:1], torch.tensor([2.0])), lambda some: some.inputs[0] * some.args[0])
+    number = settle_arguments(Batch.of(X[:1], torch.tensor([2.0])), lambda some: some.inputs[0] * some.args[0])
     assert number.repeat(2).args[0].shape == (1,)
 
 
 def test_an_argument_that_is_not_used_does_no_harm():
-    found = settled(Batch.of(X, OTHER), lambda some: some.inputs[0] * 2)
+    found = settle_arguments(Batch.of(X, OTHER), lambda some: some.inputs[0] * 2)
     assert found.cut(0, 2).rows == 2
 
 
 def test_dropout_and_batch_statistics_do_not_hide_the_shape():
     noisy = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.BatchNorm1d(1), nn.Dropout(0.5), nn.Flatten())
     for net in (noisy, nn.Dropout(0.5)):
-        each = settled(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) * some.args[0])
-        bank = settled(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) @ some.args[0].T)
+        each = settle_arguments(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) * some.args[0])
+        bank = settle_arguments(Batch.of(X, OTHER), lambda some, net=net: net(some.inputs[0]) @ some.args[0].T)
         assert (each.args.aligned, bank.args.aligned) == ({0}, set())
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_cut_says_so_where_it_would_be():
     def model(x, adjacency):
         return (adjacency @ x).reshape(ROWS, 3)
 
-    found = settled(Batch.of(X, torch.eye(ROWS)), lambda some: model(*some.inputs, *some.args))
+    found = settle_arguments(Batch.of(X, torch.eye(ROWS)), lambda some: model(*some.inputs, *some.args))
     assert found.cut(0, ROWS) is found  # the whole batch is what the user asked for
     for cut in (lambda: found.cut(0, 2), lambda: found.repeat(2), lambda: found.take(torch.tensor([1]))):
         with pytest.raises(
@@ -184,11 +184,11 @@ def test_nothing_runs_without_need():
 
     for args in (None, (OTHER[:3], "word", 2.0), ({"bank": OTHER},)):
         batch = Batch.of(X, args)
-        assert settled(batch, refuse) is batch
-    known = settled(Batch.of(X, OTHER), lambda some: some.inputs[0] * some.args[0])
-    assert settled(known, refuse) is known
-    assert settled(known.cut(1, 3), refuse).args.aligned == {0}
-    assert settled(Batch.of(X[:2], known.cut(1, 3).args), refuse).args.aligned == {0}
+        assert settle_arguments(batch, refuse) is batch
+    known = settle_arguments(Batch.of(X, OTHER), lambda some: some.inputs[0] * some.args[0])
+    assert settle_arguments(known, refuse) is known
+    assert settle_arguments(known.cut(1, 3), refuse).args.aligned == {0}
+    assert settle_arguments(Batch.of(X[:2], known.cut(1, 3).args), refuse).args.aligned == {0}
 
 
 def test_a_chunk_that_has_as_many_rows_by_chance_cuts_nothing_more():
@@ -209,4 +209,4 @@ def test_memory_that_runs_out_is_no_answer():
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        settled(Batch.of(X, OTHER), run)
+        settle_arguments(Batch.of(X, OTHER), run)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.fingerprint import differing, model_sha256, other_weights, warn_of_others
+from xinc_captum.fingerprint import model_sha256, models_with_other_weights, other_weights, warn_of_other_models
 from xinc_captum.generators import from_callable, normal_latents
 
 
@@ -26,25 +26,29 @@ def ends():
 
 def test_which_of_the_two_is_another_one():
     net, paint, manifest = ends()
-    assert differing(manifest, net, paint) == []
-    assert differing(manifest, nn.Linear(3, 2), paint) == ["network"]
-    assert differing(manifest, net, nn.Linear(2, 3)) == ["generator"]
-    assert differing(manifest, nn.Linear(3, 2), nn.Linear(2, 3)) == ["network", "generator"]
-    assert differing(manifest, copy.deepcopy(net), copy.deepcopy(paint)) == []
-    assert differing(manifest, copy.deepcopy(net).double(), paint) == ["network"]
+    assert models_with_other_weights(manifest, net, paint) == []
+    assert models_with_other_weights(manifest, nn.Linear(3, 2), paint) == ["network"]
+    assert models_with_other_weights(manifest, net, nn.Linear(2, 3)) == ["generator"]
+    assert models_with_other_weights(manifest, nn.Linear(3, 2), nn.Linear(2, 3)) == ["network", "generator"]
+    assert models_with_other_weights(manifest, copy.deepcopy(net), copy.deepcopy(paint)) == []
+    assert models_with_other_weights(manifest, copy.deepcopy(net).double(), paint) == ["network"]
 
 
 def test_what_cannot_be_told_is_not():
     net, paint, manifest = ends()
-    assert differing({}, net, paint) == [] == differing(dict.fromkeys(manifest), net, paint)
-    assert differing(manifest, torch.sin, from_callable(torch.sin, normal_latents(2))) == []
+    assert (
+        models_with_other_weights({}, net, paint)
+        == []
+        == models_with_other_weights(dict.fromkeys(manifest), net, paint)
+    )
+    assert models_with_other_weights(manifest, torch.sin, from_callable(torch.sin, normal_latents(2))) == []
 
 
 def test_a_function_around_several_models_may_hold_the_links():
     net, paint, manifest = ends()
     before, other = nn.Linear(3, 3), nn.Linear(3, 2)
-    assert differing(manifest, lambda x: net(before(x)), paint) == []
-    assert differing(manifest, lambda x: other(before(x)), paint) == ["network"]
+    assert models_with_other_weights(manifest, lambda x: net(before(x)), paint) == []
+    assert models_with_other_weights(manifest, lambda x: other(before(x)), paint) == ["network"]
 
 
 def test_the_warning_says_which_and_what_to_do():
@@ -52,10 +56,10 @@ def test_the_warning_says_which_and_what_to_do():
     assert other_weights(manifest, net, paint) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_others(manifest, net, paint)
+        warn_of_other_models(manifest, net, paint)
     with pytest.warns(
         UserWarning, match=r"the generator given has other weights .* give the generator of the link, or"
     ):
-        warn_of_others(manifest, net, nn.Linear(2, 3))
+        warn_of_other_models(manifest, net, nn.Linear(2, 3))
     with pytest.warns(UserWarning, match="the network and generator given have other weights"):
-        warn_of_others(manifest, nn.Linear(3, 2), nn.Linear(2, 3))
+        warn_of_other_models(manifest, nn.Linear(3, 2), nn.Linear(2, 3))

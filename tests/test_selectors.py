@@ -5,7 +5,7 @@ from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerContribution, NeuronCanvas, NeuronFeatureAccentuation
 from xinc_captum.batch import Batch
-from xinc_captum.selectors import listed, python_index, replace_unit, select
+from xinc_captum.selectors import list_units, python_index, replace_unit, select
 
 A = torch.arange(24.0).reshape(2, 3, 4)
 
@@ -47,7 +47,7 @@ def test_replacing_a_unit_takes_exactly_its_share(one):
 )
 def test_wrong_selectors_say_what_is_right(selector, error, text):
     with pytest.raises(error, match=text):
-        listed(A, selector)
+        list_units(A, selector)
 
 
 def test_a_function_must_answer_one_value_a_row():
@@ -57,7 +57,7 @@ def test_a_function_must_answer_one_value_a_row():
 
 def test_an_activation_needs_a_unit_axis():
     with pytest.raises(ValueError, match=r"activation has shape \(5,\); wanted \(rows, units"):
-        listed(torch.zeros(5), None)
+        list_units(torch.zeros(5), None)
 
 
 NET = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(64, 3)).eval()

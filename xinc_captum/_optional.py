@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 
-def needed(module: str, *, purpose: str, extra: str) -> ModuleType:
+def require(module: str, *, purpose: str, extra: str) -> ModuleType:
     """The module ``module``, imported now.
 
     Args:

@@ -52,7 +52,7 @@ class Batch:
     Attributes:
         inputs: tensors that share their first dim, the rows.
         args: additional forward arguments; :class:`Args` names those that are sliced along. Of a plain tuple they are
-            the tensors with as many rows as the whole batch, as in Captum, until :func:`xinc_captum.batch.settled`
+            the tensors with as many rows as the whole batch, as in Captum, until :func:`settle_arguments`
             has run the model.
         target: a Captum target; lists and 1-D tensors hold one entry a row.
         rows: number of rows.
@@ -153,7 +153,7 @@ class _RowsError(ValueError):
     """An output without one row for each sample."""
 
 
-def settled(batch: Batch, run: Run) -> Batch:
+def settle_arguments(batch: Batch, run: Run) -> Batch:
     """Return the batch with a decision for every tensor argument that has as many rows as the inputs.
 
     Such a tensor may hold one entry for each sample (a depth map, a label), and is cut and repeated along with the
@@ -290,13 +290,13 @@ def _close(some: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
 OutputFn = Callable[[Any], Tensor]
 
 
-def called(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
+def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
     """Return what a model makes of a batch, after ``output_fn``."""
     output = batch.through(forward_func)
     return output if output_fn is None else output_fn(output)
 
 
-def selected(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
+def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
     """Pick the tensor out of a model's output, then the target out of the tensor.
 
     Raises:

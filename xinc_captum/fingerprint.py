@@ -21,7 +21,7 @@ def model_sha256(model: ForwardFunc | object) -> str | None:
     return _hashed(modules_behind(model))  # type: ignore[arg-type]
 
 
-def differing(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> list[str]:
+def models_with_other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> list[str]:
     """Which of the two, "network" and "generator", has other weights than a link's manifest names.
 
     What the manifest does not name, or what no module is to be seen behind, is not told. A function that reaches
@@ -38,7 +38,7 @@ def differing(manifest: Mapping[str, Any], model: ForwardFunc | object, generato
 
 def other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> str | None:
     """What to tell a person whose link is of another network or generator; None where there is nothing to tell."""
-    found = differing(manifest, model, generator)
+    found = models_with_other_weights(manifest, model, generator)
     if not found:
         return None
     both = " and ".join(found)
@@ -49,7 +49,7 @@ def other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, gene
     )
 
 
-def warn_of_others(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> None:
+def warn_of_other_models(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> None:
     """Warn a caller's caller where :func:`other_weights` has something to tell."""
     said = other_weights(manifest, model, generator)
     if said:

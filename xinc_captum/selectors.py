@@ -30,7 +30,7 @@ OneUnit = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
 Selector = OneUnit | Sequence[OneUnit] | None
 
 
-def listed(activation: Tensor, selector: Selector) -> list[OneUnit]:
+def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
     """Spell a selector out as a list of single, checked selectors.
 
     ``None`` is every unit of dim 1; an int is one unit of dim 1; a tuple indexes the dims after the rows (slices
@@ -94,13 +94,13 @@ def select(activation: Tensor, selector: Selector) -> Tensor:
 
     Args:
         activation: (rows, units, ...).
-        selector: as in :func:`listed`.
+        selector: as in :func:`list_units`.
 
     Example:
         >>> select(torch.tensor([[1.0, 2.0, 3.0]]), [2, 0])
         tensor([[3., 1.]])
     """
-    singles = listed(activation, selector)
+    singles = list_units(activation, selector)
     if all(isinstance(one, int) for one in singles):
         summed = activation.flatten(2).sum(2) if activation.dim() > 2 else activation
         if selector is None:

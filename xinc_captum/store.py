@@ -78,7 +78,7 @@ def write_tensors(
         TensorFile(tensors={'a': tensor([1., 1.])}, metadata={})
     """
     content, at = _packed(tensors, kind, metadata or {})
-    with replaced(path) as temporary, temporary.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         file.write(content[:at])
         file.write(hashlib.sha256(content).hexdigest().encode())
         file.write(memoryview(content)[at + len(_NO_DIGEST) :])
@@ -185,7 +185,7 @@ def consistent(path: str | Path, writer: str) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(path: str | Path) -> Iterator[Path]:
+def replace_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename the file that the block writes there to ``path``.
 
     A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged.
@@ -309,12 +309,12 @@ __all__ = [
     "StoreError",
     "TensorFile",
     "bundle",
-    "calling",
     "check_folder",
     "check_state",
     "consistent",
     "read_tensors",
-    "replaced",
+    "record_call",
+    "replace_file",
     "sha256",
     "tensor_file_bytes",
     "tensors_sha256",
@@ -402,7 +402,7 @@ def is_hidden(path: Path, folder: Path) -> bool:
 
 
 @contextmanager
-def calling(call: Mapping[str, Any]) -> Iterator[None]:
+def record_call(call: Mapping[str, Any]) -> Iterator[None]:
     """Let the manifests of bundles that are written meanwhile say ``call``: what to do to have them again."""
     token = _CALL.set(call)
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LEVEL = 0.02  # about one degree, as FFmpeg; and pixels that are square but for rounding
 
 
-def shown(frame: "VideoFrame", path: Path) -> Tensor:
+def display_frame(frame: "VideoFrame", path: Path) -> Tensor:
     """Return a frame as a player shows it, (3, H, W) in [0, 1]; a warning names ``path``."""
     return _turned(_on_white(frame), frame, path)
 
@@ -166,7 +166,7 @@ def _decoded(path: Path) -> Iterator[Tensor]:
                 raise VideoError(f"{path} holds no video stream; wanted a video (MP4, AVI, WebM …).")
             check_pixels(path, stream.sample_aspect_ratio)
             for frame in _to_the_end(path, file, stream):
-                yield shown(frame, path)
+                yield display_frame(frame, path)
                 done += 1
     except (VideoError, Warning):  # a warning, where the caller has made errors of them
         raise

@@ -6,7 +6,7 @@ from captum.metrics import sensitivity_max
 from torch import nn
 
 from xinc_captum import LayerContribution, NeuronCanvas, as_explanation
-from xinc_captum.attributions.base import captum_method, explaining, plain
+from xinc_captum.attributions.base import attribution_context, captum_method, plain
 
 
 def test_the_decorator_keeps_the_method_reachable():
@@ -44,7 +44,7 @@ def test_training_mode_is_said_once_and_evaluation_mode_is_silent():
 
 
 def test_surroundings(net):
-    with torch.inference_mode(), explaining(net):
+    with torch.inference_mode(), attribution_context(net):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 

@@ -9,7 +9,7 @@ from xinc_captum.attributions import Accentuation
 from xinc_captum.cli.accentuate import write_page
 from xinc_captum.cli.accentuate_results import Feature, Story
 from xinc_captum.cli.photos import Subject
-from xinc_captum.metrics.trust import Trust, judged
+from xinc_captum.metrics.trust import Trust, judge_accentuation
 
 PHOTO = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
 
@@ -22,7 +22,7 @@ def told(*, layer=None, natural=None, second=None, reference=2.0, interrupted=Fa
             images=PHOTO[None].flip(-1), masks=PHOTO[None].clone(), seeds=PHOTO[None], scores=torch.ones(count, 1),
             distances=torch.ones(count, 1), before=torch.tensor([1.0]), after=torch.tensor([3.0]), dose=None,
             level=None, steps=count, interrupted=interrupted, feature="f", layer=layer, settings={},
-            _assess=lambda _: Trust.of([judged(**evidence)]),
+            _assess=lambda _: Trust.of([judge_accentuation(**evidence)]),
         )  # fmt: skip
         asked = SimpleNamespace(title=f"thing {number}", unit="logit" if layer is None else "activation", layer=layer)
         classes = [] if layer else [("fox", 0.5), (f"thing {number}", 0.25)]

@@ -11,7 +11,7 @@ from xinc_captum.cli.accentuate_results import Feature, Story, features_called, 
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.models import Network
 from xinc_captum.cli.photos import Subject
-from xinc_captum.metrics.trust import Trust, judged
+from xinc_captum.metrics.trust import Trust, judge_accentuation
 from xinc_captum.zoo import Classifier
 
 
@@ -63,7 +63,7 @@ def accentuation(before=1.0, after=3.0):
     return Accentuation(
         images=photo, masks=photo.abs(), seeds=photo, scores=torch.ones(2, 1), distances=None,
         before=None if before is None else torch.tensor([before]), after=torch.tensor([after]), dose=None, level=None,
-        steps=2, interrupted=False, feature="logit 1", layer=None, settings={}, _assess=lambda _: Trust.of([judged()]),
+        steps=2, interrupted=False, feature="logit 1", layer=None, settings={}, _assess=lambda _: Trust.of([judge_accentuation()]),
     )  # fmt: skip
 
 

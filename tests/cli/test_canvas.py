@@ -12,7 +12,7 @@ from xinc_captum.cli.errors import UsageError
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.inr import FourierMLP, Siren, coordinates, load, psnr, render
-from xinc_captum.metrics.trust import CanvasTrust, judged_canvas
+from xinc_captum.metrics.trust import CanvasTrust, judge_canvas
 from xinc_captum.store import StoreError, sha256
 
 
@@ -158,8 +158,8 @@ def test_other_rules_get_no_advice(rule):
     ],
 )
 def test_the_advice_is_what_the_tangent_does_here(tangent, said):
-    trust = judged_canvas(agreement=0.4, gap=0.0)
-    line = Judged("a", trust, judged_canvas(agreement=tangent)).line
+    trust = judge_canvas(agreement=0.4, gap=0.0)
+    line = Judged("a", trust, judge_canvas(agreement=tangent)).line
     assert line.rest == f", because {trust.because}.{said}"
 
 

@@ -48,7 +48,7 @@ def test_a_result_is_known_by_its_manifest(tmp_path, note, page):
 
 @pytest.mark.parametrize("command", ["counterfactual", "nern", "transinr"])
 def test_a_result_without_such_a_page(tmp_path, command):
-    with store.calling({"command": command}):
+    with store.record_call({"command": command}):
         folder = made(tmp_path / "result", {"seed": 1})
     says = f"was made by xinc {command}, and there is no page to explore of such; its own page shows it already: "
     with pytest.raises(UsageError, match=f"{says}{folder / 'index.html'}. Wanted a result of xinc canvas, accentuate"):

@@ -4,7 +4,7 @@ from torch import nn
 
 from xinc_captum import LayerError
 from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, normal_latents, pictures_and_features
-from xinc_captum.generators.features import enlarged, stacked
+from xinc_captum.generators.features import enlarge, stack_maps
 from xinc_captum.generators.protocol import modules_of
 
 
@@ -65,14 +65,14 @@ def test_modules_are_found_behind_functions_that_sample_and_draw():
 
 
 def test_stacking_repeats_pixels():
-    found = stacked([torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 2, 2, 4)], (2, 4))
+    found = stack_maps([torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 2, 2, 4)], (2, 4))
     assert found[0, 0].tolist() == [[1, 1, 2, 2]] * 2 and found.shape == (1, 3, 2, 4)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (2, 3), (8, 9), (5, 7)])
 def test_enlarging_is_torchs(size):
     maps = torch.rand(2, 3, 2, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(enlarged(maps, size), nn.functional.interpolate(maps, size, mode="nearest"))
+    assert torch.equal(enlarge(maps, size), nn.functional.interpolate(maps, size, mode="nearest"))
 
 
 def test_what_holds_no_maps_is_said():

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xinc_captum.generators import FewShotHead, ProjectionHead, fit_head
-from xinc_captum.generators.features import stacked
+from xinc_captum.generators.features import stack_maps
 
 
 def maps():
@@ -24,7 +24,7 @@ def test_it_sees_all_features_at_the_pictures_size():
     head = FewShotHead([5, 4], 3, widths=(6,), dilations=(2, 1))
     logits = head(maps(), (6, 6))
     first, last = (m for m in head.layers if isinstance(m, nn.Conv2d))
-    by_hand = last(F.leaky_relu(first(stacked(maps(), (6, 6))), 0.2))
+    by_hand = last(F.leaky_relu(first(stack_maps(maps(), (6, 6))), 0.2))
     assert torch.equal(logits, by_hand) and logits.shape == (2, 3, 6, 6)
 
 
@@ -32,7 +32,7 @@ def test_projecting_before_upsampling_is_projecting_after():
     head = ProjectionHead([5, 4], 3, width=7, dilations=(1, 2))
     weight = torch.cat([p.weight for p in head.projections], 1)
     bias = sum(p.bias for p in head.projections)
-    after = head.layers(F.conv2d(stacked(maps(), (12, 12)), weight, bias))
+    after = head.layers(F.conv2d(stack_maps(maps(), (12, 12)), weight, bias))
     torch.testing.assert_close(head(maps(), (12, 12)), after, rtol=1e-4, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ from xinc_captum.generators import (
     from_callable,
     normal_latents,
 )
-from xinc_captum.generators.features import stacked
+from xinc_captum.generators.features import stack_maps
 from xinc_captum.generators.parts import even
 
 pytest.importorskip("sklearn.cluster")
@@ -84,7 +84,7 @@ def test_a_pixel_joins_its_nearest_centre():
     maps, _ = blocks(2)
     clusters = cluster_features(maps, 4, seed=3)
     features = (
-        (stacked([even(m) for m in maps], (8, 8)) - clusters.mean.view(-1, 1, 1)) / clusters.scale.view(-1, 1, 1)
+        (stack_maps([even(m) for m in maps], (8, 8)) - clusters.mean.view(-1, 1, 1)) / clusters.scale.view(-1, 1, 1)
     ).movedim(1, -1)
     distances = (features[..., None, :] - clusters.centres).square().sum(-1)
     logits = clusters(maps, (8, 8))

@@ -11,7 +11,7 @@ import torch
 from hooks.two_processes import CALLS, SHARDS_ON_CPU, WHOLE_WEIGHTS
 from torch import nn
 
-from xinc_captum.hooks import is_sharded, refuse_sharded, unsynchronised
+from xinc_captum.hooks import is_sharded, no_synchronization, refuse_sharded
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,5 +84,5 @@ def test_a_model_of_one_process_is_not_sharded():
     model = nn.Linear(2, 1)
     assert not is_sharded([model])
     refuse_sharded([model], "a canvas")
-    with unsynchronised(lambda x: model(x), model):
+    with no_synchronization(lambda x: model(x), model):
         assert not hasattr(model, "require_backward_grad_sync")

@@ -13,7 +13,7 @@ from xinc_captum.attributions.linking import Encoder
 from xinc_captum.hooks import (
     LayerError,
     check_preprocess,
-    cropped_to,
+    crop_of,
     find_layer,
     layer_name,
     modules_behind,
@@ -388,15 +388,15 @@ def test_alone_it_is_what_its_parts_are():
 
 def test_what_a_crop_leaves():
     x = torch.rand(2, 3, 40, 20)
-    assert cropped_to(lambda y: y[..., 6:-3, 5:], x) == ((6, 36), (5, 19))
-    assert cropped_to(lambda y: y[..., 6:-3, 5:].mul_(2), x) == ((6, 36), (5, 19))
+    assert crop_of(lambda y: y[..., 6:-3, 5:], x) == ((6, 36), (5, 19))
+    assert crop_of(lambda y: y[..., 6:-3, 5:].mul_(2), x) == ((6, 36), (5, 19))
     for whole in (
         lambda y: (y - 0.5) / 0.2,
         lambda y: nn.functional.avg_pool2d(y, 2),
         lambda y: y.detach(),
         lambda y: 3,
     ):
-        assert cropped_to(whole, x) is None
+        assert crop_of(whole, x) is None
 
 
 def test_a_cropping_preprocess_is_said_and_its_mask_is_right():

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError, capture, patch, untouched
-from xinc_captum.hooks import exclusive, guarded, of_this_thread, reach
+from xinc_captum.hooks import exclusive, of_this_thread, protect, reach
 from xinc_captum.hooks import restore as ours
 
 
@@ -305,10 +305,10 @@ def test_the_model_is_restored_and_no_other_thread_is_inside(found):
 
     def other():
         begun.set()
-        with guarded(model):
+        with protect(model):
             seen.append(model.training)
 
-    with guarded(model):
+    with protect(model):
         model.eval()
         thread = threading.Thread(target=other, daemon=True)
         thread.start()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.inr import HNeRV, NeRV, Sine, reduced, times
-from xinc_captum.inr.nerv import ContentEncoder, UpsamplingBlock, described, grid_of
+from xinc_captum.inr import HNeRV, NeRV, Sine, shrinking_widths, times
+from xinc_captum.inr.nerv import ContentEncoder, UpsamplingBlock, blocks_from_config, grid_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "nerv_small.npz"
 
@@ -156,7 +156,7 @@ def test_the_papers_defaults():
     assert [block.conv.kernel_size[0] for block in blocks] == [1, 3, 5, 5]
     assert [block.shuffle.upscale_factor for block in blocks] == [4, 2, 2, 2]
     widths = [block.conv.out_channels // stride**2 for block, stride in zip(blocks, (4, 2, 2, 2), strict=True)]
-    assert (model.decoder.stem.conv.out_channels, *widths) == reduced(36, 4) == (36, 30, 25, 21, 18)
+    assert (model.decoder.stem.conv.out_channels, *widths) == shrinking_widths(36, 4) == (36, 30, 25, 21, 18)
     assert [stage.conv.stride[0] for stage in model.encoder.stages] == [2, 2, 2, 4]
     assert small(kernel_sizes=3).decoder.blocks[0].conv.kernel_size == (3, 3)
     assert small(kernel_sizes=(5, 1)).decoder.blocks[0].conv.kernel_size == (5, 5)
@@ -225,11 +225,11 @@ def test_blocks_of_any_stride_and_kernel(stride, kernel_size):
 
 
 def test_widths_that_shrink():
-    assert reduced(100, 3, 2.0, least=20) == (100, 50, 25, 20)
-    assert reduced(8, 2) == (8, 12, 12)
-    assert reduced(8, 0) == (8,)
+    assert shrinking_widths(100, 3, 2.0, least=20) == (100, 50, 25, 20)
+    assert shrinking_widths(8, 2) == (8, 12, 12)
+    assert shrinking_widths(8, 0) == (8,)
     with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; wanted all three above zero"):
-        reduced(8, 2, reduction=0.0)
+        shrinking_widths(8, 2, reduction=0.0)
 
 
 def test_grids():
@@ -255,9 +255,9 @@ def test_the_squash_keeps_pixels_within_bounds():
 
 def test_a_configuration_describes_the_same_parts():
     named = {"widths": [4, 3, 2], "strides": [2, 1], "kernel_sizes": 3, "head_kernel_size": 1, "channels": 2}
-    parts = described(named | {"activation": "relu", "squash": True, "size": [8, 12], "stem": [64]})
+    parts = blocks_from_config(named | {"activation": "relu", "squash": True, "size": [8, 12], "stem": [64]})
     assert list(parts) == ["blocks", "head", "squash"]
     x = torch.rand(1, 4, 2, 3)
     assert parts["blocks"](x).shape == (1, 2, 4, 6) and parts["head"].weight.shape == (2, 2, 1, 1)
     with pytest.raises(KeyError, match="squash"):
-        described(named | {"activation": "relu"})
+        blocks_from_config(named | {"activation": "relu"})

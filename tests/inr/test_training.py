@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xinc_captum.inr import CheckpointError
-from xinc_captum.inr.training import check_finite, described, digest, load_run, save_run, trainable
+from xinc_captum.inr.training import architecture_digest, check_finite, digest, load_run, save_run, trainable
 
 RECIPE = {"steps": 10, "frames": "ab"}
 
@@ -98,9 +98,16 @@ def test_models_are_told_apart_by_their_parts():
         net[0].bias.requires_grad_(not frozen)
         return net
 
-    assert described(make()) == described(make())
+    assert architecture_digest(make()) == architecture_digest(make())
     assert (
-        len({described(make()), described(make(nn.GELU)), described(make().double()), described(make(frozen=True))})
+        len(
+            {
+                architecture_digest(make()),
+                architecture_digest(make(nn.GELU)),
+                architecture_digest(make().double()),
+                architecture_digest(make(frozen=True)),
+            }
+        )
         == 4
     )
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
-    clustered,
+    cluster_rows,
     edges,
     mixing,
     opponents,
@@ -55,7 +55,7 @@ def test_vectors_have_length_one_whatever_the_amount(seed, scale):
 
 def test_planted_groups_are_found_and_stable():
     vectors, truth = groups()
-    assert rand_index(clustered(vectors, 3), truth) == 1
+    assert rand_index(cluster_rows(vectors, 3), truth) == 1
     found = stability(vectors, 3, generator=generator())
     assert found.found.tolist() == [1] * 10, "five seeds, ten pairs"
     assert found.shuffled.mean() < 0.9
@@ -90,9 +90,9 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(
         ValueError, match=r"vectors are of shape \(2, 3, 4\); wanted \(units, dims\), such as unit_vectors"
     ):
-        clustered(torch.rand(2, 3, 4))
+        cluster_rows(torch.rand(2, 3, 4))
     with pytest.raises(ValueError, match="wanted 6 groups of 3 rows"):
-        clustered(torch.rand(3, 4))
+        cluster_rows(torch.rand(3, 4))
     with pytest.raises(ValueError, match=r"seeds are \(1, 1\); wanted at least two different ones"):
         stability(torch.rand(9, 2), 2, seeds=(1, 1), generator=generator())
     with pytest.raises(ValueError, match=r"groupings have shapes \(3,\) and \(4,\); wanted"):

@@ -9,7 +9,7 @@ from torch import nn
 from xinc_captum import LayerError
 from xinc_captum.metrics import (
     Concepts,
-    ablated,
+    ablate,
     concept_overlap,
     correspondence,
     dissect,
@@ -44,7 +44,7 @@ def test_units_of_a_generator_and_what_goes_with_them():
     found = dissect(net, "2", latents, masks, generator=g, quantile=0.9)
     assert found.units_for(0).units.sort().values.tolist() == [0, 1]
     assert found.units_for(1).units.sort().values.tolist() == [2, 3]
-    fallen = ablated(net, "2", latents, [0, 2, [0, 1]], lambda p: part_area(p, colours(p))[..., 0], batch_size=7)
+    fallen = ablate(net, "2", latents, [0, 2, [0, 1]], lambda p: part_area(p, colours(p))[..., 0], batch_size=7)
     areas = part_area(net(latents), masks)[..., 0].mean(0).double()
     assert fallen[0, 0] > 0 and fallen[0, 1] == 0 and fallen[1, 0] == 0 and fallen[1, 1] > 0
     torch.testing.assert_close(fallen[2], torch.stack([areas[0], torch.tensor(0.0).double()]))
@@ -63,7 +63,7 @@ def test_units_of_a_classifier():
     found = dissect(model, model[1], pictures, masks, generator=torch.Generator().manual_seed(3), batch_size=4)
     direct = concept_overlap(model[:2](pictures), masks, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(found.iou, direct.iou)
-    fallen = ablated(model, "1", pictures, [3], lambda y: y, value=0.5)
+    fallen = ablate(model, "1", pictures, [3], lambda y: y, value=0.5)
     held = model[:2](pictures)
     held[:, 3] = 0.5
     torch.testing.assert_close(fallen[0].float(), (model(pictures) - model[2:](held)).mean(0))
@@ -74,7 +74,7 @@ def test_units_of_a_classifier():
 def test_rows_without_a_score_do_not_count():
     model = nn.Sequential(nn.Identity())
     inputs = torch.tensor([[1.0, 2.0], [-1.0, 4.0]])
-    fallen = ablated(model, "0", inputs, [1], lambda y: torch.where(y[:, :1] > 0, y, torch.nan))
+    fallen = ablate(model, "0", inputs, [1], lambda y: torch.where(y[:, :1] > 0, y, torch.nan))
     assert fallen.tolist() == [[0.0, 2.0]]
 
 
@@ -84,11 +84,11 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; wanted some of 0 to 3"):
-        ablated(net, "2", latents, [4], lambda p: p.flatten(1))
+        ablate(net, "2", latents, [4], lambda p: p.flatten(1))
     with pytest.raises(ValueError, match=r"score gave \(4, 3, 8, 8\) for 4 inputs; wanted a tensor \(4, scores\)"):
-        ablated(net, "2", latents, [0], lambda p: p)
+        ablate(net, "2", latents, [0], lambda p: p)
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
-        ablated(net, "2", latents, [], lambda p: p.flatten(1))
+        ablate(net, "2", latents, [], lambda p: p.flatten(1))
     assert not net[2]._forward_hooks
 
 
@@ -112,7 +112,7 @@ def test_units_on_the_last_axis():
         seed = lambda: torch.Generator().manual_seed(0)
         found = dissect(net, "block", x, masks, generator=seed(), unit_axis=axis)
         torch.testing.assert_close(found.iou, dissect(first, "1", x, masks, generator=seed()).iou)
-        fell = ablated(net, "block", x, [2, [0, 1]], lambda y: y, unit_axis=axis)
+        fell = ablate(net, "block", x, [2, [0, 1]], lambda y: y, unit_axis=axis)
         y = net(x).double().mean(0)
         by_hand = torch.stack([y * (torch.arange(4) == 2), y * (torch.arange(4) < 2)])
         torch.testing.assert_close(fell, by_hand.detach(), atol=1e-6, rtol=1e-5)

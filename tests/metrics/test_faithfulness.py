@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.metrics import (
-    blurred,
+    blur_images,
     deletion_insertion,
     noisy_linear_imputation,
     probabilities,
@@ -136,9 +136,9 @@ def test_out_of_focus_by_hand():
     impulse[:, :, 2, 2] = 1
     side = torch.exp(torch.tensor(-0.5))
     taps = torch.stack([side, torch.tensor(1.0), side]) / (1 + 2 * side)  # 3 taps, σ = 1: the smallest
-    torch.testing.assert_close(blurred(impulse)[0, 1, 1:4, 1:4].float(), taps[:, None] * taps)
-    assert (blurred(torch.zeros(1, 1, 224, 224).index_fill(3, torch.tensor(100), 1.0))[0, 0, 9] > 0).sum() == 11
-    torch.testing.assert_close(blurred(torch.full((1, 3, 300, 40), 0.3)), torch.full((1, 3, 300, 40), 0.3))
+    torch.testing.assert_close(blur_images(impulse)[0, 1, 1:4, 1:4].float(), taps[:, None] * taps)
+    assert (blur_images(torch.zeros(1, 1, 224, 224).index_fill(3, torch.tensor(100), 1.0))[0, 0, 9] > 0).sum() == 11
+    torch.testing.assert_close(blur_images(torch.full((1, 3, 300, 40), 0.3)), torch.full((1, 3, 300, 40), 0.3))
 
 
 def test_what_does_not_fit_is_said(conv):

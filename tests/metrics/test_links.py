@@ -26,7 +26,7 @@ from xinc_captum.metrics import (
     tolerance,
     unit_agreement,
 )
-from xinc_captum.metrics.links import mixed
+from xinc_captum.metrics.links import mix_bits
 
 
 def test_class_means_fool_r2_and_not_r2_within():
@@ -250,5 +250,5 @@ def test_many_rows_do_not_collide():
 def test_splitmix():
     # SplitMix64 from seed 0: its first two published outputs
     golden = 0x9E3779B97F4A7C15 - 2**64
-    first, second = (int(v) % 2**64 for v in mixed(torch.tensor([0, golden])))
+    first, second = (int(v) % 2**64 for v in mix_bits(torch.tensor([0, golden])))
     assert (first, second) == (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4)

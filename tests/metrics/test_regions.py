@@ -16,12 +16,12 @@ from xinc_captum.metrics import (
     grid_cells,
     magnitudes,
     outside,
-    pooled,
+    pool_cells,
     preference,
     region_test,
     share,
 )
-from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, grouped
+from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, group_features
 
 
 @given(h=st.integers(1, 12), w=st.integers(1, 12), gh=st.integers(1, 5), gw=st.integers(1, 5))
@@ -64,14 +64,14 @@ def test_k_means_leaves_the_random_state_and_repeats_itself():
 
     features = torch.rand(300, 4)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    assert torch.equal(grouped(features, 5, seed=1), grouped(features, 5, seed=1))
+    assert torch.equal(group_features(features, 5, seed=1), group_features(features, 5, seed=1))
     assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == numpy_state).all()
 
 
 def test_centres_learnt_from_some_hold_for_all(monkeypatch):
     monkeypatch.setattr("xinc_captum.metrics.regions.LEARNT_FROM", 50)
     rows = torch.cat([torch.randn(200, 2), torch.randn(200, 2) + 40])
-    labels = grouped(rows, 2)
+    labels = group_features(rows, 2)
     assert len(labels[:200].unique()) == len(labels[200:].unique()) == 1 and labels[0] != labels[-1]
 
 
@@ -85,9 +85,9 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); wanted floats"):
         colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="wanted 3 groups of 4 rows, of which 1 differ; ask for fewer"):
-        grouped(torch.ones(4, 2), 3)
+        group_features(torch.ones(4, 2), 3)
     with pytest.raises(ValueError, match="features have values that are not finite"):
-        grouped(torch.full((4, 2), torch.inf), 2)
+        group_features(torch.full((4, 2), torch.inf), 2)
 
 
 def generator(seed=0):
@@ -173,7 +173,7 @@ def test_a_canvas_answers_the_same_without_being_held():
     near = {"rtol": 1e-4, "atol": 1e-7}
     torch.testing.assert_close((sums / (whole * areas / 96) - 1).T, preference(amounts, masks), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sums / sums.sum(1, keepdim=True), share(amounts, masks), **near)
-    torch.testing.assert_close((sums / areas).T, pooled(amounts, grid).flatten(1), **near)
+    torch.testing.assert_close((sums / areas).T, pool_cells(amounts, grid).flatten(1), **near)
 
 
 def test_regions_what_does_not_fit_is_said():

@@ -12,14 +12,14 @@ from xinc_captum.metrics import (
     magnitudes,
     participation,
     pixels_per_unit,
-    pooled,
+    pool_cells,
     running_share,
     share,
     units_for,
     units_per_pixel,
 )
 from xinc_captum.metrics.spread import check_clip, check_masks
-from xinc_captum.metrics.statistics import shuffled_pixels, shuffled_units
+from xinc_captum.metrics.statistics import shuffle_pixels, shuffle_units
 
 
 def test_channels_do_not_cancel():
@@ -90,23 +90,23 @@ def test_pooled_cells_are_the_grid_s(h, w, gh, gw):
     amounts = torch.rand(3, h, w, dtype=torch.float64)
     masks = as_masks(grid_cells((h, w), (gh, gw))).double()
     means = torch.einsum("uyx,ryx->ur", amounts, masks) / masks.sum((1, 2))
-    torch.testing.assert_close(pooled(amounts, (gh, gw)).flatten(1), means)
+    torch.testing.assert_close(pool_cells(amounts, (gh, gw)).flatten(1), means)
 
 
 def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
     clip = torch.rand(2, 3, 8, 12, dtype=torch.float64)
-    answer = pooled(clip, (2, 4))
+    answer = pool_cells(clip, (2, 4))
     torch.testing.assert_close(answer, torch.nn.functional.avg_pool2d(clip, (4, 3)))
-    torch.testing.assert_close(pooled(clip[1], (2, 4)), answer[1])
+    torch.testing.assert_close(pool_cells(clip[1], (2, 4)), answer[1])
 
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(
         ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); wanted at least one pixel a cell"
     ):
-        pooled(torch.ones(1, 2, 8), (4, 4))
+        pool_cells(torch.ones(1, 2, 8), (4, 4))
     with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); wanted \(units, H, W\), or \(frames"):
-        pooled(torch.ones(2, 8))
+        pool_cells(torch.ones(2, 8))
     with pytest.raises(ValueError, match=r"masks have shape \(1, 3\)"):
         share(torch.ones(2, 4), torch.ones(1, 3))
 
@@ -154,9 +154,9 @@ def test_controls_take_away_what_they_should():
     generator = torch.Generator().manual_seed(0)
     specialised = torch.rand(6, 30, generator=generator) * torch.tensor([10, 5, 1, 1, 1, 1])[:, None]
     assert pixels_per_unit(specialised).double().std() > 5
-    assert pixels_per_unit(shuffled_units(specialised, generator)).double().std() < 4
+    assert pixels_per_unit(shuffle_units(specialised, generator)).double().std() < 4
     assert units_for(own, 0.5).max() == 1
-    assert units_for(shuffled_pixels(own, generator), 0.5).max() > 1, "units that share out the pixels no longer do"
+    assert units_for(shuffle_pixels(own, generator), 0.5).max() > 1, "units that share out the pixels no longer do"
 
 
 def test_the_paper_s_counts_on_its_own_maps():

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from xinc_captum.metrics import (
     average_ranks,
     canvas_agreement,
+    complement,
     completeness_error,
     condition_number,
-    flipped,
     mean_interval,
     rank_vectors,
     ratio_interval,
     shifts,
-    shuffled_pixels,
-    shuffled_units,
-    shuffled_within,
+    shuffle_pixels,
+    shuffle_units,
+    shuffle_within,
     spearman,
 )
 from xinc_captum.metrics.statistics import Interval
@@ -119,7 +119,7 @@ def test_seed_flip_and_text():
     ones = torch.ones(30)
     assert ratio_interval(rows, ones, seed=1) == ratio_interval(rows, ones, seed=1)
     assert ratio_interval(rows, ones, seed=1) != ratio_interval(rows, ones, seed=2)
-    assert str(flipped(Interval(0.2, 0.1, 0.4))) == "0.80 [0.60, 0.90]"
+    assert str(complement(Interval(0.2, 0.1, 0.4))) == "0.80 [0.60, 0.90]"
 
 
 def test_what_it_refuses():
@@ -155,8 +155,8 @@ def test_one_number_has_no_interval():
 @given(units=st.integers(1, 6), pixels=st.integers(1, 9), seed=st.integers(0, 99))
 def test_values_stay_where_they_must(units, pixels, seed):
     amounts = torch.rand(units, pixels, 2, generator=torch.Generator().manual_seed(seed))
-    by_unit = shuffled_units(amounts, torch.Generator().manual_seed(seed))
-    by_pixel = shuffled_pixels(amounts, torch.Generator().manual_seed(seed))
+    by_unit = shuffle_units(amounts, torch.Generator().manual_seed(seed))
+    by_pixel = shuffle_pixels(amounts, torch.Generator().manual_seed(seed))
     assert torch.equal(by_unit.sort(0).values, amounts.sort(0).values), "each pixel keeps its values"
     assert torch.equal(by_pixel.flatten(1).sort(1).values, amounts.flatten(1).sort(1).values), "each unit keeps its own"
     assert by_pixel.shape == amounts.shape
@@ -165,10 +165,10 @@ def test_values_stay_where_they_must(units, pixels, seed):
 def test_they_shuffle_by_their_own_generator():
     amounts = torch.rand(20, 30, generator=torch.Generator().manual_seed(5))
     state = torch.get_rng_state()
-    first, again, other = (shuffled_units(amounts, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    first, again, other = (shuffle_units(amounts, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, amounts)
     assert torch.equal(torch.get_rng_state(), state)
-    columns = shuffled_pixels(amounts, torch.Generator().manual_seed(0))
+    columns = shuffle_pixels(amounts, torch.Generator().manual_seed(0))
     assert len({tuple(row.argsort().tolist()) for row in columns}) == 20, "each unit by itself"
 
 
@@ -182,12 +182,12 @@ def test_shifts_are_never_nothing():
 def test_shuffled_within_keeps_each_class_and_moves_most_rows():
     classes = torch.arange(60) % 3
     rows = torch.stack([torch.arange(60.0), classes.float()], 1)
-    shuffled = shuffled_within(rows, classes, torch.Generator().manual_seed(0))
+    shuffled = shuffle_within(rows, classes, torch.Generator().manual_seed(0))
     assert torch.equal(shuffled[:, 1], rows[:, 1])
     assert torch.equal(shuffled[:, 0].sort().values, rows[:, 0])
     assert (shuffled[:, 0] != rows[:, 0]).float().mean() > 0.8
     with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 60 rows"):
-        shuffled_within(rows, classes[:2], torch.Generator())
+        shuffle_within(rows, classes[:2], torch.Generator())
 
 
 def test_by_hand():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.metrics import judged_link
+from xinc_captum.metrics import judge_link
 from xinc_captum.metrics.statistics import Interval
 from xinc_captum.metrics.trust import (
     OFF_PATH,
@@ -17,8 +17,8 @@ from xinc_captum.metrics.trust import (
     Trust,
     ablation_agreement,
     high_frequency_energy,
-    judged,
-    judged_canvas,
+    judge_accentuation,
+    judge_canvas,
     leave_one_out,
     path_similarity,
     path_vector,
@@ -70,14 +70,14 @@ from xinc_captum.metrics.trust import (
     ],
 )
 def test_verdicts(evidence, verdict, because):
-    row = judged(**evidence)
+    row = judge_accentuation(**evidence)
     assert row.verdict == verdict
     assert re.search(because, row.because)
     assert all(getattr(row, name) == value for name, value in evidence.items())
 
 
 def test_the_worst_row_speaks_for_all():
-    rows = [judged(path=0.8, natural=0.7), judged(transfer=-1.0), judged()]
+    rows = [judge_accentuation(path=0.8, natural=0.7), judge_accentuation(transfer=-1.0), judge_accentuation()]
     trust = Trust.of(rows)
     assert trust.verdict == "fails" and trust.because == rows[1].because and trust.rows == tuple(rows)
     assert str(trust) == f"fails, because {rows[1].because}"
@@ -121,8 +121,8 @@ def test_a_planted_circuit_is_off_the_path():
     fooled = torch.cat([0.1 * torch.rand(1, 4), 1 + 0.1 * torch.rand(1, 4)], 1)
     base = float(leave_one_out([natural]).median())
     assert 0.3 < base < 0.9, "alike, and not all the same"
-    assert judged(path=float(path_similarity([fooled], [natural])), natural=base).verdict == "fails"
-    assert judged(path=float(path_similarity([natural[:1]], [natural])), natural=base).verdict == "holds"
+    assert judge_accentuation(path=float(path_similarity([fooled], [natural])), natural=base).verdict == "fails"
+    assert judge_accentuation(path=float(path_similarity([natural[:1]], [natural])), natural=base).verdict == "holds"
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 20)])
@@ -141,10 +141,10 @@ def test_energy_of_waves(size):
 @pytest.mark.parametrize("name", ["path", "kept", "natural", "transfer", "gained"])
 def test_a_figure_that_is_nan_holds_nothing(name):
     sound = {"path": 0.8, "kept": 0.8, "natural": 0.7, "transfer": 2.0, "gained": 3.0}
-    assert judged(**sound).verdict == "holds"
-    found = judged(**sound | {name: float("nan")})
+    assert judge_accentuation(**sound).verdict == "holds"
+    found = judge_accentuation(**sound | {name: float("nan")})
     assert found.verdict == "fails" and found.because == "some of the evidence is not a number"
-    unchanged = judged(path=0.8, natural=0.7, gained=0.0, high_frequency=float("nan"))
+    unchanged = judge_accentuation(path=0.8, natural=0.7, gained=0.0, high_frequency=float("nan"))
     assert unchanged.verdict == "weak" and "nothing was gained" in unchanged.because
 
 
@@ -185,7 +185,7 @@ def test_what_is_level_on_one_side_agrees_with_nothing_and_on_both_says_nothing(
     ],
 )
 def test_canvas_trust_verdicts(evidence, verdict, because):
-    found = judged_canvas(**evidence)
+    found = judge_canvas(**evidence)
     assert isinstance(found, CanvasTrust) and found.verdict == verdict and because in found.because
     assert str(found) == f"{verdict}, because {found.because}"
     assert (found.agreement, found.gap) == (evidence.get("agreement"), found.gap)
@@ -206,21 +206,21 @@ SOUND = {
 
 
 def test_a_sound_link_holds():
-    said = str(judged_link(**SOUND))
+    said = str(judge_link(**SOUND))
     assert said.startswith("holds, because it explains 0.70 [0.68, 0.72] of the latents within classes, shuffled -0.02")
 
 
 def test_a_few_repeated_pairs_are_no_doubt():
-    assert judged_link(**SOUND, duplicates=0.04) == judged_link(**SOUND)
+    assert judge_link(**SOUND, duplicates=0.04) == judge_link(**SOUND)
 
 
 def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
-    assert judged_link(**SOUND, pairs=20, units=69) == judged_link(**SOUND)
-    assert judged_link(**SOUND | {"real": None}, pairs=70, units=69) == judged_link(**SOUND | {"real": None})
+    assert judge_link(**SOUND, pairs=20, units=69) == judge_link(**SOUND)
+    assert judge_link(**SOUND | {"real": None}, pairs=70, units=69) == judge_link(**SOUND | {"real": None})
 
 
 def test_a_twentieth_of_repeated_pairs_is_no_doubt():
-    assert judged_link(**SOUND, duplicates=0.05, held_out_duplicates=0.05) == judged_link(**SOUND)
+    assert judge_link(**SOUND, duplicates=0.05, held_out_duplicates=0.05) == judge_link(**SOUND)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_twentieth_of_repeated_pairs_is_no_doubt():
     ],
 )
 def test_what_is_wrong_is_said(change, verdict, text):
-    said = judged_link(**SOUND | change)
+    said = judge_link(**SOUND | change)
     assert said.verdict == verdict
     assert text in said.because
 
@@ -275,4 +275,4 @@ def test_what_is_wrong_is_said(change, verdict, text):
 @pytest.mark.parametrize("name", ["r2_within", "generated", "real", "cycle"])
 def test_link_trust_a_figure_that_is_nan_holds_nothing(name):
     nan = float("nan")
-    assert judged_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"
+    assert judge_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"

@@ -9,7 +9,16 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, guarded, modules_behind, snapshot
+from ..hooks import (
+    ForwardFunc,
+    LayerError,
+    eager,
+    exclusive,
+    gradient_errors,
+    modules_behind,
+    protect,
+    snapshot,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +36,7 @@ def captum_method(method: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+def attribution_context(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Run explanations under any surroundings and leave everything as found.
 
     Gradients are on whatever the caller switched off, compiled models run eagerly (their hooks would be skipped
@@ -39,7 +48,7 @@ def explaining(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     _refuse_scripted(forward_func)
     _warn_if_training(forward_func, also)
     errors = gradient_errors(forward_func, *also)
-    with errors, torch.inference_mode(False), guarded(forward_func, *also), torch.enable_grad(), eager():
+    with errors, torch.inference_mode(False), protect(forward_func, *also), torch.enable_grad(), eager():
         yield
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import LayerAttribution
-from ..batch import Batch, chunks, settled
+from ..batch import Batch, chunks, settle_arguments
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
 from .accentuation.activations import units_second
 from .base import (
+    attribution_context,
     captum_method,
     differentiable,
-    explaining,
     plain,
 )
 
@@ -128,12 +128,12 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
 
     def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
         parts = []
-        with explaining(self.forward_func, self.layer), torch.no_grad():
+        with attribution_context(self.forward_func, self.layer), torch.no_grad():
             call = differentiable(self.forward_func, self.layer)
             batch = Batch.of(inputs, args, None)
             pieces = chunks(batch.rows, at_once or batch.rows)
             if len(pieces) > 1:
-                batch = settled(batch, partial(self._seen, call))
+                batch = settle_arguments(batch, partial(self._seen, call))
             for piece in pieces:
                 rows = batch.cut(*piece)
                 found = one_tensor(self._seen(call, rows)[0], self._name, rows.rows).detach()

@@ -11,17 +11,17 @@ from .._compat import GradientAttribution, LayerAttribution
 from ..batch import (
     Batch,
     OutputFn,
-    called,
+    call_model,
     chunks,
     one_score_a_row,
-    selected,
-    settled,
+    select_output,
+    settle_arguments,
 )
 from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
 from .base import (
+    attribution_context,
     captum_method,
     differentiable,
-    explaining,
     plain,
 )
 
@@ -129,7 +129,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             inputs: (rows, ...) or a tuple of such.
             target: a Captum target that leaves one number a row.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
             attribute_to_layer_input: explain what enters the layer.
             internal_batch_size: at most so many rows a forward.
             return_convergence_delta: also answer Σ c − (F(x) − F(x with the layer at zero)), (rows,).
@@ -147,11 +147,11 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         if internal_batch_size is not None and internal_batch_size < 1:
             raise ValueError(f"internal_batch_size is {internal_batch_size}; wanted at least 1.")
         call = differentiable(self.forward_func, *self._layers)
-        with explaining(self.forward_func, *self._layers):
+        with attribution_context(self.forward_func, *self._layers):
             batch = Batch.of(inputs, additional_forward_args, target)
             pieces = chunks(batch.rows, internal_batch_size or batch.rows)
             if len(pieces) > 1:
-                batch = settled(batch, partial(called, call, self.output_fn))
+                batch = settle_arguments(batch, partial(call_model, call, self.output_fn))
             parts = [
                 self._rows(call, batch.cut(*piece), attribute_to_layer_input, grad_kwargs or {}) for piece in pieces
             ]
@@ -168,7 +168,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
     def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
         with capture(self.forward_func, self._layers, at_input=at_input) as captured:
-            output = selected(batch.through(call), batch, self.output_fn)
+            output = select_output(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
         places = [captured.per_device(layer) for layer in self._layers]
         flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]
@@ -232,7 +232,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
         def score() -> Tensor:
             output = batch.through(self.forward_func)
-            return one_score_a_row(selected(output, batch, self.output_fn))
+            return one_score_a_row(select_output(output, batch, self.output_fn))
 
         with torch.no_grad():
             full = score()

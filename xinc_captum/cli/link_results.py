@@ -37,7 +37,7 @@ def keep(folder: Path, sweeps: Sequence[UnitSweep], rows: Sequence[int], films: 
         folder: of the bundle.
         sweeps: of the units.
         rows: in which of its pictures each is shown.
-        films: what :func:`reduced` made of the frames in that picture.
+        films: what :func:`shrinking_widths` made of the frames in that picture.
     """
     kept: dict[str, Tensor] = {}
     for one, row, film in zip(sweeps, rows, films, strict=True):

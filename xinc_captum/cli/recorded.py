@@ -42,7 +42,7 @@ def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P
                     given.arguments[key] = _located(value, key in files)
             call = _call(name, given.arguments, files)
             _check_inputs_stay(Path(given.arguments["out"]), call["files"])
-            with store.calling(call):
+            with store.record_call(call):
                 function(*given.args, **given.kwargs)
 
         return command

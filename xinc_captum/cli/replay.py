@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .. import store
-from .._optional import needed
+from .._optional import require
 from .accentuate import accentuate_command
 from .canvas import canvas_command
 from .counterfactual import counterfactual_command
@@ -108,7 +108,7 @@ def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
             head = next(csv.reader(text), [])
         found |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
     for group in sorted(folder.rglob("*.zarr")):
-        zarr = needed("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
+        zarr = require("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
         for key, node in sorted(zarr.open_group(group, mode="r").members(max_depth=None)):
             if isinstance(node, zarr.Array):
                 found[f"{group.relative_to(folder)}: {key}"] = partial(_stored, node)

@@ -12,16 +12,16 @@ from .. import inr, zoo
 from ..attributions import FrameCanvas, NeuronCanvas
 from ..inr.fit import render_video
 from ..metrics import (
-    carried_elsewhere,
     contribution_change,
+    displaced_tracks,
     magnitudes,
     motion_agreement,
     object_track,
     pixels_per_unit,
-    pooled,
+    pool_cells,
     running_share,
-    shuffled_pixels,
-    shuffled_units,
+    shuffle_pixels,
+    shuffle_units,
     units_for,
 )
 from ..metrics.motion import MotionAgreement, Track
@@ -198,7 +198,7 @@ def layer_of(canvas: FrameCanvas, room: int = 1 << 20) -> Layer:
     amounts = magnitudes(maps)
     totals = amounts.double().sum((0, 2, 3))
     share = totals / totals.sum()
-    cells = pooled(amounts, (max(1, canvas.size[0] // CELL), max(1, canvas.size[1] // CELL)))
+    cells = pool_cells(amounts, (max(1, canvas.size[0] // CELL), max(1, canvas.size[1] // CELL)))
     moves = cells.diff(dim=0).abs().sum((0, 2, 3)) / cells.sum((0, 2, 3)).clamp_min(1e-30)
     moves[totals < totals.median()] = -1
     strongest = _first(share, canvas, [])
@@ -235,8 +235,8 @@ def _name(canvas: FrameCanvas, unit: int) -> str:
 def spread_of(layer: Layer, frame: int, seed: int) -> Spread:
     """How far the units of a layer spread at one frame, beside shuffled units and pixels."""
     amounts = layer.amounts[frame]
-    units = shuffled_units(amounts, torch.Generator().manual_seed(seed))
-    pixels = shuffled_pixels(amounts, torch.Generator().manual_seed(seed))
+    units = shuffle_units(amounts, torch.Generator().manual_seed(seed))
+    pixels = shuffle_pixels(amounts, torch.Generator().manual_seed(seed))
     counts = pixels_per_unit(amounts), pixels_per_unit(units)
     return Spread(*counts, running_share(amounts), running_share(pixels), units_for(amounts), units_for(pixels))
 
@@ -312,5 +312,5 @@ class Carried:
 def carried_by(layer: Layer, masks: Tensor, seed: int) -> Carried:
     """Follow the objects of masks (frames, objects, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    elsewhere = carried_elsewhere(layer.amounts, masks, generator=generator)
+    elsewhere = displaced_tracks(layer.amounts, masks, generator=generator)
     return Carried(layer, object_track(layer.amounts, masks), elsewhere)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attributions.base import explaining
-from ..hooks import ForwardFunc, cropped_to, guarded
+from ..attributions.base import attribution_context
+from ..hooks import ForwardFunc, crop_of, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
-from ..metrics.faithfulness import Target, scored
+from ..metrics.faithfulness import Target, score_outputs
 from ..metrics.probability import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
@@ -90,9 +90,9 @@ def check_preprocess(model: ForwardFunc, preprocess: Preprocess | None, inputs: 
             f"preprocess is given, and {model.name} is a Classifier, which preprocesses itself; give its .model with "
             "preprocess, or the Classifier alone."
         )
-    with guarded(model), torch.inference_mode(False), torch.enable_grad():
+    with protect(model), torch.inference_mode(False), torch.enable_grad():
         try:
-            crop = cropped_to(preprocess, inputs)
+            crop = crop_of(preprocess, inputs)
         except Exception as error:
             raise TypeError(
                 f"preprocess failed on a tensor of photos {tuple(inputs[:1].shape)}: {type(error).__name__}: {error}. "
@@ -197,7 +197,7 @@ def compare(
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
     if probability == "auto" and isinstance(model, Classifier):
         probability = model.probability
-    with explaining(model):
+    with attribution_context(model):
         photos = inputs.detach().clone()
         class_outputs(classify, photos[:1])  # refuses an output that is no tensor of class scores
         given = by_name(methods, model, photos, preprocess, layer, seed, unit_axis)
@@ -209,7 +209,7 @@ def compare(
             )
         if added := {name: name for name in baselines if name not in given}:
             given |= by_name(added, model, photos, preprocess, layer, seed)
-        confidence, decided = scored(classify, photos, target, probability)  # also finds a wrong target
+        confidence, decided = score_outputs(classify, photos, target, probability)  # also finds a wrong target
         kind = cast("Probability", decided)
         wanted = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
         asked = wanted if torch.as_tensor(target).numel() > 1 else int(wanted[0])

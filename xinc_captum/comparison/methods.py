@@ -12,7 +12,7 @@ import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from ..batch import Batch, one_score_a_row, selected
+from ..batch import Batch, one_score_a_row, select_output
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, one_tensor, unit_axis
 
 
@@ -139,7 +139,7 @@ def _cam(seen: ForwardFunc, place: nn.Module, axis: int, images: Tensor, target:
     with capture(seen, place) as captured:
         output = seen(images)
     activation = one_tensor(captured[place], lambda: layer_name(seen, place), len(images))
-    score = one_score_a_row(selected(output, Batch.of(images, None, target), None))
+    score = one_score_a_row(select_output(output, Batch.of(images, None, target), None))
     (slope,) = torch.autograd.grad(score.sum(), activation)
     maps, slopes = activation.detach().movedim(axis, 1), slope.movedim(axis, 1)
     return (maps * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._optional import needed
+from .._optional import require
 from ..attributions.accentuation.activations import laying_out
 from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
 from .methods import Explain, LayerAxis, Preprocess, after, refuse_last
@@ -38,8 +38,8 @@ def pytorch_grad_cam(
     place = find_layer(model, layer)
     axis = LayerAxis(model, place, preprocess, unit_axis)
     seen = _Module(after(axis.preprocess, model))
-    cams = needed("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
-    targets = needed("pytorch_grad_cam.utils.model_targets", purpose="the method 'grad-cam'", extra="peers")
+    cams = require("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
+    targets = require("pytorch_grad_cam.utils.model_targets", purpose="the method 'grad-cam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
         frozen = [p for p in seen.parameters() if p.is_leaf and p.is_floating_point() and not p.requires_grad]
@@ -87,7 +87,7 @@ def torchcam_grad_cam(
     place = find_layer(model, layer)
     axis = LayerAxis(model, place, preprocess, unit_axis)
     seen = _Module(after(axis.preprocess, model))
-    cams = needed("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
+    cams = require("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
         with axis.watching(images), cams.GradCAM(seen, target_layer=place) as cam:
@@ -115,7 +115,7 @@ def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) 
 
     Source: github.com/jacobgil/pytorch-grad-cam.
     """
-    targets = needed("pytorch_grad_cam.utils.model_targets", purpose="a CAM of pytorch-grad-cam", extra="peers")
+    targets = require("pytorch_grad_cam.utils.model_targets", purpose="a CAM of pytorch-grad-cam", extra="peers")
     early = preprocess if cam.model is model else None
 
     def explain(images: Tensor, target: Any) -> Tensor:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..hooks import ForwardFunc, gradient_errors, guarded, modules_behind, of_this_thread
+from ..hooks import (
+    ForwardFunc,
+    gradient_errors,
+    modules_behind,
+    of_this_thread,
+    protect,
+)
 from .maps import maps_of
 from .methods import Preprocess
 from .peers import is_cam, own_cam
@@ -177,7 +183,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
 
     def explain(photos: Tensor, target: Any) -> Tensor:
         behind = modules_behind(getattr(method, "forward_func", method))
-        with gradient_errors(model, *behind), guarded(model, *behind), torch.enable_grad():
+        with gradient_errors(model, *behind), protect(model, *behind), torch.enable_grad():
             torch.manual_seed(seed)
             np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
             random.seed(seed)
@@ -202,7 +208,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         return
     try:
         if runs.maps is None:
-            with guarded(model), counted(model) as counts:
+            with protect(model), counted(model) as counts:
                 maps = runs.explain(photos, target)
             runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may answer what it keeps and changes
             return

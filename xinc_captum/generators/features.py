@@ -52,7 +52,7 @@ def pictures_and_features(
             "no layers were given and the generator names none of its own (feature_layers()); give modules or dotted "
             "names of layers that hold maps, such as its blocks."
         )
-    function = drawing(generator)
+    function = layer_root(generator)
     modules = [find_layer(function, layer) for layer in several]
     if len(set(modules)) != len(modules) or (reads is not None and len(reads) != len(modules)):
         raise ValueError(
@@ -82,7 +82,7 @@ def pictures_and_features(
     return pictures, [kept[module] for module in modules]
 
 
-def stacked(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """All maps side by side at one size, by nearest neighbours, as the paper's head takes them.
 
     Args:
@@ -98,10 +98,10 @@ def stacked(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
     Source: Tritrong et al., "Repurposing GANs for One-shot Semantic Part Segmentation" (CVPR 2021).
     """
-    return torch.cat([enlarged(m, size) for m in maps], 1)
+    return torch.cat([enlarge(m, size) for m in maps], 1)
 
 
-def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest neighbours; by whole factors in half the time that ``interpolate`` takes on a CPU.
 
     Example:
@@ -117,7 +117,7 @@ def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return wide.reshape(*maps.shape[:2], *size)
 
 
-def drawing(generator: Generator) -> ForwardFunc:
+def layer_root(generator: Generator) -> ForwardFunc:
     """Where to look for a generator's layers: itself if it is a module, else behind what draws for it."""
     if isinstance(generator, nn.Module):
         return generator

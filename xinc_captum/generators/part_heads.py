@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..hooks import exclusive
 from ..progress import progress
-from .features import enlarged, stacked
+from .features import enlarge, stack_maps
 
 
 class FewShotHead(nn.Module):
@@ -72,7 +72,7 @@ class FewShotHead(nn.Module):
 
     def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, parts, H, W) logits of what was kept."""
-        logits: Tensor = self.layers(stacked(projected, size))
+        logits: Tensor = self.layers(stack_maps(projected, size))
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -140,7 +140,7 @@ class ProjectionHead(nn.Module):
 
     def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, parts, H, W) logits of what was kept."""
-        logits: Tensor = self.layers(torch.stack([enlarged(own, size) for own in projected]).sum(0))
+        logits: Tensor = self.layers(torch.stack([enlarge(own, size) for own in projected]).sum(0))
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

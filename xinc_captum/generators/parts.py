@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._optional import needed
+from .._optional import require
 from ..metrics.parts import check_parts
-from .features import enlarged, pictures_and_features, stacked
+from .features import enlarge, pictures_and_features, stack_maps
 from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
 from .protocol import Generator, pictures_in_unit_range
 
@@ -181,7 +181,7 @@ class FeatureClusters(nn.Module):
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1).to(projected[0])
         for own in projected:
-            total = total + enlarged(own, size)
+            total = total + enlarge(own, size)
         return total
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -242,7 +242,7 @@ def cluster_features(
     picture, place = chosen // pixels, chosen % pixels
     taken = torch.cat(
         [
-            stacked([own[row : row + 1] for own in everything], (size[0], size[1])).flatten(2)[0][
+            stack_maps([own[row : row + 1] for own in everything], (size[0], size[1])).flatten(2)[0][
                 :, place[picture == row]
             ]
             for row in range(rows)
@@ -253,7 +253,7 @@ def cluster_features(
         raise ValueError("the features have values that are not finite; k-means has no place for them.")
     mean, spread = taken.mean(0), taken.std(0, correction=0)
     scale = spread.where(spread > 1e-12, 1.0) * taken.shape[1] ** 0.5
-    cluster = needed("sklearn.cluster", purpose="k-means", extra="analysis")
+    cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     means = cluster.KMeans(clusters, n_init=4, random_state=seed).fit(((taken - mean) / scale).cpu().numpy())
     centres = torch.from_numpy(means.cluster_centers_).to(maps[0])
     channels = [own.shape[1] for own in maps]

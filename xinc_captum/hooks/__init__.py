@@ -1,13 +1,19 @@
 """Read, edit and protect a model on any device; its state is restored afterwards."""
 
 from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
-from .functional import exchange, is_sharded, refuse_sharded, snapshot, unsynchronised
+from .functional import (
+    exchange,
+    is_sharded,
+    no_synchronization,
+    refuse_sharded,
+    snapshot,
+)
 from .gradients import GradientError, gradient_errors, leads_to, no_gradient
 from .layers import (
     ForwardFunc,
     LayerError,
     check_preprocess,
-    cropped_to,
+    crop_of,
     find_layer,
     is_scripted,
     layer_name,
@@ -16,7 +22,12 @@ from .layers import (
     unwrap,
     warn_of_crop,
 )
-from .restore import exclusive, guarded, of_this_thread, untouched
+from .restore import (
+    exclusive,
+    of_this_thread,
+    protect,
+    untouched,
+)
 from .unit_axis import fits, has_places, image_size, unit_axis
 
 __all__ = [
@@ -26,7 +37,7 @@ __all__ = [
     "LayerError",
     "capture",
     "check_preprocess",
-    "cropped_to",
+    "crop_of",
     "eager",
     "exchange",
     "exclusive",
@@ -34,7 +45,6 @@ __all__ = [
     "fits",
     "floats_of",
     "gradient_errors",
-    "guarded",
     "has_places",
     "image_size",
     "is_scripted",
@@ -43,15 +53,16 @@ __all__ = [
     "leads_to",
     "modules_behind",
     "no_gradient",
+    "no_synchronization",
     "of_this_thread",
     "one_tensor",
     "patch",
     "preprocesses",
+    "protect",
     "reach",
     "refuse_sharded",
     "snapshot",
     "unit_axis",
-    "unsynchronised",
     "untouched",
     "unwrap",
     "warn_of_crop",

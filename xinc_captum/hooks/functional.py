@@ -13,7 +13,7 @@ from .layers import ForwardFunc, LayerError, modules_behind
 
 
 @contextmanager
-def unsynchronised(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Let ``DistributedDataParallel`` run its module without a word to the other processes while the block runs.
 
     Otherwise each forward pass sends buffers to all ranks, which waits for ever where only one rank explains, and
@@ -82,7 +82,7 @@ def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
 
 
 @contextmanager
-def swapped(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
+def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put the value of each place there while the block runs, and the objects that were there before back after it.
 
     Args:
@@ -157,7 +157,7 @@ def snapshot(
         try:
             for module, training in flags:
                 module.training = training
-            with swapped([*places, *((slots, name, fresh[id(value)]) for slots, name, value in updated)], modules):
+            with swap_values([*places, *((slots, name, fresh[id(value)]) for slots, name, value in updated)], modules):
                 return forward_func(*args)
         finally:
             for module, training in now:
@@ -207,7 +207,7 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
         ]
 
         def call(*args: Any) -> Any:
-            with swapped(places, modules):
+            with swap_values(places, modules):
                 return forward_func(*args)
 
         return call

@@ -39,7 +39,7 @@ def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
 Span = tuple[int, int]
 
 
-def cropped_to(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
+def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
     """The first and last row, and the first and last column, that a cropping ``preprocess`` uses; None without a crop.
 
     None, too, where the result has no gradient to the images, so that this cannot be found out. One image is run.
@@ -73,7 +73,7 @@ def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> 
     if preprocess is None:
         return
     try:
-        crop = cropped_to(preprocess, images)
+        crop = crop_of(preprocess, images)
     except Exception:  # the first pass of the model raises the error that says what fails
         return
     if crop is not None:
@@ -152,7 +152,7 @@ def items_of(value: Any) -> list[Any] | None:
     return list(itertools.islice(value.values() if isinstance(value, Mapping) else value, MOST))
 
 
-def own_values(thing: Any) -> Mapping[str, Any]:
+def attributes_of(thing: Any) -> Mapping[str, Any]:
     """The attributes that an object keeps, in its ``__dict__`` or in slots; of a class, those of its bases too."""
     if inspect.isclass(thing):
         return {name: value for kind in reversed(thing.__mro__) for name, value in vars(kind).items()}
@@ -162,7 +162,7 @@ def own_values(thing: Any) -> Mapping[str, Any]:
     return own | {name: getattr(thing, name) for name in names if hasattr(thing, name)} if names else own
 
 
-def seen_by(function: types.FunctionType) -> list[Any]:
+def references_of(function: types.FunctionType) -> list[Any]:
     """What a function closes over, its default arguments, and the globals it (or a function inside it) names."""
     values = []
     for cell in function.__closure__ or ():
@@ -327,7 +327,7 @@ class _Search:
             self.visit(thing.__func__, depth)
         elif inspect.isfunction(thing):
             used = names_in(thing)
-            for value in seen_by(thing):
+            for value in references_of(thing):
                 if may_hold_models(value):
                     self.visit(value, depth + is_indirect(value), used)
         elif items is not None:
@@ -344,14 +344,14 @@ class _Search:
             return
         self.seen[id(thing)] = thing
         if not inspect.isclass(thing) and not inspect.ismodule(thing):
-            for value in list(own_values(thing).values()):
+            for value in list(attributes_of(thing).values()):
                 if isinstance(value, nn.Module):
                     self.visit(value, depth)
         self._attributes(thing, depth, names | {"__call__"})
 
     def _attributes(self, thing: Any, depth: int, names: frozenset[str]) -> None:
         """The attributes of an object that code with these names can reach, through its own methods too."""
-        own, kind = own_values(thing), type(thing)
+        own, kind = attributes_of(thing), type(thing)
         waiting, done = set(names), set[str]()
         if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # hands on what other objects keep
             waiting |= own.keys()

@@ -18,7 +18,7 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parallel.parallel_apply import parallel_apply
 from torch.nn.parameter import is_lazy
 
-from .functional import modules_below, unsynchronised
+from .functional import modules_below, no_synchronization
 from .layers import ForwardFunc, LayerError, modules_behind
 
 _GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
@@ -171,14 +171,14 @@ class Window:
 _open: list[Window] = []  # in the order of their beginnings; read and changed inside exclusive()
 
 
-def opened(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
+def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
     """Register a block that begins. The caller is inside :func:`exclusive` and has just read the state."""
     window = Window(frozenset(places), list(restores))
     _open.append(window)
     return window
 
 
-def closed(window: Window) -> None:
+def close_window(window: Window) -> None:
     """End a block: restore its state, or leave that to a later block of another thread that overlaps and still runs.
 
     A block that began in the middle of another one has read what the first had changed. If the first restored the
@@ -240,11 +240,11 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         with exclusive():
             states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
             states.append(_parameters(modules))  # the last, because it already changes something: .grad is set aside
-            windows = opened(map(id, modules), states), opened(["random states"], random_states)
+            windows = open_window(map(id, modules), states), open_window(["random states"], random_states)
             for restore in _switches():
                 stack.callback(restore)
             for window in windows:
-                stack.callback(closed, window)
+                stack.callback(close_window, window)
         yield
 
 
@@ -400,7 +400,7 @@ def _switches() -> list[Callable[[], None]]:
 
 
 @contextmanager
-def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """:func:`untouched` inside :func:`exclusive`: no other thread meets the model while it is changed.
 
     ``DistributedDataParallel`` does not talk to other processes meanwhile, and parts with gradient checkpointing keep
@@ -415,5 +415,5 @@ def guarded(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    with exclusive(), untouched(model, *also), unsynchronised(model, *also), without_checkpoints():
+    with exclusive(), untouched(model, *also), no_synchronization(model, *also), without_checkpoints():
         yield

@@ -4,7 +4,7 @@ from .checkpoint import Loaded, load, save
 from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times
 from .fit import Fit, VideoFit, fit, fit_video, psnr, render, render_video
 from .mlp import FourierMLP, HypoNet, Sine, Siren
-from .nerv import HNeRV, NeRV, reduced
+from .nerv import HNeRV, NeRV, shrinking_widths
 from .rendering import ray_samples, ray_weights
 from .training import CheckpointError
 
@@ -30,9 +30,9 @@ __all__ = [
     "psnr",
     "ray_samples",
     "ray_weights",
-    "reduced",
     "render",
     "render_video",
     "save",
+    "shrinking_widths",
     "times",
 ]

@@ -14,7 +14,12 @@ from tqdm.auto import tqdm
 from ..hooks import exclusive
 from .coordinates import coordinates, times
 from .nerv import HNeRV
-from .training import described, digest, load_run, save_run
+from .training import (
+    architecture_digest,
+    digest,
+    load_run,
+    save_run,
+)
 
 
 @dataclass(frozen=True)
@@ -289,7 +294,7 @@ def fit_video(
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     recipe: dict[str, Any] = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
-    recipe |= {"model": described(model), "frames": digest(frames), "inputs": digest(inputs)}
+    recipe |= {"model": architecture_digest(model), "frames": digest(frames), "inputs": digest(inputs)}
     losses = torch.zeros(steps, device=weight.device)
     done = 0
     if checkpoint is not None and (state := load_run(checkpoint, recipe)) is not None:

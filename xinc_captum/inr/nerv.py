@@ -44,7 +44,7 @@ class UpsamplingBlock(Layers):
         super().__init__(parts)
 
 
-def reduced(width: int, blocks: int, reduction: float = 1.2, least: int = 12) -> tuple[int, ...]:
+def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int = 12) -> tuple[int, ...]:
     r"""Widths that shrink from block to block, for ``widths=``.
 
     .. math:: w_0 = width, \quad w_{k+1} = \max(\mathrm{round}(w_k / reduction), least)
@@ -132,7 +132,7 @@ def upsampling(
     return parts
 
 
-def described(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
+def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
     """The parts after a stem, as a network's ``config`` describes them."""
     names = "widths strides kernel_sizes head_kernel_size activation channels squash".split()
     return upsampling(**{name: config[name] for name in names})
@@ -230,7 +230,7 @@ class HNeRV(Layers):
         squash: bool = False,
         seed: int | None = None,
     ) -> None:
-        widths = reduced(36, len(strides)) if widths is None else widths
+        widths = shrinking_widths(36, len(strides)) if widths is None else widths
         if kernel_sizes is None:
             kernel_sizes = [min(1 + 2 * i, 5) for i in range(len(strides))]
         shrink = tuple(reversed(strides)) if encoder_strides is None else encoder_strides
@@ -258,7 +258,7 @@ class HNeRV(Layers):
             stem = Layers(
                 OrderedDict(conv=nn.Conv2d(embedding, widths[0], 1), activation=activation_maker(activation)())
             )
-            parts = described(self.config)
+            parts = blocks_from_config(self.config)
         super().__init__(OrderedDict(encoder=encoder, decoder=Layers(OrderedDict(stem=stem, **parts))))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ class NeRV(Layers):
 
     Args:
         size: (H, W) of a frame; the product of the strides must divide both.
-        widths: channels of the stem's map and of each block's; :func:`reduced` makes some.
+        widths: channels of the stem's map and of each block's; :func:`shrinking_widths` makes some.
         strides: how much each block enlarges.
         kernel_sizes: of the blocks: one odd number, or one each.
         stem: units of the hidden layers before the stem's last one.
@@ -352,7 +352,7 @@ class NeRV(Layers):
                 first[f"activation{i}"] = activate()
                 width = units
             first["map"] = nn.Unflatten(1, (widths[0], *grid))
-            parts = described(self.config)
+            parts = blocks_from_config(self.config)
         super().__init__(OrderedDict(encoding=encode, stem=Layers(first), **parts))
 
     def forward(self, t: Tensor) -> Tensor:

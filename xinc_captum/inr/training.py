@@ -35,7 +35,7 @@ def digest(values: Tensor) -> str:
     return seen.hexdigest()
 
 
-def described(model: nn.Module) -> str:
+def architecture_digest(model: nn.Module) -> str:
     """A sha256 that two models share if their parts, names, shapes and dtypes are the same, whatever their values.
 
     Example:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._optional import needed
+from .._optional import require
 from .image_fields import edges, opponents
 from .motion import contribution_change
-from .regions import grouped
-from .spread import check_clip, pooled, wide
+from .regions import group_features
+from .spread import check_clip, pool_cells, wide
 from .statistics import rank_vectors
 
 
@@ -39,7 +39,7 @@ def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVector
 
     Args:
         amounts: (units, H, W), or (frames, units, H, W): then the frames stand one after the other in the vector.
-        grid: cells of :func:`pooled`.
+        grid: cells of :func:`pool_cells`.
 
     Returns:
         a :class:`UnitVectors`. To compare networks: the same clip and grid, and ``torch.cat`` of the values.
@@ -51,14 +51,14 @@ def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVector
         >>> unit_vectors(torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]]]), (1, 2))
         UnitVectors(values=tensor([[0.5000, 0.8660]], dtype=torch.float64), units=tensor([0]))
     """
-    cells = pooled(amounts, grid)
+    cells = pool_cells(amounts, grid)
     flat = cells.flatten(1) if cells.dim() == 3 else cells.movedim(1, 0).flatten(1)
     total = flat.sum(1)
     units = total.nonzero()[:, 0]
     return UnitVectors((flat[units] / total[units, None]).sqrt(), units)
 
 
-def clustered(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
+def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
     """k-means on the vectors themselves, not on a picture of them (scikit-learn, extra ``analysis``).
 
     UMAP moves far groups near and near ones apart; the released code clusters its two coordinates.
@@ -83,7 +83,7 @@ def clustered(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
         seen = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
         raise ValueError(f"vectors are of {seen}; wanted (units, dims), such as unit_vectors(amounts).values.")
-    return grouped(vectors, clusters, seed=seed)
+    return group_features(vectors, clusters, seed=seed)
 
 
 def rand_index(first: Tensor, second: Tensor) -> float:
@@ -108,7 +108,7 @@ def rand_index(first: Tensor, second: Tensor) -> float:
             f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted (units,) of the same units "
             "twice."
         )
-    metrics = needed("sklearn.metrics", purpose="the adjusted Rand index", extra="analysis")
+    metrics = require("sklearn.metrics", purpose="the adjusted Rand index", extra="analysis")
     return float(metrics.adjusted_rand_score(first.cpu().numpy(), second.cpu().numpy()))
 
 
@@ -148,7 +148,7 @@ def stability(
     without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
     def compared(rows: Tensor) -> Tensor:
-        runs = [clustered(rows, clusters, seed=seed) for seed in seeds]
+        runs = [cluster_rows(rows, clusters, seed=seed) for seed in seeds]
         pairs = itertools.combinations(runs, 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
@@ -213,7 +213,7 @@ def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Te
             f"vectors have shape {tuple(vectors.shape)} for {neighbors} neighbours; wanted (units, dims) with more "
             "units than neighbours, and at least 2 neighbours."
         )
-    umap = needed("umap", purpose="a UMAP picture", extra="analysis")
+    umap = require("umap", purpose="a UMAP picture", extra="analysis")
     layout = umap.UMAP(n_neighbors=neighbors, min_dist=0.1, random_state=seed, n_jobs=1)
     return torch.from_numpy(layout.fit_transform(vectors.detach().double().cpu().numpy())).float().to(vectors.device)
 

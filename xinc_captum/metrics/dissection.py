@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..batch import chunks
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, guarded, layer_name, one_tensor, patch
+from ..hooks import (
+    ForwardFunc,
+    LayerError,
+    capture,
+    find_layer,
+    layer_name,
+    one_tensor,
+    patch,
+    protect,
+)
 from ..hooks import unit_axis as axis_of
 from ..selectors import python_index
 from .spread import share
@@ -337,7 +346,7 @@ def dissect(
     """
     module = find_layer(forward_func, layer)
     seen = []
-    with guarded(forward_func), torch.no_grad():
+    with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
                 forward_func(inputs[start:stop].clone())
@@ -352,7 +361,7 @@ def dissect(
     return concept_overlap(torch.cat(seen), masks, generator=generator, quantile=quantile, repeats=repeats)
 
 
-def ablated(
+def ablate(
     forward_func: ForwardFunc,
     layer: nn.Module | str,
     inputs: Tensor,
@@ -402,7 +411,7 @@ def ablated(
     module = find_layer(forward_func, layer)
     total: Tensor | None = None
     count: Tensor | None = None
-    with guarded(forward_func), torch.no_grad():
+    with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
             before = _scored(score, forward_func(rows.clone()), len(rows))

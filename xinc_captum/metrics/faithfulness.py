@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..hooks import ForwardFunc, guarded
+from ..hooks import ForwardFunc, protect
 from .probability import (
     Scores,
     as_probabilities,
@@ -55,7 +55,7 @@ def deletion_insertion(
         maps: (N, H, W), large where important; the order alone counts.
         target: a class, or one for each row.
         baseline: what replaces a deleted pixel, a number or anything that broadcasts to the images.
-        start: (N, C, H, W), where insertion begins; None is :func:`blurred`.
+        start: (N, C, H, W), where insertion begins; None is :func:`blur_images`.
         steps: how often pixels are moved, at most once for each pixel.
         scores: how the outputs become scores before the target is picked: a kind of outputs, as in
             :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
@@ -79,7 +79,7 @@ def deletion_insertion(
     """
     _check_curves(images, maps, steps, rows_at_once)
     targets = targets_of(target, images)
-    start = blurred(images) if start is None else start
+    start = blur_images(images) if start is None else start
     if start.shape != images.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; wanted that of images, {tuple(images.shape)}.")
     empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
@@ -95,7 +95,7 @@ def deletion_insertion(
     moved = torch.tensor(counts, device=images.device)
     maps = maps.detach().to(images.device)
     places = removal_order(maps)
-    kind = settled(forward_func, images, targets, scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets, scores, rows_at_once)
 
     def area(before: Tensor, after: Tensor) -> Tensor:
         pairs, parts = len(images) * len(counts), []
@@ -109,7 +109,7 @@ def deletion_insertion(
         areas = torch.trapezoid(curves, moved.to(curves.dtype) / pixels, dim=1)
         return areas.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
 
-    with guarded(forward_func), torch.no_grad():
+    with protect(forward_func), torch.no_grad():
         return DeletionInsertion(area(images, empty), area(start, images))
 
 
@@ -141,10 +141,10 @@ def target_score(
         >>> target_score(model, torch.rand(5, 3, 2, 2), target=1).shape
         torch.Size([5])
     """
-    return scored(forward_func, images, target, scores, rows_at_once)[0]
+    return score_outputs(forward_func, images, target, scores, rows_at_once)[0]
 
 
-def scored(
+def score_outputs(
     forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, rows_at_once: int = 32
 ) -> tuple[Tensor, Scores]:
     """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
@@ -155,7 +155,7 @@ def scored(
     return _in_range(_score(outputs, targets, kind), kind), kind
 
 
-def settled(
+def resolve_scores(
     forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, rows_at_once: int = 32
 ) -> Scores:
     """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
@@ -166,7 +166,7 @@ def settled(
     return _kind(outputs, scores, forward_func, first)
 
 
-def blurred(images: Tensor) -> Tensor:
+def blur_images(images: Tensor) -> Tensor:
     """Images out of focus: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
 
     Example:
@@ -233,7 +233,7 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
     return given.to(images.device).long().flatten().expand(len(images))
 
 
-def checked_maps(images: Tensor, maps: Tensor) -> None:
+def check_maps(images: Tensor, maps: Tensor) -> None:
     """Check that there is a map for each image.
 
     Raises:
@@ -247,7 +247,7 @@ def checked_maps(images: Tensor, maps: Tensor) -> None:
 
 
 def _check_curves(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -> None:
-    checked_maps(images, maps)
+    check_maps(images, maps)
     for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
         if number < 1:
             raise ValueError(f"{name} is {number}; wanted at least 1.")
@@ -406,13 +406,13 @@ def road(
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
-    checked_maps(images, maps)
+    check_maps(images, maps)
     if rows_at_once < 1:
         raise ValueError(f"rows_at_once is {rows_at_once}; wanted at least 1.")
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; wanted at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
-    kind = settled(forward_func, images, targets_of(target, images), scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets_of(target, images), scores, rows_at_once)
     places = removal_order(maps)
     total = torch.zeros(len(images), device=images.device)
     for share in shares:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._optional import needed
+from .._optional import require
 from .spread import check_picture
 from .statistics import rank_vectors, shifts
 
@@ -128,7 +128,7 @@ def edges(picture: Tensor) -> Tensor:
         >>> edges(torch.ones(3, 4, 4)).amax()
         tensor(0.)
     """
-    filters = needed("skimage.filters", purpose="Sobel's filter", extra="analysis")
+    filters = require("skimage.filters", purpose="Sobel's filter", extra="analysis")
     grey = intensity(picture).detach()
     return torch.from_numpy(filters.sobel(grey.double().cpu().numpy())).to(grey)
 

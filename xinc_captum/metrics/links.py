@@ -167,7 +167,7 @@ def class_means(rows: Tensor, classes: Tensor) -> Tensor:
     return means[where]
 
 
-def mixed(numbers: Tensor) -> Tensor:
+def mix_bits(numbers: Tensor) -> Tensor:
     """Scramble 64-bit integers so that every bit of the input changes about half of the bits of the answer.
 
     Example:
@@ -197,8 +197,8 @@ def row_hashes(rows: Tensor) -> Tensor:
         False
     """
     bits = (rows.detach().flatten(1).to(torch.float32) + 0.0).contiguous().view(torch.int32).to(torch.int64)
-    place = mixed(torch.arange(bits.shape[1], device=bits.device))
-    return mixed(mixed(bits + place).sum(1))
+    place = mix_bits(torch.arange(bits.shape[1], device=bits.device))
+    return mix_bits(mix_bits(bits + place).sum(1))
 
 
 def _signed(number: int) -> int:

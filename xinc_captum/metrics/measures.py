@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._optional import needed
+from .._optional import require
 from .motion import optical_flow
 from .parts import (
     check_parts,
@@ -127,10 +127,10 @@ def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
     Source: Wehrheim et al., "Linking in Style" (2024), its released code: ``skimage.filters.rank.entropy``, disk(5).
     """
     _check(pictures)
-    rank = needed("skimage.filters.rank", purpose="local entropy", extra="analysis")
-    color = needed("skimage.color", purpose="local entropy", extra="analysis")
-    to_bytes = needed("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
-    disk = needed("skimage.morphology", purpose="local entropy", extra="analysis").disk(radius)
+    rank = require("skimage.filters.rank", purpose="local entropy", extra="analysis")
+    color = require("skimage.color", purpose="local entropy", extra="analysis")
+    to_bytes = require("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
+    disk = require("skimage.morphology", purpose="local entropy", extra="analysis").disk(radius)
     wide = torch.promote_types(pictures.dtype, torch.float32)
     channels_last = pictures.detach().to(wide).permute(0, 2, 3, 1).contiguous().cpu()
     three = pictures.shape[1] == 3

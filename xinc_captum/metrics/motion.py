@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._optional import needed
+from .._optional import require
 from .image_fields import intensity
 from .spread import check_clip, wide
 from .statistics import rank_vectors, shifts
@@ -56,7 +56,7 @@ def optical_flow(clip: Tensor) -> Tensor:
     """
     if clip.dim() != 4 or len(clip) < 2:
         raise ValueError(f"clip has shape {tuple(clip.shape)}; wanted (frames, C, H, W) with at least 2 frames.")
-    registration = needed("skimage.registration", purpose="optical flow", extra="analysis")
+    registration = require("skimage.registration", purpose="optical flow", extra="analysis")
     grey = torch.stack([intensity(frame) for frame in clip.detach()]).float().cpu().numpy()
     flows = [torch.from_numpy(registration.optical_flow_tvl1(*pair)).float() for pair in itertools.pairwise(grey)]
     return torch.stack(flows).to(clip.device)
@@ -184,7 +184,7 @@ def object_track(amounts: Tensor, masks: Tensor) -> Track:
     return _track(values, check_tracks(masks, values).to(values.device))
 
 
-def carried_elsewhere(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
+def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
     """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
 
     All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects

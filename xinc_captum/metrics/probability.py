@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..batch import tensor_named
-from ..hooks import ForwardFunc, guarded
+from ..hooks import ForwardFunc, protect
 
 Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
 Scores = Callable[[Tensor], Tensor] | Probability
@@ -151,7 +151,7 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int =
         TypeError: the model returns no tensor.
         ValueError: the outputs are not (N, classes).
     """
-    with guarded(forward_func), torch.no_grad():
+    with protect(forward_func), torch.no_grad():
         return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(rows_at_once)])
 
 
@@ -188,7 +188,7 @@ def with_gradients(forward_func: ForwardFunc, images: Tensor) -> Callable[[], Te
     """Return a function that computes the outputs of one image with a graph, for :func:`probability_kind`."""
 
     def model() -> Tensor | None:
-        with guarded(forward_func), torch.inference_mode(False), torch.enable_grad():
+        with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
             try:
                 found = forward_func(images[:1].clone().detach().requires_grad_())
             except RuntimeError:  # weights made in inference mode, custom functions without a derivative

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._optional import needed
+from .._optional import require
 from .image_fields import intensity
 from .spread import check_masks, check_picture
 from .statistics import shifts
@@ -106,10 +106,10 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
             "(frames, C, H, W)."
         )
     pixels = picture.detach().movedim(-3, -1)
-    return grouped(pixels, regions, seed=seed)
+    return group_features(pixels, regions, seed=seed)
 
 
-def grouped(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
+def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
     """k-means on the last axis: (…, features) to (…) int64 labels.
 
     Centres are learnt from at most 20,000 of the rows, drawn with ``seed``; each row joins its nearest.
@@ -124,7 +124,7 @@ def grouped(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
     different = len(np.unique(rows.round(12), axis=0)) if len(rows) <= LEARNT_FROM else groups
     if not 1 <= groups <= different:
         raise ValueError(f"wanted {groups} groups of {len(rows)} rows, of which {different} differ; ask for fewer.")
-    cluster = needed("sklearn.cluster", purpose="k-means", extra="analysis")
+    cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:LEARNT_FROM]
     means = cluster.KMeans(groups, n_init=4, random_state=seed).fit(rows[chosen])
     labels = torch.from_numpy(means.predict(rows)).long()
@@ -155,7 +155,7 @@ def gabor_bank() -> list[Tensor]:
         >>> len(gabor_bank())
         24
     """
-    filters = needed("skimage.filters", purpose="the Gabor bank", extra="analysis")
+    filters = require("skimage.filters", purpose="the Gabor bank", extra="analysis")
     bank = []
     for theta, sigma, frequency in itertools.product(ANGLES, SIGMAS, FREQUENCIES):
         kernel = torch.from_numpy(filters.gabor_kernel(frequency, theta, sigma_x=sigma, sigma_y=sigma))
@@ -217,7 +217,7 @@ def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tenso
     """
     responses = gabor_responses(picture)
     spread = responses.flatten(1).std(1).clamp_min(1e-12)[:, None, None]
-    return grouped((responses / spread).movedim(0, -1), regions, seed=seed)
+    return group_features((responses / spread).movedim(0, -1), regions, seed=seed)
 
 
 def preference(amounts: Tensor, masks: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def pooled(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
+def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     r"""Mean amounts over the cells of a grid: canvases of any size as vectors of one length.
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
@@ -176,7 +176,7 @@ def pixels_per_unit(amounts: Tensor) -> Tensor:
     .. math:: n_u = \#\{p : a_{u,p} / \Sigma_v a_{v,p} > 1/N\}
 
     Symbols: a the amounts, N the number of units. A pixel where nobody paints counts for nobody. Control:
-    :func:`shuffled_units`, under which all units come to about the same number.
+    :func:`shuffle_units`, under which all units come to about the same number.
 
     Args:
         amounts: (units, *size), >= 0.
@@ -203,7 +203,7 @@ def units_per_pixel(amounts: Tensor, covering: float = 0.9) -> Tensor:
     .. math:: n_p = \#\{u : a_{u,p} \ge t\}, \quad t = \max\{t : \Sigma_{a \ge t}\, a \ge q \,\Sigma a\}
 
     Symbols: a the amounts, q ``covering``, the part of all that the layer paints which the counted ones make up.
-    Control: :func:`shuffled_pixels`.
+    Control: :func:`shuffle_pixels`.
 
     Args:
         amounts: (units, *size), >= 0.
@@ -260,7 +260,7 @@ def units_for(amounts: Tensor, part: float = 0.9) -> Tensor:
 
     .. math:: k_p = \min\{k : \Sigma_{i \le k} a_{(i),p} \ge q \,\Sigma_u a_{u,p}\}
 
-    Symbols: a_(i) the i-th largest amount at the pixel, q ``part``. Control: :func:`shuffled_pixels`.
+    Symbols: a_(i) the i-th largest amount at the pixel, q ``part``. Control: :func:`shuffle_pixels`.
 
     Args:
         amounts: (units, *size), >= 0. For a whole layer: ``units_for(amounts.flatten(1).sum(1, keepdim=True))``.
@@ -288,7 +288,7 @@ def running_share(amounts: Tensor) -> Tensor:
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
 
-    Pixels where nobody paints are left out. Control: :func:`shuffled_pixels`.
+    Pixels where nobody paints are left out. Control: :func:`shuffle_pixels`.
 
     Args:
         amounts: (units, *size), >= 0.

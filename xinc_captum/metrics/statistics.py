@@ -95,7 +95,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, s
     return ratio_interval(numbers, torch.ones_like(numbers), level=level, repeats=repeats, seed=seed)
 
 
-def flipped(interval: Interval) -> Interval:
+def complement(interval: Interval) -> Interval:
     """One minus a figure: from an unexplained share to an explained one.
 
     Example:
@@ -359,7 +359,7 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
     return Agreement(mean, round(float(total[0]), 12) if len(total) else float("nan"), left_out)
 
 
-def shuffled_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
     """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
 
     Args:
@@ -376,7 +376,7 @@ def shuffled_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
     return _shuffled(amounts, 0, generator)
 
 
-def shuffled_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
     """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
 
     Args:
@@ -412,7 +412,7 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
     return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
 
 
-def shuffled_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
     """The same rows, each class's handed round among its members: nothing is left but the class.
 
     Args:

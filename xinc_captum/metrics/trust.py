@@ -66,7 +66,7 @@ class Trust:
         return f"{self.verdict}, because {self.because}"
 
 
-def judged(
+def judge_accentuation(
     *,
     path: float | None = None,
     kept: float | None = None,
@@ -287,7 +287,7 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
     return None if level else 0.0
 
 
-def judged_canvas(*, agreement: float | None = None, gap: float | None = None) -> CanvasTrust:
+def judge_canvas(*, agreement: float | None = None, gap: float | None = None) -> CanvasTrust:
     """Weigh the evidence on a canvas.
 
     It *fails* when it ranks units and places unlike their removal (ρ < .5), or when parts that should add up miss the
@@ -339,7 +339,7 @@ class LinkTrust(NamedTuple):
         return f"{self.verdict}, because {self.because}"
 
 
-def judged_link(
+def judge_link(
     *,
     r2: Interval,
     r2_within: Interval | None = None,

@@ -135,7 +135,7 @@ def test_shares_and_pooled_maps_are_those_of_the_metrics(decoder, layer, unit):
     each = torch.stack([metrics.share(a, masks) for a in amounts])
     torch.testing.assert_close(c.share(masks), each, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(c.share(), torch.stack([metrics.share(a) for a in amounts]), atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(c.pooled((2, 3)), metrics.pooled(amounts, (2, 3)), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(c.pooled((2, 3)), metrics.pool_cells(amounts, (2, 3)), atol=1e-6, rtol=1e-4)
 
 
 def test_pairs_are_visited_output_by_output_and_laid_out_input_by_input():

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, chunks, settled
+from ...batch import Batch, chunks, settle_arguments
 from ...hooks import modules_behind, warn_of_crop
 from ...images import check_images
 from ...progress import progress
-from ..base import as_called, differentiable, explaining
+from ..base import as_called, attribution_context, differentiable
 from .activations import Reader, needs
 from .default_layers import early_layer, name_of
 from .evidence import assessor, beside, is_model, levels
@@ -231,7 +231,7 @@ def accentuated(
     """Check what was given, climb chunk by chunk, and put the answer together."""
     settings = settings_of(options)
     also = tuple(modules_behind(settings.contrast)) if callable(settings.contrast) else ()
-    with explaining(reader.forward_func, *also):
+    with attribution_context(reader.forward_func, *also):
         _freeze(reader, *also)
         _check_start(inputs, shape, settings)
         seeds, like = _begin(reader, inputs, shape)
@@ -240,7 +240,7 @@ def accentuated(
             reader = replace(reader, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
         rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
-        batch = settled(Batch.of(like, args), partial(_output, reader, size))
+        batch = settle_arguments(Batch.of(like, args), partial(_output, reader, size))
         warn_of_crop(reader.preprocess, _shown(like[:1], size))
         against = _against(reader, feature, settings.contrast, batch, size)
         torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back

@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from ...batch import Batch, chunks
 from ...hooks import ForwardFunc, modules_behind, preprocesses, snapshot
 from ...images import check_images
-from ...metrics.trust import Trust, high_frequency_energy, judged, leave_one_out, path_similarity, path_vector
-from ..base import explaining
+from ...metrics.trust import (
+    Trust,
+    high_frequency_energy,
+    judge_accentuation,
+    leave_one_out,
+    path_similarity,
+    path_vector,
+)
+from ..base import attribution_context
 from .activations import Reader, needs
 from .default_layers import spaced_layers
 from .objectives import Feature, Objective, UnitFeature, is_lucent
@@ -196,11 +203,13 @@ def assessor(
     def assess(answer: Accentuation) -> Trust:
         also = modules_behind(settings.transfer) if settings.transfer is not None else ()
         device = answer.images.device.type
-        with explaining(reader.forward_func, *also), torch.no_grad(), torch.autocast(device, enabled=False):
+        with attribution_context(reader.forward_func, *also), torch.no_grad(), torch.autocast(device, enabled=False):
             rows = []
             for row in range(batch.rows):
                 one = feature.cut(row, row + 1, batch.rows)
-                rows.append(judged(**_evidence(reader, one, settings, size, batch.cut(row, row + 1), answer, row)))
+                rows.append(
+                    judge_accentuation(**_evidence(reader, one, settings, size, batch.cut(row, row + 1), answer, row))
+                )
         return Trust.of(rows)
 
     return assess

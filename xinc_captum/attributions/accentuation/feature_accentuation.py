@@ -120,7 +120,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
                 a function of the layers, "layer:unit", or a Lucent objective.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
                 and repeated along with the inputs, any other is passed whole
-                (:func:`~xinc_captum.batch.settled` decides).
+                (:func:`~xinc_captum.batch.settle_arguments` decides).
             shape: (N, C, H, W) of the pictures where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
         """
@@ -223,7 +223,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
                 number a row; a float tensor (channels,) is a direction; a list holds one of these a row.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
                 and repeated along with the inputs, any other is passed whole
-                (:func:`~xinc_captum.batch.settled` decides).
+                (:func:`~xinc_captum.batch.settle_arguments` decides).
             shape: (N, C, H, W) of the pictures where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from ...batch import Batch, one_score_a_row, selected
+from ...batch import Batch, one_score_a_row, select_output
 from ...hooks import LayerError, layer_name
 from ...selectors import OneUnit, python_index, select
 from .activations import Layer, Reader, Seen
@@ -94,7 +94,7 @@ def logit(target: Any) -> Objective:
         whole = Batch.of(seen.images, None, target)
         if rows and seen.rows % rows == 0:  # views: the rows come again and again
             whole = Batch.of(seen.images[:rows], None, target).repeat(seen.rows // rows)
-        return one_score_a_row(selected(seen.output, whole, None))
+        return one_score_a_row(select_output(seen.output, whole, None))
 
     return Objective(score, f"logit {_short(target)}")
 

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, called, chunks, settled
+from ...batch import (
+    Batch,
+    call_model,
+    chunks,
+    settle_arguments,
+)
 from ...hooks import exclusive, layer_name, snapshot
-from ...metrics.trust import CanvasTrust, ablation_agreement, judged_canvas
-from ...selectors import Selector, listed
+from ...metrics.trust import CanvasTrust, ablation_agreement, judge_canvas
+from ...selectors import Selector, list_units
 from ..base import plain, shares_statistics
 from .canvas import Canvas
 from .frames import FrameCanvas
@@ -49,7 +54,7 @@ def assess(canvas: Canvas, removed: Callable[[], Canvas], whole: Callable[[int, 
         gap = _gap_of_frame(canvas, place[0][0], whole, g)
     elif whole is not None:
         gap = _gap_of_rows(canvas, place, whole)
-    return judged_canvas(agreement=ablation_agreement(*sides), gap=gap)
+    return judge_canvas(agreement=ablation_agreement(*sides), gap=gap)
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
@@ -268,7 +273,7 @@ def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, 
     footprint = measure(tail, batch)
     if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
         rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
-    units = math.prod(kernels_of(tail).shape) if pairs else len(listed(footprint.activation, None))
+    units = math.prod(kernels_of(tail).shape) if pairs else len(list_units(footprint.activation, None))
     fit = footprint.rows(units + 1, budget, enough=batch.rows)
     size = min(batch.rows, fit)
     frames = footprint.output[0].numel() > 2 * units
@@ -375,7 +380,7 @@ def drawn_together(
     call = snapshot(methods[0]._call, *(one.layer for one in methods))
     tails = [one._tail(call, attribute_to_layer_input) for one in methods]
     with methods[0]._surroundings():
-        batch = settled(batch, partial(called, call, methods[0].output_fn))
+        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Kernels are carried on from what leaves their layer.
         together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])

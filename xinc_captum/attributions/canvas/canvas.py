@@ -353,7 +353,7 @@ class Canvas:
     def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
         """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
 
-        As :func:`~xinc_captum.metrics.pooled`: vectors of one length for canvases of any size, to cluster units by.
+        As :func:`~xinc_captum.metrics.pool_cells`: vectors of one length for canvases of any size, to cluster units by.
 
         Raises:
             ValueError: a picture that has no rows and columns, or fewer pixels than cells.

@@ -9,11 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
-from ...batch import Batch, OutputFn, called, chunks, settled
+from ...batch import (
+    Batch,
+    OutputFn,
+    call_model,
+    chunks,
+    settle_arguments,
+)
 from ...hooks import ForwardFunc, find_layer, layer_name, modules_behind, refuse_sharded, unwrap
 from ...progress import progress
 from ...selectors import Selector, python_index
-from ..base import captum_method, differentiable, explaining, plain
+from ..base import (
+    attribution_context,
+    captum_method,
+    differentiable,
+    plain,
+)
 from .build import drawn_together, plan
 from .canvas import Canvas
 from .rules import Rule, Secant, Tail, Xinc, as_rule
@@ -148,7 +159,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
                 (in, out) or a list of tuples.
             target: a Captum target; may be partial or None, what it leaves are the output dims.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
             attribute_to_layer_input: explain what enters the layer instead of what leaves it.
             perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
             memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
@@ -170,7 +181,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)
-            batch = settled(batch, partial(called, tail.forward_func, self.output_fn))
+            batch = settle_arguments(batch, partial(call_model, tail.forward_func, self.output_fn))
             planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
             rule, size, per_eval = planned.rule, planned.rows, planned.units
             if self.unit == "neuron":
@@ -197,7 +208,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
     def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
         """What everything runs in; the renderer's own modules are left as found too."""
         also = () if self.render is None else modules_behind(self.render)
-        return partial(explaining, self.forward_func, self.layer, *also)
+        return partial(attribution_context, self.forward_func, self.layer, *also)
 
     @property
     def _call(self) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ... import store
-from ..._optional import needed
+from ..._optional import require
 from ...batch import chunks
 from ...progress import progress
 
@@ -201,7 +201,7 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
     part = path.with_name(path.name + PART)
     if path.exists():
         raise CanvasStoreError(f"{path} exists already; give another place, or delete it first.")
-    zarr = needed("zarr", purpose="saving a canvas", extra="store")
+    zarr = require("zarr", purpose="saving a canvas", extra="store")
     path.parent.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
     blocks = layout.blocks

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._optional import needed
+from ..._optional import require
 from .canvas import Canvas
 from .frames import FrameCanvas, UnitGrid
 from .storage import (
@@ -59,7 +59,7 @@ def _opened(path: Path) -> "_Reader":
             f"{path} is an unfinished canvas: save the same canvas to {whole} again and it goes on with "
             f"{whole.name}{PART}."
         )
-    zarr = needed("zarr", purpose="opening a saved canvas", extra="store")
+    zarr = require("zarr", purpose="opening a saved canvas", extra="store")
     try:
         root = zarr.open_group(path, mode="r")
         attributes = dict(root.attrs)

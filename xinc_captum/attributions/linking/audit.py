@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...batch import chunks
 from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
-from ...hooks import guarded
+from ...hooks import protect
 from ...images import check_images
 from ...metrics.links import (
     SemanticOrder,
@@ -29,8 +29,13 @@ from ...metrics.links import (
     unit_agreement,
 )
 from ...metrics.probability import predicted_classes
-from ...metrics.statistics import Interval, flipped, ratio_interval, shuffled_within
-from ...metrics.trust import LinkTrust, judged_link
+from ...metrics.statistics import (
+    Interval,
+    complement,
+    ratio_interval,
+    shuffle_within,
+)
+from ...metrics.trust import LinkTrust, judge_link
 from ...store import bundle, write_tensors
 from .checks import checked_encoder, checked_pairs, checked_size
 from .encoder import Encoded, Encoder
@@ -105,7 +110,7 @@ def latent_search(
     weight = (weight / max(int((scale > 0).sum()), 1)).to(r)
     best, errors = start.clone(), torch.full((len(r),), torch.inf, dtype=r.dtype, device=r.device)
     before = errors
-    with guarded(encoder.forward_func, *modules_of(generator)), torch.enable_grad():
+    with protect(encoder.forward_func, *modules_of(generator)), torch.enable_grad():
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):
@@ -182,7 +187,7 @@ class LinkAudit:
     @cached_property
     def trust(self) -> LinkTrust:
         """Holds, weak or fails, and because of what."""
-        return judged_link(
+        return judge_link(
             r2=self.r2,
             r2_within=self.r2_within,
             shuffled=self.shuffled_within,
@@ -327,13 +332,13 @@ def audited(
         raise ValueError("real pictures want an encoder and a generator to be linked with; give both.")
     real = None if real is None else check_images(real)
     if encoder is not None and generator is not None:
-        with torch.no_grad(), guarded(encoder.forward_func, *modules_of(generator)):
+        with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
             drawn = pictures_in_unit_range(generator, held_out.latents[:2])
             checked_encoder(encoder, held_out, encoder(drawn))
     predicted = link(held_out.representations, held_out.classes)
     found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
     if encoder is not None and generator is not None:
-        with torch.no_grad(), guarded(encoder.forward_func, *modules_of(generator)):
+        with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
             found |= _looked_at(link, held_out, predicted, encoder, generator, seed)
             if real is not None:
                 found["real"] = _real(link, held_out.latents, encoder, generator, real, seed)
@@ -363,10 +368,10 @@ _NOTHING: dict[str, Any] = dict.fromkeys(
 
 
 def _explained(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"r2": flipped(ratio_interval(*squares(held_out.latents, predicted), seed=seed))}
+    found: dict[str, Any] = {"r2": complement(ratio_interval(*squares(held_out.latents, predicted), seed=seed))}
     error, around = squares(held_out.latents, predicted, held_out.classes)
     if float(around.sum()) > 0:
-        found["r2_within"] = flipped(ratio_interval(error, around, seed=seed))
+        found["r2_within"] = complement(ratio_interval(error, around, seed=seed))
     found["class_mean_r2"] = float(r2(held_out.latents, class_means(held_out.latents, held_out.classes)))
     found["order"] = semantic_order(held_out.representations, held_out.latents, held_out.classes, seed=seed)
     return found
@@ -378,7 +383,7 @@ def _compared(link: LatentLink, held_out: Pairs, fit: Pairs | None, ceiling: boo
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
     generator = torch.Generator().manual_seed(seed)
-    control = type(link)(**link.settings).partial_fit(r, shuffled_within(w, classes, generator), classes)
+    control = type(link)(**link.settings).partial_fit(r, shuffle_within(w, classes, generator), classes)
     found: dict[str, Any] = {"shuffled_within": _within(held_out, control(held_out.representations, held_out.classes))}
     with contextlib.suppress(UndeterminedError):  # a finding; other pairs than the link's are the caller's mistake
         found["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))

@@ -10,16 +10,21 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, selected
+from ...batch import (
+    Batch,
+    OutputFn,
+    chunks,
+    select_output,
+)
 from ...hooks import (
     ForwardFunc,
     capture,
     check_preprocess,
     find_layer,
-    guarded,
     layer_name,
     modules_behind,
     one_tensor,
+    protect,
     unit_axis,
 )
 
@@ -74,7 +79,7 @@ def pooling_axis(
     asked: int | None,
     at_input: bool,
 ) -> int | None:
-    """The axis of a layer's activation that holds the units, for :func:`pooled`; None where pooling needs none.
+    """The axis of a layer's activation that holds the units, for :func:`pool_cells`; None where pooling needs none.
 
     Raises:
         LayerError: it cannot be determined.
@@ -112,7 +117,7 @@ class Encoder:
             linear one) instead of what leaves it.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
         preprocess: the model's own normalisation, a differentiable function of pictures in [0, 1].
-        pool: how maps and tokens become a row, see :func:`pooled`.
+        pool: how maps and tokens become a row, see :func:`pool_cells`.
         output_fn: picks the scores out of a dict or tuple output.
         unit_axis: which axis of a layer with maps or tokens holds the units; None determines it, from the layer's
             class, the pictures' height and width, and the modules in and around the layer.
@@ -185,7 +190,7 @@ class Encoder:
         graph = torch.is_grad_enabled() and pictures.requires_grad
         # Putting buffers back would spoil the graph that batch norms saved them for; whoever wants gradients protects
         # the model around the whole of it.
-        protected = contextlib.nullcontext() if graph else guarded(self.forward_func, self.layer)
+        protected = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
         with protected, torch.set_grad_enabled(graph):
             yield graph
 
@@ -195,7 +200,7 @@ class Encoder:
         shown = shown if self.preprocess is None else self.preprocess(shown)
         with capture(self.forward_func, self.layer, at_input=self.attribute_to_neuron_input) as captured:
             output = self.forward_func(shown)
-        logits = selected(output, Batch((shown,), rows=len(shown)), self.output_fn)
+        logits = select_output(output, Batch((shown,), rows=len(shown)), self.output_fn)
         if logits.dim() != 2:
             raise ValueError(
                 f"the model's output has shape {tuple(logits.shape)}; wanted scores (n, classes). Pick them with "

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from ..._compat import GradientAttribution, NeuronAttribution
 from ...batch import Batch, OutputFn, chunks
-from ...fingerprint import warn_of_others
+from ...fingerprint import warn_of_other_models
 from ...generators.protocol import Generator
 from ...hooks import ForwardFunc, check_preprocess, find_layer
 from ...hooks.gradients import Forward, UnsupportedError
@@ -135,7 +135,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         found = find_layer(forward_func, layer)
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
-        warn_of_others(link.manifest, forward_func, generator)
+        warn_of_other_models(link.manifest, forward_func, generator)
         check_preprocess(forward_func, preprocess)
         self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool, unit_axis)
 
@@ -158,7 +158,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             neuron_selector: an int is a unit of the linked representation; a tuple indexes the layer's own dims where
                 these were flattened, slices raise several units together.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
             attribute_to_neuron_input: whether the layer's input is linked; None takes what the link's manifest says,
                 and without one the output.
             internal_batch_size: at most so many rows a forward.

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, selected, settled
+from ...batch import (
+    Batch,
+    OutputFn,
+    chunks,
+    select_output,
+    settle_arguments,
+)
 from ...generators.protocol import Generator, pictures_in_unit_range
 from ...hooks import ForwardFunc, LayerError, capture, exclusive, layer_name, modules_behind, one_tensor
 from ...images import check_images
-from ..base import as_called, differentiable, explaining
+from ..base import as_called, attribution_context, differentiable
 from .checks import checked_size
 from .encoder import Pool, pooled, pooling_axis
 from .latent_link import LatentLink
@@ -88,7 +94,7 @@ class Encoding:
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.call(shown, *batch.args)
         activation = one_tensor(captured[self.layer], self._name, len(shown), at_input=self.at_input)
-        scores = selected(output, Batch((shown,), rows=len(shown)), self.output_fn)
+        scores = select_output(output, Batch((shown,), rows=len(shown)), self.output_fn)
         axis = pooling_axis(
             activation,
             self.layer,
@@ -289,14 +295,14 @@ def settled_rows(parts: Parts, call: ForwardFunc, batch: Batch) -> Batch:
         output = call(parts.preprocess(shown) if parts.preprocess is not None else shown, *some.args)
         return output if parts.output_fn is None else parts.output_fn(output)
 
-    return settled(batch, run)
+    return settle_arguments(batch, run)
 
 
 @contextmanager
 def protected(parts: Parts, device: torch.device) -> Iterator[None]:
     """Leave all three as found; autocast, which is for the classifier alone, is off for the others."""
     others = [*_modules_of(parts.generator), parts.link]
-    with explaining(parts.forward_func, *others):
+    with attribution_context(parts.forward_func, *others):
         torch.set_autocast_enabled(device.type, False)  # ``explaining`` puts it back
         _freeze(parts.forward_func, *others)
         yield

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...metrics.links import mixed, row_hashes
+from ...metrics.links import mix_bits, row_hashes
 
 
 def wide(values: Tensor) -> Tensor:
@@ -276,7 +276,7 @@ class Reservoir:
     def add(self, rows: Tensor) -> None:
         """Take in a chunk, (n, units)."""
         if len(rows):
-            self._take(rows.detach().to(torch.float32), mixed(row_hashes(rows) ^ self.seed))
+            self._take(rows.detach().to(torch.float32), mix_bits(row_hashes(rows) ^ self.seed))
 
     def merge(self, other: Reservoir) -> None:
         """Take in what another reservoir kept.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...batch import OutputFn
 from ...fingerprint import model_sha256
 from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
-from ...hooks import ForwardFunc, guarded
+from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
 from .encoder import Encoder, Pool, Preprocess
@@ -256,7 +256,7 @@ def make_pairs(
     wanted = {c: n // len(asked) + (place < n % len(asked)) for place, c in enumerate(asked)}
     stream = PairStream(encoder, generator, wanted, truncation, random, keep_class)
     bar = progress(range(n), "pairs", show=show_progress)
-    with torch.no_grad(), guarded(forward_func, *modules_of(generator)):
+    with torch.no_grad(), protect(forward_func, *modules_of(generator)):
         while stream.lacking:
             if stream.drawn >= max_attempts * n:
                 raise ValueError(stream.ran_out())

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, SupportsFloat
 import torch
 from torch import Tensor
 
-from ...metrics.links import mixed, row_hashes
+from ...metrics.links import mix_bits, row_hashes
 from .moments import Moments, wide
 
 SPREADS = 1e5  # largest over smallest standard deviation of units up to which nothing is scaled
@@ -303,7 +303,7 @@ class Regression:
         """Take in a chunk."""
         self.moments.add(r, w)
         if self.held is not None:
-            rows = mixed(row_hashes(w)).remainder(FIFTH) == 0
+            rows = mix_bits(row_hashes(w)).remainder(FIFTH) == 0
             self.held.add(r[rows.to(r.device)], w[rows])
 
     def merge(self, other: Regression) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...hooks import ForwardFunc, exclusive, guarded
+from ...hooks import ForwardFunc, exclusive, protect
 from .kernels import convolutions, parameter_name, target_behind
 from .losses import Distillation, check_images
 from .nern_file import file_bytes, kept, sections
@@ -294,7 +294,7 @@ def _agreements(
     """
     root = target_behind(nern.target)
     weight = next(iter(candidates[0][0].values()))
-    with guarded(nern.target):
+    with protect(nern.target):
         root.eval()
         model = Distillation(nern.target, root, nern.layers)
         return [

@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...hooks import exclusive, find_layer, layer_name, unsynchronised, untouched
-from ...inr.training import described, digest, load_run, save_run, trainable
+from ...hooks import (
+    exclusive,
+    find_layer,
+    layer_name,
+    no_synchronization,
+    untouched,
+)
+from ...inr.training import (
+    architecture_digest,
+    digest,
+    load_run,
+    save_run,
+    trainable,
+)
 from ...progress import progress
 from .kernels import checked_values, target_behind
 from .losses import Distillation, check_images, reconstruction_loss
@@ -368,7 +380,7 @@ def _fitted(
     gradients = [p.grad for p in nern.predictor.parameters()]
     first = copy.deepcopy(nern.predictor.state_dict())
     try:
-        with untouched(nern.target), unsynchronised(nern.target), torch.enable_grad():
+        with untouched(nern.target), no_synchronization(nern.target), torch.enable_grad():
             root.eval()  # other threads may explain the target between two steps, and see it in this mode
             model = Distillation(nern.target, root, nern.layers, feature_layers)
             embedded = torch.cat([nern.embedded(one) for one in nern.layers])
@@ -472,7 +484,7 @@ def _recorded(
     weights = hashlib.sha256("".join(digest(weight) for weight in nern.target_weights().values()).encode())
     return settings | {
         "nern": json.dumps(nern.config, sort_keys=True),
-        "target": described(target_behind(nern.target)),
+        "target": architecture_digest(target_behind(nern.target)),
         "target weights": weights.hexdigest(),
         "images": digest(images)
         if isinstance(images, Tensor)

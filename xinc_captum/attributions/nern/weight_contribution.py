@@ -8,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import LayerAttribution
-from ...batch import Batch, OutputFn, called, chunks, one_score_a_row, selected, settled
+from ...batch import (
+    Batch,
+    OutputFn,
+    call_model,
+    chunks,
+    one_score_a_row,
+    select_output,
+    settle_arguments,
+)
 from ...hooks import LayerError, exchange
 from ...inr.training import check_finite
 from ...selectors import python_index
-from ..base import captum_method, explaining, plain
+from ..base import attribution_context, captum_method, plain
 from .kernel_canvas import KernelCanvas
 from .kernels import Convolution, parameter_name, target_behind
 from .nern import NeRN
@@ -46,7 +54,7 @@ class WeightScores:
     def score(self, weights: Weights, batch: Batch) -> Tensor:
         """(rows,)."""
         call = self.network(weights)
-        return one_score_a_row(selected(batch.through(call), batch, self.output_fn))
+        return one_score_a_row(select_output(batch.through(call), batch, self.output_fn))
 
     def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:
         """(rows,), a chunk at a time and without gradients."""
@@ -186,7 +194,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             target: a Captum target that leaves one number a row; None in mode "kernel".
             neuron_selector: a neuron, a slice or several; None is all and the bias, whose number is ``units``.
             additional_forward_args: passed on to the target; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settled` decides).
+                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
             n_steps: of the integrals. Gaps on ReLU networks do not shrink steadily: look at the delta.
             internal_batch_size: at most so many rows in a forward that needs no gradient.
@@ -214,12 +222,12 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         root = target_behind(self.nern.target)
         check_finite(root, [root.get_parameter(parameter_name(layer.name)) for layer in self.nern.layers])
         device = next(self.nern.predictor.parameters()).device.type
-        with explaining(self.forward_func):
+        with attribution_context(self.forward_func):
             batch = Batch.of(inputs, additional_forward_args, target)
             with torch.autocast(device, enabled=False):  # the user's autocast is for the user's network
                 scores = WeightScores(self.nern, self.layers, self.output_fn)
-            call = partial(called, scores.network(scores.generated), self.output_fn)
-            batch, rows_at_once = settled(batch, call), internal_batch_size or batch.rows
+            call = partial(call_model, scores.network(scores.generated), self.output_fn)
+            batch, rows_at_once = settle_arguments(batch, call), internal_batch_size or batch.rows
             # All rows together first: a target that does not fit them could fit each alone. And a layer that leads
             # nowhere is an error, not a difference of zero.
             whole = scores.scores(scores.generated, batch, rows_at_once)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution
-from ...batch import Batch, selected
+from ...batch import Batch, select_output
 from ...hooks import LayerError
 from ...hooks.layers import unwrap
 from ...images import check_images
 from ...inr.training import check_finite
-from ..base import captum_method, explaining, plain
+from ..base import attribution_context, captum_method, plain
 from .shares import (
     composed_shares,
     group_sums,
@@ -145,7 +145,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             ValueError: images that are not finite or do not tile; an impossible target, layer or baseline.
         """
         self._check(layer, baselines)
-        with explaining(self.model):
+        with attribution_context(self.model):
             scene = self._scene(inputs, target, seen, size)
             if self.level == "token":
                 parts = self._token(scene, layer, internal_batch_size)
@@ -196,7 +196,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             ValueError: as there, or a patch that is not there.
         """
         index = None if layer is None else self.model.writer.layer_index(layer)
-        with explaining(self.model):
+        with attribution_context(self.model):
             scene = self._scene(inputs, target, seen, size)
             start, owner = self._first_picture(scene, baselines), owners(self.model, index)
             rows = rows_at_once(self.model, scene.size, internal_batch_size, scene.images)
@@ -305,4 +305,4 @@ def _picked(drawn: Tensor, batch: Batch) -> Tensor:
             return drawn[torch.arange(batch.rows, device=drawn.device), target.to(drawn.device)]
         except IndexError as error:
             raise ValueError(f"target holds a channel outside {low} to {high}: {error}") from error
-    return selected(drawn, batch, None)
+    return select_output(drawn, batch, None)

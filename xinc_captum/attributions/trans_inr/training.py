@@ -16,7 +16,13 @@ from ...batch import chunks
 from ...hooks import exclusive
 from ...images import check_images
 from ...inr.fit import decibels
-from ...inr.training import described, digest, load_run, save_run, trainable
+from ...inr.training import (
+    architecture_digest,
+    digest,
+    load_run,
+    save_run,
+    trainable,
+)
 from .shares import rows_at_once
 
 if TYPE_CHECKING:
@@ -151,7 +157,7 @@ def trained(
     )
     generator = torch.Generator().manual_seed(seed)
     whole = dict(recipe) | {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "every": every}
-    whole |= {"model": described(model)}
+    whole |= {"model": architecture_digest(model)}
     losses, looks, done = torch.zeros(steps, device=device), [], 0
     if checkpoint is not None and (state := load_run(checkpoint, whole)) is not None:
         for part, name in ((model, "model"), (optimizer, "optimizer"), (schedule, "schedule")):

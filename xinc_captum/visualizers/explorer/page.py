@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...store import replaced
+from ...store import replace_file
 from ..layout import VERDICTS, check_verdicts
 from .pack import PackedUnits, delta
 
@@ -88,6 +88,6 @@ def write_page(
             "pages, each of a part."
         )
     path = Path(path)
-    with replaced(path) as part:
+    with replace_file(path) as part:
         part.write_bytes(held)
     return path

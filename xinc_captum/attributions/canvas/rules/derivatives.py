@@ -13,7 +13,12 @@ from torch.autograd import forward_ad
 from ....batch import Batch, chunks
 from ....hooks import LayerError
 from ....hooks.gradients import Forward, UnsupportedError
-from ....selectors import Selector, listed, replace_unit, select
+from ....selectors import (
+    Selector,
+    list_units,
+    replace_unit,
+    select,
+)
 from .chain import Chain, Slope, chain
 from .secant_tensor import Carried
 from .tail import Tail
@@ -201,7 +206,7 @@ def contributions(
 
 def _shares(tail: Tail, batch: Batch, selector: Selector, along: Along, per_eval: int | None, ran: Run) -> Tensor:
     activation, output = ran.activation, ran.output
-    singles = listed(activation, selector)
+    singles = list_units(activation, selector)
     if output[0].numel() <= 2 * len(singles):
         return by_backward(tail, activation, output, selector)
     if all(isinstance(one, int) for one in singles) and activation.dim() > 2:

@@ -99,7 +99,7 @@ class Ablation:
         """(rows, k, *left)."""
         activation = tail_activation(tail, batch)
         baseline = self.baseline(tail, batch, activation)
-        singles = selectors.listed(activation, selector)
+        singles = selectors.list_units(activation, selector)
         edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in singles]
         return self._differences(tail, batch, edits, per_eval or 1)
 

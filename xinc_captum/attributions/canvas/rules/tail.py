@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ....batch import Batch, OutputFn, selected
+from ....batch import Batch, OutputFn, select_output
 from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, patch, unit_axis
-from ....selectors import OneUnit, Selector, listed
+from ....selectors import OneUnit, Selector, list_units
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Tail:
 
     def output(self, batch: Batch) -> Tensor:
         """The selected output, (rows, *left)."""
-        return selected(batch.through(self.forward_func), batch, self.output_fn)
+        return select_output(batch.through(self.forward_func), batch, self.output_fn)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Activation (rows, units, ...) and output (rows, *left), the second in the graph of the first."""
@@ -128,7 +128,7 @@ class Tail:
 def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
     """One selector for an activation whose axis ``axis`` was moved to place 1."""
     if isinstance(one, tuple):
-        (checked,) = listed(own, one)  # errors show the layer's own axes
+        (checked,) = list_units(own, one)  # errors show the layer's own axes
         index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
         return (index[axis - 1], *index[: axis - 1], *index[axis:])
     if callable(one):

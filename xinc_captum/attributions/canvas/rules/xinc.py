@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....batch import Batch, chunks, selected
+from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
 from .kernels import WEIGHTED, Asked, Kernels, Pair, Site, behind, chosen, grouped, kernels_of, layer_input
@@ -369,7 +369,7 @@ class Xinc:
         maps = head_maps(tail, batch)
         if batch.target is not None:
             ins = maps.shape[1]
-            flat = selected(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
+            flat = select_output(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
             maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
         if selector is None or maps.dim() == 2:
             return maps if selector is None else select(maps, selector)

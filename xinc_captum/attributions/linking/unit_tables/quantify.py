@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ....batch import chunks
-from ....generators.features import drawing
+from ....generators.features import layer_root
 from ....generators.parts import Parts, PictureParts
 from ....generators.protocol import Generator
-from ....hooks import guarded
+from ....hooks import protect
 from ....metrics.measures import Measure, Movement, chosen
 from ....metrics.parts import part_area
 from ....progress import progress
@@ -326,7 +326,7 @@ def quantify(
     asked = chosen_units(link, units)
     real = Steps(link, asked, len(latents), reach, direction, representations)
     beside = None if null is None else replace(real, null=null)
-    with guarded(drawing(generator)), torch.no_grad():
+    with protect(layer_root(generator)), torch.no_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
         sweep = _Sweep(generator, bases, batch_size, show_progress)
         change, spread, count = sweep.through(real)

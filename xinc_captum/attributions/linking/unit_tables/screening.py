@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ....batch import chunks
-from ....generators.features import drawing
+from ....generators.features import layer_root
 from ....generators.parts import Parts
 from ....generators.protocol import Generator
-from ....hooks import guarded
+from ....hooks import protect
 from ....metrics.measures import Measure, Movement, chosen
 from ..latent_link import LatentLink
 from .quantify import BLOCK, Bases, Kind, Reach, Steps, chosen_units
@@ -92,7 +92,7 @@ def screen(
                     f"{', '.join(measure.columns)} cannot be screened: no gradient passes. For entropy there is "
                     "'smooth_entropy'; the rest wants quantify()."
                 )
-    with guarded(drawing(generator)), torch.enable_grad():
+    with protect(layer_root(generator)), torch.enable_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size, watch)
     with torch.no_grad():
         every = torch.cat(slopes)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...._optional import needed
+from ...._optional import require
 from ....metrics.statistics import chance_of, false_discovery_rate
 from ....store import bundle
 
@@ -211,11 +211,11 @@ class UnitTable:
         """
         if format not in ("csv", "parquet"):
             raise ValueError(f"format is {format!r}; wanted 'csv' or 'parquet'.")
-        arrow = needed("pyarrow", purpose="Parquet", extra="table") if format == "parquet" else None
+        arrow = require("pyarrow", purpose="Parquet", extra="table") if format == "parquet" else None
         with bundle(path, self.note) as folder:
             if arrow is not None:
                 columns = dict(zip(COLUMNS, zip(*self.rows(), strict=True), strict=True))
-                writer = needed("pyarrow.parquet", purpose="Parquet", extra="table")
+                writer = require("pyarrow.parquet", purpose="Parquet", extra="table")
                 writer.write_table(arrow.table({k: list(v) for k, v in columns.items()}), folder / "units.parquet")
             else:
                 with (folder / "units.csv").open("w", newline="", encoding="utf-8") as file:
