@@ -61,7 +61,7 @@ def ratio(name, ours, theirs, rounds, goal):
         pairs.append((seconds[ours], seconds[theirs]))
     found = median(a / b for a, b in pairs)
     a, b = (median(side) for side in zip(*pairs, strict=True))
-    print(f"{name:62s} {found:6.2f} x   ({a:.3f} s against {b:.3f} s; wanted {goal})", flush=True)
+    print(f"{name:62s} {found:6.2f} x   ({a:.3f} s against {b:.3f} s; expected {goal})", flush=True)
 
 
 def main():
@@ -115,7 +115,7 @@ def main():
     own = min(cpu(lambda: canvas.attribute(inputs))[0] for _ in range(5))
     whole = seconds * 3 * SIZE[0] * SIZE[1] / SAMPLE
     print(f"{'Captum, one output number at a time / NeuronCanvas':62s} {whole / own:6.0f} x   "
-          f"({whole:.1f} s, scaled from {SAMPLE} numbers, against {own:.3f} s; wanted >= 100)")  # fmt: skip
+          f"({whole:.1f} s, scaled from {SAMPLE} numbers, against {own:.3f} s; expected >= 100)")  # fmt: skip
 
 
 if __name__ == "__main__":

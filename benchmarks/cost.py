@@ -114,7 +114,7 @@ def main():
     for job, rounds in found.items():
         cpu, peak = (statistics.median(r[k] for r in rounds) for k in ("cpu", "peak"))
         print(f"{job:15s} {cpu:8.2f} {cpu / base['cpu']:8.3f} {peak / 1e6:9.0f} {peak / base['peak']:8.4f}")
-    print("wanted: tangent <= 0.12 CPU and <= 0.15 memory; equal_outputs <= 0.5 CPU; queries <= 0.02 memory")
+    print("expected: tangent <= 0.12 CPU and <= 0.15 memory; equal_outputs <= 0.5 CPU; queries <= 0.02 memory")
 
 
 if __name__ == "__main__":

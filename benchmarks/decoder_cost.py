@@ -160,16 +160,16 @@ def main():
     cpu = {job: statistics.median(r["cpu"] for r in rounds) for job, rounds in found.items()}
     peak = {job: statistics.median(r["peak"] for r in rounds) for job, rounds in found.items()}
     if {"loop", "equal"} <= cpu.keys():
-        print(f"equal outputs: {cpu['equal'] / cpu['loop']:.2f} of its CPU (wanted <= .75), ", end="")
-        print(f"{peak['equal'] / peak['loop']:.2f} of its peak memory (wanted <= .45)")
+        print(f"equal outputs: {cpu['equal'] / cpu['loop']:.2f} of its CPU (expected <= .75), ", end="")
+        print(f"{peak['equal'] / peak['loop']:.2f} of its peak memory (expected <= .45)")
         for site, total in found["loop"][0]["sums"].items():
             print(f"  sum of {site}: {total:.4f} theirs, {found['equal'][0]['sums'][site]:.4f} ours")
     if {"maps", "stream"} <= cpu.keys():
-        print(f"streamed: {cpu['stream'] / cpu['maps']:.2f} of the CPU of our maps (wanted <= 1.1), ", end="")
-        print(f"{peak['stream'] / 1e9:.2f} GB (wanted < 1)")
+        print(f"streamed: {cpu['stream'] / cpu['maps']:.2f} of the CPU of our maps (expected <= 1.1), ", end="")
+        print(f"{peak['stream'] / 1e9:.2f} GB (expected < 1)")
     if {"some", "adjoint"} <= cpu.keys():
         every = cpu["some"] * WIDTHS[1] * STRIDES[0] ** 2 / SAMPLED
-        print(f"signed sums: {every / cpu['adjoint']:.0f} x less CPU than all secant maps (wanted >= 50; the maps' ")
+        print(f"signed sums: {every / cpu['adjoint']:.0f} x less CPU than all secant maps (expected >= 50; the maps' ")
         print(f"cost is {SAMPLED * WIDTHS[0]} of them, scaled), {peak['adjoint'] / 1e9:.2f} GB")
 
 

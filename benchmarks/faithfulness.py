@@ -76,10 +76,10 @@ def main(folder):
         print(
             f"{name:18s} {completeness_error(shares, output):.1e}   {cancelled.median():.1f} / {cancelled.quantile(0.99):.1f}"
         )
-    wanted = {"hidden 2": (0.995, 0.995), "hidden 1": (0.99, 0.93), "Fourier features": (0.90, 0.99)}
+    expected = {"hidden 2": (0.995, 0.995), "hidden 1": (0.99, 0.93), "Fourier features": (0.90, 0.99)}
     missed = [
         n
-        for n, (s, t) in wanted.items()
+        for n, (s, t) in expected.items()
         if answers[n, "0.0"]["tangent"].spatial < s or answers[n, "0.0"]["tangent"].total < t
     ]
     print(

@@ -16,7 +16,7 @@ from xinc_captum.inr import FourierMLP, Siren, fit
 
 
 def photo(width, height):
-    """skimage.data.chelsea, cut to the wanted proportions and shrunk."""
+    """skimage.data.chelsea, cut to the expected proportions and shrunk."""
     packaged = resources.files("skimage.data").joinpath("chelsea.png")
     with resources.as_file(packaged) as path, tempfile.TemporaryDirectory() as folder:
         image = Image.open(path)
@@ -36,8 +36,8 @@ def main():
     arguments = parser.parse_args()
     cat, square = photo(192, 128), photo(256, 256)
     jobs = [
-        ("FFN 128x192, 400 steps (wanted 33 dB)", cat, lambda s: FourierMLP(scale=5.0, seed=s), {"steps": 400}),
-        ("FFN 128x192, 1000 steps (wanted 35.5 dB)", cat, lambda s: FourierMLP(scale=5.0, seed=s), {"steps": 1000}),
+        ("FFN 128x192, 400 steps (expected 33 dB)", cat, lambda s: FourierMLP(scale=5.0, seed=s), {"steps": 400}),
+        ("FFN 128x192, 1000 steps (expected 35.5 dB)", cat, lambda s: FourierMLP(scale=5.0, seed=s), {"steps": 1000}),
         (
             "SIREN 128x192, 800 steps",
             cat,
@@ -45,7 +45,7 @@ def main():
             {"steps": 800, "lr": 2e-3, "batch_size": 8192},
         ),
         (
-            "SIREN 256x256 (wanted 40 dB with <= 270k)",
+            "SIREN 256x256 (expected 40 dB with <= 270k)",
             square,
             lambda s: Siren(hidden=256, layers=4, first_omega=50.0, seed=s),
             {"steps": 800, "lr": 1e-3, "batch_size": 8192},

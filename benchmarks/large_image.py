@@ -46,7 +46,7 @@ def main():
         torch.cuda.synchronize()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     growth = resident("VmHWM") - before
-    print(f"{side}x{side}: {seconds:.0f} s, {cpu:.0f} CPU s, RSS growth {growth / 1e9:.2f} GB (wanted < 1.5 at 4096)")
+    print(f"{side}x{side}: {seconds:.0f} s, {cpu:.0f} CPU s, RSS growth {growth / 1e9:.2f} GB (expected < 1.5 at 4096)")
     held = sum(t.nbytes for t in (totals, regions, *top)) / 1e9
     inputs = (coordinates((1, 1)).element_size() * 2 * side * side + masks.nbytes) / 1e9
     print(f"of it answers {held:.2f} GB (top-5 as {top.indices.dtype}), coordinates and masks {inputs:.2f} GB")

@@ -71,8 +71,8 @@ def answers(model, views):
 def row(name, model, views, own, labels, error, size, whole, share=None, seconds=None):
     found = answers(model, views)
     first = float((found.argmax(1) == own.argmax(1)).float().mean())
-    five, wanted = found.topk(5).indices, own.topk(5).indices
-    both = float((five[:, :, None] == wanted[:, None]).any(2).float().mean())
+    five, expected = found.topk(5).indices, own.topk(5).indices
+    both = float((five[:, :, None] == expected[:, None]).any(2).float().mean())
     right = float((found.view(len(labels), 10, -1)[:, 0].argmax(1) == labels).float().mean())
     end = "" if share is None else f"{share:8.1%}{seconds:9.0f}"
     print(f"{name:36}{first:8.1%}{both:8.1%}{right:8.1%}{error:8.3f}{size / whole:9.1%}{end}", flush=True)

@@ -112,7 +112,7 @@ def maps_of_without_pairs(model, x, size) -> dict:
 if __name__ == "__main__":
     for run in (small, full):
         worst = run(sys.argv[1])
-        print(f"{run.__name__}: largest |ours - recorded| / (atol + rtol |recorded|), wanted <= 1")
+        print(f"{run.__name__}: largest |ours - recorded| / (atol + rtol |recorded|), expected <= 1")
         for name, value in worst.items():
             print(f"  {name:20s} {value:8.3f}")
         if max(worst.values()) > 1:

@@ -84,7 +84,7 @@ def steps_from(model, images, base, say):
         table[name] = [tuned(inrs, images, steps, lr).psnr for steps in (0, 5, 10, 20, 50)]
         say(f"  {name:28s} +0 / 5 / 10 / 20 / 50 steps: " + " / ".join(f"{dB:5.1f}" for dB in table[name]) + " dB")
     gain = table["written by the transformer"][2] - table["random starts"][2]
-    say(f"  written and 10 steps, above 10 steps from scratch: {gain:+.1f} dB (wanted +10)")
+    say(f"  written and 10 steps, above 10 steps from scratch: {gain:+.1f} dB (expected +10)")
 
 
 def neurons(model, images, say):
@@ -191,8 +191,8 @@ def main():
         count = sum(p.numel() for p in model.parameters())
         dB = judged(model, test)
         say(
-            f"seed {seed}: {dB:.2f} dB held out ({dB - flat_picture:+.2f} above the mean picture, wanted +8), validation "
-            f"{fit.psnr:.2f}, {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (wanted <= 180 on digits)"
+            f"seed {seed}: {dB:.2f} dB held out ({dB - flat_picture:+.2f} above the mean picture, expected +8), validation "
+            f"{fit.psnr:.2f}, {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (expected <= 180 on digits)"
         )
         base, spent = timed(reptile, model, train, 100, seed=seed)
         say(f"  Reptile: 100 rounds of 32 pictures and 10 steps, {spent:.0f} CPU s")

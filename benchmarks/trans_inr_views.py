@@ -22,22 +22,22 @@ HELD_OUT = 100
 
 
 def drawn_and_true(model, held, choices, between, roll=0):
-    """Each held-out scene's wanted view, from each choice of others; ``roll`` reads another scene's instead."""
+    """Each held-out scene's expected view, from each choice of others; ``roll`` reads another scene's instead."""
     scenes = torch.arange(HELD_OUT)
-    wanted = 2 * (scenes % CAMERAS) + between
+    expected = 2 * (scenes % CAMERAS) + between
     for others in choices:
         read = torch.stack([(2 * (scenes % CAMERAS) + 2 * k) % (2 * CAMERAS) for k in others], 1)
         seen = scenes.roll(roll)[:, None]
         with torch.no_grad():
             drawn = model(
-                held.views[seen, read], held.poses[seen, read], held.poses[scenes, wanted][:, None], held.focal
+                held.views[seen, read], held.poses[seen, read], held.poses[scenes, expected][:, None], held.focal
             )
-        yield drawn[:, 0], held.views[scenes, wanted], held.views[scenes[:, None], read], read, wanted
+        yield drawn[:, 0], held.views[scenes, expected], held.views[scenes[:, None], read], read, expected
 
 
-def nearest(views, read, wanted):
+def nearest(views, read, expected):
     """Of the views that were read, the one whose camera is nearest."""
-    away = (read - wanted[:, None]) % (2 * CAMERAS)
+    away = (read - expected[:, None]) % (2 * CAMERAS)
     return views[torch.arange(len(views)), torch.minimum(away, 2 * CAMERAS - away).argmin(1)]
 
 
@@ -56,19 +56,19 @@ def report(model, train, held, say):
                 drawn_and_true(model, held, choices, between, roll=CAMERAS),  # by the same cameras
                 strict=True,
             ):
-                drawn, true, views, read, wanted = found
+                drawn, true, views, read, expected = found
                 rows["written"].append(mean_psnr(drawn, true))
                 rows["another scene's"].append(mean_psnr(astray[0], true))
                 rows["mean image"].append(mean_psnr(everything.expand_as(true), true))
-                rows["camera's mean"].append(mean_psnr(by_camera[wanted // 2], true))
-                rows["nearest copied"].append(mean_psnr(nearest(views, read, wanted), true))
+                rows["camera's mean"].append(mean_psnr(by_camera[expected // 2], true))
+                rows["nearest copied"].append(mean_psnr(nearest(views, read, expected), true))
             if between:
                 del rows["camera's mean"]  # of cameras that no training scene was seen by
             means = {name: sum(found) / len(found) for name, found in rows.items()}
             where = "cameras halfway between" if between else "cameras of the fit"
             words = ", ".join(f"{name} {dB:.2f}" for name, dB in means.items())
             gain = means["written"] - means["mean image"]
-            say(f"  {where}, from {count}: {words} dB; {gain:+.2f} above the mean image (wanted +4)")
+            say(f"  {where}, from {count}: {words} dB; {gain:+.2f} above the mean image (expected +4)")
 
 
 def main():
@@ -99,7 +99,7 @@ def main():
         count = sum(p.numel() for p in model.parameters())
         last = sum(fit.curve[-100:]) / len(fit.curve[-100:])
         say(
-            f"seed {seed}: {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (wanted <= 300); last batches {last:.2f} dB"
+            f"seed {seed}: {count:,} parameters, {fit.steps} steps, {seconds:.0f} CPU s (expected <= 300); last batches {last:.2f} dB"
         )
         report(model, train, held, say)
 

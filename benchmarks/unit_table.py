@@ -85,7 +85,7 @@ def against_bare(generator, bases, link, units, args, **settings):
 
 
 def whole(generator, bases, link, units, args, **settings):
-    """One run of all units, with its null if one is wanted: wall time, memory."""
+    """One run of all units, with its null if one is expected: wall time, memory."""
     before, start = resident(reset=True), time.perf_counter()
     table = quantify(generator, link, bases, units, batch_size=args.batch, **settings)
     print(

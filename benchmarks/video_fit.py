@@ -14,14 +14,14 @@ from xinc_captum.inr import NeRV, fit_video
 from xinc_captum.zoo import video
 
 SMALL = {
-    "name": "carphone, 12 frames of 72x88 (wanted 37 dB with <= 100,000 parameters in 180 s on 2 cores)",
+    "name": "carphone, 12 frames of 72x88 (expected 37 dB with <= 100,000 parameters in 180 s on 2 cores)",
     "limit": 12,
     "size": (72, 88),
     "network": {},
     "training": {},
 }
 LARGE = {
-    "name": "carphone, 60 frames of 144x176 (wanted 33 dB with <= 400,000 parameters)",
+    "name": "carphone, 60 frames of 144x176 (expected 33 dB with <= 400,000 parameters)",
     "limit": 60,
     "size": (144, 176),
     "network": {"widths": (24, 64, 48, 24, 14), "strides": (2, 2, 2, 2), "stem": (64,)},

@@ -61,8 +61,8 @@ def capability(setting: Setting) -> str:
 
 def run(setting: Setting, tests: list[str], workers: int) -> bool:
     """Run the tests under a setting and print one line; whether all passed."""
-    wanted, used = setting.variables.get("ATEN_CPU_CAPABILITY"), capability(setting)
-    if wanted and used != wanted.upper():
+    expected, used = setting.variables.get("ATEN_CPU_CAPABILITY"), capability(setting)
+    if expected and used != expected.upper():
         print(f"{setting}: not run, this machine's kernels are {used}", flush=True)
         return True
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--disable-warnings", *setting.options, *tests]

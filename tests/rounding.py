@@ -96,7 +96,7 @@ def _direction(count: int, seed: int) -> Tensor:
     return _sequence[first : first + count]
 
 
-def assert_equal_but_for_rounding(found: Tensor, wanted: Tensor, terms: int) -> None:
+def assert_equal_but_for_rounding(found: Tensor, expected: Tensor, terms: int) -> None:
     """Two computations of one quantity with other shapes, chunks, layouts or threads.
 
     A sum of n products rounds to within n eps of the sum of their magnitudes, in whatever order it is taken; two orders
@@ -105,8 +105,8 @@ def assert_equal_but_for_rounding(found: Tensor, wanted: Tensor, terms: int) -> 
 
     Args:
         found: a tensor.
-        wanted: of the same shape and dtype.
+        expected: of the same shape and dtype.
         terms: how many products are added one after another, over all layers.
     """
-    bound = 2 * terms * torch.finfo(wanted.dtype).eps * float(wanted.abs().max())
-    torch.testing.assert_close(found, wanted, rtol=0, atol=bound)
+    bound = 2 * terms * torch.finfo(expected.dtype).eps * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=bound)

@@ -29,7 +29,7 @@ def test_rows_are_cut_taken_and_repeated_together():
 @pytest.mark.parametrize(
     ("inputs", "error", "text"),
     [
-        ([torch.ones(2)], TypeError, r"inputs are \(list\); wanted a tensor or a tuple"),
+        ([torch.ones(2)], TypeError, r"inputs are \(list\); expected a tensor or a tuple"),
         ((torch.ones(2), torch.ones(3)), ValueError, r"inputs have \[2, 3\] rows"),
         (torch.ones(0, 2), ValueError, r"inputs have shape \(0, 2\): no rows to explain"),
         (torch.tensor(1.0), ValueError, "no rows to explain"),
@@ -53,7 +53,7 @@ def batch(target=None, rows=2):
     ("output", "target", "error", "text"),
     [
         ({"rgb": torch.zeros(2), "a": 1}, None, TypeError, r"returned a dict with keys \['a', 'rgb'\].*output_fn="),
-        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), wanted a tensor; say which tensor"),
+        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), expected a tensor; say which tensor"),
         (torch.zeros(3, 2), None, ValueError, r"returned shape \(3, 2\) for 2 input rows"),
         (torch.tensor(0.0), None, ValueError, r"returned shape \(\)"),
         (torch.zeros(2, 3), 3, ValueError, r"target 3 does not fit the output's shape \(2, 3\)"),
@@ -124,12 +124,12 @@ def test_what_belongs_to_samples_and_what_all_share(name):
     for start, stop in ((0, 1), (1, 3), (3, 4)):
         part = found.cut(start, stop)
         got = model(*part.inputs, *part.args)
-        got, wanted = (y["y"] if isinstance(y, dict) else y for y in (got, whole))
-        torch.testing.assert_close(got, wanted[start:stop])
+        got, expected = (y["y"] if isinstance(y, dict) else y for y in (got, whole))
+        torch.testing.assert_close(got, expected[start:stop])
         twice = part.repeat(2)
         got = model(*twice.inputs, *twice.args)
         got = got["y"] if isinstance(got, dict) else got
-        torch.testing.assert_close(got, wanted[start:stop].repeat(2, 1))
+        torch.testing.assert_close(got, expected[start:stop].repeat(2, 1))
 
 
 def test_several_arguments_are_told_apart():

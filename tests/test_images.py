@@ -111,12 +111,12 @@ def test_shrinks_but_never_enlarges(tmp_path):
 def test_a_longer_side_below_one_pixel_is_an_error(tmp_path):
     file = saved(tmp_path, Image.new("RGB", (4, 2)))
     for side in (0, -3, float("nan")):
-        with pytest.raises(ValueError, match="longer_side is .*; wanted at least 1 pixel"):
+        with pytest.raises(ValueError, match="longer_side is .*; expected at least 1 pixel"):
             read_photo(file, longer_side=side)
 
 
 def test_files_that_are_no_photos(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.png is not a file; wanted a photo"):
+    with pytest.raises(FileNotFoundError, match="none.png is not a file; expected a photo"):
         read_photo(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(PhotoError, match=r"text.png cannot be read as a photo .*export it as PNG"):
@@ -157,10 +157,10 @@ def test_centre_crop_keeps_the_middle():
 
 def test_centre_crop_is_pillows_bicubic(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (60, 91, 3), np.uint8)
-    wanted = Image.fromarray(pixels).resize((49, 32), Image.Resampling.BICUBIC).crop((10, 2, 38, 30))
+    expected = Image.fromarray(pixels).resize((49, 32), Image.Resampling.BICUBIC).crop((10, 2, 38, 30))
     photo = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    wanted = torch.from_numpy(np.array(wanted)).permute(2, 0, 1) / 255
-    difference = (centre_crop(photo, 28) - wanted).abs() * 255
+    expected = torch.from_numpy(np.array(expected)).permute(2, 0, 1) / 255
+    difference = (centre_crop(photo, 28) - expected).abs() * 255
     assert difference.max() < 4  # Pillow rounds and clips between its two passes, and noise overshoots
     assert difference.mean() < 0.5
 
@@ -182,12 +182,12 @@ def test_centre_crop_takes_masks_along():
 def test_centre_crop_says_what_it_wants():
     for wrong in (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(3, 0, 4)):
         with pytest.raises(
-            ValueError, match=r"image is torch.\w+ of shape .*; wanted floats in \[0, 1\].*masks want .float"
+            ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*masks want .float"
         ):
             centre_crop(wrong, 2)
     for size, crop in ((0, 1.0), (2, 0.0), (2, 1.5)):
         with pytest.raises(
-            ValueError, match=f"size is {size} and crop is {crop}; wanted a size of at least 1 and a crop in"
+            ValueError, match=f"size is {size} and crop is {crop}; expected a size of at least 1 and a crop in"
         ):
             centre_crop(torch.zeros(3, 4, 4), size, crop)
 
@@ -212,15 +212,15 @@ def test_a_little_outside_is_clamped_with_a_warning():
 @pytest.mark.parametrize(
     ("images", "error", "text"),
     [
-        ([torch.rand(1, 3, 2, 2)], TypeError, "inputs are a list; wanted one tensor of images"),
-        ((torch.rand(1, 3, 2, 2),) * 2, TypeError, "inputs are a tuple; wanted one tensor"),
-        (np.zeros((1, 3, 2, 2)), TypeError, "inputs are a ndarray; wanted one tensor"),
-        (torch.rand(3, 2, 2), ValueError, r"images have shape \(3, 2, 2\): wanted \(N, C, H, W\)"),
+        ([torch.rand(1, 3, 2, 2)], TypeError, "inputs are a list; expected one tensor of images"),
+        ((torch.rand(1, 3, 2, 2),) * 2, TypeError, "inputs are a tuple; expected one tensor"),
+        (np.zeros((1, 3, 2, 2)), TypeError, "inputs are a ndarray; expected one tensor"),
+        (torch.rand(3, 2, 2), ValueError, r"images have shape \(3, 2, 2\): expected \(N, C, H, W\)"),
         (torch.rand(0, 3, 2, 2), ValueError, r"shape \(0, 3, 2, 2\): no rows to explain"),
         (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), ValueError, r"images are torch.uint8; .*images.float\(\) / 255"),
-        (torch.full((1, 3, 2, 2), float("nan")), ValueError, "images hold NaN or infinity; wanted finite values"),
-        (torch.full((1, 3, 2, 2), float("inf")), ValueError, "images hold NaN or infinity; wanted finite values"),
-        (torch.full((1, 3, 2, 2), -0.6), ValueError, r"images lie in \[-0.6, -0.6\]; wanted \[0, 1\].*preprocess="),
+        (torch.full((1, 3, 2, 2), float("nan")), ValueError, "images hold NaN or infinity; expected finite values"),
+        (torch.full((1, 3, 2, 2), float("inf")), ValueError, "images hold NaN or infinity; expected finite values"),
+        (torch.full((1, 3, 2, 2), -0.6), ValueError, r"images lie in \[-0.6, -0.6\]; expected \[0, 1\].*preprocess="),
         (torch.full((1, 3, 2, 2), 255.0), ValueError, r"images lie in \[255, 255\]; .*divide bytes by 255"),
     ],
 )
@@ -282,9 +282,9 @@ def tiff(*entries):
     return b"II*\0" + struct.pack("<L", 80) + PIXELS.tobytes() + directory(list(kept.values()), 80)
 
 
-def shows(path, wanted):
+def shows(path, expected):
     read = read_photo(path)
-    torch.testing.assert_close(read, torch.from_numpy(wanted.copy()).permute(2, 0, 1).float() / 255)
+    torch.testing.assert_close(read, torch.from_numpy(expected.copy()).permute(2, 0, 1).float() / 255)
 
 
 @pytest.mark.parametrize("turn", TURNED)
@@ -443,7 +443,7 @@ def test_floats_that_overshoot_are_clamped(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.array([[0.0, np.nan, 1]], np.float32), "holds NaN or infinity in 1 of 3 pixels; wanted finite values"),
+        (np.array([[0.0, np.nan, 1]], np.float32), "holds NaN or infinity in 1 of 3 pixels; expected finite values"),
         (np.array([[0.0, -np.inf, np.inf]], np.float32), "holds NaN or infinity in 2 of 3 pixels"),
         (np.array([[0, 100, 255]], np.float32), "holds floats from 0 to 255; the file does not say which value is"),
         (np.array([[-1, 0, 1]], np.float32), "holds floats from -1 to 1; the file"),
@@ -493,13 +493,16 @@ def test_grey_with_alpha_straight_and_premultiplied(tmp_path):
     straight = read_photo(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(photo_values_tiff(np.array([[[40, 102], [0, 0], [51, 255]]], np.uint8), extra=1))
     premultiplied = read_photo(tmp_path / "a.tif")
-    wanted = torch.tensor([0.4 * 100 / 255 + 0.6, 1, 0.2])
+    expected = torch.tensor([0.4 * 100 / 255 + 0.6, 1, 0.2])
     for photo in (straight, premultiplied):
-        torch.testing.assert_close(photo[1, 0], wanted, atol=0.5 / 255, rtol=0)
+        torch.testing.assert_close(photo[1, 0], expected, atol=0.5 / 255, rtol=0)
     colours = np.array([[[40, 0, 0, 102], [0, 0, 0, 0]]], np.uint8)
     (tmp_path / "a.tif").write_bytes(photo_values_tiff(colours, photometric=2, extra=1))
     torch.testing.assert_close(
-        read_photo(tmp_path / "a.tif")[:, 0], torch.tensor([[wanted[0], 1], [0.6, 1], [0.6, 1]]), atol=0.5 / 255, rtol=0
+        read_photo(tmp_path / "a.tif")[:, 0],
+        torch.tensor([[expected[0], 1], [0.6, 1], [0.6, 1]]),
+        atol=0.5 / 255,
+        rtol=0,
     )
 
 

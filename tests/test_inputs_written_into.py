@@ -69,17 +69,17 @@ def short(model, x, **more):
 def test_models_that_write_into_their_input(nets, explain):
     x, given = images(), images()
     torch.manual_seed(0)
-    wanted = explain(nets[0], x)
+    expected = explain(nets[0], x)
     torch.manual_seed(0)
-    assert torch.equal(explain(nets[1], given), wanted)
+    assert torch.equal(explain(nets[1], given), expected)
     assert torch.equal(given, x)
 
 
 def test_preprocessing_that_writes_into_its_input():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
-    wanted = compare(["Grad-CAM"], net, images(), 1, "1", preprocess=lambda x: (x - 0.5) / 0.25, rounds=1, steps=2)
+    expected = compare(["Grad-CAM"], net, images(), 1, "1", preprocess=lambda x: (x - 0.5) / 0.25, rounds=1, steps=2)
     given = images()
     found = compare(["Grad-CAM"], net, given, 1, "1", preprocess=lambda x: x.sub_(0.5).div_(0.25), rounds=1, steps=2)
-    assert torch.equal(found.confidence, wanted.confidence) and torch.equal(given, images())
-    assert torch.equal(found.maps["Grad-CAM"], wanted.maps["Grad-CAM"])
-    assert torch.equal(found.scores["Grad-CAM"]["deletion"], wanted.scores["Grad-CAM"]["deletion"])
+    assert torch.equal(found.confidence, expected.confidence) and torch.equal(given, images())
+    assert torch.equal(found.maps["Grad-CAM"], expected.maps["Grad-CAM"])
+    assert torch.equal(found.scores["Grad-CAM"]["deletion"], expected.scores["Grad-CAM"]["deletion"])

@@ -39,7 +39,7 @@ def test_replacing_a_unit_takes_exactly_its_share(one):
         ((0, 9), IndexError, r"9 must lie in \[-4, 3\]"),
         ((0,), IndexError, r"has 1 entries, but the layer has 2 dims after the rows \(3, 4\)"),
         ([], ValueError, "empty list"),
-        ("fc", TypeError, "is a str; wanted an int"),
+        ("fc", TypeError, "is a str; expected an int"),
         (True, TypeError, "is a bool"),
         ((0, "x"), TypeError, "holds a str"),
         (slice(0, 1), TypeError, "is a slice"),
@@ -51,12 +51,12 @@ def test_wrong_selectors_say_what_is_right(selector, error, text):
 
 
 def test_a_function_must_answer_one_value_a_row():
-    with pytest.raises(ValueError, match=r"returned \(2, 3, 4\); wanted one value a row, shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"returned \(2, 3, 4\); expected one value a row, shape \(2,\)"):
         select(A, lambda a: a)
 
 
 def test_an_activation_needs_a_unit_axis():
-    with pytest.raises(ValueError, match=r"activation has shape \(5,\); wanted \(rows, units"):
+    with pytest.raises(ValueError, match=r"activation has shape \(5,\); expected \(rows, units"):
         list_units(torch.zeros(5), None)
 
 
@@ -112,11 +112,11 @@ def test_floats_and_bools_are_refused():
     for wrong in (np.float64(1), np.bool_(True)):
         with pytest.raises(ValueError, match="does not fit the output's shape"):
             LayerContribution(NET, "1").attribute(X, target=wrong)
-    with pytest.raises(TypeError, match="neuron_selector is True; wanted an int"):
+    with pytest.raises(TypeError, match="neuron_selector is True; expected an int"):
         NeuronFeatureAccentuation(NET, "1").accentuate(X, True, **QUICK)
 
 
 @pytest.mark.parametrize("size", [0, -3, (8,), (8, 0), 8.5, (8, 8, 8)])
 def test_impossible_sizes(size):
-    with pytest.raises(ValueError, match=r"size is .*; wanted the height and width of the model's input"):
+    with pytest.raises(ValueError, match=r"size is .*; expected the height and width of the model's input"):
         FeatureAccentuation(NET, size=size)

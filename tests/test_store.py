@@ -159,11 +159,13 @@ def test_files_of_other_kinds_and_newer_versions_are_refused(kind, tmp_path):
     name, _, read = kind
     path = tmp_path / "file"
     write_tensors(path, {"a": torch.ones(2)}, kind="other")
-    with pytest.raises(StoreError, match=f"is marked 'xinc-captum-other-2'; wanted 'xinc-captum-{name}-2', a file wri"):
+    with pytest.raises(
+        StoreError, match=f"is marked 'xinc-captum-other-2'; expected 'xinc-captum-{name}-2', a file wri"
+    ):
         read(path)
     for metadata in (None, {"format": "pt"}, {"xinc_captum": "no JSON"}, {"xinc_captum": "[1]"}):
         save_file({"a": torch.ones(2)}, path, metadata=metadata)
-        with pytest.raises(StoreError, match=f"is marked 'nothing'; wanted 'xinc-captum-{name}-2'"):
+        with pytest.raises(StoreError, match=f"is marked 'nothing'; expected 'xinc-captum-{name}-2'"):
             read(path)
     save_file({"a": torch.ones(2)}, path, metadata={"xinc_captum": json.dumps({"format": f"xinc-captum-{name}-3"})})
     with pytest.raises(StoreError, match=r"has version 3 of .*reads up to 2; update xinc-captum"):
@@ -254,7 +256,7 @@ def test_a_pickle_is_not_opened(kind, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "file")
     text = "is a pickle or an archive of torch.save"
     if name == "training":  # of which earlier versions wrote archives of torch.save
-        text = "is marked None; wanted a file written by a fit with checkpoint="
+        text = "is marked None; expected a file written by a fit with checkpoint="
     with pytest.raises(StoreError, match=text):
         read(tmp_path / "file")
 
@@ -264,7 +266,7 @@ def test_missing_files(kind, tmp_path):
     if name == "training":
         assert read(tmp_path / "none") is None
         return
-    with pytest.raises(FileNotFoundError, match="none is not a file; wanted a file written by"):
+    with pytest.raises(FileNotFoundError, match="none is not a file; expected a file written by"):
         read(tmp_path / "none")
 
 

@@ -125,7 +125,7 @@ def jpegs(*sizes):
 
 def test_frames_of_different_sizes(tmp_path):
     (tmp_path / "video.mjpeg").write_bytes(jpegs((16, 8), (16, 8), (24, 8)))
-    text = r"frame 2 is 24 x 8 pixels and those before it are 16 x 8; wanted one size throughout. Cut the video there"
+    text = r"frame 2 is 24 x 8 pixels and those before it are 16 x 8; expected one size throughout. Cut the video there"
     with pytest.raises(VideoError, match=r"video.mjpeg: " + text):
         read_video(tmp_path / "video.mjpeg")
     with pytest.raises(VideoError, match=text):
@@ -140,11 +140,11 @@ def test_frames_of_different_sizes(tmp_path):
 def test_one_frame_where_several_are_needed(tmp_path):
     path = encoded(tmp_path / "video.mkv", noise(1))
     with pytest.raises(
-        VideoError, match=r"video.mkv has 1 frame; wanted at least 2. A still picture is read by read_photo"
+        VideoError, match=r"video.mkv has 1 frame; expected at least 2. A still picture is read by read_photo"
     ):
         read_video(path)
     assert read_video(path, least=1).shape[0] == 1
-    with pytest.raises(VideoError, match="has 1 frame; wanted at least 3"):
+    with pytest.raises(VideoError, match="has 1 frame; expected at least 3"):
         read_video(path, 3, least=5)
 
 
@@ -153,12 +153,12 @@ def test_no_frames(tmp_path):
         stream = file.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 6, 8, "bgr0"
         file.start_encoding()
-    with pytest.raises(VideoError, match="video.mkv has 0 frames; wanted at least 2"):
+    with pytest.raises(VideoError, match="video.mkv has 0 frames; expected at least 2"):
         read_video(tmp_path / "video.mkv")
-    with pytest.raises(VideoError, match="wanted at least 1"):
+    with pytest.raises(VideoError, match="expected at least 1"):
         read_video(tmp_path / "video.mkv", least=0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VideoError, match="empty holds no photos; wanted one file a frame"):
+    with pytest.raises(VideoError, match="empty holds no photos; expected one file a frame"):
         read_video(tmp_path / "empty")
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -249,16 +249,18 @@ def test_a_folder_is_no_frame_whatever_its_name(tmp_path):
     (tmp_path / "more.png").mkdir()
     assert len(read_video(tmp_path)) == 2
     (tmp_path / "zzz.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(VideoError, match=r"zzz.png is not a file; wanted a photo"):
+    with pytest.raises(VideoError, match=r"zzz.png is not a file; expected a photo"):
         read_video(tmp_path)
 
 
 def test_what_is_not_there(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; wanted a video .* or a folder of frames"):
+    with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; expected a video .* or a folder of frames"):
         read_video(tmp_path / "none.mp4")
     path = encoded(tmp_path / "video.mkv", noise())
     for bad in ({"limit": 0}, {"limit": 2.0}, {"size": (0, 4)}, {"size": (4,)}, {"size": 4}, {"size": (4.5, 4)}):
-        with pytest.raises(ValueError, match=r"limit is .* and size is .*; wanted at least 1 frame of at least 1 x 1"):
+        with pytest.raises(
+            ValueError, match=r"limit is .* and size is .*; expected at least 1 frame of at least 1 x 1"
+        ):
             read_video(path, **bad)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(

@@ -76,7 +76,7 @@ class Batch:
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
         if not tensors or not all(isinstance(t, Tensor) for t in tensors):
             kinds = ", ".join(type(t).__name__ for t in tensors)
-            raise TypeError(f"inputs are ({kinds}); wanted a tensor or a tuple of tensors with rows first.")
+            raise TypeError(f"inputs are ({kinds}); expected a tensor or a tuple of tensors with rows first.")
         rows = {t.shape[0] if t.dim() else 0 for t in tensors}
         if len(rows) > 1:
             raise ValueError(f"inputs have {sorted(rows)} rows; every input tensor needs the same number of rows.")
@@ -308,12 +308,12 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)
         raise TypeError(
-            f"the model returned a {what}, wanted a tensor; say which tensor to explain with "
+            f"the model returned a {what}, expected a tensor; say which tensor to explain with "
             f"output_fn=, for example output_fn=lambda output: output{access}."
         )
     if output.dim() == 0 or output.shape[0] != batch.rows:
         raise ValueError(
-            f"the model returned shape {tuple(output.shape)} for {batch.rows} input rows; wanted one output row per "
+            f"the model returned shape {tuple(output.shape)} for {batch.rows} input rows; expected one output row per "
             "input row, rows first."
         )
     if batch.target is None:
@@ -376,7 +376,7 @@ def one_score_a_row(output: Tensor) -> Tensor:
         output = output[:, 0]
     if output.dim() != 1:
         raise ValueError(
-            f"target is missing or incomplete: the output still has shape {tuple(output.shape)}, wanted one number a "
+            f"target is missing or incomplete: the output still has shape {tuple(output.shape)}, expected one number a "
             f"row. Give target= an index into {tuple(output.shape[1:])}, or reduce the output with output_fn=."
         )
     return output

@@ -56,11 +56,11 @@ def warn_of_other_models(manifest: Mapping[str, Any], model: ForwardFunc | objec
         warnings.warn(said, UserWarning, stacklevel=3)
 
 
-def _may_be(wanted: Any, thing: Any) -> bool:
+def _may_be(expected: Any, thing: Any) -> bool:
     roots = modules_behind(thing)
-    if not isinstance(wanted, str) or not roots or _hashed(roots) == wanted:
+    if not isinstance(expected, str) or not roots or _hashed(roots) == expected:
         return True
-    return len(roots) > 1 and any(_hashed([root]) == wanted for root in roots)
+    return len(roots) > 1 and any(_hashed([root]) == expected for root in roots)
 
 
 @exclusive()  # a call in another thread may have other weights in the places of these

@@ -179,7 +179,8 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
         finite = np.isfinite(values)
         if not finite.all():
             raise PhotoError(
-                f"{path} holds NaN or infinity in {(~finite).sum():,} of {finite.size:,} pixels; wanted finite values "
+                f"{path} holds NaN or infinity in {(~finite).sum():,} of {finite.size:,} pixels; expected finite "
+                "values "
                 "in [0, 1]. Replace them and save the picture again."
             )
         low, high = float(values.min()), float(values.max())
@@ -219,9 +220,9 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
         ValueError: a longer side below 1.
     """
     if longer_side is not None and not longer_side >= 1:
-        raise ValueError(f"longer_side is {longer_side}; wanted at least 1 pixel, or None for the photo's own size.")
+        raise ValueError(f"longer_side is {longer_side}; expected at least 1 pixel, or None for the photo's own size.")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …).")
+        raise FileNotFoundError(f"{path} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …).")
     try:
         with Image.open(path) as opened:
             stored = Stored.of(opened)
@@ -230,7 +231,9 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
         raise
     except Exception as error:  # decoders raise errors of nearly every type
         if isinstance(error, OSError) and error.strerror:  # the file system's: no permission, for example
-            raise PhotoError(f"{path} cannot be read ({error.strerror}); wanted a photo that you may read.") from error
+            raise PhotoError(
+                f"{path} cannot be read ({error.strerror}); expected a photo that you may read."
+            ) from error
         raise PhotoError(
             f"{path} cannot be read as a photo ({error}); it may be truncated or of another kind. Open it in an image "
             "program and export it as PNG."
@@ -268,11 +271,11 @@ def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
     """
     if image.dim() not in {3, 4} or not image.numel() or not image.is_floating_point():
         raise ValueError(
-            f"image is {image.dtype} of shape {tuple(image.shape)}; wanted floats in [0, 1] of shape (C, H, W) or "
+            f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats in [0, 1] of shape (C, H, W) or "
             "(N, C, H, W). Bytes want / 255, masks want .float()."
         )
     if size < 1 or not 0 < crop <= 1:
-        raise ValueError(f"size is {size} and crop is {crop}; wanted a size of at least 1 and a crop in (0, 1].")
+        raise ValueError(f"size is {size} and crop is {crop}; expected a size of at least 1 and a crop in (0, 1].")
     height, width = image.shape[-2:]
     scale = round(size / crop) / min(height, width)
     resized = torch.nn.functional.interpolate(
@@ -307,7 +310,8 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
         maps = maps[None]
     if maps.dim() != 3:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)}; wanted (H, W), (C, H, W) or (N, C, H, W). Rows that are pixels want "
+            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Rows that are "
+            "pixels want "
             "a reshape to (C, H, W) first."
         )
     array: NDArray[np.float32] = maps.detach().float().cpu().permute(1, 2, 0).contiguous().numpy()
@@ -330,21 +334,21 @@ def check_images(images: object) -> Tensor:
     if isinstance(images, tuple) and len(images) == 1:
         images = images[0]
     if not isinstance(images, Tensor):
-        raise TypeError(f"inputs are a {type(images).__name__}; wanted one tensor of images (N, C, H, W).")
+        raise TypeError(f"inputs are a {type(images).__name__}; expected one tensor of images (N, C, H, W).")
     if images.dim() != 4 or images.numel() == 0:
         empty = "no rows to explain; " if images.dim() == 4 else ""
-        raise ValueError(f"images have shape {tuple(images.shape)}: {empty}wanted (N, C, H, W) with nothing empty.")
+        raise ValueError(f"images have shape {tuple(images.shape)}: {empty}expected (N, C, H, W) with nothing empty.")
     if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}; wanted floats in [0, 1], for example images.float() / 255.")
+        raise ValueError(f"images are {images.dtype}; expected floats in [0, 1], for example images.float() / 255.")
     images = images.detach().clone() if images.is_inference() else images.detach()
     low, high, finite = torch.stack(
         [images.min().float(), images.max().float(), images.isfinite().all().float()]
     ).tolist()
     if not finite:
-        raise ValueError("images hold NaN or infinity; wanted finite values in [0, 1].")
+        raise ValueError("images hold NaN or infinity; expected finite values in [0, 1].")
     if low < -0.5 or high > 1.5:
         raise ValueError(
-            f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1]. Give them before normalisation, and the "
+            f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Give them before normalisation, and the "
             "normalisation as preprocess= (or inside forward_func); divide bytes by 255."
         )
     if low < 0 or high > 1:

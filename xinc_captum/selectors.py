@@ -48,7 +48,7 @@ def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
     selector = python_index(selector)
     if activation.dim() < 2:
         raise ValueError(
-            f"the layer's activation has shape {tuple(activation.shape)}; wanted (rows, units, ...), so that there "
+            f"the layer's activation has shape {tuple(activation.shape)}; expected (rows, units, ...), so that there "
             "is a unit to choose. Choose a layer with a unit axis."
         )
     if selector is None:
@@ -65,7 +65,7 @@ def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
         return one
     if isinstance(one, bool) or not isinstance(one, int | tuple):
         raise TypeError(
-            f"neuron_selector {one!r} is a {type(one).__name__}; wanted an int, a tuple of ints and slices, a "
+            f"neuron_selector {one!r} is a {type(one).__name__}; expected an int, a tuple of ints and slices, a "
             "callable, a list of these, or None for every unit."
         )
     index = one if isinstance(one, tuple) else (one,)
@@ -81,7 +81,7 @@ def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
                 f"[{-size}, {size - 1}]."
             )
         if not isinstance(i, int | slice):
-            raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; wanted ints and slices.")
+            raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; expected ints and slices.")
     return one
 
 
@@ -116,7 +116,7 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
         seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
-            f"the neuron_selector function returned {seen}; wanted one value a row, shape ({activation.shape[0]},)."
+            f"the neuron_selector function returned {seen}; expected one value a row, shape ({activation.shape[0]},)."
         )
     return value
 

@@ -112,7 +112,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted a file written by {writer}.")
+        raise FileNotFoundError(f"{path} is not a file; expected a file written by {writer}.")
     again = f"copy the file again, or write it again with {writer}."
     try:
         data = path.read_bytes()  # once: another process may replace the file meanwhile
@@ -146,18 +146,18 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
     return TensorFile(tensors, note if version == 1 else note["metadata"])
 
 
-def check_state(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_state(path: str | Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Check that the tensors of a file have the names and shapes of a state dict.
 
     Raises:
-        StoreError: a tensor is missing, not wanted, or of another shape; lists the first five.
+        StoreError: a tensor is missing, not expected, or of another shape; lists the first five.
     """
     faults = [
-        *(f"{name} is missing" for name in wanted if name not in found),
-        *(f"{name} is left over" for name in found if name not in wanted),
+        *(f"{name} is missing" for name in expected if name not in found),
+        *(f"{name} is left over" for name in found if name not in expected),
         *(
             f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if name in found and found[name].shape != value.shape
         ),
     ]
@@ -274,7 +274,7 @@ def _plain(name: str, value: Tensor) -> Tensor:
 def _checked_format(
     path: Path, entries: Mapping[str, str], kind: str | None, writer: str
 ) -> tuple[dict[str, Any], str, int]:
-    """Return the metadata without the format, the kind and the version, which are those that are wanted."""
+    """Return the metadata without the format, the kind and the version, which are those that are expected."""
     old = _VERSION_1[kind][0] if kind in _VERSION_1 else None
     text = entries.get(KEY, entries.get(old or "", "{}"))
     try:
@@ -285,7 +285,7 @@ def _checked_format(
     found, _, number = mark.removeprefix(PREFIX).rpartition("-")
     if not mark.startswith(PREFIX) or not number.isdecimal() or found != (kind or found):
         raise StoreError(
-            f"{path} is marked {mark!r}; wanted {f'{PREFIX}{kind}-{VERSION}'!r}, a file written by {writer}."
+            f"{path} is marked {mark!r}; expected {f'{PREFIX}{kind}-{VERSION}'!r}, a file written by {writer}."
         )
     if int(number) > VERSION:
         raise StoreError(

@@ -104,11 +104,11 @@ def read_video(
     sides = (size,) if size is not None and not isinstance(size, Sequence) else size
     if not _counts(limit) or (sides is not None and (len(sides) != 2 or None in sides or not _counts(*sides))):
         raise ValueError(
-            f"limit is {limit!r} and size is {size!r}; wanted at least 1 frame of at least 1 x 1 pixel, in whole "
+            f"limit is {limit!r} and size is {size!r}; expected at least 1 frame of at least 1 x 1 pixel, in whole "
             "numbers: limit=8, size=(height, width)."
         )
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; wanted a video (MP4, AVI, WebM …) or a folder of frames.")
+        raise FileNotFoundError(f"{path} does not exist; expected a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
     first = None
     for frame in islice(_photos(path) if path.is_dir() else _decoded(path), limit):
@@ -116,13 +116,14 @@ def read_video(
         if tuple(frame.shape[1:]) != first:
             raise VideoError(
                 f"{path}: frame {len(frames)} is {frame.shape[2]} x {frame.shape[1]} pixels and those before it are "
-                f"{first[1]} x {first[0]}; wanted one size throughout. Cut the video there, or resize its frames first."
+                f"{first[1]} x {first[0]}; expected one size throughout. Cut the video there, or resize its "
+                "frames first."
             )
         frames.append(frame if size is None else _resized(frame, size))
-    wanted = least if limit is None else min(least, limit)
-    if len(frames) < wanted or not frames:
+    expected = least if limit is None else min(least, limit)
+    if len(frames) < expected or not frames:
         raise VideoError(
-            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; wanted at least {max(wanted, 1)}. "
+            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; expected at least {max(expected, 1)}. "
             "A still picture is read by read_photo() of xinc_captum.images."
         )
     return torch.stack(frames)
@@ -163,7 +164,7 @@ def _decoded(path: Path) -> Iterator[Tensor]:
         with av.open(str(path.absolute()), metadata_errors="replace") as file:
             stream = file.streams.best("video")
             if not isinstance(stream, av.VideoStream):
-                raise VideoError(f"{path} holds no video stream; wanted a video (MP4, AVI, WebM …).")
+                raise VideoError(f"{path} holds no video stream; expected a video (MP4, AVI, WebM …).")
             check_pixels(path, stream.sample_aspect_ratio)
             for frame in _to_the_end(path, file, stream):
                 yield display_frame(frame, path)
@@ -220,7 +221,7 @@ def _photos(folder: Path) -> Iterator[Tensor]:
     files = frame_files(folder)
     if not files:
         raise VideoError(
-            f"{folder} holds no photos; wanted one file a frame (PNG, JPEG …), in the order of their names."
+            f"{folder} holds no photos; expected one file a frame (PNG, JPEG …), in the order of their names."
         )
     for file in files:
         try:

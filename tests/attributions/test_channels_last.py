@@ -160,7 +160,7 @@ def test_an_accentuated_unit_is_a_channel(net, axis):
         (objectives.positions("block", torch.ones(5, 4, 6)), a.sum(3).mean((1, 2))),
     ):
         torch.testing.assert_close(method.accentuate(X, target, **FEW).before, by_hand)
-    with pytest.raises(ValueError, match=r"wanted 2 numbers"):
+    with pytest.raises(ValueError, match=r"expected 2 numbers"):
         method.accentuate(X, objectives.neuron("block", 3, (1,)), **FEW)
 
 

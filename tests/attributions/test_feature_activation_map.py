@@ -95,7 +95,8 @@ def test_tokens_are_laid_out():
     )
     assert tokens.shape == (2, 1, 4, 4)
     with pytest.raises(
-        ValueError, match=r"layer '1' returns shape \(2, 3, 6\); wanted maps .*layer_to_grid=xinc_captum.layer_to_grid"
+        ValueError,
+        match=r"layer '1' returns shape \(2, 3, 6\); expected maps .*layer_to_grid=xinc_captum.layer_to_grid",
     ):
         FeatureActivationMap(net, "1", X).attribute(X, 0)
 
@@ -130,7 +131,7 @@ def test_pictures_of_reference_get_the_arguments_that_all_share():
     plain = FeatureActivationMap(lambda x: net(x, 3.0), net.conv, references).attribute(X, target=1)
     torch.testing.assert_close(found, plain)
     each = torch.rand(2, 1, 1, 1)
-    with pytest.raises(ValueError, match="hold a value for each of the 2 rows and none for the references; wanted"):
+    with pytest.raises(ValueError, match="hold a value for each of the 2 rows and none for the references; expected"):
         FeatureActivationMap(net, "conv", references).attribute(X, target=1, additional_forward_args=each)
     vectors = FeatureActivationMap(net, "conv", torch.rand(2, 4))
     assert vectors.attribute(X, target=1, additional_forward_args=each).shape == (2, 1, 6, 6)
@@ -148,7 +149,7 @@ def test_views_folded_into_rows_are_refused():
     views, x = Views(), torch.rand(2, 3, 3, 8, 8)
     for references in (torch.rand(2, 4), x):
         with pytest.raises(
-            LayerError, match=r"layer 'body' returns shape \(6, 4, 6, 6\) for 2 input rows; wanted rows fi"
+            LayerError, match=r"layer 'body' returns shape \(6, 4, 6, 6\) for 2 input rows; expected rows fi"
         ):
             FeatureActivationMap(views, "body", references).attribute(x, target=[0, 1])
 
@@ -156,18 +157,18 @@ def test_views_folded_into_rows_are_refused():
 def test_volumes_are_refused_in_words_that_fit():
     net, x = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU()), torch.rand(2, 1, 5, 8, 6)
     with pytest.raises(
-        ValueError, match=r"returns shape \(2, 4, 3, 6, 4\); wanted maps .* lambda a: a.mean\(2\)"
+        ValueError, match=r"returns shape \(2, 4, 3, 6, 4\); expected maps .* lambda a: a.mean\(2\)"
     ) as error:
         FeatureActivationMap(net, "1", x[:1]).attribute(x)
     assert "transformer" not in str(error.value)
     flat = FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.mean(2)).attribute(x)
     assert flat.shape == (2, 1, 6, 4)
-    with pytest.raises(ValueError, match=r"which layer_to_grid made \(2, 4, 72\); wanted maps"):
+    with pytest.raises(ValueError, match=r"which layer_to_grid made \(2, 4, 72\); expected maps"):
         FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.flatten(2)).attribute(x)
 
 
 def test_a_layer_without_places_is_refused(conv):
     with pytest.raises(
-        ValueError, match=r"layer 'fc' returns shape \(2, 3\); wanted maps .* Choose a layer whose output"
+        ValueError, match=r"layer 'fc' returns shape \(2, 3\); expected maps .* Choose a layer whose output"
     ):
         FeatureActivationMap(conv, "fc", X[:1]).attribute(X)

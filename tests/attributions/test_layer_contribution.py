@@ -141,7 +141,7 @@ def test_what_cannot_be_asked(net):
     x = torch.rand(2, 2)
     with pytest.raises(ValueError, match="target is missing or incomplete"):
         LayerContribution(net, "1").attribute(x)
-    with pytest.raises(ValueError, match="internal_batch_size is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="internal_batch_size is 0; expected at least 1"):
         LayerContribution(net, "1").attribute(x, target=0, internal_batch_size=0)
     with pytest.raises(ValueError, match="needs multiply_by_inputs=True"):
         LayerContribution(net, "1", multiply_by_inputs=False).attribute(x, target=0, return_convergence_delta=True)

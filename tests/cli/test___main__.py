@@ -9,6 +9,6 @@ def test_as_a_module_a_failure_is_one_line_and_status_one(tmp_path):
         [sys.executable, "-m", "xinc_captum.cli", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("xinc: ") and "is not a file; wanted a photo" in done.stderr
+    assert done.stderr.startswith("xinc: ") and "is not a file; expected a photo" in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
     assert not (tmp_path / "out").exists()

@@ -151,18 +151,22 @@ def test_equal_runs_give_equal_bytes(run, little_ink):
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"targets": []}, UsageError, "nothing to accentuate; wanted --target .* or --layer with --unit"),
+        ({"targets": []}, UsageError, "nothing to accentuate; expected --target .* or --layer with --unit"),
         ({"layers": ["0"]}, UsageError, "nothing to accentuate"),
-        ({"targets": ["lion"], "units": [1]}, UsageError, "both given; wanted one kind at a time"),
+        ({"targets": ["lion"], "units": [1]}, UsageError, "both given; expected one kind at a time"),
         ({"layers": ["0", "2"], "units": [1, 2, 3]}, UsageError, "2 times --layer for 3 times --unit"),
         ({"targets": ["lyon"]}, UsageError, "--target: 'lyon' is in no label of tiny; the nearest are .*2 'lion'"),
-        ({"targets": ["4"]}, UsageError, "class 4 is not one of tiny; wanted 0 to 3"),
+        ({"targets": ["4"]}, UsageError, "class 4 is not one of tiny; expected 0 to 3"),
         ({"layers": ["conv"], "units": [1]}, LayerError, "layer 'conv' is not in the model"),
         ({"layers": ["0"], "units": [6]}, UsageError, "0, unit 6: .*must lie in"),
-        ({"dose": float("nan")}, UsageError, "lion: dose is nan; wanted one finite number"),
+        ({"dose": float("nan")}, UsageError, "lion: dose is nan; expected one finite number"),
         ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here"),
-        ({"model": "resnet50"}, UsageError, "wanted one of efficientnet_lite0, .*, or a function of your own"),
-        ({"photo": "nowhere.png"}, FileNotFoundError, "is not a file; wanted a photo .*, or one of the zoo: astronaut"),
+        ({"model": "resnet50"}, UsageError, "expected one of efficientnet_lite0, .*, or a function of your own"),
+        (
+            {"photo": "nowhere.png"},
+            FileNotFoundError,
+            "is not a file; expected a photo .*, or one of the zoo: astronaut",
+        ),
     ],
 )
 def test_wrong_options_are_said_and_leave_nothing(run, tmp_path, change, error, text):
@@ -222,7 +226,7 @@ def test_likeliest_classes_want_labels_that_fit_and_probabilities():
     def top(**changed):
         return _top(SimpleNamespace(network=SimpleNamespace(classifier=replace(network, **changed))), photo)
 
-    with pytest.raises(UsageError, match="means has 2 labels for 3 outputs; wanted one label for each output"):
+    with pytest.raises(UsageError, match="means has 2 labels for 3 outputs; expected one label for each output"):
         top()
     assert top(labels=()) == top(probability="none") == [[]]
     assert len(top(labels=("red", "green", "blue"), probability="softmax")[0]) == 3

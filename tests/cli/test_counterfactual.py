@@ -65,7 +65,7 @@ def test_a_confidence_is_said_to_be_missed_where_it_is(linked, starts):
     assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
     assert passage(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
     said = [text.get_text() for text in rows(linked, sure).texts]
-    assert any(words.startswith("0 of 3 reach 90 % for the class wanted") for words in said)
+    assert any(words.startswith("0 of 3 reach 90 % for the class expected") for words in said)
     assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
 
 
@@ -151,8 +151,8 @@ def test_pictures_of_the_target_cannot_be_flipped(linked, starts):
     ("target", "change", "says"),
     [
         ("nose", {}, "--target: 'nose' is in no label of places"),
-        ("4", {}, "--target: class 4 is not one of places; wanted 0 to 3"),
-        ("lower", {"confidence": 1.0}, r"confidence is 1\.0; wanted a probability in \[0, 1\)"),
+        ("4", {}, "--target: class 4 is not one of places; expected 0 to 3"),
+        ("lower", {"confidence": 1.0}, r"confidence is 1\.0; expected a probability in \[0, 1\)"),
     ],
 )
 def test_what_cannot_be_reached_is_said(link_folder, tmp_path, target, change, says):

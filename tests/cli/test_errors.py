@@ -41,12 +41,12 @@ def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):
 @pytest.mark.parametrize("error", [FAILURES[0], FileNotFoundError])
 def test_they_end_in_one_red_line_and_status_one(error, monkeypatch, capsys):
     def fails():
-        raise error("what was seen, what was wanted, what to do")
+        raise error("what was seen, what was expected, what to do")
 
     monkeypatch.setattr(entry, "app", fails)
     with pytest.raises(SystemExit, match="1"):
         entry.main()
-    assert capsys.readouterr().err == "xinc: what was seen, what was wanted, what to do\n"
+    assert capsys.readouterr().err == "xinc: what was seen, what was expected, what to do\n"
 
 
 def test_auto_takes_what_there_is():

@@ -103,7 +103,7 @@ def test_a_manifest_that_says_too_little(tmp_path):
 
 def test_where_the_file_cannot_be_written(tmp_path):
     folder = made(tmp_path / "result", CANVAS)
-    with pytest.raises(UsageError, match="is a folder; wanted a file, such as"):
+    with pytest.raises(UsageError, match="is a folder; expected a file, such as"):
         explore_command(folder, tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder .*none to write page.html to; make it first"):
         explore_command(folder, tmp_path / "none" / "page.html")

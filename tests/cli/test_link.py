@@ -106,16 +106,20 @@ def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"generator": "nobody"}, UsageError, "generator 'nobody' is not in the zoo; wanted one of mnist_generator"),
+        ({"generator": "nobody"}, UsageError, "generator 'nobody' is not in the zoo; expected one of mnist_generator"),
         ({"generator": "{}:faulty"}, UsageError, "int has no image_range"),
         ({"layer": "7"}, LayerError, "layer '7' is not in the model"),
-        ({"pairs": 0, "generator": "{}:classless"}, UsageError, "n is 0; wanted at least 1"),
+        ({"pairs": 0, "generator": "{}:classless"}, UsageError, "n is 0; expected at least 1"),
         (
             {"pairs": 2, "generator": "{}:classless"},
             UsageError,
             "holding out 0.2 of 2 pairs leaves one side empty; make more pairs. Give more --pairs",
         ),
-        ({"pairs": 11}, UsageError, "draws 4 classes, and a fifth of each is held out: wanted at least 12, and 40 or"),
+        (
+            {"pairs": 11},
+            UsageError,
+            "draws 4 classes, and a fifth of each is held out: expected at least 12, and 40 or",
+        ),
         ({"real": "no/such/folder"}, UsageError, "--real no/such/folder is no folder"),
         ({"real": "mnist_digits"}, UsageError, "are grey, .*; the generator draws"),
         ({"model": "efficientnet_lite7"}, UsageError, "is no classifier of the zoo"),

@@ -82,12 +82,15 @@ def test_a_name_of_the_zoo(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("resnet", "'resnet' is no classifier of the zoo; wanted one of .*, or a function of your own as module:func"),
+        (
+            "resnet",
+            "'resnet' is no classifier of the zoo; expected one of .*, or a function of your own as module:func",
+        ),
         ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .*lies in the current folder"),
         (":f", "cannot be imported"),
         ("{}:flatt", "has no function 'flatt'; did you mean 'flat'"),
         ("{}:NUMBER", "has no function 'NUMBER'"),
-        ("{}:nothing", "returned a int; wanted a torch.nn.Module"),
+        ("{}:nothing", "returned a int; expected a torch.nn.Module"),
         ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return a xinc_captum.zoo.Classifier"),
     ],
 )
@@ -181,7 +184,7 @@ def test_the_ends_of_the_zoo_fit():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nobody", "generator 'nobody' is not in the zoo; wanted one of mnist_generator, .*as module:function"),
+        ("nobody", "generator 'nobody' is not in the zoo; expected one of mnist_generator, .*as module:function"),
         ("{}:faulty", "generator {}:faulty: int has no image_range and no sample_latents and no synthesize"),
         ("{}:glaring", r"generator {}:glaring: the generator's pictures lie in \[2.*Correct image_range"),
         ("{}:nothing", "module '{}' has no function 'nothing'"),
@@ -196,8 +199,8 @@ def test_generators_that_cannot_be_used(tiny, name, says):
 @pytest.mark.parametrize(
     ("model", "layer", "error", "says"),
     [
-        ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; wanted one"),
-        ("{}:faulty", None, UsageError, r"{}:faulty returned a int; wanted a torch\.nn\.Module"),
+        ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; expected one"),
+        ("{}:faulty", None, UsageError, r"{}:faulty returned a int; expected a torch\.nn\.Module"),
         ("{}:headless", None, UsageError, "no linear layer to link the input of; say which one with --layer"),
         ("{}:net", "7", LayerError, "layer '7' is not in the model"),
         (
@@ -274,7 +277,7 @@ def test_an_older_manifest_lacks_verdict_and_truncation(copy):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none is not a folder; wanted one that xinc link wrote\."):
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder; expected one that xinc link wrote\."):
         linked_called(tmp_path / "none", CPU)
 
 
@@ -284,7 +287,7 @@ def test_no_folder(tmp_path):
 def test_folders_that_hold_no_link(tmp_path, manifest):
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
-    says = r"holds no link; wanted a folder that xinc link wrote, with manifest\.json and link\.safetensors\."
+    says = r"holds no link; expected a folder that xinc link wrote, with manifest\.json and link\.safetensors\."
     with pytest.raises(UsageError, match=says):
         linked_called(tmp_path, CPU)
 

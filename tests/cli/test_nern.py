@@ -90,7 +90,7 @@ def test_the_shipped_one_is_of_the_shipped_network():
 
 
 def test_files_that_are_no_nern(named, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none is not a file; wanted one that NeRN.save wrote, or mnist_nern"):
+    with pytest.raises(FileNotFoundError, match="none is not a file; expected one that NeRN.save wrote, or mnist_nern"):
         loaded("none", "my_networks:tiny", tiny())
     (tmp_path / "text").write_text("nothing")
     with pytest.raises(UsageError, match="--nern: .*text is no"):

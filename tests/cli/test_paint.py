@@ -40,15 +40,15 @@ def test_photos_and_videos_go_their_ways(calls, tmp_path):
 def test_what_belongs_to_the_other_kind_is_refused(calls, tmp_path):
     photo = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(photo)
-    with pytest.raises(UsageError, match="--model nerv is not for a photo; wanted ffn or siren"):
+    with pytest.raises(UsageError, match="--model nerv is not for a photo; expected ffn or siren"):
         run(photo, NetworkName.nerv)
-    with pytest.raises(UsageError, match="--model siren is not for a video; wanted nerv or hnerv"):
+    with pytest.raises(UsageError, match="--model siren is not for a video; expected nerv or hnerv"):
         run("sprite", NetworkName.siren)
     for extra in ({"frames": 5}, {"masks": tmp_path}):
         with pytest.raises(UsageError, match="--frames and --masks are for videos"):
             run(photo, **extra)
-    with pytest.raises(UsageError, match="--frames is 1; wanted at least 2"):
+    with pytest.raises(UsageError, match="--frames is 1; expected at least 2"):
         run("sprite", frames=1)
-    with pytest.raises(FileNotFoundError, match=r"nothing.mp4 is not a file; wanted a photo .*carphone_nerv, "):
+    with pytest.raises(FileNotFoundError, match=r"nothing.mp4 is not a file; expected a photo .*carphone_nerv, "):
         run(tmp_path / "nothing.mp4")
     assert not calls

@@ -50,14 +50,14 @@ def test_a_file_goes_before_a_photo_of_the_zoo(tmp_path, monkeypatch):
 
 
 def test_what_is_neither_is_said():
-    with pytest.raises(FileNotFoundError, match=r"no\.png is not a file; wanted a photo .*chelsea.*foolbox:00 to"):
+    with pytest.raises(FileNotFoundError, match=r"no\.png is not a file; expected a photo .*chelsea.*foolbox:00 to"):
         subject_called("no.png", 10)
 
 
 def test_hidden_files_and_pictures_of_results_are_no_photos(tmp_path):
-    wanted = [write(tmp_path / "b.png"), write(tmp_path / "A.JPG")]
+    expected = [write(tmp_path / "b.png"), write(tmp_path / "A.JPG")]
     (tmp_path / "below").mkdir()
-    wanted.append(write(tmp_path / "below" / "c.tif"))
+    expected.append(write(tmp_path / "below" / "c.tif"))
     for name in (".cache", "folder.png"):
         (tmp_path / name).mkdir()
     write(tmp_path / ".cache" / "d.png")
@@ -65,7 +65,7 @@ def test_hidden_files_and_pictures_of_results_are_no_photos(tmp_path):
     (tmp_path / "notes.txt").write_text("no photo")
     with bundle(tmp_path / "result", {}) as made:
         write(made / "grid.png")
-    assert photo_files(tmp_path) == sorted(wanted)
+    assert photo_files(tmp_path) == sorted(expected)
     assert [path.name for path in photo_files(tmp_path / "result")] == ["grid.png"], "where it is asked for by name"
 
 
@@ -115,7 +115,7 @@ def test_a_bad_folder_is_said(tmp_path):
     with pytest.raises(UsageError, match="is no folder; give one with photos"):
         natural_images(tmp_path / "none", 8, "")
     write(tmp_path / "one.png")
-    with pytest.raises(UsageError, match="holds 1 photos; wanted at least 2"):
+    with pytest.raises(UsageError, match="holds 1 photos; expected at least 2"):
         natural_images(tmp_path, 8, "")
     (tmp_path / "two.png").write_text("x")
     with pytest.raises(PhotoError, match=r"two\.png cannot be read"):
@@ -163,7 +163,7 @@ def test_the_digits_of_the_zoo(monkeypatch):
 
 
 def test_what_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="nowhere is no file or folder; wanted small pictures"):
+    with pytest.raises(FileNotFoundError, match="nowhere is no file or folder; expected small pictures"):
         small_called(["nowhere"], None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="empty holds no pictures; give a folder that does, or mnist_digits"):
@@ -179,7 +179,7 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(PhotoError, match=r"broken.png cannot be read as a photo"):
         small_called([str(tmp_path / "broken.png")], None)
     monkeypatch.setattr("xinc_captum.cli.photos.MOST_IMAGES", 1)
-    with pytest.raises(UsageError, match="there are 2 pictures; wanted at most 1: give a part of them"):
+    with pytest.raises(UsageError, match="there are 2 pictures; expected at most 1: give a part of them"):
         small_called([str(tmp_path / "a.png"), str(tmp_path / "b.png")], None)
 
 
@@ -187,7 +187,7 @@ def test_values_that_are_not_finite(tmp_path):
     values = np.full((8, 8), 0.5, dtype=np.float32)
     values[3, 3] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(PhotoError, match=r"a.tif holds NaN or infinity in 1 of 64 pixels; wanted finite values"):
+    with pytest.raises(PhotoError, match=r"a.tif holds NaN or infinity in 1 of 64 pixels; expected finite values"):
         small_called([str(tmp_path / "a.tif")], None)
 
 
@@ -274,7 +274,7 @@ def test_files_that_are_no_photos_are_said(ends, tmp_path):
     (tmp_path / "notes.png").write_text("not a picture")
     with pytest.raises(PhotoError, match=r"notes\.png cannot be read as a photo"):
         starts_called(ends, [tmp_path / "notes.png"], 1, 0.7, 0)
-    with pytest.raises(FileNotFoundError, match=r"none\.png is not a file; wanted a photo"):
+    with pytest.raises(FileNotFoundError, match=r"none\.png is not a file; expected a photo"):
         starts_called(ends, [tmp_path / "none.png"], 1, 0.7, 0)
 
 

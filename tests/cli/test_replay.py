@@ -211,7 +211,7 @@ def test_a_damaged_result_is_told(made):
 
 
 def test_what_is_no_result_is_told(made, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; wanted a result"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; expected a result"):
         replay_command(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has no manifest.json that can be read"):
@@ -272,7 +272,7 @@ def test_settings_that_do_not_fit_are_told(made):
     settings = {key: value for key, value in call["settings"].items() if key != "rule"}
     with pytest.raises(UsageError, match="do not fit xinc canvas: rule"):
         asked(made, note | {"call": call | {"settings": settings}})
-    with pytest.raises(UsageError, match="cannot be read: 'many' is a str; wanted int"):
+    with pytest.raises(UsageError, match="cannot be read: 'many' is a str; expected int"):
         asked(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
     with pytest.raises(UsageError, match="cannot be read: 'thumb' is not a valid RuleName"):
         asked(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})

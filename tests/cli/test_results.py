@@ -116,12 +116,12 @@ def test_a_file_that_was_never_right(tmp_path):
 def test_no_manifest_of_ours(tmp_path, said):
     if said is not None:
         (tmp_path / "manifest.json").write_text(said)
-    with pytest.raises(UsageError, match="holds no manifest.json of ours; wanted a folder that an xinc command"):
+    with pytest.raises(UsageError, match="holds no manifest.json of ours; expected a folder that an xinc command"):
         bundle_at(tmp_path)
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder; wanted one that"):
+    with pytest.raises(FileNotFoundError, match="is not a folder; expected one that"):
         bundle_at(tmp_path / "none")
 
 

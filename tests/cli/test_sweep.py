@@ -150,7 +150,7 @@ def test_photos_are_swept_too(link_folder, tmp_path, no_ink):
     [
         ([], {}, r"no unit to sweep; give --unit, as often as you like\."),
         ([99], {}, r"99 is out of range: the linked dims are \(12,\)"),
-        ([0], {"steps": 1}, "steps is 1; wanted at least 2"),
+        ([0], {"steps": 1}, "steps is 1; expected at least 2"),
     ],
 )
 def test_what_cannot_be_swept_is_said(link_folder, tmp_path, units, change, says):
@@ -160,7 +160,7 @@ def test_what_cannot_be_swept_is_said(link_folder, tmp_path, units, change, says
 
 
 def test_a_folder_without_a_link_or_of_somebody_else(link_folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder; wanted one that xinc link wrote"):
+    with pytest.raises(FileNotFoundError, match="is not a folder; expected one that xinc link wrote"):
         swept(tmp_path / "none", tmp_path / "out", [0])
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="is left alone"):

@@ -92,7 +92,7 @@ def test_a_model_that_is_fitted_already_and_a_single_picture(undrawn, folder, ou
 
 
 def test_nothing_is_left_where_it_cannot_go_on(folder, tmp_path):
-    with pytest.raises(UsageError, match="--size is 4; wanted at least 8 pixels"):
+    with pytest.raises(UsageError, match="--size is 4; expected at least 8 pixels"):
         commanded([folder], tmp_path / "out", size=4)
     with pytest.raises(UsageError, match="do not tile into patches of --patch 5"):
         commanded([folder], tmp_path / "out", patch=5)

@@ -76,7 +76,7 @@ def test_oblong_pictures():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: called(some(12)), r"12 pictures to fit to, of which a tenth is held out; wanted at least 40"),
+        (lambda: called(some(12)), r"12 pictures to fit to, of which a tenth is held out; expected at least 40"),
         (lambda: called(some(1)), r"1 picture to fit to"),
         (lambda: called(some(40, size=29)), r"29 x 29 pixels \(high x wide\) do not tile .* say --size 28 or 32"),
         (lambda: called(some(40), patch=3), r"8 x 8 pixels do not tile into patches of --patch 3; choose among 2"),
@@ -94,7 +94,7 @@ def test_pictures_that_do_not_fit(call, text):
 
 
 def test_files_that_are_no_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none is not a file; wanted one that TransINR.save wrote, mnist_tr"):
+    with pytest.raises(FileNotFoundError, match=r"none is not a file; expected one that TransINR.save wrote, mnist_tr"):
         loaded("none")
     (tmp_path / "text").write_text("no model")
     with pytest.raises(UsageError, match="--model: .* is no whole safetensors file"):

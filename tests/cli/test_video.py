@@ -56,9 +56,9 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     out = tmp_path / "result"
     run(clip, out, ("blocks.2.activation", "head"), masks=tmp_path / "square")
     manifest = json.loads((out / "manifest.json").read_text())
-    wanted = {"index.html", "network.safetensors", "objects.png", *(f"{name}.png" for name in PAGE)}
-    wanted |= {"explorer.safetensors", "explorer.json"}
-    assert {name for name in manifest["outputs"] if not name.startswith("canvas.zarr")} == wanted
+    expected = {"index.html", "network.safetensors", "objects.png", *(f"{name}.png" for name in PAGE)}
+    expected |= {"explorer.safetensors", "explorer.json"}
+    assert {name for name in manifest["outputs"] if not name.startswith("canvas.zarr")} == expected
     assert all(sha256(out / name) == digest for name, digest in manifest["outputs"].items())
     assert manifest["layers"] == ["blocks.2.activation", "head"] and len(manifest["psnr_db"]) == 4
     assert set(manifest["inputs"]) == {"clip", "masks of square"}

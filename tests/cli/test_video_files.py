@@ -38,11 +38,11 @@ def test_a_folder_is_read_shrunk_and_hashed(frames):
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "wanted"),
+    ("size", "side", "expected"),
     [((144, 176), 88, (72, 88)), ((272, 640), 96, (40, 96)), ((5, 5), 96, (8, 8)), ((1080, 1920), 96, (56, 96))],
 )
-def test_sides_are_multiples_of_eight(size, side, wanted):
-    assert drawn_size(*size, side) == wanted
+def test_sides_are_multiples_of_eight(size, side, expected):
+    assert drawn_size(*size, side) == expected
 
 
 def test_the_sprite_brings_masks_and_flow():
@@ -129,16 +129,16 @@ def test_folders_are_objects_in_the_order_of_their_names(tmp_path):
 def test_of_a_longer_video_the_first_masks_count(tmp_path):
     folder = write(tmp_path / "disc", 5)
     assert len(read_masks(folder, FRAMES, FULL, cut=True)["disc"]) == 3
-    with pytest.raises(UsageError, match="has 5 masks for 3 frames; wanted one a frame"):
+    with pytest.raises(UsageError, match="has 5 masks for 3 frames; expected one a frame"):
         read_masks(folder, FRAMES, FULL, cut=False)
 
 
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        ({"count": 2}, "has 2 masks for 3 frames; wanted one a frame.*out of sight its mask is black"),
-        ({"size": (20, 20)}, "are 20 x 20 pixels and the video is 32 x 16; wanted the video's size"),
-        ({"value": 1}, r"are black at all 3 frames; wanted white \(not 1 of 255\)"),
+        ({"count": 2}, "has 2 masks for 3 frames; expected one a frame.*out of sight its mask is black"),
+        ({"size": (20, 20)}, "are 20 x 20 pixels and the video is 32 x 16; expected the video's size"),
+        ({"value": 1}, r"are black at all 3 frames; expected white \(not 1 of 255\)"),
         ({"box": (0, 0, 0, 0)}, "are black at all 3 frames"),
         ({"count": 0}, "the masks of 'disc' cannot be used: .* holds no photos"),
     ],
@@ -150,7 +150,7 @@ def test_masks_that_do_not_match(tmp_path, made, text):
 
 def test_a_file_is_no_folder_of_masks(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"x")
-    with pytest.raises(UsageError, match="mask.png is not a folder; wanted one picture a frame"):
+    with pytest.raises(UsageError, match="mask.png is not a folder; expected one picture a frame"):
         read_masks(tmp_path / "mask.png", FRAMES, FULL, cut=True)
 
 
@@ -160,7 +160,7 @@ def test_a_transparent_background_is_not_taken_for_the_object(tmp_path):
         mask = Image.open(file)
         white = Image.new("L", mask.size, 255)
         Image.merge("LA", (white, mask)).save(file)
-    with pytest.raises(UsageError, match="disc are white at all 3 frames; wanted .* not transparent: transparency"):
+    with pytest.raises(UsageError, match="disc are white at all 3 frames; expected .* not transparent: transparency"):
         read_masks(folder, FRAMES, FULL, cut=False)
 
 

@@ -45,13 +45,13 @@ def test_a_grey_image_is_input_shaped():
 @pytest.mark.parametrize("shape", [(2, 5, 2, 3), (1, 1, 2, 3), (2, 5), (2, 3, 3), (2, 3, 4, 5)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(
-        ValueError, match=r"answered shape \(.*\) for inputs of shape \(2, 3, 4, 6\); wanted maps .* units a sum"
+        ValueError, match=r"answered shape \(.*\) for inputs of shape \(2, 3, 4, 6\); expected maps .* units a sum"
     ):
         as_maps(torch.rand(shape), GIVEN, SIZE)
 
 
 def test_no_tensor_is_refused():
-    with pytest.raises(TypeError, match="answered a tuple; wanted one tensor, one map for each image"):
+    with pytest.raises(TypeError, match="answered a tuple; expected one tensor, one map for each image"):
         as_maps((torch.rand(2, 4, 6),), GIVEN, SIZE)
 
 

@@ -93,7 +93,7 @@ def test_canvases_and_their_queries(found, rule, layer):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     canvas = NeuronCanvas(model, layer, rule=rule).canvas(xy, (4, 5))
     assert before.differences(model) == []
-    wanted = canvas.map(1).clone()
+    expected = canvas.map(1).clone()
     for query in QUERIES.values():
         query(canvas)
         assert before.differences(model) == []
@@ -104,7 +104,7 @@ def test_canvases_and_their_queries(found, rule, layer):
     optimizer.step()
     assert not torch.equal(model(xy), before_output(before, model, xy)), "the layer still trains"
     model.load_state_dict({k: torch.zeros_like(v) for k, v in model.state_dict().items()})
-    torch.testing.assert_close(canvas.map(1), wanted)
+    torch.testing.assert_close(canvas.map(1), expected)
 
 
 def before_output(before, model, xy):

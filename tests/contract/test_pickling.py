@@ -44,9 +44,9 @@ def parts(thing, seen=()):
         yield from parts(dict(thing.state_dict()), (*seen, "state"))
 
 
-def assert_same(found, wanted):
-    assert type(found) is type(wanted)
-    one, other = dict(parts(found)), dict(parts(wanted))
+def assert_same(found, expected):
+    assert type(found) is type(expected)
+    one, other = dict(parts(found)), dict(parts(expected))
     assert one.keys() == other.keys() and one
     for place, value in one.items():
         if isinstance(value, torch.Tensor):
@@ -180,11 +180,11 @@ def test_a_canvas_on_disk_is_pickled_by_its_path(frames, net, x, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     canvas.save("one")
     opened = open_canvas("one")
-    content, wanted = pickle.dumps(opened), (opened.totals(), opened.map(2), str(opened.trust))
+    content, expected = pickle.dumps(opened), (opened.totals(), opened.map(2), str(opened.trust))
     monkeypatch.chdir("/")
     again = pickle.loads(content)
-    assert type(again) is type(canvas) and torch.equal(again.totals(), wanted[0])
-    assert torch.equal(again.map(2), wanted[1]) and str(again.trust) == wanted[2]
+    assert type(again) is type(canvas) and torch.equal(again.totals(), expected[0])
+    assert torch.equal(again.map(2), expected[1]) and str(again.trust) == expected[2]
     (tmp_path / "one").rename(tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="there is no canvas at"):
         pickle.loads(content)

@@ -110,11 +110,11 @@ def test_cut_or_not_the_numbers_are_those_of_a_function_that_holds_the_bank(mode
     args = (BANK, GAIN) if gain else (BANK,)
     held = Holds(model) if not gain else HoldsBank(model)
     rest = {"additional_forward_args": (GAIN,)} if gain else {}
-    wanted = explain(held, X, **rest)
+    expected = explain(held, X, **rest)
     whole = explain(model, X, additional_forward_args=args)
     pieces = explain(model, X, additional_forward_args=args, **cut)
-    torch.testing.assert_close(whole, wanted, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(pieces, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(pieces, expected, atol=1e-5, rtol=1e-4)
 
 
 class Holds(nn.Module):
@@ -146,14 +146,14 @@ def test_lazy_canvases_cut_their_own_way():
     def holds(x):
         return shared(x, bank)
 
-    wanted = NeuronCanvas(holds, field[1]).canvas(points, (4, 6))
+    expected = NeuronCanvas(holds, field[1]).canvas(points, (4, 6))
     for budget in (None, 3000):
         found = NeuronCanvas(shared, field[1]).canvas(
             points, (4, 6), additional_forward_args=(bank,), memory_budget=budget
         )
-        torch.testing.assert_close(found.to_tensor(), wanted.to_tensor(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.to_tensor(), expected.to_tensor(), atol=1e-5, rtol=1e-4)
         several = canvases(shared, [field[1]], points, (4, 6), additional_forward_args=(bank,), memory_budget=budget)
-        torch.testing.assert_close(next(iter(several.values())).totals(), wanted.totals(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(next(iter(several.values())).totals(), expected.totals(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_graph_of_all_samples_is_refused_where_it_would_be_cut():

@@ -62,13 +62,13 @@ def in_threads(*calls, seconds=60):
 
 def check(calls, model, found):
     """Four threads run all calls, each begins with another one; the results are those of one thread."""
-    wanted = [call() for call in calls]
+    expected = [call() for call in calls]
     before = found(model)
     each = max(2, -(-len(calls) // 2))  # of four threads: every call runs twice
     turn = lambda start: lambda: {i % len(calls): calls[i % len(calls)]() for i in range(start, start + each)}
     for answers in in_threads(*[turn(place * each // 2) for place in range(4)]):
         for place, answer in answers.items():
-            torch.testing.assert_close(answer, wanted[place], rtol=0, atol=0)
+            torch.testing.assert_close(answer, expected[place], rtol=0, atol=0)
     assert before.differences(model) == []
 
 
@@ -210,9 +210,9 @@ def test_a_fit_in_one_thread_and_contributions_in_another():
         fit(model, image, steps=40, show_progress=False)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
-    wanted, model = fitted(FourierMLP(seed=0)), FourierMLP(seed=0)
+    expected, model = fitted(FourierMLP(seed=0)), FourierMLP(seed=0)
     asked = lambda: [LayerContribution(model, "activation1").attribute(coordinates((6, 8)), 0).sum() for _ in range(30)]
-    torch.testing.assert_close(in_threads(lambda: fitted(model), asked)[0], wanted, rtol=0, atol=0)
+    torch.testing.assert_close(in_threads(lambda: fitted(model), asked)[0], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("mode", ["tangent", "ablation"])
@@ -243,7 +243,7 @@ def test_a_forward_function_that_hides_its_model(net, x, found):
 
 
 def test_an_exception_in_one_thread_lets_the_others_go_on(net, x, found):
-    wanted, before = LayerContribution(net, "relu").attribute(x, 1), found(net)
+    expected, before = LayerContribution(net, "relu").attribute(x, 1), found(net)
 
     def failing(*_):
         raise Broken
@@ -255,14 +255,14 @@ def test_an_exception_in_one_thread_lets_the_others_go_on(net, x, found):
 
     answers = in_threads(fails, *[lambda: LayerContribution(net, "relu").attribute(x, 1)] * 3)
     for answer in answers[1:]:
-        assert torch.equal(answer, wanted)
+        assert torch.equal(answer, expected)
     assert before.differences(net) == []
 
 
 def test_a_user_runs_the_model_meanwhile(net, x, found):
     """Hooks act on their own call only: the user's outputs are the same as ever."""
     other = torch.rand(2, 3, 6, 6)
-    wanted, before, stop = net(x).detach(), found(net), threading.Event()
+    expected, before, stop = net(x).detach(), found(net), threading.Event()
     alone = {m.name: attribute(m, net, other) for m in METHODS if "weights" not in m.promises}
 
     def user():
@@ -279,7 +279,7 @@ def test_a_user_runs_the_model_meanwhile(net, x, found):
 
     outputs, answers = in_threads(user, explaining)
     for output in outputs:
-        torch.testing.assert_close(output, wanted, rtol=0, atol=0)
+        torch.testing.assert_close(output, expected, rtol=0, atol=0)
     for name, answer in answers.items():
         torch.testing.assert_close(answer, alone[name], rtol=0, atol=0, msg=name)
     assert before.differences(net) == []

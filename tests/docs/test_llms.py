@@ -38,5 +38,5 @@ def test_pages_exist():
 
 def test_versions_are_those_of_the_package():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for said, wanted in (("torch 2.6", '"torch>=2.6"'), ("captum 0.8 or 0.9", '"captum>=0.8,<0.10"')):
-        assert said in TEXT and wanted in project
+    for said, expected in (("torch 2.6", '"torch>=2.6"'), ("captum 0.8 or 0.9", '"captum>=0.8,<0.10"')):
+        assert said in TEXT and expected in project

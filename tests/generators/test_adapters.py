@@ -120,13 +120,13 @@ def test_bad_input_is_said():
         ValueError, match=r"BatchNorm2d 'main.1' of the network is in training mode.*call network.eval\(\)"
     ):
         DCGANAdapter(DCGAN(10, (8, 6)), 10)
-    with pytest.raises(TypeError, match=r"network is a str; wanted an nn.Module .*load_weights\(network, path\)"):
+    with pytest.raises(TypeError, match=r"network is a str; expected an nn.Module .*load_weights\(network, path\)"):
         DCGANAdapter("weights.pkl", 10)
-    with pytest.raises(ValueError, match="got noise_dim=0, num_classes=0; wanted at least 1 and 0"):
+    with pytest.raises(ValueError, match="got noise_dim=0, num_classes=0; expected at least 1 and 0"):
         DCGANAdapter(nn.Identity(), 0)
-    with pytest.raises(ValueError, match=r"latents have shape \(2, 10\); wanted \(n, 13\)"):
+    with pytest.raises(ValueError, match=r"latents have shape \(2, 10\); expected \(n, 13\)"):
         eyes().synthesize(torch.zeros(2, 10))
-    with pytest.raises(ValueError, match="class 3 is not one that the generator knows; wanted 0 to 2"):
+    with pytest.raises(ValueError, match="class 3 is not one that the generator knows; expected 0 to 2"):
         eyes().sample_latents(2, 3)
     with pytest.raises(ValueError, match="n is 0"):
         eyes().sample_latents(0, 1)
@@ -202,17 +202,17 @@ def test_blocks_can_be_tapped():
 def test_biggan_bad_input_is_said():
     with pytest.raises(TypeError, match=r"Linear has no embeddings \(a linear layer\) and generator\(w, truncation\)"):
         BigGANAdapter(nn.Linear(2, 2))
-    with pytest.raises(TypeError, match="network is a str; wanted an nn.Module"):
+    with pytest.raises(TypeError, match="network is a str; expected an nn.Module"):
         BigGANAdapter("biggan-deep-128.bin")
     for wrong in (0, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=f"statistics is {wrong}; wanted a truncation above 0 and up to 1"):
+        with pytest.raises(ValueError, match=f"statistics is {wrong}; expected a truncation above 0 and up to 1"):
             BigGANAdapter(BigGAN(), statistics=wrong)
     adapter = BigGANAdapter(BigGAN().eval())
-    with pytest.raises(ValueError, match="class 5 is not one that the generator knows; wanted 0 to 4"):
+    with pytest.raises(ValueError, match="class 5 is not one that the generator knows; expected 0 to 4"):
         adapter.sample_latents(2, 5)
     with pytest.raises(ValueError, match="n is -1"):
         adapter.sample_latents(-1, 0)
-    with pytest.raises(ValueError, match=r"latents have shape \(2, 6\); wanted \(n, 12\)"):
+    with pytest.raises(ValueError, match=r"latents have shape \(2, 6\); expected \(n, 12\)"):
         adapter.synthesize(torch.zeros(2, 6))
 
 
@@ -297,7 +297,7 @@ def test_one_latent_goes_to_every_layer_without_noise():
     assert torch.equal(adapter.synthesize(latents), raw.clamp(-1, 1))
     assert pictures_in_unit_range(adapter, latents).min() >= 0
     noisy = StyleGANAdapter(network, synthesis_options={})
-    with pytest.raises(ValueError, match="the same latents gave other pictures; wanted no noise"):
+    with pytest.raises(ValueError, match="the same latents gave other pictures; expected no noise"):
         check_generator(noisy, classes=1)
 
 
@@ -342,28 +342,30 @@ def test_a_built_network_is_filled_from_safetensors(tmp_path):
 
 def test_stylegan_bad_input_is_said():
     with pytest.raises(
-        TypeError, match=r"Linear has no mapping, synthesis, z_dim, c_dim, w_dim, num_ws; wanted a Style"
+        TypeError, match=r"Linear has no mapping, synthesis, z_dim, c_dim, w_dim, num_ws; expected a Style"
     ):
         StyleGANAdapter(nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"network is a PosixPath.*load_weights\(network, path\)"):
         StyleGANAdapter(__import__("pathlib").Path("stylegan.pkl"))
     network = StyleGANXL().eval()
     network.mapping.w_avg = torch.zeros(3, 512)
-    with pytest.raises(ValueError, match=r"w_avg has shape \(3, 512\); wanted \(512,\), or \(7, 512\) with a mean for"):
+    with pytest.raises(
+        ValueError, match=r"w_avg has shape \(3, 512\); expected \(512,\), or \(7, 512\) with a mean for"
+    ):
         StyleGANAdapter(network)
     del network.mapping.w_avg
     with pytest.raises(TypeError, match="the network's mapping has no w_avg"):
         StyleGANAdapter(network)
     network = StyleGANXL().eval()
     adapter = StyleGANAdapter(network)
-    with pytest.raises(ValueError, match="class 7 is not one that the generator knows; wanted 0 to 6"):
+    with pytest.raises(ValueError, match="class 7 is not one that the generator knows; expected 0 to 6"):
         adapter.sample_latents(1, 7)
-    with pytest.raises(ValueError, match="n is 0; wanted at least 1 latent"):
+    with pytest.raises(ValueError, match="n is 0; expected at least 1 latent"):
         adapter.sample_latents(0, 1)
-    with pytest.raises(ValueError, match=r"latents have shape \(2, 32, 512\); wanted \(n, 512\)"):
+    with pytest.raises(ValueError, match=r"latents have shape \(2, 32, 512\); expected \(n, 512\)"):
         adapter.synthesize(torch.zeros(2, 32, 512))
     network.mapping.num_ws = 5
-    with pytest.raises(ValueError, match=r"the mapping gave \(1, 5, 512\); wanted \(1, 32, 512\)"):
+    with pytest.raises(ValueError, match=r"the mapping gave \(1, 5, 512\); expected \(1, 32, 512\)"):
         adapter.sample_latents(1, 1)
 
 
@@ -442,7 +444,7 @@ def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
 
 
 def test_missing_and_torn_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no.safetensors is not a file; wanted the weights of Sequential in"):
+    with pytest.raises(FileNotFoundError, match="no.safetensors is not a file; expected the weights of Sequential in"):
         load_weights(network(), tmp_path / "no.safetensors")
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:60])

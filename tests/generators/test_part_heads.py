@@ -46,7 +46,7 @@ def test_seeds_make_weights_and_nothing_else(kind):
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="1 widths and 1 dilations; wanted one dilation more"):
+    with pytest.raises(ValueError, match="1 widths and 1 dilations; expected one dilation more"):
         FewShotHead([2], 2, widths=(4,), dilations=(1,))
     with pytest.raises(ValueError, match="at least two parts"):
         ProjectionHead([2], 1)
@@ -113,5 +113,5 @@ def test_part_training_what_does_not_fit_is_said():
         fit_head(head, maps, labels + 2, generator=torch.Generator())
     with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 pictures"):
         fit_head(head, maps, labels.float(), generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"wanted whole numbers \(2, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected whole numbers \(2, H, W\)"):
         fit_head(head, maps, labels[:1], generator=torch.Generator())

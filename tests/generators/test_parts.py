@@ -23,7 +23,7 @@ def test_fixed_masks_and_the_whole_picture():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 2, 2\) for the parts a; wanted \(1, H, W\)"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 2, 2\) for the parts a; expected \(1, H, W\)"):
         PictureParts(torch.ones(2, 2, 2), ["a"])
     with pytest.raises(ValueError, match="the mask of 'b' is empty"):
         PictureParts(torch.tensor([[[1]], [[0]]]), ["a", "b"])

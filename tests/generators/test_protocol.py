@@ -53,13 +53,13 @@ def test_the_sampler_gets_everything():
 
 
 @pytest.mark.parametrize(
-    ("image_range", "value", "wanted"), [((-1, 1), 0.0, 0.5), ((0, 255), 51.0, 0.2), ((0.0, 1.0), 0.25, 0.25)]
+    ("image_range", "value", "expected"), [((-1, 1), 0.0, 0.5), ((0, 255), 51.0, 0.2), ((0.0, 1.0), 0.25, 0.25)]
 )
-def test_pictures_come_in_0_to_1_by_hand(image_range, value, wanted):
+def test_pictures_come_in_0_to_1_by_hand(image_range, value, expected):
     paint = painter(lambda w: torch.full((len(w), 3, 2, 2), value), image_range)
     drawn = pictures_in_unit_range(paint, LATENTS)
     assert drawn.shape == (3, 3, 2, 2)
-    assert torch.allclose(drawn, torch.tensor(wanted))
+    assert torch.allclose(drawn, torch.tensor(expected))
 
 
 def test_the_gradient_goes_through():
@@ -77,8 +77,8 @@ def test_the_gradient_goes_through():
         (lambda w: w.view(-1, 1, 2, 2) * 0 + 1.5, r"lie in \[1.5, 1.5\], but its image_range says \[0, 1\]. Correct"),
         (lambda w: w.view(-1, 1, 2, 2) * 0 - 0.1, r"lie in \[-0.1, -0.1\], but"),
         (lambda w: w.view(-1, 1, 2, 2) * float("nan"), r"lie in \[nan, nan\].*nan means that the latents or the weigh"),
-        (lambda w: w.sigmoid(), r"drew torch.float32 of shape \(3, 4\) of 3 latents; wanted floats \(3, channels, H"),
-        (lambda w: torch.zeros(1, 1, 2, 2), r"shape \(1, 1, 2, 2\) of 3 latents; wanted floats \(3"),
+        (lambda w: w.sigmoid(), r"drew torch.float32 of shape \(3, 4\) of 3 latents; expected floats \(3, channels, H"),
+        (lambda w: torch.zeros(1, 1, 2, 2), r"shape \(1, 1, 2, 2\) of 3 latents; expected floats \(3"),
         (lambda w: torch.zeros(3, 1, 2, 2, dtype=torch.uint8), r"drew torch.uint8 of shape"),
     ],
 )
@@ -94,14 +94,14 @@ def test_rounding_is_no_error():
 def test_wrong_latents_and_ranges_are_said():
     paint = painter(lambda w: w.view(-1, 1, 2, 2).sigmoid())
     for wrong in (LATENTS[0], LATENTS.long(), LATENTS[None]):
-        with pytest.raises(ValueError, match=r"latents are torch.\w+ of shape .*; wanted floats \(n, latent_dim\)"):
+        with pytest.raises(ValueError, match=r"latents are torch.\w+ of shape .*; expected floats \(n, latent_dim\)"):
             pictures_in_unit_range(paint, wrong)
     for wrong in ((1, 1), (1, -1), (0, float("nan"))):
-        with pytest.raises(ValueError, match=r"image_range is \(.*wanted its lowest value first, then a higher one"):
+        with pytest.raises(ValueError, match=r"image_range is \(.*expected its lowest value first, then a higher one"):
             painter(torch.sigmoid, wrong)
-    with pytest.raises(TypeError, match="synthesize is a Tensor; wanted a function"):
+    with pytest.raises(TypeError, match="synthesize is a Tensor; expected a function"):
         from_callable(LATENTS, normal_latents(4))
-    with pytest.raises(TypeError, match="sample_latents is a int; wanted a function"):
+    with pytest.raises(TypeError, match="sample_latents is a int; expected a function"):
         from_callable(torch.sigmoid, 4)
 
 
@@ -121,7 +121,7 @@ def test_truncation_shrinks_the_distance_to_the_centre(psi, seed):
 
 def test_truncation_has_its_bounds():
     for wrong in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"truncation is .*; wanted 0 \(the mean alone\) to 1"):
+        with pytest.raises(ValueError, match=r"truncation is .*; expected 0 \(the mean alone\) to 1"):
             truncate(torch.zeros(1, 2), 0.0, wrong)
 
 
@@ -135,21 +135,21 @@ def test_class_rows_by_hand():
 @pytest.mark.parametrize(
     ("classes", "n", "num_classes", "error", "text"),
     [
-        (None, 0, 0, ValueError, "n is 0; wanted at least 1 latent"),
-        (1, -3, 10, ValueError, "n is -3; wanted at least 1 latent"),
+        (None, 0, 0, ValueError, "n is 0; expected at least 1 latent"),
+        (1, -3, 10, ValueError, "n is -3; expected at least 1 latent"),
         (1, 2, 0, ValueError, "classes were given, but this generator knows none; leave them out"),
         (None, 2, 10, ValueError, r"this generator draws one of 10 classes; give classes, one number or \(n,\)"),
-        (10, 2, 10, ValueError, "class 10 is not one that the generator knows; wanted 0 to 9"),
+        (10, 2, 10, ValueError, "class 10 is not one that the generator knows; expected 0 to 9"),
         (torch.tensor([1, -2]), 2, 10, ValueError, "class -2 is not one that the generator knows"),
         (
             torch.tensor([1, 2, 3]),
             2,
             10,
             ValueError,
-            r"classes have shape \(3,\); wanted one number, or \(2,\) for n=2",
+            r"classes have shape \(3,\); expected one number, or \(2,\) for n=2",
         ),
         (torch.zeros(2, 10).long(), 2, 10, ValueError, r"classes have shape \(2, 10\)"),
-        (1.0, 2, 10, TypeError, "classes are torch.float32; wanted whole numbers"),
+        (1.0, 2, 10, TypeError, "classes are torch.float32; expected whole numbers"),
         (torch.tensor([True, False]), 2, 10, TypeError, "classes are torch.bool"),
     ],
 )
@@ -177,7 +177,7 @@ def test_normal_latents_have_no_classes():
         sample(3, 1)
     with pytest.raises(ValueError, match="n is 0"):
         sample(0)
-    with pytest.raises(ValueError, match="width is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="width is 0; expected at least 1"):
         normal_latents(0)
 
 
@@ -197,7 +197,7 @@ def test_a_good_one_tells_its_sizes():
 
 
 def test_no_generator_at_all():
-    with pytest.raises(TypeError, match=r"Linear has no image_range and no sample_latents and no synthesize; wanted"):
+    with pytest.raises(TypeError, match=r"Linear has no image_range and no sample_latents and no synthesize; expected"):
         check_generator(nn.Linear(2, 2))
 
 
@@ -205,14 +205,18 @@ def test_no_generator_at_all():
     ("draw", "sample", "text"),
     [
         (square, lambda n, *_, **__: torch.zeros(n), r"sample_latents\(3\) gave torch.float32 of shape \(3,\)"),
-        (square, lambda n, *_, **__: torch.zeros(2, 4), r"of shape \(2, 4\); wanted finite floats \(3, latent_dim\)"),
-        (square, lambda n, *_, **__: torch.full((n, 4), torch.inf), r"wanted finite floats"),
-        (square, lambda n, *_, **__: torch.rand(n, 4), r"the same seed gave other latents; wanted .* generator= alone"),
-        (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other pictures; wanted no noise"),
+        (square, lambda n, *_, **__: torch.zeros(2, 4), r"of shape \(2, 4\); expected finite floats \(3, latent_dim\)"),
+        (square, lambda n, *_, **__: torch.full((n, 4), torch.inf), r"expected finite floats"),
+        (
+            square,
+            lambda n, *_, **__: torch.rand(n, 4),
+            r"the same seed gave other latents; expected .* generator= alone",
+        ),
+        (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other pictures; expected no noise"),
         (lambda w: square(w - w.mean(0)), None, r"depends on the latents beside it, as with BatchNorm in train mode"),
         (lambda w: square(w) * 2, None, r"image_range says \[0, 1\]"),
         (lambda w: square(w) * torch.nan, None, r"nan means that the latents"),
-        (lambda w: w.sigmoid(), None, r"wanted floats \(3, channels, H, W\)"),
+        (lambda w: w.sigmoid(), None, r"expected floats \(3, channels, H, W\)"),
     ],
 )
 def test_each_broken_word_is_named(draw, sample, text):

@@ -96,7 +96,7 @@ def test_a_pixel_joins_its_nearest_centre():
 
 def test_what_does_not_fit_is_said():
     maps, _ = blocks(1)
-    with pytest.raises(ValueError, match="wanted 1 clusters of 64 pixels"):
+    with pytest.raises(ValueError, match="expected 1 clusters of 64 pixels"):
         cluster_features(maps, 1)
     with pytest.raises(ValueError, match="values that are not finite"):
         cluster_features([m * torch.nan for m in maps], 2)

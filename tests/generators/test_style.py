@@ -37,8 +37,8 @@ def test_a_block_by_hand():
     seen = block.conv(maps.repeat_interleave(2, 2).repeat_interleave(2, 3))
     seen = (seen - seen.mean((2, 3), keepdim=True)) / (seen.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
     style = block.style(latents)
-    wanted = F.leaky_relu((1 + style[:, :2, None, None]) * seen + style[:, 2:, None, None], 0.2)
-    assert torch.allclose(block(maps, latents), wanted, atol=1e-5)
+    expected = F.leaky_relu((1 + style[:, :2, None, None]) * seen + style[:, 2:, None, None], 0.2)
+    assert torch.allclose(block(maps, latents), expected, atol=1e-5)
 
 
 def test_truncation_is_towards_the_mean_of_the_class():
@@ -82,15 +82,17 @@ def test_a_seed_makes_the_weights():
 
 
 def test_bad_sizes_and_classes_are_said():
-    with pytest.raises(ValueError, match=r"size is 18; wanted 4 \(2\^\(levels - 1\)\) times 2 or more, since 3 levels"):
+    with pytest.raises(
+        ValueError, match=r"size is 18; expected 4 \(2\^\(levels - 1\)\) times 2 or more, since 3 levels"
+    ):
         StyleGenerator(4, 18)
-    with pytest.raises(ValueError, match="size is 4; wanted 4"):
+    with pytest.raises(ValueError, match="size is 4; expected 4"):
         StyleGenerator(4, 4)
     for wrong in ({"num_classes": 0}, {"num_classes": 2, "channels": ()}, {"num_classes": 2, "latent_dim": -1}):
-        with pytest.raises(ValueError, match=r"got num_classes=.*wanted positive numbers, and at least one level"):
+        with pytest.raises(ValueError, match=r"got num_classes=.*expected positive numbers, and at least one level"):
             StyleGenerator(**wrong)
     style = small()
-    with pytest.raises(ValueError, match="class 4 is not one that the generator knows; wanted 0 to 3"):
+    with pytest.raises(ValueError, match="class 4 is not one that the generator knows; expected 0 to 3"):
         style.sample_latents(1, 4)
     with pytest.raises(ValueError, match="draws one of 4 classes; give classes"):
         style.sample_latents(1)
@@ -102,15 +104,15 @@ def test_the_score_by_hand():
     critic = ProjectionDiscriminator(3, 8, 2, width=5, generator=torch.Generator().manual_seed(0))
     images, classes = torch.rand(4, 2, 8, 8), torch.tensor([2, 0, 1, 2])
     seen = critic.seen(images)
-    wanted = (seen * (critic.real.weight + critic.direction.weight[classes])).sum(1) + critic.real.bias
-    assert torch.allclose(critic(images, classes), wanted, atol=1e-5)
+    expected = (seen * (critic.real.weight + critic.direction.weight[classes])).sum(1) + critic.real.bias
+    assert torch.allclose(critic(images, classes), expected, atol=1e-5)
     assert not torch.allclose(critic(images, classes), critic(images, (classes + 1) % 3))
 
 
 def test_sizes():
     assert ProjectionDiscriminator(3, 28)(torch.rand(2, 1, 28, 28), torch.tensor([0, 1])).shape == (2,)
     for wrong in (0, 18):
-        with pytest.raises(ValueError, match=f"size is {wrong}; wanted a multiple of 4"):
+        with pytest.raises(ValueError, match=f"size is {wrong}; expected a multiple of 4"):
             ProjectionDiscriminator(3, wrong)
 
 
@@ -165,9 +167,9 @@ def test_the_pictures_are_left_alone():
 @pytest.mark.parametrize(
     ("images", "labels", "text"),
     [
-        (torch.rand(40, 8, 8), LABELS, r"images are torch.float32 of shape \(40, 8, 8\); wanted floats"),
-        (torch.rand(40, 1, 8, 12), LABELS, r"wanted floats \(n, channels, size, size\)"),
-        (torch.rand(40, 1, 8, 8) * 2 - 1, LABELS, r"images lie in .*; wanted \[0, 1\]"),
+        (torch.rand(40, 8, 8), LABELS, r"images are torch.float32 of shape \(40, 8, 8\); expected floats"),
+        (torch.rand(40, 1, 8, 12), LABELS, r"expected floats \(n, channels, size, size\)"),
+        (torch.rand(40, 1, 8, 8) * 2 - 1, LABELS, r"images lie in .*; expected \[0, 1\]"),
         (torch.full((40, 1, 8, 8), torch.nan), LABELS, r"images lie in \[nan, nan\]"),
         (torch.rand(40, 1, 8, 8), LABELS[:5], r"labels are torch.int64 of shape \(5,\)"),
         (torch.rand(40, 1, 8, 8), LABELS - 1, "whole numbers from 0 on"),
@@ -181,7 +183,7 @@ def test_bad_input_is_said(images, labels, text):
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": -1}, {"rate": 0.0}, {"decay": 1.0}, {"penalty_every": 0}])
 def test_bad_recipes_are_said(wrong):
-    with pytest.raises(ValueError, match="got Recipe.*wanted positive numbers, and a decay"):
+    with pytest.raises(ValueError, match="got Recipe.*expected positive numbers, and a decay"):
         Recipe(**wrong)
 
 

@@ -86,7 +86,7 @@ def test_a_layer_without_float_tensors_is_named():
     model = nn.Sequential(nn.Linear(2, 2), Odd())
     with (
         pytest.raises(
-            LayerError, match=r"layer '1' returns \(torch.int64\); wanted a floating-point tensor, or a tuple"
+            LayerError, match=r"layer '1' returns \(torch.int64\); expected a floating-point tensor, or a tuple"
         ),
         capture(model, "1"),
     ):
@@ -435,7 +435,7 @@ def test_several_float_tensors_are_a_tuple():
     with capture(net, "0") as seen:
         net(torch.ones(1, 2))
     assert torch.equal(seen[net[0]][1], torch.full((1, 2), 2.0))
-    with pytest.raises(LayerError, match="layer 'x' returns 2 floating-point tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer 'x' returns 2 floating-point tensors; expected one"):
         one_tensor(seen[net[0]], lambda: "'x'")
 
 
@@ -444,12 +444,12 @@ def test_several_float_tensors_are_a_tuple():
     [
         (
             torch.ones(2, dtype=torch.long),
-            r"layer '0' returns \(torch.int64\); wanted a floating-point tensor, or a tuple",
+            r"layer '0' returns \(torch.int64\); expected a floating-point tensor, or a tuple",
         ),
         ((None, MASK), r"returns \(NoneType, torch.bool\)"),
         ((None, (torch.ones(1),)), "and tensors inside a nested container are not explained. Explain what enters"),
         ((), r"returns \(\)"),
-        (object(), "returns object; wanted"),
+        (object(), "returns object; expected"),
         ({"a": [torch.ones(1)]}, "inside a nested container are not explained"),
     ],
 )
@@ -461,7 +461,7 @@ def test_values_without_a_float_tensor_are_refused(value, text):
 def test_inputs_without_a_float_tensor_are_refused():
     net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
     with (
-        pytest.raises(LayerError, match=r"layer '0' takes \(torch.int64\); wanted a floating-point tensor"),
+        pytest.raises(LayerError, match=r"layer '0' takes \(torch.int64\); expected a floating-point tensor"),
         capture(net, "0", at_input=True),
     ):
         net(torch.tensor([1, 2]))

@@ -33,8 +33,8 @@ def test_contributions_are_those_without_checkpoints(layer, reentrant):
         for rule in ("tangent", "secant", "ablation"):
             yield NeuronCanvas(net, layer, rule=rule).attribute(x, target=0)
 
-    for found, wanted in zip(contributions(model), contributions(plain), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for found, expected in zip(contributions(model), contributions(plain), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -54,8 +54,8 @@ def test_images_are_accentuated_through_checkpoints(reentrant):
     model = network(lambda part, x: checkpoint(part, x, use_reentrant=reentrant))
     model.load_state_dict(plain.state_dict())
     images = torch.rand(1, 3, 16, 16)
-    found, wanted = (FeatureAccentuation(net).accentuate(images, 1, n_steps=2).images for net in (model, plain))
-    torch.testing.assert_close(found, wanted)
+    found, expected = (FeatureAccentuation(net).accentuate(images, 1, n_steps=2).images for net in (model, plain))
+    torch.testing.assert_close(found, expected)
 
 
 def test_checkpoints_work_as_before_afterwards():

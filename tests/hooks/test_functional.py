@@ -66,7 +66,7 @@ class Twice(nn.Module):
 def test_the_same_objects_come_back_under_every_name(found, also, fault):
     model, x = Twice().eval(), torch.rand(2, 3, 2, 2)
     layers = [model.get_submodule(name) for name in also]
-    wanted, before = model(x), found(model)
+    expected, before = model(x), found(model)
     second = list(model.rnn._flat_weights)
     frozen = snapshot(lambda x: model(x), *layers)
     for p in model.parameters():
@@ -80,7 +80,7 @@ def test_the_same_objects_come_back_under_every_name(found, also, fault):
         assert before.differences(model) == []
         handle.remove()
     else:
-        assert torch.equal(frozen(x), wanted)
+        assert torch.equal(frozen(x), expected)
         assert before.differences(model) == []
     assert all(a is b for a, b in zip(second, model.rnn._flat_weights, strict=True))
 

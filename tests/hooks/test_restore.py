@@ -438,24 +438,24 @@ def elsewhere(function):
 @pytest.mark.parametrize("at_input", [False, True])
 def test_capture_and_patch_leave_other_threads_alone(conv, at_input):
     x, other = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6)
-    wanted = conv(other).detach()
+    expected = conv(other).detach()
     with capture(conv, "pool", at_input=at_input) as captured:
         theirs = elsewhere(lambda: conv(other))
         conv(x)
         again = elsewhere(lambda: conv(other))
-    assert torch.equal(theirs, wanted) and torch.equal(again, wanted)
+    assert torch.equal(theirs, expected) and torch.equal(again, expected)
     recorded = captured[conv.pool]
     with torch.no_grad():
         maps = conv.relu(conv.norm(conv.conv(x)))
         torch.testing.assert_close(recorded, maps if at_input else conv.pool(maps))
     with patch(conv, "pool", torch.zeros_like, at_input=at_input):
-        assert torch.equal(elsewhere(lambda: conv(other)), wanted)
+        assert torch.equal(elsewhere(lambda: conv(other)), expected)
         torch.testing.assert_close(conv(x), conv.fc.bias.expand(2, 3))
-        assert torch.equal(elsewhere(lambda: conv(other)), wanted)
+        assert torch.equal(elsewhere(lambda: conv(other)), expected)
 
 
 def test_a_pass_of_another_thread_is_not_stopped(conv):
-    x, wanted = torch.rand(2, 3, 6, 6), conv(torch.ones(2, 3, 6, 6)).detach()
+    x, expected = torch.rand(2, 3, 6, 6), conv(torch.ones(2, 3, 6, 6)).detach()
     found = []
 
     def call():
@@ -463,7 +463,7 @@ def test_a_pass_of_another_thread_is_not_stopped(conv):
         return conv(x)
 
     assert reach(conv, [conv.norm], call)[conv.norm].shape == (2, 4, 6, 6)
-    assert torch.equal(found[0], wanted)
+    assert torch.equal(found[0], expected)
 
 
 def test_a_layer_that_ran_in_another_thread_only(conv):
@@ -514,12 +514,12 @@ def applied(modules, inputs):
 def test_replicas_that_data_parallel_runs_for_the_call_take_part(conv, monkeypatch):
     monkeypatch.setattr(ours, "parallel_apply", applied)
     x, seen = torch.rand(3, 3, 6, 6), []
-    wanted = conv(x).detach()
+    expected = conv(x).detach()
     handles = []
     is_ours = of_this_thread()
     handles.append(conv.pool.register_forward_hook(lambda m, *_: seen.append((m is conv.pool, is_ours(m)))))
     parallel = Replicas(conv, applied)
-    torch.testing.assert_close(parallel(x), wanted)
+    torch.testing.assert_close(parallel(x), expected)
     assert seen == [(False, True)] * 3
     with patch(conv, "pool", torch.zeros_like), pytest.raises(LayerError, match="more than once"):
         parallel(x)  # three replicas on one device: refused as three runs of the layer

@@ -139,7 +139,7 @@ def test_without_an_image_the_modules_decide():
 @pytest.mark.parametrize("asked", [0, 3, -4, True, 1.0, "last"])
 def test_axes_that_are_none(asked):
     with pytest.raises(
-        ValueError, match=r"unit_axis is .* for a layer of shape \(2, 9, 6\); wanted an axis behind the rows"
+        ValueError, match=r"unit_axis is .* for a layer of shape \(2, 9, 6\); expected an axis behind the rows"
     ):
         axis((2, 9, 6), Custom(), asked=asked)
 

@@ -101,8 +101,8 @@ def work(kind, rank):
     for name, call in (CALLS | WHOLE_WEIGHTS).items():
         if kind == "ddp" and rank == 1:
             continue  # only one of the ranks explains
-        answer, wanted = said(call, model, x), said(call, alone, x)
-        found[name] = answer if isinstance(answer, str) else float((answer - wanted).abs().max())
+        answer, expected = said(call, model, x), said(call, alone, x)
+        found[name] = answer if isinstance(answer, str) else float((answer - expected).abs().max())
     found["training"] = trained(model, x, 3), trained(own, x, 3)
     if kind == "fsdp":
         found["after training"] = float((said(CALLS["tangent"], model, x) - said(CALLS["tangent"], own, x)).abs().max())

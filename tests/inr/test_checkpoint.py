@@ -63,18 +63,18 @@ def test_files_of_the_first_version_name_no_dtype(tmp_path):
 
 
 def test_activations_without_a_name_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="the model's activation is .*Sine.*; wanted one with a name"):
+    with pytest.raises(TypeError, match="the model's activation is .*Sine.*; expected one with a name"):
         save(NeRV((8, 8), (2, 2), (2,), activation=Sine), tmp_path / "x.safetensors", size=(1, 8, 8))
     assert not list(tmp_path.iterdir())
 
 
 def test_other_models_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="model is a Linear; wanted one of FourierMLP, Siren, NeRV, HNeRV"):
+    with pytest.raises(TypeError, match="model is a Linear; expected one of FourierMLP, Siren, NeRV, HNeRV"):
         save(nn.Linear(2, 2), tmp_path / "x.safetensors", size=(1, 1))
     assert not list(tmp_path.iterdir())
 
 
 def test_classes_that_are_no_networks_of_this_package(tmp_path):
     write_tensors(tmp_path / "x", {}, kind="inr", metadata={"kind": "Other"})
-    with pytest.raises(StoreError, match="holds a network of the class 'Other'; wanted one of FourierMLP, Siren"):
+    with pytest.raises(StoreError, match="holds a network of the class 'Other'; expected one of FourierMLP, Siren"):
         load(tmp_path / "x")

@@ -26,7 +26,7 @@ def test_dims_dtypes_and_single_pixels():
     assert coordinates((4, 1), dtype=torch.float64).dtype == torch.float64
     assert coordinates((1,)).tolist() == [[-1.0]]
     for size in ((), (0, 3)):
-        with pytest.raises(ValueError, match="wanted at least one side, each of at least 1 pixel"):
+        with pytest.raises(ValueError, match="expected at least one side, each of at least 1 pixel"):
             coordinates(size)
 
 
@@ -34,7 +34,7 @@ def test_times_span_zero_to_one():
     assert times(5).flatten().tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert times(1).tolist() == [[0.0]]
     assert times(2, dtype=torch.float64).dtype == torch.float64
-    with pytest.raises(ValueError, match="frames is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="frames is 0; expected at least 1"):
         times(0)
 
 
@@ -43,7 +43,7 @@ def test_centres_of_pixels():
     where = pixel_centres((2, 4), dtype=torch.float64)
     assert where[:, 0].tolist() == [-0.5] * 4 + [0.5] * 4
     assert where[:4, 1].tolist() == [-0.75, -0.25, 0.25, 0.75]
-    with pytest.raises(ValueError, match=r"size is \(2, 0\); wanted at least one side"):
+    with pytest.raises(ValueError, match=r"size is \(2, 0\); expected at least one side"):
         pixel_centres((2, 0))
 
 
@@ -81,5 +81,5 @@ def test_logarithmic_frequencies_are_cosines_then_sines():
         LogFrequencies(1, 1, unit=1.0)(torch.tensor([0.5])), torch.tensor([math.cos(0.5), math.sin(0.5)])
     )
     assert repr(LogFrequencies(1, 3, 8.0, 1.0)) == "LogFrequencies(in_features=1, count=3, highest=8, unit=1)"
-    with pytest.raises(ValueError, match="count is 2 and highest is 0; wanted at least 1, and more than 0"):
+    with pytest.raises(ValueError, match="count is 2 and highest is 0; expected at least 1, and more than 0"):
         LogFrequencies(2, 2, 0)

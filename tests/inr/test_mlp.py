@@ -42,10 +42,10 @@ def test_siren_starts_as_its_paper():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: FourierMLP(layers=0), "layers is 0; wanted at least 1"),
-        (lambda: FourierMLP(activation="step"), "activation 'step' is unknown; wanted one of relu, gelu"),
+        (lambda: FourierMLP(layers=0), "layers is 0; expected at least 1"),
+        (lambda: FourierMLP(activation="step"), "activation 'step' is unknown; expected one of relu, gelu"),
         (lambda: FourierMLP(encoding="hash"), "encoding 'hash' is unknown"),
-        (lambda: Siren(layers=1), "layers is 1; wanted at least 2"),
+        (lambda: Siren(layers=1), "layers is 1; expected at least 2"),
     ],
 )
 def test_impossible_networks(make, text):
@@ -77,7 +77,7 @@ def test_round_trip(tmp_path):
 
 
 def test_no_layers():
-    with pytest.raises(ValueError, match="layers is 0; wanted at least 1, the output layer"):
+    with pytest.raises(ValueError, match="layers is 0; expected at least 1, the output layer"):
         HypoNet(layers=0)
 
 
@@ -89,7 +89,7 @@ def test_activations_by_name_bend(name):
 
 def test_activations_of_ones_own():
     assert activation_maker(nn.Mish) is nn.Mish
-    with pytest.raises(ValueError, match="activation 'step' is unknown; wanted one of relu, gelu, .*elu"):
+    with pytest.raises(ValueError, match="activation 'step' is unknown; expected one of relu, gelu, .*elu"):
         activation_maker("step")
 
 

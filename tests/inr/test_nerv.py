@@ -100,13 +100,13 @@ def test_the_default_is_small():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"size": (9, 8)}, r"size is \(9, 8\) and the strides \(2, 2\) enlarge 4 times; wanted .* that 4 divides"),
-        ({"strides": (2, 2, 2)}, r"widths are \(3, 3, 3\) for 3 blocks; wanted 4 of at least 1"),
-        ({"widths": (3, 0, 3)}, r"widths are \(3, 0, 3\) for 2 blocks; wanted 3 of at least 1"),
-        ({"kernel_sizes": (3,)}, r"kernel_sizes are \(3,\) for 2 blocks; wanted one each, or one number"),
-        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide, the head's last; wanted odd ones"),
+        ({"size": (9, 8)}, r"size is \(9, 8\) and the strides \(2, 2\) enlarge 4 times; expected .* that 4 divides"),
+        ({"strides": (2, 2, 2)}, r"widths are \(3, 3, 3\) for 3 blocks; expected 4 of at least 1"),
+        ({"widths": (3, 0, 3)}, r"widths are \(3, 0, 3\) for 2 blocks; expected 3 of at least 1"),
+        ({"kernel_sizes": (3,)}, r"kernel_sizes are \(3,\) for 2 blocks; expected one each, or one number"),
+        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide, the head's last; expected odd ones"),
         ({"head_kernel_size": 2}, r"kernels are \(3, 3, 2\) wide"),
-        ({"activation": "step"}, "activation 'step' is unknown; wanted one of relu, gelu"),
+        ({"activation": "step"}, "activation 'step' is unknown; expected one of relu, gelu"),
     ],
 )
 def test_impossible_networks(arguments, text):
@@ -116,13 +116,13 @@ def test_impossible_networks(arguments, text):
 
 @pytest.mark.parametrize("t", [torch.arange(3), torch.rand(2, 2), torch.rand(()), torch.rand(1, 1, 1)])
 def test_times_that_are_none(t):
-    with pytest.raises(ValueError, match=r"times are torch.*; wanted floats in \[0, 1\] of shape \(rows,\) or"):
+    with pytest.raises(ValueError, match=r"times are torch.*; expected floats in \[0, 1\] of shape \(rows,\) or"):
         NeRV((8, 8), (2, 2), (2,))(t)
 
 
 def small(**arguments):
-    wanted = {"size": (8, 12), "widths": (6, 5, 4), "strides": (2, 2), "embedding": 3, "encoder_width": 8, "seed": 0}
-    return HNeRV(**{**wanted, **arguments})
+    expected = {"size": (8, 12), "widths": (6, 5, 4), "strides": (2, 2), "embedding": 3, "encoder_width": 8, "seed": 0}
+    return HNeRV(**{**expected, **arguments})
 
 
 def test_the_decoder_draws_from_embeddings_alone():
@@ -174,7 +174,7 @@ def test_every_pixel_is_seen_by_the_stage_over_it():
 def test_the_encoder_may_shrink_in_other_steps():
     model = small(encoder_strides=(4,))
     assert model(torch.rand(1, 3, 8, 12)).shape == (1, 3, 8, 12)
-    with pytest.raises(ValueError, match=r"the encoder shrinks 6 times and the decoder enlarges 4 times; wanted"):
+    with pytest.raises(ValueError, match=r"the encoder shrinks 6 times and the decoder enlarges 4 times; expected"):
         small(encoder_strides=(2, 3))
     with pytest.raises(ValueError, match=r"size is \(8, 10\)"):
         small(size=(8, 10))
@@ -189,7 +189,8 @@ def test_other_channels_and_activations(channels):
 
 def test_other_frames_are_refused():
     with pytest.raises(
-        ValueError, match=r"frames have shape \(2, 3, 2, 3\); wanted \(rows, 3, 8, 12\). To draw from embeddings, call"
+        ValueError,
+        match=r"frames have shape \(2, 3, 2, 3\); expected \(rows, 3, 8, 12\). To draw from embeddings, call",
     ):
         small()(torch.rand(2, 3, 2, 3))
 
@@ -228,7 +229,7 @@ def test_widths_that_shrink():
     assert shrinking_widths(100, 3, 2.0, least=20) == (100, 50, 25, 20)
     assert shrinking_widths(8, 2) == (8, 12, 12)
     assert shrinking_widths(8, 0) == (8,)
-    with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; wanted all three above zero"):
+    with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; expected all three above zero"):
         shrinking_widths(8, 2, reduction=0.0)
 
 
@@ -236,11 +237,11 @@ def test_grids():
     assert grid_of((72, 88), (2, 2, 2)) == (9, 11)
     assert grid_of((12, 30), (3, 2)) == (2, 5)
     for strides in ((), (2, 0)):
-        with pytest.raises(ValueError, match=r"wanted at least one block, each with a stride of at least 1"):
+        with pytest.raises(ValueError, match=r"expected at least one block, each with a stride of at least 1"):
             grid_of((8, 8), strides)
     for size in ((72, 90), (0, 8), (72,)):
         with pytest.raises(
-            ValueError, match=r"the strides \(2, 2, 2\) enlarge 8 times; wanted a height and a width that"
+            ValueError, match=r"the strides \(2, 2, 2\) enlarge 8 times; expected a height and a width that"
         ):
             grid_of(size, (2, 2, 2))
 

@@ -30,7 +30,7 @@ def test_weights_by_hand():
 
 
 def test_what_cannot_be_rendered():
-    with pytest.raises(ValueError, match=r"size is \(2, 0\) with 3 samples a ray; wanted at least one"):
+    with pytest.raises(ValueError, match=r"size is \(2, 0\) with 3 samples a ray; expected at least one"):
         ray_samples((2, 0), 3)
-    with pytest.raises(ValueError, match=r"density has shape \(4, 5\); wanted \(rays, samples, 1\)"):
+    with pytest.raises(ValueError, match=r"density has shape \(4, 5\); expected \(rays, samples, 1\)"):
         ray_weights(torch.rand(4, 5), 0.1)

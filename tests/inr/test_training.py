@@ -45,7 +45,7 @@ def test_damaged_and_foreign_files(tmp_path):
     for content, mark in (({"format": "other"}, "'other'"), (torch.zeros(1), "None")):
         torch.save(content, tmp_path / "foreign")
         with pytest.raises(
-            CheckpointError, match=rf"foreign is marked {mark}; wanted a file written by a fit with checkpoint="
+            CheckpointError, match=rf"foreign is marked {mark}; expected a file written by a fit with checkpoint="
         ):
             load_run(tmp_path / "foreign", RECIPE)
 

@@ -88,14 +88,14 @@ def test_mixing_tells_sources_from_shared_clusters():
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(
-        ValueError, match=r"vectors are of shape \(2, 3, 4\); wanted \(units, dims\), such as unit_vectors"
+        ValueError, match=r"vectors are of shape \(2, 3, 4\); expected \(units, dims\), such as unit_vectors"
     ):
         cluster_rows(torch.rand(2, 3, 4))
-    with pytest.raises(ValueError, match="wanted 6 groups of 3 rows"):
+    with pytest.raises(ValueError, match="expected 6 groups of 3 rows"):
         cluster_rows(torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"seeds are \(1, 1\); wanted at least two different ones"):
+    with pytest.raises(ValueError, match=r"seeds are \(1, 1\); expected at least two different ones"):
         stability(torch.rand(9, 2), 2, seeds=(1, 1), generator=generator())
-    with pytest.raises(ValueError, match=r"groupings have shapes \(3,\) and \(4,\); wanted"):
+    with pytest.raises(ValueError, match=r"groupings have shapes \(3,\) and \(4,\); expected"):
         rand_index(torch.zeros(3), torch.zeros(4))
 
 
@@ -122,7 +122,7 @@ def test_it_lays_groups_apart():
 
 
 def test_embedding_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"vectors have shape \(5, 2\) for 15 neighbours; wanted .* more units than"):
+    with pytest.raises(ValueError, match=r"vectors have shape \(5, 2\) for 15 neighbours; expected .* more units than"):
         umap_positions(torch.rand(5, 2))
 
 
@@ -168,7 +168,7 @@ def test_still_clips_have_no_motion():
 
 def test_responses_what_does_not_fit_is_said():
     message = (
-        r"flow has shape .*wanted \(3, 3, 6, 8\) and \(2, 2, 6, 8\)|and flow \(3, 2, 6, 8\) .*wanted \(3, 3, 6, 8\)"
+        r"flow has shape .*expected \(3, 3, 6, 8\) and \(2, 2, 6, 8\)|and flow \(3, 2, 6, 8\) .*expected \(3, 3, 6, 8\)"
     )
     with pytest.raises(ValueError, match=message):
         unit_responses(torch.rand(3, 4, 6, 8), torch.rand(3, 3, 6, 8), torch.rand(3, 2, 6, 8))
@@ -209,7 +209,7 @@ def case(motion, edge, count=120):
 
 def test_one_cluster_explains_nothing_and_is_refused():
     responses, labels = case(1.0, 1.0)
-    with pytest.raises(ValueError, match="units with responses are in one cluster; wanted at least two"):
+    with pytest.raises(ValueError, match="units with responses are in one cluster; expected at least two"):
         what_dominates(responses, labels * 0, generator=generator())
 
 
@@ -245,11 +245,11 @@ def test_units_without_a_response_are_left_out_of_all():
 
 
 def test_explained_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"response has shape \(3,\) and labels \(4,\); wanted finite"):
+    with pytest.raises(ValueError, match=r"response has shape \(3,\) and labels \(4,\); expected finite"):
         share_explained(torch.zeros(3), torch.zeros(4))
     with pytest.raises(ValueError, match=r"motion has shape \(3, 1\) and labels \(4,\)"):
         what_dominates({"motion": torch.zeros(3)}, torch.zeros(4), generator=generator())
-    with pytest.raises(ValueError, match="0 of 4 units have all responses; wanted at least 3"):
+    with pytest.raises(ValueError, match="0 of 4 units have all responses; expected at least 3"):
         what_dominates({"motion": torch.full((4,), torch.nan)}, torch.zeros(4), generator=generator())
     one = Explained(0.5, torch.zeros(3), torch.zeros(3))
     with pytest.raises(KeyError, match="'motion' and another response to compare it with; got edge"):

@@ -83,9 +83,9 @@ def test_what_does_not_fit_is_said():
     g = torch.Generator()
     with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
-    with pytest.raises(ValueError, match=r"units are \[4\]; wanted some of 0 to 3"):
+    with pytest.raises(ValueError, match=r"units are \[4\]; expected some of 0 to 3"):
         ablate(net, "2", latents, [4], lambda p: p.flatten(1))
-    with pytest.raises(ValueError, match=r"score gave \(4, 3, 8, 8\) for 4 inputs; wanted a tensor \(4, scores\)"):
+    with pytest.raises(ValueError, match=r"score gave \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"):
         ablate(net, "2", latents, [0], lambda p: p)
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
         ablate(net, "2", latents, [], lambda p: p.flatten(1))
@@ -189,7 +189,7 @@ def test_units_that_are_constant_or_saturated_are_never_above_their_largest_valu
 
 def test_concepts_what_does_not_fit_is_said():
     activations, masks, g = world(n=4, units=2, planted=0)
-    with pytest.raises(ValueError, match=r"masks \(4, 16, 16\); wanted \(n, units, h, w\)"):
+    with pytest.raises(ValueError, match=r"masks \(4, 16, 16\); expected \(n, units, h, w\)"):
         concept_overlap(activations, masks[:, 0], generator=g)
     with pytest.raises(ValueError, match="at least 3"):
         concept_overlap(activations[:2], masks[:2], generator=g)
@@ -281,17 +281,17 @@ def test_agreement_is_spearmans_mean_over_pairs():
     [
         (
             lambda: correspondence(torch.ones(1, 3, 4)),
-            r"canvases have shape \(1, 3, 4\); wanted \(pictures, neurons, \*pic",
+            r"canvases have shape \(1, 3, 4\); expected \(pictures, neurons, \*pic",
         ),
         (lambda: correspondence(torch.full((2, 3, 4), float("nan"))), "canvases hold NaN or infinity"),
         (
             lambda: region_use(torch.ones(2, 3, 4, 4), torch.ones(1, 4, 4)),
             r"canvases have shape \(2, 3, 4, 4\) and masks",
         ),
-        (lambda: region_use(torch.ones(2, 3, 1, 4, 4), torch.ones(3, 1, 4, 4)), r"masks \(3, 1, 4, 4\); wanted"),
+        (lambda: region_use(torch.ones(2, 3, 1, 4, 4), torch.ones(3, 1, 4, 4)), r"masks \(3, 1, 4, 4\); expected"),
         (
             lambda: region_agreement(torch.ones(1, 2, 3)),
-            r"use has shape \(1, 2, 3\); wanted \(pictures, regions, neurons",
+            r"use has shape \(1, 2, 3\); expected \(pictures, regions, neurons",
         ),
     ],
 )

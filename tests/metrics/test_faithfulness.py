@@ -143,21 +143,21 @@ def test_out_of_focus_by_hand():
 
 def test_what_does_not_fit_is_said(conv):
     images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
-    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 8, 8\) and maps \(1, 8, 8\); wanted"):
+    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 8, 8\) and maps \(1, 8, 8\); expected"):
         deletion_insertion(conv, images, maps[:1], 0)
-    with pytest.raises(ValueError, match="steps is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
         deletion_insertion(conv, images, maps, 0, steps=0)
-    with pytest.raises(ValueError, match="rows_at_once is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
         deletion_insertion(conv, images, maps, 0, rows_at_once=0)
-    with pytest.raises(ValueError, match=r"maps \(0, 8, 8\); wanted .* at least one"):
+    with pytest.raises(ValueError, match=r"maps \(0, 8, 8\); expected .* at least one"):
         deletion_insertion(conv, images[:0], maps[:0], 0)
     for baseline in (torch.rand(5), torch.rand(1, 2, 3, 8, 8), torch.rand(2)):
-        with pytest.raises(ValueError, match=r"baseline has shape .*; wanted a number, or a tensor that broadcasts"):
+        with pytest.raises(ValueError, match=r"baseline has shape .*; expected a number, or a tensor that broadcasts"):
             deletion_insertion(conv, images, maps, 0, baseline=baseline)
-    with pytest.raises(ValueError, match=r"start has shape \(1, 3, 8, 8\); wanted that of images, \(2, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"start has shape \(1, 3, 8, 8\); expected that of images, \(2, 3, 8, 8\)"):
         deletion_insertion(conv, images, maps, 0, start=images[:1])
     for target in ([0, 1, 2], 0.5, True, [[0], [1]]):
-        with pytest.raises(ValueError, match="for 2 images; wanted a class number, or one for each image"):
+        with pytest.raises(ValueError, match="for 2 images; expected a class number, or one for each image"):
             deletion_insertion(conv, images, maps, target)
     with pytest.raises(TypeError, match=r"target is None; give a class number.*model\(inputs\).argmax\(1\)"):
         deletion_insertion(conv, images, maps, None)
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_said(conv):
         deletion_insertion(conv, images, maps, [0, 3])
     with pytest.raises(IndexError, match="target -1 is no class"):
         target_score(conv, images, -1)
-    with pytest.raises(ValueError, match=r"returned .* of shape \(1, 4, 8, 8\) for 1 image; wanted .*\(1, classes\)"):
+    with pytest.raises(ValueError, match=r"returned .* of shape \(1, 4, 8, 8\) for 1 image; expected .*\(1, classes\)"):
         deletion_insertion(conv.conv, images[:1], maps[:1], 0, scores=as_is)
 
 
@@ -218,14 +218,14 @@ def test_road_the_model_is_left_as_found(conv, found):
 
 
 def test_road_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"maps \(2, 6, 6\); wanted \(N, C, H, W\) and \(N, H, W\)"):
+    with pytest.raises(ValueError, match=r"maps \(2, 6, 6\); expected \(N, C, H, W\) and \(N, H, W\)"):
         road(Left(), PHOTOS, torch.rand(2, 6, 6), 1)
-    with pytest.raises(ValueError, match=r"maps \(0, .*\); wanted .* at least one"):
+    with pytest.raises(ValueError, match=r"maps \(0, .*\); expected .* at least one"):
         road(Left(), PHOTOS[:0], LEFT[:0], 1)
-    with pytest.raises(ValueError, match="rows_at_once is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
         road(Left(), PHOTOS, LEFT, 1, rows_at_once=0)
     for shares in ((), (0.5, 1.0), (0.0,)):
-        with pytest.raises(ValueError, match="wanted at least one, each above 0 and below 1"):
+        with pytest.raises(ValueError, match="expected at least one, each above 0 and below 1"):
             road(Left(), PHOTOS, LEFT, 1, shares=shares)
     with pytest.raises(IndexError, match="target 5 is no class"):
         road(Left(), PHOTOS, LEFT, 5)
@@ -293,11 +293,13 @@ def test_the_noise_is_the_rows_own():
 
 def test_imputation_what_does_not_fit_is_said():
     image = torch.rand(1, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"removed has shape \(4, 4\); wanted floats \(N, C, H, W\), and \(N, H, W\)"):
+    with pytest.raises(
+        ValueError, match=r"removed has shape \(4, 4\); expected floats \(N, C, H, W\), and \(N, H, W\)"
+    ):
         noisy_linear_imputation(image, torch.zeros(4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"removed is torch.float32; wanted bool"):
+    with pytest.raises(ValueError, match=r"removed is torch.float32; expected bool"):
         noisy_linear_imputation(image, torch.zeros(1, 4, 4))
-    with pytest.raises(ValueError, match=r"all pixels of an image are removed; wanted at least one"):
+    with pytest.raises(ValueError, match=r"all pixels of an image are removed; expected at least one"):
         noisy_linear_imputation(image, torch.ones(1, 4, 4, dtype=torch.bool))
 
 

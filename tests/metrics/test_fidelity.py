@@ -138,9 +138,9 @@ def test_scales_of_units_make_no_difference(seed, scale):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"base": torch.zeros(2, 3)}, r"wanted \(N, S, units\), \(N, units\) and \(units,\)"),
-        ({"values": torch.zeros(4)}, r"values have shape \(4,\); wanted \(3,\) or \(2, 3\)"),
-        ({"unit": 2}, "unit is 2; wanted 0 to 1"),
+        ({"base": torch.zeros(2, 3)}, r"expected \(N, S, units\), \(N, units\) and \(units,\)"),
+        ({"values": torch.zeros(4)}, r"values have shape \(4,\); expected \(3,\) or \(2, 3\)"),
+        ({"unit": 2}, "unit is 2; expected 0 to 1"),
         ({"sd": torch.tensor([0.0, 1.0])}, "unit 0 is dead"),
     ],
 )
@@ -163,5 +163,5 @@ def test_frames_that_are_not_finite_are_refused(place):
     given = [frames, frames[:, 0].clone(), torch.arange(3.0)]
     given[place].view(-1)[1] = torch.nan
     name = ("representations", "base", "values")[place]
-    with pytest.raises(ValueError, match=f"{name} hold nan or infinity; wanted finite numbers"):
+    with pytest.raises(ValueError, match=f"{name} hold nan or infinity; expected finite numbers"):
         fidelity(*given, 2, sd=torch.ones(4))

@@ -72,7 +72,7 @@ def test_it_knows_smooth_coincidences_from_following():
 
 
 def test_association_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*wanted the picture's \(2, 3\), finite and not"):
+    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*expected the picture's \(2, 3\), finite and not"):
         association(torch.rand(1, 2, 3), torch.rand(3, 2), generator=generator())
     with pytest.raises(ValueError, match="values from 1 to 1"):
         association(torch.rand(1, 2, 3), torch.ones(2, 3), generator=generator())

@@ -48,7 +48,7 @@ def test_known_values():
 
 
 def test_what_they_refuse():
-    with pytest.raises(ValueError, match=r"got shapes \(3, 2\) and \(2, 2\); wanted the same"):
+    with pytest.raises(ValueError, match=r"got shapes \(3, 2\) and \(2, 2\); expected the same"):
         r2(torch.ones(3, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 3 rows"):
         r2_within(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([0, 1]))
@@ -101,7 +101,7 @@ def test_agreement_of_each_unit():
 def test_identifiability_what_they_refuse():
     with pytest.raises(ValueError, match=r"covariance has shape \(2, 3\)"):
         tolerance(torch.ones(2, 3))
-    with pytest.raises(ValueError, match="wanted the same"):
+    with pytest.raises(ValueError, match="expected the same"):
         unit_agreement(torch.ones(2, 3), torch.ones(3, 3))
 
 
@@ -167,9 +167,9 @@ def test_small_classes_are_left_out():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="got 3, 2 and 3 rows; wanted as many of each"):
+    with pytest.raises(ValueError, match="got 3, 2 and 3 rows; expected as many of each"):
         semantic_order(torch.ones(3, 1), torch.ones(2, 1), torch.zeros(3))
-    with pytest.raises(ValueError, match="wanted >= 1"):
+    with pytest.raises(ValueError, match="expected >= 1"):
         semantic_order(torch.ones(3, 1), torch.ones(3, 1), torch.zeros(3), repeats=0)
 
 
@@ -202,7 +202,7 @@ def test_one_class_has_no_means_but_zero():
 
 
 def test_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"responses have shape \(3, 2\) and classes \(4,\); wanted \(n, units\)"):
+    with pytest.raises(ValueError, match=r"responses have shape \(3, 2\) and classes \(4,\); expected \(n, units\)"):
         selectivity(torch.rand(3, 2), torch.zeros(4))
 
 

@@ -32,12 +32,12 @@ def test_rows_and_types():
 
 def test_what_does_not_fit_is_said():
     maps = torch.rand(2, 3, 3)
-    with pytest.raises(ValueError, match=r"maps have shape \(2, 3, 3\) and masks \(3, 3\); wanted the same"):
+    with pytest.raises(ValueError, match=r"maps have shape \(2, 3, 3\) and masks \(3, 3\); expected the same"):
         energy_in_mask(maps, torch.ones(3, 3))
-    with pytest.raises(ValueError, match=r"maps go down to -1; wanted nonnegative ones.*maps.clamp_min\(0\)"):
+    with pytest.raises(ValueError, match=r"maps go down to -1; expected nonnegative ones.*maps.clamp_min\(0\)"):
         energy_in_mask(-torch.ones(2, 3, 3), torch.ones(2, 3, 3))
     with pytest.raises(
-        ValueError, match="masks go from 255 to 255; wanted bool, or weights.*divide a 0-255 mask by 255"
+        ValueError, match="masks go from 255 to 255; expected bool, or weights.*divide a 0-255 mask by 255"
     ):
         energy_in_mask(maps, torch.full((2, 3, 3), 255))
 
@@ -47,7 +47,7 @@ def test_the_peak_is_inside_or_not():
     maps = torch.tensor([[[3.0, 1.0, 0.0]], [[0.0, 1.0, 2.0]], [[5.0, 5.0, 0.0]], [[torch.nan, 1.0, 0.0]]])
     hits = pointing_game(maps, masks)
     assert hits[:3].tolist() == [1.0, 0.0, 0.5] and hits[3].isnan()
-    with pytest.raises(ValueError, match=r"wanted the same \(N, H, W\) twice"):
+    with pytest.raises(ValueError, match=r"expected the same \(N, H, W\) twice"):
         pointing_game(maps[0], masks)
     with pytest.raises(ValueError, match="masks go from 255 to 255"):
         pointing_game(maps, torch.full(maps.shape, 255))
@@ -65,7 +65,7 @@ def test_a_picture_without_the_object_says_nothing():
 
 def test_a_mask_that_is_not_a_number_is_said():
     for measure in (energy_in_mask, pointing_game):
-        with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights in"):
+        with pytest.raises(ValueError, match="masks go from nan to nan; expected bool, or weights in"):
             measure(torch.rand(1, 2, 2), torch.full((1, 2, 2), torch.nan))
 
 
@@ -92,9 +92,9 @@ def test_no_maps_have_no_overlap():
 
 
 def test_overlap_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"shapes \(1, 2, 2\) and \(1, 2, 3\); wanted the same"):
+    with pytest.raises(ValueError, match=r"shapes \(1, 2, 2\) and \(1, 2, 3\); expected the same"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 3))
-    with pytest.raises(ValueError, match="share is 0.0; wanted a part of the pixels"):
+    with pytest.raises(ValueError, match="share is 0.0; expected a part of the pixels"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 2), share=0.0)
 
 
@@ -122,5 +122,5 @@ def test_nothing_has_no_sparseness():
 
 
 def test_a_single_map_wants_its_row():
-    with pytest.raises(ValueError, match=r"maps have shape \(4,\); wanted \(N, …\)"):
+    with pytest.raises(ValueError, match=r"maps have shape \(4,\); expected \(N, …\)"):
         gini(torch.rand(4))

@@ -44,7 +44,7 @@ def test_what_is_unknown_is_said():
         chosen(["area", "size"])
     with pytest.raises(ValueError, match="column 'area' comes from two"):
         chosen(["area", "area"])
-    with pytest.raises(ValueError, match=r"measures is 'area'; wanted a list"):
+    with pytest.raises(ValueError, match=r"measures is 'area'; expected a list"):
         chosen("area")
-    with pytest.raises(ValueError, match="wanted a list"):
+    with pytest.raises(ValueError, match="expected a list"):
         chosen([])

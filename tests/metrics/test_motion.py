@@ -71,13 +71,13 @@ def test_a_clip_that_stands_still_has_nothing_to_say():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="amounts have 1 frame; wanted at least 2"):
+    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
         contribution_change(torch.rand(1, 2, 3, 4))
-    with pytest.raises(ValueError, match=r"clip has shape \(1, 3, 8, 8\); wanted .* at least 2 frames"):
+    with pytest.raises(ValueError, match=r"clip has shape \(1, 3, 8, 8\); expected .* at least 2 frames"):
         optical_flow(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="Divide 8-bit values by 255"):
         optical_flow(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"speed \(2, 2, 3, 4\); wanted .*Of a flow, take .norm\(dim=1\)"):
+    with pytest.raises(ValueError, match=r"speed \(2, 2, 3, 4\); expected .*Of a flow, take .norm\(dim=1\)"):
         motion_agreement(torch.rand(2, 1, 3, 4), torch.rand(2, 2, 3, 4))
     with pytest.raises(ValueError, match="single pair of frames; the shuffled control wants at least 3 frames"):
         motion_agreement(torch.rand(1, 1, 3, 4), torch.rand(1, 3, 4))
@@ -148,14 +148,14 @@ def test_tracks_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"masks have shape \(3, 4, 5\) for 3 frames of 4 x 5; .*masks\[:, None\]"):
         object_track(amounts, torch.ones(3, 4, 5))
     with pytest.raises(
-        ValueError, match=r"masks have shape \(2, 1, 4, 5\) for 3 frames of 4 x 5; wanted \(3, objects, 4"
+        ValueError, match=r"masks have shape \(2, 1, 4, 5\) for 3 frames of 4 x 5; expected \(3, objects, 4"
     ):
         object_track(amounts, torch.ones(2, 1, 4, 5))
     with pytest.raises(ValueError, match="masks go from 0 to 255"):
         object_track(amounts, 255 * torch.eye(5)[:4].expand(3, 1, 4, 5))
     with pytest.raises(ValueError, match=r"objects \[1\] are at no frame; drop them"):
         object_track(amounts, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 4, 5))
-    with pytest.raises(ValueError, match="amounts have 1 frame; wanted at least 2"):
+    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
         object_track(amounts[:1], torch.ones(1, 1, 4, 5))
 
 

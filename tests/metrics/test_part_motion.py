@@ -36,5 +36,5 @@ def test_affine_motion_goes_and_the_rest_stays():
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"before have shape \(1, 1, 8, 8\) and after \(1, 1, 8, 9\)"):
         part_motion(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 9), torch.ones(1, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"wanted \(n, 2, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected \(n, 2, H, W\)"):
         without_affine(torch.rand(1, 3, 4, 4))

@@ -29,8 +29,8 @@ def test_values_halfway_between_two_greys_round_as_in_scikit_image(dtype, channe
     for picture, found in zip(mixed, local_entropy(mixed, radius=2), strict=True):
         shown = picture.permute(1, 2, 0).contiguous().numpy()
         grey = color.rgb2gray(shown) if channels == 3 else shown[..., 0]
-        wanted = rank.entropy(util.img_as_ubyte(grey.clip(0, 1)), morphology.disk(2))
-        np.testing.assert_array_equal(found[0].numpy(), wanted.astype(np.float32))
+        expected = rank.entropy(util.img_as_ubyte(grey.clip(0, 1)), morphology.disk(2))
+        np.testing.assert_array_equal(found[0].numpy(), expected.astype(np.float32))
 
 
 def test_entropy_of_half_precision_and_of_nan():

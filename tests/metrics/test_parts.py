@@ -52,11 +52,11 @@ def test_empty_parts_have_an_area_and_no_mean():
 
 def test_what_does_not_fit_is_said():
     pictures = torch.rand(2, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for pictures of \(2, 3, 4, 4\); wanted"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for pictures of \(2, 3, 4, 4\); expected"):
         part_area(pictures, torch.ones(2, 4, 4))
     with pytest.raises(ValueError, match="with at least one part"):
         part_luminance(pictures, torch.ones(2, 0, 4, 4))
-    with pytest.raises(ValueError, match=r"wanted \(2, parts, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"expected \(2, parts, 4, 4\)"):
         part_means(pictures, torch.ones(2, 1, 8, 8))
     with pytest.raises(ValueError, match="Divide 8-bit values by 255"):
         part_area((pictures * 255).byte(), torch.ones(2, 1, 4, 4))
@@ -72,5 +72,7 @@ def test_large_parts_in_half_precision(dtype):
 
 
 def test_areas_want_weights():
-    with pytest.raises(ValueError, match="masks go from 255 to 255; wanted bool, or weights in .*divide a 0-255 mask"):
+    with pytest.raises(
+        ValueError, match="masks go from 255 to 255; expected bool, or weights in .*divide a 0-255 mask"
+    ):
         part_area(torch.rand(1, 1, 2, 2), torch.full((1, 1, 2, 2), 255))

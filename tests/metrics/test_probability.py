@@ -136,15 +136,15 @@ def test_a_regression_is_measured_on_its_output():
         lambda: probabilities(model(PHOTOS), "identity"),
     ):
         with pytest.raises(
-            ValueError, match=r"outputs go from 1.1.*wanted values in \[0, 1\].*'none' for a regression"
+            ValueError, match=r"outputs go from 1.1.*expected values in \[0, 1\].*'none' for a regression"
         ):
             measure()
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="'logit' is no kind of outputs; wanted one of 'auto', 'softmax'"):
+    with pytest.raises(ValueError, match="'logit' is no kind of outputs; expected one of 'auto', 'softmax'"):
         probabilities(torch.zeros(1, 2), "logit")
-    with pytest.raises(ValueError, match=r"outputs have shape \(2,\); wanted \(N, classes\)"):
+    with pytest.raises(ValueError, match=r"outputs have shape \(2,\); expected \(N, classes\)"):
         probabilities(torch.zeros(2))
 
 
@@ -190,7 +190,7 @@ def test_an_output_that_is_no_tensor_is_named(wrapped, what, access):
     [
         (lambda y: y[:, :, None, None].expand(-1, -1, 4, 4), r"segmentation.*model\(images\).mean\(\(2, 3\)\)"),
         (lambda y: y[:, 0], r"keep its column: .*reshape\(-1, 1\)"),
-        (lambda y: y[:1], r"of shape \(1, 3\) for 3 images; wanted floats, \(3, classes\)"),
+        (lambda y: y[:1], r"of shape \(1, 3\) for 3 images; expected floats, \(3, classes\)"),
         (lambda y: torch.cat([y, y]), r"of shape \(6, 3\) for 3 images"),
         (lambda y: y.long(), r"returned torch.int64 of shape \(3, 3\)"),
     ],

@@ -76,15 +76,17 @@ def test_centres_learnt_from_some_hold_for_all(monkeypatch):
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for a picture of \(2, 9\); wanted at least one pixel"):
+    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for a picture of \(2, 9\); expected at least one pixel"):
         grid_cells((2, 9), (3, 1))
-    with pytest.raises(ValueError, match=r"labels are torch.float32, shape \(2, 2\); wanted integers|wanted integers"):
+    with pytest.raises(
+        ValueError, match=r"labels are torch.float32, shape \(2, 2\); expected integers|expected integers"
+    ):
         as_masks(torch.ones(2, 2))
-    with pytest.raises(ValueError, match="wanted integers, some of them >= 0"):
+    with pytest.raises(ValueError, match="expected integers, some of them >= 0"):
         as_masks(-torch.ones(2, 2).long())
-    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); wanted floats"):
+    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); expected floats"):
         colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="wanted 3 groups of 4 rows, of which 1 differ; ask for fewer"):
+    with pytest.raises(ValueError, match="expected 3 groups of 4 rows, of which 1 differ; ask for fewer"):
         group_features(torch.ones(4, 2), 3)
     with pytest.raises(ValueError, match="features have values that are not finite"):
         group_features(torch.full((4, 2), torch.inf), 2)

@@ -31,16 +31,16 @@ def test_channels_do_not_cancel():
 
 
 def test_what_is_no_canvas_is_said():
-    with pytest.raises(ValueError, match=r"canvas has shape \(2, 3\); wanted \(units, channels, H, W\)"):
+    with pytest.raises(ValueError, match=r"canvas has shape \(2, 3\); expected \(units, channels, H, W\)"):
         magnitudes(torch.ones(2, 3))
 
 
 @pytest.mark.parametrize(
     ("amounts", "message"),
     [
-        (torch.ones(3), r"amounts have shape \(3,\); wanted \(units, H, W\)"),
-        (torch.ones(3, 0), r"amounts have shape \(3, 0\); wanted"),
-        (-torch.ones(2, 2), r"amounts go down to -1; wanted magnitudes >= 0.*magnitudes\(canvas\)"),
+        (torch.ones(3), r"amounts have shape \(3,\); expected \(units, H, W\)"),
+        (torch.ones(3, 0), r"amounts have shape \(3, 0\); expected"),
+        (-torch.ones(2, 2), r"amounts go down to -1; expected magnitudes >= 0.*magnitudes\(canvas\)"),
         (torch.full((2, 2), torch.nan), "amounts have values that are not finite"),
     ],
 )
@@ -50,18 +50,20 @@ def test_what_are_no_amounts_is_said(amounts, message):
 
 
 def test_what_is_no_clip_is_said():
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); wanted a clip, \(frames, units, H, W\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected a clip, \(frames, units, H, W\)"):
         check_clip(torch.ones(2, 3, 4))
-    with pytest.raises(ValueError, match="1 frame; wanted at least 2: what happens in time needs something to compare"):
+    with pytest.raises(
+        ValueError, match="1 frame; expected at least 2: what happens in time needs something to compare"
+    ):
         check_clip(torch.ones(1, 2, 3, 4))
 
 
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for a picture of \(3, 4\); wanted \(regions, 3, 4\)"),
+        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for a picture of \(3, 4\); expected \(regions, 3, 4\)"),
         (torch.ones(3, 4), r"masks have shape \(3, 4\) for a picture"),
-        (torch.arange(12.0).view(1, 3, 4), r"masks go from 0 to 11; wanted bool.*as_masks\(labels\)"),
+        (torch.arange(12.0).view(1, 3, 4), r"masks go from 0 to 11; expected bool.*as_masks\(labels\)"),
         (torch.zeros(2, 3, 4).index_fill(0, torch.tensor(1), 1), r"masks \[0\] are empty"),
     ],
 )
@@ -72,7 +74,7 @@ def test_what_are_no_masks_is_said(masks, message):
 
 def test_masks_that_are_no_numbers_are_refused():
     masks = torch.tensor([[1.0, torch.nan, 0.0]])
-    with pytest.raises(ValueError, match="masks go from nan to nan; wanted bool, or weights"):
+    with pytest.raises(ValueError, match="masks go from nan to nan; expected bool, or weights"):
         check_masks(masks, (3,))
 
 
@@ -102,10 +104,10 @@ def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(
-        ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); wanted at least one pixel a cell"
+        ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); expected at least one pixel a cell"
     ):
         pool_cells(torch.ones(1, 2, 8), (4, 4))
-    with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); wanted \(units, H, W\), or \(frames"):
+    with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); expected \(units, H, W\), or \(frames"):
         pool_cells(torch.ones(2, 8))
     with pytest.raises(ValueError, match=r"masks have shape \(1, 3\)"):
         share(torch.ones(2, 4), torch.ones(1, 3))
@@ -172,7 +174,7 @@ def test_the_paper_s_counts_on_its_own_maps():
 
 def test_parts_are_parts():
     for wrong in (0, 1.5):
-        with pytest.raises(ValueError, match=f"covering is {wrong}; wanted a part of the whole"):
+        with pytest.raises(ValueError, match=f"covering is {wrong}; expected a part of the whole"):
             units_per_pixel(torch.ones(2, 2), wrong)
-        with pytest.raises(ValueError, match=f"part is {wrong}; wanted a part"):
+        with pytest.raises(ValueError, match=f"part is {wrong}; expected a part"):
             units_for(torch.ones(2, 2), wrong)

@@ -123,11 +123,11 @@ def test_seed_flip_and_text():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="wanted the same"):
+    with pytest.raises(ValueError, match="expected the same"):
         ratio_interval(torch.ones(3), torch.ones(2))
-    with pytest.raises(ValueError, match="level is 1; wanted a share"):
+    with pytest.raises(ValueError, match="level is 1; expected a share"):
         ratio_interval(torch.ones(3), torch.ones(3), level=1)
-    with pytest.raises(ValueError, match="repeats is 0; wanted at least 1 resample"):
+    with pytest.raises(ValueError, match="repeats is 0; expected at least 1 resample"):
         ratio_interval(torch.ones(3), torch.ones(3), repeats=0)
 
 
@@ -209,7 +209,7 @@ def test_sums_of_half_precision_are_taken_in_float32():
 @pytest.mark.parametrize("shape", [(3, 1), (1,), (2,), (3, 2), (0,)])
 @pytest.mark.parametrize("measure", [completeness_error, condition_number])
 def test_an_output_of_another_shape_is_not_spread_over_the_sums(measure, shape):
-    with pytest.raises(ValueError, match=r"wanted \(rows, units, \*left\) and \(rows, \*left\)"):
+    with pytest.raises(ValueError, match=r"expected \(rows, units, \*left\) and \(rows, \*left\)"):
         measure(torch.ones(3, 2), torch.full(shape, 2.0))
     with pytest.raises(ValueError, match=r"shares have shape \(0, 2\)"):
         measure(torch.ones(0, 2), torch.ones(0))

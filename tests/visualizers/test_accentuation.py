@@ -95,15 +95,15 @@ def test_no_figure_is_shown(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"images": IMAGES[0]}, r"images have shape \(3, 12, 16\); wanted \(N, C, H, W\)"),
+        ({"images": IMAGES[0]}, r"images have shape \(3, 12, 16\); expected \(N, C, H, W\)"),
         ({"photos": torch.rand(1, 3, 8, 8)}, r"photos have shape \(1, 3, 8, 8\) .* of the same height and width"),
-        ({"photos": torch.rand(3, 3, 12, 16)}, "wanted one for all rows, or one a row"),
-        ({"cams": torch.rand(2, 3, 4)}, r"cams have shape \(2, 3, 4\); wanted \(2, 12, 16\)"),
-        ({"opacities": OPACITIES[:1]}, r"opacities have shape \(1, 1, 12, 16\); wanted \(2, 1, 12, 16\)"),
-        ({"titles": ["lion"]}, "1 titles for 2 rows; wanted one a row"),
+        ({"photos": torch.rand(3, 3, 12, 16)}, "expected one for all rows, or one a row"),
+        ({"cams": torch.rand(2, 3, 4)}, r"cams have shape \(2, 3, 4\); expected \(2, 12, 16\)"),
+        ({"opacities": OPACITIES[:1]}, r"opacities have shape \(1, 1, 12, 16\); expected \(2, 1, 12, 16\)"),
+        ({"titles": ["lion"]}, "1 titles for 2 rows; expected one a row"),
         ({"notes": ["a", "b", "c"]}, "3 notes for 2 rows"),
         ({"trusts": TRUSTS[:1]}, "1 trusts for 2 rows"),
-        ({"trusts": [("good", "x"), ("holds", "y")]}, "verdict 'good' is not known; wanted holds, weak, fails"),
+        ({"trusts": [("good", "x"), ("holds", "y")]}, "verdict 'good' is not known; expected holds, weak, fails"),
     ],
 )
 def test_what_does_not_fit_is_said(change, text):
@@ -148,9 +148,9 @@ def test_dose_no_text_lies_over_another_or_outside(count, legible):
 
 
 def test_dose_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 4, 4\) for 1 doses; wanted one a dose"):
+    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 4, 4\) for 1 doses; expected one a dose"):
         dose_strip(torch.rand(2, 3, 4, 4), [1], seed=torch.rand(3, 4, 4), title="x")
-    with pytest.raises(ValueError, match=r"seed has shape \(3, 5, 4\); wanted that of one image, \(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"seed has shape \(3, 5, 4\); expected that of one image, \(3, 4, 4\)"):
         dose_strip(torch.rand(1, 3, 4, 4), [1], seed=torch.rand(3, 5, 4), title="x")
     with pytest.raises(ValueError, match="2 notes for 1 doses"):
         strip([1], notes=["a", "b"])
@@ -219,7 +219,7 @@ def test_without_distances_there_is_one_panel_and_rows_may_end_early():
 
 
 def test_curve_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"scores have shape \(5,\) for 1 titles; wanted \(steps, rows\)"):
+    with pytest.raises(ValueError, match=r"scores have shape \(5,\) for 1 titles; expected \(steps, rows\)"):
         score_curve(torch.rand(5), titles=["a"])
-    with pytest.raises(ValueError, match=r"distances have shape \(4, 1\); wanted that of the scores, \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"distances have shape \(4, 1\); expected that of the scores, \(5, 1\)"):
         score_curve(torch.rand(5, 1), torch.rand(4, 1), titles=["a"])

@@ -151,7 +151,7 @@ def test_the_scale_of_the_difference_is_said():
 
 
 def test_what_does_not_match_is_refused():
-    with pytest.raises(ValueError, match="there are 4 decibels; wanted one shape and one number a frame"):
+    with pytest.raises(ValueError, match="there are 4 decibels; expected one shape and one number a frame"):
         frames_beside_drawn(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES, [1.0] * 4)
     with pytest.raises(ValueError, match=r"drawn \(4, 3, 12, 18\)"):
         frames_beside_drawn(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES[:4], [1.0] * 5)

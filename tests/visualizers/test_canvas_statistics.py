@@ -18,7 +18,7 @@ def test_it_shows_what_it_was_given(shows_what_it_was_given, photo):
 
 def test_what_does_not_fit_is_said(photo):
     rho = {"edges": (torch.rand(3), torch.rand(2, 3))}
-    with pytest.raises(ValueError, match=r"'edges': \(3, 3\).*wanted \(12, 18\) and the same names"):
+    with pytest.raises(ValueError, match=r"'edges': \(3, 3\).*expected \(12, 18\) and the same names"):
         association_rows(photo, torch.rand(H, W), {"edges": torch.rand(3, 3)}, rho)
 
 

@@ -103,12 +103,12 @@ def test_no_figure_is_shown(monkeypatch):
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="maps is empty; give at least one"):
         comparison_grid(PHOTOS, {})
-    with pytest.raises(ValueError, match="1 captions for 2 photos; wanted one a photo, or none"):
+    with pytest.raises(ValueError, match="1 captions for 2 photos; expected one a photo, or none"):
         comparison_grid(PHOTOS, maps("a"), captions=[("tench", "p 0.5")])
-    with pytest.raises(ValueError, match=r"photos have shape \(3, 12, 16\); wanted \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"photos have shape \(3, 12, 16\); expected \(N, C, H, W\)"):
         comparison_grid(PHOTOS[0], maps("a"))
     with pytest.raises(
-        ValueError, match=r"the map 'a' has shape \(2, 6, 16\) for photos of shape .*; wanted \(2, 12, 16\)"
+        ValueError, match=r"the map 'a' has shape \(2, 6, 16\) for photos of shape .*; expected \(2, 12, 16\)"
     ):
         comparison_grid(PHOTOS, {"a": torch.rand(2, 6, 16)})
 

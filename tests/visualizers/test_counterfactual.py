@@ -54,7 +54,7 @@ def test_a_picture_of_the_class_wanted_is_not_a_success():
     own = torch.tensor([[0.05, 0.9, 0.9]] * 3)
     figure = rows(2, chances=torch.stack([CHANCES, own]), reached=torch.tensor([True, True]), **on_the_way(2, (0.5, 0)))
     said = words(figure)
-    assert "1 of 1 flipped, 1 of the class wanted already; under each picture, what the network answers to it" in said
+    assert "1 of 1 flipped, 1 of the class expected already; under each picture, what the network answers to it" in said
     assert said.count("already dog") == 1 and said.count("→ dog") == 1 and framed(figure) == 1
     assert "there from the start" in said and "flips at 0.00" not in said
 
@@ -62,7 +62,7 @@ def test_a_picture_of_the_class_wanted_is_not_a_success():
 def test_a_confidence_is_not_reached_by_the_answer_alone():
     figure = rows(2, confidence=0.65, reached=torch.tensor([True, False]), **on_the_way(2, (0.9, float("nan"))))
     said = words(figure)
-    assert any(w.startswith("1 of 2 reach 65 % for the class wanted;") for w in said)
+    assert any(w.startswith("1 of 2 reach 65 % for the class expected;") for w in said)
     assert said.count("→ dog at 65 %") == 2
     assert {"below 65 %", "reaches 65 % at 0.90", "does not reach 65 %"} <= set(said)
     assert not any("flips" in w for w in said)
@@ -98,11 +98,11 @@ def test_no_text_lies_over_another_or_outside(curves, legible):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"chances": CHANCES}, r"chances have shape \(3, 3\); wanted \(2, 3, 3\)"),
-        ({"answers": [["cat"] * 3]}, "1 answers for 2 pictures; wanted one a picture"),
-        ({"targets": ["dog"]}, "1 targets for 2 pictures; wanted one a picture"),
+        ({"chances": CHANCES}, r"chances have shape \(3, 3\); expected \(2, 3, 3\)"),
+        ({"answers": [["cat"] * 3]}, "1 answers for 2 pictures; expected one a picture"),
+        ({"targets": ["dog"]}, "1 targets for 2 pictures; expected one a picture"),
         ({"path": torch.rand(4)}, "path and path_chances belong together; got one of them"),
-        (on_the_way() | {"path": torch.rand(4)}, r"path_chances have shape \(2, 5, 2\); wanted \(2, 4, 2\)"),
+        (on_the_way() | {"path": torch.rand(4)}, r"path_chances have shape \(2, 5, 2\); expected \(2, 4, 2\)"),
     ],
 )
 def test_what_does_not_fit_is_said(change, says):
@@ -111,5 +111,5 @@ def test_what_does_not_fit_is_said(change, says):
 
 
 def test_pictures_of_two_shapes():
-    with pytest.raises(ValueError, match=r"flipped have shape \(1, 1, 4, 4\); wanted the originals', \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"flipped have shape \(1, 1, 4, 4\); expected the originals', \(1, 1, 8, 8\)"):
         counterfactual_rows(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4), chances=CHANCES[None], answers=[["a"] * 3], origins=["a"], targets=["b"], reached=torch.tensor([True]))  # fmt: skip

@@ -174,5 +174,5 @@ def test_a_mark_a_word_and_a_reason():
 
 def test_only_known_ones():
     check_verdicts("holds", "weak", "fails")
-    with pytest.raises(ValueError, match="verdict 'perhaps' is not known; wanted holds, weak, fails"):
+    with pytest.raises(ValueError, match="verdict 'perhaps' is not known; expected holds, weak, fails"):
         check_verdicts("holds", "perhaps")

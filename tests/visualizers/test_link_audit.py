@@ -59,13 +59,13 @@ def test_no_text_lies_over_another_or_outside(legible):
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="1 groups of figures, some empty; wanted at least one figure in each"):
+    with pytest.raises(ValueError, match="1 groups of figures, some empty; expected at least one figure in each"):
         link_audit({"fit": []})
     with pytest.raises(ValueError, match=r"pictures 'real' have shapes \(2, 1, 4, 4\) and \(2, 1, 8, 8\)"):
         link_audit({"fit": FIT}, pictures={"real": (torch.rand(2, 1, 4, 4), torch.rand(2, 1, 8, 8))})
-    with pytest.raises(ValueError, match=r"orders have shapes \[\(2, 2\), \(3, 3\)\]; wanted \(classes, classes\)"):
+    with pytest.raises(ValueError, match=r"orders have shapes \[\(2, 2\), \(3, 3\)\]; expected \(classes, classes\)"):
         link_audit({"fit": FIT}, orders={"a": torch.eye(2), "b": torch.eye(3)})
-    with pytest.raises(ValueError, match=r"2 classes for orders of shape \(3, 3\); wanted one a row"):
+    with pytest.raises(ValueError, match=r"2 classes for orders of shape \(3, 3\); expected one a row"):
         link_audit({"fit": FIT}, orders={"a": torch.eye(3)}, classes=["x", "y"])
     with pytest.raises(ValueError, match="verdict 'sure' is not known"):
         link_audit({"fit": FIT}, verdict=("sure", "it is"))

@@ -51,9 +51,9 @@ def test_originals_stand_before_what_they_are_linked_to():
     assert shown[:2] == [0.25, 0.75]
     said = words(figure)
     assert {"the picture", "linked"} <= set(said) and "untouched" not in said and "a screenshot" in " ".join(said)
-    with pytest.raises(ValueError, match=r"originals have shape \(1, 1, 8, 8\); wanted the bases', None"):
+    with pytest.raises(ValueError, match=r"originals have shape \(1, 1, 8, 8\); expected the bases', None"):
         strips(rows=1, originals=pictures[0])
-    with pytest.raises(ValueError, match="2 seen for 1 rows; wanted one a row"):
+    with pytest.raises(ValueError, match="2 seen for 1 rows; expected one a row"):
         strips(rows=1, originals=pictures[0], bases=pictures[1], seen=["a", "b"])
 
 
@@ -90,10 +90,10 @@ def test_what_was_not_measured_is_a_dash():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"measured": torch.rand(2, 3)}, r"measured has shape \(2, 3\); wanted \(2, 4\), one a frame"),
+        ({"measured": torch.rand(2, 3)}, r"measured has shape \(2, 3\); expected \(2, 4\), one a frame"),
         ({"values": torch.rand(2, 1)}, r"images have shape \(2, 1, 1, 8, 8\).*at least two values"),
-        ({"bases": torch.rand(2, 1, 4, 4)}, r"bases have shape \(2, 1, 4, 4\); wanted \(2, 1, 8, 8\)"),
-        ({"notes": ["one"]}, "1 notes for 2 rows; wanted one a row"),
+        ({"bases": torch.rand(2, 1, 4, 4)}, r"bases have shape \(2, 1, 4, 4\); expected \(2, 1, 8, 8\)"),
+        ({"notes": ["one"]}, "1 notes for 2 rows; expected one a row"),
         ({"answers": [["a"] * 4, ["a"] * 3]}, "3 answers for 4 frames of a row"),
         ({"trust": ("sure", "of course")}, "verdict 'sure' is not known"),
     ],
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_said(change, says):
 
 
 def test_values_of_another_shape():
-    with pytest.raises(ValueError, match=r"values have shape \(3,\); wanted \(4,\) or \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"values have shape \(3,\); expected \(4,\) or \(2, 4\)"):
         unit_filmstrips(torch.rand(2, 4, 1, 8, 8), torch.rand(3), torch.rand(2, 4), rows=["a", "b"])
 
 
@@ -173,9 +173,9 @@ def test_selectivity_no_text_lies_over_another_or_outside(classes, legible):
 
 
 def test_selectivity_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"means have shape \(3, 3\) for 2 units and 3 classes; wanted \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"means have shape \(3, 3\) for 2 units and 3 classes; expected \(2, 3\)"):
         table(units=[1, 2])
-    with pytest.raises(ValueError, match="61 units for one table; wanted at most 60"):
+    with pytest.raises(ValueError, match="61 units for one table; expected at most 60"):
         table(torch.rand(61, 3), units=range(61))
-    with pytest.raises(ValueError, match=r"explained has shape \(2,\); wanted \(3,\), one a unit"):
+    with pytest.raises(ValueError, match=r"explained has shape \(2,\); expected \(3,\), one a unit"):
         table(explained=torch.rand(2))

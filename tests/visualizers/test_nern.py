@@ -18,8 +18,8 @@ def test_a_mosaic_has_every_kernel_in_its_place():
 
 def test_all_on_one_scale_and_what_is_missing_among_them():
     parts = torch.randn(4, 3, 2, 3, 3)
-    wanted = parts.sum(0) + 0.25
-    figure = kernel_sheet(parts, ["neuron 1", "neuron 2", "neuron 3", "bias"], wanted, layer="conv1")
+    expected = parts.sum(0) + 0.25
+    figure = kernel_sheet(parts, ["neuron 1", "neuron 2", "neuron 3", "bias"], expected, layer="conv1")
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:4] == ["the network's own kernels", "as generated", "missing", "neuron 1"]
     images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_title()]

@@ -62,20 +62,20 @@ def test_the_strongest_neurons_or_those_asked_for(words, legible):
         (lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(1, 1, 4, 4)), r"images \(1, 1, 4, 4\)"),
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), names=["a"]),
-            "there are 1 names; wanted",
+            "there are 1 names; expected",
         ),
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), top=0),
-            "top is 0; wanted at least 1 col",
+            "top is 0; expected at least 1 col",
         ),
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), tokens=[2]),
-            r"tokens are \[2\]; wanted one or more of 0 to 1",
+            r"tokens are \[2\]; expected one or more of 0 to 1",
         ),
-        (lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)), r"images \(3, 1, 4, 4\); wanted"),
+        (lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)), r"images \(3, 1, 4, 4\); expected"),
         (
             lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), [3]),
-            r"neurons are \[3\]; wanted one",
+            r"neurons are \[3\]; expected one",
         ),
     ],
 )
@@ -139,16 +139,16 @@ def test_ways_add_up_to_all_that_a_patch_changed(g):
     [
         (
             lambda: patch_sheet(torch.rand(2, 4, 1, 8, 8), torch.rand(2, 1, 8, 8), QUARTERS),
-            r"parts have shape \(2, 4, 1, 8, 8\).*masks \(4, 8, 8\); wanted \(pictures, patches \+ 1",
+            r"parts have shape \(2, 4, 1, 8, 8\).*masks \(4, 8, 8\); expected \(pictures, patches \+ 1",
         ),
         (lambda: patch_sheet(torch.rand(2, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS), r"images \(1, 1, 8, 8\)"),
-        (lambda: patch_sheet(torch.rand(1, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS, top=0), "top is 0; wanted"),
+        (lambda: patch_sheet(torch.rand(1, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS, top=0), "top is 0; expected"),
         (lambda: route_sheet(torch.rand(3, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS), "a mask for each patch"),
         (
             lambda: route_sheet(torch.rand(4, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS, names=["a"]),
-            "there are 1 names; wanted",
+            "there are 1 names; expected",
         ),
-        (lambda: route_sheet(torch.rand(4, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS, top=0), "top is 0; wanted"),
+        (lambda: route_sheet(torch.rand(4, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS, top=0), "top is 0; expected"),
     ],
 )
 def test_patch_sheet_what_does_not_fit_is_refused(call, text):
@@ -176,5 +176,5 @@ def test_every_picture_has_its_decibels(words):
 
 def test_written_sheet_what_does_not_fit_is_refused():
     images = torch.rand(3, 1, 8, 8)
-    with pytest.raises(ValueError, match="'as drawn' has 3 pictures and 2 decibels for 3 images; wanted one of each"):
+    with pytest.raises(ValueError, match="'as drawn' has 3 pictures and 2 decibels for 3 images; expected one of each"):
         written_sheet(images, {"as drawn": (images, [1.0, 2.0])})

@@ -99,10 +99,10 @@ def test_a_page_of_dead_units_says_so():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"count": 46}, "46 units for one sheet; wanted at most 45"),
-        ({"ranks": torch.ones(3)}, "3 ranks for 4 pictures; wanted one a unit"),
-        ({"classes": ["a"]}, r"1 classes for selectivity of shape None; wanted \(U, 1\)"),
-        ({"selectivity": torch.ones(4, 2), "classes": ["a"]}, r"shape \(4, 2\); wanted \(U, 1\)"),
+        ({"count": 46}, "46 units for one sheet; expected at most 45"),
+        ({"ranks": torch.ones(3)}, "3 ranks for 4 pictures; expected one a unit"),
+        ({"classes": ["a"]}, r"1 classes for selectivity of shape None; expected \(U, 1\)"),
+        ({"selectivity": torch.ones(4, 2), "classes": ["a"]}, r"shape \(4, 2\); expected \(U, 1\)"),
     ],
 )
 def test_what_does_not_fit_is_said(change, says):

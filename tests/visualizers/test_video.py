@@ -41,7 +41,7 @@ def test_the_best_come_first_and_what_choosing_helps_is_said(words):
 
 def test_what_does_not_fit_is_said():
     one = torch.rand(3, 1, 4)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 12, 18\); wanted \(3, 1, 12, 18\) for 1 names"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 12, 18\); expected \(3, 1, 12, 18\) for 1 names"):
         object_time(torch.rand(3, 3, H, W), torch.ones(2, 1, H, W), one, one, torch.rand(3, 4, H, W), names=["x"])
 
 
@@ -65,5 +65,5 @@ def test_it_says_what_is_matched_shuffled_and_still(words):
 
 def test_flow_what_does_not_fit_is_said():
     maps = torch.rand(2, H, W)
-    with pytest.raises(ValueError, match=r"table \(3, 3\); wanted \(2, 12, 18\) twice and \(2, 2\) for 3 frames"):
+    with pytest.raises(ValueError, match=r"table \(3, 3\); expected \(2, 12, 18\) twice and \(2, 2\) for 3 frames"):
         flow_beside_change(torch.rand(3, 3, H, W), maps, maps, torch.eye(3), controls={})

@@ -27,23 +27,23 @@ def test_the_file_is_found_without_importing_its_package(tmp_path, package):
 
 def test_another_file_is_not_returned(tmp_path, package, monkeypatch):
     sums = package("some-pets", "1.0", {"some_pets/cat.txt": b"meow"})
-    wanted = sums["some_pets/cat.txt"]
+    expected = sums["some_pets/cat.txt"]
     (tmp_path / "some_pets/cat.txt").write_bytes(b"woof")
     with pytest.raises(
-        AssetError, match=rf"cat.txt has the sha256 [0-9a-f]{{64}}; wanted {wanted}.*is not loaded"
+        AssetError, match=rf"cat.txt has the sha256 [0-9a-f]{{64}}; expected {expected}.*is not loaded"
     ) as e:
-        asset("some-pets", "cat.txt", wanted)
+        asset("some-pets", "cat.txt", expected)
     assert str(e.value).endswith("Run: pip install --no-deps --force-reinstall some-pets")
     monkeypatch.setitem(PINNED, "some-pets", "1.0")
     with pytest.raises(AssetError, match=r"Run: pip install --no-deps --force-reinstall some-pets==1.0$"):
-        asset("some-pets", "cat.txt", wanted)
+        asset("some-pets", "cat.txt", expected)
 
 
 def test_an_absent_package_says_what_to_type(monkeypatch):
     monkeypatch.setitem(PINNED, "no-such-pets", "2.1")
     with pytest.raises(
         AssetError,
-        match=r"no-such-pets is not installed; wanted its file cat.pth. Run: pip install --no-deps no-such-pets==2.1$",
+        match=r"no-such-pets is not installed; expected its file cat.pth. Run: pip install --no-deps no-such-pets==2.1$",
     ):
         asset("no-such-pets", "cat.pth", "0" * 64)
     with pytest.raises(AssetError, match=r"no-such-extra is not installed.*Run: pip install 'xinc-captum\[demo\]'$"):
@@ -53,12 +53,12 @@ def test_an_absent_package_says_what_to_type(monkeypatch):
 def test_no_file_and_several_files_are_errors(tmp_path, package):
     sums = package("some-pets", "1.0", {"a/cat.txt": b"meow", "b/cat.txt": b"meow", "dog.txt": b"woof"})
     with pytest.raises(
-        AssetError, match=r"some-pets 1.0 has 2 files that end in cat.txt; wanted one. Run: pip install"
+        AssetError, match=r"some-pets 1.0 has 2 files that end in cat.txt; expected one. Run: pip install"
     ):
         asset("some-pets", "cat.txt", sums["a/cat.txt"])
     (tmp_path / "dog.txt").unlink()
     for gone in ("dog.txt", "cow.txt"):
-        with pytest.raises(AssetError, match=f"has 0 files that end in {gone}; wanted one"):
+        with pytest.raises(AssetError, match=f"has 0 files that end in {gone}; expected one"):
             asset("some-pets", gone, "0" * 64)
 
 
@@ -160,7 +160,7 @@ def test_nothing_else_is_called(tmp_path, protocol, function, name):
     evil = {"weights": [np.zeros(1), Evil(function, f"open({str(canary)!r}, 'w')")]}
     if protocol < 3:  # numpy's arrays ask for _codecs.encode there
         evil["weights"].pop(0)
-    with pytest.raises(AssetError, match=rf"asks for ({name}).*wanted plain containers of numpy arrays.*not loaded"):
+    with pytest.raises(AssetError, match=rf"asks for ({name}).*expected plain containers of numpy arrays.*not loaded"):
         read_arrays(written(tmp_path, pickle.dumps(evil, protocol=protocol)))
     assert not canary.exists()
 
@@ -169,7 +169,7 @@ def test_nothing_else_is_called(tmp_path, protocol, function, name):
     "thing", [datetime.date(2024, 1, 1), np.float32(1), {1, 2}.__class__, np.random.default_rng(0)]
 )
 def test_harmless_others_are_refused_too(tmp_path, thing):
-    with pytest.raises(AssetError, match="wanted plain containers of numpy arrays"):
+    with pytest.raises(AssetError, match="expected plain containers of numpy arrays"):
         read_arrays(written(tmp_path, pickle.dumps(thing)))
 
 

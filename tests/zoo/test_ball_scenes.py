@@ -59,5 +59,5 @@ def test_the_same_twice_whoever_looks():
 def test_impossible_requests():
     for arguments in ({"scenes": 0}, {"balls": 0}, {"poses": orbit(2)[0]}, {"poses": orbit(2).expand(4, -1, -1, -1)}):
         whole = {"scenes": 2, "poses": orbit(2)} | arguments
-        with pytest.raises(ValueError, match=r"got .* scenes, .* balls and poses of shape .*; wanted at least one"):
+        with pytest.raises(ValueError, match=r"got .* scenes, .* balls and poses of shape .*; expected at least one"):
             ball_scenes(**whole)

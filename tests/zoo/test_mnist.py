@@ -207,9 +207,11 @@ def test_clothes_that_are_not_there_or_others(folder, tmp_path):
         fashion_mnist(folder=tmp_path / "nowhere")
     assert "dpkg -x" in str(e.value) and 'folder="fashion/usr/share/datasets/fashion-mnist"' in str(e.value)
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"x" * 10))
-    with pytest.raises(AssetError, match=r"t10k-labels-idx1-ubyte.gz has the sha256 \w{64}; wanted \w{64}.*not loaded"):
+    with pytest.raises(
+        AssetError, match=r"t10k-labels-idx1-ubyte.gz has the sha256 \w{64}; expected \w{64}.*not loaded"
+    ):
         fashion_mnist("t10k", folder=folder)
-    with pytest.raises(ValueError, match='split is \'test\'; wanted "train" or "t10k"'):
+    with pytest.raises(ValueError, match='split is \'test\'; expected "train" or "t10k"'):
         fashion_mnist("test", folder=folder)
 
 
@@ -227,7 +229,7 @@ def test_the_head_takes_128_rectified_units():
         assert model(torch.rand(2, 3, 16, 16)).shape == (2, 7)
     units = taken[model.relu4]
     assert units.shape == (2, 128) and units.min() == 0
-    with pytest.raises(ValueError, match="size is 7; wanted at least 8"):
+    with pytest.raises(ValueError, match="size is 7; expected at least 8"):
         small_convnet(10, 7)
 
 

@@ -90,12 +90,13 @@ def test_every_name_gives_a_photo_of_that_name(installed):
 
 def test_unknown_names_list_what_there_is():
     with pytest.raises(
-        ValueError, match=r"'cat' is no photo of the zoo; wanted one of astronaut, chelsea, .*quokka, or foolbox:00 to"
+        ValueError,
+        match=r"'cat' is no photo of the zoo; expected one of astronaut, chelsea, .*quokka, or foolbox:00 to",
     ):
         photo("cat")
     with pytest.raises(ValueError, match=r"'foolbox:20' is no photo"):
         photo("foolbox:20")
-    with pytest.raises(ValueError, match=r"'camera' is no colour photo of scikit-image; wanted one of astronaut"):
+    with pytest.raises(ValueError, match=r"'camera' is no colour photo of scikit-image; expected one of astronaut"):
         skimage_photo("camera")
 
 

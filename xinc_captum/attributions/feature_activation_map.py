@@ -121,7 +121,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         if given.shape[1] != maps.shape[1] or wrong:
             raise ValueError(
                 f"target is {target} for {len(maps)} rows and references of shape {tuple(given.shape)}, and the layer "
-                f"has {maps.shape[1]} channels; wanted references of as many, and the number of one, or of one a row."
+                f"has {maps.shape[1]} channels; expected references of as many, and the number of one, or of one a row."
             )
         one, other = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in (maps.mean((2, 3)), given.to(maps)))
         return maps, one, other[which.expand(len(maps))]
@@ -151,13 +151,13 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         given = self.layer_to_grid is not None or self.unit_axis is not None
         if found.dim() > 4 and self.layer_to_grid is None:
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}; wanted maps (rows, channels, h, w). Give "
+                f"layer {self._name()} returns shape {tuple(found.shape)}; expected maps (rows, channels, h, w). Give "
                 "layer_to_grid= a function that leaves two axes of places, for example lambda a: a.mean(2) for the "
                 "mean over the first."
             )
         if found.dim() == 3 and self.layer_to_grid is None:
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}; wanted maps (rows, channels, h, w). Give "
+                f"layer {self._name()} returns shape {tuple(found.shape)}; expected maps (rows, channels, h, w). Give "
                 "layer_to_grid=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your "
                 "own."
             )
@@ -167,7 +167,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         if maps.dim() != 4 or len(maps) != len(found):
             made = "" if self.layer_to_grid is None else f", which layer_to_grid made {tuple(maps.shape)}"
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}{made}; wanted maps (rows, channels, h, w) of "
+                f"layer {self._name()} returns shape {tuple(found.shape)}{made}; expected maps (rows, channels, "
+                "h, w) of "
                 f"{len(found)} rows. Choose a layer whose output has places, or give layer_to_grid=."
             )
         image = image_size(entered)
@@ -188,7 +189,7 @@ def _shared(args: Any, rows: int) -> Any:
     every = args if isinstance(args, tuple) else (args,)
     if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
         raise ValueError(
-            f"additional_forward_args hold a value for each of the {rows} rows and none for the references; wanted "
+            f"additional_forward_args hold a value for each of the {rows} rows and none for the references; expected "
             "arguments that all rows share (inside of the function, lambda x: model(x, shared), where they have as "
             "many rows by chance), or references as vectors."
         )

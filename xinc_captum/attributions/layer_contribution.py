@@ -68,8 +68,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         output_fn: OutputFn | None = None,
     ) -> None:
         several = not isinstance(layer, nn.Module | str)
-        wanted: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
-        found = [find_layer(forward_func, one) for one in wanted]
+        expected: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
+        found = [find_layer(forward_func, one) for one in expected]
         if not found:
             raise LayerError("layer is an empty list; give at least one module or dotted name.")
         LayerAttribution.__init__(self, forward_func, found if several else found[0], device_ids)
@@ -145,7 +145,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                 "return_convergence_delta needs multiply_by_inputs=True: bare gradients do not add up to an output."
             )
         if internal_batch_size is not None and internal_batch_size < 1:
-            raise ValueError(f"internal_batch_size is {internal_batch_size}; wanted at least 1.")
+            raise ValueError(f"internal_batch_size is {internal_batch_size}; expected at least 1.")
         call = differentiable(self.forward_func, *self._layers)
         with attribution_context(self.forward_func, *self._layers):
             batch = Batch.of(inputs, additional_forward_args, target)
@@ -210,7 +210,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                 if not first or not second or first[0] * other != second[0] * sizes[0] or first[1:] != second[1:]:
                     raise LayerError(
                         f"layer {layer_name(self.forward_func, layer)} has shape {first} for {sizes[0]} rows and "
-                        f"{second} for {other}; wanted rows first, so that the pieces of internal_batch_size can be "
+                        f"{second} for {other}; expected rows first, so that the pieces of internal_batch_size can be "
                         "joined. Leave internal_batch_size out, or choose a layer with rows first."
                     )
 

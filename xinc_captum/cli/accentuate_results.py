@@ -96,17 +96,17 @@ def features_called(
         LayerError: no such layer.
     """
     if targets and (layers or units):
-        raise UsageError("--target and --layer/--unit are both given; wanted one kind at a time: run it twice.")
+        raise UsageError("--target and --layer/--unit are both given; expected one kind at a time: run it twice.")
     if targets:
         return [_class(network, text) for text in targets]
     if not layers or not units:
         raise UsageError(
-            "nothing to accentuate; wanted --target with a label or a class number, or --layer with --unit, each as "
+            "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each as "
             "often as you like."
         )
     if len(layers) not in {1, len(units)}:
         raise UsageError(
-            f"{len(layers)} times --layer for {len(units)} times --unit; wanted one layer for all units, or one each."
+            f"{len(layers)} times --layer for {len(units)} times --unit; expected one layer for all units, or one each."
         )
     pairs = zip([*layers] * len(units) if len(layers) == 1 else layers, units, strict=True)
     for layer in layers:

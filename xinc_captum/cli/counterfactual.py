@@ -65,20 +65,20 @@ def counterfactual_command(
     store.check_folder(out)
     linked = linked_called(folder, device_called(device))
     try:
-        wanted = linked.ends.classifier.find(target)
+        expected = linked.ends.classifier.find(target)
     except ValueError as error:
         raise UsageError(f"--target: {error}") from error
     starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
-    found = flipped(linked, starts, wanted, method, confidence)
+    found = flipped(linked, starts, expected, method, confidence)
     typer.echo(str(found.trust))
-    if own := left_out(linked, starts, wanted):
+    if own := left_out(linked, starts, expected):
         typer.echo(own)
     note = {
         "seed": seed,
         "ends": described(linked.ends),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
-        "target": wanted,
+        "target": expected,
         "method": method.value,
         "confidence": confidence,
         "reached": found.reached.tolist(),
@@ -177,10 +177,10 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
         (name, *(ends.label(c) for c in (a, b)), "yes" if ok else "no", ends.label(now), f"{100 * p:.0f} %", str(n))
         for name, a, b, ok, now, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
     )
-    wanted = f"answered {target}" + (f" with at least {100 * sure:g} %" if sure else "")
+    expected = f"answered {target}" + (f" with at least {100 * sure:g} %" if sure else "")
     said = (
         "From left to right: the picture; what the link makes of it, which is where the search begins; the nearest "
-        f"picture found that is {wanted}, or in rows said not to be reached the nearest the search came, with what "
+        f"picture found that is {expected}, or in rows said not to be reached the nearest the search came, with what "
         "the network does answer to it; and what changed between the two. At the right, both classes' probabilities "
         "on the straight way from the linked picture (0) to the one at the end (1) and past it."
     )
@@ -191,7 +191,7 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
     write_report(
         place,
         title=f"What would have to change for the answer {target}",
-        lead=f"The representation of each picture is moved until the generator's picture of it is {wanted}: "
+        lead=f"The representation of each picture is moved until the generator's picture of it is {expected}: "
         f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself "
         f"{predicate(linked.trust)}.",
         facts={

@@ -205,7 +205,7 @@ def explore_command(result: Path, out: Path | None) -> None:
     bundle = bundle_at(result)
     path = out or result.resolve().with_name(f"{result.resolve().name}.html")
     if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; wanted a file, such as {path / 'result.html'}.")
+        raise UsageError(f"--out {path} is a folder; expected a file, such as {path / 'result.html'}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first.")
     if result.resolve() in path.resolve().parents:

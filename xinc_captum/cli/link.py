@@ -235,7 +235,8 @@ def link_command(
     known = int(getattr(ends.generator, "num_classes", 0))
     if pairs < FEWEST * known:
         raise UsageError(
-            f"--pairs is {pairs}; {generator} draws {known} classes, and a fifth of each is held out: wanted at least "
+            f"--pairs is {pairs}; {generator} draws {known} classes, and a fifth of each is held out: expected "
+            "at least "
             f"{FEWEST * known}, and {10 * known} or more for an audit that can tell what varies within a class."
         )
     typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")

@@ -52,7 +52,8 @@ def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str
             found: Any = zoo.classifier(name)
         except ValueError as error:
             raise UsageError(
-                f"model {name!r} is no classifier of the zoo; wanted one of {', '.join(CLASSIFIERS)}, or a function of "
+                f"model {name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}, or a "
+                "function of "
                 "your own as module:function."
             ) from error
     else:
@@ -63,7 +64,7 @@ def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str
     if isinstance(found, nn.Module):
         return Network(_labelled(name, found.eval().to(device), photo.to(device), drawn_by), None)
     raise UsageError(
-        f"{name} returned a {type(found).__name__}; wanted a torch.nn.Module that takes images in [0, 1], or a "
+        f"{name} returned a {type(found).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
         "xinc_captum.zoo.Classifier."
     )
 
@@ -98,7 +99,7 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (ModuleNotFoundError, ValueError) as error:
         raise UsageError(
-            f"module {name!r} cannot be imported ({error}); wanted module:function, where the module is installed or "
+            f"module {name!r} cannot be imported ({error}); expected module:function, where the module is installed or "
             "lies in the current folder."
         ) from error
     finally:
@@ -196,8 +197,8 @@ class Ends:
     def preprocess(self) -> Sized:
         """From pictures that the generator draws to what the network takes."""
         own = self.classifier.preprocess
-        wanted = len(own.mean) if isinstance(own, zoo.Normalise) else None
-        return Sized(own, self.classifier.size or None, wanted)
+        expected = len(own.mean) if isinstance(own, zoo.Normalise) else None
+        return Sized(own, self.classifier.size or None, expected)
 
     @property
     def share_classes(self) -> bool:
@@ -288,7 +289,7 @@ def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[
         found = GENERATORS[name]()
     else:
         raise UsageError(
-            f"generator {name!r} is not in the zoo; wanted one of {', '.join(GENERATORS)}, or a function of your own "
+            f"generator {name!r} is not in the zoo; expected one of {', '.join(GENERATORS)}, or a function of your own "
             "as module:function."
         )
     if isinstance(found, nn.Module):
@@ -336,7 +337,7 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         AssetError: a package of the zoo is missing.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; wanted one that xinc link wrote.")
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that xinc link wrote.")
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         names = note["ends"]
@@ -344,7 +345,7 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{folder} holds no link; wanted a folder that xinc link wrote, with {store.MANIFEST} and {FILE}."
+            f"{folder} holds no link; expected a folder that xinc link wrote, with {store.MANIFEST} and {FILE}."
         ) from error
     try:
         link = LatentLink.load(folder / FILE)

@@ -114,7 +114,7 @@ def loaded(name: str, model: str, classifier: Classifier) -> NeRN:
             raise UsageError(f"{SHIPPED} writes the convolutions of mnist_convnet, not of {model}; leave --nern out.")
         return mnist_nern(classifier.model)
     if not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file; wanted one that NeRN.save wrote, or {SHIPPED}.")
+        raise FileNotFoundError(f"{name} is not a file; expected one that NeRN.save wrote, or {SHIPPED}.")
     try:
         return NeRN.load(name, classifier.model)
     except ValueError as error:

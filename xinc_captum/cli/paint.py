@@ -44,12 +44,12 @@ def paint_command(
     if is_film(source):
         named = None if model is None else _among(VideoModel, model, "a video")
         if frames is not None and frames < 2:
-            raise UsageError(f"--frames is {frames}; wanted at least 2. A single frame is a photo.")
+            raise UsageError(f"--frames is {frames}; expected at least 2. A single frame is a photo.")
         video_command(source, out, named, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
         return
     if not Path(source).is_file():
         raise FileNotFoundError(
-            f"{source} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …), a video (MP4, WebM …), a folder of "
+            f"{source} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …), a video (MP4, WebM …), a folder of "
             f"frames, or a video of the zoo: {', '.join(film_names())}."
         )
     if frames is not None or masks is not None:
@@ -60,5 +60,7 @@ def paint_command(
 
 def _among(kinds: type[Kind], name: NetworkName, what: str) -> Kind:
     if name.value not in [kind.value for kind in kinds]:
-        raise UsageError(f"--model {name.value} is not for {what}; wanted {' or '.join(kind.value for kind in kinds)}.")
+        raise UsageError(
+            f"--model {name.value} is not for {what}; expected {' or '.join(kind.value for kind in kinds)}."
+        )
     return kinds(name.value)

@@ -44,7 +44,7 @@ def subject_called(name: str, longer_side: int) -> Subject:
     if name not in zoo.photo_names():
         known = ", ".join(n for n in zoo.photo_names() if ":" not in n)
         raise FileNotFoundError(
-            f"{name} is not a file; wanted a photo (PNG, JPEG, TIFF, WebP …), or one of the zoo: {known}, "
+            f"{name} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …), or one of the zoo: {known}, "
             "foolbox:00 to foolbox:19."
         )
     image = zoo.photo(name).image
@@ -81,7 +81,7 @@ def natural_images(folder: Path | None, size: int, without: str) -> Natural | No
             raise UsageError(f"--natural {folder} is no folder; give one with photos, or leave the option out.")
         files = photo_files(folder)
         if len(files) < 2:
-            raise UsageError(f"--natural {folder} holds {len(files)} photos; wanted at least 2, better a hundred.")
+            raise UsageError(f"--natural {folder} holds {len(files)} photos; expected at least 2, better a hundred.")
         photos, source = [read_photo(path, longer_side=4 * size) for path in files], folder.name
     else:
         try:
@@ -166,7 +166,7 @@ def small_called(sources: Sequence[str], side: int | None) -> SmallPictures:
         return SmallPictures(DIGITS, kept.images, names, {"digits of the zoo": digest(kept.images)})
     files = [path for source in sources for path in _files(source)]
     if len(files) > MOST_IMAGES:
-        raise UsageError(f"there are {len(files):,} pictures; wanted at most {MOST_IMAGES:,}: give a part of them.")
+        raise UsageError(f"there are {len(files):,} pictures; expected at most {MOST_IMAGES:,}: give a part of them.")
     pictures = [_read(path, side) for path in files]
     _same_size(files, pictures)
     images = torch.stack(pictures)
@@ -199,7 +199,7 @@ def _files(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{source} is no file or folder; wanted small pictures (PNG, JPEG …), folders of them, or {DIGITS}."
+            f"{source} is no file or folder; expected small pictures (PNG, JPEG …), folders of them, or {DIGITS}."
         )
     found = photo_files(path)
     if not found:

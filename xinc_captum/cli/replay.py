@@ -239,11 +239,11 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         FileNotFoundError, UsageError: as :func:`replay_command`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; wanted a result of an xinc command.")
+        raise FileNotFoundError(f"{folder} is not a folder; expected a result of an xinc command.")
     try:
         note: dict[str, Any] = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} has no {store.MANIFEST} that can be read; wanted a result of xinc.") from error
+        raise UsageError(f"{folder} has no {store.MANIFEST} that can be read; expected a result of xinc.") from error
     made = note.get("format") if isinstance(note, dict) else None
     if made != store.FORMAT:
         raise UsageError(f"{folder} is of the format {made!r}; this version reads {store.FORMAT!r}.")
@@ -282,9 +282,9 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
             raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
     command = COMMANDS[call["command"]]
     hints = get_type_hints(command)
-    wanted = set(inspect.signature(command).parameters) - {"out"}
-    if set(call["settings"]) != wanted:
-        odd = sorted(set(call["settings"]) ^ wanted)
+    expected = set(inspect.signature(command).parameters) - {"out"}
+    if set(call["settings"]) != expected:
+        odd = sorted(set(call["settings"]) ^ expected)
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
     try:
         return command, {name: _typed(value, hints[name]) for name, value in call["settings"].items()}
@@ -303,7 +303,7 @@ def _typed(value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Path | Enum):
         return hint(value)
     if not isinstance(value, (int, float) if hint is float else hint):
-        raise TypeError(f"{value!r} is a {type(value).__name__}; wanted {hint.__name__}")
+        raise TypeError(f"{value!r} is a {type(value).__name__}; expected {hint.__name__}")
     return value
 
 

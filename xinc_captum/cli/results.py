@@ -70,7 +70,9 @@ def bundle_at(folder: Path) -> Bundle:
         UsageError: it holds no result of ours.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; wanted one that an xinc command or Comparison.save wrote.")
+        raise FileNotFoundError(
+            f"{folder} is not a folder; expected one that an xinc command or Comparison.save wrote."
+        )
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         known = note["format"] == store.FORMAT and isinstance(note["outputs"], dict)
@@ -78,7 +80,7 @@ def bundle_at(folder: Path) -> Bundle:
         known = False
     if not known:
         raise UsageError(
-            f"{folder} holds no {store.MANIFEST} of ours; wanted a folder that an xinc command or Comparison.save "
+            f"{folder} holds no {store.MANIFEST} of ours; expected a folder that an xinc command or Comparison.save "
             "wrote."
         )
     return Bundle(folder, note)

@@ -199,7 +199,7 @@ def trans_inr_command(
     store.check_folder(out)
     place_ = device_called(device)
     if size is not None and size < 8:
-        raise UsageError(f"--size is {size}; wanted at least 8 pixels.")
+        raise UsageError(f"--size is {size}; expected at least 8 pixels.")
     pictures = small_called(sources, size)
     typer.echo(f"{pictures.name}: {len(pictures.images):,} pictures, {' x '.join(map(str, pictures.images.shape[1:]))}")
     written = written_called(pictures, model, patch, steps, seed, place_)

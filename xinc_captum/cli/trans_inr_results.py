@@ -92,7 +92,7 @@ def loaded(name: str) -> TransINR:
     if name == SHIPPED and not Path(name).exists():
         return zoo.mnist_trans_inr()
     if not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file; wanted one that TransINR.save wrote, {SHIPPED}, or {FIT}.")
+        raise FileNotFoundError(f"{name} is not a file; expected one that TransINR.save wrote, {SHIPPED}, or {FIT}.")
     try:
         return TransINR.load(name)
     except ValueError as error:
@@ -140,7 +140,7 @@ def _fitted(
     count = len(pictures.images)
     if count < FEWEST:
         raise UsageError(
-            f"{count} picture{'s' * (count != 1)} to fit to, of which a tenth is held out; wanted at least {FEWEST}, "
+            f"{count} picture{'s' * (count != 1)} to fit to, of which a tenth is held out; expected at least {FEWEST}, "
             f"better thousands, or a --model that is fitted already (such as {SHIPPED}, for digits)."
         )
     arguments = settings_for(pictures.size, pictures.images.shape[1], patch)
@@ -337,6 +337,6 @@ def _mean(decibels: list[float]) -> float:
     return sum(decibels) / len(decibels)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def _spread(count: int, expected: int) -> list[int]:
     """So many of ``count`` numbers, evenly spaced, the first among them."""
-    return torch.linspace(0, count - 1, min(count, wanted)).round().long().tolist()
+    return torch.linspace(0, count - 1, min(count, expected)).round().long().tolist()

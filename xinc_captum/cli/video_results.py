@@ -106,7 +106,7 @@ def fitted_before(film: Film, where: torch.device) -> Painter:
     loaded = zoo.carphone_nerv()
     model = loaded.model
     if not isinstance(model, inr.NeRV):
-        raise TypeError(f"{FITTED} is a {type(model).__name__}; wanted a NeRV.")
+        raise TypeError(f"{FITTED} is a {type(model).__name__}; expected a NeRV.")
     model.to(where)
     rows = inr.times(loaded.size[0])[: len(film.frames)].to(where)  # its own times, however many frames are asked for
     return _painter(model, VideoModel.nerv.value, rows, film, 0)
@@ -176,7 +176,7 @@ def check_room(canvas: FrameCanvas) -> None:
     if need > MOST:
         raise UsageError(
             f"the canvases of {canvas.layer} ({canvas.units} of them over {canvas.frames} frames) take "
-            f"{need / 2**30:.1f} GiB; wanted at most {MOST >> 30}. Give fewer --frames, a smaller --size or another "
+            f"{need / 2**30:.1f} GiB; expected at most {MOST >> 30}. Give fewer --frames, a smaller --size or another "
             "--layer."
         )
 

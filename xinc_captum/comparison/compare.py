@@ -34,12 +34,13 @@ def check_photos(inputs: Tensor) -> None:
     """
     if inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
         raise ValueError(
-            f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; wanted photos as floats, (N, C, H, W)."
+            f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; expected photos as floats, (N, C, H, W)."
         )
     low, high = (float(end) for end in inputs.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"inputs go from {low:.3g} to {high:.3g}; wanted photos in [0, 1]. Give what normalises them as preprocess."
+            f"inputs go from {low:.3g} to {high:.3g}; expected photos in [0, 1]. Give what normalises them as "
+            "preprocess."
         )
 
 
@@ -58,7 +59,7 @@ def checked_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
     masks = segmentation if isinstance(segmentation, Tensor) else torch.as_tensor(np.asarray(segmentation))
     if masks.shape != (len(inputs), *inputs.shape[2:]):
         raise ValueError(
-            f"segmentation has shape {tuple(masks.shape)}; wanted one mask for each photo, "
+            f"segmentation has shape {tuple(masks.shape)}; expected one mask for each photo, "
             f"{(len(inputs), *inputs.shape[2:])}."
         )
     energy_in_mask(torch.ones(masks.shape), masks.cpu())  # finds wrong values
@@ -186,14 +187,14 @@ def compare(
     """
     columns = chosen(metrics)
     if probability not in PROBABILITIES:
-        raise ValueError(f"probability is {probability!r}; wanted one of {', '.join(map(repr, PROBABILITIES))}.")
+        raise ValueError(f"probability is {probability!r}; expected one of {', '.join(map(repr, PROBABILITIES))}.")
     if probability == "none":
         columns = tuple(replace(column, meaning=column.meaning.replace("probability", "output")) for column in columns)
     check_photos(inputs)
     masks = checked_masks(segmentation, inputs)
     check_preprocess(model, preprocess, inputs)
     if min(rounds, steps) < 1:
-        raise ValueError(f"rounds or steps is {min(rounds, steps)}; wanted at least 1 of each.")
+        raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
     if probability == "auto" and isinstance(model, Classifier):
         probability = model.probability
@@ -211,8 +212,8 @@ def compare(
             given |= by_name(added, model, photos, preprocess, layer, seed)
         confidence, decided = score_outputs(classify, photos, target, probability)  # also finds a wrong target
         kind = cast("Probability", decided)
-        wanted = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
-        asked = wanted if torch.as_tensor(target).numel() > 1 else int(wanted[0])
+        expected = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
+        asked = expected if torch.as_tensor(target).numel() > 1 else int(expected[0])
         found = {name: Runs(bound(method, model, preprocess, size, seed)) for name, method in given.items()}
         turns = list(found.values()) * (rounds + 1)
         for runs in progress(turns, "runs", show=show_progress):
@@ -222,7 +223,7 @@ def compare(
         scores = {}
         for name, of_method in progress(maps.items(), "measures", show=show_progress, total=len(maps)):
             case = Case(
-                _asking(found[name].explain, asked), classify, photos, of_method.to(photos.device), wanted,
+                _asking(found[name].explain, asked), classify, photos, of_method.to(photos.device), expected,
                 maps.get(reference), masks, steps, seed, kind,
             )  # fmt: skip
             scores[name] = _scores(name, case, columns, flawed[name])

@@ -38,7 +38,7 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
     if isinstance(answer, np.ndarray):
         answer = torch.from_numpy(answer)
     if not isinstance(answer, Tensor):
-        raise TypeError(f"the method answered a {type(answer).__name__}; wanted one tensor, one map for each image.")
+        raise TypeError(f"the method answered a {type(answer).__name__}; expected one tensor, one map for each image.")
     values, rows = answer.detach().float(), len(given)
     if values.shape == given.shape:
         maps = values.abs().sum(1)
@@ -48,7 +48,7 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
         maps = values
     else:
         raise ValueError(
-            f"the method answered shape {tuple(values.shape)} for inputs of shape {tuple(given.shape)}; wanted maps "
+            f"the method answered shape {tuple(values.shape)} for inputs of shape {tuple(given.shape)}; expected maps "
             f"(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Tokens need a grid first "
             "(xinc_captum.layer_to_grid), and a layer's units a sum: "
             "lambda images, target: method.attribute(images, target=target).sum(1, keepdim=True)."

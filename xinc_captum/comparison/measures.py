@@ -35,7 +35,7 @@ class Case:
     """One method's maps and everything a measure may look at.
 
     Attributes:
-        explain: as many photos, changed ones too, to maps (N, H, W), as often as wanted.
+        explain: as many photos, changed ones too, to maps (N, H, W), as often as expected.
         classify: photos in [0, 1] to outputs (N, classes).
         photos: (N, C, H, W).
         maps: (N, H, W), on the photos' device.

@@ -46,7 +46,7 @@ def pytorch_grad_cam(
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
+            expected = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
 
             def channels_second(value: Tensor) -> Tensor:
                 return value.movedim(axis.of(tuple(value.shape)), 1)
@@ -55,7 +55,7 @@ def pytorch_grad_cam(
                 axis.watching(images),
                 cams.GradCAM(model=seen, target_layers=[place], reshape_transform=channels_second) as cam,
             ):
-                return torch.from_numpy(cam(input_tensor=images, targets=wanted))
+                return torch.from_numpy(cam(input_tensor=images, targets=expected))
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -119,10 +119,10 @@ def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) 
     early = preprocess if cam.model is model else None
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        wanted = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
+        expected = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
         given = early(images) if early else images
         with laying_out(image_size(given.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
-            found = cam(input_tensor=given, targets=wanted)
+            found = cam(input_tensor=given, targets=expected)
         return torch.from_numpy(found)[:, None]
 
     return explain

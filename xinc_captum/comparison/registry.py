@@ -134,7 +134,7 @@ def by_name(
             found[name] = method
         else:
             raise TypeError(
-                f"method {name!r} is a {type(method).__name__}; wanted a function (images, target) -> map, a Captum "
+                f"method {name!r} is a {type(method).__name__}; expected a function (images, target) -> map, a Captum "
                 f"attribution, or one of the names {', '.join(map(repr, known()))}."
             )
     return found

@@ -145,7 +145,7 @@ class Runs:
     """What came of one method's runs.
 
     Attributes:
-        explain: photos and targets to maps (N, H, W), as often as wanted.
+        explain: photos and targets to maps (N, H, W), as often as expected.
         maps: (N, H, W) float32 on the host, or None where it failed.
         counts: of the first run.
         seconds: of each run after the first.

@@ -40,7 +40,7 @@ class Adapter(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(
-                f"network is a {type(network).__name__}; wanted an nn.Module that is already built and loaded. "
+                f"network is a {type(network).__name__}; expected an nn.Module that is already built and loaded. "
                 "load_weights(network, path) fills one from safetensors."
             )
         training = [(name, module) for name, module in network.named_modules() if module.training]
@@ -108,11 +108,11 @@ class BigGANAdapter(Adapter):
         embeddings = getattr(network, "embeddings", None)
         if isinstance(network, nn.Module) and not (isinstance(embeddings, nn.Linear) and hasattr(network, "generator")):
             raise TypeError(
-                f"{type(network).__name__} has no embeddings (a linear layer) and generator(w, truncation); wanted a "
+                f"{type(network).__name__} has no embeddings (a linear layer) and generator(w, truncation); expected a "
                 "BigGAN as pytorch-pretrained-biggan builds it."
             )
         if not 0 < statistics <= 1:
-            raise ValueError(f"statistics is {statistics}; wanted a truncation above 0 and up to 1.")
+            raise ValueError(f"statistics is {statistics}; expected a truncation above 0 and up to 1.")
         super().__init__(network, (-1.0, 1.0), 0 if embeddings is None else embeddings.in_features)
         self.noise_dim = int(network.embeddings.out_features)  # type: ignore[union-attr,arg-type]
         self.statistics = statistics
@@ -144,7 +144,7 @@ class BigGANAdapter(Adapter):
     def synthesize(self, latents: Tensor) -> Tensor:
         """(n, 3, size, size) pictures in [-1, 1]."""
         if latents.dim() != 2 or latents.shape[1] != 2 * self.noise_dim:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; wanted (n, {2 * self.noise_dim}).")
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {2 * self.noise_dim}).")
         pictures: Tensor = self.network.generator(latents, self.statistics)  # type: ignore[operator]
         return pictures
 
@@ -247,7 +247,7 @@ class DCGANAdapter(Adapter):
     ) -> None:
         super().__init__(network, image_range, num_classes)
         if noise_dim < 1 or num_classes < 0:
-            raise ValueError(f"got noise_dim={noise_dim}, num_classes={num_classes}; wanted at least 1 and 0.")
+            raise ValueError(f"got noise_dim={noise_dim}, num_classes={num_classes}; expected at least 1 and 0.")
         self.noise_dim = noise_dim
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
@@ -274,9 +274,9 @@ class DCGANAdapter(Adapter):
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """(n, channels, H, W) pictures."""
-        wanted = self.noise_dim + self.num_classes
-        if latents.dim() != 2 or latents.shape[1] != wanted:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; wanted (n, {wanted}).")
+        expected = self.noise_dim + self.num_classes
+        if latents.dim() != 2 or latents.shape[1] != expected:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {expected}).")
         pictures: Tensor = self.network(latents[:, :, None, None])
         return pictures
 
@@ -312,7 +312,7 @@ class StyleGANAdapter(Adapter):
         network: with ``mapping(z, c)`` to (n, num_ws, w_dim) and its buffer ``w_avg``, (w_dim,) or (c_dim, w_dim);
             ``synthesis(ws)`` to (n, channels, H, W); and the numbers z_dim, c_dim, w_dim, num_ws.
         synthesis_options: further arguments of ``synthesis``. StyleGAN2 draws noise unless told not to; on a CPU,
-            ``force_fp32=True`` is wanted too.
+            ``force_fp32=True`` is expected too.
 
     Raises:
         TypeError: network is no module, or has no such members.
@@ -334,7 +334,8 @@ class StyleGANAdapter(Adapter):
         missing = [name for name in _ATTRIBUTES if not hasattr(network, name)]
         if isinstance(network, nn.Module) and missing:
             raise TypeError(
-                f"{type(network).__name__} has no {', '.join(missing)}; wanted a StyleGAN's whole generator (G or G_ema"
+                f"{type(network).__name__} has no {', '.join(missing)}; expected a StyleGAN's whole generator (G "
+                "or G_ema"
                 f"), with {', '.join(_ATTRIBUTES)}."
             )
         super().__init__(network, (-1.0, 1.0), _number(network, "c_dim"))
@@ -344,7 +345,7 @@ class StyleGANAdapter(Adapter):
         shape = tuple(self._average().shape)
         if shape not in ((self.latent_dim,), (self.num_classes, self.latent_dim)):
             raise ValueError(
-                f"w_avg has shape {shape}; wanted ({self.latent_dim},), or ({self.num_classes}, {self.latent_dim}) "
+                f"w_avg has shape {shape}; expected ({self.latent_dim},), or ({self.num_classes}, {self.latent_dim}) "
                 "with a mean for each class."
             )
 
@@ -377,7 +378,7 @@ class StyleGANAdapter(Adapter):
         mapped: Tensor = self.network.mapping(noise, asked)  # type: ignore[operator]
         if mapped.shape != (n, self.num_ws, self.latent_dim):
             raise ValueError(
-                f"the mapping gave {tuple(mapped.shape)}; wanted ({n}, {self.num_ws}, {self.latent_dim}), the same w "
+                f"the mapping gave {tuple(mapped.shape)}; expected ({n}, {self.num_ws}, {self.latent_dim}), the same w "
                 "for every layer."
             )
         return truncate(mapped[:, 0], self.latent_mean(rows), truncation)
@@ -385,7 +386,7 @@ class StyleGANAdapter(Adapter):
     def synthesize(self, latents: Tensor) -> Tensor:
         """(n, channels, H, W) pictures, clamped to [-1, 1] as they are when shown."""
         if latents.dim() != 2 or latents.shape[1] != self.latent_dim:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; wanted (n, {self.latent_dim}).")
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim}).")
         tiled = latents[:, None].expand(-1, self.num_ws, -1)
         pictures: Tensor = self.network.synthesis(tiled, **self.synthesis_options)  # type: ignore[operator]
         return pictures.to(latents.dtype).clamp(-1, 1)
@@ -404,7 +405,7 @@ class StyleGANAdapter(Adapter):
     def _average(self) -> Tensor:
         average = getattr(self.network.mapping, "w_avg", None)
         if not isinstance(average, Tensor):
-            raise TypeError("the network's mapping has no w_avg; wanted the mean latent that StyleGAN tracks.")
+            raise TypeError("the network's mapping has no w_avg; expected the mean latent that StyleGAN tracks.")
         return average
 
 
@@ -451,13 +452,15 @@ def load_weights(network: Network, path: str | Path) -> Network:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; wanted the weights of {type(network).__name__} in safetensors.")
+        raise FileNotFoundError(
+            f"{path} is not a file; expected the weights of {type(network).__name__} in safetensors."
+        )
     with path.open("rb") as opened:
         first = opened.read(16)
     # A safetensors file begins with the length of its header and an opening brace, whatever the length's first byte is.
     if first[8:9] != b"{" and (first.startswith(_PICKLES) or path.suffix in (".pkl", ".pickle")):
         raise store.StoreError(
-            f"{path} is a pickle, or a file around one: opening it would run whatever code its author put in; wanted "
+            f"{path} is a pickle, or a file around one: opening it would run whatever code its author put in; expected "
             f"safetensors. {_SAFE_WAY}"
         )
     tensors, _ = store.read_tensors(path, kind=None, writer="safetensors.torch.save_file()")

@@ -110,24 +110,24 @@ class EigenGenerator(nn.Module):
 def _checked(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
     if images.dim() != 4 or not images.is_floating_point() or len(images) < 2:
         raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; wanted floats (n, C, H, W), at least 2."
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), at least 2."
         )
     low, high = (float(edge) for edge in images.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1]. Divide by their highest value.")
+        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
     most = min(len(images), images[0].numel())
     if not 1 <= components <= most:
-        raise ValueError(f"components is {components}; wanted 1 to {most}, from {len(images)} pictures.")
+        raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} pictures.")
     if labels is None:
         return images.detach(), torch.zeros(len(images), dtype=torch.long, device=images.device)
     if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted whole numbers from 0 on, "
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers from 0 on, "
             f"({len(images)},)."
         )
     counts = labels.bincount()
     if int(counts.min()) < 2:
-        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} pictures; wanted at least 2 of each.")
+        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} pictures; expected at least 2 of each.")
     return images.detach(), labels.to(images.device)
 
 

@@ -57,7 +57,7 @@ def pictures_and_features(
     if len(set(modules)) != len(modules) or (reads is not None and len(reads) != len(modules)):
         raise ValueError(
             f"there are {len(several)} layers, {len(set(modules))} of them different, and "
-            f"{len(several) if reads is None else len(reads)} reads; wanted different layers and one read for each."
+            f"{len(several) if reads is None else len(reads)} reads; expected different layers and one read for each."
         )
     kept: dict[nn.Module, Tensor] = {}
 

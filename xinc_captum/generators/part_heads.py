@@ -53,7 +53,7 @@ class FewShotHead(nn.Module):
         _check(channels, parts)
         if len(dilations) != len(widths) + 1:
             raise ValueError(
-                f"there are {len(widths)} widths and {len(dilations)} dilations; wanted one dilation more, for the "
+                f"there are {len(widths)} widths and {len(dilations)} dilations; expected one dilation more, for the "
                 "convolution that names the parts."
             )
         self.channels, self.parts = tuple(channels), parts
@@ -121,7 +121,7 @@ class ProjectionHead(nn.Module):
         super().__init__()
         _check(channels, parts)
         if not dilations:
-            raise ValueError("dilations is empty; wanted at least one, for the convolution that names the parts.")
+            raise ValueError("dilations is empty; expected at least one, for the convolution that names the parts.")
         self.channels, self.parts = tuple(channels), parts
         widths = [width] * len(dilations) + [parts]
         layers: list[nn.Module] = []
@@ -156,7 +156,8 @@ class ProjectionHead(nn.Module):
 def _check(channels: Sequence[int], parts: int) -> None:
     if not channels or min(channels) < 1 or parts < 2:
         raise ValueError(
-            f"channels are {tuple(channels)} and parts {parts}; wanted the channels of at least one map, and at least "
+            f"channels are {tuple(channels)} and parts {parts}; expected the channels of at least one map, and "
+            "at least "
             "two parts (one may be the background)."
         )
 
@@ -224,11 +225,11 @@ def fit_head(
         for _ in progress(range(epochs), "head", show=show_progress):
             total = torch.zeros((), device=labels.device)
             for row in torch.randperm(len(labels), generator=generator, device=generator.device).tolist():
-                wanted = labels[row : row + 1].long()
+                expected = labels[row : row + 1].long()
                 logits = head([own[row : row + 1] for own in held], size)
                 # an unlabelled picture would make the mean over nothing
-                loss = F.cross_entropy(logits, wanted.clamp_min(-1), ignore_index=-1, reduction="sum")
-                loss = loss / (wanted >= 0).sum().clamp_min(1)
+                loss = F.cross_entropy(logits, expected.clamp_min(-1), ignore_index=-1, reduction="sum")
+                loss = loss / (expected >= 0).sum().clamp_min(1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -242,7 +243,7 @@ def fit_head(
 def _check_labels(labels: Tensor, rows: int, parts: int) -> None:
     if labels.dim() != 3 or len(labels) != rows or labels.is_floating_point():
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} pictures; wanted whole "
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} pictures; expected whole "
             f"numbers ({rows}, H, W)."
         )
     present = labels[labels >= 0].unique().tolist()

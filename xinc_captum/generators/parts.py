@@ -56,7 +56,7 @@ class PictureParts:
         if isinstance(masks, Tensor):
             if masks.dim() != 3 or len(masks) != len(self.names):
                 raise ValueError(
-                    f"masks have shape {tuple(masks.shape)} for the parts {', '.join(self.names)}; wanted "
+                    f"masks have shape {tuple(masks.shape)} for the parts {', '.join(self.names)}; expected "
                     f"({len(self.names)}, H, W)."
                 )
             empty = [name for name, mask in zip(self.names, masks, strict=True) if not bool(mask.any())]
@@ -87,7 +87,7 @@ class PictureParts:
 def check_names(names: tuple[str, ...]) -> None:
     """Refuse parts without names of their own."""
     if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"names are {names}; wanted a different word for each part.")
+        raise ValueError(f"names are {names}; expected a different word for each part.")
 
 
 LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
@@ -236,7 +236,7 @@ def cluster_features(
     rows, pixels = len(maps[0]), size[0] * size[1]
     if not 2 <= clusters <= rows * pixels:
         raise ValueError(
-            f"wanted {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
+            f"expected {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
         )
     chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
     picture, place = chosen // pixels, chosen % pixels

@@ -29,7 +29,7 @@ def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tens
     Source: Karras et al., "A Style-Based Generator Architecture for GANs" (CVPR 2019), appendix B.
     """
     if not 0 <= truncation < float("inf"):  # said so that nan fails
-        raise ValueError(f"truncation is {truncation}; wanted 0 (the mean alone) to 1 (latents as drawn), or above.")
+        raise ValueError(f"truncation is {truncation}; expected 0 (the mean alone) to 1 (latents as drawn), or above.")
     return latents if truncation == 1 else centre + truncation * (latents - centre)
 
 
@@ -42,7 +42,7 @@ def class_rows(
         classes: one class for all, or (n,).
         n: how many.
         num_classes: how many the generator knows, 0 for none.
-        device: where the answer is wanted.
+        device: where the answer is expected.
 
     Raises:
         ValueError: n is not positive, a class is asked of a generator without any, none of one that needs one, one
@@ -54,7 +54,7 @@ def class_rows(
         tensor([3, 3])
     """
     if n < 1:
-        raise ValueError(f"n is {n}; wanted at least 1 latent.")
+        raise ValueError(f"n is {n}; expected at least 1 latent.")
     if num_classes == 0:
         if classes is not None:
             raise ValueError("classes were given, but this generator knows none; leave them out.")
@@ -63,13 +63,13 @@ def class_rows(
         raise ValueError(f"this generator draws one of {num_classes} classes; give classes, one number or (n,).")
     rows = torch.as_tensor(classes, device=device)
     if rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool:
-        raise TypeError(f"classes are {rows.dtype}; wanted whole numbers.")
+        raise TypeError(f"classes are {rows.dtype}; expected whole numbers.")
     if rows.dim() > 1 or (rows.dim() == 1 and len(rows) != n):
-        raise ValueError(f"classes have shape {tuple(rows.shape)}; wanted one number, or ({n},) for n={n} latents.")
+        raise ValueError(f"classes have shape {tuple(rows.shape)}; expected one number, or ({n},) for n={n} latents.")
     least, most = (int(edge) for edge in rows.aminmax())
     if least < 0 or most >= num_classes:
         unknown = least if least < 0 else most
-        raise ValueError(f"class {unknown} is not one that the generator knows; wanted 0 to {num_classes - 1}.")
+        raise ValueError(f"class {unknown} is not one that the generator knows; expected 0 to {num_classes - 1}.")
     return rows.long().expand(n)
 
 
@@ -87,7 +87,7 @@ def normal(
         n: rows.
         width: columns.
         generator: the stream to draw from, on any device; None takes a new one, seeded by the system.
-        device: where the answer is wanted. The numbers depend on the generator's device alone.
+        device: where the answer is expected. The numbers depend on the generator's device alone.
         dtype: a float type.
 
     Example:
@@ -121,7 +121,7 @@ def normal_latents(width: int) -> Callable[..., Tensor]:
                 [0., 0., 0., 0.]])
     """
     if width < 1:
-        raise ValueError(f"width is {width}; wanted at least 1.")
+        raise ValueError(f"width is {width}; expected at least 1.")
 
     def sample_latents(
         n: int,
@@ -235,7 +235,7 @@ def from_callable(
     """
     for name, function in (("synthesize", synthesize), ("sample_latents", sample_latents)):
         if not callable(function):
-            raise TypeError(f"{name} is a {type(function).__name__}; wanted a function.")
+            raise TypeError(f"{name} is a {type(function).__name__}; expected a function.")
     _check_range(image_range)
     return CallableGenerator(
         synthesize,
@@ -270,12 +270,14 @@ def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     if latents.dim() != 2 or not latents.is_floating_point():
-        raise ValueError(f"latents are {latents.dtype} of shape {tuple(latents.shape)}; wanted floats (n, latent_dim).")
+        raise ValueError(
+            f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected floats (n, latent_dim)."
+        )
     low, high = _check_range(generator.image_range)
     pictures = generator.synthesize(latents)
     if pictures.dim() != 4 or len(pictures) != len(latents) or not pictures.is_floating_point():
         raise ValueError(
-            f"the generator drew {pictures.dtype} of shape {tuple(pictures.shape)} of {len(latents)} latents; wanted "
+            f"the generator drew {pictures.dtype} of shape {tuple(pictures.shape)} of {len(latents)} latents; expected "
             f"floats ({len(latents)}, channels, H, W)."
         )
     if pictures.numel():
@@ -293,7 +295,7 @@ def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
 def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
     low, high = image_range
     if not low < high:
-        raise ValueError(f"image_range is {tuple(image_range)}; wanted its lowest value first, then a higher one.")
+        raise ValueError(f"image_range is {tuple(image_range)}; expected its lowest value first, then a higher one.")
     return low, high
 
 
@@ -323,7 +325,7 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
     missing = [name for name in ("image_range", "sample_latents", "synthesize") if not hasattr(generator, name)]
     if missing:
         raise TypeError(
-            f"{type(generator).__name__} has no {' and no '.join(missing)}; wanted image_range, sample_latents(n, "
+            f"{type(generator).__name__} has no {' and no '.join(missing)}; expected image_range, sample_latents(n, "
             "classes, truncation, generator=…) and synthesize(latents). from_callable() makes them of two functions."
         )
     with untouched(generator.synthesize, *modules_of(generator)):
@@ -336,19 +338,20 @@ def _checked(generator: Generator, classes: Tensor | int | None) -> tuple[int, t
     first, again = (generator.sample_latents(3, classes, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     if first.dim() != 2 or len(first) != 3 or not first.is_floating_point() or not first.isfinite().all():
         raise ValueError(
-            f"sample_latents(3) gave {first.dtype} of shape {tuple(first.shape)}; wanted finite floats (3, latent_dim)."
+            f"sample_latents(3) gave {first.dtype} of shape {tuple(first.shape)}; expected finite floats (3, "
+            "latent_dim)."
         )
     if not torch.equal(first, again):
-        raise ValueError("the same seed gave other latents; wanted sample_latents to draw from its generator= alone.")
+        raise ValueError("the same seed gave other latents; expected sample_latents to draw from its generator= alone.")
     with torch.no_grad():
         pictures = pictures_in_unit_range(generator, first)
         once_more = pictures_in_unit_range(generator, first)
         alone = pictures_in_unit_range(generator, first[:1])
     if not torch.allclose(pictures, once_more, atol=1e-3):
-        raise ValueError("the same latents gave other pictures; wanted no noise and no dropout: eval(), fixed noise.")
+        raise ValueError("the same latents gave other pictures; expected no noise and no dropout: eval(), fixed noise.")
     if not torch.allclose(pictures[:1], alone, atol=1e-2):
         raise ValueError(
-            "a picture depends on the latents beside it, as with BatchNorm in train mode; wanted each alone: eval()."
+            "a picture depends on the latents beside it, as with BatchNorm in train mode; expected each alone: eval()."
         )
     for (module, name, buffer), value in zip(buffers, before, strict=True):
         if not torch.equal(buffer, value):

@@ -49,7 +49,7 @@ class ProjectionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size % 4 or size < 4:
-            raise ValueError(f"size is {size}; wanted a multiple of 4, since the pictures are halved twice.")
+            raise ValueError(f"size is {size}; expected a multiple of 4, since the pictures are halved twice.")
         with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
             self.seen = nn.Sequential(
                 nn.Conv2d(image_channels, 32, 3, padding=1),
@@ -222,7 +222,7 @@ class StyleGenerator(nn.Module):
 
     @torch.no_grad()
     def measure_means(self) -> None:
-        """Set the mean latent of every class to that of 2,000 draws; wanted again after the weights change."""
+        """Set the mean latent of every class to that of 2,000 draws; expected again after the weights change."""
         noise = normal(_DRAWS, self.noise_dim, torch.Generator().manual_seed(0)).to(self.const)
         for label in range(self.num_classes):
             rows = torch.full((_DRAWS,), label, device=noise.device)
@@ -275,12 +275,13 @@ def _check(
     if not channels or min(num_classes, size, image_channels, latent_dim, noise_dim, *channels) < 1:
         raise ValueError(
             f"got num_classes={num_classes}, size={size}, image_channels={image_channels}, latent_dim={latent_dim}, "
-            f"noise_dim={noise_dim}, channels={tuple(channels)}; wanted positive numbers, and at least one level."
+            f"noise_dim={noise_dim}, channels={tuple(channels)}; expected positive numbers, and at least one level."
         )
     step = 1 << (len(channels) - 1)
     if size % step or size // step < 2:
         raise ValueError(
-            f"size is {size}; wanted {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels double the "
+            f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels "
+            "double the "
             "picture between them. Give other sizes another number of channels."
         )
 
@@ -358,7 +359,7 @@ class Recipe:
             or not self.rate > 0
             or not 0 <= self.decay < 1
         ):
-            raise ValueError(f"got {self}; wanted positive numbers, and a decay in [0, 1).")
+            raise ValueError(f"got {self}; expected positive numbers, and a decay in [0, 1).")
 
 
 def train_style_generator(
@@ -423,7 +424,7 @@ def train_style_generator(
         adam_d.zero_grad()
         loss.backward()
         adam_d.step()
-        # The critic's own gradients are not wanted here, only the picture's.
+        # The critic's own gradients are not expected here, only the picture's.
         for weight in critic.parameters():
             weight.requires_grad_(False)
         loss = F.softplus(-critic(_drawn(ours, classes, stream), classes)).mean()
@@ -448,17 +449,17 @@ def _checked(images: Tensor, labels: Tensor) -> int:
     """How many classes there are."""
     if images.dim() != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point() or not len(images):
         raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; wanted floats (n, channels, size, size)."
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, channels, size, size)."
         )
     low, high = (float(edge) for edge in images.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1]. Divide by their highest value.")
+        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
     if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted whole numbers from 0 on, "
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers from 0 on, "
             f"({len(images)},)."
         )
     counts = labels.bincount()
     if int(counts.min()) == 0:
-        raise ValueError(f"class {int(counts.argmin())} has no picture; wanted some of each class up to the highest.")
+        raise ValueError(f"class {int(counts.argmin())} has no picture; expected some of each class up to the highest.")
     return len(counts)

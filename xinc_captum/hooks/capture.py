@@ -117,7 +117,8 @@ def _refused(value: Any, name: str) -> LayerError:
     seen = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
     why = ", and tensors inside a nested container are not explained" if nested else ""
     return LayerError(
-        f"layer {name} returns {seen}; wanted a floating-point tensor, or a tuple, list, dict or dataclass that holds "
+        f"layer {name} returns {seen}; expected a floating-point tensor, or a tuple, list, dict or dataclass "
+        "that holds "
         f"one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module inside "
         "it or the module that uses its output."
     )
@@ -136,7 +137,8 @@ def float_arguments(
     if not where:
         kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
         raise LayerError(
-            f"layer {name()} takes ({kinds}); wanted a floating-point tensor among its arguments. Explain what leaves "
+            f"layer {name()} takes ({kinds}); expected a floating-point tensor among its arguments. Explain what "
+            "leaves "
             "the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
@@ -163,14 +165,14 @@ def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, 
     """
     if isinstance(value, tuple):
         raise LayerError(
-            f"layer {name()} {'takes' if at_input else 'returns'} {len(value)} floating-point tensors; wanted one "
+            f"layer {name()} {'takes' if at_input else 'returns'} {len(value)} floating-point tensors; expected one "
             "(rows, units, ...). Choose a module inside it, or one around it, with a single tensor."
         )
     tensor: Tensor = value
     if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
         raise LayerError(
             f"layer {name()} {'takes' if at_input else 'returns'} shape {tuple(tensor.shape)} for {rows} input rows; "
-            "wanted rows first, one per input row. Choose a layer before rows are folded or moved, or after they are "
+            "expected rows first, one per input row. Choose a layer before rows are folded or moved, or after they are "
             "back."
         )
     return tensor

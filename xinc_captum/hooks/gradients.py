@@ -15,7 +15,7 @@ class UnsupportedError(RuntimeError):
 
 
 class Forward:
-    r"""v ↦ J v for as many v as wanted, after one forward and one backward pass.
+    r"""v ↦ J v for as many v as expected, after one forward and one backward pass.
 
     .. math:: J v = \partial \langle J^T w, v \rangle / \partial w
 

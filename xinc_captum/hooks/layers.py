@@ -422,9 +422,9 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
             f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; "
             "give the layer as a module instead of a name."
         )
-    wanted = layer.removeprefix("_orig_mod.")
+    expected = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
-    for candidate in (wanted, wanted.removeprefix("module.")):
+    for candidate in (expected, expected.removeprefix("module.")):
         owners = [(root, module, depth) for root, depth in found if (module := _submodule(root, candidate)) is not None]
         nearest = [(root, module) for root, module, depth in owners if depth == owners[0][2]]
         if len({id(module) for _, module in nearest}) > 1:
@@ -435,7 +435,7 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
             )
         if nearest:
             return unwrap(nearest[0][1])
-    near = difflib.get_close_matches(wanted, named, n=5, cutoff=0.3) or list(named)[:5]
+    near = difflib.get_close_matches(expected, named, n=5, cutoff=0.3) or list(named)[:5]
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the model has no submodules."
     raise LayerError(f"layer {layer!r} is not in the model {_names_of(roots)}; {hint}")
 

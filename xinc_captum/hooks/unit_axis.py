@@ -110,7 +110,7 @@ def _checked(asked: int, shape: Sequence[int]) -> int:
     axis = asked + len(shape) if isinstance(asked, int) and asked < 0 else asked
     if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= axis < len(shape):
         raise ValueError(
-            f"unit_axis is {asked!r} for a layer of shape {tuple(shape)}; wanted an axis behind the rows: 1 to "
+            f"unit_axis is {asked!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
             f"{len(shape) - 1}, or -1 for the last."
         )
     return axis

@@ -44,10 +44,12 @@ def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torc
     """
     kind = type(model).__name__
     if kind not in KINDS:
-        raise TypeError(f"model is a {kind}; wanted one of {', '.join(KINDS)}. Save others with safetensors directly.")
+        raise TypeError(
+            f"model is a {kind}; expected one of {', '.join(KINDS)}. Save others with safetensors directly."
+        )
     activation = model.config.get("activation", "")
     if not isinstance(activation, str):
-        raise TypeError(f"the model's activation is {activation!r}; wanted one with a name, which a file can hold.")
+        raise TypeError(f"the model's activation is {activation!r}; expected one with a name, which a file can hold.")
     weights = {name for name, _ in model.named_parameters()}
     tensors = {
         name: tensor.detach().to("cpu", dtype if name in weights else None).contiguous()
@@ -69,7 +71,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded:
     tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
     if note.get("kind") not in KINDS:
         raise store.StoreError(
-            f"{path} holds a network of the class {note.get('kind')!r}; wanted one of {', '.join(KINDS)}, a file "
+            f"{path} holds a network of the class {note.get('kind')!r}; expected one of {', '.join(KINDS)}, a file "
             f"written by {WRITER}."
         )
     with store.consistent(path, WRITER):

@@ -30,7 +30,7 @@ def coordinates(
         tensor([0., 1.])
     """
     if not size or min(size) < 1:
-        raise ValueError(f"size is {size}; wanted at least one side, each of at least 1 pixel.")
+        raise ValueError(f"size is {size}; expected at least one side, each of at least 1 pixel.")
     span = max(max(size) - 1, 1)
     axes = [torch.arange(s, dtype=dtype or torch.get_default_dtype(), device=device) / span * 2 - 1 for s in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(size))
@@ -61,7 +61,7 @@ def pixel_centres(
     Source: Chen & Wang (ECCV 2022), released code.
     """
     if not size or min(size) < 1:
-        raise ValueError(f"size is {size}; wanted at least one side, each of at least 1 pixel.")
+        raise ValueError(f"size is {size}; expected at least one side, each of at least 1 pixel.")
     dtype = dtype or torch.get_default_dtype()
     axes = [(2 * torch.arange(s, dtype=dtype, device=device) + 1) / s - 1 for s in size]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(size))
@@ -85,7 +85,7 @@ def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device
         tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
     if frames < 1:
-        raise ValueError(f"frames is {frames}; wanted at least 1.")
+        raise ValueError(f"frames is {frames}; expected at least 1.")
     index = torch.arange(frames, dtype=dtype or torch.get_default_dtype(), device=device)
     return (index / max(frames - 1, 1))[:, None]
 
@@ -197,7 +197,7 @@ class LogFrequencies(nn.Module):
     def __init__(self, in_features: int = 2, count: int = 64, highest: float = 1024.0, unit: float = math.pi) -> None:
         super().__init__()
         if count < 1 or highest <= 0:
-            raise ValueError(f"count is {count} and highest is {highest}; wanted at least 1, and more than 0.")
+            raise ValueError(f"count is {count} and highest is {highest}; expected at least 1, and more than 0.")
         self.in_features, self.count, self.highest, self.unit = in_features, count, highest, unit
         self.register_buffer("frequencies", torch.linspace(0, math.log(highest), count).exp())
         self.out_features = 2 * count * in_features

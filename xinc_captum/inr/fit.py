@@ -162,14 +162,14 @@ def check_image(image: Tensor) -> None:
     """
     if not isinstance(image, Tensor) or not image.is_floating_point():
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"image is {kind}; wanted a float tensor in [0, 1]: divide 8-bit pixels by 255.")
+        raise TypeError(f"image is {kind}; expected a float tensor in [0, 1]: divide 8-bit pixels by 255.")
     if image.dim() < 2 or image.numel() == 0:
-        raise ValueError(f"image has shape {tuple(image.shape)}; wanted (channels, height, width), none of them 0.")
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected (channels, height, width), none of them 0.")
     low, high = image.min().item(), image.max().item()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("image holds NaN or infinite values; replace them before fitting.")
     if low < 0 or high > 1:
-        raise ValueError(f"image values lie in [{low:g}, {high:g}]; wanted [0, 1]: divide 8-bit pixels by 255.")
+        raise ValueError(f"image values lie in [{low:g}, {high:g}]; expected [0, 1]: divide 8-bit pixels by 255.")
 
 
 def _check_model(model: nn.Module, where: Tensor, pixels: Tensor) -> None:
@@ -379,26 +379,27 @@ def _taken_up(
 def _check_numbers(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
-            raise ValueError(f"{name} is {number}; wanted at least 1.")
+            raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _check_frames(frames: Tensor) -> None:
     check_image(frames)
     if frames.dim() != 4 or len(frames) < 2:
         raise ValueError(
-            f"frames have shape {tuple(frames.shape)}; wanted (T, C, H, W) with at least 2 frames. A single picture is "
+            f"frames have shape {tuple(frames.shape)}; expected (T, C, H, W) with at least 2 frames. A single "
+            "picture is "
             "for fit()."
         )
 
 
 def _check_video_model(model: nn.Module, rows: Tensor, target: Tensor) -> None:
     if len(rows) != len(target):
-        raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; wanted one row a frame.")
+        raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; expected one row a frame.")
     with torch.no_grad():
         answer = model(rows[:1])
     if not isinstance(answer, Tensor) or answer.shape != target[:1].shape:
         seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise ValueError(
-            f"the model answers {seen} for one row, but a frame is {tuple(target.shape[1:])}; wanted (1, C, H, W). "
+            f"the model answers {seen} for one row, but a frame is {tuple(target.shape[1:])}; expected (1, C, H, W). "
             "Build it with size=(H, W) and channels=C of the frames."
         )

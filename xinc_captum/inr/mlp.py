@@ -36,7 +36,7 @@ def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], 
     if not isinstance(activation, str):
         return activation
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is unknown; wanted one of {', '.join(ACTIVATIONS)}.")
+        raise ValueError(f"activation {activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[activation]
 
 
@@ -108,7 +108,7 @@ class HypoNet(Layers):
         seed: int | None = None,
     ) -> None:
         if layers < 1:
-            raise ValueError(f"layers is {layers}; wanted at least 1, the output layer.")
+            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
         self.config: dict[str, Any] = {
             "in_features": in_features,
             "out_features": out_features,
@@ -178,10 +178,10 @@ class FourierMLP(Layers):
         seed: int | None = None,
     ) -> None:
         if layers < 1:
-            raise ValueError(f"layers is {layers}; wanted at least 1, the output layer.")
+            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
         activate = activation_maker(activation)
         if encoding not in ("fourier", "nerf"):
-            raise ValueError(f"encoding {encoding!r} is unknown; wanted 'fourier' or 'nerf'.")
+            raise ValueError(f"encoding {encoding!r} is unknown; expected 'fourier' or 'nerf'.")
         self.config: dict[str, Any] = {
             "in_features": in_features,
             "out_features": out_features,
@@ -264,7 +264,7 @@ class Siren(Layers):
         seed: int | None = None,
     ) -> None:
         if layers < 2:
-            raise ValueError(f"layers is {layers}; wanted at least 2, one of them the output layer.")
+            raise ValueError(f"layers is {layers}; expected at least 2, one of them the output layer.")
         self.config: dict[str, Any] = {
             "in_features": in_features,
             "out_features": out_features,

@@ -66,7 +66,7 @@ def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int
     """
     if width < 1 or least < 1 or reduction <= 0:
         raise ValueError(
-            f"width is {width}, least is {least} and reduction is {reduction:g}; wanted all three above zero."
+            f"width is {width}, least is {least} and reduction is {reduction:g}; expected all three above zero."
         )
     widths = [width]
     for _ in range(blocks):
@@ -81,11 +81,13 @@ def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
         ValueError: a stride below 1, or a side of the picture that the strides do not divide.
     """
     if not strides or min(strides) < 1:
-        raise ValueError(f"strides are {tuple(strides)}; wanted at least one block, each with a stride of at least 1.")
+        raise ValueError(
+            f"strides are {tuple(strides)}; expected at least one block, each with a stride of at least 1."
+        )
     factor = math.prod(strides)
     if len(size) != 2 or min(size) < 1 or any(side % factor for side in size):
         raise ValueError(
-            f"size is {tuple(size)} and the strides {tuple(strides)} enlarge {factor} times; wanted a height and a "
+            f"size is {tuple(size)} and the strides {tuple(strides)} enlarge {factor} times; expected a height and a "
             f"width that {factor} divides. Choose other strides, or read the video with size= such a pair."
         )
     return size[0] // factor, size[1] // factor
@@ -108,17 +110,17 @@ def upsampling(
     """
     if len(widths) != len(strides) + 1 or min(widths) < 1:
         raise ValueError(
-            f"widths are {tuple(widths)} for {len(strides)} blocks; wanted {len(strides) + 1} of at least 1: of the "
+            f"widths are {tuple(widths)} for {len(strides)} blocks; expected {len(strides) + 1} of at least 1: of the "
             "stem's map, and of each block."
         )
     kernels = [kernel_sizes] * len(strides) if isinstance(kernel_sizes, int) else list(kernel_sizes)
     if len(kernels) != len(strides):
         raise ValueError(
-            f"kernel_sizes are {tuple(kernels)} for {len(strides)} blocks; wanted one each, or one number."
+            f"kernel_sizes are {tuple(kernels)} for {len(strides)} blocks; expected one each, or one number."
         )
     if any(kernel < 1 or kernel % 2 == 0 for kernel in (*kernels, head_kernel_size)):
         raise ValueError(
-            f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; wanted odd ones, which have a middle."
+            f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; expected odd ones, which have a middle."
         )
     blocks = [
         UpsamplingBlock(before, width, stride, kernel, activation)
@@ -251,7 +253,7 @@ class HNeRV(Layers):
         if math.prod(shrink) != math.prod(strides):
             raise ValueError(
                 f"the encoder shrinks {math.prod(shrink)} times and the decoder enlarges {math.prod(strides)} times; "
-                "wanted encoder_strides whose product is that of strides."
+                "expected encoder_strides whose product is that of strides."
             )
         with seeded(seed):
             encoder = ContentEncoder(shrink, encoder_width, embedding, channels)
@@ -267,10 +269,11 @@ class HNeRV(Layers):
         Raises:
             ValueError: another shape.
         """
-        wanted = (self.config["channels"], *self.config["size"])
-        if tuple(frames.shape[1:]) != wanted:
+        expected = (self.config["channels"], *self.config["size"])
+        if tuple(frames.shape[1:]) != expected:
             raise ValueError(
-                f"frames have shape {tuple(frames.shape)}; wanted (rows, {', '.join(map(str, wanted))}). To draw from "
+                f"frames have shape {tuple(frames.shape)}; expected (rows, {', '.join(map(str, expected))}). To "
+                "draw from "
                 "embeddings, call model.decoder(embeddings)."
             )
         drawn: Tensor = super().forward(frames)
@@ -363,7 +366,7 @@ class NeRV(Layers):
         """
         if t.dim() not in (1, 2) or (t.dim() == 2 and t.shape[1] != 1) or not t.is_floating_point():
             raise ValueError(
-                f"times are {t.dtype} of shape {tuple(t.shape)}; wanted floats in [0, 1] of shape (rows,) or "
+                f"times are {t.dtype} of shape {tuple(t.shape)}; expected floats in [0, 1] of shape (rows,) or "
                 "(rows, 1), as times(frames) makes them."
             )
         frames: Tensor = super().forward(t.reshape(-1, 1))

@@ -36,7 +36,7 @@ def ray_samples(
         tensor([[-0.5000, -0.5000,  0.0000]])
     """
     if min(*size, samples) < 1:
-        raise ValueError(f"size is {size} with {samples} samples a ray; wanted at least one of each.")
+        raise ValueError(f"size is {size} with {samples} samples a ray; expected at least one of each.")
     dtype = dtype or torch.get_default_dtype()
     pixel = 2 * half / min(size)
     y, x = ((torch.arange(n, dtype=dtype, device=device) + 0.5 - n / 2) * pixel for n in size)
@@ -69,6 +69,6 @@ def ray_weights(density: Tensor, spacing: float | Tensor) -> Tensor:
     Source: Max, "Optical models for direct volume rendering" (1995); Mildenhall et al., "NeRF" (ECCV 2020), eq. 3.
     """
     if density.dim() != 3 or density.shape[-1] != 1:
-        raise ValueError(f"density has shape {tuple(density.shape)}; wanted (rays, samples, 1).")
+        raise ValueError(f"density has shape {tuple(density.shape)}; expected (rays, samples, 1).")
     depth = density * spacing
     return torch.exp(depth - depth.cumsum(1)) * (1 - torch.exp(-depth))

@@ -81,10 +81,10 @@ def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | No
         written, state = _version_1(path) if _is_archive(path) else _read(path)
     except store.StoreError as error:
         raise CheckpointError(f"{error} Or {other}") from error
-    wanted = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
+    expected = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
     differences = [
         f"{name} {written.get(name)!r} instead of {value!r}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if written.get(name) != value
     ]
     if differences:
@@ -137,7 +137,7 @@ def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise store.StoreError(f"{path} is no whole checkpoint ({reason}).") from error
     seen = found.get("format") if isinstance(found, dict) else None
     if seen != FORMAT_1:
-        raise store.StoreError(f"{path} is marked {seen!r}; wanted a file written by {WRITER}.")
+        raise store.StoreError(f"{path} is marked {seen!r}; expected a file written by {WRITER}.")
     warnings.warn(
         f"{path} is a checkpoint of an earlier version, without a checksum; damage to its values cannot be found.",
         stacklevel=3,

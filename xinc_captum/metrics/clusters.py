@@ -82,7 +82,7 @@ def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
         seen = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
-        raise ValueError(f"vectors are of {seen}; wanted (units, dims), such as unit_vectors(amounts).values.")
+        raise ValueError(f"vectors are of {seen}; expected (units, dims), such as unit_vectors(amounts).values.")
     return group_features(vectors, clusters, seed=seed)
 
 
@@ -105,7 +105,8 @@ def rand_index(first: Tensor, second: Tensor) -> float:
     """
     if first.dim() != 1 or first.shape != second.shape:
         raise ValueError(
-            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted (units,) of the same units "
+            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (units,) of the "
+            "same units "
             "twice."
         )
     metrics = require("sklearn.metrics", purpose="the adjusted Rand index", extra="analysis")
@@ -143,7 +144,7 @@ def stability(
         tensor([1.], dtype=torch.float64)
     """
     if len(set(seeds)) < 2:
-        raise ValueError(f"seeds are {tuple(seeds)}; wanted at least two different ones to compare.")
+        raise ValueError(f"seeds are {tuple(seeds)}; expected at least two different ones to compare.")
     keys = torch.rand(vectors.shape, generator=generator, device=generator.device)
     without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
@@ -210,7 +211,7 @@ def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Te
     """
     if vectors.dim() != 2 or not 2 <= neighbors < len(vectors):
         raise ValueError(
-            f"vectors have shape {tuple(vectors.shape)} for {neighbors} neighbours; wanted (units, dims) with more "
+            f"vectors have shape {tuple(vectors.shape)} for {neighbors} neighbours; expected (units, dims) with more "
             "units than neighbours, and at least 2 neighbours."
         )
     umap = require("umap", purpose="a UMAP picture", extra="analysis")
@@ -269,7 +270,8 @@ def share_explained(response: Tensor, labels: Tensor) -> float:
     rows = response if response.dim() == 2 else response[:, None]
     if labels.dim() != 1 or len(rows) != len(labels) or not rows.isfinite().all():
         raise ValueError(
-            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; wanted finite (units, dims) "
+            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite "
+            "(units, dims) "
             "and (units,). Leave units without a response out of both."
         )
     return _share(wide(rows), _members(labels.to(rows.device)))
@@ -303,18 +305,18 @@ def what_dominates(
     for name, row in rows.items():
         if labels.dim() != 1 or len(row) != len(labels):
             raise ValueError(
-                f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; wanted (units, dims) and "
+                f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; expected (units, dims) and "
                 "(units,)."
             )
     kept = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
     count = int(kept.sum())
     if count < 3:
-        raise ValueError(f"{count} of {len(labels)} units have all responses; wanted at least 3.")
+        raise ValueError(f"{count} of {len(labels)} units have all responses; expected at least 3.")
     rows = {name: row[kept] for name, row in rows.items()}
     device = generator.device
     member = _members(labels.to(kept.device)[kept])
     if member.shape[1] < 2:
-        raise ValueError(f"all {count} units with responses are in one cluster; wanted at least two to tell apart.")
+        raise ValueError(f"all {count} units with responses are in one cluster; expected at least two to tell apart.")
     orders = [torch.randperm(count, generator=generator, device=device).to(kept.device) for _ in range(repeats)]
     draws = [torch.randint(count, (count,), generator=generator, device=device).to(kept.device) for _ in range(repeats)]
     found = {}
@@ -405,7 +407,7 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
     if clip.shape != (frames, 3, *size) or flow.shape != (frames - 1, 2, *size):
         raise ValueError(
             f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for amounts {tuple(amounts.shape)}; "
-            f"wanted {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
+            f"expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
         )
     maps = rank_vectors(values.flatten(2))
     changes = rank_vectors(contribution_change(values).flatten(2))

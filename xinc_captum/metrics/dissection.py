@@ -157,11 +157,12 @@ def _over(met: Tensor, size: Tensor) -> Tensor:
 def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) -> None:
     if activations.dim() != 4 or masks.dim() != 4 or len(activations) != len(masks) or len(masks) < 3:
         raise ValueError(
-            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; wanted (n, units, h, w)"
+            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, "
+            "units, h, w)"
             " and (n, concepts, H, W) of the same pictures, at least 3."
         )
     if not activations.isfinite().all():
-        raise ValueError("activations hold nan or infinity; wanted finite ones. Leave such pictures out.")
+        raise ValueError("activations hold nan or infinity; expected finite ones. Leave such pictures out.")
     if not ((masks == 0) | (masks == 1)).all():
         raise ValueError(
             "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."
@@ -170,7 +171,7 @@ def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) ->
     if len(nowhere):
         raise ValueError(f"concept {int(nowhere[0])} is in none of the pictures; leave it out.")
     if not 0 < quantile < 1 or repeats < 3:
-        raise ValueError(f"quantile is {quantile} with {repeats} repeats; wanted one in (0, 1), and at least 3.")
+        raise ValueError(f"quantile is {quantile} with {repeats} repeats; expected one in (0, 1), and at least 3.")
 
 
 class Correspondence(NamedTuple):
@@ -258,7 +259,7 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
     """
     if canvases.dim() != 5 or masks.dim() not in (3, 4) or (masks.dim() == 4 and len(masks) != len(canvases)):
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; wanted (pictures, neurons, "
+            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (pictures, neurons, "
             "C, H, W) and (regions, H, W), or (pictures, regions, H, W)."
         )
     amounts = canvases.abs().sum(2)
@@ -285,7 +286,7 @@ def region_agreement(use: Tensor) -> Tensor:
         tensor([1.], dtype=torch.float64)
     """
     if use.dim() != 3 or use.shape[0] < 2 or use.shape[2] < 2:
-        raise ValueError(f"use has shape {tuple(use.shape)}; wanted (pictures, regions, neurons).")
+        raise ValueError(f"use has shape {tuple(use.shape)}; expected (pictures, regions, neurons).")
     vectors = rank_vectors(use).movedim(1, 0)  # (regions, pictures, neurons)
     every = vectors @ vectors.mT
     pairs = use.shape[0] * (use.shape[0] - 1)
@@ -295,11 +296,11 @@ def region_agreement(use: Tensor) -> Tensor:
 def _unit(canvases: Tensor) -> Tensor:
     if canvases.dim() < 3 or min(canvases.shape[:2]) < 2:
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)}; wanted (pictures, neurons, *picture), 2 or more of both."
+            f"canvases have shape {tuple(canvases.shape)}; expected (pictures, neurons, *picture), 2 or more of both."
         )
     flat = canvases.detach().double().flatten(2)
     if not flat.isfinite().all():
-        raise ValueError("canvases hold NaN or infinity; wanted finite contributions.")
+        raise ValueError("canvases hold NaN or infinity; expected finite contributions.")
     length = flat.norm(dim=-1, keepdim=True)
     return torch.where(length > 0, flat / length.where(length > 0, 1), 0)
 
@@ -354,7 +355,7 @@ def dissect(
             if value.dim() != 4:
                 raise LayerError(
                     f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; concepts have places, so "
-                    "maps (n, units, h, w) are wanted. Choose a convolution before it."
+                    "maps (n, units, h, w) are expected. Choose a convolution before it."
                 )
             axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), asked=unit_axis)
             seen.append(value.detach().movedim(axis, 1))
@@ -406,7 +407,7 @@ def ablate(
     Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
     """
     if not len(inputs) or not len(units):
-        raise ValueError(f"got {len(inputs)} inputs and {len(units)} entries of units; wanted at least one of each.")
+        raise ValueError(f"got {len(inputs)} inputs and {len(units)} entries of units; expected at least one of each.")
     groups = [[entry] if isinstance(entry, int) else list(entry) for entry in python_index(list(units))]
     module = find_layer(forward_func, layer)
     total: Tensor | None = None
@@ -438,7 +439,7 @@ def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> 
         axis = axis_of_shape(tuple(activation.shape))
         wide = activation.shape[axis]
         if not group or min(group) < 0 or max(group) >= wide:
-            raise ValueError(f"units are {group}; wanted some of 0 to {wide - 1}.")
+            raise ValueError(f"units are {group}; expected some of 0 to {wide - 1}.")
         changed = activation.clone()
         changed.movedim(axis, 1)[:, group] = value
         return changed
@@ -450,5 +451,5 @@ def _scored(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Ten
     found = score(output)
     if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"score gave {shape} for {rows} inputs; wanted a tensor ({rows}, scores).")
+        raise ValueError(f"score gave {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
     return found.double().cpu()

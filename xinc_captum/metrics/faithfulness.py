@@ -81,12 +81,12 @@ def deletion_insertion(
     targets = targets_of(target, images)
     start = blur_images(images) if start is None else start
     if start.shape != images.shape:
-        raise ValueError(f"start has shape {tuple(start.shape)}; wanted that of images, {tuple(images.shape)}.")
+        raise ValueError(f"start has shape {tuple(start.shape)}; expected that of images, {tuple(images.shape)}.")
     empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
     room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
     if room is None or any(own not in {1, side} for own, side in zip(empty.shape, room, strict=True)):
         raise ValueError(
-            f"baseline has shape {tuple(empty.shape)}; wanted a number, or a tensor that broadcasts to the images' "
+            f"baseline has shape {tuple(empty.shape)}; expected a number, or a tensor that broadcasts to the images' "
             f"{tuple(images.shape)}, for example (C, 1, 1)."
         )
     empty = empty.expand_as(images)
@@ -207,7 +207,9 @@ def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Te
 def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
     found = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
     if found.dim() != 2 or len(found) != len(targets):
-        raise ValueError(f"scores returned shape {tuple(found.shape)} for {len(targets)} images; wanted (n, classes).")
+        raise ValueError(
+            f"scores returned shape {tuple(found.shape)} for {len(targets)} images; expected (n, classes)."
+        )
     return found.gather(1, targets[:, None])[:, 0]
 
 
@@ -227,7 +229,7 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
         or given.numel() not in {1, len(images)}
     ):
         raise ValueError(
-            f"target is {given.dtype} of shape {tuple(given.shape)} for {len(images)} images; wanted a class number, "
+            f"target is {given.dtype} of shape {tuple(given.shape)} for {len(images)} images; expected a class number, "
             "or one for each image."
         )
     return given.to(images.device).long().flatten().expand(len(images))
@@ -241,7 +243,8 @@ def check_maps(images: Tensor, maps: Tensor) -> None:
     """
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
-            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; wanted (N, C, H, W) and (N, H, W), "
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and "
+            "(N, H, W), "
             "at least one."
         )
 
@@ -250,7 +253,7 @@ def _check_curves(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -
     check_maps(images, maps)
     for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
         if number < 1:
-            raise ValueError(f"{name} is {number}; wanted at least 1.")
+            raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _check_classes(targets: Tensor, classes: int) -> None:
@@ -351,12 +354,12 @@ def _check_imputation(images: Tensor, removed: Tensor) -> None:
     if images.dim() != 4 or not images.is_floating_point() or removed.shape != (len(images), *images.shape[2:]):
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)} and removed has shape {tuple(removed.shape)}; "
-            "wanted floats (N, C, H, W), and (N, H, W)."
+            "expected floats (N, C, H, W), and (N, H, W)."
         )
     if removed.dtype != torch.bool:
-        raise ValueError(f"removed is {removed.dtype}; wanted bool, True where a pixel is to be filled in.")
+        raise ValueError(f"removed is {removed.dtype}; expected bool, True where a pixel is to be filled in.")
     if removed.flatten(1).all(1).any():
-        raise ValueError("all pixels of an image are removed; wanted at least one to fill in from.")
+        raise ValueError("all pixels of an image are removed; expected at least one to fill in from.")
 
 
 SHARES = (0.2, 0.5, 0.8)
@@ -408,9 +411,9 @@ def road(
     """
     check_maps(images, maps)
     if rows_at_once < 1:
-        raise ValueError(f"rows_at_once is {rows_at_once}; wanted at least 1.")
+        raise ValueError(f"rows_at_once is {rows_at_once}; expected at least 1.")
     if not shares or not all(0 < share < 1 for share in shares):
-        raise ValueError(f"shares are {tuple(shares)}; wanted at least one, each above 0 and below 1.")
+        raise ValueError(f"shares are {tuple(shares)}; expected at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
     kind = resolve_scores(forward_func, images, targets_of(target, images), scores, rows_at_once)
     places = removal_order(maps)

@@ -156,7 +156,9 @@ def fidelity(
     wide, start, scale = (t.detach().double().cpu() for t in (representations, base, sd))
     for name, found in (("representations", wide), ("base", start), ("values", values)):
         if not found.isfinite().all():
-            raise ValueError(f"{name} hold nan or infinity; wanted finite numbers. Is the generator's picture finite?")
+            raise ValueError(
+                f"{name} hold nan or infinity; expected finite numbers. Is the generator's picture finite?"
+            )
     live = scale > 0 if alive is None else alive.detach().cpu() & (scale > 0)
     if not live[unit]:
         raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so there is no scale to judge it by.")
@@ -203,10 +205,10 @@ def _check(representations: Tensor, base: Tensor, values: Tensor, unit: int, sd:
     shape = tuple(representations.shape)
     if len(shape) != 3 or tuple(base.shape) != (shape[0], shape[2]) or tuple(sd.shape) != shape[2:]:
         raise ValueError(
-            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; wanted "
+            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; expected "
             "(N, S, units), (N, units) and (units,)."
         )
     if tuple(values.shape) not in ((shape[1],), shape[:2]):
-        raise ValueError(f"values have shape {tuple(values.shape)}; wanted ({shape[1]},) or {shape[:2]}.")
+        raise ValueError(f"values have shape {tuple(values.shape)}; expected ({shape[1]},) or {shape[:2]}.")
     if not 0 <= unit < shape[2]:
-        raise ValueError(f"unit is {unit}; wanted 0 to {shape[2] - 1}.")
+        raise ValueError(f"unit is {unit}; expected 0 to {shape[2] - 1}.")

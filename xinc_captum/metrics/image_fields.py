@@ -66,7 +66,7 @@ def association(amounts: Tensor, field: Tensor, *, generator: torch.Generator, r
     if tuple(field.shape) != size or not field.isfinite().all() or field.min() == field.max():
         raise ValueError(
             f"field has shape {tuple(field.shape)} and values from {float(field.min()):.3g} to "
-            f"{float(field.max()):.3g}; wanted the picture's {size}, finite and not constant."
+            f"{float(field.max()):.3g}; expected the picture's {size}, finite and not constant."
         )
     maps = rank_vectors(wide.flatten(1))
     ranks = rank_vectors(field.detach().to(wide).flatten()[None]).view(size)  # rolled ranks are ranks of the rolled
@@ -100,7 +100,7 @@ def intensity(picture: Tensor) -> Tensor:
     """
     if picture.dim() != 3 or not picture.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; wanted floats in [0, 1], (C, H, W). Divide "
+            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats in [0, 1], (C, H, W). Divide "
             "8-bit values by 255: filtered as they are, they wrap around."
         )
     if picture.shape[0] != 3:

@@ -33,7 +33,7 @@ def tolerance(covariance: Tensor) -> Tensor:
     Source: Belsley, Kuh, Welsch 1980, "Regression diagnostics".
     """
     if covariance.dim() != 2 or covariance.shape[0] != covariance.shape[1]:
-        raise ValueError(f"covariance has shape {tuple(covariance.shape)}; wanted (units, units).")
+        raise ValueError(f"covariance has shape {tuple(covariance.shape)}; expected (units, units).")
     device = "cpu" if covariance.device.type == "mps" else covariance.device
     c = covariance.detach().to(device).to(torch.float64)
     alive = c.diagonal() > 0
@@ -71,7 +71,7 @@ def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
         -1.0
     """
     if first.shape != second.shape or first.dim() != 2:
-        raise ValueError(f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted the same (n, units).")
+        raise ValueError(f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (n, units).")
     a, b = (side.detach().cpu().to(torch.float64) for side in (first, second))
     still = (a == a[:1]).all(0) | (b == b[:1]).all(0)  # rounding of the mean is no variation
     a, b = a - a.mean(0), b - b.mean(0)
@@ -136,7 +136,7 @@ def squares(truth: Tensor, predicted: Tensor, classes: Tensor | None = None) -> 
     """Row by row, the squared error and the squared distance to the mean (of the row's class): (n,) each, float64."""
     if truth.shape != predicted.shape or truth.dim() != 2:
         raise ValueError(
-            f"got shapes {tuple(truth.shape)} and {tuple(predicted.shape)}; wanted the same (n, columns) twice."
+            f"got shapes {tuple(truth.shape)} and {tuple(predicted.shape)}; expected the same (n, columns) twice."
         )
     device = "cpu" if truth.device.type == "mps" else truth.device
     w, fitted = (side.detach().to(device).to(torch.float64) for side in (truth, predicted))
@@ -159,7 +159,7 @@ def class_means(rows: Tensor, classes: Tensor) -> Tensor:
                 [5.]])
     """
     if classes.shape != rows.shape[:1]:
-        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; wanted one a row.")
+        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
     found, where, counts = classes.to(rows.device).unique(return_inverse=True, return_counts=True)
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
     sums = wide.new_zeros(len(found), rows.shape[1]).index_add_(0, where, wide)
@@ -281,7 +281,8 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
     """
     if responses.dim() != 2 or tuple(classes.shape) != (len(responses),) or not len(responses):
         raise ValueError(
-            f"responses have shape {tuple(responses.shape)} and classes {tuple(classes.shape)}; wanted (n, units) and "
+            f"responses have shape {tuple(responses.shape)} and classes {tuple(classes.shape)}; expected (n, "
+            "units) and "
             "(n,)."
         )
     values = wide(responses).cpu()
@@ -369,10 +370,10 @@ def semantic_order(
     Source: Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis".
     """
     if not len(first) == len(second) == len(classes):
-        raise ValueError(f"got {len(first)}, {len(second)} and {len(classes)} rows; wanted as many of each.")
+        raise ValueError(f"got {len(first)}, {len(second)} and {len(classes)} rows; expected as many of each.")
     if min(neighbours, rows_per_class, repeats) < 1:
         raise ValueError(
-            f"got neighbours={neighbours}, rows_per_class={rows_per_class}, repeats={repeats}; wanted >= 1."
+            f"got neighbours={neighbours}, rows_per_class={rows_per_class}, repeats={repeats}; expected >= 1."
         )
     generator = torch.Generator().manual_seed(seed)
     a, b = _scaled(first), _scaled(second)

@@ -33,7 +33,7 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     _check(maps, masks)
     if (maps < 0).any():
         raise ValueError(
-            f"maps go down to {float(maps.min()):.3g}; wanted nonnegative ones. Decide what a negative value means "
+            f"maps go down to {float(maps.min()):.3g}; expected nonnegative ones. Decide what a negative value means "
             "here: nothing, maps.clamp_min(0), or as much as a positive one, maps.abs()."
         )
     wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
@@ -77,11 +77,11 @@ def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
 def _check(maps: Tensor, masks: Tensor) -> None:
     if maps.shape != masks.shape or maps.dim() != 3:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; wanted the same (N, H, W) twice."
+            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; expected the same (N, H, W) twice."
         )
     if not ((masks >= 0) & (masks <= 1)).all():
         raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
             "divide a 0-255 mask by 255."
         )
 
@@ -110,10 +110,10 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
     """
     if first.shape != second.shape or first.dim() != 3:
         raise ValueError(
-            f"maps have shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted the same (N, H, W) twice."
+            f"maps have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (N, H, W) twice."
         )
     if not 0 < share <= 1:
-        raise ValueError(f"share is {share}; wanted a part of the pixels, above 0 and at most 1.")
+        raise ValueError(f"share is {share}; expected a part of the pixels, above 0 and at most 1.")
     count = max(round(share * first.shape[1] * first.shape[2]), 1)
     one, other = (removal_order(maps) < count for maps in (first, second.to(first.device)))
     both, either = ((one & other).flatten(1).sum(1), (one | other).flatten(1).sum(1))
@@ -144,7 +144,7 @@ def gini(maps: Tensor) -> Tensor:
     Source: Hurley & Rickard, "Comparing Measures of Sparsity" (2009); for maps Chalasani et al. (ICML 2020).
     """
     if maps.dim() < 2:
-        raise ValueError(f"maps have shape {tuple(maps.shape)}; wanted (N, …), a map a row.")
+        raise ValueError(f"maps have shape {tuple(maps.shape)}; expected (N, …), a map a row.")
     wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).abs()
     ordered, n = wide.sort(1).values, wide.shape[1]
     weights = 2 * torch.arange(1, n + 1, device=wide.device, dtype=wide.dtype) - n - 1

@@ -47,7 +47,7 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
     Source: the paper fits the affine motion but draws the flow before it is taken out; the robust fit is ours.
     """
     if flow.dim() != 4 or flow.shape[1] != 2 or flow[0, 0].numel() < 3:
-        raise ValueError(f"flow has shape {tuple(flow.shape)}; wanted (n, 2, H, W) with at least 3 pixels.")
+        raise ValueError(f"flow has shape {tuple(flow.shape)}; expected (n, 2, H, W) with at least 3 pixels.")
     wide = flow.double()
     sides = [torch.linspace(-1, 1, side, dtype=wide.dtype, device=wide.device) for side in flow.shape[2:]]
     places = torch.cartesian_prod(*sides)
@@ -88,7 +88,7 @@ def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
     """
     if before.shape != after.shape:
         raise ValueError(
-            f"the pictures before have shape {tuple(before.shape)} and after {tuple(after.shape)}; wanted the same."
+            f"the pictures before have shape {tuple(before.shape)} and after {tuple(after.shape)}; expected the same."
         )
     check_parts(before, masks)
     flow = torch.cat([optical_flow(torch.stack(pair)) for pair in zip(before, after, strict=True)])
@@ -212,7 +212,7 @@ def _grey(pictures: Tensor) -> Tensor:
 def _check(pictures: Tensor) -> None:
     if pictures.dim() != 4 or not pictures.is_floating_point():
         raise ValueError(
-            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; wanted floats in [0, 1], (n, C, H, W)."
+            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats in [0, 1], (n, C, H, W)."
         )
 
 
@@ -306,7 +306,7 @@ def chosen(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movem
         [('area',), ('eccentricity', 'orientation')]
     """
     if isinstance(measures, str) or not measures:
-        raise ValueError(f"measures is {measures!r}; wanted a list of them, such as ['area', 'luminance'].")
+        raise ValueError(f"measures is {measures!r}; expected a list of them, such as ['area', 'luminance'].")
     found = []
     for measure in measures:
         if isinstance(measure, str) and measure not in MEASURES:

@@ -55,7 +55,7 @@ def optical_flow(clip: Tensor) -> Tensor:
     Source: Zach, Pock & Bischof, "A duality based approach for realtime TV-L1 optical flow" (DAGM 2007).
     """
     if clip.dim() != 4 or len(clip) < 2:
-        raise ValueError(f"clip has shape {tuple(clip.shape)}; wanted (frames, C, H, W) with at least 2 frames.")
+        raise ValueError(f"clip has shape {tuple(clip.shape)}; expected (frames, C, H, W) with at least 2 frames.")
     registration = require("skimage.registration", purpose="optical flow", extra="analysis")
     grey = torch.stack([intensity(frame) for frame in clip.detach()]).float().cpu().numpy()
     flows = [torch.from_numpy(registration.optical_flow_tvl1(*pair)).float() for pair in itertools.pairwise(grey)]
@@ -114,7 +114,7 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
     """
     if change.dim() != 4 or speed.dim() != 3 or change[:, 0].shape != speed.shape:
         raise ValueError(
-            f"change has shape {tuple(change.shape)} and speed {tuple(speed.shape)}; wanted (pairs, units, H, W) and "
+            f"change has shape {tuple(change.shape)} and speed {tuple(speed.shape)}; expected (pairs, units, H, W) and "
             "(pairs, H, W). Of a flow, take .norm(dim=1)."
         )
     if len(change) < 2:
@@ -248,12 +248,12 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
     if masks.dim() != 4 or (len(masks), *masks.shape[2:]) != (frames, height, width) or not masks.shape[1]:
         hint = " For one object: masks[:, None]." if masks.dim() == 3 else ""
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; wanted "
+            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected "
             f"({frames}, objects, {height}, {width}).{hint}"
         )
     if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]."
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]."
         )
     never = [i for i, seen in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not seen]
     if never:

@@ -17,13 +17,13 @@ def check_parts(pictures: Tensor, masks: Tensor) -> None:
     """
     if pictures.dim() != 4 or not pictures.is_floating_point():
         raise ValueError(
-            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; wanted floats in [0, 1], (n, C, H, W). "
+            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats in [0, 1], (n, C, H, W). "
             "Divide 8-bit values by 255."
         )
     rows, size = len(pictures), tuple(pictures.shape[2:])
     if masks.dim() != 4 or masks.shape[0] != rows or masks.shape[2:] != pictures.shape[2:] or not masks.shape[1]:
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for pictures of {tuple(pictures.shape)}; wanted "
+            f"masks have shape {tuple(masks.shape)} for pictures of {tuple(pictures.shape)}; expected "
             f"({rows}, parts, {size[0]}, {size[1]}) with at least one part. Of label pictures (n, H, W), make "
             "one mask a label first."
         )
@@ -85,7 +85,7 @@ def part_area(pictures: Tensor, masks: Tensor) -> Tensor:
     check_parts(pictures, masks)
     if not ((masks >= 0) & (masks <= 1)).all():
         raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
             "divide a 0-255 mask by 255."
         )
     wide = torch.promote_types(pictures.dtype, torch.float32)

@@ -41,7 +41,7 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
         (tensor([[0.5000, 0.5000]]), tensor([[0.9000, 0.1000]]))
     """
     if outputs.dim() != 2:
-        raise ValueError(f"outputs have shape {tuple(outputs.shape)}; wanted (N, classes).")
+        raise ValueError(f"outputs have shape {tuple(outputs.shape)}; expected (N, classes).")
     decided = probability_kind(outputs, kind)
     return in_range(as_probabilities(outputs, decided), decided)
 
@@ -65,7 +65,7 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
         ('identity', 'softmax')
     """
     if kind not in PROBABILITIES:
-        raise ValueError(f"{kind!r} is no kind of outputs; wanted one of {', '.join(map(repr, PROBABILITIES))}.")
+        raise ValueError(f"{kind!r} is no kind of outputs; expected one of {', '.join(map(repr, PROBABILITIES))}.")
     if kind != "auto":
         return kind
     rows = outputs.detach()
@@ -139,7 +139,7 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
         if low < -SLACK or high > 1 + SLACK:
             raise ValueError(
                 f"the model's outputs go from {low:.3g} to {high:.3g} and are said to be probabilities ('identity'); "
-                "wanted values in [0, 1]. Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
+                "expected values in [0, 1]. Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
             )
     return values
 
@@ -165,7 +165,8 @@ def class_scores(output: object, rows: int) -> Tensor:
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)
         raise TypeError(
-            f"the model returned a {what}; wanted a tensor of class scores, ({rows}, classes). Give a function around "
+            f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
+            "around "
             f"the model: lambda images: model(images){access}."
         )
     if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
@@ -179,7 +180,8 @@ def class_scores(output: object, rows: int) -> Tensor:
     elif output.numel() == rows:
         hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
     raise ValueError(
-        f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; wanted "
+        f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
+        "expected "
         f"floats, ({rows}, classes). {hint}"
     )
 

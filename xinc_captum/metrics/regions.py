@@ -36,7 +36,7 @@ def as_masks(labels: Tensor) -> Tensor:
     """
     if labels.is_floating_point() or labels.dtype == torch.bool or not (labels >= 0).any():
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted integers, some of them >= 0."
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers, some of them >= 0."
         )
     present = labels[labels >= 0].unique()
     masks: Tensor = labels == present.view(-1, *[1] * labels.dim())
@@ -64,7 +64,7 @@ def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
         [[0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
     """
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for a picture of {size}; wanted at least one pixel a cell.")
+        raise ValueError(f"grid is {grid} for a picture of {size}; expected at least one pixel a cell.")
     rows, columns = (torch.arange(side) * cells // side for side, cells in zip(size, grid, strict=True))
     return rows[:, None] * grid[1] + columns
 
@@ -102,7 +102,7 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
     """
     if picture.dim() not in (3, 4) or not picture.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; wanted floats (C, H, W), or "
+            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats (C, H, W), or "
             "(frames, C, H, W)."
         )
     pixels = picture.detach().movedim(-3, -1)
@@ -123,7 +123,7 @@ def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
         raise ValueError("the features have values that are not finite; k-means has no place for them.")
     different = len(np.unique(rows.round(12), axis=0)) if len(rows) <= LEARNT_FROM else groups
     if not 1 <= groups <= different:
-        raise ValueError(f"wanted {groups} groups of {len(rows)} rows, of which {different} differ; ask for fewer.")
+        raise ValueError(f"expected {groups} groups of {len(rows)} rows, of which {different} differ; ask for fewer.")
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:LEARNT_FROM]
     means = cluster.KMeans(groups, n_init=4, random_state=seed).fit(rows[chosen])

@@ -32,7 +32,7 @@ def magnitudes(canvas: Tensor) -> Tensor:
     """
     if canvas.dim() not in (4, 5):
         raise ValueError(
-            f"canvas has shape {tuple(canvas.shape)}; wanted (units, channels, H, W), or "
+            f"canvas has shape {tuple(canvas.shape)}; expected (units, channels, H, W), or "
             "(frames, units, channels, H, W) for a clip."
         )
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
@@ -45,7 +45,7 @@ def check_picture(amounts: Tensor, name: str = "amounts") -> Tensor:
         ValueError: no pixel axis, an empty axis, negative or non-finite values.
     """
     if amounts.dim() < 2 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; wanted (units, H, W), or (units, pixels).")
+        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected (units, H, W), or (units, pixels).")
     return _amounts(amounts, name)
 
 
@@ -56,10 +56,10 @@ def check_clip(amounts: Tensor, name: str = "amounts", *, least: int = 2) -> Ten
         ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
     """
     if amounts.dim() != 4 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; wanted a clip, (frames, units, H, W).")
+        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected a clip, (frames, units, H, W).")
     if len(amounts) < least:
         raise ValueError(
-            f"{name} have {len(amounts)} frame{'s' if len(amounts) > 1 else ''}; wanted at least {least}: what "
+            f"{name} have {len(amounts)} frame{'s' if len(amounts) > 1 else ''}; expected at least {least}: what "
             "happens in time needs something to compare with."
         )
     return _amounts(amounts, name)
@@ -73,12 +73,13 @@ def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Te
     """
     if masks.dim() != 1 + len(size) or tuple(masks.shape[1:]) != size or not len(masks):
         raise ValueError(
-            f"{name} have shape {tuple(masks.shape)} for a picture of {size}; wanted (regions, "
+            f"{name} have shape {tuple(masks.shape)} for a picture of {size}; expected (regions, "
             f"{', '.join(map(str, size))}), one mask of the picture's size for each region."
         )
     if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
-            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]. "
+            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in "
+            "[0, 1]. "
             "For a map of labels, use as_masks(labels)."
         )
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
@@ -94,10 +95,10 @@ def wide(values: Tensor) -> Tensor:
 
 def _amounts(amounts: Tensor, name: str) -> Tensor:
     if not amounts.isfinite().all():
-        raise ValueError(f"{name} have values that are not finite; wanted finite ones >= 0.")
+        raise ValueError(f"{name} have values that are not finite; expected finite ones >= 0.")
     if (amounts < 0).any():
         raise ValueError(
-            f"{name} go down to {float(amounts.min()):.3g}; wanted magnitudes >= 0. From a signed canvas, "
+            f"{name} go down to {float(amounts.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
             "magnitudes(canvas) makes them."
         )
     return wide(amounts.detach())
@@ -154,11 +155,11 @@ def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     """
     if amounts.dim() not in (3, 4):
         raise ValueError(
-            f"amounts have shape {tuple(amounts.shape)}; wanted (units, H, W), or (frames, units, H, W) for a clip."
+            f"amounts have shape {tuple(amounts.shape)}; expected (units, H, W), or (frames, units, H, W) for a clip."
         )
     size = amounts.shape[-2:]
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; wanted at least one pixel a cell.")
+        raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; expected at least one pixel a cell.")
     wide = check_picture(amounts)
     down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
     return down @ wide @ across.T
@@ -311,4 +312,4 @@ def running_share(amounts: Tensor) -> Tensor:
 
 def _check_part(part: float, name: str) -> None:
     if not 0 < part <= 1:
-        raise ValueError(f"{name} is {part}; wanted a part of the whole, above 0 and at most 1.")
+        raise ValueError(f"{name} is {part}; expected a part of the whole, above 0 and at most 1.")

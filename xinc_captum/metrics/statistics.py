@@ -51,11 +51,11 @@ def ratio_interval(
     Source: Efron, Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     if above.shape != below.shape or above.dim() != 1 or not len(above):
-        raise ValueError(f"got shapes {tuple(above.shape)} and {tuple(below.shape)}; wanted the same (n,), n >= 1.")
+        raise ValueError(f"got shapes {tuple(above.shape)} and {tuple(below.shape)}; expected the same (n,), n >= 1.")
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; wanted a share between 0 and 1.")
+        raise ValueError(f"level is {level}; expected a share between 0 and 1.")
     if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; wanted at least 1 resample.")
+        raise ValueError(f"repeats is {repeats}; expected at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
     n, generator = len(above), torch.Generator().manual_seed(seed)
     sums = torch.cat(
@@ -157,7 +157,7 @@ def _checked(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Both sides in float32 or wider; a sum beside another shape would be spread over it."""
     if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
         raise ValueError(
-            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; wanted (rows, units, *left) "
+            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, *left) "
             "and (rows, *left), for example output[:, target]."
         )
     return _wide(shares), _wide(output)
@@ -195,7 +195,7 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
     held = null[~null.isnan()].double() if null.dim() == 1 else null
     if observed.dim() != 1 or null.dim() != 1 or not len(held):
         raise ValueError(
-            f"observed has shape {tuple(observed.shape)} and the null {tuple(null.shape)}; wanted (n,) and (V,), "
+            f"observed has shape {tuple(observed.shape)} and the null {tuple(null.shape)}; expected (n,) and (V,), "
             "with values in the null that are not nan."
         )
     ordered = held.sort().values
@@ -229,7 +229,7 @@ def false_discovery_rate(p: Tensor) -> Tensor:
     Source: Benjamini & Hochberg, "Controlling the false discovery rate" (1995).
     """
     if p.dim() != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p has shape {tuple(p.shape)}; wanted (n,) p-values from 0 to 1.")
+        raise ValueError(f"p has shape {tuple(p.shape)}; expected (n,) p-values from 0 to 1.")
     ordered, order = p.double().sort()
     ranks = torch.arange(1, len(p) + 1, dtype=ordered.dtype, device=p.device)
     least = (len(p) * ordered / ranks).clamp(max=1).flip(0)
@@ -270,7 +270,9 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
     Source: Spearman 1904; average ranks as in Kendall 1945.
     """
     if first.shape != second.shape or first.dim() != 2:
-        raise ValueError(f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted the same (rows, n) twice.")
+        raise ValueError(
+            f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (rows, n) twice."
+        )
     ranks = [average_ranks(_rounded(side)) for side in (first, second)]
     centred = [r - r.mean(1, keepdim=True) for r in ranks]
     lengths = [c.norm(dim=1) for c in centred]
@@ -432,7 +434,7 @@ def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) ->
                 [2.]])
     """
     if classes.shape != rows.shape[:1]:
-        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; wanted one a row.")
+        raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
     order = torch.arange(len(rows))
     for c in classes.unique().cpu():
         own = (classes.cpu() == c).nonzero()[:, 0]

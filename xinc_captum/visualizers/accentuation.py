@@ -101,19 +101,19 @@ def _check(
     words: dict[str, Sequence[object] | None],
 ) -> None:
     if images.dim() != 4 or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (N, C, H, W), one a feature.")
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one a feature.")
     rows, size = len(images), tuple(images.shape[2:])
     if photos.dim() != 4 or len(photos) not in {1, rows} or tuple(photos.shape[2:]) != size:
         raise ValueError(
-            f"photos have shape {tuple(photos.shape)} for images of shape {tuple(images.shape)}; wanted one for all "
+            f"photos have shape {tuple(photos.shape)} for images of shape {tuple(images.shape)}; expected one for all "
             "rows, or one a row, of the same height and width."
         )
-    for name, maps, wanted in (("cams", cams, (rows, *size)), ("opacities", opacities, (rows, 1, *size))):
-        if maps is not None and tuple(maps.shape) != wanted:
-            raise ValueError(f"{name} have shape {tuple(maps.shape)}; wanted {wanted}.")
+    for name, maps, expected in (("cams", cams, (rows, *size)), ("opacities", opacities, (rows, 1, *size))):
+        if maps is not None and tuple(maps.shape) != expected:
+            raise ValueError(f"{name} have shape {tuple(maps.shape)}; expected {expected}.")
     for name, said in words.items():
         if said is not None and len(said) != rows:
-            raise ValueError(f"{len(said)} {name} for {rows} rows; wanted one a row.")
+            raise ValueError(f"{len(said)} {name} for {rows} rows; expected one a row.")
 
 
 CLASS_GAP = 0.25  # inches between columns
@@ -223,11 +223,11 @@ def score_curve(
     """
     if scores.dim() != 2 or scores.shape[1] != len(titles):
         raise ValueError(
-            f"scores have shape {tuple(scores.shape)} for {len(titles)} titles; wanted (steps, rows), a title a row."
+            f"scores have shape {tuple(scores.shape)} for {len(titles)} titles; expected (steps, rows), a title a row."
         )
     if distances is not None and distances.shape != scores.shape:
         raise ValueError(
-            f"distances have shape {tuple(distances.shape)}; wanted that of the scores, {tuple(scores.shape)}."
+            f"distances have shape {tuple(distances.shape)}; expected that of the scores, {tuple(scores.shape)}."
         )
     panels = [(scores, f"{unit}, mean over the views", "the score")]
     if distances is not None:
@@ -338,9 +338,9 @@ def _frame(axes: Axes) -> None:
 
 def _check_dose(images: Tensor, doses: Sequence[float], seed: Tensor, words: dict[str, Sequence[str] | None]) -> None:
     if images.dim() != 4 or len(images) != len(doses) or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)} for {len(doses)} doses; wanted one a dose.")
+        raise ValueError(f"images have shape {tuple(images.shape)} for {len(doses)} doses; expected one a dose.")
     if tuple(seed.shape) != tuple(images.shape[1:]):
-        raise ValueError(f"seed has shape {tuple(seed.shape)}; wanted that of one image, {tuple(images.shape[1:])}.")
+        raise ValueError(f"seed has shape {tuple(seed.shape)}; expected that of one image, {tuple(images.shape[1:])}.")
     for name, said in words.items():
         if said is not None and len(said) != len(doses):
-            raise ValueError(f"{len(said)} {name} for {len(doses)} doses; wanted one a dose.")
+            raise ValueError(f"{len(said)} {name} for {len(doses)} doses; expected one a dose.")

@@ -298,10 +298,12 @@ def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> F
         >>> row = FilmRow("blocks.0", "unit 3", "strongest", torch.randn(4, 8, 12))
         >>> unit_film(torch.rand(4, 3, 8, 12), [row]).savefig("film.png")  # doctest: +SKIP
     """
-    wanted = (len(frames), *frames.shape[2:])
-    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != wanted]
+    expected = (len(frames), *frames.shape[2:])
+    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != expected]
     if wrong or not rows:
-        raise ValueError(f"got {len(rows)} rows with maps of shapes {wrong[:3]}; wanted at least one, all {wanted}.")
+        raise ValueError(
+            f"got {len(rows)} rows with maps of shapes {wrong[:3]}; expected at least one, all {expected}."
+        )
     kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
     cell = (FILM_PAGE - 2 * MARGIN - FILM_LABEL) / len(kept)
     tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
@@ -368,7 +370,7 @@ def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float]
     if frames.shape != drawn.shape or len(decibels) != len(frames):
         raise ValueError(
             f"frames have shape {tuple(frames.shape)}, drawn {tuple(drawn.shape)}, and there are {len(decibels)} "
-            "decibels; wanted one shape and one number a frame."
+            "decibels; expected one shape and one number a frame."
         )
     kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
     cell = (RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL) / len(kept)

@@ -44,7 +44,7 @@ def association_rows(
     size = tuple(photo.shape[-2:])
     if not fields or set(fields) - set(rhos) or any(tuple(f.shape) != size for f in [total, *fields.values()]):
         shapes = {name: tuple(field.shape) for name, field in {"total": total, **fields}.items()}
-        raise ValueError(f"got maps {shapes} and correlations of {list(rhos)}; wanted {size} and the same names.")
+        raise ValueError(f"got maps {shapes} and correlations of {list(rhos)}; expected {size} and the same names.")
     cell = 1.72
     tall = cell * size[0] / size[1]
     high = max(tall, 1.15)
@@ -235,7 +235,8 @@ def _check(variances: Mapping[str, Sequence[Tensor]], labels: Mapping[str, Tenso
     for kind, (found, *_) in variances.items():
         if labels[kind].shape != photo.shape[-2:]:
             raise ValueError(
-                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; wanted its "
+                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; "
+                "expected its "
                 "(H, W)."
             )
         if not found.isfinite().any():
@@ -296,7 +297,7 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     height, width = photo.shape[-2:]
     if not layers or any(one.needed.shape != (height, width) for one in layers.values()):
         shapes = {name: tuple(one.needed.shape) for name, one in layers.items()}
-        raise ValueError(f"maps of needed units are {shapes} for a photo {tuple(photo.shape)}; wanted its (H, W).")
+        raise ValueError(f"maps of needed units are {shapes} for a photo {tuple(photo.shape)}; expected its (H, W).")
     sheet = Sheet()
     top = sheet.heading(
         "How far units spread, and how many share a pixel",

@@ -66,7 +66,7 @@ def cluster_sheet(
     wrong = [name for name, count in counts.items() if count != len(maps)]
     if maps.dim() != 3 or wrong:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)} and {counts}; wanted (units, H, W) and one of each a unit."
+            f"maps have shape {tuple(maps.shape)} and {counts}; expected (units, H, W) and one of each a unit."
         )
     clusters = labels.unique().tolist()
     sheet = Sheet()

@@ -186,12 +186,12 @@ def _check(photos: Tensor, maps: Mapping[str, Tensor], captions: Sequence[tuple[
     if not maps:
         raise ValueError("maps is empty; give at least one, by method: {'Grad-CAM': (N, H, W)}.")
     if photos.dim() != 4:
-        raise ValueError(f"photos have shape {tuple(photos.shape)}; wanted (N, C, H, W).")
+        raise ValueError(f"photos have shape {tuple(photos.shape)}; expected (N, C, H, W).")
     for name, values in maps.items():
         if values.shape != (len(photos), *photos.shape[2:]):
             raise ValueError(
-                f"the map {name!r} has shape {tuple(values.shape)} for photos of shape {tuple(photos.shape)}; wanted "
+                f"the map {name!r} has shape {tuple(values.shape)} for photos of shape {tuple(photos.shape)}; expected "
                 f"{(len(photos), *photos.shape[2:])}."
             )
     if captions and len(captions) != len(photos):
-        raise ValueError(f"{len(captions)} captions for {len(photos)} photos; wanted one a photo, or none.")
+        raise ValueError(f"{len(captions)} captions for {len(photos)} photos; expected one a photo, or none.")

@@ -44,8 +44,8 @@ def counterfactual_rows(
 ) -> Figure:
     """One row a picture: original, through the link, flipped, what changed, and both classes' chances on the way.
 
-    Under each picture stand the network's probabilities of the class to leave and of the class wanted, and of what it
-    answers, where that is neither. Rows which were not reached say so; rows which were of the class wanted to begin
+    Under each picture stand the network's probabilities of the class to leave and of the class expected, and of what it
+    answers, where that is neither. Rows which were not reached say so; rows which were of the class expected to begin
     with say that, and are not counted. What changed is flipped minus linked: what the link loses is not part of it.
 
     Args:
@@ -90,8 +90,8 @@ def counterfactual_rows(
     framed = reached & ~already
     done, asked = int(framed.sum()), int((~already).sum())
     sheet = Sheet()
-    count = f"{done} of {asked} " + (f"reach {sure} for the class wanted" if sure else "flipped")
-    count += f", {len(already) - asked} of the class wanted already" if already.any() else ""
+    count = f"{done} of {asked} " + (f"reach {sure} for the class expected" if sure else "flipped")
+    count += f", {len(already) - asked} of the class expected already" if already.any() else ""
     top = sheet.heading(title, f"{count}; under each picture, what the network answers to it")
     end = "flipped" if done == len(reached) and not sure else "where it ended"
     for left, head in zip(lefts, ("the picture", "through the link", end, "what changed"), strict=True):
@@ -105,9 +105,9 @@ def counterfactual_rows(
             line = sheet.paragraph(MARGIN, top, f"already {target}", LABEL, size=10, bold=True, colour=TO)
             line = sheet.paragraph(MARGIN, line, "so not counted", LABEL, size=8.5, colour=QUIET)
         else:
-            own, wanted = target if says_target[0] else origin, f"→ {target}" + (f" at {sure}" if sure else "")
+            own, expected = target if says_target[0] else origin, f"→ {target}" + (f" at {sure}" if sure else "")
             line = sheet.paragraph(MARGIN, top, own, LABEL, size=10, bold=True, colour=FROM)
-            line = sheet.paragraph(MARGIN, line, wanted, LABEL, size=10, bold=True, colour=TO)
+            line = sheet.paragraph(MARGIN, line, expected, LABEL, size=10, bold=True, colour=TO)
         if not reached[row] and not already[row]:
             why = f"below {sure}" if says_target[2] else f"answered {answers[row][2]}"
             line = sheet.paragraph(MARGIN, line, "✗ not reached", LABEL, size=8.5, colour=MISSED, bold=True)
@@ -139,7 +139,9 @@ def counterfactual_rows(
         "one through the link, blue darker, one scale for all rows."
     )
     if curve:
-        how += " On the way: probability of the class to leave (blue) and of the one wanted (orange); the upright line "
+        how += (
+            " On the way: probability of the class to leave (blue) and of the one expected (orange); the upright line "
+        )
         how += f"is where the latter has the {sure} asked for (dotted)." if sure else "is the flip."
     return sheet.done(sheet.paragraph(MARGIN, top, how, PAGE - 2 * MARGIN, size=8, colour=QUIET) + 0.06)
 
@@ -198,19 +200,19 @@ def _check(
     words: Mapping[str, Sequence[object] | Tensor | None],
 ) -> None:
     if originals.dim() != 4 or not len(originals):
-        raise ValueError(f"originals have shape {tuple(originals.shape)}; wanted (N, C, H, W).")
+        raise ValueError(f"originals have shape {tuple(originals.shape)}; expected (N, C, H, W).")
     count = len(originals)
     for name, given in pictures.items():
         if given.shape != originals.shape:
             raise ValueError(
-                f"{name} have shape {tuple(given.shape)}; wanted the originals', {tuple(originals.shape)}."
+                f"{name} have shape {tuple(given.shape)}; expected the originals', {tuple(originals.shape)}."
             )
     if tuple(chances.shape) != (count, 3, 3):
-        raise ValueError(f"chances have shape {tuple(chances.shape)}; wanted {(count, 3, 3)}.")
+        raise ValueError(f"chances have shape {tuple(chances.shape)}; expected {(count, 3, 3)}.")
     for label, said in words.items():
         if said is not None and len(said) != count:
-            raise ValueError(f"{len(said)} {label} for {count} pictures; wanted one a picture.")
+            raise ValueError(f"{len(said)} {label} for {count} pictures; expected one a picture.")
     if (path is None) != (path_chances is None):
         raise ValueError("path and path_chances belong together; got one of them.")
     if path is not None and path_chances is not None and tuple(path_chances.shape) != (count, len(path), 2):
-        raise ValueError(f"path_chances have shape {tuple(path_chances.shape)}; wanted {(count, len(path), 2)}.")
+        raise ValueError(f"path_chances have shape {tuple(path_chances.shape)}; expected {(count, len(path), 2)}.")

@@ -219,7 +219,7 @@ def check_verdicts(*verdicts: str) -> None:
     """
     unknown = set(verdicts) - set(VERDICTS)
     if unknown:
-        raise ValueError(f"verdict {min(unknown)!r} is not known; wanted {', '.join(VERDICTS)}.")
+        raise ValueError(f"verdict {min(unknown)!r} is not known; expected {', '.join(VERDICTS)}.")
 
 
 def verdict_line(sheet: Sheet, top: float, verdict: str, because: str) -> float:

@@ -191,15 +191,15 @@ def _check(
     classes: Sequence[str] | None,
 ) -> None:
     if not groups or not all(groups.values()):
-        raise ValueError(f"{len(groups)} groups of figures, some empty; wanted at least one figure in each.")
+        raise ValueError(f"{len(groups)} groups of figures, some empty; expected at least one figure in each.")
     for name, (before, after) in (pictures or {}).items():
         if before.dim() != 4 or before.shape != after.shape or not len(before):
             raise ValueError(
-                f"pictures {name!r} have shapes {tuple(before.shape)} and {tuple(after.shape)}; wanted (n, C, H, W) "
+                f"pictures {name!r} have shapes {tuple(before.shape)} and {tuple(after.shape)}; expected (n, C, H, W) "
                 "twice."
             )
     sizes = {tuple(alike.shape) for alike in (orders or {}).values()}
     if len(sizes) > 1 or any(len(size) != 2 or size[0] != size[1] for size in sizes):
-        raise ValueError(f"orders have shapes {sorted(sizes)}; wanted (classes, classes), the same for all.")
+        raise ValueError(f"orders have shapes {sorted(sizes)}; expected (classes, classes), the same for all.")
     if classes is not None and sizes and {(len(classes), len(classes))} != sizes:
-        raise ValueError(f"{len(classes)} classes for orders of shape {sorted(sizes)[0]}; wanted one a row.")
+        raise ValueError(f"{len(classes)} classes for orders of shape {sorted(sizes)[0]}; expected one a row.")

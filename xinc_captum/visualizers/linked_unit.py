@@ -68,7 +68,7 @@ def unit_filmstrips(
     _check(images, values, measured, bases, given | {"seen": seen})
     if originals is not None and (bases is None or originals.shape != bases.shape):
         shape = None if bases is None else tuple(bases.shape)
-        raise ValueError(f"originals have shape {tuple(originals.shape)}; wanted the bases', {shape}.")
+        raise ValueError(f"originals have shape {tuple(originals.shape)}; expected the bases', {shape}.")
     check_verdicts(*([trust[0]] if trust else []))
     count = images.shape[1]
     kept = torch.linspace(0, count - 1, min(count, columns)).round().long().tolist()
@@ -151,21 +151,21 @@ def _frame(axes: Axes, colour: str, width: float = 0.8) -> None:
         spine.set_edgecolor(colour)
 
 
-def _gauge(axes: Axes, wanted: Tensor, got: Tensor, span: tuple[float, float]) -> None:
+def _gauge(axes: Axes, expected: Tensor, got: Tensor, span: tuple[float, float]) -> None:
     """Where on the scale the unit was set, and where it is."""
     axes.axhline(0, color=TRACK, linewidth=1.4)
-    axes.plot([float(wanted), float(got)], [0, 0], color=INK, linewidth=1.4)
-    axes.plot(float(wanted), 0.45, "v", color="white", markeredgecolor=INK, markersize=4.5, markeredgewidth=0.9)
+    axes.plot([float(expected), float(got)], [0, 0], color=INK, linewidth=1.4)
+    axes.plot(float(expected), 0.45, "v", color="white", markeredgecolor=INK, markersize=4.5, markeredgewidth=0.9)
     axes.plot(float(got), 0, "o", color=INK, markersize=4)
     axes.set_xlim(*span)
     axes.set_ylim(-1, 1)
     bare(axes)
 
 
-def _response(axes: Axes, wanted: Tensor, got: Tensor, span: tuple[float, float], flips: Tensor) -> None:
+def _response(axes: Axes, expected: Tensor, got: Tensor, span: tuple[float, float], flips: Tensor) -> None:
     axes.plot(span, span, color=TRACK, linewidth=1)
-    axes.plot(array(wanted), array(got), "-o", color=INK, markersize=3, linewidth=1.2)
-    axes.plot(array(wanted[flips]), array(got[flips]), "o", color=FLIP, markersize=3.4)
+    axes.plot(array(expected), array(got), "-o", color=INK, markersize=3, linewidth=1.2)
+    axes.plot(array(expected[flips]), array(got[flips]), "o", color=FLIP, markersize=3.4)
     axes.set_xlim(*span)
     axes.set_ylim(*span)
     _frame(axes, TRACK)
@@ -187,20 +187,20 @@ def _check(
     words: dict[str, Sequence[object] | None],
 ) -> None:
     if images.dim() != 5 or not len(images) or images.shape[1] < 2:
-        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (N, S, C, H, W) with at least two values.")
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, S, C, H, W) with at least two values.")
     rows, count = images.shape[:2]
     if tuple(values.shape) not in {(count,), (rows, count)}:
-        raise ValueError(f"values have shape {tuple(values.shape)}; wanted {(count,)} or {(rows, count)}.")
+        raise ValueError(f"values have shape {tuple(values.shape)}; expected {(count,)} or {(rows, count)}.")
     if tuple(measured.shape) != (rows, count):
-        raise ValueError(f"measured has shape {tuple(measured.shape)}; wanted {(rows, count)}, one a frame.")
+        raise ValueError(f"measured has shape {tuple(measured.shape)}; expected {(rows, count)}, one a frame.")
     if bases is not None and tuple(bases.shape) != (rows, *images.shape[2:]):
-        raise ValueError(f"bases have shape {tuple(bases.shape)}; wanted {(rows, *images.shape[2:])}.")
+        raise ValueError(f"bases have shape {tuple(bases.shape)}; expected {(rows, *images.shape[2:])}.")
     for name, said in words.items():
         if said is not None and len(said) != rows:
-            raise ValueError(f"{len(said)} {name} for {rows} rows; wanted one a row.")
+            raise ValueError(f"{len(said)} {name} for {rows} rows; expected one a row.")
     for line in words["answers"] or ():
         if len(line) != count:  # type: ignore[arg-type]
-            raise ValueError(f"{len(line)} answers for {count} frames of a row; wanted one a frame.")  # type: ignore[arg-type]
+            raise ValueError(f"{len(line)} answers for {count} frames of a row; expected one a frame.")  # type: ignore[arg-type]
 
 
 ROW, TALL_NAME = 0.185, 1.3  # inches of a line, and of the longest name above a column
@@ -295,10 +295,10 @@ def selectivity_table(
 def _check_selectivity(means: Tensor, units: Sequence[int], classes: Sequence[str], explained: Tensor | None) -> None:
     if tuple(means.shape) != (len(units), len(classes)) or not means.numel():
         raise ValueError(
-            f"means have shape {tuple(means.shape)} for {len(units)} units and {len(classes)} classes; wanted "
+            f"means have shape {tuple(means.shape)} for {len(units)} units and {len(classes)} classes; expected "
             f"{(len(units), len(classes))}."
         )
     if len(units) > MOST:
-        raise ValueError(f"{len(units)} units for one table; wanted at most {MOST}. Choose the most selective ones.")
+        raise ValueError(f"{len(units)} units for one table; expected at most {MOST}. Choose the most selective ones.")
     if explained is not None and tuple(explained.shape) != (len(units),):
-        raise ValueError(f"explained has shape {tuple(explained.shape)}; wanted {(len(units),)}, one a unit.")
+        raise ValueError(f"explained has shape {tuple(explained.shape)}; expected {(len(units),)}, one a unit.")

@@ -36,7 +36,7 @@ def mosaic(weight: Tensor) -> Tensor:
 def kernel_sheet(
     parts: Tensor,
     names: Sequence[str],
-    wanted: Tensor,
+    expected: Tensor,
     *,
     generated: Tensor | None = None,
     layer: str = "",
@@ -48,7 +48,7 @@ def kernel_sheet(
     Args:
         parts: (n, F, C, h, w), such as some of a kernel canvas.
         names: one for each, such as "neuron 7" or "bias".
-        wanted: (F, C, h, w), the target's own weight.
+        expected: (F, C, h, w), the target's own weight.
         generated: likewise; None is the sum of ``parts``, which must then be all of them.
         layer: for the title.
         filters: at most so many are drawn, the first ones.
@@ -62,19 +62,20 @@ def kernel_sheet(
         >>> len(kernel_sheet(parts, list("abcde"), parts.sum(0)).axes)
         9
     """
-    if parts.dim() != 5 or parts.shape[1:] != wanted.shape or len(names) != len(parts):
+    if parts.dim() != 5 or parts.shape[1:] != expected.shape or len(names) != len(parts):
         raise ValueError(
-            f"parts have shape {tuple(parts.shape)}, wanted {tuple(wanted.shape)} and there are {len(names)} names; "
+            f"parts have shape {tuple(parts.shape)}, expected {tuple(expected.shape)} and there are {len(names)} "
+            "names; "
             "the shapes must be (n, F, C, h, w) and (F, C, h, w), with n names."
         )
     generated = parts.sum(0) if generated is None else generated
-    first = [("the network's own kernels", wanted), ("as generated", generated), ("missing", wanted - generated)]
+    first = [("the network's own kernels", expected), ("as generated", generated), ("missing", expected - generated)]
     tiles = [*first, *zip(names, parts, strict=True)]
     tiles = [(name, part[:filters, :channels]) for name, part in tiles]
     rows = -(-len(tiles) // COLUMNS)
     figure = new_figure(2.3 * COLUMNS, 0.9 + 2.3 * rows)
     shown = tuple(tiles[0][1].shape[:2])
-    size = "" if shown == tuple(wanted.shape[:2]) else f", the first {shown[0]} x {shown[1]} kernels"
+    size = "" if shown == tuple(expected.shape[:2]) else f", the first {shown[0]} x {shown[1]} kernels"
     heading(figure, f"Who wrote {layer or 'the kernels'}", f"a filter a row, a channel a column{size}")
     limit = limit_of(torch.cat([part.detach().float().flatten().cpu() for _, part in tiles]))
     drawn = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
@@ -104,7 +105,7 @@ def layer_profile_sheet(share: Tensor, layers: Sequence[str], *, units: int = 40
         'neurons, grouped by the layer they lean to'
     """
     if share.dim() != 2 or share.shape[1] != len(layers):
-        raise ValueError(f"share has shape {tuple(share.shape)} for {len(layers)} layers; wanted (neurons, layers).")
+        raise ValueError(f"share has shape {tuple(share.shape)} for {len(layers)} layers; expected (neurons, layers).")
     living = (share.sum(1) > 0).nonzero()[:, 0]
     mean = share[living].mean(0)
     lean = (share[living] / mean.clamp_min(1e-12)).clamp_min(1e-3).log2()

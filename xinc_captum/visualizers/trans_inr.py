@@ -38,10 +38,10 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
     if parts.dim() != 5 or parts.shape[1] != patches + 1 or len(images) != len(parts) or masks.dim() != 3:
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and masks {tuple(masks.shape)}; "
-            "wanted (pictures, patches + 1, C, H, W), one image each, and (patches, H, W)."
+            "expected (pictures, patches + 1, C, H, W), one image each, and (patches, H, W)."
         )
     if top < 1:
-        raise ValueError(f"top is {top}; wanted at least 1 column.")
+        raise ValueError(f"top is {top}; expected at least 1 column.")
     parts, few = parts.detach().double(), min(top, patches)
     left = patches - few
     order = parts[:, :-1].abs().sum((2, 3, 4)).argsort(dim=1, descending=True)
@@ -91,11 +91,11 @@ def route_sheet(
     if parts.dim() != 5 or len(masks) != len(parts) or image.dim() != 3 or len(names or parts[0]) != parts.shape[1]:
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, image {tuple(image.shape)}, masks {tuple(masks.shape)} and there "
-            f"are {len(names or ())} names; wanted (patches, tokens, C, H, W), (C, H, W), a mask for each patch, and "
+            f"are {len(names or ())} names; expected (patches, tokens, C, H, W), (C, H, W), a mask for each patch, and "
             "one name a token."
         )
     if top < 1:
-        raise ValueError(f"top is {top}; wanted at least 1 column.")
+        raise ValueError(f"top is {top}; expected at least 1 column.")
     maps = parts.detach().double().sum(2)
     said = list(names) if names is not None else [f"token {i}" for i in range(maps.shape[1])]
     order = maps.abs().sum((0, 2, 3)).argsort(descending=True).tolist()
@@ -166,13 +166,13 @@ def token_sheet(
     if count < 1 or images.dim() != 4 or len(images) != len(parts) or (names is not None and len(names) != count):
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and there are {len(names or ())} "
-            "names; wanted (pictures, tokens + 1, C, H, W), as attribute() answers without a target, one image each, "
+            "names; expected (pictures, tokens + 1, C, H, W), as attribute() answers without a target, one image each, "
             "and one name a token."
         )
     if top < 1:
-        raise ValueError(f"top is {top}; wanted at least 1 column.")
+        raise ValueError(f"top is {top}; expected at least 1 column.")
     if tokens is not None and (not tokens or not all(0 <= i < count for i in tokens)):
-        raise ValueError(f"tokens are {list(tokens)}; wanted one or more of 0 to {count - 1}.")
+        raise ValueError(f"tokens are {list(tokens)}; expected one or more of 0 to {count - 1}.")
     said = list(names) if names is not None else [f"{what} {i}" for i in range(count)]
     parts = parts.detach().double()
     largest = parts[:, :-1].abs().sum((0, 2, 3, 4)).argsort(descending=True)[:top].tolist()
@@ -219,13 +219,14 @@ def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | No
     """
     if canvases.dim() != 5 or images.dim() != 4 or len(images) != len(canvases):
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)} and images {tuple(images.shape)}; wanted (pictures, neurons, "
+            f"canvases have shape {tuple(canvases.shape)} and images {tuple(images.shape)}; expected (pictures, "
+            "neurons, "
             "C, H, W) and one image each."
         )
     amounts = canvases.detach().abs().sum((0, 2, 3, 4))
     shown = amounts.argsort(descending=True)[:top].tolist() if neurons is None else list(neurons)
     if not shown or not all(0 <= i < canvases.shape[1] for i in shown):
-        raise ValueError(f"neurons are {shown}; wanted one or more of 0 to {canvases.shape[1] - 1}.")
+        raise ValueError(f"neurons are {shown}; expected one or more of 0 to {canvases.shape[1] - 1}.")
     maps = canvases.detach().sum(2)
     label, count = 0.9, len(images)
     sheet, side = Sheet(), min(1.2, (PAGE - 2 * MARGIN - 0.9) / count)
@@ -276,7 +277,8 @@ def written_sheet(
     for name, (drawn, decibels) in rows.items():
         if len(drawn) != len(images) or len(decibels) != len(images):
             raise ValueError(
-                f"{name!r} has {len(drawn)} pictures and {len(decibels)} decibels for {len(images)} images; wanted one "
+                f"{name!r} has {len(drawn)} pictures and {len(decibels)} decibels for {len(images)} images; "
+                "expected one "
                 "of each."
             )
     sheet = Sheet()

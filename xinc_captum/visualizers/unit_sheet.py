@@ -232,12 +232,12 @@ def _check(
     classes: Sequence[str] | None,
 ) -> None:
     if low.dim() != 4 or not len(low) or low.shape != high.shape:
-        raise ValueError(f"low and high have shapes {tuple(low.shape)} and {tuple(high.shape)}; wanted (U, C, H, W).")
+        raise ValueError(f"low and high have shapes {tuple(low.shape)} and {tuple(high.shape)}; expected (U, C, H, W).")
     if len(low) > A_PAGE:
-        raise ValueError(f"{len(low)} units for one sheet; wanted at most {A_PAGE}. Draw one sheet for each page.")
+        raise ValueError(f"{len(low)} units for one sheet; expected at most {A_PAGE}. Draw one sheet for each page.")
     for name, given in lengths.items():
         if given is not None and len(given) != len(low):
-            raise ValueError(f"{len(given)} {name} for {len(low)} pictures; wanted one a unit.")
+            raise ValueError(f"{len(given)} {name} for {len(low)} pictures; expected one a unit.")
     if classes is not None and (selectivity is None or selectivity.shape[1] != len(classes)):
         shape = None if selectivity is None else tuple(selectivity.shape)
-        raise ValueError(f"{len(classes)} classes for selectivity of shape {shape}; wanted (U, {len(classes)}).")
+        raise ValueError(f"{len(classes)} classes for selectivity of shape {shape}; expected (U, {len(classes)}).")

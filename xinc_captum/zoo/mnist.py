@@ -74,7 +74,7 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
     Source: Xiao et al., "Fashion-MNIST" (2017, https://arxiv.org/abs/1708.07747); MIT, packaged by Debian.
     """
     if split not in ("train", "t10k"):
-        raise ValueError(f'split is {split!r}; wanted "train" or "t10k".')
+        raise ValueError(f'split is {split!r}; expected "train" or "t10k".')
     where = FASHION_FOLDER if folder is None else Path(folder)
     pixels = _idx(where / f"{split}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
     labels = _idx(where / f"{split}-labels-idx1-ubyte.gz", 8)
@@ -89,10 +89,11 @@ def _idx(path: Path, header: int) -> Tensor:
             " -x dataset-fashion-mnist_*.deb fashion', which needs no root, and give "
             'folder="fashion/usr/share/datasets/fashion-mnist".'
         )
-    seen, wanted = sha256(path), assets.FASHION_MNIST[path.name]
-    if seen != wanted:
+    seen, expected = sha256(path), assets.FASHION_MNIST[path.name]
+    if seen != expected:
         raise AssetError(
-            f"{path} has the sha256 {seen}; wanted {wanted}. It is not the file that was tested and is not loaded. Run:"
+            f"{path} has the sha256 {seen}; expected {expected}. It is not the file that was tested and is not "
+            "loaded. Run:"
             " apt-get download dataset-fashion-mnist"
         )
     with gzip.open(path) as file:
@@ -146,7 +147,7 @@ def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1
         torch.Size([2, 10])
     """
     if size < 8:
-        raise ValueError(f"size is {size}; wanted at least 8, since the pictures are halved three times.")
+        raise ValueError(f"size is {size}; expected at least 8, since the pictures are halved three times.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (before, after) in enumerate(((image_channels, 16), (16, 32), (32, 64)), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1)

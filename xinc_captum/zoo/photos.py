@@ -68,7 +68,7 @@ def photo(name: str) -> Photo:
     if name in _SKIMAGE:
         return skimage_photo(name)
     others = ", ".join([*_SKIMAGE, "voc", "quokka"])
-    raise ValueError(f"{name!r} is no photo of the zoo; wanted one of {others}, or foolbox:00 to foolbox:19.")
+    raise ValueError(f"{name!r} is no photo of the zoo; expected one of {others}, or foolbox:00 to foolbox:19.")
 
 
 def skimage_photo(name: str) -> Photo:
@@ -81,7 +81,7 @@ def skimage_photo(name: str) -> Photo:
     Source: https://scikit-image.org/docs/stable/api/skimage.data.html says who took each photo and under which terms.
     """
     if name not in _SKIMAGE:
-        raise ValueError(f"{name!r} is no colour photo of scikit-image; wanted one of {', '.join(_SKIMAGE)}.")
+        raise ValueError(f"{name!r} is no colour photo of scikit-image; expected one of {', '.join(_SKIMAGE)}.")
     file = _SKIMAGE[name]
     return Photo(name, read_photo(asset("scikit-image", f"skimage/data/{file}", assets.SKIMAGE[file])))
 

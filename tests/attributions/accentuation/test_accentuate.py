@@ -17,13 +17,13 @@ X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize(
     ("images", "error", "text"),
     [
-        (X * 5 - 2, ValueError, r"images lie in \[-\d.*\]; wanted \[0, 1\].*preprocess="),
+        (X * 5 - 2, ValueError, r"images lie in \[-\d.*\]; expected \[0, 1\].*preprocess="),
         (X * torch.nan, ValueError, "images hold NaN or infinity"),
-        (X[0], ValueError, r"images have shape \(3, 12, 12\): wanted \(N, C, H, W\)"),
+        (X[0], ValueError, r"images have shape \(3, 12, 12\): expected \(N, C, H, W\)"),
         (X[:0], ValueError, "no rows to explain"),
-        ((X * 255).byte(), ValueError, "images are torch.uint8; wanted floats"),
-        ([X], TypeError, "inputs are a list; wanted one tensor of images"),
-        ((X, X), TypeError, "inputs are a tuple; wanted one tensor"),
+        ((X * 255).byte(), ValueError, "images are torch.uint8; expected floats"),
+        ([X], TypeError, "inputs are a list; expected one tensor of images"),
+        ((X, X), TypeError, "inputs are a tuple; expected one tensor"),
         (X[:, :1], ValueError, r"the model refuses images of shape \(2, 1, 12, 12\): .*3 channels, but got 1"),
         (X.double(), ValueError, r"the model refuses images of shape \(2, 3, 12, 12\): .*dtype"),
     ],

@@ -63,9 +63,9 @@ def test_layers_that_cannot_be_read(conv):
             return x.flatten(1)
 
     assert read(Reader(Odd(lambda x: (x,))), "part")("part").shape == X.shape
-    with pytest.raises(LayerError, match="layer 'part' returns 2 floating-point tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer 'part' returns 2 floating-point tensors; expected one"):
         read(Reader(Odd(lambda x: (x, x))), "part")("part")
-    with pytest.raises(LayerError, match=r"returns shape \(6, 36\) for 2 input rows; wanted rows first"):
+    with pytest.raises(LayerError, match=r"returns shape \(6, 36\) for 2 input rows; expected rows first"):
         read(Reader(Odd(lambda x: x.reshape(6, 36))), "part")("part")
 
 
@@ -166,7 +166,7 @@ def test_axes_are_named():
 @pytest.mark.parametrize(
     ("shape", "kwargs", "text"),
     [
-        ((2, 3, 4, 4), {}, r"returns \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; wanted"),
+        ((2, 3, 4, 4), {}, r"returns \(2, 3, 4, 4\) and the axes are token_axis=1, channel_axis=2; expected"),
         ((2, 16, 3), {"token_axis": 2}, "two different axes after the rows"),
         ((2, 16, 3), {"token_axis": 0}, "two different axes after the rows"),
         ((2, 19, 3), {}, "has 19 tokens, and neither 19 nor 18 of them make a square; give skip= and size="),

@@ -92,7 +92,7 @@ def test_out_of_reach_says_how_far_it_got(method):
 @pytest.mark.parametrize("dose", [float("nan"), float("inf"), [0.1, 0.2, 0.3], [[0.1, 0.2]]])
 @pytest.mark.parametrize("name", ["dose", "activation"])
 def test_impossible_doses(method, name, dose):
-    with pytest.raises(ValueError, match=f"{name} is .*; wanted one finite number, or one a row for 2 rows"):
+    with pytest.raises(ValueError, match=f"{name} is .*; expected one finite number, or one a row for 2 rows"):
         method.attribute(X, target=1, **{name: dose})
 
 
@@ -320,6 +320,6 @@ def test_the_second_models_flags_are_restored():
 
 def test_a_transfer_that_is_no_model():
     with pytest.raises(
-        TypeError, match=r"transfer is 3; wanted a second model: a torch.nn.Module, a function of images"
+        TypeError, match=r"transfer is 3; expected a second model: a torch.nn.Module, a function of images"
     ):
         FeatureAccentuation(FIRST).accentuate(SECOND_X, 1, transfer=3, **OPTIONS)

@@ -150,7 +150,7 @@ def test_maps_of_another_size_are_resized(hand):
 
 def test_what_does_not_fit(hand):
     seen, x = hand
-    with pytest.raises(ValueError, match=r"direction has shape \(3,\), but the layer has 2 channels; wanted \(2,\)"):
+    with pytest.raises(ValueError, match=r"direction has shape \(3,\), but the layer has 2 channels; expected \(2,\)"):
         direction("0", torch.ones(3))(seen)
     with pytest.raises(IndexError, match=r"position \(2, 0\) lies outside the layer's 2 x 3 positions"):
         neuron("0", 0, (2, 0))(seen)
@@ -168,7 +168,9 @@ def test_positions_of_volumes_and_of_rows():
     assert torch.equal(at_position(volume, None), volume[:, :, 2, 2, 3])
     assert torch.equal(at_position(volume, (1, -1, 0)), volume[:, :, 1, -1, 0])
     assert torch.equal(at_position(signal, (6,)), signal[:, :, 6])
-    with pytest.raises(ValueError, match=r"position is \(1, 2\) and the layer has places 4 x 5 x 6; wanted 3 numbers"):
+    with pytest.raises(
+        ValueError, match=r"position is \(1, 2\) and the layer has places 4 x 5 x 6; expected 3 numbers"
+    ):
         at_position(volume, (1, 2))
     with pytest.raises(ValueError, match="the layer has 7 positions in a row"):
         at_position(signal, None)
@@ -221,7 +223,7 @@ def test_diversity_compares_images_not_views(lucent_theirs, lucent_seen):
 def test_strings(lucent_seen):
     torch.testing.assert_close(from_string("0:2")(lucent_seen), lucent_seen("0")[:, 2].mean((1, 2)))
     for wrong in ("fc", "0:", ":3", "0:x", "0:-1"):
-        with pytest.raises(ValueError, match=f"objective '{wrong}' is not understood; wanted \"layer:unit\" such as"):
+        with pytest.raises(ValueError, match=f"objective '{wrong}' is not understood; expected \"layer:unit\" such as"):
             from_string(wrong)
 
 
@@ -294,13 +296,13 @@ def test_its_parameterizations_with_any_optimizer(parameters, kind, optimizer):
 def test_a_parameterization_of_other_images(parameters):
     method = FeatureAccentuation(NET)
     with pytest.raises(
-        ValueError, match=r"draws images of shape \(1, 3, 12, 12\) on cpu; wanted as many images and chan"
+        ValueError, match=r"draws images of shape \(1, 3, 12, 12\) on cpu; expected as many images and chan"
     ):
         method.accentuate(None, "1:2", shape=(2, 3, 12, 12), n_steps=1, parameterization=lambda: parameters.image(12))
     two = lambda: parameters.image(12, batch=2)
     with pytest.raises(ValueError, match="internal_batch_size cuts the batch; leave it out"):
         method.accentuate(None, "1:2", shape=(2, 3, 12, 12), n_steps=1, parameterization=two, internal_batch_size=1)
-    with pytest.raises(ValueError, match=r"the parameterization draws a torch.float32 \(3, 4\); wanted float images"):
+    with pytest.raises(ValueError, match=r"the parameterization draws a torch.float32 \(3, 4\); expected float images"):
         leaf = torch.zeros(3, 4, requires_grad=True)
         method.accentuate(None, "1:2", shape=(1, 3, 4, 4), parameterization=lambda: ([leaf], lambda: leaf))
 
@@ -408,7 +410,7 @@ def test_selectors_that_are_none():
     with pytest.raises(ValueError, match="neuron_selector is a list of 3, but there are 2 images; give one selector a"):
         feature_unit([0, 1, 2]).objective(2)
     for wrong in (None, True):
-        with pytest.raises(TypeError, match=f"neuron_selector is {wrong}; wanted an int"):
+        with pytest.raises(TypeError, match=f"neuron_selector is {wrong}; expected an int"):
             feature_unit(wrong).objective(2)
-    with pytest.raises(TypeError, match="is a str; wanted an int"):
+    with pytest.raises(TypeError, match="is a str; expected an int"):
         feature_unit("fc").objective(2)(feature_seen())

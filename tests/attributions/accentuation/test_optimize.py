@@ -192,7 +192,7 @@ def test_rows_without_a_gradient_stay():
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
 def test_impossible_momentum(momentum):
-    with pytest.raises(ValueError, match=f"momentum is {momentum}; wanted 0 <= momentum < 1"):
+    with pytest.raises(ValueError, match=f"momentum is {momentum}; expected 0 <= momentum < 1"):
         Steepest([torch.zeros(1)], momentum=momentum)
 
 

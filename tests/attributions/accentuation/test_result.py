@@ -140,5 +140,5 @@ def test_nothing_felt_is_nothing_drawn():
 
 @pytest.mark.parametrize("wrong", [(0, 2), (101, 2), (80, -1)])
 def test_impossible_ones(wrong):
-    with pytest.raises(ValueError, match=f"percentile={wrong[0]}, sigma={wrong[1]}; wanted 0 < percentile <= 100"):
+    with pytest.raises(ValueError, match=f"percentile={wrong[0]}, sigma={wrong[1]}; expected 0 < percentile <= 100"):
         opacity(torch.ones(1, 1, 2, 2), *wrong)

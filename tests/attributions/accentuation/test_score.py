@@ -114,7 +114,7 @@ def test_only_as_far_as_the_score_needs(smooth):
 
 def test_a_score_that_is_not_one_number_a_view(smooth):
     found = scene(smooth, Objective(lambda seen: seen("0").mean(), "mine"))
-    with pytest.raises(ValueError, match=r"the objective answered shape \(\) for 6 views; wanted one number a view"):
+    with pytest.raises(ValueError, match=r"the objective answered shape \(\) for 6 views; expected one number a view"):
         found.evaluate(X, 0)
 
 
@@ -249,8 +249,8 @@ def test_as_captums_pgd_projects():
 
 def test_impossible_ones():
     for wrong in ({"weight": -1}, {"smooth": -0.1}):
-        with pytest.raises(ValueError, match=r"FeatureDistance\(weight=.*wanted both at least 0"):
+        with pytest.raises(ValueError, match=r"FeatureDistance\(weight=.*expected both at least 0"):
             FeatureDistance(**wrong)
     for wrong in ((0.0, "L2"), (1.0, "L1")):
-        with pytest.raises(ValueError, match=r'Ball\(.*wanted a radius above 0, and "L2" or "Linf"'):
+        with pytest.raises(ValueError, match=r'Ball\(.*expected a radius above 0, and "L2" or "Linf"'):
             Ball(*wrong)

@@ -139,10 +139,10 @@ def test_schedules_are_straight_lines():
 
 
 def test_impossible_crops():
-    with pytest.raises(ValueError, match=r"Crops\(count=0\): wanted at least 1 view a step"):
+    with pytest.raises(ValueError, match=r"Crops\(count=0\): expected at least 1 view a step"):
         Crops(0)
     for side in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
-        with pytest.raises(ValueError, match=r"Crops\(side=.*wanted 0 < smallest <= largest <= 1"):
+        with pytest.raises(ValueError, match=r"Crops\(side=.*expected 0 < smallest <= largest <= 1"):
             Crops(1, side).matrices(1, (4, 4), (4, 4), 0.0, gen())
 
 
@@ -209,13 +209,13 @@ def test_another_size_is_resized_to_the_models():
 @pytest.mark.parametrize(
     ("transform", "kind", "text"),
     [
-        (lambda x: None, TypeError, r"returned a NoneType; wanted float images \(2, C, h, w\) on cpu"),
-        (lambda x: x.numpy(), TypeError, "returned a ndarray; wanted float images"),
+        (lambda x: None, TypeError, r"returned a NoneType; expected float images \(2, C, h, w\) on cpu"),
+        (lambda x: x.numpy(), TypeError, "returned a ndarray; expected float images"),
         (lambda x: (x * 255).byte(), TypeError, r"returned torch.uint8; .*Divide bytes by 255"),
         (lambda x: x[0], ValueError, r"returned shape \(3, 4, 4\) for \(2, 3, 4, 4\)"),
         (lambda x: x[:1], ValueError, r"returned shape \(1, 3, 4, 4\) for \(2, 3, 4, 4\)"),
         (lambda x: x[..., :0], ValueError, r"returned shape \(2, 3, 4, 0\)"),
-        (lambda x: x.to("meta"), ValueError, "returned a tensor on meta; wanted float images"),
+        (lambda x: x.to("meta"), ValueError, "returned a tensor on meta; expected float images"),
         (lambda x: x[..., : 2 + int(x.mean() > 0.5)], ValueError, r"for image 1 and \(2, 3, 4, 2\) for image 0"),
     ],
 )

@@ -72,8 +72,8 @@ def test_several_layers_share_one_copy_of_the_parameters():
     [
         ((4, 6), False, {}, ValueError, r"size=\(4, 6\) has 24 pixels, but the inputs have 20 rows.*it is \(3,\) here"),
         (SIZE, True, {}, ValueError, r"draws neurons where rows are pixels.*a row of it is \(3,\) here"),
-        (SIZE, False, {"per_eval": 0}, ValueError, "perturbations_per_eval is 0; wanted at least 1"),
-        (SIZE, False, {"budget": 0}, ValueError, "memory_budget is 0; wanted a positive number of bytes"),
+        (SIZE, False, {"per_eval": 0}, ValueError, "perturbations_per_eval is 0; expected at least 1"),
+        (SIZE, False, {"budget": 0}, ValueError, "memory_budget is 0; expected a positive number of bytes"),
     ],
 )
 def test_what_does_not_fit_is_said(size, pairs, given, error, text):

@@ -114,7 +114,7 @@ def test_queries_on_a_gpu(rule):
     [
         (lambda c: c.map(6), IndexError, "unit 6 is out of range: this canvas has 6 units, 0 to 5"),
         (lambda c: c.map(0, channel=3), IndexError, "channel 3 is out of range: this canvas has 3 channels"),
-        (lambda c: c.top_units(0), ValueError, "k is 0; wanted between 1 and the 6 units"),
+        (lambda c: c.top_units(0), ValueError, "k is 0; expected between 1 and the 6 units"),
         (
             lambda c: c.top_units(1, pixel=(5, 0)),
             IndexError,
@@ -124,7 +124,7 @@ def test_queries_on_a_gpu(rule):
         (
             lambda c: c.regions(torch.ones(2, 7, 5)),
             ValueError,
-            r"masks have shape \(2, 7, 5\); wanted \(regions, 5, 7\)",
+            r"masks have shape \(2, 7, 5\); expected \(regions, 5, 7\)",
         ),
     ],
 )
@@ -173,7 +173,9 @@ def test_by_hand():
 
 
 def test_8_bit_masks_would_weigh_255_times():
-    with pytest.raises(ValueError, match=r"masks go from 0 to 255; wanted bool, or weights in \[0, 1\]: divide 8-bit"):
+    with pytest.raises(
+        ValueError, match=r"masks go from 0 to 255; expected bool, or weights in \[0, 1\]: divide 8-bit"
+    ):
         Regions(torch.tensor([[[0, 255]]], dtype=torch.uint8))
     with pytest.raises(ValueError, match="masks go from -1 to 1"):
         Regions(torch.tensor([[[-1.0, 1.0]]]))

@@ -109,14 +109,14 @@ def test_it_answers_the_same_after_further_training(decoder, found):
     ("unit", "call", "error", "text"),
     [
         ("neuron", lambda c: c.map(5), IndexError, "unit 5 is out of range: this canvas has 5 units, 0 to 4"),
-        ("neuron", lambda c: c.map((0, 1)), TypeError, "wanted a number, because this canvas was made with unit=\"neu"),
-        ("pair", lambda c: c.map(3), TypeError, r"wanted a tuple \(in, out\), because this canvas was made with"),
+        ("neuron", lambda c: c.map((0, 1)), TypeError, "expected a number, because this canvas was made with unit=\"neu"),
+        ("pair", lambda c: c.map(3), TypeError, r"expected a tuple \(in, out\), because this canvas was made with"),
         ("pair", lambda c: c.map((4, 0)), IndexError, r"unit \(4, 0\) is out of range.*\(in, out\) of \(4, 16\)"),
         ("neuron", lambda c: c.map(0, channel=3), IndexError, "channel 3 is out of range: this canvas has 3 channels"),
         ("neuron", lambda c: c.map(0, frame=3), IndexError, "frame 3 is out of range: this canvas has 3 frames"),
-        ("neuron", lambda c: c.top_units(5), ValueError, "k is 5; wanted between 1 and the 4 units"),
+        ("neuron", lambda c: c.top_units(5), ValueError, "k is 5; expected between 1 and the 4 units"),
         ("neuron", lambda c: c.top_units(1, pixel=(8, 0)), IndexError, "lies outside the picture"),
-        ("neuron", lambda c: c.regions(torch.ones(2, 12, 8)), ValueError, r"wanted \(regions, 8, 12\) for all frames"),
+        ("neuron", lambda c: c.regions(torch.ones(2, 12, 8)), ValueError, r"expected \(regions, 8, 12\) for all frames"),
         ("neuron", lambda c: c.regions(torch.ones(2, 1, 8, 12)), ValueError, r"or \(3, regions, 8, 12\) with masks"),
     ],
 )  # fmt: skip

@@ -96,14 +96,14 @@ def test_what_cannot_be_asked():
     model, x = FourierMLP(hidden=5), torch.rand(6, 2)
     canvas = NeuronCanvas(model, "activation1")
     for call, error, text in [
-        (lambda: NeuronCanvas(model, "activation1", unit="edge"), ValueError, "unit is 'edge'; wanted \"neuron\" or"),
+        (lambda: NeuronCanvas(model, "activation1", unit="edge"), ValueError, "unit is 'edge'; expected \"neuron\" or"),
         (lambda: canvas.attribute(x, neuron_selector=5), IndexError, r"neuron_selector 5 is out of range.*\[-5, 4\]"),
         (
             lambda: canvas.attribute(x, neuron_selector=0, return_convergence_delta=True),
             ValueError,
             "neuron_selector=None",
         ),
-        (lambda: canvas.attribute(x, memory_budget=0), ValueError, "memory_budget is 0; wanted a positive number"),
+        (lambda: canvas.attribute(x, memory_budget=0), ValueError, "memory_budget is 0; expected a positive number"),
         (lambda: canvas.attribute(x, perturbations_per_eval=0), ValueError, "perturbations_per_eval is 0"),
         (lambda: canvas.canvas(x, (2, 2)), ValueError, r"size=\(2, 2\) has 4 pixels, but the inputs have 6 rows"),
         (lambda: NeuronCanvas(model, "activation1", unit="pair").attribute(x), LayerError, "is a ReLU; pairs"),
@@ -118,7 +118,7 @@ def test_what_cannot_be_asked():
     pairs = NeuronCanvas(model, "linear2", unit="pair")
     with pytest.raises(IndexError, match=r"\(5, 0\) is out of range: the layer has 5 inputs and 5 outputs"):
         pairs.attribute(x, neuron_selector=(5, 0))
-    with pytest.raises(TypeError, match=r"wanted a tuple \(in, out\)"):
+    with pytest.raises(TypeError, match=r"expected a tuple \(in, out\)"):
         pairs.attribute(x, neuron_selector=3)
 
 
@@ -312,7 +312,7 @@ def test_canvases_what_cannot_be_asked(found):
     model, x = FourierMLP(hidden=5), coordinates(SIZE)
     state = found(model)
     for layers, error, text in [
-        ([], ValueError, r"layers are \[\]; wanted at least one"),
+        ([], ValueError, r"layers are \[\]; expected at least one"),
         (["linear1", model.linear1], ValueError, "each only once"),
         (["linear1", "linear9"], LayerError, "'linear9' is not in the model"),
     ]:

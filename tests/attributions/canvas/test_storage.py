@@ -77,7 +77,7 @@ def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
 
 
 def test_what_is_no_precision():
-    with pytest.raises(ValueError, match="dtype is 'int8'; wanted 'float32' or 'float16'"):
+    with pytest.raises(ValueError, match="dtype is 'int8'; expected 'float32' or 'float16'"):
         checked("int8")
 
 
@@ -91,9 +91,9 @@ def made(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
     )
 
 
-def close(found, wanted):
+def close(found, expected):
     """Saving takes whole rows and a query takes pieces; for the 300 see test_stored_canvas.py."""
-    assert_equal_but_for_rounding(found, wanted, terms=300)
+    assert_equal_but_for_rounding(found, expected, terms=300)
 
 
 def digest(folder):
@@ -239,7 +239,7 @@ def test_what_float16_cannot_hold(tmp_path):
     ):
         canvas.save(tmp_path / "c", dtype="float16")
     canvas.save(tmp_path / "d")
-    with pytest.raises(ValueError, match="dtype is 'int8'; wanted 'float32' or 'float16'"):
+    with pytest.raises(ValueError, match="dtype is 'int8'; expected 'float32' or 'float16'"):
         canvas.save(tmp_path / "e", dtype="int8")
 
 

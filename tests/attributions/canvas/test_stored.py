@@ -14,13 +14,13 @@ from xinc_captum.inr import FourierMLP, coordinates
 SIZE = (9, 14)
 
 
-def close(found, wanted):
+def close(found, expected):
     """A canvas is saved in whole rows and queried in pieces of its memory budget, and products round by their size.
 
     Two products make the argument of a sine, up to 125 here (2 pi, scale 10, two deviations), so that its rounding
     counts 250 times; 10 encoded coordinates and three layers of 5 units add 25 products: under 300.
     """
-    assert_equal_but_for_rounding(found, wanted, terms=300)
+    assert_equal_but_for_rounding(found, expected, terms=300)
 
 
 @pytest.fixture(scope="module", params=["tangent", "secant"])
@@ -137,12 +137,12 @@ def test_what_does_not_fit(pair, tmp_path, change, text):
 def test_what_is_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no canvas at .*nowhere\.$"):
         open_canvas(tmp_path / "nowhere")
-    with pytest.raises(CanvasStoreError, match=r"is no zarr store: there is no zarr\.json in it; wanted a folder"):
+    with pytest.raises(CanvasStoreError, match=r"is no zarr store: there is no zarr\.json in it; expected a folder"):
         open_canvas(tmp_path)
     (tmp_path / "zarr.json").write_text("{")
     with pytest.raises(CanvasStoreError, match=r"is damaged: its zarr\.json is not that of a canvas; save the canvas"):
         open_canvas(tmp_path)
-    with pytest.raises(CanvasStoreError, match=r"zarr\.json is a file; wanted a folder that Canvas\.save wrote"):
+    with pytest.raises(CanvasStoreError, match=r"zarr\.json is a file; expected a folder that Canvas\.save wrote"):
         open_canvas(tmp_path / "zarr.json")
 
 

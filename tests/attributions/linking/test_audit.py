@@ -178,7 +178,7 @@ def test_model_and_generator_are_left_as_found_also_by_the_ceiling(known, found)
     settings = {"encoder": known.encoder, "generator": noisy, "real": real, "ceiling": True, "search_rows": 3}
     known.link.audit(known.held, known.fit, **settings)
     assert [record.differences(model) for record, model in records] == [[], []]
-    with pytest.raises(ValueError, match=r"images have shape \(1, 2, 2\): wanted"):
+    with pytest.raises(ValueError, match=r"images have shape \(1, 2, 2\): expected"):
         known.link.audit(known.held, **settings | {"real": real[0]})
     assert [record.differences(model) for record, model in records] == [[], []]
 

@@ -1,4 +1,4 @@
-"""What is refused is named with what was seen and what was wanted; what is let through comes out as it went in."""
+"""What is refused is named with what was seen and what was expected; what is let through comes out as it went in."""
 
 import pytest
 import torch
@@ -46,11 +46,11 @@ def test_pairs_that_fit_pass_as_they_are():
 @pytest.mark.parametrize(
     ("r", "w", "kind", "text"),
     [
-        ([[1.0]], W, TypeError, "representations are list; wanted a tensor of floats"),
-        (R, W.long(), TypeError, "latents are torch.int64; wanted a tensor of floats"),
-        (R[0], W, ValueError, r"representations have shape \(3,\); wanted \(n, units\), none of them 0"),
-        (R, W[:, :0], ValueError, r"latents have shape \(6, 0\); wanted \(n, latent_dim\), none of them 0"),
-        (R, W[1:], ValueError, "got 6 representations and 5 latents; wanted one latent for each"),
+        ([[1.0]], W, TypeError, "representations are list; expected a tensor of floats"),
+        (R, W.long(), TypeError, "latents are torch.int64; expected a tensor of floats"),
+        (R[0], W, ValueError, r"representations have shape \(3,\); expected \(n, units\), none of them 0"),
+        (R, W[:, :0], ValueError, r"latents have shape \(6, 0\); expected \(n, latent_dim\), none of them 0"),
+        (R, W[1:], ValueError, "got 6 representations and 5 latents; expected one latent for each"),
         (broken(R, 4, 1, torch.nan), W, ValueError, "representations hold 1 values .* first at row 4, column 1; leave"),
         (
             R,
@@ -75,7 +75,7 @@ def test_other_sizes_than_the_links():
 
 
 def test_whole_numbers_would_cut_the_weights_and_are_refused():
-    with pytest.raises(TypeError, match="representations are torch.int64; wanted a tensor of floats"):
+    with pytest.raises(TypeError, match="representations are torch.int64; expected a tensor of floats"):
         checked_representations(R.long(), 3)
     link = LatentLink(ridge=0.0).fit(torch.rand(20, 3), torch.rand(20, 2))
     with pytest.raises(TypeError, match="representations are torch.int64"):
@@ -92,9 +92,9 @@ def test_one_class_stands_for_all_rows():
 @pytest.mark.parametrize(
     ("classes", "text"),
     [
-        (torch.zeros(3), r"classes are torch.float32 of shape \(3,\); wanted whole numbers, \(3,\)"),
+        (torch.zeros(3), r"classes are torch.float32 of shape \(3,\); expected whole numbers, \(3,\)"),
         ([True, False, True], "classes are torch.bool of shape"),
-        ([0, 1], r"classes are torch.int64 of shape \(2,\); wanted whole numbers, \(3,\)"),
+        ([0, 1], r"classes are torch.int64 of shape \(2,\); expected whole numbers, \(3,\)"),
     ],
 )
 def test_classes_of_another_kind(classes, text):
@@ -124,7 +124,7 @@ def test_units_of_any_whole_kind(dtype):
     ("units", "kind", "text"),
     [
         ([], ValueError, "units is empty; give at least one"),
-        (1.5, TypeError, "units are 1.5; wanted a whole number or a list of them"),
+        (1.5, TypeError, "units are 1.5; expected a whole number or a list of them"),
         ([True, False, True], TypeError, r"units are \[True, False, True\]"),
         ([[0, 1]], TypeError, r"units are \[\[0, 1\]\]"),
         ([0, 3], IndexError, r"unit 3 is out of range: the link is of 3 units, so it must lie in \[-3, 2\]"),
@@ -168,7 +168,7 @@ def test_links_of_one_kind():
         (
             plain,
             LatentLink(ridge=0.5),
-            "got a linear link with ridge 0.5 to merge into .* ridge 'gcv'; wanted the same",
+            "got a linear link with ridge 0.5 to merge into .* ridge 'gcv'; expected the same",
         ),
         (plain, classed, "one link saw classes and the other did not; give them to both or neither"),
         (plain, LatentLink(seed=1), "reservoir of 1024 rows and seed 1 to merge into one of 1024 rows and seed 0"),

@@ -68,12 +68,12 @@ def test_dict_outputs_and_training_mode(conv):
 def test_what_it_refuses(conv):
     with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
         Encoder(conv, "fcc")
-    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); wanted floats"):
+    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); expected floats"):
         Encoder(conv, "fc")(torch.rand(3, 6, 6))
-    with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); wanted scores \(n, classes\)"):
+    with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); expected scores \(n, classes\)"):
         Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
     pair = nn.Sequential(Twice(), First())
-    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; expected one"):
         Encoder(pair, "0", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
 
 
@@ -133,7 +133,7 @@ def test_rows_that_are_not_one_a_picture_are_refused():
             return self.fc(self.body(both).mean((2, 3)).unflatten(0, (2, -1)).mean(0))
 
     with pytest.raises(
-        LayerError, match=r"layer 'body' returns shape \(4, 4, 4, 4\) for 2 input rows; wanted rows first"
+        LayerError, match=r"layer 'body' returns shape \(4, 4, 4, 4\) for 2 input rows; expected rows first"
     ):
         Encoder(Views().eval(), "body", attribute_to_neuron_input=False)(torch.rand(2, 3, 6, 6))
 
@@ -151,7 +151,7 @@ def test_every_layout():
 
 
 def test_pooling_what_it_refuses():
-    with pytest.raises(ValueError, match="pool is 'max'; wanted 'auto', 'mean', 'flatten' or 'cls'"):
+    with pytest.raises(ValueError, match="pool is 'max'; expected 'auto', 'mean', 'flatten' or 'cls'"):
         pooled(torch.rand(2, 5), "max")
     with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
         pooled(torch.rand(2, 5, 3, 3), "cls")

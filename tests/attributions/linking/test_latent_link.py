@@ -158,12 +158,12 @@ VARIANTS = ("linear", "per_class", "fourier_features")
 
 def test_what_it_refuses(pairs):
     r, w, classes = pairs
-    refused(lambda: LatentLink("cubic"), "variant is 'cubic'; wanted one of 'linear'")
-    refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; wanted a number >= 0, 'gcv' or 'held_out'")
+    refused(lambda: LatentLink("cubic"), "variant is 'cubic'; expected one of 'linear'")
+    refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; expected a number >= 0, 'gcv' or 'held_out'")
     refused(lambda: LatentLink(ridge=-1.0), "ridge is -1.0")
-    refused(lambda: LatentLink(ridge=None), "ridge is None; wanted a number >= 0")
-    refused(lambda: LatentLink(ridge=True), "ridge is True; wanted a number >= 0")
-    refused(lambda: LatentLink(features=0), "features is 0; wanted at least 1")
+    refused(lambda: LatentLink(ridge=None), "ridge is None; expected a number >= 0")
+    refused(lambda: LatentLink(ridge=True), "ridge is True; expected a number >= 0")
+    refused(lambda: LatentLink(features=0), "features is 0; expected at least 1")
     refused(lambda: LatentLink()(r), "has seen no pairs; call fit")
     refused(lambda: LatentLink().fit(r[:1], w[:1]), r"got 1 pair\(s\) to link")
     refused(lambda: LatentLink().fit(torch.ones_like(r), w), "none of the 6 units varies over the 120 pairs")
@@ -187,7 +187,7 @@ def test_what_was_refused_leaves_the_link_as_it_was(pairs):
     link = LatentLink(ridge=0.0).fit(r, w, classes)
     before, report = link(r), link.report
     other = LatentLink(ridge=0.0, seed=1).fit(r + 1, w, classes)
-    refused(lambda: link.merge(other), "seed 1 to merge into one of 1024 rows and seed 0; wanted the same")
+    refused(lambda: link.merge(other), "seed 1 to merge into one of 1024 rows and seed 0; expected the same")
     refused(lambda: link.partial_fit(r[:, :5], w, classes), r"got pairs of \(5 units, 3 latents\); the link is of")
     refused(lambda: link.leave_one_out(r, w[:, :2], classes), r"got pairs of \(6 units, 2 latents\)")
     assert link.moments.n == len(link.seen) == 120
@@ -311,7 +311,7 @@ def test_unit_readings_what_it_refuses(pairs):
     r, w, classes = pairs
     link, own = LatentLink().fit(r, w), LatentLink("per_class").fit(r, w, classes)
     for call, text in (
-        (lambda: link.direction(0, "total"), "kind is 'total'; wanted 'marginal', 'partial' or 'within_class'"),
+        (lambda: link.direction(0, "total"), "kind is 'total'; expected 'marginal', 'partial' or 'within_class'"),
         (lambda: link.bounds(0, "iqr"), "kind is 'iqr'"),
         (lambda: link.direction(4), "unit 4 is dead"),
         (lambda: link.bounds([0, 4]), "unit 4 is dead"),
@@ -371,10 +371,10 @@ def test_bounds_by_hand():
     assert ends("sd", sds=2.0) == [0, 10], "never beyond what was seen"
     assert ends("sd", sds=torch.inf) == [0, 10]
     for kind, more, text in (
-        ("iqr", {}, "kind is 'iqr'; wanted 'minmax', 'quantile' or 'sd'"),
-        ("quantile", {"tail": 0.5}, r"tail is 0.5; wanted a share in \[0, .5\)"),
+        ("iqr", {}, "kind is 'iqr'; expected 'minmax', 'quantile' or 'sd'"),
+        ("quantile", {"tail": 0.5}, r"tail is 0.5; expected a share in \[0, .5\)"),
         ("quantile", {"tail": -0.1}, "tail is -0.1"),
-        ("sd", {"sds": -1.0}, "sds is -1.0; wanted a number of standard deviations above 0"),
+        ("sd", {"sds": -1.0}, "sds is -1.0; expected a number of standard deviations above 0"),
         ("sd", {"sds": torch.nan}, "sds is nan"),
     ):
         with pytest.raises(ValueError, match=text):

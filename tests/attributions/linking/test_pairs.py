@@ -2,7 +2,7 @@
 
 Pairs belong together, none comes twice, retries go on in one stream, and an end is always reached.
 
-Turns are shared out by what is lacking, and what is kept is new, wanted and of the class it was drawn of.
+Turns are shared out by what is lacking, and what is kept is new, expected and of the class it was drawn of.
 """
 
 import pytest
@@ -35,7 +35,7 @@ def test_take():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="held_out is 1; wanted a share between 0 and 1"):
+    with pytest.raises(ValueError, match="held_out is 1; expected a share between 0 and 1"):
         some().split(1)
     with pytest.raises(ValueError, match="leaves one side empty; make more pairs"):
         some(5).split(0.1)
@@ -129,14 +129,14 @@ def test_a_generator_without_classes():
 def test_make_pairs_what_it_refuses(eigen):
     model = Bright().eval()
     for call, text in (
-        (lambda: make_pairs(model, "out", eigen, 0), "n is 0; wanted at least 1"),
+        (lambda: make_pairs(model, "out", eigen, 0), "n is 0; expected at least 1"),
         (lambda: make_pairs(model, "out", eigen, 4, max_attempts=0), "max_attempts is 0"),
         (
             lambda: make_pairs(model, "out", eigen, 4, classes=[2]),
             "class 2 is not one of the generator's: it knows 0 to 1",
         ),
-        (lambda: make_pairs(model, "out", eigen, 4, classes=[]), "wanted at least one, each once"),
-        (lambda: make_pairs(model, "out", eigen, 4, classes=[1, 1]), "wanted at least one, each once"),
+        (lambda: make_pairs(model, "out", eigen, 4, classes=[]), "expected at least one, each once"),
+        (lambda: make_pairs(model, "out", eigen, 4, classes=[1, 1]), "expected at least one, each once"),
         (lambda: make_pairs(model, "out", _lying((0.0, 0.1)), 4), "but its image_range says"),
         (lambda: make_pairs(model, "out", _lying((0.0, 1.0), torch.nan), 4), "sampled latents of shape"),
         (
@@ -189,9 +189,9 @@ class Script:
         return torch.tensor(next(self.latents)).reshape(n, -1)
 
 
-def stream(script, wanted, keep_class=True, encoder=None):
+def stream(script, expected, keep_class=True, encoder=None):
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), script)
-    return PairStream(encoder or answering(), paint, wanted, 0.7, torch.Generator(), keep_class)
+    return PairStream(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
 
 
 def test_what_is_kept_by_hand():
@@ -234,15 +234,15 @@ def test_unchecked_pairs_have_the_class_they_were_drawn_of():
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(0, 12), min_size=1), st.integers(1, 20))
-def test_turns_are_in_proportion_to_what_is_lacking(wanted, size):
-    own = PairStream(None, None, wanted, 1.0, torch.Generator(), True)
-    whole = [c for c, count in wanted.items() for _ in range(count)]
+def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
+    own = PairStream(None, None, expected, 1.0, torch.Generator(), True)
+    whole = [c for c, count in expected.items() for _ in range(count)]
     if not whole:
         assert own.lacking == {}
         return
     turns = own._turns(size)
     assert turns == [whole[place * len(whole) // size] for place in range(size)]
-    for c, count in wanted.items():
+    for c, count in expected.items():
         assert abs(turns.count(c) - size * count / len(whole)) < 1
 
 
@@ -260,10 +260,10 @@ def test_what_is_said_when_attempts_run_out():
 
 
 def test_pair_stream_what_it_refuses():
-    with pytest.raises(ValueError, match=r"of shape \(2, 1\), wanted finite \(2, latent_dim\); check_generator"):
+    with pytest.raises(ValueError, match=r"of shape \(2, 1\), expected finite \(2, latent_dim\); check_generator"):
         stream(Script([0.1, float("nan")]), {0: 2}).step(2)
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), lambda n, *_, generator: torch.rand(n + 1, 1))
-    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\), wanted finite \(2, latent_dim\)"):
+    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\), expected finite \(2, latent_dim\)"):
         PairStream(answering(), paint, {0: 2}, 1.0, torch.Generator(), True).step(2)
     with pytest.raises(ValueError, match="class 5 was drawn, but the model scores 2 classes; .* number classes alike"):
         stream(Script([0.1]), {5: 1}).step(1)

@@ -84,8 +84,8 @@ def test_units_of_other_scales_are_kept_and_their_map_is_that_of_standardised_un
     plain, path = solved(r, w), solved(scaled, w)
     assert (path.report.rank, path.report.alive) == (4, 4) and not path.report.deficient
     weight, bias = path.solution(0.0)
-    wanted, offset = plain.solution(0.0)
-    torch.testing.assert_close(weight * torch.tensor(scales, dtype=torch.float64), wanted, rtol=1e-9, atol=0)
+    expected, offset = plain.solution(0.0)
+    torch.testing.assert_close(weight * torch.tensor(scales, dtype=torch.float64), expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(bias, offset, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(path.leverage(scaled, 0.0), plain.leverage(r, 0.0), rtol=1e-9, atol=0)
     assert path.gcv(0.0) == pytest.approx(plain.gcv(0.0), rel=1e-9)
@@ -104,10 +104,10 @@ def test_ridges_of_units_of_other_scales_are_those_of_exact_arithmetic(ridge):
         for i, j in ((0, 0), (0, 1), (1, 1))
     )
     x, y = (sum((row[k] - mean[k]) * value for row, value in zip(r, w, strict=True)) for k in (0, 1))
-    wanted = [float((d * x - b * y) / (a * d - b * b)), float((a * y - b * x) / (a * d - b * b))]
+    expected = [float((d * x - b * y) / (a * d - b * b)), float((a * y - b * x) / (a * d - b * b))]
     path = solved(torch.tensor(r, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)[:, None])
     torch.testing.assert_close(
-        path.solution(ridge)[0][0], torch.tensor(wanted, dtype=torch.float64), rtol=1e-10, atol=0
+        path.solution(ridge)[0][0], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=0
     )
 
 
@@ -126,8 +126,8 @@ def test_gcv_of_units_of_other_scales_is_that_of_the_hat_matrix():
         q = torch.linalg.qr(augmented / augmented.norm(dim=0)).Q[: len(x)]
         hat = q @ q.T + 1 / len(x)
         rss = float((w - hat @ w).square().sum())
-        wanted = len(x) * rss / (len(x) - float(hat.trace())) ** 2
-        assert path.gcv(ridge) == pytest.approx(wanted, rel=1e-6)
+        expected = len(x) * rss / (len(x) - float(hat.trace())) ** 2
+        assert path.gcv(ridge) == pytest.approx(expected, rel=1e-6)
         torch.testing.assert_close(path.leverage(r * scales, ridge), hat.diagonal(), rtol=1e-5, atol=1e-12)
 
 
@@ -139,8 +139,8 @@ def test_up_to_a_factor_of_1e5_nothing_is_scaled(most):
     m = path.moments
     values, vectors = torch.linalg.eigh(m.rr)
     for ridge in (0.0, 2.0):
-        wanted = (vectors @ ((vectors.T @ m.rw) / (values + ridge)[:, None])).T
-        torch.testing.assert_close(path.solution(ridge)[0], wanted, rtol=1e-12, atol=0)
+        expected = (vectors @ ((vectors.T @ m.rw) / (values + ridge)[:, None])).T
+        torch.testing.assert_close(path.solution(ridge)[0], expected, rtol=1e-12, atol=0)
     top = float(values[-1])
     assert path.ridges()[1] == pytest.approx(1e-10 * top) and path.ridges()[-1] == pytest.approx(10 * top)
 

@@ -200,8 +200,8 @@ def test_values_over_a_span(link, span):
 @pytest.mark.parametrize(
     ("values", "steps", "text"),
     [
-        ("all", 5, "values is 'all'; wanted numbers, or the span"),
-        ("minmax", 1, "steps is 1; wanted at least 2"),
+        ("all", 5, "values is 'all'; expected numbers, or the span"),
+        ("minmax", 1, "steps is 1; expected at least 2"),
         ([], 5, r"values have shape \(0,\)"),
         ([[1.0]], 5, r"values have shape \(1, 1\)"),
         ([1.0, float("nan")], 5, "1 of them not finite"),
@@ -231,9 +231,9 @@ def test_ints_are_columns_and_tuples_places():
         ((0, 3, 0), IndexError, r"out of range: the linked dims are \(2, 3, 4\), so 3 must lie in \[-3, 2\]"),
         ((1, 1), IndexError, r"has 2 entries; the linked dims are \(2, 3, 4\)"),
         ((slice(1, 1), 0, 0), IndexError, "names no unit"),
-        (True, TypeError, "is a bool; wanted an int"),
-        (lambda a: a, TypeError, "is a function; wanted an int"),
-        (slice(0, 2), TypeError, "is a slice; wanted an int"),
+        (True, TypeError, "is a bool; expected an int"),
+        (lambda a: a, TypeError, "is a function; expected an int"),
+        (slice(0, 2), TypeError, "is a slice; expected an int"),
         ([1, 2], TypeError, "is a list of 2; give one unit here"),
         ((0, 0, slice(None)), ValueError, "names 4 units, and a value is set to one"),
     ],

@@ -42,8 +42,8 @@ def test_relative_errors_and_their_control(mixed):
     assert found.filter_error[3].item() == pytest.approx((e[3].norm() / w[3].norm()).item(), rel=1e-5)
     torch.testing.assert_close(found.kernel_magnitude, w.flatten(2).norm(dim=2))
     torch.testing.assert_close(found.filter_magnitude, w.flatten(1).norm(dim=1))
-    wanted = spearman(found.kernel_error.view(1, -1), found.kernel_magnitude.view(1, -1)).values
-    assert found.correlation == pytest.approx(wanted.item())
+    expected = spearman(found.kernel_error.view(1, -1), found.kernel_magnitude.view(1, -1)).values
+    assert found.correlation == pytest.approx(expected.item())
 
 
 def test_an_untrained_network_misses_small_kernels_by_more_of_their_size(mixed):
@@ -124,7 +124,7 @@ def test_taking_out(mixed, found):
 
 
 def test_unknown_order(mixed):
-    with pytest.raises(ValueError, match="by is 'size'; wanted one of 'error', 'magnitude', 'random'"):
+    with pytest.raises(ValueError, match="by is 'size'; expected one of 'error', 'magnitude', 'random'"):
         filter_ranking(NeRN(mixed, hidden=4), "size")
 
 
@@ -142,5 +142,5 @@ def test_of_the_size_asked_for_in_the_layers_asked_for(mixed, found):
 
 
 def test_negative(mixed):
-    with pytest.raises(ValueError, match="relative is -1; wanted at least 0"):
+    with pytest.raises(ValueError, match="relative is -1; expected at least 0"):
         with_noise(mixed, -1)

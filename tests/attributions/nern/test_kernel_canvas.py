@@ -40,9 +40,9 @@ def test_any_budget_gives_the_same(nern):
         lambda c: c.unit(3),
         lambda c: c.pulled(g),
     ):
-        found, wanted = ask(small), ask(large)  # from float32 rows of the embedding, which round by their place
-        bound = 4 * torch.finfo(torch.float32).eps * float(wanted.abs().max())
-        torch.testing.assert_close(found, wanted, atol=bound, rtol=0)
+        found, expected = ask(small), ask(large)  # from float32 rows of the embedding, which round by their place
+        bound = 4 * torch.finfo(torch.float32).eps * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize("how", ["center", "average", "max"])
@@ -87,13 +87,13 @@ def test_copies_answer_alike(nern):
 
 
 def test_errors(nern):
-    with pytest.raises(ValueError, match=r"at is 4; wanted 0 \(the embedding\), 1 to 3 .* or −1"):
+    with pytest.raises(ValueError, match=r"at is 4; expected 0 \(the embedding\), 1 to 3 .* or −1"):
         KernelCanvas(nern, "stem", 4)
-    with pytest.raises(ValueError, match=r"memory_budget is 100 bytes; wanted at least [\d,]+, for one kernel"):
+    with pytest.raises(ValueError, match=r"memory_budget is 100 bytes; expected at least [\d,]+, for one kernel"):
         KernelCanvas(nern, "stem", memory_budget=100)
     canvas = KernelCanvas(nern, "stem")
     for call in (lambda: canvas.unit(10), lambda: canvas.unit(-11), lambda: canvas.to_tensor([0, 10])):
-        with pytest.raises(ValueError, match=r"there is no unit (10|-11); wanted 0 to 9 .the bias"):
+        with pytest.raises(ValueError, match=r"there is no unit (10|-11); expected 0 to 9 .the bias"):
             call()
     with pytest.raises(LayerError, match="did you mean 'stem'"):
         KernelCanvas(nern, "stam")
@@ -151,8 +151,8 @@ def test_pulled_is_autograds(run):
     predictor, rows, seen = run
     g = torch.randn(11, 9, dtype=torch.float64)
     x = rows.clone().requires_grad_()
-    (wanted,) = torch.autograd.grad((predictor(x) * g).sum(), x)
-    torch.testing.assert_close(seen.pulled(g, 0), wanted, atol=1e-12, rtol=0)
+    (expected,) = torch.autograd.grad((predictor(x) * g).sum(), x)
+    torch.testing.assert_close(seen.pulled(g, 0), expected, atol=1e-12, rtol=0)
 
 
 def test_i14_a_neuron_that_is_off_wrote_nothing(run):

@@ -64,7 +64,7 @@ def test_kernels_that_are_not_square(size):
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        (["fc"], r"layer 'fc' is a Linear; wanted an nn.Conv2d"),
+        (["fc"], r"layer 'fc' is a Linear; expected an nn.Conv2d"),
         (["stam"], "did you mean 'stem'"),
         ([], "layers is empty; name at least one"),
         (["stem", "stem"], "layers names 'stem' twice"),
@@ -78,7 +78,7 @@ def test_wrong_layers(mixed, layers, text):
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
 def test_other_convolutions_are_named_not_guessed(kind):
-    with pytest.raises(LayerError, match=f"layer '0' is a {kind.__name__}; wanted an nn.Conv2d"):
+    with pytest.raises(LayerError, match=f"layer '0' is a {kind.__name__}; expected an nn.Conv2d"):
         convolutions(nn.Sequential(kind(1, 1, 3)), ["0"])
 
 
@@ -137,7 +137,7 @@ def test_kernels_larger_than_the_predicted(mixed):
         NeRN(mixed, kernel_size=3)
     assert NeRN(mixed).kernel_size == 5
     assert NeRN(mixed, ["point", "wide"], kernel_size=3).kernel_size == 3
-    with pytest.raises(ValueError, match="kernel_size is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="kernel_size is 0; expected at least 1"):
         NeRN(mixed, kernel_size=0)
 
 
@@ -146,12 +146,12 @@ def test_kernels_larger_than_the_predicted(mixed):
 )
 def test_as_recorded(arrays, ours, theirs):
     shapes = [tuple(arrays[f"net/state/conv{i}.weight"].shape) for i in (1, 2, 3, 4)]
-    wanted = torch.cat([arrays[f"coords/{theirs}/layer{i}"] for i in range(4)]).double()
-    torch.testing.assert_close(kernel_coordinates(shapes, ours), wanted, atol=1e-7, rtol=0)
+    expected = torch.cat([arrays[f"coords/{theirs}/layer{i}"] for i in range(4)]).double()
+    torch.testing.assert_close(kernel_coordinates(shapes, ours), expected, atol=1e-7, rtol=0)
 
 
 def test_unknown_scale():
-    with pytest.raises(ValueError, match="scale is 'unit'; wanted one of 'index', 'local', 'global'"):
+    with pytest.raises(ValueError, match="scale is 'unit'; expected one of 'index', 'local', 'global'"):
         kernel_coordinates([(1, 1, 3, 3)], "unit")
 
 
@@ -201,7 +201,7 @@ def test_leading_dims_are_cut_alike(how):
     [
         ((5, 5), "center", "5x5 kernels cannot be cut out of 3x3; predict larger ones"),
         ((0, 1), "center", "0x1 kernels cannot be cut"),
-        ((1, 1), "mean", "crop is 'mean'; wanted one of 'center', 'average', 'max'"),
+        ((1, 1), "mean", "crop is 'mean'; expected one of 'center', 'average', 'max'"),
     ],
 )
 def test_errors(size, how, text):

@@ -8,21 +8,21 @@ from xinc_captum.attributions.nern.losses import Distillation, layer_roughness
 from xinc_captum.hooks import LayerError
 
 
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-5)
+def close(found, expected):
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-5)
 
 
 def test_reconstruction_as_recorded(arrays):
     found = [arrays[f"loss/rec_weights/layer{i}"] for i in range(4)]
-    wanted = [arrays[f"net/state/conv{i}.weight"] for i in (1, 2, 3, 4)]
-    close(reconstruction_loss(found, wanted), arrays["loss/recon/L2"])
-    close(reconstruction_loss(found, wanted, "mean_mse"), arrays["loss/recon/MSE"])
+    expected = [arrays[f"net/state/conv{i}.weight"] for i in (1, 2, 3, 4)]
+    close(reconstruction_loss(found, expected), arrays["loss/recon/L2"])
+    close(reconstruction_loss(found, expected, "mean_mse"), arrays["loss/recon/MSE"])
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("each", "L2Batched"), ("whole", "L2"), ("similarity", "SP")])
 def test_features_as_recorded(arrays, ours, theirs):
-    found, wanted = ([arrays[f"loss/fmap_{side}{i}"] for i in (0, 1)] for side in ("rec", "orig"))
-    close(feature_loss(found, wanted, ours), arrays[f"loss/fmd/{theirs}"])
+    found, expected = ([arrays[f"loss/fmap_{side}{i}"] for i in (0, 1)] for side in ("rec", "orig"))
+    close(feature_loss(found, expected, ours), arrays[f"loss/fmd/{theirs}"])
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def test_by_hand():
 def test_unknown_kinds():
     t = torch.zeros(1, 2)
     for loss, name in ((reconstruction_loss, "reconstruction"), (feature_loss, "features")):
-        with pytest.raises(ValueError, match=f"{name} is 'l1'; wanted"):
+        with pytest.raises(ValueError, match=f"{name} is 'l1'; expected"):
             loss([t], [t], "l1")
-    with pytest.raises(ValueError, match="logits is 'l1'; wanted one of 'plain', 'stable'"):
+    with pytest.raises(ValueError, match="logits is 'l1'; expected one of 'plain', 'stable'"):
         logit_loss(t, t, "l1")
 
 
 @pytest.mark.parametrize("kind", ["plain", "stable", "both_stable", "temperature"])
 def test_a_single_logit_is_compared_by_its_sigmoid(kind):
     """Two logits of which one is 0 say the same; the softmax of one column alone would always agree."""
-    found, wanted = torch.randn(2, 5, 1)
-    two = [torch.cat([torch.zeros_like(side), side], 1) for side in (found, wanted)]
-    assert logit_loss(found, wanted, kind) == logit_loss(*two, kind) > 0.01
-    p, q = wanted.sigmoid(), found.sigmoid()
+    found, expected = torch.randn(2, 5, 1)
+    two = [torch.cat([torch.zeros_like(side), side], 1) for side in (found, expected)]
+    assert logit_loss(found, expected, kind) == logit_loss(*two, kind) > 0.01
+    p, q = expected.sigmoid(), found.sigmoid()
     divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
-    torch.testing.assert_close(logit_loss(found, wanted, "plain"), divergence)
+    torch.testing.assert_close(logit_loss(found, expected, "plain"), divergence)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_chunks_make_no_difference(target, images):
 
 def test_an_answer_that_is_no_logits_is_named(target, images):
     compared = Distillation(lambda x: {"logits": target(x)}, target, convolutions(target, None))
-    with pytest.raises(LayerError, match=r"the target answers dict; wanted logits \(rows, classes\)"):
+    with pytest.raises(LayerError, match=r"the target answers dict; expected logits \(rows, classes\)"):
         compared.losses({}, images)
 
 

@@ -15,8 +15,8 @@ from .conftest import our_name
 def test_generated_weights_losses_and_one_steps_gradients_as_recorded(arrays, recorded, recorded_nern):
     weights = recorded_nern.weights()
     for i in range(4):
-        wanted = arrays[f"step/rec_weights/layer{i}"]
-        torch.testing.assert_close(weights[f"conv{i + 1}"].detach(), wanted, atol=1e-6, rtol=0)
+        expected = arrays[f"step/rec_weights/layer{i}"]
+        torch.testing.assert_close(weights[f"conv{i + 1}"].detach(), expected, atol=1e-6, rtol=0)
     model = Distillation(recorded, recorded, recorded_nern.layers)
     own = recorded_nern.target_weights()
     recon = reconstruction_loss([weights[name] for name in own], list(own.values()))
@@ -98,7 +98,7 @@ def test_layers_by_name_module_and_not_at_all(mixed):
     nern = NeRN(mixed, ["point", "wide"])
     assert nern.layer(mixed.wide) == nern.layer("wide") == nern.layers[1]
     with pytest.raises(
-        LayerError, match="layer 'stem' is a Conv2d that this NeRN does not represent; wanted one of 'po"
+        LayerError, match="layer 'stem' is a Conv2d that this NeRN does not represent; expected one of 'po"
     ):
         nern.layer("stem")
 
@@ -128,9 +128,9 @@ def test_i3_permuting_the_targets_filters_permutes_nothing_but_coordinates(mixed
     first, second = (NeRN(nn.Sequential(c), hidden=5, permutation="cross-filter") for c in (conv, other))
     a, b = (n.coordinates("0").view(5, 3, 3) for n in (first, second))
     assert torch.equal(a[order], b)
-    found, wanted = (w.detach() for w in (second.weights()["0"], first.weights()["0"][order]))
+    found, expected = (w.detach() for w in (second.weights()["0"], first.weights()["0"][order]))
     assert_equal_but_for_rounding(
-        found, wanted, terms=300
+        found, expected, terms=300
     )  # other rows of one product; 240 coordinates, four layers of 5
 
 
@@ -145,13 +145,13 @@ def test_losses_are_those_of_real_forward_passes(mixed):
             )
     own, found = mixed(images), rebuilt(images)
     torch.testing.assert_close(logits, logit_loss(found, own))
-    wanted = feature_loss(*([maps[k, name] for name in ("stem", "point")] for k in ("rebuilt", "own")))
-    torch.testing.assert_close(features, wanted)
+    expected = feature_loss(*([maps[k, name] for name in ("stem", "point")] for k in ("rebuilt", "own")))
+    torch.testing.assert_close(features, expected)
 
 
 def test_targets_that_answer_no_logits(mixed):
     nern = NeRN(lambda x: {"logits": mixed(x)}, ["stem"], hidden=4)
-    with pytest.raises(LayerError, match="the target answers dict; wanted logits"):
+    with pytest.raises(LayerError, match="the target answers dict; expected logits"):
         nern.fit(torch.rand(4, 2, 6, 6), steps=1, show_progress=False)
     picked = NeRN(lambda x: {"logits": mixed(x)}["logits"], ["stem"], hidden=4)
     assert picked.fit(torch.rand(4, 2, 6, 6), steps=1, show_progress=False).steps == 1

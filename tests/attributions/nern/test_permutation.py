@@ -20,8 +20,8 @@ def test_as_recorded(arrays, recorded, layer):
         layer == 2
     ):  # kernels of one number: many tie, and rounding orders them, so that only the embedded rows are compared
         for kind, name in (("in-filter", "infilter"), ("cross-filter", "crossfilter")):
-            found, wanted = rows[ordered(weight, kind).ranks(weight.shape)], arrays[f"embed/{name}/layer{layer}"]
-            assert torch.equal(found.unique(dim=0), wanted.unique(dim=0))
+            found, expected = rows[ordered(weight, kind).ranks(weight.shape)], arrays[f"embed/{name}/layer{layer}"]
+            assert torch.equal(found.unique(dim=0), expected.unique(dim=0))
         return
     assert torch.equal(ordered(weight).kernels, arrays[f"perm/crossfilter/layer{layer}"])
     within = ordered(weight, "in-filter")
@@ -54,8 +54,8 @@ def test_recorded_similarities_of_single_numbers(arrays, recorded):
     """What "in-filter" compares 1x1 kernels by."""
     values = recorded.conv3.weight.detach().flatten()
     unit = values / values.norm()
-    wanted = arrays["perm/sim_all/layer2"]
-    torch.testing.assert_close(-(unit[:, None] - unit).square(), wanted, atol=1e-6, rtol=0)
+    expected = arrays["perm/sim_all/layer2"]
+    torch.testing.assert_close(-(unit[:, None] - unit).square(), expected, atol=1e-6, rtol=0)
 
 
 def ordered_path(recorded, layer):
@@ -104,7 +104,7 @@ def test_damaged_bytes():
         unpack(packed, (5, 4, 3, 3), "cross-filter")
     with pytest.raises(ValueError, match=r"a permutation of kernels of shape \(4, 4, 3, 3\) names some twice"):
         unpack(torch.zeros_like(packed), (4, 4, 3, 3), "cross-filter")
-    with pytest.raises(ValueError, match="permutation is 'cross'; wanted one of 'cross-filter', 'in-filter', 'none'"):
+    with pytest.raises(ValueError, match="permutation is 'cross'; expected one of 'cross-filter', 'in-filter', 'none'"):
         ordered(torch.zeros(1, 1, 3, 3), "cross")
 
 

@@ -36,7 +36,7 @@ def test_seeds():
 @pytest.mark.parametrize("kwargs", [{"blocks": 1}, {"hidden": 0}, {"kernel_size": 0}])
 def test_errors(kwargs):
     name, value = next(iter(kwargs.items()))
-    with pytest.raises(ValueError, match=rf"{name} {value}.*; wanted at least 2 blocks"):
+    with pytest.raises(ValueError, match=rf"{name} {value}.*; expected at least 2 blocks"):
         KernelPredictor(6, **kwargs)
 
 
@@ -47,9 +47,9 @@ def test_embedding_as_recorded(arrays, name, fusion):
     embed = SmoothEmbedding(base, int(levels), fusion)
     for kind in ("unit", "int"):
         if f"pe/{name}_{fusion}/{kind}" in arrays:
-            wanted = arrays[f"pe/{name}_{fusion}/{kind}"]
+            expected = arrays[f"pe/{name}_{fusion}/{kind}"]
             found = embed(arrays[f"pe/coords_{kind}"])
-            torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
             assert found.shape[1] == embed.out_features
 
 
@@ -68,15 +68,15 @@ def test_fourier_as_recorded(arrays):
 def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
     """On every processor: a frequency of 1e7 that is one unit in the last place off turns an angle about."""
     exact = Fraction(float(torch.tensor(base)))
-    wanted = torch.tensor([float(exact**level) for level in range(levels)], dtype=torch.float64).float()
-    assert torch.equal(SmoothEmbedding(base, levels).frequencies, wanted)
+    expected = torch.tensor([float(exact**level) for level in range(levels)], dtype=torch.float64).float()
+    assert torch.equal(SmoothEmbedding(base, levels).frequencies, expected)
 
 
 def test_by_hand():
     found = SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 1.0]]))[0]
     level0, level1 = [math.sin(math.pi), math.cos(math.pi)], [1.0, 0.0]
-    wanted = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
-    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    expected = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_the_global_generator_is_left_alone():
@@ -88,9 +88,9 @@ def test_the_global_generator_is_left_alone():
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"base": 0.0}, "base is 0.0 and levels is 20; wanted base > 0"),
-        ({"levels": 0}, "levels is 0; wanted base > 0 and at least 1 level"),
-        ({"fusion": "mean"}, "fusion is 'mean'; wanted 'concat' or 'sum'"),
+        ({"base": 0.0}, "base is 0.0 and levels is 20; expected base > 0"),
+        ({"levels": 0}, "levels is 0; expected base > 0 and at least 1 level"),
+        ({"fusion": "mean"}, "fusion is 'mean'; expected 'concat' or 'sum'"),
     ],
 )
 def test_embedding_errors(kwargs, text):

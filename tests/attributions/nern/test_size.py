@@ -99,10 +99,10 @@ def test_by_hand():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[7.0, -3.4], [0.7, 0.02]]).view(2, 1, 1, 2))
     found = quantised(model, bits=4)
-    wanted = torch.tensor([[7.0, -3.0], [0.7, 0.0]]).view(2, 1, 1, 2)
-    torch.testing.assert_close(found.model[0].weight.detach(), wanted)
+    expected = torch.tensor([[7.0, -3.0], [0.7, 0.0]]).view(2, 1, 1, 2)
+    torch.testing.assert_close(found.model[0].weight.detach(), expected)
     own = torch.tensor([7.0, -3.4, 0.7, 0.02])
-    assert found.relative_error == pytest.approx(((own - wanted.flatten()).norm() / own.norm()).item(), rel=1e-5)
+    assert found.relative_error == pytest.approx(((own - expected.flatten()).norm() / own.norm()).item(), rel=1e-5)
     assert model[0].weight[0, 0, 0, 1].item() == pytest.approx(-3.4), "a copy was changed"
     assert packed_integers(torch.tensor([7.0, -3.0, 7.0, 0.0]), 4).tolist() == [0x7D, 0x70]
 
@@ -128,7 +128,7 @@ def zeroed():
 
 
 def test_bits():
-    with pytest.raises(ValueError, match="bits is 16; wanted 2 to 8"):
+    with pytest.raises(ValueError, match="bits is 16; expected 2 to 8"):
         quantised(nn.Conv2d(1, 1, 1), bits=16)
 
 
@@ -168,7 +168,7 @@ def test_eight_bits_hardly_change_anything(nern):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "text"), [({"keep": 0.0}, "keep is 0.0; wanted"), ({"bits": 9}, "bits is 9; wanted")]
+    ("kwargs", "text"), [({"keep": 0.0}, "keep is 0.0; expected"), ({"bits": 9}, "bits is 9; expected")]
 )
 def test_errors(nern, kwargs, text):
     with pytest.raises(ValueError, match=text):

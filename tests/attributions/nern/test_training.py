@@ -237,23 +237,23 @@ def test_checkpoints_of_another_run(mixed, images, tmp_path):
     [
         (torch.full((4, 2, 6, 6), torch.nan), {}, ValueError, "images hold NaN or infinite values in 4 of 4"),
         ([torch.full((4, 2, 6, 6), torch.inf)], {}, ValueError, "images hold NaN or infinite values in 4 of 4"),
-        (torch.zeros(4, 2, 6, 6).int(), {}, TypeError, "images are torch.int32; wanted a float tensor"),
-        (torch.zeros(0, 2, 6, 6), {}, ValueError, r"images have shape \(0, 2, 6, 6\); wanted"),
-        ("nose", {}, ValueError, "images is 'nose'; wanted a tensor, a loader, 'noise' or None"),
+        (torch.zeros(4, 2, 6, 6).int(), {}, TypeError, "images are torch.int32; expected a float tensor"),
+        (torch.zeros(0, 2, 6, 6), {}, ValueError, r"images have shape \(0, 2, 6, 6\); expected"),
+        ("nose", {}, ValueError, "images is 'nose'; expected a tensor, a loader, 'noise' or None"),
         ("noise", {}, ValueError, r"images='noise' needs noise_shape=, .* for example \(3, 32, 32\)"),
         (
             "noise",
             {"noise_shape": (2, 6, 6), "noise_range": (1, 1)},
             ValueError,
-            r"noise_range is \(1, 1\); wanted the l",
+            r"noise_range is \(1, 1\); expected the l",
         ),
-        (3, {}, TypeError, "images is a int; wanted a tensor"),
+        (3, {}, TypeError, "images is a int; expected a tensor"),
         ([], {}, ValueError, "the loader of images is empty"),
-        (None, {"steps": 0}, ValueError, "steps is 0; wanted at least 1"),
-        (None, {"lr": 0.0}, ValueError, "lr is 0.0 and warmup is 0; wanted lr > 0"),
-        (None, {"optimizer": "sgd"}, ValueError, "optimizer is 'sgd'; wanted 'adamw' or 'radam'"),
-        (None, {"loss_weights": (0.0, 0.0, 0.0)}, ValueError, r"loss_weights are \(0.0, 0.0, 0.0\); wanted three"),
-        (torch.rand(4, 2, 6, 6), {"validation": 1.0}, ValueError, r"validation is 1.0; wanted images, or a share"),
+        (None, {"steps": 0}, ValueError, "steps is 0; expected at least 1"),
+        (None, {"lr": 0.0}, ValueError, "lr is 0.0 and warmup is 0; expected lr > 0"),
+        (None, {"optimizer": "sgd"}, ValueError, "optimizer is 'sgd'; expected 'adamw' or 'radam'"),
+        (None, {"loss_weights": (0.0, 0.0, 0.0)}, ValueError, r"loss_weights are \(0.0, 0.0, 0.0\); expected three"),
+        (torch.rand(4, 2, 6, 6), {"validation": 1.0}, ValueError, r"validation is 1.0; expected images, or a share"),
     ],
 )
 def test_bad_input(mixed, images, kwargs, error, text, found):
@@ -324,15 +324,15 @@ def test_the_usual_one_is_fine():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"steps": 0}, "steps is 0; wanted at least 1"),
-        ({"patience": 0}, "patience is 0; wanted at least 1"),
-        ({"kernels_per_step": -2}, "kernels_per_step is -2; wanted at least 1"),
-        ({"lr": 0.0}, r"lr is 0.0 and warmup is 0; wanted lr > 0"),
-        ({"warmup": -1}, r"warmup is -1; wanted lr > 0 and warmup >= 0"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"patience": 0}, "patience is 0; expected at least 1"),
+        ({"kernels_per_step": -2}, "kernels_per_step is -2; expected at least 1"),
+        ({"lr": 0.0}, r"lr is 0.0 and warmup is 0; expected lr > 0"),
+        ({"warmup": -1}, r"warmup is -1; expected lr > 0 and warmup >= 0"),
         ({"loss_weights": (0.0, 0.0, 0.0)}, "not all 0"),
-        ({"loss_weights": (1.0, 1.0)}, "wanted three numbers >= 0"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'; wanted 'adamw' or 'radam'"),
-        ({"noise_range": (1.0, 1.0)}, "wanted the lower end first"),
+        ({"loss_weights": (1.0, 1.0)}, "expected three numbers >= 0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; expected 'adamw' or 'radam'"),
+        ({"noise_range": (1.0, 1.0)}, "expected the lower end first"),
         ({"lr": float("nan")}, "lr is nan"),
     ],
 )
@@ -396,14 +396,14 @@ def test_a_loader_gives_its_first_tensor_again_and_again():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: check_images(torch.arange(3)), TypeError, "images are torch.int64; wanted a float tensor"),
-        (lambda: check_images([1.0]), TypeError, "images are list; wanted a float tensor"),
-        (lambda: check_images(torch.zeros(0, 3)), ValueError, r"images have shape \(0, 3\); wanted"),
+        (lambda: check_images(torch.arange(3)), TypeError, "images are torch.int64; expected a float tensor"),
+        (lambda: check_images([1.0]), TypeError, "images are list; expected a float tensor"),
+        (lambda: check_images(torch.zeros(0, 3)), ValueError, r"images have shape \(0, 3\); expected"),
         (lambda: check_images(torch.tensor([[1.0], [float("nan")]])), ValueError, "NaN or infinite values in 1 of 2"),
-        (lambda: held_out(IMAGES, 1.0, Recipe()), ValueError, r"validation is 1.0; wanted images, or a share"),
-        (lambda: batches("photos", Recipe()), ValueError, "images is 'photos'; wanted"),
+        (lambda: held_out(IMAGES, 1.0, Recipe()), ValueError, r"validation is 1.0; expected images, or a share"),
+        (lambda: batches("photos", Recipe()), ValueError, "images is 'photos'; expected"),
         (lambda: batches("noise", Recipe()), ValueError, "needs noise_shape="),
-        (lambda: batches(3, Recipe()), TypeError, "images is a int; wanted"),
+        (lambda: batches(3, Recipe()), TypeError, "images is a int; expected"),
         (lambda: next(batches(iter([]), Recipe())), ValueError, "the loader of images is empty, or gave its batches"),
     ],
 )
@@ -447,5 +447,5 @@ def test_the_generator_ends_at_the_same_place_whatever_the_coin_says():
 
 @pytest.mark.parametrize(("count", "share"), [(0, 0.2), (3, 1.5)])
 def test_errors(count, share):
-    with pytest.raises(ValueError, match=f"count is {count} and by_norm is {share}; wanted at least 1 kernel"):
+    with pytest.raises(ValueError, match=f"count is {count} and by_norm is {share}; expected at least 1 kernel"):
         sampled_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)

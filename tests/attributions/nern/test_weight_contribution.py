@@ -103,9 +103,9 @@ def test_i10_integrated_closes_on_the_difference(nern, x, baseline, at):
         name: w.mean((0, 1), keepdim=True).expand_as(w) if baseline == "mean" else torch.zeros_like(w)
         for name, w in own.items()
     }
-    wanted = answers(nern, x) - answers(nern, x, start)
-    torch.testing.assert_close(delta, found.sum((1, 2)) - wanted, atol=1e-10, rtol=0)
-    assert (delta.abs() <= 5e-3 * wanted.abs()).all()
+    expected = answers(nern, x) - answers(nern, x, start)
+    torch.testing.assert_close(delta, found.sum((1, 2)) - expected, atol=1e-10, rtol=0)
+    assert (delta.abs() <= 5e-3 * expected.abs()).all()
 
 
 def test_integrated_parts_by_hand(nern, x):
@@ -130,23 +130,25 @@ def test_i11_removal_is_a_real_forward_difference(nern, x):
         )
         assert (delta == 0).all()
         for unit in range(9):
-            wanted = whole - answers(nern, x, {name: own[name] - parts[unit]})
-            assert (found[:, unit, 0] - wanted).abs().max() < 1e-10
+            expected = whole - answers(nern, x, {name: own[name] - parts[unit]})
+            assert (found[:, unit, 0] - expected).abs().max() < 1e-10
 
 
 def test_i11_removal_from_several_layers_is_shared_among_them(nern, x):
     method, units, x = WeightContribution(nern, mode="removal"), [0, 3, 4, 8], x[:2]
     found, delta = method.attribute(x, target=1, neuron_selector=units, return_convergence_delta=True)
     own, parts = nern.weights(), dict(zip(nern.weights(), WeightContribution(nern).attribute(), strict=True))
-    wanted = torch.stack(
+    expected = torch.stack(
         [
             answers(nern, x) - answers(nern, x, {name: own[name] - part[unit] for name, part in parts.items()})
             for unit in units
         ],
         1,
     )
-    torch.testing.assert_close(found.sum(2) - delta, wanted, atol=1e-10, rtol=0)
-    assert (delta.abs().sum() / wanted.abs().sum()) < 2e-2  # 1e-3, or 5e-3 where rounding orders tied kernels otherwise
+    torch.testing.assert_close(found.sum(2) - delta, expected, atol=1e-10, rtol=0)
+    assert (
+        delta.abs().sum() / expected.abs().sum()
+    ) < 2e-2  # 1e-3, or 5e-3 where rounding orders tied kernels otherwise
     some = method.attribute(x, target=1, neuron_selector=slice(3, 5))
     torch.testing.assert_close(some, found[:, 1:3], atol=1e-12, rtol=0)
 
@@ -208,13 +210,13 @@ def test_the_target_stays_as_found(nern, x, found):
 @pytest.mark.parametrize(
     ("kwargs", "call", "error", "text"),
     [
-        ({"mode": "erased"}, {}, ValueError, "mode is 'erased'; wanted one of 'kernel', 'gradient'"),
+        ({"mode": "erased"}, {}, ValueError, "mode is 'erased'; expected one of 'kernel', 'gradient'"),
         ({"layer": []}, {}, ValueError, "layer is an empty list"),
         (
             {"layer": "fc"},
             {},
             LayerError,
-            "layer 'fc' is a Linear that this NeRN does not represent; wanted one of 'first'",
+            "layer 'fc' is a Linear that this NeRN does not represent; expected one of 'first'",
         ),
         (
             {},
@@ -226,8 +228,13 @@ def test_the_target_stays_as_found(nern, x, found):
         ({}, {"neuron_selector": 9}, ValueError, "neuron_selector 9 does not fit 8 neurons and the bias, number 8"),
         ({}, {"neuron_selector": "a"}, ValueError, "neuron_selector 'a' does not fit"),
         ({}, {"return_convergence_delta": True}, ValueError, "mode 'kernel' promises no sum"),
-        ({"mode": "integrated"}, {"n_steps": 0}, ValueError, "n_steps is 0 and internal_batch_size is None; wanted at"),
-        ({"mode": "integrated"}, {"baseline": "one"}, ValueError, "baseline is 'one'; wanted 'zero' or 'mean'"),
+        (
+            {"mode": "integrated"},
+            {"n_steps": 0},
+            ValueError,
+            "n_steps is 0 and internal_batch_size is None; expected at",
+        ),
+        ({"mode": "integrated"}, {"baseline": "one"}, ValueError, "baseline is 'one'; expected 'zero' or 'mean'"),
     ],
 )
 def test_errors(nern, kwargs, call, error, text):
@@ -236,7 +243,7 @@ def test_errors(nern, kwargs, call, error, text):
 
 
 def test_what_is_no_nern():
-    with pytest.raises(TypeError, match="nern is a Linear; wanted a NeRN"):
+    with pytest.raises(TypeError, match="nern is a Linear; expected a NeRN"):
         WeightContribution(nn.Linear(1, 1))
 
 

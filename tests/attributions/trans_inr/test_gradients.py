@@ -43,12 +43,12 @@ def test_one_steps_gradients_are_the_originals(original, recorded, dtype, relati
     recorded = recorded | {"hyponet/posenc": original.double().encoded((8, 8)).expand(2, -1, -1)}
     loss = original_loss(leaves, recorded)
     gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-    wanted = ours({f"state/{name}": value for name, value in gradients.items()})
+    expected = ours({f"state/{name}": value for name, value in gradients.items()})
     model = original.to(dtype)
     found_loss = F.mse_loss(model(recorded["image"].to(dtype)), recorded["image"].to(dtype))
     torch.testing.assert_close(found_loss, loss.detach().to(dtype), atol=0, rtol=1e-5)
     found_loss.backward()
-    assert set(wanted) == {name for name, _ in model.named_parameters()}
+    assert set(expected) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        assert wanted[name].norm() > 0, name
-        assert (parameter.grad - wanted[name]).norm() <= relative * wanted[name].norm(), name
+        assert expected[name].norm() > 0, name
+        assert (parameter.grad - expected[name]).norm() <= relative * expected[name].norm(), name

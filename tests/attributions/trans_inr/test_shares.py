@@ -81,7 +81,7 @@ def test_only_some_patches_in_the_order_asked_for(tiny, images):
     given = (tiny, images, start, None, owners(tiny, None), SIZE, 3, 5)
     close(composed_shares(*given, [3, 1]), composed_shares(*given)[:, [3, 1]])
     for wrong in ([4], [-1], []):
-        with pytest.raises(ValueError, match=r"patches are .*; wanted one or more of 0 to 3"):
+        with pytest.raises(ValueError, match=r"patches are .*; expected one or more of 0 to 3"):
             composed_shares(*given, wrong)
 
 
@@ -106,12 +106,12 @@ def test_layers_split_the_whole(tiny, images):
 
 def test_numbers(tiny):
     assert list(midpoints(4)) == [0.125, 0.375, 0.625, 0.875]
-    with pytest.raises(ValueError, match="n_steps is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="n_steps is 0; expected at least 1"):
         midpoints(0)
     assert rows_at_once(tiny, SIZE, 7) == 7
     assert 1 <= rows_at_once(tiny, (600, 600), None) < rows_at_once(tiny, SIZE, None)
     assert rows_at_once(tiny, SIZE, None, torch.zeros(1, 3, 300, 300)) < rows_at_once(tiny, SIZE, None)
-    with pytest.raises(ValueError, match="internal_batch_size is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="internal_batch_size is 0; expected at least 1"):
         rows_at_once(tiny, SIZE, 0)
 
 

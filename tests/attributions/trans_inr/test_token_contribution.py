@@ -134,21 +134,21 @@ def test_a_single_vector_hypernetwork_has_a_modulation_for_each_neuron():
 @pytest.mark.parametrize(
     ("level", "arguments", "text"),
     [
-        ("token", {"layer": "linear9"}, "layer is 'linear9'; wanted one of linear1, linear2, output, or -3 to 2"),
+        ("token", {"layer": "linear9"}, "layer is 'linear9'; expected one of linear1, linear2, output, or -3 to 2"),
         ("token", {"baselines": 0.0}, "level 'token' reads the network as it is; leave them out"),
         ("patch", {"layer": 1}, "layer is 1, but level 'patch' goes through all of them; leave it out"),
-        ("modulation", {"baselines": 0}, "modulations of 0 leave weights no direction; wanted another one"),
+        ("modulation", {"baselines": 0}, "modulations of 0 leave weights no direction; expected another one"),
         (
             "patch",
             {"baselines": torch.rand(1, 4, 4)},
-            r"baselines have shape \(1, 4, 4\); wanted a picture \(1, 8, 8\), or on",
+            r"baselines have shape \(1, 4, 4\); expected a picture \(1, 8, 8\), or on",
         ),
-        ("modulation", {"n_steps": 0}, "n_steps is 0; wanted at least 1"),
-        ("token", {"internal_batch_size": 0}, "internal_batch_size is 0; wanted at least 1"),
+        ("modulation", {"n_steps": 0}, "n_steps is 0; expected at least 1"),
+        ("token", {"internal_batch_size": 0}, "internal_batch_size is 0; expected at least 1"),
         (
             "patch",
             {"seen": torch.ones(3, dtype=torch.bool)},
-            r"seen is torch.bool of shape \(3,\); wanted torch.bool",
+            r"seen is torch.bool of shape \(3,\); expected torch.bool",
         ),
         ("token", {"inputs": torch.rand(2, 1, 7, 8)}, r"a picture of \(7, 8\) pixels .* does not tile into patches"),
         ("token", {"inputs": torch.full((1, 1, 8, 8), float("inf"))}, "images hold NaN or infinity"),
@@ -162,9 +162,11 @@ def test_impossible_requests(fitted, level, arguments, text):
 
 
 def test_other_models_and_levels(fitted):
-    with pytest.raises(TypeError, match=r"trans_inr is a Linear; wanted a xinc_captum.attributions.trans_inr.TransINR"):
+    with pytest.raises(
+        TypeError, match=r"trans_inr is a Linear; expected a xinc_captum.attributions.trans_inr.TransINR"
+    ):
         TokenContribution(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="trans_inr is a function"):
         TokenContribution(lambda x: x)
-    with pytest.raises(ValueError, match="level is 'pixel'; wanted one of 'token', 'modulation', 'patch'"):
+    with pytest.raises(ValueError, match="level is 'pixel'; expected one of 'token', 'modulation', 'patch'"):
         TokenContribution(copy.deepcopy(fitted[0]), "pixel")

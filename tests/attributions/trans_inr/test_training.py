@@ -109,10 +109,10 @@ def test_a_mean_of_decibels():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"steps": 0}, "steps is 0; wanted at least 1"),
-        ({"every": 0}, "every is 0; wanted at least 1"),
-        ({"warmup": -1}, "warmup is -1; wanted at least 0"),
-        ({"lr": 0.0}, "lr is 0.0; wanted above 0"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"every": 0}, "every is 0; expected at least 1"),
+        ({"warmup": -1}, "warmup is -1; expected at least 0"),
+        ({"lr": 0.0}, "lr is 0.0; expected above 0"),
     ],
 )
 def test_impossible_numbers(small, bars, arguments, text):
@@ -178,11 +178,11 @@ def test_training_on_some_of_what_there_is(bars, arguments):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"images": torch.rand(1, 1, 8, 8)}, "images hold 1 picture; wanted at least 2"),
-        ({"validation": 0.001}, "validation is 0.001 of 24 pictures; wanted a share that leaves some on both sides"),
-        ({"keep": 0.0}, r"batch_size is 64 and keep is 0.0; wanted at least 1, and a share in \(0, 1\]"),
+        ({"images": torch.rand(1, 1, 8, 8)}, "images hold 1 picture; expected at least 2"),
+        ({"validation": 0.001}, "validation is 0.001 of 24 pictures; expected a share that leaves some on both sides"),
+        ({"keep": 0.0}, r"batch_size is 64 and keep is 0.0; expected at least 1, and a share in \(0, 1\]"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"images": torch.rand(20, 3, 8, 8)}, r"images have shape \(1, 3, 8, 8\); wanted \(N, 1, H, W\)"),
+        ({"images": torch.rand(20, 3, 8, 8)}, r"images have shape \(1, 3, 8, 8\); expected \(N, 1, H, W\)"),
         ({"images": torch.rand(20, 1, 8, 9)}, r"a picture of \(8, 9\) pixels .* does not tile"),
     ],
 )
@@ -234,5 +234,5 @@ def test_checkpoints_of_another_configuration(tiny, tmp_path):
 
 def test_models_of_the_other_class(tiny, tmp_path):
     tiny.save(tmp_path / "model")
-    with pytest.raises(StoreError, match="model holds a TransINR; wanted a RayTransINR, a file of RayTransINR.save"):
+    with pytest.raises(StoreError, match="model holds a TransINR; expected a RayTransINR, a file of RayTransINR.save"):
         RayTransINR.load(tmp_path / "model")

@@ -155,16 +155,16 @@ def test_the_seed_decides_and_nothing_else_is_touched():
             {"channels": 3, "groups": 2},
             r"layer 'output' has 3 outputs, which 2 groups do not divide; .* 1, 3, or at le",
         ),
-        ({"groups": 0}, r'groups is 0; wanted a number of at least 1, or "vector"'),
+        ({"groups": 0}, r'groups is 0; expected a number of at least 1, or "vector"'),
         ({"heads": 5}, r"dim 48 is not divisible by heads 5"),
-        ({"groups": True}, r"groups is True; wanted a number of at least 1"),
-        ({"depth": 0}, r"depth is 0; wanted at least 1"),
-        ({"hidden": 0}, r"hidden is 0; wanted at least 1"),
-        ({"channels": 0}, r"channels is 0; wanted at least 1"),
-        ({"size": 8}, r"size is 8; wanted \(height, width\), for example \(8, 8\)"),
-        ({"patch": 0}, r"patch is 0; wanted a side in pixels, at least 1"),
-        ({"padding": -1}, r"padding is -1; wanted at least 0"),
-        ({"layers": 0}, r"layers is 0; wanted at least 1"),
+        ({"groups": True}, r"groups is True; expected a number of at least 1"),
+        ({"depth": 0}, r"depth is 0; expected at least 1"),
+        ({"hidden": 0}, r"hidden is 0; expected at least 1"),
+        ({"channels": 0}, r"channels is 0; expected at least 1"),
+        ({"size": 8}, r"size is 8; expected \(height, width\), for example \(8, 8\)"),
+        ({"patch": 0}, r"patch is 0; expected a side in pixels, at least 1"),
+        ({"padding": -1}, r"padding is -1; expected at least 0"),
+        ({"layers": 0}, r"layers is 0; expected at least 1"),
         ({"count": -1}, r"count is -1"),
     ],
 )
@@ -176,7 +176,7 @@ def test_impossible_settings(arguments, text):
 def test_impossible_images(tiny):
     with pytest.raises(ValueError, match=r"a picture of \(6, 7\) pixels with padding 0 does not tile"):
         tiny.generate(torch.rand(2, 3, 6, 7))
-    with pytest.raises(ValueError, match=r"images have shape \(2, 1, 6, 6\); wanted \(N, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"images have shape \(2, 1, 6, 6\); expected \(N, 3, H, W\)"):
         tiny(torch.rand(2, 1, 6, 6).double())
     images = torch.rand(2, 3, 6, 6)
     images[1, 0, 0, 0] = float("nan")
@@ -185,7 +185,7 @@ def test_impossible_images(tiny):
             call(images)
     with pytest.raises(ValueError, match="images hold NaN or infinity"):
         tiny.fit(images, steps=1)
-    with pytest.raises(ValueError, match=r"seen is torch.bool of shape \(5,\); wanted torch.bool of shape \(4,\) or"):
+    with pytest.raises(ValueError, match=r"seen is torch.bool of shape \(5,\); expected torch.bool of shape \(4,\) or"):
         tiny.generate(images.nan_to_num(), torch.ones(5, dtype=torch.bool))
 
 
@@ -298,12 +298,16 @@ def test_patches_that_are_not_seen_are_reported():
 @pytest.mark.parametrize(
     ("mask", "seen", "text"),
     [
-        (False, torch.ones(4), r"seen is torch.float32 of shape \(4,\); wanted torch.bool of shape \(4,\) or \(1, 4\)"),
+        (
+            False,
+            torch.ones(4),
+            r"seen is torch.float32 of shape \(4,\); expected torch.bool of shape \(4,\) or \(1, 4\)",
+        ),
         (False, torch.ones(4, 4, dtype=torch.bool), r"one for each of the patches; pixel_mask=True makes a model that"),
         (
             True,
             torch.ones(4, dtype=torch.bool),
-            r"wanted torch.bool of shape \(4, 4\) or \(1, 4, 4\): one for each of the p",
+            r"expected torch.bool of shape \(4, 4\) or \(1, 4, 4\): one for each of the p",
         ),
     ],
 )
@@ -316,7 +320,7 @@ def test_pictures_that_do_not_fit():
     tokens = plain()
     with pytest.raises(ValueError, match=r"a picture of \(4, 5\) pixels .* such as \(4, 4\): crop, pad or resize it"):
         tokens(torch.zeros(1, 1, 4, 5))
-    with pytest.raises(ValueError, match=r"images have shape \(1, 3, 4, 4\); wanted \(N, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"images have shape \(1, 3, 4, 4\); expected \(N, 1, H, W\)"):
         tokens(torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"images have shape \(1, 4, 4\)"):
         tokens(torch.zeros(1, 4, 4))
@@ -342,7 +346,7 @@ def test_oblong_patches():
 
 @pytest.mark.parametrize("patch", [0, (2,), (2, 2, 2), (0, 2), 2.0, "2", None])
 def test_patches_that_cannot_be(patch):
-    with pytest.raises(ValueError, match="patch is .*; wanted a side in pixels, at least 1, or .height, width."):
+    with pytest.raises(ValueError, match="patch is .*; expected a side in pixels, at least 1, or .height, width."):
         PatchTokens(1, (4, 4), patch, 1)
 
 

@@ -80,9 +80,9 @@ def test_canvases_and_biases_are_the_picture(model, images, layer):
 
 
 def test_impossible_requests(model, images):
-    with pytest.raises(ValueError, match="there are 2 networks for 3 images and 5 steps; wanted one each"):
+    with pytest.raises(ValueError, match="there are 2 networks for 3 images and 5 steps; expected one each"):
         tuned(model.generate(images[:2]), images, 5)
     with pytest.raises(ValueError, match="images hold NaN"):
         tuned(model.generate(images), images / 0 * 0, 5)
-    with pytest.raises(ValueError, match="layer is 3; wanted -3 to 2"):
+    with pytest.raises(ValueError, match="layer is 3; expected -3 to 2"):
         neuron_canvases(model.generate(images), (8, 8), 3)

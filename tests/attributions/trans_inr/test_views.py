@@ -114,7 +114,7 @@ def test_fields_are_modules_that_draw_what_the_model_draws(tmp_path):
     model.save(tmp_path / "model")
     again = RayTransINR.load(tmp_path / "model")
     assert torch.equal(again(views[:, :2], cameras[:, :2], cameras[:, 2:], 8.0), drawn)
-    with pytest.raises(ValueError, match="model holds a RayTransINR; wanted a TransINR"):
+    with pytest.raises(ValueError, match="model holds a RayTransINR; expected a TransINR"):
         TransINR.load(tmp_path / "model")
 
 
@@ -150,10 +150,10 @@ def test_a_few_scenes_are_learnt_by_heart():
     with torch.no_grad():
         drawn = model(known.views[:, :1], known.poses[:, :1], known.poses[:, 1:], known.focal)
         astray = model(known.views[[1, 2, 3, 0], :1], known.poses[:, :1], known.poses[:, 1:], known.focal)
-    wanted = known.views[:, 1:]
-    mean = mean_psnr(wanted.mean(0).expand_as(wanted), wanted)
-    assert mean_psnr(drawn, wanted) > mean + 5, "well above the mean of the very views that are wanted"
-    assert mean_psnr(astray, wanted) < mean, "another scene's view does not help"
+    expected = known.views[:, 1:]
+    mean = mean_psnr(expected.mean(0).expand_as(expected), expected)
+    assert mean_psnr(drawn, expected) > mean + 5, "well above the mean of the very views that are expected"
+    assert mean_psnr(astray, expected) < mean, "another scene's view does not help"
 
 
 def test_a_step_may_draw_how_many_views_are_read(monkeypatch):
@@ -168,12 +168,12 @@ def test_a_step_may_draw_how_many_views_are_read(monkeypatch):
 def test_impossible_requests():
     model, (views, cameras) = small(), scenes(2, 3)
     with pytest.raises(
-        ValueError, match=r"views have shape \(2, 3, 3, 8, 8\) and poses \(2, 2, 3, 4\); wanted \(B, V, 3, 8, 8"
+        ValueError, match=r"views have shape \(2, 3, 3, 8, 8\) and poses \(2, 2, 3, 4\); expected \(B, V, 3, 8, 8"
     ):
         model.generate(views, cameras[:, :2], 8.0)
     for wrong in ({"support": 3}, {"support": 0}, {"support": (2, 1)}, {"support": (1, 3)}, {"validation": 2}):
         with pytest.raises(
-            ValueError, match="2 scenes of 3 views, .* wanted at least one scene left, and one view more"
+            ValueError, match="2 scenes of 3 views, .* expected at least one scene left, and one view more"
         ):
             model.fit(views, cameras, 8.0, steps=1, **wrong)
     with pytest.raises(ValueError, match="images hold NaN"):
@@ -181,12 +181,12 @@ def test_impossible_requests():
     with pytest.raises(ValueError, match=r"a picture of \(8, 9\) pixels with padding 0 does not tile"):
         small(size=(8, 9))
     for wrong in ({"near": 6.0, "far": 2.0}, {"samples": 1}):
-        with pytest.raises(ValueError, match=r"near, far and samples are .*; wanted 0 < near < far, and 2 or more"):
+        with pytest.raises(ValueError, match=r"near, far and samples are .*; expected 0 < near < far, and 2 or more"):
             small(**wrong)
 
 
 def test_patches_of_views_are_square_and_heads_may_have_any_width():
-    with pytest.raises(ValueError, match=r"patch is \(2, 4\); wanted one number, such as 4: .* pixels are square"):
+    with pytest.raises(ValueError, match=r"patch is \(2, 4\); expected one number, such as 4: .* pixels are square"):
         RayTransINR((8, 8), (2, 4))
     model = RayTransINR((8, 8), patch=4, dim=10, heads=3, head_dim=2, seed=0)
     assert model.config["head_dim"] == 2
@@ -240,11 +240,11 @@ def test_known_answers():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: camera_rays(torch.eye(3), 1.0, (2, 2)), r"poses have shape \(3, 3\) and focal is 1.0; wanted"),
-        (lambda: camera_rays(torch.eye(3, 4), 0.0, (2, 2)), "focal is 0.0; wanted"),
+        (lambda: camera_rays(torch.eye(3), 1.0, (2, 2)), r"poses have shape \(3, 3\) and focal is 1.0; expected"),
+        (lambda: camera_rays(torch.eye(3, 4), 0.0, (2, 2)), "focal is 0.0; expected"),
         (
             lambda: ray_colours(torch.rand(2, 3, 4), torch.rand(2)),
-            r"raw has shape \(2, 3, 4\) and depths \(2,\); wanted",
+            r"raw has shape \(2, 3, 4\) and depths \(2,\); expected",
         ),
     ],
 )

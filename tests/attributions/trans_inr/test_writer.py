@@ -75,9 +75,9 @@ def test_forward_mode_equals_reverse_mode():
 
 
 def test_heads_must_divide():
-    with pytest.raises(ValueError, match="dim 10 is not divisible by heads 3; wanted heads of equal width, or give"):
+    with pytest.raises(ValueError, match="dim 10 is not divisible by heads 3; expected heads of equal width, or give"):
         Attention(10, 3)
-    with pytest.raises(ValueError, match="head_dim is 0; wanted at least 1, or None for dim / heads"):
+    with pytest.raises(ValueError, match="head_dim is 0; expected at least 1, or None for dim / heads"):
         Attention(10, 3, 0)
 
 

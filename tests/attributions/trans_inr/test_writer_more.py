@@ -65,7 +65,7 @@ def test_i7_biases_are_the_bases_own():
 @pytest.mark.parametrize("name", ["dim", "depth", "heads", "ff"])
 def test_numbers_below_one(name):
     sizes = {"dim": 4, "depth": 1, "heads": 1, "ff": 4, name: 0}
-    with pytest.raises(ValueError, match=f"{name} is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match=f"{name} is 0; expected at least 1"):
         WeightWriter(HypoNet(2, 2, layers=1, count=0), **sizes, groups=1)
 
 
@@ -73,5 +73,5 @@ def test_layers_by_number_and_name():
     writer = TransINR(seed=0).writer
     assert [writer.layer_index(one) for one in (0, -1, "linear2", "output")] == [0, 2, 1, 2]
     for wrong in (3, -4, "linear9", None):
-        with pytest.raises(ValueError, match=r"layer is .*; wanted one of linear1, linear2, output, or -3 to 2"):
+        with pytest.raises(ValueError, match=r"layer is .*; expected one of linear1, linear2, output, or -3 to 2"):
             writer.layer_index(wrong)

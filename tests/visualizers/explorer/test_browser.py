@@ -207,7 +207,7 @@ def test_data_that_was_cut_off_are_said_to_be(tmp_path, three, browser):
 
 
 def test_the_layer_chosen_last_is_shown_however_long_the_others_take(tmp_path, visit, three, g):
-    """The one that takes longer to unpack comes in after the other, and is not wanted any more."""
+    """The one that takes longer to unpack comes in after the other, and is not expected any more."""
     many = torch.randn(1_500, 3, 32, 64, generator=g).half()
     small = F.interpolate(three, size=(32, 64)).half()
     explore_canvases(

@@ -81,7 +81,7 @@ def test_masks_are_smaller_where_they_must_be(g):
 
 def test_what_cannot_be():
     for wrong in ([], [torch.rand(2, 4, 4)], [torch.rand(4, 4)], [torch.rand(3, 0, 4)]):
-        with pytest.raises(ValueError, match=r"wanted \(1 or 3, H, W\), in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"expected \(1 or 3, H, W\), in \[0, 1\]"):
             album(wrong, 100)
     with pytest.raises(ValueError, match=r"3 pictures do not fit into 0.0 MB, not even at 32 pixels; make several"):
         album([torch.rand(3, 90, 90)] * 3, 900)

@@ -73,7 +73,7 @@ def test_nothing_painted_and_a_single_unit():
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 2, 2, 2, 2, 2), (0, 3, 4, 5)])
 def test_other_shapes(shape):
-    with pytest.raises(ValueError, match=r"wanted \(units, C, H, W\) or \(frames, units, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected \(units, C, H, W\) or \(frames, units, C, H, W\)"):
         pack_units(torch.zeros(shape))
 
 

@@ -78,7 +78,7 @@ def test_so_many_that_they_would_be_stamps(tmp_path):
 def test_what_does_not_fit(tmp_path, wrong):
     with pytest.raises(
         ValueError,
-        match=r"wanted \(N, C, H, W\) of the photo's size, at least one, one photo or N, and N of each, cams",
+        match=r"expected \(N, C, H, W\) of the photo's size, at least one, one photo or N, and N of each, cams",
     ):
         write(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
@@ -143,7 +143,7 @@ def test_sweeps_what_does_not_fit(tmp_path):
     strip = Strip(torch.zeros(2), torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"u: 2 values, images \(1, 3, 3, 4, 4\), measured \(1, 3\) and 1 names"):
         sweeps_write(tmp_path, {"u": strip})
-    with pytest.raises(ValueError, match=r"wanted \(S,\), \(N, S, C, H, W\), \(N, S\) and N"):
+    with pytest.raises(ValueError, match=r"expected \(S,\), \(N, S, C, H, W\), \(N, S\) and N"):
         sweeps_write(tmp_path, {"u": strip._replace(values=torch.zeros(3))}, rows=["a", "b"])
 
 
@@ -184,7 +184,7 @@ def test_a_large_figure_is_reduced_and_says_so(tmp_path, g):
 def test_table_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"1 rows, of which \['m'\] are not as long as the 2 columns"):
         explore_table(tmp_path / "t.html", ["a", "b"], {"m": [1]}, title="T", images=1)
-    with pytest.raises(ValueError, match="wanted at least one row with a value for each column"):
+    with pytest.raises(ValueError, match="expected at least one row with a value for each column"):
         explore_table(tmp_path / "t.html", ["a"], {}, title="T", images=1)
 
 

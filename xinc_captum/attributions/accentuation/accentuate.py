@@ -169,11 +169,12 @@ def _check_drawn(image_f: Callable[[], Tensor], like: Tensor, total: int | None)
         drawn: Any = image_f()
     if not isinstance(drawn, Tensor) or not drawn.is_floating_point() or drawn.dim() != 4:
         kind = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
-        raise ValueError(f"the parameterization draws a {kind}; wanted float images (N, C, H, W).")
+        raise ValueError(f"the parameterization draws a {kind}; expected float images (N, C, H, W).")
     if drawn.shape[:2] != like.shape[:2] or drawn.device != like.device:
         cut = " internal_batch_size cuts the batch; leave it out." if total not in (None, like.shape[0]) else ""
         raise ValueError(
-            f"the parameterization draws images of shape {tuple(drawn.shape)} on {drawn.device}; wanted as many images "
+            f"the parameterization draws images of shape {tuple(drawn.shape)} on {drawn.device}; expected as "
+            "many images "
             f"and channels as shape says, {tuple(like.shape[:2])}, on {like.device}, the model's device.{cut}"
         )
 

@@ -104,7 +104,7 @@ def layer_to_grid(
     if activation.dim() != 3 or 0 in axes or axes[0] == axes[1]:
         raise ValueError(
             f"the layer returns {tuple(activation.shape)} and the axes are token_axis={token_axis}, "
-            f"channel_axis={channel_axis}; wanted (rows, tokens, channels) and two different axes after the rows."
+            f"channel_axis={channel_axis}; expected (rows, tokens, channels) and two different axes after the rows."
         )
     tokens = activation.permute(0, axes[1], axes[0])
     count = tokens.shape[2]
@@ -259,7 +259,7 @@ class Seen:
         value = one_tensor(self._captured[module], lambda: self._captured.name(module), self.rows)  # type: ignore[union-attr]
         if value.dim() < 2:
             raise LayerError(
-                f"layer {self._captured.name(module)} returns shape {tuple(value.shape)}; wanted (rows, units, ...). "
+                f"layer {self._captured.name(module)} returns shape {tuple(value.shape)}; expected (rows, units, ...). "
                 "Choose a layer with a unit axis."
             )
         return value

@@ -67,18 +67,18 @@ def levels(
     if asked is None:
         return None
     name = "dose" if settings.dose is not None else "activation"
-    wanted = torch.as_tensor(asked, dtype=torch.float32)
-    if wanted.dim() > 1 or (wanted.dim() == 1 and len(wanted) != rows) or not bool(wanted.isfinite().all()):
+    expected = torch.as_tensor(asked, dtype=torch.float32)
+    if expected.dim() > 1 or (expected.dim() == 1 and len(expected) != rows) or not bool(expected.isfinite().all()):
         raise ValueError(
-            f"{name} is {asked!r}; wanted one finite number, or one a row for {rows} rows (0 is the seed's own "
+            f"{name} is {asked!r}; expected one finite number, or one a row for {rows} rows (0 is the seed's own "
             "activation, 1 the reference level)."
         )
-    wanted = wanted.expand(rows)[start : start + batch.rows].to(batch.inputs[0].device)
+    expected = expected.expand(rows)[start : start + batch.rows].to(batch.inputs[0].device)
 
     def level(before: Tensor) -> tuple[Tensor, Tensor]:
         if name == "activation":
-            return wanted.to(before), wanted.to(before)
-        if not bool(wanted.any()):
+            return expected.to(before), expected.to(before)
+        if not bool(expected.any()):
             return before, before
         top = reference(reader, feature, against, settings, size, batch, before)
         if not bool((top > before).all()):
@@ -88,7 +88,7 @@ def levels(
                 f"reference level is {float(top[row]):.4g}. Give activation= as an absolute level, or natural= images "
                 "that respond more."
             )
-        return top, before + wanted.to(before) * (top - before)
+        return top, before + expected.to(before) * (top - before)
 
     return level
 
@@ -272,9 +272,9 @@ def path_of(
 ) -> list[Tensor]:
     """One path vector a layer for every view, (views, channels), all for one feature."""
     objective = feature.objective(1)
-    wanted, whole = needs(reader, views[:1], args(1), objective)
+    expected, whole = needs(reader, views[:1], args(1), objective)
     with torch.enable_grad():
-        seen = reader.read(views, args(len(views)), [*layers, *(w for w in wanted if w not in layers)], whole=whole)
+        seen = reader.read(views, args(len(views)), [*layers, *(w for w in expected if w not in layers)], whole=whole)
         score = objective(seen)
         activations = [seen(layer) for layer in layers]
         gradients = torch.autograd.grad(score.sum(), activations, allow_unused=True)

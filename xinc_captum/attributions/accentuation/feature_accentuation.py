@@ -28,7 +28,7 @@ def _size(size: int | Size | None) -> Size | None:
     both = size if isinstance(size, tuple | list | None) else (size, size)
     if both is not None and (len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both)):
         raise ValueError(
-            f"size is {size!r}; wanted the height and width of the model's input, such as 224 or (224, 160)."
+            f"size is {size!r}; expected the height and width of the model's input, such as 224 or (224, 160)."
         )
     return both if both is None else (both[0], both[1])
 

@@ -159,7 +159,7 @@ def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = N
     return Objective(score, f"{_name(layer)} cosine to a direction")
 
 
-def positions(layer: Layer, wanted: Tensor) -> Objective:
+def positions(layer: Layer, expected: Tensor) -> Objective:
     """The activation weighted by a map (channels, h, w), mean over positions; maps of another size are resized."""
 
     def score(seen: Seen) -> Tensor:
@@ -169,7 +169,7 @@ def positions(layer: Layer, wanted: Tensor) -> Objective:
                 f"the layer has shape {tuple(value.shape)} with its units on axis 1; a map of weights (channels, h, w) "
                 "needs (rows, channels, h, w). Give layer_to_grid=."
             )
-        weights = wanted.to(value)
+        weights = expected.to(value)
         if weights.shape[-2:] != value.shape[-2:]:
             weights = interpolate(weights[None], value.shape[-2:], mode="bilinear", antialias=True)[0]
         return _mean((value * weights).sum(1))
@@ -199,7 +199,7 @@ def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
     at = tuple(size // 2 for size in places) if position is None else tuple(position)
     if len(at) != len(places):
         raise ValueError(
-            f"position is {position} and the layer has places {' x '.join(map(str, places))}; wanted {len(places)} "
+            f"position is {position} and the layer has places {' x '.join(map(str, places))}; expected {len(places)} "
             "numbers."
         )
     if not all(-size <= place < size for place, size in zip(at, places, strict=True)):
@@ -214,7 +214,7 @@ def _aligned(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) ->
     v = vector.to(value)
     if v.shape[-1] != value.shape[1] or v.dim() > 2:
         raise ValueError(
-            f"the direction has shape {tuple(vector.shape)}, but the layer has {value.shape[1]} channels; wanted "
+            f"the direction has shape {tuple(vector.shape)}, but the layer has {value.shape[1]} channels; expected "
             f"({value.shape[1]},), or (rows, {value.shape[1]}) for one direction a row."
         )
     if v.dim() == 2 and value.shape[0] % v.shape[0]:
@@ -295,7 +295,7 @@ def from_string(text: str) -> Objective:
     layer, colon, unit = text.rpartition(":")
     if not colon or not layer or not unit.strip().isdigit():
         raise ValueError(
-            f'objective {text!r} is not understood; wanted "layer:unit" such as "layer4:13", a Captum target, a '
+            f'objective {text!r} is not understood; expected "layer:unit" such as "layer4:13", a Captum target, a '
             "function of the layers, or an objective."
         )
     return channel(layer, int(unit))
@@ -431,7 +431,7 @@ def _unit(layer: nn.Module, selector: Any) -> Objective:
         selector = int(selector)
     if isinstance(selector, bool) or selector is None:
         raise TypeError(
-            f"neuron_selector is {selector!r}; wanted an int (a channel), a tuple, a function, a float tensor (a "
+            f"neuron_selector is {selector!r}; expected an int (a channel), a tuple, a function, a float tensor (a "
             "direction), or a list with one of these a row."
         )
     if isinstance(selector, int) or (isinstance(selector, tuple) and len(selector) == 1):

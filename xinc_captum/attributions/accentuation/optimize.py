@@ -149,7 +149,7 @@ def _while_live(score: Tensor, live: Callable[[], Tensor] | None) -> Tensor:
 def _gradients(
     pixels: Tensor, score: Tensor, distance: Tensor | None, weight: Tensor | float, with_mask: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Of the total, and of the score alone where wanted: the second costs one more pass below the regulariser."""
+    """Of the total, and of the score alone where expected: the second costs one more pass below the regulariser."""
     if distance is None:
         (own,) = torch.autograd.grad(score.sum(), pixels)
         return own, own
@@ -307,7 +307,7 @@ class Steepest(torch.optim.Optimizer):
         self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.5, *, rows: int | None = None
     ) -> None:
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}; wanted 0 <= momentum < 1.")
+            raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1.")
         super().__init__(params, {"lr": lr, "momentum": momentum, "rows": rows})
 
     @torch.no_grad()

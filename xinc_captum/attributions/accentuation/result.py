@@ -45,7 +45,7 @@ def opacity(masks: Tensor, percentile: float = 97.0, sigma: float = 3.0) -> Tens
     σ = 2, which shows most of the photo.
     """
     if not 0 < percentile <= 100 or sigma < 0:
-        raise ValueError(f"percentile={percentile:g}, sigma={sigma:g}; wanted 0 < percentile <= 100 and sigma >= 0.")
+        raise ValueError(f"percentile={percentile:g}, sigma={sigma:g}; expected 0 < percentile <= 100 and sigma >= 0.")
     mean = masks.detach().float().abs().mean(1, keepdim=True)
     ordered = mean.flatten(1).sort(1).values  # torch.quantile refuses pictures beyond 16 million pixels
     place = (ordered.shape[1] - 1) * percentile / 100

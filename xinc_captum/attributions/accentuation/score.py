@@ -45,7 +45,7 @@ class FeatureDistance:
     def __post_init__(self) -> None:
         if self.weight < 0 or self.smooth < 0:
             raise ValueError(
-                f"FeatureDistance(weight={self.weight:g}, smooth={self.smooth:g}): wanted both at least 0."
+                f"FeatureDistance(weight={self.weight:g}, smooth={self.smooth:g}): expected both at least 0."
             )
 
     def distance(self, candidate: Tensor, seed: Tensor, *, unit_axis: int | None = None) -> Tensor:
@@ -91,7 +91,7 @@ class Ball:
 
     def __post_init__(self) -> None:
         if self.radius <= 0 or self.norm not in ("L2", "Linf"):
-            raise ValueError(f'Ball({self.radius!r}, {self.norm!r}): wanted a radius above 0, and "L2" or "Linf".')
+            raise ValueError(f'Ball({self.radius!r}, {self.norm!r}): expected a radius above 0, and "L2" or "Linf".')
 
     def project(self, images: Tensor, seeds: Tensor) -> Tensor:
         """The nearest images within the ball around the seeds: (N, C, H, W)."""
@@ -240,7 +240,7 @@ class Scene:
         if values.shape != (views.shape[0] * views.shape[1],):
             raise ValueError(
                 f"the objective answered shape {tuple(values.shape)} for {views.shape[0] * views.shape[1]} views; "
-                "wanted one number a view. Reduce everything but the rows, for example with .flatten(1).mean(1)."
+                "expected one number a view. Reduce everything but the rows, for example with .flatten(1).mean(1)."
             )
         if self._to_check(views) and not leads_to(values, views):
             raise GradientError(no_gradient(f"from {aim.objective.name} to the images", aim.reader.forward_func))

@@ -95,25 +95,28 @@ class Settings:
             value = python_index(getattr(self, name))
             object.__setattr__(self, name, value)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is {value}; wanted a whole number, at least 1.")
+                raise ValueError(f"{name} is {value}; expected a whole number, at least 1.")
         object.__setattr__(self, "seed", python_index(self.seed))
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr is {self.lr}; wanted a finite number above 0.")
+            raise ValueError(f"lr is {self.lr}; expected a finite number above 0.")
         if self.dose is not None and self.activation is not None:
             raise ValueError("dose and activation both say where to stop; give one of them.")
         if not isinstance(self.regularizer, FeatureDistance | Ball | None):
             raise TypeError(
-                f"regularizer is {self.regularizer!r}; wanted FeatureDistance(layer, weight), Ball(radius), or None."
+                f"regularizer is {self.regularizer!r}; expected FeatureDistance(layer, weight), Ball(radius), or None."
             )
         if not isinstance(self.transforms, Sequence):
-            raise TypeError(f"transforms is {self.transforms!r}; wanted a list or tuple of views, such as [Crops(4)].")
+            raise TypeError(
+                f"transforms is {self.transforms!r}; expected a list or tuple of views, such as [Crops(4)]."
+            )
         if self.transfer is not None and not callable(self.transfer):
             raise TypeError(
-                f"transfer is {self.transfer!r}; wanted a second model: a torch.nn.Module, a function of images, or a "
+                f"transfer is {self.transfer!r}; expected a second model: a torch.nn.Module, a function of "
+                "images, or a "
                 "zoo.Classifier."
             )
         if not callable(self.optimizer):
-            raise TypeError(f"optimizer is {self.optimizer!r}; wanted a class such as torch.optim.Adam, or Steepest.")
+            raise TypeError(f"optimizer is {self.optimizer!r}; expected a class such as torch.optim.Adam, or Steepest.")
 
 
 def settings_of(options: Options) -> Settings:
@@ -125,7 +128,7 @@ def settings_of(options: Options) -> Settings:
     """
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
-        raise TypeError(f"{unknown[0]!r} is no option; wanted some of {', '.join(Options.__annotations__)}.")
+        raise TypeError(f"{unknown[0]!r} is no option; expected some of {', '.join(Options.__annotations__)}.")
     return Settings(**options)
 
 

@@ -194,13 +194,13 @@ class Crops:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"Crops(count={self.count}): wanted at least 1 view a step.")
+            raise ValueError(f"Crops(count={self.count}): expected at least 1 view a step.")
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
         """Boxes as maps: scale by the side, then move to the centre."""
         low, high = (at(end, progress) for end in self.side)
         if not 0 < low <= high <= 1:
-            raise ValueError(f"Crops(side=({low:g}, {high:g})): wanted 0 < smallest <= largest <= 1.")
+            raise ValueError(f"Crops(side=({low:g}, {high:g})): expected 0 < smallest <= largest <= 1.")
         stratum = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         side = low + (high - low) * stratum
         wide = canvas[1] * out[0] / (canvas[0] * out[1])  # the canvas' aspect over the view's
@@ -350,7 +350,7 @@ def _apply(transform: Callable[[Tensor], Tensor], seen: Tensor, seed: int, held:
         if rows[-1].shape != rows[0].shape:
             raise ValueError(
                 f"transform {_name(transform)} returned shape {tuple(rows[-1].shape)} for image {row} and "
-                f"{tuple(rows[0].shape)} for image 0; wanted the same shape for every image of a batch."
+                f"{tuple(rows[0].shape)} for image 0; expected the same shape for every image of a batch."
             )
     return torch.stack(rows, 1)
 
@@ -362,15 +362,15 @@ def _as_images(transform: Callable[[Tensor], Tensor], value: Any, given: Tensor,
         TypeError: it is no tensor of floats.
         ValueError: another number of images, an empty one, another device, or no gradient to the input.
     """
-    name, wanted = _name(transform), f"wanted float images ({given.shape[0]}, C, h, w) on {given.device}"
+    name, expected = _name(transform), f"expected float images ({given.shape[0]}, C, h, w) on {given.device}"
     if not isinstance(value, Tensor):
-        raise TypeError(f"transform {name} returned a {type(value).__name__}; {wanted}, computed from its input.")
+        raise TypeError(f"transform {name} returned a {type(value).__name__}; {expected}, computed from its input.")
     if not value.is_floating_point():
-        raise TypeError(f"transform {name} returned {value.dtype}; {wanted}. Divide bytes by 255.")
+        raise TypeError(f"transform {name} returned {value.dtype}; {expected}. Divide bytes by 255.")
     if value.dim() != 4 or value.shape[0] != given.shape[0] or not value.numel():
-        raise ValueError(f"transform {name} returned shape {tuple(value.shape)} for {tuple(given.shape)}; {wanted}.")
+        raise ValueError(f"transform {name} returned shape {tuple(value.shape)} for {tuple(given.shape)}; {expected}.")
     if value.device != given.device:
-        raise ValueError(f"transform {name} returned a tensor on {value.device}; {wanted}.")
+        raise ValueError(f"transform {name} returned a tensor on {value.device}; {expected}.")
     if attached and torch.is_grad_enabled() and not value.requires_grad:
         raise ValueError(
             f"transform {name} returned a tensor without a gradient to its input (it detaches it, runs under "

@@ -269,7 +269,7 @@ def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, 
         ValueError: ``per_eval`` or the budget is not positive.
     """
     if per_eval is not None and per_eval < 1:
-        raise ValueError(f"perturbations_per_eval is {per_eval}; wanted at least 1.")
+        raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
     footprint = measure(tail, batch)
     if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
         rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))

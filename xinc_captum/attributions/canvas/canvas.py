@@ -74,7 +74,7 @@ def weights(masks: Tensor) -> Tensor:
     """
     if masks.dtype != torch.bool and masks.numel() and not bool(((masks >= 0) & (masks <= 1)).all()):
         raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; wanted bool, or weights in [0, 1]: "
+            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
             "divide 8-bit masks by 255."
         )
     return masks
@@ -311,7 +311,7 @@ class Canvas:
             IndexError: the pixel lies outside the picture.
         """
         if not 1 <= k <= self.units:
-            raise ValueError(f"k is {k}; wanted between 1 and the {self.units} units of this canvas.")
+            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
         if pixel is None:
             return self.ask(Top(k, self.units, self.pixels))[0]  # type: ignore[no-any-return]
         row = self._row(pixel)
@@ -333,7 +333,8 @@ class Canvas:
         """
         if tuple(masks.shape[1:]) != self.size:
             raise ValueError(
-                f"masks have shape {tuple(masks.shape)}; wanted (regions, {', '.join(map(str, self.size))}), one mask "
+                f"masks have shape {tuple(masks.shape)}; expected (regions, {', '.join(map(str, self.size))}), "
+                "one mask "
                 "of the picture's size for each region."
             )
         return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]

@@ -51,20 +51,22 @@ class UnitGrid:
         """A checked unit, negative numbers resolved.
 
         Raises:
-            TypeError: a number where a pair is wanted, or the other way round.
+            TypeError: a number where a pair is expected, or the other way round.
             IndexError: out of range.
         """
         unit = python_index(unit)
         if self.pairs is None:
             if not isinstance(unit, int):
-                raise TypeError(f'unit is {unit!r}; wanted a number, because this canvas was made with unit="neuron".')
+                raise TypeError(
+                    f'unit is {unit!r}; expected a number, because this canvas was made with unit="neuron".'
+                )
             count = self.units + self.slots
             if not -count <= unit < count:
                 raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
             return unit % count
         if not (isinstance(unit, tuple) and len(unit) == 2 and all(isinstance(n, int) for n in unit)):
             raise TypeError(
-                f'unit is {unit!r}; wanted a tuple (in, out), because this canvas was made with unit="pair".'
+                f'unit is {unit!r}; expected a tuple (in, out), because this canvas was made with unit="pair".'
             )
         if not all(-n <= u < n for u, n in zip(unit, self.shape, strict=True)):
             raise IndexError(f"unit {unit} is out of range: this canvas has pairs (in, out) of {self.shape}.")
@@ -161,7 +163,7 @@ class FrameCanvas(Canvas):
 
         Raises:
             IndexError: no such unit, channel or frame.
-            TypeError: a number where a pair is wanted, or the other way round.
+            TypeError: a number where a pair is expected, or the other way round.
         """
         key = self._grid.key(unit)
         self._check(channel, self.channels, "channel")
@@ -190,7 +192,7 @@ class FrameCanvas(Canvas):
         if tuple(masks.shape[-len(self.size) :]) != self.size or not (per_frame or masks.dim() == len(self.size) + 1):
             sizes = ", ".join(map(str, self.size))
             raise ValueError(
-                f"masks have shape {tuple(masks.shape)}; wanted (regions, {sizes}) for all frames, or "
+                f"masks have shape {tuple(masks.shape)}; expected (regions, {sizes}) for all frames, or "
                 f"({self.frames}, regions, {sizes}) with masks of their own for each."
             )
         each = weights(masks) if per_frame else weights(masks).expand(self.frames, *masks.shape)
@@ -207,7 +209,7 @@ class FrameCanvas(Canvas):
             values and indices, (frames, k, *size) each, or (frames, k) for one pixel.
         """
         if not 1 <= k <= self.units:
-            raise ValueError(f"k is {k}; wanted between 1 and the {self.units} units of this canvas.")
+            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
         if pixel is None:
             whole: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
             return whole

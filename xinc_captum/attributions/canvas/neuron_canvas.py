@@ -83,7 +83,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         unit_axis: int | None = None,
     ) -> None:
         if unit not in ("neuron", "pair"):
-            raise ValueError(f'unit is {unit!r}; wanted "neuron" or "pair".')
+            raise ValueError(f'unit is {unit!r}; expected "neuron" or "pair".')
         InternalAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.rule = as_rule(rule)
@@ -275,7 +275,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
 def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
     if not callable(render):
-        raise TypeError(f"render is {render!r}; wanted a function render(answers, *inputs) from samples to pixels.")
+        raise TypeError(f"render is {render!r}; expected a function render(answers, *inputs) from samples to pixels.")
     if unit == "pair" or isinstance(rule, Xinc):
         raise ValueError(
             'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
@@ -331,7 +331,7 @@ def canvases(
     """
     methods = [NeuronCanvas(forward_func, layer, **method) for layer in layers]
     if not methods or len({id(one.layer) for one in methods}) < len(methods):
-        raise ValueError(f"layers are {list(layers)!r}; wanted at least one, and each only once.")
+        raise ValueError(f"layers are {list(layers)!r}; expected at least one, and each only once.")
     names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
     rest = target, additional_forward_args, attribute_to_layer_input
     budget = perturbations_per_eval, memory_budget, show_progress

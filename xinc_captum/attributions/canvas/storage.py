@@ -171,7 +171,7 @@ def checked(dtype: str) -> Dtype:
     for known in DTYPES:
         if dtype == known:
             return known
-    raise ValueError(f"dtype is {dtype!r}; wanted 'float32' or 'float16'.")
+    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
 
 
 Compute = Callable[[Block], Tensor]

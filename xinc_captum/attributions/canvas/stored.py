@@ -81,9 +81,9 @@ def _opened(path: Path) -> "_Reader":
 
 def _unreadable(path: Path) -> str:
     if path.is_file():
-        return f"{path} is a file; wanted a folder that Canvas.save wrote."
+        return f"{path} is a file; expected a folder that Canvas.save wrote."
     if not (path / "zarr.json").is_file():
-        return f"{path} is no zarr store: there is no zarr.json in it; wanted a folder that Canvas.save wrote."
+        return f"{path} is no zarr store: there is no zarr.json in it; expected a folder that Canvas.save wrote."
     return f"{path} is damaged: its zarr.json is not that of a canvas; save the canvas anew."
 
 

@@ -52,7 +52,7 @@ class Searched(NamedTuple):
 
     Attributes:
         latents: (n, latent_dim), the best met by each row.
-        errors: (n,) mean squared distance to the wanted representation, in standard deviations.
+        errors: (n,) mean squared distance to the expected representation, in standard deviations.
         before: (n,) the same where the search began.
     """
 
@@ -71,14 +71,14 @@ def latent_search(
     steps: int = 100,
     lr: float = 0.05,
 ) -> Searched:
-    r"""Move latents until the classifier represents their pictures as wanted.
+    r"""Move latents until the classifier represents their pictures as expected.
 
     .. math:: \min_w \frac1U \sum_u \big(h_u(G(w)) - r_u\big)^2 / s_u^2
 
     Args:
         encoder: h.
         generator: G, differentiable.
-        r: wanted, (n, units).
+        r: expected, (n, units).
         start: latents to begin with, (n, latent_dim), a link's for instance.
         scale: s, (units,), standard deviations; units with 0 do not count.
         steps: of Adam.
@@ -104,7 +104,7 @@ def latent_search(
     if not getattr(generator, "differentiable", True):
         raise ValueError("the generator says that it is not differentiable, so latents cannot be searched through it.")
     if steps < 1:
-        raise ValueError(f"steps is {steps}; wanted at least 1.")
+        raise ValueError(f"steps is {steps}; expected at least 1.")
     r, start = (side.detach() for side in checked_pairs(r, start))
     weight = torch.where(scale > 0, scale.clamp_min(torch.finfo(scale.dtype).tiny) ** -2, 0.0)
     weight = (weight / max(int((scale > 0).sum()), 1)).to(r)
@@ -255,7 +255,7 @@ class MLPLink(nn.Module):
     def __init__(self, hidden: int = 256, *, seed: int = 0) -> None:
         super().__init__()
         if hidden < 1:
-            raise ValueError(f"hidden is {hidden}; wanted at least 1.")
+            raise ValueError(f"hidden is {hidden}; expected at least 1.")
         self.hidden, self.seed = hidden, seed
         self.first: nn.Linear | None = None
         self.second: nn.Linear | None = None
@@ -270,7 +270,7 @@ class MLPLink(nn.Module):
         generator = torch.Generator().manual_seed(self.seed)
         self.r_mean, self.r_sd = r.mean(0), _spread(r)  # in float64: a mean may be large beside its deviation
         self.w_mean, self.w_sd = w.mean(0), _spread(w)
-        wanted = ((w - self.w_mean) / self.w_sd).float()
+        expected = ((w - self.w_mean) / self.w_sd).float()
         self.first = _layer(r.shape[1], self.hidden, generator).to(r.device)
         self.second = _layer(self.hidden, w.shape[1], generator).to(r.device)
         weights = [*self.first.parameters(), *self.second.parameters()]
@@ -280,7 +280,7 @@ class MLPLink(nn.Module):
             fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
             for _ in range(epochs):
                 for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
-                    loss = (self._standardised(r[rows]) - wanted[rows]).square().mean()
+                    loss = (self._standardised(r[rows]) - expected[rows]).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

@@ -24,11 +24,11 @@ def checked_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     for name, value, columns in (("representations", r, "units"), ("latents", w, "latent_dim")):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{name} are {kind}; wanted a tensor of floats.")
+            raise TypeError(f"{name} are {kind}; expected a tensor of floats.")
         if value.dim() != 2 or 0 in value.shape:
-            raise ValueError(f"{name} have shape {tuple(value.shape)}; wanted (n, {columns}), none of them 0.")
+            raise ValueError(f"{name} have shape {tuple(value.shape)}; expected (n, {columns}), none of them 0.")
     if len(r) != len(w):
-        raise ValueError(f"got {len(r)} representations and {len(w)} latents; wanted one latent for each.")
+        raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
     for name, value in (("representations", r), ("latents", w)):
         wrong = (~value.isfinite()).nonzero()
         if len(wrong):
@@ -65,7 +65,7 @@ def checked_representations(r: Tensor, units: int) -> Tensor:
         seen = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
         raise ValueError(f"representations have shape {seen}; the link is of {units} units, so it wants (n, {units}).")
     if not r.is_floating_point():
-        raise TypeError(f"representations are {r.dtype}; wanted a tensor of floats.")
+        raise TypeError(f"representations are {r.dtype}; expected a tensor of floats.")
     return r
 
 
@@ -81,7 +81,7 @@ def checked_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Ten
     if found.dim() == 0:
         found = found.expand(n)
     if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
-        raise ValueError(f"classes are {found.dtype} of shape {tuple(found.shape)}; wanted whole numbers, ({n},).")
+        raise ValueError(f"classes are {found.dtype} of shape {tuple(found.shape)}; expected whole numbers, ({n},).")
     return found
 
 
@@ -94,7 +94,7 @@ def checked_same_kind(first: "LatentLink", second: "LatentLink") -> None:
     if (first.variant, first.ridge) != (second.variant, second.ridge):
         raise ValueError(
             f"got a {second.variant} link with ridge {second.ridge!r} to merge into a {first.variant} link with ridge "
-            f"{first.ridge!r}; wanted the same."
+            f"{first.ridge!r}; expected the same."
         )
     first.reservoir.check_alike(second.reservoir)
     seen = [link for link in (first, second) if link.map is not None]
@@ -114,7 +114,7 @@ def checked_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tens
     if not index.numel():
         raise ValueError("units is empty; give at least one.")
     if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
-        raise TypeError(f"units are {units!r}; wanted a whole number or a list of them.")
+        raise TypeError(f"units are {units!r}; expected a whole number or a list of them.")
     index = index.reshape(-1).to(moments.rr.device, torch.long)
     count = moments.units
     outside = ((index < -count) | (index >= count)).nonzero()[:, 0]
@@ -160,8 +160,10 @@ def checked_encoder(encoder: "Encoder", pairs: "Pairs", read: Tensor) -> None:
     turned = side is not None and bool(side) is not said["attribute_to_neuron_input"]
     if other or turned or read.shape[1] != pairs.representations.shape[1]:
         of = "input" if said["attribute_to_neuron_input"] else "output"
-        wanted = f", the {'output' if side is False else 'input'} of layer {layer!r}" if isinstance(layer, str) else ""
+        expected = (
+            f", the {'output' if side is False else 'input'} of layer {layer!r}" if isinstance(layer, str) else ""
+        )
         raise ValueError(
             f"the encoder reads the {of} of layer {own!r}, {read.shape[1]} units; the pairs are of "
-            f"{pairs.representations.shape[1]}{wanted}. Give an encoder of the layer and side that they were made of."
+            f"{pairs.representations.shape[1]}{expected}. Give an encoder of the layer and side that they were made of."
         )

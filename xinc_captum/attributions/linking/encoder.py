@@ -52,9 +52,9 @@ def pooled(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None
         [(2, 3), (2, 48)]
     """
     if pool not in ("auto", "mean", "flatten", "cls"):
-        raise ValueError(f"pool is {pool!r}; wanted 'auto', 'mean', 'flatten' or 'cls'.")
+        raise ValueError(f"pool is {pool!r}; expected 'auto', 'mean', 'flatten' or 'cls'.")
     if activation.dim() < 2:
-        raise ValueError(f"the layer's activation has shape {tuple(activation.shape)}; wanted (n, units, …).")
+        raise ValueError(f"the layer's activation has shape {tuple(activation.shape)}; expected (n, units, …).")
     axis = (2 if activation.dim() == 3 else 1) if unit_axis is None else unit_axis % activation.dim()
     tokens = activation.dim() == 3 and axis == 2
     if pool == "cls" and not tokens:
@@ -164,7 +164,7 @@ class Encoder:
         """
         if pictures.dim() != 4 or not pictures.is_floating_point() or not len(pictures):
             raise ValueError(
-                f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; wanted floats (n, C, H, W), n >= 1."
+                f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats (n, C, H, W), n >= 1."
             )
         with self._reading(pictures) as graph:
             size = len(pictures) if graph else batch_size
@@ -203,7 +203,7 @@ class Encoder:
         logits = select_output(output, Batch((shown,), rows=len(shown)), self.output_fn)
         if logits.dim() != 2:
             raise ValueError(
-                f"the model's output has shape {tuple(logits.shape)}; wanted scores (n, classes). Pick them with "
+                f"the model's output has shape {tuple(logits.shape)}; expected scores (n, classes). Pick them with "
                 "output_fn=."
             )
         at_input = self.attribute_to_neuron_input

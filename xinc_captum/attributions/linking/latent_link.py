@@ -59,13 +59,13 @@ def bounds(moments: Moments, kept: Reservoir, units: Tensor, kind: Bounds, tail:
         return ends
     if kind == "quantile":
         if not 0 <= tail < 0.5:
-            raise ValueError(f"tail is {tail}; wanted a share in [0, .5).")
+            raise ValueError(f"tail is {tail}; expected a share in [0, .5).")
         levels = torch.tensor([tail, 1 - tail], device=kept.rows.device)
         return kept.rows[:, units.to(levels.device)].quantile(levels, dim=0).T.to(ends)
     if kind != "sd":
-        raise ValueError(f"kind is {kind!r}; wanted 'minmax', 'quantile' or 'sd'.")
+        raise ValueError(f"kind is {kind!r}; expected 'minmax', 'quantile' or 'sd'.")
     if not sds > 0:
-        raise ValueError(f"sds is {sds}; wanted a number of standard deviations above 0.")
+        raise ValueError(f"sds is {sds}; expected a number of standard deviations above 0.")
     steps = torch.tensor([-sds, sds], dtype=ends.dtype, device=ends.device)
     around = moments.r_mean[units, None] + moments.r_sd[units, None] * steps
     return around.clamp(ends[:, :1], ends[:, 1:])
@@ -119,7 +119,7 @@ class UnitReadings:
         if kind == "within_class":
             return within_class(self.moments, self.class_means, index)
         if kind != "partial":
-            raise ValueError(f"kind is {kind!r}; wanted 'marginal', 'partial' or 'within_class'.")
+            raise ValueError(f"kind is {kind!r}; expected 'marginal', 'partial' or 'within_class'.")
         return self.partial(index, class_)
 
     def bounds(
@@ -217,9 +217,9 @@ class LatentLink(UnitReadings, nn.Module):
     ) -> None:
         super().__init__()
         if variant not in KINDS:
-            raise ValueError(f"variant is {variant!r}; wanted one of {', '.join(map(repr, KINDS))}.")
+            raise ValueError(f"variant is {variant!r}; expected one of {', '.join(map(repr, KINDS))}.")
         if features < 1:
-            raise ValueError(f"features is {features}; wanted at least 1 Fourier feature.")
+            raise ValueError(f"features is {features}; expected at least 1 Fourier feature.")
         self.variant, self.ridge = variant, checked_ridge(ridge)
         self.features, self.seed = features, seed
         self.manifest: dict[str, Any] = {}

@@ -260,7 +260,7 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
         LayerError: the layer is not the linked one, never runs, or runs twice.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"internal_batch_size is {limit}; wanted at least 1.")
+        raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
     side = _checked_side(parts, at_input)
     images = check_images(inputs)
     with exclusive():

@@ -99,7 +99,7 @@ class Moments:
         if (other.units, other.latent_dim) != (self.units, self.latent_dim):
             raise ValueError(
                 f"got moments of ({other.units} units, {other.latent_dim} latents) to merge into moments of "
-                f"({self.units}, {self.latent_dim}); wanted the same sizes."
+                f"({self.units}, {self.latent_dim}); expected the same sizes."
             )
         if other.n:
             held = {name: value.to(self.rr.device) for name, value in other.tensors().items()}
@@ -297,7 +297,7 @@ class Reservoir:
         if (other.seed, other.size) != (self.seed, self.size):
             raise ValueError(
                 f"got a reservoir of {other.size} rows and seed {other.seed} to merge into one of {self.size} rows and "
-                f"seed {self.seed}; wanted the same."
+                f"seed {self.seed}; expected the same."
             )
 
     def _take(self, rows: Tensor, keys: Tensor) -> None:

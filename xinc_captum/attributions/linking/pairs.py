@@ -61,7 +61,7 @@ class Pairs:
             ValueError: a share outside (0, 1), or so few pairs that one side is left empty.
         """
         if not 0 < held_out < 1:
-            raise ValueError(f"held_out is {held_out}; wanted a share between 0 and 1.")
+            raise ValueError(f"held_out is {held_out}; expected a share between 0 and 1.")
         generator = torch.Generator().manual_seed(seed)
         away = torch.zeros(len(self), dtype=torch.bool)
         classes = self.classes.cpu()
@@ -82,7 +82,7 @@ class PairStream:
     Args:
         encoder: the classifier's half.
         generator: draws the pictures.
-        wanted: pairs of each class.
+        expected: pairs of each class.
         truncation: of the latents.
         random: the one random stream.
         keep_class: only pictures that the classifier gives the class they were drawn of.
@@ -96,14 +96,14 @@ class PairStream:
         self,
         encoder: Encoder,
         generator: Generator,
-        wanted: dict[int, int],
+        expected: dict[int, int],
         truncation: float,
         random: torch.Generator,
         keep_class: bool,
     ) -> None:
         self.encoder, self.generator, self.truncation, self.random = encoder, generator, truncation, random
-        self.wanted, self.lacking = wanted, {c: count for c, count in wanted.items() if count}
-        self.checked = keep_class and ANY not in wanted
+        self.expected, self.lacking = expected, {c: count for c, count in expected.items() if count}
+        self.checked = keep_class and ANY not in expected
         self.drawn = self.good = 0
         self._seen: set[int] = set()
         self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -112,11 +112,11 @@ class PairStream:
         """Draw ``size`` pictures; how many pairs they gave."""
         asked = self._turns(size)
         self.drawn += size
-        classes = None if ANY in self.wanted else torch.tensor(asked)
+        classes = None if ANY in self.expected else torch.tensor(asked)
         latents = self.generator.sample_latents(size, classes, self.truncation, generator=self.random)
         if latents.dim() != 2 or len(latents) != size or not latents.isfinite().all():
             raise ValueError(
-                f"the generator sampled latents of shape {tuple(latents.shape)}, wanted finite ({size}, latent_dim); "
+                f"the generator sampled latents of shape {tuple(latents.shape)}, expected finite ({size}, latent_dim); "
                 "check_generator() tells more."
             )
         found = self.encoder.read(pictures_in_unit_range(self.generator, latents), batch_size=size)
@@ -139,10 +139,10 @@ class PairStream:
 
     def ran_out(self) -> str:
         """What to say when the attempts are used up."""
-        each = [f"{n - self.lacking.get(c, 0)} of {n} of class {c}" for c, n in self.wanted.items() if c != ANY]
+        each = [f"{n - self.lacking.get(c, 0)} of {n} of class {c}" for c, n in self.expected.items() if c != ANY]
         hint = "Does the model know these pictures? Lower truncation, or raise" if self.checked else "Raise"
         return (
-            f"{self.drawn} pictures gave {len(self._seen)} of {sum(self.wanted.values())} pairs"
+            f"{self.drawn} pictures gave {len(self._seen)} of {sum(self.expected.values())} pairs"
             f"{' (' + ', '.join(each) + ')' if each else ''}, and max_attempts allows no more. {hint} max_attempts, or "
             "see whether latents repeat (at truncation 0 a class has one)."
         )
@@ -232,7 +232,7 @@ def make_pairs(
     """
     for name, value in (("n", n), ("max_attempts", max_attempts), ("batch_size", batch_size)):
         if value < 1:
-            raise ValueError(f"{name} is {value}; wanted at least 1.")
+            raise ValueError(f"{name} is {value}; expected at least 1.")
     asked = _asked(classes, generator)
     encoder = Encoder(
         forward_func,
@@ -253,8 +253,8 @@ def make_pairs(
         "model_sha256": model_sha256(forward_func),
         "generator_sha256": model_sha256(generator),
     }
-    wanted = {c: n // len(asked) + (place < n % len(asked)) for place, c in enumerate(asked)}
-    stream = PairStream(encoder, generator, wanted, truncation, random, keep_class)
+    expected = {c: n // len(asked) + (place < n % len(asked)) for place, c in enumerate(asked)}
+    stream = PairStream(encoder, generator, expected, truncation, random, keep_class)
     bar = progress(range(n), "pairs", show=show_progress)
     with torch.no_grad(), protect(forward_func, *modules_of(generator)):
         while stream.lacking:
@@ -271,7 +271,7 @@ def _asked(classes: Sequence[int] | None, generator: Generator) -> list[int]:
         return list(range(known)) or [ANY]
     asked = [int(c) for c in classes]
     if not asked or len(set(asked)) < len(asked):
-        raise ValueError(f"classes are {asked}; wanted at least one, each once.")
+        raise ValueError(f"classes are {asked}; expected at least one, each once.")
     unknown = [c for c in asked if not 0 <= c < known]
     if unknown:
         has = f"it knows 0 to {known - 1}" if known else "it knows no classes"

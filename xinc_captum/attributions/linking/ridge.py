@@ -100,7 +100,7 @@ class RidgePath:
 
     def __init__(self, moments: Moments) -> None:
         if moments.n < 2:
-            raise ValueError(f"got {moments.n} pair(s) to link; wanted at least 2, better ten times the units.")
+            raise ValueError(f"got {moments.n} pair(s) to link; expected at least 2, better ten times the units.")
         self.moments = moments
         self.alive = moments.alive
         if not self.alive.any():
@@ -277,7 +277,7 @@ def checked_ridge(ridge: Ridge) -> Ridge:
     if not named and (
         isinstance(ridge, str | bool) or not isinstance(ridge, SupportsFloat) or not 0 <= float(ridge) < inf
     ):
-        raise ValueError(f"ridge is {ridge!r}; wanted a number >= 0, 'gcv' or 'held_out'.")
+        raise ValueError(f"ridge is {ridge!r}; expected a number >= 0, 'gcv' or 'held_out'.")
     return ridge
 
 
@@ -344,7 +344,7 @@ class Regression:
             return float(self.ridge)
         if held.n < 2 or self.moments.n - held.n < 2:
             raise ValueError(
-                f"got {self.moments.n} pair(s), of which {held.n} would be held out to choose the ridge; wanted more "
+                f"got {self.moments.n} pair(s), of which {held.n} would be held out to choose the ridge; expected more "
                 "pairs, or ridge='gcv' or a number."
             )
         rest = RidgePath(self.moments.without(held))

@@ -156,7 +156,7 @@ def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
         raise TypeError(f"neuron_selector is a list of {len(selector)}; give one unit here, and a list to sweeps().")
     if any(isinstance(i, bool) or not isinstance(i, int | slice) for i in index) or isinstance(selector, slice):
         raise TypeError(
-            f"neuron_selector {selector!r} is a {type(selector).__name__}; wanted an int, which is a unit of the "
+            f"neuron_selector {selector!r} is a {type(selector).__name__}; expected an int, which is a unit of the "
             "linked representation, or a tuple of ints and slices, which index the layer's own dims."
         )
     dims = kept if isinstance(selector, tuple) else (units,)
@@ -267,15 +267,15 @@ def unit_values(link: LatentLink, unit: int, values: Values, steps: int = 5) -> 
     """
     if isinstance(values, str):
         if values not in get_args(Span):
-            raise ValueError(f"values is {values!r}; wanted numbers, or the span 'quantile', 'minmax' or 'sd'.")
+            raise ValueError(f"values is {values!r}; expected numbers, or the span 'quantile', 'minmax' or 'sd'.")
         if steps < 2:
-            raise ValueError(f"steps is {steps}; wanted at least 2, from one end of the span to the other.")
+            raise ValueError(f"steps is {steps}; expected at least 2, from one end of the span to the other.")
         low, high = link.bounds([unit], values)[0].tolist()
         return torch.linspace(low, high, steps, dtype=torch.float64)
     given = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     if given.dim() != 1 or not given.numel() or not given.isfinite().all():
         raise ValueError(
-            f"values have shape {tuple(given.shape)}, {int((~given.isfinite()).sum())} of them not finite; wanted "
+            f"values have shape {tuple(given.shape)}, {int((~given.isfinite()).sum())} of them not finite; expected "
             "finite numbers, (S,), or the span 'quantile', 'minmax' or 'sd'."
         )
     return given
@@ -317,7 +317,7 @@ class Sweeping:
     def __post_init__(self) -> None:
         for name, value, known in (("mode", self.mode, Mode), ("direction", self.direction, Direction)):
             if value not in get_args(known):
-                raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(map(repr, get_args(known)))}.")
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(known)))}.")
         if self.latents is not None and self.mode == "replace":
             raise ValueError("latents= are anchors, and mode 'replace' starts from the inputs' own representations.")
 
@@ -328,7 +328,8 @@ class Sweeping:
         given = self.latents.detach()
         if given.shape != (len(view.r), view.loop.latent.shape[1]) or not bool(given.isfinite().all()):
             raise ValueError(
-                f"latents have shape {tuple(given.shape)}; wanted finite ({len(view.r)}, {view.loop.latent.shape[1]}), "
+                f"latents have shape {tuple(given.shape)}; expected finite ({len(view.r)}, "
+                f"{view.loop.latent.shape[1]}), "
                 "one a row."
             )
         return view.loop.shown(given.to(view.loop.latent), view.rows)

@@ -149,7 +149,7 @@ def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filte
     Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; magnitude: Li et al. (ICLR 2017).
     """
     if by not in get_args(By):
-        raise ValueError(f"by is {by!r}; wanted one of {', '.join(map(repr, get_args(By)))}.")
+        raise ValueError(f"by is {by!r}; expected one of {', '.join(map(repr, get_args(By)))}.")
     filters = [(layer.name, f) for layer in nern.layers for f in range(layer.shape[0])]
     if by == "random":
         order = torch.randperm(len(filters), generator=torch.Generator().manual_seed(seed))
@@ -254,7 +254,7 @@ def with_noise(
         0.5
     """
     if not relative >= 0:
-        raise ValueError(f"relative is {relative}; wanted at least 0.")
+        raise ValueError(f"relative is {relative}; expected at least 0.")
     chosen = convolutions(target, layers)
     with exclusive():
         model = copy.deepcopy(target_behind(target))

@@ -122,7 +122,7 @@ class KernelCanvas:
         blocks = nern.config["blocks"]
         if not -blocks <= at < blocks:
             raise ValueError(
-                f"at is {at}; wanted 0 (the embedding), 1 to {blocks - 1} (the hidden layers of the predictor) or −1."
+                f"at is {at}; expected 0 (the embedding), 1 to {blocks - 1} (the hidden layers of the predictor) or −1."
             )
         self.at = at % blocks
         self.units: int = nern.config["hidden"] if self.at else nern.embedding.out_features
@@ -133,7 +133,7 @@ class KernelCanvas:
         self._rows = memory_budget // (numbers * weight.element_size())
         if self._rows < 1:
             raise ValueError(
-                f"memory_budget is {memory_budget:,} bytes; wanted at least {numbers * weight.element_size():,}, for "
+                f"memory_budget is {memory_budget:,} bytes; expected at least {numbers * weight.element_size():,}, for "
                 "one kernel."
             )
 
@@ -166,7 +166,7 @@ class KernelCanvas:
             every = range(self.units + 1)
             wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]
             if wrong:
-                raise ValueError(f"there is no unit {wrong[0]}; wanted 0 to {self.units} (the bias).")
+                raise ValueError(f"there is no unit {wrong[0]}; expected 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
             return self._whole(lambda run: torch.stack([self._one(run, i) for i in index]))
         return self._whole(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))

@@ -135,14 +135,16 @@ def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Mo
             return one
     name = next((name for name, found in root.named_modules() if found is module), str(layer))
     raise LayerError(
-        f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; wanted one of "
+        f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; expected one of "
         f"{', '.join(repr(one.name) for one in layers)}."
     )
 
 
 def _checked(name: str, module: nn.Module) -> Convolution:
     if not isinstance(module, nn.Conv2d):
-        raise LayerError(f"layer {name!r} is a {type(module).__name__}; wanted an nn.Conv2d, whose kernels are (h, w).")
+        raise LayerError(
+            f"layer {name!r} is a {type(module).__name__}; expected an nn.Conv2d, whose kernels are (h, w)."
+        )
     weight = module._parameters.get("weight")
     if isinstance(weight, nn.parameter.UninitializedParameter) or (weight is not None and weight.is_meta):
         where = "on the meta device" if weight.is_meta else "lazy and was never called"
@@ -171,7 +173,7 @@ def checked_values(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def kernel_size_for(layers: Sequence[Convolution], wanted: int | None) -> int:
+def kernel_size_for(layers: Sequence[Convolution], expected: int | None) -> int:
     """The side K of the predicted kernel: the one asked for, or the largest side among the layers.
 
     Raises:
@@ -179,17 +181,18 @@ def kernel_size_for(layers: Sequence[Convolution], wanted: int | None) -> int:
         ValueError: less than 1.
     """
     largest = max(max(layer.size) for layer in layers)
-    if wanted is None:
+    if expected is None:
         return largest
-    if wanted < 1:
-        raise ValueError(f"kernel_size is {wanted}; wanted at least 1, or None for the largest among the layers.")
-    if wanted < largest:
-        seen = ", ".join(f"{one.name!r} {one.size[0]}x{one.size[1]}" for one in layers if max(one.size) > wanted)
+    if expected < 1:
+        raise ValueError(f"kernel_size is {expected}; expected at least 1, or None for the largest among the layers.")
+    if expected < largest:
+        seen = ", ".join(f"{one.name!r} {one.size[0]}x{one.size[1]}" for one in layers if max(one.size) > expected)
         raise LayerError(
-            f"kernels larger than the predicted {wanted}x{wanted} cannot be cut out of it: {seen}. Take kernel_size="
+            f"kernels larger than the predicted {expected}x{expected} cannot be cut out of it: {seen}. Take "
+            "kernel_size="
             f"{largest}, or leave these layers out with layers=."
         )
-    return wanted
+    return expected
 
 
 Scale = Literal["index", "local", "global"]
@@ -220,7 +223,7 @@ def kernel_coordinates(shapes: Sequence[tuple[int, ...]], scale: Scale = "index"
     Source: Ashkenazi et al., "NeRN: Learning Neural Representations for Neural Networks" (ICLR 2023), sec. 3.1.
     """
     if scale not in get_args(Scale):
-        raise ValueError(f"scale is {scale!r}; wanted one of {', '.join(map(repr, get_args(Scale)))}.")
+        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(map(repr, get_args(Scale)))}.")
     largest = max(len(shapes), *(max(shape[:2]) for shape in shapes))
     parts = []
     for number, (filters, channels, *_) in enumerate(shapes):
@@ -267,7 +270,7 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
     side = predicted.shape[-1]
     height, width = size
     if how not in get_args(Crop):
-        raise ValueError(f"crop is {how!r}; wanted one of {', '.join(map(repr, get_args(Crop)))}.")
+        raise ValueError(f"crop is {how!r}; expected one of {', '.join(map(repr, get_args(Crop)))}.")
     if not (1 <= height <= side and 1 <= width <= side):
         raise ValueError(f"{height}x{width} kernels cannot be cut out of {side}x{side}; predict larger ones.")
     if size == (side, side):

@@ -18,7 +18,7 @@ _EPS = 1e-3
 _STABLE = 1e-4
 
 
-def reconstruction_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind: Reconstruction = "rms") -> Tensor:
+def reconstruction_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Reconstruction = "rms") -> Tensor:
     r"""How far generated weights are from the network's own.
 
     .. math:: rms: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N} \qquad
@@ -28,7 +28,7 @@ def reconstruction_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind:
 
     Args:
         found: Ŵ, one tensor a layer.
-        wanted: W, shaped like them.
+        expected: W, shaped like them.
         kind: one of the two.
 
     Returns:
@@ -44,14 +44,14 @@ def reconstruction_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind:
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
     if kind == "rms":
-        squares = torch.stack([(a - b).square().sum() for a, b in zip(found, wanted, strict=True)])
-        return (squares.sum() / sum(w.numel() for w in wanted)).sqrt()
+        squares = torch.stack([(a - b).square().sum() for a, b in zip(found, expected, strict=True)])
+        return (squares.sum() / sum(w.numel() for w in expected)).sqrt()
     if kind == "mean_mse":
-        return torch.stack([F.mse_loss(a, b) for a, b in zip(found, wanted, strict=True)]).mean()
-    raise ValueError(f"reconstruction is {kind!r}; wanted 'rms' or 'mean_mse'.")
+        return torch.stack([F.mse_loss(a, b) for a, b in zip(found, expected, strict=True)]).mean()
+    raise ValueError(f"reconstruction is {kind!r}; expected 'rms' or 'mean_mse'.")
 
 
-def feature_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind: Features = "each") -> Tensor:
+def feature_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Features = "each") -> Tensor:
     r"""How far the feature maps of the rebuilt network are from the network's own, summed over layers.
 
     .. math:: each: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε} - \tfrac{\hat a_b}{\lVert \hat a_b
@@ -62,7 +62,7 @@ def feature_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind: Featur
 
     Args:
         found: â, one tensor a layer.
-        wanted: a.
+        expected: a.
         kind: one of the three.
 
     Raises:
@@ -77,30 +77,30 @@ def feature_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], kind: Featur
     """
     one = {"each": _each, "whole": _whole, "similarity": _similarity}.get(kind)
     if one is None:
-        raise ValueError(f"features is {kind!r}; wanted 'each', 'whole' or 'similarity'.")
-    return torch.stack([one(a.flatten(1), b.flatten(1)) for a, b in zip(found, wanted, strict=True)]).sum()
+        raise ValueError(f"features is {kind!r}; expected 'each', 'whole' or 'similarity'.")
+    return torch.stack([one(a.flatten(1), b.flatten(1)) for a, b in zip(found, expected, strict=True)]).sum()
 
 
-def _each(found: Tensor, wanted: Tensor) -> Tensor:
-    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in (found, wanted))
+def _each(found: Tensor, expected: Tensor) -> Tensor:
+    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in (found, expected))
     loss: Tensor = (a - b).square().sum() / len(a)
     return loss
 
 
-def _whole(found: Tensor, wanted: Tensor) -> Tensor:
+def _whole(found: Tensor, expected: Tensor) -> Tensor:
     # ε only below the rebuilt network's maps: as recorded from the released code.
-    loss: Tensor = (found / (found.norm() + _EPS) - wanted / wanted.norm()).square().sum()
+    loss: Tensor = (found / (found.norm() + _EPS) - expected / expected.norm()).square().sum()
     return loss
 
 
-def _similarity(found: Tensor, wanted: Tensor) -> Tensor:
-    grams = (rows @ rows.T for rows in (found, wanted))
+def _similarity(found: Tensor, expected: Tensor) -> Tensor:
+    grams = (rows @ rows.T for rows in (found, expected))
     a, b = (gram / (gram.norm(dim=1, keepdim=True) + _EPS) for gram in grams)
     loss: Tensor = (a - b).square().sum() / len(a) ** 2
     return loss
 
 
-def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor:
+def logit_loss(found: Tensor, expected: Tensor, kind: Logits = "stable") -> Tensor:
     r"""How far the answers of the rebuilt network are from the network's own.
 
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
@@ -111,7 +111,7 @@ def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor
 
     Args:
         found: (B, classes) logits of the rebuilt network.
-        wanted: those of the network itself.
+        expected: those of the network itself.
         kind: one of the four.
 
     Raises:
@@ -130,8 +130,8 @@ def logit_loss(found: Tensor, wanted: Tensor, kind: Logits = "stable") -> Tensor
         "temperature": lambda f, w: 4 * _kl(((f / 2).softmax(1) + _STABLE).log(), (w / 2).softmax(1)),
     }
     if kind not in kinds:
-        raise ValueError(f"logits is {kind!r}; wanted one of {', '.join(map(repr, kinds))}.")
-    return kinds[kind](*(_two_classes(side.flatten(1)) for side in (found, wanted)))
+        raise ValueError(f"logits is {kind!r}; expected one of {', '.join(map(repr, kinds))}.")
+    return kinds[kind](*(_two_classes(side.flatten(1)) for side in (found, expected)))
 
 
 def _two_classes(logits: Tensor) -> Tensor:
@@ -139,8 +139,8 @@ def _two_classes(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-def _kl(log_found: Tensor, wanted: Tensor) -> Tensor:
-    return F.kl_div(log_found, wanted, reduction="batchmean")
+def _kl(log_found: Tensor, expected: Tensor) -> Tensor:
+    return F.kl_div(log_found, expected, reduction="batchmean")
 
 
 class Agreement(NamedTuple):
@@ -183,8 +183,8 @@ class Distillation:
         with torch.no_grad():
             maps, answer = self._seen({}, images)
         found_maps, found = self._seen(weights, images)
-        wanted = [map_.detach() for map_ in maps]
-        return feature_loss(found_maps, wanted), logit_loss(found, answer.detach())
+        expected = [map_.detach() for map_ in maps]
+        return feature_loss(found_maps, expected), logit_loss(found, answer.detach())
 
     def agreement(
         self,
@@ -230,7 +230,7 @@ def _logits(answer: object) -> Tensor:
     if not isinstance(answer, Tensor) or answer.dim() < 2:
         seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise LayerError(
-            f"the target answers {seen}; wanted logits (rows, classes). Give NeRN a function around the module "
+            f"the target answers {seen}; expected logits (rows, classes). Give NeRN a function around the module "
             "that picks them, for example lambda x: model(x)['logits']."
         )
     return answer
@@ -290,9 +290,9 @@ def check_images(images: Tensor) -> Tensor:
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images are {kind}; wanted a float tensor (n, …) as the target takes it.")
+        raise TypeError(f"images are {kind}; expected a float tensor (n, …) as the target takes it.")
     if images.dim() < 2 or images.numel() == 0:
-        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (n, …), at least one image.")
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, …), at least one image.")
     bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
     if bad:
         raise ValueError(f"images hold NaN or infinite values in {bad} of {len(images)}; leave those images out.")

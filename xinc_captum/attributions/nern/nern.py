@@ -174,9 +174,9 @@ class NeRN(nn.Module):
     def relative_error(self) -> float:
         r"""‖Ŵ − W‖ / ‖W‖ over all represented weights together."""
         with torch.no_grad():
-            found, wanted = self.weights(), self.target_weights()
-            error = sum((found[name] - wanted[name].to(found[name])).double().square().sum() for name in wanted)
-            return float((error / sum(w.double().square().sum() for w in wanted.values())) ** 0.5)
+            found, expected = self.weights(), self.target_weights()
+            error = sum((found[name] - expected[name].to(found[name])).double().square().sum() for name in expected)
+            return float((error / sum(w.double().square().sum() for w in expected.values())) ** 0.5)
 
     def fit(
         self,

@@ -87,20 +87,20 @@ def read(cls: type[NeRN], path: str | Path, target: nn.Module) -> NeRN:
 
 def _checked_target(path: str | Path, root: nn.Module, layers: list[Convolution], held: dict[str, Tensor]) -> None:
     own = {name: tuple(value.shape) for name, value in root.state_dict().items()}
-    wanted = {parameter_name(layer.name): tuple(layer.shape) for layer in layers}
-    wanted |= {name: tuple(value.shape) for name, value in held.items()}
+    expected = {parameter_name(layer.name): tuple(layer.shape) for layer in layers}
+    expected |= {name: tuple(value.shape) for name, value in held.items()}
     wrong = [
         f"{name} {own.get(name, 'missing')} instead of {shape}"
-        for name, shape in wanted.items()
+        for name, shape in expected.items()
         if own.get(name) != shape
     ]
     # A weight that is shared has several names, and the file need not know all.
-    shared = {id(p) for name, p in root.named_parameters(remove_duplicate=False) if name in wanted}
+    shared = {id(p) for name, p in root.named_parameters(remove_duplicate=False) if name in expected}
     names = dict(root.named_parameters(remove_duplicate=False))
     wrong += [
         f"{name} {own[name]} that the file has nothing of"
         for name in own
-        if name not in wanted and id(names.get(name)) not in shared
+        if name not in expected and id(names.get(name)) not in shared
     ]
     if wrong:
         some = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")

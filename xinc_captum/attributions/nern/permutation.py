@@ -60,7 +60,7 @@ def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.3, and the released code.
     """
     if kind not in get_args(Kind):
-        raise ValueError(f"permutation is {kind!r}; wanted one of {', '.join(map(repr, get_args(Kind)))}.")
+        raise ValueError(f"permutation is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}.")
     if kind == "none":
         return LayerOrder()
     filters, channels = weight.shape[:2]

@@ -41,9 +41,9 @@ class SmoothEmbedding(nn.Module):
     def __init__(self, base: float = 0.85, levels: int = 20, fusion: Fusion = "concat") -> None:
         super().__init__()
         if base <= 0 or levels < 1:
-            raise ValueError(f"base is {base} and levels is {levels}; wanted base > 0 and at least 1 level.")
+            raise ValueError(f"base is {base} and levels is {levels}; expected base > 0 and at least 1 level.")
         if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is {fusion!r}; wanted 'concat' or 'sum'.")
+            raise ValueError(f"fusion is {fusion!r}; expected 'concat' or 'sum'.")
         self.base, self.levels, self.fusion = base, levels, fusion
         self.register_buffer("frequencies", _powers(base, levels), persistent=False)
 
@@ -103,7 +103,7 @@ class FourierEmbedding(nn.Module):
     def __init__(self, levels: int = 20, scale: tuple[float, float, float] = (1.0, 0.1, 0.1), seed: int = 0) -> None:
         super().__init__()
         if levels < 1:
-            raise ValueError(f"levels is {levels}; wanted at least 1.")
+            raise ValueError(f"levels is {levels}; expected at least 1.")
         drawn = torch.randn(3 * levels, 3, generator=torch.Generator().manual_seed(seed), device="cpu")
         self.register_buffer("matrix", drawn * torch.tensor(scale))
         self.out_features = 6 * levels
@@ -144,7 +144,7 @@ class KernelPredictor(Layers):
     ) -> None:
         if blocks < 2 or min(in_features, hidden, kernel_size) < 1:
             raise ValueError(
-                f"got in_features {in_features}, hidden {hidden}, blocks {blocks}, kernel_size {kernel_size}; wanted "
+                f"got in_features {in_features}, hidden {hidden}, blocks {blocks}, kernel_size {kernel_size}; expected "
                 "at least 2 blocks (a hidden layer and the output) and sizes of at least 1."
             )
         parts: OrderedDict[str, nn.Module] = OrderedDict()

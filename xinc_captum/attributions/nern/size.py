@@ -60,7 +60,7 @@ def quantised(
     Source: per-channel symmetric rounding to nearest, e.g. Krishnamoorthi (arXiv 1806.08342), sec. 2.
     """
     if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; wanted 2 to 8.")
+        raise ValueError(f"bits is {bits}; expected 2 to 8.")
     chosen = convolutions(target, layers)
     with exclusive():
         model = copy.deepcopy(target_behind(target))
@@ -145,9 +145,9 @@ def compressed(nern: NeRN, *, keep: float = 1.0, bits: int = 8) -> Compressed:
     Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; Han et al. (NeurIPS 2015) for the threshold.
     """
     if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; wanted a share in (0, 1].")
+        raise ValueError(f"keep is {keep}; expected a share in (0, 1].")
     if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; wanted 2 to 8.")
+        raise ValueError(f"bits is {bits}; expected 2 to 8.")
     small = copy.deepcopy(nern)
     held = sections(small)
     tensors = {f"{part}.{name}": value for part in ("order", "kept") for name, value in held[part].items()}

@@ -63,18 +63,19 @@ class Recipe:
         for name in ("steps", "batch_size", "every", "kernels_per_step", "patience"):
             number = getattr(self, name)
             if number is not None and number < 1:
-                raise ValueError(f"{name} is {number}; wanted at least 1.")
+                raise ValueError(f"{name} is {number}; expected at least 1.")
         if not self.lr > 0 or self.warmup < 0:
-            raise ValueError(f"lr is {self.lr} and warmup is {self.warmup}; wanted lr > 0 and warmup >= 0.")
+            raise ValueError(f"lr is {self.lr} and warmup is {self.warmup}; expected lr > 0 and warmup >= 0.")
         if len(self.loss_weights) != 3 or min(self.loss_weights) < 0 or not max(self.loss_weights) > 0:
             raise ValueError(
-                f"loss_weights are {self.loss_weights}; wanted three numbers >= 0 (reconstruction, features, logits), "
+                f"loss_weights are {self.loss_weights}; expected three numbers >= 0 (reconstruction, features, "
+                "logits), "
                 "not all 0."
             )
         if self.optimizer not in ("adamw", "radam"):
-            raise ValueError(f"optimizer is {self.optimizer!r}; wanted 'adamw' or 'radam'.")
+            raise ValueError(f"optimizer is {self.optimizer!r}; expected 'adamw' or 'radam'.")
         if not self.noise_range[0] < self.noise_range[1]:
-            raise ValueError(f"noise_range is {self.noise_range}; wanted the lower end first.")
+            raise ValueError(f"noise_range is {self.noise_range}; expected the lower end first.")
 
 
 def check_target(nern: NeRN, runs: bool) -> None:
@@ -130,7 +131,7 @@ def held_out(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[A
     if isinstance(validation, Tensor):
         return images, check_images(validation)
     if not 0 <= validation < 1:
-        raise ValueError(f"validation is {validation}; wanted images, or a share of them in [0, 1).")
+        raise ValueError(f"validation is {validation}; expected images, or a share of them in [0, 1).")
     if isinstance(images, str) and images == "noise" and validation > 0:
         return images, _noise(recipe, torch.Generator().manual_seed(recipe.seed + 1))
     count = round(len(images) * validation) if isinstance(images, Tensor) else 0
@@ -154,11 +155,11 @@ def batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iter
         return _of_tensor(images, recipe.batch_size, generator)
     if isinstance(images, str):
         if images != "noise":
-            raise ValueError(f"images is {images!r}; wanted a tensor, a loader, 'noise' or None.")
+            raise ValueError(f"images is {images!r}; expected a tensor, a loader, 'noise' or None.")
         _noise(recipe, torch.Generator().manual_seed(0))  # complain now, not in the first step
         return _noises(recipe, generator)
     if not isinstance(images, Iterable):
-        raise TypeError(f"images is a {type(images).__name__}; wanted a tensor, a loader, 'noise' or None.")
+        raise TypeError(f"images is a {type(images).__name__}; expected a tensor, a loader, 'noise' or None.")
     return _of_loader(images)
 
 
@@ -235,7 +236,9 @@ def sampled_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by
     Source: the released code of Ashkenazi et al. (ICLR 2023), "random weighted batch": .2 and 4096.
     """
     if count < 1 or not 0 <= by_norm <= 1:
-        raise ValueError(f"count is {count} and by_norm is {by_norm}; wanted at least 1 kernel and a share in [0, 1].")
+        raise ValueError(
+            f"count is {count} and by_norm is {by_norm}; expected at least 1 kernel and a share in [0, 1]."
+        )
     # Both are drawn every time, so that the generator is at the same place whatever the coin says.
     coin = torch.rand((), generator=generator)
     uniform = torch.randperm(len(norms), generator=generator)[:count]
@@ -425,8 +428,8 @@ def _stepped(
 ) -> Tensor:
     """One step; the three losses before it."""
     weights = _generated(nern, embedded, chosen)
-    found, wanted = [weights[one.name] for one in nern.layers], [own[one.name] for one in nern.layers]
-    losses = [reconstruction_loss(found, wanted)]
+    found, expected = [weights[one.name] for one in nern.layers], [own[one.name] for one in nern.layers]
+    losses = [reconstruction_loss(found, expected)]
     a, b, g = recipe.loss_weights
     total = a * losses[0]
     if images is not None and run.step >= recipe.warmup and b + g > 0:

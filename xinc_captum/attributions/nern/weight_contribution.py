@@ -33,7 +33,7 @@ class WeightScores:
 
     Args:
         nern: whose target is called.
-        layers: those whose weights gradients are wanted of; the other represented layers hold their generated ones.
+        layers: those whose weights gradients are expected of; the other represented layers hold their generated ones.
         output_fn: picks the tensor out of the target's output.
     """
 
@@ -151,14 +151,14 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         memory_budget: int = 1 << 28,
     ) -> None:
         if not isinstance(nern, NeRN):
-            raise TypeError(f"nern is a {type(nern).__name__}; wanted a NeRN, whose predictor is to be explained.")
+            raise TypeError(f"nern is a {type(nern).__name__}; expected a NeRN, whose predictor is to be explained.")
         if mode not in get_args(Mode):
-            raise ValueError(f"mode is {mode!r}; wanted one of {', '.join(map(repr, get_args(Mode)))}.")
+            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, get_args(Mode)))}.")
         self.several = not isinstance(layer, nn.Module | str)
-        wanted: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
-        if not wanted:
+        expected: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
+        if not expected:
             raise ValueError("layer is an empty list; give at least one represented layer, or None for all.")
-        self.layers: tuple[Convolution, ...] = tuple(nern.layer(one) for one in wanted)
+        self.layers: tuple[Convolution, ...] = tuple(nern.layer(one) for one in expected)
         root = target_behind(nern.target)
         super().__init__(nern.target, root.get_submodule(self.layers[0].name), device_ids)
         self.nern, self.mode, self.output_fn = nern, mode, output_fn
@@ -208,10 +208,10 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         index = self._selected(neuron_selector)
         if n_steps < 1 or (internal_batch_size is not None and internal_batch_size < 1):
             raise ValueError(
-                f"n_steps is {n_steps} and internal_batch_size is {internal_batch_size}; wanted at least 1 of each."
+                f"n_steps is {n_steps} and internal_batch_size is {internal_batch_size}; expected at least 1 of each."
             )
         if baseline not in get_args(Baseline):
-            raise ValueError(f"baseline is {baseline!r}; wanted 'zero' or 'mean'.")
+            raise ValueError(f"baseline is {baseline!r}; expected 'zero' or 'mean'.")
         if return_convergence_delta and not self.has_convergence_delta():
             raise ValueError(f"mode {self.mode!r} promises no sum, so it has no convergence delta; ask 'integrated'.")
         check_finite(self.nern.predictor)
@@ -255,7 +255,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         except (IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"neuron_selector {selector!r} does not fit {self.units} neurons and the bias, number {self.units}; "
-                "wanted a whole number, a slice or a sequence of numbers."
+                "expected a whole number, a slice or a sequence of numbers."
             ) from error
 
     def _kernels(self, inputs: Any, target: Any, index: list[int] | None) -> Tensor | list[Tensor]:

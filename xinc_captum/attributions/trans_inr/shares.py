@@ -86,7 +86,7 @@ def midpoints(steps: int) -> Iterator[float]:
         [0.25, 0.75]
     """
     if steps < 1:
-        raise ValueError(f"n_steps is {steps}; wanted at least 1.")
+        raise ValueError(f"n_steps is {steps}; expected at least 1.")
     return ((k + 0.5) / steps for k in range(steps))
 
 
@@ -169,7 +169,7 @@ def rows_at_once(model: "TransINR", size: tuple[int, int], limit: int | None, im
     """
     if limit is not None:
         if limit < 1:
-            raise ValueError(f"internal_batch_size is {limit}; wanted at least 1.")
+            raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
         return limit
     config, base = model.config, model.writer.base.linears().values()
     widths = max(linear.in_features for linear in base)
@@ -273,7 +273,7 @@ def composed_shares(
     way, masks, paint = x - x0, patch_masks(model, (x.shape[2], x.shape[3])), _painter(model, size)
     if patches is not None:
         if not patches or not all(0 <= q < len(masks) for q in patches):
-            raise ValueError(f"patches are {list(patches)}; wanted one or more of 0 to {len(masks) - 1}.")
+            raise ValueError(f"patches are {list(patches)}; expected one or more of 0 to {len(masks) - 1}.")
         masks = masks[list(patches)]
     total = _zeros(len(x) * len(masks) * owner.entries, model, size, x)
     for a in midpoints(steps):

@@ -89,10 +89,10 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         model = unwrap(trans_inr) if isinstance(trans_inr, nn.Module) else trans_inr
         if not isinstance(model, TransINR):
             raise TypeError(
-                f"trans_inr is a {type(model).__name__}; wanted a xinc_captum.attributions.trans_inr.TransINR."
+                f"trans_inr is a {type(model).__name__}; expected a xinc_captum.attributions.trans_inr.TransINR."
             )
         if level not in LEVELS:
-            raise ValueError(f"level is {level!r}; wanted one of {', '.join(map(repr, LEVELS))}.")
+            raise ValueError(f"level is {level!r}; expected one of {', '.join(map(repr, LEVELS))}.")
         GradientAttribution.__init__(self, trans_inr)
         self.model, self.level, self.device_ids = model, level, device_ids
 
@@ -225,7 +225,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         neurons = self.model.config["hidden"] * self.model.config["channels"] * scene.size[0] * scene.size[1]
         rows = limit if limit is not None else max(1, (1 << 25) // neurons)
         if rows < 1:
-            raise ValueError(f"internal_batch_size is {rows}; wanted at least 1.")
+            raise ValueError(f"internal_batch_size is {rows}; expected at least 1.")
         with torch.no_grad():
             encoded = self.model.encoded(scene.size)
             for start in range(0, len(scene.images), rows):
@@ -268,7 +268,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         if baselines is None:
             return tuple(mean[None] for mean in means)
         if baselines == 0:
-            raise ValueError("baselines is 0: modulations of 0 leave weights no direction; wanted another one.")
+            raise ValueError("baselines is 0: modulations of 0 leave weights no direction; expected another one.")
         return tuple(torch.full_like(mean, float(baselines))[None] for mean in means)
 
     def _first_picture(self, scene: _Scene, baselines: Baselines) -> Tensor:
@@ -281,7 +281,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             start = check_images(baselines if baselines.dim() == 4 else baselines[None]).to(images)
             if start.shape[1:] != images.shape[1:] or len(start) not in (1, len(images)):
                 raise ValueError(
-                    f"baselines have shape {tuple(baselines.shape)}; wanted a picture {tuple(images.shape[1:])}, or "
+                    f"baselines have shape {tuple(baselines.shape)}; expected a picture {tuple(images.shape[1:])}, or "
                     f"one for each of the {len(images)}."
                 )
         else:

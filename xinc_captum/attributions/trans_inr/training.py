@@ -58,7 +58,7 @@ def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M
     writer = f"{kind.__name__}.save()"
     tensors, note = store.read_tensors(path, kind=KIND, writer=writer)
     if note.get("kind") != kind.__name__:
-        raise store.StoreError(f"{path} holds a {note.get('kind')}; wanted a {kind.__name__}, a file of {writer}.")
+        raise store.StoreError(f"{path} holds a {note.get('kind')}; expected a {kind.__name__}, a file of {writer}.")
     with store.consistent(path, writer):
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in note["config"].items()}
         with torch.device("meta"):  # no weights to draw: the random state is unchanged
@@ -145,9 +145,9 @@ def trained(
     """
     for name, number in {"steps": steps, "every": every, "warmup": warmup + 1}.items():
         if number < 1:
-            raise ValueError(f"{name} is {number - (name == 'warmup')}; wanted at least {int(name != 'warmup')}.")
+            raise ValueError(f"{name} is {number - (name == 'warmup')}; expected at least {int(name != 'warmup')}.")
     if not lr > 0:
-        raise ValueError(f"lr is {lr}; wanted above 0.")
+        raise ValueError(f"lr is {lr}; expected above 0.")
     parameters = trainable(model)
     device = parameters[0].device
     # A short memory of squared gradients: 2 dB more than with 0.999 after 500 steps on digits.
@@ -219,7 +219,7 @@ def _fitted(
     options: dict[str, Any],
 ) -> TransFit:
     if batch_size < 1 or not 0 < keep <= 1:
-        raise ValueError(f"batch_size is {batch_size} and keep is {keep}; wanted at least 1, and a share in (0, 1].")
+        raise ValueError(f"batch_size is {batch_size} and keep is {keep}; expected at least 1, and a share in (0, 1].")
     weight = model.tokens.places
     pictures = check_images(images).to(weight)
     recipe = model.config | {"images": digest(images), "batch_size": batch_size, "keep": keep}
@@ -262,7 +262,7 @@ def drawn_seen(shape: tuple[int, ...], keep: float, generator: torch.Generator) 
 
 def _split(pictures: Tensor, validation: float | Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
     if len(pictures) < 2:
-        raise ValueError("images hold 1 picture; wanted at least 2, since one alone is not a set to learn from.")
+        raise ValueError("images hold 1 picture; expected at least 2, since one alone is not a set to learn from.")
     if validation is None:
         return pictures, None
     if isinstance(validation, Tensor):
@@ -270,7 +270,8 @@ def _split(pictures: Tensor, validation: float | Tensor | None, seed: int) -> tu
     count = round(validation * len(pictures))
     if not 0 < count < len(pictures):
         raise ValueError(
-            f"validation is {validation} of {len(pictures)} pictures; wanted a share that leaves some on both sides, a "
+            f"validation is {validation} of {len(pictures)} pictures; expected a share that leaves some on both "
+            "sides, a "
             "tensor of other pictures, or None."
         )
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed)).to(pictures.device)

@@ -81,14 +81,14 @@ class PatchTokens(nn.Module):
         """
         sides = sides_of(patch)
         if padding < 0:
-            raise ValueError(f"padding is {padding}; wanted at least 0.")
+            raise ValueError(f"padding is {padding}; expected at least 0.")
         whole = [side + 2 * padding for side in size]
         if len(size) != 2 or any(side < step or side % step for side, step in zip(whole, sides, strict=True)):
             pairs = zip(whole, sides, strict=False)
             good = tuple(max(round(side / step), 1) * step - 2 * padding for side, step in pairs)
             raise ValueError(
                 f"a picture of {tuple(size)} pixels with padding {padding} does not tile into patches of {sides[0]} x "
-                f"{sides[1]}; wanted sides that do, such as {good}: crop, pad or resize it."
+                f"{sides[1]}; expected sides that do, such as {good}: crop, pad or resize it."
             )
         return whole[0] // sides[0], whole[1] // sides[1]
 
@@ -104,7 +104,7 @@ class PatchTokens(nn.Module):
             ValueError: images of other channels or a size that does not tile, or ``seen`` of another shape or dtype.
         """
         if images.dim() != 4 or images.shape[1] != self.channels:
-            raise ValueError(f"images have shape {tuple(images.shape)}; wanted (N, {self.channels}, H, W).")
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, {self.channels}, H, W).")
         if images.dtype != self.linear.weight.dtype and not torch.is_autocast_enabled(images.device.type):
             kind = self.linear.weight.dtype
             raise ValueError(f"images are {images.dtype} and the weights {kind}; give images.to({kind}), in [0, 1].")
@@ -138,7 +138,8 @@ class PatchTokens(nn.Module):
         if seen.dtype != torch.bool or tuple(seen.shape) not in (shape, shape[1:]):
             what = "pixels" if self.pixel_mask else "patches; pixel_mask=True makes a model that can miss single pixels"
             raise ValueError(
-                f"seen is {seen.dtype} of shape {tuple(seen.shape)}; wanted torch.bool of shape {shape[1:]} or {shape}:"
+                f"seen is {seen.dtype} of shape {tuple(seen.shape)}; expected torch.bool of shape {shape[1:]} or "
+                f"{shape}:"
                 f" one for each of the {what}."
             )
         return seen.expand(shape)
@@ -156,7 +157,7 @@ def sides_of(patch: int | tuple[int, int]) -> tuple[int, int]:
     """
     sides = (patch, patch) if isinstance(patch, int) else tuple(patch) if isinstance(patch, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ValueError(f"patch is {patch!r}; wanted a side in pixels, at least 1, or (height, width).")
+        raise ValueError(f"patch is {patch!r}; expected a side in pixels, at least 1, or (height, width).")
     return sides[0], sides[1]
 
 
@@ -415,5 +416,5 @@ class TransINR(nn.Module):
 
 def _pair(size: tuple[int, int]) -> tuple[int, int]:
     if isinstance(size, int) or len(size) != 2:
-        raise ValueError(f"size is {size}; wanted (height, width), for example (8, 8).")
+        raise ValueError(f"size is {size}; expected (height, width), for example (8, 8).")
     return size[0], size[1]

@@ -47,7 +47,9 @@ def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, 
     Source: Chen & Wang (ECCV 2022), sec. 4.2, test-time optimisation.
     """
     if len(inrs) != len(images) or steps < 0:
-        raise ValueError(f"there are {len(inrs)} networks for {len(images)} images and {steps} steps; wanted one each.")
+        raise ValueError(
+            f"there are {len(inrs)} networks for {len(images)} images and {steps} steps; expected one each."
+        )
     first = inrs[0].get_parameter("output.weight")
     size = (images.shape[2], images.shape[3])
     pixels = check_images(images).to(first).flatten(2).mT
@@ -116,7 +118,7 @@ def neuron_canvases(inrs: list[HypoNet], size: tuple[int, int], layer: int = -2)
     weights = stacked(inrs)
     count = len(weights.matrices)
     if not -count <= layer < count:
-        raise ValueError(f"layer is {layer}; wanted {-count} to {count - 1}.")
+        raise ValueError(f"layer is {layer}; expected {-count} to {count - 1}.")
     like = weights.matrices[0]
     encoded = inrs[0].get_submodule("encoding")(pixel_centres(size, dtype=like.dtype, device=like.device))
     found = []

@@ -40,7 +40,9 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
     Source: Mildenhall et al., "NeRF" (ECCV 2020), released code, with rays through pixels' centres as Chen & Wang's.
     """
     if poses.shape[-2:] != (3, 4) or focal <= 0:
-        raise ValueError(f"poses have shape {tuple(poses.shape)} and focal is {focal}; wanted (…, 3, 4), and above 0.")
+        raise ValueError(
+            f"poses have shape {tuple(poses.shape)} and focal is {focal}; expected (…, 3, 4), and above 0."
+        )
     rows, columns = (torch.arange(n, dtype=poses.dtype, device=poses.device) + 0.5 - n / 2 for n in size)
     y, x = torch.meshgrid(-rows / focal, columns / focal, indexing="ij")
     local = torch.stack([x, y, -torch.ones_like(x)], -1)
@@ -81,7 +83,8 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     """
     if raw.dim() < 2 or raw.shape[-1] != 4 or tuple(depths.shape) != (raw.shape[-2],):
         raise ValueError(
-            f"raw has shape {tuple(raw.shape)} and depths {tuple(depths.shape)}; wanted (…, samples, 4) and (samples,)."
+            f"raw has shape {tuple(raw.shape)} and depths {tuple(depths.shape)}; expected (…, samples, 4) and "
+            "(samples,)."
         )
     spacing = torch.cat([depths.diff(), depths.new_full((1,), 1e-3)])
     flat = raw.reshape(-1, *raw.shape[-2:])
@@ -139,7 +142,8 @@ class RayTokens(nn.Module):
         super().__init__()
         if not isinstance(patch, int):
             raise ValueError(
-                f"patch is {patch!r}; wanted one number, such as 4: a patch of a view is a pixel of a coarser camera, "
+                f"patch is {patch!r}; expected one number, such as 4: a patch of a view is a pixel of a coarser "
+                "camera, "
                 "and pixels are square."
             )
         PatchTokens.tiled(size, patch, 0)
@@ -243,7 +247,7 @@ class RayTransINR(nn.Module):
         super().__init__()
         if samples < 2 or not 0 < near < far:
             raise ValueError(
-                f"near, far and samples are {near}, {far}, {samples}; wanted 0 < near < far, and 2 or more."
+                f"near, far and samples are {near}, {far}, {samples}; expected 0 < near < far, and 2 or more."
             )
         names = ("self", "seed", "__class__")
         self.config: dict[str, Any] = {name: value for name, value in locals().items() if name not in (*names, "names")}
@@ -265,19 +269,19 @@ class RayTransINR(nn.Module):
             seed=None if seed is None else seed + 2,
         )
 
-    def forward(self, views: Tensor, poses: Tensor, wanted: Tensor, focal: float) -> Tensor:
+    def forward(self, views: Tensor, poses: Tensor, expected: Tensor, focal: float) -> Tensor:
         """Other views of the scenes: (B, T, 3, H, W).
 
         Args:
             views: (B, V, 3, H, W), floats in [0, 1].
             poses: (B, V, 3, 4), of the cameras that took them.
-            wanted: (B, T, 3, 4), of the cameras to draw for.
+            expected: (B, T, 3, 4), of the cameras to draw for.
             focal: of all cameras, in pixels.
         """
         weights = self.weights(views, poses, focal)
-        origins, directions = camera_rays(wanted.to(self.writer.tokens), focal, self.size)
+        origins, directions = camera_rays(expected.to(self.writer.tokens), focal, self.size)
         drawn = self.render(weights, origins.flatten(1, 3), directions.flatten(1, 3))
-        return drawn.reshape(len(drawn), wanted.shape[1], *self.size, 3).movedim(-1, 2)
+        return drawn.reshape(len(drawn), expected.shape[1], *self.size, 3).movedim(-1, 2)
 
     def weights(self, views: Tensor, poses: Tensor, focal: float) -> Weights:
         """The fields' weights: (B, out, in) a layer, and biases that all scenes share.
@@ -285,10 +289,10 @@ class RayTransINR(nn.Module):
         Raises:
             ValueError: views or poses of another shape.
         """
-        wanted = (len(views), views.shape[1], 3, *self.size)
-        if tuple(views.shape) != wanted or tuple(poses.shape) != (*wanted[:2], 3, 4):
+        expected = (len(views), views.shape[1], 3, *self.size)
+        if tuple(views.shape) != expected or tuple(poses.shape) != (*expected[:2], 3, 4):
             raise ValueError(
-                f"views have shape {tuple(views.shape)} and poses {tuple(poses.shape)}; wanted (B, V, 3, "
+                f"views have shape {tuple(views.shape)} and poses {tuple(poses.shape)}; expected (B, V, 3, "
                 f"{self.size[0]}, {self.size[1]}) and (B, V, 3, 4)."
             )
         like = self.writer.tokens
@@ -367,7 +371,7 @@ class RayTransINR(nn.Module):
         if not 1 <= fewest <= most < count or scenes < 1 or validation < 0:
             raise ValueError(
                 f"{len(views)} scenes of {count} views, {validation} of them for validation, cannot be read from "
-                f"{support} views each; wanted at least one scene left, and one view more than are read."
+                f"{support} views each; expected at least one scene left, and one view more than are read."
             )
         origins, directions = (part.flatten(2, 3) for part in camera_rays(poses, focal, self.size))
         colours = views.flatten(3).mT

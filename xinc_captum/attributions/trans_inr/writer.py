@@ -39,11 +39,11 @@ class Attention(nn.Module):
         super().__init__()
         if heads < 1 or (head_dim is None and dim % heads):
             raise ValueError(
-                f"dim {dim} is not divisible by heads {heads}; wanted heads of equal width, or give their width as "
+                f"dim {dim} is not divisible by heads {heads}; expected heads of equal width, or give their width as "
                 "head_dim."
             )
         if head_dim is not None and head_dim < 1:
-            raise ValueError(f"head_dim is {head_dim}; wanted at least 1, or None for dim / heads.")
+            raise ValueError(f"head_dim is {head_dim}; expected at least 1, or None for dim / heads.")
         self.heads = heads
         inner = dim if head_dim is None else heads * head_dim
         self.query, self.key, self.value = (nn.Linear(dim, inner, bias=False) for _ in range(3))
@@ -281,7 +281,7 @@ class WeightWriter(nn.Module):
             return self.names.index(layer)
         if isinstance(layer, int) and -count <= layer < count:
             return layer % count
-        raise ValueError(f"layer is {layer!r}; wanted one of {', '.join(self.names)}, or {-count} to {count - 1}.")
+        raise ValueError(f"layer is {layer!r}; expected one of {', '.join(self.names)}, or {-count} to {count - 1}.")
 
 
 def at_least_one(**numbers: int) -> None:
@@ -292,7 +292,7 @@ def at_least_one(**numbers: int) -> None:
     """
     for name, number in numbers.items():
         if number < 1:
-            raise ValueError(f"{name} is {number}; wanted at least 1.")
+            raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _rows(groups: Groups, name: str, outputs: int) -> int:
@@ -300,7 +300,7 @@ def _rows(groups: Groups, name: str, outputs: int) -> int:
     if groups == "vector":
         return outputs
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
-        raise ValueError(f'groups is {groups!r}; wanted a number of at least 1, or "vector".')
+        raise ValueError(f'groups is {groups!r}; expected a number of at least 1, or "vector".')
     rows = min(groups, outputs)
     if outputs % rows:
         good = [g for g in range(1, outputs + 1) if outputs % g == 0]

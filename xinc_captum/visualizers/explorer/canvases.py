@@ -56,7 +56,7 @@ def explore_canvases(
     """
     frames = picture[None] if picture.dim() == 3 else picture
     if not layers:
-        raise ValueError("there are no layers; wanted the canvases of at least one.")
+        raise ValueError("there are no layers; expected the canvases of at least one.")
     told, called = verdicts or {}, names or {}
     there = {name: blob(units) for name, units in layers.items() if isinstance(units, PackedUnits)}
     left = ROOM - sum(map(len, there.values())) - sum(len("".join(words)) for words in called.values())
@@ -72,7 +72,7 @@ def explore_canvases(
         if steps != len(frames):
             raise ValueError(f"{name} has canvases of {steps} frames, and there are {len(frames)} pictures.")
         if name in called and len(called[name]) != count:
-            raise ValueError(f"{name} has {count} units and {len(called[name])} names; wanted one name each.")
+            raise ValueError(f"{name} has {count} units and {len(called[name])} names; expected one name each.")
         if int(units.top.to(torch.int32).max()) >= min(count, MOST_UNITS):
             raise ValueError(f"{name} names unit {int(units.top.to(torch.int32).max())}, and has {count}.")
         entries.append(_entry(name, units, called.get(name)))

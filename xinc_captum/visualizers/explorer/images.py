@@ -57,7 +57,7 @@ def album(pictures: Sequence[Tensor], room: int, *, longest: int | None = None) 
     """
     shapes = [tuple(one.shape) for one in pictures]
     if not shapes or any(len(one) != 3 or one[0] not in (1, 3) or 0 in one for one in shapes):
-        raise ValueError(f"pictures have shapes {sorted(set(shapes))}; wanted (1 or 3, H, W), in [0, 1].")
+        raise ValueError(f"pictures have shapes {sorted(set(shapes))}; expected (1 or 3, H, W), in [0, 1].")
     height, width = max((one[1:] for one in shapes), key=max)
     whole = max(height, width)
     if (longest is None or whole <= longest) and isinstance(found := encoded(pictures, png, room, whole), list):

@@ -110,7 +110,7 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
     whole = maps[None] if maps.dim() == 4 else maps
     if whole.dim() != 5 or not 1 <= whole.shape[1] <= MOST_UNITS or 0 in whole.shape:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)}; wanted (units, C, H, W) or (frames, units, C, H, W), with 1 to "
+            f"maps have shape {tuple(maps.shape)}; expected (units, C, H, W) or (frames, units, C, H, W), with 1 to "
             f"{MOST_UNITS} units."
         )
     frames, units, _, height, width = whole.shape
@@ -162,7 +162,7 @@ def _gathered(whole: Tensor, grid: tuple[int, int], small: tuple[int, int], k: i
         strength, bright = part.abs().sum(2), part.mean(2)
         amount = strength.sum((2, 3)).T
         if not bool(torch.isfinite(amount).all()):
-            raise ValueError(f"maps of units {first} to {first + part.shape[1] - 1} are not finite; wanted numbers.")
+            raise ValueError(f"maps of units {first} to {first + part.shape[1] - 1} are not finite; expected numbers.")
         amounts.append(amount)
         extremes.append(torch.stack([bright.amin((0, 2, 3)), bright.amax((0, 2, 3))], 1))
         smalls.append(_pooled(bright, small).transpose(0, 1))

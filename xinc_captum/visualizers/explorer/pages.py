@@ -72,7 +72,7 @@ def explore_accentuations(
     fits &= cams is None or cams.shape[1:] == images.shape[2:]
     if not fits or not len(images) or len(photos) not in (1, len(images)) or set(counts.values()) != {len(images)}:
         raise ValueError(
-            f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and {counts}; wanted "
+            f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and {counts}; expected "
             "(N, C, H, W) of the photo's size, at least one, one photo or N, and N of each, cams (N, H, W)."
         )
     room = ROOM - _CARD * len(images)
@@ -151,7 +151,7 @@ def explore_sweeps(
         >>> explore_sweeps("unit.html", {"unit 3": strip}, rows="ab", title="A unit")  # doctest: +SKIP
     """
     if not strips:
-        raise ValueError("there are no strips; wanted at least one.")
+        raise ValueError("there are no strips; expected at least one.")
     called = {name: rows[name] if isinstance(rows, Mapping) else rows for name in strips}
     for name, strip in strips.items():
         _check(name, strip, called[name])
@@ -173,7 +173,7 @@ def _check(name: str, strip: Strip, rows: Sequence[str]) -> None:
     if strip.images.dim() != 5 or shape[:2] != (len(rows), steps) or strip.measured.shape != shape[:2]:
         raise ValueError(
             f"{name}: {steps} values, images {tuple(shape)}, measured {tuple(strip.measured.shape)} and {len(rows)} "
-            "names of rows; wanted (S,), (N, S, C, H, W), (N, S) and N."
+            "names of rows; expected (S,), (N, S, C, H, W), (N, S) and N."
         )
 
 
@@ -252,7 +252,7 @@ def explore_table(
     wrong = [name for name, values in rows.items() if len(values) != len(columns)]
     if not rows or wrong:
         raise ValueError(
-            f"{len(rows)} rows, of which {wrong} are not as long as the {len(columns)} columns; wanted at least one "
+            f"{len(rows)} rows, of which {wrong} are not as long as the {len(columns)} columns; expected at least one "
             "row with a value for each column."
         )
     held = None if figure is None else album([figure], max(1, ROOM - _CELL * (1 + len(columns)) * len(rows)))

@@ -54,14 +54,14 @@ def test_names_of_rules():
     assert as_rule("secant") == Secant()
     assert as_rule(Tangent()) == Tangent()
     with pytest.raises(
-        ValueError, match="rule 'lrp' is unknown; wanted one of 'tangent', 'secant', 'ablation', 'xinc'"
+        ValueError, match="rule 'lrp' is unknown; expected one of 'tangent', 'secant', 'ablation', 'xinc'"
     ):
         as_rule("lrp")
-    with pytest.raises(TypeError, match="wanted a name or a rule object"):
+    with pytest.raises(TypeError, match="expected a name or a rule object"):
         as_rule(Tangent)
-    with pytest.raises(ValueError, match="baselines='zero'; wanted a number"):
+    with pytest.raises(ValueError, match="baselines='zero'; expected a number"):
         Ablation("zero")
-    with pytest.raises(ValueError, match=r"baselines has shape \(7,\); wanted one that broadcasts"):
+    with pytest.raises(ValueError, match=r"baselines has shape \(7,\); expected one that broadcasts"):
         NeuronCanvas(FourierMLP(hidden=4), "activation1", rule=Ablation(torch.ones(7))).attribute(torch.rand(3, 2))
 
 
@@ -169,7 +169,7 @@ def test_a_gate_by_halves_adds_up_and_by_hand():
     torch.testing.assert_close(shares[:, 2, 0], h[:, 2] * gate[:, 0] / 2)
     torch.testing.assert_close(shares[:, 0, 0], (gate[:, 0] - 0.5) * h[:, 2] / 2)
     torch.testing.assert_close(shares[:, 4, 0], 0.5 * h[:, 2] / 2)
-    with pytest.raises(ValueError, match='products=\'thirds\'; wanted "refuse" or "halves"'):
+    with pytest.raises(ValueError, match='products=\'thirds\'; expected "refuse" or "halves"'):
         Secant(products="thirds")
 
 

@@ -371,32 +371,32 @@ def test_slopes_in_float32_are_those_of_float64(name, options):
     magnitudes = torch.logspace(-44, 1, 400)  # from denormal numbers on
     z = torch.cat([-magnitudes, magnitudes])
     sigma = lambda x: function(name)(x, *cast(options, x.dtype))
-    wanted = by_float64(name, sigma, z)
-    z, wanted = (t[torch.isfinite(wanted)] for t in (z, wanted))
-    largest = wanted[z.abs() > 1e-3].abs().max()
-    wrong = (slope(name, options, z) - wanted).abs() - 1e-4 * wanted.abs() - 1e-6 * largest
+    expected = by_float64(name, sigma, z)
+    z, expected = (t[torch.isfinite(expected)] for t in (z, expected))
+    largest = expected[z.abs() > 1e-3].abs().max()
+    wrong = (slope(name, options, z) - expected).abs() - 1e-4 * expected.abs() - 1e-6 * largest
     assert bool((wrong <= 0).all()), f"at z = {float(z[wrong.argmax()])}"
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_slope_at_zero_is_the_derivative_there(name, options):
     leaf = torch.zeros(1, requires_grad=True)
-    (wanted,) = torch.autograd.grad(function(name)(leaf.clone(), *options).sum(), leaf)
-    assert float(slope(name, options, torch.zeros(1))) == pytest.approx(float(wanted) if wanted.isfinite() else 0.0)
+    (expected,) = torch.autograd.grad(function(name)(leaf.clone(), *options).sum(), leaf)
+    assert float(slope(name, options, torch.zeros(1))) == pytest.approx(float(expected) if expected.isfinite() else 0.0)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "logsigmoid", "softplus", "exp", "exp2", "cosh", "erfc", "hardsigmoid"])
 def test_identities(name):
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
-    wanted = function(name)(z) - function(name)(torch.zeros_like(z))
-    torch.testing.assert_close(difference(name, (), {})(z), wanted, atol=1e-12, rtol=1e-12)
+    expected = function(name)(z) - function(name)(torch.zeros_like(z))
+    torch.testing.assert_close(difference(name, (), {})(z), expected, atol=1e-12, rtol=1e-12)
 
 
 def test_identities_of_functions_that_turn():
     z = torch.linspace(-1, 1, 241, dtype=torch.float64)
     for name in ("cos", "acos", "sinc"):
-        wanted = function(name)(z) - function(name)(torch.zeros_like(z))
-        torch.testing.assert_close(difference(name, (), {})(z), wanted, atol=1e-9, rtol=1e-9)
+        expected = function(name)(z) - function(name)(torch.zeros_like(z))
+        torch.testing.assert_close(difference(name, (), {})(z), expected, atol=1e-9, rtol=1e-9)
 
 
 def test_differences_by_hand():
@@ -454,10 +454,10 @@ def test_every_factor_of_a_cumulative_product_gets_the_same_part(dim, zeros):
     lines, rest = z.movedim(dim, -1), slot.movedim(dim, -1)
     found, found_slot = value.movedim(dim, -1), moved.movedim(dim, -1)
     for i in range(n):
-        wanted = torch.zeros_like(lines)
+        expected = torch.zeros_like(lines)
         for j in range(i + 1):
             others = [k for k in range(i + 1) if k != j]
-            wanted[..., j] = lines[..., others].prod(-1) / (i + 1)
+            expected[..., j] = lines[..., others].prod(-1) / (i + 1)
         (slope,) = torch.autograd.grad(found[..., i].sum(), leaf, retain_graph=True)
-        torch.testing.assert_close(slope.movedim(dim, -1), wanted)
-        torch.testing.assert_close(found_slot[..., i], (wanted * rest).sum(-1))
+        torch.testing.assert_close(slope.movedim(dim, -1), expected)
+        torch.testing.assert_close(found_slot[..., i], (expected * rest).sum(-1))

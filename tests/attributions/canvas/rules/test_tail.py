@@ -39,7 +39,7 @@ def test_a_tuple_of_tensors_is_no_single_activation():
             return x, x
 
     model = nn.Sequential(Two())
-    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; wanted one"):
+    with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; expected one"):
         Tail(model, model[0]).single((torch.zeros(1), torch.zeros(1)))
 
 
@@ -83,7 +83,7 @@ def test_folded_rows_are_refused(outputs):
             return self.out(self.linear(x.reshape(b * t, d)).reshape(b, t, -1).mean(1))
 
     with pytest.raises(
-        LayerError, match=r"layer 'linear' returns shape \((28|35), 6\) for (4|5) input rows; wanted rows first"
+        LayerError, match=r"layer 'linear' returns shape \((28|35), 6\) for (4|5) input rows; expected rows first"
     ):
         NeuronCanvas(Folded(), "linear").attribute(torch.rand(5, 7, 4))
 
@@ -263,18 +263,18 @@ def test_a_renderer_that_is_a_module_is_left_as_found(found):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda m, p: NeuronCanvas(m, "1", render="mean"), TypeError, "render is 'mean'; wanted a function render"),
+        (lambda m, p: NeuronCanvas(m, "1", render="mean"), TypeError, "render is 'mean'; expected a function render"),
         (lambda m, p: NeuronCanvas(m, "2", render=radiance, unit="pair"), ValueError, "render= goes with unit=\"neu"),
         (lambda m, p: NeuronCanvas(m, "2", render=radiance, rule="xinc"), ValueError, "tangent, secant and ablation"),
         (
             lambda m, p: NeuronCanvas(m, "1", render=radiance).attribute(p[:, 0, 0]),
             ValueError,
-            r"an input has shape \(4,\); with render= wanted \(rays, samples, ...\)",
+            r"an input has shape \(4,\); with render= expected \(rays, samples, ...\)",
         ),
         (
             lambda m, p: NeuronCanvas(lambda x: m(x)[1:], m[1], render=radiance).attribute(p),
             ValueError,
-            r"the field answered shape \(.*\) for 4 rays of 5 samples; wanted 20 rows",
+            r"the field answered shape \(.*\) for 4 rays of 5 samples; expected 20 rows",
         ),
         (
             lambda m, p: NeuronCanvas(lambda x: m(x[:7]).sum() + x.new_zeros(len(x), 4), m[1], render=radiance).attribute(p),
@@ -284,7 +284,7 @@ def test_a_renderer_that_is_a_module_is_left_as_found(found):
         (
             lambda m, p: NeuronCanvas(m, "1", render=lambda a, x: radiance(a, x).sum(0)).attribute(p),
             ValueError,
-            "wanted one output row per input row",
+            "expected one output row per input row",
         ),
         (
             lambda m, p: NeuronCanvas(m, "1", rule="secant", render=radiance).attribute(p),
@@ -309,7 +309,7 @@ def test_rendered_leaves_other_arguments_alone():
 def test_a_renderer_that_keeps_the_samples_is_told_so():
     model, points = field(4)
     with pytest.raises(
-        ValueError, match=r"render answered shape \(12, 5, 4\) for 12 rays of 5 samples; wanted \(rays,\)"
+        ValueError, match=r"render answered shape \(12, 5, 4\) for 12 rays of 5 samples; expected \(rays,\)"
     ):
         rendered(model, lambda answers, points: answers)(points)
 
@@ -333,7 +333,7 @@ def test_wider_networks_and_answers_take_fewer():
 def test_one_row_is_measured_like_many():
     assert rows(1 << 20, count=1) == rows(1 << 20)
     assert rows(1) == 1
-    with pytest.raises(ValueError, match="memory_budget is -1; wanted a positive number of bytes"):
+    with pytest.raises(ValueError, match="memory_budget is -1; expected a positive number of bytes"):
         rows(-1)
 
 
@@ -393,5 +393,5 @@ def test_a_model_that_takes_gradients_inside_is_measured():
             return torch.autograd.grad(field(x).sum(), x, create_graph=True)[0]
 
     points = torch.rand(3, 2)
-    wanted = slope(points)
-    torch.testing.assert_close(measure(Tail(slope, field[1]), Batch.of(points)).output, wanted.detach())
+    expected = slope(points)
+    torch.testing.assert_close(measure(Tail(slope, field[1]), Batch.of(points)).output, expected.detach())

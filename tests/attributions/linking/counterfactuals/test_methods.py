@@ -105,13 +105,13 @@ def test_no_gradient_is_an_error(plane, rows):
 
 @pytest.mark.parametrize("options", [{"grid": ()}, {"grid": (0.0, 1.0)}, {"grid": (2.0, 1.0)}])
 def test_impossible_grids(options):
-    with pytest.raises(ValueError, match="wanted ascending numbers above 0"):
+    with pytest.raises(ValueError, match="expected ascending numbers above 0"):
         Ray(**options)
 
 
 @pytest.mark.parametrize("options", [{"halvings": -1}, {"top": 0}])
 def test_impossible_options(options):
-    with pytest.raises(ValueError, match="wanted at least 0 and at least 1"):
+    with pytest.raises(ValueError, match="expected at least 0 and at least 1"):
         Ray(**options)
 
 
@@ -170,7 +170,7 @@ def test_it_wants_a_gradient(plane, rows):
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"pull": -1.0}, {"margin": -1.0}, {"halvings": -1}])
 def test_latent_walk_impossible_options(options):
-    with pytest.raises(ValueError, match="wanted at least one step, a positive lr, and nothing negative"):
+    with pytest.raises(ValueError, match="expected at least one step, a positive lr, and nothing negative"):
         LatentWalk(**options)
 
 
@@ -249,7 +249,7 @@ def test_rows_that_cannot_are_told_apart_from_rows_that_can():
 
 
 def test_beyond_is_at_least_one():
-    with pytest.raises(ValueError, match=r"beyond is 0\.5; wanted at least 1"):
+    with pytest.raises(ValueError, match=r"beyond is 0\.5; expected at least 1"):
         MinimalShift(beyond=0.5)
 
 
@@ -308,5 +308,5 @@ def test_the_gradient_worked_out_by_hand(parts):
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}])
 def test_paper_update_impossible_options(options):
-    with pytest.raises(ValueError, match="wanted at least 1 and above 0"):
+    with pytest.raises(ValueError, match="expected at least 1 and above 0"):
         LinkingInStyle(**options)

@@ -126,15 +126,15 @@ def test_the_generator_is_left_as_found():
 
 def test_what_does_not_fit_is_said(planted):
     generator, link, bases = planted.generator, planted.link, planted.latents[:3]
-    with pytest.raises(ValueError, match=r"units are \[200\]; wanted some of 0 to 199"):
+    with pytest.raises(ValueError, match=r"units are \[200\]; expected some of 0 to 199"):
         quantify(generator, link, bases, [200])
     with pytest.raises(ValueError, match=r"latents are torch.float32 of shape \(0, 30\)"):
         quantify(generator, link, bases[:0])
     with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link makes latents of 30 numbers"):
         quantify(generator, link, bases[:, 1:])
-    with pytest.raises(ValueError, match=r"null has shape \(2, 4\); wanted directions \(any number, 30\)"):
+    with pytest.raises(ValueError, match=r"null has shape \(2, 4\); expected directions \(any number, 30\)"):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="batch_size is 1; wanted at least 2"):
+    with pytest.raises(ValueError, match="batch_size is 1; expected at least 2"):
         quantify(generator, link, bases, batch_size=1)
     with pytest.raises(ValueError, match=r"masks have shape \(3, 8, 12\) for pictures"):
         quantify(generator, link, bases, parts=PictureParts(lambda p: planted.masks, ["a", "b", "c"]))
@@ -240,14 +240,14 @@ def test_what_it_refuses():
     for call, text in (
         (
             lambda: drawn(LATENTS[:0]),
-            r"latents are torch.float32 of shape \(0, 4\); wanted finite floats \(n, latent_d",
+            r"latents are torch.float32 of shape \(0, 4\); expected finite floats \(n, latent_d",
         ),
-        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); wanted finite floats .* one row for each base"),
+        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); expected finite floats .* one row for each base"),
         (lambda: drawn(LATENTS.long()), "latents are torch.int64"),
-        (lambda: drawn(LATENTS * torch.nan), "wanted finite floats"),
+        (lambda: drawn(LATENTS * torch.nan), "expected finite floats"),
         (
             lambda: drawn(classes=torch.zeros(2).long()),
-            r"classes are torch.int64 of shape \(2,\) for 3 bases; wanted wh",
+            r"classes are torch.int64 of shape \(2,\) for 3 bases; expected wh",
         ),
         (lambda: drawn(classes=torch.zeros(3)), r"classes are torch.float32 of shape \(3,\) for 3 bases"),
         (lambda: drawn(measures=["size"]), "measure 'size' is unknown"),
@@ -295,9 +295,9 @@ def test_units(planted):
     assert chosen_units(link, torch.tensor([3, 0])).tolist() == [3, 0]
     with pytest.raises(ValueError, match=r"units \[1\] are dead: they never varied"):
         chosen_units(link, [0, 1])
-    with pytest.raises(ValueError, match=r"units are \[-1\]; wanted some of 0 to 3"):
+    with pytest.raises(ValueError, match=r"units are \[-1\]; expected some of 0 to 3"):
         chosen_units(link, [-1])
-    with pytest.raises(ValueError, match=r"units are \[\]; wanted some"):
+    with pytest.raises(ValueError, match=r"units are \[\]; expected some"):
         chosen_units(link, [])
     with pytest.raises(ValueError, match=r"units are \[2, 2\]; one is asked for twice"):
         chosen_units(link, [2, 2])
@@ -305,9 +305,9 @@ def test_units(planted):
 
 def test_reach_what_does_not_fit_is_said(planted):
     units = torch.tensor([0])
-    with pytest.raises(ValueError, match="reach is 'far'; wanted a number of standard deviations"):
+    with pytest.raises(ValueError, match="reach is 'far'; expected a number of standard deviations"):
         Steps(planted.link, units, 3, "far", "marginal")
-    with pytest.raises(ValueError, match="reach is 0; wanted a positive number"):
+    with pytest.raises(ValueError, match="reach is 0; expected a positive number"):
         Steps(planted.link, units, 3, 0, "marginal")
     with pytest.raises(ValueError, match=r"representations are needed, \(3, 200\); got None"):
         Steps(planted.link, units, 3, "minmax", "marginal")

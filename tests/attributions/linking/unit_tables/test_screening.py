@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_said():
     g = torch.Generator()
     with pytest.raises(ValueError, match="with 0 repeats"):
         shuffled_directions(r, w, [0], repeats=0, generator=g)
-    with pytest.raises(ValueError, match=r"wanted \(n, units\) and \(n, latent_dim\) of the same pairs"):
+    with pytest.raises(ValueError, match=r"expected \(n, units\) and \(n, latent_dim\) of the same pairs"):
         shuffled_directions(r[:3], w, [0], generator=g)
     with pytest.raises(ValueError, match=r"classes have shape \(3,\) for 20 pairs"):
         shuffled_directions(r, w, [0], classes=classes[:3], generator=g)

@@ -67,11 +67,11 @@ class Kernels:
         Raises:
             LayerError: other dims.
         """
-        wanted = self.layer.weight.dim()
-        if x.dim() != wanted:
+        expected = self.layer.weight.dim()
+        if x.dim() != expected:
             raise LayerError(
                 f"layer {self.name} takes inputs of shape {tuple(x.shape)}; pairs and the 'xinc' rule need "
-                f"{'(rows, units)' if not self.is_conv else '(rows, channels, ...) with ' + str(wanted) + ' dims'}."
+                f"{'(rows, units)' if not self.is_conv else '(rows, channels, ...) with ' + str(expected) + ' dims'}."
             )
         return x
 
@@ -197,7 +197,7 @@ def chosen(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> li
     ins, outs = shape
     for pair in several:
         if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
-            raise TypeError(f'neuron_selector {pair!r}: with unit="pair" wanted a tuple (in, out) or a list of them.')
+            raise TypeError(f'neuron_selector {pair!r}: with unit="pair" expected a tuple (in, out) or a list of them.')
         if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
             raise IndexError(
                 f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."

@@ -57,7 +57,7 @@ class Ablation:
 
     def __post_init__(self) -> None:
         if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
-            raise ValueError(f'baselines={self.baselines!r}; wanted a number, "mean", "resample" or a tensor.')
+            raise ValueError(f'baselines={self.baselines!r}; expected a number, "mean", "resample" or a tensor.')
 
     def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
         """Fix the baseline from the whole batch, so that chunks agree with one another."""
@@ -91,7 +91,7 @@ class Ablation:
             return baseline.expand_as(activation)
         except RuntimeError as error:
             raise ValueError(
-                f"baselines has shape {tuple(self.baselines.shape)}; wanted one that broadcasts to the activation's "
+                f"baselines has shape {tuple(self.baselines.shape)}; expected one that broadcasts to the activation's "
                 f"{tuple(activation.shape)} at layer {tail.name}."
             ) from error
 
@@ -220,7 +220,7 @@ class Secant:
 
     def __post_init__(self) -> None:
         if self.products not in ("refuse", "halves"):
-            raise ValueError(f'products={self.products!r}; wanted "refuse" or "halves".')
+            raise ValueError(f'products={self.products!r}; expected "refuse" or "halves".')
 
     @property
     def _along(self) -> Along:
@@ -337,9 +337,9 @@ def as_rule(rule: str | Rule) -> Rule:
     """
     if isinstance(rule, str):
         if rule not in SHORT_NAMES:
-            raise ValueError(f"rule {rule!r} is unknown; wanted one of {', '.join(map(repr, SHORT_NAMES))}.")
+            raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(map(repr, SHORT_NAMES))}.")
         made: Rule = SHORT_NAMES[rule]()
         return made
     if not hasattr(rule, "neurons") or isinstance(rule, type):
-        raise TypeError(f"rule is {rule!r}; wanted a name or a rule object such as Tangent() or Ablation('mean').")
+        raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule

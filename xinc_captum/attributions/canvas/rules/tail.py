@@ -175,7 +175,7 @@ class Footprint:
             ValueError: the budget is not positive.
         """
         if budget is not None and budget <= 0:
-            raise ValueError(f"memory_budget is {budget}; wanted a positive number of bytes, or None for 256 MiB.")
+            raise ValueError(f"memory_budget is {budget}; expected a positive number of bytes, or None for 256 MiB.")
         answer = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
         for_sure = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.at_most + answer, 1))
         if enough is not None and for_sure >= enough:
@@ -254,7 +254,7 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
         shape = tuple(values[0].shape)
         if len(shape) < 2:
             raise ValueError(
-                f"an input has shape {shape}; with render= wanted (rays, samples, ...), a ray's samples in its row."
+                f"an input has shape {shape}; with render= expected (rays, samples, ...), a ray's samples in its row."
             )
 
         def flat(value: Any) -> Any:
@@ -265,7 +265,8 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
                 return value
             if value.dim() == 0 or value.shape[0] != shape[0] * shape[1]:
                 raise ValueError(
-                    f"the field answered shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; wanted "
+                    f"the field answered shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; "
+                    "expected "
                     f"{shape[0] * shape[1]} rows, one for each sample."
                 )
             return value.unflatten(0, shape[:2])
@@ -273,7 +274,7 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
         answer = render(tree_map(folded, field(*map(flat, values))), *values)
         if isinstance(answer, Tensor) and answer.dim() > 2:
             raise ValueError(
-                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; wanted "
+                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
                 "(rays,) or (rays, channels): weigh and sum the samples."
             )
         return answer
@@ -298,7 +299,8 @@ class RayTail(Tail):
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
                 f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
-                f"samples; wanted (rays · samples, units, ...). Choose a layer of the field, in front of the renderer."
+                "samples; expected (rays · samples, units, ...). Choose a layer of the field, in front of the "
+                "renderer."
             )
         second = self._units_second(activation, ())
         by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)

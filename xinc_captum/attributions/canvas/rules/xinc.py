@@ -379,18 +379,18 @@ class Xinc:
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """W_ji x_i + b_j / n before any activation, (rows, in, out), or the maps of kernels, (rows, in, out, H, W)."""
         kernels = kernels_of(tail)
-        wanted = chosen(kernels.shape, selector)
+        expected = chosen(kernels.shape, selector)
         if kernels.is_conv and not self._is_last:
             maps = KernelMaps.of(tail, batch)
-            return maps.all() if wanted is None else maps.maps(wanted)
+            return maps.all() if expected is None else maps.maps(expected)
         if kernels.is_conv:
             whole = head_maps(tail, batch)
-            return whole if wanted is None else whole[:, [i for i, _ in wanted], [j for _, j in wanted]]
+            return whole if expected is None else whole[:, [i for i, _ in expected], [j for _, j in expected]]
         x, weight = layer_input(tail, batch), kernels.weight
         share = kernels.bias / kernels.shape[0]
-        if wanted is None:
+        if expected is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in wanted], [j for _, j in wanted]
+        i, j = [i for i, _ in expected], [j for _, j in expected]
         return torch.addcmul(share[j], x[:, i], weight[j, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
@@ -456,9 +456,11 @@ def _targeted(maps: Tensor, batch: Batch) -> Tensor:
     target = batch.target
     if isinstance(target, tuple):
         return maps[(slice(None), slice(None), *target)]
-    wanted = torch.as_tensor(target, device=maps.device).reshape(-1)
-    if wanted.numel() == 1:
-        wanted = wanted.expand(batch.rows)
-    if wanted.numel() != batch.rows:
-        raise ValueError(f"target has {wanted.numel()} entries for {batch.rows} rows; give one each, or a single int.")
-    return maps.gather(2, wanted[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
+    expected = torch.as_tensor(target, device=maps.device).reshape(-1)
+    if expected.numel() == 1:
+        expected = expected.expand(batch.rows)
+    if expected.numel() != batch.rows:
+        raise ValueError(
+            f"target has {expected.numel()} entries for {batch.rows} rows; give one each, or a single int."
+        )
+    return maps.gather(2, expected[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]

@@ -172,7 +172,7 @@ def as_search(method: Any) -> Search:
         return METHODS[method]()
     if not callable(method) or isinstance(method, type):
         raise ValueError(
-            f"method is {method!r}; wanted one of {', '.join(map(repr, METHODS))}, or one of these with options, "
+            f"method is {method!r}; expected one of {', '.join(map(repr, METHODS))}, or one of these with options, "
             "such as Ray(top=10)."
         )
     search: Search = method
@@ -185,7 +185,7 @@ def searched(
     """Search for all rows and judge what was found."""
     search = as_search(method)
     if not 0 <= confidence < 1:
-        raise ValueError(f"confidence is {confidence}; wanted a probability in [0, 1).")
+        raise ValueError(f"confidence is {confidence}; expected a probability in [0, 1).")
     classes = view.scores.shape[1]
     if classes < 2:
         raise ValueError(
@@ -196,12 +196,12 @@ def searched(
     kind = probability_kind(view.scores, kind)
     if kind == "none":
         raise ValueError("probability is 'none'; a counterfactual wants scores of classes: 'softmax', or another kind.")
-    wanted = _classes(target, "target", classes, view)
-    left = _left(origin, wanted, classes, view)
+    expected = _classes(target, "target", classes, view)
+    left = _left(origin, expected, classes, view)
     view = of_classes(view, left)
-    slope, gap = view.encoding.slopes(left, wanted)
+    slope, gap = view.encoding.slopes(left, expected)
     head = linear_head(view)
-    task = Task(view.loop, view.r, view.linked, left, wanted, slope, gap, head, confidence, view.rows, kind)
+    task = Task(view.loop, view.r, view.linked, left, expected, slope, gap, head, confidence, view.rows, kind)
     return _judged(view, task, search(task), search)
 
 
@@ -210,15 +210,15 @@ def _classes(given: Any, name: str, classes: int, view: Scene) -> Tensor:
     try:
         rows = torch.as_tensor(given, device=view.scores.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.") from error
+        raise ValueError(f"{name} is {given!r}; expected a class, a whole number, or one a row.") from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {given!r}; wanted a class, a whole number, or one a row.")
+        raise ValueError(f"{name} is {given!r}; expected a class, a whole number, or one a row.")
     if rows.dim() == 1 and len(rows) not in (1, len(view.r)):
-        raise ValueError(f"{name} names {len(rows)} classes for {len(view.r)} rows; wanted one, or one a row.")
+        raise ValueError(f"{name} names {len(rows)} classes for {len(view.r)} rows; expected one, or one a row.")
     wrong = (rows < 0) | (rows >= classes)
     if bool(wrong.any()):
         bad = int(rows[wrong].flatten()[0]) if rows.dim() else int(rows)
-        raise ValueError(f"{name} {bad} is not a class of this model; wanted 0 to {classes - 1}.")
+        raise ValueError(f"{name} {bad} is not a class of this model; expected 0 to {classes - 1}.")
     return rows.long().expand(len(view.r)).clone()
 
 
@@ -228,7 +228,7 @@ def _left(origin: Any, target: Tensor, classes: int, view: Scene) -> Tensor:
         left = _classes(origin, "origin", classes, view)
         if bool((left == target).any()):
             row = int((left == target).nonzero()[0, 0])
-            raise ValueError(f"row {row}: origin and target are both {int(target[row])}; wanted two classes.")
+            raise ValueError(f"row {row}: origin and target are both {int(target[row])}; expected two classes.")
         return left
     first, second = view.scores.topk(2, 1).indices.T
     return torch.where(first == target, second, first)

@@ -46,7 +46,7 @@ class LatentWalk:
         if self.steps < 1 or self.halvings < 0 or not self.lr > 0 or not self.pull >= 0 or not self.margin >= 0:
             raise ValueError(
                 f"got steps={self.steps}, halvings={self.halvings}, lr={self.lr}, pull={self.pull} and "
-                f"margin={self.margin}; wanted at least one step, a positive lr, and nothing negative."
+                f"margin={self.margin}; expected at least one step, a positive lr, and nothing negative."
             )
 
     def __call__(self, task: Task) -> Found:
@@ -181,16 +181,16 @@ def _ahead(weight: Tensor, target: Tensor, shift: Tensor) -> Tensor:
     return moved.gather(1, target[:, None]) - moved
 
 
-def _climb(weight: Tensor, target: Tensor, wanted: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _climb(weight: Tensor, target: Tensor, expected: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
-    wanted = torch.where(other, wanted, 0.0)
+    expected = torch.where(other, expected, 0.0)
     gram = weight @ weight.T
-    step = torch.empty_like(wanted[:, 0])
+    step = torch.empty_like(expected[:, 0])
     for t in target.unique():
         differences = gram[t, t] - gram[t][None] - gram[t][:, None] + gram
         step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(_tiny(gram))
-    aim = torch.where(other, wanted + _BEYOND * wanted.amax(1, keepdim=True).clamp_min(0), 0.0)
-    multipliers = torch.zeros_like(wanted)
+    aim = torch.where(other, expected + _BEYOND * expected.amax(1, keepdim=True).clamp_min(0), 0.0)
+    multipliers = torch.zeros_like(expected)
     ahead, momentum = multipliers, torch.ones_like(step)
     best = torch.zeros_like(step)
     for i in range(_ITERATIONS):
@@ -203,9 +203,9 @@ def _climb(weight: Tensor, target: Tensor, wanted: Tensor, other: Tensor) -> tup
         if i % _LOOK == _LOOK - 1:
             pushed = _pushed(gram, target, multipliers)
             length = (multipliers * pushed).sum(1).clamp_min(0).sqrt()
-            gain = (multipliers * wanted).sum(1)
+            gain = (multipliers * expected).sum(1)
             best = torch.maximum(best, gain / length.clamp_min(_tiny(gram)))  # at the best scale of λ
-            if bool((((pushed >= wanted) | ~other).all(1) & (length <= best * (1 + _GAP))).all()):
+            if bool((((pushed >= expected) | ~other).all(1) & (length <= best * (1 + _GAP))).all()):
                 break
     total = multipliers.sum(1)[:, None]
     shift = total * weight[target] - multipliers @ weight
@@ -219,13 +219,13 @@ def _pushed(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
     return pushed
 
 
-def _made_feasible(weight: Tensor, target: Tensor, shift: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _made_feasible(weight: Tensor, target: Tensor, shift: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
     """Stretched, if need be, until every class is behind the target, and whether it then is; else zero."""
     ahead = _ahead(weight, target, shift)
-    short = wanted > 0
-    stretch = (wanted / ahead.where(ahead > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
+    short = expected > 0
+    stretch = (expected / ahead.where(ahead > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
     shift = shift * torch.where(short.any(1), stretch, 0)[:, None]
-    possible = ((_ahead(weight, target, shift) >= wanted) | (wanted == -torch.inf)).all(1)
+    possible = ((_ahead(weight, target, shift) >= expected) | (expected == -torch.inf)).all(1)
     return torch.where(possible[:, None], shift, 0.0), possible
 
 
@@ -253,7 +253,7 @@ class MinimalShift:
 
     def __post_init__(self) -> None:
         if not 1 <= self.beyond < math.inf:
-            raise ValueError(f"beyond is {self.beyond}; wanted at least 1.")
+            raise ValueError(f"beyond is {self.beyond}; expected at least 1.")
 
     def __call__(self, task: Task) -> Found:
         """One picture a row."""
@@ -342,7 +342,7 @@ class LinkingInStyle:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0:
-            raise ValueError(f"steps is {self.steps} and lr is {self.lr}; wanted at least 1 and above 0.")
+            raise ValueError(f"steps is {self.steps} and lr is {self.lr}; expected at least 1 and above 0.")
 
     def __call__(self, task: Task) -> Found:
         """``steps`` pictures a row at most."""
@@ -375,7 +375,7 @@ class LinkingInStyle:
         if self.start is not None:
             if self.start.shape[-1] != r.shape[1] or self.start.dim() != 2 or int(rows.max()) >= len(self.start):
                 raise ValueError(
-                    f"start has shape {tuple(self.start.shape)}; wanted one shift a row, (rows, {r.shape[1]})."
+                    f"start has shape {tuple(self.start.shape)}; expected one shift a row, (rows, {r.shape[1]})."
                 )
             return self.start[rows.to(self.start.device)].detach().to(r).clone()
         # One stream a row, so that a row's answer does not depend on the rows beside it.
@@ -426,9 +426,9 @@ class Ray:
 
     def __post_init__(self) -> None:
         if not self.grid or min(self.grid) <= 0 or list(self.grid) != sorted(set(self.grid)):
-            raise ValueError(f"grid is {self.grid}; wanted ascending numbers above 0.")
+            raise ValueError(f"grid is {self.grid}; expected ascending numbers above 0.")
         if self.halvings < 0 or (self.top is not None and self.top < 1):
-            raise ValueError(f"halvings is {self.halvings} and top is {self.top}; wanted at least 0 and at least 1.")
+            raise ValueError(f"halvings is {self.halvings} and top is {self.top}; expected at least 0 and at least 1.")
 
     def __call__(self, task: Task) -> Found:
         """Look at ``len(grid) + 8 + halvings`` pictures a row at most."""

@@ -65,7 +65,7 @@ class Bases:
         """
         if latents.dim() != 2 or not latents.is_floating_point() or not len(latents) or not latents.isfinite().all():
             raise ValueError(
-                f"latents are {latents.dtype} of shape {tuple(latents.shape)}; wanted finite floats (n, latent_dim), "
+                f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected finite floats (n, latent_dim), "
                 "one row for each base."
             )
         groups, labels = _grouped(classes, len(latents))
@@ -136,7 +136,7 @@ def _grouped(classes: Tensor | None, rows: int) -> tuple[Tensor, tuple[int | Non
         return torch.zeros(rows, dtype=torch.long), (None,)
     if classes.shape != (rows,) or classes.is_floating_point():
         raise ValueError(
-            f"classes are {classes.dtype} of shape {tuple(classes.shape)} for {rows} bases; wanted whole numbers "
+            f"classes are {classes.dtype} of shape {tuple(classes.shape)} for {rows} bases; expected whole numbers "
             f"({rows},)."
         )
     labels, groups = classes.cpu().unique(return_inverse=True)
@@ -163,7 +163,7 @@ def chosen_units(link: LatentLink, units: Tensor | list[int] | range | None) -> 
         return alive.nonzero()[:, 0]
     asked = torch.as_tensor(list(units) if not isinstance(units, Tensor) else units).cpu().long()
     if asked.dim() != 1 or not len(asked) or int(asked.min()) < 0 or int(asked.max()) >= len(alive):
-        raise ValueError(f"units are {_few(asked)}; wanted some of 0 to {len(alive) - 1}, the link's units.")
+        raise ValueError(f"units are {_few(asked)}; expected some of 0 to {len(alive) - 1}, the link's units.")
     if len(asked.unique()) != len(asked):
         raise ValueError(f"units are {_few(asked)}; one is asked for twice.")
     dead = asked[~alive[asked]]
@@ -203,20 +203,20 @@ class Steps:
         if isinstance(self.reach, str):
             if self.reach not in ("minmax", "quantile"):
                 raise ValueError(
-                    f"reach is {self.reach!r}; wanted a number of standard deviations, 'minmax' or 'quantile'."
+                    f"reach is {self.reach!r}; expected a number of standard deviations, 'minmax' or 'quantile'."
                 )
-            wanted, own = (self.rows, len(self.link.alive)), self.representations
-            if own is None or own.shape != wanted:
+            expected, own = (self.rows, len(self.link.alive)), self.representations
+            if own is None or own.shape != expected:
                 raise ValueError(
                     f"reach {self.reach!r} sets each unit to a value, so the bases' own representations are needed, "
-                    f"{wanted}; got {None if own is None else tuple(own.shape)}."
+                    f"{expected}; got {None if own is None else tuple(own.shape)}."
                 )
         elif not self.reach > 0:
-            raise ValueError(f"reach is {self.reach}; wanted a positive number of standard deviations.")
+            raise ValueError(f"reach is {self.reach}; expected a positive number of standard deviations.")
         width = self.link.direction(self.units[:1], self.kind).shape[1]
         if self.null is not None and (self.null.dim() != 2 or not len(self.null) or self.null.shape[1] != width):
             raise ValueError(
-                f"null has shape {tuple(self.null.shape)}; wanted directions (any number, {width}), as "
+                f"null has shape {tuple(self.null.shape)}; expected directions (any number, {width}), as "
                 "shuffled_directions() gives them."
             )
 
@@ -348,7 +348,7 @@ class _Sweep:
 
     def __init__(self, generator: Generator, bases: Bases, batch_size: int, show_progress: bool) -> None:
         if batch_size < 2:
-            raise ValueError(f"batch_size is {batch_size}; wanted at least 2, the two frames of a unit.")
+            raise ValueError(f"batch_size is {batch_size}; expected at least 2, the two frames of a unit.")
         self.generator, self.bases, self.pairs, self.show = generator, bases, batch_size // 2, show_progress
 
     def through(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:

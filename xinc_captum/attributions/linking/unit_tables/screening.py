@@ -188,11 +188,11 @@ def shuffled_directions(
     if representations.dim() != 2 or latents.dim() != 2 or len(representations) != len(latents) or repeats < 1:
         raise ValueError(
             f"representations have shape {tuple(representations.shape)} and latents {tuple(latents.shape)}, with "
-            f"{repeats} repeats; wanted (n, units) and (n, latent_dim) of the same pairs, at least once."
+            f"{repeats} repeats; expected (n, units) and (n, latent_dim) of the same pairs, at least once."
         )
     labels = torch.zeros(len(latents)) if classes is None else classes.cpu()
     if labels.shape != (len(latents),):
-        raise ValueError(f"classes have shape {tuple(labels.shape)} for {len(latents)} pairs; wanted one for each.")
+        raise ValueError(f"classes have shape {tuple(labels.shape)} for {len(latents)} pairs; expected one for each.")
     group = labels.unique(return_inverse=True)[1]
     asked = torch.as_tensor(list(units) if not isinstance(units, Tensor) else units).cpu().long()
     values = _centred(representations.double().cpu()[:, asked], group)

@@ -60,7 +60,7 @@ def discoveries(
     """
     if sign not in ("up", "down", "either") or not leak >= 0 or not 0 < fdr <= 1:
         raise ValueError(
-            f"sign is {sign!r}, leak {leak} and fdr {fdr}; wanted 'up', 'down' or 'either', at least 0, and (0, 1]."
+            f"sign is {sign!r}, leak {leak} and fdr {fdr}; expected 'up', 'down' or 'either', at least 0, and (0, 1]."
         )
     scale = null.double().square().nanmean(0).sqrt()
     if not scale[part] > 0:
@@ -210,7 +210,7 @@ class UnitTable:
             ValueError: another format.
         """
         if format not in ("csv", "parquet"):
-            raise ValueError(f"format is {format!r}; wanted 'csv' or 'parquet'.")
+            raise ValueError(f"format is {format!r}; expected 'csv' or 'parquet'.")
         arrow = require("pyarrow", purpose="Parquet", extra="table") if format == "parquet" else None
         with bundle(path, self.note) as folder:
             if arrow is not None:
