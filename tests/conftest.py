@@ -12,7 +12,7 @@ from torch import nn
 
 settings.register_profile("repository", deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 settings.load_profile("repository")
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # tiny networks: one thread unless more are expected
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # tiny networks: one thread by default
 
 
 def pytest_addoption(parser):

@@ -201,7 +201,7 @@ def test_after_an_exception_gradients_are_as_found():
 CHILD = """
 import os, sys, time, torch
 from xinc_captum.inr import NeRV, fit_video
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as many as the parent (tests/conftest.py)
 real, times_called = os.fsync, []
 def hang(descriptor):
     times_called.append(1)
