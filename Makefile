@@ -1,4 +1,4 @@
-# The one door for every chore. CI, the README and people run the same commands.
+# Commands for every chore; CI and the README use the same ones.
 SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,9 @@ REFERENCE ?=
 PEERS ?=
 # Tests run in this many processes, one file at a time each, with one thread of torch and BLAS unless told otherwise.
 WORKERS ?= 2
-test docs: export OMP_NUM_THREADS ?= 1
+test test-all slow docs: export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpus test-lowest test-cuda lint docs bench clean
+.PHONY: help setup demo test test-all slow test-cpus test-lowest test-cuda lint docs bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,8 +35,14 @@ demo: $(READY) ## What features see in a photo, what neurons paint, what units m
 	@echo "and what a class and an objective of Lucent's see in a cup of coffee (examples/accentuate_a_photo.py) …"
 	@cd $(OUT) && $(abspath $(BIN))/python $(CURDIR)/examples/accentuate_a_photo.py && echo "  $(OUT)/accentuated.png"
 
-test: $(READY) ## Run the test suite, in WORKERS=2 processes
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+test: $(READY) ## Run the tests but for the slow ones, in WORKERS=2 processes (about three minutes)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+
+test-all: $(READY) ## Run every test, and fail for slow ones that tests/slow.txt does not name (about ten minutes)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --check-slow
+
+slow: $(READY) ## Measure every test, and write the slow ones into tests/slow.txt
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --write-slow
 
 test-cpus: $(READY) ## Run the tests that compare numbers with other kernels and threads (9 settings, about 30 minutes)
 	$(BIN)/python tests/cpus.py --workers $(WORKERS)
@@ -52,7 +58,7 @@ $(LOWEST)/.ready: pyproject.toml
 	touch $@
 
 test-lowest: $(LOWEST)/.ready ## Run the contract and the attributions' tests on captum 0.8 and torch 2.6 (about 6 GB on disk)
-	$(LOWEST)/bin/python -m pytest -q tests/contract tests/attributions tests/propagation tests/hooks tests/test_compat.py
+	$(LOWEST)/bin/python -m pytest -q tests/contract tests/attributions tests/hooks tests/test_compat.py
 
 test-cuda: $(READY) ## Run the tests that need an NVIDIA GPU
 	$(BIN)/pytest -q -m cuda

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import rounding
+import slow
 import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
@@ -17,11 +18,14 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # tiny netwo
 
 def pytest_addoption(parser):
     parser.addoption("--rounding-by-shape", action="store_true", help="let results round differently for each shape")
+    parser.addoption("--write-slow", action="store_true", help="measure every test and write tests/slow.txt")
+    parser.addoption("--check-slow", action="store_true", help="fail for slow tests that tests/slow.txt does not name")
 
 
 def pytest_configure(config):
     if config.getoption("--rounding-by-shape"):
         rounding.install()
+    config.pluginmanager.register(slow.Slow(config), "slow-tests")
 
 
 def pytest_report_header(config):
