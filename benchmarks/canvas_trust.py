@@ -1,8 +1,8 @@
-"""Is ``canvas.trust`` right? Canvases of fitted networks as they are, and with failures planted in them.
+"""Check ``canvas.trust`` on canvases of fitted networks, correct ones and ones with planted errors.
 
     python benchmarks/canvas_trust.py        (about two minutes on an idle core)
 
-Planted: every unit shows the next one's map; signs are turned round; the canvas is that of another network.
+Planted errors: every unit gets the map of the next one; signs are reversed; the canvas is that of another network.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ NETWORKS = {
 
 
 def exchanged(canvas):
-    """Every unit shows the next one's map."""
+    """Give every unit the map of the next one."""
     pairs = getattr(canvas, "pairs", None)
 
     def after(key):

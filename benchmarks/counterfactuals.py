@@ -1,10 +1,10 @@
-"""Counterfactuals of 100 pairs of sample and target: how many succeed, how far they go, and what they cost.
+"""Measure success, distance and time of counterfactual methods on 100 pairs of sample and target.
 
     python benchmarks/counterfactuals.py --generator digits      # principal components of scikit-learn's digits
-    python benchmarks/counterfactuals.py --generator mnist       # the style generator that comes with the package
+    python benchmarks/counterfactuals.py --generator mnist       # the style generator that ships with the package
 
-CPU seconds are of one thread. The paper's released code searches one picture at a time, for 2,000 steps at most; here its
-update runs batched like the others (a favour), for ``--paper-steps``, and once more as released on ``--alone`` pairs.
+CPU seconds of one thread. The paper's released code searches one image at a time, for 2,000 steps at most. Here its
+update runs in a batch like the others (which favours it), for ``--paper-steps``, and as released on ``--alone`` pairs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from xinc_captum.generators import EigenGenerator, pictures_in_unit_range
 
 
 def digits(seed):
-    """Generator, classifier and layer."""
+    """Return generator, classifier and layer for scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -37,7 +37,7 @@ def digits(seed):
 
 
 def mnist(_seed):
-    """The package's own; the seed changes the pairs alone."""
+    """Return the generator, classifier and layer that ship with the package; the seed changes the pairs only."""
     from xinc_captum.zoo.mnist import mnist_convnet, mnist_generator
 
     return mnist_generator().generator, mnist_convnet().model, "head"
@@ -108,7 +108,7 @@ def line(name, found, spent, ray, length):
 
 
 def alone(units, inputs, target, classes):
-    """One picture after another, as the released code does."""
+    """Time one image after another, as in the released code."""
     costs = {}
     for name, search in {"ray": Ray(), "paper": LinkingInStyle(steps=2000)}.items():
         start = time.process_time()

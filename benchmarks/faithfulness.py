@@ -1,10 +1,11 @@
-"""How well each rule ranks pixels and units, against ablation, under zero, mean and resample baselines.
+"""Compare the ranking of pixels and units by each rule with ablation, for zero, mean and resample baselines.
 
-    python benchmarks/faithfulness.py FOLDER    (the folder holds xinc_ffn.npz, the paper's trained network)
+    python benchmarks/faithfulness.py FOLDER    (the folder contains xinc_ffn.npz, the paper's trained network)
 
 Maps are Σ_channel |c|, divided by their largest value and rounded to 1e-6; Spearman with average ranks in float64;
 constant maps are left out and counted. spatial: mean over units of the correlation over pixels; total: correlation
-over units of the maps' sums. "x − baseline" is gradient x (activation − baseline), the fair rival under a baseline.
+over units of the maps' sums. "x − baseline" is gradient x (activation − baseline), the appropriate alternative for a
+baseline.
 """
 
 import sys
@@ -27,13 +28,13 @@ SITES = (
 
 
 def units_first(shares):
-    """(pixels, units, channels) or (pixels, units) to (units, channels, pixels)."""
+    """Permute (pixels, units, channels) or (pixels, units) to (units, channels, pixels)."""
     shares = shares if shares.dim() == 3 else shares[..., None]
     return shares.permute(1, 2, 0).contiguous()
 
 
 def against_baseline(model, layer, x, baselines):
-    """∂y/∂a · (a − b), (units, channels, pixels)."""
+    """Compute ∂y/∂a · (a − b), (units, channels, pixels)."""
     bare = LayerContribution(model, layer, multiply_by_inputs=False)
     slope = torch.stack([bare.attribute(x, target=c) for c in range(3)], -1)
     tail, batch = Tail(model, model.get_submodule(layer)), Batch.of(x)

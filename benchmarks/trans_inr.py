@@ -1,12 +1,13 @@
-"""What a TransINR reaches on small pictures it was not fitted to, against everything that a fit from scratch reaches.
+"""Measure a TransINR on small held-out images, relative to fits from scratch.
 
-    python benchmarks/trans_inr.py [--data digits|mnist|fashion] [--seeds 2] [--steps 1000] [--short 400] [--threads 1] [--folder FOLDER]
+    python benchmarks/trans_inr.py [--data digits|mnist|fashion] [--seeds 2] [--steps 1000] [--short 400]
+        [--threads 1] [--folder FOLDER]
 
-"digits" are scikit-learn's at 8 x 8: the first 1,500 to fit (a tenth of them to look at), the last 297 to judge by.
-"mnist" are 5,000 at 28 x 28, every tenth to judge by. "fashion" are the first 4,500 of Fashion-MNIST's own training pictures and the first
-500 of its own test pictures, 28 x 28 too; FOLDER holds its files where Debian's package dataset-fashion-mnist is not installed.
-CPU seconds of this process. "+10" means ten more Adam steps on each picture's own network; the rates of all such steps are fixed below,
-not searched for each row.
+"digits" are scikit-learn's at 8 x 8: the first 1,500 for the fit (a tenth of them for validation), the last 297 for the
+test. "mnist" are 5,000 at 28 x 28, every tenth for the test. "fashion" are the first 4,500 of Fashion-MNIST's training
+images and the first 500 of its test images, also 28 x 28; FOLDER contains its files where Debian's package
+dataset-fashion-mnist is not installed. CPU seconds of this process. "+10" means ten more Adam steps on each image's own
+network. The learning rates of all such steps are fixed below, not searched for each row.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def judged(model, images, seen=None):
 
 
 def reptile(model, images, rounds, inner=10, seed=0):
-    """One start for all pictures: moved towards where ten steps from it lead (Nichol et al., arXiv 1803.02999)."""
+    """Return one start for all images, moved towards the result of ten steps from it (Nichol et al., arXiv 1803.02999)."""
     generator = torch.Generator().manual_seed(seed)
     start = shared_start(model, 1, seed=seed)[0]
     for k in range(rounds):
@@ -72,7 +73,7 @@ def reptile(model, images, rounds, inner=10, seed=0):
 
 
 def steps_from(model, images, base, say):
-    """Decibels after some steps from four starts."""
+    """Print decibels after some steps from four starts."""
     starts = {
         "written by the transformer": (model.generate(images), WARM),
         "Reptile's start": ([copy.deepcopy(base) for _ in images], SCRATCH),
@@ -88,7 +89,7 @@ def steps_from(model, images, base, say):
 
 
 def neurons(model, images, say):
-    """Whether a neuron of the last hidden layer finds itself in other pictures' networks, with two controls."""
+    """Measure whether a neuron of the last hidden layer corresponds to itself in other images' networks, with two controls."""
     size = tuple(images.shape[2:])
     half = torch.zeros(QUADRANTS * QUADRANTS, *size)
     for r in range(4):
@@ -112,7 +113,7 @@ def neurons(model, images, say):
 
 
 def against_gradient(model, images, say):
-    """Whether a picture's modulations lie where a step of gradient descent from the mean ones would go."""
+    """Compare an image's modulations with a step of gradient descent from the mean modulations."""
     with torch.no_grad():
         change = flat(model.modulations(images)) - flat(tuple(m[None] for m in model.mean_modulations))
     start = flat(tuple(m[None] for m in model.mean_modulations)).repeat(len(images), 1).requires_grad_(True)
@@ -130,7 +131,7 @@ def against_gradient(model, images, say):
 
 
 def few_patches(train, test, arguments, seed, steps, say):
-    """A model trained on parts of pictures, given all, a quarter and a twentieth of the patches."""
+    """Fit a model on parts of images, and test it with all, a quarter and a twentieth of the patches."""
     sparse = TransINR(**arguments, seed=seed)
     _, seconds = timed(sparse.fit, train, steps=steps, keep=0.05, seed=seed, show_progress=False)
     images, size = test[:STARTED], tuple(test.shape[2:])
@@ -151,7 +152,7 @@ def few_patches(train, test, arguments, seed, steps, say):
 
 
 def gaps(model, images, say):
-    """How far integrated parts miss the change that they explain, and how long a picture takes."""
+    """Measure the error of integrated contributions, and the time per image."""
     for level in ("token", "modulation", "patch"):
         method = TokenContribution(model, level)
         for steps in (8, 64) if level != "token" else (1,):
