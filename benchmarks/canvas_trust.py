@@ -40,7 +40,7 @@ def say(what, canvas, other=None):
     planted = {"exchanged": exchanged(canvas), "signs": replace(canvas, _shares=lambda *at: -canvas._shares(*at))}
     if other is not None:
         planted["another's"] = replace(canvas, _shares=other._shares)
-    told = {"as it is": canvas, **planted}
+    told = {"unchanged": canvas, **planted}
     print(
         f"{what:40s}" + "  ".join(f"{k}: {c.trust.verdict} {c.trust.agreement:+.2f}" for k, c in told.items()),
         flush=True,

@@ -47,8 +47,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--linked", type=int, default=4000, help="pairs that the link is fitted to")
-    parser.add_argument("--variant", default="linear", help="of the link")
+    parser.add_argument("--linked", type=int, default=4000, help="number of pairs for the fit of the link")
+    parser.add_argument("--variant", default="linear", help="form of the link")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--paper-steps", type=int, default=300)
     parser.add_argument("--alone", type=int, default=10)
@@ -70,7 +70,9 @@ def one_seed(chosen, seed):
     target = (classes + torch.randint(1, 10, (chosen.pairs,), generator=stream)) % 10
     length = units.sweep(inputs, int(link.alive.nonzero()[0]), [0.0]).base_representations.double().norm(dim=1).mean()
     print(f"\n{chosen.generator}, {chosen.variant} link of {chosen.linked} pairs, seed {seed}, {chosen.pairs} pairs\n")
-    print("| method | success | head | |dr|/|r| | pixel distance | steps | CPU s | of it ray | worst length / bound |")
+    print(
+        "| method | success | head | |dr|/|r| | pixel distance | steps | CPU s | relative to ray | worst length / bound |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     searches = {
         "ray": Ray(),
@@ -116,8 +118,8 @@ def alone(units, inputs, target, classes):
             units.counterfactual(inputs[row : row + 1], target[row : row + 1], search, origin=int(classes[row]))
         costs[name] = (time.process_time() - start) / len(inputs)
     print(
-        f"\none picture at a time ({len(inputs)} pairs, paper's update up to 2,000 steps as released): ray "
-        f"{costs['ray']:.3f} s, paper's {costs['paper']:.3f} s a picture, {costs['paper'] / costs['ray']:.0f}x"
+        f"\none image at a time ({len(inputs)} pairs, paper's update up to 2,000 steps as released): ray "
+        f"{costs['ray']:.3f} s, paper's {costs['paper']:.3f} s per image, {costs['paper'] / costs['ray']:.0f}x"
     )
 
 

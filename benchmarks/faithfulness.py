@@ -69,7 +69,7 @@ def main(folder):
             ]
             print(f"{name:18s} {baselines!s:10s} " + " ".join(f"{c:>18s}" for c in cells), flush=True)
     print(
-        "\nsecant: how far shares and slot miss the output, and what cancellation costs (condition number, median / 99 %)"
+        "\nsecant: error of the sum of contributions and bias term, and cancellation (condition number, median / 99 %)"
     )
     for name, site, _ in SITES:
         shares, output = NeuronCanvas(model, site, rule="secant").attribute(x), model(x).detach()
@@ -84,7 +84,7 @@ def main(folder):
         if answers[n, "0.0"]["tangent"].spatial < s or answers[n, "0.0"]["tangent"].total < t
     ]
     print(
-        "\nwanted of tangent under zero: hidden 2 1.00/1.00, hidden 1 >= .99/.93, Fourier features >= .90/.99:",
+        "\nexpected of tangent with the zero baseline: hidden 2 1.00/1.00, hidden 1 >= .99/.93, Fourier features >= .90/.99:",
         "missed " + ", ".join(missed) if missed else "met",
     )
 

@@ -62,7 +62,7 @@ def short(agreement, goal):
 
 def main(steps=1000):
     torch.set_num_threads(1)
-    print(f"Spearman against switching off, spatial / total (constant maps left out); {KERNELS} kernels a block\n")
+    print(f"Spearman against setting to zero, spatial / total (constant maps left out); {KERNELS} kernels per block\n")
     print(f"{'network':18s} {'block':5s} {'frame':5s} " + " ".join(f"{name:>18s}" for name in RULES), flush=True)
     missed = []
     for seed, (name, network, size) in enumerate(networks(steps)):
@@ -81,14 +81,14 @@ def main(steps=1000):
                     slight = maps(model, layer, turned_down(model, layer, x, 0.01), x, kernels)
                     again = {n: canvas_agreement(maps(model, layer, RULES[n], x, kernels), slight) for n in WANTED}
                     cells = [f"{a.spatial:6.3f} / {a.total:5.3f} ({a.left_out})" for a in again.values()]
-                    print(f"{'':18s} turned by 1 %", *(f"{c:>17s}" for c in cells), flush=True)
+                    print(f"{'':18s} reduced by 1 %", *(f"{c:>17s}" for c in cells), flush=True)
                 missed += [
                     f"{n} at block {block + 1}, frame {frame}, {name} ({row[n].spatial:.3f} / {row[n].total:.3f})"
                     for n, goal in WANTED.items()
                     if short(row[n], goal)
                 ]
     goals = ", ".join(f"{n} >= {s:.2f} / {t:.2f}" for n, (s, t) in WANTED.items())
-    print(f"\nwanted: {goals}:", "missed by " + "; ".join(missed) if missed else "met")
+    print(f"\nexpected: {goals}:", "missed by " + "; ".join(missed) if missed else "met")
 
 
 if __name__ == "__main__":

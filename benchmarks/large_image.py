@@ -49,7 +49,7 @@ def main():
     print(f"{side}x{side}: {seconds:.0f} s, {cpu:.0f} CPU s, RSS growth {growth / 1e9:.2f} GB (expected < 1.5 at 4096)")
     held = sum(t.nbytes for t in (totals, regions, *top)) / 1e9
     inputs = (coordinates((1, 1)).element_size() * 2 * side * side + masks.nbytes) / 1e9
-    print(f"of it answers {held:.2f} GB (top-5 as {top.indices.dtype}), coordinates and masks {inputs:.2f} GB")
+    print(f"of which results {held:.2f} GB (top-5 as {top.indices.dtype}), coordinates and masks {inputs:.2f} GB")
     print("regions add up to totals:", bool(torch.allclose(regions.sum(0), totals, rtol=1e-4)))
     if device != "cpu":
         print(f"device memory peak {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")

@@ -127,7 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--out", help="a picture of all four")
+    parser.add_argument("--out", help="file for the figure of all four curves")
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()

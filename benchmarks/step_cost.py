@@ -50,7 +50,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print("| crops | regularizer | CPU ms a step | floor ms | ratio (each round) |\n|---|---|---|---|---|")
+    print("| crops | regularizer | CPU ms per step | reference ms | ratio (each round) |\n|---|---|---|---|---|")
     for crops in (4, 16):
         for name, regularizer in (("none", None), ("features at layer2, with mask", FeatureDistance("layer2"))):
             rounds = [run(crops, chosen.steps, regularizer) for _ in range(chosen.rounds)]

@@ -95,13 +95,13 @@ def main():
     parser.add_argument("--data", nargs="+", choices=WANTED, default=list(WANTED))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--keep", default=None, help="folder of trained networks")
+    parser.add_argument("--keep", default=None, help="folder for trained networks")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for data in chosen.data:
         for seed in range(chosen.seeds):
             one(data, seed, chosen)
-        print(f"\nwanted of {data}: class agreement of the generator >= .95; {WANTED[data]}", flush=True)
+        print(f"\nexpected for {data}: class agreement of the generator >= .95; {WANTED[data]}", flush=True)
 
 
 def one(data, seed, chosen):

@@ -49,7 +49,7 @@ def report(model, train, held, say):
         for count in (1, 2):
             choices = list(itertools.combinations(range(CAMERAS) if between else ring, count))
             rows = {
-                name: [] for name in ("written", "another scene's", "mean image", "camera's mean", "nearest copied")
+                name: [] for name in ("generated", "another scene's", "mean image", "camera's mean", "nearest copied")
             }
             for found, astray in zip(
                 drawn_and_true(model, held, choices, between),
@@ -57,7 +57,7 @@ def report(model, train, held, say):
                 strict=True,
             ):
                 drawn, true, views, read, expected = found
-                rows["written"].append(mean_psnr(drawn, true))
+                rows["generated"].append(mean_psnr(drawn, true))
                 rows["another scene's"].append(mean_psnr(astray[0], true))
                 rows["mean image"].append(mean_psnr(everything.expand_as(true), true))
                 rows["camera's mean"].append(mean_psnr(by_camera[expected // 2], true))
@@ -67,7 +67,7 @@ def report(model, train, held, say):
             means = {name: sum(found) / len(found) for name, found in rows.items()}
             where = "cameras halfway between" if between else "cameras of the fit"
             words = ", ".join(f"{name} {dB:.2f}" for name, dB in means.items())
-            gain = means["written"] - means["mean image"]
+            gain = means["generated"] - means["mean image"]
             say(f"  {where}, from {count}: {words} dB; {gain:+.2f} above the mean image (expected +4)")
 
 

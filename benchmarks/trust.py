@@ -111,7 +111,7 @@ def pairs(steps, seeds=3):
     bench = Bench()
     others = {name: bench.photo(name) for name in zoo.photo_names() if name != "motorcycle_right"}
     print(
-        f"\n{steps} steps\n| photo | feature | path | natural leave-one-out, median | seed | shuffled weights | verdicts |"
+        f"\n{steps} steps\n| photo | feature | path | reference images leave-one-out, median | seed | shuffled weights | verdicts |"
     )
     print("|---|---|---|---|---|---|---|")
     rows = []

@@ -77,7 +77,7 @@ def screening(args):
     )
     ink = PictureParts(lambda p: torch.sigmoid(10 * (p.mean(1, keepdim=True) - 0.5)), ["ink"])
     print(
-        f"{args.generator}, seed {args.seed}: {int(link.alive.sum())} living units of {len(link.alive)}, {args.bases} bases"
+        f"{args.generator}, seed {args.seed}: {int(link.alive.sum())} active units of {len(link.alive)}, {args.bases} bases"
     )
     for reach in args.reach:
         settings = {"parts": ink, "measures": EIGHT, "reach": reach}

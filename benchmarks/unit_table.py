@@ -117,7 +117,7 @@ def scale(args):
     )
     link = LatentLink(ridge=1.0).fit(pairs.representations, pairs.latents)
     units = link.alive.nonzero()[:, 0]
-    print(f"digits: {len(units)} living of {len(link.alive)} units; the first {args.units} are taken")
+    print(f"digits: {len(units)} active of {len(link.alive)} units; the first {args.units} are used")
     bases = pairs.latents[: args.bases]
     ink = PictureParts(
         lambda p: torch.cat([torch.sigmoid(10 * (p - 0.5)), torch.sigmoid(10 * (0.5 - p))], 1), ["ink", "paper"]
@@ -156,7 +156,7 @@ def faces(args):
         torch.save(held, kept)
     link = LatentLink().fit(held["r"], held["w"])
     units = link.alive.nonzero()[:, 0][: args.units]
-    print(f"faces: {int(link.alive.sum())} living of {len(link.alive)} units")
+    print(f"faces: {int(link.alive.sum())} active of {len(link.alive)} units")
     bases, layers = held["w"][: args.bases], generator.feature_layers()[-2:]
     with torch.no_grad():
         maps = pictures_and_features(generator, held["w"][:48], layers)[1]

@@ -38,7 +38,7 @@ CASES = {
         ),
     ],
 }
-HEADER = "| library | setting | views | floor ms | step, in floors (each round) | before the first step, in floors |"
+HEADER = "| library | setting | views | reference pass, ms | step / reference pass (each round) | before the first step / reference pass |"
 
 
 class Beside:

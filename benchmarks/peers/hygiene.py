@@ -14,9 +14,9 @@ from libraries import LIBRARIES, label
 from torch import nn
 
 COLUMNS = [
-    "library", "user's hook still fires", "no hooks left", "requires_grad as found", ".grad of weights as found",
-    "buffers as found", "train/eval flags as found", "random state as found", "error inside the model: comes through",
-    "… hooks as found", "… flags as found", "65×65", "48×64", "first picture − seed, PSNR",
+    "library", "user's hook still fires", "no hooks left", "requires_grad restored", ".grad of weights restored",
+    "buffers restored", "train/eval flags restored", "random state restored", "error inside the model is raised",
+    "… hooks restored", "… flags restored", "65×65", "48×64", "first image − seed, PSNR",
 ]  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def after_success(accentuate):
 
 def after_failure(accentuate):
     model, _ = case()
-    before, told = found(model), "nothing is raised"
+    before, told = found(model), "no error"
     model.fails_after = 3
     try:
         accentuate(model, picture(64, 64), steps=6, canvas=(64, 64), view=32, layer="relu")
