@@ -63,7 +63,7 @@ def on_a_photo(model: nn.Module, layer: str | None, device: str) -> Jobs:
     grid = {"layer_to_grid": layer_to_grid} if tokens else {}
     names = [name for name in NAMED if not tokens or name == "Integrated Gradients"]
     found = by_name(names, model, x, None, place, 0)
-    jobs: Jobs = {"a forward": partial(_forward, model, x)}
+    jobs: Jobs = {"forward pass": partial(_forward, model, x)}
     jobs |= {name: partial(bound(one, model, None, (PHOTO, PHOTO), 0), x, TARGET) for name, one in found.items()}
     layered = LayerContribution(model, place)
     alike = FeatureActivationMap(model, place, x, **grid)
@@ -95,7 +95,7 @@ def canvases(device: str) -> dict[str, Jobs]:
         drawn = canvas.canvas(inputs, VIDEO)
         units = drawn.units
         found[f"{name} ({units} units)"] = {
-            "a forward": partial(_forward, model, inputs),
+            "forward pass": partial(_forward, model, inputs),
             "every unit's map": partial(canvas.attribute, inputs),
             "one unit's map": partial(drawn.map, 3),
             "a pixel's five units": partial(drawn.top_units, 5, (40, 80)),
@@ -189,7 +189,7 @@ def main() -> None:
     }
     table("a photo of 224 x 224", found)
     drawn = {name: spend(jobs) for name, jobs in canvases(options.device).items()}
-    table("a picture of 128 x 256", drawn)
+    table("an image of 128 x 256", drawn)
     table("the package's MNIST models, on the CPU", {"a call": spend(the_rest())})
 
 

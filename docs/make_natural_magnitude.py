@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "xinc_captum" / "attributions" / "accentuat
 
 
 def windows() -> torch.Tensor:
-    """Return all squares of SIDE pixels at STRIDE, faded out at their edges, and their mirror images: (n, 3, SIDE, SIDE)."""
+    """Return all squares of SIDE pixels, faded out at their edges, and their mirror images: (n, 3, SIDE, SIDE)."""
     cut = []
     for name in NAMES:
         image = skimage_photo(name).image
