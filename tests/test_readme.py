@@ -34,7 +34,6 @@ def test_every_python_block_runs(tmp_path, monkeypatch):
     namespace = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["canvas"].trust.verdict == "holds"
 
 
 def test_commands_pictures_and_names_exist():
