@@ -108,10 +108,10 @@ def drawn(results, path):
         line(d, dropped, 1, "C1", "NeRN: 100 to 60 % kept, 8 bits")
         line(d, found["rounded"], 1, "C0", "weights in 8 to 2 bits")
     names = (
-        ("Weights off by noise", "relative weight error"),
-        ("The predictor's size", "its parameters a represented weight"),
-        ("Filters taken out, in three orders", "share of filters"),
-        ("The NeRN itself made smaller", "true bytes, of the target's"),
+        ("Weights with noise", "relative weight error"),
+        ("Size of the predictor", "parameters per represented weight"),
+        ("Removed filters, in three orders", "share of filters"),
+        ("A compressed NeRN", "bytes, relative to the target"),
     )
     for axis, (title, below) in zip(axes.flat, names, strict=True):
         axis.set(title=title, xlabel=below, ylabel="accuracy (%)")
