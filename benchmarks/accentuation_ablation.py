@@ -1,7 +1,9 @@
-"""Which part does what: parameterization x crops x regulariser, all stopped at the same gain in the optimised logit.
+"""Measure the effect of parameterization, crops and feature distance on accentuations of equal gain.
 
-The gain is that in the ascent's own view of the picture; ``resampled`` is what is left of it when the picture is shrunk
-another way, ``transfer`` what the second network sees.
+    python benchmarks/accentuation_ablation.py [--photos 3] [--steps 60] [--threads 2]
+
+Every combination stops at the same gain of the optimised logit in the random crops. ``resampled`` is the gain that
+remains when the image is downsampled in another way, ``transfer`` the gain of a second network.
 """
 
 import argparse
@@ -53,7 +55,7 @@ def main():
 
 
 def gained(bench, seed, target, lr, options):
-    """Gain and case at the first of a few step lengths that reaches the gain: without crops, long steps jump over it."""
+    """Return gain and case for the first of a few step lengths that reaches the gain: without crops, long steps overshoot."""
     tried = []
     for shorter in (1, 8):
         found = bench.method.accentuate(seed, target, activation=level(bench, seed, target), lr=lr / shorter, **options)
@@ -65,7 +67,7 @@ def gained(bench, seed, target, lr, options):
 
 
 def level(bench, seed, target):
-    """The score to stop at: the seed's in the ascent's own view, and the gain."""
+    """Return the score at which to stop: the score of the seed image in the random crops, plus the gain."""
     return float(bench.method.accentuate(seed, target, dose=0.0).before) + GAIN
 
 

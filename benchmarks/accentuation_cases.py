@@ -1,4 +1,4 @@
-"""The photos, targets and measures that the accentuation benchmarks share: Lite0 is optimised, Lite1 looks on."""
+"""Photos, targets and measures shared by the accentuation benchmarks. Lite0 is optimised, Lite1 measures transfer."""
 
 import time
 from typing import NamedTuple
@@ -19,7 +19,7 @@ TARGETS = ("lion", "loggerhead", "ladybug")
 
 
 class Measures(NamedTuple):
-    """One case: CPU seconds, rises of both models' logits, feature drift, and how the picture changed."""
+    """Results of one case: CPU seconds, gains of both models' logits, feature drift, and measures of the change."""
 
     cpu: float
     rise: float
@@ -31,7 +31,7 @@ class Measures(NamedTuple):
 
 
 class Bench:
-    """Both classifiers, and how a case is run and measured."""
+    """Both classifiers, with methods that run and measure a case."""
 
     def __init__(self):
         self.lite0, self.lite1 = zoo.efficientnet_lite0(), zoo.efficientnet_lite1()

@@ -1,10 +1,10 @@
-"""The analyses of canvases on the paper's trained network, beside their controls and the released code's way.
+"""Compute the statistics of canvases on the paper's trained network, with controls and with the released code's definitions.
 
-    python benchmarks/analyses.py FOLDER    (the folder holds xinc_ffn.npz, the paper's trained network)
+    python benchmarks/analyses.py FOLDER    (the folder contains xinc_ffn.npz, the paper's trained network)
 
-For each layer, twice: the paper's maps (rule "xinc") and the tangent's. The picture is the network's own output, since
-the photo was not released; so k-means and Gabor regions are those of what it draws. "comb" is what the released code
-takes for grid cells.
+Each layer has two rows: the paper's maps (rule "xinc") and the tangent. The image is the output of the network, since
+the photo was not released, so k-means and Gabor regions are those of the output. "comb" is what the released code uses
+as grid cells.
 """
 
 import sys
@@ -27,7 +27,7 @@ SITES = (
 
 
 def comb(size, grid=(4, 8)):
-    """Every fourth row and eighth column."""
+    """Label every fourth row and eighth column, as the released code does."""
     rows, columns = (torch.arange(side) % step for side, step in zip(size, grid, strict=True))
     return rows[:, None] * grid[1] + columns
 

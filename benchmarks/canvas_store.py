@@ -1,6 +1,8 @@
-"""A canvas larger than memory: written, killed half way, gone on with, opened and asked, with the memory it takes.
+"""Write, interrupt, resume, open and query a canvas that is larger than memory, and measure the memory.
 
-Writes about its logical size to FOLDER (2 bytes a number; noise hardly compresses) and leaves nothing there.
+    python benchmarks/canvas_store.py [FOLDER] [--side 5760]
+
+It writes about the logical size of the canvas to FOLDER (2 bytes per number; noise hardly compresses) and removes it.
 """
 
 import argparse
@@ -25,7 +27,7 @@ BUDGET = 256 << 20
 
 
 def canvas(side):
-    """All 104 neurons of the paper's network, R, G and B, on side x side pixels."""
+    """Return a canvas of all 104 neurons of the paper's network, R, G and B, on side x side pixels."""
     model = FourierMLP(seed=0)
     return NeuronCanvas(model, "activation2").canvas(
         coordinates((side, side)), size=(side, side), memory_budget=BUDGET, show_progress=sys.stderr.isatty()
@@ -33,7 +35,7 @@ def canvas(side):
 
 
 class Memory:
-    """The most memory that this process or a child had meanwhile, in bytes."""
+    """Peak memory of this process and its children, in bytes."""
 
     def __init__(self, pid=None):
         self.process, self.peak, self.over = psutil.Process(pid), 0, threading.Event()

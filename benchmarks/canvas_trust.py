@@ -1,8 +1,8 @@
-"""Is ``canvas.trust`` right? Canvases of fitted networks as they are, and with failures planted in them.
+"""Check ``canvas.trust`` on canvases of fitted networks, correct ones and ones with planted errors.
 
     python benchmarks/canvas_trust.py        (about two minutes on an idle core)
 
-Planted: every unit shows the next one's map; signs are turned round; the canvas is that of another network.
+Planted errors: every unit gets the map of the next one; signs are reversed; the canvas is that of another network.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ NETWORKS = {
 
 
 def exchanged(canvas):
-    """Every unit shows the next one's map."""
+    """Give every unit the map of the next one."""
     pairs = getattr(canvas, "pairs", None)
 
     def after(key):
@@ -40,7 +40,7 @@ def say(what, canvas, other=None):
     planted = {"exchanged": exchanged(canvas), "signs": replace(canvas, _shares=lambda *at: -canvas._shares(*at))}
     if other is not None:
         planted["another's"] = replace(canvas, _shares=other._shares)
-    told = {"as it is": canvas, **planted}
+    told = {"unchanged": canvas, **planted}
     print(
         f"{what:40s}" + "  ".join(f"{k}: {c.trust.verdict} {c.trust.agreement:+.2f}" for k, c in told.items()),
         flush=True,

@@ -1,9 +1,9 @@
-"""Our hot paths beside Captum's own, and beside what one would write by hand, on the same work in one run.
+"""Compare the CPU time of frequent calls with Captum's own, and with code written by hand, on the same work in one run.
 
     python benchmarks/captum_cost.py [--rounds 9] [--threads 1]
 
-CPU seconds of this process; the two sides of a ratio take turns, and the ratio is the median over rounds of the pairs'
-ratios. A loop over Captum asks for one output number at a time; it is run for a sample of pixels and scaled up.
+CPU seconds of this process. The two sides of a ratio run in turns, and the ratio is the median over rounds of the pairs'
+ratios. A loop over Captum computes one output number at a time; it is run for a sample of pixels and scaled.
 """
 
 import argparse
@@ -23,13 +23,13 @@ UNITS, SIZE, SAMPLE = 24, (64, 128), 24  # of the decoder: channels explained, p
 
 
 def decoder():
-    """A NeRV block and its head: 24 maps of 32 x 64 to a picture of 64 x 128."""
+    """Return a NeRV block and its head: 24 maps of 32 x 64 to an image of 64 x 128."""
     layers = nn.Conv2d(8, UNITS, 3, padding=1), nn.GELU(), nn.Conv2d(UNITS, 4 * UNITS, 3, padding=1), nn.PixelShuffle(2)
     return nn.Sequential(*layers, nn.GELU(), nn.Conv2d(UNITS, 3, 3, padding=1)).eval()
 
 
 def by_hand(model, inputs):
-    """Every unit of layer 1 towards every output: vmapped forward-mode derivatives, written out."""
+    """Compute every unit of layer 1 for every output by vmapped forward-mode derivatives, written by hand."""
     with torch.no_grad():
         activation = model[:2](inputs)
     tail = model[2:]

@@ -1,8 +1,8 @@
-"""CPU seconds and peak memory of canvases at 128x256, one process each, against the released code's loop.
+"""Measure CPU time and peak memory of canvases at 128x256, in separate processes, relative to the released code's loop.
 
     python benchmarks/cost.py [--reference FOLDER]
 
-Without the folder the network has the paper's shape and random weights: costs do not depend on the weights.
+Without the folder the network has the paper's shape and random weights: the cost does not depend on the weights.
 """
 
 import argparse
@@ -74,7 +74,7 @@ JOBS = {"loop": loop, "tangent": tangent, "equal_outputs": equal_outputs, "queri
 
 
 def child(job, folder):
-    """Run one job and print its CPU seconds and how far the peak rose above the state before it."""
+    """Run one job and print its CPU seconds and the increase of peak memory over the state before it."""
     model, x = model_and_coordinates(folder)
     import xinc_captum  # noqa: F401 - imports are not part of the cost
 

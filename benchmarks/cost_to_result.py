@@ -1,8 +1,9 @@
-"""What a result costs: ours against the paper's setting (16 crops, 40 steps, lr .05, plain norm).
+"""Compare time and result with the paper's setting (16 crops, 40 steps, lr .05, plain norm).
 
-Ours runs twice: with the defaults, and stopped where the logit has risen as far as the paper's setting took it.
+    python benchmarks/cost_to_result.py [--photos 6] [--seeds 2] [--threads 2]
 
-EfficientNet-Lite0 is optimised, Lite1 never; median over photos x targets x seeds. The defaults were tuned on these
+xinc_captum runs twice: with the defaults, and stopped at the gain of the logit that the paper's setting reached.
+EfficientNet-Lite0 is optimised, Lite1 never; medians over photos x targets x seeds. The defaults were tuned on these
 photos, the paper's setting was not.
 """
 

@@ -1,10 +1,10 @@
-"""Counterfactuals of 100 pairs of sample and target: how many succeed, how far they go, and what they cost.
+"""Measure success, distance and time of counterfactual methods on 100 pairs of sample and target.
 
     python benchmarks/counterfactuals.py --generator digits      # principal components of scikit-learn's digits
-    python benchmarks/counterfactuals.py --generator mnist       # the style generator that comes with the package
+    python benchmarks/counterfactuals.py --generator mnist       # the style generator that ships with the package
 
-CPU seconds are of one thread. The paper's released code searches one picture at a time, for 2,000 steps at most; here its
-update runs batched like the others (a favour), for ``--paper-steps``, and once more as released on ``--alone`` pairs.
+CPU seconds of one thread. The paper's released code searches one image at a time, for 2,000 steps at most. Here its
+update runs in a batch like the others (which favours it), for ``--paper-steps``, and as released on ``--alone`` pairs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from xinc_captum.generators import EigenGenerator, pictures_in_unit_range
 
 
 def digits(seed):
-    """Generator, classifier and layer."""
+    """Return generator, classifier and layer for scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -37,7 +37,7 @@ def digits(seed):
 
 
 def mnist(_seed):
-    """The package's own; the seed changes the pairs alone."""
+    """Return the generator, classifier and layer that ship with the package; the seed changes the pairs only."""
     from xinc_captum.zoo.mnist import mnist_convnet, mnist_generator
 
     return mnist_generator().generator, mnist_convnet().model, "head"
@@ -47,8 +47,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--linked", type=int, default=4000, help="pairs that the link is fitted to")
-    parser.add_argument("--variant", default="linear", help="of the link")
+    parser.add_argument("--linked", type=int, default=4000, help="number of pairs for the fit of the link")
+    parser.add_argument("--variant", default="linear", help="form of the link")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--paper-steps", type=int, default=300)
     parser.add_argument("--alone", type=int, default=10)
@@ -70,7 +70,9 @@ def one_seed(chosen, seed):
     target = (classes + torch.randint(1, 10, (chosen.pairs,), generator=stream)) % 10
     length = units.sweep(inputs, int(link.alive.nonzero()[0]), [0.0]).base_representations.double().norm(dim=1).mean()
     print(f"\n{chosen.generator}, {chosen.variant} link of {chosen.linked} pairs, seed {seed}, {chosen.pairs} pairs\n")
-    print("| method | success | head | |dr|/|r| | pixel distance | steps | CPU s | of it ray | worst length / bound |")
+    print(
+        "| method | success | head | |dr|/|r| | pixel distance | steps | CPU s | relative to ray | worst length / bound |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     searches = {
         "ray": Ray(),
@@ -108,7 +110,7 @@ def line(name, found, spent, ray, length):
 
 
 def alone(units, inputs, target, classes):
-    """One picture after another, as the released code does."""
+    """Time one image after another, as in the released code."""
     costs = {}
     for name, search in {"ray": Ray(), "paper": LinkingInStyle(steps=2000)}.items():
         start = time.process_time()
@@ -116,8 +118,8 @@ def alone(units, inputs, target, classes):
             units.counterfactual(inputs[row : row + 1], target[row : row + 1], search, origin=int(classes[row]))
         costs[name] = (time.process_time() - start) / len(inputs)
     print(
-        f"\none picture at a time ({len(inputs)} pairs, paper's update up to 2,000 steps as released): ray "
-        f"{costs['ray']:.3f} s, paper's {costs['paper']:.3f} s a picture, {costs['paper'] / costs['ray']:.0f}x"
+        f"\none image at a time ({len(inputs)} pairs, paper's update up to 2,000 steps as released): ray "
+        f"{costs['ray']:.3f} s, paper's {costs['paper']:.3f} s per image, {costs['paper'] / costs['ray']:.0f}x"
     )
 
 

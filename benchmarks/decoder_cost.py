@@ -1,11 +1,12 @@
-"""CPU seconds and peak memory of kernel canvases of a .98 M-parameter NeRV at 128x256, one process each.
+"""Measure CPU time and peak memory of kernel canvases of a .98 M-parameter NeRV at 128x256, in separate processes.
 
     python benchmarks/decoder_cost.py [--rounds 1] [--jobs loop equal ...]
 
-Random weights: costs do not depend on them. ``loop`` is the released code's way written anew (original_loop.py) and
-``equal`` ours, for equal outputs of the head and blocks 3, 2, 1. The rest asks block 1 alone: ``maps`` (ours, kept),
-``stream`` (absolute totals and 16 regions, no map kept), ``one`` (a map on demand), ``some`` (secant maps of a sample
-of its 18,352 kernels, all of which would take minutes) and ``adjoint`` (signed sums of all kernels over 16 regions).
+Random weights: the cost does not depend on them. ``loop`` is a re-implementation of the released code
+(original_loop.py) and ``equal`` ours, for equal outputs of the head and blocks 3, 2, 1. The other jobs use block 1
+only: ``maps`` (ours, stored), ``stream`` (absolute totals and 16 regions, no map stored), ``one`` (a map on demand),
+``some`` (secant maps of a sample of its 18,352 kernels, all of which would take minutes) and ``adjoint`` (signed sums
+of all kernels over 16 regions).
 """
 
 import argparse
@@ -123,7 +124,7 @@ def resident(field):
 
 
 def child(job):
-    """Run one job and print its CPU seconds and how far the peak rose above the state before it."""
+    """Run one job and print its CPU seconds and the increase of peak memory over the state before it."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, t = Decoder(), torch.rand(1, 160)

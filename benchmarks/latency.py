@@ -1,10 +1,10 @@
-"""How long each method takes on each kind of model, as the tables of docs/latency.md.
+"""Measure the time of each method on each kind of model, as in the first tables of docs/benchmarks.md.
 
     python benchmarks/latency.py [--rounds 5] [--device cpu] [--threads N]        (some minutes; extras demo and peers)
 
-Seconds on the clock, the median over rounds in which the methods take turns, after one run that is not counted; a
-method whose first run takes over five seconds is not run again, and that run is its figure. Weights are random but for
-those that ship in packages: costs do not depend on them.
+Wall time, the median over rounds in which the methods run in turns, after one run that is not counted. A method whose
+first run takes over five seconds is not run again, and that run is its time. Weights are random except for those that
+ship in packages: the time does not depend on them.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Jobs = dict[str, Callable[[], object]]
 
 
 def classifiers():
-    """By name: the network, and the layer that its maps come from."""
+    """Return by name the network, and the layer of its maps."""
     from torchvision.models import resnet18, resnet50, vit_b_16
 
     from xinc_captum.zoo import efficientnet_lite0, squeezenet1_1
@@ -63,7 +63,7 @@ def on_a_photo(model: nn.Module, layer: str | None, device: str) -> Jobs:
     grid = {"layer_to_grid": layer_to_grid} if tokens else {}
     names = [name for name in NAMED if not tokens or name == "Integrated Gradients"]
     found = by_name(names, model, x, None, place, 0)
-    jobs: Jobs = {"a forward": partial(_forward, model, x)}
+    jobs: Jobs = {"forward pass": partial(_forward, model, x)}
     jobs |= {name: partial(bound(one, model, None, (PHOTO, PHOTO), 0), x, TARGET) for name, one in found.items()}
     layered = LayerContribution(model, place)
     alike = FeatureActivationMap(model, place, x, **grid)
@@ -95,7 +95,7 @@ def canvases(device: str) -> dict[str, Jobs]:
         drawn = canvas.canvas(inputs, VIDEO)
         units = drawn.units
         found[f"{name} ({units} units)"] = {
-            "a forward": partial(_forward, model, inputs),
+            "forward pass": partial(_forward, model, inputs),
             "every unit's map": partial(canvas.attribute, inputs),
             "one unit's map": partial(drawn.map, 3),
             "a pixel's five units": partial(drawn.top_units, 5, (40, 80)),
@@ -139,7 +139,7 @@ def _forward(model, x):
 
 
 def seconds(jobs: Jobs, rounds: int, device: str) -> dict[str, float]:
-    """The median of each, taking turns."""
+    """Return the median time of each call; the calls run in turns."""
     first = {name: clocked(job, device) for name, job in jobs.items()}
     spent: dict[str, list[float]] = {name: [] for name in jobs if first[name] < LONG}
     for _ in range(rounds):
@@ -158,7 +158,7 @@ def clocked(job: Callable[[], object], device: str) -> float:
 
 
 def said(value: float | None) -> str:
-    """Two digits."""
+    """Format a time with two digits."""
     if value is None:
         return "–"
     if value >= 0.995:
@@ -189,7 +189,7 @@ def main() -> None:
     }
     table("a photo of 224 x 224", found)
     drawn = {name: spend(jobs) for name, jobs in canvases(options.device).items()}
-    table("a picture of 128 x 256", drawn)
+    table("an image of 128 x 256", drawn)
     table("the package's MNIST models, on the CPU", {"a call": spend(the_rest())})
 
 

@@ -1,17 +1,17 @@
-"""Bytes that each public class keeps with every call, over hundreds of calls of tiny models.
+"""Measure the memory that each public class retains per call, over hundreds of calls of tiny models.
 
-For each call of ``tests/contract/calls.py``, in a process of its own:
+For each call of ``tests/contract/calls.py``, in a separate process:
 
-- growth: the slope of a straight line (least squares) through the memory after each block of calls, in bytes a call.
-  Memory is what the process holds of its own (Linux: RssAnon and VmSwap, which the system cannot take back as it does
-  with pages of files; elsewhere the resident memory). Before each reading Python collects its garbage and the C library gives free pages back (``malloc_trim``,
-  where there is one). The first blocks warm up caches of bounded size and are left out.
+- growth: the slope of a straight line (least squares) through the memory after each block of calls, in bytes per call.
+  Memory is what the process itself occupies (Linux: RssAnon and VmSwap, which the system cannot reclaim as it does
+  pages of files; elsewhere the resident memory). Before each reading Python collects its garbage and the C library
+  returns free pages (``malloc_trim``, where available). The first blocks fill caches of bounded size and are left out.
 - noise: twice the standard error of that slope. Resident memory is counted in pages of 4096 bytes, so a slope below
   its noise is no growth.
-- tensors and objects: how many more of them Python's garbage collector sees at the end than after the warm-up.
-- storages: how many storages that one call made are still there after it, also those that only a C++ graph holds.
+- tensors and objects: the increase in what Python's garbage collector counts between the end of the warm-up and the end.
+- storages: the number of storages from one call that still exist after it, including those that only a C++ graph holds.
 
-Exits with 1 if a slope is at least 1024 bytes a call and above its noise, or if storages stay.
+The exit status is 1 if a slope is at least 1024 bytes per call and above its noise, or if storages remain.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LIMIT = 1024  # bytes a call
 
 
 def resident():
-    """Bytes of this process after everything free was given back."""
+    """Return the bytes of this process after all free memory was returned."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library: noise is larger
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -46,7 +46,7 @@ def resident():
 
 
 def slope(readings, calls):
-    """Bytes a call by least squares, and twice the standard error of that."""
+    """Return bytes per call by least squares, and twice its standard error."""
     y = torch.tensor(readings, dtype=torch.float64)
     x = torch.tensor(calls, dtype=torch.float64)
     x = x - x.mean()
@@ -56,13 +56,13 @@ def slope(readings, calls):
 
 
 def seen():
-    """Tensors and objects that the garbage collector sees."""
+    """Count tensors and objects that the garbage collector tracks."""
     objects = gc.get_objects()
     return sum(issubclass(type(o), torch.Tensor) for o in objects), len(objects)
 
 
 def measured(name, calls, blocks):
-    """One row of the table."""
+    """Return one row of the table."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     call = every_call()[name]

@@ -1,9 +1,9 @@
-"""Attribution methods beside one another on two ImageNet networks: twenty labelled photos, and some with outlines.
+"""Compare attribution methods on two ImageNet networks: twenty labelled photos, and some with outlines.
 
     python benchmarks/method_comparison.py [FOLDER]        (about an hour on one idle core; extras demo and peers)
 
-FOLDER gets each comparison whole, and a picture of its first photos. So few photos rank no methods: read the intervals,
-and the rows that know nothing of the network.
+FOLDER gets each complete comparison, and a figure of its first photos. So few photos rank no methods: read the intervals
+and the model-independent baselines.
 """
 
 import sys
@@ -28,7 +28,7 @@ SHOWN = 4
 
 
 def methods(net):
-    """Grad-CAM three times, Integrated Gradients, an accentuation's mask, and where a photo's own features lie."""
+    """Return Grad-CAM in three implementations, Integrated Gradients, an accentuation's mask, and a photo's own features."""
     accentuation, layer = FeatureAccentuation(net), last_map(net, torch.rand(1, 3, net.size, net.size))
 
     def own_features(x, _):
@@ -45,7 +45,7 @@ def methods(net):
 
 
 def outlined(net):
-    """The quokka, and windows of the VOC photo around things that ImageNet knows: photos, masks, targets."""
+    """Return the quokka, and windows of the VOC photo around objects of ImageNet classes: photos, masks, targets."""
     quokka, room = photo("quokka"), photo("voc")
     cuts = [(quokka.image, quokka.masks[0], "quokka")]
     for mask, name in zip(room.masks, room.mask_labels, strict=True):

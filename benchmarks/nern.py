@@ -1,12 +1,13 @@
-"""A NeRN's accuracy, weight error and true bytes together; and whether its canvases fit into memory.
+"""Measure accuracy, weight error and file size of a NeRN together, and the memory of its canvases.
 
-    python benchmarks/nern.py digits [--seeds 0 1]      a small network for scikit-learn's digits, per row about 30 s
+    python benchmarks/nern.py digits [--seeds 0 1]      a small network for scikit-learn's digits, about 30 s per row
     python benchmarks/nern.py mnist [--steps 800]       the zoo's MNIST network
     python benchmarks/nern.py size                      a target of 11 million weights, and 16,384 kernels to order
 
-Seconds are CPU seconds of one thread. Test images are never fitted or validated on. "share" counts predictor
-parameters a represented weight, as the paper does; "bytes" is the whole file beside the target's, with permutation,
-biases, statistics and classifier. int8 and int4 are the represented weights rounded, one scale a filter; "all" rounds the weights of all layers.
+CPU seconds of one thread. Test images are neither used in the fit nor for validation. "share" is the number of
+parameters of the small network per represented weight, as in the paper; "bytes" is the whole file relative to the
+target's, with permutation, biases, statistics and classifier. int8 and int4 are the represented weights rounded, with
+one scale per filter; "all" rounds the weights of all layers.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def fitted(name, nern, images, test, labels, **settings):
 
 
 def digits_target(images, labels, seed):
-    """Three convolutions with batch norm, 13,968 weights in 1,552 kernels."""
+    """Return three convolutions with batch norm, 13,968 weights in 1,552 kernels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = []
@@ -76,7 +77,7 @@ def digits_target(images, labels, seed):
 
 
 class Published:
-    """The paper's noise: every value of every picture uniform in [-2, 2]."""
+    """The paper's noise: every value of every image uniform in [-2, 2]."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -88,7 +89,7 @@ class Published:
 
 
 def digits_split():
-    """Training images and labels, test images and labels."""
+    """Return training images and labels, and test images and labels."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,10 +1,10 @@
-"""Four curves of a NeRN of a small network for digits: noise, size, pruning and the NeRN's own compression.
+"""Compute four curves of a NeRN of a small network for digits: noise, size, pruning and compression.
 
-    python benchmarks/nern_curves.py [--seeds 0 1] [--out curves.png]      about two CPU minutes a seed
+    python benchmarks/nern_curves.py [--seeds 0 1] [--out curves.png]      about two CPU minutes per seed
 
 The target and the test images are those of benchmarks/nern.py. The paper's two applications, filters ranked by
 reconstruction error and the NeRN pruned and rounded, are our reading: no code was released for either, and nothing is
-fitted again after pruning or rounding. Random orders and noise are drawn five times; their mean, least and most are
+fitted again after pruning or rounding. Random orders and noise are drawn five times; mean, lowest and highest are
 printed.
 """
 
@@ -28,7 +28,7 @@ def of_draws(found):
 
 
 def measured(seed, steps):
-    """All four curves of one target; what is drawn."""
+    """Compute the four curves of one target, and return the values for the figure."""
     seen, shown, x, y = digits_split()
     target = digits_target(seen, shown, seed)
     own = accuracy(target, x, y)
@@ -79,7 +79,7 @@ def measured(seed, steps):
 
 
 def drawn(results, path):
-    """One line style a target, one colour a way."""
+    """Draw the figure, with one line style per target and one colour per method."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.6), layout="constrained")
@@ -108,10 +108,10 @@ def drawn(results, path):
         line(d, dropped, 1, "C1", "NeRN: 100 to 60 % kept, 8 bits")
         line(d, found["rounded"], 1, "C0", "weights in 8 to 2 bits")
     names = (
-        ("Weights off by noise", "relative weight error"),
-        ("The predictor's size", "its parameters a represented weight"),
-        ("Filters taken out, in three orders", "share of filters"),
-        ("The NeRN itself made smaller", "true bytes, of the target's"),
+        ("Weights with noise", "relative weight error"),
+        ("Size of the predictor", "parameters per represented weight"),
+        ("Removed filters, in three orders", "share of filters"),
+        ("A compressed NeRN", "bytes, relative to the target"),
     )
     for axis, (title, below) in zip(axes.flat, names, strict=True):
         axis.set(title=title, xlabel=below, ylabel="accuracy (%)")
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--out", help="a picture of all four")
+    parser.add_argument("--out", help="file for the figure of all four curves")
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()

@@ -1,16 +1,15 @@
-"""A NeRN of two large layers of a real network, after ten minutes: beside rounding, noise and leaving them out.
+"""Fit a NeRN to two large layers of a real network for ten minutes, and compare it with rounding, noise and removal.
 
     python benchmarks/nern_large.py [--minutes 10] [--distilled 10]
 
-SqueezeNet 1.1 with its ImageNet weights; represented are the last two 3x3 layers (fire8 and fire9: 32,768 kernels,
-294,912 weights, 24 % of the network's). Fitted on 768 random crops of photos and of video frames that come inside
-packages, with no labels, distilled ten times as strongly as by default, since ten minutes do not do for the weights.
+SqueezeNet 1.1 with its ImageNet weights. The last two 3x3 layers are represented (fire8 and fire9: 32,768 kernels,
+294,912 weights, 24 % of the network's). Fitted on 768 random crops of photos and of video frames that ship in packages,
+without labels, distilled ten times as strongly as by default, since ten minutes do not suffice for the weights.
 Measured on 20 other photos of ImageNet classes, each in ten views (four corners and the centre, and mirrored): "top 1"
-is the share of views put into the network's own first class, "top 5" the share of its own five classes among the five,
-"labels" the share of the 20 centre views put into the class that the photo is said to show. Views of one photo are
-alike: 200 of them are not 200 photos. Layers before the two answer alike in both networks, so crops are run through
-those once and the NeRN is fitted to the network's end. Seconds are CPU seconds of one thread, crops and permutation
-among them.
+is the share of views with the network's own first class, "top 5" the share of its own five classes among the five,
+"labels" the share of the 20 centre views with the photo's labelled class. Views of one photo are similar: 200 of them
+are not 200 photos. Layers before the two are equal in both networks, so crops are run through those once and the NeRN
+is fitted to the rest of the network. CPU seconds of one thread, including crops and permutation.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def resized(image, height, width):
 
 
 def crops(count, seed=0):
-    """Random parts of photos and frames, a fifth of their area at least, some mirrored."""
+    """Return random crops of photos and frames, at least a fifth of their area, some mirrored."""
     from sklearn.datasets import load_sample_images
 
     sources = [photo(name).image for name in PHOTOS]
@@ -54,7 +53,7 @@ def crops(count, seed=0):
 
 
 def ten_views(image, side=256):
-    """The centre first."""
+    """Return ten views, the centre first."""
     scale = side / min(image.shape[1:])
     image = resized(image, *(round(n * scale) for n in image.shape[1:]))
     down, along = (n - SIDE for n in image.shape[1:])
@@ -79,7 +78,7 @@ def row(name, model, views, own, labels, error, size, whole, share=None, seconds
 
 
 def end_of(model):
-    """What follows the layers that are alike, under names of its own; shares the model's weights."""
+    """Return the layers after the equal ones as a network that shares the model's weights."""
     return nn.Sequential(*model.features[FIRST:], *model.classifier, nn.Flatten())
 
 

@@ -1,11 +1,11 @@
-"""Do the other modes of WeightContribution foretell what removing a neuron does?
+"""Measure whether the other modes of WeightContribution predict the effect of removing a neuron.
 
     python benchmarks/nern_modes.py [--steps 300]
 
-Spearman's correlation over the predictor's neurons (the bias apart) of "gradient" and of "integrated" (16 steps) with
-"removal", each neuron taken from all represented layers at once; for the logit that the target answers, one number a
-picture, 20 pictures that were not fitted on. Two networks: the zoo's small network for MNIST with pictures of the
-zoo's generator (as in examples/write_a_network.py, no batch norm), and that of benchmarks/nern.py for scikit-learn's
+Spearman's correlation over the predictor's neurons (without the bias) of "gradient" and of "integrated" (16 steps) with
+"removal", each neuron removed from all represented layers at once; for the target's logit of its predicted class, one
+number per image, 20 images that were not used in the fit. Two networks: the zoo's small network for MNIST with images
+of the zoo's generator (as in examples/fit_nern.py, no batch norm), and that of benchmarks/nern.py for scikit-learn's
 digits (batch norm). Two seeds of the NeRN each.
 """
 

@@ -1,6 +1,6 @@
-"""The cost of the released code's way, written anew: for every output unit, a map of each input, kept as pair tensors.
+"""Re-implementation of the released code's loop: for every output unit, a map of each input, stored as pair tensors.
 
-Only a yardstick for benchmarks/cost.py and benchmarks/decoder_cost.py; the package does not use it. Layers are
+It is a reference for benchmarks/cost.py and benchmarks/decoder_cost.py; the package does not use it. Layers are
 (weight, bias); x is (rows, in).
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def pair_tensor(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(in, out, rows): what each input adds to each output, an equal share of the bias included."""
+    """Return the contribution of each input to each output with an equal share of the bias, (in, out, rows)."""
     pixels, n = x.shape
     pairs = torch.zeros(n, weight.shape[0], pixels)
     for j in range(weight.shape[0]):
@@ -20,7 +20,7 @@ def pair_tensor(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def maps(model, x: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-    """All maps of a network of three Linear layers, and the two pair tensors they are made from."""
+    """Return all maps of a network of three Linear layers, and the two pair tensors from which they are made."""
     with torch.no_grad():
         encoded = model.encoding(x)
         h1 = model.activation1(model.linear1(encoded))
@@ -39,9 +39,9 @@ def maps(model, x: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def kernel_maps(conv, x: Tensor, later: list[int], stride: int) -> Tensor:
-    """Maps of a decoder block's kernels, (in, out, H, W), for one frame x (1, in, h, w).
+    """Return the maps of a decoder block's kernels, (in, out, H, W), for one frame x (1, in, h, w).
 
-    Every stage is a tensor of all kernels and has a name there until the function ends: k on its phase of the finer
+    Every stage is a tensor of all kernels with its own name until the function ends: k on its phase of the finer
     grid, GELU, box, and for each later block nearest upsampling, GELU, box.
     """
     n, outs = conv.in_channels, conv.out_channels
@@ -60,7 +60,7 @@ def kernel_maps(conv, x: Tensor, later: list[int], stride: int) -> Tensor:
 
 
 def decoder_maps(model, x: Tensor) -> dict[str, Tensor]:
-    """All maps of a decoder of blocks (conv, shuffle, GELU) and a head, for one frame."""
+    """Return all maps of a decoder of blocks (conv, shuffle, GELU) and a head, for one frame."""
     with torch.no_grad():
         answers = {}
         strides = [block[1].upscale_factor for block in model.blocks]

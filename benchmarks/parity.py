@@ -1,6 +1,6 @@
-"""rule="xinc" against arrays recorded from XINC's released code: every array within atol 2e-6, rtol 1e-5.
+"""Compare rule="xinc" with arrays recorded from XINC's released code: every array within atol 2e-6, rtol 1e-5.
 
-python benchmarks/parity.py FOLDER    (the folder holds xinc_ffn.npz and xinc_ffn_small.npz)
+python benchmarks/parity.py FOLDER    (the folder contains xinc_ffn.npz and xinc_ffn_small.npz)
 """
 
 import sys
@@ -23,7 +23,7 @@ def check(name: str, ours: torch.Tensor, theirs: np.ndarray, worst: dict) -> Non
 
 
 def moments(maps: torch.Tensor) -> torch.Tensor:
-    """Sum, Σ|·|, Σ(·)², min and max over the pixels, (…, 5)."""
+    """Return sum, Σ|·|, Σ(·)², min and max over the pixels, (…, 5)."""
     flat = maps.double().flatten(-2)
     return torch.stack([flat.sum(-1), flat.abs().sum(-1), flat.square().sum(-1), flat.amin(-1), flat.amax(-1)], -1)
 

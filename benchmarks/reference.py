@@ -1,7 +1,7 @@
-"""The network and arrays recorded from XINC's released code, for the benchmarks that need them.
+"""Load the network and arrays recorded from XINC's released code, for the benchmarks that need them.
 
 The paper's own checkpoint is its authors' data and is not part of this repository: benchmarks take the folder that
-holds ``xinc_ffn.npz`` as an argument.
+contains ``xinc_ffn.npz`` as an argument.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from xinc_captum.inr import FourierMLP
 
 
 def network(recorded) -> FourierMLP:
-    """The recorded FFN as one of our models."""
+    """Return the recorded FFN as a FourierMLP."""
     state = {
         k.removeprefix("state/"): torch.from_numpy(np.array(recorded[k]))
         for k in recorded.files
@@ -32,5 +32,5 @@ def network(recorded) -> FourierMLP:
 
 
 def load(folder: str | Path, name: str = "xinc_ffn"):
-    """The recorded arrays."""
+    """Return the recorded arrays."""
     return np.load(Path(folder) / f"{name}.npz")

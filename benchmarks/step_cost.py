@@ -1,6 +1,8 @@
-"""What a step of the ascent costs over its floor: forward and backward of the same crops to the image, weights frozen.
+"""Measure an accentuation step relative to a forward and backward pass of the same crops to the image, weights frozen.
 
-Floor and step are timed in turns, in CPU seconds of this process, on ResNet-18 (random weights) at 224 pixels.
+    python benchmarks/step_cost.py [--rounds 3] [--steps 24] [--threads 1]
+
+Reference pass and step are timed in turns, in CPU seconds of this process, on ResNet-18 (random weights) at 224 pixels.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from xinc_captum.attributions.accentuation import Crops, FeatureDistance, Noise
 
 
 def run(crops, steps, regularizer):
-    """Seconds of each step and of a floor measured beside it; what is done before the first step is shared out."""
+    """Return seconds of each step and of the reference pass beside it; the work before the first step is spread over the steps."""
     torch.manual_seed(0)
     model = resnet18().eval().requires_grad_(False)
     photo = torch.rand(1, 3, 224, 224)
@@ -48,7 +50,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print("| crops | regularizer | CPU ms a step | floor ms | ratio (each round) |\n|---|---|---|---|---|")
+    print("| crops | regularizer | CPU ms per step | reference ms | ratio (each round) |\n|---|---|---|---|---|")
     for crops in (4, 16):
         for name, regularizer in (("none", None), ("features at layer2, with mask", FeatureDistance("layer2"))):
             rounds = [run(crops, chosen.steps, regularizer) for _ in range(chosen.rounds)]

@@ -1,12 +1,12 @@
-"""A link through a style generator trained on digits: what it explains, and whether sweeps move the units they name.
+"""Fit a link through a style generator trained on digits: explained variance, and whether sweeps move the named units.
 
     python benchmarks/style_links.py [--data mnist digits] [--seeds 2] [--steps 2000] [--keep FOLDER]
 
 Generator and classifier are trained by the recipe of examples/train_style_generator.py at 16 x 16 (about four minutes
-each on a core; --keep stores them for the next time). 5,000 pairs fit each link, 1,000 of other latents judge it, and
-real pictures that nobody was trained on. R2w is R² against class means; shuffled is the same of a link fitted to pairs
-shuffled within their classes. A sweep's top-1 is the share of units that move most, by root mean square over rows and
-frames, among all living units, when the frames are shown to the classifier again.
+each on a core; --keep stores them for the next run). 5,000 pairs fit each link; it is tested on 1,000 other latents, and
+on real images that were in no training set. R2w is R² relative to class means; "shuffled" is the same for a link fitted
+to pairs shuffled within their classes. A sweep's top-1 is the share of units that move most, by root mean square over
+images and frames, among all active units, when the classifier measures the frames.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SWEEPS = (
 
 
 def pictures(data):
-    """(n, 1, 16, 16) in [0, 1], and labels."""
+    """Return images (n, 1, 16, 16) in [0, 1], and labels."""
     if data == "mnist":
         kept = mnist_digits().halved()
         return kept.images, kept.labels
@@ -54,7 +54,7 @@ def pictures(data):
 
 
 def trained(data, seed, steps, keep):
-    """Classifier, generator and real pictures that neither has seen."""
+    """Return classifier, generator and real images that neither was trained on."""
     images, labels = pictures(data)
     seen = torch.arange(len(images)) % 5 != 4
     folder = keep and Path(keep) / f"{data}_{seed}_{steps}"
@@ -79,7 +79,7 @@ def trained(data, seed, steps, keep):
 
 
 def agreement(net, generator, seed):
-    """Of generated pictures with the class asked for, at truncation .7."""
+    """Return the share of generated images with the requested class, at truncation .7."""
     asked = torch.arange(1000) % 10
     latents = generator.sample_latents(1000, asked, 0.7, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -95,13 +95,13 @@ def main():
     parser.add_argument("--data", nargs="+", choices=WANTED, default=list(WANTED))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--keep", default=None, help="folder of trained networks")
+    parser.add_argument("--keep", default=None, help="folder for trained networks")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for data in chosen.data:
         for seed in range(chosen.seeds):
             one(data, seed, chosen)
-        print(f"\nwanted of {data}: class agreement of the generator >= .95; {WANTED[data]}", flush=True)
+        print(f"\nexpected for {data}: class agreement of the generator >= .95; {WANTED[data]}", flush=True)
 
 
 def one(data, seed, chosen):

@@ -1,11 +1,11 @@
-"""What a RayTransINR draws of scenes it was not fitted to, from one or two of their views, beside pictures that need no network.
+"""Measure a RayTransINR on held-out scenes, from one or two views, relative to images that need no network.
 
     python benchmarks/trans_inr_views.py [--scenes 4000] [--balls 1] [--steps 3000] [--seeds 2] [--threads 1]
 
-One model a seed reads one view or two. Scenes: a ball at a random place, of random size and colour, 16 x 16 pixels, eight cameras on a
-circle (xinc_captum.zoo.ball_scenes). Held out: 100 other scenes, of each one view, drawn from each of the seven others and each pair of them;
-then views by cameras halfway between, that no scene was ever seen by. PSNR is the mean of each picture's own, not clamped. CPU seconds
-of this process.
+One model per seed takes one view or two. Scenes: a ball at a random position, of random size and colour, 16 x 16 pixels,
+eight cameras on a circle (xinc_captum.zoo.ball_scenes). Held out: 100 other scenes, of each one view, rendered from each
+of the seven others and each pair of them; then views by cameras halfway between, from which no training scene was seen.
+PSNR is the mean over images, not clamped. CPU seconds of this process.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HELD_OUT = 100
 
 
 def drawn_and_true(model, held, choices, between, roll=0):
-    """Each held-out scene's expected view, from each choice of others; ``roll`` reads another scene's instead."""
+    """Return each held-out scene's target view, from each choice of input views; ``roll`` uses another scene's instead."""
     scenes = torch.arange(HELD_OUT)
     expected = 2 * (scenes % CAMERAS) + between
     for others in choices:
@@ -36,7 +36,7 @@ def drawn_and_true(model, held, choices, between, roll=0):
 
 
 def nearest(views, read, expected):
-    """Of the views that were read, the one whose camera is nearest."""
+    """Return the input view whose camera is nearest."""
     away = (read - expected[:, None]) % (2 * CAMERAS)
     return views[torch.arange(len(views)), torch.minimum(away, 2 * CAMERAS - away).argmin(1)]
 
@@ -49,7 +49,7 @@ def report(model, train, held, say):
         for count in (1, 2):
             choices = list(itertools.combinations(range(CAMERAS) if between else ring, count))
             rows = {
-                name: [] for name in ("written", "another scene's", "mean image", "camera's mean", "nearest copied")
+                name: [] for name in ("generated", "another scene's", "mean image", "camera's mean", "nearest copied")
             }
             for found, astray in zip(
                 drawn_and_true(model, held, choices, between),
@@ -57,7 +57,7 @@ def report(model, train, held, say):
                 strict=True,
             ):
                 drawn, true, views, read, expected = found
-                rows["written"].append(mean_psnr(drawn, true))
+                rows["generated"].append(mean_psnr(drawn, true))
                 rows["another scene's"].append(mean_psnr(astray[0], true))
                 rows["mean image"].append(mean_psnr(everything.expand_as(true), true))
                 rows["camera's mean"].append(mean_psnr(by_camera[expected // 2], true))
@@ -67,7 +67,7 @@ def report(model, train, held, say):
             means = {name: sum(found) / len(found) for name, found in rows.items()}
             where = "cameras halfway between" if between else "cameras of the fit"
             words = ", ".join(f"{name} {dB:.2f}" for name, dB in means.items())
-            gain = means["written"] - means["mean image"]
+            gain = means["generated"] - means["mean image"]
             say(f"  {where}, from {count}: {words} dB; {gain:+.2f} above the mean image (expected +4)")
 
 

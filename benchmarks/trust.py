@@ -1,7 +1,9 @@
-"""Is ``.trust`` right? Planted fooling circuits must be flagged, honest features must not; and the path similarities.
+"""Check ``.trust`` of accentuations: planted fooling circuits must be flagged, honest features must not; print similarities.
 
-A planted circuit (after Geirhos et al. 2024) answers exactly as the feature on every natural image of the pool; above
-the pool's highest score, only another unit, the decoy, raises it further.
+    python benchmarks/trust.py [--cases 100] [--side 96] [--steps 16] [--seed 1] [--threads 2]
+
+A planted circuit (after Geirhos et al. 2024) predicts exactly as the feature on every reference image. Above the
+highest score of the reference images, only another unit, the decoy, raises it further.
 """
 
 import argparse
@@ -21,7 +23,7 @@ HIDDEN = "blocks.5"
 
 
 def pool(side):
-    """Crops of every photo there is: each whole, and two corners."""
+    """Return crops of every photo: the square in the centre, and two corners."""
     pictures = [photo.image for photo in zoo.foolbox_photos()]
     pictures += [zoo.photo(name).image for name in zoo.photo_names() if not name.startswith(("foolbox", "motorcycle"))]
     crops = []
@@ -43,7 +45,7 @@ def channel(index):
 
 
 def planted(feature, decoy, ceiling, floor, slope):
-    """The feature up to its ceiling; beyond, the decoy above its floor."""
+    """Combine the feature up to its highest score with the decoy above its lowest."""
 
     def fooled(seen):
         own = feature(seen)
@@ -105,11 +107,11 @@ def main():
 
 
 def pairs(steps, seeds=3):
-    """Path similarities of photos x classes, median over seeds; the natural images are other photos, one view of each."""
+    """Print path similarities of photos x classes, medians over seeds; the reference images are the other photos, one view each."""
     bench = Bench()
     others = {name: bench.photo(name) for name in zoo.photo_names() if name != "motorcycle_right"}
     print(
-        f"\n{steps} steps\n| photo | feature | path | natural leave-one-out, median | seed | shuffled weights | verdicts |"
+        f"\n{steps} steps\n| photo | feature | path | reference images leave-one-out, median | seed | shuffled weights | verdicts |"
     )
     print("|---|---|---|---|---|---|---|")
     rows = []

@@ -1,9 +1,9 @@
-"""Whether screening by gradients finds the units that a full sweep finds, and for how much less.
+"""Measure whether screening by gradients selects the units that a full sweep selects, and the time it saves.
 
     python benchmarks/unit_screening.py [--generator digits|mnist|eigen] [--seed 0] [--bases 20]
 
-CPU seconds of this process, one thread. "digits" trains a style generator on scikit-learn's digits at 16 x 16 first (two
-minutes or so) and keeps it under --cache.
+CPU seconds of this process, one thread. "digits" first trains a style generator on scikit-learn's digits at 16 x 16
+(about two minutes) and stores it under --cache.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def digits(size):
 
 
 def of_digits(name, seed, cache):
-    """A generator of digits and a classifier."""
+    """Return a generator of digits and a classifier."""
     from xinc_captum.zoo import mnist_convnet, mnist_generator, train_small_convnet
 
     if name == "mnist":
@@ -77,7 +77,7 @@ def screening(args):
     )
     ink = PictureParts(lambda p: torch.sigmoid(10 * (p.mean(1, keepdim=True) - 0.5)), ["ink"])
     print(
-        f"{args.generator}, seed {args.seed}: {int(link.alive.sum())} living units of {len(link.alive)}, {args.bases} bases"
+        f"{args.generator}, seed {args.seed}: {int(link.alive.sum())} active units of {len(link.alive)}, {args.bases} bases"
     )
     for reach in args.reach:
         settings = {"parts": ink, "measures": EIGHT, "reach": reach}

@@ -1,12 +1,12 @@
-"""What it costs to quantify thousands of units: over bare calls of the generator, and in memory.
+"""Measure time and memory of quantifying thousands of units, relative to calls of the generator alone.
 
     python benchmarks/unit_table.py scale [--units 2048] [--bases 4] [--batch 64]
     python benchmarks/unit_table.py faces [--units 1280] [--bases 2] [--pairs 3000] [--parts 4] [--batch 16]
     python benchmarks/unit_table.py memory scale|faces [--counts 128 512 2048] [further arguments of that part]
 
 CPU seconds of this process, one thread. "Bare" is the same generator called with as many latents in batches of the same
-size, in turns with the table, so that both meet the same neighbours on the machine. "digits" trains a style generator on
-scikit-learn's digits at 16 x 16 first (two minutes or so) and keeps it, with the pairs of faces, under --cache.
+size, in turns with the table, so that both run under the same load. "digits" first trains a style generator on
+scikit-learn's digits at 16 x 16 (about two minutes) and stores it, with the pairs of faces, under --cache.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def cpu(function, *args, **settings):
 
 
 def resident(reset=False):
-    """Peak of this process since the last reset, MiB (Linux)."""
+    """Return the peak of this process since the last reset, MiB (Linux)."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -46,7 +46,7 @@ def resident(reset=False):
 
 
 def against_bare(generator, bases, link, units, args, **settings):
-    """The table of all units, and the generator alone on as many latents; in turns, ``args.turns`` pieces of each."""
+    """Time the table of all units, and the generator alone on as many latents, in turns of ``args.turns`` pieces."""
     frames = 1 + 2 * len(units)
     pieces = units.chunk(args.turns)
     drawn = torch.cat([bases] * (args.batch // len(bases) + 1))[: args.batch]
@@ -85,7 +85,7 @@ def against_bare(generator, bases, link, units, args, **settings):
 
 
 def whole(generator, bases, link, units, args, **settings):
-    """One run of all units, with its null if one is expected: wall time, memory."""
+    """Run all units once, with the null if requested, and measure wall time and memory."""
     before, start = resident(reset=True), time.perf_counter()
     table = quantify(generator, link, bases, units, batch_size=args.batch, **settings)
     print(
@@ -96,7 +96,7 @@ def whole(generator, bases, link, units, args, **settings):
 
 
 def scale(args):
-    """Units of a convolution of the digit CNN, linked to the style generator of digits that comes along."""
+    """Quantify units of a convolution of the digit CNN, linked to the shipped style generator of digits."""
     from xinc_captum.zoo import mnist_cnn, mnist_generator
 
     generator, network = mnist_generator().generator, mnist_cnn()
@@ -117,7 +117,7 @@ def scale(args):
     )
     link = LatentLink(ridge=1.0).fit(pairs.representations, pairs.latents)
     units = link.alive.nonzero()[:, 0]
-    print(f"digits: {len(units)} living of {len(link.alive)} units; the first {args.units} are taken")
+    print(f"digits: {len(units)} active of {len(link.alive)} units; the first {args.units} are used")
     bases = pairs.latents[: args.bases]
     ink = PictureParts(
         lambda p: torch.cat([torch.sigmoid(10 * (p - 0.5)), torch.sigmoid(10 * (0.5 - p))], 1), ["ink", "paper"]
@@ -129,7 +129,7 @@ def scale(args):
 
 
 def faces(args):
-    """The penultimate units of EfficientNet-Lite0, linked to a DCGAN of faces; parts are clusters of its features."""
+    """Quantify the penultimate units of EfficientNet-Lite0, linked to a DCGAN of faces; parts are clusters of its features."""
     from xinc_captum.zoo import dcgan_faces, efficientnet_lite0
 
     generator, network = dcgan_faces(), efficientnet_lite0()
@@ -156,7 +156,7 @@ def faces(args):
         torch.save(held, kept)
     link = LatentLink().fit(held["r"], held["w"])
     units = link.alive.nonzero()[:, 0][: args.units]
-    print(f"faces: {int(link.alive.sum())} living of {len(link.alive)} units")
+    print(f"faces: {int(link.alive.sum())} active of {len(link.alive)} units")
     bases, layers = held["w"][: args.bases], generator.feature_layers()[-2:]
     with torch.no_grad():
         maps = pictures_and_features(generator, held["w"][:48], layers)[1]
@@ -180,7 +180,7 @@ def faces(args):
 
 
 def memory(args, rest):
-    """Each number of units in a process of its own; the two figures should not depend on it."""
+    """Run each number of units in a separate process; the two values should not depend on it."""
     for count in args.counts:
         line = [sys.executable, __file__, args.of, "--units", str(count), "--once", *rest]
         print(subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1])

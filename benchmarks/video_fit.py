@@ -1,8 +1,8 @@
-"""What a NeRV reaches on a real video: 12 small frames in a minute or two, and behind --large 60 frames of full size.
+"""Measure the PSNR of a NeRV on a real video: 12 small frames in a minute or two, and with --large 60 frames of full size.
 
     python benchmarks/video_fit.py [--large] [--seeds 1] [--threads 2] [--device cpu] [--checkpoint FILE]
 
-With --checkpoint a run that was stopped goes on where it was (one seed); its time is then that of the last part only.
+With --checkpoint an interrupted run is resumed (one seed); its time is then that of the last part only.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The pictures and numbers of docs/canvases.md: two networks are fitted to a clip of which everything is known.
+"""Make the figures and numbers of docs/canvases.md: two networks are fitted to a clip with known masks and flow.
 
 python docs/make_canvases.py        (about ten minutes on an idle core)
 """
@@ -60,8 +60,8 @@ def known_clip():
     return sprite_clip(photo, (red, blue), SIZE[0])
 
 
-def painted(clip):
-    """By network and layer: amounts, (frames, units, H, W)."""
+def fit_and_explain(clip):
+    """Return by network and layer the magnitudes, (frames, units, H, W)."""
     layers = {}
     for name, make in NETWORKS.items():
         model = make()
@@ -77,11 +77,11 @@ def painted(clip):
 
 def save(figure, name):
     figure.savefig(PICTURES / f"{name}.png", dpi=100)
-    print("drew", name, flush=True)
+    print("wrote", name, flush=True)
 
 
-def still(layers, photo, masks):
-    """Spread, regions and association of the first frame."""
+def draw_first_frame(layers, photo, masks):
+    """Draw spread, regions and association of the first frame."""
     one = layers["FFN, layer 2"][0]
     spreads = {}
     for name in ("FFN, layer 1", "FFN, layer 2", "SIREN, layer 2"):
@@ -104,19 +104,19 @@ def still(layers, photo, masks):
         print(f"{kind}: variance {test.above_chance:.1f} x scattered, {test.above_elsewhere:.2f} x shifted")
     save(region_bars({kind: test[1:] for kind, test in tests.items()}, labels, photo, layer="FFN, layer 2"), "regions")
     fields = {"intensity": intensity(photo), "edges": edges(photo)}
-    found = {name: association(one, field, generator=generator()) for name, field in fields.items()}
-    save(association_rows(photo, one.sum(0), fields, found, layer="FFN, layer 2"), "association")
+    associations = {name: association(one, field, generator=generator()) for name, field in fields.items()}
+    save(association_rows(photo, one.sum(0), fields, associations, layer="FFN, layer 2"), "association")
 
 
-def moving(layers, clip):
-    """Objects through time, and motion."""
+def draw_motion(layers, clip):
+    """Draw the object tracks and the agreement with motion."""
     for name, amounts in layers.items():
         track, elsewhere = (
             object_track(amounts, clip.masks),
             displaced_tracks(amounts, clip.masks, generator=generator(1)),
         )
         best, chance = track.carried.nan_to_num().amax(1), elsewhere.nan_to_num().amax(2).median(0).values
-        print(f"{name}: carried {best.tolist()}, elsewhere {chance.tolist()}")
+        print(f"{name}: carried {best.tolist()}, displaced {chance.tolist()}")
         if name == "FFN, layer 2":
             names = ["the red disc", "the blue disc"]
             tables = (track.matched, track.shuffled, amounts)
@@ -124,17 +124,17 @@ def moving(layers, clip):
             save(figure, "track")
     amounts = layers["FFN, layer 2"]
     change, speed = contribution_change(amounts).sum(1, keepdim=True), clip.flow.norm(dim=1)
-    found = motion_agreement(change, speed)
-    others = {
+    agreement = motion_agreement(change, speed)
+    alternatives = {
         "frame difference instead": motion_agreement(change, clip.frames.diff(dim=0).abs().sum(1)),
         "flow estimated by TV-L1": motion_agreement(change, optical_flow(clip.frames).norm(dim=1)),
         "a clip that stands still": motion_agreement(
             contribution_change(amounts[:1].expand_as(amounts)).sum(1, True), speed
         ),
     }
-    controls = {name: float(one.matched) for name, one in others.items()}
+    controls = {name: float(one.matched) for name, one in alternatives.items()}
     figure = flow_beside_change(
-        clip.frames, speed, change[:, 0], found.table[0], controls=controls, layer="FFN, layer 2"
+        clip.frames, speed, change[:, 0], agreement.table[0], controls=controls, layer="FFN, layer 2"
     )
     save(figure, "flow")
 
@@ -142,6 +142,6 @@ def moving(layers, clip):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     known = known_clip()
-    amounts_of = painted(known)
-    still(amounts_of, known.frames[0], known.masks[0])
-    moving(amounts_of, known)
+    magnitudes_by_layer = fit_and_explain(known)
+    draw_first_frame(magnitudes_by_layer, known.frames[0], known.masks[0])
+    draw_motion(magnitudes_by_layer, known)

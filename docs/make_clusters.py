@@ -1,8 +1,8 @@
-"""The clusters of docs/canvases.md: units of four architectures, two seeds each, fitted to one clip.
+"""Make the figures of clusters in docs/canvases.md: units of four architectures, two seeds each, fitted to one clip.
 
 python docs/make_clusters.py [sprites | carphone]        (about fifteen minutes on an idle core)
 
-The clip is the one of docs/make_canvases.py, whose motion is known exactly; the pictures are of it. ``carphone`` prints
+The clip is that of docs/make_canvases.py, whose motion is known exactly, and the figures show it. ``carphone`` prints
 the same numbers for twelve frames of a real video, with TV-L1's flow.
 """
 
@@ -37,7 +37,7 @@ VIDEOS = {"NeRV": (NeRV, {}), "HNeRV": (HNeRV, {"widths": (16, 24, 20, 14), "str
 
 
 class Layer(NamedTuple):
-    """Where units are from, and what they paint: amounts (frames, units, H, W)."""
+    """The origin of some units, and their contribution magnitudes ``amounts`` (frames, units, H, W)."""
 
     architecture: str
     seed: int
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
 
 
 def fields(frames):
-    """Layers of networks from (t, y, x) to a pixel."""
+    """Yield layers of networks from (t, y, x) to a pixel."""
     size = (len(frames), *frames.shape[2:])
     for name, (kind, options, rate) in FIELDS.items():
         for seed in SEEDS:
@@ -60,7 +60,7 @@ def fields(frames):
 
 
 def decoders(frames):
-    """Layers of networks from a time, or from a frame's embedding, to a frame."""
+    """Yield layers of networks from a time, or from a frame's embedding, to a frame."""
     for name, (kind, options) in VIDEOS.items():
         for seed in SEEDS:
             model = kind(tuple(frames.shape[2:]), seed=seed, **options)
@@ -72,9 +72,9 @@ def decoders(frames):
                 yield Layer(name, seed, depth, magnitudes(method.attribute(rows.detach())))
 
 
-def numbered(words):
-    """(units,): each different word a number."""
-    return torch.tensor([sorted(set(words)).index(word) for word in words])
+def label_indices(labels):
+    """Return the index of each label among the sorted labels, (units,)."""
+    return torch.tensor([sorted(set(labels)).index(label) for label in labels])
 
 
 def main(clip="sprites"):
@@ -93,7 +93,7 @@ def main(clip="sprites"):
         "architectures": [layers[i].architecture for i in owner],
         "layers": [f"{layers[i].architecture} {layers[i].depth}" for i in owner],
     }.items():
-        mixed = mixing(labels, numbered(words), generator=generator())
+        mixed = mixing(labels, label_indices(words), generator=generator())
         facts[f"clusters are {what}: 1, go across them: 0"] = (mixed.found, float(mixed.shuffled.mean()))
     for name in (*FIELDS, *VIDEOS):
         mine = torch.tensor([layers[i].architecture == name for i in owner])

@@ -1,4 +1,4 @@
-"""The explorer's picture in the README: a photo of a cat, fitted, explored, and one neuron chosen by mouse."""
+"""Make the figure of the explorer in docs/command_line.md: a fitted photo of a cat with one neuron selected."""
 
 import io
 import shutil
@@ -13,12 +13,12 @@ from playwright.sync_api import sync_playwright
 from xinc_captum.zoo import photo
 
 HERE = Path(__file__).parent / "pictures"
-EYE = (0.37, 0.37)  # of the picture's width and height
-SHOWN = {"x": 0, "y": 0, "width": 1180, "height": 790}
+EYE = (0.37, 0.37)  # share of the image's width and height
+CLIP = {"x": 0, "y": 0, "width": 1180, "height": 790}
 
 
 def main() -> None:
-    """Fit, explore, choose the neuron that paints most at the eye, and take the picture."""
+    """Fit the photo, open its page, select the neuron that contributes most at the eye, and take a screenshot."""
     with tempfile.TemporaryDirectory() as place:
         file, out = Path(place) / "chelsea.png", Path(place) / "cat"
         cat = (photo("chelsea").image.permute(1, 2, 0) * 255).round().byte().numpy()
@@ -37,10 +37,12 @@ def main() -> None:
             page.locator("#pixel", has_text="held").wait_for()
             page.locator("#top button").first.click()
             page.wait_for_selector("#unit:not([hidden])")
-            taken = page.screenshot(clip=SHOWN)
+            taken = page.screenshot(clip=CLIP)
             browser.close()
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
-    few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)  # the default loses the verdict's green
+    few = picture.quantize(
+        256, Image.Quantize.MAXCOVERAGE, kmeans=2
+    )  # the default method loses the green of the verdict
     few.save(HERE / "explorer.png", optimize=True)
 
 

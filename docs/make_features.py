@@ -1,4 +1,4 @@
-"""Draws docs/pictures/features.jpg: photos that DINOv2's features hold for alike, and where they are."""
+"""Make docs/pictures/features.jpg: photos with similar DINOv2 features, and where they are similar."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from xinc_captum.visualizers.layout import Sheet
 from xinc_captum.visualizers.style import QUIET, array, bare, draw_photo, heat_limit
 from xinc_captum.zoo import dinov2_vits14, foolbox_photos, photo
 
-LAYER, SHOWN = "blocks.8", 4
+LAYER, COUNT = "blocks.8", 4
 WHOLE = (("chelsea", "the whole photo"), ("foolbox:00", "the whole photo"), ("foolbox:14", "the whole photo"))
 OUTLINED = (("quokka", "quokka", "inside its outline"), ("voc", "person", "inside the persons' outlines"))
 DARK, EDGE = 0.3, "#ffd166"
 
 
 def main() -> None:
-    """Each row a reference, and the photos most like it."""
+    """Draw one row per reference, with the most similar photos."""
     torch.set_num_threads(2)
     net = dinov2_vits14()
     known = {one.name: one for one in (*foolbox_photos(), *map(photo, ("chelsea", "quokka", "astronaut", "voc")))}
@@ -45,14 +45,14 @@ def main() -> None:
     top = sheet.heading(
         "What is alike, and where",
         f"DINOv2 ViT-S/14, {LAYER}, the mean feature of all {len(gallery)} photos taken off. On the left a reference, "
-        f"beside it the {SHOWN} photos most like it, lit where they are; under each its cosine.",
+        f"beside it the {COUNT} photos most like it, lit where they are; under each its cosine.",
     )
     cells, bottom = sheet.grid(["like what", "most alike", "second", "third", "fourth"], len(rows), top, (5, 4.5))
     for axes, (name, text, vector, outline) in zip(cells, rows, strict=True):
         method = FeatureActivationMap(net, LAYER, vector, layer_to_grid=lambda a: layer_to_grid(a) - mean)
         cosines = method.weights(images).sum(1)
         print(name, {gallery[i]: round(float(cosines[i]), 2) for i in cosines.argsort(descending=True)[:8]}, flush=True)
-        nearest = [int(i) for i in cosines.argsort(descending=True) if gallery[i] != name][:SHOWN]
+        nearest = [int(i) for i in cosines.argsort(descending=True) if gallery[i] != name][:COUNT]
         draw_photo(axes[0], squares[name])
         if outline is not None:
             axes[0].contour(array(outline), levels=[0.5], colors="white", linewidths=1.2)

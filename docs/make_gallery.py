@@ -1,4 +1,4 @@
-"""Draws docs/pictures/gallery.jpg: six photos and features that no default was tuned on, as they come out."""
+"""Make docs/pictures/gallery.jpg: accentuations of six photos on which no default was tuned, not selected."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ CASES = (
 
 
 def main() -> None:
-    """Six rows, one ascent each, with the evidence on each."""
+    """Accentuate six photos and draw one row with a verdict for each."""
     torch.set_num_threads(2)
     net, other = efficientnet_lite0(), efficientnet_lite1()
     pool = torch.stack([centre_crop(photo(name).image, 224) for name in photo_names()])
     images = torch.stack([centre_crop(photo(name).image, 224) for name, _ in CASES])
     targets = [net.find(text) for _, text in CASES]
-    found = FeatureAccentuation(net).accentuate(
+    result = FeatureAccentuation(net).accentuate(
         images, targets, natural=pool, transfer=other, internal_batch_size=1, seed=0
     )
     explain = grad_cam(net.model, "conv_head", net.preprocess)
@@ -35,14 +35,14 @@ def main() -> None:
     figure = accentuation_rows(
         images,
         cams,
-        found.images,
-        found.opacity(),
+        result.images,
+        result.opacity(),
         titles=[text for _, text in CASES],
-        trusts=[(row.verdict, row.because) for row in found.trust.rows],
+        trusts=[(row.verdict, row.because) for row in result.trust.rows],
         heading="Six photos and classes, as they came out",
     )
-    place = Path(__file__).parent / "pictures" / "gallery.jpg"
-    figure.savefig(place, dpi=80, pil_kwargs={"quality": 85})
+    path = Path(__file__).parent / "pictures" / "gallery.jpg"
+    figure.savefig(path, dpi=80, pil_kwargs={"quality": 85})
 
 
 if __name__ == "__main__":

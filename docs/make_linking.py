@@ -1,4 +1,4 @@
-"""The pictures of docs/linking.md: those of xinc demo --only linked, and of examples/link_faces.py.
+"""Make the figures of docs/linking.md: those of xinc demo --only linked, and of examples/link_faces.py.
 
 python docs/make_linking.py        (about ten minutes on an idle core)
 """
@@ -21,15 +21,15 @@ with tempfile.TemporaryDirectory() as name:
     demo_command(made, [Part.linked], 0)
     units = json.loads((made / "linked" / "units" / "manifest.json").read_text())["units"]
     first, *_, least = [f"unit_{one['unit']}.png" for one in units]
-    expected = {
+    figures = {
         "linked_audit": made / "linked" / "link" / "audit.png",
         "linked_units": made / "linked" / "link" / "units.png",
         "linked_flipped": made / "linked" / "another_answer" / "counterfactuals.png",
     }
-    expected |= {"linked_holds": made / "linked" / "units" / first, "linked_least": made / "linked" / "units" / least}
+    figures |= {"linked_holds": made / "linked" / "units" / first, "linked_least": made / "linked" / "units" / least}
     subprocess.run([sys.executable, ROOT / "examples" / "link_faces.py"], cwd=made, check=True)
-    expected |= {"linked_faces_audit": made / "faces_audit.png", "linked_faces_unit": made / "faces_unit.png"}
-    for target, source in expected.items():
+    figures |= {"linked_faces_audit": made / "faces_audit.png", "linked_faces_unit": made / "faces_unit.png"}
+    for target, source in figures.items():
         few = Image.open(source).convert("RGB").quantize(200, dither=Image.Dither.NONE)  # a third of the bytes
         few.save(PICTURES / f"{target}.png", optimize=True)
         print(target)

@@ -1,4 +1,4 @@
-"""Measures on scikit-image's photos the spectrum that ``Phase()`` starts with, and puts it in the package."""
+"""Measure the mean spectrum of scikit-image's photos, from which ``Phase()`` starts, and save it in the package."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from xinc_captum.zoo import skimage_photo
 
 NAMES = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
 SIDE, STRIDE = 128, 64
-PLACE = Path(__file__).parents[1] / "xinc_captum" / "ascent" / "natural_magnitude.safetensors"
+FOLDER = Path(__file__).parents[1] / "xinc_captum" / "attributions" / "accentuation"
 
 
 def windows() -> torch.Tensor:
-    """All squares of SIDE pixels, STRIDE apart, each faded out at its edges and mirrored: (n, 3, SIDE, SIDE)."""
+    """Return all squares of SIDE pixels, faded out at their edges, and their mirror images: (n, 3, SIDE, SIDE)."""
     cut = []
     for name in NAMES:
         image = skimage_photo(name).image
@@ -29,10 +29,10 @@ def windows() -> torch.Tensor:
 
 
 def main() -> None:
-    """Photos in, one small file out."""
+    """Compute the spectrum and write it to a file."""
     pieces = windows()
     magnitude = natural_magnitude(pieces, margin=0.05)
-    write_tensors(PLACE, {"magnitude": magnitude.half()}, kind="magnitude")
+    write_tensors(FOLDER / "natural_magnitude.safetensors", {"magnitude": magnitude.half()}, kind="magnitude")
 
 
 if __name__ == "__main__":

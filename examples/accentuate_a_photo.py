@@ -1,4 +1,4 @@
-"""What two features see in a photo: a class of a classifier, and a unit that a Lucent objective names.
+"""Accentuate a photo for two features: a class of a classifier, and a unit given by a Lucent objective.
 
 python examples/accentuate_a_photo.py [STEPS]      (about a minute on two cores)
 
@@ -20,19 +20,19 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 24
 net = efficientnet_lite0()
 image = centre_crop(photo("coffee").image, net.size, crop=1.0)[None]  # (1, 3, 224, 224) in [0, 1]
 natural = torch.stack([centre_crop(other.image, net.size) for other in foolbox_photos()])
-accentuation = FeatureAccentuation(net)  # a Classifier normalises images itself; for others say preprocess=
+accentuation = FeatureAccentuation(net)  # a Classifier normalises images itself; other models need preprocess=
 
 ladybug = accentuation.accentuate(image, target=net.find("ladybug"), natural=natural, n_steps=steps)
-lucent = accentuation.accentuate(image, target=objectives.channel("blocks_5", 12), n_steps=steps)  # as it is
+lucent = accentuation.accentuate(image, target=objectives.channel("blocks_5", 12), n_steps=steps)  # unmodified
 
 size = (net.size, net.size)
 grad_cam_map = as_maps(grad_cam(net, last_map(net, image))(image, net.find("ladybug")), image, size)
-with capture(net, ["blocks.5"]) as seen:  # a unit has no Grad-CAM; where it is active says as much
+with capture(net, ["blocks.5"]) as activations:  # the equivalent of Grad-CAM for a unit is its activation
     net(image)
-active = as_maps(seen[net.model.blocks[5]][:, 12:13], image, size)
+activation_map = as_maps(activations[net.model.blocks[5]][:, 12:13], image, size)
 figure = accentuation_rows(
     image,
-    torch.cat([grad_cam_map, active]),
+    torch.cat([grad_cam_map, activation_map]),
     torch.cat([ladybug.images, lucent.images]),
     torch.cat([ladybug.opacity(), lucent.opacity()]),
     titles=["ladybug", "unit 12 of blocks.5, as a Lucent objective"],

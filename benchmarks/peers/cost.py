@@ -1,9 +1,9 @@
-"""What a step costs over its floor: forward and backward of as many views to the image, weights frozen.
+"""Measure a step relative to a forward and backward pass of as many crops to the image, weights frozen.
 
-python cost.py LIBRARY [--rows-only] [--rounds 1]      (with the Python of the library's environment)
+    python cost.py LIBRARY [--rows-only] [--rounds 1]      (with the Python of the library's environment)
 
-ResNet-18 with random weights at 224 pixels, in CPU seconds of one thread. One floor is measured inside the library's
-own loop at each step; a step is what passes from one floor to the next, without the floors.
+ResNet-18 with random weights at 224 pixels, in CPU seconds of one thread. One reference pass is measured inside the
+library's own loop at each step; a step is the time between two reference passes.
 """
 
 import argparse
@@ -38,11 +38,11 @@ CASES = {
         ),
     ],
 }
-HEADER = "| library | setting | views | floor ms | step, in floors (each round) | before the first step, in floors |"
+HEADER = "| library | setting | views | reference pass, ms | step / reference pass (each round) | before the first step / reference pass |"
 
 
 class Beside:
-    """Measures a floor each time it is called, and what passes between calls."""
+    """Measure a reference pass each time it is called, and the time between calls."""
 
     def __init__(self, model, crops):
         self.model = copy.deepcopy(model).requires_grad_(False)
@@ -63,7 +63,7 @@ class Beside:
 
 
 def run(name, options):
-    """Floor in seconds, step in floors, and what is spent before the first step in floors."""
+    """Return the reference pass in seconds, and the step and the work before the first step relative to it."""
     options = dict(options)
     torch.manual_seed(0)
     model = resnet18().eval().requires_grad_(not options.pop("frozen", False))

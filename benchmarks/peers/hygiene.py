@@ -1,4 +1,4 @@
-"""What a call leaves behind in the caller's model and process, and whether the picture begins as the seed.
+"""Check what a call changes in the caller's model and process, and whether the first image is the seed image.
 
 python hygiene.py LIBRARY [--rows-only]      (with the Python of the library's environment)
 """
@@ -14,14 +14,14 @@ from libraries import LIBRARIES, label
 from torch import nn
 
 COLUMNS = [
-    "library", "user's hook still fires", "no hooks left", "requires_grad as found", ".grad of weights as found",
-    "buffers as found", "train/eval flags as found", "random state as found", "error inside the model: comes through",
-    "… hooks as found", "… flags as found", "65×65", "48×64", "first picture − seed, PSNR",
+    "library", "user's hook still fires", "no hooks left", "requires_grad restored", ".grad of weights restored",
+    "buffers restored", "train/eval flags restored", "random state restored", "error inside the model is raised",
+    "… hooks restored", "… flags restored", "65×65", "48×64", "first image − seed, PSNR",
 ]  # fmt: skip
 
 
 class Net(nn.Module):
-    """A classifier that can be told to fail in its n-th forward pass."""
+    """A classifier that can be made to fail in its n-th forward pass."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 
 def picture(height, width, low=0.1, high=0.9):
-    """Smooth waves with some grain."""
+    """Return smooth waves with some grain."""
     drawn = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width] / 10
     waves = np.stack([np.sin(x + k) * np.cos(y - k) for k in range(3)]) + 0.3 * drawn.standard_normal(
@@ -50,7 +50,7 @@ def picture(height, width, low=0.1, high=0.9):
 
 
 def found(model):
-    """What a caller would want back as it was."""
+    """Return the state that a caller expects to be restored."""
     numpy_state = np.random.get_state()  # noqa: NPY002
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
@@ -64,7 +64,7 @@ def found(model):
 
 
 def case():
-    """A model as people have them: a hook, one weight frozen, gradients, statistics, one part left in training mode."""
+    """Return a typical model: a hook, one frozen weight, gradients, statistics, one module in training mode."""
     model, calls = Net().eval(), []
     model.relu.register_forward_hook(lambda *_: calls.append(1))
     model.drop.train()
@@ -96,7 +96,7 @@ def after_success(accentuate):
 
 def after_failure(accentuate):
     model, _ = case()
-    before, told = found(model), "nothing is raised"
+    before, told = found(model), "no error"
     model.fails_after = 3
     try:
         accentuate(model, picture(64, 64), steps=6, canvas=(64, 64), view=32, layer="relu")
@@ -108,7 +108,7 @@ def after_failure(accentuate):
 
 
 def of_size(accentuate, height, width):
-    """Whether an image comes back in its own size and begins as itself."""
+    """Check whether an image is returned in its own size and starts as itself."""
     seed = picture(height, width)
     try:
         first, last = accentuate(Net().eval(), seed, steps=1, canvas=(height, width), view=32)
@@ -120,7 +120,7 @@ def of_size(accentuate, height, width):
 
 
 def fidelity(accentuate):
-    """The picture before any update beside a seed whose values lie in [0.4, 0.6]."""
+    """Compare the image before any update with a seed whose values lie in [0.4, 0.6]."""
     seed = picture(64, 64, 0.4, 0.6)
     first, _ = accentuate(Net().eval(), seed, steps=1, canvas=(64, 64), view=32)
     return "equal" if torch.equal(first, seed) else f"{psnr(first, seed):.0f} dB"

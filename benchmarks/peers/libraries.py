@@ -1,7 +1,7 @@
 """One call for four libraries: raise unit 3 of the layer ``fc`` from an image.
 
-Each adapter returns the picture before the first update and the picture at the end, (3, h, w) in [0, 1]. None means
-the library's own default; imports are inside, since each library lives in an environment of its own.
+Each adapter returns the image before the first update and the image at the end, (3, h, w) in [0, 1]. None means the
+library's own default. Imports are local, since each library has its own environment.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Every message that the page of errors quotes is one that the source says."""
+"""Every message that docs/errors.md quotes is in the source, and has a reason and a cure."""
 
 import ast
 import re
@@ -15,30 +15,30 @@ QUOTES = re.findall(r"^> (.*)$", PAGE, re.M)
 
 
 @cache
-def said():
-    """Every string of the source, with … where something is filled in, spaces as one."""
-    found = []
+def source_strings():
+    """Return every string literal of the package, with … for inserted values and single spaces."""
+    strings = []
     for path in Path(xinc_captum.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-                found.append(re.sub(r"\s+", " ", "".join(map(str, parts))))
+                strings.append(re.sub(r"\s+", " ", "".join(map(str, parts))))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"\s+", " ", node.value))
-    return found
+                strings.append(re.sub(r"\s+", " ", node.value))
+    return strings
 
 
 def in_source(quote):
     pattern = re.compile(".*".join(re.escape(part.strip()) for part in quote.split("…")))
-    return any(pattern.search(text) for text in said())
+    return any(pattern.search(text) for text in source_strings())
 
 
 @pytest.mark.parametrize("quote", QUOTES)
-def test_the_source_says_it(quote):
+def test_quote_is_in_the_source(quote):
     assert in_source(quote)
 
 
-def test_what_nobody_says_is_found_out():
+def test_unknown_message_is_not_in_the_source():
     assert not in_source("layer … ran away with the spoon")
 
 

@@ -1,4 +1,4 @@
-"""The page on features is true for DINOv2 too, where its weights are: its other blocks run with the other pages'."""
+"""The DINOv2 block of docs/features.md runs where the weights are installed. test_pages.py runs its other blocks."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from xinc_captum.zoo import AssetError, dinov2_vits14
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
 
 
-def test_its_dinov2_block_runs_too():
+def test_dinov2_block_runs():
     try:
         dinov2_vits14()
     except AssetError as error:
@@ -21,4 +21,4 @@ def test_its_dinov2_block_runs_too():
         if kind == "py":
             assert namespace["maps"].shape == (4, 1, 16, 16)
     assert namespace["net"].name == "dinov2_vits14"
-    assert dict.fromkeys(namespace["found"].maps).keys() >= {"alike", "places", "centre blob"}
+    assert dict.fromkeys(namespace["comparison"].maps).keys() >= {"attribute", "places", "centre blob"}

@@ -258,7 +258,7 @@ def mnist_trans_inr() -> TransINR:
 def mnist_nern(target: nn.Module | None = None) -> NeRN:
     """A :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on pictures that :func:`mnist_generator` drew.
 
-    Made by ``examples/write_a_network.py`` with 2,000 steps: 15,037 weights that write 23,184, missed by .336 of their
+    Made by ``examples/fit_nern.py`` with 2,000 steps: 15,037 weights that write 23,184, missed by .336 of their
     size. It answers like the classifier in 99.6 % of 500 other such pictures.
 
     Args:

@@ -1,8 +1,8 @@
-"""Read digits, write a network for each, and see which token and which patch painted what in them.
+"""Generate a network for each of five digits, and attribute its pixels to tokens, patches and neurons.
 
-python examples/write_a_picture_network.py [INTEGRATION_STEPS]      (under a minute on two cores)
+python examples/explain_trans_inr.py [INTEGRATION_STEPS]      (under a minute on two cores)
 
-The model comes with the package and has not seen these digits. Your own: TransINR(...).fit(pictures), or xinc transinr.
+The model ships with the package and was not fitted to these digits. For your own images: TransINR(...).fit(images).
 """
 
 import sys
@@ -24,41 +24,41 @@ names = [
 held_out = mnist_digits().images[::10]
 digits = held_out[[20, 120, 220, 320, 420]]
 
-inrs = model.generate(digits)  # five ordinary modules, which share nothing
+inrs = model.generate(digits)  # five independent modules
 with torch.no_grad():
-    print(f"written in one pass: {mean_psnr(model(digits), digits):.1f} dB", end="; ")
-print(f"the mean picture: {mean_psnr(model.mean_image.expand_as(digits), digits):.1f} dB")
+    print(f"generated in one pass: {mean_psnr(model(digits), digits):.1f} dB", end="; ")
+print(f"the mean image: {mean_psnr(model.mean_image.expand_as(digits), digits):.1f} dB")
 print(f"and 10 steps of training each: {tuned(inrs, digits, 10, 3e-3).psnr:.1f} dB", end="; ")
 print(f"10 steps from random weights: {tuned(own_starts(model, 5), digits, 10).psnr:.1f} dB")
 
-save(inrs[0], "digit.safetensors", size=(28, 28))  # one picture's network, in a file of its own
-again, size = load("digit.safetensors")
+save(inrs[0], "digit.safetensors", size=(28, 28))  # the network of one image, in a file
+loaded, size = load("digit.safetensors")
 with torch.no_grad():
-    picture = again(pixel_centres(size)).T.reshape(1, *size)
-    print(f"from the file: {mean_psnr(picture[None], model(digits[:1])):.0f} dB to what was drawn before")
+    image = loaded(pixel_centres(size)).T.reshape(1, *size)
+    print(f"from the file: {mean_psnr(image[None], model(digits[:1])):.0f} dB to the output before saving")
 
 
 def gap(parts):
-    """What parts miss of the change that they explain."""
+    """Return the share of the change that contributions do not explain."""
     with torch.no_grad():
-        drawn = model(digits[: len(parts)])
-    return float((parts.sum(1) - drawn).abs().sum() / (drawn - parts[:, -1]).abs().sum())
+        outputs = model(digits[: len(parts)])
+    return float((parts.sum(1) - outputs).abs().sum() / (outputs - parts[:, -1]).abs().sum())
 
 
 parts = TokenContribution(model, "token").attribute(digits)  # (5, 16 + 1, 1, 28, 28)
-print(f"tokens of the last hidden layer add up to the picture; they miss {gap(parts):.1e}")
+print(f"tokens of the last hidden layer add up to the image; they miss {gap(parts):.1e}")
 parts = TokenContribution(model, "modulation").attribute(digits, n_steps=steps)  # (5, 33 + 1, 1, 28, 28)
 token_sheet(parts, digits, names=model.writer.token_names, rest="all mean").savefig("tokens.png", dpi=110)
-print(f"what tokens changed against their mean: they miss {gap(parts):.2%} of it at {steps} steps")
+print(f"token contributions relative to their mean miss {gap(parts):.2%} of the change at {steps} steps")
 parts = TokenContribution(model, "patch").attribute(digits[:2], n_steps=steps)  # (2, 49 + 1, 1, 28, 28)
 patch_sheet(parts, digits[:2], patch_masks(model, (28, 28)), rest="the mean").savefig("patches.png", dpi=110)
-print(f"what patches changed against the mean picture: they miss {gap(parts):.2%} of it")
+print(f"patch contributions relative to the mean image miss {gap(parts):.2%} of the change")
 
 canvases = neuron_canvases(inrs, (28, 28))  # (5, 48, 1, 28, 28)
 neurons_across(canvases, digits, canvases.std(0).sum((1, 2, 3)).topk(5).indices.tolist()).savefig(
     "neurons.png", dpi=110
 )
 control = neuron_canvases(tuned(own_starts(model, 5), digits, 100).inrs, (28, 28))
-print(f"a neuron found again in another digit's network: {correspondence(canvases).retrieval:.2f}", end="; ")
-print(f"in networks fitted one by one: {correspondence(control).retrieval:.2f} (guessing: {1 / 48:.2f})")
+print(f"a neuron corresponds in another digit's network: {correspondence(canvases).retrieval:.2f}", end="; ")
+print(f"in networks fitted one by one: {correspondence(control).retrieval:.2f} (chance: {1 / 48:.2f})")
 print("wrote digit.safetensors, tokens.png, patches.png and neurons.png")

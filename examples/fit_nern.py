@@ -1,8 +1,8 @@
-"""Let a small network write the convolutions of another, and see what each of its neurons wrote.
+"""Fit a NeRN to the convolutions of a classifier, and attribute the kernels to its neurons.
 
-python examples/write_a_network.py [STEPS]      (about a minute on two cores)
+python examples/fit_nern.py [STEPS]      (about a minute on two cores)
 
-The pictures are a generator's: no data, no labels. Accuracy is agreement with the network itself on other pictures.
+The images are generated: no data, no labels. Agreement is measured with the classifier itself, on other images.
 """
 
 import sys
@@ -19,8 +19,8 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 600
 style, target = mnist_generator().generator, mnist_convnet().model
 stream = torch.Generator().manual_seed(0)
 latents = style.sample_latents(1500, generator=stream, classes=torch.arange(1500) % 10)
-drawn = pictures_in_unit_range(style, latents).detach()
-pictures, held_out = drawn[:1000], drawn[1000:]
+images = pictures_in_unit_range(style, latents).detach()
+train, held_out = images[:1000], images[1000:]
 
 
 def agreement(model):
@@ -29,17 +29,17 @@ def agreement(model):
 
 
 nern = NeRN(target, hidden=52)
-nern.fit(pictures, steps=steps)
+nern.fit(train, steps=steps)
 report = nern.size_report(held_out)
 print(report)
 rows = [("NeRN", nern.rebuild(), report.total, report.relative_error)]
-small = compressed(nern, keep=0.8, bits=8)
-rows.append(("NeRN, a fifth dropped, int8", small.nern.rebuild(), small.bytes, small.relative_error))
-for bits, everything in ((8, False), (4, False), (8, True)):
-    rounded = quantised(target, bits=bits, all_weights=everything)
+pruned = compressed(nern, keep=0.8, bits=8)
+rows.append(("NeRN, a fifth dropped, int8", pruned.nern.rebuild(), pruned.bytes, pruned.relative_error))
+for bits, all_weights in ((8, False), (4, False), (8, True)):
+    rounded = quantised(target, bits=bits, all_weights=all_weights)
     rows.append(
         (
-            f"int{bits}, {'all' if everything else 'represented'} weights",
+            f"int{bits}, {'all' if all_weights else 'represented'} weights",
             rounded.model,
             rounded.bytes,
             rounded.relative_error,
@@ -53,16 +53,18 @@ nern.save("nern.safetensors")
 
 parts = WeightContribution(nern, "conv2").attribute()  # (neurons + 1, 32, 16, 3, 3): they add up to the weight
 largest = parts[:-1].flatten(1).abs().sum(1).argsort(descending=True)[:4].tolist()
-chosen = [*largest, len(parts) - 1]
+selected = [*largest, len(parts) - 1]
 names = [*(f"neuron {i}" for i in largest), "bias"]
-own = target.get_parameter("conv2.weight")
-kernel_sheet(parts[chosen], names, own, generated=parts.sum(0), layer="conv2").savefig("kernels.png", dpi=110)
+target_weight = target.get_parameter("conv2.weight")
+kernels = kernel_sheet(parts[selected], names, target_weight, generated=parts.sum(0), layer="conv2")
+kernels.savefig("kernels.png", dpi=110)
 profile = layer_profile(nern)
 layer_profile_sheet(profile.share[:-1], profile.layers).savefig("profile.png", dpi=110)
 
-one = held_out[:1]
-answer = int(target(one).argmax())
+digit = held_out[:1]
+predicted = int(target(digit).argmax())
 method = WeightContribution(nern, mode="integrated")
-found, gap = method.attribute(one, target=answer, return_convergence_delta=True)
-print(f"the logit of {answer}: neurons and bias account for {found.sum():.2f}, {abs(gap.item()):.3f} of it not exact")
+contributions, gap = method.attribute(digit, target=predicted, return_convergence_delta=True)
+total, gap = float(contributions.sum()), abs(gap.item())
+print(f"the logit of {predicted}: neurons and bias account for {total:.2f}, with an error of {gap:.3f}")
 print("wrote nern.safetensors, kernels.png and profile.png")

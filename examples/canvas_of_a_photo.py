@@ -1,6 +1,6 @@
-"""Fit a small network to a photo and save a picture of what its neurons paint.
+"""Fit a small network to a photo and draw the contributions of its neurons.
 
-python examples/paint_a_photo.py [PHOTO] [STEPS]      (about half a minute on two cores)
+python examples/canvas_of_a_photo.py [PHOTO] [STEPS]      (about half a minute on two cores)
 """
 
 import sys
@@ -21,10 +21,10 @@ else:
 size = tuple(photo.shape[1:])
 model = Siren(hidden=128, layers=4, first_omega=40.0, seed=0)
 result = fit(model, photo, steps=steps, lr=2e-3, batch_size=8192)
-print(f"the network draws the photo at {result.psnr:.1f} dB")
+print(f"the network reproduces the photo at {result.psnr:.1f} dB")
 
 canvas = NeuronCanvas(model, "activation2", rule="secant").canvas(coordinates(size), size)
-maps = canvas.to_tensor()  # (units + 1, 3, H, W): under the secant rule they add up to the picture
+maps = canvas.to_tensor()  # (units + 1, 3, H, W): under the secant rule they add up to the image
 figure = build_up(maps[: canvas.units], maps[canvas.units], photo, layer="activation2")
 figure.savefig("canvas.png", dpi=110)
 print("wrote canvas.png")
