@@ -10,7 +10,7 @@ from torch import nn
 
 from xinc_captum import Ablation, LayerError, NeuronCanvas, Secant, Tangent
 from xinc_captum.attributions import FrameCanvas, canvases, open_canvas
-from xinc_captum.attributions.canvas.build import Sites, are_frames, check_finite, draw, drawn_together, plan
+from xinc_captum.attributions.canvas.build import Sites, are_frames, check_finite, draw, plan
 from xinc_captum.attributions.canvas.rules import Tail
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP, Siren, coordinates, fit, ray_samples, ray_weights
@@ -54,17 +54,6 @@ def test_rows_that_are_pictures_become_frames(decoder):
     model, t = decoder
     canvas = draw(Tangent(), *of(model, "blocks.0", t), (8, 12), False, nullcontext, place="blocks.0")
     assert isinstance(canvas, FrameCanvas) and (canvas.frames, canvas.layer) == (3, "blocks.0")
-
-
-def test_several_layers_share_one_copy_of_the_parameters():
-    model = FourierMLP(hidden=6, seed=0)
-    methods = [NeuronCanvas(model, name) for name in ("activation1", "activation2")]
-    first, second = drawn_together(methods, coordinates(SIZE), SIZE, None, None, False, None, None, False)
-    assert (first.layer, second.layer) == ("activation1", "activation2")
-    before = second.totals()
-    torch.testing.assert_close(before, methods[1].canvas(coordinates(SIZE), SIZE).totals())
-    nn.init.zeros_(model.output.weight)
-    torch.testing.assert_close(second.totals(), before, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,17 @@ def test_rendered_fields():
     assert together < alone
 
 
+def test_several_layers_share_one_copy_of_the_parameters():
+    model = FourierMLP(hidden=6, seed=0)
+    names = ["activation1", "activation2"]
+    first, second = canvases(model, names, coordinates(SIZE), SIZE).values()
+    assert (first.layer, second.layer) == ("activation1", "activation2")
+    before = second.totals()
+    torch.testing.assert_close(before, NeuronCanvas(model, "activation2").canvas(coordinates(SIZE), SIZE).totals())
+    nn.init.zeros_(model.output.weight)
+    torch.testing.assert_close(second.totals(), before, atol=0, rtol=0)
+
+
 def test_canvases_what_cannot_be_asked(found):
     model, x = FourierMLP(hidden=5), coordinates(SIZE)
     state = found(model)

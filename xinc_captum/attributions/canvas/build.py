@@ -1,38 +1,25 @@
 """Chunk sizes, lazy canvases, their trust."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import (
-    Batch,
-    call_model,
-    chunks,
-    settle_arguments,
-)
-from ...hooks import exclusive, layer_name, snapshot
+from ...batch import Batch, chunks
 from ...metrics.trust import CanvasTrust, ablation_agreement, judge_canvas
 from ...selectors import Selector, list_units
 from ..base import plain, shares_statistics
 from .canvas import Canvas
 from .frames import FrameCanvas
-from .rules import Ablation, Rule, Secant, Tail, Tangent, Xinc
-from .rules.derivatives import Together
-from .rules.kernels import Site, behind, kernels_of
+from .rules import Ablation, Rule, Tail, Xinc
+from .rules.kernels import Site, kernels_of
 from .rules.tail import Footprint, measure
-
-if TYPE_CHECKING:
-    from .neuron_canvas import NeuronCanvas
-
 
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
 ROUNDING = 16  # steps of the output's dtype: a difference of two outputs is not known more closely
@@ -360,48 +347,6 @@ def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas
         return lambda _canvas: CanvasTrust("weak", said)
     whole = (lambda first, last: plain(rule.whole(tail, batch.cut(first, last)))) if rule.slots else None
     return partial(assess, removed=removed, whole=whole)
-
-
-@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
-def drawn_together(
-    methods: Sequence[NeuronCanvas],
-    inputs: Tensor | tuple[Tensor, ...],
-    size: tuple[int, ...],
-    target: Any,
-    additional_forward_args: Any,
-    attribute_to_layer_input: bool,
-    perturbations_per_eval: int | None,
-    memory_budget: int | None,
-    show_progress: bool,
-) -> list[Canvas]:
-    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
-    with torch.inference_mode(False):
-        batch = Batch.of(inputs, additional_forward_args, target)
-    call = snapshot(methods[0]._call, *(one.layer for one in methods))
-    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
-    with methods[0]._surroundings():
-        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
-    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
-        # Kernels are carried on from what leaves their layer.
-        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
-        tails = [replace(tail, together=together) for tail in tails]
-    answers = []
-    for one, tail in zip(methods, tails, strict=True):
-        with one._surroundings():
-            canvas = draw(
-                one.rule,
-                tail,
-                batch,
-                tuple(size),
-                one.unit == "pair",
-                one._surroundings,
-                place=layer_name(one.forward_func, one.layer).strip("'"),
-                budget=memory_budget,
-                per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
-        answers.append(canvas)
-    return answers
 
 
 def _check_pixels(size: tuple[int, ...], rows: int, left: tuple[int, ...], pairs: bool) -> None:

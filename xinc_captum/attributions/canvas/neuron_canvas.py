@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -9,25 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
-from ...batch import (
-    Batch,
-    OutputFn,
-    call_model,
-    chunks,
-    settle_arguments,
+from ...batch import Batch, OutputFn, call_model, chunks, settle_arguments
+from ...hooks import (
+    ForwardFunc,
+    exclusive,
+    find_layer,
+    layer_name,
+    modules_behind,
+    refuse_sharded,
+    snapshot,
+    unwrap,
 )
-from ...hooks import ForwardFunc, find_layer, layer_name, modules_behind, refuse_sharded, unwrap
 from ...progress import progress
 from ...selectors import Selector, python_index
-from ..base import (
-    attribution_context,
-    captum_method,
-    differentiable,
-    plain,
-)
-from .build import drawn_together, plan
+from ..base import attribution_context, captum_method, differentiable, plain
+from .build import draw, plan
 from .canvas import Canvas
-from .rules import Rule, Secant, Tail, Xinc, as_rule
+from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
+from .rules.derivatives import Together
+from .rules.kernels import behind
 from .rules.tail import RayTail, Renderer, rendered
 
 Unit = Literal["neuron", "pair"]
@@ -270,7 +271,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         """
         rest = target, additional_forward_args, attribute_to_layer_input
         budget = perturbations_per_eval, memory_budget, show_progress
-        return drawn_together([self], inputs, size, *rest, *budget)[0]
+        return _build_canvases([self], inputs, size, *rest, *budget)[0]
 
 
 def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
@@ -335,4 +336,46 @@ def canvases(
     names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
     rest = target, additional_forward_args, attribute_to_layer_input
     budget = perturbations_per_eval, memory_budget, show_progress
-    return dict(zip(names, drawn_together(methods, inputs, size, *rest, *budget), strict=True))
+    return dict(zip(names, _build_canvases(methods, inputs, size, *rest, *budget), strict=True))
+
+
+@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
+def _build_canvases(
+    methods: Sequence[NeuronCanvas],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any,
+    additional_forward_args: Any,
+    attribute_to_layer_input: bool,
+    perturbations_per_eval: int | None,
+    memory_budget: int | None,
+    show_progress: bool,
+) -> list[Canvas]:
+    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
+    with torch.inference_mode(False):
+        batch = Batch.of(inputs, additional_forward_args, target)
+    call = snapshot(methods[0]._call, *(one.layer for one in methods))
+    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    with methods[0]._surroundings():
+        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
+    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
+        # Kernels are carried on from what leaves their layer.
+        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, together=together) for tail in tails]
+    built = []
+    for one, tail in zip(methods, tails, strict=True):
+        with one._surroundings():
+            canvas = draw(
+                one.rule,
+                tail,
+                batch,
+                tuple(size),
+                one.unit == "pair",
+                one._surroundings,
+                place=layer_name(one.forward_func, one.layer).strip("'"),
+                budget=memory_budget,
+                per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
+        built.append(canvas)
+    return built
