@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from ...batch import Batch, chunks
 from ...metrics.trust import CanvasTrust, ablation_agreement, judge_canvas
-from ...selectors import Selector, list_units
+from ...selectors import Selector
 from ..base import plain, shares_statistics
 from .canvas import Canvas
 from .frames import FrameCanvas
 from .rules import Ablation, Rule, Tail, Xinc
 from .rules.kernels import Site, kernels_of
-from .rules.tail import Footprint, measure
+from .rules.rules import Plan, plan
 
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
 ROUNDING = 16  # steps of the output's dtype: a difference of two outputs is not known more closely
@@ -166,30 +166,78 @@ def are_frames(left: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
     return ends and not (len(left) == 1 and rows == math.prod(size))
 
 
-def frame_canvas(
-    rule: Rule,
-    tail: Tail,
-    batch: Batch,
-    size: tuple[int, ...],
-    pairs: bool,
-    footprint: Footprint,
-    budget: int | None,
-    surroundings: Callable[[], AbstractContextManager[None]],
-    show_progress: bool,
-) -> tuple[FrameCanvas, Tensor]:
-    """A lazy canvas of frames, and one unit's part of the first frame to look at.
+@dataclass(frozen=True)
+class CanvasSpec:
+    """Everything that a lazy canvas is computed from.
 
-    Args:
-        rule: prepared.
-        tail: the model from the layer on.
-        batch: rows that are frames.
-        size: of a frame.
+    Attributes:
+        rule: as the user gave it.
+        tail: of a snapshot of the model.
+        batch: all rows.
+        size: of the image whose pixels the rows are, or of the images that they are.
         pairs: kernels instead of units.
-        footprint: what a few frames need.
-        budget: bytes of working memory of each query.
-        surroundings: what queries run in.
-        show_progress: a bar on every query.
+        surroundings: the context in which queries run.
+        layer: the layer's name.
+        memory_budget: bytes of working memory of each query.
+        per_eval: units in one forward pass.
+        show_progress: whether queries show a progress bar.
     """
+
+    rule: Rule
+    tail: Tail
+    batch: Batch
+    size: tuple[int, ...]
+    pairs: bool
+    surroundings: Callable[[], AbstractContextManager[None]]
+    layer: str = ""
+    memory_budget: int | None = None
+    per_eval: int | None = None
+    show_progress: bool = False
+
+
+def draw(spec: CanvasSpec) -> Canvas:
+    """Build a canvas whose queries run in ``spec.surroundings``; call this function inside of them.
+
+    Raises:
+        ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
+    """
+    left = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
+    frames = are_frames(left, spec.size, spec.batch.rows)
+    if not frames:
+        _check_pixels(spec.size, spec.batch.rows, left, spec.pairs)
+    planned = plan(spec.rule, spec.tail, spec.batch, spec.pairs, spec.memory_budget, spec.per_eval)
+    canvas, sample = frame_canvas(spec, planned) if frames else pixel_canvas(spec, planned)
+    check_finite(spec.batch, sample, spec.tail.layer)
+    return replace(canvas, rule=repr(spec.rule)[:200], layer=spec.layer, _assess=_assessor(spec, planned.rule))
+
+
+def pixel_canvas(spec: CanvasSpec, planned: Plan) -> tuple[Canvas, Tensor]:
+    """Return a lazy canvas of an image whose pixels are the rows, and the contributions to its first pixel."""
+    rule, tail, batch = planned.rule, spec.tail, spec.batch
+    first = rule.neurons(tail, batch.cut(0, 1), None, planned.units)
+
+    def shares(start: int, stop: int, selector: Selector) -> Tensor:
+        with torch.enable_grad():
+            part = plain(rule.neurons(tail, batch.cut(start, stop), selector, planned.units))
+        return part.reshape(*part.shape[:2], -1)
+
+    canvas = Canvas(
+        size=spec.size,
+        units=first.shape[1] - rule.slots,
+        channels=first[0, 0].numel(),
+        slots=rule.slots,
+        _shares=shares,
+        _rows_at_once=planned.rows,
+        _surroundings=spec.surroundings,
+        _show_progress=spec.show_progress,
+    )
+    return canvas, first
+
+
+def frame_canvas(spec: CanvasSpec, planned: Plan) -> tuple[FrameCanvas, Tensor]:
+    """Return a lazy canvas of frames, and the contributions of one unit to the first frame."""
+    rule, tail, batch, size, pairs = planned.rule, spec.tail, spec.batch, spec.size, spec.pairs
+    footprint, budget = planned.footprint, spec.memory_budget
     shape = kernels_of(tail).shape if pairs else None
     at_once = footprint.rows(1, budget)  # maps of one frame, carried together
     if isinstance(rule, Xinc):  # expanded from a core: nothing of the network is in the way
@@ -226,127 +274,24 @@ def frame_canvas(
         _sums=sums,
         _rows_at_once=frames,
         _maps_at_once=max(1, at_once // frames),
-        _surroundings=surroundings,
-        _show_progress=show_progress,
+        _surroundings=spec.surroundings,
+        _show_progress=spec.show_progress,
     )
     return canvas, sample
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How rows are cut.
-
-    Attributes:
-        rule: prepared.
-        rows: at once.
-        units: of one forward.
-        footprint: what a few rows need.
-    """
-
-    rule: Rule
-    rows: int
-    units: int
-    footprint: Footprint
-
-
-def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None) -> Plan:
-    """Look at a few rows and cut all of them to the budget.
-
-    Raises:
-        ValueError: ``per_eval`` or the budget is not positive.
-    """
-    if per_eval is not None and per_eval < 1:
-        raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
-    footprint = measure(tail, batch)
-    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
-        rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
-    units = math.prod(kernels_of(tail).shape) if pairs else len(list_units(footprint.activation, None))
-    fit = footprint.rows(units + 1, budget, enough=batch.rows)
-    size = min(batch.rows, fit)
-    frames = footprint.output[0].numel() > 2 * units
-    stacked = footprint.stack(units, size if frames else batch.rows, budget)
-    if shares_statistics(tail.forward_func, tail.layer):  # rows see one another: neither cut nor stack unasked
-        size, stacked = batch.rows if budget is None else size, 1
-    return Plan(rule.prepared(tail, batch, size), size, per_eval or stacked, footprint)
-
-
-def draw(
-    rule: Rule,
-    tail: Tail,
-    batch: Batch,
-    size: tuple[int, ...],
-    pairs: bool,
-    surroundings: Callable[[], AbstractContextManager[None]],
-    *,
-    place: str = "",
-    budget: int | None = None,
-    per_eval: int | None = None,
-    show_progress: bool = False,
-) -> Canvas:
-    """A canvas whose queries run in ``surroundings``; this itself is called in them.
-
-    Args:
-        rule: as the user gave it.
-        tail: of a snapshot of the model.
-        batch: all rows.
-        size: of the picture whose pixels the rows are, or of the pictures that they are.
-        pairs: kernels instead of units.
-        surroundings: what queries run in.
-        place: the layer's name.
-        budget: bytes of working memory of each query.
-        per_eval: units in one forward.
-        show_progress: a bar on every query.
-
-    Raises:
-        ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
-    """
-    left = tuple(tail.output(batch.cut(0, 1)).shape[1:])
-    frames = are_frames(left, size, batch.rows)
-    if not frames:
-        _check_pixels(size, batch.rows, left, pairs)
-    planned = plan(rule, tail, batch, pairs, budget, per_eval)
-    words, prepared = repr(rule)[:200], planned.rule
-    same = batch, size, pairs, surroundings
-    alone = replace(tail, together=None)  # what other layers share stays theirs
-    removed = partial(draw, Ablation(), alone, *same, budget=budget, per_eval=per_eval)
-    assessor = _assessor(prepared, tail, batch, removed)
-    if frames:
-        framed = prepared, tail, batch, size, pairs, planned.footprint, budget
-        canvas, first = frame_canvas(*framed, surroundings, show_progress)
-        check_finite(batch, first, tail.layer)
-        return replace(canvas, rule=words, layer=place, _assess=assessor)
-    first = prepared.neurons(tail, batch.cut(0, 1), None, planned.units)
-    check_finite(batch, first, tail.layer)
-
-    def shares(start: int, stop: int, selector: Selector) -> Tensor:
-        with torch.enable_grad():
-            part = plain(prepared.neurons(tail, batch.cut(start, stop), selector, planned.units))
-        return part.reshape(*part.shape[:2], -1)
-
-    return Canvas(
-        size=size,
-        units=first.shape[1] - prepared.slots,
-        channels=first[0, 0].numel(),
-        slots=prepared.slots,
-        _shares=shares,
-        _rows_at_once=planned.rows,
-        _surroundings=surroundings,
-        _show_progress=show_progress,
-        rule=words,
-        layer=place,
-        _assess=assessor,
-    )
-
-
-def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas]) -> Callable[[Canvas], CanvasTrust]:
-    """The function that looks a canvas over when someone asks."""
+def _assessor(spec: CanvasSpec, rule: Rule) -> Callable[[Canvas], CanvasTrust]:
+    """Return the function that computes a canvas's trust when it is read."""
+    tail, batch = spec.tail, spec.batch
     if isinstance(rule, Ablation):
         return partial(assess_ablation, output=lambda first, last: plain(tail.output(batch.cut(first, last))))
     if shares_statistics(tail.forward_func, tail.layer):
         said = "a batch norm in training mode lets rows change one another; call model.eval()"
         return lambda _canvas: CanvasTrust("weak", said)
     whole = (lambda first, last: plain(rule.whole(tail, batch.cut(first, last)))) if rule.slots else None
-    return partial(assess, removed=removed, whole=whole)
+    alone = replace(tail, together=None)  # what other layers share stays theirs
+    removed = replace(spec, rule=Ablation(), tail=alone, show_progress=False)
+    return partial(assess, removed=lambda: draw(removed), whole=whole)
 
 
 def _check_pixels(size: tuple[int, ...], rows: int, left: tuple[int, ...], pairs: bool) -> None:

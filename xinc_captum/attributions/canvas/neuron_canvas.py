@@ -24,11 +24,12 @@ from ...hooks import (
 from ...progress import progress
 from ...selectors import Selector, python_index
 from ..base import attribution_context, captum_method, differentiable, plain
-from .build import draw, plan
+from .build import CanvasSpec, draw
 from .canvas import Canvas
 from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
 from .rules.derivatives import Together
 from .rules.kernels import behind
+from .rules.rules import plan
 from .rules.tail import RayTail, Renderer, rendered
 
 Unit = Literal["neuron", "pair"]
@@ -269,9 +270,18 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             >>> canvas.map(3).shape, canvas.totals().shape
             (torch.Size([3, 8, 12]), torch.Size([104, 3]))
         """
-        rest = target, additional_forward_args, attribute_to_layer_input
-        budget = perturbations_per_eval, memory_budget, show_progress
-        return _build_canvases([self], inputs, size, *rest, *budget)[0]
+        (canvas,) = _build_canvases(
+            [self],
+            inputs,
+            size,
+            target,
+            additional_forward_args,
+            attribute_to_layer_input,
+            perturbations_per_eval,
+            memory_budget,
+            show_progress,
+        )
+        return canvas
 
 
 def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
@@ -334,9 +344,18 @@ def canvases(
     if not methods or len({id(one.layer) for one in methods}) < len(methods):
         raise ValueError(f"layers are {list(layers)!r}; expected at least one, and each only once.")
     names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
-    rest = target, additional_forward_args, attribute_to_layer_input
-    budget = perturbations_per_eval, memory_budget, show_progress
-    return dict(zip(names, _build_canvases(methods, inputs, size, *rest, *budget), strict=True))
+    built = _build_canvases(
+        methods,
+        inputs,
+        size,
+        target,
+        additional_forward_args,
+        attribute_to_layer_input,
+        perturbations_per_eval,
+        memory_budget,
+        show_progress,
+    )
+    return dict(zip(names, built, strict=True))
 
 
 @exclusive()  # the copy of the parameters too: another thread's call may have others in their places
@@ -365,17 +384,17 @@ def _build_canvases(
     built = []
     for one, tail in zip(methods, tails, strict=True):
         with one._surroundings():
-            canvas = draw(
+            spec = CanvasSpec(
                 one.rule,
                 tail,
                 batch,
                 tuple(size),
                 one.unit == "pair",
                 one._surroundings,
-                place=layer_name(one.forward_func, one.layer).strip("'"),
-                budget=memory_budget,
+                layer=layer_name(one.forward_func, one.layer).strip("'"),
+                memory_budget=memory_budget,
                 per_eval=perturbations_per_eval,
                 show_progress=show_progress,
             )
-        built.append(canvas)
+            built.append(draw(spec))
     return built

@@ -23,7 +23,8 @@ from xinc_captum.attributions.canvas.rules.secant_tensor import (
     start,
     tangent_slope,
 )
-from xinc_captum.attributions.canvas.rules.trace import POINTWISE, GradModes
+from xinc_captum.attributions.canvas.rules.tail import GradModes
+from xinc_captum.attributions.canvas.rules.trace import POINTWISE
 
 
 def carry(function, z):

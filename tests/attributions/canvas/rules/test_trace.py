@@ -1,7 +1,4 @@
-"""Chains are found by running; everything else is left to autograd.
-
-Gradients that are off in a block of the model's own, told from a custom autograd Function.
-"""
+"""Chains are found by running; everything else is left to autograd."""
 
 import pytest
 import torch
@@ -14,8 +11,6 @@ from xinc_captum.attributions.canvas.rules.trace import (
     BILINEAR,
     EVALUATION_ONLY,
     POINTWISE,
-    GradModes,
-    in_no_grad_block,
     plain_name,
     trace,
 )
@@ -130,55 +125,3 @@ def test_functions_are_listed_under_the_names_that_torch_dispatches():
     with Names():
         F.logsigmoid(x), F.threshold(x, 0.1, 0.0)
     assert seen == ["logsigmoid", "threshold"]
-
-
-class Looks(torch.autograd.Function):
-    seen = ()
-
-    @staticmethod
-    def forward(ctx, x):
-        with torch.no_grad():
-            inner = in_no_grad_block()
-        Looks.seen = (torch.is_grad_enabled(), in_no_grad_block(), inner)
-        return x * 2
-
-    @staticmethod
-    def backward(ctx, g):
-        return g * 2
-
-
-def test_blocks_are_followed_in_and_out():
-    with GradModes() as modes:
-        assert not in_no_grad_block() and not modes.toggled
-        with torch.no_grad():
-            assert in_no_grad_block() and modes.toggled
-            with torch.enable_grad():
-                assert not in_no_grad_block()
-            with torch.no_grad():
-                assert in_no_grad_block()
-            assert in_no_grad_block()
-        assert not in_no_grad_block()
-        with torch.no_grad():
-            pass
-    assert not in_no_grad_block()
-
-
-def test_a_custom_function_is_no_block():
-    x = torch.ones(1, requires_grad=True)
-    with GradModes():
-        Looks.apply(x)
-        assert Looks.seen == (False, False, False)
-        with torch.no_grad():
-            Looks.apply(x)
-        assert Looks.seen == (False, True, True)
-
-
-def test_an_exception_in_a_block_leaves_nothing_behind():
-    try:
-        with GradModes(), torch.no_grad():
-            raise KeyError
-    except KeyError:
-        pass
-    assert not in_no_grad_block()
-    with torch.no_grad():
-        assert not in_no_grad_block()  # known only inside of GradModes

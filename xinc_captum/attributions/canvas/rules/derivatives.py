@@ -21,8 +21,8 @@ from ....selectors import (
 )
 from .chain import Chain, Slope, chain
 from .secant_tensor import Carried
-from .tail import Tail
-from .trace import GradModes, Trace, traced
+from .tail import GradModes, Tail
+from .trace import Trace, traced
 
 
 @dataclass(frozen=True)

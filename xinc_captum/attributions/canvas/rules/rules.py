@@ -1,5 +1,6 @@
 """Rule protocol; Tangent, Secant, Ablation."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,10 +12,11 @@ from torch import Tensor
 from .... import selectors
 from ....batch import Batch, chunks
 from ....selectors import Selector
+from ...base import shares_statistics
 from . import secant_tensor
 from .derivatives import Along, contributions, tail_activation
 from .kernels import Asked, Neurons, Pair, Pairs, Site, behind, chosen, kernels_of, layer_input, shared_out
-from .tail import Tail
+from .tail import Footprint, Tail, measure
 from .xinc import Xinc
 
 Baselines = float | Literal["mean", "resample"] | Tensor
@@ -343,3 +345,41 @@ def as_rule(rule: str | Rule) -> Rule:
     if not hasattr(rule, "neurons") or isinstance(rule, type):
         raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows are cut.
+
+    Attributes:
+        rule: prepared.
+        rows: at once.
+        units: of one forward.
+        footprint: what a few rows need.
+    """
+
+    rule: Rule
+    rows: int
+    units: int
+    footprint: Footprint
+
+
+def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None) -> Plan:
+    """Look at a few rows and cut all of them to the budget.
+
+    Raises:
+        ValueError: ``per_eval`` or the budget is not positive.
+    """
+    if per_eval is not None and per_eval < 1:
+        raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
+    footprint = measure(tail, batch)
+    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
+        rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
+    units = math.prod(kernels_of(tail).shape) if pairs else len(selectors.list_units(footprint.activation, None))
+    fit = footprint.rows(units + 1, budget, enough=batch.rows)
+    size = min(batch.rows, fit)
+    frames = footprint.output[0].numel() > 2 * units
+    stacked = footprint.stack(units, size if frames else batch.rows, budget)
+    if shares_statistics(tail.forward_func, tail.layer):  # rows see one another: neither cut nor stack unasked
+        size, stacked = batch.rows if budget is None else size, 1
+    return Plan(rule.prepared(tail, batch, size), size, per_eval or stacked, footprint)

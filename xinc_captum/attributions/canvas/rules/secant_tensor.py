@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .tail import in_no_grad_block
 from .trace import (
     AFFINE,
     ATTRIBUTE_VIEWS,
@@ -20,7 +21,6 @@ from .trace import (
     POINTWISE,
     PRODUCTS,
     SHAPED_LIKE,
-    in_no_grad_block,
     plain_name,
 )
 
