@@ -10,9 +10,9 @@ from torch import nn
 
 from xinc_captum import Ablation, LayerError, NeuronCanvas, Secant, Tangent
 from xinc_captum.attributions import FrameCanvas, canvases, open_canvas
-from xinc_captum.attributions.canvas.build import CanvasSpec, Sites, are_frames, check_finite, draw
+from xinc_captum.attributions.canvas.build import CanvasSpec, SiteCache, are_frames, build_canvas, check_finite
 from xinc_captum.attributions.canvas.rules import Tail
-from xinc_captum.attributions.canvas.rules.rules import plan
+from xinc_captum.attributions.canvas.rules.rules import plan_chunks
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP, Siren, coordinates, fit, ray_samples, ray_weights
 
@@ -26,34 +26,36 @@ def of(model, name, x):
 def test_a_canvas_by_hand(hand_net):
     """x=(2,1) → a=(3,4): unit 0 paints 5·3 and 0·3, unit 1 paints −1·4 and 2·4."""
     net, x = hand_net
-    canvas = draw(CanvasSpec(Tangent(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext, layer="1"))
+    canvas = build_canvas(CanvasSpec(Tangent(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext, layer="1"))
     assert (canvas.size, canvas.units, canvas.channels, canvas.slots) == ((2, 3), 2, 2, 0)
     assert (canvas.rule, canvas.layer) == ("Tangent()", "1")
     assert canvas.map(0).flatten(1).unique(dim=1).tolist() == [[15.0], [0.0]]
     assert canvas.map(1).flatten(1).unique(dim=1).tolist() == [[-4.0], [8.0]]
-    slot = draw(CanvasSpec(Secant(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext))
-    assert slot.slots == 1 and slot.map(2)[:, 0, 0].tolist() == [7.0, -1.0], "the biases"
+    remainder = build_canvas(CanvasSpec(Secant(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext))
+    assert remainder.slots == 1 and remainder.map(2)[:, 0, 0].tolist() == [7.0, -1.0], "the biases"
 
 
 def test_rows_are_cut_to_the_budget():
     tail, batch = of(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
-    roomy, tight = (plan(Tangent(), tail, batch, False, budget, None) for budget in (None, 1))
-    assert (roomy.rows, tight.rows) == (20, 1) and roomy.units >= tight.units == 1
-    some = plan(Tangent(), tail, batch, False, 6000, 3)
-    assert 1 < some.rows < 20 and some.units == 3
+    roomy, tight = (plan_chunks(Tangent(), tail, batch, False, budget, None) for budget in (None, 1))
+    assert (roomy.max_rows, tight.max_rows) == (20, 1) and roomy.max_units >= tight.max_units == 1
+    some = plan_chunks(Tangent(), tail, batch, False, 6000, 3)
+    assert 1 < some.max_rows < 20 and some.max_units == 3
     assert some.footprint.activation.shape[1] == 6
 
 
 @pytest.mark.parametrize("budget", [None, 1])
 def test_rows_that_see_one_another_are_cut_only_when_asked(budget):
     model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
-    planned = plan(Tangent(), *of(model, "0", coordinates(SIZE)), False, budget, None)
-    assert planned.rows == (20 if budget is None else 1) and planned.units == 1
+    planned = plan_chunks(Tangent(), *of(model, "0", coordinates(SIZE)), False, budget, None)
+    assert planned.max_rows == (20 if budget is None else 1) and planned.max_units == 1
 
 
 def test_rows_that_are_pictures_become_frames(decoder):
     model, t = decoder
-    canvas = draw(CanvasSpec(Tangent(), *of(model, "blocks.0", t), (8, 12), False, nullcontext, layer="blocks.0"))
+    canvas = build_canvas(
+        CanvasSpec(Tangent(), *of(model, "blocks.0", t), (8, 12), False, nullcontext, layer="blocks.0")
+    )
     assert isinstance(canvas, FrameCanvas) and (canvas.frames, canvas.layer) == (3, "blocks.0")
 
 
@@ -69,7 +71,7 @@ def test_rows_that_are_pictures_become_frames(decoder):
 def test_what_does_not_fit_is_said(size, pairs, given, error, text):
     tail, batch = of(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
     with pytest.raises(error, match=text):
-        draw(CanvasSpec(Tangent(), tail, batch, size, pairs, nullcontext, **given))
+        build_canvas(CanvasSpec(Tangent(), tail, batch, size, pairs, nullcontext, **given))
 
 
 def test_frames_of_another_size_are_told_theirs(decoder):
@@ -77,18 +79,18 @@ def test_frames_of_another_size_are_told_theirs(decoder):
     with pytest.raises(
         ValueError, match=r"size=\(9, 9\), but each row .* has shape \(3, 8, 12\), which ends in \(8, 12\)"
     ):
-        draw(CanvasSpec(Tangent(), *of(model, "blocks.0", t), (9, 9), False, nullcontext))
+        build_canvas(CanvasSpec(Tangent(), *of(model, "blocks.0", t), (9, 9), False, nullcontext))
 
 
 def test_rows_that_are_not_finite_are_refused():
     x = coordinates(SIZE)
     x[3] = torch.inf
     with pytest.raises(ValueError, match="input 0 holds"):
-        draw(CanvasSpec(Tangent(), *of(FourierMLP(hidden=6), "activation1", x), SIZE, False, nullcontext))
+        build_canvas(CanvasSpec(Tangent(), *of(FourierMLP(hidden=6), "activation1", x), SIZE, False, nullcontext))
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 1))
     with pytest.raises(LayerError, match="does not depend on layer|never r"):
         model.forward = lambda x: model[1](x)
-        draw(CanvasSpec(Tangent(), *of(model, "0", coordinates(SIZE)), SIZE, False, nullcontext))
+        build_canvas(CanvasSpec(Tangent(), *of(model, "0", coordinates(SIZE)), SIZE, False, nullcontext))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_frames_are_told_from_pixels(left, size, rows, frames):
 
 def test_the_last_sites_stay_open():
     opened = []
-    sites = Sites(lambda first, last: opened.append((first, last)) or (first, last), keep=2)
+    sites = SiteCache(lambda first, last: opened.append((first, last)) or (first, last), max_sites=2)
     for first in (0, 1, 0, 2, 0, 1):
         sites(first, first + 1)
     assert opened == [(0, 1), (1, 2), (2, 3), (1, 2)]

@@ -157,7 +157,7 @@ PART = torch.tensor([[[1.0], [-2.0]], [[3.0], [0.5]], [[-1.0], [4.0]]])  # (3 ro
 def fed(query):
     query.add(0, PART[:2])
     query.add(2, PART[2:])
-    return query.answer((3,))
+    return query.result((3,))
 
 
 def test_by_hand():
@@ -184,7 +184,7 @@ def test_8_bit_masks_would_weigh_255_times():
 @pytest.mark.parametrize("query", [Totals(), Regions(torch.ones(1, 3)), Maps(3), Top(1, 2, 3)])
 def test_nothing_seen_is_no_answer(query):
     with pytest.raises(RuntimeError, match="this query saw no rows"):
-        query.answer((3,))
+        query.result((3,))
 
 
 def test_indices_are_as_narrow_as_they_can_be_without_being_masks():

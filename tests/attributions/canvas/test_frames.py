@@ -63,8 +63,8 @@ def test_every_query_is_its_reduction_of_the_whole(decoder, rule, layer, unit, b
     close(c.map(at if unit == "pair" else 1), whole[(slice(None), *at)])
     close(c.map(at if unit == "pair" else 1, channel=0, frame=-1), whole[(2, *at, 0)])
     if c.slots:
-        slot = (c.pairs[0], 1) if unit == "pair" else c.units
-        close(c.map(slot, frame=1), whole[(1, *slot)] if unit == "pair" else whole[1, slot])
+        remainder = (c.pairs[0], 1) if unit == "pair" else c.units
+        close(c.map(remainder, frame=1), whole[(1, *remainder)] if unit == "pair" else whole[1, remainder])
 
 
 def test_several_answers_in_one_pass(decoder):
@@ -88,7 +88,7 @@ def test_signed_regions_draw_no_map(decoder, monkeypatch):
     def refuse(*_):
         raise AssertionError("a map was drawn")
 
-    monkeypatch.setattr(kernels, "pushed", refuse)
+    monkeypatch.setattr(kernels, "pairs_by_jvp", refuse)
     assert c.regions(torch.ones(2, *SIZE), signed=True).shape == (3, 2, 4, 16, 3)
     with pytest.raises(AssertionError, match="a map was drawn"):
         c.regions(torch.ones(2, *SIZE))
@@ -139,18 +139,18 @@ def test_shares_and_pooled_maps_are_those_of_the_metrics(decoder, layer, unit):
 
 
 def test_pairs_are_visited_output_by_output_and_laid_out_input_by_input():
-    grid = UnitGrid(units=6, slots=1, pairs=(2, 3))
+    grid = UnitGrid(units=6, remainders=1, pairs=(2, 3))
     keys = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert (grid.keys, grid.shape) == (keys, (3, 3))
     visited = torch.tensor([[10.0 * i + o] for i, o in keys])
-    joined = grid.joined(Totals(), [visited[:4], visited[4:]])
+    joined = grid.join(Totals(), [visited[:4], visited[4:]])
     assert joined[..., 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
-    assert grid.without_slot(joined[None]).flatten().tolist() == [0, 1, 2, 10, 11, 12]
+    assert grid.without_remainder(joined[None]).flatten().tolist() == [0, 1, 2, 10, 11, 12]
     assert grid.key((-1, 0)) == (2, 0)
-    assert [grid.named(unit) for unit in (0, 2, 3)] == [(0, 0), (0, 2), (1, 0)], "in · outs + out"
+    assert [grid.key_at(unit) for unit in (0, 2, 3)] == [(0, 0), (0, 2), (1, 0)], "in · outs + out"
 
 
 def test_units_and_their_slot():
-    grid = UnitGrid(units=2, slots=1, pairs=None)
+    grid = UnitGrid(units=2, remainders=1, pairs=None)
     assert (grid.keys, grid.shape, grid.key(-1), grid.index([0, 2])) == ([0, 1, 2], (3,), 2, ([0, 2],))
-    assert grid.named(1) == 1
+    assert grid.key_at(1) == 1

@@ -20,9 +20,9 @@ from xinc_captum.attributions.canvas.storage import (
     DTYPES,
     CanvasStoreError,
     Layout,
-    by_bands,
-    by_units,
-    checked,
+    check_dtype,
+    plan_bands,
+    plan_units,
 )
 from xinc_captum.inr import FourierMLP, coordinates
 
@@ -41,9 +41,9 @@ def test_by_hand():
     rows, units = ((0, 4), (4, 8), (8, 10)), ((0, 6), (6, 9))
     assert layout.blocks == [(f, *u, *r) for f in (0, 1) for u in units for r in rows]
     assert layout.nbytes == 9 * 3 * 60 * 2 * 2
-    assert layout.names == ("layer", "unit", "channel", "y", "x", "frame")
-    assert laid(size=(10,)).names[3:] == ("x", "frame")
-    assert laid(size=(2, 3, 4)).names[3:] == ("z", "y", "x", "frame")
+    assert layout.axis_names == ("layer", "unit", "channel", "y", "x", "frame")
+    assert laid(size=(10,)).axis_names[3:] == ("x", "frame")
+    assert laid(size=(2, 3, 4)).axis_names[3:] == ("z", "y", "x", "frame")
 
 
 def test_pairs_have_a_slot_for_each_output():
@@ -52,7 +52,7 @@ def test_pairs_have_a_slot_for_each_output():
 
 def test_there_and_back(tmp_path):
     layout = laid(pairs=(2, 4))
-    assert Layout.of(layout.attributes(), tmp_path) == layout
+    assert Layout.from_attributes(layout.attributes(), tmp_path) == layout
 
 
 PICTURE = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
@@ -60,7 +60,7 @@ PICTURE = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
 @given(PICTURE, st.integers(1, 10**7), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
 def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, count, dtype):
-    plan = by_bands(size, pixels, channels, count, dtype)
+    plan = plan_bands(size, pixels, channels, count, dtype)
     assert 1 <= plan["band"] <= size[0] and plan["units_a_block"] == count and 1 <= plan["units_a_chunk"] <= count
     assert plan["band"] == 1 or plan["band"] * size[1] <= pixels
     one = channels * plan["band"] * size[1] * DTYPES[dtype]
@@ -69,7 +69,7 @@ def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, c
 
 @given(PICTURE, st.integers(0, 10**5), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
 def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
-    plan = by_units(size, maps, channels, count, dtype)
+    plan = plan_units(size, maps, channels, count, dtype)
     assert plan["band"] == size[0] and 1 <= plan["units_a_chunk"] <= plan["units_a_block"] <= max(1, min(maps, count))
     assert plan["units_a_block"] % plan["units_a_chunk"] == 0
     one = channels * size[0] * size[1] * DTYPES[dtype]
@@ -78,7 +78,7 @@ def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
 
 def test_what_is_no_precision():
     with pytest.raises(ValueError, match="dtype is 'int8'; expected 'float32' or 'float16'"):
-        checked("int8")
+        check_dtype("int8")
 
 
 SIZE = (12, 20)
@@ -123,7 +123,7 @@ class Stop(Exception):
 def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, dtype):
     canvas = made()
     canvas.save(tmp_path / "whole", dtype=dtype)
-    put, count = storage._put, [0]
+    put, count = storage._write_block, [0]
 
     def fault(*args):
         if count[0] == after:
@@ -131,11 +131,11 @@ def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, 
         count[0] += 1
         return put(*args)
 
-    monkeypatch.setattr(storage, "_put", fault)
+    monkeypatch.setattr(storage, "_write_block", fault)
     with pytest.raises(Stop):
         canvas.save(tmp_path / "c", dtype=dtype)
     assert not (tmp_path / "c").exists()
-    monkeypatch.setattr(storage, "_put", put)
+    monkeypatch.setattr(storage, "_write_block", put)
     canvas.save(tmp_path / "c", dtype=dtype)
     assert digest(tmp_path / "c") == digest(tmp_path / "whole")
 
@@ -149,12 +149,12 @@ def test_killed_it_goes_on(tmp_path):
         "from xinc_captum.attributions.canvas import storage\n"
         "from xinc_captum import NeuronCanvas\n"
         "from xinc_captum.inr import FourierMLP, coordinates\n"
-        "note = storage._note\n"
+        "note = storage._write_journal\n"
         "def slowly(*args):\n"
         "    note(*args)\n"
         "    print(len(args[1]), flush=True)\n"
         "    time.sleep(0.2)\n"
-        "storage._note = slowly\n"
+        "storage._write_journal = slowly\n"
         "canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), 'activation1').canvas(\n"
         f"    coordinates({SIZE}), size={SIZE}, memory_budget=20_000)\n"
         "canvas.save(sys.argv[1])\n"
@@ -179,17 +179,17 @@ def test_killed_it_goes_on(tmp_path):
 
 
 def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
-    note = storage._note
+    note = storage._write_journal
 
     def stop(part, digests):
         note(part, digests)
         if len(digests) == 2:
             raise Stop
 
-    monkeypatch.setattr(storage, "_note", stop)
+    monkeypatch.setattr(storage, "_write_journal", stop)
     with pytest.raises(Stop):
         made().save(tmp_path / "c")
-    monkeypatch.setattr(storage, "_note", note)
+    monkeypatch.setattr(storage, "_write_journal", note)
     with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
         made(seed=1).save(tmp_path / "c")
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
-    put, count = storage._put, [0]
+    put, count = storage._write_block, [0]
 
     def full(*args):
         count[0] += 1
@@ -220,7 +220,7 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return put(*args)
 
-    monkeypatch.setattr(storage, "_put", full)
+    monkeypatch.setattr(storage, "_write_block", full)
     with pytest.raises(
         OSError, match=r"the disk is full after 2 of \d+ blocks of c .*make room and save again"
     ) as caught:

@@ -15,7 +15,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .storage import Block, Dtype, Layout, by_bands, checked, write
+from .storage import Block, Dtype, Layout, check_dtype, plan_bands, write
 
 
 class Query(Protocol):
@@ -27,10 +27,10 @@ class Query(Protocol):
 
     unit_axis: int
 
-    def add(self, first: int, part: Tensor) -> None:
+    def add(self, first: int, contributions: Tensor) -> None:
         """Take in the rows that begin at pixel ``first``."""
 
-    def answer(self, size: tuple[int, ...]) -> Any:
+    def result(self, size: tuple[int, ...]) -> Any:
         """The answer for a picture of ``size``."""
 
 
@@ -41,9 +41,9 @@ class TopUnits(NamedTuple):
     indices: Tensor
 
 
-def _wide(part: Tensor) -> torch.dtype:
+def _accumulation_dtype(contributions: Tensor) -> torch.dtype:
     """Sums over millions of pixels want float64; Apple's devices have none."""
-    return torch.float32 if part.device.type == "mps" else torch.float64
+    return torch.float32 if contributions.device.type == "mps" else torch.float64
 
 
 class Totals:
@@ -55,18 +55,18 @@ class Totals:
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
-    def add(self, first: int, part: Tensor) -> None:
+    def add(self, first: int, contributions: Tensor) -> None:
         """Add one piece."""
-        self._dtype = torch.promote_types(part.dtype, torch.float32)
-        summed = part.abs().sum(0, dtype=self._dtype).to(_wide(part))
-        self._sum = summed if self._sum is None else self._sum + summed
+        self._dtype = torch.promote_types(contributions.dtype, torch.float32)
+        sums = contributions.abs().sum(0, dtype=self._dtype).to(_accumulation_dtype(contributions))
+        self._sum = sums if self._sum is None else self._sum + sums
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
+    def result(self, size: tuple[int, ...]) -> Tensor:
         """(units, channels)."""
-        return seen(self._sum).to(self._dtype)
+        return require_state(self._sum).to(self._dtype)
 
 
-def weights(masks: Tensor) -> Tensor:
+def check_masks(masks: Tensor) -> Tensor:
     """Masks as they are, once it is certain that they weigh pixels from 0 to 1.
 
     Raises:
@@ -86,28 +86,30 @@ class Regions:
     unit_axis = 1
 
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
-        self._masks, self._signed = weights(masks).flatten(1), signed
-        self._ready: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
+        self._masks, self._signed = check_masks(masks).flatten(1), signed
+        self._converted_masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
-    def add(self, first: int, part: Tensor) -> None:
+    def add(self, first: int, values: Tensor) -> None:
         """Add one piece."""
-        self._dtype = torch.promote_types(part.dtype, torch.float32)
-        part = part.to(self._dtype)
-        if part.shape[0] < self._masks.shape[1]:
-            mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+        self._dtype = torch.promote_types(values.dtype, torch.float32)
+        values = values.to(self._dtype)
+        if values.shape[0] < self._masks.shape[1]:
+            mask = self._masks[:, first : first + values.shape[0]].to(device=values.device, dtype=values.dtype)
         else:
-            if (part.dtype, part.device) not in self._ready:
-                self._ready[part.dtype, part.device] = self._masks.to(device=part.device, dtype=part.dtype)
-            mask = self._ready[part.dtype, part.device]
-        summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
-        summed = summed.reshape(-1, *part.shape[1:])
-        self._sum = summed if self._sum is None else self._sum + summed
+            if (values.dtype, values.device) not in self._converted_masks:
+                self._converted_masks[values.dtype, values.device] = self._masks.to(
+                    device=values.device, dtype=values.dtype
+                )
+            mask = self._converted_masks[values.dtype, values.device]
+        sums = (mask @ (values if self._signed else values.abs()).flatten(1)).to(_accumulation_dtype(values))
+        sums = sums.reshape(-1, *values.shape[1:])
+        self._sum = sums if self._sum is None else self._sum + sums
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
+    def result(self, size: tuple[int, ...]) -> Tensor:
         """(regions, units, channels)."""
-        return seen(self._sum).to(self._dtype)
+        return require_state(self._sum).to(self._dtype)
 
 
 class Top:
@@ -120,22 +122,22 @@ class Top:
         self._values: Tensor | None = None
         self._indices: Tensor | None = None
 
-    def add(self, first: int, part: Tensor) -> None:
+    def add(self, first: int, contributions: Tensor) -> None:
         """Rank one piece; a slot, which stands behind the units, is left out."""
-        strength = part[:, : self._units].abs().sum(2)
+        strength = contributions[:, : self._units].abs().sum(2)
         values, indices = strength.topk(min(self._k, strength.shape[1]), dim=1)
         if self._values is None:
             shape = (values.shape[1], self._pixels)
             self._values = values.new_empty(shape)
             self._indices = values.new_empty(shape, dtype=smallest_index(self._units))
         self._values[:, first : first + len(values)] = values.T
-        seen(self._indices)[:, first : first + len(values)] = indices.T
+        require_state(self._indices)[:, first : first + len(values)] = indices.T
 
-    def answer(self, size: tuple[int, ...]) -> TopUnits:
+    def result(self, size: tuple[int, ...]) -> TopUnits:
         """Values and indices, (k, *size) each."""
-        return TopUnits(seen(self._values).reshape(-1, *size), seen(self._indices).reshape(-1, *size))
+        return TopUnits(require_state(self._values).reshape(-1, *size), require_state(self._indices).reshape(-1, *size))
 
-    def stronger(self, one: TopUnits, other: TopUnits) -> TopUnits:
+    def merge(self, one: TopUnits, other: TopUnits) -> TopUnits:
         """The k strongest of two rankings, (≤ k, ...) each."""
         values, indices = torch.cat([one.values, other.values]), torch.cat([one.indices, other.indices])
         best, at = values.topk(min(self._k, len(values)), dim=0)
@@ -151,19 +153,19 @@ class Maps:
         self._pixels = pixels
         self._maps: Tensor | None = None
 
-    def add(self, first: int, part: Tensor) -> None:
+    def add(self, first: int, contributions: Tensor) -> None:
         """Put one piece in its place."""
         if self._maps is None:
-            self._maps = part.new_empty((*part.shape[1:], self._pixels))
-        self._maps[..., first : first + part.shape[0]] = part.movedim(0, -1)
+            self._maps = contributions.new_empty((*contributions.shape[1:], self._pixels))
+        self._maps[..., first : first + contributions.shape[0]] = contributions.movedim(0, -1)
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
+    def result(self, size: tuple[int, ...]) -> Tensor:
         """(units, channels, *size)."""
-        maps = seen(self._maps)
+        maps = require_state(self._maps)
         return maps.reshape(*maps.shape[:-1], *size)
 
 
-def seen(state: Tensor | None) -> Tensor:
+def require_state(state: Tensor | None) -> Tensor:
     """What a query has gathered.
 
     Raises:
@@ -187,7 +189,7 @@ def smallest_index(units: int) -> torch.dtype:
     return torch.int64
 
 
-Shares = Callable[[int, int, Any], Tensor]
+ComputeContributions = Callable[[int, int, Any], Tensor]
 
 
 def _alone(_canvas: "Canvas") -> CanvasTrust:
@@ -218,7 +220,7 @@ class Canvas:
     units: int
     channels: int
     slots: int
-    _shares: Shares = field(repr=False)
+    _shares: ComputeContributions = field(repr=False)
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
@@ -233,12 +235,12 @@ class Canvas:
         16 units, set to zero one by one, at eight runs of eight pixels, or at 1024 pixels of one frame; same each time.
         Under the secant the parts are added up too. A canvas from disk has no network to ask, and is weak.
         """
-        kept = vars(self)
+        state = vars(self)
         with exclusive(), self._surroundings():
-            if _TRUST not in kept:
-                kept[_TRUST] = self._assess(self)
-            found: CanvasTrust = kept[_TRUST]
-            return found
+            if _TRUST not in state:
+                state[_TRUST] = self._assess(self)
+            trust: CanvasTrust = state[_TRUST]
+            return trust
 
     def __getstate__(self) -> dict[str, Any]:
         if self._surroundings is not nullcontext:
@@ -265,7 +267,7 @@ class Canvas:
     def ask(self, *queries: Query) -> tuple[Any, ...]:
         """Answer several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over the pixels."""
         self._pass(None, *queries)
-        return tuple(query.answer(self.size) for query in queries)
+        return tuple(query.result(self.size) for query in queries)
 
     def map(self, unit: int, channel: int | None = None) -> Tensor:
         """One unit's canvas: (channels, *size), or ``size`` alone for one channel.
@@ -287,9 +289,9 @@ class Canvas:
         if unit < self.units:
             self._pass([unit], query)
         else:  # the slot only comes along with all units
-            self._pass(None, _Last(query))
-        whole = query.answer(self.size)[0]
-        return whole if channel is None else whole[channel].clone()
+            self._pass(None, _RemainderOnly(query))
+        result = query.result(self.size)[0]
+        return result if channel is None else result[channel].clone()
 
     def totals(self) -> Tensor:
         """Σ_pixels |c|: (units, channels), the slot last where there is one."""
@@ -318,7 +320,7 @@ class Canvas:
         query = Top(k, self.units, 1)
         with self._surroundings():
             query.add(0, self._shares(row, row + 1, None))
-        values, indices = query.answer((1,))
+        values, indices = query.result((1,))
         return TopUnits(values[:, 0], indices[:, 0])
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
@@ -347,9 +349,9 @@ class Canvas:
         Raises:
             ValueError: masks of another size.
         """
-        sums = self._painted(torch.ones(1, *self.size) if masks is None else masks)
-        parts = sums / sums.sum(-1, keepdim=True)
-        return parts.squeeze(-2) if masks is None else parts
+        sums = self._region_magnitudes(torch.ones(1, *self.size) if masks is None else masks)
+        shares = sums / sums.sum(-1, keepdim=True)
+        return shares.squeeze(-2) if masks is None else shares
 
     def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
         """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
@@ -362,11 +364,11 @@ class Canvas:
         if len(self.size) != 2:
             raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
         masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
-        means = self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]
+        means = self._region_magnitudes(masks) / masks.flatten(1).sum(1).double()[:, None]
         pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
         return pooled
 
-    def _painted(self, masks: Tensor) -> Tensor:
+    def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Σ_region Σ_channel |c|, (regions, units), float64."""
         sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
         return sums
@@ -392,11 +394,11 @@ class Canvas:
             OverflowError: contributions that float16 cannot hold, or that are not finite.
             OSError: the disk is full.
         """
-        kind, count = checked(dtype), self.units + self.slots
-        plan = by_bands(self.size, self._rows_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, plan), self._block, self._show_progress)
+        kind, count = check_dtype(dtype), self.units + self.slots
+        chunking = plan_bands(self.size, self._rows_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, chunking), self._block, self._show_progress)
 
-    def _layout(self, dtype: Dtype, plan: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
+    def _layout(self, dtype: Dtype, chunking: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
         return Layout(
             size=self.size,
             units=self.units,
@@ -407,19 +409,19 @@ class Canvas:
             dtype=dtype,
             rule=self.rule,
             layer=self.layer,
-            **plan,
+            **chunking,
         )
 
     def _block(self, block: Block) -> Tensor:
         """All units of some rows, (units, channels, rows, …)."""
-        a_row = math.prod(self.size[1:])
-        query = Maps((block.last - block.first) * a_row)
+        row_length = math.prod(self.size[1:])
+        query = Maps((block.last - block.first) * row_length)
         with self._surroundings(), torch.no_grad():
-            for start in range(block.first * a_row, block.last * a_row, self._rows_at_once):
-                stop = min(block.last * a_row, start + self._rows_at_once)
-                query.add(start - block.first * a_row, self._shares(start, stop, None))
-        whole: Tensor = query.answer((block.last - block.first, *self.size[1:]))
-        return whole
+            for start in range(block.first * row_length, block.last * row_length, self._rows_at_once):
+                stop = min(block.last * row_length, start + self._rows_at_once)
+                query.add(start - block.first * row_length, self._shares(start, stop, None))
+        result: Tensor = query.result((block.last - block.first, *self.size[1:]))
+        return result
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
@@ -432,14 +434,14 @@ class Canvas:
 
     def _pass(self, selector: Any, *queries: Query) -> None:
         with self._surroundings(), torch.no_grad():
-            pieces = chunks(self.pixels, self._rows_at_once)
-            for first, last in progress(pieces, "canvas", show=self._show_progress):
-                part = self._shares(first, last, selector)
+            row_chunks = chunks(self.pixels, self._rows_at_once)
+            for first, last in progress(row_chunks, "canvas", show=self._show_progress):
+                contributions = self._shares(first, last, selector)
                 for query in queries:
-                    query.add(first, part)
+                    query.add(first, contributions)
 
 
-class _Last:
+class _RemainderOnly:
     """Shows a query only the last unit."""
 
     unit_axis = 0
@@ -447,8 +449,8 @@ class _Last:
     def __init__(self, query: Query) -> None:
         self._query = query
 
-    def add(self, first: int, part: Tensor) -> None:
-        self._query.add(first, part[:, -1:])
+    def add(self, first: int, contributions: Tensor) -> None:
+        self._query.add(first, contributions[:, -1:])
 
-    def answer(self, size: tuple[int, ...]) -> Any:
-        return self._query.answer(size)
+    def result(self, size: tuple[int, ...]) -> Any:
+        return self._query.result(size)

@@ -16,8 +16,8 @@ from ...batch import chunks
 from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
-from .canvas import Canvas, Query, Regions, Top, TopUnits, smallest_index, weights
-from .storage import Block, Dtype, by_units, checked, write
+from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
+from .storage import Block, Dtype, check_dtype, plan_units, write
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,28 @@ class UnitGrid:
 
     Attributes:
         units: how many, the slot not counted.
-        slots: 1 where a slot follows (for pairs: one more input), else 0.
+        remainders: 1 where a remainder follows (for pairs: one more input), else 0.
         pairs: (in, out), or None.
     """
 
     units: int
-    slots: int
+    remainders: int
     pairs: tuple[int, int] | None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the unit axes of an answer, a slot included."""
-        return (self.units + self.slots,) if self.pairs is None else (self.pairs[0] + self.slots, self.pairs[1])
+        return (
+            (self.units + self.remainders,) if self.pairs is None else (self.pairs[0] + self.remainders, self.pairs[1])
+        )
 
     @property
     def keys(self) -> list[Any]:
         """Units in the order in which they are visited: pairs output by output, whatever is a slot last."""
         if self.pairs is None:
-            return list(range(self.units + self.slots))
+            return list(range(self.units + self.remainders))
         ins, outs = self.pairs
-        return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.slots]
+        return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
         """A checked unit, negative numbers resolved.
@@ -60,7 +62,7 @@ class UnitGrid:
                 raise TypeError(
                     f'unit is {unit!r}; expected a number, because this canvas was made with unit="neuron".'
                 )
-            count = self.units + self.slots
+            count = self.units + self.remainders
             if not -count <= unit < count:
                 raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
             return unit % count
@@ -72,11 +74,11 @@ class UnitGrid:
             raise IndexError(f"unit {unit} is out of range: this canvas has pairs (in, out) of {self.shape}.")
         return tuple(u % n for u, n in zip(unit, self.shape, strict=True))
 
-    def named(self, unit: int) -> Any:
+    def key_at(self, unit: int) -> Any:
         """The key of a unit, pairs numbered in · outs + out."""
         return unit if self.pairs is None else divmod(unit, self.pairs[1])
 
-    def number(self, key: Any) -> int:
+    def position(self, key: Any) -> int:
         """The place of a unit among :attr:`keys`."""
         if self.pairs is None:
             return int(key)
@@ -87,40 +89,40 @@ class UnitGrid:
         """Where these units lie in an answer."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
 
-    def shown(self, part: Tensor, start: int, query: Query) -> Tensor:
+    def visible_units(self, contributions: Tensor, start: int, query: Query) -> Tensor:
         """What a query sees of a piece (k, ...): rankings do not see the slot."""
-        return part[: max(0, self.units - start)] if isinstance(query, Top) else part
+        return contributions[: max(0, self.units - start)] if isinstance(query, Top) else contributions
 
-    def without_slot(self, answer: Tensor) -> Tensor:
+    def without_remainder(self, values: Tensor) -> Tensor:
         """(frames, *shape, channels) as (frames, units, channels)."""
-        return answer[:, : self.units] if self.pairs is None else answer[:, : self.pairs[0]].flatten(1, 2)
+        return values[:, : self.units] if self.pairs is None else values[:, : self.pairs[0]].flatten(1, 2)
 
-    def gather(self, answers: list[Any], query: Query, answer: Any, start: int) -> None:
+    def merge(self, results: list[Any], query: Query, result: Any, start: int) -> None:
         """Add one group's answer to those before it."""
         if not isinstance(query, Top):
-            answers.append(answer)
+            results.append(result)
         else:
-            here = TopUnits(answer.values, answer.indices.long() + start)
-            answers[:] = [query.stronger(answers[0], here) if answers else here]
+            ranking = TopUnits(result.values, result.indices.long() + start)
+            results[:] = [query.merge(results[0], ranking) if results else ranking]
 
-    def joined(self, query: Query, answers: list[Any]) -> Any:
+    def join(self, query: Query, results: list[Any]) -> Any:
         """The groups' answers as one, laid out as :attr:`shape` says."""
         if isinstance(query, Top):
-            values, indices = answers[0]
+            values, indices = results[0]
             if self.pairs is not None:  # visited output by output, numbered input by input
                 indices = indices % self.pairs[0] * self.pairs[1] + indices // self.pairs[0]
             return TopUnits(values, indices.to(smallest_index(self.units)))
         axis = query.unit_axis
-        whole = torch.cat(answers, axis)
+        result = torch.cat(results, axis)
         if self.pairs is None:
-            return whole
+            return result
         ins, outs = self.pairs
-        pairs = whole.narrow(axis, 0, self.units).unflatten(axis, (outs, ins)).transpose(axis, axis + 1)
-        slot = whole.narrow(axis, self.units, self.slots * outs).unflatten(axis, (self.slots, outs))
-        return torch.cat([pairs, slot], axis)
+        pairs = result.narrow(axis, 0, self.units).unflatten(axis, (outs, ins)).transpose(axis, axis + 1)
+        remainder = result.narrow(axis, self.units, self.remainders * outs).unflatten(axis, (self.remainders, outs))
+        return torch.cat([pairs, remainder], axis)
 
 
-def _no_short_cut(_first: int, _last: int, _weights: Tensor) -> None:
+def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
     """No sums without maps."""
 
 
@@ -141,7 +143,7 @@ class FrameCanvas(Canvas):
 
     frames: int = 1
     pairs: tuple[int, int] | None = None
-    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_short_cut, repr=False)
+    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_adjoint, repr=False)
     _maps_at_once: int = field(default=1, repr=False)
 
     @property
@@ -170,10 +172,10 @@ class FrameCanvas(Canvas):
         self._check(frame, self.frames, "frame")
         chosen = range(self.frames) if frame is None else [frame % self.frames]
         with self._surroundings():
-            pieces = [part[:, 0] for _, _, part in self._parts([key], chosen)]
-        whole = self._pictures(torch.cat(pieces))
-        whole = whole if channel is None else whole[:, channel].clone()
-        return whole if frame is None else whole[0]
+            chunks_of_maps = [contributions[:, 0] for _, _, contributions in self._iterate_chunks([key], chosen)]
+        maps = self._as_images(torch.cat(chunks_of_maps))
+        maps = maps if channel is None else maps[:, channel].clone()
+        return maps if frame is None else maps[0]
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
         """Σ over each region of |c| (or of c): (frames, regions, units, channels), the slot last where there is one.
@@ -195,12 +197,12 @@ class FrameCanvas(Canvas):
                 f"masks have shape {tuple(masks.shape)}; expected (regions, {sizes}) for all frames, or "
                 f"({self.frames}, regions, {sizes}) with masks of their own for each."
             )
-        each = weights(masks) if per_frame else weights(masks).expand(self.frames, *masks.shape)
-        by_adjoint = self._adjoint(each.flatten(2)) if signed else None
-        if by_adjoint is not None:
-            return by_adjoint
-        answer: Tensor = self._stream(lambda frame: [Regions(each[frame], signed=signed)])[0]
-        return answer
+        frame_masks = check_masks(masks) if per_frame else check_masks(masks).expand(self.frames, *masks.shape)
+        has_adjoint = self._sum_signed(frame_masks.flatten(2)) if signed else None
+        if has_adjoint is not None:
+            return has_adjoint
+        result: Tensor = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
+        return result
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
         """The strongest units by Σ_channel |c|, the slot left out: see :meth:`Canvas.top_units`.
@@ -211,28 +213,28 @@ class FrameCanvas(Canvas):
         if not 1 <= k <= self.units:
             raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
         if pixel is None:
-            whole: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
-            return whole
-        here = torch.zeros(self.frames, 1, self.pixels)
-        here[:, :, self._row(pixel)] = 1
-        strength = self.regions(here.unflatten(2, self.size), signed=True)[:, 0]
-        values, indices = self._grid.without_slot(strength).abs().sum(-1).topk(k, dim=1)
+            ranking: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
+            return ranking
+        mask = torch.zeros(self.frames, 1, self.pixels)
+        mask[:, :, self._row(pixel)] = 1
+        strength = self.regions(mask.unflatten(2, self.size), signed=True)[:, 0]
+        values, indices = self._grid.without_remainder(strength).abs().sum(-1).topk(k, dim=1)
         return TopUnits(values, indices.to(smallest_index(self.units)))
 
     def to_tensor(self) -> Tensor:
         """Everything at once: (frames, units, channels, *size), the slot last where there is one."""
-        answer: Tensor | None = None
+        result: Tensor | None = None
         with self._surroundings():
-            for first, keys, part in self._parts(self._grid.keys, range(self.frames)):
-                if answer is None:
-                    answer = part.new_empty(self.frames, *self._grid.shape, *part.shape[2:])
-                at: Any = (slice(first, first + len(part)), *self._grid.index(keys))
-                answer[at] = part
-        if answer is None:
+            for first, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
+                if result is None:
+                    result = contributions.new_empty(self.frames, *self._grid.shape, *contributions.shape[2:])
+                at: Any = (slice(first, first + len(contributions)), *self._grid.index(keys))
+                result[at] = contributions
+        if result is None:
             raise RuntimeError("a canvas without frames")
-        return self._pictures(answer)
+        return self._as_images(result)
 
-    def _pictures(self, flat: Tensor) -> Tensor:
+    def _as_images(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.size)
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
@@ -240,40 +242,40 @@ class FrameCanvas(Canvas):
 
         Pairs lie along the axis of units output by output, out · ins + in, and their slots after them.
         """
-        kind, count = checked(dtype), math.prod(self._grid.shape)
-        plan = by_units(self.size, self._maps_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, plan, self.frames, self.pairs), self._block, self._show_progress)
+        kind, count = check_dtype(dtype), math.prod(self._grid.shape)
+        chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, chunking, self.frames, self.pairs), self._block, self._show_progress)
 
     def _block(self, block: Block) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]
         with self._surroundings():
             maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
-        whole: Tensor = maps.unflatten(-1, self.size)
-        return whole
+        block_values: Tensor = maps.unflatten(-1, self.size)
+        return block_values
 
-    def _painted(self, masks: Tensor) -> Tensor:
+    def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Σ_region Σ_channel |c|, (frames, regions, units), float64."""
-        found = self.regions(masks).unbind(1)
-        return torch.stack([self._grid.without_slot(one).sum(-1).double() for one in found], 1)
+        sums = self.regions(masks).unbind(1)
+        return torch.stack([self._grid.without_remainder(region).sum(-1).double() for region in sums], 1)
 
-    def _adjoint(self, masks: Tensor) -> Tensor | None:
+    def _sum_signed(self, masks: Tensor) -> Tensor | None:
         """Signed sums over masks (frames, regions, pixels), or None where the rule has no short cut."""
-        answers: list[Tensor] = []
+        results: list[Tensor] = []
         with self._surroundings():
             for first, last in chunks(self.frames, self._rows_at_once):
-                each = masks[first:last].transpose(0, 1)
-                regions: list[Tensor] = []
-                for mask in progress(list(each), "regions", show=self._show_progress):
+                frame_masks = masks[first:last].transpose(0, 1)
+                region_sums: list[Tensor] = []
+                for mask in progress(list(frame_masks), "regions", show=self._show_progress):
                     channels = torch.eye(self.channels, device=mask.device)
                     weights = mask.to(channels)[None, :, None] * channels[:, None, :, None]
                     sums = self._sums(first, last, weights)
                     if sums is None:
                         return None
-                    regions.append(sums.movedim(0, -1))
-                answers.append(torch.stack(regions, 1))
-        return torch.cat(answers)
+                    region_sums.append(sums.movedim(0, -1))
+                results.append(torch.stack(region_sums, 1))
+        return torch.cat(results)
 
-    def _parts(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
+    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
         """(first frame, units, their parts (frames, k, channels, pixels)) in chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
         groups = [keys[a:b] for a, b in chunks(len(keys), self._maps_at_once)]
@@ -283,23 +285,23 @@ class FrameCanvas(Canvas):
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
-        gathered: OrderedDict[int, list[Any]] = OrderedDict()
-        seen = dict.fromkeys(range(self.frames), 0)
+        states: OrderedDict[int, list[Any]] = OrderedDict()
+        unit_counts = dict.fromkeys(range(self.frames), 0)
         with self._surroundings():
-            for first, keys, part in self._parts(grid.keys, range(self.frames)):
+            for first, keys, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
                 with torch.no_grad():
-                    for frame, one in enumerate(part, first):
-                        start, seen[frame] = seen[frame], seen[frame] + len(keys)
-                        if frame not in gathered:
-                            gathered[frame] = [(query, []) for query in make(frame)]
-                        for query, answers in gathered[frame]:
+                    for frame, frame_contributions in enumerate(contributions, first):
+                        start, unit_counts[frame] = unit_counts[frame], unit_counts[frame] + len(keys)
+                        if frame not in states:
+                            states[frame] = [(query, []) for query in make(frame)]
+                        for query, results in states[frame]:
                             fresh = copy.copy(query)
-                            shown = grid.shown(one, start, query)
-                            if len(shown):
-                                fresh.add(0, shown.movedim(-1, 0))
-                                grid.gather(answers, fresh, fresh.answer(self.size), start)
-        answered = [[grid.joined(query, answers) for query, answers in each] for each in gathered.values()]
-        return tuple(tree_map(lambda *frames: torch.stack(frames), *each) for each in zip(*answered, strict=True))
+                            visible = grid.visible_units(frame_contributions, start, query)
+                            if len(visible):
+                                fresh.add(0, visible.movedim(-1, 0))
+                                grid.merge(results, fresh, fresh.result(self.size), start)
+        joined = [[grid.join(query, results) for query, results in queries] for queries in states.values()]
+        return tuple(tree_map(lambda *frames: torch.stack(frames), *queries) for queries in zip(*joined, strict=True))
 
     def _check(self, index: int | None, count: int, what: str) -> None:
         if index is not None and not -count <= index < count:

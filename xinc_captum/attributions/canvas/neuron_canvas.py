@@ -24,13 +24,13 @@ from ...hooks import (
 from ...progress import progress
 from ...selectors import Selector, python_index
 from ..base import attribution_context, captum_method, differentiable, plain
-from .build import CanvasSpec, draw
+from .build import CanvasSpec, build_canvas
 from .canvas import Canvas
 from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
-from .rules.derivatives import Together
-from .rules.kernels import behind
-from .rules.rules import plan
-from .rules.tail import RayTail, Renderer, rendered
+from .rules.derivatives import SharedPass
+from .rules.kernels import after_layer
+from .rules.rules import plan_chunks
+from .rules.tail import RayTail, Renderer, compose_renderer
 
 Unit = Literal["neuron", "pair"]
 
@@ -178,33 +178,33 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             )
         neuron_selector = python_index(neuron_selector)
         if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
-            how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
-            refuse_sharded(modules_behind(self.forward_func), how)
+            description = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
+            refuse_sharded(modules_behind(self.forward_func), description)
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)
             batch = settle_arguments(batch, partial(call_model, tail.forward_func, self.output_fn))
-            planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
-            rule, size, per_eval = planned.rule, planned.rows, planned.units
+            chunk_plan = plan_chunks(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
+            rule, max_rows, per_eval = chunk_plan.rule, chunk_plan.max_rows, chunk_plan.max_units
             if self.unit == "neuron":
-                neuron_selector = tail.selector(neuron_selector, planned.footprint.activation)
+                neuron_selector = tail.move_selector(neuron_selector, chunk_plan.footprint.activation)
             if isinstance(rule, Xinc) and memory_budget is None:
-                size = batch.rows  # computed straight into the answer: chunks would only copy
-            answer: Tensor | None = None
+                max_rows = batch.rows  # computed straight into the answer: chunks would only copy
+            result: Tensor | None = None
             deltas: list[Tensor] = []
-            for first, last in progress(chunks(batch.rows, size), "canvas", show=show_progress):
+            for first, last in progress(chunks(batch.rows, max_rows), "canvas", show=show_progress):
                 rows = batch.cut(first, last)
-                part = plain(self._shares(rule, tail, rows, neuron_selector, per_eval))
+                chunk = plain(self._contributions(rule, tail, rows, neuron_selector, per_eval))
                 if return_convergence_delta:
-                    left = rule.whole(tail, rows)
-                    total = part.flatten(1).sum(1) - left.reshape(rows.rows, -1).sum(1)
-                    deltas.append(plain(total))
+                    total = rule.total(tail, rows)
+                    delta = chunk.flatten(1).sum(1) - total.reshape(rows.rows, -1).sum(1)
+                    deltas.append(plain(delta))
                 if last - first == batch.rows:
-                    answer = part
+                    result = chunk
                 else:
-                    answer = part.new_empty((batch.rows, *part.shape[1:])) if answer is None else answer
-                    answer[first:last] = part
-        return (answer, torch.cat(deltas)) if return_convergence_delta else answer
+                    result = chunk.new_empty((batch.rows, *chunk.shape[1:])) if result is None else result
+                    result[first:last] = chunk
+        return (result, torch.cat(deltas)) if return_convergence_delta else result
 
     @property
     def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
@@ -215,10 +215,10 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
     @property
     def _call(self) -> Callable[..., Any]:
         """The function to run: the module inside DataParallel, whose rows we cut ourselves, and the renderer."""
-        bound = getattr(self.forward_func, "__self__", None)
-        parallel = [m for m in (self.forward_func, bound) if isinstance(m, nn.DataParallel)]
+        owner = getattr(self.forward_func, "__self__", None)
+        parallel = [m for m in (self.forward_func, owner) if isinstance(m, nn.DataParallel)]
         call = unwrap(parallel[0]) if parallel else self.forward_func
-        call = call if self.render is None else rendered(call, self.render)
+        call = call if self.render is None else compose_renderer(call, self.render)
         return call if parallel else differentiable(call, self.layer)
 
     def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
@@ -228,7 +228,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         by_weight = self.unit == "pair" or isinstance(self.rule, Xinc)
         return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if by_weight else self.unit_axis)
 
-    def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
+    def _contributions(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
             return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
@@ -373,28 +373,28 @@ def _build_canvases(
     """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
     with torch.inference_mode(False):
         batch = Batch.of(inputs, additional_forward_args, target)
-    call = snapshot(methods[0]._call, *(one.layer for one in methods))
-    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
+    call = snapshot(methods[0]._call, *(method.layer for method in methods))
+    tails = [method._tail(call, attribute_to_layer_input) for method in methods]
     with methods[0]._surroundings():
         batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Kernels are carried on from what leaves their layer.
-        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
-        tails = [replace(tail, together=together) for tail in tails]
-    built = []
-    for one, tail in zip(methods, tails, strict=True):
-        with one._surroundings():
+        shared_pass = SharedPass([after_layer(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, shared_pass=shared_pass) for tail in tails]
+    results = []
+    for method, tail in zip(methods, tails, strict=True):
+        with method._surroundings():
             spec = CanvasSpec(
-                one.rule,
+                method.rule,
                 tail,
                 batch,
                 tuple(size),
-                one.unit == "pair",
-                one._surroundings,
-                layer=layer_name(one.forward_func, one.layer).strip("'"),
+                method.unit == "pair",
+                method._surroundings,
+                layer=layer_name(method.forward_func, method.layer).strip("'"),
                 memory_budget=memory_budget,
                 per_eval=perturbations_per_eval,
                 show_progress=show_progress,
             )
-            built.append(draw(spec))
-    return built
+            results.append(build_canvas(spec))
+    return results

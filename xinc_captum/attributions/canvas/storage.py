@@ -91,7 +91,7 @@ class Layout:
         return (1, self.units_a_chunk, self.channels, self.band, *self.size[1:], 1)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def axis_names(self) -> tuple[str, ...]:
         """Of the axes."""
         return ("layer", "unit", "channel", *("z", "y", "x")[-len(self.size) :], "frame")
 
@@ -111,7 +111,7 @@ class Layout:
         return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}))  # type: ignore[no-any-return]
 
     @classmethod
-    def of(cls, attributes: Any, place: Path) -> "Layout":
+    def from_attributes(cls, attributes: Any, path: Path) -> "Layout":
         """From the attributes of a store.
 
         Raises:
@@ -119,50 +119,48 @@ class Layout:
         """
         if attributes.get("format") != FORMAT:
             raise CanvasStoreError(
-                f"{place} is a zarr store, but no canvas of ours (its format is {attributes.get('format')!r}); open it "
+                f"{path} is a zarr store, but no canvas of ours (its format is {attributes.get('format')!r}); open it "
                 "with zarr, or give a folder that Canvas.save wrote."
             )
         if attributes.get("version") != VERSION:
             raise CanvasStoreError(
-                f"{place} is a canvas of version {attributes.get('version')}, and this xinc_captum reads version "
+                f"{path} is a canvas of version {attributes.get('version')}, and this xinc_captum reads version "
                 f"{VERSION}; install the release that wrote it, or save the canvas anew."
             )
         try:
             known: dict[str, Any] = {name: attributes[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
-            raise CanvasStoreError(
-                f"{place} is damaged: its attributes lack {missing}; save the canvas anew."
-            ) from None
-        whole: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        return cls(**whole)
+            raise CanvasStoreError(f"{path} is damaged: its attributes lack {missing}; save the canvas anew.") from None
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls(**values)
 
 
-def by_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
     """The plan where rows are pixels, of which so many are computed at once: bands with all units.
 
     Example:
         >>> by_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
         {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
     """
-    a_row = math.prod(size[1:])
-    band = min(size[0], max(1, pixels // a_row))
-    units = max(1, CHUNK_BYTES // (channels * band * a_row * DTYPES[dtype]))
+    row_length = math.prod(size[1:])
+    band = min(size[0], max(1, pixels // row_length))
+    units = max(1, CHUNK_BYTES // (channels * band * row_length * DTYPES[dtype]))
     return {"band": band, "units_a_block": unit_axis, "units_a_chunk": min(unit_axis, units)}
 
 
-def by_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
     """The plan where rows are frames, of which so many maps are computed at once: whole maps of some units.
 
     Example:
         >>> by_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
         {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
     """
-    at_once = max(1, min(unit_axis, maps))
-    units = max(1, min(at_once, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
-    return {"band": size[0], "units_a_block": at_once // units * units, "units_a_chunk": units}
+    max_maps = max(1, min(unit_axis, maps))
+    units = max(1, min(max_maps, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
+    return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
 
 
-def checked(dtype: str) -> Dtype:
+def check_dtype(dtype: str) -> Dtype:
     """The precision, if it is one.
 
     Raises:
@@ -207,12 +205,12 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
     blocks = layout.blocks
     try:
         if part.exists():
-            array, digests = _resumed(zarr, part, layout, compute)
+            array, digests = _resume_store(zarr, part, layout, compute)
         else:
-            array = _begun(zarr, part, layout)
+            array = _create_store(zarr, part, layout)
         for block in progress(blocks[len(digests) :], "canvas to disk", show=show_progress):
-            digests.append(_put(array, layout, compute(block), block))
-            _note(part, digests)
+            digests.append(_write_block(array, layout, compute(block), block))
+            _write_journal(part, digests)
         root = zarr.open_group(part, mode="r+")
         root.attrs["checksum"] = hashlib.sha256("".join(digests).encode()).hexdigest()
         (part / JOURNAL).unlink()
@@ -229,7 +227,7 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
     return path
 
 
-def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
+def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
     """An empty store; its first appearance under ``part`` is whole."""
     fresh = part.with_name(part.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -242,18 +240,18 @@ def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
         dtype=layout.dtype,
         fill_value=float("nan"),  # a contribution is finite: what reads as nan is a file that is missing
         compressors=[zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), zarr.codecs.Crc32cCodec()],
-        dimension_names=layout.names,
+        dimension_names=layout.axis_names,
         attributes={"units": "parts of the output", "rule": layout.rule, "layer": layout.layer},
     )
-    for name, length in zip(layout.names, layout.shape, strict=True):
+    for name, length in zip(layout.axis_names, layout.shape, strict=True):
         values = np.arange(length, dtype=np.int64)
         root.create_array(name, data=values, chunks=(length,), dimension_names=(name,))
-    _note(fresh, [])
+    _write_journal(fresh, [])
     fresh.rename(part)
     return zarr.open_group(part, mode="r+")[ARRAY]
 
 
-def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
+def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
     """The array so far and its digests, after making sure that it is this canvas's.
 
     Raises:
@@ -266,15 +264,15 @@ def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[A
         raise CanvasStoreError(
             f"{part} is no unfinished canvas that can be gone on with ({error}); delete it and save again."
         ) from error
-    found = Layout.of(dict(root.attrs), part)
-    if found != layout:
-        name = next(n for n in Layout.__dataclass_fields__ if getattr(found, n) != getattr(layout, n))
-        there, here = getattr(found, name), getattr(layout, name)
+    existing = Layout.from_attributes(dict(root.attrs), part)
+    if existing != layout:
+        name = next(n for n in Layout.__dataclass_fields__ if getattr(existing, n) != getattr(layout, n))
+        there, here = getattr(existing, name), getattr(layout, name)
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
             "here). Save to another place, or delete it."
         )
-    if digests and _digest(_values(layout, compute(layout.blocks[0]))) != digests[0]:
+    if digests and _digest(_to_array(layout, compute(layout.blocks[0]))) != digests[0]:
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
             "its first block differs. Save to another place, or delete it."
@@ -282,35 +280,35 @@ def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[A
     return root[ARRAY], digests
 
 
-def _put(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
-    held = _values(layout, values)
+def _write_block(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
+    block_values = _to_array(layout, values)
     units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
-    array[(0, units, slice(None), rows, ..., block.frame)] = held
-    return _digest(held)
+    array[(0, units, slice(None), rows, ..., block.frame)] = block_values
+    return _digest(block_values)
 
 
-def _values(layout: Layout, values: Tensor) -> Any:
+def _to_array(layout: Layout, values: Tensor) -> Any:
     """As an array of the layout's precision.
 
     Raises:
         OverflowError: values that float16 cannot hold.
     """
-    held = values.detach().to(getattr(torch, layout.dtype)).cpu()
-    if not bool(torch.isfinite(held).all()):
+    converted = values.detach().to(getattr(torch, layout.dtype)).cpu()
+    if not bool(torch.isfinite(converted).all()):
         largest = float(values.abs().max())
         raise OverflowError(
             f"a contribution of {largest:.4g} does not fit into {layout.dtype}; save with dtype='float32'."
             if layout.dtype == "float16"
             else f"contributions must be finite to be saved; the largest is {largest:.4g}."
         )
-    return np.ascontiguousarray(held.numpy())
+    return np.ascontiguousarray(converted.numpy())
 
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(values.data).hexdigest()
 
 
-def _note(part: Path, digests: list[str]) -> None:
+def _write_journal(part: Path, digests: list[str]) -> None:
     """Replace the journal in one step."""
     fresh = part / (JOURNAL + ".new")
     fresh.write_text(json.dumps({"blocks": digests}))

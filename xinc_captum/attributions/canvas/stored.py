@@ -44,20 +44,20 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
         >>> open_canvas(canvas.save(tempfile.mkdtemp() + "/canvas")).map(3).shape
         torch.Size([3, 8, 12])
     """
-    reader = _opened(Path(path))
+    reader = _open_reader(Path(path))
     return _canvas(reader, reader.layout, show_progress)
 
 
-def _opened(path: Path) -> "_Reader":
+def _open_reader(path: Path) -> "_Reader":
     if not path.exists():
         part = path.with_name(path.name + PART)
         hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
         raise FileNotFoundError(f"there is no canvas at {path}{hint}.")
     if (path / JOURNAL).is_file():
-        whole = path.with_name(path.name.removesuffix(PART))
+        finished = path.with_name(path.name.removesuffix(PART))
         raise FileNotFoundError(
-            f"{path} is an unfinished canvas: save the same canvas to {whole} again and it goes on with "
-            f"{whole.name}{PART}."
+            f"{path} is an unfinished canvas: save the same canvas to {finished} again and it goes on with "
+            f"{finished.name}{PART}."
         )
     zarr = require("zarr", purpose="opening a saved canvas", extra="store")
     try:
@@ -65,7 +65,7 @@ def _opened(path: Path) -> "_Reader":
         attributes = dict(root.attrs)
     except (OSError, ValueError, KeyError) as error:
         raise CanvasStoreError(_unreadable(path)) from error
-    layout = Layout.of(attributes, path)
+    layout = Layout.from_attributes(attributes, path)
     try:
         array = root[ARRAY]
     except (KeyError, ValueError) as error:
@@ -94,50 +94,50 @@ class _Reader:
         self._path, self._array, self.layout = path, array, layout
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._path.resolve(),)
+        return _open_reader, (self._path.resolve(),)
 
     def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
         """(units, channels, rows, …, frames)."""
         order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
-        whole = [slice(None)] * (len(self.layout.size) - 1)
-        apart = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
-        place = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
+        full_axes = [slice(None)] * (len(self.layout.size) - 1)
+        unit_index = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
+        block_name = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
         try:
-            found = self._array.oindex[(slice(0, 1), apart, slice(None), rows, *whole, frames)][0]
+            block = self._array.oindex[(slice(0, 1), unit_index, slice(None), rows, *full_axes, frames)][0]
         except Exception as error:  # zarr's codecs raise what they like
             raise CanvasStoreError(
-                f"{self._path} is damaged: {place} cannot be read ({type(error).__name__}: {error}); "
+                f"{self._path} is damaged: {block_name} cannot be read ({type(error).__name__}: {error}); "
                 "save the canvas anew."
             ) from error
-        values = torch.from_numpy(np.asarray(found, dtype=np.float32))
+        values = torch.from_numpy(np.asarray(block, dtype=np.float32))
         if not bool(torch.isfinite(values).all()):
-            raise CanvasStoreError(f"{self._path} is damaged: a file of {place} is missing; save the canvas anew.")
+            raise CanvasStoreError(f"{self._path} is damaged: a file of {block_name} is missing; save the canvas anew.")
         return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
         """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
-        a_row = math.prod(self.layout.size[1:])
-        top, bottom = first // a_row, -(-last // a_row)
-        found = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
-        flat = found.flatten(2)[..., first - top * a_row : last - top * a_row]
+        row_length = math.prod(self.layout.size[1:])
+        top, bottom = first // row_length, -(-last // row_length)
+        block = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
+        flat = block.flatten(2)[..., first - top * row_length : last - top * row_length]
         return flat.permute(2, 0, 1)
 
     def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
         """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
         grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
-        found = self.block([grid.number(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
-        return found.movedim(-1, 0).flatten(3)
+        block = self.block([grid.position(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
+        return block.movedim(-1, 0).flatten(3)
 
 
 def _canvas(reader: _Reader, layout: Layout, show_progress: bool) -> Canvas:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: getattr(layout, name) for name in ("size", "units", "slots", "channels", "rule", "layer")
     }
-    shared: dict[str, Any] = {**known, "_surroundings": nullcontext, "_show_progress": show_progress}
+    arguments: dict[str, Any] = {**fields, "_surroundings": nullcontext, "_show_progress": show_progress}
     if not layout.frames:
-        return Canvas(**shared, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
+        return Canvas(**arguments, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
     return FrameCanvas(
-        **shared,
+        **arguments,
         frames=layout.frames,
         pairs=layout.pairs,
         _shares=reader.maps,

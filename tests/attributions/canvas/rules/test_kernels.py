@@ -9,7 +9,7 @@ from torch import nn
 
 from xinc_captum import Ablation, LayerError, NeuronCanvas, Secant, Tangent
 from xinc_captum.attributions.canvas.rules import Tail
-from xinc_captum.attributions.canvas.rules.kernels import Asked, Kernels
+from xinc_captum.attributions.canvas.rules.kernels import DirectSite, Kernels
 from xinc_captum.batch import Batch
 
 LAYERS = [
@@ -29,21 +29,21 @@ def test_parts_add_up_to_the_layer_and_sums_to_their_weighted_places(layer, spac
     layer = layer.double()
     kernels, x = Kernels(layer, "l"), torch.rand(2, 4, *space, dtype=torch.float64)
     y = layer(x).detach()
-    parts = kernels.parts(kernels.check(x), slice(None))
+    parts = kernels.outputs(kernels.check(x), slice(None))
     assert parts.shape == (2, *kernels.shape, *y.shape[2:])
     bias = kernels.bias.reshape(1, -1, *[1] * len(space))
     torch.testing.assert_close(parts.sum(1) + bias, y)
-    torch.testing.assert_close(kernels.parts(x, slice(1, 3)), parts[:, :, 1:3])
+    torch.testing.assert_close(kernels.outputs(x, slice(1, 3)), parts[:, :, 1:3])
     g = torch.rand_like(y)
     expected = (parts * g[:, None]).reshape(2, *kernels.shape, -1).sum(3)
-    torch.testing.assert_close(kernels.sums(x, g), expected)
+    torch.testing.assert_close(kernels.sum_over_places(x, g), expected)
 
 
 def test_by_hand():
     conv = nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([2.0, -3.0]).reshape(2, 1, 1, 1))
-    parts = Kernels(conv, "c").parts(torch.full((1, 1, 1, 1), 5.0), slice(None))
+    parts = Kernels(conv, "c").outputs(torch.full((1, 1, 1, 1), 5.0), slice(None))
     assert parts.flatten().tolist() == [10.0, -15.0]
 
 
@@ -97,14 +97,14 @@ def site_and_whole(decoder, rule, pairs):
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_neurons_and_their_slot(decoder, rule):
     site, whole = site_and_whole(decoder, rule, pairs=False)
-    units = [3, 0, 16] if rule.slots else [3, 0]
+    units = [3, 0, 16] if rule.remainders else [3, 0]
     torch.testing.assert_close(site.maps(units), whole[:, units])
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_pairs_and_their_slots(decoder, rule):
     site, whole = site_and_whole(decoder, rule, pairs=True)
-    pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.slots else [])]
+    pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.remainders else [])]
     torch.testing.assert_close(site.maps(pairs), torch.stack([whole[:, i, o] for i, o in pairs], 1))
 
 
@@ -112,14 +112,14 @@ def test_pairs_and_their_slots(decoder, rule):
 @pytest.mark.parametrize("pairs", [False, True])
 def test_sums_by_adjoint_are_sums_of_maps(decoder, rule, pairs):
     site, whole = site_and_whole(decoder, rule, pairs)
-    assert site.by_adjoint
+    assert site.has_adjoint
     weights = torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
     torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, whole))
 
 
 def test_a_rule_without_a_short_cut_is_asked_anew(decoder):
     site, whole = site_and_whole(decoder, Ablation(), pairs=False)
-    assert isinstance(site, Asked) and not site.by_adjoint
+    assert isinstance(site, DirectSite) and not site.has_adjoint
     torch.testing.assert_close(site.maps([2, 1]), whole[:, [2, 1]])
     with pytest.raises(NotImplementedError, match="adds up maps"):
         site.sums(torch.ones(1, 3, 3, 8, 12, dtype=torch.float64))

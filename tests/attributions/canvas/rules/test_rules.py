@@ -263,7 +263,7 @@ def test_resampling_replaces_no_sample_by_itself_and_uses_each_once(rows):
     net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     batch = Batch.of(torch.arange(float(rows))[:, None])
     for seed in range(20):
-        _, donors = Ablation("resample", seed=seed).prepared(Tail(net, net[0]), batch, rows)._donors
+        _, donors = Ablation("resample", seed=seed).prepare(Tail(net, net[0]), batch, rows)._donors
         assert not bool((donors == torch.arange(rows)).any())
         assert donors.sort().values.tolist() == list(range(rows))
 

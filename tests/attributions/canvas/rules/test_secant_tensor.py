@@ -13,7 +13,7 @@ from torch import nn
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.canvas.rules import CarryError, secant_tensor
 from xinc_captum.attributions.canvas.rules.secant_tensor import (
-    Carried,
+    SecantTensor,
     cumulative_product,
     difference,
     finish,
@@ -30,12 +30,12 @@ from xinc_captum.attributions.canvas.rules.trace import POINTWISE
 def carry(function, z):
     """Value, slot, and the units' parts through a function of one row of units."""
     leaf = torch.tensor([z], dtype=torch.float64, requires_grad=True)
-    value, slot = finish(function(start(leaf)))
+    value, remainder = finish(function(start(leaf)))
     parts = []
     for o in range(value.shape[1]):
         (slope,) = torch.autograd.grad(value[:, o].sum(), leaf, retain_graph=True)
         parts.append((leaf * slope).detach()[0])
-    return value.detach()[0], slot[0], torch.stack(parts, 1)
+    return value.detach()[0], remainder[0], torch.stack(parts, 1)
 
 
 def test_a_hand_worked_relu_layer():
@@ -44,21 +44,21 @@ def test_a_hand_worked_relu_layer():
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[2.0, -3.0]]))
         linear.bias.copy_(torch.tensor([1.0]))
-    value, slot, parts = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
+    value, remainder, parts = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
     assert value.tolist() == [6.0]
-    assert slot.tolist() == [1.0]
+    assert remainder.tolist() == [1.0]
     assert parts.flatten().tolist() == [8.0, -3.0]
 
 
 def test_a_hand_worked_square():
     # z = a + b + 1 = 1 + 2 + 1 = 4, sigma = z^2 = 16, secant slope 4: parts 4 and 8, slot 4
-    value, slot, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
-    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
+    value, remainder, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
+    assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
 
 
 def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
-    value, slot, parts = carry(torch.cos, [0.0])
-    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
+    value, remainder, parts = carry(torch.cos, [0.0])
+    assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
 )
 def test_parts_and_slot_add_up(function):
     z = [0.7, -1.2, 0.4]
-    value, slot, parts = carry(function, z)
+    value, remainder, parts = carry(function, z)
     assert torch.allclose(value, function(torch.tensor([z], dtype=torch.float64))[0], atol=1e-15)
-    assert torch.allclose(parts.sum(0) + slot, value, atol=1e-14)
+    assert torch.allclose(parts.sum(0) + remainder, value, atol=1e-14)
 
 
 def test_an_in_place_edit_is_seen_by_whoever_holds_the_tensor():
@@ -117,9 +117,9 @@ def test_an_in_place_edit_is_seen_by_whoever_holds_the_tensor():
         F.relu(y, inplace=True)
         return y
 
-    value, slot, parts = carry(function, [2.0, -5.0])
+    value, remainder, parts = carry(function, [2.0, -5.0])
     assert value.tolist() == [3.0, 0.0]
-    assert torch.allclose(parts.sum(0) + slot, value)
+    assert torch.allclose(parts.sum(0) + remainder, value)
 
 
 class Own(torch.autograd.Function):
@@ -211,14 +211,14 @@ def test_an_output_that_lost_the_layer_is_refused():
 
 def test_it_looks_like_its_value():
     carried = start(torch.zeros(2, 3, dtype=torch.float64))
-    assert isinstance(carried, Carried)
+    assert isinstance(carried, SecantTensor)
     assert (carried.shape, carried.dtype, carried.dim(), len(carried)) == (
         (2, 3),
         torch.float64,
         2,
         2,
     )
-    assert repr(carried) == "Carried(shape=(2, 3))"
+    assert repr(carried) == "SecantTensor(shape=(2, 3))"
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.02), (torch.float16, 0.004)])
@@ -234,15 +234,15 @@ def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
 
 def test_a_mask_keeps_the_choice_that_was_made():
     # where(z > 0, z, -z) is |z|: slopes 1 and -1, as for abs
-    _, slot, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
-    assert slot.tolist() == [0.0, 0.0]
+    _, remainder, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
+    assert remainder.tolist() == [0.0, 0.0]
     assert parts.tolist() == [[0.5, 0.0], [0.0, 2.0]]
 
 
 def test_constants_go_to_the_slot():
     # 3 z + 1: the one belongs to no unit
-    value, slot, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
-    assert (value.tolist(), slot.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
+    value, remainder, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
+    assert (value.tolist(), remainder.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
 
 
 def test_a_factor_computed_under_no_grad_is_a_constant():
@@ -250,13 +250,13 @@ def test_a_factor_computed_under_no_grad_is_a_constant():
         with GradModes():
             with torch.no_grad():
                 gate = x.sigmoid() * 2
-                assert not isinstance(gate, Carried)
+                assert not isinstance(gate, SecantTensor)
             return gate * x
 
-    value, slot, parts = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
+    value, remainder, parts = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
     gate = 2 * torch.sigmoid(torch.tensor([0.0, 3.0], dtype=torch.float64))
     torch.testing.assert_close(value, gate * torch.tensor([0.0, 3.0], dtype=torch.float64))
-    assert slot.tolist() == [0.0, 0.0]
+    assert remainder.tolist() == [0.0, 0.0]
     torch.testing.assert_close(parts.sum(0), value)
 
 
@@ -270,18 +270,18 @@ def test_what_was_made_without_gradients_shares_no_memory_with_the_layer():
 
 def test_a_cumulative_product_by_hand():
     # factors 2 and 3 of units a and b: 2 belongs to a; 6 = 2 * 3 is shared equally, 3 each
-    value, slot, parts = carry(lambda x: finished(x).cumprod(1), [2.0, 3.0])
-    assert (value.tolist(), slot.tolist()) == ([2.0, 6.0], [0.0, 0.0])
+    value, remainder, parts = carry(lambda x: finished(x).cumprod(1), [2.0, 3.0])
+    assert (value.tolist(), remainder.tolist()) == ([2.0, 6.0], [0.0, 0.0])
     assert parts.tolist() == [[2.0, 3.0], [0.0, 3.0]]
 
 
 @pytest.mark.parametrize("z", [[0.7, -1.2, 0.4], [0.7, 0.0, 0.4], [0.0, 0.0, 1.0]])
 def test_a_cumulative_product_adds_up(z):
     function = lambda x: (finished(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
-    value, slot, parts = carry(function, z)
+    value, remainder, parts = carry(function, z)
     x = torch.tensor([z], dtype=torch.float64)
     torch.testing.assert_close(value, (((x + 0.5).relu() * 2).cumprod(1) * x)[0])
-    torch.testing.assert_close(parts.sum(0) + slot, value)
+    torch.testing.assert_close(parts.sum(0) + remainder, value)
 
 
 def finished(carried):
@@ -292,8 +292,8 @@ def finished(carried):
 
 def test_the_slot_is_taken_where_the_value_is():
     value = torch.tensor([[[[1.0, 9.0], [3.0, 4.0]]]])
-    slot = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
-    pooled, picked = max_pool("max_pool2d", value, slot, (2,), {"return_indices": False})
+    remainder = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
+    pooled, picked = max_pool("max_pool2d", value, remainder, (2,), {"return_indices": False})
     assert (pooled.item(), picked.item()) == (9.0, 20.0)
 
 
@@ -436,9 +436,9 @@ def test_contributions_next_to_zero(activation, shape):
 
 def test_two_factors_by_hand():
     a, b = torch.tensor([2.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
-    value, slot = product([a, b], [torch.tensor([1.0]), torch.tensor([0.5])])
+    value, remainder = product([a, b], [torch.tensor([1.0]), torch.tensor([0.5])])
     assert value.item() == 10.0
-    assert slot.item() == (1.0 * 5 + 2 * 0.5) / 2
+    assert remainder.item() == (1.0 * 5 + 2 * 0.5) / 2
     assert [g.item() for g in torch.autograd.grad(value, [a, b])] == [2.5, 1.0]
 
 
@@ -447,13 +447,13 @@ def test_two_factors_by_hand():
 def test_every_factor_of_a_cumulative_product_gets_the_same_part(dim, zeros):
     z = torch.rand(4, 5, dtype=torch.float64) + 0.1
     z.view(-1)[[3, 11][:zeros]] = 0.0
-    slot = torch.rand(4, 5, dtype=torch.float64)
+    remainder = torch.rand(4, 5, dtype=torch.float64)
     leaf = z.clone().requires_grad_()
-    value, moved = cumulative_product(leaf, slot, dim)
+    value, moved = cumulative_product(leaf, remainder, dim)
     torch.testing.assert_close(value, z.cumprod(dim))
     n = z.shape[dim]
-    lines, rest = z.movedim(dim, -1), slot.movedim(dim, -1)
-    found, found_slot = value.movedim(dim, -1), moved.movedim(dim, -1)
+    lines, rest = z.movedim(dim, -1), remainder.movedim(dim, -1)
+    found, found_remainder = value.movedim(dim, -1), moved.movedim(dim, -1)
     for i in range(n):
         expected = torch.zeros_like(lines)
         for j in range(i + 1):
@@ -461,4 +461,4 @@ def test_every_factor_of_a_cumulative_product_gets_the_same_part(dim, zeros):
             expected[..., j] = lines[..., others].prod(-1) / (i + 1)
         (slope,) = torch.autograd.grad(found[..., i].sum(), leaf, retain_graph=True)
         torch.testing.assert_close(slope.movedim(dim, -1), expected)
-        torch.testing.assert_close(found_slot[..., i], (expected * rest).sum(-1))
+        torch.testing.assert_close(found_remainder[..., i], (expected * rest).sum(-1))

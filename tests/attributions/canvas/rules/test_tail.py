@@ -15,7 +15,7 @@ from torch import nn
 
 from xinc_captum import Ablation, CarryError, LayerContribution, LayerError, NeuronCanvas, Secant
 from xinc_captum.attributions.canvas.rules import Tail
-from xinc_captum.attributions.canvas.rules.tail import GradModes, in_no_grad_block, measure, rendered
+from xinc_captum.attributions.canvas.rules.tail import GradModes, compose_renderer, in_no_grad_block, measure
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP, ray_samples, ray_weights
 
@@ -29,7 +29,7 @@ def test_activation_and_output_of_one_run(net):
 
 def test_an_edit_changes_the_output(net):
     x = torch.rand(3, 2)
-    edited = Tail(net, net[4], at_input=True).edited(Batch.of(x), torch.zeros_like)
+    edited = Tail(net, net[4], at_input=True).output_with(Batch.of(x), torch.zeros_like)
     torch.testing.assert_close(edited, net[4].bias.expand(3, -1))
 
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_asked(call, error, text):
 
 def test_rendered_leaves_other_arguments_alone():
     seen = []
-    double = rendered(lambda x, word: seen.append((x.shape, word)) or 2 * x, lambda a, x, word: a.sum((1, 2)))
+    double = compose_renderer(lambda x, word: seen.append((x.shape, word)) or 2 * x, lambda a, x, word: a.sum((1, 2)))
     assert double(torch.ones(3, 4, 5), "word").tolist() == [40.0] * 3
     assert seen == [((12, 5), "word")]
 
@@ -311,12 +311,12 @@ def test_a_renderer_that_keeps_the_samples_is_told_so():
     with pytest.raises(
         ValueError, match=r"render answered shape \(12, 5, 4\) for 12 rays of 5 samples; expected \(rays,\)"
     ):
-        rendered(model, lambda answers, points: answers)(points)
+        compose_renderer(model, lambda answers, points: answers)(points)
 
 
 def rows(budget, hidden=16, units=16, count=1000):
     model = FourierMLP(hidden=hidden)
-    return measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2))).rows(units, budget)
+    return measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2))).max_rows(units, budget)
 
 
 def test_a_larger_budget_takes_more_rows_in_proportion():
@@ -342,11 +342,11 @@ def test_a_few_rows_in_a_large_budget_are_looked_at_once():
     ran = []
     model.register_forward_hook(lambda *_: ran.append(1))
     look = measure(Tail(model, model.activation1), Batch.of(torch.rand(3, 2)))
-    assert look.rows(16, None, enough=3) >= 3
-    assert look.stack(16, 3, None) == 16
+    assert look.max_rows(16, None, enough=3) >= 3
+    assert look.max_units(16, 3, None) == 16
     assert len(ran) == 1
-    assert look.rows(16, 1 << 20) == rows(1 << 20)  # asked how many there could be, it looks again, once
-    look.rows(16, 1 << 20)
+    assert look.max_rows(16, 1 << 20) == rows(1 << 20)  # asked how many there could be, it looks again, once
+    look.max_rows(16, 1 << 20)
     assert len(ran) == 2
 
 
@@ -354,13 +354,13 @@ def test_a_few_rows_in_a_large_budget_are_looked_at_once():
 def test_what_it_says_of_the_rows_there_are_is_the_same_either_way(budget, count):
     model = FourierMLP(hidden=16)
     look = measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2)))
-    assert min(count, look.rows(16, budget, enough=count)) == min(count, look.rows(16, budget))
+    assert min(count, look.max_rows(16, budget, enough=count)) == min(count, look.max_rows(16, budget))
 
 
 def test_a_chunk_keeps_to_its_budget():
     model, budget = FourierMLP(hidden=32), 4 << 20
     tail = Tail(model, model.activation1)
-    n = measure(tail, Batch.of(torch.rand(100, 2))).rows(32, budget)
+    n = measure(tail, Batch.of(torch.rand(100, 2))).max_rows(32, budget)
     held = 0
 
     def note(t):
@@ -379,7 +379,7 @@ def test_a_measurement_keeps_no_activation(activation):
     # These operations save their own output; a graph that holds the tensor itself would never be freed.
     model, seen = nn.Sequential(nn.Linear(2, 4), activation(), nn.Linear(4, 3)), []
     model[1].register_forward_hook(lambda _m, _a, output: seen.append(weakref.ref(output)))
-    measure(Tail(model, model[0]), Batch.of(torch.rand(3, 2))).rows(4, 1000)
+    measure(Tail(model, model[0]), Batch.of(torch.rand(3, 2))).max_rows(4, 1000)
     gc.collect()
     assert len(seen) == 2 and not any(ref() is not None for ref in seen)
 

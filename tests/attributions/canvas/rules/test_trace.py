@@ -41,8 +41,8 @@ def test_a_chain_of_modules_and_functions():
 def test_what_entered_survives_an_in_place_step():
     net = Net(lambda n, x: F.relu(x - 5, inplace=True))
     seen = trace(Tail(net, net.first), Batch.of(torch.rand(1, 2, 3, 3)))
-    assert (seen.steps[1].entered < 0).all()
-    assert torch.equal(seen.steps[1].again(seen.steps[1].entered), seen.output)
+    assert (seen.steps[1].input < 0).all()
+    assert torch.equal(seen.steps[1].apply(seen.steps[1].input), seen.output)
 
 
 def without_gradients(n, x):

@@ -13,7 +13,7 @@ from captum.attr import LayerGradientXActivation
 from torch import nn
 
 from xinc_captum import LayerError, NeuronCanvas, Xinc
-from xinc_captum.attributions.canvas.rules.xinc import Box, Expansion, Near, Place, Pointwise
+from xinc_captum.attributions.canvas.rules.xinc import Box, Expansion, Nearest, PlacePhase, Pointwise
 from xinc_captum.inr import FourierMLP, coordinates
 
 DATA = Path(__file__).parents[3] / "data"
@@ -220,7 +220,7 @@ BOX = Box((3, 3), (1, 1), (1, 1), (1, 1))
 @pytest.mark.parametrize("sigma", [F.gelu, torch.cos])
 def test_stages_one_by_one(sigma):
     act = Pointwise(sigma, zero_stays=sigma is F.gelu)
-    expansion = Expansion((Place(3), act, BOX, Near(2), act, BOX))
+    expansion = Expansion((PlacePhase(3), act, BOX, Nearest(2), act, BOX))
     low = torch.rand(4, 2, 3) - 0.5
     assert (expansion.phases, expansion.size((2, 3))) == (9, (12, 18))
     fine = torch.zeros(4, 1, 6, 9)
@@ -242,8 +242,8 @@ def test_nothing_to_do_copies():
 def test_matrices_by_hand():
     third = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64) / 3
     assert torch.equal(Box((3, 3), (1, 1), (1, 1), (1, 1)).matrix(0, 3), third)
-    assert Near(2).matrix(1, 2).tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
-    assert Place(2, (1, 0)).matrix(0, 2).tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
-    assert Place(2, (1, 0)).matrix(1, 2).tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+    assert Nearest(2).matrix(1, 2).tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert PlacePhase(2, (1, 0)).matrix(0, 2).tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
+    assert PlacePhase(2, (1, 0)).matrix(1, 2).tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
     strided = Box((3, 3), (2, 2), (0, 0), (1, 1)).matrix(0, 5)
     assert (strided * 3).tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]

@@ -40,16 +40,16 @@ class OneChannel:
         fine[..., y::s, x::s] = self.maps
         return replace(self, maps=fine, factor=1, phase=(0, 0))
 
-    def stacked(self) -> Tensor:
+    def stack_maps(self) -> Tensor:
         """(rows * k, 1, *space)."""
         return self.on_grid().maps.flatten(0, 1)[:, None]
 
-    def filled(self) -> Tensor:
+    def all_channels(self) -> Tensor:
         """All channels, (rows * k, channels, *space)."""
-        alone = self.stacked()
-        whole = alone.new_zeros(alone.shape[0], self.channels, *alone.shape[2:])
-        whole[:, self.channel] = alone[:, 0]
-        return whole
+        single = self.stack_maps()
+        result = single.new_zeros(single.shape[0], self.channels, *single.shape[2:])
+        result[:, self.channel] = single[:, 0]
+        return result
 
 
 Maps = OneChannel | Tensor
@@ -77,11 +77,11 @@ class Scale:
         at = maps.channel if self.slope.shape[1] > 1 else 0
         slope = self.slope[:, at]
         if maps.factor > 1:
-            slope = _at_phase(slope, maps)
+            slope = _slope_at_phase(slope, maps)
         return replace(maps, maps=maps.maps * slope[:, None])
 
 
-def _at_phase(slope: Tensor, maps: OneChannel) -> Tensor:
+def _slope_at_phase(slope: Tensor, maps: OneChannel) -> Tensor:
     s, (y, x) = maps.factor, maps.phase
     rows = slope[..., y::s, :] if slope.shape[-2] > 1 else slope
     return rows[..., x::s] if slope.shape[-1] > 1 else rows
@@ -103,7 +103,7 @@ class Shuffle:
 
 
 @dataclass(frozen=True)
-class Each:
+class PerChannel:
     """Pooling, interpolation, padding: the same linear operation on each channel."""
 
     step: Step
@@ -111,21 +111,21 @@ class Each:
     def __call__(self, maps: Maps, rows: int) -> Maps:
         """Resampled."""
         if isinstance(maps, Tensor):
-            return self.step.again(maps)
+            return self.step.apply(maps)
         grid = maps.on_grid()
-        new = self.step.again(grid.stacked())[:, 0].unflatten(0, grid.maps.shape[:2])
+        new = self.step.apply(grid.stack_maps())[:, 0].unflatten(0, grid.maps.shape[:2])
         return replace(grid, maps=new)
 
 
 @dataclass(frozen=True)
-class Pick:
+class Index:
     """Indexing behind the rows, as a target does."""
 
     step: Step
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
         """What was picked."""
-        return self.step.again(maps if isinstance(maps, Tensor) else maps.filled())
+        return self.step.apply(maps if isinstance(maps, Tensor) else maps.all_channels())
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class Conv:
         if isinstance(maps, Tensor):
             return self._conv(maps, self.weight)
         if self.options.get("groups", 1) != 1:
-            return self._conv(maps.filled(), self.weight)
+            return self._conv(maps.all_channels(), self.weight)
         if self.step.name.startswith("conv_transpose"):
-            return self._conv(maps.stacked(), self.weight[maps.channel : maps.channel + 1])
+            return self._conv(maps.stack_maps(), self.weight[maps.channel : maps.channel + 1])
         weight = self.weight[:, maps.channel : maps.channel + 1]
         sparse = self._from_phase(maps, weight) if maps.factor > 1 else None
-        return self._conv(maps.stacked(), weight) if sparse is None else sparse
+        return self._conv(maps.stack_maps(), weight) if sparse is None else sparse
 
     def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
         y: Tensor = self.step.func(x, weight, None, **self.options)
@@ -190,109 +190,111 @@ class Chain:
     Attributes:
         activation: at the layer, (rows, channels, *space).
         output: (rows, *left).
-        slot: what the units do not hold, (rows, *left); None under the tangent.
+        remainder: what the units do not hold, (rows, *left); None under the tangent.
         steps: one linear operation after the other.
     """
 
     activation: Tensor
     output: Tensor
-    slot: Tensor | None
+    remainder: Tensor | None
     steps: tuple[Linear, ...]
 
-    def carry(self, maps: Tensor, channel: int) -> Tensor:
+    def jvp(self, maps: Tensor, channel: int) -> Tensor:
         """(rows, k, *space) in one channel of the layer → (rows, k, *left)."""
         rows, k = maps.shape[:2]
         state: Maps = OneChannel(maps, channel, self.activation.shape[1])
         with torch.no_grad():
             for step in self.steps:
                 state = step(state, rows)
-            whole = state if isinstance(state, Tensor) else state.filled()
-        return whole.reshape(rows, k, *self.output.shape[1:])
+            result = state if isinstance(state, Tensor) else state.all_channels()
+        return result.reshape(rows, k, *self.output.shape[1:])
 
-    def carry_all(self, parts: Tensor) -> Tensor:
+    def jvp_all(self, maps: Tensor) -> Tensor:
         """Parts in every channel of the layer, (rows, channels, *space) → (rows, *left)."""
-        state: Maps = parts
+        state: Maps = maps
         with torch.no_grad():
             for step in self.steps:
-                state = step(state, len(parts))
+                state = step(state, len(maps))
         assert isinstance(state, Tensor)  # noqa: S101 - dense maps stay dense
         return state
 
 
-def chain(tail: Tail, batch: Batch, slope: Slope, slot: Tensor | None = None) -> Chain | None:
+def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = None) -> Chain | None:
     """Linearise a tail, or None where it is no chain of operations that keep rows and channels apart.
 
     Args:
         tail: from the layer's output (or input) on.
         batch: some rows.
         slope: σ'(z), or (σ(z) − σ(0))/z.
-        slot: what the units do not hold at the layer itself; zero when not given.
+        remainder: what the units do not hold at the layer itself; zero when not given.
     """
-    recorded = trace(tail, batch)
-    if recorded is None or recorded.activation.dim() < 3:
+    recording = trace(tail, batch)
+    if recording is None or recording.activation.dim() < 3:
         return None
     steps: list[Linear] = []
-    carried = torch.zeros_like(recorded.activation) if slot is None else slot.expand_as(recorded.activation)
-    for step in recorded.steps:
-        made = _step(step, slope, carried)
-        if made is None:
+    current = torch.zeros_like(recording.activation) if remainder is None else remainder.expand_as(recording.activation)
+    for step in recording.steps:
+        converted = _step(step, slope, current)
+        if converted is None:
             return None
-        linear, carried = made
+        linear, current = converted
         steps += [] if linear is None else [linear]
-    return Chain(recorded.activation, recorded.output, carried if slope == "secant" else None, tuple(steps))
+    return Chain(recording.activation, recording.output, current if slope == "secant" else None, tuple(steps))
 
 
-def _step(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear | None, Tensor] | None:
+def _step(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear | None, Tensor] | None:
     """The linear operation (None: nothing happens) and the slot behind it."""
     with torch.no_grad():
         if step.name in POINTWISE and step.name != "pow":
-            return _pointwise(step, slope, slot)
+            return _pointwise(step, slope, remainder)
         linear = _affine(step)
         if linear is None:
             return None
-        return (None if linear == "same" else linear), step.again(slot)
+        return (None if linear == "same" else linear), step.apply(remainder)
 
 
-def _pointwise(step: Step, slope: Slope, slot: Tensor) -> tuple[Linear, Tensor]:
+def _pointwise(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear, Tensor]:
     if slope == "tangent":
-        return Scale(tangent_slope(step.again, step.entered)), slot
+        return Scale(tangent_slope(step.apply, step.input)), remainder
     rise = difference(step.name, step.args, step.kwargs)
-    _, steep, at_zero = secant_slope(step.again, step.entered, step.has_tensors, rise)
-    return Scale(steep), steep * slot + at_zero
+    _, steep, at_zero = secant_slope(step.apply, step.input, step.has_tensors, rise)
+    return Scale(steep), steep * remainder + at_zero
 
 
 def _affine(step: Step) -> Any:
     name = step.name
     if name.startswith("conv"):
-        given = step.given(_TRANSPOSED if name.startswith("conv_transpose") else _CONV)
-        weight = given.pop("weight").detach()
-        given.pop("bias", None)
-        return Conv(step, weight, given)
+        arguments = step.arguments(_TRANSPOSED if name.startswith("conv_transpose") else _CONV)
+        weight = arguments.pop("weight").detach()
+        arguments.pop("bias", None)
+        return Conv(step, weight, arguments)
     if name == "pixel_shuffle":
-        return Shuffle(step.given("upscale_factor")["upscale_factor"])
-    if name in _EACH or (name == "pad" and not step.given("pad mode value").get("value")):
-        return Each(step)
-    if name in {"contiguous", "clone"} or (name in _DROPOUTS and not step.given("p training").get("training", True)):
+        return Shuffle(step.arguments("upscale_factor")["upscale_factor"])
+    if name in _EACH or (name == "pad" and not step.arguments("pad mode value").get("value")):
+        return PerChannel(step)
+    if name in {"contiguous", "clone"} or (
+        name in _DROPOUTS and not step.arguments("p training").get("training", True)
+    ):
         return "same"
     if name in _ELEMENTWISE:
-        return _scaled(step)
-    return Pick(step) if name == "getitem" and _behind_rows(step.args[0]) else None
+        return _elementwise_scale(step)
+    return Index(step) if name == "getitem" and _keeps_rows(step.args[0]) else None
 
 
-def _scaled(step: Step) -> Scale | None:
-    if step.given("other").get("rounding_mode") or (step.name == "batch_norm" and _training(step)):
+def _elementwise_scale(step: Step) -> Scale | None:
+    if step.arguments("other").get("rounding_mode") or (step.name == "batch_norm" and _is_training(step)):
         return None
-    like = step.entered
+    like = step.input
     if step.name == "batch_norm" or not step.has_tensors:  # one number a channel says it all
         like = like[:1].flatten(2)[..., :1].reshape(1, -1, *[1] * (like.dim() - 2))
-    moved = step.again(torch.ones_like(like)) - step.again(torch.zeros_like(like))
-    return Scale(moved) if moved.shape == like.shape else None
+    scale = step.apply(torch.ones_like(like)) - step.apply(torch.zeros_like(like))
+    return Scale(scale) if scale.shape == like.shape else None
 
 
-def _training(step: Step) -> bool:
-    return bool(step.given("running_mean running_var weight bias training").get("training", False))
+def _is_training(step: Step) -> bool:
+    return bool(step.arguments("running_mean running_var weight bias training").get("training", False))
 
 
-def _behind_rows(index: Any) -> bool:
-    whole = isinstance(index, tuple) and len(index) > 0 and index[0] == slice(None)
-    return whole and all(isinstance(i, int | slice) for i in index)
+def _keeps_rows(index: Any) -> bool:
+    keeps_rows = isinstance(index, tuple) and len(index) > 0 and index[0] == slice(None)
+    return keeps_rows and all(isinstance(i, int | slice) for i in index)

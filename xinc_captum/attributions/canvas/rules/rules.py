@@ -14,8 +14,19 @@ from ....batch import Batch, chunks
 from ....selectors import Selector
 from ...base import shares_statistics
 from . import secant_tensor
-from .derivatives import Along, contributions, tail_activation
-from .kernels import Asked, Neurons, Pair, Pairs, Site, behind, chosen, kernels_of, layer_input, shared_out
+from .derivatives import Derivative, layer_activation, unit_contributions
+from .kernels import (
+    DirectSite,
+    NeuronSite,
+    Pair,
+    PairSite,
+    Site,
+    after_layer,
+    kernels_of,
+    layer_input,
+    pair_contributions,
+    resolve_pairs,
+)
 from .tail import Footprint, Tail, measure
 from .xinc import Xinc
 
@@ -55,18 +66,18 @@ class Ablation:
     seed: int = 0
     _donors: tuple[Batch, Tensor] | None = field(default=None, repr=False)
 
-    slots = 0
+    remainders = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
             raise ValueError(f'baselines={self.baselines!r}; expected a number, "mean", "resample" or a tensor.')
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Ablation":
         """Fix the baseline from the whole batch, so that chunks agree with one another."""
         if not isinstance(self.baselines, str):
             return self
         if self.baselines == "mean":
-            return replace(self, baselines=_mean(tail, batch, size))
+            return replace(self, baselines=_mean_baseline(tail, batch, max_rows))
         if batch.rows == 1:
             raise ValueError(
                 'baselines="resample" takes the value of each unit from another sample, and the batch has only one; '
@@ -82,8 +93,8 @@ class Ablation:
     def baseline(self, tail: Tail, batch: Batch, activation: Tensor) -> Tensor:
         """The baseline of these rows, broadcastable to their activation."""
         if self._donors is not None:
-            whole, donors = self._donors
-            return tail_activation(tail, whole.take(donors[batch.start : batch.start + batch.rows]))
+            full_batch, donors = self._donors
+            return layer_activation(tail, full_batch.take(donors[batch.start : batch.start + batch.rows]))
         if not isinstance(self.baselines, Tensor):
             return activation.new_full((), float(self.baselines))
         baseline = self.baselines.to(activation)
@@ -99,84 +110,86 @@ class Ablation:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
-        activation = tail_activation(tail, batch)
+        activation = layer_activation(tail, batch)
         baseline = self.baseline(tail, batch, activation)
-        singles = selectors.list_units(activation, selector)
-        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in singles]
+        units = selectors.list_units(activation, selector)
+        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in units]
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """z_j without its part W_ji * (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
-        kernels, after = kernels_of(tail), behind(tail)
-        selected = chosen(kernels.shape, selector)
+        kernels, after = kernels_of(tail), after_layer(tail)
+        selected = resolve_pairs(kernels.shape, selector)
         into = replace(tail, at_input=True)
         x = layer_input(tail, batch)
         removed = x - self.baseline(into, batch, x)
-        z = tail_activation(after, batch)
+        z = layer_activation(after, batch)
         ins, outs = kernels.shape
         pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
-        parts: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
 
         def edit(i: int, j: int) -> Tensor:
-            if j not in parts:  # all inputs of one output come from one grouped convolution
-                parts.clear()
-                parts[j] = kernels.parts(removed, slice(j, j + 1))[:, :, 0]
+            if j not in outputs:  # all inputs of one output come from one grouped convolution
+                outputs.clear()
+                outputs[j] = kernels.outputs(removed, slice(j, j + 1))[:, :, 0]
             new = z.clone()
-            new[:, j] -= parts[j][:, i]
+            new[:, j] -= outputs[j][:, i]
             return new
 
-        shares = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
-        return shares if selected is not None else shares.unflatten(1, (outs, ins)).transpose(1, 2)
+        contributions = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
+        return contributions if selected is not None else contributions.unflatten(1, (outs, ins)).transpose(1, 2)
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """These rows, run again for every question."""
-        return Asked(self, tail, batch, per_eval, pairs)
+        return DirectSite(self, tail, batch, per_eval, pairs)
 
     def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
         with torch.no_grad():
             output = tail.output(batch)
-            shares = output.new_empty((len(edits), *output.shape))
+            contributions = output.new_empty((len(edits), *output.shape))
             for first, last in chunks(len(edits), per_eval):
                 edited = torch.cat([edit() for edit in edits[first:last]])
-                without = tail.edited(batch.repeat(last - first), _putting(edited))
-                shares[first:last] = output - without.reshape(last - first, *output.shape)
-        return shares.movedim(0, 1)
+                without = tail.output_with(batch.repeat(last - first), _replace_by(edited))
+                contributions[first:last] = output - without.reshape(last - first, *output.shape)
+        return contributions.movedim(0, 1)
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
         """The change when the whole layer is at its baseline; units add up to it only where they do not interact."""
         with torch.no_grad():
-            activation = tail_activation(tail, batch)
+            activation = layer_activation(tail, batch)
             at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
-            without: Tensor = tail.edited(batch, _putting(at_baseline.clone()))
+            without: Tensor = tail.output_with(batch, _replace_by(at_baseline.clone()))
             return tail.output(batch) - without
 
 
-def _putting(new: Tensor) -> Callable[[Tensor], Tensor]:
+def _replace_by(new: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _old: new
 
 
-def _mean(tail: Tail, batch: Batch, size: int) -> Tensor:
+def _mean_baseline(tail: Tail, batch: Batch, max_rows: int) -> Tensor:
     """The mean over all samples, (1, units, ...), or over the places of a single one, (1, units, 1, ...)."""
     if batch.rows == 1:
-        alone = tail_activation(tail, batch)
-        if alone.dim() < 3 or alone[0, 0].numel() == 1:
+        activation = layer_activation(tail, batch)
+        if activation.dim() < 3 or activation[0, 0].numel() == 1:
             raise ValueError(
                 f'baselines="mean" of a single sample is the mean over the places of each unit, and layer {tail.name} '
-                f"has shape {tuple(alone.shape)}: one place for each unit. Give at least two samples, or baselines=0.0 "
-                "or a tensor."
+                f"has shape {tuple(activation.shape)}: one place for each unit. Give at least two samples, or "
+                "baselines=0.0 or a tensor."
             )
-        places = tuple(range(2, alone.dim()))
-        return alone.mean(places, keepdim=True, dtype=torch.promote_types(alone.dtype, torch.float32)).to(alone.dtype)
+        places = tuple(range(2, activation.dim()))
+        return activation.mean(places, keepdim=True, dtype=torch.promote_types(activation.dtype, torch.float32)).to(
+            activation.dtype
+        )
     sums, dtype = [], torch.float32
-    for piece in chunks(batch.rows, size):
-        part = tail_activation(tail, batch.cut(*piece))
-        dtype = part.dtype
-        sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
+    for piece in chunks(batch.rows, max_rows):
+        activations = layer_activation(tail, batch.cut(*piece))
+        dtype = activations.dtype
+        sums.append(activations.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
     return (torch.stack(sums).sum(0) / batch.rows).to(dtype)
 
 
-SECANT = Along("secant", secant_tensor.start, secant_tensor.finish)
-HALVING = Along("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
+SECANT = Derivative("secant", secant_tensor.start, secant_tensor.finish)
+SECANT_HALVES = Derivative("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
 
 
 @dataclass(frozen=True)
@@ -218,26 +231,26 @@ class Secant:
 
     products: Literal["refuse", "halves"] = "refuse"
 
-    slots = 1
+    remainders = 1
 
     def __post_init__(self) -> None:
         if self.products not in ("refuse", "halves"):
             raise ValueError(f'products={self.products!r}; expected "refuse" or "halves".')
 
     @property
-    def _along(self) -> Along:
-        return HALVING if self.products == "halves" else SECANT
+    def _derivative(self) -> Derivative:
+        return SECANT_HALVES if self.products == "halves" else SECANT
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Secant":
         """Nothing to learn from the whole batch."""
         return self
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left); without a selector one more unit, the slot, comes last."""
-        shares, slot = contributions(tail, batch, selector, self._along, per_eval)
-        if selector is not None or slot is None:
-            return shares
-        return torch.cat([shares, slot[:, None]], dim=1)
+        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
+        if selector is not None or remainder is None:
+            return contributions
+        return torch.cat([contributions, remainder[:, None]], dim=1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """(rows, in + 1, out, *left), or (rows, k, *left) when selected.
@@ -245,19 +258,23 @@ class Secant:
         The last input row is the slot: each next unit's own bias stands with it, and what enters after the layer
         is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
         """
-        return shared_out(tail, batch, selector, self._along, per_eval, with_slot=True)
+        return pair_contributions(tail, batch, selector, self._derivative, per_eval, with_remainder=True)
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """These rows, linearised once."""
-        return Pairs(tail, batch, self._along, per_eval, True) if pairs else Neurons(tail, batch, self._along, per_eval)
+        return (
+            PairSite(tail, batch, self._derivative, per_eval, True)
+            if pairs
+            else NeuronSite(tail, batch, self._derivative, per_eval)
+        )
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units and the slot should add up to: the output."""
         with torch.no_grad():
             return tail.output(batch)
 
 
-TANGENT = Along("tangent", lambda activation, _slot: activation, lambda output: (output, None))
+TANGENT = Derivative("tangent", lambda activation, _slot: activation, lambda output: (output, None))
 
 
 @dataclass(frozen=True)
@@ -279,28 +296,28 @@ class Tangent:
         torch.Size([5, 4, 3])
     """
 
-    slots = 0
+    remainders = 0
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Tangent":
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Tangent":
         """Nothing to learn from the whole batch."""
         return self
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
-        return contributions(tail, batch, selector, TANGENT, per_eval)[0]
+        return unit_contributions(tail, batch, selector, TANGENT, per_eval)[0]
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """c_ij = (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
-        return shared_out(tail, batch, selector, TANGENT, per_eval, with_slot=False)
+        return pair_contributions(tail, batch, selector, TANGENT, per_eval, with_remainder=False)
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """These rows, linearised once."""
-        return Pairs(tail, batch, TANGENT, per_eval, False) if pairs else Neurons(tail, batch, TANGENT, per_eval)
+        return PairSite(tail, batch, TANGENT, per_eval, False) if pairs else NeuronSite(tail, batch, TANGENT, per_eval)
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units should add up to: y minus y with the layer at zero."""
         with torch.no_grad():
-            without: Tensor = tail.edited(batch, torch.zeros_like)
+            without: Tensor = tail.output_with(batch, torch.zeros_like)
             return tail.output(batch) - without
 
 
@@ -308,11 +325,11 @@ class Rule(Protocol):
     """Carries each unit's part of a layer's activation to the output."""
 
     @property
-    def slots(self) -> int:
+    def remainders(self) -> int:
         """How many units beyond the layer's own the answer ends with when nothing was selected."""
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Rule":
-        """The same rule after a look at all rows, at most ``size`` at once, before they are cut into chunks."""
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Rule":
+        """The same rule after a look at all rows, at most ``max_rows`` at once, before they are cut into chunks."""
 
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """(rows, k, *left)."""
@@ -323,7 +340,7 @@ class Rule(Protocol):
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """The same for frames that are asked again and again."""
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
         """What all units together should add up to, (rows, *left)."""
 
 
@@ -340,31 +357,33 @@ def as_rule(rule: str | Rule) -> Rule:
     if isinstance(rule, str):
         if rule not in SHORT_NAMES:
             raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(map(repr, SHORT_NAMES))}.")
-        made: Rule = SHORT_NAMES[rule]()
-        return made
+        result: Rule = SHORT_NAMES[rule]()
+        return result
     if not hasattr(rule, "neurons") or isinstance(rule, type):
         raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """How rows are cut.
 
     Attributes:
         rule: prepared.
-        rows: at once.
-        units: of one forward.
+        max_rows: rows of one chunk.
+        max_units: units of one forward pass.
         footprint: what a few rows need.
     """
 
     rule: Rule
-    rows: int
-    units: int
+    max_rows: int
+    max_units: int
     footprint: Footprint
 
 
-def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None) -> Plan:
+def plan_chunks(
+    rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None
+) -> ChunkPlan:
     """Look at a few rows and cut all of them to the budget.
 
     Raises:
@@ -374,12 +393,12 @@ def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, 
         raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
     footprint = measure(tail, batch)
     if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
-        rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
+        rule = replace(rule, baselines=tail.move_baselines(rule.baselines, footprint.activation))
     units = math.prod(kernels_of(tail).shape) if pairs else len(selectors.list_units(footprint.activation, None))
-    fit = footprint.rows(units + 1, budget, enough=batch.rows)
-    size = min(batch.rows, fit)
-    frames = footprint.output[0].numel() > 2 * units
-    stacked = footprint.stack(units, size if frames else batch.rows, budget)
+    max_rows = footprint.max_rows(units + 1, budget, enough=batch.rows)
+    chunk_rows = min(batch.rows, max_rows)
+    is_frames = footprint.output[0].numel() > 2 * units
+    max_units = footprint.max_units(units, chunk_rows if is_frames else batch.rows, budget)
     if shares_statistics(tail.forward_func, tail.layer):  # rows see one another: neither cut nor stack unasked
-        size, stacked = batch.rows if budget is None else size, 1
-    return Plan(rule.prepared(tail, batch, size), size, per_eval or stacked, footprint)
+        chunk_rows, max_units = batch.rows if budget is None else chunk_rows, 1
+    return ChunkPlan(rule.prepare(tail, batch, chunk_rows), chunk_rows, per_eval or max_units, footprint)

@@ -35,12 +35,12 @@ class Tail:
     layer: nn.Module
     at_input: bool = False
     output_fn: OutputFn | None = None
-    together: Any = field(default=None, repr=False, compare=False)
+    shared_pass: Any = field(default=None, repr=False, compare=False)
     unit_axis: int | None = None
     _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
 
     @property
-    def place(self) -> tuple[nn.Module, bool]:
+    def position(self) -> tuple[nn.Module, bool]:
         """Where the tail begins."""
         return self.layer, self.at_input
 
@@ -68,34 +68,34 @@ class Tail:
         rows = one_tensor(activation, lambda: self.name, batch.rows, at_input=self.at_input)
         return self._units_second(rows, tuple(batch.inputs[0].shape))
 
-    def handed_on(self, activation: Tensor) -> Tensor:
+    def to_layer_axes(self, activation: Tensor) -> Tensor:
         """From the form in which :meth:`per_row` shows an activation to the layer's own."""
         axis = self._axes.get(self.at_input, 1)
         return activation if axis == 1 else activation.movedim(1, axis).contiguous()  # the model may view it
 
-    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
+    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
         """A tensor that broadcasts to the layer's own activation, for an activation as :meth:`per_row` shows it."""
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or given.dim() > like.dim():
-            return given
-        return given.reshape(*[1] * (like.dim() - given.dim()), *given.shape).movedim(axis, 1)
+        if axis == 1 or baselines.dim() > like.dim():
+            return baselines
+        return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
-    def selector(self, given: Selector, like: Tensor) -> Selector:
+    def move_selector(self, selector: Selector, like: Tensor) -> Selector:
         """Captum's selectors of the layer's own activation, for an activation as :meth:`per_row` shows it.
 
         Args:
-            given: ints count units; tuples and functions refer to the layer's own axes.
+            selector: ints count units; tuples and functions refer to the layer's own axes.
             like: such an activation.
         """
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or given is None:
-            return given
-        own = self.handed_on(like)
-        if not isinstance(given, list):
-            return _moved(given, axis, own)  # type: ignore[arg-type]
-        return [_moved(one, axis, own) for one in given]
+        if axis == 1 or selector is None:
+            return selector
+        layer_activation = self.to_layer_axes(like)
+        if not isinstance(selector, list):
+            return _move_axis(selector, axis, layer_activation)  # type: ignore[arg-type]
+        return [_move_axis(one, axis, layer_activation) for one in selector]
 
-    def _units_second(self, activation: Tensor, entered: tuple[int, ...]) -> Tensor:
+    def _units_second(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         if activation.dim() <= 2:
             return activation
         axis = self._axes.get(self.at_input)
@@ -104,34 +104,34 @@ class Tail:
                 activation.shape,
                 self.layer,
                 self.forward_func,
-                entered=entered,
+                entered=input_shape,
                 asked=self.unit_axis,
                 at_input=self.at_input,
             )
         return activation if axis == 1 else activation.movedim(axis, 1)
 
-    def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    def output_with(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """The output when the layer hands on ``edit(activation)``."""
-        with self.patched(batch, edit):
+        with self.patch_layer(batch, edit):
             return self.output(batch)
 
-    def patched(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+    def patch_layer(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
         """The layer hands on ``edit(activation)`` while the block runs the model once."""
 
-        def edited(value: Any) -> Tensor:
-            return self.handed_on(edit(self.per_row(self.single(value), batch)))
+        def edit_value(value: Any) -> Tensor:
+            return self.to_layer_axes(edit(self.per_row(self.single(value), batch)))
 
-        return patch(self.forward_func, self.layer, edited, at_input=self.at_input)
+        return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
 
     def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The activation as one float tensor, or an error that names the layer."""
         return one_tensor(value, lambda: self.name, at_input=self.at_input)
 
 
-def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
+def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
     """One selector for an activation whose axis ``axis`` was moved to place 1."""
     if isinstance(one, tuple):
-        (checked,) = list_units(own, one)  # errors show the layer's own axes
+        (checked,) = list_units(layer_activation, one)  # errors show the layer's own axes
         index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
         return (index[axis - 1], *index[: axis - 1], *index[axis:])
     if callable(one):
@@ -185,7 +185,7 @@ class GradModes(TorchFunctionMode):
 
 
 DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself
-FEW = 4
+PROBE_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -202,15 +202,15 @@ class Footprint:
 
     activation: Tensor
     output: Tensor
-    at_most: int
-    another: Callable[[], int]
+    upper_bound: int
+    measure_again: Callable[[], int]
 
     @cached_property
     def bytes_per_row(self) -> int:
         """That the graph of one forward grows by with each row."""
-        return self.another()
+        return self.measure_again()
 
-    def rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
+    def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
         """How many rows fit at once, for answers of so many units.
 
         Args:
@@ -223,34 +223,34 @@ class Footprint:
         """
         if budget is not None and budget <= 0:
             raise ValueError(f"memory_budget is {budget}; expected a positive number of bytes, or None for 256 MiB.")
-        answer = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
-        for_sure = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.at_most + answer, 1))
-        if enough is not None and for_sure >= enough:
-            return for_sure
+        result_bytes = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
+        safe_rows = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.upper_bound + result_bytes, 1))
+        if enough is not None and safe_rows >= enough:
+            return safe_rows
         # The graph, and the gradients that walk back through it.
-        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + answer, 1))
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
 
-    def stack(self, units: int, rows: int, budget: int | None) -> int:
+    def max_units(self, units: int, rows: int, budget: int | None) -> int:
         """How many units of so many rows are carried at once, the answer apart.
 
         Args:
             units: how many there are.
             rows: of a chunk.
-            budget: as in :meth:`rows`.
+            budget: as in :meth:`max_rows`.
         """
-        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
-        return max(1, min(units, alone // rows))
+        max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
+        return max(1, min(units, max_rows // rows))
 
 
 def measure(tail: Tail, batch: Batch) -> Footprint:
     """Run a few rows once, and twice over where that leaves doubts; what does not grow with rows cancels out."""
-    few = batch.cut(0, FEW)
-    once, activation, output = _graph_bytes(tail, few)
+    few = batch.cut(0, PROBE_ROWS)
+    nbytes, activation, output = _graph_bytes(tail, few)
 
-    def another() -> int:
-        return max(_graph_bytes(tail, few.repeat(2))[0] - once, 0) // few.rows
+    def measure_again() -> int:
+        return max(_graph_bytes(tail, few.repeat(2))[0] - nbytes, 0) // few.rows
 
-    return Footprint(activation.detach(), output.detach(), -(-once // few.rows), another)
+    return Footprint(activation.detach(), output.detach(), -(-nbytes // few.rows), measure_again)
 
 
 def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -281,7 +281,7 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
 Renderer = Callable[..., Tensor]
 
 
-def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
+def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
     """From samples to pixels: the field at all samples as rows of their own, then ``render`` of what it answered.
 
     Args:
@@ -304,10 +304,10 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
                 f"an input has shape {shape}; with render= expected (rays, samples, ...), a ray's samples in its row."
             )
 
-        def flat(value: Any) -> Any:
+        def flatten(value: Any) -> Any:
             return value.flatten(0, 1) if isinstance(value, Tensor) and tuple(value.shape[:2]) == shape[:2] else value
 
-        def folded(value: Any) -> Any:
+        def unfold(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
             if value.dim() == 0 or value.shape[0] != shape[0] * shape[1]:
@@ -318,13 +318,13 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
                 )
             return value.unflatten(0, shape[:2])
 
-        answer = render(tree_map(folded, field(*map(flat, values))), *values)
-        if isinstance(answer, Tensor) and answer.dim() > 2:
+        result = render(tree_map(unfold, field(*map(flatten, values))), *values)
+        if isinstance(result, Tensor) and result.dim() > 2:
             raise ValueError(
-                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
+                f"render answered shape {tuple(result.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
                 "(rays,) or (rays, channels): weigh and sum the samples."
             )
-        return answer
+        return result
 
     return pixels
 
@@ -353,15 +353,15 @@ class RayTail(Tail):
         by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
         return by_ray
 
-    def handed_on(self, activation: Tensor) -> Tensor:
+    def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Samples as rows again, in memory of their own, so that the model may write into it."""
         samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
-        return super().handed_on(samples)
+        return super().to_layer_axes(samples)
 
-    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
-        """See :meth:`Tail.baselines`: given as (rays, units, ..., samples)."""
-        return given
+    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
+        """See :meth:`Tail.move_baselines`: given as (rays, units, ..., samples)."""
+        return baselines
 
-    def selector(self, given: Selector, like: Tensor) -> Selector:
-        """See :meth:`Tail.selector`: tuples and functions refer to (rays, units, ..., samples)."""
-        return given
+    def move_selector(self, selector: Selector, like: Tensor) -> Selector:
+        """See :meth:`Tail.move_selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        return selector

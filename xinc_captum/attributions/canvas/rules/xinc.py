@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
-from .kernels import WEIGHTED, Asked, Kernels, Pair, Site, behind, chosen, grouped, kernels_of, layer_input
+from .kernels import (
+    WEIGHTED,
+    DirectSite,
+    Kernels,
+    Pair,
+    Site,
+    after_layer,
+    group_by_output,
+    kernels_of,
+    layer_input,
+    resolve_pairs,
+)
 from .tail import Tail
 from .trace import POINTWISE, Step, Trace, trace
 
@@ -39,7 +50,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Near:
+class Nearest:
     """Nearest upsampling, in place of a later PixelShuffle."""
 
     factor: int
@@ -50,7 +61,7 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacePhase:
     """The kernel's own phase of the finer grid, zero elsewhere: its own PixelShuffle."""
 
     factor: int
@@ -78,7 +89,7 @@ class Resample:
     step: Step
 
 
-Stage = Box | Near | Place | Pointwise | Resample
+Stage = Box | Nearest | PlacePhase | Pointwise | Resample
 
 
 def stages(trace: Trace | None, name: str) -> list[Stage]:
@@ -92,49 +103,49 @@ def stages(trace: Trace | None, name: str) -> list[Stage]:
         LayerError: an operation that the released code has no substitute for.
     """
     if trace is None:
-        raise _refused(name, "what follows is no chain of operations, each on the result of the one before")
+        raise _layer_error(name, "what follows is no chain of operations, each on the result of the one before")
     last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
-    found: list[Stage] = []
-    own = True
+    result: list[Stage] = []
+    before_shuffle = True
     for step in trace.steps[: last + 1]:
-        stage = _stage(step, name, own)
-        own = own and step.name not in {"conv2d", "pixel_shuffle"}
-        found += [] if stage is None else [stage]
-    return found
+        stage = _stage(step, name, before_shuffle)
+        before_shuffle = before_shuffle and step.name not in {"conv2d", "pixel_shuffle"}
+        result += [] if stage is None else [stage]
+    return result
 
 
-def _stage(step: Step, name: str, own: bool) -> Stage | None:
+def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
     if step.name == "conv2d":
         return _box(step)
     if step.name == "pixel_shuffle":
-        factor = int(step.given("upscale_factor")["upscale_factor"])
-        return Place(factor) if own else Near(factor)
+        factor = int(step.arguments("upscale_factor")["upscale_factor"])
+        return PlacePhase(factor) if before_shuffle else Nearest(factor)
     if step.name in POINTWISE and not step.has_tensors:
         with torch.no_grad():
-            zero_stays = not step.again(torch.zeros(1)).numpy().any()  # on the host: no device is waited for
-        return Pointwise(step.again, zero_stays)
+            zero_stays = not step.apply(torch.zeros(1)).numpy().any()  # on the host: no device is waited for
+        return Pointwise(step.apply, zero_stays)
     if step.name in _RESAMPLED:
         return Resample(step)
     if step.name in _SAME:
         return None
-    raise _refused(name, f"met {step.name!r}")
+    raise _layer_error(name, f"met {step.name!r}")
 
 
 def _box(step: Step) -> Box:
-    given: dict[str, Any] = step.given("weight bias stride padding dilation groups")
-    kernel = (int(given["weight"].shape[-2]), int(given["weight"].shape[-1]))
-    dilation, padding = _both(given.get("dilation", 1)), given.get("padding", 0)
+    arguments: dict[str, Any] = step.arguments("weight bias stride padding dilation groups")
+    kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
+    dilation, padding = _both(arguments.get("dilation", 1)), arguments.get("padding", 0)
     if isinstance(padding, str):
         same = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
         padding = same if padding == "same" else 0
-    return Box(kernel, _both(given.get("stride", 1)), _both(padding), dilation)
+    return Box(kernel, _both(arguments.get("stride", 1)), _both(padding), dilation)
 
 
 def _both(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
-def _refused(name: str, why: str) -> LayerError:
+def _layer_error(name: str, why: str) -> LayerError:
     return LayerError(
         f"rule 'xinc' at layer {name} follows Conv2d, PixelShuffle, pointwise operations, pooling and interpolation "
         f"up to the last convolution; {why}. Use rule='tangent' or rule='secant', which follow any operation."
@@ -157,11 +168,11 @@ class Expansion:
     @property
     def phases(self) -> int:
         """How many output channels make one channel of the next layer."""
-        return next((s.factor**2 for s in self.stages if isinstance(s, Place)), 1)
+        return next((s.factor**2 for s in self.stages if isinstance(s, PlacePhase)), 1)
 
     def at(self, phase: int) -> "Expansion":
         """The same for the output channels of one phase."""
-        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, Place) else s for s in self.stages]
+        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, PlacePhase) else s for s in self.stages]
         return Expansion(tuple(placed))
 
     def size(self, low: tuple[int, int]) -> tuple[int, int]:
@@ -172,20 +183,24 @@ class Expansion:
 
     def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
         """Expand (n, h, w); ``into`` are n tensors (H, W) that take the answer, or None for a new (n, H, W)."""
-        maps, pending = low, list[Box | Near | Place]()
+        maps, pending = low, list[Box | Nearest | PlacePhase]()
         for stage in self.stages:
             if isinstance(stage, Pointwise):
-                copies = all(isinstance(p, Near) or (isinstance(p, Place) and stage.zero_stays) for p in pending)
-                maps, pending = (maps, pending) if copies else (_applied(maps, pending, None), [])
+                copies = all(
+                    isinstance(p, Nearest) or (isinstance(p, PlacePhase) and stage.zero_stays) for p in pending
+                )
+                maps, pending = (maps, pending) if copies else (_apply_matrices(maps, pending, None), [])
                 maps = stage.sigma(maps)
             elif isinstance(stage, Resample):
-                maps, pending = stage.step.again(_applied(maps, pending, None)[:, None])[:, 0], []
+                maps, pending = stage.step.apply(_apply_matrices(maps, pending, None)[:, None])[:, 0], []
             else:
                 pending.append(stage)
-        return _applied(maps, pending, into)
+        return _apply_matrices(maps, pending, into)
 
 
-def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence[Tensor] | None) -> Tensor:
+def _apply_matrices(
+    maps: Tensor, pending: Sequence[Box | Nearest | PlacePhase], into: Sequence[Tensor] | None
+) -> Tensor:
     if not pending:
         if into is not None:
             for target, one in zip(into, maps, strict=True):
@@ -194,25 +209,25 @@ def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence
     with torch.autocast(maps.device.type, enabled=False):  # the maps have their dtype already
         across = maps @ _matrix(pending, 1, maps).T
         down = _matrix(pending, 0, maps)
-        answer = maps
+        result = maps
         if into is None:
-            answer = maps.new_empty(len(maps), down.shape[0], across.shape[2])
-            into = list(answer.unbind())
+            result = maps.new_empty(len(maps), down.shape[0], across.shape[2])
+            into = list(result.unbind())
         for target, one in zip(into, across, strict=True):
             torch.mm(down, one, out=target)
-        return answer
+        return result
 
 
-def _matrix(pending: Sequence[Box | Near | Place], axis: int, maps: Tensor) -> Tensor:
+def _matrix(pending: Sequence[Box | Nearest | PlacePhase], axis: int, maps: Tensor) -> Tensor:
     return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
 
 
 @lru_cache(maxsize=128)
-def _product(pending: tuple[Box | Near | Place, ...], axis: int, size: int) -> Tensor:
-    whole = torch.eye(size, dtype=torch.float64)
+def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: int) -> Tensor:
+    product = torch.eye(size, dtype=torch.float64)
     for stage in pending:
-        whole = stage.matrix(axis, whole.shape[0]) @ whole
-    return whole
+        product = stage.matrix(axis, product.shape[0]) @ product
+    return product
 
 
 _WORKING = 16 << 20  # bytes of full maps in the making
@@ -239,53 +254,53 @@ class KernelMaps:
     expansion: Expansion
     size: tuple[int, int]
 
-    by_adjoint = False
+    has_adjoint = False
 
     @classmethod
     def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
         """Run the rows up to the layer, and one row behind it to find what follows."""
         kernels, x = kernels_of(tail), layer_input(tail, batch)
-        expansion = Expansion(tuple(stages(trace(behind(tail), batch.cut(0, 1)), tail.name)))
-        low = kernels.parts(x[:1, :, :], slice(0, 1)).shape[-2:]
+        expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
+        low = kernels.outputs(x[:1, :, :], slice(0, 1)).shape[-2:]
         return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
 
     def core(self, outs: slice) -> Tensor:
         """The core k of some output channels, (rows, in, outs, h, w)."""
-        k = self.kernels.parts(self.x, outs)
+        k = self.kernels.outputs(self.x, outs)
         return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
 
     def maps(self, units: list[Pair]) -> Tensor:
         """Full maps of some kernels: (rows, k, H, W)."""
-        answer: Tensor | None = None
-        for o, members in grouped(units).items():
+        result: Tensor | None = None
+        for o, members in group_by_output(units).items():
             low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
-            answer = low.new_empty(len(self.x), len(units), *self.size) if answer is None else answer
-            into = [answer[r, at] for r in range(len(self.x)) for at, _ in members]
+            result = low.new_empty(len(self.x), len(units), *self.size) if result is None else result
+            into = [result[r, at] for r in range(len(self.x)) for at, _ in members]
             self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
-        return self.x[:, :0] if answer is None else answer
+        return self.x[:, :0] if result is None else result
 
     def sums(self, weights: Tensor) -> Tensor:
         """Activations act on each map alone, so that no sum comes without the maps."""
         raise NotImplementedError("the released maps have no adjoint; ask for maps")
 
-    def all(self) -> Tensor:
+    def all_maps(self) -> Tensor:
         """Full maps of every kernel: (rows, in, out, H, W)."""
         (ins, outs), phases = self.kernels.shape, self.expansion.phases
         core = self.core(slice(None))
-        answer = core.new_empty(len(self.x), ins, outs, *self.size)
-        at_once = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
+        result = core.new_empty(len(self.x), ins, outs, *self.size)
+        batch_size = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
         for phase in range(phases):
             expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
-            full = [m for row in answer for of_input in row for m in of_input[phase::phases]]
-            for first, last in chunks(len(full), at_once):
+            full = [m for row in result for of_input in row for m in of_input[phase::phases]]
+            for first, last in chunks(len(full), batch_size):
                 expand(low[first:last], full[first:last])
-        return answer
+        return result
 
 
 def head_maps(tail: Tail, batch: Batch) -> Tensor:
     """W_oi * x_i + b_o / n of the last convolution, which add up to its output: (rows, in, out, H, W)."""
     kernels = kernels_of(tail)
-    k = kernels.parts(layer_input(tail, batch), slice(None))
+    k = kernels.outputs(layer_input(tail, batch), slice(None))
     share = kernels.bias / kernels.shape[0]
     return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
 
@@ -318,9 +333,9 @@ class Xinc:
 
     _is_last: bool | None = None
 
-    slots = 0
+    remainders = 0
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Xinc":
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Xinc":
         """Find out, by running one row, whether the layer is the last with weights."""
         kernels = kernels_of(tail)
         if not tail.at_input:
@@ -328,7 +343,7 @@ class Xinc:
                 "rule 'xinc' explains the units that enter a Linear or a convolution, as the paper does; "
                 "give attribute_to_layer_input=True, to attribute() or canvas()."
             )
-        order = _order(tail, batch)
+        order = _execution_order(tail, batch)
         is_last = bool(order) and order[-1] is tail.layer
         if not is_last and batch.target is not None:
             raise ValueError(
@@ -350,15 +365,15 @@ class Xinc:
         x, weight, bias = layer_input(tail, batch), layer.weight.detach(), kernels_of(tail).bias
         n = layer.in_features
         if not self._is_last:
-            return select(_summed_then_rectified(x, weight, bias / n), selector)
+            return select(_relu_of_sum(x, weight, bias / n), selector)
         # One output channel at a time, so that targets that leave one channel never build the others.
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
-            _in_range(batch.target, len(bias))
+            _check_target(batch.target, len(bias))
             return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
         maps = torch.stack(
             [select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1
         )
-        return maps if batch.target is None else _targeted(maps, batch)
+        return maps if batch.target is None else _apply_target(maps, batch)
 
     def _channels(self, tail: Tail, batch: Batch, selector: Selector) -> Tensor:
         if not self._is_last:
@@ -379,27 +394,27 @@ class Xinc:
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """W_ji x_i + b_j / n before any activation, (rows, in, out), or the maps of kernels, (rows, in, out, H, W)."""
         kernels = kernels_of(tail)
-        expected = chosen(kernels.shape, selector)
+        selected = resolve_pairs(kernels.shape, selector)
         if kernels.is_conv and not self._is_last:
             maps = KernelMaps.of(tail, batch)
-            return maps.all() if expected is None else maps.maps(expected)
+            return maps.all_maps() if selected is None else maps.maps(selected)
         if kernels.is_conv:
-            whole = head_maps(tail, batch)
-            return whole if expected is None else whole[:, [i for i, _ in expected], [j for _, j in expected]]
+            all_maps = head_maps(tail, batch)
+            return all_maps if selected is None else all_maps[:, [i for i, _ in selected], [j for _, j in selected]]
         x, weight = layer_input(tail, batch), kernels.weight
         share = kernels.bias / kernels.shape[0]
-        if expected is None:
+        if selected is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in expected], [j for _, j in expected]
+        i, j = [i for i, _ in selected], [j for _, j in selected]
         return torch.addcmul(share[j], x[:, i], weight[j, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """These rows with the core of an inner block kept; other layers are asked anew."""
         if pairs and kernels_of(tail).is_conv and not self._is_last:
             return KernelMaps.of(tail, batch)
-        return Asked(self, tail, batch, per_eval, pairs)
+        return DirectSite(self, tail, batch, per_eval, pairs)
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
         """The output, which the last layer's maps add up to.
 
         Raises:
@@ -414,28 +429,28 @@ class Xinc:
             return tail.output(batch)
 
 
-def _summed_then_rectified(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
+def _relu_of_sum(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
     """ReLU(Σ_j W_ji x_i + share_j), (rows, in), summed over j in the released code's order.
 
     ReLU(x_i Σ_j W_ji + Σ_j share_j) is the same in exact arithmetic and 40 times cheaper, but where the sum over j
     cancels, its other rounding shows in the recorded full-map sums.
     """
-    answer = torch.empty_like(x)
+    result = torch.empty_like(x)
     for first, last in chunks(len(x), max(1, (1 << 22) // weight.numel())):
         columns = x[first:last].T.contiguous()
-        answer[first:last] = (weight[:, :, None] * columns).add_(share[:, None, None]).sum(0).relu_().T
-    return answer
+        result[first:last] = (weight[:, :, None] * columns).add_(share[:, None, None]).sum(0).relu_().T
+    return result
 
 
-def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
+def _execution_order(tail: Tail, batch: Batch) -> list[nn.Module]:
     """Layers with weights in the order in which one row runs through them."""
     order: list[nn.Module] = []
-    found: list[nn.Module] = [
+    layers: list[nn.Module] = [
         m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)
     ]
     ours = of_this_thread()
     handles = [
-        m.register_forward_hook(lambda m, _a, _o: order.append(m) if ours(m) else None) for m in found or [tail.layer]
+        m.register_forward_hook(lambda m, _a, _o: order.append(m) if ours(m) else None) for m in layers or [tail.layer]
     ]
     try:
         with torch.no_grad():
@@ -446,21 +461,21 @@ def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
     return order
 
 
-def _in_range(target: int, size: int) -> None:
+def _check_target(target: int, size: int) -> None:
     if not -size <= target < size:
         raise ValueError(f"target {target} does not fit the output's {size} channels.")
 
 
-def _targeted(maps: Tensor, batch: Batch) -> Tensor:
+def _apply_target(maps: Tensor, batch: Batch) -> Tensor:
     """Apply a target that is more than one int to (rows, k, channels)."""
     target = batch.target
     if isinstance(target, tuple):
         return maps[(slice(None), slice(None), *target)]
-    expected = torch.as_tensor(target, device=maps.device).reshape(-1)
-    if expected.numel() == 1:
-        expected = expected.expand(batch.rows)
-    if expected.numel() != batch.rows:
+    channels = torch.as_tensor(target, device=maps.device).reshape(-1)
+    if channels.numel() == 1:
+        channels = channels.expand(batch.rows)
+    if channels.numel() != batch.rows:
         raise ValueError(
-            f"target has {expected.numel()} entries for {batch.rows} rows; give one each, or a single int."
+            f"target has {channels.numel()} entries for {batch.rows} rows; give one each, or a single int."
         )
-    return maps.gather(2, expected[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
+    return maps.gather(2, channels[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
