@@ -1,4 +1,4 @@
-"""A canvas's own verdict: true ones hold, planted failures do not."""
+"""Building of lazy canvases, and their trust: correct canvases hold, wrong ones fail."""
 
 import math
 from contextlib import nullcontext
@@ -45,13 +45,13 @@ def test_rows_are_cut_to_the_budget():
 
 
 @pytest.mark.parametrize("budget", [None, 1])
-def test_rows_that_see_one_another_are_cut_only_when_asked(budget):
+def test_batch_norm_in_training_mode_prevents_chunks_without_a_budget(budget):
     model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
     planned = plan_chunks(Tangent(), *of(model, "0", coordinates(SIZE)), False, budget, None)
     assert planned.max_rows == (20 if budget is None else 1) and planned.max_units == 1
 
 
-def test_rows_that_are_pictures_become_frames(decoder):
+def test_rows_that_are_images_become_frames(decoder):
     model, t = decoder
     canvas = build_canvas(
         CanvasSpec(Tangent(), *of(model, "blocks.0", t), (8, 12), False, nullcontext, layer="blocks.0")
@@ -62,19 +62,31 @@ def test_rows_that_are_pictures_become_frames(decoder):
 @pytest.mark.parametrize(
     ("size", "pairs", "given", "error", "text"),
     [
-        ((4, 6), False, {}, ValueError, r"size=\(4, 6\) has 24 pixels, but the inputs have 20 rows.*it is \(3,\) here"),
-        (SIZE, True, {}, ValueError, r"draws neurons where rows are pixels.*a row of it is \(3,\) here"),
+        (
+            (4, 6),
+            False,
+            {},
+            ValueError,
+            r"size=\(4, 6\) has 24 pixels, but the inputs have 20 rows.*which has shape \(3,\)",
+        ),
+        (
+            SIZE,
+            True,
+            {},
+            ValueError,
+            r'unit="pair" needs rows that are frames, but each row of the output has shape \(3,\)',
+        ),
         (SIZE, False, {"per_eval": 0}, ValueError, "perturbations_per_eval is 0; expected at least 1"),
         (SIZE, False, {"memory_budget": 0}, ValueError, "memory_budget is 0; expected a positive number of bytes"),
     ],
 )
-def test_what_does_not_fit_is_said(size, pairs, given, error, text):
+def test_invalid_arguments_raise(size, pairs, given, error, text):
     tail, batch = of(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
     with pytest.raises(error, match=text):
         build_canvas(CanvasSpec(Tangent(), tail, batch, size, pairs, nullcontext, **given))
 
 
-def test_frames_of_another_size_are_told_theirs(decoder):
+def test_frames_of_another_size_raise(decoder):
     model, t = decoder
     with pytest.raises(
         ValueError, match=r"size=\(9, 9\), but each row .* has shape \(3, 8, 12\), which ends in \(8, 12\)"
@@ -82,7 +94,7 @@ def test_frames_of_another_size_are_told_theirs(decoder):
         build_canvas(CanvasSpec(Tangent(), *of(model, "blocks.0", t), (9, 9), False, nullcontext))
 
 
-def test_rows_that_are_not_finite_are_refused():
+def test_inputs_that_are_not_finite_raise():
     x = coordinates(SIZE)
     x[3] = torch.inf
     with pytest.raises(ValueError, match="input 0 holds"):
@@ -105,11 +117,11 @@ def test_rows_that_are_not_finite_are_refused():
         ((), (4,), 4, False),
     ],
 )
-def test_frames_are_told_from_pixels(left, size, rows, frames):
+def test_are_frames(left, size, rows, frames):
     assert are_frames(left, size, rows) is frames
 
 
-def test_the_last_sites_stay_open():
+def test_site_cache_keeps_the_last_sites():
     opened = []
     sites = SiteCache(lambda first, last: opened.append((first, last)) or (first, last), max_sites=2)
     for first in (0, 1, 0, 2, 0, 1):
@@ -118,7 +130,7 @@ def test_the_last_sites_stay_open():
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "xinc"])
-def test_one_map_after_another_costs_no_forward_pass(decoder, monkeypatch, rule):
+def test_repeated_maps_need_no_forward_pass(decoder, monkeypatch, rule):
     model, t = decoder
     method = NeuronCanvas(model, "blocks.0.0", unit="pair", rule=rule)
     canvas = method.canvas(t, (8, 12), attribute_to_layer_input=True)
@@ -135,16 +147,16 @@ def test_one_map_after_another_costs_no_forward_pass(decoder, monkeypatch, rule)
     ("size", "unit", "text"),
     [
         ((12, 8), "neuron", r"each row of the output has shape \(3, 8, 12\), which ends in \(8, 12\)"),
-        ((12, 8), "pair", r"canvas\(\) draws neurons where rows are pixels"),
+        ((12, 8), "pair", 'unit="pair" needs rows that are frames'),
     ],
 )
-def test_another_size_is_refused(decoder, size, unit, text):
+def test_another_size_raises(decoder, size, unit, text):
     model, t = decoder
     with pytest.raises(ValueError, match=text):
         NeuronCanvas(model, "blocks.0.0", unit=unit).canvas(t, size)
 
 
-def test_frames_of_nan_are_refused(decoder):
+def test_frames_of_nan_raise(decoder):
     model, t = decoder
     t[1] = float("nan")
     with pytest.raises(ValueError, match="input 0 holds 1 NaN"):
@@ -152,7 +164,7 @@ def test_frames_of_nan_are_refused(decoder):
     assert torch.isnan(t[1])
 
 
-def test_each_place_is_named():
+def test_check_finite_names_the_tensor():
     layer, good, bad = nn.Linear(2, 2), torch.ones(2, 2), torch.tensor([[1.0, float("inf")], [0, 0]])
     check_finite(Batch.of(good), good, layer)
     with pytest.raises(ValueError, match="input 0 holds 1 NaN or infinite values"):
@@ -192,7 +204,7 @@ def given_to_the_next(canvas):
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant"])
-def test_true_canvases_hold_and_planted_failures_do_not(fitted, rule):
+def test_correct_canvases_hold_and_wrong_ones_fail(fitted, rule):
     canvas = drawn(fitted, rule)
     assert canvas.trust.verdict == "holds" and canvas.trust.agreement > 0.9
     exchanged = given_to_the_next(canvas).trust
@@ -203,7 +215,7 @@ def test_true_canvases_hold_and_planted_failures_do_not(fitted, rule):
     assert replace(canvas, _shares=other._shares).trust.verdict == "fails", "another network's canvas"
 
 
-def test_a_secant_that_does_not_add_up_fails(fitted):
+def test_secant_with_a_wrong_sum_fails(fitted):
     canvas = drawn(fitted, "secant")
     assert canvas.trust.gap < 1e-5 and "its parts add up" in canvas.trust.because
     half = replace(canvas, _shares=lambda *at: canvas._shares(*at) / 2).trust
@@ -211,14 +223,14 @@ def test_a_secant_that_does_not_add_up_fails(fitted):
     assert drawn(fitted).trust.gap is None, "tangents promise no sum"
 
 
-def test_a_linear_end_by_hand(hand_net):
+def test_linear_tail_by_hand(hand_net):
     """Behind the last activation both are W · a: the orders are equal."""
     net, x = hand_net
     trust = NeuronCanvas(net, "1").canvas(x.repeat(4, 1) * torch.arange(1.0, 5)[:, None], (4,)).trust
     assert trust.agreement == 1.0 and trust.verdict == "holds"
 
 
-def test_maps_before_the_papers_last_layer_fail(fitted):
+def test_xinc_maps_before_the_last_layer_fail(fitted):
     canvas = NeuronCanvas(fitted, "linear2", rule="xinc").canvas(
         coordinates(CANVAS_ASSESSING_SIZE), CANVAS_ASSESSING_SIZE, attribute_to_layer_input=True
     )
@@ -227,7 +239,7 @@ def test_maps_before_the_papers_last_layer_fail(fitted):
 
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
 @pytest.mark.parametrize("rule", ["tangent", "secant"])
-def test_frames_and_kernels(decoder, unit, rule):
+def test_trust_of_frames_and_pairs(decoder, unit, rule):
     model, t = decoder
     canvas = NeuronCanvas(model, "blocks.1.0", unit=unit, rule=rule).canvas(t, (8, 12))
     trust = canvas.trust
@@ -238,7 +250,7 @@ def test_frames_and_kernels(decoder, unit, rule):
         assert shrunk.verdict == "fails" and shrunk.gap > 0.02
 
 
-def test_rendered_fields_and_layers_that_share_a_run():
+def test_trust_of_rendered_fields_and_shared_passes():
     render = lambda seen, _points: (ray_weights(seen[..., :1] ** 2, 0.5) * seen[..., 1:]).sum(1)
     field, points = Siren(3, 4, hidden=6, layers=3, seed=0).double(), ray_samples((5, 6), 4, dtype=torch.float64)
     rule, names = Secant(products="halves"), ["model.activation1", "model.activation2"]
@@ -250,7 +262,7 @@ def test_rendered_fields_and_layers_that_share_a_run():
         assert canvas.trust.gap < 1e-9 and canvas.trust.agreement == pytest.approx(alone.agreement)
 
 
-def test_what_cannot_be_compared_says_so(fitted, tmp_path):
+def test_reason_without_a_comparison(fitted, tmp_path):
     assert drawn(fitted, Ablation("mean")).trust.because.startswith("every unit was set to its baseline")
     again = open_canvas(drawn(fitted).save(tmp_path / "canvas"))
     assert str(again.trust) == "weak, because no network is at hand to compare it with"
@@ -263,7 +275,7 @@ def test_what_cannot_be_compared_says_so(fitted, tmp_path):
 
 
 @pytest.mark.own_kernels("setting a unit of zeros to zero in a batch of another size has to change nothing at all")
-def test_a_layer_that_paints_nothing_is_weak():
+def test_layer_without_contributions_is_weak():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     torch.nn.init.constant_(model[0].weight, 0.0)
     torch.nn.init.constant_(model[0].bias, -1.0)
@@ -271,7 +283,7 @@ def test_a_layer_that_paints_nothing_is_weak():
     assert trust.verdict == "weak" and trust.agreement is None
 
 
-def test_it_is_asked_once_the_same_each_time_and_leaves_everything_as_found(fitted, found):
+def test_trust_is_deterministic_and_restores_the_model(fitted, found):
     canvas, state = drawn(fitted), found(fitted)
     with torch.no_grad():
         trust = canvas.trust
@@ -279,7 +291,7 @@ def test_it_is_asked_once_the_same_each_time_and_leaves_everything_as_found(fitt
     assert state.differences(fitted) == []
 
 
-def test_ablations_that_show_nothing_do_not_hold():
+def test_ablations_within_rounding_are_weak():
     said = "every contribution that was sampled is zero within rounding"
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     same = torch.full((math.prod(CANVAS_ASSESSING_SIZE), 2), 0.3)
@@ -296,7 +308,7 @@ def test_ablations_that_show_nothing_do_not_hold():
     assert flat.trust.verdict == "weak" and not bool(flat.to_tensor().any())
 
 
-def test_one_frame_less_its_mean_shows_its_structure():
+def test_mean_ablation_of_one_frame():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.Sigmoid(), torch.nn.Conv2d(2, 1, 1))
     canvas = NeuronCanvas(net, "1", rule=Ablation("mean")).canvas(torch.rand(1, 1, 4, 6), (4, 6))

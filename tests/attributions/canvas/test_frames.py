@@ -1,4 +1,4 @@
-"""Every query of a canvas of frames is its reduction of attribute()."""
+"""Queries of a canvas of frames equal reductions of attribute()."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ BUDGETS = [(*case, budget) for case in CASES for budget in (None, 200_000)] + [
 
 
 @pytest.mark.parametrize(("rule", "layer", "unit", "budget"), BUDGETS)
-def test_every_query_is_its_reduction_of_the_whole(decoder, rule, layer, unit, budget):
+def test_queries_equal_reductions_of_all_contributions(decoder, rule, layer, unit, budget):
     c, whole = made(decoder, rule, layer, unit, memory_budget=budget)
     close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert budget is None or rule == "xinc" or (c._rows_at_once < 3 and c._maps_at_once < c.units), "cut both ways"
@@ -67,7 +67,7 @@ def test_every_query_is_its_reduction_of_the_whole(decoder, rule, layer, unit, b
         close(c.map(remainder, frame=1), whole[(1, *remainder)] if unit == "pair" else whole[1, remainder])
 
 
-def test_several_answers_in_one_pass(decoder):
+def test_several_queries_run_in_one_pass(decoder):
     c, _ = made(decoder, unit="pair", layer="blocks.0.0", memory_budget=30_000)
     totals, regions, top = c.ask(Totals(), Regions(torch.ones(1, *SIZE)), Top(1, c.units, c.pixels))
     torch.testing.assert_close(totals, regions[:, 0])
@@ -75,13 +75,13 @@ def test_several_answers_in_one_pass(decoder):
 
 
 @pytest.mark.parametrize(("target", "channels"), [(1, 1), ((slice(0, 2),), 2)])
-def test_a_target_leaves_its_channels(decoder, target, channels):
+def test_target_selects_channels(decoder, target, channels):
     c, whole = made(decoder, target=target)
     assert c.channels == channels
     torch.testing.assert_close(c.to_tensor(), whole)
 
 
-def test_signed_regions_draw_no_map(decoder, monkeypatch):
+def test_signed_regions_compute_no_maps(decoder, monkeypatch):
     c, _ = made(decoder, layer="blocks.0.0", unit="pair")
     from xinc_captum.attributions.canvas.rules import kernels
 
@@ -94,7 +94,7 @@ def test_signed_regions_draw_no_map(decoder, monkeypatch):
         c.regions(torch.ones(2, *SIZE))
 
 
-def test_it_answers_the_same_after_further_training(decoder, found):
+def test_results_do_not_change_with_further_training(decoder, found):
     model, _ = decoder
     c, _ = made(decoder)
     before, state = c.map(0), found(model)
@@ -115,19 +115,19 @@ def test_it_answers_the_same_after_further_training(decoder, found):
         ("neuron", lambda c: c.map(0, channel=3), IndexError, "channel 3 is out of range: this canvas has 3 channels"),
         ("neuron", lambda c: c.map(0, frame=3), IndexError, "frame 3 is out of range: this canvas has 3 frames"),
         ("neuron", lambda c: c.top_units(5), ValueError, "k is 5; expected between 1 and the 4 units"),
-        ("neuron", lambda c: c.top_units(1, pixel=(8, 0)), IndexError, "lies outside the picture"),
+        ("neuron", lambda c: c.top_units(1, pixel=(8, 0)), IndexError, "is outside the image"),
         ("neuron", lambda c: c.regions(torch.ones(2, 12, 8)), ValueError, r"expected \(regions, 8, 12\) for all frames"),
         ("neuron", lambda c: c.regions(torch.ones(2, 1, 8, 12)), ValueError, r"or \(3, regions, 8, 12\) with masks"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked(decoder, unit, call, error, text):
+def test_invalid_arguments_raise(decoder, unit, call, error, text):
     c, _ = made(decoder, layer="blocks.0.0" if unit == "pair" else "blocks.0", unit=unit)
     with pytest.raises(error, match=text):
         call(c)
 
 
 @pytest.mark.parametrize(("layer", "unit"), [("blocks.0", "neuron"), ("blocks.0.0", "pair")])
-def test_shares_and_pooled_maps_are_those_of_the_metrics(decoder, layer, unit):
+def test_share_and_pooled_equal_the_metrics(decoder, layer, unit):
     c, whole = made(decoder, layer=layer, unit=unit)
     units = whole[:, : c.pairs[0]].flatten(1, 2) if c.pairs else whole[:, : c.units]
     amounts = metrics.magnitudes(units.flatten(0, 1)).unflatten(0, units.shape[:2])
@@ -138,7 +138,7 @@ def test_shares_and_pooled_maps_are_those_of_the_metrics(decoder, layer, unit):
     torch.testing.assert_close(c.pooled((2, 3)), metrics.pool_cells(amounts, (2, 3)), atol=1e-6, rtol=1e-4)
 
 
-def test_pairs_are_visited_output_by_output_and_laid_out_input_by_input():
+def test_pairs_are_computed_by_output_and_stored_by_input():
     grid = UnitGrid(units=6, remainders=1, pairs=(2, 3))
     keys = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert (grid.keys, grid.shape) == (keys, (3, 3))
@@ -150,7 +150,7 @@ def test_pairs_are_visited_output_by_output_and_laid_out_input_by_input():
     assert [grid.key_at(unit) for unit in (0, 2, 3)] == [(0, 0), (0, 2), (1, 0)], "in · outs + out"
 
 
-def test_units_and_their_slot():
+def test_unit_grid_with_remainder():
     grid = UnitGrid(units=2, remainders=1, pairs=None)
     assert (grid.keys, grid.shape, grid.key(-1), grid.index([0, 2])) == ([0, 1, 2], (3,), 2, ([0, 2],))
     assert grid.key_at(1) == 1

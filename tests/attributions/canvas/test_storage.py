@@ -1,4 +1,4 @@
-"""Saving a canvas: resumed after kill -9, the same bytes, and every way it can go wrong."""
+"""Saving a canvas: layout, resuming after kill -9, and errors."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def laid(**changes):
     return Layout(**{**given, **changes})
 
 
-def test_by_hand():
+def test_layout_by_hand():
     layout = laid()
     assert layout.shape == (1, 9, 3, 10, 6, 2) and layout.chunk == (1, 3, 3, 4, 6, 1)
     rows, units = ((0, 4), (4, 8), (8, 10)), ((0, 6), (6, 9))
@@ -46,11 +46,11 @@ def test_by_hand():
     assert laid(size=(2, 3, 4)).axis_names[3:] == ("z", "y", "x", "frame")
 
 
-def test_pairs_have_a_slot_for_each_output():
+def test_pairs_have_one_remainder_for_each_output():
     assert laid(units=12, pairs=(4, 3)).unit_axis == 15
 
 
-def test_there_and_back(tmp_path):
+def test_layout_from_its_own_attributes(tmp_path):
     layout = laid(pairs=(2, 4))
     assert Layout.from_attributes(layout.attributes(), tmp_path) == layout
 
@@ -59,7 +59,7 @@ PICTURE = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
 
 @given(PICTURE, st.integers(1, 10**7), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
-def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, count, dtype):
+def test_bands_and_chunks_respect_their_limits(size, pixels, channels, count, dtype):
     plan = plan_bands(size, pixels, channels, count, dtype)
     assert 1 <= plan["band"] <= size[0] and plan["units_a_block"] == count and 1 <= plan["units_a_chunk"] <= count
     assert plan["band"] == 1 or plan["band"] * size[1] <= pixels
@@ -68,7 +68,7 @@ def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, c
 
 
 @given(PICTURE, st.integers(0, 10**5), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
-def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
+def test_blocks_of_maps_consist_of_complete_chunks(size, maps, channels, count, dtype):
     plan = plan_units(size, maps, channels, count, dtype)
     assert plan["band"] == size[0] and 1 <= plan["units_a_chunk"] <= plan["units_a_block"] <= max(1, min(maps, count))
     assert plan["units_a_block"] % plan["units_a_chunk"] == 0
@@ -76,7 +76,7 @@ def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
     assert plan["units_a_chunk"] * one <= max(CHUNK_BYTES, one)
 
 
-def test_what_is_no_precision():
+def test_unknown_dtype_raises():
     with pytest.raises(ValueError, match="dtype is 'int8'; expected 'float32' or 'float16'"):
         check_dtype("int8")
 
@@ -101,7 +101,7 @@ def digest(folder):
     return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
 
 
-def test_it_comes_in_bands(tmp_path):
+def test_attributes_of_the_store(tmp_path):
     made().save(tmp_path / "c")
     about = json.loads((tmp_path / "c" / "zarr.json").read_text())["attributes"]
     assert (
@@ -120,7 +120,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, dtype):
+def test_resumed_canvas_has_the_same_bytes(tmp_path, monkeypatch, after, dtype):
     canvas = made()
     canvas.save(tmp_path / "whole", dtype=dtype)
     put, count = storage._write_block, [0]
@@ -141,7 +141,7 @@ def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, 
 
 
 @pytest.mark.own_kernels("half of the file is another process's, which has torch's kernels")
-def test_killed_it_goes_on(tmp_path):
+def test_killed_process_is_resumed(tmp_path):
     """A real kill -9 in the middle; what comes after has the same bytes as a run that nobody stopped."""
     script = tmp_path / "child.py"
     script.write_text(
@@ -168,7 +168,7 @@ def test_killed_it_goes_on(tmp_path):
     assert child.wait() == -signal.SIGKILL
     child.stdout.close()
     assert (tmp_path / "c.part").exists() and not place.exists()
-    with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again and it goes on there"):
+    with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again to resume it"):
         open_canvas(place)
     with pytest.raises(FileNotFoundError, match=r"c\.part is an unfinished canvas: save the same canvas to .*c again"):
         open_canvas(tmp_path / "c.part")
@@ -178,7 +178,7 @@ def test_killed_it_goes_on(tmp_path):
     close(open_canvas(place).to_tensor(), made().to_tensor())
 
 
-def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
+def test_different_canvas_is_not_resumed(tmp_path, monkeypatch):
     note = storage._write_journal
 
     def stop(part, digests):
@@ -201,17 +201,17 @@ def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
     with pytest.raises(CanvasStoreError, match=r"\(units: 6 there, 5 here\)"):
         made(hidden=5).save(tmp_path / "c")
     (tmp_path / "c.part" / "journal.json").write_text("{")
-    with pytest.raises(CanvasStoreError, match="no unfinished canvas that can be gone on with"):
+    with pytest.raises(CanvasStoreError, match="unfinished canvas .* cannot be resumed"):
         made().save(tmp_path / "c")
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_existing_path_raises(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(CanvasStoreError, match=r"exists already; give another place, or delete it first"):
+    with pytest.raises(CanvasStoreError, match=r"exists already; use another path, or delete it first"):
         made().save(tmp_path / "c")
 
 
-def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
+def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
     put, count = storage._write_block, [0]
 
     def full(*args):
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "_write_block", full)
     with pytest.raises(
-        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*make room and save again"
+        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*free disk space and save again"
     ) as caught:
         made().save(tmp_path / "c")
     assert caught.value.errno == errno.ENOSPC
@@ -230,7 +230,7 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
     close(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
 
 
-def test_what_float16_cannot_hold(tmp_path):
+def test_values_beyond_float16_raise(tmp_path):
     model = FourierMLP(hidden=6, seed=0).requires_grad_(False)
     model.output.weight *= 1e7
     canvas = NeuronCanvas(model, "activation1").canvas(coordinates(SIZE), size=SIZE)
@@ -243,7 +243,7 @@ def test_what_float16_cannot_hold(tmp_path):
         canvas.save(tmp_path / "e", dtype="int8")
 
 
-def test_without_zarr(tmp_path, monkeypatch):
+def test_missing_zarr_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ModuleNotFoundError, match=r"saving a canvas needs zarr.*pip install 'xinc-captum\[store\]'"):
         made().save(tmp_path / "c")

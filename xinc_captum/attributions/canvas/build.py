@@ -1,4 +1,4 @@
-"""Chunk sizes, lazy canvases, their trust."""
+"""Build lazy canvases and judge their trust."""
 
 import math
 from collections import OrderedDict
@@ -22,18 +22,18 @@ from .rules.kernels import Site, kernels_of
 from .rules.rules import ChunkPlan, plan_chunks
 
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
-ROUNDING = 16  # steps of the output's dtype: a difference of two outputs is not known more closely
+ROUNDING = 16  # rounding steps of the output's dtype: the error of a difference of two outputs
 
 
 def assess(
     canvas: Canvas, make_ablation: Callable[[], Canvas], total: Callable[[int, int], Tensor] | None
 ) -> CanvasTrust:
-    """Judge a canvas by a sample, the same each time.
+    """Judge a canvas by a fixed random sample.
 
     Args:
-        canvas: any.
+        canvas: any canvas.
         make_ablation: makes the same canvas under ablation at zero.
-        total: from first and last row to the output that a row's parts should add up to; None where they need not.
+        total: maps first and last row to the output to which contributions must sum; None for rules without a sum.
     """
     g = torch.Generator().manual_seed(0)
     units = _random_subset(canvas.units, UNITS, g)
@@ -47,11 +47,11 @@ def assess(
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
-    """Judge a canvas of ablations, which are right by definition, by whether a sample of it shows anything.
+    """Judge a canvas of ablations, which are exact by definition, by whether a sample of it exceeds rounding.
 
     Args:
-        canvas: any.
-        output: from first and last row to the output, whose rounding no contribution below it can be told from.
+        canvas: any canvas.
+        output: maps first and last row to the output, whose rounding is the smallest meaningful contribution.
     """
     g = torch.Generator().manual_seed(0)
     (sample,), rows = _sample([canvas], _random_subset(canvas.units, UNITS, g), g)
@@ -68,7 +68,7 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
 def _sample(
     canvases: list[Canvas], units: list[int], generator: torch.Generator
 ) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """The same units and places of each canvas, (units, channels, places), and the rows that they are of."""
+    """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
     if isinstance(first, FrameCanvas):
         frame, pixels = (
@@ -88,7 +88,7 @@ def _random_subset(count: int, most: int, generator: torch.Generator) -> list[in
 
 
 def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]) -> Tensor:
-    """(units, channels, places); one map at a time, since frames may be large."""
+    """Return (units, channels, pixels), computed one map at a time because frames may be large."""
     return torch.cat([canvas._shares(frame, frame + 1, [key])[0, ..., pixels].detach() for key in keys])
 
 
@@ -101,7 +101,7 @@ def _row_gap(canvas: Canvas, runs: list[tuple[int, int]], total: Callable[[int, 
 def _frame_gap(
     canvas: FrameCanvas, frame: int, total: Callable[[int, int], Tensor], generator: torch.Generator
 ) -> float | None:
-    """Random signs for every pixel: their weighted sum over all units comes from one backward pass, without maps."""
+    """Return the gap of a frame by random signs for every pixel, whose sums cost one backward pass and no maps."""
     output = total(frame, frame + 1).reshape(1, canvas.channels, canvas.pixels)
     signs = torch.randint(0, 2, (PROBES, *output.shape), generator=generator).to(output) * 2 - 1
     sums = canvas._sums(frame, frame + 1, signs)
@@ -115,15 +115,15 @@ def _relative_gap(gap: Tensor, scale: Tensor) -> float:
 
 
 def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
-    """Refuse what would only draw blank pictures.
+    """Raise if inputs, weights or contributions are not finite.
 
     Raises:
-        ValueError: NaN or infinity in inputs, weights or contributions.
+        ValueError: inputs, weights or contributions contain NaN or infinity.
     """
     for i, tensor in enumerate(batch.inputs):
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:
-            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
+            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before making a canvas.")
     for name, weight in layer.named_parameters():
         if not bool(torch.isfinite(weight.detach()).all()):
             raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
@@ -134,15 +134,15 @@ def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
         )
 
 
-_SMALL = 16 << 20  # bytes of maps that stay close to the processor
+_SMALL = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
-    """The last few sites that were opened, so that one map after another costs no forward pass.
+    """Cache of the most recent sites: repeated queries of a frame need no forward pass.
 
     Args:
-        open_site: from first and last frame to a site.
-        keep: how many stay.
+        open_site: maps first and last frame to a site.
+        max_sites: number of cached sites.
     """
 
     def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
@@ -150,7 +150,7 @@ class SiteCache:
         self._sites: OrderedDict[tuple[int, int], Site] = OrderedDict()
 
     def __call__(self, first: int, last: int) -> Site:
-        """The site of these frames."""
+        """Return the site of these frames."""
         site = self._sites.pop((first, last), None)
         if site is None:
             while len(self._sites) >= self._max_sites:
@@ -161,7 +161,7 @@ class SiteCache:
 
 
 def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
-    """Whether each row of the output is a picture of ``size``, not a pixel of one.
+    """Return whether each row of the output is an image of ``size`` rather than a pixel of one.
 
     Example:
         >>> are_frames((3, 8, 8), (8, 8), 64), are_frames((3,), (8, 8), 64)
@@ -244,8 +244,8 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
     rule, tail, batch, size, pairs = chunk_plan.rule, spec.tail, spec.batch, spec.size, spec.pairs
     footprint, budget = chunk_plan.footprint, spec.memory_budget
     shape = kernels_of(tail).shape if pairs else None
-    max_maps = footprint.max_rows(1, budget)  # maps of one frame, carried together
-    if isinstance(rule, Xinc):  # expanded from a core: nothing of the network is in the way
+    max_maps = footprint.max_rows(1, budget)  # maps of one frame that are computed together
+    if isinstance(rule, Xinc):  # expanded from stored cores, without the network
         max_maps = max(max_maps, _SMALL // (footprint.output[0].numel() * footprint.output.element_size()))
     max_frames = min(batch.rows, max(1, math.isqrt(max_maps)))
 
@@ -286,7 +286,7 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
 
 
 def _make_assessor(spec: CanvasSpec, rule: Rule) -> Callable[[Canvas], CanvasTrust]:
-    """Return the function that computes a canvas's trust when it is read."""
+    """Return the function that computes a canvas's trust."""
     tail, batch = spec.tail, spec.batch
     if isinstance(rule, Ablation):
         return partial(assess_ablation, output=lambda first, last: plain(tail.output(batch.cut(first, last))))
@@ -294,26 +294,26 @@ def _make_assessor(spec: CanvasSpec, rule: Rule) -> Callable[[Canvas], CanvasTru
         reason = "a batch norm in training mode lets rows change one another; call model.eval()"
         return lambda _canvas: CanvasTrust("weak", reason)
     total = (lambda first, last: plain(rule.total(tail, batch.cut(first, last)))) if rule.remainders else None
-    separate_tail = replace(tail, shared_pass=None)  # what other layers share stays theirs
+    separate_tail = replace(tail, shared_pass=None)  # do not replace the pass shared with other layers
     ablation_spec = replace(spec, rule=Ablation(), tail=separate_tail, show_progress=False)
     return partial(assess, make_ablation=lambda: build_canvas(ablation_spec), total=total)
 
 
 def _check_pixels(size: tuple[int, ...], rows: int, output_shape: tuple[int, ...], pairs: bool) -> None:
-    """Rows that are no frames must be the pixels of one picture."""
+    """Raise if rows that are not frames do not match the pixels of one image."""
     if pairs:
         raise ValueError(
-            "canvas() draws neurons where rows are pixels; read pairs with attribute(), or construct with "
-            f'unit="neuron". (Rows are frames where the output ends in size; a row of it is {output_shape} here.)'
+            f'unit="pair" needs rows that are frames, but each row of the output has shape {output_shape}, which does '
+            f'not end in size={size}. Use attribute() for pairs, or NeuronCanvas(..., unit="neuron").'
         )
     if math.prod(size) != rows:
         if len(output_shape) > len(size):
             raise ValueError(
                 f"size={size}, but each row of the output has shape {output_shape}, which ends in "
-                f"{output_shape[-len(size) :]}; where rows are frames, give that."
+                f"{output_shape[-len(size) :]}; if the rows are frames, use that size."
             )
         raise ValueError(
-            f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; give the size whose "
-            "pixels the rows are, in row-major order (see xinc_captum.inr.coordinates), or, where rows are frames, "
-            f"the size in which each row of the output ends; it is {output_shape} here."
+            f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; use the size of the image "
+            "whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates). If the rows are frames, "
+            f"use the last dimensions of a row of the output, which has shape {output_shape}."
         )

@@ -1,4 +1,4 @@
-"""Class FrameCanvas; unit/pair axis."""
+"""Class FrameCanvas, a lazy canvas of several images, and the layout of its unit axis."""
 
 import copy
 import math
@@ -22,11 +22,11 @@ from .storage import Block, Dtype, check_dtype, plan_units, write
 
 @dataclass(frozen=True)
 class UnitGrid:
-    """How units are numbered, visited and laid out.
+    """The order in which units are computed and the layout of the unit axis.
 
     Attributes:
-        units: how many, the slot not counted.
-        remainders: 1 where a remainder follows (for pairs: one more input), else 0.
+        units: number of units, without a remainder.
+        remainders: 1 if a remainder follows (for pairs: one more input), else 0.
         pairs: (in, out), or None.
     """
 
@@ -36,25 +36,25 @@ class UnitGrid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the unit axes of an answer, a slot included."""
+        """Shape of the unit axes of a result, a remainder included."""
         return (
             (self.units + self.remainders,) if self.pairs is None else (self.pairs[0] + self.remainders, self.pairs[1])
         )
 
     @property
     def keys(self) -> list[Any]:
-        """Units in the order in which they are visited: pairs output by output, whatever is a slot last."""
+        """Units in the order in which they are computed: pairs output by output, remainders last."""
         if self.pairs is None:
             return list(range(self.units + self.remainders))
         ins, outs = self.pairs
         return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
-        """A checked unit, negative numbers resolved.
+        """Return a unit without negative indices.
 
         Raises:
-            TypeError: a number where a pair is expected, or the other way round.
-            IndexError: out of range.
+            TypeError: a number where a pair is expected, or vice versa.
+            IndexError: the unit is out of range.
         """
         unit = python_index(unit)
         if self.pairs is None:
@@ -75,30 +75,30 @@ class UnitGrid:
         return tuple(u % n for u, n in zip(unit, self.shape, strict=True))
 
     def key_at(self, unit: int) -> Any:
-        """The key of a unit, pairs numbered in · outs + out."""
+        """Return the unit at an index; pairs are numbered in · outs + out."""
         return unit if self.pairs is None else divmod(unit, self.pairs[1])
 
     def position(self, key: Any) -> int:
-        """The place of a unit among :attr:`keys`."""
+        """Return the position of a unit in :attr:`keys`."""
         if self.pairs is None:
             return int(key)
         ins, outs = self.pairs
         return int(key[1] * ins + key[0] if key[0] < ins else ins * outs + key[1])
 
     def index(self, keys: list[Any]) -> tuple[list[int], ...]:
-        """Where these units lie in an answer."""
+        """Return the indices of these units in a result."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
 
     def visible_units(self, contributions: Tensor, start: int, query: Query) -> Tensor:
-        """What a query sees of a piece (k, ...): rankings do not see the slot."""
+        """Return the units of a chunk (k, ...) that a query uses: rankings do not use the remainder."""
         return contributions[: max(0, self.units - start)] if isinstance(query, Top) else contributions
 
     def without_remainder(self, values: Tensor) -> Tensor:
-        """(frames, *shape, channels) as (frames, units, channels)."""
+        """Return (frames, *shape, channels) as (frames, units, channels)."""
         return values[:, : self.units] if self.pairs is None else values[:, : self.pairs[0]].flatten(1, 2)
 
     def merge(self, results: list[Any], query: Query, result: Any, start: int) -> None:
-        """Add one group's answer to those before it."""
+        """Add the result of one group of units to those before it."""
         if not isinstance(query, Top):
             results.append(result)
         else:
@@ -106,10 +106,10 @@ class UnitGrid:
             results[:] = [query.merge(results[0], ranking) if results else ranking]
 
     def join(self, query: Query, results: list[Any]) -> Any:
-        """The groups' answers as one, laid out as :attr:`shape` says."""
+        """Return the results of all groups as one, with the unit axes of :attr:`shape`."""
         if isinstance(query, Top):
             values, indices = results[0]
-            if self.pairs is not None:  # visited output by output, numbered input by input
+            if self.pairs is not None:  # computed output by output, numbered input by input
                 indices = indices % self.pairs[0] * self.pairs[1] + indices // self.pairs[0]
             return TopUnits(values, indices.to(smallest_index(self.units)))
         axis = query.unit_axis
@@ -123,21 +123,21 @@ class UnitGrid:
 
 
 def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
-    """No sums without maps."""
+    """Return None: there are no sums without maps."""
 
 
 @dataclass(frozen=True)
 class FrameCanvas(Canvas):
-    """Frames seen as contributions c[frame, u, ch, pixel]. Made by ``NeuronCanvas.canvas`` where rows are frames.
+    """Contributions c[frame, u, ch, pixel] to frames. Made by ``NeuronCanvas.canvas`` if the rows are frames.
 
-    Every answer of a :class:`Canvas` gains a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
+    Every result of a :class:`Canvas` gets a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
     ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
-    W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is two, (in, out), a slot being one more
+    W). With ``unit="pair"`` a unit is a tuple (in, out) and there are two unit axes, (in, out). A remainder is one more
     input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out.
 
     Attributes:
-        frames: how many.
+        frames: number of frames.
         pairs: (in, out) of a canvas of pairs, else None; ``units`` is then their product.
     """
 
@@ -151,21 +151,21 @@ class FrameCanvas(Canvas):
         return UnitGrid(self.units, self.slots, self.pairs)
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
-        """Answer several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over frames and units."""
+        """Compute several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over frames and units."""
         return self._stream(lambda _frame: [copy.copy(query) for query in queries])
 
     def map(self, unit: int | tuple[int, int], channel: int | None = None, frame: int | None = None) -> Tensor:
-        """One unit's canvas: (frames, channels, *size), without the axes for which one was chosen.
+        """Return the contributions of one unit: (frames, channels, *size), without the axes that are selected.
 
         Args:
-            unit: 0 to units − 1, or (in, out); the number behind the last unit (or input) is the slot where there is
-                one; negative from the end.
+            unit: 0 to units − 1, or (in, out); the index after the last unit (or input) is the remainder, if any;
+                negative from the end.
             channel: an output channel, or None for all.
             frame: a frame, or None for all.
 
         Raises:
-            IndexError: no such unit, channel or frame.
-            TypeError: a number where a pair is expected, or the other way round.
+            IndexError: the unit, channel or frame is out of range.
+            TypeError: a number where a pair is expected, or vice versa.
         """
         key = self._grid.key(unit)
         self._check(channel, self.channels, "channel")
@@ -178,24 +178,23 @@ class FrameCanvas(Canvas):
         return maps if frame is None else maps[0]
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
-        """Σ over each region of |c| (or of c): (frames, regions, units, channels), the slot last where there is one.
+        """Return Σ over each region of |c| (or of c): (frames, regions, units, channels), a remainder last.
 
-        Signed sums of tangent and secant canvases come from one backward pass for each region and channel; no map is
-        drawn for them.
+        Signed sums of tangent and secant canvases cost one backward pass for each region and channel, and no maps.
 
         Args:
             masks: (regions, *size) for all frames, or (frames, regions, *size); bool or weights.
-            signed: keep signs, so that parts can cancel.
+            signed: keep signs, so that contributions can cancel.
 
         Raises:
-            ValueError: masks of another size, or that leave [0, 1].
+            ValueError: the masks have another size, or values outside [0, 1].
         """
         per_frame = masks.dim() == len(self.size) + 2 and masks.shape[0] == self.frames
         if tuple(masks.shape[-len(self.size) :]) != self.size or not (per_frame or masks.dim() == len(self.size) + 1):
             sizes = ", ".join(map(str, self.size))
             raise ValueError(
                 f"masks have shape {tuple(masks.shape)}; expected (regions, {sizes}) for all frames, or "
-                f"({self.frames}, regions, {sizes}) with masks of their own for each."
+                f"({self.frames}, regions, {sizes}) with masks for each frame."
             )
         frame_masks = check_masks(masks) if per_frame else check_masks(masks).expand(self.frames, *masks.shape)
         has_adjoint = self._sum_signed(frame_masks.flatten(2)) if signed else None
@@ -205,7 +204,7 @@ class FrameCanvas(Canvas):
         return result
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """The strongest units by Σ_channel |c|, the slot left out: see :meth:`Canvas.top_units`.
+        """Return the strongest units by Σ_channel |c|, without a remainder: see :meth:`Canvas.top_units`.
 
         Returns:
             values and indices, (frames, k, *size) each, or (frames, k) for one pixel.
@@ -222,7 +221,7 @@ class FrameCanvas(Canvas):
         return TopUnits(values, indices.to(smallest_index(self.units)))
 
     def to_tensor(self) -> Tensor:
-        """Everything at once: (frames, units, channels, *size), the slot last where there is one."""
+        """Return all contributions: (frames, units, channels, *size), a remainder last."""
         result: Tensor | None = None
         with self._surroundings():
             for first, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
@@ -231,16 +230,16 @@ class FrameCanvas(Canvas):
                 at: Any = (slice(first, first + len(contributions)), *self._grid.index(keys))
                 result[at] = contributions
         if result is None:
-            raise RuntimeError("a canvas without frames")
+            raise RuntimeError("this canvas has no frames; make it from at least one input row.")
         return self._as_images(result)
 
     def _as_images(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.size)
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write all of it to disk, some units of a frame at a time: see :meth:`Canvas.save`.
+        """Write the canvas to disk, some units of a frame at a time: see :meth:`Canvas.save`.
 
-        Pairs lie along the axis of units output by output, out · ins + in, and their slots after them.
+        Pairs are stored along the unit axis output by output, out · ins + in, followed by their remainders.
         """
         kind, count = check_dtype(dtype), math.prod(self._grid.shape)
         chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
@@ -254,12 +253,12 @@ class FrameCanvas(Canvas):
         return block_values
 
     def _region_magnitudes(self, masks: Tensor) -> Tensor:
-        """Σ_region Σ_channel |c|, (frames, regions, units), float64."""
+        """Return Σ_region Σ_channel |c|, (frames, regions, units), float64."""
         sums = self.regions(masks).unbind(1)
         return torch.stack([self._grid.without_remainder(region).sum(-1).double() for region in sums], 1)
 
     def _sum_signed(self, masks: Tensor) -> Tensor | None:
-        """Signed sums over masks (frames, regions, pixels), or None where the rule has no short cut."""
+        """Return signed sums over masks (frames, regions, pixels), or None if the rule needs maps for them."""
         results: list[Tensor] = []
         with self._surroundings():
             for first, last in chunks(self.frames, self._rows_at_once):
@@ -276,7 +275,7 @@ class FrameCanvas(Canvas):
         return torch.cat(results)
 
     def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
-        """(first frame, units, their parts (frames, k, channels, pixels)) in chunks."""
+        """Yield (first frame, units, their contributions (frames, k, channels, pixels)) in chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
         groups = [keys[a:b] for a, b in chunks(len(keys), self._maps_at_once)]
         todo = [(piece, group) for piece in pieces for group in groups]

@@ -1,4 +1,4 @@
-"""Zarr layout and resumable writer."""
+"""Layout of a stored canvas (zarr) and its resumable writer."""
 
 import errno
 import hashlib
@@ -22,19 +22,19 @@ from ...progress import progress
 FORMAT = "xinc-captum-canvas"
 VERSION = 1
 ARRAY = "contribution"
-JOURNAL = "journal.json"  # beside an unfinished array: how the blocks so far hash
-PART = ".part"  # how the name of an unfinished canvas ends
+JOURNAL = "journal.json"  # of an unfinished canvas: hashes of the blocks so far
+PART = ".part"  # suffix of an unfinished canvas
 CHUNK_BYTES = 4 << 20
 Dtype = Literal["float32", "float16"]
 DTYPES: dict[Dtype, int] = {"float32": 4, "float16": 2}  # bytes each
 
 
 class CanvasStoreError(ValueError):
-    """A place on disk that is no canvas of ours, not this canvas, or damaged."""
+    """A folder that is not a canvas of xinc_captum, belongs to another canvas, or is damaged."""
 
 
 class Block(NamedTuple):
-    """Part of a canvas: one frame, some units, some rows of the first spatial axis."""
+    """A part of a canvas: one frame, some units, some rows of the first spatial axis."""
 
     frame: int
     first_unit: int
@@ -45,20 +45,20 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes, precision and chunks of a stored canvas; what two canvases must share for one to go on with the other.
+    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal.
 
     Attributes:
         size: (H, W), (L,) or (D, H, W).
-        units: how many, the slot not counted.
-        slots: 1 where a slot follows the units (for pairs: one more input), else 0.
+        units: number of units, without the remainder.
+        slots: 1 if a remainder follows the units (for pairs: one more input), else 0.
         channels: outputs of a pixel.
-        frames: pictures, or 0 where there is one, whose pixels are rows.
-        pairs: (in, out) where units are pairs, else None.
+        frames: number of images, or 0 for one image whose pixels are rows.
+        pairs: (in, out) if units are pairs, else None.
         dtype: "float32" or "float16".
         band: rows of the first spatial axis that are written together.
         units_a_block: units that are written together.
         units_a_chunk: units in one chunk.
-        rule: the rule in words.
+        rule: the rule as text.
         layer: the layer's name.
     """
 
@@ -77,69 +77,71 @@ class Layout:
 
     @property
     def unit_axis(self) -> int:
-        """Length of the unit axis: units, then what belongs to none of them."""
+        """Length of the unit axis: units, then remainders."""
         return self.units + self.slots * (1 if self.pairs is None else self.pairs[1])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(layer, unit, channel, *size, frame)."""
+        """Shape of the array, (layer, unit, channel, *size, frame)."""
         return (1, self.unit_axis, self.channels, *self.size, max(1, self.frames))
 
     @property
     def chunk(self) -> tuple[int, ...]:
-        """Of one file: some units, all channels, one band, one frame."""
+        """Shape of the chunk in one file: some units, all channels, one band, one frame."""
         return (1, self.units_a_chunk, self.channels, self.band, *self.size[1:], 1)
 
     @property
     def axis_names(self) -> tuple[str, ...]:
-        """Of the axes."""
+        """Names of the axes."""
         return ("layer", "unit", "channel", *("z", "y", "x")[-len(self.size) :], "frame")
 
     @property
     def blocks(self) -> list[Block]:
-        """What is written together, in the order in which it is written."""
+        """Blocks in the order in which they are written."""
         rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
         return [Block(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
     @property
     def nbytes(self) -> int:
-        """Logical size."""
+        """Size before compression, in bytes."""
         return math.prod(self.shape) * DTYPES[self.dtype]
 
     def attributes(self) -> dict[str, Any]:
-        """As JSON takes them."""
+        """Return the attributes of the store, in types of JSON."""
         return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}))  # type: ignore[no-any-return]
 
     @classmethod
     def from_attributes(cls, attributes: Any, path: Path) -> "Layout":
-        """From the attributes of a store.
+        """Return the layout from the attributes of a store.
 
         Raises:
-            CanvasStoreError: the store is not ours, or of another version.
+            CanvasStoreError: the store is not a canvas, or has another version.
         """
         if attributes.get("format") != FORMAT:
             raise CanvasStoreError(
-                f"{path} is a zarr store, but no canvas of ours (its format is {attributes.get('format')!r}); open it "
-                "with zarr, or give a folder that Canvas.save wrote."
+                f"{path} is a zarr store, but not a canvas (its format is {attributes.get('format')!r}); open it "
+                "with zarr, or use a folder that Canvas.save wrote."
             )
         if attributes.get("version") != VERSION:
             raise CanvasStoreError(
                 f"{path} is a canvas of version {attributes.get('version')}, and this xinc_captum reads version "
-                f"{VERSION}; install the release that wrote it, or save the canvas anew."
+                f"{VERSION}; install the release that wrote it, or save the canvas again."
             )
         try:
             known: dict[str, Any] = {name: attributes[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
-            raise CanvasStoreError(f"{path} is damaged: its attributes lack {missing}; save the canvas anew.") from None
+            raise CanvasStoreError(
+                f"{path} is damaged: its attributes lack {missing}; save the canvas again."
+            ) from None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         return cls(**values)
 
 
 def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """The plan where rows are pixels, of which so many are computed at once: bands with all units.
+    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units.
 
     Example:
-        >>> by_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
+        >>> plan_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
         {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
     """
     row_length = math.prod(size[1:])
@@ -149,10 +151,10 @@ def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int
 
 
 def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """The plan where rows are frames, of which so many maps are computed at once: whole maps of some units.
+    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units.
 
     Example:
-        >>> by_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
+        >>> plan_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
         {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
     """
     max_maps = max(1, min(unit_axis, maps))
@@ -161,10 +163,10 @@ def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, 
 
 
 def check_dtype(dtype: str) -> Dtype:
-    """The precision, if it is one.
+    """Return ``dtype`` if it is supported.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the dtype is not supported.
     """
     for known in DTYPES:
         if dtype == known:
@@ -176,29 +178,29 @@ Compute = Callable[[Block], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
-    """Write a canvas, or go on with one that was interrupted.
+    """Write a canvas, or resume an interrupted one.
 
-    It grows in ``<name>.part`` beside ``path`` and is renamed when whole. On one machine with as many threads,
-    interruptions change nothing: same bytes, same ``checksum`` among its attributes.
+    The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. On one machine with the same number
+    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same.
 
     Args:
-        path: the folder to make.
+        path: the folder to create.
         layout: sizes and chunks.
-        compute: a block to (units, channels, rows, …).
-        show_progress: a bar over the blocks.
+        compute: maps a block to (units, channels, rows, …).
+        show_progress: a progress bar over the blocks.
 
     Returns:
         the path.
 
     Raises:
-        CanvasStoreError: something else is at ``path``, or the unfinished canvas beside it is another one.
-        OverflowError: values that float16 cannot hold.
-        OSError: the disk is full, or cannot be written to; what was written stays, to go on with.
+        CanvasStoreError: ``path`` exists, or the unfinished canvas beside it is a different one.
+        OverflowError: values do not fit into float16.
+        OSError: the disk is full or not writable; the unfinished canvas stays and can be resumed.
     """
     path = Path(path).resolve()
     part = path.with_name(path.name + PART)
     if path.exists():
-        raise CanvasStoreError(f"{path} exists already; give another place, or delete it first.")
+        raise CanvasStoreError(f"{path} exists already; use another path, or delete it first.")
     zarr = require("zarr", purpose="saving a canvas", extra="store")
     path.parent.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
@@ -221,14 +223,14 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
         raise OSError(
             error.errno,
             f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({layout.nbytes / 1e9:.3g} "
-            f"GB before compression). What was written stays in {part}: make room and save again, and it goes on "
-            "there, or delete it and save as float16.",
+            f"GB before compression). The unfinished canvas is {part}: free disk space and save again to resume it, "
+            "or delete it and save as float16.",
         ) from error
     return path
 
 
 def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
-    """An empty store; its first appearance under ``part`` is whole."""
+    """Create an empty store; it is renamed to ``part`` when it is complete."""
     fresh = part.with_name(part.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     root = zarr.open_group(fresh, mode="w", zarr_format=3)
@@ -238,7 +240,7 @@ def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
         shape=layout.shape,
         chunks=layout.chunk,
         dtype=layout.dtype,
-        fill_value=float("nan"),  # a contribution is finite: what reads as nan is a file that is missing
+        fill_value=float("nan"),  # contributions are finite: nan means that a file is missing
         compressors=[zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), zarr.codecs.Crc32cCodec()],
         dimension_names=layout.axis_names,
         attributes={"units": "parts of the output", "rule": layout.rule, "layer": layout.layer},
@@ -252,17 +254,17 @@ def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
 
 
 def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
-    """The array so far and its digests, after making sure that it is this canvas's.
+    """Return the unfinished array and the digests of its blocks.
 
     Raises:
-        CanvasStoreError: it is another canvas's.
+        CanvasStoreError: the unfinished canvas is a different one.
     """
     try:
         root = zarr.open_group(part, mode="r+")
         digests: list[str] = json.loads((part / JOURNAL).read_text())["blocks"]
     except (OSError, ValueError, KeyError) as error:
         raise CanvasStoreError(
-            f"{part} is no unfinished canvas that can be gone on with ({error}); delete it and save again."
+            f"the unfinished canvas {part} cannot be resumed ({error}); delete it and save again."
         ) from error
     existing = Layout.from_attributes(dict(root.attrs), part)
     if existing != layout:
@@ -270,12 +272,12 @@ def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tu
         there, here = getattr(existing, name), getattr(layout, name)
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
-            "here). Save to another place, or delete it."
+            "here). Save to another path, or delete it."
         )
     if digests and _digest(_to_array(layout, compute(layout.blocks[0]))) != digests[0]:
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
-            "its first block differs. Save to another place, or delete it."
+            "its first block differs. Save to another path, or delete it."
         )
     return root[ARRAY], digests
 
@@ -288,10 +290,10 @@ def _write_block(array: Any, layout: Layout, values: Tensor, block: Block) -> st
 
 
 def _to_array(layout: Layout, values: Tensor) -> Any:
-    """As an array of the layout's precision.
+    """Return the values as an array of the layout's dtype.
 
     Raises:
-        OverflowError: values that float16 cannot hold.
+        OverflowError: values do not fit into float16, or are not finite.
     """
     converted = values.detach().to(getattr(torch, layout.dtype)).cpu()
     if not bool(torch.isfinite(converted).all()):
@@ -309,7 +311,7 @@ def _digest(values: Any) -> str:
 
 
 def _write_journal(part: Path, digests: list[str]) -> None:
-    """Replace the journal in one step."""
+    """Replace the journal atomically."""
     fresh = part / (JOURNAL + ".new")
     fresh.write_text(json.dumps({"blocks": digests}))
     fresh.replace(part / JOURNAL)

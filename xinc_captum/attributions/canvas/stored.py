@@ -1,4 +1,4 @@
-"""Open a canvas that was saved: the same queries, read from disk."""
+"""Open a saved canvas; its queries read from disk."""
 
 import math
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ from .storage import (
 
 
 def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
-    """A canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
+    """Open a canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
 
     Args:
         path: the folder.
-        show_progress: a bar on every query.
+        show_progress: a progress bar on every query.
 
     Returns:
         a Canvas, float32, on the CPU.
 
     Raises:
-        FileNotFoundError: nothing is there, or only an unfinished canvas.
-        CanvasStoreError: no canvas of ours, of another version, or damaged (also later, when a query meets the damage).
+        FileNotFoundError: the folder does not exist, or the canvas is unfinished.
+        CanvasStoreError: the folder is not a canvas, has another version, or is damaged (queries may raise it later).
 
     Example:
         >>> import tempfile
@@ -51,13 +51,12 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
 def _open_reader(path: Path) -> "_Reader":
     if not path.exists():
         part = path.with_name(path.name + PART)
-        hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
+        hint = f"; {part} is unfinished: save the same canvas again to resume it" if part.exists() else ""
         raise FileNotFoundError(f"there is no canvas at {path}{hint}.")
     if (path / JOURNAL).is_file():
         finished = path.with_name(path.name.removesuffix(PART))
         raise FileNotFoundError(
-            f"{path} is an unfinished canvas: save the same canvas to {finished} again and it goes on with "
-            f"{finished.name}{PART}."
+            f"{path} is an unfinished canvas: save the same canvas to {finished} again to resume {finished.name}{PART}."
         )
     zarr = require("zarr", purpose="opening a saved canvas", extra="store")
     try:
@@ -70,11 +69,12 @@ def _open_reader(path: Path) -> "_Reader":
         array = root[ARRAY]
     except (KeyError, ValueError) as error:
         raise CanvasStoreError(
-            f"{path} is damaged: its array cannot be read ({error}); save the canvas anew."
+            f"{path} is damaged: its array cannot be read ({error}); save the canvas again."
         ) from error
     if tuple(array.shape) != layout.shape:
         raise CanvasStoreError(
-            f"{path} is damaged: its array has shape {tuple(array.shape)}, its attributes say {layout.shape}."
+            f"{path} is damaged: its array has shape {tuple(array.shape)}, but its attributes have "
+            f"{layout.shape}; save the canvas again."
         )
     return _Reader(path, array, layout)
 
@@ -83,12 +83,12 @@ def _unreadable(path: Path) -> str:
     if path.is_file():
         return f"{path} is a file; expected a folder that Canvas.save wrote."
     if not (path / "zarr.json").is_file():
-        return f"{path} is no zarr store: there is no zarr.json in it; expected a folder that Canvas.save wrote."
-    return f"{path} is damaged: its zarr.json is not that of a canvas; save the canvas anew."
+        return f"{path} is not a zarr store: it has no zarr.json; expected a folder that Canvas.save wrote."
+    return f"{path} is damaged: its zarr.json is not a canvas's; save the canvas again."
 
 
 class _Reader:
-    """Reads blocks, and says which file is broken."""
+    """Reads blocks of a stored canvas, with errors that name the damaged part."""
 
     def __init__(self, path: Path, array: Any, layout: Layout) -> None:
         self._path, self._array, self.layout = path, array, layout
@@ -97,25 +97,27 @@ class _Reader:
         return _open_reader, (self._path.resolve(),)
 
     def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
-        """(units, channels, rows, …, frames)."""
+        """Return (units, channels, rows, …, frames)."""
         order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
         full_axes = [slice(None)] * (len(self.layout.size) - 1)
         unit_index = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
         block_name = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
         try:
             block = self._array.oindex[(slice(0, 1), unit_index, slice(None), rows, *full_axes, frames)][0]
-        except Exception as error:  # zarr's codecs raise what they like
+        except Exception as error:  # zarr's codecs raise errors of any type
             raise CanvasStoreError(
                 f"{self._path} is damaged: {block_name} cannot be read ({type(error).__name__}: {error}); "
-                "save the canvas anew."
+                "save the canvas again."
             ) from error
         values = torch.from_numpy(np.asarray(block, dtype=np.float32))
         if not bool(torch.isfinite(values).all()):
-            raise CanvasStoreError(f"{self._path} is damaged: a file of {block_name} is missing; save the canvas anew.")
+            raise CanvasStoreError(
+                f"{self._path} is damaged: a file of {block_name} is missing; save the canvas again."
+            )
         return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
-        """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
+        """Return the contributions to pixels [first, last) for a Canvas, (pixels, units, channels)."""
         row_length = math.prod(self.layout.size[1:])
         top, bottom = first // row_length, -(-last // row_length)
         block = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
@@ -123,7 +125,7 @@ class _Reader:
         return flat.permute(2, 0, 1)
 
     def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
-        """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
+        """Return units of frames [first, last) for a FrameCanvas, (frames, units, channels, pixels)."""
         grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
         block = self.block([grid.position(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
         return block.movedim(-1, 0).flatten(3)

@@ -1,4 +1,4 @@
-"""The chain's linear operations against torch's own forward derivative."""
+"""JVPs of linearized chains against torch's forward derivative."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ TAILS = {
 
 @pytest.mark.parametrize("name", TAILS)
 @pytest.mark.parametrize("slope", ["tangent", "secant"])
-def test_one_channel_at_a_time(name, slope):
+def test_jvp_of_one_channel(name, slope):
     model = nn.Sequential(nn.Conv2d(3, 18, 3, padding=1), *TAILS[name]).double().eval()
     x = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     made = chain(Tail(model, model[0]), Batch.of(x), slope)
@@ -47,7 +47,7 @@ def test_one_channel_at_a_time(name, slope):
 @pytest.mark.parametrize(
     "tail", [[nn.Flatten(), nn.Linear(360, 2)], [nn.Softmax(1)], [nn.MaxPool2d(2)], [nn.Dropout()]], ids=str
 )
-def test_what_is_no_chain(tail):
+def test_other_tails_are_not_chains(tail):
     model = nn.Sequential(nn.Conv2d(3, 18, 3, padding=1), *tail)
     assert chain(Tail(model, model[0]), Batch.of(torch.rand(2, 3, 4, 5)), "tangent") is None
 

@@ -1,11 +1,4 @@
-"""Both directions of differentiation share an output out alike.
-
-Every way of pushing gives torch's own forward derivative.
-
-One recorded pass read off at several layers.
-
-What is pushed forward and what is pulled back belong to one linear map, whichever way it was found.
-"""
+"""Contributions by backward passes, by every kind of JVP, and by passes shared between layers."""
 
 import pytest
 import torch
@@ -32,7 +25,7 @@ from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
 
 
-def test_one_run_by_hand(hand_net):
+def test_run_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y=(18, 7); ∂y/∂a = ((5, −1), (0, 2)), so c = ((15, −4), (0, 8)) and the biases are left."""
     net, x = hand_net
     tail, batch = Tail(net, net[1]), Batch.of(x)
@@ -46,7 +39,7 @@ def test_one_run_by_hand(hand_net):
     assert secant.output.tolist() == [[18.0, 7.0]] and secant.remainder.tolist() == [[7.0, -1.0]]
 
 
-def test_units_are_selected_and_outputs_keep_their_shape(hand_net):
+def test_backward_contributions_select_units_and_keep_the_output_shape(hand_net):
     net, x = hand_net
     tail = Tail(net, net[1], output_fn=lambda y: y.view(-1, 2, 1))
     tail_run = run(tail, Batch.of(x), TANGENT)
@@ -58,7 +51,7 @@ def test_units_are_selected_and_outputs_keep_their_shape(hand_net):
     )
 
 
-def test_the_graph_is_kept_only_when_asked(hand_net):
+def test_gradients_free_the_graph_unless_keep_is_set(hand_net):
     net, x = hand_net
     tail = Tail(net, net[1])
     for keep in (True, False):
@@ -72,7 +65,7 @@ def test_the_graph_is_kept_only_when_asked(hand_net):
                 list(gradients(tail, tail_run.activation, flat))
 
 
-def test_a_model_that_switches_gradients_is_noted():
+def test_run_reports_switched_gradients():
     class Switching(nn.Module):
         def __init__(self):
             super().__init__()
@@ -87,7 +80,7 @@ def test_a_model_that_switches_gradients_is_noted():
     assert run(Tail(model, model.second), Batch.of(torch.rand(3, 2)), TANGENT).switches_gradients
 
 
-def test_a_layer_that_leads_nowhere_is_named():
+def test_layer_without_effect_raises():
     class Aside(nn.Module):
         def __init__(self):
             super().__init__()
@@ -132,7 +125,7 @@ class Gate(nn.Module):
 
 
 @pytest.mark.parametrize("outputs", [3, 20])
-def test_a_models_own_no_grad_block_stops_either_mode(outputs):
+def test_no_grad_block_stops_both_modes(outputs):
     model, x = Gate(outputs), torch.rand(5, 3)
     ours = NeuronCanvas(model, "a").attribute(x)
     theirs = LayerGradientXActivation(model, model.a).attribute(x, target=1)
@@ -175,7 +168,7 @@ class Residual(nn.Module):
     [torch.sigmoid, Triple.apply, TripleWithForward.apply],
     ids=["plain", "no forward mode", "forward mode"],
 )
-def test_every_way_to_the_same_frames(operation):
+def test_frames_by_every_method(operation):
     model, x = Residual(operation), torch.rand(2, 1, 4, 5)
     shares = NeuronCanvas(model, "first").attribute(x)
     for pixel in ((0, 1, 2), (1, 3, 4)):
@@ -228,7 +221,7 @@ class Net(nn.Module):
     [(lambda x: x**3, True), (CubeForward.apply, True), (Cube.apply, False)],
     ids=["plain", "with jvp", "without jvp"],
 )
-def test_every_way(cube, quick):
+def test_jvp_by_every_method(cube, quick):
     net, x = Net(cube).double(), torch.rand(2, 1, 4, 5, dtype=torch.float64)
     tail, batch = Tail(net, net.first), Batch.of(x)
     jvp, a = JVP(tail, batch, TANGENT, run(tail, batch, TANGENT)), net.first(x).detach()
@@ -241,7 +234,7 @@ def test_every_way(cube, quick):
 
 
 @pytest.mark.parametrize("derivative", [TANGENT, SECANT], ids=["tangent", "secant"])
-def test_gradients_are_those_of_a_run_alone(derivative):
+def test_shared_pass_has_the_gradients_of_a_single_pass(derivative):
     model, x = FourierMLP(hidden=5, activation="gelu", seed=0).double(), torch.rand(4, 2, dtype=torch.float64)
     tails, batch = [Tail(model, model.activation2), Tail(model, model.linear1, True)], Batch.of(x)
     together = SharedPass(tails)
@@ -254,7 +247,7 @@ def test_gradients_are_those_of_a_run_alone(derivative):
         torch.testing.assert_close(*gradients, atol=1e-14, rtol=1e-12)
 
 
-def test_only_the_last_rows_are_kept():
+def test_shared_pass_keeps_the_last_rows_only():
     calls, model = [], FourierMLP(hidden=5, seed=0)
     model.register_forward_hook(lambda *_: calls.append(1))
     tails, batch = [Tail(model, model.activation1), Tail(model, model.activation2)], Batch.of(torch.rand(6, 2))
@@ -267,7 +260,7 @@ def test_only_the_last_rows_are_kept():
     assert len(calls) == 4, "another slope is another run"
 
 
-def test_chains_are_suffixes_of_one(decoder):
+def test_shared_chains_equal_single_chains(decoder):
     model, t = decoder
     tails, batch = [Tail(model, model.blocks[1][0]), Tail(model, model.blocks[0])], Batch.of(t)
     together = SharedPass(tails)
@@ -278,7 +271,7 @@ def test_chains_are_suffixes_of_one(decoder):
         torch.testing.assert_close(shared.output, alone.output)
 
 
-def test_a_layer_beside_the_chain_is_left_to_itself():
+def test_layer_off_the_chain_has_no_shared_trace():
     class Beside(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -296,7 +289,7 @@ def test_a_layer_beside_the_chain_is_left_to_itself():
     torch.testing.assert_close(shared.output, alone.output)
 
 
-def test_an_output_without_gradients_is_named():
+def test_output_without_gradients_raises():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
     cut = lambda x: model(x).detach()
     tail = Tail(cut, model[0])
@@ -331,7 +324,7 @@ def made(decoder, kind, derivative):
 
 @pytest.mark.parametrize("kind", ["chain", "skip"])
 @pytest.mark.parametrize("derivative", [TANGENT, SECANT], ids=["tangent", "secant"])
-def test_pulling_is_the_transpose_of_pushing(decoder, kind, derivative):
+def test_vjp_is_the_transpose_of_jvp(decoder, kind, derivative):
     one, output = made(decoder, kind, derivative)
     torch.testing.assert_close(one.output, output)
     weights = torch.rand(2, *output.shape, dtype=torch.float64)
@@ -346,7 +339,7 @@ def test_pulling_is_the_transpose_of_pushing(decoder, kind, derivative):
 
 @pytest.mark.parametrize("kind", ["chain", "skip"])
 @pytest.mark.parametrize("derivative", [TANGENT, SECANT], ids=["tangent", "secant"])
-def test_all_channels_at_once_are_their_sum(decoder, kind, derivative):
+def test_jvp_of_all_channels_is_the_sum_over_channels(decoder, kind, derivative):
     one, output = made(decoder, kind, derivative)
     a = one.activation
     alone = torch.stack([one.jvp(a[:, u : u + 1], u)[:, 0] for u in range(a.shape[1])])

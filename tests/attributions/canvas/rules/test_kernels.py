@@ -1,7 +1,4 @@
-"""Pairs of units, worked out by hand under every rule.
-
-A site answers for any unit what the rule answers for all.
-"""
+"""Contributions of pairs against results by hand; sites against the contributions of all units."""
 
 import pytest
 import torch
@@ -25,7 +22,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("layer", "space"), LAYERS, ids=str)
-def test_parts_add_up_to_the_layer_and_sums_to_their_weighted_places(layer, space):
+def test_kernel_outputs_and_their_sums(layer, space):
     layer = layer.double()
     kernels, x = Kernels(layer, "l"), torch.rand(2, 4, *space, dtype=torch.float64)
     y = layer(x).detach()
@@ -39,7 +36,7 @@ def test_parts_add_up_to_the_layer_and_sums_to_their_weighted_places(layer, spac
     torch.testing.assert_close(kernels.sum_over_places(x, g), expected)
 
 
-def test_by_hand():
+def test_kernel_outputs_by_hand():
     conv = nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([2.0, -3.0]).reshape(2, 1, 1, 1))
@@ -47,14 +44,14 @@ def test_by_hand():
     assert parts.flatten().tolist() == [10.0, -15.0]
 
 
-def test_other_layers_and_inputs_are_refused():
+def test_other_layers_and_inputs_raise():
     with pytest.raises(LayerError, match=r"layer act is a GELU; pairs and the 'xinc' rule need a torch.nn.Linear or a"):
         Kernels(nn.GELU(), "act")
     with pytest.raises(LayerError, match=r"takes inputs of shape \(2, 4, 5\); .* need \(rows, channels, ...\) with 4"):
         Kernels(nn.Conv2d(4, 2, 1), "c").check(torch.rand(2, 4, 5))
 
 
-def test_pairs_worked_out_by_hand(hand_net):
+def test_pairs_by_hand(hand_net):
     net, x = hand_net  # z = W1 x: pairs x_i W_ji = [[2, 4], [1, 0]] (in, out); then the last layer's weights
     tangent = NeuronCanvas(net, "0", rule="tangent", unit="pair").attribute(x)
     expected = torch.tensor([[[[10.0, 0.0], [-4.0, 8.0]], [[5.0, 0.0], [0.0, 0.0]]]])
@@ -95,14 +92,14 @@ def site_and_whole(decoder, rule, pairs):
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_neurons_and_their_slot(decoder, rule):
+def test_neuron_site_with_remainder(decoder, rule):
     site, whole = site_and_whole(decoder, rule, pairs=False)
     units = [3, 0, 16] if rule.remainders else [3, 0]
     torch.testing.assert_close(site.maps(units), whole[:, units])
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_pairs_and_their_slots(decoder, rule):
+def test_pair_site_with_remainders(decoder, rule):
     site, whole = site_and_whole(decoder, rule, pairs=True)
     pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.remainders else [])]
     torch.testing.assert_close(site.maps(pairs), torch.stack([whole[:, i, o] for i, o in pairs], 1))
@@ -110,16 +107,16 @@ def test_pairs_and_their_slots(decoder, rule):
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("pairs", [False, True])
-def test_sums_by_adjoint_are_sums_of_maps(decoder, rule, pairs):
+def test_sums_equal_sums_of_maps(decoder, rule, pairs):
     site, whole = site_and_whole(decoder, rule, pairs)
     assert site.has_adjoint
     weights = torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
     torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, whole))
 
 
-def test_a_rule_without_a_short_cut_is_asked_anew(decoder):
+def test_direct_site_has_maps_only(decoder):
     site, whole = site_and_whole(decoder, Ablation(), pairs=False)
     assert isinstance(site, DirectSite) and not site.has_adjoint
     torch.testing.assert_close(site.maps([2, 1]), whole[:, [2, 1]])
-    with pytest.raises(NotImplementedError, match="adds up maps"):
+    with pytest.raises(NotImplementedError, match="has no sums without maps"):
         site.sums(torch.ones(1, 3, 3, 8, 12, dtype=torch.float64))

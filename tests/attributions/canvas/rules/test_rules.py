@@ -1,11 +1,4 @@
-"""All rules side by side: answers worked out by hand, selectors, names.
-
-The tangent is Captum's gradient x activation, for every output at once.
-
-Completeness at every layer of every kind of net.
-
-Ablation against a forward pass worked out by hand.
-"""
+"""Rules against results by hand, Captum, exact sums and forward passes without a unit."""
 
 import pytest
 import torch
@@ -22,7 +15,7 @@ from xinc_captum.inr import FourierMLP, Siren, coordinates
 from xinc_captum.metrics import completeness_error, condition_number
 
 
-def test_worked_out_by_hand(hand_net):
+def test_rules_by_hand(hand_net):
     net, x = hand_net
     expected = torch.tensor([[[15.0, 0.0], [-4.0, 8.0]]])
     for rule in ("tangent", "ablation"):
@@ -36,7 +29,7 @@ def test_worked_out_by_hand(hand_net):
     )
 
 
-def test_selectors_pick_what_all_units_hold():
+def test_selectors():
     model, x = FourierMLP(hidden=6), torch.rand(4, 2)
     for rule in ("tangent", "ablation", "secant"):
         canvas = NeuronCanvas(model, "activation1", rule=rule)
@@ -50,7 +43,7 @@ def test_selectors_pick_what_all_units_hold():
             assert torch.allclose(pair[:, 0], whole[:, 1:3].sum(1), atol=1e-5)
 
 
-def test_names_of_rules():
+def test_as_rule():
     assert as_rule("secant") == Secant()
     assert as_rule(Tangent()) == Tangent()
     with pytest.raises(
@@ -151,7 +144,7 @@ def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
         assert torch.allclose(secant, tangent, atol=1e-6) is same
 
 
-def test_a_gate_by_halves_adds_up_and_by_hand():
+def test_halved_gate_by_hand():
     class Gate(nn.Module):
         def __init__(self):
             super().__init__()
@@ -194,7 +187,7 @@ class Everything(nn.Module):
 
 
 @pytest.mark.parametrize("site", ["stem", "blocks.0.0", "blocks.0", "blocks.1.0", "blocks.1", "head"])
-def test_secant_adds_up_at_every_block(decoder, site):
+def test_secant_sum_equals_the_output_at_every_block(decoder, site):
     model, t = decoder
     image = model(t).detach()
     shares = NeuronCanvas(model, site, rule="secant").attribute(t)
@@ -203,7 +196,7 @@ def test_secant_adds_up_at_every_block(decoder, site):
 
 @pytest.mark.parametrize("site", ["first", "norm", "up", "mix", "pool"])
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
-def test_secant_adds_up_through_everything(site, unit):
+def test_secant_sum_equals_the_output_through_all_operations(site, unit):
     if unit == "pair" and site in ("norm", "pool"):
         return
     model, x = Everything().double().eval(), torch.rand(2, 2, 3, 4, dtype=torch.float64)
@@ -212,7 +205,7 @@ def test_secant_adds_up_through_everything(site, unit):
     assert (shares.flatten(1, -4).sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
 
 
-def test_constants_made_after_a_shape_change_no_share():
+def test_constants_go_to_the_remainder():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(4, 2)
 
@@ -227,7 +220,7 @@ def test_constants_made_after_a_shape_change_no_share():
 
 
 @pytest.mark.parametrize("baselines", [0.0, 0.5, "mean", "resample", torch.full((6,), 0.25)])
-def test_ablation_does_what_it_says(baselines):
+def test_ablation_by_hand(baselines):
     model, x = FourierMLP(hidden=6), torch.rand(8, 2)
     shares = NeuronCanvas(model, "activation1", rule=Ablation(baselines)).attribute(x, memory_budget=3000)
     a = model.activation1(model.linear1(model.encoding(x)))
@@ -244,7 +237,7 @@ def test_ablation_does_what_it_says(baselines):
         assert torch.allclose(shares[:, u], by_hand, atol=1e-6)
 
 
-def test_ablated_kernels_by_hand(decoder):
+def test_ablation_of_pairs_by_hand(decoder):
     model, t = decoder
     conv = model.blocks[1][0]
     pairs = NeuronCanvas(model, conv, rule="ablation", unit="pair").attribute(t, perturbations_per_eval=5)
@@ -259,7 +252,7 @@ def test_ablated_kernels_by_hand(decoder):
 
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 180])
-def test_resampling_replaces_no_sample_by_itself_and_uses_each_once(rows):
+def test_resampling_is_one_cycle(rows):
     net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     batch = Batch.of(torch.arange(float(rows))[:, None])
     for seed in range(20):
@@ -274,7 +267,7 @@ def images():
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 1, 4, 4)
 
 
-def test_the_mean_of_one_image_is_taken_over_its_places(images):
+def test_mean_baseline_of_one_image(images):
     net, x = images
     found = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
     a = net[:2](x)
@@ -285,7 +278,7 @@ def test_the_mean_of_one_image_is_taken_over_its_places(images):
         torch.testing.assert_close(found[:, u], net(x) - net[2:](level))
 
 
-def test_several_images_keep_their_mean_place_by_place(images):
+def test_mean_baseline_of_several_images(images):
     net, _ = images
     x = torch.rand(4, 1, 4, 4)
     found = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
@@ -295,16 +288,18 @@ def test_several_images_keep_their_mean_place_by_place(images):
     torch.testing.assert_close(found[:, 1], net(x) - net[2:](level))
 
 
-def test_one_sample_without_another_is_refused(images):
+def test_single_sample_raises(images):
     net, x = images
     for unit in ("neuron", "pair"):
         with pytest.raises(
             ValueError, match=r"takes the value of each unit from another sample, and the batch has only"
         ):
             NeuronCanvas(net, "0", rule=Ablation("resample"), unit=unit).attribute(x)
-    with pytest.raises(ValueError, match=r"layer '3' has shape \(1, 2\): one place for each unit. Give at least two"):
+    with pytest.raises(
+        ValueError, match=r"layer '3' has shape \(1, 2\): one position for each unit. Give at least two"
+    ):
         NeuronCanvas(net, "3", rule=Ablation("mean")).attribute(x)
-    with pytest.raises(ValueError, match="one place for each unit"):
+    with pytest.raises(ValueError, match="one position for each unit"):
         NeuronCanvas(net, "3", rule=Ablation("mean"), unit="pair").attribute(x)
     with pytest.raises(ValueError, match="another sample"):
         frames = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1))

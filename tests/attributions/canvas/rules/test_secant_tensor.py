@@ -1,7 +1,4 @@
-"""The secant carried through single operations, with answers worked out by hand.
-
-In float32 a secant has the digits that float64 has, at every z: also next to 0, where values agree.
-"""
+"""The secant of single operations against results by hand, and its precision near zero."""
 
 import math
 
@@ -38,7 +35,7 @@ def carry(function, z):
     return value.detach()[0], remainder[0], torch.stack(parts, 1)
 
 
-def test_a_hand_worked_relu_layer():
+def test_relu_layer_by_hand():
     # z = 2a - 3b + 1 = 2*4 - 3*1 + 1 = 6; ReLU keeps it: parts 8 and -3, slot 1
     linear = nn.Linear(2, 1).double()
     with torch.no_grad():
@@ -50,13 +47,13 @@ def test_a_hand_worked_relu_layer():
     assert parts.flatten().tolist() == [8.0, -3.0]
 
 
-def test_a_hand_worked_square():
+def test_square_by_hand():
     # z = a + b + 1 = 1 + 2 + 1 = 4, sigma = z^2 = 16, secant slope 4: parts 4 and 8, slot 4
     value, remainder, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
     assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
 
 
-def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
+def test_value_at_zero_goes_to_the_remainder():
     value, remainder, parts = carry(torch.cos, [0.0])
     assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
 
@@ -103,14 +100,14 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
         lambda x: torch.subtract(torch.negative(x), 2).moveaxis(0, 1).swapdims(0, 1).to(x),
     ],
 )
-def test_parts_and_slot_add_up(function):
+def test_contributions_and_remainder_sum_to_the_value(function):
     z = [0.7, -1.2, 0.4]
     value, remainder, parts = carry(function, z)
     assert torch.allclose(value, function(torch.tensor([z], dtype=torch.float64))[0], atol=1e-15)
     assert torch.allclose(parts.sum(0) + remainder, value, atol=1e-14)
 
 
-def test_an_in_place_edit_is_seen_by_whoever_holds_the_tensor():
+def test_in_place_edits_change_the_tensor():
     def function(x):
         y = x * 1
         y.add_(1)
@@ -173,7 +170,7 @@ def written_into_a_view(x):
         (lambda x: torch.pow(x, x), "through 'pow': more than its first argument depends"),
         (lambda x: F.linear(x, torch.cat([x, x])), "its weight or bias depends on the layer"),
         (lambda x: torch.where(x - 1, x, -x), "through 'where': its condition depends on the layer"),
-        (lambda x: x.cumprod(1), r"through 'cumprod': its factors.*Secant\(products=\"halves\"\) shares it equally"),
+        (lambda x: x.cumprod(1), r"through 'cumprod': its factors.*Secant\(products=\"halves\"\) splits it equally"),
         (lambda x: torch.zeros_like(x).copy_(x), "in-place copy.*writes into a tensor that does not come"),
         (lambda x: torch.zeros_like(x).index_put_((torch.tensor([0]),), x), "in-place index_put"),
         (lambda x: x.argmax(1), "through 'argmax'"),
@@ -192,24 +189,24 @@ def written_into_a_view(x):
         (lambda x: F.dropout(x, 0.5, False).mul_(2), "in-place mul.*edits a view"),
         (lambda x: (+x).mul_(2), "in-place mul.*edits a view"),
         (lambda x: torch.div(x, 0.5, rounding_mode="floor"), "through 'div': it rounds"),
-        (lambda x: x - x.to(torch.int32), "through 'to': its result holds no floating-point numbers"),
+        (lambda x: x - x.to(torch.int32), "through 'to': its result has no floating-point numbers"),
         (lambda x: F.batch_norm(x, torch.zeros(2), torch.ones(2), x[0]), "through 'batch_norm': more than its first"),
         (lambda x: x**-1, "through 'pow': only fixed positive exponents"),
         (lambda x: 2**x, "cannot carry contributions through"),
         (lambda x: x.detach(), "detach"),
     ],
 )
-def test_what_cannot_be_carried_is_named(function, text):
+def test_unsupported_operations_raise(function, text):
     with pytest.raises(CarryError, match=text):
         finish(function(start(torch.tensor([[0.5, 2.0]], requires_grad=True))))
 
 
-def test_an_output_that_lost_the_layer_is_refused():
-    with pytest.raises(CarryError, match="nothing of the layer arrives at the output"):
+def test_output_without_contributions_raises():
+    with pytest.raises(CarryError, match="the output has no secant contributions"):
         finish(torch.zeros(2))
 
 
-def test_it_looks_like_its_value():
+def test_shape_and_dtype_are_those_of_the_value():
     carried = start(torch.zeros(2, 3, dtype=torch.float64))
     assert isinstance(carried, SecantTensor)
     assert (carried.shape, carried.dtype, carried.dim(), len(carried)) == (
@@ -232,14 +229,14 @@ def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
     assert ((slopes[0] - slopes[1]).abs() / slopes[1]).max() < bound
 
 
-def test_a_mask_keeps_the_choice_that_was_made():
+def test_mask_is_fixed():
     # where(z > 0, z, -z) is |z|: slopes 1 and -1, as for abs
     _, remainder, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
     assert remainder.tolist() == [0.0, 0.0]
     assert parts.tolist() == [[0.5, 0.0], [0.0, 2.0]]
 
 
-def test_constants_go_to_the_slot():
+def test_constants_go_to_the_remainder():
     # 3 z + 1: the one belongs to no unit
     value, remainder, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
     assert (value.tolist(), remainder.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
@@ -260,7 +257,7 @@ def test_a_factor_computed_under_no_grad_is_a_constant():
     torch.testing.assert_close(parts.sum(0), value)
 
 
-def test_what_was_made_without_gradients_shares_no_memory_with_the_layer():
+def test_no_grad_results_share_no_memory_with_the_layer():
     leaf = torch.ones(1, 2, requires_grad=True)
     carried = start(leaf.clone())
     with GradModes(), torch.no_grad():
@@ -276,7 +273,7 @@ def test_a_cumulative_product_by_hand():
 
 
 @pytest.mark.parametrize("z", [[0.7, -1.2, 0.4], [0.7, 0.0, 0.4], [0.0, 0.0, 1.0]])
-def test_a_cumulative_product_adds_up(z):
+def test_cumulative_product_sums_to_the_value(z):
     function = lambda x: (finished(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
     value, remainder, parts = carry(function, z)
     x = torch.tensor([z], dtype=torch.float64)
@@ -290,7 +287,7 @@ def finished(carried):
     return carried
 
 
-def test_the_slot_is_taken_where_the_value_is():
+def test_max_pool_selects_the_remainder_of_the_maximum():
     value = torch.tensor([[[[1.0, 9.0], [3.0, 4.0]]]])
     remainder = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
     pooled, picked = max_pool("max_pool2d", value, remainder, (2,), {"return_indices": False})
@@ -298,7 +295,7 @@ def test_the_slot_is_taken_where_the_value_is():
 
 
 @pytest.mark.parametrize("name", ["max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d"])
-def test_every_kind_agrees_with_torch(name):
+def test_max_pool_equals_torch(name):
     dims = int(name[-2])
     value = torch.rand(2, 3, *[5, 4, 6][:dims])
     pooled, picked = max_pool(name, value, value * 2, (2,), {})
@@ -306,14 +303,14 @@ def test_every_kind_agrees_with_torch(name):
     assert torch.equal(picked, pooled * 2)
 
 
-def test_by_hand():
+def test_slopes_by_hand():
     z = torch.tensor([3.0, 0.0, -2.0])
     assert tangent_slope(torch.square, z).tolist() == [6.0, 0.0, -4.0]
     at_z, slope, at_zero = secant_slope(lambda x: (x + 1) ** 2, z)  # (16 - 1) / 3, the limit 2, (1 - 1) / -2
     assert (at_z.tolist(), slope.tolist(), at_zero.tolist()) == ([16.0, 1.0, 1.0], [5.0, 2.0, 0.0], [1.0])
 
 
-def test_a_function_that_writes_into_its_input_changes_nothing():
+def test_in_place_functions_do_not_change_z():
     z = torch.tensor([-1.0, 2.0])
     for call in (tangent_slope, secant_slope):
         call(torch.relu_, z)
@@ -321,7 +318,7 @@ def test_a_function_that_writes_into_its_input_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_halves_keep_their_dtype(dtype):
+def test_half_precision_keeps_its_dtype(dtype):
     assert all(t.dtype == dtype for t in secant_slope(torch.sigmoid, torch.tensor([0.5, 0.0], dtype=dtype)))
 
 
@@ -368,7 +365,7 @@ def by_float64(name, sigma, z):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_slopes_in_float32_are_those_of_float64(name, options):
+def test_slopes_in_float32_equal_float64(name, options):
     magnitudes = torch.logspace(-44, 1, 400)  # from denormal numbers on
     z = torch.cat([-magnitudes, magnitudes])
     sigma = lambda x: function(name)(x, *cast(options, x.dtype))
@@ -380,20 +377,20 @@ def test_slopes_in_float32_are_those_of_float64(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_the_slope_at_zero_is_the_derivative_there(name, options):
+def test_slope_at_zero_is_the_derivative(name, options):
     leaf = torch.zeros(1, requires_grad=True)
     (expected,) = torch.autograd.grad(function(name)(leaf.clone(), *options).sum(), leaf)
     assert float(slope(name, options, torch.zeros(1))) == pytest.approx(float(expected) if expected.isfinite() else 0.0)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "logsigmoid", "softplus", "exp", "exp2", "cosh", "erfc", "hardsigmoid"])
-def test_identities(name):
+def test_difference_of_monotonic_functions(name):
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
     expected = function(name)(z) - function(name)(torch.zeros_like(z))
     torch.testing.assert_close(difference(name, (), {})(z), expected, atol=1e-12, rtol=1e-12)
 
 
-def test_identities_of_functions_that_turn():
+def test_difference_of_other_functions():
     z = torch.linspace(-1, 1, 241, dtype=torch.float64)
     for name in ("cos", "acos", "sinc"):
         expected = function(name)(z) - function(name)(torch.zeros_like(z))
@@ -434,7 +431,7 @@ def test_contributions_next_to_zero(activation, shape):
     torch.testing.assert_close(found.sum(1), net(inputs).detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_two_factors_by_hand():
+def test_product_by_hand():
     a, b = torch.tensor([2.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
     value, remainder = product([a, b], [torch.tensor([1.0]), torch.tensor([0.5])])
     assert value.item() == 10.0
@@ -444,7 +441,7 @@ def test_two_factors_by_hand():
 
 @pytest.mark.parametrize("dim", [1, -1, 0])
 @pytest.mark.parametrize("zeros", [0, 1, 2])
-def test_every_factor_of_a_cumulative_product_gets_the_same_part(dim, zeros):
+def test_factors_of_a_cumulative_product_get_equal_parts(dim, zeros):
     z = torch.rand(4, 5, dtype=torch.float64) + 0.1
     z.view(-1)[[3, 11][:zeros]] = 0.0
     remainder = torch.rand(4, 5, dtype=torch.float64)

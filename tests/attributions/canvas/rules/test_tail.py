@@ -1,7 +1,4 @@
-"""Rendered fields: a pixel's contributions are those of its samples.
-
-Chunks follow the budget, the width of the network and the size of the answer.
-"""
+"""The model after a layer, rendered fields, gradient modes, and chunk sizes for a memory budget."""
 
 import gc
 import weakref
@@ -64,7 +61,7 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
-def test_a_layer_that_hands_over_a_tuple_of_one(rule):
+def test_layer_that_returns_a_tuple_of_one(rule):
     model, x = Block(), torch.rand(5, 4)
     ours = NeuronCanvas(model, "attention", rule=rule).attribute(x, target=0)[:, :4]
     theirs = LayerContribution(model, "attention").attribute(x, target=0)
@@ -72,7 +69,7 @@ def test_a_layer_that_hands_over_a_tuple_of_one(rule):
 
 
 @pytest.mark.parametrize("outputs", [3, 20])
-def test_folded_rows_are_refused(outputs):
+def test_folded_rows_raise(outputs):
     class Folded(nn.Module):
         def __init__(self):
             super().__init__()
@@ -138,7 +135,7 @@ CASES = [(radiance, 4), (surface, 1), (as_published, 4), (weighed_without_gradie
 
 @pytest.mark.parametrize(("render", "channels"), CASES)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_tangent_is_the_sum_over_a_rays_samples(render, channels, layer):
+def test_tangent_sums_over_the_samples_of_a_ray(render, channels, layer):
     model, points = field(channels)
     shares = NeuronCanvas(model, layer, render=render).attribute(points)
     at = int(layer) + 1
@@ -152,7 +149,7 @@ def test_tangent_is_the_sum_over_a_rays_samples(render, channels, layer):
 
 @pytest.mark.parametrize(("render", "channels"), CASES)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_halved_products_add_up_to_the_pixels(render, channels, layer):
+def test_halved_products_sum_to_the_pixels(render, channels, layer):
     model, points = field(channels)
     shares = NeuronCanvas(model, layer, rule=Secant(products="halves"), render=render).attribute(points)
     pixels = render(model(points), points).detach()
@@ -160,7 +157,7 @@ def test_halved_products_add_up_to_the_pixels(render, channels, layer):
     assert shares[:, :-1].abs().max() > 1e-3, "not all in the slot"
 
 
-def test_a_detached_multiplier_is_frozen():
+def test_detached_factor_is_fixed():
     model, points = field(4)
     shares = NeuronCanvas(model, "3", rule="secant", render=frozen).attribute(points)
     answers = model(points).detach()
@@ -173,7 +170,7 @@ def test_a_detached_multiplier_is_frozen():
     torch.testing.assert_close(shares.sum(1), frozen(answers, points), atol=1e-12, rtol=1e-9)
 
 
-def test_a_pixel_that_is_linear_in_its_samples():
+def test_linear_renderer():
     model, points = field(1)
     mean = lambda answers, _points: answers.mean(1)
     samples = NeuronCanvas(model, "3").attribute(points.flatten(0, 1))
@@ -181,7 +178,7 @@ def test_a_pixel_that_is_linear_in_its_samples():
     torch.testing.assert_close(pixels, samples.unflatten(0, (12, 5)).mean(1))
 
 
-def test_ablation_is_the_picture_without_the_unit():
+def test_ablation_of_rendered_pixels():
     model, points = field(4)
     shares = NeuronCanvas(model, "1", rule="ablation", render=radiance).attribute(points)
     hidden = model[:2](points).detach()
@@ -193,7 +190,7 @@ def test_ablation_is_the_picture_without_the_unit():
 
 
 @pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), Ablation("mean")])
-def test_any_budget_and_any_selection(rule):
+def test_rendered_result_does_not_depend_on_budget_or_selection(rule):
     model, points = field(4)
     method = NeuronCanvas(model, "1", rule=rule, render=radiance)
     whole = method.attribute(points)
@@ -203,7 +200,7 @@ def test_any_budget_and_any_selection(rule):
 
 
 @pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), "ablation"])
-def test_canvases_of_rendered_pictures(rule, found):
+def test_canvas_of_a_rendered_image(rule, found):
     model, points = field(4)
     method, state = NeuronCanvas(model, "1", rule=rule, render=radiance), found(model)
     canvas = method.canvas(points, (3, 4))
@@ -213,7 +210,7 @@ def test_canvases_of_rendered_pictures(rule, found):
     assert state.differences(model) == []
 
 
-def test_dicts_further_inputs_and_output_fn():
+def test_dict_outputs_further_inputs_and_output_fn():
     class Field(nn.Module):
         def __init__(self):
             super().__init__()
@@ -238,7 +235,7 @@ def test_dicts_further_inputs_and_output_fn():
     assert delta.abs().max() < 1e-12
 
 
-def test_a_renderer_that_is_a_module_is_left_as_found(found):
+def test_renderer_module_is_restored(found):
     class Renderer(nn.Module):
         def __init__(self):
             super().__init__()
@@ -274,7 +271,7 @@ def test_a_renderer_that_is_a_module_is_left_as_found(found):
         (
             lambda m, p: NeuronCanvas(lambda x: m(x)[1:], m[1], render=radiance).attribute(p),
             ValueError,
-            r"the field answered shape \(.*\) for 4 rays of 5 samples; expected 20 rows",
+            r"the field returned shape \(.*\) for 4 rays of 5 samples; expected 20 rows",
         ),
         (
             lambda m, p: NeuronCanvas(lambda x: m(x[:7]).sum() + x.new_zeros(len(x), 4), m[1], render=radiance).attribute(p),
@@ -293,23 +290,23 @@ def test_a_renderer_that_is_a_module_is_left_as_found(found):
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked(call, error, text):
+def test_invalid_arguments_raise(call, error, text):
     model, points = field(4)
     with pytest.raises(error, match=text):
         call(model, points)
 
 
-def test_rendered_leaves_other_arguments_alone():
+def test_compose_renderer_keeps_other_arguments():
     seen = []
     double = compose_renderer(lambda x, word: seen.append((x.shape, word)) or 2 * x, lambda a, x, word: a.sum((1, 2)))
     assert double(torch.ones(3, 4, 5), "word").tolist() == [40.0] * 3
     assert seen == [((12, 5), "word")]
 
 
-def test_a_renderer_that_keeps_the_samples_is_told_so():
+def test_renderer_that_keeps_the_samples_raises():
     model, points = field(4)
     with pytest.raises(
-        ValueError, match=r"render answered shape \(12, 5, 4\) for 12 rays of 5 samples; expected \(rays,\)"
+        ValueError, match=r"render returned shape \(12, 5, 4\) for 12 rays of 5 samples; expected \(rays,\)"
     ):
         compose_renderer(model, lambda answers, points: answers)(points)
 
@@ -319,25 +316,25 @@ def rows(budget, hidden=16, units=16, count=1000):
     return measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2))).max_rows(units, budget)
 
 
-def test_a_larger_budget_takes_more_rows_in_proportion():
+def test_max_rows_is_proportional_to_the_budget():
     small, large = rows(1 << 20), rows(1 << 23)
     assert 1 < small < large
     assert large / small == pytest.approx(8, rel=0.01)
 
 
-def test_wider_networks_and_answers_take_fewer():
+def test_wider_networks_and_results_allow_fewer_rows():
     assert rows(1 << 20, hidden=64) < rows(1 << 20)
     assert rows(1 << 20, units=1600) < rows(1 << 20)
 
 
-def test_one_row_is_measured_like_many():
+def test_max_rows_does_not_depend_on_the_number_of_rows():
     assert rows(1 << 20, count=1) == rows(1 << 20)
     assert rows(1) == 1
     with pytest.raises(ValueError, match="memory_budget is -1; expected a positive number of bytes"):
         rows(-1)
 
 
-def test_a_few_rows_in_a_large_budget_are_looked_at_once():
+def test_large_budget_needs_one_measurement():
     model = FourierMLP(hidden=16)
     ran = []
     model.register_forward_hook(lambda *_: ran.append(1))
@@ -351,13 +348,13 @@ def test_a_few_rows_in_a_large_budget_are_looked_at_once():
 
 
 @given(budget=st.integers(1 << 10, 1 << 24), count=st.integers(1, 64))
-def test_what_it_says_of_the_rows_there_are_is_the_same_either_way(budget, count):
+def test_enough_does_not_change_max_rows(budget, count):
     model = FourierMLP(hidden=16)
     look = measure(Tail(model, model.activation1), Batch.of(torch.rand(count, 2)))
     assert min(count, look.max_rows(16, budget, enough=count)) == min(count, look.max_rows(16, budget))
 
 
-def test_a_chunk_keeps_to_its_budget():
+def test_chunk_fits_its_budget():
     model, budget = FourierMLP(hidden=32), 4 << 20
     tail = Tail(model, model.activation1)
     n = measure(tail, Batch.of(torch.rand(100, 2))).max_rows(32, budget)
@@ -375,7 +372,7 @@ def test_a_chunk_keeps_to_its_budget():
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, lambda: nn.Softmax(1)])
-def test_a_measurement_keeps_no_activation(activation):
+def test_measurement_frees_activations(activation):
     # These operations save their own output; a graph that holds the tensor itself would never be freed.
     model, seen = nn.Sequential(nn.Linear(2, 4), activation(), nn.Linear(4, 3)), []
     model[1].register_forward_hook(lambda _m, _a, output: seen.append(weakref.ref(output)))
@@ -384,7 +381,7 @@ def test_a_measurement_keeps_no_activation(activation):
     assert len(seen) == 2 and not any(ref() is not None for ref in seen)
 
 
-def test_a_model_that_takes_gradients_inside_is_measured():
+def test_measure_model_that_computes_gradients():
     field = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1))
 
     def slope(x):
@@ -412,7 +409,7 @@ class Looks(torch.autograd.Function):
         return g * 2
 
 
-def test_blocks_are_followed_in_and_out():
+def test_in_no_grad_block_follows_blocks():
     with GradModes() as modes:
         assert not in_no_grad_block() and not modes.toggled
         with torch.no_grad():
@@ -428,7 +425,7 @@ def test_blocks_are_followed_in_and_out():
     assert not in_no_grad_block()
 
 
-def test_a_custom_function_is_no_block():
+def test_custom_function_is_not_a_block():
     x = torch.ones(1, requires_grad=True)
     with GradModes():
         Looks.apply(x)
@@ -438,7 +435,7 @@ def test_a_custom_function_is_no_block():
         assert Looks.seen == (False, True, True)
 
 
-def test_an_exception_in_a_block_leaves_nothing_behind():
+def test_exception_in_a_block_resets_the_state():
     try:
         with GradModes(), torch.no_grad():
             raise KeyError

@@ -1,4 +1,4 @@
-"""Chains are found by running; everything else is left to autograd."""
+"""Chains of operations are recorded by running the model."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_a_chain_of_modules_and_functions():
     assert steps(body, target=(0, slice(1, 3))) == ["pixel_shuffle", "gelu", "conv2d", "sigmoid", "mul", "getitem"]
 
 
-def test_what_entered_survives_an_in_place_step():
+def test_step_input_survives_an_in_place_operation():
     net = Net(lambda n, x: F.relu(x - 5, inplace=True))
     seen = trace(Tail(net, net.first), Batch.of(torch.rand(1, 2, 3, 3)))
     assert (seen.steps[1].input < 0).all()
@@ -72,7 +72,7 @@ class Own(torch.autograd.Function):
     ],
     ids=["skip", "branches", "no_grad", "custom", "gradients inside", "thrown away"],
 )
-def test_no_chain(body):
+def test_other_models_are_not_chains(body):
     seen = steps(body)
     assert seen is None or seen == ["detach"], "a step that nobody can linearise ends the chain later"
 
@@ -92,7 +92,7 @@ def test_no_chain(body):
         (torch.sin, ("sin", False)),
     ],
 )
-def test_names(func, name):
+def test_plain_name(func, name):
     assert plain_name(func) == name
 
 
@@ -113,7 +113,7 @@ def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
     assert torch.isfinite(func(torch.zeros(1))).all() or name in {"acosh"}
 
 
-def test_functions_are_listed_under_the_names_that_torch_dispatches():
+def test_function_names_match_torch_dispatch():
     seen = []
 
     class Names(torch.overrides.TorchFunctionMode):

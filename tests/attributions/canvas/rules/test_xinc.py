@@ -1,7 +1,4 @@
-"""The paper's rule against arrays recorded from its released code.
-
-The released kernel maps, recorded, on a plain module built here; and the same formula written out longhand.
-"""
+"""The paper's rule against arrays recorded from its released code, and against a direct implementation."""
 
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from xinc_captum.inr import FourierMLP, coordinates
 DATA = Path(__file__).parents[3] / "data"
 
 
-def test_the_papers_last_layer_is_captums_plus_a_share_of_the_bias():
+def test_last_layer_equals_captum_plus_a_share_of_the_bias():
     model, x = FourierMLP(hidden=8), coordinates((5, 6))
     ours = NeuronCanvas(model, "output", rule=Xinc()).attribute(x, attribute_to_layer_input=True)
     for c in range(3):
@@ -28,7 +25,7 @@ def test_the_papers_last_layer_is_captums_plus_a_share_of_the_bias():
     assert torch.allclose(ours.sum(1), model(x), atol=1e-5)
 
 
-def test_the_released_maps_are_reproduced():
+def test_recorded_maps_of_an_mlp():
     recorded = np.load(DATA / "xinc_ffn_small.npz")
     height, width = recorded["hw"]
     model = FourierMLP(hidden=16, features=16)
@@ -64,7 +61,7 @@ def test_the_released_maps_are_reproduced():
         )
 
 
-def test_the_released_maps_erase_units_whose_weights_sum_below_zero(hand_net):
+def test_units_with_a_negative_sum_of_weights_are_zero(hand_net):
     net, x = hand_net
     with torch.no_grad():
         net[0].weight[:, 1] = -1.0
@@ -92,13 +89,13 @@ def test_the_released_maps_erase_units_whose_weights_sum_below_zero(hand_net):
         ("linear1", {"return_convergence_delta": True}, ValueError, "no convergence delta at layer 'linear1'"),
     ],
 )
-def test_what_the_released_rule_cannot_answer(layer, kwargs, error, text):
+def test_invalid_arguments_raise(layer, kwargs, error, text):
     canvas = NeuronCanvas(FourierMLP(hidden=4), layer, rule="xinc")
     with pytest.raises(error, match=text):
         canvas.attribute(torch.rand(3, 2), **{"attribute_to_layer_input": True, **kwargs})
 
 
-def test_the_released_rule_takes_every_target():
+def test_all_kinds_of_targets():
     model, x = FourierMLP(hidden=4), torch.rand(3, 2)
     canvas = NeuronCanvas(model, "output", rule="xinc")
     whole = canvas.attribute(x, attribute_to_layer_input=True)
@@ -140,7 +137,7 @@ def kernels(model, layer, x, **kwargs):
     return method.attribute(x, attribute_to_layer_input=True, **kwargs)
 
 
-def test_xinc_decoder_the_released_maps_are_reproduced():
+def test_recorded_maps_of_a_decoder():
     recorded = np.load(RECORDED)
     model, embedded = Plain(recorded), torch.from_numpy(recorded["embed"])
     close = lambda a, b: torch.testing.assert_close(a, torch.from_numpy(b), atol=2e-6, rtol=1e-5)
@@ -198,19 +195,19 @@ def test_targets_and_selectors_of_the_head(decoder):
         ("blocks.0.0", {}, "neuron", LayerError, "layer 'blocks.0.0' is an inner convolution.*unit=\"pair\""),
         ("blocks.0.0", {"target": 0}, "pair", ValueError, "target=0 has no meaning under rule 'xinc'"),
         ("blocks.0.0", {"attribute_to_layer_input": False}, "pair", LayerError, "attribute_to_layer_input=True"),
-        ("stem", {}, "neuron", LayerError, "layer 'stem' is a Linear in front of convolutions"),
+        ("stem", {}, "neuron", LayerError, "layer 'stem' is a Linear before convolutions"),
         ("blocks.0", {}, "pair", LayerError, "is a Sequential; pairs and the 'xinc' rule need"),
     ],
 )
-def test_xinc_decoder_what_the_released_rule_cannot_answer(decoder, layer, kwargs, unit, error, text):
+def test_invalid_arguments_for_a_decoder_raise(decoder, layer, kwargs, unit, error, text):
     model, t = decoder
     with pytest.raises(error, match=text):
         NeuronCanvas(model, layer, rule="xinc", unit=unit).attribute(t, **{"attribute_to_layer_input": True, **kwargs})
 
 
-def test_a_tail_that_it_cannot_follow_is_refused():
+def test_unsupported_operation_raises():
     skip = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Softmax(1), nn.Conv2d(4, 3, 1))
-    with pytest.raises(LayerError, match="rule 'xinc' at layer '0' follows Conv2d.*met 'softmax'. Use rule='tangent'"):
+    with pytest.raises(LayerError, match="rule 'xinc' at layer '0' supports Conv2d.*met 'softmax'. Use rule='tangent'"):
         kernels(skip, "0", torch.rand(1, 1, 3, 3))
 
 
@@ -233,7 +230,7 @@ def test_stages_one_by_one(sigma):
     torch.testing.assert_close(into, expected)
 
 
-def test_nothing_to_do_copies():
+def test_expansion_without_stages_copies():
     into = [torch.empty(2, 3)]
     Expansion(())(torch.ones(1, 2, 3), into)
     assert torch.equal(into[0], torch.ones(2, 3))

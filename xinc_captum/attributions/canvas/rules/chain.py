@@ -1,4 +1,4 @@
-"""Linearised conv chains, one channel at a time."""
+"""Jacobian-vector products of linearized convolution chains, one channel at a time."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -15,14 +15,14 @@ from .trace import POINTWISE, Step, trace
 
 @dataclass(frozen=True)
 class OneChannel:
-    """Maps in channel ``channel``, zero in all others.
+    """Maps that are nonzero in one channel only.
 
     Attributes:
         maps: (rows, k, *space), k maps for every row.
-        channel: the channel they fill.
-        channels: how many there are.
-        factor: the grid is so many times finer than the maps ...
-        phase: ... and they lie at this place of every factor x factor cell, zero elsewhere.
+        channel: index of the nonzero channel.
+        channels: number of channels.
+        factor: the full grid is this many times finer than the maps.
+        phase: position of the maps inside every factor x factor cell of the full grid; the rest is zero.
     """
 
     maps: Tensor
@@ -32,7 +32,7 @@ class OneChannel:
     phase: tuple[int, int] = (0, 0)
 
     def on_grid(self) -> "OneChannel":
-        """The same with its zeros written out."""
+        """Return the same maps on the full grid, zeros included."""
         if self.factor == 1:
             return self
         s, (y, x) = self.factor, self.phase
@@ -41,11 +41,11 @@ class OneChannel:
         return replace(self, maps=fine, factor=1, phase=(0, 0))
 
     def stack_maps(self) -> Tensor:
-        """(rows * k, 1, *space)."""
+        """Return the maps of all rows as one batch, (rows * k, 1, *space)."""
         return self.on_grid().maps.flatten(0, 1)[:, None]
 
     def all_channels(self) -> Tensor:
-        """All channels, (rows * k, channels, *space)."""
+        """Return all channels, zeros included, (rows * k, channels, *space)."""
         single = self.stack_maps()
         result = single.new_zeros(single.shape[0], self.channels, *single.shape[2:])
         result[:, self.channel] = single[:, 0]
@@ -56,20 +56,20 @@ Maps = OneChannel | Tensor
 
 
 class Linear(Protocol):
-    """One linear step; ``rows`` tells how many rows the stacked maps belong to."""
+    """One linear operation of a chain; ``rows`` is the number of rows that the stacked maps belong to."""
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """The next maps."""
+        """Return the maps after this operation."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiply each element: ``slope`` broadcasts to (rows, channels, *space)."""
+    """Elementwise multiplication by ``slope``, which broadcasts to (rows, channels, *space)."""
 
     slope: Tensor
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Maps times slope."""
+        """Return maps times slope."""
         if isinstance(maps, Tensor):
             if self.slope.shape[0] == 1:
                 return maps * self.slope
@@ -89,12 +89,12 @@ def _slope_at_phase(slope: Tensor, maps: OneChannel) -> Tensor:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """PixelShuffle: one channel goes to one phase of one channel."""
+    """PixelShuffle: one input channel fills one phase of one output channel."""
 
     factor: int
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """A finer grid."""
+        """Return the maps on the finer grid."""
         if isinstance(maps, Tensor):
             return F.pixel_shuffle(maps, self.factor)
         s, grid = self.factor, maps.on_grid()
@@ -104,12 +104,12 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class PerChannel:
-    """Pooling, interpolation, padding: the same linear operation on each channel."""
+    """Pooling, interpolation or padding: the same linear operation on each channel."""
 
     step: Step
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Resampled."""
+        """Return the resampled maps."""
         if isinstance(maps, Tensor):
             return self.step.apply(maps)
         grid = maps.on_grid()
@@ -119,25 +119,25 @@ class PerChannel:
 
 @dataclass(frozen=True)
 class Index:
-    """Indexing behind the rows, as a target does."""
+    """Indexing of the dimensions after the rows, as by a target."""
 
     step: Step
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """What was picked."""
+        """Return the indexed elements."""
         return self.step.apply(maps if isinstance(maps, Tensor) else maps.all_channels())
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without its bias, of whichever kind ``step`` recorded."""
+    """A convolution of any kind, without its bias."""
 
     step: Step
     weight: Tensor
     options: dict[str, object]
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
-        """All output channels; of one input channel only that slice of the weight is used."""
+        """Return all output channels; one input channel uses its slice of the weight only."""
         if isinstance(maps, Tensor):
             return self._conv(maps, self.weight)
         if self.options.get("groups", 1) != 1:
@@ -153,7 +153,7 @@ class Conv:
         return y
 
     def _from_phase(self, maps: OneChannel, weight: Tensor) -> Tensor | None:
-        """The same without touching the zeros between: a transposed convolution, factor² times cheaper."""
+        """Return the result without computing the zeros in between: a transposed convolution, factor² times cheaper."""
         plain = all(_both(self.options.get(name, 1)) == (1, 1) for name in ("stride", "dilation"))
         padding = self.options.get("padding", 0)
         if self.step.name != "conv2d" or not plain or isinstance(padding, str):
@@ -185,13 +185,13 @@ _EACH = {"interpolate", "upsample", "avg_pool1d", "avg_pool2d", "avg_pool3d"} | 
 
 @dataclass(frozen=True)
 class Chain:
-    """c ↦ its part of the output, as the network is at these rows.
+    """The part of a network after a layer, linearized at some rows.
 
     Attributes:
         activation: at the layer, (rows, channels, *space).
-        output: (rows, *left).
-        remainder: what the units do not hold, (rows, *left); None under the tangent.
-        steps: one linear operation after the other.
+        output: (rows, *output).
+        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
+        steps: linear operations in order.
     """
 
     activation: Tensor
@@ -200,7 +200,7 @@ class Chain:
     steps: tuple[Linear, ...]
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
-        """(rows, k, *space) in one channel of the layer → (rows, k, *left)."""
+        """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
         rows, k = maps.shape[:2]
         state: Maps = OneChannel(maps, channel, self.activation.shape[1])
         with torch.no_grad():
@@ -210,7 +210,7 @@ class Chain:
         return result.reshape(rows, k, *self.output.shape[1:])
 
     def jvp_all(self, maps: Tensor) -> Tensor:
-        """Parts in every channel of the layer, (rows, channels, *space) → (rows, *left)."""
+        """Return the JVP of maps in every channel of the layer: (rows, channels, *space) → (rows, *output)."""
         state: Maps = maps
         with torch.no_grad():
             for step in self.steps:
@@ -220,13 +220,13 @@ class Chain:
 
 
 def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = None) -> Chain | None:
-    """Linearise a tail, or None where it is no chain of operations that keep rows and channels apart.
+    """Linearize a tail; return None if it is not a chain of operations that act on each row alone.
 
     Args:
-        tail: from the layer's output (or input) on.
+        tail: the model after the layer's output (or from its input on).
         batch: some rows.
-        slope: σ'(z), or (σ(z) − σ(0))/z.
-        remainder: what the units do not hold at the layer itself; zero when not given.
+        slope: "tangent" for σ'(z), "secant" for (σ(z) − σ(0))/z.
+        remainder: the part of the layer's activation that belongs to no unit; None is zero.
     """
     recording = trace(tail, batch)
     if recording is None or recording.activation.dim() < 3:
@@ -243,7 +243,7 @@ def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = Non
 
 
 def _step(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear | None, Tensor] | None:
-    """The linear operation (None: nothing happens) and the slot behind it."""
+    """Return the linear operation (None for the identity) and the remainder after it."""
     with torch.no_grad():
         if step.name in POINTWISE and step.name != "pow":
             return _pointwise(step, slope, remainder)
@@ -285,7 +285,7 @@ def _elementwise_scale(step: Step) -> Scale | None:
     if step.arguments("other").get("rounding_mode") or (step.name == "batch_norm" and _is_training(step)):
         return None
     like = step.input
-    if step.name == "batch_norm" or not step.has_tensors:  # one number a channel says it all
+    if step.name == "batch_norm" or not step.has_tensors:  # one number for each channel is enough
         like = like[:1].flatten(2)[..., :1].reshape(1, -1, *[1] * (like.dim() - 2))
     scale = step.apply(torch.ones_like(like)) - step.apply(torch.zeros_like(like))
     return Scale(scale) if scale.shape == like.shape else None

@@ -1,4 +1,4 @@
-"""Contributions by backward, JVP or shared pass."""
+"""Contributions of units by backward passes, Jacobian-vector products (JVP) or a pass shared by several layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -27,12 +27,12 @@ from .trace import Trace, trace_layers
 
 @dataclass(frozen=True)
 class Derivative:
-    """Which derivative.
+    """The derivative that a rule uses: tangent or secant.
 
     Attributes:
         slope: its name.
-        start: what is put in at the layer, given the activation and what of it no unit holds (None: nothing).
-        finish: from what arrives to the output and what of it no unit holds (None: not asked).
+        start: from the activation and its remainder (None is zero) to the value that replaces it in the model.
+        finish: from the model's output to the output tensor and its remainder (None if the rule has none).
     """
 
     slope: Slope
@@ -41,13 +41,13 @@ class Derivative:
 
 
 class Run(NamedTuple):
-    """One run of a tail.
+    """One forward pass of a tail.
 
     Attributes:
-        activation: a leaf, (rows, units, ...).
-        output: in its graph, (rows, *left).
-        remainder: what of the output no unit holds; None where nobody asked.
-        switches_gradients: the model switches gradients off or on somewhere inside.
+        activation: a leaf of the graph, (rows, units, ...).
+        output: in the graph of the activation, (rows, *output).
+        remainder: the part of the output that belongs to no unit; None if it is not computed.
+        switches_gradients: whether the model turns gradients off or on during the pass.
     """
 
     activation: Tensor
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | None = None) -> Run:
-    """Run rows with ``start`` put in at the layer and ``finish`` taken at the output."""
+    """Run rows with ``derivative.start`` applied at the layer and ``derivative.finish`` at the output."""
     if tail.shared_pass is not None and remainder is None:
         shared: Run = tail.shared_pass.run(tail, batch, derivative)
         return shared
@@ -75,7 +75,7 @@ def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | No
 
 
 def no_gradient_error(tail: Tail) -> LayerError:
-    """The error for a layer that leads nowhere."""
+    """Return the error for a layer on which the output does not depend."""
     return LayerError(
         f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
         "leads to the selected target. Where it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
@@ -84,7 +84,7 @@ def no_gradient_error(tail: Tail) -> LayerError:
 
 
 def backward_contributions(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
-    """c_u from one backward pass for every output: (rows, k, *left)."""
+    """Return c_u by one backward pass for every output: (rows, k, *output)."""
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     selected = select(activation.detach(), selector)
     contributions = selected.new_empty((*selected.shape, flat.shape[1]))
@@ -94,7 +94,7 @@ def backward_contributions(tail: Tail, activation: Tensor, output: Tensor, selec
 
 
 def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) -> Iterator[Tensor]:
-    """∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless it is kept."""
+    """Yield ∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless ``keep`` is set."""
     last = flat.shape[1] - 1
     for o in range(flat.shape[1]):
         (gradient,) = torch.autograd.grad(
@@ -106,7 +106,7 @@ def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) 
 
 
 def layer_activation(tail: Tail, batch: Batch) -> Tensor:
-    """The activation alone, outside any graph."""
+    """Return the layer's activation without a graph."""
     activations: list[Tensor] = []
 
     def record(activation: Tensor) -> Tensor:
@@ -119,41 +119,41 @@ def layer_activation(tail: Tail, batch: Batch) -> Tensor:
 
 
 class NoForwardModeError(RuntimeError):
-    """The tail has no derivative that runs forward."""
+    """The tail has an operation without a forward-mode derivative."""
 
 
 class JVP:
-    """(k, rows, *activation) ↦ (k, rows, *left) by the derivative of a tail at some rows.
+    """Jacobian-vector product of a tail at some rows: (k, rows, *activation) ↦ (k, rows, *output).
 
-    The backward pass is transposed; where that is not differentiable, rows are expanded and run in forward mode; what
-    has no forward mode either is left to one backward pass for every output.
+    It is computed by double backward. If the backward pass is not differentiable, rows are repeated and run in forward
+    mode. If an operation has no forward-mode derivative either, one backward pass for every output is used.
 
     Args:
-        tail: from the layer on.
+        tail: the model after the layer.
         batch: the rows.
-        along: which derivative.
-        ran: these rows' run.
+        derivative: tangent or secant.
+        tail_run: the forward pass of these rows.
     """
 
     def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, tail_run: Run) -> None:
         self._tail, self._batch, self._derivative, self._run = tail, batch, derivative, tail_run
-        self._expands = not tail_run.switches_gradients  # forward mode would walk through, backward passes do not
+        self._expands = not tail_run.switches_gradients  # forward mode ignores no_grad blocks, backward passes do not
         self._forward: Forward | None = None
         with suppress(UnsupportedError):
             self._forward = Forward(tail_run.activation, tail_run.output)
 
     def __call__(self, tangents: Tensor) -> Tensor:
-        """Any tail."""
+        """Return the product, by whichever method the tail supports."""
         try:
             return self.forward_only(tangents)
         except NoForwardModeError:
             return self._backward(tangents)
 
     def forward_only(self, tangents: Tensor) -> Tensor:
-        """Without passes for single outputs.
+        """Return the product without backward passes for single outputs.
 
         Raises:
-            NoForwardError: there is no other way.
+            NoForwardModeError: the tail supports neither double backward nor forward mode.
         """
         if self._forward is not None:
             try:
@@ -169,7 +169,7 @@ class JVP:
             raise NoForwardModeError from error
 
     def _forward_mode(self, tangents: Tensor) -> Tensor:
-        """Forward mode over copies of the rows, each with one part as its tangent."""
+        """Return the product by forward mode over copies of the rows, one for each tangent."""
 
         def begin(activation: Tensor) -> Tensor:
             return self._derivative.start(forward_ad.make_dual(activation.detach(), tangents.flatten(0, 1)), None)
@@ -192,17 +192,17 @@ class JVP:
 def unit_contributions(
     tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """c_u = a_u · ∂y/∂a_u for every selected unit and every output, (rows, k, *left), and the slot (rows, *left).
+    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), and the remainder, (rows, *output).
 
-    One backward pass per output serves all units; one pushed part per unit serves all outputs. The cheaper way is
-    taken, and a channel of a convolutional tail is pushed alone until a convolution mixes it.
+    One backward pass for each output computes all units; one JVP for each unit computes all outputs. The cheaper way is
+    used. In a chain of convolutions a unit's channel is computed alone up to the convolution that mixes it with others.
     """
     tail_run = run(tail, batch, derivative)
     contributions = _contributions_of_run(tail, batch, selector, derivative, per_eval, tail_run)
     if tail.shared_pass is not None and derivative.slope == "secant" and selector is None:
         return contributions, tail_run.output.detach() - contributions.sum(
             1
-        )  # a shared run carries no slot but the first one
+        )  # a shared pass has the first layer's remainder only
     return contributions, tail_run.remainder
 
 
@@ -233,19 +233,19 @@ def _contributions_of_run(
 
 
 class LinearizedTail:
-    """The derivative of a tail at some rows, kept for many questions.
+    """A tail linearized at some rows, for many products with its Jacobian.
 
     Args:
-        tail: from the layer's output (or input) on.
+        tail: the model after the layer's output (or from its input on).
         batch: the rows.
-        along: which derivative.
-        remainder: at the layer, what no unit holds.
-        per_eval: maps that are pushed at once.
+        derivative: tangent or secant.
+        remainder: the part of the layer's activation that belongs to no unit.
+        per_eval: number of maps in one JVP.
 
     Attributes:
         activation: at the layer, (rows, units, ...).
-        output: (rows, *left).
-        remainder: what arrives and belongs to no unit, (rows, *left); None under the tangent.
+        output: (rows, *output).
+        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class LinearizedTail:
 
     @cached_property
     def _graph(self) -> Run:
-        alone = replace(self._tail, shared_pass=None)  # frames that are no chain are run for each layer
+        alone = replace(self._tail, shared_pass=None)  # only chains are shared between layers
         return run(alone, self._batch, self._derivative, self._start)
 
     @cached_property
@@ -277,11 +277,11 @@ class LinearizedTail:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Dims of one row of the output."""
+        """Shape of one row of the output."""
         return tuple(self.output.shape[1:])
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
-        """(rows, k, *space) in one channel of the layer → (rows, k, *left)."""
+        """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
         result = maps.new_empty((*maps.shape[:2], *self.output_shape), dtype=self.output.dtype)
         for first, last in chunks(maps.shape[1], self._per_eval):
             chunk = maps[:, first:last]
@@ -294,13 +294,13 @@ class LinearizedTail:
         return result
 
     def jvp_all(self, maps: Tensor) -> Tensor:
-        """(rows, *activation) of parts in every channel → (rows, *left)."""
+        """Return the JVP of maps in every channel: (rows, *activation) → (rows, *output)."""
         if self._chain is not None:
             return self._chain.jvp_all(maps)
         return self._jvp(maps[None])[0]
 
     def vjp(self, weights: Tensor) -> Tensor:
-        """Gradient of Σ weights · output at the layer: (n, rows, *left) → (n, rows, *activation)."""
+        """Return the gradients of Σ weights · output at the layer: (n, rows, *output) → (n, rows, *activation)."""
         graph = self._graph
         return torch.stack(
             [
@@ -311,10 +311,10 @@ class LinearizedTail:
 
 
 class SharedPass:
-    """The last recorded forward pass; every tail that was given reads its own part off it.
+    """The last forward pass of one model, shared by several layers.
 
     Args:
-        tails: of one model, whose rows are cut alike.
+        tails: one for each layer, all of one model and run on the same chunks of rows.
     """
 
     def __init__(self, tails: Sequence[Tail]) -> None:
@@ -323,10 +323,10 @@ class SharedPass:
         self._traces: tuple[Any, dict[Any, Trace]] = (None, {})
 
     def run(self, tail: Tail, batch: Batch, derivative: Derivative) -> Run:
-        """A tail's part of a run with its gradients; what no unit holds is left to who knows the units."""
+        """Return the pass from a tail's layer on, with gradients and without a remainder."""
         key = (batch.start, batch.rows, derivative)
         if self._runs[0] != key:
-            self._runs = (None, {})  # make room before the next graph grows
+            self._runs = (None, {})  # free the last graph before the next one is built
             self._runs = (key, self._record(batch, derivative))
         tail_run = self._runs[1][tail.position]
         if not tail_run.output.requires_grad:
@@ -334,7 +334,7 @@ class SharedPass:
         return tail_run
 
     def trace(self, tail: Tail, batch: Batch) -> Trace | None:
-        """A tail's part of a chain, or None where it is not in the common one."""
+        """Return the chain from a tail's layer on, or None if the layer is not on the common chain."""
         key = (batch.start, batch.rows)
         if self._traces[0] != key:
             self._traces = (None, {})

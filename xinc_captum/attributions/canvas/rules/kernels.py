@@ -1,4 +1,4 @@
-"""Pairs (in, out) of Linear and conv layers."""
+"""Contributions of pairs (in, out) of Linear and convolution layers, and of single frames (sites)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class Kernels:
-    """A Linear or convolution, read as a table of kernels from input channel i to output channel o.
+    """A Linear or convolution as a table of kernels from input channel i to output channel o.
 
     Attributes:
         layer: the module.
-        name: of the layer, for messages.
+        name: the layer's name, for error messages.
     """
 
     layer: Any
@@ -39,33 +39,33 @@ class Kernels:
 
     @property
     def is_conv(self) -> bool:
-        """Whether inputs have places beside channels."""
+        """Whether the layer is a convolution, whose inputs have spatial dimensions."""
         return isinstance(self.layer, CONVOLUTIONS)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Input and output channels."""
+        """Number of input and output channels."""
         if isinstance(self.layer, nn.Linear):
             return self.layer.in_features, self.layer.out_features
         return int(self.layer.in_channels), int(self.layer.out_channels)
 
     @property
     def weight(self) -> Tensor:
-        """Detached."""
+        """The weight, detached."""
         weight: Tensor = self.layer.weight.detach()
         return weight
 
     @property
     def bias(self) -> Tensor:
-        """(out,), zeros where there is none."""
+        """The bias, (out,); zeros if the layer has none."""
         bias: Tensor | None = self.layer.bias
         return self.weight.new_zeros(self.shape[1]) if bias is None else bias.detach()
 
     def check(self, x: Tensor) -> Tensor:
-        """What enters the layer, with the dims that pairs need.
+        """Return the layer's input if it has the number of dimensions that pairs need.
 
         Raises:
-            LayerError: other dims.
+            LayerError: the number of dimensions differs.
         """
         dims = self.layer.weight.dim()
         if x.dim() != dims:
@@ -76,7 +76,7 @@ class Kernels:
         return x
 
     def outputs(self, x: Tensor, outs: slice) -> Tensor:
-        """k_io = W_oi * x_i without bias, for all i: (rows, in, outs, *space), in one grouped convolution."""
+        """Return k_io = W_oi * x_i without bias for all i, (rows, in, outs, *space), by one grouped convolution."""
         if not self.is_conv:
             return x[:, :, None] * self.weight.T[:, outs]
         ins, _ = self.shape
@@ -93,11 +93,11 @@ class Kernels:
         return x.new_zeros(x.shape[0], ins, 0) if result is None else result
 
     def _table(self) -> Tensor:
-        """(in, out, *kernel) of a layer without groups."""
+        """Return the kernels of a layer without groups, (in, out, *kernel)."""
         return self.weight if self._is_transposed else self.weight.transpose(0, 1)
 
     def _group(self, o: int) -> tuple[slice, Tensor]:
-        """The inputs that output o sees, and their kernels (inside, 1, *kernel)."""
+        """Return the inputs of output o's group and their kernels, (inside, 1, *kernel)."""
         ins, outs = self.shape
         groups = int(self.layer.groups)
         group, local = divmod(o, outs // groups)
@@ -109,13 +109,13 @@ class Kernels:
         return isinstance(self.layer, nn.modules.conv._ConvTransposeNd)
 
     def _apply_table(self, x: Tensor, table: Tensor) -> Tensor:
-        """Every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
+        """Convolve every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
         channels, n = table.shape[:2]
         weight = table if self._is_transposed else table.reshape(channels * n, 1, *table.shape[2:])
         return _tensor(self._apply(x, weight, channels).unflatten(1, (channels, n)))
 
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        """The layer without its bias, with another weight."""
+        """Return the layer's output without bias, with another weight."""
         if isinstance(self.layer, nn.Linear):
             return _tensor(F.linear(x, weight))
         layer, dims = self.layer, self.layer.weight.dim() - 2
@@ -130,7 +130,7 @@ class Kernels:
         return _tensor(conv(x, weight, None, layer.stride, padding, layer.dilation, groups))
 
     def sum_over_places(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Σ_places g_o k_io, by the gradient of the weight: (rows, in, out).
+        """Return Σ_places g_o k_io, (rows, in, out), by the gradient of the weight.
 
         Args:
             x: (rows, in, *space).
@@ -164,31 +164,31 @@ Pair = tuple[int, int]
 
 
 def kernels_of(tail: Tail) -> Kernels:
-    """The tail's layer as a table of kernels.
+    """Return the tail's layer as a table of kernels.
 
     Raises:
-        LayerError: it has no weight that pairs an input with an output.
+        LayerError: the layer is neither a Linear nor a convolution.
     """
     return Kernels(tail.layer, tail.name)
 
 
 def layer_input(tail: Tail, batch: Batch) -> Tensor:
-    """What enters the layer, (rows, in) or (rows, in, *space)."""
+    """Return the layer's input, (rows, in) or (rows, in, *space)."""
     x = layer_activation(replace(tail, at_input=True), batch)
     return kernels_of(tail).check(x)
 
 
 def after_layer(tail: Tail) -> Tail:
-    """The tail from what leaves the layer."""
+    """Return the tail from the layer's output on."""
     return replace(tail, at_input=False)
 
 
 def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
-    """A selector of pairs as a checked list without negative numbers, or None for all.
+    """Return a selector of pairs as a list without negative indices, or None for all pairs.
 
     Raises:
-        TypeError: not pairs.
-        IndexError: out of range.
+        TypeError: the selector does not consist of pairs.
+        IndexError: a pair is out of range.
     """
     if selector is None:
         return None
@@ -206,7 +206,7 @@ def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None
 
 
 def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
-    """For each output unit: (position in the list, input unit)."""
+    """Return (position in the list, input unit) of every pair, grouped by output unit."""
     by_out: dict[int, list[tuple[int, int]]] = {}
     for at, (i, o) in enumerate(pairs):
         by_out.setdefault(o, []).append((at, i))
@@ -216,10 +216,10 @@ def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
 def pair_contributions(
     tail: Tail, batch: Batch, selector: Any, derivative: Derivative, per_eval: int | None, with_remainder: bool
 ) -> Tensor:
-    """k_io carried to the output by a derivative: (rows, in, out, *left), or (rows, k, *left) when selected.
+    """Return the contributions of k_io to the output: (rows, in, out, *output), or (rows, k, *output) when selected.
 
-    With a slot, one more input row comes last: each next unit's own bias stands with it, and what enters after the
-    layer is shared equally among the next units.
+    With a remainder, one more input comes last. It has the bias of each output unit, and an equal share of the
+    remainder that arises after the layer.
     """
     kernels = kernels_of(tail)
     selected = resolve_pairs(kernels.shape, selector)
@@ -246,17 +246,17 @@ def pair_contributions(
 def remainder_contributions(
     linearized: LinearizedTail, bias: Tensor, outs: Sequence[int] | None = None
 ) -> Iterator[Tensor]:
-    """For each next unit its own bias at the output and an equal share of what enters behind: (rows, *left) each."""
+    """Yield for each output unit the contribution of its bias plus an equal share of the later remainder."""
     everywhere = bias.reshape(1, -1, *[1] * (linearized.activation.dim() - 2)).expand_as(linearized.activation)
     if linearized.remainder is None:
-        raise RuntimeError("only the secant has a slot")
+        raise RuntimeError("only the secant has a remainder")
     equal_share = (linearized.remainder - linearized.jvp_all(everywhere)) / len(bias)
     for o in range(len(bias)) if outs is None else outs:
         yield linearized.jvp(everywhere[:, o : o + 1], o)[:, 0] + equal_share
 
 
 def pairs_by_jvp(linearized: LinearizedTail, kernels: Kernels, x: Tensor, pairs: list[Pair]) -> Tensor:
-    """Some pairs: (rows, k, *left)."""
+    """Return the contributions of some pairs: (rows, k, *output)."""
     result = x.new_empty((x.shape[0], len(pairs), *linearized.output_shape), dtype=linearized.output.dtype)
     for o, members in group_by_output(pairs).items():
         outputs = kernels.outputs(x, slice(o, o + 1))[:, [i for _, i in members], 0]
@@ -273,7 +273,7 @@ def _pairs_by_backward(
     remainder: Tensor | None,
     selected: list[Pair] | None,
 ) -> Tensor:
-    """By one backward pass for every output, where these are few."""
+    """Return the contributions of pairs by one backward pass for every output, for few outputs."""
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     contributions: list[Tensor] = []
     for o, gradient in enumerate(gradients(tail, leaf, flat)):
@@ -290,27 +290,30 @@ def _pairs_by_backward(
 
 
 class Site(Protocol):
-    """Units are numbers, pairs tuples (in, out); one past the last unit (or input) is the slot where there is one."""
+    """Contributions at some fixed rows.
+
+    Units are integers and pairs tuples (in, out). The index after the last unit (or input) is the remainder, if any.
+    """
 
     def maps(self, units: list[Any]) -> Tensor:
-        """The parts of some units: (rows, k, *left)."""
+        """Return the contributions of some units: (rows, k, *output)."""
 
     has_adjoint: bool
-    """Whether :meth:`sums` answers without drawing every map."""
+    """Whether :meth:`sums` is available; it computes no maps."""
 
     def sums(self, weights: Tensor) -> Tensor:
-        """Σ_left weights · c for every unit at once.
+        """Return Σ_output weights · c for every unit.
 
         Args:
-            weights: (n, rows, *left).
+            weights: (n, rows, *output).
 
         Returns:
-            (n, rows, units) or (n, rows, in, out), a slot last.
+            (n, rows, units) or (n, rows, in, out), a remainder last.
         """
 
 
 class NeuronSite:
-    """Units under the tangent or the secant."""
+    """Contributions of units under the tangent or the secant."""
 
     has_adjoint = True
 
@@ -329,7 +332,7 @@ class NeuronSite:
         return torch.cat(contributions, 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`: one backward pass for each of n."""
+        """See :class:`Site`; costs one backward pass for each of n."""
         linearized = self._linearized
         contributions = linearized.vjp(weights) * linearized.activation
         units = contributions.flatten(3).sum(3) if contributions.dim() > 3 else contributions
@@ -339,7 +342,7 @@ class NeuronSite:
 
 
 class PairSite:
-    """Kernels or single weights under the tangent or the secant; the core is what enters the layer."""
+    """Contributions of pairs (kernels or single weights) under the tangent or the secant."""
 
     has_adjoint = True
 
@@ -362,7 +365,7 @@ class PairSite:
         return torch.stack([remainders[o] if i == ins else self.maps([(i, o)])[:, 0] for i, o in units], 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`: one backward pass and one gradient of the weight for each of n."""
+        """See :class:`Site`; costs one backward pass and one gradient of the weight for each of n."""
         linearized, (ins, outs) = self._linearized, self._kernels.shape
         remainder = linearized.remainder
         result = self._x.new_empty(*weights.shape[:2], ins + (remainder is not None), outs)
@@ -378,7 +381,7 @@ class PairSite:
 
 
 class DirectSite:
-    """Any rule, asked anew each time."""
+    """Contributions of any rule, computed again by every call."""
 
     has_adjoint = False
 
@@ -392,5 +395,5 @@ class DirectSite:
         return result
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`; no rule in general has a short cut."""
-        raise NotImplementedError("this rule adds up maps; ask for them")
+        """Raise, because sums of any rule need all maps."""
+        raise NotImplementedError("this rule has no sums without maps; call maps() and sum the result.")

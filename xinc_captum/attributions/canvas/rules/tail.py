@@ -1,4 +1,4 @@
-"""Model from a layer on; rays; memory budget."""
+"""The model after a layer (tail), rendered rays, and how many rows fit a memory budget."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,14 +20,14 @@ from ....selectors import OneUnit, Selector, list_units
 
 @dataclass(frozen=True)
 class Tail:
-    """What lies between a layer and the output.
+    """The part of a model between a layer and the output.
 
     Attributes:
         forward_func: the whole model, called with inputs and additional arguments.
-        layer: where the tail begins.
-        at_input: the tail begins at what enters the layer, not at what leaves it.
-        output_fn: picks the output tensor out of what the model returns.
-        together: the recorded forward pass that this tail shares with others, if any.
+        layer: the layer at which the tail begins.
+        at_input: the tail begins at the layer's input, not at its output.
+        output_fn: selects the output tensor of what the model returns.
+        shared_pass: the forward pass that this tail shares with those of other layers, if any.
         unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
     """
 
@@ -41,26 +41,26 @@ class Tail:
 
     @property
     def position(self) -> tuple[nn.Module, bool]:
-        """Where the tail begins."""
+        """The layer and ``at_input``: the point at which the tail begins."""
         return self.layer, self.at_input
 
     @property
     def name(self) -> str:
-        """The layer's name, for messages."""
+        """The layer's name, for error messages."""
         return layer_name(self.forward_func, self.layer)
 
     def output(self, batch: Batch) -> Tensor:
-        """The selected output, (rows, *left)."""
+        """Return the selected output, (rows, *output)."""
         return select_output(batch.through(self.forward_func), batch, self.output_fn)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Activation (rows, units, ...) and output (rows, *left), the second in the graph of the first."""
+        """Return the activation (rows, units, ...) and the output (rows, *output) computed from it."""
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.output(batch)
         return self.per_row(self.single(captured[self.layer]), batch), output
 
     def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """The activation with its units on axis 1, (rows, units, ...).
+        """Return the activation with its units on axis 1, (rows, units, ...).
 
         Raises:
             LayerError: rows are folded together or do not come first, or the unit axis cannot be determined.
@@ -69,23 +69,23 @@ class Tail:
         return self._units_second(rows, tuple(batch.inputs[0].shape))
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
-        """From the form in which :meth:`per_row` shows an activation to the layer's own."""
+        """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
         axis = self._axes.get(self.at_input, 1)
         return activation if axis == 1 else activation.movedim(1, axis).contiguous()  # the model may view it
 
     def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
-        """A tensor that broadcasts to the layer's own activation, for an activation as :meth:`per_row` shows it."""
+        """Move the axes of baselines that broadcast to the layer's activation to those of :meth:`per_row`."""
         axis = self._axes.get(self.at_input, 1)
         if axis == 1 or baselines.dim() > like.dim():
             return baselines
         return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
-        """Captum's selectors of the layer's own activation, for an activation as :meth:`per_row` shows it.
+        """Return a Captum selector of the layer's activation as one of :meth:`per_row`'s result.
 
         Args:
-            selector: ints count units; tuples and functions refer to the layer's own axes.
-            like: such an activation.
+            selector: ints are units; tuples and functions refer to the layer's own axes.
+            like: an activation of :meth:`per_row`.
         """
         axis = self._axes.get(self.at_input, 1)
         if axis == 1 or selector is None:
@@ -111,12 +111,12 @@ class Tail:
         return activation if axis == 1 else activation.movedim(axis, 1)
 
     def output_with(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
-        """The output when the layer hands on ``edit(activation)``."""
+        """Return the output when the layer returns ``edit(activation)``."""
         with self.patch_layer(batch, edit):
             return self.output(batch)
 
     def patch_layer(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
-        """The layer hands on ``edit(activation)`` while the block runs the model once."""
+        """Make the layer return ``edit(activation)`` while the block runs the model once."""
 
         def edit_value(value: Any) -> Tensor:
             return self.to_layer_axes(edit(self.per_row(self.single(value), batch)))
@@ -124,12 +124,12 @@ class Tail:
         return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
 
     def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """The activation as one float tensor, or an error that names the layer."""
+        """Return the activation as one float tensor, or raise an error that names the layer."""
         return one_tensor(value, lambda: self.name, at_input=self.at_input)
 
 
 def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
-    """One selector for an activation whose axis ``axis`` was moved to place 1."""
+    """Return a selector for the activation whose axis ``axis`` was moved to axis 1."""
     if isinstance(one, tuple):
         (checked,) = list_units(layer_activation, one)  # errors show the layer's own axes
         index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
@@ -146,17 +146,17 @@ _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the
 def in_no_grad_block() -> bool:
     """Return whether the model is in a ``no_grad`` block of its own.
 
-    False in the forward pass of a custom autograd Function, where gradients are off too, but what is computed has a
-    derivative. Known only inside of :class:`GradModes`.
+    False in the forward pass of a custom autograd Function: gradients are off there too, but its result has a
+    derivative. Valid only inside :class:`GradModes`.
     """
     return _OFF.get()
 
 
 class GradModes(TorchFunctionMode):
-    """Notes what a model that runs inside does with gradients.
+    """Tracks whether a model that runs inside turns gradients off or on.
 
     Attributes:
-        toggled: the model has switched them off or on: forward mode would walk through, backward does not.
+        toggled: whether it did. Forward mode ignores such blocks, backward passes do not.
     """
 
     def __init__(self) -> None:
@@ -184,20 +184,19 @@ class GradModes(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself
+DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the result
 PROBE_ROWS = 4
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a few rows showed.
+    """Memory that a forward pass needs, measured with a few rows.
 
     Attributes:
         activation: of those rows at the layer, (few, units, ...).
-        output: of those rows, (few, *left).
-        at_most: bytes that the graph of one forward grows by with each row, its share of what all rows have in common
-            included.
-        another: the bytes without that, which takes another run.
+        output: of those rows, (few, *output).
+        upper_bound: bytes of the graph for each row, including a share of the memory that does not grow with rows.
+        measure_again: returns the bytes without that share, by another forward pass.
     """
 
     activation: Tensor
@@ -207,16 +206,16 @@ class Footprint:
 
     @cached_property
     def bytes_per_row(self) -> int:
-        """That the graph of one forward grows by with each row."""
+        """Bytes by which the graph of one forward pass grows with each row."""
         return self.measure_again()
 
     def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
-        """How many rows fit at once, for answers of so many units.
+        """Return the number of rows that fit the budget.
 
         Args:
-            units: how many units each row of the answer has.
+            units: number of units in each row of the result.
             budget: bytes of working memory; None is 256 MiB.
-            enough: no need to look closer where at least so many fit.
+            enough: do not measure again if at least this many rows fit.
 
         Raises:
             ValueError: the budget is not positive.
@@ -227,15 +226,15 @@ class Footprint:
         safe_rows = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.upper_bound + result_bytes, 1))
         if enough is not None and safe_rows >= enough:
             return safe_rows
-        # The graph, and the gradients that walk back through it.
+        # The graph and the gradients of its tensors.
         return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
 
     def max_units(self, units: int, rows: int, budget: int | None) -> int:
-        """How many units of so many rows are carried at once, the answer apart.
+        """Return the number of units that are computed in one pass of a chunk.
 
         Args:
-            units: how many there are.
-            rows: of a chunk.
+            units: number of all units.
+            rows: number of rows of a chunk.
             budget: as in :meth:`max_rows`.
         """
         max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
@@ -243,7 +242,7 @@ class Footprint:
 
 
 def measure(tail: Tail, batch: Batch) -> Footprint:
-    """Run a few rows once, and twice over where that leaves doubts; what does not grow with rows cancels out."""
+    """Measure a few rows; a second, larger pass runs only if it is needed to subtract what does not grow with rows."""
     few = batch.cut(0, PROBE_ROWS)
     nbytes, activation, output = _graph_bytes(tail, few)
 
@@ -254,7 +253,7 @@ def measure(tail: Tail, batch: Batch) -> Footprint:
 
 
 def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The activation and the output, without a graph where a model under inference mode has none."""
+    """Return the activation and the output, without a graph if the model was made under inference mode."""
     try:
         return tail.run(batch)
     except RuntimeError as error:
@@ -265,13 +264,13 @@ def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
-    """Bytes that autograd keeps for one forward of these rows, and the forward's activation and output."""
+    """Return the bytes that autograd saves for one forward pass, and the pass's activation and output."""
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an operation that saves its own output would hold itself, for ever
+        return tensor.detach()  # an operation that saves its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         activation, output = _forward(tail, batch)
@@ -282,17 +281,18 @@ Renderer = Callable[..., Tensor]
 
 
 def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
-    """From samples to pixels: the field at all samples as rows of their own, then ``render`` of what it answered.
+    """Return a function from samples to pixels: ``field`` at all samples, then ``render`` of its outputs.
 
     Args:
-        field: takes (rays · samples, ...) and answers tensors with as many rows.
-        render: takes these as (rays, samples, ...), then the inputs as they came; answers (rays,) or (rays, channels).
+        field: maps (rays · samples, ...) to tensors with as many rows.
+        render: maps these outputs as (rays, samples, ...), followed by the inputs, to (rays,) or (rays, channels).
 
     Raises:
-        ValueError: inputs without samples, a field that answers other rows, or a renderer that keeps the samples.
+        ValueError: the inputs have no samples, the field returns another number of rows, or the renderer does not
+            reduce the samples.
 
     Example:
-        >>> mean = rendered(torch.nn.Linear(3, 1), lambda answers, points: answers.mean(1))
+        >>> mean = compose_renderer(torch.nn.Linear(3, 1), lambda outputs, points: outputs.mean(1))
         >>> mean(torch.rand(5, 7, 3)).shape
         torch.Size([5, 1])
     """
@@ -301,7 +301,7 @@ def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tens
         shape = tuple(values[0].shape)
         if len(shape) < 2:
             raise ValueError(
-                f"an input has shape {shape}; with render= expected (rays, samples, ...), a ray's samples in its row."
+                f"an input has shape {shape}; with render= expected (rays, samples, ...): one row for each ray."
             )
 
         def flatten(value: Any) -> Any:
@@ -312,17 +312,16 @@ def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tens
                 return value
             if value.dim() == 0 or value.shape[0] != shape[0] * shape[1]:
                 raise ValueError(
-                    f"the field answered shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; "
-                    "expected "
-                    f"{shape[0] * shape[1]} rows, one for each sample."
+                    f"the field returned shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; "
+                    f"expected {shape[0] * shape[1]} rows, one for each sample."
                 )
             return value.unflatten(0, shape[:2])
 
         result = render(tree_map(unfold, field(*map(flatten, values))), *values)
         if isinstance(result, Tensor) and result.dim() > 2:
             raise ValueError(
-                f"render answered shape {tuple(result.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
-                "(rays,) or (rays, channels): weigh and sum the samples."
+                f"render returned shape {tuple(result.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
+                "(rays,) or (rays, channels): reduce the samples, for example by a weighted sum."
             )
         return result
 
@@ -331,21 +330,21 @@ def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tens
 
 @dataclass(frozen=True)
 class RayTail(Tail):
-    """A :class:`Tail` whose rows are rays: (rays · samples, units, ...) is shown as (rays, units, ..., samples).
+    """A :class:`Tail` whose rows are rays: (rays · samples, units, ...) becomes (rays, units, ..., samples).
 
-    A unit's part of a pixel is then the sum over the ray's samples, as over the places of a convolution.
+    The contribution of a unit to a pixel is the sum over the ray's samples, as over the positions of a convolution.
     """
 
     def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Tail.per_row`.
 
         Raises:
-            LayerError: the layer's rows are no samples of the rays.
+            LayerError: the layer's rows are not the samples of the rays.
         """
         samples = batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
-                f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
+                f"layer {self.name} returns shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
                 "samples; expected (rays · samples, units, ...). Choose a layer of the field, in front of the "
                 "renderer."
             )
@@ -354,12 +353,12 @@ class RayTail(Tail):
         return by_ray
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
-        """Samples as rows again, in memory of their own, so that the model may write into it."""
+        """Return samples as rows, in new memory because the model may write into it."""
         samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
         return super().to_layer_axes(samples)
 
     def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
-        """See :meth:`Tail.move_baselines`: given as (rays, units, ..., samples)."""
+        """See :meth:`Tail.move_baselines`: baselines have the axes (rays, units, ..., samples)."""
         return baselines
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
