@@ -19,24 +19,28 @@ from xinc_captum.inr import FourierMLP, Siren, coordinates, fit, ray_samples, ra
 SIZE = (4, 5)
 
 
-def of(model, name, x):
+def tail_and_batch(model, name, x):
     return Tail(model, model.get_submodule(name)), Batch.of(x)
 
 
 def test_a_canvas_by_hand(hand_net):
     """x=(2,1) → a=(3,4): unit 0 paints 5·3 and 0·3, unit 1 paints −1·4 and 2·4."""
     net, x = hand_net
-    canvas = build_canvas(CanvasSpec(Tangent(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext, layer="1"))
+    canvas = build_canvas(
+        CanvasSpec(Tangent(), *tail_and_batch(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext, layer="1")
+    )
     assert (canvas.size, canvas.units, canvas.channels, canvas.slots) == ((2, 3), 2, 2, 0)
     assert (canvas.rule, canvas.layer) == ("Tangent()", "1")
     assert canvas.map(0).flatten(1).unique(dim=1).tolist() == [[15.0], [0.0]]
     assert canvas.map(1).flatten(1).unique(dim=1).tolist() == [[-4.0], [8.0]]
-    remainder = build_canvas(CanvasSpec(Secant(), *of(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext))
+    remainder = build_canvas(
+        CanvasSpec(Secant(), *tail_and_batch(net, "1", x.repeat(6, 1)), (2, 3), False, nullcontext)
+    )
     assert remainder.slots == 1 and remainder.map(2)[:, 0, 0].tolist() == [7.0, -1.0], "the biases"
 
 
 def test_rows_are_cut_to_the_budget():
-    tail, batch = of(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
+    tail, batch = tail_and_batch(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
     roomy, tight = (plan_chunks(Tangent(), tail, batch, False, budget, None) for budget in (None, 1))
     assert (roomy.max_rows, tight.max_rows) == (20, 1) and roomy.max_units >= tight.max_units == 1
     some = plan_chunks(Tangent(), tail, batch, False, 6000, 3)
@@ -47,14 +51,14 @@ def test_rows_are_cut_to_the_budget():
 @pytest.mark.parametrize("budget", [None, 1])
 def test_batch_norm_in_training_mode_prevents_chunks_without_a_budget(budget):
     model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
-    planned = plan_chunks(Tangent(), *of(model, "0", coordinates(SIZE)), False, budget, None)
-    assert planned.max_rows == (20 if budget is None else 1) and planned.max_units == 1
+    chunk_plan = plan_chunks(Tangent(), *tail_and_batch(model, "0", coordinates(SIZE)), False, budget, None)
+    assert chunk_plan.max_rows == (20 if budget is None else 1) and chunk_plan.max_units == 1
 
 
 def test_rows_that_are_images_become_frames(decoder):
     model, t = decoder
     canvas = build_canvas(
-        CanvasSpec(Tangent(), *of(model, "blocks.0", t), (8, 12), False, nullcontext, layer="blocks.0")
+        CanvasSpec(Tangent(), *tail_and_batch(model, "blocks.0", t), (8, 12), False, nullcontext, layer="blocks.0")
     )
     assert isinstance(canvas, FrameCanvas) and (canvas.frames, canvas.layer) == (3, "blocks.0")
 
@@ -81,7 +85,7 @@ def test_rows_that_are_images_become_frames(decoder):
     ],
 )
 def test_invalid_arguments_raise(size, pairs, given, error, text):
-    tail, batch = of(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
+    tail, batch = tail_and_batch(FourierMLP(hidden=6), "activation1", coordinates(SIZE))
     with pytest.raises(error, match=text):
         build_canvas(CanvasSpec(Tangent(), tail, batch, size, pairs, nullcontext, **given))
 
@@ -91,18 +95,20 @@ def test_frames_of_another_size_raise(decoder):
     with pytest.raises(
         ValueError, match=r"size=\(9, 9\), but each row .* has shape \(3, 8, 12\), which ends in \(8, 12\)"
     ):
-        build_canvas(CanvasSpec(Tangent(), *of(model, "blocks.0", t), (9, 9), False, nullcontext))
+        build_canvas(CanvasSpec(Tangent(), *tail_and_batch(model, "blocks.0", t), (9, 9), False, nullcontext))
 
 
 def test_inputs_that_are_not_finite_raise():
     x = coordinates(SIZE)
     x[3] = torch.inf
     with pytest.raises(ValueError, match="input 0 holds"):
-        build_canvas(CanvasSpec(Tangent(), *of(FourierMLP(hidden=6), "activation1", x), SIZE, False, nullcontext))
+        build_canvas(
+            CanvasSpec(Tangent(), *tail_and_batch(FourierMLP(hidden=6), "activation1", x), SIZE, False, nullcontext)
+        )
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 1))
     with pytest.raises(LayerError, match="does not depend on layer|never r"):
         model.forward = lambda x: model[1](x)
-        build_canvas(CanvasSpec(Tangent(), *of(model, "0", coordinates(SIZE)), SIZE, False, nullcontext))
+        build_canvas(CanvasSpec(Tangent(), *tail_and_batch(model, "0", coordinates(SIZE)), SIZE, False, nullcontext))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +183,7 @@ def test_check_finite_names_the_tensor():
         check_finite(Batch.of(good), good, layer)
 
 
-CANVAS_ASSESSING_SIZE = (12, 16)
+TRUST_SIZE = (12, 16)
 
 
 @pytest.fixture(scope="module")
@@ -188,13 +194,11 @@ def fitted():
     return model
 
 
-def drawn(model, rule="tangent", layer="activation1", **kwargs):
-    return NeuronCanvas(model, layer, rule=rule, **kwargs).canvas(
-        coordinates(CANVAS_ASSESSING_SIZE), CANVAS_ASSESSING_SIZE
-    )
+def make_canvas(model, rule="tangent", layer="activation1", **kwargs):
+    return NeuronCanvas(model, layer, rule=rule, **kwargs).canvas(coordinates(TRUST_SIZE), TRUST_SIZE)
 
 
-def given_to_the_next(canvas):
+def shift_units(canvas):
     """Every unit shows the map of the one behind it."""
 
     def wrong(first, last, units):
@@ -205,22 +209,22 @@ def given_to_the_next(canvas):
 
 @pytest.mark.parametrize("rule", ["tangent", "secant"])
 def test_correct_canvases_hold_and_wrong_ones_fail(fitted, rule):
-    canvas = drawn(fitted, rule)
+    canvas = make_canvas(fitted, rule)
     assert canvas.trust.verdict == "holds" and canvas.trust.agreement > 0.9
-    exchanged = given_to_the_next(canvas).trust
+    exchanged = shift_units(canvas).trust
     assert exchanged.verdict == "fails" and abs(exchanged.agreement) < 0.3
     upside_down = replace(canvas, _shares=lambda *at: -canvas._shares(*at)).trust
     assert upside_down.verdict == "fails" and upside_down.agreement == -canvas.trust.agreement
-    other = drawn(FourierMLP(hidden=24, features=24, scale=2.0, seed=1), rule)
+    other = make_canvas(FourierMLP(hidden=24, features=24, scale=2.0, seed=1), rule)
     assert replace(canvas, _shares=other._shares).trust.verdict == "fails", "another network's canvas"
 
 
 def test_secant_with_a_wrong_sum_fails(fitted):
-    canvas = drawn(fitted, "secant")
+    canvas = make_canvas(fitted, "secant")
     assert canvas.trust.gap < 1e-5 and "its parts add up" in canvas.trust.because
     half = replace(canvas, _shares=lambda *at: canvas._shares(*at) / 2).trust
     assert half.gap == pytest.approx(0.5, abs=1e-5) and half.because == "its parts miss the output by 0.5 of it"
-    assert drawn(fitted).trust.gap is None, "tangents promise no sum"
+    assert make_canvas(fitted).trust.gap is None, "tangents promise no sum"
 
 
 def test_linear_tail_by_hand(hand_net):
@@ -232,7 +236,7 @@ def test_linear_tail_by_hand(hand_net):
 
 def test_xinc_maps_before_the_last_layer_fail(fitted):
     canvas = NeuronCanvas(fitted, "linear2", rule="xinc").canvas(
-        coordinates(CANVAS_ASSESSING_SIZE), CANVAS_ASSESSING_SIZE, attribute_to_layer_input=True
+        coordinates(TRUST_SIZE), TRUST_SIZE, attribute_to_layer_input=True
     )
     assert canvas.trust.verdict == "fails", "they use no later weight"
 
@@ -263,8 +267,8 @@ def test_trust_of_rendered_fields_and_shared_passes():
 
 
 def test_reason_without_a_comparison(fitted, tmp_path):
-    assert drawn(fitted, Ablation("mean")).trust.because.startswith("every unit was set to its baseline")
-    again = open_canvas(drawn(fitted).save(tmp_path / "canvas"))
+    assert make_canvas(fitted, Ablation("mean")).trust.because.startswith("every unit was set to its baseline")
+    again = open_canvas(make_canvas(fitted).save(tmp_path / "canvas"))
     assert str(again.trust) == "weak, because no network is at hand to compare it with"
     model = torch.nn.Sequential(
         torch.nn.Linear(1, 48), torch.nn.Unflatten(1, (2, 4, 6)), torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 3, 1)
@@ -279,29 +283,27 @@ def test_layer_without_contributions_is_weak():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     torch.nn.init.constant_(model[0].weight, 0.0)
     torch.nn.init.constant_(model[0].bias, -1.0)
-    trust = NeuronCanvas(model, "1").canvas(coordinates(CANVAS_ASSESSING_SIZE), CANVAS_ASSESSING_SIZE).trust
+    trust = NeuronCanvas(model, "1").canvas(coordinates(TRUST_SIZE), TRUST_SIZE).trust
     assert trust.verdict == "weak" and trust.agreement is None
 
 
 def test_trust_is_deterministic_and_restores_the_model(fitted, found):
-    canvas, state = drawn(fitted), found(fitted)
+    canvas, state = make_canvas(fitted), found(fitted)
     with torch.no_grad():
         trust = canvas.trust
-    assert canvas.trust is trust and drawn(fitted).trust == trust
+    assert canvas.trust is trust and make_canvas(fitted).trust == trust
     assert state.differences(fitted) == []
 
 
 def test_ablations_within_rounding_are_weak():
     said = "every contribution that was sampled is zero within rounding"
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
-    same = torch.full((math.prod(CANVAS_ASSESSING_SIZE), 2), 0.3)
+    same = torch.full((math.prod(TRUST_SIZE), 2), 0.3)
     for rule in (Ablation("mean"), Ablation("resample")):
-        trust = NeuronCanvas(net, "1", rule=rule).canvas(same, CANVAS_ASSESSING_SIZE).trust
+        trust = NeuronCanvas(net, "1", rule=rule).canvas(same, TRUST_SIZE).trust
         assert trust.verdict == "weak" and trust.because.startswith(said), "all pixels are alike"
     torch.nn.init.constant_(net[0].bias, -9.0)
-    trust = (
-        NeuronCanvas(net, "1", rule="ablation").canvas(coordinates(CANVAS_ASSESSING_SIZE), CANVAS_ASSESSING_SIZE).trust
-    )
+    trust = NeuronCanvas(net, "1", rule="ablation").canvas(coordinates(TRUST_SIZE), TRUST_SIZE).trust
     assert trust.verdict == "weak" and trust.because.startswith(said), "all units are dead"
     level = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1))
     flat = NeuronCanvas(level, "1", rule=Ablation("mean")).canvas(torch.full((1, 1, 4, 6), 0.5), (4, 6))

@@ -22,18 +22,18 @@ def canvas(rule="tangent", budget=None, model=None, size=SIZE, **kwargs) -> Canv
 def test_queries_equal_reductions_of_all_contributions(rule, budget):
     size = (2, 3) if budget == 1 else SIZE  # one pixel at a time takes long and is the same for every pixel
     c = canvas(rule, budget, size=size)
-    whole = canvas(rule, size=size).to_tensor()
-    assert whole.shape == (6 + c.slots, 3, *size)
+    full = canvas(rule, size=size).to_tensor()
+    assert full.shape == (6 + c.slots, 3, *size)
     close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-    close(c.to_tensor(), whole)
-    close(c.totals(), whole.abs().sum((2, 3)))
+    close(c.to_tensor(), full)
+    close(c.totals(), full.abs().sum((2, 3)))
     for unit in range(-1, 6 + c.slots):
-        close(c.map(unit), whole[unit])
-        close(c.map(unit, channel=2), whole[unit, 2])
+        close(c.map(unit), full[unit])
+        close(c.map(unit, channel=2), full[unit, 2])
     masks = torch.rand(4, *size) > 0.5
-    close(c.regions(masks), torch.einsum("rhw,uchw->ruc", masks.float(), whole.abs()))
-    close(c.regions(masks, signed=True), torch.einsum("rhw,uchw->ruc", masks.float(), whole))
-    strength = whole[:6].abs().sum(1)
+    close(c.regions(masks), torch.einsum("rhw,uchw->ruc", masks.float(), full.abs()))
+    close(c.regions(masks, signed=True), torch.einsum("rhw,uchw->ruc", masks.float(), full))
+    strength = full[:6].abs().sum(1)
     values, indices = c.top_units(3)
     close(values, strength.topk(3, dim=0).values)
     assert indices.dtype == torch.int8
@@ -156,22 +156,22 @@ def test_share_and_pooled_equal_the_metrics():
 PART = torch.tensor([[[1.0], [-2.0]], [[3.0], [0.5]], [[-1.0], [4.0]]])  # (3 rows, 2 units, 1 channel)
 
 
-def fed(query):
+def run_query(query):
     query.add(0, PART[:2])
     query.add(2, PART[2:])
     return query.result((3,))
 
 
 def test_query_results_by_hand():
-    assert fed(Totals()).tolist() == [[5.0], [6.5]]
+    assert run_query(Totals()).tolist() == [[5.0], [6.5]]
     masks = torch.tensor([[1, 1, 0], [0, 0, 1]])
-    assert fed(Regions(masks)).tolist() == [[[4.0], [2.5]], [[1.0], [4.0]]]
-    assert fed(Regions(masks, signed=True)).tolist() == [[[4.0], [-1.5]], [[-1.0], [4.0]]]
-    assert fed(Maps(3)).tolist() == [[[1.0, 3.0, -1.0]], [[-2.0, 0.5, 4.0]]]
-    top = fed(Top(1, 2, 3))
+    assert run_query(Regions(masks)).tolist() == [[[4.0], [2.5]], [[1.0], [4.0]]]
+    assert run_query(Regions(masks, signed=True)).tolist() == [[[4.0], [-1.5]], [[-1.0], [4.0]]]
+    assert run_query(Maps(3)).tolist() == [[[1.0, 3.0, -1.0]], [[-2.0, 0.5, 4.0]]]
+    top = run_query(Top(1, 2, 3))
     assert top.values.tolist() == [[2.0, 3.0, 4.0]]
     assert top.indices.tolist() == [[1, 0, 1]]
-    assert fed(Top(1, 1, 3)).indices.tolist() == [[0, 0, 0]], "what stands behind the units is left out"
+    assert run_query(Top(1, 1, 3)).indices.tolist() == [[0, 0, 0]], "what stands behind the units is left out"
 
 
 def test_8_bit_masks_raise():

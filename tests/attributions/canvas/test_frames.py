@@ -17,15 +17,15 @@ CASES = [
 ]
 
 
-def made(decoder, rule="secant", layer="blocks.0", unit="neuron", **kwargs):
+def make_canvas(decoder, rule="secant", layer="blocks.0", unit="neuron", **kwargs):
     model, t = decoder
     at_input = rule == "xinc"
     method = NeuronCanvas(model, layer, rule=rule, unit=unit)
     canvas = method.canvas(t, SIZE, attribute_to_layer_input=at_input, **kwargs)
-    whole = method.attribute(t, attribute_to_layer_input=at_input, target=kwargs.get("target"))
-    if whole.dim() < (6 if unit == "pair" else 5):
-        whole = whole.unsqueeze(-3)
-    return canvas, whole
+    full = method.attribute(t, attribute_to_layer_input=at_input, target=kwargs.get("target"))
+    if full.dim() < (6 if unit == "pair" else 5):
+        full = full.unsqueeze(-3)
+    return canvas, full
 
 
 # 200,000 bytes: two frames and three maps at once, so that both are left with a remainder; 20,000: one of each.
@@ -36,21 +36,21 @@ BUDGETS = [(*case, budget) for case in CASES for budget in (None, 200_000)] + [
 
 @pytest.mark.parametrize(("rule", "layer", "unit", "budget"), BUDGETS)
 def test_queries_equal_reductions_of_all_contributions(decoder, rule, layer, unit, budget):
-    c, whole = made(decoder, rule, layer, unit, memory_budget=budget)
+    c, full = make_canvas(decoder, rule, layer, unit, memory_budget=budget)
     close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     assert budget is None or rule == "xinc" or (c._rows_at_once < 3 and c._maps_at_once < c.units), "cut both ways"
-    assert isinstance(c, FrameCanvas) and (c.frames, c.size, c.channels) == (3, SIZE, whole.shape[-3])
-    close(c.to_tensor(), whole)
-    close(c.totals(), whole.abs().sum((-1, -2)))
+    assert isinstance(c, FrameCanvas) and (c.frames, c.size, c.channels) == (3, SIZE, full.shape[-3])
+    close(c.to_tensor(), full)
+    close(c.totals(), full.abs().sum((-1, -2)))
     masks = torch.rand(4, *SIZE)
     own = torch.rand(3, 4, *SIZE)
     for signed in (False, True):
-        c_or_abs = whole if signed else whole.abs()
+        c_or_abs = full if signed else full.abs()
         close(
             c.regions(masks, signed=signed), torch.einsum("f...hw,rhw->rf...", c_or_abs, masks.double()).movedim(0, 1)
         )
         close(c.regions(own, signed=signed), torch.einsum("f...hw,frhw->rf...", c_or_abs, own.double()).movedim(0, 1))
-    units = whole[:, : c.pairs[0]].flatten(1, 2) if c.pairs else whole[:, : c.units]
+    units = full[:, : c.pairs[0]].flatten(1, 2) if c.pairs else full[:, : c.units]
     strength = units.abs().sum(2)
     values, indices = c.top_units(2)
     assert indices.dtype == torch.int8
@@ -60,15 +60,15 @@ def test_queries_equal_reductions_of_all_contributions(decoder, rule, layer, uni
     close(one.values, values[:, :, 4, 1])
     assert one.indices.dtype == torch.int8
     at = (1, 2) if unit == "pair" else (1,)
-    close(c.map(at if unit == "pair" else 1), whole[(slice(None), *at)])
-    close(c.map(at if unit == "pair" else 1, channel=0, frame=-1), whole[(2, *at, 0)])
+    close(c.map(at if unit == "pair" else 1), full[(slice(None), *at)])
+    close(c.map(at if unit == "pair" else 1, channel=0, frame=-1), full[(2, *at, 0)])
     if c.slots:
         remainder = (c.pairs[0], 1) if unit == "pair" else c.units
-        close(c.map(remainder, frame=1), whole[(1, *remainder)] if unit == "pair" else whole[1, remainder])
+        close(c.map(remainder, frame=1), full[(1, *remainder)] if unit == "pair" else full[1, remainder])
 
 
 def test_several_queries_run_in_one_pass(decoder):
-    c, _ = made(decoder, unit="pair", layer="blocks.0.0", memory_budget=30_000)
+    c, _ = make_canvas(decoder, unit="pair", layer="blocks.0.0", memory_budget=30_000)
     totals, regions, top = c.ask(Totals(), Regions(torch.ones(1, *SIZE)), Top(1, c.units, c.pixels))
     torch.testing.assert_close(totals, regions[:, 0])
     assert top.values.shape == (3, 1, *SIZE)
@@ -76,13 +76,13 @@ def test_several_queries_run_in_one_pass(decoder):
 
 @pytest.mark.parametrize(("target", "channels"), [(1, 1), ((slice(0, 2),), 2)])
 def test_target_selects_channels(decoder, target, channels):
-    c, whole = made(decoder, target=target)
+    c, full = make_canvas(decoder, target=target)
     assert c.channels == channels
-    torch.testing.assert_close(c.to_tensor(), whole)
+    torch.testing.assert_close(c.to_tensor(), full)
 
 
 def test_signed_regions_compute_no_maps(decoder, monkeypatch):
-    c, _ = made(decoder, layer="blocks.0.0", unit="pair")
+    c, _ = make_canvas(decoder, layer="blocks.0.0", unit="pair")
     from xinc_captum.attributions.canvas.rules import kernels
 
     def refuse(*_):
@@ -96,7 +96,7 @@ def test_signed_regions_compute_no_maps(decoder, monkeypatch):
 
 def test_results_do_not_change_with_further_training(decoder, found):
     model, _ = decoder
-    c, _ = made(decoder)
+    c, _ = make_canvas(decoder)
     before, state = c.map(0), found(model)
     torch.testing.assert_close(c.map(0), before, atol=0, rtol=0)
     assert state.differences(model) == []
@@ -121,15 +121,15 @@ def test_results_do_not_change_with_further_training(decoder, found):
     ],
 )  # fmt: skip
 def test_invalid_arguments_raise(decoder, unit, call, error, text):
-    c, _ = made(decoder, layer="blocks.0.0" if unit == "pair" else "blocks.0", unit=unit)
+    c, _ = make_canvas(decoder, layer="blocks.0.0" if unit == "pair" else "blocks.0", unit=unit)
     with pytest.raises(error, match=text):
         call(c)
 
 
 @pytest.mark.parametrize(("layer", "unit"), [("blocks.0", "neuron"), ("blocks.0.0", "pair")])
 def test_share_and_pooled_equal_the_metrics(decoder, layer, unit):
-    c, whole = made(decoder, layer=layer, unit=unit)
-    units = whole[:, : c.pairs[0]].flatten(1, 2) if c.pairs else whole[:, : c.units]
+    c, full = make_canvas(decoder, layer=layer, unit=unit)
+    units = full[:, : c.pairs[0]].flatten(1, 2) if c.pairs else full[:, : c.units]
     amounts = metrics.magnitudes(units.flatten(0, 1)).unflatten(0, units.shape[:2])
     masks = torch.rand(2, *SIZE)
     each = torch.stack([metrics.share(a, masks) for a in amounts])

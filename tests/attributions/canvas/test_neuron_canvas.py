@@ -37,9 +37,9 @@ def test_inputs_of_any_dimension_and_channels(dims, channels):
         Siren(dims, channels, hidden=6, layers=3),
     ):
         x = coordinates(size)
-        shares = NeuronCanvas(model, "activation2", rule="secant").attribute(x)
-        assert shares.shape == (len(x), 7, channels)
-        torch.testing.assert_close(shares.sum(1), model(x).detach(), atol=1e-5, rtol=1e-4)
+        contributions = NeuronCanvas(model, "activation2", rule="secant").attribute(x)
+        assert contributions.shape == (len(x), 7, channels)
+        torch.testing.assert_close(contributions.sum(1), model(x).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_coordinates_off_the_training_grid():
@@ -53,10 +53,10 @@ def test_coordinates_off_the_training_grid():
 def test_targets_select_output_dimensions():
     model, x = FourierMLP(hidden=5), torch.rand(4, 2)
     canvas = NeuronCanvas(model, "activation1")
-    whole = canvas.attribute(x)
-    assert torch.allclose(canvas.attribute(x, target=1), whole[..., 1], atol=1e-6)
+    full = canvas.attribute(x)
+    assert torch.allclose(canvas.attribute(x, target=1), full[..., 1], atol=1e-6)
     per_row = canvas.attribute(x, target=[0, 1, 2, 0])
-    assert torch.allclose(per_row, torch.stack([whole[i, :, c] for i, c in enumerate([0, 1, 2, 0])]), atol=1e-6)
+    assert torch.allclose(per_row, torch.stack([full[i, :, c] for i, c in enumerate([0, 1, 2, 0])]), atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
@@ -139,8 +139,8 @@ def test_layer_without_gradients_to_the_output_raises():
 def test_integer_inputs():
     model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2))
     tokens = torch.tensor([[0, 1], [2, 3], [4, 0]])
-    shares = NeuronCanvas(model, "1", rule="secant").attribute(tokens)
-    torch.testing.assert_close(shares.sum(1), model(tokens).detach())
+    contributions = NeuronCanvas(model, "1", rule="secant").attribute(tokens)
+    torch.testing.assert_close(contributions.sum(1), model(tokens).detach())
 
 
 @pytest.mark.parametrize("broken", ["input", "weight", "later weight"])
@@ -184,9 +184,9 @@ def test_batch_norm_in_training_mode_prevents_chunks_and_stacking():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 30))
     x = torch.rand(6, 3)
     with pytest.warns(UserWarning, match="training mode"):
-        shares = NeuronCanvas(model, "0", rule="ablation").attribute(x)
+        contributions = NeuronCanvas(model, "0", rule="ablation").attribute(x)
         alone = NeuronCanvas(model, "0", rule="ablation").attribute(x, perturbations_per_eval=1)
-    torch.testing.assert_close(shares, alone)
+    torch.testing.assert_close(contributions, alone)
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
@@ -223,7 +223,7 @@ class Counted(torch.nn.Module):
         return self.model(x)
 
 
-def both_ways(model, layers, x, size, ask, **kwargs):
+def compare_with_single_canvases(model, layers, x, size, ask, **kwargs):
     counted = Counted(model)
     own = {k: kwargs.pop(k) for k in ("rule", "unit", "render") if k in kwargs}
     alone = {n: ask(NeuronCanvas(counted, n, **own).canvas(x, size, **kwargs)) for n in layers}
@@ -242,7 +242,7 @@ def both_ways(model, layers, x, size, ask, **kwargs):
 def test_canvases_of_images_equal_single_canvases(rule, model):
     layers = ["model.activation2", "model.activation1", "model.linear2"]
     x = coordinates(SIZE, dtype=torch.float64)
-    alone, together = both_ways(model.double(), layers, x, SIZE, lambda c: c.to_tensor(), rule=rule)
+    alone, together = compare_with_single_canvases(model.double(), layers, x, SIZE, lambda c: c.to_tensor(), rule=rule)
     if rule != "ablation":
         assert together <= alone - 2 * len(x), "30 rows run once instead of three times"
 
@@ -255,7 +255,7 @@ def test_canvases_of_frames_equal_single_canvases(decoder, rule, unit):
     model, t = decoder
     layers = ["model.blocks.0.0", "model.head", "model.blocks.1.0"]
     kwargs = {"rule": rule, "unit": unit, "attribute_to_layer_input": rule == "xinc"}
-    alone, together = both_ways(model, layers, t, (8, 12), lambda c: c.to_tensor(), **kwargs)
+    alone, together = compare_with_single_canvases(model, layers, t, (8, 12), lambda c: c.to_tensor(), **kwargs)
     if rule != "xinc":
         assert together <= alone - 2 * len(t)
     seen = canvases(model, [model.blocks[0][0], "head"], t, (8, 12), **kwargs)
@@ -272,9 +272,9 @@ def test_alternating_queries_of_two_layers(budget):
     seen = canvases(model, layers, x, SIZE, rule="secant", memory_budget=budget)
     for _ in range(2):
         for name in layers:
-            whole = NeuronCanvas(model, name, rule="secant").attribute(x)
-            torch.testing.assert_close(seen[name].map(2), whole[:, 2].T.reshape(3, *SIZE))
-            torch.testing.assert_close(seen[name].map(6), whole[:, 6].T.reshape(3, *SIZE))
+            full = NeuronCanvas(model, name, rule="secant").attribute(x)
+            torch.testing.assert_close(seen[name].map(2), full[:, 2].T.reshape(3, *SIZE))
+            torch.testing.assert_close(seen[name].map(6), full[:, 6].T.reshape(3, *SIZE))
 
 
 def test_canvases_with_skips_and_in_place_operations():
@@ -289,13 +289,15 @@ def test_canvases_with_skips_and_in_place_operations():
 
     x = coordinates(SIZE, dtype=torch.float64)
     for rule in ("tangent", "secant"):
-        both_ways(Skip().double(), ["model.a", "model.b"], x, SIZE, lambda c: c.to_tensor(), rule=rule)
+        compare_with_single_canvases(
+            Skip().double(), ["model.a", "model.b"], x, SIZE, lambda c: c.to_tensor(), rule=rule
+        )
 
 
 def test_canvases_with_fewer_units_than_channels():
     model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Tanh(), torch.nn.Linear(1, 5)).double()
     x = coordinates(SIZE, dtype=torch.float64)
-    both_ways(model, ["model.0", "model.1"], x, SIZE, lambda c: c.to_tensor(), rule="secant")
+    compare_with_single_canvases(model, ["model.0", "model.1"], x, SIZE, lambda c: c.to_tensor(), rule="secant")
 
 
 def test_canvases_of_rendered_fields():
@@ -304,7 +306,7 @@ def test_canvases_of_rendered_fields():
     field = Siren(3, 4, hidden=6, layers=3, seed=0).double()
     layers = ["model.activation1", "model.activation2"]
     kwargs = {"rule": Secant(products="halves"), "render": render}
-    alone, together = both_ways(field, layers, points, SIZE, lambda c: c.totals(), **kwargs)
+    alone, together = compare_with_single_canvases(field, layers, points, SIZE, lambda c: c.totals(), **kwargs)
     assert together < alone
 
 

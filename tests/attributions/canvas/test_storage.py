@@ -27,7 +27,7 @@ from xinc_captum.attributions.canvas.storage import (
 from xinc_captum.inr import FourierMLP, coordinates
 
 
-def laid(**changes):
+def make_layout(**changes):
     given = {
         "size": (10, 6), "units": 8, "slots": 1, "channels": 3, "frames": 2, "pairs": None,
         "dtype": "float16", "band": 4, "units_a_block": 6, "units_a_chunk": 3, "rule": "Secant()", "layer": "a",
@@ -36,22 +36,22 @@ def laid(**changes):
 
 
 def test_layout_by_hand():
-    layout = laid()
+    layout = make_layout()
     assert layout.shape == (1, 9, 3, 10, 6, 2) and layout.chunk == (1, 3, 3, 4, 6, 1)
     rows, units = ((0, 4), (4, 8), (8, 10)), ((0, 6), (6, 9))
     assert layout.blocks == [(f, *u, *r) for f in (0, 1) for u in units for r in rows]
     assert layout.nbytes == 9 * 3 * 60 * 2 * 2
     assert layout.axis_names == ("layer", "unit", "channel", "y", "x", "frame")
-    assert laid(size=(10,)).axis_names[3:] == ("x", "frame")
-    assert laid(size=(2, 3, 4)).axis_names[3:] == ("z", "y", "x", "frame")
+    assert make_layout(size=(10,)).axis_names[3:] == ("x", "frame")
+    assert make_layout(size=(2, 3, 4)).axis_names[3:] == ("z", "y", "x", "frame")
 
 
 def test_pairs_have_one_remainder_for_each_output():
-    assert laid(units=12, pairs=(4, 3)).unit_axis == 15
+    assert make_layout(units=12, pairs=(4, 3)).unit_axis == 15
 
 
 def test_layout_from_its_own_attributes(tmp_path):
-    layout = laid(pairs=(2, 4))
+    layout = make_layout(pairs=(2, 4))
     assert Layout.from_attributes(layout.attributes(), tmp_path) == layout
 
 
@@ -84,16 +84,16 @@ def test_unknown_dtype_raises():
 SIZE = (12, 20)
 
 
-def made(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
+def make_canvas(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
     model = FourierMLP(hidden=hidden, seed=seed)
     return NeuronCanvas(model, "activation1", rule=rule).canvas(
         coordinates(size), size=size, memory_budget=20_000, **options
     )
 
 
-def close(found, expected):
+def close(result, expected):
     """Saving takes whole rows and a query takes pieces; for the 300 see test_stored_canvas.py."""
-    assert_equal_but_for_rounding(found, expected, terms=300)
+    assert_equal_but_for_rounding(result, expected, terms=300)
 
 
 def digest(folder):
@@ -102,7 +102,7 @@ def digest(folder):
 
 
 def test_attributes_of_the_store(tmp_path):
-    made().save(tmp_path / "c")
+    make_canvas().save(tmp_path / "c")
     about = json.loads((tmp_path / "c" / "zarr.json").read_text())["attributes"]
     assert (
         about["band"] < SIZE[0]
@@ -121,7 +121,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("after", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_resumed_canvas_has_the_same_bytes(tmp_path, monkeypatch, after, dtype):
-    canvas = made()
+    canvas = make_canvas()
     canvas.save(tmp_path / "whole", dtype=dtype)
     put, count = storage._write_block, [0]
 
@@ -172,10 +172,10 @@ def test_killed_process_is_resumed(tmp_path):
         open_canvas(place)
     with pytest.raises(FileNotFoundError, match=r"c\.part is an unfinished canvas: save the same canvas to .*c again"):
         open_canvas(tmp_path / "c.part")
-    made().save(place)
-    made().save(tmp_path / "whole")
+    make_canvas().save(place)
+    make_canvas().save(tmp_path / "whole")
     assert digest(place) == digest(tmp_path / "whole"), "the same machine, as many threads"
-    close(open_canvas(place).to_tensor(), made().to_tensor())
+    close(open_canvas(place).to_tensor(), make_canvas().to_tensor())
 
 
 def test_different_canvas_is_not_resumed(tmp_path, monkeypatch):
@@ -188,27 +188,27 @@ def test_different_canvas_is_not_resumed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "_write_journal", stop)
     with pytest.raises(Stop):
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")
     monkeypatch.setattr(storage, "_write_journal", note)
     with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
-        made(seed=1).save(tmp_path / "c")
+        make_canvas(seed=1).save(tmp_path / "c")
     with pytest.raises(
         CanvasStoreError, match=r"of another kind \(rule: 'Tangent\(\)' there, 'Ablation.* here\)\. Save to"
     ):
-        made(rule="ablation").save(tmp_path / "c")
+        make_canvas(rule="ablation").save(tmp_path / "c")
     with pytest.raises(CanvasStoreError, match=r"\(dtype: 'float32' there, 'float16' here\)"):
-        made().save(tmp_path / "c", dtype="float16")
+        make_canvas().save(tmp_path / "c", dtype="float16")
     with pytest.raises(CanvasStoreError, match=r"\(units: 6 there, 5 here\)"):
-        made(hidden=5).save(tmp_path / "c")
+        make_canvas(hidden=5).save(tmp_path / "c")
     (tmp_path / "c.part" / "journal.json").write_text("{")
     with pytest.raises(CanvasStoreError, match="unfinished canvas .* cannot be resumed"):
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")
 
 
 def test_existing_path_raises(tmp_path):
     (tmp_path / "c").mkdir()
     with pytest.raises(CanvasStoreError, match=r"exists already; use another path, or delete it first"):
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")
 
 
 def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
@@ -224,10 +224,10 @@ def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
     with pytest.raises(
         OSError, match=r"the disk is full after 2 of \d+ blocks of c .*free disk space and save again"
     ) as caught:
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")
     assert caught.value.errno == errno.ENOSPC
-    made().save(tmp_path / "c")
-    close(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
+    make_canvas().save(tmp_path / "c")
+    close(open_canvas(tmp_path / "c").to_tensor(), make_canvas().to_tensor())
 
 
 def test_values_beyond_float16_raise(tmp_path):
@@ -246,4 +246,4 @@ def test_values_beyond_float16_raise(tmp_path):
 def test_missing_zarr_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ModuleNotFoundError, match=r"saving a canvas needs zarr.*pip install 'xinc-captum\[store\]'"):
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")

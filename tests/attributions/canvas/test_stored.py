@@ -14,13 +14,13 @@ from xinc_captum.inr import FourierMLP, coordinates
 SIZE = (9, 14)
 
 
-def close(found, expected):
+def close(result, expected):
     """A canvas is saved in whole rows and queried in pieces of its memory budget, and products round by their size.
 
     Two products make the argument of a sine, up to 125 here (2 pi, scale 10, two deviations), so that its rounding
     counts 250 times; 10 encoded coordinates and three layers of 5 units add 25 products: under 300.
     """
-    assert_equal_but_for_rounding(found, expected, terms=300)
+    assert_equal_but_for_rounding(result, expected, terms=300)
 
 
 @pytest.fixture(scope="module", params=["tangent", "secant"])
@@ -38,12 +38,12 @@ def test_queries_of_a_stored_canvas_equal_the_original(pair):
     stored = open_canvas(place)
     assert (stored.size, stored.units, stored.channels, stored.slots) == (SIZE, 5, 3, canvas.slots)
     assert (stored.rule, stored.layer) == (canvas.rule, "activation2")
-    whole = stored.to_tensor()
-    close(whole, canvas.to_tensor())
+    full = stored.to_tensor()
+    close(full, canvas.to_tensor())
     for unit in (0, 4, -1):
-        assert torch.equal(stored.map(unit), whole[unit]), "both are read from the file"
+        assert torch.equal(stored.map(unit), full[unit]), "both are read from the file"
         close(stored.map(unit), canvas.map(unit))
-    assert torch.equal(stored.map(2, channel=1), whole[2, 1])
+    assert torch.equal(stored.map(2, channel=1), full[2, 1])
     torch.testing.assert_close(stored.totals(), canvas.totals())
     masks = torch.rand(3, *SIZE)
     torch.testing.assert_close(stored.regions(masks), canvas.regions(masks))
@@ -78,9 +78,9 @@ def test_xarray_reads_the_store(pair):
     xarray = pytest.importorskip("xarray")
     _, place = pair
     with xarray.open_zarr(place, consolidated=False) as data:
-        found = data["contribution"]
-        assert found.dims == ("layer", "unit", "channel", "y", "x", "frame")
-        one = found.isel(layer=0, frame=0).sel(unit=3, channel=1).values
+        result = data["contribution"]
+        assert result.dims == ("layer", "unit", "channel", "y", "x", "frame")
+        one = result.isel(layer=0, frame=0).sel(unit=3, channel=1).values
         assert data.attrs["layer"] == "activation2"
     assert torch.equal(torch.from_numpy(one), open_canvas(place).map(3, channel=1))
 
@@ -107,7 +107,7 @@ def test_corrupt_file_raises(pair, tmp_path):
         open_canvas(broken).totals()
 
 
-def edited(place, folder, change):
+def edit_attributes(place, folder, change):
     shutil.copytree(place, folder)
     file = folder / "zarr.json"
     content = json.loads(file.read_text())
@@ -131,7 +131,7 @@ def edited(place, folder, change):
 )
 def test_other_attributes_raise(pair, tmp_path, change, text):
     with pytest.raises(CanvasStoreError, match=text):
-        open_canvas(edited(pair[1], tmp_path / "c", change))
+        open_canvas(edit_attributes(pair[1], tmp_path / "c", change))
 
 
 def test_folders_that_are_not_canvases_raise(tmp_path):
@@ -180,7 +180,7 @@ def test_stored_frames(rule, unit, tmp_path):
     torch.testing.assert_close(stored.totals(), canvas.totals(), atol=1e-5, rtol=1e-5)
     masks = torch.rand(2, 4, 6)
     for signed in (True, False):
-        found = [c.regions(masks, signed=signed) for c in (stored, canvas)]
-        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
-    found = [c.top_units(2, pixel=(1, 2)).values for c in (stored, canvas)]
-    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
+        result = [c.regions(masks, signed=signed) for c in (stored, canvas)]
+        torch.testing.assert_close(*result, atol=1e-5, rtol=1e-5)
+    result = [c.top_units(2, pixel=(1, 2)).values for c in (stored, canvas)]
+    torch.testing.assert_close(*result, atol=1e-6, rtol=1e-5)

@@ -33,8 +33,8 @@ def test_run_by_hand(hand_net):
     tail_run = run(tail, batch, TANGENT)
     assert tail_run.activation.is_leaf and tail_run.activation.tolist() == [[3.0, 4.0]]
     assert tail_run.output.tolist() == [[18.0, 7.0]] and tail_run.remainder is None and not tail_run.switches_gradients
-    shares = backward_contributions(tail, tail_run.activation, tail_run.output, None)
-    assert shares.tolist() == [[[15.0, 0.0], [-4.0, 8.0]]], "(rows, units, outputs)"
+    contributions = backward_contributions(tail, tail_run.activation, tail_run.output, None)
+    assert contributions.tolist() == [[[15.0, 0.0], [-4.0, 8.0]]], "(rows, units, outputs)"
     secant = run(tail, batch, SECANT)
     assert secant.output.tolist() == [[18.0, 7.0]] and secant.remainder.tolist() == [[7.0, -1.0]]
 
@@ -104,10 +104,10 @@ def test_forward_mode_equals_backward_mode():
     x = torch.rand(2, 2, 6, 7)
     for rule in ("tangent", "secant"):
         canvas = NeuronCanvas(model, "1", rule=rule)
-        whole = canvas.attribute(x)  # (2, 3 or 4, 2, 4, 5): many outputs, few units
+        full = canvas.attribute(x)  # (2, 3 or 4, 2, 4, 5): many outputs, few units
         for pixel in ((0, 1, 2), (1, 3, 4)):
             one = canvas.attribute(x, target=pixel)  # one output: backward
-            assert torch.allclose(whole[(slice(None), slice(None), *pixel)], one, atol=1e-6)
+            assert torch.allclose(full[(slice(None), slice(None), *pixel)], one, atol=1e-6)
 
 
 class Gate(nn.Module):
@@ -170,13 +170,13 @@ class Residual(nn.Module):
 )
 def test_frames_by_every_method(operation):
     model, x = Residual(operation), torch.rand(2, 1, 4, 5)
-    shares = NeuronCanvas(model, "first").attribute(x)
+    contributions = NeuronCanvas(model, "first").attribute(x)
     for pixel in ((0, 1, 2), (1, 3, 4)):
         (gradient,) = torch.autograd.grad(
             operation((h := model.first(x).detach().requires_grad_()) + model.second(torch.tanh(h)))[:, *pixel].sum(), h
         )
         expected = (gradient * h.detach()).sum((2, 3))
-        torch.testing.assert_close(shares[:, :, *pixel], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(contributions[:, :, *pixel], expected, atol=1e-6, rtol=1e-5)
 
 
 class Cube(torch.autograd.Function):
@@ -309,7 +309,7 @@ class Skip(nn.Module):
         return self.last(F.gelu(h) + h)
 
 
-def made(decoder, kind, derivative):
+def linearize(decoder, kind, derivative):
     if kind == "chain":
         model, x = decoder
         layer = model.blocks[0][0]
@@ -325,7 +325,7 @@ def made(decoder, kind, derivative):
 @pytest.mark.parametrize("kind", ["chain", "skip"])
 @pytest.mark.parametrize("derivative", [TANGENT, SECANT], ids=["tangent", "secant"])
 def test_vjp_is_the_transpose_of_jvp(decoder, kind, derivative):
-    one, output = made(decoder, kind, derivative)
+    one, output = linearize(decoder, kind, derivative)
     torch.testing.assert_close(one.output, output)
     weights = torch.rand(2, *output.shape, dtype=torch.float64)
     pulled = one.vjp(weights)
@@ -340,7 +340,7 @@ def test_vjp_is_the_transpose_of_jvp(decoder, kind, derivative):
 @pytest.mark.parametrize("kind", ["chain", "skip"])
 @pytest.mark.parametrize("derivative", [TANGENT, SECANT], ids=["tangent", "secant"])
 def test_jvp_of_all_channels_is_the_sum_over_channels(decoder, kind, derivative):
-    one, output = made(decoder, kind, derivative)
+    one, output = linearize(decoder, kind, derivative)
     a = one.activation
     alone = torch.stack([one.jvp(a[:, u : u + 1], u)[:, 0] for u in range(a.shape[1])])
     torch.testing.assert_close(one.jvp_all(a), alone.sum(0))

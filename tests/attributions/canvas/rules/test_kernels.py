@@ -83,40 +83,40 @@ def test_pairs_sum_to_neurons(decoder, rule, site, target):
 RULES = {"tangent": Tangent(), "secant": Secant()}
 
 
-def site_and_whole(decoder, rule, pairs):
+def site_and_contributions(decoder, rule, pairs):
     model, t = decoder
     layer = model.blocks[0][0]
     tail, batch = Tail(model, layer, at_input=pairs), Batch.of(t)
-    whole = NeuronCanvas(model, layer, rule=rule, unit="pair" if pairs else "neuron").attribute(t)
-    return rule.site(tail, batch, pairs, 2), whole
+    full = NeuronCanvas(model, layer, rule=rule, unit="pair" if pairs else "neuron").attribute(t)
+    return rule.site(tail, batch, pairs, 2), full
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_neuron_site_with_remainder(decoder, rule):
-    site, whole = site_and_whole(decoder, rule, pairs=False)
+    site, full = site_and_contributions(decoder, rule, pairs=False)
     units = [3, 0, 16] if rule.remainders else [3, 0]
-    torch.testing.assert_close(site.maps(units), whole[:, units])
+    torch.testing.assert_close(site.maps(units), full[:, units])
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_pair_site_with_remainders(decoder, rule):
-    site, whole = site_and_whole(decoder, rule, pairs=True)
+    site, full = site_and_contributions(decoder, rule, pairs=True)
     pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.remainders else [])]
-    torch.testing.assert_close(site.maps(pairs), torch.stack([whole[:, i, o] for i, o in pairs], 1))
+    torch.testing.assert_close(site.maps(pairs), torch.stack([full[:, i, o] for i, o in pairs], 1))
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("pairs", [False, True])
 def test_sums_equal_sums_of_maps(decoder, rule, pairs):
-    site, whole = site_and_whole(decoder, rule, pairs)
+    site, full = site_and_contributions(decoder, rule, pairs)
     assert site.has_adjoint
     weights = torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
-    torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, whole))
+    torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, full))
 
 
 def test_direct_site_has_maps_only(decoder):
-    site, whole = site_and_whole(decoder, Ablation(), pairs=False)
+    site, full = site_and_contributions(decoder, Ablation(), pairs=False)
     assert isinstance(site, DirectSite) and not site.has_adjoint
-    torch.testing.assert_close(site.maps([2, 1]), whole[:, [2, 1]])
+    torch.testing.assert_close(site.maps([2, 1]), full[:, [2, 1]])
     with pytest.raises(NotImplementedError, match="has no sums without maps"):
         site.sums(torch.ones(1, 3, 3, 8, 12, dtype=torch.float64))

@@ -28,11 +28,11 @@ def carry(function, z):
     """Value, slot, and the units' parts through a function of one row of units."""
     leaf = torch.tensor([z], dtype=torch.float64, requires_grad=True)
     value, remainder = finish(function(start(leaf)))
-    parts = []
+    contributions = []
     for o in range(value.shape[1]):
         (slope,) = torch.autograd.grad(value[:, o].sum(), leaf, retain_graph=True)
-        parts.append((leaf * slope).detach()[0])
-    return value.detach()[0], remainder[0], torch.stack(parts, 1)
+        contributions.append((leaf * slope).detach()[0])
+    return value.detach()[0], remainder[0], torch.stack(contributions, 1)
 
 
 def test_relu_layer_by_hand():
@@ -41,21 +41,21 @@ def test_relu_layer_by_hand():
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[2.0, -3.0]]))
         linear.bias.copy_(torch.tensor([1.0]))
-    value, remainder, parts = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
+    value, remainder, contributions = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
     assert value.tolist() == [6.0]
     assert remainder.tolist() == [1.0]
-    assert parts.flatten().tolist() == [8.0, -3.0]
+    assert contributions.flatten().tolist() == [8.0, -3.0]
 
 
 def test_square_by_hand():
     # z = a + b + 1 = 1 + 2 + 1 = 4, sigma = z^2 = 16, secant slope 4: parts 4 and 8, slot 4
-    value, remainder, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
-    assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
+    value, remainder, contributions = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
+    assert (value.tolist(), remainder.tolist(), contributions.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
 
 
 def test_value_at_zero_goes_to_the_remainder():
-    value, remainder, parts = carry(torch.cos, [0.0])
-    assert (value.tolist(), remainder.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
+    value, remainder, contributions = carry(torch.cos, [0.0])
+    assert (value.tolist(), remainder.tolist(), contributions.flatten().tolist()) == ([1.0], [1.0], [0.0])
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_value_at_zero_goes_to_the_remainder():
 )
 def test_contributions_and_remainder_sum_to_the_value(function):
     z = [0.7, -1.2, 0.4]
-    value, remainder, parts = carry(function, z)
+    value, remainder, contributions = carry(function, z)
     assert torch.allclose(value, function(torch.tensor([z], dtype=torch.float64))[0], atol=1e-15)
-    assert torch.allclose(parts.sum(0) + remainder, value, atol=1e-14)
+    assert torch.allclose(contributions.sum(0) + remainder, value, atol=1e-14)
 
 
 def test_in_place_edits_change_the_tensor():
@@ -114,9 +114,9 @@ def test_in_place_edits_change_the_tensor():
         F.relu(y, inplace=True)
         return y
 
-    value, remainder, parts = carry(function, [2.0, -5.0])
+    value, remainder, contributions = carry(function, [2.0, -5.0])
     assert value.tolist() == [3.0, 0.0]
-    assert torch.allclose(parts.sum(0) + remainder, value)
+    assert torch.allclose(contributions.sum(0) + remainder, value)
 
 
 class Own(torch.autograd.Function):
@@ -231,15 +231,15 @@ def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
 
 def test_mask_is_fixed():
     # where(z > 0, z, -z) is |z|: slopes 1 and -1, as for abs
-    _, remainder, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
+    _, remainder, contributions = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
     assert remainder.tolist() == [0.0, 0.0]
-    assert parts.tolist() == [[0.5, 0.0], [0.0, 2.0]]
+    assert contributions.tolist() == [[0.5, 0.0], [0.0, 2.0]]
 
 
 def test_constants_go_to_the_remainder():
     # 3 z + 1: the one belongs to no unit
-    value, remainder, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
-    assert (value.tolist(), remainder.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
+    value, remainder, contributions = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
+    assert (value.tolist(), remainder.tolist(), contributions.tolist()) == ([7.0], [1.0], [[6.0]])
 
 
 def test_a_factor_computed_under_no_grad_is_a_constant():
@@ -250,11 +250,11 @@ def test_a_factor_computed_under_no_grad_is_a_constant():
                 assert not isinstance(gate, SecantTensor)
             return gate * x
 
-    value, remainder, parts = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
+    value, remainder, contributions = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
     gate = 2 * torch.sigmoid(torch.tensor([0.0, 3.0], dtype=torch.float64))
     torch.testing.assert_close(value, gate * torch.tensor([0.0, 3.0], dtype=torch.float64))
     assert remainder.tolist() == [0.0, 0.0]
-    torch.testing.assert_close(parts.sum(0), value)
+    torch.testing.assert_close(contributions.sum(0), value)
 
 
 def test_no_grad_results_share_no_memory_with_the_layer():
@@ -267,21 +267,21 @@ def test_no_grad_results_share_no_memory_with_the_layer():
 
 def test_a_cumulative_product_by_hand():
     # factors 2 and 3 of units a and b: 2 belongs to a; 6 = 2 * 3 is shared equally, 3 each
-    value, remainder, parts = carry(lambda x: finished(x).cumprod(1), [2.0, 3.0])
+    value, remainder, contributions = carry(lambda x: with_halves(x).cumprod(1), [2.0, 3.0])
     assert (value.tolist(), remainder.tolist()) == ([2.0, 6.0], [0.0, 0.0])
-    assert parts.tolist() == [[2.0, 3.0], [0.0, 3.0]]
+    assert contributions.tolist() == [[2.0, 3.0], [0.0, 3.0]]
 
 
 @pytest.mark.parametrize("z", [[0.7, -1.2, 0.4], [0.7, 0.0, 0.4], [0.0, 0.0, 1.0]])
 def test_cumulative_product_sums_to_the_value(z):
-    function = lambda x: (finished(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
-    value, remainder, parts = carry(function, z)
+    function = lambda x: (with_halves(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
+    value, remainder, contributions = carry(function, z)
     x = torch.tensor([z], dtype=torch.float64)
     torch.testing.assert_close(value, (((x + 0.5).relu() * 2).cumprod(1) * x)[0])
-    torch.testing.assert_close(parts.sum(0) + remainder, value)
+    torch.testing.assert_close(contributions.sum(0) + remainder, value)
 
 
-def finished(carried):
+def with_halves(carried):
     """The same with products shared among their factors."""
     carried.halves = True
     return carried
@@ -425,10 +425,10 @@ def test_contributions_next_to_zero(activation, shape):
         net[1].weight[0, 1] *= 1 - 2e-6
         net[1].bias.zero_()
     exact = NeuronCanvas(net.double(), "0", rule="secant").attribute(inputs.double())
-    found = NeuronCanvas(net.float(), "0", rule="secant").attribute(inputs)
+    result = NeuronCanvas(net.float(), "0", rule="secant").attribute(inputs)
     # z itself is rounded to 6e-8 of 1, so that slopes of a z beside it are as right
-    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-4
-    torch.testing.assert_close(found.sum(1), net(inputs).detach(), atol=1e-5, rtol=1e-5)
+    assert float((result - exact).abs().max() / exact.abs().max()) < 1e-4
+    torch.testing.assert_close(result.sum(1), net(inputs).detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_product_by_hand():
@@ -450,12 +450,12 @@ def test_factors_of_a_cumulative_product_get_equal_parts(dim, zeros):
     torch.testing.assert_close(value, z.cumprod(dim))
     n = z.shape[dim]
     lines, rest = z.movedim(dim, -1), remainder.movedim(dim, -1)
-    found, found_remainder = value.movedim(dim, -1), moved.movedim(dim, -1)
+    result, found_remainder = value.movedim(dim, -1), moved.movedim(dim, -1)
     for i in range(n):
         expected = torch.zeros_like(lines)
         for j in range(i + 1):
             others = [k for k in range(i + 1) if k != j]
             expected[..., j] = lines[..., others].prod(-1) / (i + 1)
-        (slope,) = torch.autograd.grad(found[..., i].sum(), leaf, retain_graph=True)
+        (slope,) = torch.autograd.grad(result[..., i].sum(), leaf, retain_graph=True)
         torch.testing.assert_close(slope.movedim(dim, -1), expected)
         torch.testing.assert_close(found_remainder[..., i], (expected * rest).sum(-1))

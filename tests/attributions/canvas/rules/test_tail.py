@@ -89,25 +89,25 @@ SPACING = 0.4
 LAYERS = ("0", "1", "2", "3")
 
 
-def radiance(answers, points):
+def radiance(outputs, points):
     """Density and colour to a picture."""
-    return (ray_weights(F.softplus(answers[..., :1]), SPACING) * torch.sigmoid(answers[..., 1:])).sum(1)
+    return (ray_weights(F.softplus(outputs[..., :1]), SPACING) * torch.sigmoid(outputs[..., 1:])).sum(1)
 
 
-def frozen(answers, points):
+def with_fixed_weights(outputs, points):
     """The same with the weights held fast: colour alone is linear in what the samples say."""
-    return (ray_weights(F.softplus(answers[..., :1]).detach(), SPACING) * torch.sigmoid(answers[..., 1:])).sum(1)
+    return (ray_weights(F.softplus(outputs[..., :1]).detach(), SPACING) * torch.sigmoid(outputs[..., 1:])).sum(1)
 
 
-def surface(answers, points):
+def surface(outputs, points):
     """A signed distance to the depth at which a ray meets the surface, and how much of it does."""
-    weights = ray_weights(10 * torch.sigmoid(-8 * answers), SPACING)
+    weights = ray_weights(10 * torch.sigmoid(-8 * outputs), SPACING)
     return torch.cat([(weights * points[..., 2:]).sum(1), weights.sum(1)], -1)
 
 
-def as_published(answers, points):
+def alpha_compositing(outputs, points):
     """Alpha compositing as most renderers write it: a cumulative product of what each sample lets through."""
-    density, colour = torch.relu(answers[..., 0] + 1), torch.sigmoid(answers[..., 1:])
+    density, colour = torch.relu(outputs[..., 0] + 1), torch.sigmoid(outputs[..., 1:])
     gaps = torch.cat([points[:, 1:, 2] - points[:, :-1, 2], torch.full_like(points[:, :1, 2], 1e10)], -1)
     alpha = 1.0 - torch.exp(-density * gaps)
     through = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1.0 - alpha + 1e-10], -1), -1)[:, :-1]
@@ -116,12 +116,12 @@ def as_published(answers, points):
     return seen + (1.0 - weights.sum(-1, keepdim=True))  # on white
 
 
-def weighed_without_gradients(answers, points):
+def weights_without_gradients(outputs, points):
     """Colour alone is explained: where the samples count is computed without gradients."""
     with torch.no_grad():
-        weights = ray_weights(F.softplus(answers[..., :1]), SPACING)
+        weights = ray_weights(F.softplus(outputs[..., :1]), SPACING)
         weights = torch.where(weights > 1e-4, weights, torch.zeros_like(weights))
-    return (weights * torch.sigmoid(answers[..., 1:])).sum(1)
+    return (weights * torch.sigmoid(outputs[..., 1:])).sum(1)
 
 
 def field(channels):
@@ -130,49 +130,51 @@ def field(channels):
     return nn.Sequential(*layers).double(), ray_samples((3, 4), 5, dtype=torch.float64)
 
 
-CASES = [(radiance, 4), (surface, 1), (as_published, 4), (weighed_without_gradients, 4)]
+CASES = [(radiance, 4), (surface, 1), (alpha_compositing, 4), (weights_without_gradients, 4)]
 
 
 @pytest.mark.parametrize(("render", "channels"), CASES)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_tangent_sums_over_the_samples_of_a_ray(render, channels, layer):
     model, points = field(channels)
-    shares = NeuronCanvas(model, layer, render=render).attribute(points)
+    contributions = NeuronCanvas(model, layer, render=render).attribute(points)
     at = int(layer) + 1
     activation = model[:at](points).detach().requires_grad_()  # every sample by hand, without this library's folding
     pixels = render(model[at:](activation.clone()), points)
-    assert shares.shape == (12, activation.shape[2], pixels.shape[1])
+    assert contributions.shape == (12, activation.shape[2], pixels.shape[1])
     for c in range(pixels.shape[1]):
         (gradient,) = torch.autograd.grad(pixels[:, c].sum(), activation, retain_graph=True)
-        torch.testing.assert_close(shares[..., c], (gradient * activation).sum(1).detach(), atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(
+            contributions[..., c], (gradient * activation).sum(1).detach(), atol=1e-12, rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize(("render", "channels"), CASES)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_halved_products_sum_to_the_pixels(render, channels, layer):
     model, points = field(channels)
-    shares = NeuronCanvas(model, layer, rule=Secant(products="halves"), render=render).attribute(points)
+    contributions = NeuronCanvas(model, layer, rule=Secant(products="halves"), render=render).attribute(points)
     pixels = render(model(points), points).detach()
-    assert (shares.sum(1) - pixels).abs().max() <= 1e-12 * pixels.abs().max()
-    assert shares[:, :-1].abs().max() > 1e-3, "not all in the slot"
+    assert (contributions.sum(1) - pixels).abs().max() <= 1e-12 * pixels.abs().max()
+    assert contributions[:, :-1].abs().max() > 1e-3, "not all in the slot"
 
 
 def test_detached_factor_is_fixed():
     model, points = field(4)
-    shares = NeuronCanvas(model, "3", rule="secant", render=frozen).attribute(points)
-    answers = model(points).detach()
-    weights = ray_weights(F.softplus(answers[..., :1]), SPACING)
-    logits = answers[..., 1:]
+    contributions = NeuronCanvas(model, "3", rule="secant", render=with_fixed_weights).attribute(points)
+    outputs = model(points).detach()
+    weights = ray_weights(F.softplus(outputs[..., :1]), SPACING)
+    logits = outputs[..., 1:]
     slope = weights * (torch.sigmoid(logits) - 0.5) / logits
     parts = model[:4](points)[..., :, None] * model[4].weight.T[:, 1:]  # (rays, samples, units, channels)
     by_hand = (parts * slope[:, :, None]).sum(1).detach()
-    torch.testing.assert_close(shares[:, :-1], by_hand, atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(shares.sum(1), frozen(answers, points), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(contributions[:, :-1], by_hand, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(contributions.sum(1), with_fixed_weights(outputs, points), atol=1e-12, rtol=1e-9)
 
 
 def test_linear_renderer():
     model, points = field(1)
-    mean = lambda answers, _points: answers.mean(1)
+    mean = lambda outputs, _points: outputs.mean(1)
     samples = NeuronCanvas(model, "3").attribute(points.flatten(0, 1))
     pixels = NeuronCanvas(model, "3", render=mean).attribute(points)
     torch.testing.assert_close(pixels, samples.unflatten(0, (12, 5)).mean(1))
@@ -180,23 +182,23 @@ def test_linear_renderer():
 
 def test_ablation_of_rendered_pixels():
     model, points = field(4)
-    shares = NeuronCanvas(model, "1", rule="ablation", render=radiance).attribute(points)
+    contributions = NeuronCanvas(model, "1", rule="ablation", render=radiance).attribute(points)
     hidden = model[:2](points).detach()
     for u in range(6):
         without = hidden.clone()
         without[..., u] = 0
         lost = radiance(model(points), points) - radiance(model[2:](without), points)
-        torch.testing.assert_close(shares[:, u], lost.detach(), atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(contributions[:, u], lost.detach(), atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), Ablation("mean")])
 def test_rendered_result_does_not_depend_on_budget_or_selection(rule):
     model, points = field(4)
     method = NeuronCanvas(model, "1", rule=rule, render=radiance)
-    whole = method.attribute(points)
-    torch.testing.assert_close(method.attribute(points, memory_budget=20_000), whole, atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(method.attribute(points, [4, 0]), whole[:, [4, 0]], atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(method.attribute(points, 2, target=1), whole[:, [2], 1], atol=1e-12, rtol=1e-9)
+    full = method.attribute(points)
+    torch.testing.assert_close(method.attribute(points, memory_budget=20_000), full, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(method.attribute(points, [4, 0]), full[:, [4, 0]], atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(method.attribute(points, 2, target=1), full[:, [2], 1], atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rule", ["tangent", Secant(products="halves"), "ablation"])
@@ -221,17 +223,17 @@ def test_dict_outputs_further_inputs_and_output_fn():
             colour = self.colour(torch.cat([h, time], 1))
             return {"density": F.softplus(self.density(h)) * gain, "colour": colour}
 
-    def render(answers, points, time, gain):
+    def render(outputs, points, time, gain):
         assert (points.shape[1:], time.shape[1:], gain) == ((5, 3), (5, 1), 2.0)
-        weights = ray_weights(answers["density"], SPACING)
-        return {"rgb": (weights * answers["colour"]).sum(1), "opacity": weights.sum(1)}
+        weights = ray_weights(outputs["density"], SPACING)
+        return {"rgb": (weights * outputs["colour"]).sum(1), "opacity": weights.sum(1)}
 
     model, points = Field().double(), ray_samples((2, 2), 5, dtype=torch.float64)
     time = torch.rand(4, 5, 1, dtype=torch.float64)
     picked = {"rule": Secant(products="halves"), "render": render, "output_fn": lambda seen: seen["rgb"]}
     method = NeuronCanvas(model, "hidden", **picked)
-    shares, delta = method.attribute((points, time), additional_forward_args=2.0, return_convergence_delta=True)
-    assert shares.shape == (4, 5, 3)
+    contributions, delta = method.attribute((points, time), additional_forward_args=2.0, return_convergence_delta=True)
+    assert contributions.shape == (4, 5, 3)
     assert delta.abs().max() < 1e-12
 
 
@@ -241,8 +243,8 @@ def test_renderer_module_is_restored(found):
             super().__init__()
             self.mix = nn.Linear(3, 3)
 
-        def forward(self, answers, points):
-            return self.mix(radiance(answers, points))
+        def forward(self, outputs, points):
+            return self.mix(radiance(outputs, points))
 
     model, points = field(4)
     renderer = Renderer().double()
@@ -308,7 +310,7 @@ def test_renderer_that_keeps_the_samples_raises():
     with pytest.raises(
         ValueError, match=r"render returned shape \(12, 5, 4\) for 12 rays of 5 samples; expected \(rays,\)"
     ):
-        compose_renderer(model, lambda answers, points: answers)(points)
+        compose_renderer(model, lambda outputs, points: outputs)(points)
 
 
 def rows(budget, hidden=16, units=16, count=1000):

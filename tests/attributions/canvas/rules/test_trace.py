@@ -108,8 +108,8 @@ def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
     func = getattr(torch, name, None) or getattr(F, name)
     z = torch.tensor([0.3, -0.2, 0.0])
     z = z.abs() if name in {"sqrt"} else z
-    whole = func(z)
-    assert torch.allclose(whole, torch.stack([func(one) for one in z])), "each element alone"
+    full = func(z)
+    assert torch.allclose(full, torch.stack([func(one) for one in z])), "each element alone"
     assert torch.isfinite(func(torch.zeros(1))).all() or name in {"acosh"}
 
 

@@ -40,7 +40,7 @@ def test_recorded_maps_of_an_mlp():
 
     rgb = canvas("output")
     with torch.no_grad():
-        found = {
+        result = {
             "coords": x,
             "encoded": model.encoding(x),
             "h1": model[:3](x),
@@ -53,8 +53,8 @@ def test_recorded_maps_of_an_mlp():
             "c12": canvas("linear1", unit="pair").permute(1, 2, 0),
             "c23": canvas("linear2", unit="pair").permute(1, 2, 0),
         }
-    assert set(found) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
-    for name, ours in found.items():
+    assert set(result) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
+    for name, ours in result.items():
         # angles up to 2 pi * 10 * 3 = 188 round to within 1.5e-5, and so do their sines
         torch.testing.assert_close(
             ours, torch.from_numpy(recorded[name]), atol=1.5e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
@@ -98,13 +98,13 @@ def test_invalid_arguments_raise(layer, kwargs, error, text):
 def test_all_kinds_of_targets():
     model, x = FourierMLP(hidden=4), torch.rand(3, 2)
     canvas = NeuronCanvas(model, "output", rule="xinc")
-    whole = canvas.attribute(x, attribute_to_layer_input=True)
+    full = canvas.attribute(x, attribute_to_layer_input=True)
     for target, expected in (
-        (1, whole[..., 1]),
-        ((2,), whole[..., 2]),
-        (torch.tensor(1), whole[..., 1]),
-        ([0, 1, 2], torch.stack([whole[i, :, i] for i in range(3)])),
-        (torch.tensor([2, 1, 0]), torch.stack([whole[i, :, 2 - i] for i in range(3)])),
+        (1, full[..., 1]),
+        ((2,), full[..., 2]),
+        (torch.tensor(1), full[..., 1]),
+        ([0, 1, 2], torch.stack([full[i, :, i] for i in range(3)])),
+        (torch.tensor([2, 1, 0]), torch.stack([full[i, :, 2 - i] for i in range(3)])),
     ):
         assert torch.equal(canvas.attribute(x, target=target, attribute_to_layer_input=True), expected)
 
@@ -180,13 +180,13 @@ def test_targets_and_selectors_of_the_head(decoder):
     model, t = decoder
     method = NeuronCanvas(model, "head", rule="xinc")
     ask = lambda **kwargs: method.attribute(t, attribute_to_layer_input=True, **kwargs)
-    whole = ask()
-    assert whole.shape == (3, 2, 3, 8, 12)
+    full = ask()
+    assert full.shape == (3, 2, 3, 8, 12)
     close = torch.testing.assert_close  # float64, convolutions with fewer channels
-    close(ask(target=1), whole[:, :, 1])
-    close(ask(target=(2, 0, slice(3, 5))), whole[:, :, 2, 0, 3:5])
-    close(ask(target=(2, 0, 1), neuron_selector=[1]), whole[:, [1], 2, 0, 1])
-    close(ask(neuron_selector=[1, 0]), whole[:, [1, 0]])
+    close(ask(target=1), full[:, :, 1])
+    close(ask(target=(2, 0, slice(3, 5))), full[:, :, 2, 0, 3:5])
+    close(ask(target=(2, 0, 1), neuron_selector=[1]), full[:, [1], 2, 0, 1])
+    close(ask(neuron_selector=[1, 0]), full[:, [1, 0]])
 
 
 @pytest.mark.parametrize(
