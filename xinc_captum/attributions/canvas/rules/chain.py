@@ -10,7 +10,7 @@ from torch import Tensor
 from ....batch import Batch
 from .secant_tensor import difference, secant_slope, tangent_slope
 from .tail import Tail
-from .trace import POINTWISE, Step, trace
+from .trace import POINTWISE, Step, as_pair, trace
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,18 @@ class Conv:
 
     def _from_phase(self, maps: OneChannel, weight: Tensor) -> Tensor | None:
         """Return the result without computing the zeros in between: a transposed convolution, factor² times cheaper."""
-        plain = all(_both(self.options.get(name, 1)) == (1, 1) for name in ("stride", "dilation"))
+        plain = all(as_pair(self.options.get(name, 1)) == (1, 1) for name in ("stride", "dilation"))
         padding = self.options.get("padding", 0)
         if self.step.name != "conv2d" or not plain or isinstance(padding, str):
             return None
         low = maps.maps.flatten(0, 1)[:, None]
         full = F.conv_transpose2d(low, weight.flip(-1, -2).transpose(0, 1), stride=maps.factor)
         margins: list[int] = []
-        sizes = zip(low.shape[-2:], full.shape[-2:], weight.shape[-2:], _both(padding), maps.phase, strict=True)
+        sizes = zip(low.shape[-2:], full.shape[-2:], weight.shape[-2:], as_pair(padding), maps.phase, strict=True)
         for coarse, have, kernel, pad, phase in sizes:
             before = phase + pad - kernel + 1
             margins = [before, coarse * maps.factor + 2 * pad - kernel + 1 - have - before, *margins]
         return F.pad(full, margins)
-
-
-def _both(value: object) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (*value, *value)[:2]  # type: ignore[misc]
 
 
 Slope = Literal["tangent", "secant"]

@@ -1,10 +1,11 @@
 """The Rule protocol, the rules Tangent, Secant and Ablation, and the chunk sizes that they need."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -195,8 +196,43 @@ SECANT = Derivative("secant", secant_tensor.start, secant_tensor.finish)
 SECANT_HALVES = Derivative("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
 
 
+class _DerivativeRule(ABC):
+    """Methods of the rules that multiply activations by a derivative."""
+
+    remainders: int
+
+    @property
+    @abstractmethod
+    def _derivative(self) -> Derivative: ...
+
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> Self:
+        """Return the rule itself: it needs nothing from the whole batch."""
+        return self
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """Return (rows, k, *output); without a selector a remainder comes last, as one more unit."""
+        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
+        if selector is not None or remainder is None:
+            return contributions
+        return torch.cat([contributions, remainder[:, None]], dim=1)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """Return c_io = (W_oi * x_i) · ∂y/∂z_o: (rows, in, out, *output), or (rows, k, *output) when selected.
+
+        A remainder is one more input, the last. It has the bias of each output unit and an equal share of the remainder
+        that arises after the layer. Pairs sum to neurons over ``out`` and to the output over both.
+        """
+        return pair_contributions(tail, batch, selector, self._derivative, per_eval, bool(self.remainders))
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """Return the contributions at these rows, linearized once."""
+        if pairs:
+            return PairSite(tail, batch, self._derivative, per_eval, bool(self.remainders))
+        return NeuronSite(tail, batch, self._derivative, per_eval)
+
+
 @dataclass(frozen=True)
-class Secant:
+class Secant(_DerivativeRule):
     r"""Linear operations without bias and pointwise operations by their secant, plus one remainder.
 
     .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + r = y
@@ -244,33 +280,6 @@ class Secant:
     def _derivative(self) -> Derivative:
         return SECANT_HALVES if self.products == "halves" else SECANT
 
-    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Secant":
-        """Return the rule itself: it needs nothing from the whole batch."""
-        return self
-
-    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """Return (rows, k, *output); without a selector the remainder comes last, as one more unit."""
-        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
-        if selector is not None or remainder is None:
-            return contributions
-        return torch.cat([contributions, remainder[:, None]], dim=1)
-
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """Return (rows, in + 1, out, *output), or (rows, k, *output) when selected.
-
-        The last input is the remainder. It has the bias of each output unit and an equal share of the remainder that
-        arises after the layer. Pairs sum to neurons over ``out`` and to the output over both.
-        """
-        return pair_contributions(tail, batch, selector, self._derivative, per_eval, with_remainder=True)
-
-    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """Return the contributions at these rows, linearized once."""
-        return (
-            PairSite(tail, batch, self._derivative, per_eval, True)
-            if pairs
-            else NeuronSite(tail, batch, self._derivative, per_eval)
-        )
-
     def total(self, tail: Tail, batch: Batch) -> Tensor:
         """Return the sum that all units and the remainder must have: the output."""
         with torch.no_grad():
@@ -281,7 +290,7 @@ TANGENT = Derivative("tangent", lambda activation, _remainder: activation, lambd
 
 
 @dataclass(frozen=True)
-class Tangent:
+class Tangent(_DerivativeRule):
     r"""Gradient x activation towards every output.
 
     .. math:: c_u = a_u \, \partial y / \partial a_u
@@ -301,21 +310,9 @@ class Tangent:
 
     remainders = 0
 
-    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Tangent":
-        """Return the rule itself: it needs nothing from the whole batch."""
-        return self
-
-    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """Return the contributions of units, (rows, k, *output)."""
-        return unit_contributions(tail, batch, selector, TANGENT, per_eval)[0]
-
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """Return (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *output), or (rows, k, *output) when selected."""
-        return pair_contributions(tail, batch, selector, TANGENT, per_eval, with_remainder=False)
-
-    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """Return the contributions at these rows, linearized once."""
-        return PairSite(tail, batch, TANGENT, per_eval, False) if pairs else NeuronSite(tail, batch, TANGENT, per_eval)
+    @property
+    def _derivative(self) -> Derivative:
+        return TANGENT
 
     def total(self, tail: Tail, batch: Batch) -> Tensor:
         """Return the sum that all units should have: y minus y with the layer at zero."""

@@ -113,6 +113,11 @@ def plain_name(func: object) -> tuple[str, bool]:
     return (name.rstrip("_"), True) if name.endswith("_") else (_SPELLED.get(name, name), False)
 
 
+def as_pair(value: Any) -> tuple[int, int]:
+    """Return an option of a 2-D operation, an int or a sequence, as one int for each axis."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation of a chain.

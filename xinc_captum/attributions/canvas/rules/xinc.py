@@ -24,7 +24,7 @@ from .kernels import (
     resolve_pairs,
 )
 from .tail import Tail
-from .trace import POINTWISE, Step, Trace, trace
+from .trace import POINTWISE, Step, Trace, as_pair, trace
 
 _SAME = {"contiguous", "clone", "dropout", "dropout2d", "batch_norm"}  # norms are ignored, as in the released code
 _RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "pad"}
@@ -134,15 +134,11 @@ def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
 def _box(step: Step) -> Box:
     arguments: dict[str, Any] = step.arguments("weight bias stride padding dilation groups")
     kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
-    dilation, padding = _both(arguments.get("dilation", 1)), arguments.get("padding", 0)
+    dilation, padding = as_pair(arguments.get("dilation", 1)), arguments.get("padding", 0)
     if isinstance(padding, str):
         same = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
         padding = same if padding == "same" else 0
-    return Box(kernel, _both(arguments.get("stride", 1)), _both(padding), dilation)
-
-
-def _both(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+    return Box(kernel, as_pair(arguments.get("stride", 1)), as_pair(padding), dilation)
 
 
 def _layer_error(name: str, why: str) -> LayerError:
