@@ -41,7 +41,7 @@ def against_baseline(model, layer, x, baselines):
     with capture(model, layer) as seen:
         model(x)
     activation = seen[model.get_submodule(layer)].detach()
-    baseline = Ablation(baselines).prepared(tail, batch, batch.rows).baseline(tail, batch, activation)
+    baseline = Ablation(baselines).prepare(tail, batch, batch.rows).baseline(tail, batch, activation)
     return units_first((activation - baseline)[..., None] * slope)
 
 

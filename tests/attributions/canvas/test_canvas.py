@@ -1,3 +1,5 @@
+"""Queries of a canvas of pixels equal reductions of all contributions."""
+
 import dataclasses
 
 import pytest
@@ -17,21 +19,21 @@ def canvas(rule="tangent", budget=None, model=None, size=SIZE, **kwargs) -> Canv
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
 @pytest.mark.parametrize("budget", [None, 1, 6000])
-def test_every_query_is_its_reduction_of_the_whole(rule, budget):
+def test_queries_equal_reductions_of_all_contributions(rule, budget):
     size = (2, 3) if budget == 1 else SIZE  # one pixel at a time takes long and is the same for every pixel
     c = canvas(rule, budget, size=size)
-    whole = canvas(rule, size=size).to_tensor()
-    assert whole.shape == (6 + c.slots, 3, *size)
+    full = canvas(rule, size=size).to_tensor()
+    assert full.shape == (6 + c.slots, 3, *size)
     close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-    close(c.to_tensor(), whole)
-    close(c.totals(), whole.abs().sum((2, 3)))
+    close(c.to_tensor(), full)
+    close(c.totals(), full.abs().sum((2, 3)))
     for unit in range(-1, 6 + c.slots):
-        close(c.map(unit), whole[unit])
-        close(c.map(unit, channel=2), whole[unit, 2])
+        close(c.map(unit), full[unit])
+        close(c.map(unit, channel=2), full[unit, 2])
     masks = torch.rand(4, *size) > 0.5
-    close(c.regions(masks), torch.einsum("rhw,uchw->ruc", masks.float(), whole.abs()))
-    close(c.regions(masks, signed=True), torch.einsum("rhw,uchw->ruc", masks.float(), whole))
-    strength = whole[:6].abs().sum(1)
+    close(c.regions(masks), torch.einsum("rhw,uchw->ruc", masks.float(), full.abs()))
+    close(c.regions(masks, signed=True), torch.einsum("rhw,uchw->ruc", masks.float(), full))
+    strength = full[:6].abs().sum(1)
     values, indices = c.top_units(3)
     close(values, strength.topk(3, dim=0).values)
     assert indices.dtype == torch.int8
@@ -41,7 +43,7 @@ def test_every_query_is_its_reduction_of_the_whole(rule, budget):
     close(one.values, values[:2, -1, 1])
 
 
-def test_several_answers_in_one_pass():
+def test_several_queries_run_in_one_pass():
     c = canvas(budget=3000)
     masks = torch.ones(1, *SIZE)
     totals, regions, top = c.ask(Totals(), Regions(masks), Top(1, c.units, c.pixels))
@@ -50,26 +52,26 @@ def test_several_answers_in_one_pass():
 
 
 @pytest.mark.parametrize("size", [(9,), (4, 5), (2, 3, 4)])
-def test_signals_of_one_two_and_three_dims(size):
+def test_signals_of_one_two_and_three_dimensions(size):
     model = FourierMLP(len(size), 2, hidden=4)
     c = NeuronCanvas(model, "activation2").canvas(coordinates(size), size)
     assert c.map(0).shape == (2, *size)
     assert c.top_units(2).values.shape == (2, *size)
 
 
-def test_a_target_leaves_one_channel():
+def test_target_selects_one_channel():
     c = canvas(target=1)
     assert (c.channels, c.map(0).shape) == (1, (1, *SIZE))
     torch.testing.assert_close(c.map(2)[0], canvas().map(2, channel=1))
 
 
-def test_the_papers_inner_maps_have_no_channels():
+def test_xinc_maps_of_inner_layers_have_one_channel():
     model = FourierMLP(hidden=6)
     c = NeuronCanvas(model, "linear2", rule="xinc").canvas(coordinates(SIZE), SIZE, attribute_to_layer_input=True)
     assert c.map(0).shape == (1, *SIZE)
 
 
-def test_it_answers_the_same_after_further_training(found):
+def test_results_do_not_change_with_further_training(found):
     model = FourierMLP(hidden=6, seed=1)
     c = canvas(model=model)
     before = c.totals()
@@ -79,7 +81,7 @@ def test_it_answers_the_same_after_further_training(found):
     assert state.differences(model) == []
 
 
-def test_it_is_frozen_and_lazy():
+def test_canvas_is_frozen():
     c = canvas()
     with pytest.raises(dataclasses.FrozenInstanceError):
         c.units = 3
@@ -118,9 +120,9 @@ def test_queries_on_a_gpu(rule):
         (
             lambda c: c.top_units(1, pixel=(5, 0)),
             IndexError,
-            r"pixel \(5, 0\) lies outside the picture of size \(5, 7\)",
+            r"pixel \(5, 0\) is outside the image of size \(5, 7\)",
         ),
-        (lambda c: c.top_units(1, pixel=(0,)), IndexError, "lies outside the picture"),
+        (lambda c: c.top_units(1, pixel=(0,)), IndexError, "is outside the image"),
         (
             lambda c: c.regions(torch.ones(2, 7, 5)),
             ValueError,
@@ -128,12 +130,12 @@ def test_queries_on_a_gpu(rule):
         ),
     ],
 )
-def test_what_cannot_be_asked(call, error, text):
+def test_invalid_arguments_raise(call, error, text):
     with pytest.raises(error, match=text):
         call(canvas())
 
 
-def test_shares_and_pooled_maps_are_those_of_the_metrics():
+def test_share_and_pooled_equal_the_metrics():
     model = FourierMLP(hidden=6, seed=0)
     canvas = NeuronCanvas(model, "activation1", rule="secant").canvas(
         coordinates((9, 14)), (9, 14), memory_budget=20_000
@@ -147,32 +149,32 @@ def test_shares_and_pooled_maps_are_those_of_the_metrics():
     with pytest.raises(ValueError, match=r"grid is \(10, 2\) for a picture of \(9, 14\)"):
         canvas.pooled((10, 2))
     sound = NeuronCanvas(FourierMLP(in_features=1, hidden=4, seed=0), "activation1").canvas(coordinates((20,)), (20,))
-    with pytest.raises(ValueError, match=r"the picture has size \(20,\); a grid of cells wants \(H, W\)"):
+    with pytest.raises(ValueError, match=r"the image has size \(20,\); expected \(H, W\) for a grid"):
         sound.pooled()
 
 
 PART = torch.tensor([[[1.0], [-2.0]], [[3.0], [0.5]], [[-1.0], [4.0]]])  # (3 rows, 2 units, 1 channel)
 
 
-def fed(query):
+def run_query(query):
     query.add(0, PART[:2])
     query.add(2, PART[2:])
-    return query.answer((3,))
+    return query.result((3,))
 
 
-def test_by_hand():
-    assert fed(Totals()).tolist() == [[5.0], [6.5]]
+def test_query_results_by_hand():
+    assert run_query(Totals()).tolist() == [[5.0], [6.5]]
     masks = torch.tensor([[1, 1, 0], [0, 0, 1]])
-    assert fed(Regions(masks)).tolist() == [[[4.0], [2.5]], [[1.0], [4.0]]]
-    assert fed(Regions(masks, signed=True)).tolist() == [[[4.0], [-1.5]], [[-1.0], [4.0]]]
-    assert fed(Maps(3)).tolist() == [[[1.0, 3.0, -1.0]], [[-2.0, 0.5, 4.0]]]
-    top = fed(Top(1, 2, 3))
+    assert run_query(Regions(masks)).tolist() == [[[4.0], [2.5]], [[1.0], [4.0]]]
+    assert run_query(Regions(masks, signed=True)).tolist() == [[[4.0], [-1.5]], [[-1.0], [4.0]]]
+    assert run_query(Maps(3)).tolist() == [[[1.0, 3.0, -1.0]], [[-2.0, 0.5, 4.0]]]
+    top = run_query(Top(1, 2, 3))
     assert top.values.tolist() == [[2.0, 3.0, 4.0]]
     assert top.indices.tolist() == [[1, 0, 1]]
-    assert fed(Top(1, 1, 3)).indices.tolist() == [[0, 0, 0]], "what stands behind the units is left out"
+    assert run_query(Top(1, 1, 3)).indices.tolist() == [[0, 0, 0]], "what stands behind the units is left out"
 
 
-def test_8_bit_masks_would_weigh_255_times():
+def test_8_bit_masks_raise():
     with pytest.raises(
         ValueError, match=r"masks go from 0 to 255; expected bool, or weights in \[0, 1\]: divide 8-bit"
     ):
@@ -182,11 +184,11 @@ def test_8_bit_masks_would_weigh_255_times():
 
 
 @pytest.mark.parametrize("query", [Totals(), Regions(torch.ones(1, 3)), Maps(3), Top(1, 2, 3)])
-def test_nothing_seen_is_no_answer(query):
-    with pytest.raises(RuntimeError, match="this query saw no rows"):
-        query.answer((3,))
+def test_query_without_data_raises(query):
+    with pytest.raises(RuntimeError, match="this query has no data"):
+        query.result((3,))
 
 
-def test_indices_are_as_narrow_as_they_can_be_without_being_masks():
+def test_smallest_index_is_narrow_and_signed():
     assert [smallest_index(n) for n in (128, 129, 32768, 32769)] == [torch.int8, torch.int16, torch.int16, torch.int32]
     assert smallest_index(1 << 32) == torch.int64

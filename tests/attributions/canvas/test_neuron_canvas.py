@@ -1,4 +1,4 @@
-"""Canvases of several layers of one forward equal those of one layer at a time, and run the model less often."""
+"""NeuronCanvas, and canvases() of several layers against those of one layer at a time."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ RULES = ["tangent", "secant", "ablation", Ablation("mean"), Ablation("resample")
     per_eval=st.integers(1, 7),
     layers=st.integers(2, 4),
 )
-def test_any_budget_gives_the_same_answer(rule, rows, budget, per_eval, layers):
+def test_result_does_not_depend_on_the_budget(rule, rows, budget, per_eval, layers):
     model = FourierMLP(hidden=5, layers=layers, seed=0)
     x = torch.rand(rows, 2, generator=torch.Generator().manual_seed(rows))
     canvas = NeuronCanvas(model, "activation1", rule=rule)
@@ -30,19 +30,19 @@ def test_any_budget_gives_the_same_answer(rule, rows, budget, per_eval, layers):
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_any_dims_and_channels(dims, channels):
+def test_inputs_of_any_dimension_and_channels(dims, channels):
     size = (4, 3, 2)[:dims]
     for model in (
         FourierMLP(dims, channels, hidden=6, layers=4, encoding="nerf", features=3, activation="tanh"),
         Siren(dims, channels, hidden=6, layers=3),
     ):
         x = coordinates(size)
-        shares = NeuronCanvas(model, "activation2", rule="secant").attribute(x)
-        assert shares.shape == (len(x), 7, channels)
-        torch.testing.assert_close(shares.sum(1), model(x).detach(), atol=1e-5, rtol=1e-4)
+        contributions = NeuronCanvas(model, "activation2", rule="secant").attribute(x)
+        assert contributions.shape == (len(x), 7, channels)
+        torch.testing.assert_close(contributions.sum(1), model(x).detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_off_the_training_grid():
+def test_coordinates_off_the_training_grid():
     model = FourierMLP(hidden=5)
     canvas = NeuronCanvas(model, "activation1")
     coarse = canvas.canvas(coordinates((5, 5)), (5, 5)).to_tensor()
@@ -50,13 +50,13 @@ def test_off_the_training_grid():
     torch.testing.assert_close(fine[..., ::2, ::2], coarse, atol=1e-6, rtol=1e-4)
 
 
-def test_targets_leave_their_dims():
+def test_targets_select_output_dimensions():
     model, x = FourierMLP(hidden=5), torch.rand(4, 2)
     canvas = NeuronCanvas(model, "activation1")
-    whole = canvas.attribute(x)
-    assert torch.allclose(canvas.attribute(x, target=1), whole[..., 1], atol=1e-6)
+    full = canvas.attribute(x)
+    assert torch.allclose(canvas.attribute(x, target=1), full[..., 1], atol=1e-6)
     per_row = canvas.attribute(x, target=[0, 1, 2, 0])
-    assert torch.allclose(per_row, torch.stack([whole[i, :, c] for i, c in enumerate([0, 1, 2, 0])]), atol=1e-6)
+    assert torch.allclose(per_row, torch.stack([full[i, :, c] for i, c in enumerate([0, 1, 2, 0])]), atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
@@ -78,7 +78,7 @@ def test_pairs_sum_to_neurons(rule):
         torch.testing.assert_close(pairs[:, 1, 2], by_hand.detach(), atol=1e-6, rtol=1e-4)
 
 
-def test_deltas_of_every_rule():
+def test_convergence_delta_of_every_rule():
     model, x = FourierMLP(hidden=5), torch.rand(4, 2)
     for rule in RULES[:4]:
         answer, delta = NeuronCanvas(model, "activation2", rule=rule).attribute(x, return_convergence_delta=True)
@@ -87,12 +87,12 @@ def test_deltas_of_every_rule():
         assert answer.shape[0] == 4
 
 
-def test_progress_is_silent_where_nobody_looks(capsys):
+def test_progress_prints_nothing_without_a_terminal(capsys):
     NeuronCanvas(FourierMLP(hidden=4), "activation1").attribute(torch.rand(4, 2), show_progress=True)
     assert capsys.readouterr().err == ""
 
 
-def test_what_cannot_be_asked():
+def test_invalid_arguments_raise():
     model, x = FourierMLP(hidden=5), torch.rand(6, 2)
     canvas = NeuronCanvas(model, "activation1")
     for call, error, text in [
@@ -110,7 +110,7 @@ def test_what_cannot_be_asked():
         (
             lambda: NeuronCanvas(model, "linear2", unit="pair").canvas(x, (2, 3)),
             ValueError,
-            "canvas\\(\\) draws neurons",
+            'unit="pair" needs rows that are frames',
         ),
     ]:
         with pytest.raises(error, match=text):
@@ -122,7 +122,7 @@ def test_what_cannot_be_asked():
         pairs.attribute(x, neuron_selector=3)
 
 
-def test_a_layer_behind_a_detach_is_named():
+def test_layer_without_gradients_to_the_output_raises():
     class Cut(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,15 +136,15 @@ def test_a_layer_behind_a_detach_is_named():
         NeuronCanvas(Cut(), "first").attribute(torch.rand(2, 2))
 
 
-def test_integer_inputs_reach_models_that_take_them():
+def test_integer_inputs():
     model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2))
     tokens = torch.tensor([[0, 1], [2, 3], [4, 0]])
-    shares = NeuronCanvas(model, "1", rule="secant").attribute(tokens)
-    torch.testing.assert_close(shares.sum(1), model(tokens).detach())
+    contributions = NeuronCanvas(model, "1", rule="secant").attribute(tokens)
+    torch.testing.assert_close(contributions.sum(1), model(tokens).detach())
 
 
 @pytest.mark.parametrize("broken", ["input", "weight", "later weight"])
-def test_a_canvas_of_nan_is_refused(broken):
+def test_nan_raises(broken):
     model, x = FourierMLP(hidden=5), coordinates((2, 3))
     with torch.no_grad():
         if broken == "input":
@@ -163,14 +163,14 @@ def test_a_canvas_of_nan_is_refused(broken):
         NeuronCanvas(model, layer).canvas(x, (2, 3))
 
 
-def test_a_delta_before_an_in_place_operation():
+def test_convergence_delta_before_an_in_place_operation():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
     for rule in RULES[:4]:
         _, delta = NeuronCanvas(model, "0", rule=rule).attribute(torch.rand(5, 3), return_convergence_delta=True)
         assert delta.shape == (5,)
 
 
-def test_units_are_stacked_into_one_forward_while_they_fit():
+def test_units_are_stacked_into_one_forward_pass():
     model, calls = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 200)), []
     model.register_forward_hook(lambda _m, _a, output: calls.append(len(output)))
     NeuronCanvas(model, "1", rule="ablation").attribute(torch.rand(2, 8))
@@ -180,13 +180,13 @@ def test_units_are_stacked_into_one_forward_while_they_fit():
     assert max(calls) == 6
 
 
-def test_rows_that_share_statistics_are_neither_cut_nor_stacked():
+def test_batch_norm_in_training_mode_prevents_chunks_and_stacking():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 30))
     x = torch.rand(6, 3)
     with pytest.warns(UserWarning, match="training mode"):
-        shares = NeuronCanvas(model, "0", rule="ablation").attribute(x)
+        contributions = NeuronCanvas(model, "0", rule="ablation").attribute(x)
         alone = NeuronCanvas(model, "0", rule="ablation").attribute(x, perturbations_per_eval=1)
-    torch.testing.assert_close(shares, alone)
+    torch.testing.assert_close(contributions, alone)
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
@@ -204,7 +204,7 @@ def test_totals_of_half_precision_do_not_overflow(rule):
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
-def test_any_budget_gives_the_same_frames(decoder, rule, unit):
+def test_frames_do_not_depend_on_the_budget(decoder, rule, unit):
     model, t = decoder
     canvas = NeuronCanvas(model, "blocks.0.0", rule=rule, unit=unit)
     torch.testing.assert_close(canvas.attribute(t, memory_budget=20_000), canvas.attribute(t), atol=1e-12, rtol=1e-9)
@@ -223,7 +223,7 @@ class Counted(torch.nn.Module):
         return self.model(x)
 
 
-def both_ways(model, layers, x, size, ask, **kwargs):
+def compare_with_single_canvases(model, layers, x, size, ask, **kwargs):
     counted = Counted(model)
     own = {k: kwargs.pop(k) for k in ("rule", "unit", "render") if k in kwargs}
     alone = {n: ask(NeuronCanvas(counted, n, **own).canvas(x, size, **kwargs)) for n in layers}
@@ -239,23 +239,23 @@ def both_ways(model, layers, x, size, ask, **kwargs):
 @pytest.mark.parametrize(
     "model", [FourierMLP(hidden=6, seed=0), Siren(hidden=6, layers=4, seed=0)], ids=["relu", "sine"]
 )
-def test_pictures(rule, model):
+def test_canvases_of_images_equal_single_canvases(rule, model):
     layers = ["model.activation2", "model.activation1", "model.linear2"]
     x = coordinates(SIZE, dtype=torch.float64)
-    alone, together = both_ways(model.double(), layers, x, SIZE, lambda c: c.to_tensor(), rule=rule)
+    alone, together = compare_with_single_canvases(model.double(), layers, x, SIZE, lambda c: c.to_tensor(), rule=rule)
     if rule != "ablation":
         assert together <= alone - 2 * len(x), "30 rows run once instead of three times"
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "xinc"])
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
-def test_frames(decoder, rule, unit):
+def test_canvases_of_frames_equal_single_canvases(decoder, rule, unit):
     if rule == "xinc" and unit == "neuron":
         return
     model, t = decoder
     layers = ["model.blocks.0.0", "model.head", "model.blocks.1.0"]
     kwargs = {"rule": rule, "unit": unit, "attribute_to_layer_input": rule == "xinc"}
-    alone, together = both_ways(model, layers, t, (8, 12), lambda c: c.to_tensor(), **kwargs)
+    alone, together = compare_with_single_canvases(model, layers, t, (8, 12), lambda c: c.to_tensor(), **kwargs)
     if rule != "xinc":
         assert together <= alone - 2 * len(t)
     seen = canvases(model, [model.blocks[0][0], "head"], t, (8, 12), **kwargs)
@@ -266,18 +266,18 @@ def test_frames(decoder, rule, unit):
 
 
 @pytest.mark.parametrize("budget", [None, 20_000])
-def test_asked_in_turns(budget):
+def test_alternating_queries_of_two_layers(budget):
     model, x = FourierMLP(hidden=6, seed=0).double(), coordinates(SIZE, dtype=torch.float64)
     layers = ["activation1", "activation2"]
     seen = canvases(model, layers, x, SIZE, rule="secant", memory_budget=budget)
     for _ in range(2):
         for name in layers:
-            whole = NeuronCanvas(model, name, rule="secant").attribute(x)
-            torch.testing.assert_close(seen[name].map(2), whole[:, 2].T.reshape(3, *SIZE))
-            torch.testing.assert_close(seen[name].map(6), whole[:, 6].T.reshape(3, *SIZE))
+            full = NeuronCanvas(model, name, rule="secant").attribute(x)
+            torch.testing.assert_close(seen[name].map(2), full[:, 2].T.reshape(3, *SIZE))
+            torch.testing.assert_close(seen[name].map(6), full[:, 6].T.reshape(3, *SIZE))
 
 
-def test_a_network_with_a_skip_and_one_with_in_place_operations():
+def test_canvases_with_skips_and_in_place_operations():
     class Skip(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -289,26 +289,39 @@ def test_a_network_with_a_skip_and_one_with_in_place_operations():
 
     x = coordinates(SIZE, dtype=torch.float64)
     for rule in ("tangent", "secant"):
-        both_ways(Skip().double(), ["model.a", "model.b"], x, SIZE, lambda c: c.to_tensor(), rule=rule)
+        compare_with_single_canvases(
+            Skip().double(), ["model.a", "model.b"], x, SIZE, lambda c: c.to_tensor(), rule=rule
+        )
 
 
-def test_fewer_units_than_channels():
+def test_canvases_with_fewer_units_than_channels():
     model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Tanh(), torch.nn.Linear(1, 5)).double()
     x = coordinates(SIZE, dtype=torch.float64)
-    both_ways(model, ["model.0", "model.1"], x, SIZE, lambda c: c.to_tensor(), rule="secant")
+    compare_with_single_canvases(model, ["model.0", "model.1"], x, SIZE, lambda c: c.to_tensor(), rule="secant")
 
 
-def test_rendered_fields():
+def test_canvases_of_rendered_fields():
     points = ray_samples(SIZE, 4, dtype=torch.float64)
     render = lambda seen, _points: (ray_weights(seen[..., :1] ** 2, 0.5) * seen[..., 1:]).sum(1)
     field = Siren(3, 4, hidden=6, layers=3, seed=0).double()
     layers = ["model.activation1", "model.activation2"]
     kwargs = {"rule": Secant(products="halves"), "render": render}
-    alone, together = both_ways(field, layers, points, SIZE, lambda c: c.totals(), **kwargs)
+    alone, together = compare_with_single_canvases(field, layers, points, SIZE, lambda c: c.totals(), **kwargs)
     assert together < alone
 
 
-def test_canvases_what_cannot_be_asked(found):
+def test_canvases_share_one_copy_of_the_parameters():
+    model = FourierMLP(hidden=6, seed=0)
+    names = ["activation1", "activation2"]
+    first, second = canvases(model, names, coordinates(SIZE), SIZE).values()
+    assert (first.layer, second.layer) == ("activation1", "activation2")
+    before = second.totals()
+    torch.testing.assert_close(before, NeuronCanvas(model, "activation2").canvas(coordinates(SIZE), SIZE).totals())
+    nn.init.zeros_(model.output.weight)
+    torch.testing.assert_close(second.totals(), before, atol=0, rtol=0)
+
+
+def test_canvases_invalid_arguments_raise(found):
     model, x = FourierMLP(hidden=5), coordinates(SIZE)
     state = found(model)
     for layers, error, text in [

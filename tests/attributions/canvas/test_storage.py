@@ -1,4 +1,4 @@
-"""Saving a canvas: resumed after kill -9, the same bytes, and every way it can go wrong."""
+"""Saving a canvas: layout, resuming after kill -9, and errors."""
 
 import errno
 import hashlib
@@ -20,14 +20,14 @@ from xinc_captum.attributions.canvas.storage import (
     DTYPES,
     CanvasStoreError,
     Layout,
-    by_bands,
-    by_units,
-    checked,
+    check_dtype,
+    plan_bands,
+    plan_units,
 )
 from xinc_captum.inr import FourierMLP, coordinates
 
 
-def laid(**changes):
+def make_layout(**changes):
     given = {
         "size": (10, 6), "units": 8, "slots": 1, "channels": 3, "frames": 2, "pairs": None,
         "dtype": "float16", "band": 4, "units_a_block": 6, "units_a_chunk": 3, "rule": "Secant()", "layer": "a",
@@ -35,32 +35,32 @@ def laid(**changes):
     return Layout(**{**given, **changes})
 
 
-def test_by_hand():
-    layout = laid()
+def test_layout_by_hand():
+    layout = make_layout()
     assert layout.shape == (1, 9, 3, 10, 6, 2) and layout.chunk == (1, 3, 3, 4, 6, 1)
     rows, units = ((0, 4), (4, 8), (8, 10)), ((0, 6), (6, 9))
     assert layout.blocks == [(f, *u, *r) for f in (0, 1) for u in units for r in rows]
     assert layout.nbytes == 9 * 3 * 60 * 2 * 2
-    assert layout.names == ("layer", "unit", "channel", "y", "x", "frame")
-    assert laid(size=(10,)).names[3:] == ("x", "frame")
-    assert laid(size=(2, 3, 4)).names[3:] == ("z", "y", "x", "frame")
+    assert layout.axis_names == ("layer", "unit", "channel", "y", "x", "frame")
+    assert make_layout(size=(10,)).axis_names[3:] == ("x", "frame")
+    assert make_layout(size=(2, 3, 4)).axis_names[3:] == ("z", "y", "x", "frame")
 
 
-def test_pairs_have_a_slot_for_each_output():
-    assert laid(units=12, pairs=(4, 3)).unit_axis == 15
+def test_pairs_have_one_remainder_for_each_output():
+    assert make_layout(units=12, pairs=(4, 3)).unit_axis == 15
 
 
-def test_there_and_back(tmp_path):
-    layout = laid(pairs=(2, 4))
-    assert Layout.of(layout.attributes(), tmp_path) == layout
+def test_layout_from_its_own_attributes(tmp_path):
+    layout = make_layout(pairs=(2, 4))
+    assert Layout.from_attributes(layout.attributes(), tmp_path) == layout
 
 
 PICTURE = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
 
 @given(PICTURE, st.integers(1, 10**7), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
-def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, count, dtype):
-    plan = by_bands(size, pixels, channels, count, dtype)
+def test_bands_and_chunks_respect_their_limits(size, pixels, channels, count, dtype):
+    plan = plan_bands(size, pixels, channels, count, dtype)
     assert 1 <= plan["band"] <= size[0] and plan["units_a_block"] == count and 1 <= plan["units_a_chunk"] <= count
     assert plan["band"] == 1 or plan["band"] * size[1] <= pixels
     one = channels * plan["band"] * size[1] * DTYPES[dtype]
@@ -68,32 +68,32 @@ def test_bands_keep_to_the_pixels_and_chunks_are_small(size, pixels, channels, c
 
 
 @given(PICTURE, st.integers(0, 10**5), st.integers(1, 4), st.integers(1, 4096), st.sampled_from(["float16", "float32"]))
-def test_blocks_of_maps_are_whole_chunks(size, maps, channels, count, dtype):
-    plan = by_units(size, maps, channels, count, dtype)
+def test_blocks_of_maps_consist_of_complete_chunks(size, maps, channels, count, dtype):
+    plan = plan_units(size, maps, channels, count, dtype)
     assert plan["band"] == size[0] and 1 <= plan["units_a_chunk"] <= plan["units_a_block"] <= max(1, min(maps, count))
     assert plan["units_a_block"] % plan["units_a_chunk"] == 0
     one = channels * size[0] * size[1] * DTYPES[dtype]
     assert plan["units_a_chunk"] * one <= max(CHUNK_BYTES, one)
 
 
-def test_what_is_no_precision():
+def test_unknown_dtype_raises():
     with pytest.raises(ValueError, match="dtype is 'int8'; expected 'float32' or 'float16'"):
-        checked("int8")
+        check_dtype("int8")
 
 
 SIZE = (12, 20)
 
 
-def made(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
+def make_canvas(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
     model = FourierMLP(hidden=hidden, seed=seed)
     return NeuronCanvas(model, "activation1", rule=rule).canvas(
         coordinates(size), size=size, memory_budget=20_000, **options
     )
 
 
-def close(found, expected):
+def close(result, expected):
     """Saving takes whole rows and a query takes pieces; for the 300 see test_stored_canvas.py."""
-    assert_equal_but_for_rounding(found, expected, terms=300)
+    assert_equal_but_for_rounding(result, expected, terms=300)
 
 
 def digest(folder):
@@ -101,8 +101,8 @@ def digest(folder):
     return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
 
 
-def test_it_comes_in_bands(tmp_path):
-    made().save(tmp_path / "c")
+def test_attributes_of_the_store(tmp_path):
+    make_canvas().save(tmp_path / "c")
     about = json.loads((tmp_path / "c" / "zarr.json").read_text())["attributes"]
     assert (
         about["band"] < SIZE[0]
@@ -120,10 +120,10 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, dtype):
-    canvas = made()
+def test_resumed_canvas_has_the_same_bytes(tmp_path, monkeypatch, after, dtype):
+    canvas = make_canvas()
     canvas.save(tmp_path / "whole", dtype=dtype)
-    put, count = storage._put, [0]
+    put, count = storage._write_block, [0]
 
     def fault(*args):
         if count[0] == after:
@@ -131,17 +131,17 @@ def test_gone_on_with_it_ends_with_the_same_bytes(tmp_path, monkeypatch, after, 
         count[0] += 1
         return put(*args)
 
-    monkeypatch.setattr(storage, "_put", fault)
+    monkeypatch.setattr(storage, "_write_block", fault)
     with pytest.raises(Stop):
         canvas.save(tmp_path / "c", dtype=dtype)
     assert not (tmp_path / "c").exists()
-    monkeypatch.setattr(storage, "_put", put)
+    monkeypatch.setattr(storage, "_write_block", put)
     canvas.save(tmp_path / "c", dtype=dtype)
     assert digest(tmp_path / "c") == digest(tmp_path / "whole")
 
 
 @pytest.mark.own_kernels("half of the file is another process's, which has torch's kernels")
-def test_killed_it_goes_on(tmp_path):
+def test_killed_process_is_resumed(tmp_path):
     """A real kill -9 in the middle; what comes after has the same bytes as a run that nobody stopped."""
     script = tmp_path / "child.py"
     script.write_text(
@@ -149,12 +149,12 @@ def test_killed_it_goes_on(tmp_path):
         "from xinc_captum.attributions.canvas import storage\n"
         "from xinc_captum import NeuronCanvas\n"
         "from xinc_captum.inr import FourierMLP, coordinates\n"
-        "note = storage._note\n"
+        "note = storage._write_journal\n"
         "def slowly(*args):\n"
         "    note(*args)\n"
         "    print(len(args[1]), flush=True)\n"
         "    time.sleep(0.2)\n"
-        "storage._note = slowly\n"
+        "storage._write_journal = slowly\n"
         "canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), 'activation1').canvas(\n"
         f"    coordinates({SIZE}), size={SIZE}, memory_budget=20_000)\n"
         "canvas.save(sys.argv[1])\n"
@@ -168,51 +168,51 @@ def test_killed_it_goes_on(tmp_path):
     assert child.wait() == -signal.SIGKILL
     child.stdout.close()
     assert (tmp_path / "c.part").exists() and not place.exists()
-    with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again and it goes on there"):
+    with pytest.raises(FileNotFoundError, match="is unfinished: save the same canvas again to resume it"):
         open_canvas(place)
     with pytest.raises(FileNotFoundError, match=r"c\.part is an unfinished canvas: save the same canvas to .*c again"):
         open_canvas(tmp_path / "c.part")
-    made().save(place)
-    made().save(tmp_path / "whole")
+    make_canvas().save(place)
+    make_canvas().save(tmp_path / "whole")
     assert digest(place) == digest(tmp_path / "whole"), "the same machine, as many threads"
-    close(open_canvas(place).to_tensor(), made().to_tensor())
+    close(open_canvas(place).to_tensor(), make_canvas().to_tensor())
 
 
-def test_another_canvas_does_not_go_on(tmp_path, monkeypatch):
-    note = storage._note
+def test_different_canvas_is_not_resumed(tmp_path, monkeypatch):
+    note = storage._write_journal
 
     def stop(part, digests):
         note(part, digests)
         if len(digests) == 2:
             raise Stop
 
-    monkeypatch.setattr(storage, "_note", stop)
+    monkeypatch.setattr(storage, "_write_journal", stop)
     with pytest.raises(Stop):
-        made().save(tmp_path / "c")
-    monkeypatch.setattr(storage, "_note", note)
+        make_canvas().save(tmp_path / "c")
+    monkeypatch.setattr(storage, "_write_journal", note)
     with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
-        made(seed=1).save(tmp_path / "c")
+        make_canvas(seed=1).save(tmp_path / "c")
     with pytest.raises(
         CanvasStoreError, match=r"of another kind \(rule: 'Tangent\(\)' there, 'Ablation.* here\)\. Save to"
     ):
-        made(rule="ablation").save(tmp_path / "c")
+        make_canvas(rule="ablation").save(tmp_path / "c")
     with pytest.raises(CanvasStoreError, match=r"\(dtype: 'float32' there, 'float16' here\)"):
-        made().save(tmp_path / "c", dtype="float16")
+        make_canvas().save(tmp_path / "c", dtype="float16")
     with pytest.raises(CanvasStoreError, match=r"\(units: 6 there, 5 here\)"):
-        made(hidden=5).save(tmp_path / "c")
+        make_canvas(hidden=5).save(tmp_path / "c")
     (tmp_path / "c.part" / "journal.json").write_text("{")
-    with pytest.raises(CanvasStoreError, match="no unfinished canvas that can be gone on with"):
-        made().save(tmp_path / "c")
+    with pytest.raises(CanvasStoreError, match="unfinished canvas .* cannot be resumed"):
+        make_canvas().save(tmp_path / "c")
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_existing_path_raises(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(CanvasStoreError, match=r"exists already; give another place, or delete it first"):
-        made().save(tmp_path / "c")
+    with pytest.raises(CanvasStoreError, match=r"exists already; use another path, or delete it first"):
+        make_canvas().save(tmp_path / "c")
 
 
-def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
-    put, count = storage._put, [0]
+def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
+    put, count = storage._write_block, [0]
 
     def full(*args):
         count[0] += 1
@@ -220,17 +220,17 @@ def test_a_full_disk_keeps_what_there_is(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return put(*args)
 
-    monkeypatch.setattr(storage, "_put", full)
+    monkeypatch.setattr(storage, "_write_block", full)
     with pytest.raises(
-        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*make room and save again"
+        OSError, match=r"the disk is full after 2 of \d+ blocks of c .*free disk space and save again"
     ) as caught:
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")
     assert caught.value.errno == errno.ENOSPC
-    made().save(tmp_path / "c")
-    close(open_canvas(tmp_path / "c").to_tensor(), made().to_tensor())
+    make_canvas().save(tmp_path / "c")
+    close(open_canvas(tmp_path / "c").to_tensor(), make_canvas().to_tensor())
 
 
-def test_what_float16_cannot_hold(tmp_path):
+def test_values_beyond_float16_raise(tmp_path):
     model = FourierMLP(hidden=6, seed=0).requires_grad_(False)
     model.output.weight *= 1e7
     canvas = NeuronCanvas(model, "activation1").canvas(coordinates(SIZE), size=SIZE)
@@ -243,7 +243,7 @@ def test_what_float16_cannot_hold(tmp_path):
         canvas.save(tmp_path / "e", dtype="int8")
 
 
-def test_without_zarr(tmp_path, monkeypatch):
+def test_missing_zarr_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ModuleNotFoundError, match=r"saving a canvas needs zarr.*pip install 'xinc-captum\[store\]'"):
-        made().save(tmp_path / "c")
+        make_canvas().save(tmp_path / "c")

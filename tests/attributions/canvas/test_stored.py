@@ -1,4 +1,4 @@
-"""Opening a saved canvas: every query as before, in xarray too, and damage is said."""
+"""Opening a saved canvas: queries, xarray, and errors for damaged files."""
 
 import json
 import shutil
@@ -14,13 +14,13 @@ from xinc_captum.inr import FourierMLP, coordinates
 SIZE = (9, 14)
 
 
-def close(found, expected):
+def close(result, expected):
     """A canvas is saved in whole rows and queried in pieces of its memory budget, and products round by their size.
 
     Two products make the argument of a sine, up to 125 here (2 pi, scale 10, two deviations), so that its rounding
     counts 250 times; 10 encoded coordinates and three layers of 5 units add 25 products: under 300.
     """
-    assert_equal_but_for_rounding(found, expected, terms=300)
+    assert_equal_but_for_rounding(result, expected, terms=300)
 
 
 @pytest.fixture(scope="module", params=["tangent", "secant"])
@@ -33,17 +33,17 @@ def pair(request, tmp_path_factory):
     return canvas, canvas.save(tmp_path_factory.mktemp("store") / "c")
 
 
-def test_every_query_answers_as_before(pair):
+def test_queries_of_a_stored_canvas_equal_the_original(pair):
     canvas, place = pair
     stored = open_canvas(place)
     assert (stored.size, stored.units, stored.channels, stored.slots) == (SIZE, 5, 3, canvas.slots)
     assert (stored.rule, stored.layer) == (canvas.rule, "activation2")
-    whole = stored.to_tensor()
-    close(whole, canvas.to_tensor())
+    full = stored.to_tensor()
+    close(full, canvas.to_tensor())
     for unit in (0, 4, -1):
-        assert torch.equal(stored.map(unit), whole[unit]), "both are read from the file"
+        assert torch.equal(stored.map(unit), full[unit]), "both are read from the file"
         close(stored.map(unit), canvas.map(unit))
-    assert torch.equal(stored.map(2, channel=1), whole[2, 1])
+    assert torch.equal(stored.map(2, channel=1), full[2, 1])
     torch.testing.assert_close(stored.totals(), canvas.totals())
     masks = torch.rand(3, *SIZE)
     torch.testing.assert_close(stored.regions(masks), canvas.regions(masks))
@@ -53,20 +53,20 @@ def test_every_query_answers_as_before(pair):
     torch.testing.assert_close(*here)
 
 
-def test_saved_again_it_is_the_same(pair, tmp_path):
+def test_saving_a_stored_canvas_again_gives_the_same_values(pair, tmp_path):
     _, place = pair
     again = open_canvas(place).save(tmp_path / "again")
     assert torch.equal(open_canvas(again).to_tensor(), open_canvas(place).to_tensor())
 
 
 @pytest.mark.parametrize("size", [(30,), (3, 4, 5)])
-def test_sounds_and_volumes(size, tmp_path):
+def test_signals_of_one_and_three_dimensions(size, tmp_path):
     model = FourierMLP(in_features=len(size), hidden=5, out_features=2, seed=0)
     canvas = NeuronCanvas(model, "activation1").canvas(coordinates(size), size=size)
     close(open_canvas(canvas.save(tmp_path / "c")).to_tensor(), canvas.to_tensor())
 
 
-def test_half_precision_is_near(pair, tmp_path):
+def test_float16_is_accurate_to_half_a_unit_in_the_last_place(pair, tmp_path):
     canvas, _ = pair
     near = open_canvas(canvas.save(tmp_path / "c", dtype="float16")).to_tensor()
     exact = canvas.to_tensor()
@@ -74,18 +74,18 @@ def test_half_precision_is_near(pair, tmp_path):
     assert 0 < (near - exact).abs().max() <= exact.abs().max() * 2**-10, "half a unit in the last place, and rounding"
 
 
-def test_xarray_opens_it(pair):
+def test_xarray_reads_the_store(pair):
     xarray = pytest.importorskip("xarray")
     _, place = pair
     with xarray.open_zarr(place, consolidated=False) as data:
-        found = data["contribution"]
-        assert found.dims == ("layer", "unit", "channel", "y", "x", "frame")
-        one = found.isel(layer=0, frame=0).sel(unit=3, channel=1).values
+        result = data["contribution"]
+        assert result.dims == ("layer", "unit", "channel", "y", "x", "frame")
+        one = result.isel(layer=0, frame=0).sel(unit=3, channel=1).values
         assert data.attrs["layer"] == "activation2"
     assert torch.equal(torch.from_numpy(one), open_canvas(place).map(3, channel=1))
 
 
-def test_a_missing_file(pair, tmp_path):
+def test_missing_file_raises(pair, tmp_path):
     _, place = pair
     broken = tmp_path / "c"
     shutil.copytree(place, broken)
@@ -95,7 +95,7 @@ def test_a_missing_file(pair, tmp_path):
         canvas.totals()
 
 
-def test_a_broken_file(pair, tmp_path):
+def test_corrupt_file_raises(pair, tmp_path):
     _, place = pair
     broken = tmp_path / "c"
     shutil.copytree(place, broken)
@@ -107,7 +107,7 @@ def test_a_broken_file(pair, tmp_path):
         open_canvas(broken).totals()
 
 
-def edited(place, folder, change):
+def edit_attributes(place, folder, change):
     shutil.copytree(place, folder)
     file = folder / "zarr.json"
     content = json.loads(file.read_text())
@@ -123,30 +123,30 @@ def edited(place, folder, change):
             lambda a: a.update(version=2),
             "is a canvas of version 2, and this xinc_captum reads version 1; install the r",
         ),
-        (lambda a: a.pop("format"), r"is a zarr store, but no canvas of ours \(its format is None\)"),
-        (lambda a: a.pop("band"), "is damaged: its attributes lack 'band'; save the canvas anew"),
-        (lambda a: a.update(units=7), r"is damaged: its array has shape \(1, .*\), its attributes say \(1, "),
+        (lambda a: a.pop("format"), r"is a zarr store, but not a canvas \(its format is None\)"),
+        (lambda a: a.pop("band"), "is damaged: its attributes lack 'band'; save the canvas again"),
+        (lambda a: a.update(units=7), r"is damaged: its array has shape \(1, .*\), but its attributes have \(1, "),
     ],
     ids=["newer", "foreign", "without band", "other size"],
 )
-def test_what_does_not_fit(pair, tmp_path, change, text):
+def test_other_attributes_raise(pair, tmp_path, change, text):
     with pytest.raises(CanvasStoreError, match=text):
-        open_canvas(edited(pair[1], tmp_path / "c", change))
+        open_canvas(edit_attributes(pair[1], tmp_path / "c", change))
 
 
-def test_what_is_no_store(tmp_path):
+def test_folders_that_are_not_canvases_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no canvas at .*nowhere\.$"):
         open_canvas(tmp_path / "nowhere")
-    with pytest.raises(CanvasStoreError, match=r"is no zarr store: there is no zarr\.json in it; expected a folder"):
+    with pytest.raises(CanvasStoreError, match=r"is not a zarr store: it has no zarr\.json; expected a folder"):
         open_canvas(tmp_path)
     (tmp_path / "zarr.json").write_text("{")
-    with pytest.raises(CanvasStoreError, match=r"is damaged: its zarr\.json is not that of a canvas; save the canvas"):
+    with pytest.raises(CanvasStoreError, match=r"is damaged: its zarr\.json is not a canvas's; save the canvas"):
         open_canvas(tmp_path)
     with pytest.raises(CanvasStoreError, match=r"zarr\.json is a file; expected a folder that Canvas\.save wrote"):
         open_canvas(tmp_path / "zarr.json")
 
 
-def test_without_its_array(pair, tmp_path):
+def test_missing_array_raises(pair, tmp_path):
     shutil.copytree(pair[1], tmp_path / "c")
     shutil.rmtree(tmp_path / "c" / "contribution")
     with pytest.raises(CanvasStoreError, match="is damaged: its array cannot be read"):
@@ -168,7 +168,7 @@ class Decoder(torch.nn.Module):
 
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
 @pytest.mark.parametrize("rule", ["tangent", "secant"])
-def test_frames(rule, unit, tmp_path):
+def test_stored_frames(rule, unit, tmp_path):
     method = NeuronCanvas(Decoder(), "inner", rule=rule, unit=unit)
     times = torch.linspace(0, 1, 3)[:, None]
     canvas = method.canvas(times, size=(4, 6), attribute_to_layer_input=True, memory_budget=100_000)
@@ -180,7 +180,7 @@ def test_frames(rule, unit, tmp_path):
     torch.testing.assert_close(stored.totals(), canvas.totals(), atol=1e-5, rtol=1e-5)
     masks = torch.rand(2, 4, 6)
     for signed in (True, False):
-        found = [c.regions(masks, signed=signed) for c in (stored, canvas)]
-        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
-    found = [c.top_units(2, pixel=(1, 2)).values for c in (stored, canvas)]
-    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
+        result = [c.regions(masks, signed=signed) for c in (stored, canvas)]
+        torch.testing.assert_close(*result, atol=1e-5, rtol=1e-5)
+    result = [c.top_units(2, pixel=(1, 2)).values for c in (stored, canvas)]
+    torch.testing.assert_close(*result, atol=1e-6, rtol=1e-5)

@@ -1,71 +1,60 @@
-"""Chunk sizes, lazy canvases, their trust."""
-
-from __future__ import annotations
+"""Build lazy canvases and judge their trust."""
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import (
-    Batch,
-    call_model,
-    chunks,
-    settle_arguments,
-)
-from ...hooks import exclusive, layer_name, snapshot
+from ...batch import Batch, chunks
 from ...metrics.trust import CanvasTrust, ablation_agreement, judge_canvas
-from ...selectors import Selector, list_units
+from ...selectors import Selector
 from ..base import plain, shares_statistics
 from .canvas import Canvas
 from .frames import FrameCanvas
-from .rules import Ablation, Rule, Secant, Tail, Tangent, Xinc
-from .rules.derivatives import Together
-from .rules.kernels import Site, behind, kernels_of
-from .rules.tail import Footprint, measure
-
-if TYPE_CHECKING:
-    from .neuron_canvas import NeuronCanvas
-
+from .rules import Ablation, Rule, Tail, Xinc
+from .rules.kernels import Site, kernels_of
+from .rules.rules import ChunkPlan, plan_chunks
 
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
-ROUNDING = 16  # steps of the output's dtype: a difference of two outputs is not known more closely
+ROUNDING = 16  # rounding steps of the output's dtype: the error of a difference of two outputs
 
 
-def assess(canvas: Canvas, removed: Callable[[], Canvas], whole: Callable[[int, int], Tensor] | None) -> CanvasTrust:
-    """Judge a canvas by a sample, the same each time.
+def assess(
+    canvas: Canvas, make_ablation: Callable[[], Canvas], total: Callable[[int, int], Tensor] | None
+) -> CanvasTrust:
+    """Judge a canvas by a fixed random sample.
 
     Args:
-        canvas: any.
-        removed: makes the same canvas under ablation at zero.
-        whole: from first and last row to the output that a row's parts should add up to; None where they need not.
+        canvas: any canvas.
+        make_ablation: makes the same canvas under ablation at zero.
+        total: maps first and last row to the output to which contributions must sum; None for rules without a sum.
     """
     g = torch.Generator().manual_seed(0)
-    units = _some(canvas.units, UNITS, g)
-    sides, place = _sampled([canvas, removed()], units, g)
+    units = _random_subset(canvas.units, UNITS, g)
+    samples, rows = _sample([canvas, make_ablation()], units, g)
     gap = None
-    if whole is not None and isinstance(canvas, FrameCanvas):
-        gap = _gap_of_frame(canvas, place[0][0], whole, g)
-    elif whole is not None:
-        gap = _gap_of_rows(canvas, place, whole)
-    return judge_canvas(agreement=ablation_agreement(*sides), gap=gap)
+    if total is not None and isinstance(canvas, FrameCanvas):
+        gap = _frame_gap(canvas, rows[0][0], total, g)
+    elif total is not None:
+        gap = _row_gap(canvas, rows, total)
+    return judge_canvas(agreement=ablation_agreement(*samples), gap=gap)
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
-    """Judge a canvas of ablations, which are right by definition, by whether a sample of it shows anything.
+    """Judge a canvas of ablations, which are exact by definition, by whether a sample of it exceeds rounding.
 
     Args:
-        canvas: any.
-        output: from first and last row to the output, whose rounding no contribution below it can be told from.
+        canvas: any canvas.
+        output: maps first and last row to the output, whose rounding is the smallest meaningful contribution.
     """
     g = torch.Generator().manual_seed(0)
-    (sample,), rows = _sampled([canvas], _some(canvas.units, UNITS, g), g)
+    (sample,), rows = _sample([canvas], _random_subset(canvas.units, UNITS, g), g)
     scale = torch.stack([output(*run).abs().max() for run in rows]).max()
     if not bool(sample.abs().max() > ROUNDING * torch.finfo(scale.dtype).eps * scale):
         return CanvasTrust(
@@ -76,349 +65,255 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
     return CanvasTrust("holds", "every unit was set to its baseline and the change measured: true for that baseline")
 
 
-def _sampled(
+def _sample(
     canvases: list[Canvas], units: list[int], generator: torch.Generator
 ) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """The same units and places of each canvas, (units, channels, places), and the rows that they are of."""
+    """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
     if isinstance(first, FrameCanvas):
-        frame, places = _some(first.frames, 1, generator)[0], _some(first.pixels, FRAME_PIXELS, generator)
-        keys = [first._grid.named(unit) for unit in units]
-        return [_at_frame(side, frame, keys, places) for side in canvases], [(frame, frame + 1)]
+        frame, pixels = (
+            _random_subset(first.frames, 1, generator)[0],
+            _random_subset(first.pixels, FRAME_PIXELS, generator),
+        )
+        keys = [first._grid.key_at(unit) for unit in units]
+        return [_sample_frame(canvas, frame, keys, pixels) for canvas in canvases], [(frame, frame + 1)]
     runs = chunks(first.pixels, RUN)
-    runs = [runs[at] for at in _some(len(runs), RUN, generator)]
-    return [torch.cat([side._shares(*run, units) for run in runs]).movedim(0, -1) for side in canvases], runs
+    runs = [runs[at] for at in _random_subset(len(runs), RUN, generator)]
+    return [torch.cat([canvas._shares(*run, units) for run in runs]).movedim(0, -1) for canvas in canvases], runs
 
 
-def _some(count: int, most: int, generator: torch.Generator) -> list[int]:
+def _random_subset(count: int, most: int, generator: torch.Generator) -> list[int]:
     chosen: list[int] = torch.randperm(count, generator=generator)[:most].tolist()
     return chosen
 
 
-def _at_frame(canvas: Canvas, frame: int, keys: list[Any], places: list[int]) -> Tensor:
-    """(units, channels, places); one map at a time, since frames may be large."""
-    return torch.cat([canvas._shares(frame, frame + 1, [key])[0, ..., places].detach() for key in keys])
+def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]) -> Tensor:
+    """Return (units, channels, pixels), computed one map at a time because frames may be large."""
+    return torch.cat([canvas._shares(frame, frame + 1, [key])[0, ..., pixels].detach() for key in keys])
 
 
-def _gap_of_rows(canvas: Canvas, runs: list[tuple[int, int]], whole: Callable[[int, int], Tensor]) -> float:
+def _row_gap(canvas: Canvas, runs: list[tuple[int, int]], total: Callable[[int, int], Tensor]) -> float:
     sums = torch.cat([canvas._shares(*run, None).sum(1) for run in runs])
-    output = torch.cat([whole(*run) for run in runs]).reshape(sums.shape)
-    return _relative(sums - output, output)
+    output = torch.cat([total(*run) for run in runs]).reshape(sums.shape)
+    return _relative_gap(sums - output, output)
 
 
-def _gap_of_frame(
-    canvas: FrameCanvas, frame: int, whole: Callable[[int, int], Tensor], generator: torch.Generator
+def _frame_gap(
+    canvas: FrameCanvas, frame: int, total: Callable[[int, int], Tensor], generator: torch.Generator
 ) -> float | None:
-    """Random signs for every pixel: their weighted sum over all units comes from one backward pass, without maps."""
-    output = whole(frame, frame + 1).reshape(1, canvas.channels, canvas.pixels)
+    """Return the gap of a frame by random signs for every pixel, whose sums cost one backward pass and no maps."""
+    output = total(frame, frame + 1).reshape(1, canvas.channels, canvas.pixels)
     signs = torch.randint(0, 2, (PROBES, *output.shape), generator=generator).to(output) * 2 - 1
     sums = canvas._sums(frame, frame + 1, signs)
     if sums is None:
         return None
-    return _relative(sums.flatten(2).sum(2) - (signs * output).flatten(2).sum(2), output.norm()[None])
+    return _relative_gap(sums.flatten(2).sum(2) - (signs * output).flatten(2).sum(2), output.norm()[None])
 
 
-def _relative(gap: Tensor, scale: Tensor) -> float:
+def _relative_gap(gap: Tensor, scale: Tensor) -> float:
     return float(gap.abs().max() / scale.abs().max().clamp_min(torch.finfo(scale.dtype).tiny))
 
 
-def check_finite(batch: Batch, shares: Tensor, layer: nn.Module) -> None:
-    """Refuse what would only draw blank pictures.
+def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
+    """Raise if inputs, weights or contributions are not finite.
 
     Raises:
-        ValueError: NaN or infinity in inputs, weights or contributions.
+        ValueError: inputs, weights or contributions contain NaN or infinity.
     """
     for i, tensor in enumerate(batch.inputs):
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:
-            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before drawing a canvas.")
+            raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before making a canvas.")
     for name, weight in layer.named_parameters():
         if not bool(torch.isfinite(weight.detach()).all()):
             raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
-    if not bool(torch.isfinite(shares).all()):
+    if not bool(torch.isfinite(contributions).all()):
         raise ValueError(
             "the contributions of the first pixel are NaN or infinite, although the inputs are finite; look for NaN or "
             "infinite weights between the layer and the output."
         )
 
 
-_SMALL = 16 << 20  # bytes of maps that stay close to the processor
+_SMALL = 16 << 20  # bytes of maps that fit the CPU cache
 
 
-class Sites:
-    """The last few sites that were opened, so that one map after another costs no forward pass.
+class SiteCache:
+    """Cache of the most recent sites: repeated queries of a frame need no forward pass.
 
     Args:
-        open_site: from first and last frame to a site.
-        keep: how many stay.
+        open_site: maps first and last frame to a site.
+        max_sites: number of cached sites.
     """
 
-    def __init__(self, open_site: Callable[[int, int], Site], keep: int) -> None:
-        self._open, self._keep = open_site, keep
+    def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
+        self._open, self._max_sites = open_site, max_sites
         self._sites: OrderedDict[tuple[int, int], Site] = OrderedDict()
 
     def __call__(self, first: int, last: int) -> Site:
-        """The site of these frames."""
+        """Return the site of these frames."""
         site = self._sites.pop((first, last), None)
         if site is None:
-            while len(self._sites) >= self._keep:
+            while len(self._sites) >= self._max_sites:
                 self._sites.popitem(last=False)
             site = self._open(first, last)
         self._sites[first, last] = site
         return site
 
 
-def are_frames(left: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
-    """Whether each row of the output is a picture of ``size``, not a pixel of one.
+def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
+    """Return whether each row of the output is an image of ``size`` rather than a pixel of one.
 
     Example:
         >>> are_frames((3, 8, 8), (8, 8), 64), are_frames((3,), (8, 8), 64)
         (True, False)
     """
-    ends = len(left) >= len(size) and left[len(left) - len(size) :] == size
-    return ends and not (len(left) == 1 and rows == math.prod(size))
-
-
-def frame_canvas(
-    rule: Rule,
-    tail: Tail,
-    batch: Batch,
-    size: tuple[int, ...],
-    pairs: bool,
-    footprint: Footprint,
-    budget: int | None,
-    surroundings: Callable[[], AbstractContextManager[None]],
-    show_progress: bool,
-) -> tuple[FrameCanvas, Tensor]:
-    """A lazy canvas of frames, and one unit's part of the first frame to look at.
-
-    Args:
-        rule: prepared.
-        tail: the model from the layer on.
-        batch: rows that are frames.
-        size: of a frame.
-        pairs: kernels instead of units.
-        footprint: what a few frames need.
-        budget: bytes of working memory of each query.
-        surroundings: what queries run in.
-        show_progress: a bar on every query.
-    """
-    shape = kernels_of(tail).shape if pairs else None
-    at_once = footprint.rows(1, budget)  # maps of one frame, carried together
-    if isinstance(rule, Xinc):  # expanded from a core: nothing of the network is in the way
-        at_once = max(at_once, _SMALL // (footprint.output[0].numel() * footprint.output.element_size()))
-    frames = min(batch.rows, max(1, math.isqrt(at_once)))
-
-    def open_site(first: int, last: int) -> Site:
-        return rule.site(tail, batch.cut(first, last), pairs, max(1, at_once // (last - first)))
-
-    sites = Sites(open_site, keep=max(1, at_once // (4 * frames)))
-
-    def shares(first: int, last: int, keys: list[Any]) -> Tensor:
-        with torch.enable_grad():
-            parts = sites(first, last).maps(keys).detach()
-        return parts.reshape(*parts.shape[:2], -1, math.prod(size))
-
-    def sums(first: int, last: int, weights: Tensor) -> Tensor | None:
-        left = footprint.output.shape[1:]
-        with torch.enable_grad():
-            site = sites(first, last)
-            if not site.by_adjoint:
-                return None
-            return site.sums(weights.to(footprint.output).reshape(*weights.shape[:2], *left))
-
-    sample = shares(0, 1, [(0, 0) if pairs else 0])
-    canvas = FrameCanvas(
-        size=size,
-        units=footprint.activation.shape[1] if shape is None else math.prod(shape),
-        channels=sample.shape[2],
-        slots=rule.slots,
-        frames=batch.rows,
-        pairs=shape,
-        _shares=shares,
-        _sums=sums,
-        _rows_at_once=frames,
-        _maps_at_once=max(1, at_once // frames),
-        _surroundings=surroundings,
-        _show_progress=show_progress,
-    )
-    return canvas, sample
+    ends = len(output_shape) >= len(size) and output_shape[len(output_shape) - len(size) :] == size
+    return ends and not (len(output_shape) == 1 and rows == math.prod(size))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How rows are cut.
+class CanvasSpec:
+    """Everything that a lazy canvas is computed from.
 
     Attributes:
-        rule: prepared.
-        rows: at once.
-        units: of one forward.
-        footprint: what a few rows need.
-    """
-
-    rule: Rule
-    rows: int
-    units: int
-    footprint: Footprint
-
-
-def plan(rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None) -> Plan:
-    """Look at a few rows and cut all of them to the budget.
-
-    Raises:
-        ValueError: ``per_eval`` or the budget is not positive.
-    """
-    if per_eval is not None and per_eval < 1:
-        raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
-    footprint = measure(tail, batch)
-    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
-        rule = replace(rule, baselines=tail.baselines(rule.baselines, footprint.activation))
-    units = math.prod(kernels_of(tail).shape) if pairs else len(list_units(footprint.activation, None))
-    fit = footprint.rows(units + 1, budget, enough=batch.rows)
-    size = min(batch.rows, fit)
-    frames = footprint.output[0].numel() > 2 * units
-    stacked = footprint.stack(units, size if frames else batch.rows, budget)
-    if shares_statistics(tail.forward_func, tail.layer):  # rows see one another: neither cut nor stack unasked
-        size, stacked = batch.rows if budget is None else size, 1
-    return Plan(rule.prepared(tail, batch, size), size, per_eval or stacked, footprint)
-
-
-def draw(
-    rule: Rule,
-    tail: Tail,
-    batch: Batch,
-    size: tuple[int, ...],
-    pairs: bool,
-    surroundings: Callable[[], AbstractContextManager[None]],
-    *,
-    place: str = "",
-    budget: int | None = None,
-    per_eval: int | None = None,
-    show_progress: bool = False,
-) -> Canvas:
-    """A canvas whose queries run in ``surroundings``; this itself is called in them.
-
-    Args:
         rule: as the user gave it.
         tail: of a snapshot of the model.
         batch: all rows.
-        size: of the picture whose pixels the rows are, or of the pictures that they are.
+        size: of the image whose pixels the rows are, or of the images that they are.
         pairs: kernels instead of units.
-        surroundings: what queries run in.
-        place: the layer's name.
-        budget: bytes of working memory of each query.
-        per_eval: units in one forward.
-        show_progress: a bar on every query.
+        surroundings: the context in which queries run.
+        layer: the layer's name.
+        memory_budget: bytes of working memory of each query.
+        per_eval: units in one forward pass.
+        show_progress: whether queries show a progress bar.
+    """
+
+    rule: Rule
+    tail: Tail
+    batch: Batch
+    size: tuple[int, ...]
+    pairs: bool
+    surroundings: Callable[[], AbstractContextManager[None]]
+    layer: str = ""
+    memory_budget: int | None = None
+    per_eval: int | None = None
+    show_progress: bool = False
+
+
+def build_canvas(spec: CanvasSpec) -> Canvas:
+    """Build a canvas whose queries run in ``spec.surroundings``; call this function inside of them.
 
     Raises:
         ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
     """
-    left = tuple(tail.output(batch.cut(0, 1)).shape[1:])
-    frames = are_frames(left, size, batch.rows)
+    output_shape = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
+    frames = are_frames(output_shape, spec.size, spec.batch.rows)
     if not frames:
-        _check_pixels(size, batch.rows, left, pairs)
-    planned = plan(rule, tail, batch, pairs, budget, per_eval)
-    words, prepared = repr(rule)[:200], planned.rule
-    same = batch, size, pairs, surroundings
-    alone = replace(tail, together=None)  # what other layers share stays theirs
-    removed = partial(draw, Ablation(), alone, *same, budget=budget, per_eval=per_eval)
-    assessor = _assessor(prepared, tail, batch, removed)
-    if frames:
-        framed = prepared, tail, batch, size, pairs, planned.footprint, budget
-        canvas, first = frame_canvas(*framed, surroundings, show_progress)
-        check_finite(batch, first, tail.layer)
-        return replace(canvas, rule=words, layer=place, _assess=assessor)
-    first = prepared.neurons(tail, batch.cut(0, 1), None, planned.units)
-    check_finite(batch, first, tail.layer)
+        _check_pixels(spec.size, spec.batch.rows, output_shape, spec.pairs)
+    chunk_plan = plan_chunks(spec.rule, spec.tail, spec.batch, spec.pairs, spec.memory_budget, spec.per_eval)
+    canvas, sample = _frame_canvas(spec, chunk_plan) if frames else _pixel_canvas(spec, chunk_plan)
+    check_finite(spec.batch, sample, spec.tail.layer)
+    return replace(canvas, rule=repr(spec.rule)[:200], layer=spec.layer, _assess=_make_assessor(spec, chunk_plan.rule))
 
-    def shares(start: int, stop: int, selector: Selector) -> Tensor:
+
+def _pixel_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[Canvas, Tensor]:
+    """Return a lazy canvas of an image whose pixels are the rows, and the contributions to its first pixel."""
+    rule, tail, batch = chunk_plan.rule, spec.tail, spec.batch
+    first = rule.neurons(tail, batch.cut(0, 1), None, chunk_plan.max_units)
+
+    def contributions(start: int, stop: int, selector: Selector) -> Tensor:
         with torch.enable_grad():
-            part = plain(prepared.neurons(tail, batch.cut(start, stop), selector, planned.units))
-        return part.reshape(*part.shape[:2], -1)
+            chunk = plain(rule.neurons(tail, batch.cut(start, stop), selector, chunk_plan.max_units))
+        return chunk.reshape(*chunk.shape[:2], -1)
 
-    return Canvas(
-        size=size,
-        units=first.shape[1] - prepared.slots,
+    canvas = Canvas(
+        size=spec.size,
+        units=first.shape[1] - rule.remainders,
         channels=first[0, 0].numel(),
-        slots=prepared.slots,
-        _shares=shares,
-        _rows_at_once=planned.rows,
-        _surroundings=surroundings,
-        _show_progress=show_progress,
-        rule=words,
-        layer=place,
-        _assess=assessor,
+        slots=rule.remainders,
+        _shares=contributions,
+        _rows_at_once=chunk_plan.max_rows,
+        _surroundings=spec.surroundings,
+        _show_progress=spec.show_progress,
     )
+    return canvas, first
 
 
-def _assessor(rule: Rule, tail: Tail, batch: Batch, removed: Callable[[], Canvas]) -> Callable[[Canvas], CanvasTrust]:
-    """The function that looks a canvas over when someone asks."""
+def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas, Tensor]:
+    """Return a lazy canvas of frames, and the contributions of one unit to the first frame."""
+    rule, tail, batch, size, pairs = chunk_plan.rule, spec.tail, spec.batch, spec.size, spec.pairs
+    footprint, budget = chunk_plan.footprint, spec.memory_budget
+    shape = kernels_of(tail).shape if pairs else None
+    max_maps = footprint.max_rows(1, budget)  # maps of one frame that are computed together
+    if isinstance(rule, Xinc):  # expanded from stored cores, without the network
+        max_maps = max(max_maps, _SMALL // (footprint.output[0].numel() * footprint.output.element_size()))
+    max_frames = min(batch.rows, max(1, math.isqrt(max_maps)))
+
+    def open_site(first: int, last: int) -> Site:
+        return rule.site(tail, batch.cut(first, last), pairs, max(1, max_maps // (last - first)))
+
+    sites = SiteCache(open_site, max_sites=max(1, max_maps // (4 * max_frames)))
+
+    def contributions(first: int, last: int, keys: list[Any]) -> Tensor:
+        with torch.enable_grad():
+            maps = sites(first, last).maps(keys).detach()
+        return maps.reshape(*maps.shape[:2], -1, math.prod(size))
+
+    def sum_maps(first: int, last: int, weights: Tensor) -> Tensor | None:
+        output_shape = footprint.output.shape[1:]
+        with torch.enable_grad():
+            site = sites(first, last)
+            if not site.has_adjoint:
+                return None
+            return site.sums(weights.to(footprint.output).reshape(*weights.shape[:2], *output_shape))
+
+    sample = contributions(0, 1, [(0, 0) if pairs else 0])
+    canvas = FrameCanvas(
+        size=size,
+        units=footprint.activation.shape[1] if shape is None else math.prod(shape),
+        channels=sample.shape[2],
+        slots=rule.remainders,
+        frames=batch.rows,
+        pairs=shape,
+        _shares=contributions,
+        _sums=sum_maps,
+        _rows_at_once=max_frames,
+        _maps_at_once=max(1, max_maps // max_frames),
+        _surroundings=spec.surroundings,
+        _show_progress=spec.show_progress,
+    )
+    return canvas, sample
+
+
+def _make_assessor(spec: CanvasSpec, rule: Rule) -> Callable[[Canvas], CanvasTrust]:
+    """Return the function that computes a canvas's trust."""
+    tail, batch = spec.tail, spec.batch
     if isinstance(rule, Ablation):
         return partial(assess_ablation, output=lambda first, last: plain(tail.output(batch.cut(first, last))))
     if shares_statistics(tail.forward_func, tail.layer):
-        said = "a batch norm in training mode lets rows change one another; call model.eval()"
-        return lambda _canvas: CanvasTrust("weak", said)
-    whole = (lambda first, last: plain(rule.whole(tail, batch.cut(first, last)))) if rule.slots else None
-    return partial(assess, removed=removed, whole=whole)
+        reason = "a batch norm in training mode lets rows change one another; call model.eval()"
+        return lambda _canvas: CanvasTrust("weak", reason)
+    total = (lambda first, last: plain(rule.total(tail, batch.cut(first, last)))) if rule.remainders else None
+    separate_tail = replace(tail, shared_pass=None)  # do not replace the pass shared with other layers
+    ablation_spec = replace(spec, rule=Ablation(), tail=separate_tail, show_progress=False)
+    return partial(assess, make_ablation=lambda: build_canvas(ablation_spec), total=total)
 
 
-@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
-def drawn_together(
-    methods: Sequence[NeuronCanvas],
-    inputs: Tensor | tuple[Tensor, ...],
-    size: tuple[int, ...],
-    target: Any,
-    additional_forward_args: Any,
-    attribute_to_layer_input: bool,
-    perturbations_per_eval: int | None,
-    memory_budget: int | None,
-    show_progress: bool,
-) -> list[Canvas]:
-    """One canvas a method, all of one model, on one copy of its parameters and one recorded forward pass."""
-    with torch.inference_mode(False):
-        batch = Batch.of(inputs, additional_forward_args, target)
-    call = snapshot(methods[0]._call, *(one.layer for one in methods))
-    tails = [one._tail(call, attribute_to_layer_input) for one in methods]
-    with methods[0]._surroundings():
-        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
-    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
-        # Kernels are carried on from what leaves their layer.
-        together = Together([behind(tail) if methods[0].unit == "pair" else tail for tail in tails])
-        tails = [replace(tail, together=together) for tail in tails]
-    answers = []
-    for one, tail in zip(methods, tails, strict=True):
-        with one._surroundings():
-            canvas = draw(
-                one.rule,
-                tail,
-                batch,
-                tuple(size),
-                one.unit == "pair",
-                one._surroundings,
-                place=layer_name(one.forward_func, one.layer).strip("'"),
-                budget=memory_budget,
-                per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
-        answers.append(canvas)
-    return answers
-
-
-def _check_pixels(size: tuple[int, ...], rows: int, left: tuple[int, ...], pairs: bool) -> None:
-    """Rows that are no frames must be the pixels of one picture."""
+def _check_pixels(size: tuple[int, ...], rows: int, output_shape: tuple[int, ...], pairs: bool) -> None:
+    """Raise if rows that are not frames do not match the pixels of one image."""
     if pairs:
         raise ValueError(
-            "canvas() draws neurons where rows are pixels; read pairs with attribute(), or construct with "
-            f'unit="neuron". (Rows are frames where the output ends in size; a row of it is {left} here.)'
+            f'unit="pair" needs rows that are frames, but each row of the output has shape {output_shape}, which does '
+            f'not end in size={size}. Use attribute() for pairs, or NeuronCanvas(..., unit="neuron").'
         )
     if math.prod(size) != rows:
-        if len(left) > len(size):
+        if len(output_shape) > len(size):
             raise ValueError(
-                f"size={size}, but each row of the output has shape {left}, which ends in {left[-len(size) :]}; where "
-                "rows are frames, give that."
+                f"size={size}, but each row of the output has shape {output_shape}, which ends in "
+                f"{output_shape[-len(size) :]}; if the rows are frames, use that size."
             )
         raise ValueError(
-            f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; give the size whose "
-            "pixels the rows are, in row-major order (see xinc_captum.inr.coordinates), or, where rows are frames, "
-            f"the size in which each row of the output ends; it is {left} here."
+            f"size={size} has {math.prod(size)} pixels, but the inputs have {rows} rows; use the size of the image "
+            "whose pixels the rows are, in row-major order (see xinc_captum.inr.coordinates). If the rows are frames, "
+            f"use the last dimensions of a row of the output, which has shape {output_shape}."
         )

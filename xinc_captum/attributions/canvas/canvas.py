@@ -1,4 +1,4 @@
-"""Class Canvas and its streaming queries."""
+"""Class Canvas, a lazy image of contributions, and its streaming queries."""
 
 import math
 from collections.abc import Callable
@@ -15,35 +15,35 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .storage import Block, Dtype, Layout, by_bands, checked, write
+from .storage import Block, Dtype, Layout, check_dtype, plan_bands, write
 
 
 class Query(Protocol):
-    """Sees the canvas as consecutive (rows, units, channels) pieces and answers at the end.
+    """A reduction of a canvas that is computed chunk by chunk, from (rows, units, channels).
 
-    Where rows are frames, a fresh copy sees all pixels of some units, and answers are put side by side along
+    If the rows are frames, a new copy gets all pixels of some units, and the results are concatenated along
     ``unit_axis`` (rankings are merged instead).
     """
 
     unit_axis: int
 
-    def add(self, first: int, part: Tensor) -> None:
-        """Take in the rows that begin at pixel ``first``."""
+    def add(self, first: int, contributions: Tensor) -> None:
+        """Add the rows that begin at pixel ``first``."""
 
-    def answer(self, size: tuple[int, ...]) -> Any:
-        """The answer for a picture of ``size``."""
+    def result(self, size: tuple[int, ...]) -> Any:
+        """Return the result for an image of ``size``."""
 
 
 class TopUnits(NamedTuple):
-    """Strengths Σ_channel |c| of the strongest units and which units they are, strongest first."""
+    """Strengths Σ_channel |c| of the strongest units and the units' indices, strongest first."""
 
     values: Tensor
     indices: Tensor
 
 
-def _wide(part: Tensor) -> torch.dtype:
-    """Sums over millions of pixels want float64; Apple's devices have none."""
-    return torch.float32 if part.device.type == "mps" else torch.float64
+def _accumulation_dtype(contributions: Tensor) -> torch.dtype:
+    """Return the dtype of sums over millions of pixels: float64, which Apple's devices do not have."""
+    return torch.float32 if contributions.device.type == "mps" else torch.float64
 
 
 class Totals:
@@ -55,19 +55,19 @@ class Totals:
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
-    def add(self, first: int, part: Tensor) -> None:
-        """Add one piece."""
-        self._dtype = torch.promote_types(part.dtype, torch.float32)
-        summed = part.abs().sum(0, dtype=self._dtype).to(_wide(part))
-        self._sum = summed if self._sum is None else self._sum + summed
+    def add(self, first: int, contributions: Tensor) -> None:
+        """Add one chunk."""
+        self._dtype = torch.promote_types(contributions.dtype, torch.float32)
+        sums = contributions.abs().sum(0, dtype=self._dtype).to(_accumulation_dtype(contributions))
+        self._sum = sums if self._sum is None else self._sum + sums
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
-        """(units, channels)."""
-        return seen(self._sum).to(self._dtype)
+    def result(self, size: tuple[int, ...]) -> Tensor:
+        """Return (units, channels)."""
+        return require_state(self._sum).to(self._dtype)
 
 
-def weights(masks: Tensor) -> Tensor:
-    """Masks as they are, once it is certain that they weigh pixels from 0 to 1.
+def check_masks(masks: Tensor) -> Tensor:
+    """Return the masks unchanged if their weights are between 0 and 1.
 
     Raises:
         ValueError: 8-bit masks from 0 to 255, negative weights, or values that are not finite.
@@ -86,28 +86,30 @@ class Regions:
     unit_axis = 1
 
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
-        self._masks, self._signed = weights(masks).flatten(1), signed
-        self._ready: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
+        self._masks, self._signed = check_masks(masks).flatten(1), signed
+        self._converted_masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
-    def add(self, first: int, part: Tensor) -> None:
-        """Add one piece."""
-        self._dtype = torch.promote_types(part.dtype, torch.float32)
-        part = part.to(self._dtype)
-        if part.shape[0] < self._masks.shape[1]:
-            mask = self._masks[:, first : first + part.shape[0]].to(device=part.device, dtype=part.dtype)
+    def add(self, first: int, values: Tensor) -> None:
+        """Add one chunk."""
+        self._dtype = torch.promote_types(values.dtype, torch.float32)
+        values = values.to(self._dtype)
+        if values.shape[0] < self._masks.shape[1]:
+            mask = self._masks[:, first : first + values.shape[0]].to(device=values.device, dtype=values.dtype)
         else:
-            if (part.dtype, part.device) not in self._ready:
-                self._ready[part.dtype, part.device] = self._masks.to(device=part.device, dtype=part.dtype)
-            mask = self._ready[part.dtype, part.device]
-        summed = (mask @ (part if self._signed else part.abs()).flatten(1)).to(_wide(part))
-        summed = summed.reshape(-1, *part.shape[1:])
-        self._sum = summed if self._sum is None else self._sum + summed
+            if (values.dtype, values.device) not in self._converted_masks:
+                self._converted_masks[values.dtype, values.device] = self._masks.to(
+                    device=values.device, dtype=values.dtype
+                )
+            mask = self._converted_masks[values.dtype, values.device]
+        sums = (mask @ (values if self._signed else values.abs()).flatten(1)).to(_accumulation_dtype(values))
+        sums = sums.reshape(-1, *values.shape[1:])
+        self._sum = sums if self._sum is None else self._sum + sums
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
-        """(regions, units, channels)."""
-        return seen(self._sum).to(self._dtype)
+    def result(self, size: tuple[int, ...]) -> Tensor:
+        """Return (regions, units, channels)."""
+        return require_state(self._sum).to(self._dtype)
 
 
 class Top:
@@ -120,30 +122,30 @@ class Top:
         self._values: Tensor | None = None
         self._indices: Tensor | None = None
 
-    def add(self, first: int, part: Tensor) -> None:
-        """Rank one piece; a slot, which stands behind the units, is left out."""
-        strength = part[:, : self._units].abs().sum(2)
+    def add(self, first: int, contributions: Tensor) -> None:
+        """Rank one chunk, without a remainder after the units."""
+        strength = contributions[:, : self._units].abs().sum(2)
         values, indices = strength.topk(min(self._k, strength.shape[1]), dim=1)
         if self._values is None:
             shape = (values.shape[1], self._pixels)
             self._values = values.new_empty(shape)
             self._indices = values.new_empty(shape, dtype=smallest_index(self._units))
         self._values[:, first : first + len(values)] = values.T
-        seen(self._indices)[:, first : first + len(values)] = indices.T
+        require_state(self._indices)[:, first : first + len(values)] = indices.T
 
-    def answer(self, size: tuple[int, ...]) -> TopUnits:
-        """Values and indices, (k, *size) each."""
-        return TopUnits(seen(self._values).reshape(-1, *size), seen(self._indices).reshape(-1, *size))
+    def result(self, size: tuple[int, ...]) -> TopUnits:
+        """Return values and indices, (k, *size) each."""
+        return TopUnits(require_state(self._values).reshape(-1, *size), require_state(self._indices).reshape(-1, *size))
 
-    def stronger(self, one: TopUnits, other: TopUnits) -> TopUnits:
-        """The k strongest of two rankings, (≤ k, ...) each."""
+    def merge(self, one: TopUnits, other: TopUnits) -> TopUnits:
+        """Return the k strongest units of two rankings, (≤ k, ...) each."""
         values, indices = torch.cat([one.values, other.values]), torch.cat([one.indices, other.indices])
         best, at = values.topk(min(self._k, len(values)), dim=0)
         return TopUnits(best, indices.gather(0, at))
 
 
 class Maps:
-    """Everything: (units, channels, *size)."""
+    """All contributions: (units, channels, *size)."""
 
     unit_axis = 0
 
@@ -151,31 +153,31 @@ class Maps:
         self._pixels = pixels
         self._maps: Tensor | None = None
 
-    def add(self, first: int, part: Tensor) -> None:
-        """Put one piece in its place."""
+    def add(self, first: int, contributions: Tensor) -> None:
+        """Store one chunk."""
         if self._maps is None:
-            self._maps = part.new_empty((*part.shape[1:], self._pixels))
-        self._maps[..., first : first + part.shape[0]] = part.movedim(0, -1)
+            self._maps = contributions.new_empty((*contributions.shape[1:], self._pixels))
+        self._maps[..., first : first + contributions.shape[0]] = contributions.movedim(0, -1)
 
-    def answer(self, size: tuple[int, ...]) -> Tensor:
-        """(units, channels, *size)."""
-        maps = seen(self._maps)
+    def result(self, size: tuple[int, ...]) -> Tensor:
+        """Return (units, channels, *size)."""
+        maps = require_state(self._maps)
         return maps.reshape(*maps.shape[:-1], *size)
 
 
-def seen(state: Tensor | None) -> Tensor:
-    """What a query has gathered.
+def require_state(state: Tensor | None) -> Tensor:
+    """Return the state of a query.
 
     Raises:
-        RuntimeError: no piece was added.
+        RuntimeError: the query has no data.
     """
     if state is None:
-        raise RuntimeError("this query saw no rows; pass it to Canvas.ask().")
+        raise RuntimeError("this query has no data; pass it to Canvas.ask().")
     return state
 
 
 def smallest_index(units: int) -> torch.dtype:
-    """The narrowest signed integer type that numbers the units (uint8 would be taken for a mask when indexing).
+    """Return the narrowest signed dtype for indices of units (torch would index with uint8 as a mask).
 
     Example:
         >>> smallest_index(104), smallest_index(208)
@@ -187,7 +189,7 @@ def smallest_index(units: int) -> torch.dtype:
     return torch.int64
 
 
-Shares = Callable[[int, int, Any], Tensor]
+ComputeContributions = Callable[[int, int, Any], Tensor]
 
 
 def _alone(_canvas: "Canvas") -> CanvasTrust:
@@ -199,18 +201,18 @@ _TRUST = "_trust"
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture seen as contributions c[u, ch, pixel] of units u to channels ch. Made by ``NeuronCanvas.canvas``.
+    """Contributions c[u, ch, pixel] of units u to the channels ch of an image. Made by ``NeuronCanvas.canvas``.
 
-    Frozen and lazy: queries run chunk by chunk within the memory budget they were made with, and only
-    :meth:`to_tensor` holds everything. Each query equals its stated reduction of :meth:`to_tensor`, to rounding. Copies
-    share the model; only a canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
+    Frozen and lazy: queries run chunk by chunk within the memory budget, and only :meth:`to_tensor` returns everything.
+    Each query equals its stated reduction of :meth:`to_tensor`, except for rounding. Copies share the model. Only a
+    canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
 
     Attributes:
         size: (H, W), or (L,), or (D, H, W).
-        units: how many neurons, the slot not counted.
-        channels: outputs of a pixel (1 where ``target`` left one number).
-        slots: 1 under the secant (what belongs to no unit, as the last unit), else 0.
-        rule: the rule in words.
+        units: number of neurons, without the remainder.
+        channels: outputs of a pixel (1 if ``target`` selects a single number).
+        slots: number of remainders: 1 under the secant (biases, stored after the last unit), else 0.
+        rule: the rule as text.
         layer: the layer's name.
     """
 
@@ -218,7 +220,7 @@ class Canvas:
     units: int
     channels: int
     slots: int
-    _shares: Shares = field(repr=False)
+    _shares: ComputeContributions = field(repr=False)
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
@@ -228,17 +230,18 @@ class Canvas:
 
     @property
     def trust(self) -> CanvasTrust:
-        """Holds, weak or fails, and because of what: a few units and places beside what is missing without the unit.
+        """Whether the canvas holds, is weak or fails, and why, by comparison with ablation of a sample of units.
 
-        16 units, set to zero one by one, at eight runs of eight pixels, or at 1024 pixels of one frame; same each time.
-        Under the secant the parts are added up too. A canvas from disk has no network to ask, and is weak.
+        The sample is the same each time: 16 units, set to zero one by one, at eight runs of eight pixels or at 1024
+        pixels of one frame. Under the secant the sum of contributions is checked too. A canvas from disk is weak,
+        because it has no network to compare with.
         """
-        kept = vars(self)
+        state = vars(self)
         with exclusive(), self._surroundings():
-            if _TRUST not in kept:
-                kept[_TRUST] = self._assess(self)
-            found: CanvasTrust = kept[_TRUST]
-            return found
+            if _TRUST not in state:
+                state[_TRUST] = self._assess(self)
+            trust: CanvasTrust = state[_TRUST]
+            return trust
 
     def __getstate__(self) -> dict[str, Any]:
         if self._surroundings is not nullcontext:
@@ -255,27 +258,27 @@ class Canvas:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.__copy__()  # nothing in it changes, and a copy of the model would not be the model
+        return self.__copy__()  # it is immutable, and a copy of the model would be another model
 
     @property
     def pixels(self) -> int:
-        """How many rows the picture has."""
+        """Number of rows of the image."""
         return math.prod(self.size)
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
-        """Answer several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over the pixels."""
+        """Compute several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over the pixels."""
         self._pass(None, *queries)
-        return tuple(query.answer(self.size) for query in queries)
+        return tuple(query.result(self.size) for query in queries)
 
     def map(self, unit: int, channel: int | None = None) -> Tensor:
-        """One unit's canvas: (channels, *size), or ``size`` alone for one channel.
+        """Return the contributions of one unit: (channels, *size), or ``size`` for one channel.
 
         Args:
-            unit: 0 to units - 1; the number ``units`` is the slot where there is one; negative from the end.
+            unit: 0 to units - 1; index ``units`` is the remainder, if any; negative from the end.
             channel: an output channel, or None for all.
 
         Raises:
-            IndexError: no such unit or channel.
+            IndexError: the unit or channel is out of range.
         """
         count = self.units + self.slots
         if not -count <= unit < count:
@@ -286,29 +289,29 @@ class Canvas:
         query = Maps(self.pixels)
         if unit < self.units:
             self._pass([unit], query)
-        else:  # the slot only comes along with all units
-            self._pass(None, _Last(query))
-        whole = query.answer(self.size)[0]
-        return whole if channel is None else whole[channel].clone()
+        else:  # the remainder is computed with all units only
+            self._pass(None, _RemainderOnly(query))
+        result = query.result(self.size)[0]
+        return result if channel is None else result[channel].clone()
 
     def totals(self) -> Tensor:
-        """Σ_pixels |c|: (units, channels), the slot last where there is one."""
+        """Return Σ_pixels |c|: (units, channels), a remainder last."""
         return self.ask(Totals())[0]  # type: ignore[no-any-return]
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """The strongest units by Σ_channel |c|, the slot left out.
+        """Return the strongest units by Σ_channel |c|, without a remainder.
 
         Args:
-            k: how many.
+            k: number of units.
             pixel: (y, x) for one pixel, None for every pixel.
 
         Returns:
-            values and indices, (k, *size) each, or (k,) for one pixel. Indices come in the narrowest signed type;
+            values and indices, (k, *size) each, or (k,) for one pixel. Indices have the narrowest signed dtype;
             call ``.long()`` before indexing with them.
 
         Raises:
             ValueError: k is not between 1 and the number of units.
-            IndexError: the pixel lies outside the picture.
+            IndexError: the pixel is outside the image.
         """
         if not 1 <= k <= self.units:
             raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
@@ -318,85 +321,84 @@ class Canvas:
         query = Top(k, self.units, 1)
         with self._surroundings():
             query.add(0, self._shares(row, row + 1, None))
-        values, indices = query.answer((1,))
+        values, indices = query.result((1,))
         return TopUnits(values[:, 0], indices[:, 0])
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
-        """Σ over each region of |c| (or of c): (regions, units, channels), the slot last where there is one.
+        """Return Σ over each region of |c| (or of c): (regions, units, channels), a remainder last.
 
         Args:
             masks: (regions, *size), bool or weights in [0, 1].
-            signed: keep signs, so that parts can cancel.
+            signed: keep signs, so that contributions can cancel.
 
         Raises:
-            ValueError: masks of another size, or that leave [0, 1].
+            ValueError: the masks have another size, or values outside [0, 1].
         """
         if tuple(masks.shape[1:]) != self.size:
             raise ValueError(
                 f"masks have shape {tuple(masks.shape)}; expected (regions, {', '.join(map(str, self.size))}), "
-                "one mask "
-                "of the picture's size for each region."
+                "one mask of the image's size for each region."
             )
         return self.ask(Regions(masks, signed=signed))[0]  # type: ignore[no-any-return]
 
     def share(self, masks: Tensor | None = None) -> Tensor:
-        """Each unit's part of all that is painted in a region, the slot left out: (regions, units), float64.
+        """Return each unit's share of Σ |c| in a region, without a remainder: (regions, units), float64.
 
-        As :func:`~xinc_captum.metrics.spread` of Σ_channel |c|, without holding the canvas; without masks (units,).
+        Equals :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without storing the canvas. Without masks: (units,).
 
         Raises:
-            ValueError: masks of another size.
+            ValueError: the masks have another size.
         """
-        sums = self._painted(torch.ones(1, *self.size) if masks is None else masks)
-        parts = sums / sums.sum(-1, keepdim=True)
-        return parts.squeeze(-2) if masks is None else parts
+        sums = self._region_magnitudes(torch.ones(1, *self.size) if masks is None else masks)
+        shares = sums / sums.sum(-1, keepdim=True)
+        return shares.squeeze(-2) if masks is None else shares
 
     def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
-        """Mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, the slot left out.
+        """Return the mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, without a remainder.
 
-        As :func:`~xinc_captum.metrics.pool_cells`: vectors of one length for canvases of any size, to cluster units by.
+        Equals :func:`~xinc_captum.metrics.pool_cells`: vectors of one length for canvases of any size, for clustering.
 
         Raises:
-            ValueError: a picture that has no rows and columns, or fewer pixels than cells.
+            ValueError: the image is not 2-D, or has fewer pixels than cells.
         """
         if len(self.size) != 2:
-            raise ValueError(f"the picture has size {self.size}; a grid of cells wants (H, W).")
+            raise ValueError(f"the image has size {self.size}; expected (H, W) for a grid of cells.")
         masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
-        means = self._painted(masks) / masks.flatten(1).sum(1).double()[:, None]
+        means = self._region_magnitudes(masks) / masks.flatten(1).sum(1).double()[:, None]
         pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
         return pooled
 
-    def _painted(self, masks: Tensor) -> Tensor:
-        """Σ_region Σ_channel |c|, (regions, units), float64."""
+    def _region_magnitudes(self, masks: Tensor) -> Tensor:
+        """Return Σ_region Σ_channel |c|, (regions, units), float64."""
         sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
         return sums
 
     def to_tensor(self) -> Tensor:
-        """Everything at once: (units, channels, *size), the slot last where there is one."""
+        """Return all contributions: (units, channels, *size), a remainder last."""
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write all of it to disk, block by block within the memory budget; :func:`open_canvas` answers from there.
+        """Write the canvas to disk, block by block within the memory budget; :func:`open_canvas` reads it.
 
-        The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame) that
-        xarray opens too. A killed run leaves ``<path>.part``; saving the same canvas again goes on there and, on the
-        same machine with as many threads, ends with byte-identical files. Blocks of other sizes round otherwise: values
-        read from the file and values of this canvas agree to rounding, some 1e-7 of the largest.
+        The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame), which
+        xarray opens too. A killed run leaves ``<path>.part``. Saving the same canvas again resumes there; on the same
+        machine with the same number of threads the files are byte-identical. Blocks of other sizes round differently:
+        values in the file and values of this canvas agree except for rounding, about 1e-7 of the largest.
 
         Args:
-            path: the folder to make.
-            dtype: "float32", or "float16" for half the room.
+            path: the folder to create.
+            dtype: "float32", or "float16" for half the disk space.
 
         Raises:
-            CanvasStoreError: something is at ``path`` already, or what is unfinished there is another canvas.
-            OverflowError: contributions that float16 cannot hold, or that are not finite.
+            CanvasStoreError: ``path`` exists, or the unfinished canvas there is a different one.
+            OverflowError: contributions do not fit into float16, or are not finite.
             OSError: the disk is full.
         """
-        kind, count = checked(dtype), self.units + self.slots
-        plan = by_bands(self.size, self._rows_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, plan), self._block, self._show_progress)
+        kind, count = check_dtype(dtype), self.units + self.slots
+        chunking = plan_bands(self.size, self._rows_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, chunking), self._block, self._show_progress)
 
-    def _layout(self, dtype: Dtype, plan: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
+    def _layout(self, dtype: Dtype, chunking: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
         return Layout(
             size=self.size,
             units=self.units,
@@ -407,24 +409,24 @@ class Canvas:
             dtype=dtype,
             rule=self.rule,
             layer=self.layer,
-            **plan,
+            **chunking,
         )
 
     def _block(self, block: Block) -> Tensor:
-        """All units of some rows, (units, channels, rows, …)."""
-        a_row = math.prod(self.size[1:])
-        query = Maps((block.last - block.first) * a_row)
+        """Return all units of some rows, (units, channels, rows, …)."""
+        row_length = math.prod(self.size[1:])
+        query = Maps((block.last - block.first) * row_length)
         with self._surroundings(), torch.no_grad():
-            for start in range(block.first * a_row, block.last * a_row, self._rows_at_once):
-                stop = min(block.last * a_row, start + self._rows_at_once)
-                query.add(start - block.first * a_row, self._shares(start, stop, None))
-        whole: Tensor = query.answer((block.last - block.first, *self.size[1:]))
-        return whole
+            for start in range(block.first * row_length, block.last * row_length, self._rows_at_once):
+                stop = min(block.last * row_length, start + self._rows_at_once)
+                query.add(start - block.first * row_length, self._shares(start, stop, None))
+        result: Tensor = query.result((block.last - block.first, *self.size[1:]))
+        return result
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
         if not inside:
-            raise IndexError(f"pixel {pixel} lies outside the picture of size {self.size}.")
+            raise IndexError(f"pixel {pixel} is outside the image of size {self.size}.")
         row = 0
         for p, s in zip(pixel, self.size, strict=True):
             row = row * s + p % s
@@ -432,23 +434,23 @@ class Canvas:
 
     def _pass(self, selector: Any, *queries: Query) -> None:
         with self._surroundings(), torch.no_grad():
-            pieces = chunks(self.pixels, self._rows_at_once)
-            for first, last in progress(pieces, "canvas", show=self._show_progress):
-                part = self._shares(first, last, selector)
+            row_chunks = chunks(self.pixels, self._rows_at_once)
+            for first, last in progress(row_chunks, "canvas", show=self._show_progress):
+                contributions = self._shares(first, last, selector)
                 for query in queries:
-                    query.add(first, part)
+                    query.add(first, contributions)
 
 
-class _Last:
-    """Shows a query only the last unit."""
+class _RemainderOnly:
+    """Gives a query only the last unit, the remainder."""
 
     unit_axis = 0
 
     def __init__(self, query: Query) -> None:
         self._query = query
 
-    def add(self, first: int, part: Tensor) -> None:
-        self._query.add(first, part[:, -1:])
+    def add(self, first: int, contributions: Tensor) -> None:
+        self._query.add(first, contributions[:, -1:])
 
-    def answer(self, size: tuple[int, ...]) -> Any:
-        return self._query.answer(size)
+    def result(self, size: tuple[int, ...]) -> Any:
+        return self._query.result(size)

@@ -1,4 +1,4 @@
-"""Class FrameCanvas; unit/pair axis."""
+"""Class FrameCanvas, a lazy canvas of several images, and the layout of its unit axis."""
 
 import copy
 import math
@@ -16,43 +16,45 @@ from ...batch import chunks
 from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
-from .canvas import Canvas, Query, Regions, Top, TopUnits, smallest_index, weights
-from .storage import Block, Dtype, by_units, checked, write
+from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
+from .storage import Block, Dtype, check_dtype, plan_units, write
 
 
 @dataclass(frozen=True)
 class UnitGrid:
-    """How units are numbered, visited and laid out.
+    """The order in which units are computed and the layout of the unit axis.
 
     Attributes:
-        units: how many, the slot not counted.
-        slots: 1 where a slot follows (for pairs: one more input), else 0.
+        units: number of units, without a remainder.
+        remainders: 1 if a remainder follows (for pairs: one more input), else 0.
         pairs: (in, out), or None.
     """
 
     units: int
-    slots: int
+    remainders: int
     pairs: tuple[int, int] | None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the unit axes of an answer, a slot included."""
-        return (self.units + self.slots,) if self.pairs is None else (self.pairs[0] + self.slots, self.pairs[1])
+        """Shape of the unit axes of a result, a remainder included."""
+        return (
+            (self.units + self.remainders,) if self.pairs is None else (self.pairs[0] + self.remainders, self.pairs[1])
+        )
 
     @property
     def keys(self) -> list[Any]:
-        """Units in the order in which they are visited: pairs output by output, whatever is a slot last."""
+        """Units in the order in which they are computed: pairs output by output, remainders last."""
         if self.pairs is None:
-            return list(range(self.units + self.slots))
+            return list(range(self.units + self.remainders))
         ins, outs = self.pairs
-        return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.slots]
+        return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
-        """A checked unit, negative numbers resolved.
+        """Return a unit without negative indices.
 
         Raises:
-            TypeError: a number where a pair is expected, or the other way round.
-            IndexError: out of range.
+            TypeError: a number where a pair is expected, or vice versa.
+            IndexError: the unit is out of range.
         """
         unit = python_index(unit)
         if self.pairs is None:
@@ -60,7 +62,7 @@ class UnitGrid:
                 raise TypeError(
                     f'unit is {unit!r}; expected a number, because this canvas was made with unit="neuron".'
                 )
-            count = self.units + self.slots
+            count = self.units + self.remainders
             if not -count <= unit < count:
                 raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
             return unit % count
@@ -72,76 +74,76 @@ class UnitGrid:
             raise IndexError(f"unit {unit} is out of range: this canvas has pairs (in, out) of {self.shape}.")
         return tuple(u % n for u, n in zip(unit, self.shape, strict=True))
 
-    def named(self, unit: int) -> Any:
-        """The key of a unit, pairs numbered in · outs + out."""
+    def key_at(self, unit: int) -> Any:
+        """Return the unit at an index; pairs are numbered in · outs + out."""
         return unit if self.pairs is None else divmod(unit, self.pairs[1])
 
-    def number(self, key: Any) -> int:
-        """The place of a unit among :attr:`keys`."""
+    def position(self, key: Any) -> int:
+        """Return the position of a unit in :attr:`keys`."""
         if self.pairs is None:
             return int(key)
         ins, outs = self.pairs
         return int(key[1] * ins + key[0] if key[0] < ins else ins * outs + key[1])
 
     def index(self, keys: list[Any]) -> tuple[list[int], ...]:
-        """Where these units lie in an answer."""
+        """Return the indices of these units in a result."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
 
-    def shown(self, part: Tensor, start: int, query: Query) -> Tensor:
-        """What a query sees of a piece (k, ...): rankings do not see the slot."""
-        return part[: max(0, self.units - start)] if isinstance(query, Top) else part
+    def visible_units(self, contributions: Tensor, start: int, query: Query) -> Tensor:
+        """Return the units of a chunk (k, ...) that a query uses: rankings do not use the remainder."""
+        return contributions[: max(0, self.units - start)] if isinstance(query, Top) else contributions
 
-    def without_slot(self, answer: Tensor) -> Tensor:
-        """(frames, *shape, channels) as (frames, units, channels)."""
-        return answer[:, : self.units] if self.pairs is None else answer[:, : self.pairs[0]].flatten(1, 2)
+    def without_remainder(self, values: Tensor) -> Tensor:
+        """Return (frames, *shape, channels) as (frames, units, channels)."""
+        return values[:, : self.units] if self.pairs is None else values[:, : self.pairs[0]].flatten(1, 2)
 
-    def gather(self, answers: list[Any], query: Query, answer: Any, start: int) -> None:
-        """Add one group's answer to those before it."""
+    def merge(self, results: list[Any], query: Query, result: Any, start: int) -> None:
+        """Add the result of one group of units to those before it."""
         if not isinstance(query, Top):
-            answers.append(answer)
+            results.append(result)
         else:
-            here = TopUnits(answer.values, answer.indices.long() + start)
-            answers[:] = [query.stronger(answers[0], here) if answers else here]
+            ranking = TopUnits(result.values, result.indices.long() + start)
+            results[:] = [query.merge(results[0], ranking) if results else ranking]
 
-    def joined(self, query: Query, answers: list[Any]) -> Any:
-        """The groups' answers as one, laid out as :attr:`shape` says."""
+    def join(self, query: Query, results: list[Any]) -> Any:
+        """Return the results of all groups as one, with the unit axes of :attr:`shape`."""
         if isinstance(query, Top):
-            values, indices = answers[0]
-            if self.pairs is not None:  # visited output by output, numbered input by input
+            values, indices = results[0]
+            if self.pairs is not None:  # computed output by output, numbered input by input
                 indices = indices % self.pairs[0] * self.pairs[1] + indices // self.pairs[0]
             return TopUnits(values, indices.to(smallest_index(self.units)))
         axis = query.unit_axis
-        whole = torch.cat(answers, axis)
+        result = torch.cat(results, axis)
         if self.pairs is None:
-            return whole
+            return result
         ins, outs = self.pairs
-        pairs = whole.narrow(axis, 0, self.units).unflatten(axis, (outs, ins)).transpose(axis, axis + 1)
-        slot = whole.narrow(axis, self.units, self.slots * outs).unflatten(axis, (self.slots, outs))
-        return torch.cat([pairs, slot], axis)
+        pairs = result.narrow(axis, 0, self.units).unflatten(axis, (outs, ins)).transpose(axis, axis + 1)
+        remainder = result.narrow(axis, self.units, self.remainders * outs).unflatten(axis, (self.remainders, outs))
+        return torch.cat([pairs, remainder], axis)
 
 
-def _no_short_cut(_first: int, _last: int, _weights: Tensor) -> None:
-    """No sums without maps."""
+def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
+    """Return None: there are no sums without maps."""
 
 
 @dataclass(frozen=True)
 class FrameCanvas(Canvas):
-    """Frames seen as contributions c[frame, u, ch, pixel]. Made by ``NeuronCanvas.canvas`` where rows are frames.
+    """Contributions c[frame, u, ch, pixel] to frames. Made by ``NeuronCanvas.canvas`` if the rows are frames.
 
-    Every answer of a :class:`Canvas` gains a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
+    Every result of a :class:`Canvas` gets a leading axis of frames: ``map`` (frames, channels, H, W), ``totals``
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
     ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
-    W). With ``unit="pair"`` a unit is a tuple (in, out) and the unit axis is two, (in, out), a slot being one more
+    W). With ``unit="pair"`` a unit is a tuple (in, out) and there are two unit axes, (in, out). A remainder is one more
     input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out.
 
     Attributes:
-        frames: how many.
+        frames: number of frames.
         pairs: (in, out) of a canvas of pairs, else None; ``units`` is then their product.
     """
 
     frames: int = 1
     pairs: tuple[int, int] | None = None
-    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_short_cut, repr=False)
+    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_adjoint, repr=False)
     _maps_at_once: int = field(default=1, repr=False)
 
     @property
@@ -149,61 +151,60 @@ class FrameCanvas(Canvas):
         return UnitGrid(self.units, self.slots, self.pairs)
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
-        """Answer several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over frames and units."""
+        """Compute several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over frames and units."""
         return self._stream(lambda _frame: [copy.copy(query) for query in queries])
 
     def map(self, unit: int | tuple[int, int], channel: int | None = None, frame: int | None = None) -> Tensor:
-        """One unit's canvas: (frames, channels, *size), without the axes for which one was chosen.
+        """Return the contributions of one unit: (frames, channels, *size), without the axes that are selected.
 
         Args:
-            unit: 0 to units − 1, or (in, out); the number behind the last unit (or input) is the slot where there is
-                one; negative from the end.
+            unit: 0 to units − 1, or (in, out); the index after the last unit (or input) is the remainder, if any;
+                negative from the end.
             channel: an output channel, or None for all.
             frame: a frame, or None for all.
 
         Raises:
-            IndexError: no such unit, channel or frame.
-            TypeError: a number where a pair is expected, or the other way round.
+            IndexError: the unit, channel or frame is out of range.
+            TypeError: a number where a pair is expected, or vice versa.
         """
         key = self._grid.key(unit)
         self._check(channel, self.channels, "channel")
         self._check(frame, self.frames, "frame")
         chosen = range(self.frames) if frame is None else [frame % self.frames]
         with self._surroundings():
-            pieces = [part[:, 0] for _, _, part in self._parts([key], chosen)]
-        whole = self._pictures(torch.cat(pieces))
-        whole = whole if channel is None else whole[:, channel].clone()
-        return whole if frame is None else whole[0]
+            chunks_of_maps = [contributions[:, 0] for _, _, contributions in self._iterate_chunks([key], chosen)]
+        maps = self._as_images(torch.cat(chunks_of_maps))
+        maps = maps if channel is None else maps[:, channel].clone()
+        return maps if frame is None else maps[0]
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
-        """Σ over each region of |c| (or of c): (frames, regions, units, channels), the slot last where there is one.
+        """Return Σ over each region of |c| (or of c): (frames, regions, units, channels), a remainder last.
 
-        Signed sums of tangent and secant canvases come from one backward pass for each region and channel; no map is
-        drawn for them.
+        Signed sums of tangent and secant canvases cost one backward pass for each region and channel, and no maps.
 
         Args:
             masks: (regions, *size) for all frames, or (frames, regions, *size); bool or weights.
-            signed: keep signs, so that parts can cancel.
+            signed: keep signs, so that contributions can cancel.
 
         Raises:
-            ValueError: masks of another size, or that leave [0, 1].
+            ValueError: the masks have another size, or values outside [0, 1].
         """
         per_frame = masks.dim() == len(self.size) + 2 and masks.shape[0] == self.frames
         if tuple(masks.shape[-len(self.size) :]) != self.size or not (per_frame or masks.dim() == len(self.size) + 1):
             sizes = ", ".join(map(str, self.size))
             raise ValueError(
                 f"masks have shape {tuple(masks.shape)}; expected (regions, {sizes}) for all frames, or "
-                f"({self.frames}, regions, {sizes}) with masks of their own for each."
+                f"({self.frames}, regions, {sizes}) with masks for each frame."
             )
-        each = weights(masks) if per_frame else weights(masks).expand(self.frames, *masks.shape)
-        by_adjoint = self._adjoint(each.flatten(2)) if signed else None
-        if by_adjoint is not None:
-            return by_adjoint
-        answer: Tensor = self._stream(lambda frame: [Regions(each[frame], signed=signed)])[0]
-        return answer
+        frame_masks = check_masks(masks) if per_frame else check_masks(masks).expand(self.frames, *masks.shape)
+        has_adjoint = self._sum_signed(frame_masks.flatten(2)) if signed else None
+        if has_adjoint is not None:
+            return has_adjoint
+        result: Tensor = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
+        return result
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """The strongest units by Σ_channel |c|, the slot left out: see :meth:`Canvas.top_units`.
+        """Return the strongest units by Σ_channel |c|, without a remainder: see :meth:`Canvas.top_units`.
 
         Returns:
             values and indices, (frames, k, *size) each, or (frames, k) for one pixel.
@@ -211,70 +212,70 @@ class FrameCanvas(Canvas):
         if not 1 <= k <= self.units:
             raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
         if pixel is None:
-            whole: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
-            return whole
-        here = torch.zeros(self.frames, 1, self.pixels)
-        here[:, :, self._row(pixel)] = 1
-        strength = self.regions(here.unflatten(2, self.size), signed=True)[:, 0]
-        values, indices = self._grid.without_slot(strength).abs().sum(-1).topk(k, dim=1)
+            ranking: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
+            return ranking
+        mask = torch.zeros(self.frames, 1, self.pixels)
+        mask[:, :, self._row(pixel)] = 1
+        strength = self.regions(mask.unflatten(2, self.size), signed=True)[:, 0]
+        values, indices = self._grid.without_remainder(strength).abs().sum(-1).topk(k, dim=1)
         return TopUnits(values, indices.to(smallest_index(self.units)))
 
     def to_tensor(self) -> Tensor:
-        """Everything at once: (frames, units, channels, *size), the slot last where there is one."""
-        answer: Tensor | None = None
+        """Return all contributions: (frames, units, channels, *size), a remainder last."""
+        result: Tensor | None = None
         with self._surroundings():
-            for first, keys, part in self._parts(self._grid.keys, range(self.frames)):
-                if answer is None:
-                    answer = part.new_empty(self.frames, *self._grid.shape, *part.shape[2:])
-                at: Any = (slice(first, first + len(part)), *self._grid.index(keys))
-                answer[at] = part
-        if answer is None:
-            raise RuntimeError("a canvas without frames")
-        return self._pictures(answer)
+            for first, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
+                if result is None:
+                    result = contributions.new_empty(self.frames, *self._grid.shape, *contributions.shape[2:])
+                at: Any = (slice(first, first + len(contributions)), *self._grid.index(keys))
+                result[at] = contributions
+        if result is None:
+            raise RuntimeError("this canvas has no frames; make it from at least one input row.")
+        return self._as_images(result)
 
-    def _pictures(self, flat: Tensor) -> Tensor:
+    def _as_images(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.size)
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write all of it to disk, some units of a frame at a time: see :meth:`Canvas.save`.
+        """Write the canvas to disk, some units of a frame at a time: see :meth:`Canvas.save`.
 
-        Pairs lie along the axis of units output by output, out · ins + in, and their slots after them.
+        Pairs are stored along the unit axis output by output, out · ins + in, followed by their remainders.
         """
-        kind, count = checked(dtype), math.prod(self._grid.shape)
-        plan = by_units(self.size, self._maps_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, plan, self.frames, self.pairs), self._block, self._show_progress)
+        kind, count = check_dtype(dtype), math.prod(self._grid.shape)
+        chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
+        return write(path, self._layout(kind, chunking, self.frames, self.pairs), self._block, self._show_progress)
 
     def _block(self, block: Block) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]
         with self._surroundings():
             maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
-        whole: Tensor = maps.unflatten(-1, self.size)
-        return whole
+        block_values: Tensor = maps.unflatten(-1, self.size)
+        return block_values
 
-    def _painted(self, masks: Tensor) -> Tensor:
-        """Σ_region Σ_channel |c|, (frames, regions, units), float64."""
-        found = self.regions(masks).unbind(1)
-        return torch.stack([self._grid.without_slot(one).sum(-1).double() for one in found], 1)
+    def _region_magnitudes(self, masks: Tensor) -> Tensor:
+        """Return Σ_region Σ_channel |c|, (frames, regions, units), float64."""
+        sums = self.regions(masks).unbind(1)
+        return torch.stack([self._grid.without_remainder(region).sum(-1).double() for region in sums], 1)
 
-    def _adjoint(self, masks: Tensor) -> Tensor | None:
-        """Signed sums over masks (frames, regions, pixels), or None where the rule has no short cut."""
-        answers: list[Tensor] = []
+    def _sum_signed(self, masks: Tensor) -> Tensor | None:
+        """Return signed sums over masks (frames, regions, pixels), or None if the rule needs maps for them."""
+        results: list[Tensor] = []
         with self._surroundings():
             for first, last in chunks(self.frames, self._rows_at_once):
-                each = masks[first:last].transpose(0, 1)
-                regions: list[Tensor] = []
-                for mask in progress(list(each), "regions", show=self._show_progress):
+                frame_masks = masks[first:last].transpose(0, 1)
+                region_sums: list[Tensor] = []
+                for mask in progress(list(frame_masks), "regions", show=self._show_progress):
                     channels = torch.eye(self.channels, device=mask.device)
                     weights = mask.to(channels)[None, :, None] * channels[:, None, :, None]
                     sums = self._sums(first, last, weights)
                     if sums is None:
                         return None
-                    regions.append(sums.movedim(0, -1))
-                answers.append(torch.stack(regions, 1))
-        return torch.cat(answers)
+                    region_sums.append(sums.movedim(0, -1))
+                results.append(torch.stack(region_sums, 1))
+        return torch.cat(results)
 
-    def _parts(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
-        """(first frame, units, their parts (frames, k, channels, pixels)) in chunks."""
+    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
+        """Yield (first frame, units, their contributions (frames, k, channels, pixels)) in chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
         groups = [keys[a:b] for a, b in chunks(len(keys), self._maps_at_once)]
         todo = [(piece, group) for piece in pieces for group in groups]
@@ -283,23 +284,23 @@ class FrameCanvas(Canvas):
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
-        gathered: OrderedDict[int, list[Any]] = OrderedDict()
-        seen = dict.fromkeys(range(self.frames), 0)
+        states: OrderedDict[int, list[Any]] = OrderedDict()
+        unit_counts = dict.fromkeys(range(self.frames), 0)
         with self._surroundings():
-            for first, keys, part in self._parts(grid.keys, range(self.frames)):
+            for first, keys, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
                 with torch.no_grad():
-                    for frame, one in enumerate(part, first):
-                        start, seen[frame] = seen[frame], seen[frame] + len(keys)
-                        if frame not in gathered:
-                            gathered[frame] = [(query, []) for query in make(frame)]
-                        for query, answers in gathered[frame]:
+                    for frame, frame_contributions in enumerate(contributions, first):
+                        start, unit_counts[frame] = unit_counts[frame], unit_counts[frame] + len(keys)
+                        if frame not in states:
+                            states[frame] = [(query, []) for query in make(frame)]
+                        for query, results in states[frame]:
                             fresh = copy.copy(query)
-                            shown = grid.shown(one, start, query)
-                            if len(shown):
-                                fresh.add(0, shown.movedim(-1, 0))
-                                grid.gather(answers, fresh, fresh.answer(self.size), start)
-        answered = [[grid.joined(query, answers) for query, answers in each] for each in gathered.values()]
-        return tuple(tree_map(lambda *frames: torch.stack(frames), *each) for each in zip(*answered, strict=True))
+                            visible = grid.visible_units(frame_contributions, start, query)
+                            if len(visible):
+                                fresh.add(0, visible.movedim(-1, 0))
+                                grid.merge(results, fresh, fresh.result(self.size), start)
+        joined = [[grid.join(query, results) for query, results in queries] for queries in states.values()]
+        return tuple(tree_map(lambda *frames: torch.stack(frames), *queries) for queries in zip(*joined, strict=True))
 
     def _check(self, index: int | None, count: int, what: str) -> None:
         if index is not None and not -count <= index < count:

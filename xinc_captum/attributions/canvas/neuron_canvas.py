@@ -1,7 +1,8 @@
-"""Class NeuronCanvas, canvases()."""
+"""Class NeuronCanvas, and canvases() for several layers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -9,57 +10,58 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
-from ...batch import (
-    Batch,
-    OutputFn,
-    call_model,
-    chunks,
-    settle_arguments,
+from ...batch import Batch, OutputFn, call_model, chunks, settle_arguments
+from ...hooks import (
+    ForwardFunc,
+    exclusive,
+    find_layer,
+    layer_name,
+    modules_behind,
+    refuse_sharded,
+    snapshot,
+    unwrap,
 )
-from ...hooks import ForwardFunc, find_layer, layer_name, modules_behind, refuse_sharded, unwrap
 from ...progress import progress
 from ...selectors import Selector, python_index
-from ..base import (
-    attribution_context,
-    captum_method,
-    differentiable,
-    plain,
-)
-from .build import drawn_together, plan
+from ..base import attribution_context, captum_method, differentiable, plain
+from .build import CanvasSpec, build_canvas
 from .canvas import Canvas
-from .rules import Rule, Secant, Tail, Xinc, as_rule
-from .rules.tail import RayTail, Renderer, rendered
+from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
+from .rules.derivatives import SharedPass
+from .rules.kernels import after_layer
+from .rules.rules import plan_chunks
+from .rules.tail import RayTail, Renderer, compose_renderer
 
 Unit = Literal["neuron", "pair"]
 
 
 class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
-    r"""Output-shaped contributions: one value for every neuron and every output that ``target`` leaves.
+    r"""Contributions of every neuron to every output value that ``target`` selects.
 
-    .. math:: C_{r,u,o} = \text{the part of } y_{r,o} \text{ that the rule gives to unit } u
+    .. math:: C_{r,u,o} = \text{the contribution of unit } u \text{ to } y_{r,o} \text{ under the rule}
 
     Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel).
-    This is an exception to Captum's grammar of names: the answer is output-shaped, (rows, neurons, *output).
+    Unlike Captum's neuron methods the result has the shape of the output, (rows, neurons, *output).
 
     Args:
         forward_func: the model, or any function around it.
         layer: a module or a dotted name.
-        device_ids: accepted as in Captum; a DataParallel model is explained on its own module.
-        rule: "tangent", "secant", "ablation", "xinc", or a rule object with options of its own.
+        device_ids: accepted as in Captum; of a DataParallel model the wrapped module is explained.
+        rule: "tangent", "secant", "ablation", "xinc", or a rule object, which has options.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
-        output_fn: picks the tensor to explain out of a dict or tuple output.
-        render: for a field that is drawn by a renderer: ``render(answers, *inputs)`` from what the model answers at
-            samples, (rays, samples, ...), to pixels, (rays, ...). Inputs are then (rays, samples, ...), the model sees
-            (rays · samples, ...), rows of the answer are rays; a unit's part of a pixel is the sum over its samples.
-        unit_axis: which axis of the layer's activation holds the units, for example -1 for (rows, ..., units). None
-            determines it: from the layer's class; for four axes and more also from the input's height and width and
+        output_fn: selects the tensor to explain from a dict or tuple output.
+        render: for a model that is a field: ``render(outputs, *inputs)`` maps the model's outputs at samples,
+            (rays, samples, ...), to pixels, (rays, ...). Inputs are (rays, samples, ...), the model gets
+            (rays · samples, ...), and rows of the result are rays. Contributions are summed over a ray's samples.
+        unit_axis: the axis of the layer's activation that has the units, for example -1 for (rows, ..., units). None
+            determines it from the layer's class; for four and more axes also from the input's height and width and
             the modules inside the layer. Contributions are summed over all other axes. Not for ``unit="pair"``.
 
     Raises:
-        LayerError: the layer is not in the model, never runs, runs twice, or does not lead to the output, or which axis
-            holds its units cannot be determined, such as for tokens (rows, tokens, units) behind a custom module.
-        CarryError: the secant met an operation it cannot carry.
-        ValueError: an unknown rule or unit, an impossible target, or an empty batch.
+        LayerError: the layer is not in the model, never runs, runs twice, or does not affect the output; or its unit
+            axis cannot be determined, for example for tokens (rows, tokens, units) of a custom module.
+        CarryError: the secant does not support an operation after the layer.
+        ValueError: unknown rule or unit, invalid target, or empty batch.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
@@ -101,11 +103,11 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True: contributions are amounts of output, not sensitivities."""
+        """True: contributions are parts of the output, not sensitivities."""
         return True
 
     def has_convergence_delta(self) -> bool:
-        """True: ``attribute(..., return_convergence_delta=True)`` works."""
+        """Return True: ``attribute(..., return_convergence_delta=True)`` is supported."""
         return True
 
     @overload
@@ -150,83 +152,83 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         return_convergence_delta: bool = False,
         show_progress: bool = False,
     ) -> Any:
-        """Contributions of every selected neuron to every output left by ``target``.
+        """Return the contributions of every selected neuron to every output that ``target`` selects.
 
         Args:
-            inputs: (rows, ...) or a tuple of such.
-            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's own axes behind the
+            inputs: (rows, ...) or a tuple of such tensors.
+            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's axes after the
                 rows) or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple
                 (in, out) or a list of tuples.
-            target: a Captum target; may be partial or None, what it leaves are the output dims.
-            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
-            attribute_to_layer_input: explain what enters the layer instead of what leaves it.
-            perturbations_per_eval: units stacked in one forward (ablation and forward-mode passes).
-            memory_budget: bytes of working memory apart from the answer; rows are cut to fit. None: 256 MiB.
-            return_convergence_delta: also answer, per row, the sum over units and outputs minus what it should be.
+            target: a Captum target; it may be partial or None. The dimensions that it does not index are the output.
+            additional_forward_args: passed to the model; a tensor with one entry for each sample is cut with the
+                inputs, any other is passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
+            attribute_to_layer_input: explain the layer's input instead of its output.
+            perturbations_per_eval: units stacked in one forward pass (ablation and forward mode).
+            memory_budget: bytes of working memory apart from the result; rows are cut to fit. None: 256 MiB.
+            return_convergence_delta: also return, for each row, the sum over units and outputs minus its exact value.
             show_progress: a progress bar over the chunks.
 
         Returns:
-            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds its
-            slot as the last unit. With the delta: a second tensor (rows,).
+            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds
+            the remainder as the last unit. With the delta: a second tensor (rows,).
         """
         if return_convergence_delta and neuron_selector is not None:
             raise ValueError(
-                "return_convergence_delta needs neuron_selector=None: only all units together add up to the output."
+                "return_convergence_delta needs neuron_selector=None: only the sum of all units equals the output."
             )
         neuron_selector = python_index(neuron_selector)
         if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
-            how = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
-            refuse_sharded(modules_behind(self.forward_func), how)
+            description = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
+            refuse_sharded(modules_behind(self.forward_func), description)
         with self._surroundings():
             batch = Batch.of(inputs, additional_forward_args, target)
             tail = self._tail(self._call, attribute_to_layer_input)
             batch = settle_arguments(batch, partial(call_model, tail.forward_func, self.output_fn))
-            planned = plan(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
-            rule, size, per_eval = planned.rule, planned.rows, planned.units
+            chunk_plan = plan_chunks(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
+            rule, max_rows, per_eval = chunk_plan.rule, chunk_plan.max_rows, chunk_plan.max_units
             if self.unit == "neuron":
-                neuron_selector = tail.selector(neuron_selector, planned.footprint.activation)
+                neuron_selector = tail.move_selector(neuron_selector, chunk_plan.footprint.activation)
             if isinstance(rule, Xinc) and memory_budget is None:
-                size = batch.rows  # computed straight into the answer: chunks would only copy
-            answer: Tensor | None = None
+                max_rows = batch.rows  # computed in place: chunks would only add copies
+            result: Tensor | None = None
             deltas: list[Tensor] = []
-            for first, last in progress(chunks(batch.rows, size), "canvas", show=show_progress):
+            for first, last in progress(chunks(batch.rows, max_rows), "canvas", show=show_progress):
                 rows = batch.cut(first, last)
-                part = plain(self._shares(rule, tail, rows, neuron_selector, per_eval))
+                chunk = plain(self._contributions(rule, tail, rows, neuron_selector, per_eval))
                 if return_convergence_delta:
-                    left = rule.whole(tail, rows)
-                    total = part.flatten(1).sum(1) - left.reshape(rows.rows, -1).sum(1)
-                    deltas.append(plain(total))
+                    total = rule.total(tail, rows)
+                    delta = chunk.flatten(1).sum(1) - total.reshape(rows.rows, -1).sum(1)
+                    deltas.append(plain(delta))
                 if last - first == batch.rows:
-                    answer = part
+                    result = chunk
                 else:
-                    answer = part.new_empty((batch.rows, *part.shape[1:])) if answer is None else answer
-                    answer[first:last] = part
-        return (answer, torch.cat(deltas)) if return_convergence_delta else answer
+                    result = chunk.new_empty((batch.rows, *chunk.shape[1:])) if result is None else result
+                    result[first:last] = chunk
+        return (result, torch.cat(deltas)) if return_convergence_delta else result
 
     @property
     def _surroundings(self) -> Callable[[], AbstractContextManager[None]]:
-        """What everything runs in; the renderer's own modules are left as found too."""
+        """The context of every call; it restores the model and the modules of the renderer."""
         also = () if self.render is None else modules_behind(self.render)
         return partial(attribution_context, self.forward_func, self.layer, *also)
 
     @property
     def _call(self) -> Callable[..., Any]:
-        """The function to run: the module inside DataParallel, whose rows we cut ourselves, and the renderer."""
-        bound = getattr(self.forward_func, "__self__", None)
-        parallel = [m for m in (self.forward_func, bound) if isinstance(m, nn.DataParallel)]
+        """The function to run: the module inside DataParallel (rows are cut here), followed by the renderer."""
+        owner = getattr(self.forward_func, "__self__", None)
+        parallel = [m for m in (self.forward_func, owner) if isinstance(m, nn.DataParallel)]
         call = unwrap(parallel[0]) if parallel else self.forward_func
-        call = call if self.render is None else rendered(call, self.render)
+        call = call if self.render is None else compose_renderer(call, self.render)
         return call if parallel else differentiable(call, self.layer)
 
     def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
-        # A pair is read off the layer's input; only the paper's rule insists that the caller says so.
+        # Pairs are computed from the layer's input; only the paper's rule requires the argument.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         kind = Tail if self.render is None else RayTail
         by_weight = self.unit == "pair" or isinstance(self.rule, Xinc)
         return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if by_weight else self.unit_axis)
 
-    def _shares(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
+    def _contributions(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
         if self.unit == "pair":
             return rule.pairs(tail, rows, selector, per_eval)
         return rule.neurons(tail, rows, selector, per_eval)
@@ -242,25 +244,24 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         memory_budget: int | None = None,
         show_progress: bool = False,
     ) -> Canvas:
-        """A lazy canvas over a picture whose pixels are the rows, or over pictures that the rows are.
+        """Return a lazy canvas of an image whose pixels are the rows, or of images that are the rows.
 
-        Where each row of the output ends in ``size``, rows are frames, and a
-        :class:`~xinc_captum.attributions.FrameCanvas` is answered. Nothing of size units x pixels is computed before
-        it is asked for. The canvas keeps the inputs and a copy of the parameters, so that it answers the same after
-        further training.
+        If the shape of each row of the output ends in ``size``, rows are frames and the result is a
+        :class:`~xinc_captum.attributions.FrameCanvas`. Maps are computed by queries only. The canvas stores the inputs
+        and a copy of the parameters, so its results do not change with further training.
 
         Args:
-            inputs: coordinates (pixels, dims), row-major over ``size``, or one row a frame.
+            inputs: coordinates (pixels, dims), row-major over ``size``, or one row for each frame.
             size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
             target: as in :meth:`attribute`.
             additional_forward_args: as in :meth:`attribute`.
             attribute_to_layer_input: as in :meth:`attribute`.
             perturbations_per_eval: as in :meth:`attribute`.
-            memory_budget: bytes of working memory of each query, apart from its answer.
+            memory_budget: bytes of working memory of each query, apart from its result.
             show_progress: a progress bar on every query.
 
         Raises:
-            ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
+            ValueError: the rows do not match ``size``, pairs of pixels, or values that are not finite.
 
         Example:
             >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -268,18 +269,27 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             >>> canvas.map(3).shape, canvas.totals().shape
             (torch.Size([3, 8, 12]), torch.Size([104, 3]))
         """
-        rest = target, additional_forward_args, attribute_to_layer_input
-        budget = perturbations_per_eval, memory_budget, show_progress
-        return drawn_together([self], inputs, size, *rest, *budget)[0]
+        (canvas,) = _build_canvases(
+            [self],
+            inputs,
+            size,
+            target,
+            additional_forward_args,
+            attribute_to_layer_input,
+            perturbations_per_eval,
+            memory_budget,
+            show_progress,
+        )
+        return canvas
 
 
 def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
     if not callable(render):
-        raise TypeError(f"render is {render!r}; expected a function render(answers, *inputs) from samples to pixels.")
+        raise TypeError(f"render is {render!r}; expected a function render(outputs, *inputs) from samples to pixels.")
     if unit == "pair" or isinstance(rule, Xinc):
         raise ValueError(
-            'render= goes with unit="neuron" and the rules tangent, secant and ablation: what pairs and the paper\'s '
-            "maps hold at a sample is no part of a rendered pixel."
+            'render= goes with unit="neuron" and the rules tangent, secant and ablation: pairs and the paper\'s '
+            "maps at samples do not sum to a rendered pixel."
         )
 
 
@@ -296,30 +306,30 @@ def canvases(
     show_progress: bool = False,
     **method: Any,
 ) -> dict[str, Canvas]:
-    """One lazy canvas a layer, equal to those of ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
+    """Return one lazy canvas for each layer, equal to ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
 
-    They share one copy of the parameters and, under the tangent and the secant, the forward pass: rows that one of them
-    ran are not run again for the others while they are the last ones that were asked for. Of a network of frames the
-    layers have to lie on one chain of operations for that; ablation and the paper's rule run for each layer.
+    The canvases share one copy of the parameters and, under the tangent and the secant, the last forward pass: a query
+    of the same rows at another layer runs the model no second time. For networks of frames this needs layers on one
+    chain of operations. Ablation and the paper's rule run the model for each layer.
 
     Args:
         forward_func: as in :class:`NeuronCanvas`.
         layers: modules or dotted names.
-        inputs: as in :meth:`NeuronCanvas.canvas`, like all that follow.
-        size: of the picture or the frames.
+        inputs: as in :meth:`NeuronCanvas.canvas`, like all arguments that follow.
+        size: size of the image or the frames.
         target: a Captum target.
-        additional_forward_args: passed on to the model.
-        attribute_to_layer_input: explain what enters the layers.
-        perturbations_per_eval: units in one forward.
+        additional_forward_args: passed to the model.
+        attribute_to_layer_input: explain the inputs of the layers.
+        perturbations_per_eval: units in one forward pass.
         memory_budget: bytes of working memory of each query.
         show_progress: a progress bar on every query.
         method: ``rule``, ``unit``, ``output_fn``, ``render`` of :class:`NeuronCanvas`.
 
     Returns:
-        canvases by the layers' names, in the order given.
+        canvases by layer name, in the order of ``layers``.
 
     Raises:
-        ValueError: no layers, or one twice; and whatever ``NeuronCanvas`` raises.
+        ValueError: no layers, or one layer twice; and the errors of ``NeuronCanvas``.
 
     Example:
         >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -333,6 +343,57 @@ def canvases(
     if not methods or len({id(one.layer) for one in methods}) < len(methods):
         raise ValueError(f"layers are {list(layers)!r}; expected at least one, and each only once.")
     names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
-    rest = target, additional_forward_args, attribute_to_layer_input
-    budget = perturbations_per_eval, memory_budget, show_progress
-    return dict(zip(names, drawn_together(methods, inputs, size, *rest, *budget), strict=True))
+    built = _build_canvases(
+        methods,
+        inputs,
+        size,
+        target,
+        additional_forward_args,
+        attribute_to_layer_input,
+        perturbations_per_eval,
+        memory_budget,
+        show_progress,
+    )
+    return dict(zip(names, built, strict=True))
+
+
+@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
+def _build_canvases(
+    methods: Sequence[NeuronCanvas],
+    inputs: Tensor | tuple[Tensor, ...],
+    size: tuple[int, ...],
+    target: Any,
+    additional_forward_args: Any,
+    attribute_to_layer_input: bool,
+    perturbations_per_eval: int | None,
+    memory_budget: int | None,
+    show_progress: bool,
+) -> list[Canvas]:
+    """Return one canvas for each method; all share one copy of the model's parameters and one forward pass."""
+    with torch.inference_mode(False):
+        batch = Batch.of(inputs, additional_forward_args, target)
+    call = snapshot(methods[0]._call, *(method.layer for method in methods))
+    tails = [method._tail(call, attribute_to_layer_input) for method in methods]
+    with methods[0]._surroundings():
+        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
+    if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
+        # Contributions of pairs are propagated from the layer's output.
+        shared_pass = SharedPass([after_layer(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        tails = [replace(tail, shared_pass=shared_pass) for tail in tails]
+    results = []
+    for method, tail in zip(methods, tails, strict=True):
+        with method._surroundings():
+            spec = CanvasSpec(
+                method.rule,
+                tail,
+                batch,
+                tuple(size),
+                method.unit == "pair",
+                method._surroundings,
+                layer=layer_name(method.forward_func, method.layer).strip("'"),
+                memory_budget=memory_budget,
+                per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
+            results.append(build_canvas(spec))
+    return results

@@ -1,4 +1,4 @@
-"""Zarr layout and resumable writer."""
+"""Layout of a stored canvas (zarr) and its resumable writer."""
 
 import errno
 import hashlib
@@ -22,19 +22,19 @@ from ...progress import progress
 FORMAT = "xinc-captum-canvas"
 VERSION = 1
 ARRAY = "contribution"
-JOURNAL = "journal.json"  # beside an unfinished array: how the blocks so far hash
-PART = ".part"  # how the name of an unfinished canvas ends
+JOURNAL = "journal.json"  # of an unfinished canvas: hashes of the blocks so far
+PART = ".part"  # suffix of an unfinished canvas
 CHUNK_BYTES = 4 << 20
 Dtype = Literal["float32", "float16"]
 DTYPES: dict[Dtype, int] = {"float32": 4, "float16": 2}  # bytes each
 
 
 class CanvasStoreError(ValueError):
-    """A place on disk that is no canvas of ours, not this canvas, or damaged."""
+    """A folder that is not a canvas of xinc_captum, belongs to another canvas, or is damaged."""
 
 
 class Block(NamedTuple):
-    """Part of a canvas: one frame, some units, some rows of the first spatial axis."""
+    """A part of a canvas: one frame, some units, some rows of the first spatial axis."""
 
     frame: int
     first_unit: int
@@ -45,20 +45,20 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes, precision and chunks of a stored canvas; what two canvases must share for one to go on with the other.
+    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal.
 
     Attributes:
         size: (H, W), (L,) or (D, H, W).
-        units: how many, the slot not counted.
-        slots: 1 where a slot follows the units (for pairs: one more input), else 0.
+        units: number of units, without the remainder.
+        slots: 1 if a remainder follows the units (for pairs: one more input), else 0.
         channels: outputs of a pixel.
-        frames: pictures, or 0 where there is one, whose pixels are rows.
-        pairs: (in, out) where units are pairs, else None.
+        frames: number of images, or 0 for one image whose pixels are rows.
+        pairs: (in, out) if units are pairs, else None.
         dtype: "float32" or "float16".
         band: rows of the first spatial axis that are written together.
         units_a_block: units that are written together.
         units_a_chunk: units in one chunk.
-        rule: the rule in words.
+        rule: the rule as text.
         layer: the layer's name.
     """
 
@@ -77,96 +77,96 @@ class Layout:
 
     @property
     def unit_axis(self) -> int:
-        """Length of the unit axis: units, then what belongs to none of them."""
+        """Length of the unit axis: units, then remainders."""
         return self.units + self.slots * (1 if self.pairs is None else self.pairs[1])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(layer, unit, channel, *size, frame)."""
+        """Shape of the array, (layer, unit, channel, *size, frame)."""
         return (1, self.unit_axis, self.channels, *self.size, max(1, self.frames))
 
     @property
     def chunk(self) -> tuple[int, ...]:
-        """Of one file: some units, all channels, one band, one frame."""
+        """Shape of the chunk in one file: some units, all channels, one band, one frame."""
         return (1, self.units_a_chunk, self.channels, self.band, *self.size[1:], 1)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the axes."""
+    def axis_names(self) -> tuple[str, ...]:
+        """Names of the axes."""
         return ("layer", "unit", "channel", *("z", "y", "x")[-len(self.size) :], "frame")
 
     @property
     def blocks(self) -> list[Block]:
-        """What is written together, in the order in which it is written."""
+        """Blocks in the order in which they are written."""
         rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
         return [Block(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
     @property
     def nbytes(self) -> int:
-        """Logical size."""
+        """Size before compression, in bytes."""
         return math.prod(self.shape) * DTYPES[self.dtype]
 
     def attributes(self) -> dict[str, Any]:
-        """As JSON takes them."""
+        """Return the attributes of the store, in types of JSON."""
         return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}))  # type: ignore[no-any-return]
 
     @classmethod
-    def of(cls, attributes: Any, place: Path) -> "Layout":
-        """From the attributes of a store.
+    def from_attributes(cls, attributes: Any, path: Path) -> "Layout":
+        """Return the layout from the attributes of a store.
 
         Raises:
-            CanvasStoreError: the store is not ours, or of another version.
+            CanvasStoreError: the store is not a canvas, or has another version.
         """
         if attributes.get("format") != FORMAT:
             raise CanvasStoreError(
-                f"{place} is a zarr store, but no canvas of ours (its format is {attributes.get('format')!r}); open it "
-                "with zarr, or give a folder that Canvas.save wrote."
+                f"{path} is a zarr store, but not a canvas (its format is {attributes.get('format')!r}); open it "
+                "with zarr, or use a folder that Canvas.save wrote."
             )
         if attributes.get("version") != VERSION:
             raise CanvasStoreError(
-                f"{place} is a canvas of version {attributes.get('version')}, and this xinc_captum reads version "
-                f"{VERSION}; install the release that wrote it, or save the canvas anew."
+                f"{path} is a canvas of version {attributes.get('version')}, and this xinc_captum reads version "
+                f"{VERSION}; install the release that wrote it, or save the canvas again."
             )
         try:
             known: dict[str, Any] = {name: attributes[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
             raise CanvasStoreError(
-                f"{place} is damaged: its attributes lack {missing}; save the canvas anew."
+                f"{path} is damaged: its attributes lack {missing}; save the canvas again."
             ) from None
-        whole: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        return cls(**whole)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls(**values)
 
 
-def by_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """The plan where rows are pixels, of which so many are computed at once: bands with all units.
+def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units.
 
     Example:
-        >>> by_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
+        >>> plan_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
         {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
     """
-    a_row = math.prod(size[1:])
-    band = min(size[0], max(1, pixels // a_row))
-    units = max(1, CHUNK_BYTES // (channels * band * a_row * DTYPES[dtype]))
+    row_length = math.prod(size[1:])
+    band = min(size[0], max(1, pixels // row_length))
+    units = max(1, CHUNK_BYTES // (channels * band * row_length * DTYPES[dtype]))
     return {"band": band, "units_a_block": unit_axis, "units_a_chunk": min(unit_axis, units)}
 
 
-def by_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """The plan where rows are frames, of which so many maps are computed at once: whole maps of some units.
+def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
+    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units.
 
     Example:
-        >>> by_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
+        >>> plan_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
         {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
     """
-    at_once = max(1, min(unit_axis, maps))
-    units = max(1, min(at_once, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
-    return {"band": size[0], "units_a_block": at_once // units * units, "units_a_chunk": units}
+    max_maps = max(1, min(unit_axis, maps))
+    units = max(1, min(max_maps, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
+    return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
 
 
-def checked(dtype: str) -> Dtype:
-    """The precision, if it is one.
+def check_dtype(dtype: str) -> Dtype:
+    """Return ``dtype`` if it is supported.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the dtype is not supported.
     """
     for known in DTYPES:
         if dtype == known:
@@ -178,41 +178,41 @@ Compute = Callable[[Block], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
-    """Write a canvas, or go on with one that was interrupted.
+    """Write a canvas, or resume an interrupted one.
 
-    It grows in ``<name>.part`` beside ``path`` and is renamed when whole. On one machine with as many threads,
-    interruptions change nothing: same bytes, same ``checksum`` among its attributes.
+    The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. On one machine with the same number
+    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same.
 
     Args:
-        path: the folder to make.
+        path: the folder to create.
         layout: sizes and chunks.
-        compute: a block to (units, channels, rows, …).
-        show_progress: a bar over the blocks.
+        compute: maps a block to (units, channels, rows, …).
+        show_progress: a progress bar over the blocks.
 
     Returns:
         the path.
 
     Raises:
-        CanvasStoreError: something else is at ``path``, or the unfinished canvas beside it is another one.
-        OverflowError: values that float16 cannot hold.
-        OSError: the disk is full, or cannot be written to; what was written stays, to go on with.
+        CanvasStoreError: ``path`` exists, or the unfinished canvas beside it is a different one.
+        OverflowError: values do not fit into float16.
+        OSError: the disk is full or not writable; the unfinished canvas stays and can be resumed.
     """
     path = Path(path).resolve()
     part = path.with_name(path.name + PART)
     if path.exists():
-        raise CanvasStoreError(f"{path} exists already; give another place, or delete it first.")
+        raise CanvasStoreError(f"{path} exists already; use another path, or delete it first.")
     zarr = require("zarr", purpose="saving a canvas", extra="store")
     path.parent.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
     blocks = layout.blocks
     try:
         if part.exists():
-            array, digests = _resumed(zarr, part, layout, compute)
+            array, digests = _resume_store(zarr, part, layout, compute)
         else:
-            array = _begun(zarr, part, layout)
+            array = _create_store(zarr, part, layout)
         for block in progress(blocks[len(digests) :], "canvas to disk", show=show_progress):
-            digests.append(_put(array, layout, compute(block), block))
-            _note(part, digests)
+            digests.append(_write_block(array, layout, compute(block), block))
+            _write_journal(part, digests)
         root = zarr.open_group(part, mode="r+")
         root.attrs["checksum"] = hashlib.sha256("".join(digests).encode()).hexdigest()
         (part / JOURNAL).unlink()
@@ -223,14 +223,14 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
         raise OSError(
             error.errno,
             f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({layout.nbytes / 1e9:.3g} "
-            f"GB before compression). What was written stays in {part}: make room and save again, and it goes on "
-            "there, or delete it and save as float16.",
+            f"GB before compression). The unfinished canvas is {part}: free disk space and save again to resume it, "
+            "or delete it and save as float16.",
         ) from error
     return path
 
 
-def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
-    """An empty store; its first appearance under ``part`` is whole."""
+def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
+    """Create an empty store; it is renamed to ``part`` when it is complete."""
     fresh = part.with_name(part.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     root = zarr.open_group(fresh, mode="w", zarr_format=3)
@@ -240,78 +240,78 @@ def _begun(zarr: Any, part: Path, layout: Layout) -> Any:
         shape=layout.shape,
         chunks=layout.chunk,
         dtype=layout.dtype,
-        fill_value=float("nan"),  # a contribution is finite: what reads as nan is a file that is missing
+        fill_value=float("nan"),  # contributions are finite: nan means that a file is missing
         compressors=[zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), zarr.codecs.Crc32cCodec()],
-        dimension_names=layout.names,
+        dimension_names=layout.axis_names,
         attributes={"units": "parts of the output", "rule": layout.rule, "layer": layout.layer},
     )
-    for name, length in zip(layout.names, layout.shape, strict=True):
+    for name, length in zip(layout.axis_names, layout.shape, strict=True):
         values = np.arange(length, dtype=np.int64)
         root.create_array(name, data=values, chunks=(length,), dimension_names=(name,))
-    _note(fresh, [])
+    _write_journal(fresh, [])
     fresh.rename(part)
     return zarr.open_group(part, mode="r+")[ARRAY]
 
 
-def _resumed(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
-    """The array so far and its digests, after making sure that it is this canvas's.
+def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
+    """Return the unfinished array and the digests of its blocks.
 
     Raises:
-        CanvasStoreError: it is another canvas's.
+        CanvasStoreError: the unfinished canvas is a different one.
     """
     try:
         root = zarr.open_group(part, mode="r+")
         digests: list[str] = json.loads((part / JOURNAL).read_text())["blocks"]
     except (OSError, ValueError, KeyError) as error:
         raise CanvasStoreError(
-            f"{part} is no unfinished canvas that can be gone on with ({error}); delete it and save again."
+            f"the unfinished canvas {part} cannot be resumed ({error}); delete it and save again."
         ) from error
-    found = Layout.of(dict(root.attrs), part)
-    if found != layout:
-        name = next(n for n in Layout.__dataclass_fields__ if getattr(found, n) != getattr(layout, n))
-        there, here = getattr(found, name), getattr(layout, name)
+    existing = Layout.from_attributes(dict(root.attrs), part)
+    if existing != layout:
+        name = next(n for n in Layout.__dataclass_fields__ if getattr(existing, n) != getattr(layout, n))
+        there, here = getattr(existing, name), getattr(layout, name)
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
-            "here). Save to another place, or delete it."
+            "here). Save to another path, or delete it."
         )
-    if digests and _digest(_values(layout, compute(layout.blocks[0]))) != digests[0]:
+    if digests and _digest(_to_array(layout, compute(layout.blocks[0]))) != digests[0]:
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
-            "its first block differs. Save to another place, or delete it."
+            "its first block differs. Save to another path, or delete it."
         )
     return root[ARRAY], digests
 
 
-def _put(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
-    held = _values(layout, values)
+def _write_block(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
+    block_values = _to_array(layout, values)
     units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
-    array[(0, units, slice(None), rows, ..., block.frame)] = held
-    return _digest(held)
+    array[(0, units, slice(None), rows, ..., block.frame)] = block_values
+    return _digest(block_values)
 
 
-def _values(layout: Layout, values: Tensor) -> Any:
-    """As an array of the layout's precision.
+def _to_array(layout: Layout, values: Tensor) -> Any:
+    """Return the values as an array of the layout's dtype.
 
     Raises:
-        OverflowError: values that float16 cannot hold.
+        OverflowError: values do not fit into float16, or are not finite.
     """
-    held = values.detach().to(getattr(torch, layout.dtype)).cpu()
-    if not bool(torch.isfinite(held).all()):
+    converted = values.detach().to(getattr(torch, layout.dtype)).cpu()
+    if not bool(torch.isfinite(converted).all()):
         largest = float(values.abs().max())
         raise OverflowError(
             f"a contribution of {largest:.4g} does not fit into {layout.dtype}; save with dtype='float32'."
             if layout.dtype == "float16"
             else f"contributions must be finite to be saved; the largest is {largest:.4g}."
         )
-    return np.ascontiguousarray(held.numpy())
+    return np.ascontiguousarray(converted.numpy())
 
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(values.data).hexdigest()
 
 
-def _note(part: Path, digests: list[str]) -> None:
-    """Replace the journal in one step."""
+def _write_journal(part: Path, digests: list[str]) -> None:
+    """Replace the journal atomically."""
     fresh = part / (JOURNAL + ".new")
     fresh.write_text(json.dumps({"blocks": digests}))
     fresh.replace(part / JOURNAL)

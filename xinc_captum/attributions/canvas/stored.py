@@ -1,4 +1,4 @@
-"""Open a canvas that was saved: the same queries, read from disk."""
+"""Open a saved canvas; its queries read from disk."""
 
 import math
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ from .storage import (
 
 
 def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
-    """A canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
+    """Open a canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
 
     Args:
         path: the folder.
-        show_progress: a bar on every query.
+        show_progress: a progress bar on every query.
 
     Returns:
         a Canvas, float32, on the CPU.
 
     Raises:
-        FileNotFoundError: nothing is there, or only an unfinished canvas.
-        CanvasStoreError: no canvas of ours, of another version, or damaged (also later, when a query meets the damage).
+        FileNotFoundError: the folder does not exist, or the canvas is unfinished.
+        CanvasStoreError: the folder is not a canvas, has another version, or is damaged (queries may raise it later).
 
     Example:
         >>> import tempfile
@@ -44,20 +44,19 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
         >>> open_canvas(canvas.save(tempfile.mkdtemp() + "/canvas")).map(3).shape
         torch.Size([3, 8, 12])
     """
-    reader = _opened(Path(path))
+    reader = _open_reader(Path(path))
     return _canvas(reader, reader.layout, show_progress)
 
 
-def _opened(path: Path) -> "_Reader":
+def _open_reader(path: Path) -> "_Reader":
     if not path.exists():
         part = path.with_name(path.name + PART)
-        hint = f"; {part} is unfinished: save the same canvas again and it goes on there" if part.exists() else ""
+        hint = f"; {part} is unfinished: save the same canvas again to resume it" if part.exists() else ""
         raise FileNotFoundError(f"there is no canvas at {path}{hint}.")
     if (path / JOURNAL).is_file():
-        whole = path.with_name(path.name.removesuffix(PART))
+        finished = path.with_name(path.name.removesuffix(PART))
         raise FileNotFoundError(
-            f"{path} is an unfinished canvas: save the same canvas to {whole} again and it goes on with "
-            f"{whole.name}{PART}."
+            f"{path} is an unfinished canvas: save the same canvas to {finished} again to resume {finished.name}{PART}."
         )
     zarr = require("zarr", purpose="opening a saved canvas", extra="store")
     try:
@@ -65,16 +64,17 @@ def _opened(path: Path) -> "_Reader":
         attributes = dict(root.attrs)
     except (OSError, ValueError, KeyError) as error:
         raise CanvasStoreError(_unreadable(path)) from error
-    layout = Layout.of(attributes, path)
+    layout = Layout.from_attributes(attributes, path)
     try:
         array = root[ARRAY]
     except (KeyError, ValueError) as error:
         raise CanvasStoreError(
-            f"{path} is damaged: its array cannot be read ({error}); save the canvas anew."
+            f"{path} is damaged: its array cannot be read ({error}); save the canvas again."
         ) from error
     if tuple(array.shape) != layout.shape:
         raise CanvasStoreError(
-            f"{path} is damaged: its array has shape {tuple(array.shape)}, its attributes say {layout.shape}."
+            f"{path} is damaged: its array has shape {tuple(array.shape)}, but its attributes have "
+            f"{layout.shape}; save the canvas again."
         )
     return _Reader(path, array, layout)
 
@@ -83,61 +83,63 @@ def _unreadable(path: Path) -> str:
     if path.is_file():
         return f"{path} is a file; expected a folder that Canvas.save wrote."
     if not (path / "zarr.json").is_file():
-        return f"{path} is no zarr store: there is no zarr.json in it; expected a folder that Canvas.save wrote."
-    return f"{path} is damaged: its zarr.json is not that of a canvas; save the canvas anew."
+        return f"{path} is not a zarr store: it has no zarr.json; expected a folder that Canvas.save wrote."
+    return f"{path} is damaged: its zarr.json is not a canvas's; save the canvas again."
 
 
 class _Reader:
-    """Reads blocks, and says which file is broken."""
+    """Reads blocks of a stored canvas, with errors that name the damaged part."""
 
     def __init__(self, path: Path, array: Any, layout: Layout) -> None:
         self._path, self._array, self.layout = path, array, layout
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._path.resolve(),)
+        return _open_reader, (self._path.resolve(),)
 
     def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
-        """(units, channels, rows, …, frames)."""
+        """Return (units, channels, rows, …, frames)."""
         order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
-        whole = [slice(None)] * (len(self.layout.size) - 1)
-        apart = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
-        place = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
+        full_axes = [slice(None)] * (len(self.layout.size) - 1)
+        unit_index = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
+        block_name = f"rows {rows.start} to {rows.stop} of frame {frames.start}"
         try:
-            found = self._array.oindex[(slice(0, 1), apart, slice(None), rows, *whole, frames)][0]
-        except Exception as error:  # zarr's codecs raise what they like
+            block = self._array.oindex[(slice(0, 1), unit_index, slice(None), rows, *full_axes, frames)][0]
+        except Exception as error:  # zarr's codecs raise errors of any type
             raise CanvasStoreError(
-                f"{self._path} is damaged: {place} cannot be read ({type(error).__name__}: {error}); "
-                "save the canvas anew."
+                f"{self._path} is damaged: {block_name} cannot be read ({type(error).__name__}: {error}); "
+                "save the canvas again."
             ) from error
-        values = torch.from_numpy(np.asarray(found, dtype=np.float32))
+        values = torch.from_numpy(np.asarray(block, dtype=np.float32))
         if not bool(torch.isfinite(values).all()):
-            raise CanvasStoreError(f"{self._path} is damaged: a file of {place} is missing; save the canvas anew.")
+            raise CanvasStoreError(
+                f"{self._path} is damaged: a file of {block_name} is missing; save the canvas again."
+            )
         return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
-        """What a Canvas asks for: pixels [first, last), (pixels, units, channels)."""
-        a_row = math.prod(self.layout.size[1:])
-        top, bottom = first // a_row, -(-last // a_row)
-        found = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
-        flat = found.flatten(2)[..., first - top * a_row : last - top * a_row]
+        """Return the contributions to pixels [first, last) for a Canvas, (pixels, units, channels)."""
+        row_length = math.prod(self.layout.size[1:])
+        top, bottom = first // row_length, -(-last // row_length)
+        block = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
+        flat = block.flatten(2)[..., first - top * row_length : last - top * row_length]
         return flat.permute(2, 0, 1)
 
     def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
-        """What a FrameCanvas asks for: units of frames [first, last), (frames, units, channels, pixels)."""
+        """Return units of frames [first, last) for a FrameCanvas, (frames, units, channels, pixels)."""
         grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
-        found = self.block([grid.number(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
-        return found.movedim(-1, 0).flatten(3)
+        block = self.block([grid.position(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
+        return block.movedim(-1, 0).flatten(3)
 
 
 def _canvas(reader: _Reader, layout: Layout, show_progress: bool) -> Canvas:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: getattr(layout, name) for name in ("size", "units", "slots", "channels", "rule", "layer")
     }
-    shared: dict[str, Any] = {**known, "_surroundings": nullcontext, "_show_progress": show_progress}
+    arguments: dict[str, Any] = {**fields, "_surroundings": nullcontext, "_show_progress": show_progress}
     if not layout.frames:
-        return Canvas(**shared, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
+        return Canvas(**arguments, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
     return FrameCanvas(
-        **shared,
+        **arguments,
         frames=layout.frames,
         pairs=layout.pairs,
         _shares=reader.maps,

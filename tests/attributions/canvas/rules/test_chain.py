@@ -1,4 +1,4 @@
-"""The chain's linear operations against torch's own forward derivative."""
+"""JVPs of linearized chains against torch's forward derivative."""
 
 import pytest
 import torch
@@ -24,12 +24,12 @@ TAILS = {
 
 @pytest.mark.parametrize("name", TAILS)
 @pytest.mark.parametrize("slope", ["tangent", "secant"])
-def test_one_channel_at_a_time(name, slope):
+def test_jvp_of_one_channel(name, slope):
     model = nn.Sequential(nn.Conv2d(3, 18, 3, padding=1), *TAILS[name]).double().eval()
     x = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     made = chain(Tail(model, model[0]), Batch.of(x), slope)
     a = made.activation
-    alone = [made.carry(a[:, u : u + 1], u)[:, 0] for u in range(18)]
+    alone = [made.jvp(a[:, u : u + 1], u)[:, 0] for u in range(18)]
     if slope == "tangent":
         for u in (0, 7, 17):
             only = torch.zeros_like(a)
@@ -38,16 +38,16 @@ def test_one_channel_at_a_time(name, slope):
             torch.testing.assert_close(alone[u], expected, atol=1e-13, rtol=1e-10)
         return
     total = torch.stack(alone).sum(0)
-    torch.testing.assert_close(total, made.carry_all(a), atol=1e-13, rtol=1e-10)
-    assert (total + made.slot - made.output).abs().max() <= 1e-13
-    several = made.carry(torch.stack([a[:, 3], 2 * a[:, 3]], 1), 3)
+    torch.testing.assert_close(total, made.jvp_all(a), atol=1e-13, rtol=1e-10)
+    assert (total + made.remainder - made.output).abs().max() <= 1e-13
+    several = made.jvp(torch.stack([a[:, 3], 2 * a[:, 3]], 1), 3)
     torch.testing.assert_close(several[:, 1], 2 * alone[3], atol=1e-13, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
     "tail", [[nn.Flatten(), nn.Linear(360, 2)], [nn.Softmax(1)], [nn.MaxPool2d(2)], [nn.Dropout()]], ids=str
 )
-def test_what_is_no_chain(tail):
+def test_other_tails_are_not_chains(tail):
     model = nn.Sequential(nn.Conv2d(3, 18, 3, padding=1), *tail)
     assert chain(Tail(model, model[0]), Batch.of(torch.rand(2, 3, 4, 5)), "tangent") is None
 
@@ -59,12 +59,12 @@ def test_a_shuffle_puts_one_channel_on_one_phase():
     fine = Shuffle(2)(MAPS, 1)  # 6 = channel 1, phase (1, 0)
     assert (fine.channel, fine.channels, fine.factor, fine.phase) == (1, 2, 2, (1, 0))
     assert fine.on_grid().maps.tolist() == [[[[0, 0, 0, 0], [1, 0, 2, 0]]]]
-    assert torch.equal(fine.filled(), torch.pixel_shuffle(MAPS.filled(), 2))
-    assert torch.equal(Shuffle(2)(MAPS.filled(), 1), fine.filled())
+    assert torch.equal(fine.all_channels(), torch.pixel_shuffle(MAPS.all_channels(), 2))
+    assert torch.equal(Shuffle(2)(MAPS.all_channels(), 1), fine.all_channels())
 
 
 def test_a_scale_reads_its_channel_and_phase():
     slope = torch.arange(16.0).reshape(1, 2, 2, 4)
     fine = Scale(slope)(Shuffle(2)(MAPS, 1), 1)
     assert fine.maps.tolist() == [[[[12.0, 28.0]]]]
-    assert torch.equal(fine.filled(), Scale(slope)(Shuffle(2)(MAPS, 1).filled(), 1))
+    assert torch.equal(fine.all_channels(), Scale(slope)(Shuffle(2)(MAPS, 1).all_channels(), 1))

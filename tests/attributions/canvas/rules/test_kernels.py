@@ -1,7 +1,4 @@
-"""Pairs of units, worked out by hand under every rule.
-
-A site answers for any unit what the rule answers for all.
-"""
+"""Contributions of pairs against results by hand; sites against the contributions of all units."""
 
 import pytest
 import torch
@@ -9,7 +6,7 @@ from torch import nn
 
 from xinc_captum import Ablation, LayerError, NeuronCanvas, Secant, Tangent
 from xinc_captum.attributions.canvas.rules import Tail
-from xinc_captum.attributions.canvas.rules.kernels import Asked, Kernels
+from xinc_captum.attributions.canvas.rules.kernels import DirectSite, Kernels
 from xinc_captum.batch import Batch
 
 LAYERS = [
@@ -25,36 +22,36 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("layer", "space"), LAYERS, ids=str)
-def test_parts_add_up_to_the_layer_and_sums_to_their_weighted_places(layer, space):
+def test_kernel_outputs_and_their_sums(layer, space):
     layer = layer.double()
     kernels, x = Kernels(layer, "l"), torch.rand(2, 4, *space, dtype=torch.float64)
     y = layer(x).detach()
-    parts = kernels.parts(kernels.check(x), slice(None))
+    parts = kernels.outputs(kernels.check(x), slice(None))
     assert parts.shape == (2, *kernels.shape, *y.shape[2:])
     bias = kernels.bias.reshape(1, -1, *[1] * len(space))
     torch.testing.assert_close(parts.sum(1) + bias, y)
-    torch.testing.assert_close(kernels.parts(x, slice(1, 3)), parts[:, :, 1:3])
+    torch.testing.assert_close(kernels.outputs(x, slice(1, 3)), parts[:, :, 1:3])
     g = torch.rand_like(y)
     expected = (parts * g[:, None]).reshape(2, *kernels.shape, -1).sum(3)
-    torch.testing.assert_close(kernels.sums(x, g), expected)
+    torch.testing.assert_close(kernels.sum_over_places(x, g), expected)
 
 
-def test_by_hand():
+def test_kernel_outputs_by_hand():
     conv = nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([2.0, -3.0]).reshape(2, 1, 1, 1))
-    parts = Kernels(conv, "c").parts(torch.full((1, 1, 1, 1), 5.0), slice(None))
+    parts = Kernels(conv, "c").outputs(torch.full((1, 1, 1, 1), 5.0), slice(None))
     assert parts.flatten().tolist() == [10.0, -15.0]
 
 
-def test_other_layers_and_inputs_are_refused():
+def test_other_layers_and_inputs_raise():
     with pytest.raises(LayerError, match=r"layer act is a GELU; pairs and the 'xinc' rule need a torch.nn.Linear or a"):
         Kernels(nn.GELU(), "act")
     with pytest.raises(LayerError, match=r"takes inputs of shape \(2, 4, 5\); .* need \(rows, channels, ...\) with 4"):
         Kernels(nn.Conv2d(4, 2, 1), "c").check(torch.rand(2, 4, 5))
 
 
-def test_pairs_worked_out_by_hand(hand_net):
+def test_pairs_by_hand(hand_net):
     net, x = hand_net  # z = W1 x: pairs x_i W_ji = [[2, 4], [1, 0]] (in, out); then the last layer's weights
     tangent = NeuronCanvas(net, "0", rule="tangent", unit="pair").attribute(x)
     expected = torch.tensor([[[[10.0, 0.0], [-4.0, 8.0]], [[5.0, 0.0], [0.0, 0.0]]]])
@@ -86,40 +83,40 @@ def test_pairs_sum_to_neurons(decoder, rule, site, target):
 RULES = {"tangent": Tangent(), "secant": Secant()}
 
 
-def site_and_whole(decoder, rule, pairs):
+def site_and_contributions(decoder, rule, pairs):
     model, t = decoder
     layer = model.blocks[0][0]
     tail, batch = Tail(model, layer, at_input=pairs), Batch.of(t)
-    whole = NeuronCanvas(model, layer, rule=rule, unit="pair" if pairs else "neuron").attribute(t)
-    return rule.site(tail, batch, pairs, 2), whole
+    full = NeuronCanvas(model, layer, rule=rule, unit="pair" if pairs else "neuron").attribute(t)
+    return rule.site(tail, batch, pairs, 2), full
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_neurons_and_their_slot(decoder, rule):
-    site, whole = site_and_whole(decoder, rule, pairs=False)
-    units = [3, 0, 16] if rule.slots else [3, 0]
-    torch.testing.assert_close(site.maps(units), whole[:, units])
+def test_neuron_site_with_remainder(decoder, rule):
+    site, full = site_and_contributions(decoder, rule, pairs=False)
+    units = [3, 0, 16] if rule.remainders else [3, 0]
+    torch.testing.assert_close(site.maps(units), full[:, units])
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_pairs_and_their_slots(decoder, rule):
-    site, whole = site_and_whole(decoder, rule, pairs=True)
-    pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.slots else [])]
-    torch.testing.assert_close(site.maps(pairs), torch.stack([whole[:, i, o] for i, o in pairs], 1))
+def test_pair_site_with_remainders(decoder, rule):
+    site, full = site_and_contributions(decoder, rule, pairs=True)
+    pairs = [(1, 5), (0, 0), *([(3, 2), (3, 5)] if rule.remainders else [])]
+    torch.testing.assert_close(site.maps(pairs), torch.stack([full[:, i, o] for i, o in pairs], 1))
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("pairs", [False, True])
-def test_sums_by_adjoint_are_sums_of_maps(decoder, rule, pairs):
-    site, whole = site_and_whole(decoder, rule, pairs)
-    assert site.by_adjoint
+def test_sums_equal_sums_of_maps(decoder, rule, pairs):
+    site, full = site_and_contributions(decoder, rule, pairs)
+    assert site.has_adjoint
     weights = torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
-    torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, whole))
+    torch.testing.assert_close(site.sums(weights), torch.einsum("nfchw,f...chw->nf...", weights, full))
 
 
-def test_a_rule_without_a_short_cut_is_asked_anew(decoder):
-    site, whole = site_and_whole(decoder, Ablation(), pairs=False)
-    assert isinstance(site, Asked) and not site.by_adjoint
-    torch.testing.assert_close(site.maps([2, 1]), whole[:, [2, 1]])
-    with pytest.raises(NotImplementedError, match="adds up maps"):
+def test_direct_site_has_maps_only(decoder):
+    site, full = site_and_contributions(decoder, Ablation(), pairs=False)
+    assert isinstance(site, DirectSite) and not site.has_adjoint
+    torch.testing.assert_close(site.maps([2, 1]), full[:, [2, 1]])
+    with pytest.raises(NotImplementedError, match="has no sums without maps"):
         site.sums(torch.ones(1, 3, 3, 8, 12, dtype=torch.float64))

@@ -1,11 +1,4 @@
-"""All rules side by side: answers worked out by hand, selectors, names.
-
-The tangent is Captum's gradient x activation, for every output at once.
-
-Completeness at every layer of every kind of net.
-
-Ablation against a forward pass worked out by hand.
-"""
+"""Rules against results by hand, Captum, exact sums and forward passes without a unit."""
 
 import pytest
 import torch
@@ -22,7 +15,7 @@ from xinc_captum.inr import FourierMLP, Siren, coordinates
 from xinc_captum.metrics import completeness_error, condition_number
 
 
-def test_worked_out_by_hand(hand_net):
+def test_rules_by_hand(hand_net):
     net, x = hand_net
     expected = torch.tensor([[[15.0, 0.0], [-4.0, 8.0]]])
     for rule in ("tangent", "ablation"):
@@ -36,21 +29,21 @@ def test_worked_out_by_hand(hand_net):
     )
 
 
-def test_selectors_pick_what_all_units_hold():
+def test_selectors():
     model, x = FourierMLP(hidden=6), torch.rand(4, 2)
     for rule in ("tangent", "ablation", "secant"):
         canvas = NeuronCanvas(model, "activation1", rule=rule)
-        whole = canvas.attribute(x)
-        assert torch.allclose(canvas.attribute(x, neuron_selector=2), whole[:, [2]], atol=1e-6)
-        assert torch.allclose(canvas.attribute(x, neuron_selector=[3, 0]), whole[:, [3, 0]], atol=1e-6)
+        full = canvas.attribute(x)
+        assert torch.allclose(canvas.attribute(x, neuron_selector=2), full[:, [2]], atol=1e-6)
+        assert torch.allclose(canvas.attribute(x, neuron_selector=[3, 0]), full[:, [3, 0]], atol=1e-6)
         pair = canvas.attribute(x, neuron_selector=(slice(1, 3),))
         alone = canvas.attribute(x, neuron_selector=lambda a: a[:, 1] + a[:, 2])
         assert torch.allclose(pair, alone, atol=1e-5)
         if rule != "ablation":
-            assert torch.allclose(pair[:, 0], whole[:, 1:3].sum(1), atol=1e-5)
+            assert torch.allclose(pair[:, 0], full[:, 1:3].sum(1), atol=1e-5)
 
 
-def test_names_of_rules():
+def test_as_rule():
     assert as_rule("secant") == Secant()
     assert as_rule(Tangent()) == Tangent()
     with pytest.raises(
@@ -78,12 +71,12 @@ def test_tangent_equals_captum_channel_by_channel():
 def test_tangent_is_a_backward_pass_of_every_pixel(decoder, site):
     model, t = decoder
     model, t = model.float(), t.float()
-    whole = NeuronCanvas(model, site).attribute(t)
+    full = NeuronCanvas(model, site).attribute(t)
     generator = torch.Generator().manual_seed(3)
     for _ in range(4):
         c, y, x = (int(torch.randint(n, (1,), generator=generator)) for n in (3, 8, 12))
         alone = NeuronCanvas(model, site).attribute(t, target=(c, y, x))  # one output: one backward pass
-        assert (whole[:, :, c, y, x] - alone).abs().max() <= 1e-6
+        assert (full[:, :, c, y, x] - alone).abs().max() <= 1e-6
 
 
 class Skip(nn.Module):
@@ -136,10 +129,10 @@ def test_secant_is_complete_at_every_layer(kind, sigma, width, depth, seed, doub
     model.to(dtype)
     x = torch.rand(6, 2, dtype=dtype) * 2 - 1
     for layer in layers:
-        shares = NeuronCanvas(model, layer, rule=Secant()).attribute(x)
+        contributions = NeuronCanvas(model, layer, rule=Secant()).attribute(x)
         output = model(x).detach()
-        event(f"condition number 1e{round(condition_number(shares, output).median().log10().item())}")
-        assert completeness_error(shares, output) <= (1e-12 if double else 1e-5)
+        event(f"condition number 1e{round(condition_number(contributions, output).median().log10().item())}")
+        assert completeness_error(contributions, output) <= (1e-12 if double else 1e-5)
 
 
 def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
@@ -151,7 +144,7 @@ def test_secant_equals_tangent_for_relu_and_differs_for_gelu():
         assert torch.allclose(secant, tangent, atol=1e-6) is same
 
 
-def test_a_gate_by_halves_adds_up_and_by_hand():
+def test_halved_gate_by_hand():
     class Gate(nn.Module):
         def __init__(self):
             super().__init__()
@@ -162,13 +155,13 @@ def test_a_gate_by_halves_adds_up_and_by_hand():
             return torch.sigmoid(h[:, :2]) * h[:, 2:]
 
     model, x = Gate().double(), torch.rand(5, 2, dtype=torch.float64)
-    shares = NeuronCanvas(model, "first", rule=Secant(products="halves")).attribute(x)
+    contributions = NeuronCanvas(model, "first", rule=Secant(products="halves")).attribute(x)
     h = model.first(x).detach()
     gate = torch.sigmoid(h[:, :2])
-    torch.testing.assert_close(shares.sum(1), gate * h[:, 2:])
-    torch.testing.assert_close(shares[:, 2, 0], h[:, 2] * gate[:, 0] / 2)
-    torch.testing.assert_close(shares[:, 0, 0], (gate[:, 0] - 0.5) * h[:, 2] / 2)
-    torch.testing.assert_close(shares[:, 4, 0], 0.5 * h[:, 2] / 2)
+    torch.testing.assert_close(contributions.sum(1), gate * h[:, 2:])
+    torch.testing.assert_close(contributions[:, 2, 0], h[:, 2] * gate[:, 0] / 2)
+    torch.testing.assert_close(contributions[:, 0, 0], (gate[:, 0] - 0.5) * h[:, 2] / 2)
+    torch.testing.assert_close(contributions[:, 4, 0], 0.5 * h[:, 2] / 2)
     with pytest.raises(ValueError, match='products=\'thirds\'; expected "refuse" or "halves"'):
         Secant(products="thirds")
 
@@ -194,25 +187,25 @@ class Everything(nn.Module):
 
 
 @pytest.mark.parametrize("site", ["stem", "blocks.0.0", "blocks.0", "blocks.1.0", "blocks.1", "head"])
-def test_secant_adds_up_at_every_block(decoder, site):
+def test_secant_sum_equals_the_output_at_every_block(decoder, site):
     model, t = decoder
     image = model(t).detach()
-    shares = NeuronCanvas(model, site, rule="secant").attribute(t)
-    assert (shares.sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
+    contributions = NeuronCanvas(model, site, rule="secant").attribute(t)
+    assert (contributions.sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
 
 
 @pytest.mark.parametrize("site", ["first", "norm", "up", "mix", "pool"])
 @pytest.mark.parametrize("unit", ["neuron", "pair"])
-def test_secant_adds_up_through_everything(site, unit):
+def test_secant_sum_equals_the_output_through_all_operations(site, unit):
     if unit == "pair" and site in ("norm", "pool"):
         return
     model, x = Everything().double().eval(), torch.rand(2, 2, 3, 4, dtype=torch.float64)
     image = model(x).detach()
-    shares = NeuronCanvas(model, site, rule="secant", unit=unit).attribute(x)
-    assert (shares.flatten(1, -4).sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
+    contributions = NeuronCanvas(model, site, rule="secant", unit=unit).attribute(x)
+    assert (contributions.flatten(1, -4).sum(1) - image).abs().max() <= 1e-12 * image.abs().max()
 
 
-def test_constants_made_after_a_shape_change_no_share():
+def test_constants_go_to_the_remainder():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(4, 2)
 
@@ -221,15 +214,15 @@ def test_constants_made_after_a_shape_change_no_share():
         return y + torch.zeros_like(y) + 2 * y.new_ones(y.shape) + torch.full_like(y, 0.5)
 
     plain = NeuronCanvas(net, "1", rule="secant").attribute(x)
-    found = NeuronCanvas(with_constants, "1", rule="secant").attribute(x)
-    torch.testing.assert_close(found[:, :-1], plain[:, :-1])
-    torch.testing.assert_close(found[:, -1], plain[:, -1] + 2.5)
+    result = NeuronCanvas(with_constants, "1", rule="secant").attribute(x)
+    torch.testing.assert_close(result[:, :-1], plain[:, :-1])
+    torch.testing.assert_close(result[:, -1], plain[:, -1] + 2.5)
 
 
 @pytest.mark.parametrize("baselines", [0.0, 0.5, "mean", "resample", torch.full((6,), 0.25)])
-def test_ablation_does_what_it_says(baselines):
+def test_ablation_by_hand(baselines):
     model, x = FourierMLP(hidden=6), torch.rand(8, 2)
-    shares = NeuronCanvas(model, "activation1", rule=Ablation(baselines)).attribute(x, memory_budget=3000)
+    contributions = NeuronCanvas(model, "activation1", rule=Ablation(baselines)).attribute(x, memory_budget=3000)
     a = model.activation1(model.linear1(model.encoding(x)))
     if isinstance(baselines, str):
         order = torch.randperm(8, generator=torch.Generator().manual_seed(0)).tolist()
@@ -241,29 +234,29 @@ def test_ablation_does_what_it_says(baselines):
         changed = a.clone()
         changed[:, u] = baseline[:, u]
         by_hand = model(x) - model.output(model.activation2(model.linear2(changed)))
-        assert torch.allclose(shares[:, u], by_hand, atol=1e-6)
+        assert torch.allclose(contributions[:, u], by_hand, atol=1e-6)
 
 
-def test_ablated_kernels_by_hand(decoder):
+def test_ablation_of_pairs_by_hand(decoder):
     model, t = decoder
     conv = model.blocks[1][0]
     pairs = NeuronCanvas(model, conv, rule="ablation", unit="pair").attribute(t, perturbations_per_eval=5)
-    whole = model(t)
+    full = model(t)
     with torch.no_grad():
         for i, o in ((0, 0), (3, 5)):
             kept = conv.weight[o, i].clone()
             conv.weight[o, i] = 0
             without = model(t)
             conv.weight[o, i] = kept
-            torch.testing.assert_close(pairs[:, i, o], (whole - without).detach())
+            torch.testing.assert_close(pairs[:, i, o], (full - without).detach())
 
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 180])
-def test_resampling_replaces_no_sample_by_itself_and_uses_each_once(rows):
+def test_resampling_is_one_cycle(rows):
     net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     batch = Batch.of(torch.arange(float(rows))[:, None])
     for seed in range(20):
-        _, donors = Ablation("resample", seed=seed).prepared(Tail(net, net[0]), batch, rows)._donors
+        _, donors = Ablation("resample", seed=seed).prepare(Tail(net, net[0]), batch, rows)._donors
         assert not bool((donors == torch.arange(rows)).any())
         assert donors.sort().values.tolist() == list(range(rows))
 
@@ -274,37 +267,39 @@ def images():
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 1, 4, 4)
 
 
-def test_the_mean_of_one_image_is_taken_over_its_places(images):
+def test_mean_baseline_of_one_image(images):
     net, x = images
-    found = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
+    result = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
     a = net[:2](x)
-    assert found.shape == (1, 3, 2) and bool(found.any())
+    assert result.shape == (1, 3, 2) and bool(result.any())
     for u in range(3):
         level = a.clone()
         level[:, u] = a[:, u].mean()
-        torch.testing.assert_close(found[:, u], net(x) - net[2:](level))
+        torch.testing.assert_close(result[:, u], net(x) - net[2:](level))
 
 
-def test_several_images_keep_their_mean_place_by_place(images):
+def test_mean_baseline_of_several_images(images):
     net, _ = images
     x = torch.rand(4, 1, 4, 4)
-    found = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
+    result = NeuronCanvas(net, "1", rule=Ablation("mean")).attribute(x)
     a = net[:2](x)
     level = a.clone()
     level[:, 1] = a[:, 1].mean(0)
-    torch.testing.assert_close(found[:, 1], net(x) - net[2:](level))
+    torch.testing.assert_close(result[:, 1], net(x) - net[2:](level))
 
 
-def test_one_sample_without_another_is_refused(images):
+def test_single_sample_raises(images):
     net, x = images
     for unit in ("neuron", "pair"):
         with pytest.raises(
             ValueError, match=r"takes the value of each unit from another sample, and the batch has only"
         ):
             NeuronCanvas(net, "0", rule=Ablation("resample"), unit=unit).attribute(x)
-    with pytest.raises(ValueError, match=r"layer '3' has shape \(1, 2\): one place for each unit. Give at least two"):
+    with pytest.raises(
+        ValueError, match=r"layer '3' has shape \(1, 2\): one position for each unit. Give at least two"
+    ):
         NeuronCanvas(net, "3", rule=Ablation("mean")).attribute(x)
-    with pytest.raises(ValueError, match="one place for each unit"):
+    with pytest.raises(ValueError, match="one position for each unit"):
         NeuronCanvas(net, "3", rule=Ablation("mean"), unit="pair").attribute(x)
     with pytest.raises(ValueError, match="another sample"):
         frames = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1))

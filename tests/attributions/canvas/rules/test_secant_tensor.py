@@ -1,7 +1,4 @@
-"""The secant carried through single operations, with answers worked out by hand.
-
-In float32 a secant has the digits that float64 has, at every z: also next to 0, where values agree.
-"""
+"""The secant of single operations against results by hand, and its precision near zero."""
 
 import math
 
@@ -13,7 +10,7 @@ from torch import nn
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.canvas.rules import CarryError, secant_tensor
 from xinc_captum.attributions.canvas.rules.secant_tensor import (
-    Carried,
+    SecantTensor,
     cumulative_product,
     difference,
     finish,
@@ -23,41 +20,42 @@ from xinc_captum.attributions.canvas.rules.secant_tensor import (
     start,
     tangent_slope,
 )
-from xinc_captum.attributions.canvas.rules.trace import POINTWISE, GradModes
+from xinc_captum.attributions.canvas.rules.tail import GradModes
+from xinc_captum.attributions.canvas.rules.trace import POINTWISE
 
 
 def carry(function, z):
     """Value, slot, and the units' parts through a function of one row of units."""
     leaf = torch.tensor([z], dtype=torch.float64, requires_grad=True)
-    value, slot = finish(function(start(leaf)))
-    parts = []
+    value, remainder = finish(function(start(leaf)))
+    contributions = []
     for o in range(value.shape[1]):
         (slope,) = torch.autograd.grad(value[:, o].sum(), leaf, retain_graph=True)
-        parts.append((leaf * slope).detach()[0])
-    return value.detach()[0], slot[0], torch.stack(parts, 1)
+        contributions.append((leaf * slope).detach()[0])
+    return value.detach()[0], remainder[0], torch.stack(contributions, 1)
 
 
-def test_a_hand_worked_relu_layer():
+def test_relu_layer_by_hand():
     # z = 2a - 3b + 1 = 2*4 - 3*1 + 1 = 6; ReLU keeps it: parts 8 and -3, slot 1
     linear = nn.Linear(2, 1).double()
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[2.0, -3.0]]))
         linear.bias.copy_(torch.tensor([1.0]))
-    value, slot, parts = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
+    value, remainder, contributions = carry(lambda x: F.relu(linear(x)), [4.0, 1.0])
     assert value.tolist() == [6.0]
-    assert slot.tolist() == [1.0]
-    assert parts.flatten().tolist() == [8.0, -3.0]
+    assert remainder.tolist() == [1.0]
+    assert contributions.flatten().tolist() == [8.0, -3.0]
 
 
-def test_a_hand_worked_square():
+def test_square_by_hand():
     # z = a + b + 1 = 1 + 2 + 1 = 4, sigma = z^2 = 16, secant slope 4: parts 4 and 8, slot 4
-    value, slot, parts = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
-    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
+    value, remainder, contributions = carry(lambda x: (x.sum(1, keepdim=True) + 1) ** 2, [1.0, 2.0])
+    assert (value.tolist(), remainder.tolist(), contributions.flatten().tolist()) == ([16.0], [4.0], [4.0, 8.0])
 
 
-def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
-    value, slot, parts = carry(torch.cos, [0.0])
-    assert (value.tolist(), slot.tolist(), parts.flatten().tolist()) == ([1.0], [1.0], [0.0])
+def test_value_at_zero_goes_to_the_remainder():
+    value, remainder, contributions = carry(torch.cos, [0.0])
+    assert (value.tolist(), remainder.tolist(), contributions.flatten().tolist()) == ([1.0], [1.0], [0.0])
 
 
 @pytest.mark.parametrize(
@@ -102,23 +100,23 @@ def test_a_cosine_keeps_its_value_at_zero_in_the_slot():
         lambda x: torch.subtract(torch.negative(x), 2).moveaxis(0, 1).swapdims(0, 1).to(x),
     ],
 )
-def test_parts_and_slot_add_up(function):
+def test_contributions_and_remainder_sum_to_the_value(function):
     z = [0.7, -1.2, 0.4]
-    value, slot, parts = carry(function, z)
+    value, remainder, contributions = carry(function, z)
     assert torch.allclose(value, function(torch.tensor([z], dtype=torch.float64))[0], atol=1e-15)
-    assert torch.allclose(parts.sum(0) + slot, value, atol=1e-14)
+    assert torch.allclose(contributions.sum(0) + remainder, value, atol=1e-14)
 
 
-def test_an_in_place_edit_is_seen_by_whoever_holds_the_tensor():
+def test_in_place_edits_change_the_tensor():
     def function(x):
         y = x * 1
         y.add_(1)
         F.relu(y, inplace=True)
         return y
 
-    value, slot, parts = carry(function, [2.0, -5.0])
+    value, remainder, contributions = carry(function, [2.0, -5.0])
     assert value.tolist() == [3.0, 0.0]
-    assert torch.allclose(parts.sum(0) + slot, value)
+    assert torch.allclose(contributions.sum(0) + remainder, value)
 
 
 class Own(torch.autograd.Function):
@@ -172,7 +170,7 @@ def written_into_a_view(x):
         (lambda x: torch.pow(x, x), "through 'pow': more than its first argument depends"),
         (lambda x: F.linear(x, torch.cat([x, x])), "its weight or bias depends on the layer"),
         (lambda x: torch.where(x - 1, x, -x), "through 'where': its condition depends on the layer"),
-        (lambda x: x.cumprod(1), r"through 'cumprod': its factors.*Secant\(products=\"halves\"\) shares it equally"),
+        (lambda x: x.cumprod(1), r"through 'cumprod': its factors.*Secant\(products=\"halves\"\) splits it equally"),
         (lambda x: torch.zeros_like(x).copy_(x), "in-place copy.*writes into a tensor that does not come"),
         (lambda x: torch.zeros_like(x).index_put_((torch.tensor([0]),), x), "in-place index_put"),
         (lambda x: x.argmax(1), "through 'argmax'"),
@@ -191,33 +189,33 @@ def written_into_a_view(x):
         (lambda x: F.dropout(x, 0.5, False).mul_(2), "in-place mul.*edits a view"),
         (lambda x: (+x).mul_(2), "in-place mul.*edits a view"),
         (lambda x: torch.div(x, 0.5, rounding_mode="floor"), "through 'div': it rounds"),
-        (lambda x: x - x.to(torch.int32), "through 'to': its result holds no floating-point numbers"),
+        (lambda x: x - x.to(torch.int32), "through 'to': its result has no floating-point numbers"),
         (lambda x: F.batch_norm(x, torch.zeros(2), torch.ones(2), x[0]), "through 'batch_norm': more than its first"),
         (lambda x: x**-1, "through 'pow': only fixed positive exponents"),
         (lambda x: 2**x, "cannot carry contributions through"),
         (lambda x: x.detach(), "detach"),
     ],
 )
-def test_what_cannot_be_carried_is_named(function, text):
+def test_unsupported_operations_raise(function, text):
     with pytest.raises(CarryError, match=text):
         finish(function(start(torch.tensor([[0.5, 2.0]], requires_grad=True))))
 
 
-def test_an_output_that_lost_the_layer_is_refused():
-    with pytest.raises(CarryError, match="nothing of the layer arrives at the output"):
+def test_output_without_contributions_raises():
+    with pytest.raises(CarryError, match="the output has no secant contributions"):
         finish(torch.zeros(2))
 
 
-def test_it_looks_like_its_value():
+def test_shape_and_dtype_are_those_of_the_value():
     carried = start(torch.zeros(2, 3, dtype=torch.float64))
-    assert isinstance(carried, Carried)
+    assert isinstance(carried, SecantTensor)
     assert (carried.shape, carried.dtype, carried.dim(), len(carried)) == (
         (2, 3),
         torch.float64,
         2,
         2,
     )
-    assert repr(carried) == "Carried(shape=(2, 3))"
+    assert repr(carried) == "SecantTensor(shape=(2, 3))"
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.02), (torch.float16, 0.004)])
@@ -231,17 +229,17 @@ def test_the_slope_keeps_its_digits_in_half_precision(dtype, bound):
     assert ((slopes[0] - slopes[1]).abs() / slopes[1]).max() < bound
 
 
-def test_a_mask_keeps_the_choice_that_was_made():
+def test_mask_is_fixed():
     # where(z > 0, z, -z) is |z|: slopes 1 and -1, as for abs
-    _, slot, parts = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
-    assert slot.tolist() == [0.0, 0.0]
-    assert parts.tolist() == [[0.5, 0.0], [0.0, 2.0]]
+    _, remainder, contributions = carry(lambda x: torch.where(x > 0, x, -x), [0.5, -2.0])
+    assert remainder.tolist() == [0.0, 0.0]
+    assert contributions.tolist() == [[0.5, 0.0], [0.0, 2.0]]
 
 
-def test_constants_go_to_the_slot():
+def test_constants_go_to_the_remainder():
     # 3 z + 1: the one belongs to no unit
-    value, slot, parts = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
-    assert (value.tolist(), slot.tolist(), parts.tolist()) == ([7.0], [1.0], [[6.0]])
+    value, remainder, contributions = carry(lambda x: 3 * x + torch.ones_like(x), [2.0])
+    assert (value.tolist(), remainder.tolist(), contributions.tolist()) == ([7.0], [1.0], [[6.0]])
 
 
 def test_a_factor_computed_under_no_grad_is_a_constant():
@@ -249,17 +247,17 @@ def test_a_factor_computed_under_no_grad_is_a_constant():
         with GradModes():
             with torch.no_grad():
                 gate = x.sigmoid() * 2
-                assert not isinstance(gate, Carried)
+                assert not isinstance(gate, SecantTensor)
             return gate * x
 
-    value, slot, parts = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
+    value, remainder, contributions = carry(function, [0.0, 3.0])  # 2 sigmoid(0) = 1
     gate = 2 * torch.sigmoid(torch.tensor([0.0, 3.0], dtype=torch.float64))
     torch.testing.assert_close(value, gate * torch.tensor([0.0, 3.0], dtype=torch.float64))
-    assert slot.tolist() == [0.0, 0.0]
-    torch.testing.assert_close(parts.sum(0), value)
+    assert remainder.tolist() == [0.0, 0.0]
+    torch.testing.assert_close(contributions.sum(0), value)
 
 
-def test_what_was_made_without_gradients_shares_no_memory_with_the_layer():
+def test_no_grad_results_share_no_memory_with_the_layer():
     leaf = torch.ones(1, 2, requires_grad=True)
     carried = start(leaf.clone())
     with GradModes(), torch.no_grad():
@@ -269,35 +267,35 @@ def test_what_was_made_without_gradients_shares_no_memory_with_the_layer():
 
 def test_a_cumulative_product_by_hand():
     # factors 2 and 3 of units a and b: 2 belongs to a; 6 = 2 * 3 is shared equally, 3 each
-    value, slot, parts = carry(lambda x: finished(x).cumprod(1), [2.0, 3.0])
-    assert (value.tolist(), slot.tolist()) == ([2.0, 6.0], [0.0, 0.0])
-    assert parts.tolist() == [[2.0, 3.0], [0.0, 3.0]]
+    value, remainder, contributions = carry(lambda x: with_halves(x).cumprod(1), [2.0, 3.0])
+    assert (value.tolist(), remainder.tolist()) == ([2.0, 6.0], [0.0, 0.0])
+    assert contributions.tolist() == [[2.0, 3.0], [0.0, 3.0]]
 
 
 @pytest.mark.parametrize("z", [[0.7, -1.2, 0.4], [0.7, 0.0, 0.4], [0.0, 0.0, 1.0]])
-def test_a_cumulative_product_adds_up(z):
-    function = lambda x: (finished(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
-    value, slot, parts = carry(function, z)
+def test_cumulative_product_sums_to_the_value(z):
+    function = lambda x: (with_halves(x) + 0.5).relu().mul_(2).cumprod(dim=-1) * x
+    value, remainder, contributions = carry(function, z)
     x = torch.tensor([z], dtype=torch.float64)
     torch.testing.assert_close(value, (((x + 0.5).relu() * 2).cumprod(1) * x)[0])
-    torch.testing.assert_close(parts.sum(0) + slot, value)
+    torch.testing.assert_close(contributions.sum(0) + remainder, value)
 
 
-def finished(carried):
+def with_halves(carried):
     """The same with products shared among their factors."""
     carried.halves = True
     return carried
 
 
-def test_the_slot_is_taken_where_the_value_is():
+def test_max_pool_selects_the_remainder_of_the_maximum():
     value = torch.tensor([[[[1.0, 9.0], [3.0, 4.0]]]])
-    slot = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
-    pooled, picked = max_pool("max_pool2d", value, slot, (2,), {"return_indices": False})
+    remainder = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
+    pooled, picked = max_pool("max_pool2d", value, remainder, (2,), {"return_indices": False})
     assert (pooled.item(), picked.item()) == (9.0, 20.0)
 
 
 @pytest.mark.parametrize("name", ["max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d"])
-def test_every_kind_agrees_with_torch(name):
+def test_max_pool_equals_torch(name):
     dims = int(name[-2])
     value = torch.rand(2, 3, *[5, 4, 6][:dims])
     pooled, picked = max_pool(name, value, value * 2, (2,), {})
@@ -305,14 +303,14 @@ def test_every_kind_agrees_with_torch(name):
     assert torch.equal(picked, pooled * 2)
 
 
-def test_by_hand():
+def test_slopes_by_hand():
     z = torch.tensor([3.0, 0.0, -2.0])
     assert tangent_slope(torch.square, z).tolist() == [6.0, 0.0, -4.0]
     at_z, slope, at_zero = secant_slope(lambda x: (x + 1) ** 2, z)  # (16 - 1) / 3, the limit 2, (1 - 1) / -2
     assert (at_z.tolist(), slope.tolist(), at_zero.tolist()) == ([16.0, 1.0, 1.0], [5.0, 2.0, 0.0], [1.0])
 
 
-def test_a_function_that_writes_into_its_input_changes_nothing():
+def test_in_place_functions_do_not_change_z():
     z = torch.tensor([-1.0, 2.0])
     for call in (tangent_slope, secant_slope):
         call(torch.relu_, z)
@@ -320,7 +318,7 @@ def test_a_function_that_writes_into_its_input_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_halves_keep_their_dtype(dtype):
+def test_half_precision_keeps_its_dtype(dtype):
     assert all(t.dtype == dtype for t in secant_slope(torch.sigmoid, torch.tensor([0.5, 0.0], dtype=dtype)))
 
 
@@ -367,7 +365,7 @@ def by_float64(name, sigma, z):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_slopes_in_float32_are_those_of_float64(name, options):
+def test_slopes_in_float32_equal_float64(name, options):
     magnitudes = torch.logspace(-44, 1, 400)  # from denormal numbers on
     z = torch.cat([-magnitudes, magnitudes])
     sigma = lambda x: function(name)(x, *cast(options, x.dtype))
@@ -379,20 +377,20 @@ def test_slopes_in_float32_are_those_of_float64(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_the_slope_at_zero_is_the_derivative_there(name, options):
+def test_slope_at_zero_is_the_derivative(name, options):
     leaf = torch.zeros(1, requires_grad=True)
     (expected,) = torch.autograd.grad(function(name)(leaf.clone(), *options).sum(), leaf)
     assert float(slope(name, options, torch.zeros(1))) == pytest.approx(float(expected) if expected.isfinite() else 0.0)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "logsigmoid", "softplus", "exp", "exp2", "cosh", "erfc", "hardsigmoid"])
-def test_identities(name):
+def test_difference_of_monotonic_functions(name):
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
     expected = function(name)(z) - function(name)(torch.zeros_like(z))
     torch.testing.assert_close(difference(name, (), {})(z), expected, atol=1e-12, rtol=1e-12)
 
 
-def test_identities_of_functions_that_turn():
+def test_difference_of_other_functions():
     z = torch.linspace(-1, 1, 241, dtype=torch.float64)
     for name in ("cos", "acos", "sinc"):
         expected = function(name)(z) - function(name)(torch.zeros_like(z))
@@ -427,37 +425,37 @@ def test_contributions_next_to_zero(activation, shape):
         net[1].weight[0, 1] *= 1 - 2e-6
         net[1].bias.zero_()
     exact = NeuronCanvas(net.double(), "0", rule="secant").attribute(inputs.double())
-    found = NeuronCanvas(net.float(), "0", rule="secant").attribute(inputs)
+    result = NeuronCanvas(net.float(), "0", rule="secant").attribute(inputs)
     # z itself is rounded to 6e-8 of 1, so that slopes of a z beside it are as right
-    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-4
-    torch.testing.assert_close(found.sum(1), net(inputs).detach(), atol=1e-5, rtol=1e-5)
+    assert float((result - exact).abs().max() / exact.abs().max()) < 1e-4
+    torch.testing.assert_close(result.sum(1), net(inputs).detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_two_factors_by_hand():
+def test_product_by_hand():
     a, b = torch.tensor([2.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
-    value, slot = product([a, b], [torch.tensor([1.0]), torch.tensor([0.5])])
+    value, remainder = product([a, b], [torch.tensor([1.0]), torch.tensor([0.5])])
     assert value.item() == 10.0
-    assert slot.item() == (1.0 * 5 + 2 * 0.5) / 2
+    assert remainder.item() == (1.0 * 5 + 2 * 0.5) / 2
     assert [g.item() for g in torch.autograd.grad(value, [a, b])] == [2.5, 1.0]
 
 
 @pytest.mark.parametrize("dim", [1, -1, 0])
 @pytest.mark.parametrize("zeros", [0, 1, 2])
-def test_every_factor_of_a_cumulative_product_gets_the_same_part(dim, zeros):
+def test_factors_of_a_cumulative_product_get_equal_parts(dim, zeros):
     z = torch.rand(4, 5, dtype=torch.float64) + 0.1
     z.view(-1)[[3, 11][:zeros]] = 0.0
-    slot = torch.rand(4, 5, dtype=torch.float64)
+    remainder = torch.rand(4, 5, dtype=torch.float64)
     leaf = z.clone().requires_grad_()
-    value, moved = cumulative_product(leaf, slot, dim)
+    value, moved = cumulative_product(leaf, remainder, dim)
     torch.testing.assert_close(value, z.cumprod(dim))
     n = z.shape[dim]
-    lines, rest = z.movedim(dim, -1), slot.movedim(dim, -1)
-    found, found_slot = value.movedim(dim, -1), moved.movedim(dim, -1)
+    lines, rest = z.movedim(dim, -1), remainder.movedim(dim, -1)
+    result, found_remainder = value.movedim(dim, -1), moved.movedim(dim, -1)
     for i in range(n):
         expected = torch.zeros_like(lines)
         for j in range(i + 1):
             others = [k for k in range(i + 1) if k != j]
             expected[..., j] = lines[..., others].prod(-1) / (i + 1)
-        (slope,) = torch.autograd.grad(found[..., i].sum(), leaf, retain_graph=True)
+        (slope,) = torch.autograd.grad(result[..., i].sum(), leaf, retain_graph=True)
         torch.testing.assert_close(slope.movedim(dim, -1), expected)
-        torch.testing.assert_close(found_slot[..., i], (expected * rest).sum(-1))
+        torch.testing.assert_close(found_remainder[..., i], (expected * rest).sum(-1))

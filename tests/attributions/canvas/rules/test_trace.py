@@ -1,7 +1,4 @@
-"""Chains are found by running; everything else is left to autograd.
-
-Gradients that are off in a block of the model's own, told from a custom autograd Function.
-"""
+"""Chains of operations are recorded by running the model."""
 
 import pytest
 import torch
@@ -14,8 +11,6 @@ from xinc_captum.attributions.canvas.rules.trace import (
     BILINEAR,
     EVALUATION_ONLY,
     POINTWISE,
-    GradModes,
-    in_no_grad_block,
     plain_name,
     trace,
 )
@@ -43,11 +38,11 @@ def test_a_chain_of_modules_and_functions():
     assert steps(body, target=(0, slice(1, 3))) == ["pixel_shuffle", "gelu", "conv2d", "sigmoid", "mul", "getitem"]
 
 
-def test_what_entered_survives_an_in_place_step():
+def test_step_input_survives_an_in_place_operation():
     net = Net(lambda n, x: F.relu(x - 5, inplace=True))
     seen = trace(Tail(net, net.first), Batch.of(torch.rand(1, 2, 3, 3)))
-    assert (seen.steps[1].entered < 0).all()
-    assert torch.equal(seen.steps[1].again(seen.steps[1].entered), seen.output)
+    assert (seen.steps[1].input < 0).all()
+    assert torch.equal(seen.steps[1].apply(seen.steps[1].input), seen.output)
 
 
 def without_gradients(n, x):
@@ -77,7 +72,7 @@ class Own(torch.autograd.Function):
     ],
     ids=["skip", "branches", "no_grad", "custom", "gradients inside", "thrown away"],
 )
-def test_no_chain(body):
+def test_other_models_are_not_chains(body):
     seen = steps(body)
     assert seen is None or seen == ["detach"], "a step that nobody can linearise ends the chain later"
 
@@ -97,7 +92,7 @@ def test_no_chain(body):
         (torch.sin, ("sin", False)),
     ],
 )
-def test_names(func, name):
+def test_plain_name(func, name):
     assert plain_name(func) == name
 
 
@@ -113,12 +108,12 @@ def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
     func = getattr(torch, name, None) or getattr(F, name)
     z = torch.tensor([0.3, -0.2, 0.0])
     z = z.abs() if name in {"sqrt"} else z
-    whole = func(z)
-    assert torch.allclose(whole, torch.stack([func(one) for one in z])), "each element alone"
+    full = func(z)
+    assert torch.allclose(full, torch.stack([func(one) for one in z])), "each element alone"
     assert torch.isfinite(func(torch.zeros(1))).all() or name in {"acosh"}
 
 
-def test_functions_are_listed_under_the_names_that_torch_dispatches():
+def test_function_names_match_torch_dispatch():
     seen = []
 
     class Names(torch.overrides.TorchFunctionMode):
@@ -130,55 +125,3 @@ def test_functions_are_listed_under_the_names_that_torch_dispatches():
     with Names():
         F.logsigmoid(x), F.threshold(x, 0.1, 0.0)
     assert seen == ["logsigmoid", "threshold"]
-
-
-class Looks(torch.autograd.Function):
-    seen = ()
-
-    @staticmethod
-    def forward(ctx, x):
-        with torch.no_grad():
-            inner = in_no_grad_block()
-        Looks.seen = (torch.is_grad_enabled(), in_no_grad_block(), inner)
-        return x * 2
-
-    @staticmethod
-    def backward(ctx, g):
-        return g * 2
-
-
-def test_blocks_are_followed_in_and_out():
-    with GradModes() as modes:
-        assert not in_no_grad_block() and not modes.toggled
-        with torch.no_grad():
-            assert in_no_grad_block() and modes.toggled
-            with torch.enable_grad():
-                assert not in_no_grad_block()
-            with torch.no_grad():
-                assert in_no_grad_block()
-            assert in_no_grad_block()
-        assert not in_no_grad_block()
-        with torch.no_grad():
-            pass
-    assert not in_no_grad_block()
-
-
-def test_a_custom_function_is_no_block():
-    x = torch.ones(1, requires_grad=True)
-    with GradModes():
-        Looks.apply(x)
-        assert Looks.seen == (False, False, False)
-        with torch.no_grad():
-            Looks.apply(x)
-        assert Looks.seen == (False, True, True)
-
-
-def test_an_exception_in_a_block_leaves_nothing_behind():
-    try:
-        with GradModes(), torch.no_grad():
-            raise KeyError
-    except KeyError:
-        pass
-    assert not in_no_grad_block()
-    with torch.no_grad():
-        assert not in_no_grad_block()  # known only inside of GradModes

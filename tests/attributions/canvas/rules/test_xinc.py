@@ -1,7 +1,4 @@
-"""The paper's rule against arrays recorded from its released code.
-
-The released kernel maps, recorded, on a plain module built here; and the same formula written out longhand.
-"""
+"""The paper's rule against arrays recorded from its released code, and against a direct implementation."""
 
 from pathlib import Path
 
@@ -13,13 +10,13 @@ from captum.attr import LayerGradientXActivation
 from torch import nn
 
 from xinc_captum import LayerError, NeuronCanvas, Xinc
-from xinc_captum.attributions.canvas.rules.xinc import Box, Expansion, Near, Place, Pointwise
+from xinc_captum.attributions.canvas.rules.xinc import Box, Expansion, Nearest, PlacePhase, Pointwise
 from xinc_captum.inr import FourierMLP, coordinates
 
 DATA = Path(__file__).parents[3] / "data"
 
 
-def test_the_papers_last_layer_is_captums_plus_a_share_of_the_bias():
+def test_last_layer_equals_captum_plus_a_share_of_the_bias():
     model, x = FourierMLP(hidden=8), coordinates((5, 6))
     ours = NeuronCanvas(model, "output", rule=Xinc()).attribute(x, attribute_to_layer_input=True)
     for c in range(3):
@@ -28,7 +25,7 @@ def test_the_papers_last_layer_is_captums_plus_a_share_of_the_bias():
     assert torch.allclose(ours.sum(1), model(x), atol=1e-5)
 
 
-def test_the_released_maps_are_reproduced():
+def test_recorded_maps_of_an_mlp():
     recorded = np.load(DATA / "xinc_ffn_small.npz")
     height, width = recorded["hw"]
     model = FourierMLP(hidden=16, features=16)
@@ -43,7 +40,7 @@ def test_the_released_maps_are_reproduced():
 
     rgb = canvas("output")
     with torch.no_grad():
-        found = {
+        result = {
             "coords": x,
             "encoded": model.encoding(x),
             "h1": model[:3](x),
@@ -56,15 +53,15 @@ def test_the_released_maps_are_reproduced():
             "c12": canvas("linear1", unit="pair").permute(1, 2, 0),
             "c23": canvas("linear2", unit="pair").permute(1, 2, 0),
         }
-    assert set(found) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
-    for name, ours in found.items():
+    assert set(result) == {k for k in recorded.files if not k.startswith("state/")} - {"hw"}
+    for name, ours in result.items():
         # angles up to 2 pi * 10 * 3 = 188 round to within 1.5e-5, and so do their sines
         torch.testing.assert_close(
             ours, torch.from_numpy(recorded[name]), atol=1.5e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
-def test_the_released_maps_erase_units_whose_weights_sum_below_zero(hand_net):
+def test_units_with_a_negative_sum_of_weights_are_zero(hand_net):
     net, x = hand_net
     with torch.no_grad():
         net[0].weight[:, 1] = -1.0
@@ -92,22 +89,22 @@ def test_the_released_maps_erase_units_whose_weights_sum_below_zero(hand_net):
         ("linear1", {"return_convergence_delta": True}, ValueError, "no convergence delta at layer 'linear1'"),
     ],
 )
-def test_what_the_released_rule_cannot_answer(layer, kwargs, error, text):
+def test_invalid_arguments_raise(layer, kwargs, error, text):
     canvas = NeuronCanvas(FourierMLP(hidden=4), layer, rule="xinc")
     with pytest.raises(error, match=text):
         canvas.attribute(torch.rand(3, 2), **{"attribute_to_layer_input": True, **kwargs})
 
 
-def test_the_released_rule_takes_every_target():
+def test_all_kinds_of_targets():
     model, x = FourierMLP(hidden=4), torch.rand(3, 2)
     canvas = NeuronCanvas(model, "output", rule="xinc")
-    whole = canvas.attribute(x, attribute_to_layer_input=True)
+    full = canvas.attribute(x, attribute_to_layer_input=True)
     for target, expected in (
-        (1, whole[..., 1]),
-        ((2,), whole[..., 2]),
-        (torch.tensor(1), whole[..., 1]),
-        ([0, 1, 2], torch.stack([whole[i, :, i] for i in range(3)])),
-        (torch.tensor([2, 1, 0]), torch.stack([whole[i, :, 2 - i] for i in range(3)])),
+        (1, full[..., 1]),
+        ((2,), full[..., 2]),
+        (torch.tensor(1), full[..., 1]),
+        ([0, 1, 2], torch.stack([full[i, :, i] for i in range(3)])),
+        (torch.tensor([2, 1, 0]), torch.stack([full[i, :, 2 - i] for i in range(3)])),
     ):
         assert torch.equal(canvas.attribute(x, target=target, attribute_to_layer_input=True), expected)
 
@@ -140,7 +137,7 @@ def kernels(model, layer, x, **kwargs):
     return method.attribute(x, attribute_to_layer_input=True, **kwargs)
 
 
-def test_xinc_decoder_the_released_maps_are_reproduced():
+def test_recorded_maps_of_a_decoder():
     recorded = np.load(RECORDED)
     model, embedded = Plain(recorded), torch.from_numpy(recorded["embed"])
     close = lambda a, b: torch.testing.assert_close(a, torch.from_numpy(b), atol=2e-6, rtol=1e-5)
@@ -183,13 +180,13 @@ def test_targets_and_selectors_of_the_head(decoder):
     model, t = decoder
     method = NeuronCanvas(model, "head", rule="xinc")
     ask = lambda **kwargs: method.attribute(t, attribute_to_layer_input=True, **kwargs)
-    whole = ask()
-    assert whole.shape == (3, 2, 3, 8, 12)
+    full = ask()
+    assert full.shape == (3, 2, 3, 8, 12)
     close = torch.testing.assert_close  # float64, convolutions with fewer channels
-    close(ask(target=1), whole[:, :, 1])
-    close(ask(target=(2, 0, slice(3, 5))), whole[:, :, 2, 0, 3:5])
-    close(ask(target=(2, 0, 1), neuron_selector=[1]), whole[:, [1], 2, 0, 1])
-    close(ask(neuron_selector=[1, 0]), whole[:, [1, 0]])
+    close(ask(target=1), full[:, :, 1])
+    close(ask(target=(2, 0, slice(3, 5))), full[:, :, 2, 0, 3:5])
+    close(ask(target=(2, 0, 1), neuron_selector=[1]), full[:, [1], 2, 0, 1])
+    close(ask(neuron_selector=[1, 0]), full[:, [1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -198,19 +195,19 @@ def test_targets_and_selectors_of_the_head(decoder):
         ("blocks.0.0", {}, "neuron", LayerError, "layer 'blocks.0.0' is an inner convolution.*unit=\"pair\""),
         ("blocks.0.0", {"target": 0}, "pair", ValueError, "target=0 has no meaning under rule 'xinc'"),
         ("blocks.0.0", {"attribute_to_layer_input": False}, "pair", LayerError, "attribute_to_layer_input=True"),
-        ("stem", {}, "neuron", LayerError, "layer 'stem' is a Linear in front of convolutions"),
+        ("stem", {}, "neuron", LayerError, "layer 'stem' is a Linear before convolutions"),
         ("blocks.0", {}, "pair", LayerError, "is a Sequential; pairs and the 'xinc' rule need"),
     ],
 )
-def test_xinc_decoder_what_the_released_rule_cannot_answer(decoder, layer, kwargs, unit, error, text):
+def test_invalid_arguments_for_a_decoder_raise(decoder, layer, kwargs, unit, error, text):
     model, t = decoder
     with pytest.raises(error, match=text):
         NeuronCanvas(model, layer, rule="xinc", unit=unit).attribute(t, **{"attribute_to_layer_input": True, **kwargs})
 
 
-def test_a_tail_that_it_cannot_follow_is_refused():
+def test_unsupported_operation_raises():
     skip = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Softmax(1), nn.Conv2d(4, 3, 1))
-    with pytest.raises(LayerError, match="rule 'xinc' at layer '0' follows Conv2d.*met 'softmax'. Use rule='tangent'"):
+    with pytest.raises(LayerError, match="rule 'xinc' at layer '0' supports Conv2d.*met 'softmax'. Use rule='tangent'"):
         kernels(skip, "0", torch.rand(1, 1, 3, 3))
 
 
@@ -220,7 +217,7 @@ BOX = Box((3, 3), (1, 1), (1, 1), (1, 1))
 @pytest.mark.parametrize("sigma", [F.gelu, torch.cos])
 def test_stages_one_by_one(sigma):
     act = Pointwise(sigma, zero_stays=sigma is F.gelu)
-    expansion = Expansion((Place(3), act, BOX, Near(2), act, BOX))
+    expansion = Expansion((PlacePhase(3), act, BOX, Nearest(2), act, BOX))
     low = torch.rand(4, 2, 3) - 0.5
     assert (expansion.phases, expansion.size((2, 3))) == (9, (12, 18))
     fine = torch.zeros(4, 1, 6, 9)
@@ -233,7 +230,7 @@ def test_stages_one_by_one(sigma):
     torch.testing.assert_close(into, expected)
 
 
-def test_nothing_to_do_copies():
+def test_expansion_without_stages_copies():
     into = [torch.empty(2, 3)]
     Expansion(())(torch.ones(1, 2, 3), into)
     assert torch.equal(into[0], torch.ones(2, 3))
@@ -242,8 +239,8 @@ def test_nothing_to_do_copies():
 def test_matrices_by_hand():
     third = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64) / 3
     assert torch.equal(Box((3, 3), (1, 1), (1, 1), (1, 1)).matrix(0, 3), third)
-    assert Near(2).matrix(1, 2).tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
-    assert Place(2, (1, 0)).matrix(0, 2).tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
-    assert Place(2, (1, 0)).matrix(1, 2).tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+    assert Nearest(2).matrix(1, 2).tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert PlacePhase(2, (1, 0)).matrix(0, 2).tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
+    assert PlacePhase(2, (1, 0)).matrix(1, 2).tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
     strided = Box((3, 3), (2, 2), (0, 0), (1, 1)).matrix(0, 5)
     assert (strided * 3).tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]

@@ -1,4 +1,4 @@
-"""Workshop: rules that carry each unit's part of a layer to the output."""
+"""Contribution rules: how the contributions of a layer's units to the output are computed."""
 
 from .rules import Ablation, Rule, Secant, Tangent, as_rule
 from .secant_tensor import CarryError

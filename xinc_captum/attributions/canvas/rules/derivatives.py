@@ -1,4 +1,4 @@
-"""Contributions by backward, JVP or shared pass."""
+"""Contributions of units by backward passes, Jacobian-vector products (JVP) or a pass shared by several layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -20,19 +20,19 @@ from ....selectors import (
     select,
 )
 from .chain import Chain, Slope, chain
-from .secant_tensor import Carried
-from .tail import Tail
-from .trace import GradModes, Trace, traced
+from .secant_tensor import SecantTensor
+from .tail import GradModes, Tail
+from .trace import Trace, trace_layers
 
 
 @dataclass(frozen=True)
-class Along:
-    """Which derivative.
+class Derivative:
+    """The derivative that a rule uses: tangent or secant.
 
     Attributes:
         slope: its name.
-        start: what is put in at the layer, given the activation and what of it no unit holds (None: nothing).
-        finish: from what arrives to the output and what of it no unit holds (None: not asked).
+        start: from the activation and its remainder (None is zero) to the value that replaces it in the model.
+        finish: from the model's output to the output tensor and its remainder (None if the rule has none).
     """
 
     slope: Slope
@@ -41,41 +41,41 @@ class Along:
 
 
 class Run(NamedTuple):
-    """One run of a tail.
+    """One forward pass of a tail.
 
     Attributes:
-        activation: a leaf, (rows, units, ...).
-        output: in its graph, (rows, *left).
-        slot: what of the output no unit holds; None where nobody asked.
-        switches_gradients: the model switches gradients off or on somewhere inside.
+        activation: a leaf of the graph, (rows, units, ...).
+        output: in the graph of the activation, (rows, *output).
+        remainder: the part of the output that belongs to no unit; None if it is not computed.
+        switches_gradients: whether the model turns gradients off or on during the pass.
     """
 
     activation: Tensor
     output: Tensor
-    slot: Tensor | None
+    remainder: Tensor | None
     switches_gradients: bool
 
 
-def run(tail: Tail, batch: Batch, along: Along, slot: Tensor | None = None) -> Run:
-    """Run rows with ``start`` put in at the layer and ``finish`` taken at the output."""
-    if tail.together is not None and slot is None:
-        shared: Run = tail.together.run(tail, batch, along)
+def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | None = None) -> Run:
+    """Run rows with ``derivative.start`` applied at the layer and ``derivative.finish`` at the output."""
+    if tail.shared_pass is not None and remainder is None:
+        shared: Run = tail.shared_pass.run(tail, batch, derivative)
         return shared
     leaves: list[Tensor] = []
 
     def begin(activation: Tensor) -> Tensor:
         leaves.append(activation.detach().requires_grad_())
-        return along.start(leaves[0].clone(), slot)
+        return derivative.start(leaves[0].clone(), remainder)
 
     with GradModes() as modes:
-        output, arrived = along.finish(tail.edited(batch, begin))
+        output, arrived = derivative.finish(tail.output_with(batch, begin))
     if not output.requires_grad:
-        raise independent(tail)
+        raise no_gradient_error(tail)
     return Run(leaves[0], output, arrived, modes.toggled)
 
 
-def independent(tail: Tail) -> LayerError:
-    """The error for a layer that leads nowhere."""
+def no_gradient_error(tail: Tail) -> LayerError:
+    """Return the error for a layer on which the output does not depend."""
     return LayerError(
         f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
         "leads to the selected target. Where it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
@@ -83,211 +83,224 @@ def independent(tail: Tail) -> LayerError:
     )
 
 
-def by_backward(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
-    """c_u from one backward pass for every output: (rows, k, *left)."""
+def backward_contributions(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
+    """Return c_u by one backward pass for every output: (rows, k, *output)."""
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    whole = select(activation.detach(), selector)
-    shares = whole.new_empty((*whole.shape, flat.shape[1]))
-    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.together is not None)):
-        shares[..., o] = select(activation.detach() * gradient, selector)
-    return shares.reshape(*whole.shape, *output.shape[1:])
+    selected = select(activation.detach(), selector)
+    contributions = selected.new_empty((*selected.shape, flat.shape[1]))
+    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.shared_pass is not None)):
+        contributions[..., o] = select(activation.detach() * gradient, selector)
+    return contributions.reshape(*selected.shape, *output.shape[1:])
 
 
 def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) -> Iterator[Tensor]:
-    """∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless it is kept."""
+    """Yield ∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless ``keep`` is set."""
     last = flat.shape[1] - 1
     for o in range(flat.shape[1]):
         (gradient,) = torch.autograd.grad(
             flat[:, o].sum(), activation, retain_graph=keep or o < last, allow_unused=True
         )
         if gradient is None:
-            raise independent(tail)
+            raise no_gradient_error(tail)
         yield gradient
 
 
-def tail_activation(tail: Tail, batch: Batch) -> Tensor:
-    """The activation alone, outside any graph."""
-    kept: list[Tensor] = []
+def layer_activation(tail: Tail, batch: Batch) -> Tensor:
+    """Return the layer's activation without a graph."""
+    activations: list[Tensor] = []
 
-    def keep(activation: Tensor) -> Tensor:
-        kept.append(activation.detach().clone())
+    def record(activation: Tensor) -> Tensor:
+        activations.append(activation.detach().clone())
         return activation
 
     with torch.no_grad():
-        tail.edited(batch, keep)
-    return kept[0]
+        tail.output_with(batch, record)
+    return activations[0]
 
 
-class NoForwardError(RuntimeError):
-    """The tail has no derivative that runs forward."""
+class NoForwardModeError(RuntimeError):
+    """The tail has an operation without a forward-mode derivative."""
 
 
-class Push:
-    """(k, rows, *activation) ↦ (k, rows, *left) by the derivative of a tail at some rows.
+class JVP:
+    """Jacobian-vector product of a tail at some rows: (k, rows, *activation) ↦ (k, rows, *output).
 
-    The backward pass is transposed; where that is not differentiable, rows are expanded and run in forward mode; what
-    has no forward mode either is left to one backward pass for every output.
+    It is computed by double backward. If the backward pass is not differentiable, rows are repeated and run in forward
+    mode. If an operation has no forward-mode derivative either, one backward pass for every output is used.
 
     Args:
-        tail: from the layer on.
+        tail: the model after the layer.
         batch: the rows.
-        along: which derivative.
-        ran: these rows' run.
+        derivative: tangent or secant.
+        tail_run: the forward pass of these rows.
     """
 
-    def __init__(self, tail: Tail, batch: Batch, along: Along, ran: Run) -> None:
-        self._tail, self._batch, self._along, self._ran = tail, batch, along, ran
-        self._expands = not ran.switches_gradients  # forward mode would walk through, backward passes do not
+    def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, tail_run: Run) -> None:
+        self._tail, self._batch, self._derivative, self._run = tail, batch, derivative, tail_run
+        self._expands = not tail_run.switches_gradients  # forward mode ignores no_grad blocks, backward passes do not
         self._forward: Forward | None = None
         with suppress(UnsupportedError):
-            self._forward = Forward(ran.activation, ran.output)
+            self._forward = Forward(tail_run.activation, tail_run.output)
 
-    def __call__(self, parts: Tensor) -> Tensor:
-        """Any tail."""
+    def __call__(self, tangents: Tensor) -> Tensor:
+        """Return the product, by whichever method the tail supports."""
         try:
-            return self.quick(parts)
-        except NoForwardError:
-            return self._backward(parts)
+            return self.forward_only(tangents)
+        except NoForwardModeError:
+            return self._backward(tangents)
 
-    def quick(self, parts: Tensor) -> Tensor:
-        """Without passes for single outputs.
+    def forward_only(self, tangents: Tensor) -> Tensor:
+        """Return the product without backward passes for single outputs.
 
         Raises:
-            NoForwardError: there is no other way.
+            NoForwardModeError: the tail supports neither double backward nor forward mode.
         """
         if self._forward is not None:
             try:
-                return self._forward(parts)
+                return self._forward(tangents)
             except UnsupportedError:
                 self._forward = None
         if not self._expands:
-            raise NoForwardError
+            raise NoForwardModeError
         try:
-            return self._expanded(parts)
+            return self._forward_mode(tangents)
         except NotImplementedError as error:  # an operation without a forward-mode derivative
             self._expands = False
-            raise NoForwardError from error
+            raise NoForwardModeError from error
 
-    def _expanded(self, parts: Tensor) -> Tensor:
-        """Forward mode over copies of the rows, each with one part as its tangent."""
+    def _forward_mode(self, tangents: Tensor) -> Tensor:
+        """Return the product by forward mode over copies of the rows, one for each tangent."""
 
         def begin(activation: Tensor) -> Tensor:
-            return self._along.start(forward_ad.make_dual(activation.detach(), parts.flatten(0, 1)), None)
+            return self._derivative.start(forward_ad.make_dual(activation.detach(), tangents.flatten(0, 1)), None)
 
         with torch.no_grad(), forward_ad.dual_level():
-            dual, _ = self._along.finish(self._tail.edited(self._batch.repeat(len(parts)), begin))
+            dual, _ = self._derivative.finish(self._tail.output_with(self._batch.repeat(len(tangents)), begin))
             tangent = forward_ad.unpack_dual(dual).tangent
             tangent = torch.zeros_like(dual) if tangent is None else tangent
-        return tangent.reshape(*parts.shape[:2], *tangent.shape[1:])
+        return tangent.reshape(*tangents.shape[:2], *tangent.shape[1:])
 
-    def _backward(self, parts: Tensor) -> Tensor:
-        output = self._ran.output
+    def _backward(self, tangents: Tensor) -> Tensor:
+        output = self._run.output
         flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-        answer = parts.new_empty(*parts.shape[:2], flat.shape[1])
-        for o, gradient in enumerate(gradients(self._tail, self._ran.activation, flat, keep=True)):
-            answer[..., o] = (parts * gradient).flatten(2).sum(2)
-        return answer.reshape(*parts.shape[:2], *output.shape[1:])
+        result = tangents.new_empty(*tangents.shape[:2], flat.shape[1])
+        for o, gradient in enumerate(gradients(self._tail, self._run.activation, flat, keep=True)):
+            result[..., o] = (tangents * gradient).flatten(2).sum(2)
+        return result.reshape(*tangents.shape[:2], *output.shape[1:])
 
 
-def contributions(
-    tail: Tail, batch: Batch, selector: Selector, along: Along, per_eval: int | None
+def unit_contributions(
+    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """c_u = a_u · ∂y/∂a_u for every selected unit and every output, (rows, k, *left), and the slot (rows, *left).
+    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), and the remainder, (rows, *output).
 
-    One backward pass per output serves all units; one pushed part per unit serves all outputs. The cheaper way is
-    taken, and a channel of a convolutional tail is pushed alone until a convolution mixes it.
+    One backward pass for each output computes all units; one JVP for each unit computes all outputs. The cheaper way is
+    used. In a chain of convolutions a unit's channel is computed alone up to the convolution that mixes it with others.
     """
-    ran = run(tail, batch, along)
-    shares = _shares(tail, batch, selector, along, per_eval, ran)
-    if tail.together is not None and along.slope == "secant" and selector is None:
-        return shares, ran.output.detach() - shares.sum(1)  # a shared run carries no slot but the first one
-    return shares, ran.slot
+    tail_run = run(tail, batch, derivative)
+    contributions = _contributions_of_run(tail, batch, selector, derivative, per_eval, tail_run)
+    if tail.shared_pass is not None and derivative.slope == "secant" and selector is None:
+        return contributions, tail_run.output.detach() - contributions.sum(
+            1
+        )  # a shared pass has the first layer's remainder only
+    return contributions, tail_run.remainder
 
 
-def _shares(tail: Tail, batch: Batch, selector: Selector, along: Along, per_eval: int | None, ran: Run) -> Tensor:
-    activation, output = ran.activation, ran.output
-    singles = list_units(activation, selector)
-    if output[0].numel() <= 2 * len(singles):
-        return by_backward(tail, activation, output, selector)
-    if all(isinstance(one, int) for one in singles) and activation.dim() > 2:
-        made = chain(tail, batch, along.slope)
-        if made is not None:
-            a = made.activation
-            units = [int(one) % a.shape[1] for one in singles]  # type: ignore[arg-type]
-            return torch.cat([made.carry(a[:, u : u + 1], u) for u in units], 1)
-    push, a = Push(tail, batch, along, ran), activation.detach()
+def _contributions_of_run(
+    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
+) -> Tensor:
+    activation, output = tail_run.activation, tail_run.output
+    units = list_units(activation, selector)
+    if output[0].numel() <= 2 * len(units):
+        return backward_contributions(tail, activation, output, selector)
+    if all(isinstance(unit, int) for unit in units) and activation.dim() > 2:
+        linear_chain = chain(tail, batch, derivative.slope)
+        if linear_chain is not None:
+            a = linear_chain.activation
+            indices = [int(unit) % a.shape[1] for unit in units]  # type: ignore[arg-type]
+            return torch.cat([linear_chain.jvp(a[:, u : u + 1], u) for u in indices], 1)
+    jvp, a = JVP(tail, batch, derivative, tail_run), activation.detach()
     zero = a.new_zeros(())
-    shares = a.new_empty((len(singles), *output.shape), dtype=output.dtype)
+    contributions = a.new_empty((len(units), *output.shape), dtype=output.dtype)
     try:
-        for first, last in chunks(len(singles), per_eval or len(singles)):
-            shares[first:last] = push.quick(
-                torch.stack([a - replace_unit(a, one, zero) for one in singles[first:last]])
+        for first, last in chunks(len(units), per_eval or len(units)):
+            contributions[first:last] = jvp.forward_only(
+                torch.stack([a - replace_unit(a, unit, zero) for unit in units[first:last]])
             )
-    except NoForwardError:
-        return by_backward(tail, activation, output, selector)
-    return shares.movedim(0, 1)
+    except NoForwardModeError:
+        return backward_contributions(tail, activation, output, selector)
+    return contributions.movedim(0, 1)
 
 
-class Linearised:
-    """The derivative of a tail at some rows, kept for many questions.
+class LinearizedTail:
+    """A tail linearized at some rows, for many products with its Jacobian.
 
     Args:
-        tail: from the layer's output (or input) on.
+        tail: the model after the layer's output (or from its input on).
         batch: the rows.
-        along: which derivative.
-        slot: at the layer, what no unit holds.
-        per_eval: maps that are pushed at once.
+        derivative: tangent or secant.
+        remainder: the part of the layer's activation that belongs to no unit.
+        per_eval: number of maps in one JVP.
 
     Attributes:
         activation: at the layer, (rows, units, ...).
-        output: (rows, *left).
-        slot: what arrives and belongs to no unit, (rows, *left); None under the tangent.
+        output: (rows, *output).
+        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
     """
 
     def __init__(
-        self, tail: Tail, batch: Batch, along: Along, slot: Tensor | None = None, per_eval: int | None = None
+        self,
+        tail: Tail,
+        batch: Batch,
+        derivative: Derivative,
+        remainder: Tensor | None = None,
+        per_eval: int | None = None,
     ) -> None:
-        self._tail, self._batch, self._along, self._start = tail, batch, along, slot
+        self._tail, self._batch, self._derivative, self._start = tail, batch, derivative, remainder
         self._per_eval = max(1, per_eval or 1)
-        self._chain: Chain | None = chain(tail, batch, along.slope, slot)
-        seen = self._graph if self._chain is None else self._chain
-        self.activation, self.output, self.slot = seen.activation.detach(), seen.output.detach(), seen.slot
+        self._chain: Chain | None = chain(tail, batch, derivative.slope, remainder)
+        source = self._graph if self._chain is None else self._chain
+        self.activation, self.output, self.remainder = (
+            source.activation.detach(),
+            source.output.detach(),
+            source.remainder,
+        )
 
     @cached_property
     def _graph(self) -> Run:
-        alone = replace(self._tail, together=None)  # frames that are no chain are run for each layer
-        return run(alone, self._batch, self._along, self._start)
+        alone = replace(self._tail, shared_pass=None)  # only chains are shared between layers
+        return run(alone, self._batch, self._derivative, self._start)
 
     @cached_property
-    def _push(self) -> Push:
-        return Push(self._tail, self._batch, self._along, self._graph)
+    def _jvp(self) -> JVP:
+        return JVP(self._tail, self._batch, self._derivative, self._graph)
 
     @property
-    def left(self) -> tuple[int, ...]:
-        """Dims of one row of the output."""
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one row of the output."""
         return tuple(self.output.shape[1:])
 
-    def push(self, maps: Tensor, channel: int) -> Tensor:
-        """(rows, k, *space) in one channel of the layer → (rows, k, *left)."""
-        answer = maps.new_empty((*maps.shape[:2], *self.left), dtype=self.output.dtype)
+    def jvp(self, maps: Tensor, channel: int) -> Tensor:
+        """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
+        result = maps.new_empty((*maps.shape[:2], *self.output_shape), dtype=self.output.dtype)
         for first, last in chunks(maps.shape[1], self._per_eval):
-            some = maps[:, first:last]
+            chunk = maps[:, first:last]
             if self._chain is not None:
-                answer[:, first:last] = self._chain.carry(some, channel)
+                result[:, first:last] = self._chain.jvp(chunk, channel)
                 continue
-            parts = self.activation.new_zeros((last - first, *self.activation.shape))
-            parts[:, :, channel] = some.movedim(1, 0)
-            answer[:, first:last] = self._push(parts).movedim(0, 1)
-        return answer
+            tangents = self.activation.new_zeros((last - first, *self.activation.shape))
+            tangents[:, :, channel] = chunk.movedim(1, 0)
+            result[:, first:last] = self._jvp(tangents).movedim(0, 1)
+        return result
 
-    def push_all(self, parts: Tensor) -> Tensor:
-        """(rows, *activation) of parts in every channel → (rows, *left)."""
+    def jvp_all(self, maps: Tensor) -> Tensor:
+        """Return the JVP of maps in every channel: (rows, *activation) → (rows, *output)."""
         if self._chain is not None:
-            return self._chain.carry_all(parts)
-        return self._push(parts[None])[0]
+            return self._chain.jvp_all(maps)
+        return self._jvp(maps[None])[0]
 
-    def pull(self, weights: Tensor) -> Tensor:
-        """Gradient of Σ weights · output at the layer: (n, rows, *left) → (n, rows, *activation)."""
+    def vjp(self, weights: Tensor) -> Tensor:
+        """Return the gradients of Σ weights · output at the layer: (n, rows, *output) → (n, rows, *activation)."""
         graph = self._graph
         return torch.stack(
             [
@@ -297,11 +310,11 @@ class Linearised:
         )
 
 
-class Together:
-    """The last recorded forward pass; every tail that was given reads its own part off it.
+class SharedPass:
+    """The last forward pass of one model, shared by several layers.
 
     Args:
-        tails: of one model, whose rows are cut alike.
+        tails: one for each layer, all of one model and run on the same chunks of rows.
     """
 
     def __init__(self, tails: Sequence[Tail]) -> None:
@@ -309,41 +322,41 @@ class Together:
         self._runs: tuple[Any, dict[Any, Run]] = (None, {})
         self._traces: tuple[Any, dict[Any, Trace]] = (None, {})
 
-    def run(self, tail: Tail, batch: Batch, along: Along) -> Run:
-        """A tail's part of a run with its gradients; what no unit holds is left to who knows the units."""
-        key = (batch.start, batch.rows, along)
+    def run(self, tail: Tail, batch: Batch, derivative: Derivative) -> Run:
+        """Return the pass from a tail's layer on, with gradients and without a remainder."""
+        key = (batch.start, batch.rows, derivative)
         if self._runs[0] != key:
-            self._runs = (None, {})  # make room before the next graph grows
-            self._runs = (key, self._recorded(batch, along))
-        ran = self._runs[1][tail.place]
-        if not ran.output.requires_grad:
-            raise independent(tail)
-        return ran
+            self._runs = (None, {})  # free the last graph before the next one is built
+            self._runs = (key, self._record(batch, derivative))
+        tail_run = self._runs[1][tail.position]
+        if not tail_run.output.requires_grad:
+            raise no_gradient_error(tail)
+        return tail_run
 
     def trace(self, tail: Tail, batch: Batch) -> Trace | None:
-        """A tail's part of a chain, or None where it is not in the common one."""
+        """Return the chain from a tail's layer on, or None if the layer is not on the common chain."""
         key = (batch.start, batch.rows)
         if self._traces[0] != key:
             self._traces = (None, {})
-            self._traces = (key, traced(self._tails, batch))
-        return self._traces[1].get(tail.place)
+            self._traces = (key, trace_layers(self._tails, batch))
+        return self._traces[1].get(tail.position)
 
-    def _recorded(self, batch: Batch, along: Along) -> dict[Any, Run]:
+    def _record(self, batch: Batch, derivative: Derivative) -> dict[Any, Run]:
         nodes: dict[Any, Tensor] = {}
 
-        def beginning(tail: Tail) -> Any:
+        def make_begin(tail: Tail) -> Any:
             def begin(activation: Tensor) -> Tensor:
-                if isinstance(activation, Carried):
-                    nodes[tail.place] = activation.value
-                    return activation.copied()
+                if isinstance(activation, SecantTensor):
+                    nodes[tail.position] = activation.value
+                    return activation.copy()
                 node = activation if activation.requires_grad else activation.detach().requires_grad_()
-                nodes[tail.place] = node
-                return along.start(node.clone(), None)
+                nodes[tail.position] = node
+                return derivative.start(node.clone(), None)
 
             return begin
 
         with GradModes(), ExitStack() as stack:
             for tail in self._tails:
-                stack.enter_context(tail.patched(batch, beginning(tail)))
-            output, _ = along.finish(self._tails[0].output(batch))
-        return {place: Run(node, output, None, True) for place, node in nodes.items()}
+                stack.enter_context(tail.patch_layer(batch, make_begin(tail)))
+            output, _ = derivative.finish(self._tails[0].output(batch))
+        return {position: Run(node, output, None, True) for position, node in nodes.items()}

@@ -1,4 +1,4 @@
-"""Pairs (in, out) of Linear and conv layers."""
+"""Contributions of pairs (in, out) of Linear and convolution layers, and of single frames (sites)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ....batch import Batch
 from ....hooks import LayerError
 from ....selectors import python_index
-from .derivatives import Along, Linearised, gradients, run, tail_activation
+from .derivatives import Derivative, LinearizedTail, gradients, layer_activation, run
 from .tail import Tail
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -20,11 +20,11 @@ WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class Kernels:
-    """A Linear or convolution, read as a table of kernels from input channel i to output channel o.
+    """A Linear or convolution as a table of kernels from input channel i to output channel o.
 
     Attributes:
         layer: the module.
-        name: of the layer, for messages.
+        name: the layer's name, for error messages.
     """
 
     layer: Any
@@ -39,87 +39,87 @@ class Kernels:
 
     @property
     def is_conv(self) -> bool:
-        """Whether inputs have places beside channels."""
+        """Whether the layer is a convolution, whose inputs have spatial dimensions."""
         return isinstance(self.layer, CONVOLUTIONS)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Input and output channels."""
+        """Number of input and output channels."""
         if isinstance(self.layer, nn.Linear):
             return self.layer.in_features, self.layer.out_features
         return int(self.layer.in_channels), int(self.layer.out_channels)
 
     @property
     def weight(self) -> Tensor:
-        """Detached."""
+        """The weight, detached."""
         weight: Tensor = self.layer.weight.detach()
         return weight
 
     @property
     def bias(self) -> Tensor:
-        """(out,), zeros where there is none."""
+        """The bias, (out,); zeros if the layer has none."""
         bias: Tensor | None = self.layer.bias
         return self.weight.new_zeros(self.shape[1]) if bias is None else bias.detach()
 
     def check(self, x: Tensor) -> Tensor:
-        """What enters the layer, with the dims that pairs need.
+        """Return the layer's input if it has the number of dimensions that pairs need.
 
         Raises:
-            LayerError: other dims.
+            LayerError: the number of dimensions differs.
         """
-        expected = self.layer.weight.dim()
-        if x.dim() != expected:
+        dims = self.layer.weight.dim()
+        if x.dim() != dims:
             raise LayerError(
                 f"layer {self.name} takes inputs of shape {tuple(x.shape)}; pairs and the 'xinc' rule need "
-                f"{'(rows, units)' if not self.is_conv else '(rows, channels, ...) with ' + str(expected) + ' dims'}."
+                f"{'(rows, units)' if not self.is_conv else '(rows, channels, ...) with ' + str(dims) + ' dims'}."
             )
         return x
 
-    def parts(self, x: Tensor, outs: slice) -> Tensor:
-        """k_io = W_oi * x_i without bias, for all i: (rows, in, outs, *space), in one grouped convolution."""
+    def outputs(self, x: Tensor, outs: slice) -> Tensor:
+        """Return k_io = W_oi * x_i without bias for all i, (rows, in, outs, *space), by one grouped convolution."""
         if not self.is_conv:
             return x[:, :, None] * self.weight.T[:, outs]
         ins, _ = self.shape
         groups = int(self.layer.groups)
         if groups == 1:
-            return self._grouped(x, self._table()[:, outs])
-        whole: Tensor | None = None
-        for at, o in enumerate(chosen := range(*outs.indices(self.shape[1]))):
+            return self._apply_table(x, self._table()[:, outs])
+        result: Tensor | None = None
+        for at, o in enumerate(selected := range(*outs.indices(self.shape[1]))):
             inside, kernels = self._group(o)
-            part = self._grouped(x[:, inside], kernels)
-            if whole is None:
-                whole = part.new_zeros(x.shape[0], ins, len(chosen), *part.shape[3:])
-            whole[:, inside, at] = part[:, :, 0]
-        return x.new_zeros(x.shape[0], ins, 0) if whole is None else whole
+            output = self._apply_table(x[:, inside], kernels)
+            if result is None:
+                result = output.new_zeros(x.shape[0], ins, len(selected), *output.shape[3:])
+            result[:, inside, at] = output[:, :, 0]
+        return x.new_zeros(x.shape[0], ins, 0) if result is None else result
 
     def _table(self) -> Tensor:
-        """(in, out, *kernel) of a layer without groups."""
-        return self.weight if self._transposed else self.weight.transpose(0, 1)
+        """Return the kernels of a layer without groups, (in, out, *kernel)."""
+        return self.weight if self._is_transposed else self.weight.transpose(0, 1)
 
     def _group(self, o: int) -> tuple[slice, Tensor]:
-        """The inputs that output o sees, and their kernels (inside, 1, *kernel)."""
+        """Return the inputs of output o's group and their kernels, (inside, 1, *kernel)."""
         ins, outs = self.shape
         groups = int(self.layer.groups)
         group, local = divmod(o, outs // groups)
         inside = slice(group * ins // groups, (group + 1) * ins // groups)
-        return inside, self.weight[inside, local, None] if self._transposed else self.weight[o][:, None]
+        return inside, self.weight[inside, local, None] if self._is_transposed else self.weight[o][:, None]
 
     @property
-    def _transposed(self) -> bool:
+    def _is_transposed(self) -> bool:
         return isinstance(self.layer, nn.modules.conv._ConvTransposeNd)
 
-    def _grouped(self, x: Tensor, table: Tensor) -> Tensor:
-        """Every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
+    def _apply_table(self, x: Tensor, table: Tensor) -> Tensor:
+        """Convolve every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
         channels, n = table.shape[:2]
-        weight = table if self._transposed else table.reshape(channels * n, 1, *table.shape[2:])
+        weight = table if self._is_transposed else table.reshape(channels * n, 1, *table.shape[2:])
         return _tensor(self._apply(x, weight, channels).unflatten(1, (channels, n)))
 
     def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        """The layer without its bias, with another weight."""
+        """Return the layer's output without bias, with another weight."""
         if isinstance(self.layer, nn.Linear):
             return _tensor(F.linear(x, weight))
         layer, dims = self.layer, self.layer.weight.dim() - 2
-        if self._transposed:
+        if self._is_transposed:
             transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
             options = layer.stride, layer.padding, layer.output_padding, groups, layer.dilation
             return _tensor(transposed(x, weight, None, *options))
@@ -129,8 +129,8 @@ class Kernels:
             x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
         return _tensor(conv(x, weight, None, layer.stride, padding, layer.dilation, groups))
 
-    def sums(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Σ_places g_o k_io, by the gradient of the weight: (rows, in, out).
+    def sum_over_places(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Return Σ_places g_o k_io, (rows, in, out), by the gradient of the weight.
 
         Args:
             x: (rows, in, *space).
@@ -138,22 +138,22 @@ class Kernels:
         """
         if not self.is_conv:
             return x[:, :, None] * self.weight.T * gradient[:, None]
-        answer = x.new_zeros(x.shape[0], *self.shape)
+        result = x.new_zeros(x.shape[0], *self.shape)
         groups = int(self.layer.groups)
         for r in range(x.shape[0]):
             with torch.enable_grad():
                 leaf = self.weight.clone().requires_grad_()
                 z = self._apply(x[r : r + 1], leaf, groups)
                 (slope,) = torch.autograd.grad(z, leaf, gradient[r : r + 1])
-            summed = (slope * self.weight).flatten(2).sum(2)
+            sums = (slope * self.weight).flatten(2).sum(2)
             if groups == 1:
-                answer[r] = summed if self._transposed else summed.T
+                result[r] = sums if self._is_transposed else sums.T
                 continue
             for o in range(self.shape[1]):
                 inside, _ = self._group(o)
                 local = o % (self.shape[1] // groups)
-                answer[r, inside, o] = summed[inside, local] if self._transposed else summed[o]
-        return answer
+                result[r, inside, o] = sums[inside, local] if self._is_transposed else sums[o]
+        return result
 
 
 def _tensor(x: Tensor) -> Tensor:
@@ -164,31 +164,31 @@ Pair = tuple[int, int]
 
 
 def kernels_of(tail: Tail) -> Kernels:
-    """The tail's layer as a table of kernels.
+    """Return the tail's layer as a table of kernels.
 
     Raises:
-        LayerError: it has no weight that pairs an input with an output.
+        LayerError: the layer is neither a Linear nor a convolution.
     """
     return Kernels(tail.layer, tail.name)
 
 
 def layer_input(tail: Tail, batch: Batch) -> Tensor:
-    """What enters the layer, (rows, in) or (rows, in, *space)."""
-    x = tail_activation(replace(tail, at_input=True), batch)
+    """Return the layer's input, (rows, in) or (rows, in, *space)."""
+    x = layer_activation(replace(tail, at_input=True), batch)
     return kernels_of(tail).check(x)
 
 
-def behind(tail: Tail) -> Tail:
-    """The tail from what leaves the layer."""
+def after_layer(tail: Tail) -> Tail:
+    """Return the tail from the layer's output on."""
     return replace(tail, at_input=False)
 
 
-def chosen(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
-    """A selector of pairs as a checked list without negative numbers, or None for all.
+def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
+    """Return a selector of pairs as a list without negative indices, or None for all pairs.
 
     Raises:
-        TypeError: not pairs.
-        IndexError: out of range.
+        TypeError: the selector does not consist of pairs.
+        IndexError: a pair is out of range.
     """
     if selector is None:
         return None
@@ -205,182 +205,195 @@ def chosen(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> li
     return [(i % ins, j % outs) for i, j in several]
 
 
-def grouped(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
-    """For each output unit: (position in the list, input unit)."""
+def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
+    """Return (position in the list, input unit) of every pair, grouped by output unit."""
     by_out: dict[int, list[tuple[int, int]]] = {}
     for at, (i, o) in enumerate(pairs):
         by_out.setdefault(o, []).append((at, i))
     return by_out
 
 
-def shared_out(tail: Tail, batch: Batch, selector: Any, along: Along, per_eval: int | None, with_slot: bool) -> Tensor:
-    """k_io carried to the output by a derivative: (rows, in, out, *left), or (rows, k, *left) when selected.
+def pair_contributions(
+    tail: Tail, batch: Batch, selector: Any, derivative: Derivative, per_eval: int | None, with_remainder: bool
+) -> Tensor:
+    """Return the contributions of k_io to the output: (rows, in, out, *output), or (rows, k, *output) when selected.
 
-    With a slot, one more input row comes last: each next unit's own bias stands with it, and what enters after the
-    layer is shared equally among the next units.
+    With a remainder, one more input comes last. It has the bias of each output unit, and an equal share of the
+    remainder that arises after the layer.
     """
     kernels = kernels_of(tail)
-    selected = chosen(kernels.shape, selector)
+    selected = resolve_pairs(kernels.shape, selector)
     x, bias = layer_input(tail, batch), kernels.bias
-    slot = bias.reshape(1, -1, *[1] * (x.dim() - 2)) if with_slot else None
-    leaf, output, after, _ = run(behind(tail), batch, along, slot)
+    remainder = bias.reshape(1, -1, *[1] * (x.dim() - 2)) if with_remainder else None
+    leaf, output, output_remainder, _ = run(after_layer(tail), batch, derivative, remainder)
     if output[0].numel() <= 2 * kernels.shape[1]:
-        return _backward(tail, kernels, x, leaf, output, after if selected is None else None, selected)
+        return _pairs_by_backward(
+            tail, kernels, x, leaf, output, output_remainder if selected is None else None, selected
+        )
     del leaf, output
-    made = Linearised(behind(tail), batch, along, slot, per_eval)
+    linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
     if selected is not None:
-        return pushed(made, kernels, x, selected)
-    answer = x.new_empty((x.shape[0], kernels.shape[0] + with_slot, kernels.shape[1], *made.left))
+        return pairs_by_jvp(linearized, kernels, x, selected)
+    result = x.new_empty((x.shape[0], kernels.shape[0] + with_remainder, kernels.shape[1], *linearized.output_shape))
     for o in range(kernels.shape[1]):
-        answer[:, : kernels.shape[0], o] = made.push(kernels.parts(x, slice(o, o + 1))[:, :, 0], o)
-    if with_slot:
-        for o, share in enumerate(slot_shares(made, bias)):
-            answer[:, -1, o] = share
-    return answer
+        result[:, : kernels.shape[0], o] = linearized.jvp(kernels.outputs(x, slice(o, o + 1))[:, :, 0], o)
+    if with_remainder:
+        for o, contribution in enumerate(remainder_contributions(linearized, bias)):
+            result[:, -1, o] = contribution
+    return result
 
 
-def slot_shares(made: Linearised, bias: Tensor, outs: Sequence[int] | None = None) -> Iterator[Tensor]:
-    """For each next unit its own bias at the output and an equal share of what enters behind: (rows, *left) each."""
-    everywhere = bias.reshape(1, -1, *[1] * (made.activation.dim() - 2)).expand_as(made.activation)
-    if made.slot is None:
-        raise RuntimeError("only the secant has a slot")
-    after = (made.slot - made.push_all(everywhere)) / len(bias)
+def remainder_contributions(
+    linearized: LinearizedTail, bias: Tensor, outs: Sequence[int] | None = None
+) -> Iterator[Tensor]:
+    """Yield for each output unit the contribution of its bias plus an equal share of the later remainder."""
+    everywhere = bias.reshape(1, -1, *[1] * (linearized.activation.dim() - 2)).expand_as(linearized.activation)
+    if linearized.remainder is None:
+        raise RuntimeError("only the secant has a remainder")
+    equal_share = (linearized.remainder - linearized.jvp_all(everywhere)) / len(bias)
     for o in range(len(bias)) if outs is None else outs:
-        yield made.push(everywhere[:, o : o + 1], o)[:, 0] + after
+        yield linearized.jvp(everywhere[:, o : o + 1], o)[:, 0] + equal_share
 
 
-def pushed(made: Linearised, kernels: Kernels, x: Tensor, pairs: list[Pair]) -> Tensor:
-    """Some pairs: (rows, k, *left)."""
-    answer = x.new_empty((x.shape[0], len(pairs), *made.left), dtype=made.output.dtype)
-    for o, members in grouped(pairs).items():
-        parts = kernels.parts(x, slice(o, o + 1))[:, [i for _, i in members], 0]
-        answer[:, [at for at, _ in members]] = made.push(parts, o)
-    return answer
+def pairs_by_jvp(linearized: LinearizedTail, kernels: Kernels, x: Tensor, pairs: list[Pair]) -> Tensor:
+    """Return the contributions of some pairs: (rows, k, *output)."""
+    result = x.new_empty((x.shape[0], len(pairs), *linearized.output_shape), dtype=linearized.output.dtype)
+    for o, members in group_by_output(pairs).items():
+        outputs = kernels.outputs(x, slice(o, o + 1))[:, [i for _, i in members], 0]
+        result[:, [at for at, _ in members]] = linearized.jvp(outputs, o)
+    return result
 
 
-def _backward(
+def _pairs_by_backward(
     tail: Tail,
     kernels: Kernels,
     x: Tensor,
     leaf: Tensor,
     output: Tensor,
-    after: Tensor | None,
+    remainder: Tensor | None,
     selected: list[Pair] | None,
 ) -> Tensor:
-    """By one backward pass for every output, where these are few."""
+    """Return the contributions of pairs by one backward pass for every output, for few outputs."""
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    shares: list[Tensor] = []
+    contributions: list[Tensor] = []
     for o, gradient in enumerate(gradients(tail, leaf, flat)):
-        table = kernels.sums(x, gradient)
+        table = kernels.sum_over_places(x, gradient)
         if selected is not None:
             table = table[:, [i for i, _ in selected], [j for _, j in selected]]
-        elif after is not None:
-            own = kernels.bias * gradient.flatten(2).sum(2) if gradient.dim() > 2 else kernels.bias * gradient
-            rest = (after.detach().reshape(len(x), -1)[:, o] - own.sum(1)) / kernels.shape[1]
-            table = torch.cat([table, (own + rest[:, None])[:, None]], 1)
-        shares.append(table)
-    whole = torch.stack(shares, -1)
-    return whole.reshape(*whole.shape[:-1], *output.shape[1:])
+        elif remainder is not None:
+            bias_term = kernels.bias * gradient.flatten(2).sum(2) if gradient.dim() > 2 else kernels.bias * gradient
+            rest = (remainder.detach().reshape(len(x), -1)[:, o] - bias_term.sum(1)) / kernels.shape[1]
+            table = torch.cat([table, (bias_term + rest[:, None])[:, None]], 1)
+        contributions.append(table)
+    result = torch.stack(contributions, -1)
+    return result.reshape(*result.shape[:-1], *output.shape[1:])
 
 
 class Site(Protocol):
-    """Units are numbers, pairs tuples (in, out); one past the last unit (or input) is the slot where there is one."""
+    """Contributions at some fixed rows.
+
+    Units are integers and pairs tuples (in, out). The index after the last unit (or input) is the remainder, if any.
+    """
 
     def maps(self, units: list[Any]) -> Tensor:
-        """The parts of some units: (rows, k, *left)."""
+        """Return the contributions of some units: (rows, k, *output)."""
 
-    by_adjoint: bool
-    """Whether :meth:`sums` answers without drawing every map."""
+    has_adjoint: bool
+    """Whether :meth:`sums` is available; it computes no maps."""
 
     def sums(self, weights: Tensor) -> Tensor:
-        """Σ_left weights · c for every unit at once.
+        """Return Σ_output weights · c for every unit.
 
         Args:
-            weights: (n, rows, *left).
+            weights: (n, rows, *output).
 
         Returns:
-            (n, rows, units) or (n, rows, in, out), a slot last.
+            (n, rows, units) or (n, rows, in, out), a remainder last.
         """
 
 
-class Neurons:
-    """Units under the tangent or the secant."""
+class NeuronSite:
+    """Contributions of units under the tangent or the secant."""
 
-    by_adjoint = True
+    has_adjoint = True
 
-    def __init__(self, tail: Tail, batch: Batch, along: Along, per_eval: int | None) -> None:
-        self._made = Linearised(tail, batch, along, None, per_eval)
+    def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, per_eval: int | None) -> None:
+        self._linearized = LinearizedTail(tail, batch, derivative, None, per_eval)
 
     def maps(self, units: list[int]) -> Tensor:
         """See :class:`Site`."""
-        made, count = self._made, self._made.activation.shape[1]
-        parts = []
+        linearized, count = self._linearized, self._linearized.activation.shape[1]
+        contributions = []
         for u in units:
             if u < count:
-                parts.append(made.push(made.activation[:, u : u + 1], u))
-            elif made.slot is not None:
-                parts.append(made.slot[:, None])
-        return torch.cat(parts, 1)
+                contributions.append(linearized.jvp(linearized.activation[:, u : u + 1], u))
+            elif linearized.remainder is not None:
+                contributions.append(linearized.remainder[:, None])
+        return torch.cat(contributions, 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`: one backward pass for each of n."""
-        made = self._made
-        shares = made.pull(weights) * made.activation
-        units = shares.flatten(3).sum(3) if shares.dim() > 3 else shares
-        if made.slot is None:
+        """See :class:`Site`; costs one backward pass for each of n."""
+        linearized = self._linearized
+        contributions = linearized.vjp(weights) * linearized.activation
+        units = contributions.flatten(3).sum(3) if contributions.dim() > 3 else contributions
+        if linearized.remainder is None:
             return units
-        return torch.cat([units, (weights * made.slot).flatten(2).sum(2)[..., None]], 2)
+        return torch.cat([units, (weights * linearized.remainder).flatten(2).sum(2)[..., None]], 2)
 
 
-class Pairs:
-    """Kernels or single weights under the tangent or the secant; the core is what enters the layer."""
+class PairSite:
+    """Contributions of pairs (kernels or single weights) under the tangent or the secant."""
 
-    by_adjoint = True
+    has_adjoint = True
 
-    def __init__(self, tail: Tail, batch: Batch, along: Along, per_eval: int | None, with_slot: bool) -> None:
+    def __init__(
+        self, tail: Tail, batch: Batch, derivative: Derivative, per_eval: int | None, with_remainder: bool
+    ) -> None:
         self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
-        slot = self._kernels.bias.reshape(1, -1, *[1] * (self._x.dim() - 2)) if with_slot else None
-        self._made = Linearised(behind(tail), batch, along, slot, per_eval)
+        remainder = self._kernels.bias.reshape(1, -1, *[1] * (self._x.dim() - 2)) if with_remainder else None
+        self._linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
 
     def maps(self, units: list[Pair]) -> Tensor:
         """See :class:`Site`."""
         ins = self._kernels.shape[0]
         if all(i < ins for i, _ in units):
-            return pushed(self._made, self._kernels, self._x, units)
-        slots = dict.fromkeys(o for i, o in units if i == ins)
-        shares = dict(zip(slots, slot_shares(self._made, self._kernels.bias, list(slots)), strict=True))
-        return torch.stack([shares[o] if i == ins else self.maps([(i, o)])[:, 0] for i, o in units], 1)
+            return pairs_by_jvp(self._linearized, self._kernels, self._x, units)
+        outputs = dict.fromkeys(o for i, o in units if i == ins)
+        remainders = dict(
+            zip(outputs, remainder_contributions(self._linearized, self._kernels.bias, list(outputs)), strict=True)
+        )
+        return torch.stack([remainders[o] if i == ins else self.maps([(i, o)])[:, 0] for i, o in units], 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`: one backward pass and one gradient of the weight for each of n."""
-        made, (ins, outs) = self._made, self._kernels.shape
-        slot = made.slot
-        answer = self._x.new_empty(*weights.shape[:2], ins + (slot is not None), outs)
+        """See :class:`Site`; costs one backward pass and one gradient of the weight for each of n."""
+        linearized, (ins, outs) = self._linearized, self._kernels.shape
+        remainder = linearized.remainder
+        result = self._x.new_empty(*weights.shape[:2], ins + (remainder is not None), outs)
         for at, weight in enumerate(weights):
-            gradient = made.pull(weight[None])[0]
-            answer[at, :, :ins] = self._kernels.sums(self._x, gradient)
-            if slot is not None:
+            gradient = linearized.vjp(weight[None])[0]
+            result[at, :, :ins] = self._kernels.sum_over_places(self._x, gradient)
+            if remainder is not None:
                 places = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
-                own = self._kernels.bias * places
-                rest = (weight * slot).flatten(1).sum(1) - own.sum(1)
-                answer[at, :, ins] = own + rest[:, None] / outs
-        return answer
+                bias_term = self._kernels.bias * places
+                rest = (weight * remainder).flatten(1).sum(1) - bias_term.sum(1)
+                result[at, :, ins] = bias_term + rest[:, None] / outs
+        return result
 
 
-class Asked:
-    """Any rule, asked anew each time."""
+class DirectSite:
+    """Contributions of any rule, computed again by every call."""
 
-    by_adjoint = False
+    has_adjoint = False
 
     def __init__(self, rule: Any, tail: Tail, batch: Batch, per_eval: int | None, pairs: bool) -> None:
         self._rule, self._tail, self._batch, self._per_eval, self._pairs = rule, tail, batch, per_eval, pairs
 
     def maps(self, units: list[Any]) -> Tensor:
         """See :class:`Site`."""
-        ask = self._rule.pairs if self._pairs else self._rule.neurons
-        answer: Tensor = ask(self._tail, self._batch, units, self._per_eval)
-        return answer
+        method = self._rule.pairs if self._pairs else self._rule.neurons
+        result: Tensor = method(self._tail, self._batch, units, self._per_eval)
+        return result
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`; no rule in general has a short cut."""
-        raise NotImplementedError("this rule adds up maps; ask for them")
+        """Raise, because sums of any rule need all maps."""
+        raise NotImplementedError("this rule has no sums without maps; call maps() and sum the result.")

@@ -1,9 +1,11 @@
-"""Rule protocol; Tangent, Secant, Ablation."""
+"""The Rule protocol, the rules Tangent, Secant and Ablation, and the chunk sizes that they need."""
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,10 +13,22 @@ from torch import Tensor
 from .... import selectors
 from ....batch import Batch, chunks
 from ....selectors import Selector
+from ...base import shares_statistics
 from . import secant_tensor
-from .derivatives import Along, contributions, tail_activation
-from .kernels import Asked, Neurons, Pair, Pairs, Site, behind, chosen, kernels_of, layer_input, shared_out
-from .tail import Tail
+from .derivatives import Derivative, layer_activation, unit_contributions
+from .kernels import (
+    DirectSite,
+    NeuronSite,
+    Pair,
+    PairSite,
+    Site,
+    after_layer,
+    kernels_of,
+    layer_input,
+    pair_contributions,
+    resolve_pairs,
+)
+from .tail import Footprint, Tail, measure
 from .xinc import Xinc
 
 Baselines = float | Literal["mean", "resample"] | Tensor
@@ -26,19 +40,19 @@ class Ablation:
 
     .. math:: c_u = y(a) - y(a \text{ with } a_u := b_u)
 
-    Symbols: a the activation, b the baseline. The ground truth of a contribution *for that baseline*: rankings
+    Symbols: a the activation, b the baseline. This is the ground truth of a contribution *for that baseline*: rankings
     under zero and mean baselines can disagree completely.
 
     Args:
         baselines: a number, "mean", "resample", or a tensor that broadcasts to (rows, units, ...). "mean" is the
-            unit's mean over all samples given, place by place; of a single sample it is the unit's mean over its
-            places (the dims behind the units). "resample" is the unit's value in another sample: a random cycle goes
-            through all of them, so that none is replaced by itself and each is used once.
+            unit's mean over all samples, for each position; for a single sample it is the unit's mean over its
+            positions (the dimensions after the units). "resample" is the unit's value in another sample: the samples
+            form one random cycle, so no sample is replaced by itself and each is used once.
         seed: for "resample".
 
     Raises:
-        ValueError: other words for ``baselines``; "resample" of one sample; "mean" of one sample whose units have no
-            places.
+        ValueError: another string for ``baselines``; "resample" of one sample; "mean" of one sample whose units have
+            one position.
 
     Source: the perturbation reference of Padmanabhan et al. (CVPR 2024); Bau et al. 2020 for unit ablation.
 
@@ -53,18 +67,18 @@ class Ablation:
     seed: int = 0
     _donors: tuple[Batch, Tensor] | None = field(default=None, repr=False)
 
-    slots = 0
+    remainders = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.baselines, str) and self.baselines not in {"mean", "resample"}:
             raise ValueError(f'baselines={self.baselines!r}; expected a number, "mean", "resample" or a tensor.')
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Ablation":
-        """Fix the baseline from the whole batch, so that chunks agree with one another."""
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Ablation":
+        """Return the rule with a baseline computed from the whole batch, so that all chunks use the same."""
         if not isinstance(self.baselines, str):
             return self
         if self.baselines == "mean":
-            return replace(self, baselines=_mean(tail, batch, size))
+            return replace(self, baselines=_mean_baseline(tail, batch, max_rows))
         if batch.rows == 1:
             raise ValueError(
                 'baselines="resample" takes the value of each unit from another sample, and the batch has only one; '
@@ -78,10 +92,10 @@ class Ablation:
         return replace(self, _donors=(batch, donors))
 
     def baseline(self, tail: Tail, batch: Batch, activation: Tensor) -> Tensor:
-        """The baseline of these rows, broadcastable to their activation."""
+        """Return the baseline of these rows, broadcastable to their activation."""
         if self._donors is not None:
-            whole, donors = self._donors
-            return tail_activation(tail, whole.take(donors[batch.start : batch.start + batch.rows]))
+            full_batch, donors = self._donors
+            return layer_activation(tail, full_batch.take(donors[batch.start : batch.start + batch.rows]))
         if not isinstance(self.baselines, Tensor):
             return activation.new_full((), float(self.baselines))
         baseline = self.baselines.to(activation)
@@ -96,111 +110,151 @@ class Ablation:
             ) from error
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """(rows, k, *left)."""
-        activation = tail_activation(tail, batch)
+        """Return the contributions of units, (rows, k, *output)."""
+        activation = layer_activation(tail, batch)
         baseline = self.baseline(tail, batch, activation)
-        singles = selectors.list_units(activation, selector)
-        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in singles]
+        units = selectors.list_units(activation, selector)
+        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in units]
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """z_j without its part W_ji * (x_i − b_i): (rows, in, out, *left), or (rows, k, *left) when selected."""
-        kernels, after = kernels_of(tail), behind(tail)
-        selected = chosen(kernels.shape, selector)
+        """Return the effect of W_ji * (x_i − b_i) in z_j on the output.
+
+        Shape (rows, in, out, *output), or (rows, k, *output) when selected.
+        """
+        kernels, after = kernels_of(tail), after_layer(tail)
+        selected = resolve_pairs(kernels.shape, selector)
         into = replace(tail, at_input=True)
         x = layer_input(tail, batch)
         removed = x - self.baseline(into, batch, x)
-        z = tail_activation(after, batch)
+        z = layer_activation(after, batch)
         ins, outs = kernels.shape
         pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
-        parts: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
 
         def edit(i: int, j: int) -> Tensor:
-            if j not in parts:  # all inputs of one output come from one grouped convolution
-                parts.clear()
-                parts[j] = kernels.parts(removed, slice(j, j + 1))[:, :, 0]
+            if j not in outputs:  # all inputs of one output come from one grouped convolution
+                outputs.clear()
+                outputs[j] = kernels.outputs(removed, slice(j, j + 1))[:, :, 0]
             new = z.clone()
-            new[:, j] -= parts[j][:, i]
+            new[:, j] -= outputs[j][:, i]
             return new
 
-        shares = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
-        return shares if selected is not None else shares.unflatten(1, (outs, ins)).transpose(1, 2)
+        contributions = self._differences(after, batch, [partial(edit, *pair) for pair in pairs], per_eval or 1)
+        return contributions if selected is not None else contributions.unflatten(1, (outs, ins)).transpose(1, 2)
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """These rows, run again for every question."""
-        return Asked(self, tail, batch, per_eval, pairs)
+        """Return the contributions at these rows, computed again by every call."""
+        return DirectSite(self, tail, batch, per_eval, pairs)
 
     def _differences(self, tail: Tail, batch: Batch, edits: list[partial[Tensor]], per_eval: int) -> Tensor:
         with torch.no_grad():
             output = tail.output(batch)
-            shares = output.new_empty((len(edits), *output.shape))
+            contributions = output.new_empty((len(edits), *output.shape))
             for first, last in chunks(len(edits), per_eval):
                 edited = torch.cat([edit() for edit in edits[first:last]])
-                without = tail.edited(batch.repeat(last - first), _putting(edited))
-                shares[first:last] = output - without.reshape(last - first, *output.shape)
-        return shares.movedim(0, 1)
+                without = tail.output_with(batch.repeat(last - first), _replace_by(edited))
+                contributions[first:last] = output - without.reshape(last - first, *output.shape)
+        return contributions.movedim(0, 1)
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """The change when the whole layer is at its baseline; units add up to it only where they do not interact."""
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
+        """Return the change when the whole layer is at its baseline; units sum to it only if they do not interact."""
         with torch.no_grad():
-            activation = tail_activation(tail, batch)
+            activation = layer_activation(tail, batch)
             at_baseline = self.baseline(tail, batch, activation).expand_as(activation)
-            without: Tensor = tail.edited(batch, _putting(at_baseline.clone()))
+            without: Tensor = tail.output_with(batch, _replace_by(at_baseline.clone()))
             return tail.output(batch) - without
 
 
-def _putting(new: Tensor) -> Callable[[Tensor], Tensor]:
+def _replace_by(new: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _old: new
 
 
-def _mean(tail: Tail, batch: Batch, size: int) -> Tensor:
-    """The mean over all samples, (1, units, ...), or over the places of a single one, (1, units, 1, ...)."""
+def _mean_baseline(tail: Tail, batch: Batch, max_rows: int) -> Tensor:
+    """Return the mean over samples, (1, units, ...), or over a single sample's positions, (1, units, 1, ...)."""
     if batch.rows == 1:
-        alone = tail_activation(tail, batch)
-        if alone.dim() < 3 or alone[0, 0].numel() == 1:
+        activation = layer_activation(tail, batch)
+        if activation.dim() < 3 or activation[0, 0].numel() == 1:
             raise ValueError(
-                f'baselines="mean" of a single sample is the mean over the places of each unit, and layer {tail.name} '
-                f"has shape {tuple(alone.shape)}: one place for each unit. Give at least two samples, or baselines=0.0 "
-                "or a tensor."
+                f'baselines="mean" of a single sample is the mean over the positions of each unit, and layer '
+                f"{tail.name} has shape {tuple(activation.shape)}: one position for each unit. Give at least two "
+                "samples, or baselines=0.0 or a tensor."
             )
-        places = tuple(range(2, alone.dim()))
-        return alone.mean(places, keepdim=True, dtype=torch.promote_types(alone.dtype, torch.float32)).to(alone.dtype)
+        places = tuple(range(2, activation.dim()))
+        return activation.mean(places, keepdim=True, dtype=torch.promote_types(activation.dtype, torch.float32)).to(
+            activation.dtype
+        )
     sums, dtype = [], torch.float32
-    for piece in chunks(batch.rows, size):
-        part = tail_activation(tail, batch.cut(*piece))
-        dtype = part.dtype
-        sums.append(part.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
+    for piece in chunks(batch.rows, max_rows):
+        activations = layer_activation(tail, batch.cut(*piece))
+        dtype = activations.dtype
+        sums.append(activations.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
     return (torch.stack(sums).sum(0) / batch.rows).to(dtype)
 
 
-SECANT = Along("secant", secant_tensor.start, secant_tensor.finish)
-HALVING = Along("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
+SECANT = Derivative("secant", secant_tensor.start, secant_tensor.finish)
+SECANT_HALVES = Derivative("secant", partial(secant_tensor.start, halves=True), secant_tensor.finish)
+
+
+class _DerivativeRule(ABC):
+    """Methods of the rules that multiply activations by a derivative."""
+
+    remainders: int
+
+    @property
+    @abstractmethod
+    def _derivative(self) -> Derivative: ...
+
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> Self:
+        """Return the rule itself: it needs nothing from the whole batch."""
+        return self
+
+    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
+        """Return (rows, k, *output); without a selector a remainder comes last, as one more unit."""
+        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
+        if selector is not None or remainder is None:
+            return contributions
+        return torch.cat([contributions, remainder[:, None]], dim=1)
+
+    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
+        """Return c_io = (W_oi * x_i) · ∂y/∂z_o: (rows, in, out, *output), or (rows, k, *output) when selected.
+
+        A remainder is one more input, the last. It has the bias of each output unit and an equal share of the remainder
+        that arises after the layer. Pairs sum to neurons over ``out`` and to the output over both.
+        """
+        return pair_contributions(tail, batch, selector, self._derivative, per_eval, bool(self.remainders))
+
+    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
+        """Return the contributions at these rows, linearized once."""
+        if pairs:
+            return PairSite(tail, batch, self._derivative, per_eval, bool(self.remainders))
+        return NeuronSite(tail, batch, self._derivative, per_eval)
 
 
 @dataclass(frozen=True)
-class Secant:
-    r"""Linear operations without their bias, pointwise ones by their secant, the rest in one slot.
+class Secant(_DerivativeRule):
+    r"""Linear operations without bias and pointwise operations by their secant, plus one remainder.
 
-    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + slot = y
+    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + r = y
 
-    Symbols: z = Σ_u c_u + slot what enters a pointwise σ; the limit at z = 0 is σ'(0). The slot collects biases,
-    σ(0) and whatever does not come from the layer. Exact at every layer for every net made of linear and pointwise
-    operations; equals the tangent for ReLU. Max pooling is carried with its choice frozen: exact too, but no unit is
-    credited for which input won; masks from comparisons (``x > 0``) are frozen likewise. What the network detaches or
-    computes under ``torch.no_grad()`` is a constant, and so are tensors made in a shape (``zeros_like``, ``new_ones``):
-    a constant multiplier is frozen, a constant summand goes to the slot.
+    Symbols: z = Σ_u c_u + r the input of a pointwise σ; the limit at z = 0 is σ'(0). The remainder r is the sum of
+    biases, σ(0) and everything that does not come from the layer. The sum is exact at every layer of every network of
+    linear and pointwise operations. The rule equals the tangent for ReLU. Max pooling keeps the inputs that it
+    selected: the sum stays exact, but no unit is credited for the selection. Masks from comparisons (``x > 0``) are
+    fixed in the same way. Detached tensors, results under ``torch.no_grad()`` and tensors made from a shape
+    (``zeros_like``, ``new_ones``) are constants: a constant factor is fixed, a constant summand goes to the remainder.
 
     Args:
-        products: what happens where two tensors that both come from the layer are multiplied element by element (a
-            gate, or density and colour in a volume renderer). "refuse": a CarryError, because such a product has no
-            shares of its own; "halves": each factor gets half, which keeps sums exact, by convention only. In a
+        products: how to treat an elementwise product of two tensors that both depend on the layer (a gate, or density
+            and colour in a volume renderer). "refuse" raises a CarryError, because such a product has no unique
+            contributions. "halves" gives half to each factor: sums stay exact, but the split is a convention. In a
             cumulative product (``cumprod``, the transmittance of a volume renderer) each of the i factors of the i-th
             result gets 1/i.
 
-    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + slot
+    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + r
 
     Raises:
-        ValueError: another word for ``products``.
+        ValueError: another value of ``products``.
 
     Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et
     al. (CVPR 2024).
@@ -209,66 +263,43 @@ class Secant:
         >>> from xinc_captum import NeuronCanvas
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.GELU(), torch.nn.Linear(4, 3))
         >>> x = torch.rand(5, 2)
-        >>> shares = NeuronCanvas(model, "0", rule=Secant()).attribute(x)
-        >>> bool(torch.allclose(shares.sum(1), model(x), atol=1e-6))
+        >>> contributions = NeuronCanvas(model, "0", rule=Secant()).attribute(x)
+        >>> bool(torch.allclose(contributions.sum(1), model(x), atol=1e-6))
         True
     """
 
     products: Literal["refuse", "halves"] = "refuse"
 
-    slots = 1
+    remainders = 1
 
     def __post_init__(self) -> None:
         if self.products not in ("refuse", "halves"):
             raise ValueError(f'products={self.products!r}; expected "refuse" or "halves".')
 
     @property
-    def _along(self) -> Along:
-        return HALVING if self.products == "halves" else SECANT
+    def _derivative(self) -> Derivative:
+        return SECANT_HALVES if self.products == "halves" else SECANT
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Secant":
-        """Nothing to learn from the whole batch."""
-        return self
-
-    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """(rows, k, *left); without a selector one more unit, the slot, comes last."""
-        shares, slot = contributions(tail, batch, selector, self._along, per_eval)
-        if selector is not None or slot is None:
-            return shares
-        return torch.cat([shares, slot[:, None]], dim=1)
-
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """(rows, in + 1, out, *left), or (rows, k, *left) when selected.
-
-        The last input row is the slot: each next unit's own bias stands with it, and what enters after the layer
-        is shared equally, so that pairs sum to neurons over ``out`` and to the output over both.
-        """
-        return shared_out(tail, batch, selector, self._along, per_eval, with_slot=True)
-
-    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """These rows, linearised once."""
-        return Pairs(tail, batch, self._along, per_eval, True) if pairs else Neurons(tail, batch, self._along, per_eval)
-
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """What all units and the slot should add up to: the output."""
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
+        """Return the sum that all units and the remainder must have: the output."""
         with torch.no_grad():
             return tail.output(batch)
 
 
-TANGENT = Along("tangent", lambda activation, _slot: activation, lambda output: (output, None))
+TANGENT = Derivative("tangent", lambda activation, _remainder: activation, lambda output: (output, None))
 
 
 @dataclass(frozen=True)
-class Tangent:
+class Tangent(_DerivativeRule):
     r"""Gradient x activation towards every output.
 
     .. math:: c_u = a_u \, \partial y / \partial a_u
 
-    Symbols: a_u the unit's activation, y an output. Closest of all rules to ablation at zero; its sum over units
-    equals y only for a piecewise-linear tail without biases.
+    Symbols: a_u the unit's activation, y an output. Of all rules it is closest to ablation at zero. Its sum over units
+    equals y only if the rest of the network is piecewise linear without biases.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), whose last-layer map this is
-    without the bias share; Shrikumar et al. 2016 for gradient x input.
+    without the bias term; Shrikumar et al. 2016 for gradient x input.
 
     Example:
         >>> from xinc_captum import NeuronCanvas
@@ -277,69 +308,97 @@ class Tangent:
         torch.Size([5, 4, 3])
     """
 
-    slots = 0
+    remainders = 0
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Tangent":
-        """Nothing to learn from the whole batch."""
-        return self
+    @property
+    def _derivative(self) -> Derivative:
+        return TANGENT
 
-    def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """(rows, k, *left)."""
-        return contributions(tail, batch, selector, TANGENT, per_eval)[0]
-
-    def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """c_ij = (W_ji * x_i) · ∂y/∂z_j: (rows, in, out, *left), or (rows, k, *left) when selected."""
-        return shared_out(tail, batch, selector, TANGENT, per_eval, with_slot=False)
-
-    def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """These rows, linearised once."""
-        return Pairs(tail, batch, TANGENT, per_eval, False) if pairs else Neurons(tail, batch, TANGENT, per_eval)
-
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """What all units should add up to: y minus y with the layer at zero."""
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
+        """Return the sum that all units should have: y minus y with the layer at zero."""
         with torch.no_grad():
-            without: Tensor = tail.edited(batch, torch.zeros_like)
+            without: Tensor = tail.output_with(batch, torch.zeros_like)
             return tail.output(batch) - without
 
 
 class Rule(Protocol):
-    """Carries each unit's part of a layer's activation to the output."""
+    """Computes the contribution of each unit of a layer to the output."""
 
     @property
-    def slots(self) -> int:
-        """How many units beyond the layer's own the answer ends with when nothing was selected."""
+    def remainders(self) -> int:
+        """Number of extra units (the remainder) at the end of a result without a selector."""
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Rule":
-        """The same rule after a look at all rows, at most ``size`` at once, before they are cut into chunks."""
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Rule":
+        """Return the rule with everything it needs from all rows, of which at most ``max_rows`` run at once."""
 
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
-        """(rows, k, *left)."""
+        """Return the contributions of units, (rows, k, *output)."""
 
     def pairs(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
-        """(rows, in, out, *left), or (rows, k, *left) when selected."""
+        """Return the contributions of pairs, (rows, in, out, *output), or (rows, k, *output) when selected."""
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """The same for frames that are asked again and again."""
+        """Return the contributions at these rows, for repeated queries."""
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """What all units together should add up to, (rows, *left)."""
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
+        """Return the sum that all units should have, (rows, *output)."""
 
 
 SHORT_NAMES: dict[str, type] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
 
 
 def as_rule(rule: str | Rule) -> Rule:
-    """A rule object, or the rule of that name with its defaults.
+    """Return a rule object unchanged, or the rule of that name with default options.
 
     Raises:
         ValueError: no rule has that name.
-        TypeError: neither a name nor a rule.
+        TypeError: ``rule`` is neither a name nor a rule object.
     """
     if isinstance(rule, str):
         if rule not in SHORT_NAMES:
             raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(map(repr, SHORT_NAMES))}.")
-        made: Rule = SHORT_NAMES[rule]()
-        return made
+        result: Rule = SHORT_NAMES[rule]()
+        return result
     if not hasattr(rule, "neurons") or isinstance(rule, type):
         raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """Chunk sizes of one call.
+
+    Attributes:
+        rule: after :meth:`Rule.prepare`.
+        max_rows: rows of one chunk.
+        max_units: units of one forward pass.
+        footprint: memory that a few rows need.
+    """
+
+    rule: Rule
+    max_rows: int
+    max_units: int
+    footprint: Footprint
+
+
+def plan_chunks(
+    rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None
+) -> ChunkPlan:
+    """Measure a few rows and return chunk sizes that fit the memory budget.
+
+    Raises:
+        ValueError: ``per_eval`` or the budget is not positive.
+    """
+    if per_eval is not None and per_eval < 1:
+        raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
+    footprint = measure(tail, batch)
+    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
+        rule = replace(rule, baselines=tail.move_baselines(rule.baselines, footprint.activation))
+    units = math.prod(kernels_of(tail).shape) if pairs else len(selectors.list_units(footprint.activation, None))
+    max_rows = footprint.max_rows(units + 1, budget, enough=batch.rows)
+    chunk_rows = min(batch.rows, max_rows)
+    is_frames = footprint.output[0].numel() > 2 * units
+    max_units = footprint.max_units(units, chunk_rows if is_frames else batch.rows, budget)
+    if shares_statistics(tail.forward_func, tail.layer):  # rows depend on each other
+        chunk_rows, max_units = batch.rows if budget is None else chunk_rows, 1
+    return ChunkPlan(rule.prepare(tail, batch, chunk_rows), chunk_rows, per_eval or max_units, footprint)

@@ -1,4 +1,4 @@
-"""Tensor subclass carrying secant contributions."""
+"""Tensor subclass that carries secant contributions and a remainder through torch operations."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .tail import in_no_grad_block
 from .trace import (
     AFFINE,
     ATTRIBUTE_VIEWS,
@@ -20,7 +21,6 @@ from .trace import (
     POINTWISE,
     PRODUCTS,
     SHAPED_LIKE,
-    in_no_grad_block,
     plain_name,
 )
 
@@ -30,7 +30,7 @@ Difference = Callable[[Tensor], Tensor]
 def _softplus(z: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     u = z * beta
     rise = (torch.relu(u) + torch.log1p(torch.expm1(-u.abs()) / 2)) / beta
-    return torch.where(u > threshold, z - math.log(2) / beta, rise)  # linear from there on, as torch computes it
+    return torch.where(u > threshold, z - math.log(2) / beta, rise)  # linear above the threshold, as in torch
 
 
 def _sinc(z: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def _sinc(z: Tensor) -> Tensor:
 
 
 def _elu(z: Tensor, alpha: float = 1.0, scale: float = 1.0, steepness: float = 1.0) -> Tensor:
-    """Exponential linear units; the kernels of some versions of torch compute exp(z) − 1 for them."""
+    """Exponential linear units by expm1; some versions of torch compute exp(z) − 1, which loses digits."""
     return torch.where(z > 0, z * scale, torch.expm1(z.clamp(max=0) * steepness) * (alpha * scale))
 
 
@@ -66,13 +66,13 @@ _OPTIONS = {"softplus": ("beta", "threshold"), "elu": ("alpha",), "celu": ("alph
 
 
 def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Difference | None:
-    """Return z ↦ σ(z) − σ(0) for a function whose own values would lose digits, or None for any other function.
+    """Return z ↦ σ(z) − σ(0) for a function whose subtraction loses digits, or None for any other function.
 
-    Near z = 0 the values σ(z) and σ(0) agree in most of their digits, and their difference keeps only the rest. The
-    formulas here are identities, for example 1/(1 + exp(−z)) − 1/2 = tanh(z/2)/2.
+    Near z = 0 the values σ(z) and σ(0) agree in most digits, so their difference is inexact. The formulas here are
+    identities, for example 1/(1 + exp(−z)) − 1/2 = tanh(z/2)/2.
 
     Args:
-        name: of the operation, as torch calls it.
+        name: torch's name of the operation.
         args: its arguments after z.
         kwargs: its keyword arguments.
 
@@ -89,74 +89,74 @@ def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dif
     return lambda z: exact(z, **options)
 
 
-def max_pool(name: str, value: Tensor, slot: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Pooled value and the slot at the same places, so that parts and slot still add up exactly.
+def max_pool(name: str, value: Tensor, remainder: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Return the pooled value and the remainder at the selected positions, so that the sum stays exact.
 
-    What is frozen is *which* input wins; a unit that would change the winner gets no credit for that, as under the
+    The selection of the forward pass is fixed. A unit that would change it gets no credit for that, as under the
     gradient.
 
     Example:
-        >>> value, slot = torch.tensor([[[1.0, 5.0, 2.0, 0.0]]]), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
-        >>> [t.tolist() for t in max_pool("max_pool1d", value, slot, (2,), {})]
+        >>> value, remainder = torch.tensor([[[1.0, 5.0, 2.0, 0.0]]]), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
+        >>> [t.tolist() for t in max_pool("max_pool1d", value, remainder, (2,), {})]
         [[[[5.0, 2.0]]], [[[0.2..., 0.3...]]]]
     """
     kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
     pooled, indices = getattr(F, f"{name}_with_indices")(value, *args, **kwargs)
     dims = int(name[-2])
     with torch.no_grad():
-        picked = slot.flatten(-dims).gather(-1, indices.flatten(-dims)).reshape(indices.shape)
+        picked = remainder.flatten(-dims).gather(-1, indices.flatten(-dims)).reshape(indices.shape)
     return pooled, picked
 
 
-def product(values: Sequence[Tensor], slots: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return z_a z_b with half of its derivative by way of each factor, and its slot.
+def product(values: Sequence[Tensor], remainders: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return z_a z_b with half of its derivative through each factor, and its remainder.
 
-    Σ_u (a_u z_b + z_a b_u) / 2 and the slots likewise are all of the product.
+    Σ_u (a_u z_b + z_a b_u) / 2 plus the remainder, split in the same way, equals the product.
 
     Example:
-        >>> values, slots = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])
-        >>> [t.item() for t in product(values.unbind(), slots.unbind())]
+        >>> values, remainders = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])
+        >>> [t.item() for t in product(values.unbind(), remainders.unbind())]
         [6.0, 1.5]
     """
-    (a, b), (slot_a, slot_b) = values, slots
+    (a, b), (remainder_a, remainder_b) = values, remainders
     value = (a * b.detach() + a.detach() * b) / 2
     with torch.no_grad():
-        return value, (slot_a * b + a * slot_b) / 2
+        return value, (remainder_a * b + a * remainder_b) / 2
 
 
-def cumulative_product(z: Tensor, slot: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    r"""Return the cumulative product along ``dim`` with an equal part of its derivative by way of each factor.
+def cumulative_product(z: Tensor, remainder: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    r"""Return the cumulative product along ``dim`` with an equal part of its derivative through each factor.
 
     .. math:: p_i = \prod_{j \le i} z_j, \qquad
               c_{u,i} = \frac{1}{i} \sum_{j \le i} c_{u,j} \prod_{k \le i,\, k \ne j} z_k
 
-    Symbols: i counts from 1. The slot is shared in the same way, so that Σ_u c_{u,i} + slot_i = p_i. Zeros among the
-    factors are allowed.
+    Symbols: i counts from 1. The remainder r is split in the same way, so that Σ_u c_{u,i} + r_i = p_i. Factors may be
+    zero.
 
     Example:
         >>> [t.tolist() for t in cumulative_product(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 0.0]), 0)]
         [[2.0, 6.0], [2.0, 3.0]]
     """
-    whole = z.cumprod(dim)
+    products = z.cumprod(dim)
     counts = [1] * z.dim()
     counts[dim] = z.shape[dim]
     share = 1 / torch.arange(1, z.shape[dim] + 1, dtype=z.dtype, device=z.device).reshape(counts)
-    value = whole.detach() + (whole - whole.detach()) * share
+    value = products.detach() + (products - products.detach()) * share
     with torch.no_grad():
-        moved: list[Tensor] = []
+        remainders: list[Tensor] = []
         before = torch.ones_like(z.detach().select(dim, 0))
         rise = torch.zeros_like(before)
-        for factor, own in zip(z.detach().unbind(dim), slot.unbind(dim), strict=True):
-            rise, before = rise * factor + before * own, before * factor
-            moved.append(rise)
-        return value, torch.stack(moved, dim) * share
+        for factor, factor_remainder in zip(z.detach().unbind(dim), remainder.unbind(dim), strict=True):
+            rise, before = rise * factor + before * factor_remainder, before * factor
+            remainders.append(rise)
+        return value, torch.stack(remainders, dim) * share
 
 
 Pointwise = Callable[[Tensor], Tensor]
 
 
 def tangent_slope(sigma: Pointwise, z: Tensor) -> Tensor:
-    """σ'(z), elementwise.
+    """Return σ'(z), elementwise.
 
     Example:
         >>> tangent_slope(torch.square, torch.tensor([3.0, -1.0]))
@@ -174,10 +174,10 @@ def secant_slope(
     """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
 
     Args:
-        sigma: the function; it may write into what it is given.
+        sigma: the function; it may modify its argument.
         z: detached values.
-        elementwise: σ holds tensors, so that σ(0) differs from element to element.
-        rise: z ↦ σ(z) − σ(0), where it is known more exactly than by subtraction.
+        elementwise: whether σ has tensor parameters, so that σ(0) differs between elements.
+        rise: z ↦ σ(z) − σ(0), if a formula is more exact than the subtraction.
 
     Example:
         >>> [t.tolist() for t in secant_slope(torch.exp, torch.tensor([0.0]))]
@@ -185,15 +185,15 @@ def secant_slope(
     """
     native, fixed = z.dtype, z
     if z.element_size() == 2 and not elementwise:
-        fixed = z.float()  # the difference below would lose all of a half's few digits
+        fixed = z.float()  # half precision has too few digits for the difference below
     with torch.enable_grad():
         origin = torch.zeros_like(fixed) if elementwise else fixed.new_zeros([1] * fixed.dim())
         origin.requires_grad_()
         at_zero = sigma(origin.clone())
         (limit,) = torch.autograd.grad(at_zero.sum(), origin)
     with torch.no_grad():
-        at_zero, finite = at_zero.detach(), torch.isfinite(limit)  # sqrt: whatever stands at 0 stays there
-        # Products of numbers next to the least normal one lose digits: step away from 0 by less than that matters.
+        at_zero, finite = at_zero.detach(), torch.isfinite(limit)  # not finite for sqrt, whose value at 0 is 0
+        # Products of numbers near the smallest normal one lose digits: move z away from 0 by a negligible step.
         least = torch.finfo(fixed.dtype).tiny / torch.finfo(fixed.dtype).eps
         away = torch.addcmul(fixed, fixed.sign(), torch.where(finite, least, 0.0).to(fixed.dtype))
         wide = sigma(away.clone())
@@ -203,46 +203,46 @@ def secant_slope(
         return at_z, slope.to(native), at_zero.to(native)
 
 
-_ADVICE = ' (Secant(products="halves") shares it equally among its factors)'
+_ADVICE = ' (Secant(products="halves") splits it equally between its factors)'
 
 
 class CarryError(ValueError):
-    """An operation between the layer and the output that the rule cannot carry a contribution through."""
+    """The secant rule cannot propagate contributions through an operation between the layer and the output."""
 
 
-class Carried(Tensor):
-    """value = Σ_u c_u + slot, kept while torch functions of any kind are applied.
+class SecantTensor(Tensor):
+    """Tensor with value = Σ_u c_u + remainder, which torch functions preserve.
 
-    ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has
-    the slope (σ(z) − σ(0))/z instead of σ'(z): a derivative of ``value`` therefore carries secant contributions.
-    ``slot`` takes every bias, every σ(0) and everything that does not come from the layer. What is detached, compared,
-    or computed in a ``no_grad`` block is a plain constant from there on, and so is a tensor made in the shape,
-    dtype or device of another. With ``halves`` a product is shared equally among its factors; without, it is refused.
+    ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has the
+    slope (σ(z) − σ(0))/z instead of σ'(z). A derivative of ``value`` therefore yields secant contributions.
+    ``bias_remainder`` is the sum of every bias, every σ(0) and everything that does not come from the layer. Results of
+    ``detach``, comparisons and ``no_grad`` blocks are plain constants, and so are tensors made in the shape, dtype or
+    device of another. With ``halves`` a product is split equally between its factors; otherwise it raises CarryError.
     """
 
     value: Tensor
-    slot: Tensor
+    bias_remainder: Tensor
     aliased: bool
     halves: bool
 
     @staticmethod
-    def __new__(cls: type["Carried"], value: Tensor, slot: Tensor, *, halves: bool = False) -> "Carried":
-        """Wrap a value and its slot."""
+    def __new__(cls: type["SecantTensor"], value: Tensor, remainder: Tensor, *, halves: bool = False) -> "SecantTensor":
+        """Wrap a value and its remainder."""
         self = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=value.device)
-        self.value, self.slot, self.aliased, self.halves = value, slot, False, halves
+        self.value, self.bias_remainder, self.aliased, self.halves = value, remainder, False, halves
         return self
 
-    def copied(self) -> "Carried":
-        """In memory of its own."""
-        return Carried(self.value.clone(), self.slot.clone(), halves=self.halves)
+    def copy(self) -> "SecantTensor":
+        """Return a copy in new memory."""
+        return SecantTensor(self.value.clone(), self.bias_remainder.clone(), halves=self.halves)
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Carried(shape={tuple(self.value.shape)})"
+        return f"SecantTensor(shape={tuple(self.value.shape)})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         raise CarryError(
-            _refusal(str(func), "it is reached below torch's Python functions (a custom autograd Function?)")
+            _error_text(str(func), "it is called below torch's Python functions (in a custom autograd Function?)")
         )
 
     @classmethod
@@ -251,107 +251,108 @@ class Carried(Tensor):
         args, kwargs = _input_first(args, kwargs or {})
         in_place = in_place or bool(kwargs.get("inplace")) or (name in POINTWISE and any(a is True for a in args[1:2]))
         with torch._C.DisableTorchFunctionSubclass():
-            if name in METADATA or (name in SHAPED_LIKE and not isinstance(args[0], Carried)):
+            if name in METADATA or (name in SHAPED_LIKE and not isinstance(args[0], SecantTensor)):
                 return func(*_values(args), **_values(kwargs))
             if name == "detach" and not in_place:
                 return args[0].value.detach().clone()
             alone = not in_place and kwargs.get("out") is None
             if alone and (name in CONSTANTS or (in_no_grad_block() and not torch.is_grad_enabled())):
                 return _constant(func(*_values(args), **_values(kwargs)))
-            if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _carried_in((args, kwargs))):
+            if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _secant_tensors((args, kwargs))):
                 raise CarryError(
-                    _refusal(
+                    _error_text(
                         name, "it runs under no_grad in a custom autograd Function, in inference_mode, or in place"
                     )
                 )
-            if kwargs.get("out") is not None or (in_place and not isinstance(args[0], Carried)):
+            if kwargs.get("out") is not None or (in_place and not isinstance(args[0], SecantTensor)):
                 raise CarryError(
-                    _refusal(f"in-place {name}", "it writes into a tensor that does not come from the layer")
+                    _error_text(f"in-place {name}", "it writes into a tensor that does not come from the layer")
                 )
             if in_place and args[0].aliased:
-                raise CarryError(_refusal(f"in-place {name}", "it edits a view, which other tensors share"))
-            # In-place functions work on a copy; the result is then written back into what the caller holds.
-            used = (args[0].copied(), *args[1:]) if in_place else args
-            result = _carry(func, name, used, kwargs)
-            halves = any(c.halves for c in _carried_in((args, kwargs)))
-            for one in _carried_in(result):
+                raise CarryError(
+                    _error_text(f"in-place {name}", "it edits a view, which shares memory with other tensors")
+                )
+            # In-place functions run on a copy; the result is then written back into the caller's tensor.
+            operands = (args[0].copy(), *args[1:]) if in_place else args
+            result = _apply_operation(func, name, operands, kwargs)
+            halves = any(c.halves for c in _secant_tensors((args, kwargs)))
+            for one in _secant_tensors(result):
                 one.halves = halves
             if not in_place:
-                _note_shared_memory(result, _carried_in((args, kwargs)))
+                _mark_aliases(result, _secant_tensors((args, kwargs)))
                 return result
-            args[0].value, args[0].slot = result.value, result.slot
+            args[0].value, args[0].bias_remainder = result.value, result.bias_remainder
             return args[0]
 
 
-def start(activation: Tensor, slot: Tensor | None = None, *, halves: bool = False) -> Carried:
-    """At the layer itself the units are everything, apart from what was put into the slot."""
-    held = torch.zeros_like(activation) if slot is None else slot.expand_as(activation).clone()
-    return Carried(activation, held, halves=halves)
+def start(activation: Tensor, remainder: Tensor | None = None, *, halves: bool = False) -> SecantTensor:
+    """Return the activation as a SecantTensor with the given remainder (None is zero)."""
+    initial = torch.zeros_like(activation) if remainder is None else remainder.expand_as(activation).clone()
+    return SecantTensor(activation, initial, halves=halves)
 
 
 def finish(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and slot of what arrived.
+    """Return the value and the remainder of the output.
 
     Raises:
-        CarryError: the output was not reached by operations that torch could show.
+        CarryError: the output does not come from the layer by operations that torch functions can follow.
     """
-    if not isinstance(output, Carried):
+    if not isinstance(output, SecantTensor):
         raise CarryError(
-            "nothing of the layer arrives at the output as a carried tensor: the output does not depend on the layer, "
-            "or it is rebuilt from values (.data, .detach(), no_grad, numpy). Use "
-            'rule="tangent" or rule="ablation" there.'
+            "the output has no secant contributions: it does not depend on the layer, or it is rebuilt from values "
+            '(.data, .detach(), no_grad, numpy). Use rule="tangent" or rule="ablation", or choose another layer.'
         )
-    return output.value, output.slot
+    return output.value, output.bias_remainder
 
 
 def _values(tree: Any) -> Any:
-    return tree_map(lambda x: x.value if isinstance(x, Carried) else x, tree, is_leaf=_is_carried)
+    return tree_map(lambda x: x.value if isinstance(x, SecantTensor) else x, tree, is_leaf=_is_secant)
 
 
-def _slots(tree: Any) -> Any:
-    return tree_map(lambda x: x.slot if isinstance(x, Carried) else x, tree, is_leaf=_is_carried)
+def _remainders(tree: Any) -> Any:
+    return tree_map(lambda x: x.bias_remainder if isinstance(x, SecantTensor) else x, tree, is_leaf=_is_secant)
 
 
-def _is_carried(x: Any) -> bool:
-    return isinstance(x, Carried)
+def _is_secant(x: Any) -> bool:
+    return isinstance(x, SecantTensor)
 
 
-def _carried_in(tree: Any) -> list[Carried]:
-    return [x for x in tree_flatten(tree, is_leaf=_is_carried)[0] if isinstance(x, Carried)]
+def _secant_tensors(tree: Any) -> list[SecantTensor]:
+    return [x for x in tree_flatten(tree, is_leaf=_is_secant)[0] if isinstance(x, SecantTensor)]
 
 
 def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Functions called as ``f(input=x)`` look like ``f(x)`` from here on."""
+    """Return the arguments of ``f(input=x)`` as those of ``f(x)``."""
     if args or "input" not in kwargs:
         return args, kwargs
     return (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
 
 
-def _carry(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+def _apply_operation(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if name in ATTRIBUTE_VIEWS or name in AFFINE:
         return _affine(func, args, kwargs, name)
-    if name in PRODUCTS and any(c.halves for c in _carried_in((args, kwargs))):
-        factors = _carried_in((args, kwargs))
+    if name in PRODUCTS and any(c.halves for c in _secant_tensors((args, kwargs))):
+        factors = _secant_tensors((args, kwargs))
         if len(factors) == 2:
-            return Carried(*product([c.value for c in factors], [c.slot for c in factors]))
+            return SecantTensor(*product([c.value for c in factors], [c.bias_remainder for c in factors]))
     if name == "cumprod":
         return _cumulative(args, kwargs)
     if name in BILINEAR:
-        _one_carried(name, args, kwargs)
+        _check_bilinear(name, args, kwargs)
         return _affine(func, args, kwargs, name)
     if name in EVALUATION_ONLY:
-        _not_training(name, args, kwargs)
+        _check_evaluation(name, args, kwargs)
         return _affine(func, args, kwargs, name)
     if name in POINTWISE:
         return _pointwise(func, args, kwargs, name)
     if name in FROZEN and not (kwargs.get("return_indices") or any(a is True for a in args[1:])):
-        return Carried(*max_pool(name, args[0].value, args[0].slot, args[1:], kwargs))
-    raise CarryError(_refusal(name, "it is neither linear nor applied to each element alone"))
+        return SecantTensor(*max_pool(name, args[0].value, args[0].bias_remainder, args[1:], kwargs))
+    raise CarryError(_error_text(name, "it is neither linear nor applied to each element alone"))
 
 
-def _note_shared_memory(result: Any, sources: list[Carried]) -> None:
-    """A view and its source cannot be edited in place: the other would have to follow."""
-    for one in _carried_in(result):
+def _mark_aliases(result: Any, sources: list[SecantTensor]) -> None:
+    """Mark tensors that share memory: an in-place edit of one would have to change the other."""
+    for one in _secant_tensors(result):
         for source in sources:
             if one.value.untyped_storage().data_ptr() == source.value.untyped_storage().data_ptr():
                 one.aliased = source.aliased = True
@@ -360,37 +361,41 @@ def _note_shared_memory(result: Any, sources: list[Carried]) -> None:
 def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
     value = func(*_values(args), **_values(kwargs))
     with torch.no_grad():
-        slot = func(*_slots(args), **_slots(kwargs))
+        remainder = func(*_remainders(args), **_remainders(kwargs))
     leaves, spec = tree_flatten(value)
     if any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in leaves):
-        raise CarryError(_refusal(name, "its result holds no floating-point numbers"))
-    pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(slot)[0], strict=True)
-    return tree_unflatten([Carried(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
+        raise CarryError(_error_text(name, "its result has no floating-point numbers"))
+    pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(remainder)[0], strict=True)
+    return tree_unflatten([SecantTensor(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 
 
-def _cumulative(args: Any, kwargs: Any) -> Carried:
-    whole: Carried = args[0]
-    if not whole.halves:
-        raise CarryError(_refusal("cumprod", "its factors depend on the layer, and a product has no shares" + _ADVICE))
+def _cumulative(args: Any, kwargs: Any) -> SecantTensor:
+    factors: SecantTensor = args[0]
+    if not factors.halves:
+        raise CarryError(
+            _error_text(
+                "cumprod", "its factors depend on the layer, and a product has no unique contributions" + _ADVICE
+            )
+        )
     dim = kwargs["dim"] if "dim" in kwargs else args[1]
     dtype = kwargs.get("dtype")
-    z, slot = (t if dtype is None else t.to(dtype) for t in (whole.value, whole.slot))
-    return Carried(*cumulative_product(z, slot, dim))
+    z, remainder = (t if dtype is None else t.to(dtype) for t in (factors.value, factors.bias_remainder))
+    return SecantTensor(*cumulative_product(z, remainder, dim))
 
 
 def _constant(tree: Any) -> Any:
-    """Without a graph, and in memory of its own, so that nobody writes into a value through it."""
+    """Return tensors without a graph and in new memory, so that edits do not change the original value."""
     return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, tree)
 
 
-def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Carried:
-    """Value σ(z), slope (σ(z) − σ(0))/z, slot carried by the slope plus σ(0)."""
-    carried = _carried_in((args, kwargs))
-    if len(carried) != 1 or not isinstance(args[0], Carried):
-        raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
+def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> SecantTensor:
+    """Return σ(z) with the slope (σ(z) − σ(0))/z; the remainder is multiplied by the slope, plus σ(0)."""
+    carried = _secant_tensors((args, kwargs))
+    if len(carried) != 1 or not isinstance(args[0], SecantTensor):
+        raise CarryError(_error_text(name, "more than its first argument depends on the layer"))
     if name == "pow" and not (len(args) > 1 and isinstance(args[1], int | float) and args[1] > 0):
-        raise CarryError(_refusal(name, "only fixed positive exponents are finite at zero"))
-    z, slot = carried[0].value, carried[0].slot
+        raise CarryError(_error_text(name, "only fixed positive exponents are finite at zero"))
+    z, remainder = carried[0].value, carried[0].bias_remainder
 
     def sigma(x: Tensor) -> Tensor:
         y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
@@ -399,52 +404,54 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> C
     rise = difference(name, args[1:], kwargs)
     at_z, slope, at_zero = secant_slope(sigma, z.detach(), _has_tensors(args[1:], kwargs), rise)
     with torch.no_grad():
-        new_slot = slope * slot + at_zero
-    # The added term is zero in value and has the secant's slope, for backward and forward differentiation alike.
-    return Carried(at_z + (z - z.detach()) * slope, new_slot)
+        new_remainder = slope * remainder + at_zero
+    # The added term is zero and has the secant's slope, in backward and forward differentiation.
+    return SecantTensor(at_z + (z - z.detach()) * slope, new_remainder)
 
 
 def _has_tensors(*trees: Any) -> bool:
     return any(isinstance(x, Tensor) for x in tree_flatten(trees)[0])
 
 
-def _one_carried(name: str, args: Any, kwargs: Any) -> None:
+def _check_bilinear(name: str, args: Any, kwargs: Any) -> None:
     if name == "where":
-        return _plain_condition(args, kwargs)
+        return _check_condition(args, kwargs)
     if name in {"div", "divide", "true_divide"}:
-        if _carried_in(args[1:]) or _carried_in(kwargs):
-            raise CarryError(_refusal(name, "the divisor depends on the layer"))
+        if _secant_tensors(args[1:]) or _secant_tensors(kwargs):
+            raise CarryError(_error_text(name, "the divisor depends on the layer"))
         if kwargs.get("rounding_mode") is not None:
-            raise CarryError(_refusal(name, "it rounds"))
+            raise CarryError(_error_text(name, "it rounds"))
         return None
     weighted = name == "linear" or name.startswith("conv")
-    if weighted and _carried_in((args[1:], kwargs)):
-        raise CarryError(_refusal(name, "its weight or bias depends on the layer"))
+    if weighted and _secant_tensors((args[1:], kwargs)):
+        raise CarryError(_error_text(name, "its weight or bias depends on the layer"))
     factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
-    if len(_carried_in(factors)) > 1:
+    if len(_secant_tensors(factors)) > 1:
         raise CarryError(
-            _refusal(
-                name, "both factors depend on the layer, and a product has no shares" + _ADVICE * (name in PRODUCTS)
+            _error_text(
+                name,
+                "both factors depend on the layer, and a product has no unique contributions"
+                + _ADVICE * (name in PRODUCTS),
             )
         )
     return None
 
 
-def _plain_condition(args: Any, kwargs: Any) -> None:
-    if _carried_in((args[:1], kwargs.get("condition"))):
-        raise CarryError(_refusal("where", "its condition depends on the layer"))
+def _check_condition(args: Any, kwargs: Any) -> None:
+    if _secant_tensors((args[:1], kwargs.get("condition"))):
+        raise CarryError(_error_text("where", "its condition depends on the layer"))
 
 
-def _not_training(name: str, args: Any, kwargs: Any) -> None:
-    if _carried_in((args[1:], kwargs)):
-        raise CarryError(_refusal(name, "more than its first argument depends on the layer"))
+def _check_evaluation(name: str, args: Any, kwargs: Any) -> None:
+    if _secant_tensors((args[1:], kwargs)):
+        raise CarryError(_error_text(name, "more than its first argument depends on the layer"))
     position = {"batch_norm": 5}.get(name, 2)
     training = kwargs.get("training", args[position] if len(args) > position else name != "batch_norm")
     if training:
-        raise CarryError(_refusal(name, "it is in training mode; call model.eval() first"))
+        raise CarryError(_error_text(name, "it is in training mode; call model.eval() first"))
 
 
-def _refusal(name: str, why: str) -> str:
+def _error_text(name: str, why: str) -> str:
     return (
         f"rule 'secant' cannot carry contributions through {name!r}: {why}. "
         'Use rule="tangent" or rule="ablation", which work for any operation, or choose a layer after it.'

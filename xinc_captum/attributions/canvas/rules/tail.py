@@ -1,13 +1,16 @@
-"""Model from a layer on; rays; memory budget."""
+"""The model after a layer (tail), rendered rays, and how many rows fit a memory budget."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from ....batch import Batch, OutputFn, select_output
@@ -17,14 +20,14 @@ from ....selectors import OneUnit, Selector, list_units
 
 @dataclass(frozen=True)
 class Tail:
-    """What lies between a layer and the output.
+    """The part of a model between a layer and the output.
 
     Attributes:
         forward_func: the whole model, called with inputs and additional arguments.
-        layer: where the tail begins.
-        at_input: the tail begins at what enters the layer, not at what leaves it.
-        output_fn: picks the output tensor out of what the model returns.
-        together: the recorded forward pass that this tail shares with others, if any.
+        layer: the layer at which the tail begins.
+        at_input: the tail begins at the layer's input, not at its output.
+        output_fn: selects the output tensor of what the model returns.
+        shared_pass: the forward pass that this tail shares with those of other layers, if any.
         unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
     """
 
@@ -32,32 +35,32 @@ class Tail:
     layer: nn.Module
     at_input: bool = False
     output_fn: OutputFn | None = None
-    together: Any = field(default=None, repr=False, compare=False)
+    shared_pass: Any = field(default=None, repr=False, compare=False)
     unit_axis: int | None = None
     _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
 
     @property
-    def place(self) -> tuple[nn.Module, bool]:
-        """Where the tail begins."""
+    def position(self) -> tuple[nn.Module, bool]:
+        """The layer and ``at_input``: the point at which the tail begins."""
         return self.layer, self.at_input
 
     @property
     def name(self) -> str:
-        """The layer's name, for messages."""
+        """The layer's name, for error messages."""
         return layer_name(self.forward_func, self.layer)
 
     def output(self, batch: Batch) -> Tensor:
-        """The selected output, (rows, *left)."""
+        """Return the selected output, (rows, *output)."""
         return select_output(batch.through(self.forward_func), batch, self.output_fn)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Activation (rows, units, ...) and output (rows, *left), the second in the graph of the first."""
+        """Return the activation (rows, units, ...) and the output (rows, *output) computed from it."""
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.output(batch)
         return self.per_row(self.single(captured[self.layer]), batch), output
 
     def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """The activation with its units on axis 1, (rows, units, ...).
+        """Return the activation with its units on axis 1, (rows, units, ...).
 
         Raises:
             LayerError: rows are folded together or do not come first, or the unit axis cannot be determined.
@@ -65,34 +68,34 @@ class Tail:
         rows = one_tensor(activation, lambda: self.name, batch.rows, at_input=self.at_input)
         return self._units_second(rows, tuple(batch.inputs[0].shape))
 
-    def handed_on(self, activation: Tensor) -> Tensor:
-        """From the form in which :meth:`per_row` shows an activation to the layer's own."""
+    def to_layer_axes(self, activation: Tensor) -> Tensor:
+        """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
         axis = self._axes.get(self.at_input, 1)
         return activation if axis == 1 else activation.movedim(1, axis).contiguous()  # the model may view it
 
-    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
-        """A tensor that broadcasts to the layer's own activation, for an activation as :meth:`per_row` shows it."""
+    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
+        """Move the axes of baselines that broadcast to the layer's activation to those of :meth:`per_row`."""
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or given.dim() > like.dim():
-            return given
-        return given.reshape(*[1] * (like.dim() - given.dim()), *given.shape).movedim(axis, 1)
+        if axis == 1 or baselines.dim() > like.dim():
+            return baselines
+        return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
-    def selector(self, given: Selector, like: Tensor) -> Selector:
-        """Captum's selectors of the layer's own activation, for an activation as :meth:`per_row` shows it.
+    def move_selector(self, selector: Selector, like: Tensor) -> Selector:
+        """Return a Captum selector of the layer's activation as one of :meth:`per_row`'s result.
 
         Args:
-            given: ints count units; tuples and functions refer to the layer's own axes.
-            like: such an activation.
+            selector: ints are units; tuples and functions refer to the layer's own axes.
+            like: an activation of :meth:`per_row`.
         """
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or given is None:
-            return given
-        own = self.handed_on(like)
-        if not isinstance(given, list):
-            return _moved(given, axis, own)  # type: ignore[arg-type]
-        return [_moved(one, axis, own) for one in given]
+        if axis == 1 or selector is None:
+            return selector
+        layer_activation = self.to_layer_axes(like)
+        if not isinstance(selector, list):
+            return _move_axis(selector, axis, layer_activation)  # type: ignore[arg-type]
+        return [_move_axis(one, axis, layer_activation) for one in selector]
 
-    def _units_second(self, activation: Tensor, entered: tuple[int, ...]) -> Tensor:
+    def _units_second(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         if activation.dim() <= 2:
             return activation
         axis = self._axes.get(self.at_input)
@@ -101,34 +104,34 @@ class Tail:
                 activation.shape,
                 self.layer,
                 self.forward_func,
-                entered=entered,
+                entered=input_shape,
                 asked=self.unit_axis,
                 at_input=self.at_input,
             )
         return activation if axis == 1 else activation.movedim(axis, 1)
 
-    def edited(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
-        """The output when the layer hands on ``edit(activation)``."""
-        with self.patched(batch, edit):
+    def output_with(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the output when the layer returns ``edit(activation)``."""
+        with self.patch_layer(batch, edit):
             return self.output(batch)
 
-    def patched(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
-        """The layer hands on ``edit(activation)`` while the block runs the model once."""
+    def patch_layer(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+        """Make the layer return ``edit(activation)`` while the block runs the model once."""
 
-        def edited(value: Any) -> Tensor:
-            return self.handed_on(edit(self.per_row(self.single(value), batch)))
+        def edit_value(value: Any) -> Tensor:
+            return self.to_layer_axes(edit(self.per_row(self.single(value), batch)))
 
-        return patch(self.forward_func, self.layer, edited, at_input=self.at_input)
+        return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
 
     def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """The activation as one float tensor, or an error that names the layer."""
+        """Return the activation as one float tensor, or raise an error that names the layer."""
         return one_tensor(value, lambda: self.name, at_input=self.at_input)
 
 
-def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
-    """One selector for an activation whose axis ``axis`` was moved to place 1."""
+def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
+    """Return a selector for the activation whose axis ``axis`` was moved to axis 1."""
     if isinstance(one, tuple):
-        (checked,) = list_units(own, one)  # errors show the layer's own axes
+        (checked,) = list_units(layer_activation, one)  # errors show the layer's own axes
         index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
         return (index[axis - 1], *index[: axis - 1], *index[axis:])
     if callable(one):
@@ -137,77 +140,120 @@ def _moved(one: OneUnit, axis: int, own: Tensor) -> OneUnit:
     return one
 
 
-DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the answer itself
-FEW = 4
+_OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the model", default=False)
+
+
+def in_no_grad_block() -> bool:
+    """Return whether the model is in a ``no_grad`` block of its own.
+
+    False in the forward pass of a custom autograd Function: gradients are off there too, but its result has a
+    derivative. Valid only inside :class:`GradModes`.
+    """
+    return _OFF.get()
+
+
+class GradModes(TorchFunctionMode):
+    """Tracks whether a model that runs inside turns gradients off or on.
+
+    Attributes:
+        toggled: whether it did. Forward mode ignores such blocks, backward passes do not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.toggled = False
+        self._before: Token[bool] | None = None
+
+    def __enter__(self) -> "GradModes":
+        self._before = _OFF.set(False)
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if self._before is not None:
+            _OFF.reset(self._before)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "_set_grad_enabled":
+            self.toggled = True
+            # Gradients that are off already, outside of a block, were switched off by a custom autograd Function.
+            _OFF.set(not args[0] and (torch.is_grad_enabled() or _OFF.get()))
+        return func(*args, **(kwargs or {}))
+
+
+DEFAULT_BUDGET = 256 << 20  # bytes of working memory, apart from the result
+PROBE_ROWS = 4
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a few rows showed.
+    """Memory that a forward pass needs, measured with a few rows.
 
     Attributes:
         activation: of those rows at the layer, (few, units, ...).
-        output: of those rows, (few, *left).
-        at_most: bytes that the graph of one forward grows by with each row, its share of what all rows have in common
-            included.
-        another: the bytes without that, which takes another run.
+        output: of those rows, (few, *output).
+        upper_bound: bytes of the graph for each row, including a share of the memory that does not grow with rows.
+        measure_again: returns the bytes without that share, by another forward pass.
     """
 
     activation: Tensor
     output: Tensor
-    at_most: int
-    another: Callable[[], int]
+    upper_bound: int
+    measure_again: Callable[[], int]
 
     @cached_property
     def bytes_per_row(self) -> int:
-        """That the graph of one forward grows by with each row."""
-        return self.another()
+        """Bytes by which the graph of one forward pass grows with each row."""
+        return self.measure_again()
 
-    def rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
-        """How many rows fit at once, for answers of so many units.
+    def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
+        """Return the number of rows that fit the budget.
 
         Args:
-            units: how many units each row of the answer has.
+            units: number of units in each row of the result.
             budget: bytes of working memory; None is 256 MiB.
-            enough: no need to look closer where at least so many fit.
+            enough: do not measure again if at least this many rows fit.
 
         Raises:
             ValueError: the budget is not positive.
         """
         if budget is not None and budget <= 0:
             raise ValueError(f"memory_budget is {budget}; expected a positive number of bytes, or None for 256 MiB.")
-        answer = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
-        for_sure = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.at_most + answer, 1))
-        if enough is not None and for_sure >= enough:
-            return for_sure
-        # The graph, and the gradients that walk back through it.
-        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + answer, 1))
+        result_bytes = 3 * units * self.output[0].numel() * self.output.element_size()  # with its temporaries
+        safe_rows = max(1, (budget or DEFAULT_BUDGET) // max(2 * self.upper_bound + result_bytes, 1))
+        if enough is not None and safe_rows >= enough:
+            return safe_rows
+        # The graph and the gradients of its tensors.
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
 
-    def stack(self, units: int, rows: int, budget: int | None) -> int:
-        """How many units of so many rows are carried at once, the answer apart.
+    def max_units(self, units: int, rows: int, budget: int | None) -> int:
+        """Return the number of units that are computed in one pass of a chunk.
 
         Args:
-            units: how many there are.
-            rows: of a chunk.
-            budget: as in :meth:`rows`.
+            units: number of all units.
+            rows: number of rows of a chunk.
+            budget: as in :meth:`max_rows`.
         """
-        alone = self.rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
-        return max(1, min(units, alone // rows))
+        max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
+        return max(1, min(units, max_rows // rows))
 
 
 def measure(tail: Tail, batch: Batch) -> Footprint:
-    """Run a few rows once, and twice over where that leaves doubts; what does not grow with rows cancels out."""
-    few = batch.cut(0, FEW)
-    once, activation, output = _graph_bytes(tail, few)
+    """Measure a few rows; a second, larger pass runs only if it is needed to subtract what does not grow with rows."""
+    few = batch.cut(0, PROBE_ROWS)
+    nbytes, activation, output = _graph_bytes(tail, few)
 
-    def another() -> int:
-        return max(_graph_bytes(tail, few.repeat(2))[0] - once, 0) // few.rows
+    def measure_again() -> int:
+        return max(_graph_bytes(tail, few.repeat(2))[0] - nbytes, 0) // few.rows
 
-    return Footprint(activation.detach(), output.detach(), -(-once // few.rows), another)
+    return Footprint(activation.detach(), output.detach(), -(-nbytes // few.rows), measure_again)
 
 
 def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The activation and the output, without a graph where a model under inference mode has none."""
+    """Return the activation and the output, without a graph if the model was made under inference mode."""
     try:
         return tail.run(batch)
     except RuntimeError as error:
@@ -218,13 +264,13 @@ def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
-    """Bytes that autograd keeps for one forward of these rows, and the forward's activation and output."""
+    """Return the bytes that autograd saves for one forward pass, and the pass's activation and output."""
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an operation that saves its own output would hold itself, for ever
+        return tensor.detach()  # an operation that saves its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         activation, output = _forward(tail, batch)
@@ -234,18 +280,19 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
 Renderer = Callable[..., Tensor]
 
 
-def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
-    """From samples to pixels: the field at all samples as rows of their own, then ``render`` of what it answered.
+def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
+    """Return a function from samples to pixels: ``field`` at all samples, then ``render`` of its outputs.
 
     Args:
-        field: takes (rays · samples, ...) and answers tensors with as many rows.
-        render: takes these as (rays, samples, ...), then the inputs as they came; answers (rays,) or (rays, channels).
+        field: maps (rays · samples, ...) to tensors with as many rows.
+        render: maps these outputs as (rays, samples, ...), followed by the inputs, to (rays,) or (rays, channels).
 
     Raises:
-        ValueError: inputs without samples, a field that answers other rows, or a renderer that keeps the samples.
+        ValueError: the inputs have no samples, the field returns another number of rows, or the renderer does not
+            reduce the samples.
 
     Example:
-        >>> mean = rendered(torch.nn.Linear(3, 1), lambda answers, points: answers.mean(1))
+        >>> mean = compose_renderer(torch.nn.Linear(3, 1), lambda outputs, points: outputs.mean(1))
         >>> mean(torch.rand(5, 7, 3)).shape
         torch.Size([5, 1])
     """
@@ -254,51 +301,50 @@ def rendered(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
         shape = tuple(values[0].shape)
         if len(shape) < 2:
             raise ValueError(
-                f"an input has shape {shape}; with render= expected (rays, samples, ...), a ray's samples in its row."
+                f"an input has shape {shape}; with render= expected (rays, samples, ...): one row for each ray."
             )
 
-        def flat(value: Any) -> Any:
+        def flatten(value: Any) -> Any:
             return value.flatten(0, 1) if isinstance(value, Tensor) and tuple(value.shape[:2]) == shape[:2] else value
 
-        def folded(value: Any) -> Any:
+        def unfold(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
             if value.dim() == 0 or value.shape[0] != shape[0] * shape[1]:
                 raise ValueError(
-                    f"the field answered shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; "
-                    "expected "
-                    f"{shape[0] * shape[1]} rows, one for each sample."
+                    f"the field returned shape {tuple(value.shape)} for {shape[0]} rays of {shape[1]} samples; "
+                    f"expected {shape[0] * shape[1]} rows, one for each sample."
                 )
             return value.unflatten(0, shape[:2])
 
-        answer = render(tree_map(folded, field(*map(flat, values))), *values)
-        if isinstance(answer, Tensor) and answer.dim() > 2:
+        result = render(tree_map(unfold, field(*map(flatten, values))), *values)
+        if isinstance(result, Tensor) and result.dim() > 2:
             raise ValueError(
-                f"render answered shape {tuple(answer.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
-                "(rays,) or (rays, channels): weigh and sum the samples."
+                f"render returned shape {tuple(result.shape)} for {shape[0]} rays of {shape[1]} samples; expected "
+                "(rays,) or (rays, channels): reduce the samples, for example by a weighted sum."
             )
-        return answer
+        return result
 
     return pixels
 
 
 @dataclass(frozen=True)
 class RayTail(Tail):
-    """A :class:`Tail` whose rows are rays: (rays · samples, units, ...) is shown as (rays, units, ..., samples).
+    """A :class:`Tail` whose rows are rays: (rays · samples, units, ...) becomes (rays, units, ..., samples).
 
-    A unit's part of a pixel is then the sum over the ray's samples, as over the places of a convolution.
+    The contribution of a unit to a pixel is the sum over the ray's samples, as over the positions of a convolution.
     """
 
     def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Tail.per_row`.
 
         Raises:
-            LayerError: the layer's rows are no samples of the rays.
+            LayerError: the layer's rows are not the samples of the rays.
         """
         samples = batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
-                f"layer {self.name} hands over shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
+                f"layer {self.name} returns shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
                 "samples; expected (rays · samples, units, ...). Choose a layer of the field, in front of the "
                 "renderer."
             )
@@ -306,15 +352,15 @@ class RayTail(Tail):
         by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
         return by_ray
 
-    def handed_on(self, activation: Tensor) -> Tensor:
-        """Samples as rows again, in memory of their own, so that the model may write into it."""
+    def to_layer_axes(self, activation: Tensor) -> Tensor:
+        """Return samples as rows, in new memory because the model may write into it."""
         samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
-        return super().handed_on(samples)
+        return super().to_layer_axes(samples)
 
-    def baselines(self, given: Tensor, like: Tensor) -> Tensor:
-        """See :meth:`Tail.baselines`: given as (rays, units, ..., samples)."""
-        return given
+    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
+        """See :meth:`Tail.move_baselines`: baselines have the axes (rays, units, ..., samples)."""
+        return baselines
 
-    def selector(self, given: Selector, like: Tensor) -> Selector:
-        """See :meth:`Tail.selector`: tuples and functions refer to (rays, units, ..., samples)."""
-        return given
+    def move_selector(self, selector: Selector, like: Tensor) -> Selector:
+        """See :meth:`Tail.move_selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        return selector

@@ -1,11 +1,9 @@
-"""Record torch operations; table of operations."""
+"""Record the torch operations after a layer; tables of known operations."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,51 +14,7 @@ from torch.utils._pytree import tree_flatten
 from ....batch import Batch
 from .tail import Tail
 
-_OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the model", default=False)
-
-
-def in_no_grad_block() -> bool:
-    """Return whether the model is in a ``no_grad`` block of its own.
-
-    False in the forward pass of a custom autograd Function, where gradients are off too, but what is computed has a
-    derivative. Known only inside of :class:`GradModes`.
-    """
-    return _OFF.get()
-
-
-class GradModes(TorchFunctionMode):
-    """Notes what a model that runs inside does with gradients.
-
-    Attributes:
-        toggled: the model has switched them off or on: forward mode would walk through, backward does not.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.toggled = False
-        self._before: Token[bool] | None = None
-
-    def __enter__(self) -> "GradModes":
-        self._before = _OFF.set(False)
-        super().__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, traceback)
-        if self._before is not None:
-            _OFF.reset(self._before)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") == "_set_grad_enabled":
-            self.toggled = True
-            # Gradients that are off already, outside of a block, were switched off by a custom autograd Function.
-            _OFF.set(not args[0] and (torch.is_grad_enabled() or _OFF.get()))
-        return func(*args, **(kwargs or {}))
-
-
-# Jointly affine in all their tensor arguments: f(z) = A z + b, so units pass through A and the slot through f itself.
+# Jointly affine in all tensor arguments: f(z) = A z + b. Units are multiplied by A, the remainder goes through f.
 AFFINE = frozenset(
     """
     add sub subtract rsub neg negative positive cat concat concatenate hstack vstack stack sum mean
@@ -74,10 +28,10 @@ AFFINE = frozenset(
     """.split()
 )
 
-# Of these, those whose second tensor gives a shape, dtype or device and no values.
+# Of these, operations that use only the shape, dtype or device of their second tensor.
 SHAPED_LIKE = frozenset({"to", "type_as", "view_as", "reshape_as", "expand_as"})
 
-# Affine in one argument as long as the others do not depend on the layer.
+# Affine in one argument if the others do not depend on the layer.
 BILINEAR = frozenset(
     """
     linear mul multiply matmul mm bmm mv einsum addmm baddbmm addmv dot inner outer tensordot bilinear
@@ -85,11 +39,10 @@ BILINEAR = frozenset(
     """.split()
 )
 
-# Of these, products element by element, which can be shared out between their factors.
+# Of these, elementwise products, which can be split between their factors.
 PRODUCTS = frozenset({"mul", "multiply"})
 
-# Tensors that take a shape from what comes from the layer and no values, and comparisons, which are frozen as they
-# came out: constants.
+# Constants: tensors that take only their shape from the layer, and comparisons, whose results are fixed.
 CONSTANTS = frozenset(
     """
     zeros_like ones_like full_like empty_like rand_like randn_like randint_like
@@ -99,7 +52,7 @@ CONSTANTS = frozenset(
     """.split()
 )
 
-# Applied to each element alone; further arguments must not depend on the layer.
+# Elementwise; further arguments must not depend on the layer.
 POINTWISE = frozenset(
     """
     relu relu6 leaky_relu prelu elu selu celu gelu silu mish softplus sigmoid logsigmoid tanh hardtanh hardsigmoid
@@ -113,12 +66,12 @@ EVALUATION_ONLY = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
 )
 
-# Picks one of its inputs; which one is frozen as the network picked it, and picking is linear.
+# Select one of their inputs. The selection of the forward pass is fixed, and selecting is linear.
 FROZEN = frozenset(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
 )
 
-# Questions about a tensor whose answers hold no values.
+# Properties of a tensor that do not depend on its values.
 METADATA = frozenset(
     """
     size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex element_size len get_device
@@ -129,7 +82,7 @@ METADATA = frozenset(
 
 ATTRIBUTE_VIEWS = frozenset({"T", "mT", "H", "mH"})
 
-_SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}  # names that torch.nn.functional dispatches under
+_SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}  # names under which torch.nn.functional dispatches
 
 _REFLECTED = {
     "radd": "add",
@@ -142,7 +95,7 @@ _REFLECTED = {
 
 
 def plain_name(func: object) -> tuple[str, bool]:
-    """The name of a torch function without dunders and in-place marks, and whether it works in place.
+    """Return the name of a torch function without dunders and in-place marks, and whether it works in place.
 
     Example:
         >>> import torch
@@ -160,47 +113,52 @@ def plain_name(func: object) -> tuple[str, bool]:
     return (name.rstrip("_"), True) if name.endswith("_") else (_SPELLED.get(name, name), False)
 
 
+def as_pair(value: Any) -> tuple[int, int]:
+    """Return an option of a 2-D operation, an int or a sequence, as one int for each axis."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
 @dataclass(frozen=True)
 class Step:
-    """One operation on the one tensor that comes from the layer.
+    """One operation of a chain.
 
     Attributes:
-        name: as torch calls it, without in-place marks.
+        name: torch's name, without in-place marks.
         func: the operation.
-        args: its arguments after that tensor.
-        kwargs: its keyword arguments.
-        entered: what went in, (rows, channels, ...).
+        args: arguments after the input tensor.
+        kwargs: keyword arguments.
+        input: the input tensor, (rows, channels, ...).
     """
 
     name: str
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    entered: Tensor
+    input: Tensor
 
-    def again(self, x: Tensor) -> Tensor:
-        """The same operation on another tensor, which is not written into."""
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the operation's result for another tensor, which is not modified."""
         y: Tensor = self.func(x.clone(), *self.args, **self.kwargs)
         return y
 
-    def given(self, names: str) -> dict[str, Any]:
-        """The arguments by name, as far as they were given; ``names`` are those after the tensor, in order."""
+    def arguments(self, names: str) -> dict[str, Any]:
+        """Return the recorded arguments by name; ``names`` are the names of those after the tensor, in order."""
         return dict(zip(names.split(), self.args, strict=False)) | self.kwargs
 
     @property
     def has_tensors(self) -> bool:
-        """Whether it takes other tensors too."""
+        """Whether the operation has other tensor arguments."""
         return any(isinstance(a, Tensor) for a in tree_flatten((self.args, self.kwargs))[0])
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A tail that is a chain: every operation takes what the one before it gave, and nothing else of the layer.
+    """A tail that is a chain: each operation depends on the layer only through the result of the one before.
 
     Attributes:
         activation: at the layer, (rows, units, ...).
         steps: the operations in order.
-        output: what they end in, (rows, *left).
+        output: the result of the last one, (rows, *output).
     """
 
     activation: Tensor
@@ -217,41 +175,41 @@ class _Recorder(TorchFunctionMode):
         self.chain = True
         self.marks: dict[Any, tuple[int, Tensor]] = {}
 
-    def begin(self, place: Any, activation: Tensor) -> Tensor:
-        """Start from what the first layer hands over, and note where the later ones lie on the way."""
+    def begin(self, position: Any, activation: Tensor) -> Tensor:
+        """Start at the first layer's activation; record the position of later layers on the chain."""
         if self.current is None:
             self.activation = activation.detach()
             self.current = self.activation.clone()
-            self.marks[place] = (0, self.activation)
+            self.marks[position] = (0, self.activation)
             return self.current
         if activation is self.current:
             with torch._C.DisableTorchFunction():
-                self.marks[place] = (len(self.steps), activation.detach().clone())
+                self.marks[position] = (len(self.steps), activation.detach().clone())
         return activation
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") == "_set_grad_enabled" and self.current is not None:
-            self.chain = False  # the model stops gradients somewhere inside: leave it to autograd
-        entered, name, in_place = None, "", False
+            self.chain = False  # the model stops gradients, which autograd handles
+        step_input, name, in_place = None, "", False
         if self.current is not None and self.chain:
             if not args and "input" in kwargs:
                 args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
             tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
-            touched = [t for t in tensors if any(t is seen for seen in (self.current, *self.earlier))]
+            touched = [t for t in tensors if any(t is known for known in (self.current, *self.earlier))]
             name, in_place = plain_name(func)
             if touched and name not in METADATA:
-                alone = len(touched) == 1 and touched[0] is self.current and args[0] is self.current
-                self.chain = alone and torch.is_grad_enabled()  # a custom autograd Function runs without
+                is_only_input = len(touched) == 1 and touched[0] is self.current and args[0] is self.current
+                self.chain = is_only_input and torch.is_grad_enabled()  # off in custom autograd Functions
                 in_place = in_place or bool(kwargs.get("inplace"))
                 in_place = in_place or any(a is True for a in args[1:2])
-                entered = self.current.clone() if in_place else self.current
-        with torch.no_grad() if entered is not None else nullcontext():
+                step_input = self.current.clone() if in_place else self.current
+        with torch.no_grad() if step_input is not None else nullcontext():
             result = func(*args, **kwargs)
-        if entered is not None and self.chain:
+        if step_input is not None and self.chain:
             if isinstance(result, Tensor):
                 self.earlier.append(args[0])
-                self.steps.append(Step(name, func, tuple(args[1:]), kwargs, entered))
+                self.steps.append(Step(name, func, tuple(args[1:]), kwargs, step_input))
                 self.current = result
             else:
                 self.chain = False
@@ -259,29 +217,29 @@ class _Recorder(TorchFunctionMode):
 
 
 def trace(tail: Tail, batch: Batch) -> Trace | None:
-    """Run these rows and write down what happens after the layer; None where the tail is not a chain.
+    """Run these rows and record the operations after the layer; return None if the tail is not a chain.
 
-    Skips, branches, in-place writes into views, gradients switched off inside and custom autograd Functions make a
-    tail something else than a chain.
+    A tail with skips, branches, in-place writes into views, gradients turned off inside or custom autograd Functions
+    is not a chain.
     """
-    if tail.together is not None:
-        shared: Trace | None = tail.together.trace(tail, batch)
+    if tail.shared_pass is not None:
+        shared: Trace | None = tail.shared_pass.trace(tail, batch)
         if shared is not None:
             return shared
-    return traced([tail], batch).get(tail.place)
+    return trace_layers([tail], batch).get(tail.position)
 
 
-def traced(tails: Sequence[Tail], batch: Batch) -> dict[Any, Trace]:
-    """The same for layers that lie one after the other on one chain, from one run; others are left out."""
+def trace_layers(tails: Sequence[Tail], batch: Batch) -> dict[Any, Trace]:
+    """Record several layers of one chain in one pass; layers that are not on it are left out."""
     recorder = _Recorder()
     try:
         with torch.enable_grad(), recorder, ExitStack() as stack:
             for tail in tails:
-                stack.enter_context(tail.patched(batch, partial(recorder.begin, tail.place)))
+                stack.enter_context(tail.patch_layer(batch, partial(recorder.begin, tail.position)))
             output = tails[0].output(batch)
-    except RuntimeError:  # for example a model that takes gradients inside; who asks again sees why
+    except RuntimeError:  # for example a model that takes gradients inside; a later pass raises the error
         return {}
     if not recorder.chain or output is not recorder.current:
         return {}
     steps, end = tuple(recorder.steps), output.detach()
-    return {place: Trace(activation, steps[at:], end) for place, (at, activation) in recorder.marks.items()}
+    return {position: Trace(activation, steps[at:], end) for position, (at, activation) in recorder.marks.items()}

@@ -1,4 +1,4 @@
-"""The released XINC code's maps."""
+"""The contribution maps of the released XINC code."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +11,20 @@ from torch import Tensor, nn
 from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
-from .kernels import WEIGHTED, Asked, Kernels, Pair, Site, behind, chosen, grouped, kernels_of, layer_input
+from .kernels import (
+    WEIGHTED,
+    DirectSite,
+    Kernels,
+    Pair,
+    Site,
+    after_layer,
+    group_by_output,
+    kernels_of,
+    layer_input,
+    resolve_pairs,
+)
 from .tail import Tail
-from .trace import POINTWISE, Step, Trace, trace
+from .trace import POINTWISE, Step, Trace, as_pair, trace
 
 _SAME = {"contiguous", "clone", "dropout", "dropout2d", "batch_norm"}  # norms are ignored, as in the released code
 _RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "pad"}
@@ -21,7 +32,7 @@ _RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "p
 
 @dataclass(frozen=True)
 class Box:
-    """The mean filter of a convolution's size, stride, padding and dilation, one number for each axis."""
+    """Mean filter with the size, stride, padding and dilation of a convolution, one number for each axis."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -29,7 +40,7 @@ class Box:
     dilation: tuple[int, int]
 
     def matrix(self, axis: int, size: int) -> Tensor:
-        """Along one axis as a matrix (new size, size), zero padded."""
+        """Return the filter along one axis as a matrix (new size, size), zero padded."""
         k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
         new = (size + 2 * p - d * (k - 1) - 1) // s + 1
         at = torch.arange(new)[:, None] * s + torch.arange(k) * d - p
@@ -39,25 +50,25 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Near:
+class Nearest:
     """Nearest upsampling, in place of a later PixelShuffle."""
 
     factor: int
 
     def matrix(self, axis: int, size: int) -> Tensor:
-        """Along one axis, (size * factor, size)."""
+        """Return the matrix along one axis, (size * factor, size)."""
         return torch.eye(size, dtype=torch.float64).repeat_interleave(self.factor, 0)
 
 
 @dataclass(frozen=True)
-class Place:
-    """The kernel's own phase of the finer grid, zero elsewhere: its own PixelShuffle."""
+class PlacePhase:
+    """PixelShuffle of one kernel: its phase of the finer grid, zero elsewhere."""
 
     factor: int
     phase: tuple[int, int] = (0, 0)
 
     def matrix(self, axis: int, size: int) -> Tensor:
-        """Along one axis, (size * factor, size)."""
+        """Return the matrix along one axis, (size * factor, size)."""
         matrix = torch.zeros(size * self.factor, size, dtype=torch.float64)
         matrix[self.phase[axis] :: self.factor] = torch.eye(size, dtype=torch.float64)
         return matrix
@@ -65,7 +76,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """An activation, applied to each map alone."""
+    """An activation function, applied to each map alone."""
 
     sigma: Callable[[Tensor], Tensor]
     zero_stays: bool
@@ -78,159 +89,159 @@ class Resample:
     step: Step
 
 
-Stage = Box | Near | Place | Pointwise | Resample
+Stage = Box | Nearest | PlacePhase | Pointwise | Resample
 
 
 def stages(trace: Trace | None, name: str) -> list[Stage]:
-    """What follows an inner convolution, up to the last convolution, in the released code's way.
+    """Return the stages that the released code applies between an inner convolution and the last one.
 
     Args:
-        trace: of the tail behind the convolution.
-        name: of the layer, for messages.
+        trace: of the tail after the convolution.
+        name: the layer's name, for error messages.
 
     Raises:
-        LayerError: an operation that the released code has no substitute for.
+        LayerError: the released code has no substitute for an operation.
     """
     if trace is None:
-        raise _refused(name, "what follows is no chain of operations, each on the result of the one before")
+        raise _layer_error(name, "the operations after it are not a chain")
     last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
-    found: list[Stage] = []
-    own = True
+    result: list[Stage] = []
+    before_shuffle = True
     for step in trace.steps[: last + 1]:
-        stage = _stage(step, name, own)
-        own = own and step.name not in {"conv2d", "pixel_shuffle"}
-        found += [] if stage is None else [stage]
-    return found
+        stage = _stage(step, name, before_shuffle)
+        before_shuffle = before_shuffle and step.name not in {"conv2d", "pixel_shuffle"}
+        result += [] if stage is None else [stage]
+    return result
 
 
-def _stage(step: Step, name: str, own: bool) -> Stage | None:
+def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
     if step.name == "conv2d":
         return _box(step)
     if step.name == "pixel_shuffle":
-        factor = int(step.given("upscale_factor")["upscale_factor"])
-        return Place(factor) if own else Near(factor)
+        factor = int(step.arguments("upscale_factor")["upscale_factor"])
+        return PlacePhase(factor) if before_shuffle else Nearest(factor)
     if step.name in POINTWISE and not step.has_tensors:
         with torch.no_grad():
-            zero_stays = not step.again(torch.zeros(1)).numpy().any()  # on the host: no device is waited for
-        return Pointwise(step.again, zero_stays)
+            zero_stays = not step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
+        return Pointwise(step.apply, zero_stays)
     if step.name in _RESAMPLED:
         return Resample(step)
     if step.name in _SAME:
         return None
-    raise _refused(name, f"met {step.name!r}")
+    raise _layer_error(name, f"met {step.name!r}")
 
 
 def _box(step: Step) -> Box:
-    given: dict[str, Any] = step.given("weight bias stride padding dilation groups")
-    kernel = (int(given["weight"].shape[-2]), int(given["weight"].shape[-1]))
-    dilation, padding = _both(given.get("dilation", 1)), given.get("padding", 0)
+    arguments: dict[str, Any] = step.arguments("weight bias stride padding dilation groups")
+    kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
+    dilation, padding = as_pair(arguments.get("dilation", 1)), arguments.get("padding", 0)
     if isinstance(padding, str):
         same = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
         padding = same if padding == "same" else 0
-    return Box(kernel, _both(given.get("stride", 1)), _both(padding), dilation)
+    return Box(kernel, as_pair(arguments.get("stride", 1)), as_pair(padding), dilation)
 
 
-def _both(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
-
-
-def _refused(name: str, why: str) -> LayerError:
+def _layer_error(name: str, why: str) -> LayerError:
     return LayerError(
-        f"rule 'xinc' at layer {name} follows Conv2d, PixelShuffle, pointwise operations, pooling and interpolation "
-        f"up to the last convolution; {why}. Use rule='tangent' or rule='secant', which follow any operation."
+        f"rule 'xinc' at layer {name} supports Conv2d, PixelShuffle, pointwise operations, pooling and interpolation "
+        f"up to the last convolution; {why}. Use rule='tangent' or rule='secant', which support more operations."
     )
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """A list of stages, ready to be applied to maps of one phase of the kernel's own PixelShuffle.
+    """A list of stages that expands maps of one phase of the kernel's PixelShuffle to full maps.
 
-    Boxes, nearest upsampling and placing on a phase act on each axis alone, so that all of them between two
-    activations are one matrix for the rows and one for the columns; an activation goes in front of what only copies.
+    Box filters, nearest upsampling and phase placement act on each axis alone. All of them between two activations are
+    one matrix for the rows and one for the columns. An activation is moved before stages that only copy values.
 
     Attributes:
-        stages: what happens to each map.
+        stages: applied to each map in order.
     """
 
     stages: tuple[Stage, ...]
 
     @property
     def phases(self) -> int:
-        """How many output channels make one channel of the next layer."""
-        return next((s.factor**2 for s in self.stages if isinstance(s, Place)), 1)
+        """Number of output channels that form one channel of the next layer."""
+        return next((s.factor**2 for s in self.stages if isinstance(s, PlacePhase)), 1)
 
     def at(self, phase: int) -> "Expansion":
-        """The same for the output channels of one phase."""
-        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, Place) else s for s in self.stages]
+        """Return the expansion for the output channels of one phase."""
+        placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, PlacePhase) else s for s in self.stages]
         return Expansion(tuple(placed))
 
     def size(self, low: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of full maps."""
+        """Return the height and width of full maps."""
         empty = torch.zeros(1, *low)
         height, width = self(empty, None)[0].shape
         return int(height), int(width)
 
     def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
-        """Expand (n, h, w); ``into`` are n tensors (H, W) that take the answer, or None for a new (n, H, W)."""
-        maps, pending = low, list[Box | Near | Place]()
+        """Expand (n, h, w); the result is written into n tensors (H, W), or into a new (n, H, W) without ``into``."""
+        maps, pending = low, list[Box | Nearest | PlacePhase]()
         for stage in self.stages:
             if isinstance(stage, Pointwise):
-                copies = all(isinstance(p, Near) or (isinstance(p, Place) and stage.zero_stays) for p in pending)
-                maps, pending = (maps, pending) if copies else (_applied(maps, pending, None), [])
+                copies = all(
+                    isinstance(p, Nearest) or (isinstance(p, PlacePhase) and stage.zero_stays) for p in pending
+                )
+                maps, pending = (maps, pending) if copies else (_apply_matrices(maps, pending, None), [])
                 maps = stage.sigma(maps)
             elif isinstance(stage, Resample):
-                maps, pending = stage.step.again(_applied(maps, pending, None)[:, None])[:, 0], []
+                maps, pending = stage.step.apply(_apply_matrices(maps, pending, None)[:, None])[:, 0], []
             else:
                 pending.append(stage)
-        return _applied(maps, pending, into)
+        return _apply_matrices(maps, pending, into)
 
 
-def _applied(maps: Tensor, pending: Sequence[Box | Near | Place], into: Sequence[Tensor] | None) -> Tensor:
+def _apply_matrices(
+    maps: Tensor, pending: Sequence[Box | Nearest | PlacePhase], into: Sequence[Tensor] | None
+) -> Tensor:
     if not pending:
         if into is not None:
             for target, one in zip(into, maps, strict=True):
                 target.copy_(one)
         return maps
-    with torch.autocast(maps.device.type, enabled=False):  # the maps have their dtype already
+    with torch.autocast(maps.device.type, enabled=False):  # keep the dtype of the maps
         across = maps @ _matrix(pending, 1, maps).T
         down = _matrix(pending, 0, maps)
-        answer = maps
+        result = maps
         if into is None:
-            answer = maps.new_empty(len(maps), down.shape[0], across.shape[2])
-            into = list(answer.unbind())
+            result = maps.new_empty(len(maps), down.shape[0], across.shape[2])
+            into = list(result.unbind())
         for target, one in zip(into, across, strict=True):
             torch.mm(down, one, out=target)
-        return answer
+        return result
 
 
-def _matrix(pending: Sequence[Box | Near | Place], axis: int, maps: Tensor) -> Tensor:
+def _matrix(pending: Sequence[Box | Nearest | PlacePhase], axis: int, maps: Tensor) -> Tensor:
     return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
 
 
 @lru_cache(maxsize=128)
-def _product(pending: tuple[Box | Near | Place, ...], axis: int, size: int) -> Tensor:
-    whole = torch.eye(size, dtype=torch.float64)
+def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: int) -> Tensor:
+    product = torch.eye(size, dtype=torch.float64)
     for stage in pending:
-        whole = stage.matrix(axis, whole.shape[0]) @ whole
-    return whole
+        product = stage.matrix(axis, product.shape[0]) @ product
+    return product
 
 
-_WORKING = 16 << 20  # bytes of full maps in the making
+_WORKING = 16 << 20  # bytes of full maps that are computed together
 
 
 @dataclass(frozen=True)
 class KernelMaps:
-    r"""The maps of all kernels of one inner block at some rows, kept as their core.
+    r"""The maps of all kernels of one inner block at some rows, stored before expansion.
 
     .. math:: k_{io} = W_{oi} * x_i + b_o / n
 
-    Symbols: x_i what enters the convolution, n its number of inputs. The core k is all that there is to know; a full
-    map is k expanded, ``phases`` output channels to a pixel.
+    Symbols: x_i the input of the convolution, n its number of inputs. The core k determines everything: a full map is
+    k expanded, with ``phases`` output channels for each pixel.
 
     Attributes:
         kernels: the convolution.
         x: (rows, in, h, w).
-        expansion: from k to a full map.
+        expansion: maps k to a full map.
         size: of a full map, (H, W).
     """
 
@@ -239,72 +250,72 @@ class KernelMaps:
     expansion: Expansion
     size: tuple[int, int]
 
-    by_adjoint = False
+    has_adjoint = False
 
     @classmethod
     def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
-        """Run the rows up to the layer, and one row behind it to find what follows."""
+        """Run the rows up to the layer, and one row through the operations after it."""
         kernels, x = kernels_of(tail), layer_input(tail, batch)
-        expansion = Expansion(tuple(stages(trace(behind(tail), batch.cut(0, 1)), tail.name)))
-        low = kernels.parts(x[:1, :, :], slice(0, 1)).shape[-2:]
+        expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
+        low = kernels.outputs(x[:1, :, :], slice(0, 1)).shape[-2:]
         return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
 
     def core(self, outs: slice) -> Tensor:
-        """The core k of some output channels, (rows, in, outs, h, w)."""
-        k = self.kernels.parts(self.x, outs)
+        """Return the core k of some output channels, (rows, in, outs, h, w)."""
+        k = self.kernels.outputs(self.x, outs)
         return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
 
     def maps(self, units: list[Pair]) -> Tensor:
-        """Full maps of some kernels: (rows, k, H, W)."""
-        answer: Tensor | None = None
-        for o, members in grouped(units).items():
+        """Return full maps of some kernels: (rows, k, H, W)."""
+        result: Tensor | None = None
+        for o, members in group_by_output(units).items():
             low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
-            answer = low.new_empty(len(self.x), len(units), *self.size) if answer is None else answer
-            into = [answer[r, at] for r in range(len(self.x)) for at, _ in members]
+            result = low.new_empty(len(self.x), len(units), *self.size) if result is None else result
+            into = [result[r, at] for r in range(len(self.x)) for at, _ in members]
             self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
-        return self.x[:, :0] if answer is None else answer
+        return self.x[:, :0] if result is None else result
 
     def sums(self, weights: Tensor) -> Tensor:
-        """Activations act on each map alone, so that no sum comes without the maps."""
-        raise NotImplementedError("the released maps have no adjoint; ask for maps")
+        """Raise, because activations act on each map alone and sums need all maps."""
+        raise NotImplementedError("the released maps have no sums without maps; call maps() and sum the result.")
 
-    def all(self) -> Tensor:
-        """Full maps of every kernel: (rows, in, out, H, W)."""
+    def all_maps(self) -> Tensor:
+        """Return full maps of every kernel: (rows, in, out, H, W)."""
         (ins, outs), phases = self.kernels.shape, self.expansion.phases
         core = self.core(slice(None))
-        answer = core.new_empty(len(self.x), ins, outs, *self.size)
-        at_once = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
+        result = core.new_empty(len(self.x), ins, outs, *self.size)
+        batch_size = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
         for phase in range(phases):
             expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
-            full = [m for row in answer for of_input in row for m in of_input[phase::phases]]
-            for first, last in chunks(len(full), at_once):
+            full = [m for row in result for of_input in row for m in of_input[phase::phases]]
+            for first, last in chunks(len(full), batch_size):
                 expand(low[first:last], full[first:last])
-        return answer
+        return result
 
 
 def head_maps(tail: Tail, batch: Batch) -> Tensor:
-    """W_oi * x_i + b_o / n of the last convolution, which add up to its output: (rows, in, out, H, W)."""
+    """Return W_oi * x_i + b_o / n of the last convolution, which sum to its output: (rows, in, out, H, W)."""
     kernels = kernels_of(tail)
-    k = kernels.parts(layer_input(tail, batch), slice(None))
+    k = kernels.outputs(layer_input(tail, batch), slice(None))
     share = kernels.bias / kernels.shape[0]
     return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
 
 
 @dataclass(frozen=True)
 class Xinc:
-    r"""The released maps of coordinate MLPs and convolutional decoders: bias shared equally, no later weight used.
+    r"""The released maps of coordinate MLPs and convolutional decoders: bias split equally, later weights unused.
 
     .. math:: last: W_{ci} * x_i + b_c / n, \qquad
         MLP: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n), \qquad
         block: box(\sigma(\cdots near(box(\sigma(place(W_{oi} * x_i + b_o / n))))))
 
-    Symbols: x_i what enters the Linear or convolution (the paper's neuron is an *input* of the layer, so
+    Symbols: x_i the input of the Linear or convolution (the paper's neuron is an *input* of the layer, so
     ``attribute_to_layer_input=True`` is required), n its number of inputs, σ the decoder's activations, place the
-    kernel's own phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest
-    upsampling in place of each later PixelShuffle. The last layer's maps sum to its output exactly (what follows it,
-    ``output_fn`` included, is not looked at); earlier maps never see the output: MLP units with Σ_j W_ji < 0 are
-    erased, and at an inner block of a decoder there are maps of kernels only (``unit="pair"``, (frames, in, out, H,
-    W)). Use it to reproduce the paper; use Tangent or Secant to explain a network.
+    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling
+    in place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
+    ``output_fn`` included, are ignored. Earlier maps do not depend on the output: MLP units with Σ_j W_ji < 0 are zero,
+    and an inner block of a decoder has maps of kernels only (``unit="pair"``, (frames, in, out, H, W)). Use this rule
+    to reproduce the paper, and Tangent or Secant to explain a network.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), released code.
 
@@ -318,47 +329,47 @@ class Xinc:
 
     _is_last: bool | None = None
 
-    slots = 0
+    remainders = 0
 
-    def prepared(self, tail: Tail, batch: Batch, size: int) -> "Xinc":
-        """Find out, by running one row, whether the layer is the last with weights."""
+    def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Xinc":
+        """Return the rule with whether the layer is the last one with weights, found by running one row."""
         kernels = kernels_of(tail)
         if not tail.at_input:
             raise LayerError(
-                "rule 'xinc' explains the units that enter a Linear or a convolution, as the paper does; "
+                "rule 'xinc' explains the inputs of a Linear or a convolution, as the paper does; "
                 "give attribute_to_layer_input=True, to attribute() or canvas()."
             )
-        order = _order(tail, batch)
+        order = _execution_order(tail, batch)
         is_last = bool(order) and order[-1] is tail.layer
         if not is_last and batch.target is not None:
             raise ValueError(
-                f"target={batch.target!r} has no meaning under rule 'xinc' at layer {tail.name}: before the last "
-                "layer the paper's maps never reach an output. Leave target out, or choose the last layer."
+                f"target={batch.target!r} has no meaning under rule 'xinc' at layer {tail.name}: the "
+                "paper's maps before the last layer do not depend on an output. Omit target, or choose the last layer."
             )
         if not is_last and order and not kernels.is_conv and not isinstance(order[-1], nn.Linear):
             raise LayerError(
-                f"layer {tail.name} is a Linear in front of convolutions (a stem), which the paper's code does not "
+                f"layer {tail.name} is a Linear before convolutions (a stem), which the paper's code does not "
                 "analyse; choose a convolution, or use rule='tangent' or rule='secant'."
             )
         return replace(self, _is_last=is_last)
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
-        """(rows, k, *left) at the last layer, (rows, k) at an earlier Linear."""
+        """Return (rows, k, *output) at the last layer, (rows, k) at an earlier Linear."""
         if kernels_of(tail).is_conv:
             return self._channels(tail, batch, selector)
         layer: nn.Linear = tail.layer  # type: ignore[assignment]
         x, weight, bias = layer_input(tail, batch), layer.weight.detach(), kernels_of(tail).bias
         n = layer.in_features
         if not self._is_last:
-            return select(_summed_then_rectified(x, weight, bias / n), selector)
-        # One output channel at a time, so that targets that leave one channel never build the others.
+            return select(_relu_of_sum(x, weight, bias / n), selector)
+        # One output channel at a time: a target that selects one channel does not compute the others.
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
-            _in_range(batch.target, len(bias))
+            _check_target(batch.target, len(bias))
             return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
         maps = torch.stack(
             [select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1
         )
-        return maps if batch.target is None else _targeted(maps, batch)
+        return maps if batch.target is None else _apply_target(maps, batch)
 
     def _channels(self, tail: Tail, batch: Batch, selector: Selector) -> Tensor:
         if not self._is_last:
@@ -373,69 +384,69 @@ class Xinc:
             maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
         if selector is None or maps.dim() == 2:
             return maps if selector is None else select(maps, selector)
-        places = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every place is a row of units
+        places = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every position is a row of units
         return places.reshape(len(maps), -1, places.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """W_ji x_i + b_j / n before any activation, (rows, in, out), or the maps of kernels, (rows, in, out, H, W)."""
+        """Return W_ji x_i + b_j / n before any activation, (rows, in, out), or kernels' maps, (rows, in, out, H, W)."""
         kernels = kernels_of(tail)
-        expected = chosen(kernels.shape, selector)
+        selected = resolve_pairs(kernels.shape, selector)
         if kernels.is_conv and not self._is_last:
             maps = KernelMaps.of(tail, batch)
-            return maps.all() if expected is None else maps.maps(expected)
+            return maps.all_maps() if selected is None else maps.maps(selected)
         if kernels.is_conv:
-            whole = head_maps(tail, batch)
-            return whole if expected is None else whole[:, [i for i, _ in expected], [j for _, j in expected]]
+            all_maps = head_maps(tail, batch)
+            return all_maps if selected is None else all_maps[:, [i for i, _ in selected], [j for _, j in selected]]
         x, weight = layer_input(tail, batch), kernels.weight
         share = kernels.bias / kernels.shape[0]
-        if expected is None:
+        if selected is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in expected], [j for _, j in expected]
+        i, j = [i for i, _ in selected], [j for _, j in selected]
         return torch.addcmul(share[j], x[:, i], weight[j, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """These rows with the core of an inner block kept; other layers are asked anew."""
+        """Return the contributions at these rows; the core of an inner block is stored for repeated queries."""
         if pairs and kernels_of(tail).is_conv and not self._is_last:
             return KernelMaps.of(tail, batch)
-        return Asked(self, tail, batch, per_eval, pairs)
+        return DirectSite(self, tail, batch, per_eval, pairs)
 
-    def whole(self, tail: Tail, batch: Batch) -> Tensor:
-        """The output, which the last layer's maps add up to.
+    def total(self, tail: Tail, batch: Batch) -> Tensor:
+        """Return the output, to which the last layer's maps sum.
 
         Raises:
-            ValueError: at an earlier layer, whose maps add up to nothing.
+            ValueError: the layer is an earlier one, whose maps have no such sum.
         """
         if not self._is_last:
             raise ValueError(
-                f"rule 'xinc' has no convergence delta at layer {tail.name}: before the last layer the paper's maps "
-                "add up to nothing. Use rule='secant' for shares that add up."
+                f"rule 'xinc' has no convergence delta at layer {tail.name}: the paper's maps before the last "
+                "layer do not sum to the output. Use rule='secant' for contributions that do."
             )
         with torch.no_grad():
             return tail.output(batch)
 
 
-def _summed_then_rectified(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
-    """ReLU(Σ_j W_ji x_i + share_j), (rows, in), summed over j in the released code's order.
+def _relu_of_sum(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
+    """Return ReLU(Σ_j W_ji x_i + share_j), (rows, in), summed over j in the released code's order.
 
-    ReLU(x_i Σ_j W_ji + Σ_j share_j) is the same in exact arithmetic and 40 times cheaper, but where the sum over j
-    cancels, its other rounding shows in the recorded full-map sums.
+    ReLU(x_i Σ_j W_ji + Σ_j share_j) is the same in exact arithmetic and 40 times cheaper. But where the sum over j
+    cancels, it rounds differently from the recorded full-map sums.
     """
-    answer = torch.empty_like(x)
+    result = torch.empty_like(x)
     for first, last in chunks(len(x), max(1, (1 << 22) // weight.numel())):
         columns = x[first:last].T.contiguous()
-        answer[first:last] = (weight[:, :, None] * columns).add_(share[:, None, None]).sum(0).relu_().T
-    return answer
+        result[first:last] = (weight[:, :, None] * columns).add_(share[:, None, None]).sum(0).relu_().T
+    return result
 
 
-def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
-    """Layers with weights in the order in which one row runs through them."""
+def _execution_order(tail: Tail, batch: Batch) -> list[nn.Module]:
+    """Return layers with weights in execution order, by running one row."""
     order: list[nn.Module] = []
-    found: list[nn.Module] = [
+    layers: list[nn.Module] = [
         m for root in modules_behind(tail.forward_func) for m in root.modules() if isinstance(m, WEIGHTED)
     ]
     ours = of_this_thread()
     handles = [
-        m.register_forward_hook(lambda m, _a, _o: order.append(m) if ours(m) else None) for m in found or [tail.layer]
+        m.register_forward_hook(lambda m, _a, _o: order.append(m) if ours(m) else None) for m in layers or [tail.layer]
     ]
     try:
         with torch.no_grad():
@@ -446,21 +457,21 @@ def _order(tail: Tail, batch: Batch) -> list[nn.Module]:
     return order
 
 
-def _in_range(target: int, size: int) -> None:
+def _check_target(target: int, size: int) -> None:
     if not -size <= target < size:
         raise ValueError(f"target {target} does not fit the output's {size} channels.")
 
 
-def _targeted(maps: Tensor, batch: Batch) -> Tensor:
-    """Apply a target that is more than one int to (rows, k, channels)."""
+def _apply_target(maps: Tensor, batch: Batch) -> Tensor:
+    """Apply a target that is not a single int to (rows, k, channels)."""
     target = batch.target
     if isinstance(target, tuple):
         return maps[(slice(None), slice(None), *target)]
-    expected = torch.as_tensor(target, device=maps.device).reshape(-1)
-    if expected.numel() == 1:
-        expected = expected.expand(batch.rows)
-    if expected.numel() != batch.rows:
+    channels = torch.as_tensor(target, device=maps.device).reshape(-1)
+    if channels.numel() == 1:
+        channels = channels.expand(batch.rows)
+    if channels.numel() != batch.rows:
         raise ValueError(
-            f"target has {expected.numel()} entries for {batch.rows} rows; give one each, or a single int."
+            f"target has {channels.numel()} entries for {batch.rows} rows; give one each, or a single int."
         )
-    return maps.gather(2, expected[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
+    return maps.gather(2, channels[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
