@@ -95,7 +95,7 @@ RESULTS = {
     "Counterfactual minimal": lambda net, x: linked(net, "relu").counterfactual(x, 1, "latent"),
     "Comparison": compared,
     "Pairs": lambda net, x: pairs(net),
-    "Encoded": lambda net, x: Encoder(net, "fc").read(x),
+    "Encoded": lambda net, x: Encoder(net, "fc").encode(x),
     "LinkAudit": lambda net, x: audit(net),
     "LatentLink": lambda net, x: linked(net, "relu")._parts.link,
     "UnitTable": lambda net, x: table(net),

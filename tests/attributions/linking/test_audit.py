@@ -39,7 +39,7 @@ def brighter_half():
 
 def paired(encoder, n, seed):
     w = torch.rand(n, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    seen = encoder.read(w.float().view(-1, 1, 2, 2))
+    seen = encoder.encode(w.float().view(-1, 1, 2, 2))
     return Pairs(w.clone(), w, seen.logits.argmax(1), seen.logits, 1.0, {"layer": "1"})
 
 
@@ -243,7 +243,7 @@ def test_a_single_logit_keeps_its_class_by_its_side(known, ends):
     encoder = Encoder(net, "1")
     link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
     two = looked_at(known, link, real=known.real.view(-1, 1, 2, 2))
-    held = replace(known.held, logits=encoder.read(known.held.latents.float().view(-1, 1, 2, 2)).logits)
+    held = replace(known.held, logits=encoder.encode(known.held.latents.float().view(-1, 1, 2, 2)).logits)
     one = link.audit(held, encoder=encoder, generator=paint, real=known.real.view(-1, 1, 2, 2))
     assert one.generated == two.generated and one.real == two.real and one.generated.value == 0
     assert one.class_mean_agreement is None and one.trust.verdict == "fails"

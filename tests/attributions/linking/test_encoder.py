@@ -15,7 +15,7 @@ def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
     pictures = torch.rand(5, 3, 6, 6)
     record = found(conv)
     encode = Encoder(conv, "fc", preprocess=lambda x: x - 0.5)
-    r, logits = encode.read(pictures, batch_size=2)
+    r, logits = encode.encode(pictures, batch_size=2)
     with torch.no_grad():
         x = conv.pool(conv.relu(conv.norm(conv.conv(pictures - 0.5)))).flatten(1)
         torch.testing.assert_close(r, x)
@@ -59,7 +59,7 @@ def test_dict_outputs_and_training_mode(conv):
             return {"logits": self.inner(x)}
 
     encode = Encoder(Wrapped(), "inner.fc", output_fn=lambda output: output["logits"])
-    assert encode.read(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
+    assert encode.encode(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
     conv.train()
     with pytest.warns(UserWarning, match="Conv is in training mode.*call model.eval"):
         Encoder(conv, "fc")(torch.rand(2, 3, 6, 6))

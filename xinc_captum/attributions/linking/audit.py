@@ -114,7 +114,7 @@ def latent_search(
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):
-            seen = encoder.read(pictures_in_unit_range(generator, w)).representations
+            seen = encoder.encode(pictures_in_unit_range(generator, w)).representations
             error = ((seen - r.to(seen)).square() * weight.to(seen)).sum(1)
             now = error.detach().to(errors)
             better = now < errors
@@ -416,7 +416,7 @@ def _looked_at(
 def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int) -> Interval:
     """A class that has no map of its own counts as lost, not as left out."""
     try:
-        seen = encoder.read(real)
+        seen = encoder.encode(real)
     except RuntimeError as error:
         checked_size(real, pictures_in_unit_range(generator, like[:2]), error)
         raise
@@ -445,7 +445,7 @@ def _searched(
 def _shown(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor, batch_size: int = 64) -> Encoded:
     """What the classifier makes of the latents' pictures."""
     parts = [
-        encoder.read(pictures_in_unit_range(generator, latents[a:b].to(like)))
+        encoder.encode(pictures_in_unit_range(generator, latents[a:b].to(like)))
         for a, b in chunks(len(latents), batch_size)
     ]
     return Encoded(*(torch.cat(same) for same in zip(*parts, strict=True)))

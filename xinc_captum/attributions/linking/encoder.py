@@ -130,7 +130,7 @@ class Encoder:
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 3))
         >>> encode = Encoder(model, "2")
-        >>> encode(torch.rand(4, 3, 2, 2)).shape, encode.read(torch.rand(4, 3, 2, 2)).logits.shape
+        >>> encode(torch.rand(4, 3, 2, 2)).shape, encode.encode(torch.rand(4, 3, 2, 2)).logits.shape
         (torch.Size([4, 5]), torch.Size([4, 3]))
     """
 
@@ -154,9 +154,9 @@ class Encoder:
 
     def __call__(self, pictures: Tensor, *, batch_size: int = 64) -> Tensor:
         """Representations of pictures, (n, units)."""
-        return self.read(pictures, batch_size=batch_size).representations
+        return self.encode(pictures, batch_size=batch_size).representations
 
-    def read(self, pictures: Tensor, *, batch_size: int = 64) -> Encoded:
+    def encode(self, pictures: Tensor, *, batch_size: int = 64) -> Encoded:
         """Representations and scores of pictures, (n, C, H, W) in [0, 1].
 
         Differentiable where the pictures want gradients and gradients are on; they then go through in one batch, and
