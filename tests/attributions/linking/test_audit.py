@@ -190,8 +190,8 @@ def test_real_pictures_that_cannot_be(known):
         (255 * real, r"images lie in \[.*divide bytes by 255"),
         (
             torch.rand(3, 1, 4, 4),
-            r"the model cannot take pictures of shape \(1, 4, 4\) \(.*mat1 and mat2 .*\); the generator of the link draws "
-            r"\(1, 2, 2\)\. Give pictures of that size",
+            r"the model fails on images of shape \(1, 4, 4\) \(.*mat1 and mat2 .*\); the link's generator generates "
+            r"\(1, 2, 2\)\. Give images of that size",
         ),
     ):
         with pytest.raises(ValueError, match=text):
@@ -201,12 +201,12 @@ def test_real_pictures_that_cannot_be(known):
 def test_an_encoder_of_another_layer(known):
     wide = nn.Sequential(*known.net, nn.Linear(2, 2))
     for encoder, text in (
-        (Encoder(wide, "2"), "reads the input of layer '2', 2 units; the pairs are of 4, the input of layer '1'. Give"),
+        (Encoder(wide, "2"), "returns the input of layer '2', 2 units; the pairs have 4, the input of layer '1'. Give"),
         (
             Encoder(known.net, "1", attribute_to_neuron_input=False),
-            "the encoder reads the output of layer '1', 2 units",
+            "the encoder returns the output of layer '1', 2 units",
         ),
-        (Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"), "reads the input of layer '2', 4"),
+        (Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"), "returns the input of layer '2', 4"),
     ):
         with pytest.raises(ValueError, match=text):
             known.link.audit(known.held, encoder=encoder, generator=paint)
@@ -221,10 +221,10 @@ def test_what_it_refuses(known):
     for call, text in (
         (lambda: link.audit(held, encoder=known.encoder), "encoder and generator go together: give both, or neither"),
         (lambda: link.audit(held, generator=paint), "encoder and generator go together"),
-        (lambda: link.audit(held, real=known.real), "real pictures want an encoder and a generator to be linked with"),
+        (lambda: link.audit(held, real=known.real), "real images need an encoder and a generator to be linked with"),
         (lambda: link.audit(held, held), "got 60 pairs that are not the 200 pairs of the fit"),
         (lambda: narrow.audit(held), r"got shapes \(60, 4\) and \(60, 3\)"),
-        (lambda: own.audit(held, third), "class 2 is not linked; the fit saw the classes"),
+        (lambda: own.audit(held, third), "class 2 is not linked; the classes of the fit are"),
     ):
         with pytest.raises(ValueError, match=text):
             call()
@@ -361,7 +361,7 @@ def test_it_beats_a_line_on_a_curve_and_repeats_itself():
 def test_mlp_link_what_it_refuses():
     with pytest.raises(ValueError, match="hidden is 0"):
         MLPLink(0)
-    with pytest.raises(ValueError, match="has seen no pairs"):
+    with pytest.raises(ValueError, match="the network is not fitted"):
         MLPLink()(torch.rand(2, 3))
 
 
@@ -413,7 +413,7 @@ def test_dead_units_do_not_count():
 def test_latent_search_what_it_refuses():
     blind = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4), differentiable=False)
     encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")
-    with pytest.raises(ValueError, match="the generator says that it is not differentiable"):
+    with pytest.raises(ValueError, match="the generator is not differentiable"):
         latent_search(encode, blind, torch.ones(1, 4), torch.ones(1, 4), scale=torch.ones(4))
     seeing = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     with pytest.raises(ValueError, match="steps is 0"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.attributions.linking import Encoder, pooled
+from xinc_captum.attributions.linking import Encoder, pool_units
 
 
 def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
@@ -68,7 +68,7 @@ def test_dict_outputs_and_training_mode(conv):
 def test_what_it_refuses(conv):
     with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
         Encoder(conv, "fcc")
-    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); expected floats"):
+    with pytest.raises(ValueError, match=r"images are torch.float32 of shape \(3, 6, 6\); expected floats"):
         Encoder(conv, "fc")(torch.rand(3, 6, 6))
     with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); expected scores \(n, classes\)"):
         Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
@@ -141,28 +141,38 @@ def test_rows_that_are_not_one_a_picture_are_refused():
 def test_every_layout():
     vectors, maps, tokens = torch.rand(2, 5), torch.rand(2, 5, 3, 4), torch.rand(2, 7, 5)
     for pool in ("auto", "mean", "flatten"):
-        assert torch.equal(pooled(vectors, pool), vectors)
-    torch.testing.assert_close(pooled(maps), maps.mean((2, 3)))
-    assert torch.equal(pooled(maps, "flatten"), maps.flatten(1))
-    assert torch.equal(pooled(tokens), tokens[:, 0])
-    assert torch.equal(pooled(tokens, "cls"), tokens[:, 0])
-    torch.testing.assert_close(pooled(tokens, "mean"), tokens.mean(1))
-    assert pooled(tokens, "flatten").shape == (2, 35)
+        assert torch.equal(pool_units(vectors, pool), vectors)
+    torch.testing.assert_close(pool_units(maps), maps.mean((2, 3)))
+    assert torch.equal(pool_units(maps, "flatten"), maps.flatten(1))
+    assert torch.equal(pool_units(tokens), tokens[:, 0])
+    assert torch.equal(pool_units(tokens, "cls"), tokens[:, 0])
+    torch.testing.assert_close(pool_units(tokens, "mean"), tokens.mean(1))
+    assert pool_units(tokens, "flatten").shape == (2, 35)
 
 
 def test_pooling_what_it_refuses():
     with pytest.raises(ValueError, match="pool is 'max'; expected 'auto', 'mean', 'flatten' or 'cls'"):
-        pooled(torch.rand(2, 5), "max")
-    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
-        pooled(torch.rand(2, 5, 3, 3), "cls")
+        pool_units(torch.rand(2, 5), "max")
+    with pytest.raises(ValueError, match="pool='cls' uses the first token"):
+        pool_units(torch.rand(2, 5, 3, 3), "cls")
     with pytest.raises(ValueError, match=r"activation has shape \(5,\)"):
-        pooled(torch.rand(5))
+        pool_units(torch.rand(5))
 
 
 def test_where_the_units_are():
     last, signal = torch.rand(2, 3, 4, 5), torch.rand(2, 5, 7)
-    torch.testing.assert_close(pooled(last, unit_axis=-1), last.mean((1, 2)))
-    torch.testing.assert_close(pooled(signal, unit_axis=1), signal.mean(2))
-    assert torch.equal(pooled(signal, unit_axis=2), pooled(signal))
-    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
-        pooled(signal, "cls", unit_axis=1)
+    torch.testing.assert_close(pool_units(last, unit_axis=-1), last.mean((1, 2)))
+    torch.testing.assert_close(pool_units(signal, unit_axis=1), signal.mean(2))
+    assert torch.equal(pool_units(signal, unit_axis=2), pool_units(signal))
+    with pytest.raises(ValueError, match="pool='cls' uses the first token"):
+        pool_units(signal, "cls", unit_axis=1)
+
+
+@pytest.mark.parametrize(("layer", "side", "units"), [("net.1", None, 4), ("1", True, 4), (None, None, 4)])
+def test_an_encoder_of_the_pairs(layer, side, units):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    manifest = {} if layer is None else {"layer": layer}
+    manifest |= {} if side is None else {"attribute_to_neuron_input": side}
+    Encoder(net, "1").check_pairs(manifest, units, 4)
+    with pytest.raises(ValueError, match="the encoder returns the input of layer '1', 5 units; the pairs have 4"):
+        Encoder(net, "1").check_pairs(manifest, units, 5)

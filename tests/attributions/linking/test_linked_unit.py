@@ -12,7 +12,7 @@ from torch import nn
 
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
 from xinc_captum.attributions.linking.counterfactuals import Ray
-from xinc_captum.attributions.linking.linked_unit import laid_over
+from xinc_captum.attributions.linking.linked_unit import resize_like
 from xinc_captum.fingerprint import model_sha256
 from xinc_captum.generators import from_callable, normal_latents
 
@@ -182,7 +182,7 @@ def test_methods_with_options(digits):
         (
             lambda u, x, k: u.sweep(x, k, latents=torch.zeros(1, 24)),
             ValueError,
-            r"expected finite \(3, 24\), one a row",
+            r"expected finite numbers \(3, 24\), one latent per sample",
         ),
         (
             lambda u, x, k: u.sweep(x, k, mode="replace", latents=torch.zeros(3, 24)),
@@ -196,21 +196,21 @@ def test_methods_with_options(digits):
             ValueError,
             "target 10 is not a class of this model; expected 0 to 9",
         ),
-        (lambda u, x, k: u.counterfactual(x, [1, 2]), ValueError, "target names 2 classes for 3 rows"),
-        (lambda u, x, k: u.counterfactual(x, 1.0), ValueError, "expected a class, a whole number, or one a row"),
+        (lambda u, x, k: u.counterfactual(x, [1, 2]), ValueError, "target has 2 classes for 3 samples"),
+        (lambda u, x, k: u.counterfactual(x, 1.0), ValueError, "expected a class, an integer, or one per sample"),
         (
             lambda u, x, k: u.counterfactual(x, "8"),
             ValueError,
-            "target is '8'; expected a class, a whole number, or one",
+            "target is '8'; expected a class, an integer, or one",
         ),
-        (lambda u, x, k: u.counterfactual(x, [[1], [2, 3]]), ValueError, "expected a class, a whole number"),
+        (lambda u, x, k: u.counterfactual(x, [[1], [2, 3]]), ValueError, "expected a class, an integer"),
         (
             lambda u, x, k: u.counterfactual(torch.rand(2, 1, 28, 28), 8),
             ValueError,
-            r"the model cannot take pictures of shape \(1, 28, 28\) .* the generator of the link draws \(1, 8, 8\)\. Give",
+            r"the model fails on images of shape \(1, 28, 28\) .* the link's generator generates \(1, 8, 8\)\. Give",
         ),
-        (lambda u, x, k: u.sweep(x.expand(-1, 3, -1, -1), k), ValueError, r"cannot take pictures of shape \(3, 8, 8\)"),
-        (lambda u, x, k: u.counterfactual(x, 1, origin=1), ValueError, "row 0: origin and target are both 1"),
+        (lambda u, x, k: u.sweep(x.expand(-1, 3, -1, -1), k), ValueError, r"fails on images of shape \(3, 8, 8\)"),
+        (lambda u, x, k: u.counterfactual(x, 1, origin=1), ValueError, "sample 0: origin and target are both 1"),
         (lambda u, x, k: u.counterfactual(x, 1, "walk"), ValueError, "method is 'walk'; expected one of 'ray'"),
         (lambda u, x, k: u.counterfactual(x, 1, Ray), ValueError, "with options, such as Ray"),
         (lambda u, x, k: u.counterfactual(x, 1, confidence=1.0), ValueError, r"confidence is 1\.0; expected"),
@@ -224,7 +224,7 @@ def test_bad_calls(digits, call, error, text):
 
 def test_dead_units_are_named(digits):
     dead = int((~digits.link.alive).nonzero()[0])
-    with pytest.raises(ValueError, match=f"unit {dead} is dead: it never varied over the pairs"):
+    with pytest.raises(ValueError, match=f"unit {dead} is dead: it does not vary over the pairs"):
         digits.units.sweep(digits.pictures(1), dead)
     with pytest.raises(ValueError, match=f"unit {dead} is dead"):
         digits.units.attribute(digits.pictures(1), dead)
@@ -236,7 +236,9 @@ def test_parts_that_do_not_fit(digits):
         digits.net, kw.get("layer", "5"), kw.get("generator", digits.generator), kw.get("link", digits.link)
     )
     other = from_callable(lambda w: w.sigmoid().view(-1, 1, 2, 2), normal_latents(4))
-    with pytest.raises(ValueError, match=r"the link makes latents of 24 numbers, but the generator samples .*\(1, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"the link returns latents of 24 numbers, but the generator samples .*\(1, 4\)"
+    ):
         build(generator=other).sweep(x, digits.unit)
     with pytest.raises(LayerError, match="layer '1' is not the linked one: the link was fitted to the layer '5'"):
         build(layer="1").sweep(x, digits.unit)
@@ -245,7 +247,7 @@ def test_parts_that_do_not_fit(digits):
     bare = LatentLink().fit(torch.rand(90, 5), torch.rand(90, 24))
     with pytest.raises(
         ValueError,
-        match=r"layer '1' gives 64 units .* at its output, but the link is of 5; .* attribute_to_neuron_input= \(T",
+        match=r"layer '1' has 64 units .* at its output, but the link has 5. .* attribute_to_neuron_input= \(T",
     ):
         build(layer="1", link=bare).sweep(x, 1)
     wide = from_callable(lambda w: 3 * w.sigmoid()[:, :1].view(-1, 1, 1, 1).expand(-1, 1, 8, 8), normal_latents(24))
@@ -327,9 +329,9 @@ def test_marginal_goes_where_the_sweep_goes():
 
 def test_laid_over_the_input():
     pictures = torch.rand(2, 3, 8, 8)
-    same = laid_over(pictures, torch.zeros(2, 3, 8, 8))
+    same = resize_like(pictures, torch.zeros(2, 3, 8, 8))
     assert torch.equal(same, pictures)
-    grey = laid_over(pictures, torch.zeros(2, 1, 16, 16, dtype=torch.float64))
+    grey = resize_like(pictures, torch.zeros(2, 1, 16, 16, dtype=torch.float64))
     assert grey.shape == (2, 1, 16, 16) and grey.dtype == torch.float64
     torch.testing.assert_close(grey.mean().float(), pictures.mean(), rtol=0.05, atol=0)
-    assert laid_over(pictures[:, :1], torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+    assert resize_like(pictures[:, :1], torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)

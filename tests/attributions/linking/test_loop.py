@@ -8,7 +8,6 @@ from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking.encoder import Encoder
-from xinc_captum.attributions.linking.loop import scene
 from xinc_captum.generators import from_callable, normal_latents
 
 
@@ -136,8 +135,8 @@ def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
     link = LatentLink().fit(r, torch.rand(20, 1))
     units = LinkedUnitVisualization(net, "1", paint, link, pool=pool)
     origin, target = torch.tensor([0, 1]), torch.tensor([2, 0])
-    with scene(units._parts, x, None, False, None) as view:
-        slopes, gap = view.encoding.slopes(origin, target)
+    with units._open(x, None, False, None) as loop:
+        slopes, gap = loop.score_gradient(origin, target)
     with torch.no_grad():
         a = net[:2](x)
         lead = lambda act: (lambda f: f.gather(1, target[:, None]) - f.gather(1, origin[:, None]))(net[2:](act))[:, 0]
@@ -152,30 +151,27 @@ def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
             torch.testing.assert_close(slopes[:, unit], numeric, rtol=1e-5, atol=1e-8)
 
 
-def test_round_and_round(plane, rows):
-    _, loop, seen = plane
-    r = rows[0]
-    shown = loop.shown(loop.latents(r, torch.arange(6)), torch.arange(6))
-    torch.testing.assert_close(shown.representations, r)
-    assert shown.pictures.shape == (6, 1, 1, 2)
-    assert seen[-2:] == [4, 2], "no more than the limit at once"
+def test_a_round_trip_takes_no_more_images_at_once_than_the_limit(plane, rows):
+    loop = plane(*rows).loop
+    trip = loop.run(loop.latents(rows[0], loop.index), loop.index)
+    torch.testing.assert_close(trip.representations, rows[0])
+    assert trip.images.shape == (6, 1, 1, 2)
+    assert loop.encoder.forward_func.batch_sizes[-2:] == [4, 2]
 
 
-def test_rows_are_taken_and_put(plane, rows):
-    _, loop, _ = plane
-    shown = loop.shown(loop.latents(rows[0], torch.arange(6)), torch.arange(6))
+def test_samples_of_round_trips_are_taken_and_replaced(plane, rows):
+    trip = plane(*rows).loop.linked
     index = torch.tensor([4, 1])
-    swapped = shown.put(index, shown.take(index.flip(0)))
-    assert torch.equal(swapped.latents[4], shown.latents[1]) and torch.equal(swapped.scores[1], shown.scores[4])
-    assert torch.equal(swapped.pictures[0], shown.pictures[0])
-    assert len(shown.take(torch.tensor([True, False] * 3)).scores) == 3
+    swapped = trip.replace(index, trip.take(index.flip(0)))
+    assert torch.equal(swapped.latents[4], trip.latents[1]) and torch.equal(swapped.scores[1], trip.scores[4])
+    assert torch.equal(swapped.images[0], trip.images[0])
+    assert len(trip.take(torch.tensor([True, False] * 3)).scores) == 3
 
 
-def test_the_generator_gets_its_own_kind_of_latents(plane, rows):
-    _, loop, _ = plane
-    kinds = []
-    paint = loop.generator.synthesize
-    loop.generator.synthesize = lambda w: (kinds.append(w.dtype), paint(w))[1]
-    loop.draw(torch.zeros(1, 2))
-    loop.shown(loop.latents(rows[0].float(), torch.arange(6)), torch.arange(6))
-    assert set(kinds) == {torch.float64}
+def test_the_generator_gets_latents_of_its_own_dtype(plane, rows):
+    loop = plane(*rows).loop
+    dtypes, synthesize = [], loop.generator.synthesize
+    loop.generator.synthesize = lambda w: (dtypes.append(w.dtype), synthesize(w))[1]
+    loop.generate(torch.zeros(1, 2))
+    loop.run(loop.latents(rows[0].float(), loop.index), loop.index)
+    assert set(dtypes) == {torch.float64}

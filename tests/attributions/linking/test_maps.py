@@ -74,7 +74,7 @@ def test_leaving_out_is_the_line_through_the_other_two():
     solved = mapped(r, w)
     solved.solve()
     for own in (solved, mapped(r, w)):
-        assert own.left_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
+        assert own.leave_one_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
 
 
 def test_answers_in_the_callers_dtype_and_with_its_gradient():
@@ -86,7 +86,7 @@ def test_answers_in_the_callers_dtype_and_with_its_gradient():
     assert torch.autograd.grad(answer.sum(), asked)[0].item() == pytest.approx(2.0)
 
 
-@given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv", "held_out"]))
+@given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv"]))
 def test_shards_in_any_order_are_one_pass(order, seed, ridge):
     generator = torch.Generator().manual_seed(seed)
     r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (4, 2))
@@ -100,11 +100,11 @@ def test_shards_in_any_order_are_one_pass(order, seed, ridge):
     torch.testing.assert_close(merged.bias, whole.bias, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("ridge", [0.1, "held_out"])
+@pytest.mark.parametrize("ridge", [0.1, "gcv"])
 def test_it_comes_back_and_goes_on(ridge):
     r, w = torch.randn(50, 3), torch.randn(50, 2)
     first = mapped(r[:40], w[:40], ridge)
-    again = LinearMap.restored(first.tensors(), ridge)
+    again = LinearMap.from_tensors(first.tensors(), ridge)
     for own in (first, again):
         own.add(r[40:], w[40:], None)
         own.solve()
@@ -165,7 +165,7 @@ def test_leaving_out_is_the_line_of_the_others_of_the_class(solved):
     if solved:
         own.solve()
     expected = [7.5, -1.0, 12.0, 1.0, 5.0, 9.0]
-    assert own.left_out(PER_CLASS_MAP_R, w, CLASSES).flatten().tolist() == pytest.approx(expected)
+    assert own.leave_one_out(PER_CLASS_MAP_R, w, CLASSES).flatten().tolist() == pytest.approx(expected)
 
 
 @given(st.permutations(range(4)), st.integers(0, 20))
@@ -188,7 +188,7 @@ def test_shards_in_any_order_are_one_pass_even_where_some_lack_a_class(order, se
 
 
 def test_per_class_map_it_comes_back_and_goes_on(lines):
-    again = PerClassMap.restored(lines.tensors(), 0.0)
+    again = PerClassMap.from_tensors(lines.tensors(), 0.0)
     for own in (lines, again):
         own.add(PER_CLASS_MAP_R + 1, PER_CLASS_MAP_W, CLASSES)
         own.solve()
@@ -198,18 +198,21 @@ def test_per_class_map_it_comes_back_and_goes_on(lines):
 
 
 def test_what_it_refuses(lines):
-    wants = "a per_class link wants the class of each row: give classes=, for real pictures what the model predicts"
-    unknown = r"class 5 is not linked; the fit saw the classes \[-1, 7\]"
+    wants = "a per_class link needs the class of each sample; give classes=, for real images the model's predictions"
+    unknown = r"class 5 is not linked; the classes of the fit are \[-1, 7\]"
     five = torch.full((6,), 5)
     lone = per_class_map_mapped(classes=torch.tensor([7, 7, 7, -1, -1, 9]))
     for call, text in (
         (lambda: PerClassMap(PER_CLASS_MAP_R, PER_CLASS_MAP_W, 0.0).add(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
         (lambda: lines(PER_CLASS_MAP_R), wants),
-        (lambda: lines.left_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
+        (lambda: lines.leave_one_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
         (lambda: lines(PER_CLASS_MAP_R, five), unknown),
-        (lambda: lines.left_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, five), unknown),
+        (lambda: lines.leave_one_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, five), unknown),
         (lambda: lines.partial(torch.tensor([0]), 5), unknown),
-        (lambda: lines.partial(torch.tensor([0])), "the link has a map for each class; say of which one with class_="),
+        (
+            lambda: lines.partial(torch.tensor([0])),
+            "the link has a map for each class; give class_=, the class whose map to use",
+        ),
         (lone.solve, r"class 9 cannot be linked on its own: got 1 pair\(s\) to link"),
     ):
         with pytest.raises(ValueError, match=text):
@@ -218,11 +221,11 @@ def test_what_it_refuses(lines):
 
 def test_a_chunk_refused_for_want_of_classes_leaves_the_link_as_it_was():
     link = LatentLink("per_class", 0.0)
-    with pytest.raises(ValueError, match="wants the class of each row"):
+    with pytest.raises(ValueError, match="needs the class of each sample"):
         link.partial_fit(PER_CLASS_MAP_R, PER_CLASS_MAP_W)
     link.partial_fit(PER_CLASS_MAP_R, PER_CLASS_MAP_W, CLASSES)
     assert link(torch.tensor([[10.0]]), 7).item() == pytest.approx(-10.0)
-    assert len(link.seen) == 6
+    assert len(link.latent_hashes) == 6
 
 
 def drawn(n=40, seed=0, units=3):
@@ -299,7 +302,7 @@ def test_the_solution_is_ridge_regression_on_the_features():
     without = own.blank()
     without.add(r[rest], w[rest], None)
     without.solve()
-    torch.testing.assert_close(own.left_out(r, w, None)[11], without(r[11:12])[0])
+    torch.testing.assert_close(own.leave_one_out(r, w, None)[11], without(r[11:12])[0])
 
 
 @given(st.permutations(range(4)), st.integers(0, 10))
@@ -321,7 +324,7 @@ def test_shards_of_one_blank_in_any_order_are_one_pass(order, seed):
 def test_fourier_map_it_comes_back_and_goes_on():
     r, w = drawn()
     first = fourier_map_mapped(r, w, features=6, seed=5)
-    again = FourierMap.restored(first.tensors(), 0.1)
+    again = FourierMap.from_tensors(first.tensors(), 0.1)
     for own in (first, again):
         own.add(r + 0.1, w, None)
         own.solve()
@@ -332,11 +335,11 @@ def test_fourier_map_it_comes_back_and_goes_on():
 def test_fourier_map_what_it_refuses():
     r, w = drawn()
     own = fourier_map_mapped(r, w, features=4)
-    with pytest.raises(ValueError, match=r"the first chunk has 1 pair\(s\); Fourier features want a fair sample"):
+    with pytest.raises(ValueError, match=r"the first chunk has 1 pair\(s\); Fourier features need at least 2"):
         FourierMap(r[:1], w[:1], 0.1)
-    with pytest.raises(ValueError, match="a fourier_features link is curved, so that a unit has no one partial"):
+    with pytest.raises(ValueError, match="a fourier_features link is not linear, so a unit has no single partial"):
         own.partial(torch.tensor([0]))
-    other = "the links have other Fourier features.*start all of them from one link's blank"
+    other = "the links have different Fourier features.*start all of them from one link's blank"
     with pytest.raises(ValueError, match=other):
         own.merge(fourier_map_mapped(r[:20], w[:20], features=4))
 
@@ -348,6 +351,6 @@ def test_features_are_other_ones_if_any_of_the_three_is(which):
     shifted = own.blank()
     getattr(shifted, which).add_(0.5)
     shifted.add(r, w, None)
-    with pytest.raises(ValueError, match="the links have other Fourier features"):
+    with pytest.raises(ValueError, match="the links have different Fourier features"):
         own.merge(shifted)
     assert own.moments.n == 40

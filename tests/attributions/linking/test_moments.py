@@ -65,29 +65,19 @@ def test_far_from_zero_nothing_cancels():
     torch.testing.assert_close(far.rr, near.rr, rtol=1e-8, atol=1e-6)
 
 
-def test_without_takes_pairs_away():
-    r, w = drawn(60, 2)
-    rest = gathered(r, w).without(gathered(r[:20], w[:20]))
-    other = gathered(r[20:], w[20:])
-    for name in ("r_mean", "w_mean", "rr", "rw", "ww"):
-        torch.testing.assert_close(getattr(rest, name), getattr(other, name))
-    assert rest.n == 40
-    assert gathered(r, w).without(gathered(r, w)).n == 0
-
-
 def test_dead_units_and_restoring():
     r, w = drawn(10, 3)
     r[:, 1] = 0.1
     m = gathered(r.float(), w)
     assert m.alive.tolist() == [True, False, True, True]
-    same(Moments.restored(m.tensors()), m, 0)
+    same(Moments.from_tensors(m.tensors()), m, 0)
     assert wide(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float64
 
 
 def test_restored_moments_go_on_by_themselves():
     r, w = drawn(10, 4)
     first = gathered(r, w)
-    Moments.restored(first.tensors()).add(r, w)
+    Moments.from_tensors(first.tensors()).add(r, w)
     same(first, gathered(r, w), 0)
 
 
@@ -110,19 +100,6 @@ def test_constant_columns_have_no_variance_whatever_rounding_makes_of_their_mean
         assert moments.latent_constant.tolist() == [True, False]
 
 
-def test_a_unit_that_varies_only_among_the_pairs_taken_out_is_constant_without_them():
-    generator = torch.Generator().manual_seed(0)
-    r = torch.rand(30, 2, generator=generator, dtype=torch.float64)
-    w = torch.rand(30, 1, generator=generator, dtype=torch.float64)
-    r[10:, 0] = 0.1
-    whole, part = Moments(2, 1), Moments(2, 1)
-    whole.add(r, w)
-    part.add(r[:10], w[:10])
-    rest = whole.without(part)
-    assert rest.alive.tolist() == [False, True]
-    assert rest.rr[0].abs().max() == 0 and rest.rr[:, 0].abs().max() == 0 and rest.rw[0].abs().max() == 0
-
-
 def test_between_and_within_add_up_whatever_the_chunks():
     generator = torch.Generator().manual_seed(0)
     r, w = (torch.randn(90, k, generator=generator, dtype=torch.float64) for k in (4, 3))
@@ -140,7 +117,7 @@ def test_between_and_within_add_up_whatever_the_chunks():
         torch.testing.assert_close(means.w_means[c], w[own].mean(0))
         within += (r[own] - r[own].mean(0)).T @ (w[own] - w[own].mean(0))
     torch.testing.assert_close(moments.rw - means.between(moments).rw, within)
-    again = ClassMeans.restored(means.tensors())
+    again = ClassMeans.from_tensors(means.tensors())
     assert again.counts == means.counts
     torch.testing.assert_close(again.between(moments).rr, means.between(moments).rr)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from xinc_captum import LinkedUnitVisualization
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.sweep import agreement, columns, one_column, unit_steps, unit_values
+from xinc_captum.attributions.linking.sweep import agreement, column, columns, unit_steps, unit_values
 from xinc_captum.generators import from_callable, normal_latents
 from xinc_captum.store import StoreError
 
@@ -149,7 +149,7 @@ def test_the_papers_tuning_of_one_unit(link, start, which):
     unit = int(DATA["B_units"][which])
     values = torch.linspace(float(DATA["B_lo"][unit]), float(DATA["B_hi"][unit]), 5, dtype=torch.float64)
     np.testing.assert_allclose(DATA["B_rs"][which][:, unit], values, atol=1e-12)
-    latents = unit_steps(link, start, unit, values, anchor=link(start), own=start[:, unit], direction="partial")
+    latents = unit_steps(link, start, unit, values, anchor=link(start), start=start[:, unit], direction="partial")
     np.testing.assert_allclose(latents[0], DATA["B_ws"][which], atol=1e-10)
 
 
@@ -162,7 +162,7 @@ def test_the_range_is_that_of_the_papers_pairs(link):
 @pytest.mark.parametrize("direction", ["marginal", "within_class"])
 def test_steps_are_straight_from_the_anchor(link, start, direction):
     anchor, own, values = torch.randn(1, 16, dtype=torch.float64), torch.tensor([0.3]), torch.tensor([0.3, 1.3, 2.3])
-    found = unit_steps(link, start, 4, values, anchor=anchor, own=own, direction=direction)[0]
+    found = unit_steps(link, start, 4, values, anchor=anchor, start=own, direction=direction)[0]
     torch.testing.assert_close(found[0], anchor[0])
     torch.testing.assert_close(found[2] - found[0], 2 * link.direction([4], direction)[0], rtol=1e-6, atol=1e-7)
 
@@ -173,7 +173,7 @@ def test_partial_steps_bend_where_the_link_does(start):
     moved = start.clone()
     moved[:, 2] += 0.5
     anchor, own = torch.zeros(1, 16, dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
-    found = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, own=own, direction="partial")
+    found = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, start=own, direction="partial")
     torch.testing.assert_close(found[0], link(moved) - link(start))
 
 
@@ -182,7 +182,7 @@ def test_per_class_links_take_the_class_of_the_row():
     link = LatentLink("per_class").fit(r, w, classes)
     some = r[:3]
     own, values, of = some[:, 1], torch.tensor([0.0, 1.0]), torch.tensor([1, 0, 1])
-    found = unit_steps(link, some, 1, values, anchor=link(some, of), own=own, direction="partial", classes=of)
+    found = unit_steps(link, some, 1, values, anchor=link(some, of), start=own, direction="partial", classes=of)
     for row in range(3):
         step = link.direction([1], "partial", class_=int(of[row]))[0]
         torch.testing.assert_close(found[row, 1] - found[row, 0], step)
@@ -221,28 +221,28 @@ def test_ints_are_columns_and_tuples_places():
     assert columns((1, 2, 3), (2, 3, 4), ALIVE) == [23]
     assert columns((1, slice(None), 0), (2, 3, 4), ALIVE) == [12, 16, 20]
     assert columns((7,), (24, 9, 9), ALIVE) == [7], "a pooled map has lost its places"
-    assert one_column((0, 1, 1), (2, 3, 4), ALIVE) == 5
+    assert column((0, 1, 1), (2, 3, 4), ALIVE) == 5
 
 
 @pytest.mark.parametrize(
     ("selector", "error", "text"),
     [
         (24, IndexError, r"neuron_selector 24 is out of range: the linked dims are \(24,\)"),
-        ((0, 3, 0), IndexError, r"out of range: the linked dims are \(2, 3, 4\), so 3 must lie in \[-3, 2\]"),
+        ((0, 3, 0), IndexError, r"out of range: the linked dims are \(2, 3, 4\), so expected 3 to be in \[-3, 2\]"),
         ((1, 1), IndexError, r"has 2 entries; the linked dims are \(2, 3, 4\)"),
-        ((slice(1, 1), 0, 0), IndexError, "names no unit"),
+        ((slice(1, 1), 0, 0), IndexError, "selects no unit"),
         (True, TypeError, "is a bool; expected an int"),
         (lambda a: a, TypeError, "is a function; expected an int"),
         (slice(0, 2), TypeError, "is a slice; expected an int"),
         ([1, 2], TypeError, "is a list of 2; give one unit here"),
-        ((0, 0, slice(None)), ValueError, "names 4 units, and a value is set to one"),
+        ((0, 0, slice(None)), ValueError, "selects 4 units, but a value is set for one"),
     ],
 )
 def test_bad_selectors(selector, error, text):
     with pytest.raises(error, match=text):
-        one_column(selector, (2, 3, 4), ALIVE)
+        column(selector, (2, 3, 4), ALIVE)
 
 
 def test_dead_units():
-    with pytest.raises(ValueError, match="unit 3 is dead: it never varied"):
+    with pytest.raises(ValueError, match="unit 3 is dead: it does not vary"):
         columns(3, (24,), ALIVE & (torch.arange(24) != 3))

@@ -1,6 +1,7 @@
 """Class LinkedUnitVisualization."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Unpack
 
 import torch
@@ -12,64 +13,65 @@ from ..._compat import GradientAttribution, NeuronAttribution
 from ...batch import Batch, OutputFn, chunks
 from ...fingerprint import warn_of_other_models
 from ...generators.protocol import Generator
-from ...hooks import ForwardFunc, check_preprocess, find_layer
+from ...hooks import ForwardFunc, find_layer
 from ...hooks.gradients import Forward, UnsupportedError
 from ...images import check_images
 from ...metrics.probability import Probability
 from ...progress import progress
 from ..base import as_called, captum_method, differentiable
-from .counterfactuals.counterfactual import Counterfactual, Method, searched
+from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals
 from .counterfactuals.search import Search
-from .encoder import Pool
+from .encoder import Encoder, Pool, Preprocess
 from .latent_link import LatentLink
-from .loop import Images, Parts, Preprocess, Scene, Shown, protected, scene, settled_rows
-from .sweep import Direction, Sweeping, SweepOptions, UnitSweep, Values, columns, one_column, swept, units_at_once
+from .link import Direction
+from .loop import Images, Loop, RoundTrip, open_loop, protect_loop, settle_batch
+from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units, units_per_batch
 
-_SPAN = 0.02  # of a standard deviation: the step of the difference where no gradient goes through the generator
+_SPAN = 0.02  # in standard deviations: step of the difference for generators without gradients
 
 
-def change_map(view: Scene, units: list[int], direction: Direction) -> Tensor:
-    r"""Size of the derivative of the drawn picture by the units, (N, C, H, W) as the generator draws.
+def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
+    r"""Return the absolute derivative of the generated images by the units, (N, C, H, W) as the generator has them.
 
     .. math:: \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r + \epsilon \textstyle\sum_u e_u)) \Bigr|, \qquad
         \text{or } \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r) + \epsilon d_u) \Bigr|
 
-    One forward and two backward passes; a central difference where the generator cannot be differentiated.
+    One forward and two backward passes; a central difference if the generator cannot be differentiated.
     """
-    link, way = view.loop.link, view.r.new_zeros(view.r.shape[1])
-    way[units] = 1
-    moved = way
+    link, step = loop.link, loop.r.new_zeros(loop.r.shape[1])
+    step[units] = 1
     if direction != "partial":
-        moved = link.direction(units, direction).sum(0)
-    start = view.r if direction == "partial" else view.loop.latents(view.r, view.rows).detach()
+        step = link.direction(units, direction).sum(0)
+    start = loop.r if direction == "partial" else loop.latents(loop.r, loop.index).detach()
 
-    def drawn(at: Tensor) -> Tensor:
-        return view.loop.draw(view.loop.latents(at, view.rows) if direction == "partial" else at)
+    def generate(point: Tensor) -> Tensor:
+        return loop.generate(loop.latents(point, loop.index) if direction == "partial" else point)
 
-    along = moved.to(start).expand_as(start)
-    if getattr(view.loop.generator, "differentiable", True):
+    along = step.to(start).expand_as(start)
+    if getattr(loop.generator, "differentiable", True):
         try:
             with torch.enable_grad():
                 leaf = start.detach().clone().requires_grad_()
-                return Forward(leaf, drawn(leaf))(along[None])[0].abs()
+                return Forward(leaf, generate(leaf))(along[None])[0].abs()
         except UnsupportedError:
             pass
     half = _SPAN / 2 * float(link.r_sd[units].max())
     with torch.no_grad():
-        return ((drawn(start + half * along) - drawn(start - half * along)) / (2 * half)).abs()
+        return ((generate(start + half * along) - generate(start - half * along)) / (2 * half)).abs()
 
 
-def laid_over(pictures: Tensor, inputs: Tensor) -> Tensor:
-    """Pictures in the size and channels of the inputs.
+def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
+    """Return images in the size and with the channels of the inputs.
 
-    Other channels are averaged and repeated; another size is resized by an antialiased bilinear filter.
+    A different number of channels is averaged and repeated; another size is resized with an antialiased bilinear
+    filter.
     """
-    if pictures.shape[1] != inputs.shape[1]:
-        pictures = pictures.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
-    if pictures.shape[-2:] != inputs.shape[-2:]:
+    if images.shape[1] != inputs.shape[1]:
+        images = images.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
+    if images.shape[-2:] != inputs.shape[-2:]:
         size = (inputs.shape[-2], inputs.shape[-1])
-        pictures = interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
-    return pictures.to(inputs.dtype).detach().contiguous()
+        images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    return images.to(inputs.dtype).detach().contiguous()
 
 
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
@@ -132,12 +134,14 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         pool: Pool = "auto",
         unit_axis: int | None = None,
     ) -> None:
-        found = find_layer(forward_func, layer)
-        NeuronAttribution.__init__(self, forward_func, found, device_ids)
+        module = find_layer(forward_func, layer)
+        NeuronAttribution.__init__(self, forward_func, module, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_other_models(link.manifest, forward_func, generator)
-        check_preprocess(forward_func, preprocess)
-        self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool, unit_axis)
+        self._generator, self._link = generator, link
+        self._encoder = Encoder(
+            forward_func, module, preprocess=preprocess, pool=pool, output_fn=output_fn, unit_axis=unit_axis
+        )
 
     @captum_method
     def attribute(
@@ -168,19 +172,19 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             >= 0, like the inputs: resized to them, and averaged over channels where the generator has others. A
             generator that cannot be differentiated is given a central difference.
         """
-        images, answers = check_images(inputs), []
+        images, maps = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
         pieces = chunks(batch.rows, internal_batch_size or batch.rows)
         if len(pieces) > 1:
-            call = as_called(differentiable(self._parts.forward_func), images.device.type)
-            with protected(self._parts, images.device):
-                batch = settled_rows(self._parts, call, batch)
+            call = as_called(differentiable(self._encoder.forward_func), images.device.type)
+            with self._protect(images.device):
+                batch = settle_batch(self._encoder, call, batch)
         for start, stop in pieces:
-            part = batch.cut(start, stop)
-            with scene(self._parts, part.inputs[0], part.args, attribute_to_neuron_input, internal_batch_size) as view:
-                units = columns(neuron_selector, view.shape, self._parts.link.alive)
-                answers.append(laid_over(change_map(view, units, direction), view.inputs))
-        return _echoed(inputs, torch.cat(answers))
+            piece = batch.cut(start, stop)
+            with self._open(piece.inputs[0], piece.args, attribute_to_neuron_input, internal_batch_size) as loop:
+                units = columns(neuron_selector, loop.shape, self._link.alive)
+                maps.append(resize_like(change_map(loop, units, direction), loop.inputs))
+        return _match_container(inputs, torch.cat(maps))
 
     def perturb(
         self,
@@ -203,13 +207,12 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             internal_batch_size: at most so many pictures a forward.
             **options: mode, direction and latents, as for :meth:`sweep`.
         """
-        how = Sweeping(values=[float(value)], **options)
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            unit = one_column(neuron_selector, view.shape, self._parts.link.alive)
-            latents = how.planned(view, how.anchor(view), unit)[2][:, 0]
-            parts = [view.loop.draw(latents[a:b]) for a, b in chunks(len(latents), view.loop.limit)]
-            return _echoed(inputs, laid_over(torch.cat(parts), view.inputs))
+        settings = SweepSettings(values=[float(value)], **options)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            unit = column(neuron_selector, loop.shape, self._link.alive)
+            latents = settings.plan(loop, settings.anchor(loop), unit).latents[:, 0]
+            images = [loop.generate(latents[a:b]) for a, b in chunks(len(latents), loop.limit)]
+            return _match_container(inputs, resize_like(torch.cat(images), loop.inputs))
 
     def sweep(
         self,
@@ -270,25 +273,32 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             show_progress: a bar over the units.
             **options: as for :meth:`sweep`.
         """
-        how = Sweeping(values=values, **options)
-        alive = self._parts.link.alive
-        given = alive.nonzero()[:, 0].tolist() if neuron_selectors is None else list(neuron_selectors)
-        if not given:
+        settings = SweepSettings(values=values, **options)
+        alive = self._link.alive
+        selectors = alive.nonzero()[:, 0].tolist() if neuron_selectors is None else list(neuron_selectors)
+        if not selectors:
             raise ValueError("neuron_selectors is empty; give at least one unit, or None for every live one.")
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            units = [one_column(one, view.shape, alive) for one in given]
-            anchor, at_once = how.anchor(view), units_at_once(view, how)
-        pieces = [units[start:stop] for start, stop in chunks(len(units), at_once)]
-        return self._streamed(view, anchor, pieces, how, show_progress)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            units = [column(selector, loop.shape, alive) for selector in selectors]
+            anchor, size = settings.anchor(loop), units_per_batch(loop, settings)
+        batches = [units[start:stop] for start, stop in chunks(len(units), size)]
+        return self._sweep_batches(loop, anchor, batches, settings, show_progress)
 
-    def _streamed(
-        self, view: Scene, anchor: Shown, pieces: list[list[int]], how: Sweeping, show: bool
+    def _sweep_batches(
+        self, loop: Loop, anchor: RoundTrip, batches: list[list[int]], settings: SweepSettings, show_progress: bool
     ) -> Iterator[UnitSweep]:
-        for piece in progress(pieces, "sweeps", show=show):
-            with protected(self._parts, view.inputs.device):
-                done = swept(view, anchor, piece, how)
-            yield from done
+        for units in progress(batches, "sweeps", show=show_progress):
+            with self._protect(loop.inputs.device):
+                results = sweep_units(loop, anchor, units, settings)
+            yield from results
+
+    def _open(
+        self, inputs: Images, args: Any, at_input: bool | None, limit: int | None
+    ) -> AbstractContextManager[Loop]:
+        return open_loop(self._encoder, self._generator, self._link, inputs, args, at_input, limit)
+
+    def _protect(self, device: torch.device) -> AbstractContextManager[None]:
+        return protect_loop(self._encoder, self._generator, self._link, device)
 
     def counterfactual(
         self,
@@ -320,11 +330,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             confidence: probability that the target must reach, in [0, 1).
             probability: what the model's scores are, see :func:`xinc_captum.metrics.probabilities`.
         """
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            return searched(view, target, origin, method, confidence, probability)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            return find_counterfactuals(loop, target, origin, method, confidence, probability)
 
 
-def _echoed(inputs: Images, answer: Tensor) -> Images:
-    """A tuple where the inputs were one, as Captum's metrics expect."""
-    return (answer,) if isinstance(inputs, tuple) else answer
+def _match_container(inputs: Images, result: Tensor) -> Images:
+    """Return a tuple if the inputs are one, as Captum's metrics expect."""
+    return (result,) if isinstance(inputs, tuple) else result

@@ -41,7 +41,7 @@ def test_methods_that_need_a_head_say_so_and_others_go_on(digits):
         w = digits.generator.sample_latents(600, classes, 0.7, generator=torch.Generator().manual_seed(0))
         link = LatentLink().fit(net.body(digits.generator.synthesize(w)), w)
     units = LinkedUnitVisualization(net, "body", digits.generator, link)
-    with pytest.raises(ValueError, match="method 'minimal' wants class scores that are linear"):
+    with pytest.raises(ValueError, match="method 'minimal' needs class scores that are linear"):
         units.counterfactual(digits.pictures(2), 3, "minimal")
     found = units.counterfactual(digits.pictures(6), 3, "ray")
     assert found.head is None and found.reached.any()
@@ -68,7 +68,9 @@ def test_one_logit_is_not_two_classes():
     paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     units = LinkedUnitVisualization(net, "0", paint, LatentLink().fit(torch.rand(50, 4), torch.rand(50, 4)))
-    with pytest.raises(ValueError, match="the model gives 1 score a row; a counterfactual wants one score a class"):
+    with pytest.raises(
+        ValueError, match="the model returns 1 score per sample; a counterfactual needs one score per class"
+    ):
         units.counterfactual(torch.rand(2, 1, 2, 2), 0)
 
 
@@ -107,9 +109,7 @@ def test_a_single_logit_is_refused_with_two_scores_that_are_its_sigmoid(digits):
 def test_the_minimal_shift_is_for_a_softmax_alone(digits):
     found = digits.units.counterfactual(digits.pictures(2), 5, "minimal", probability="sigmoid")
     torch.testing.assert_close(found.confidence, found.scores[:, 5].sigmoid())
-    with pytest.raises(
-        ValueError, match="'minimal' computes the shift for the probability of a softmax, and the scores"
-    ):
+    with pytest.raises(ValueError, match="'minimal' computes the shift for a softmax probability, and the scores"):
         digits.units.counterfactual(digits.pictures(2), 5, "minimal", confidence=0.5, probability="sigmoid")
     with pytest.raises(ValueError, match="probability is 'none'"):
         digits.units.counterfactual(digits.pictures(2), 5, probability="none")
