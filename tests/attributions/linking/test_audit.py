@@ -206,7 +206,10 @@ def test_an_encoder_of_another_layer(known):
             Encoder(known.net, "1", attribute_to_neuron_input=False),
             "the encoder returns the output of layer '1', 2 units",
         ),
-        (Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"), "returns the input of layer '2', 4"),
+        (
+            Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"),
+            "returns the input of layer '2', 4",
+        ),
     ):
         with pytest.raises(ValueError, match=text):
             known.link.audit(known.held, encoder=encoder, generator=paint)

@@ -13,7 +13,7 @@ from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking import Encoder, Pairs, make_pairs
-from xinc_captum.attributions.linking.pairs import ANY, PairStream
+from xinc_captum.attributions.linking.pairs import ANY, PairSampler
 from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
 
 
@@ -35,7 +35,7 @@ def test_take():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="held_out is 1; expected a share between 0 and 1"):
+    with pytest.raises(ValueError, match="held_out is 1; expected a fraction between 0 and 1"):
         some().split(1)
     with pytest.raises(ValueError, match="leaves one side empty; make more pairs"):
         some(5).split(0.1)
@@ -109,11 +109,9 @@ def test_rejected_pictures_are_replaced_by_new_ones(eigen):
 
 
 def test_the_end_is_always_reached_and_says_what_was_found(eigen):
-    with pytest.raises(
-        ValueError, match=r"60 pictures gave 10 of 20 pairs \(10 of 10 of class 0, 0 of 10 of class 1\)"
-    ):
+    with pytest.raises(ValueError, match=r"60 images gave 10 of 20 pairs \(10 of 10 of class 0, 0 of 10 of class 1\)"):
         make_pairs(Bright(level=9.0).eval(), "out", eigen, 20, max_attempts=3, batch_size=64)
-    with pytest.raises(ValueError, match=r"80 pictures gave 2 of 4 pairs.*at truncation 0 a class has one"):
+    with pytest.raises(ValueError, match=r"80 images gave 2 of 4 pairs.*at truncation 0 a class has one"):
         make_pairs(Bright().eval(), "out", eigen, 4, truncation=0.0)
 
 
@@ -122,7 +120,7 @@ def test_a_generator_without_classes():
     pairs = make_pairs(Bright().eval(), "out", paint, 30)
     assert torch.equal(pairs.classes, pairs.logits.argmax(1))
     assert pairs.manifest["classes"] == []
-    with pytest.raises(ValueError, match="class 1 is not one of the generator's: it knows no classes"):
+    with pytest.raises(ValueError, match="class 1 is not one of the generator's: it has no classes"):
         make_pairs(Bright().eval(), "out", paint, 30, classes=[1])
 
 
@@ -133,7 +131,7 @@ def test_make_pairs_what_it_refuses(eigen):
         (lambda: make_pairs(model, "out", eigen, 4, max_attempts=0), "max_attempts is 0"),
         (
             lambda: make_pairs(model, "out", eigen, 4, classes=[2]),
-            "class 2 is not one of the generator's: it knows 0 to 1",
+            "class 2 is not one of the generator's: it has the classes 0 to 1",
         ),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[]), "expected at least one, each once"),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[1, 1]), "expected at least one, each once"),
@@ -141,7 +139,7 @@ def test_make_pairs_what_it_refuses(eigen):
         (lambda: make_pairs(model, "out", _lying((0.0, 1.0), torch.nan), 4), "sampled latents of shape"),
         (
             lambda: make_pairs(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), "1", eigen, 4),
-            "class 1 was drawn, but the model scores 1 classes",
+            "images of class 1 were generated, but the model has 1 classes",
         ),
     ):
         with pytest.raises(ValueError, match=text):
@@ -191,7 +189,7 @@ class Script:
 
 def stream(script, expected, keep_class=True, encoder=None):
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), script)
-    return PairStream(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
+    return PairSampler(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
 
 
 def test_what_is_kept_by_hand():
@@ -199,16 +197,16 @@ def test_what_is_kept_by_hand():
     own = stream(script, {0: 3, 1: 2})
     assert own.step(4) == 2
     assert script.asked == [[0, 0, 0, 1]], "three lack of class 0, two of class 1"
-    assert own.lacking == {0: 2, 1: 1}, "0.6 and 0.7 were drawn of class 0 and look like class 1"
+    assert own.missing == {0: 2, 1: 1}, "0.6 and 0.7 were drawn of class 0 and look like class 1"
     assert own.step(4) == 3
     assert script.asked[1] == [0, 0, 0, 1]
-    assert own.lacking == {}, "0.1 came again and was turned away"
+    assert own.missing == {}, "0.1 came again and was turned away"
     pairs = own.pairs({"seed": 4})
     assert pairs.latents.flatten().tolist() == pytest.approx([0.1, 0.8, 0.2, 0.3, 0.9])
     assert pairs.classes.tolist() == [0, 1, 0, 0, 1]
     assert torch.equal(pairs.representations, pairs.latents)
     assert torch.equal(pairs.logits.argmax(1), pairs.classes)
-    assert (own.drawn, pairs.kept, pairs.manifest) == (8, 5 / 8, {"seed": 4})
+    assert (own.generated, pairs.kept, pairs.manifest) == (8, 5 / 8, {"seed": 4})
     assert script.random is own.random
 
 
@@ -235,12 +233,12 @@ def test_unchecked_pairs_have_the_class_they_were_drawn_of():
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(0, 12), min_size=1), st.integers(1, 20))
 def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
-    own = PairStream(None, None, expected, 1.0, torch.Generator(), True)
+    own = PairSampler(None, None, expected, 1.0, torch.Generator(), True)
     whole = [c for c, count in expected.items() for _ in range(count)]
     if not whole:
-        assert own.lacking == {}
+        assert own.missing == {}
         return
-    turns = own._turns(size)
+    turns = own._next_classes(size)
     assert turns == [whole[place * len(whole) // size] for place in range(size)]
     for c, count in expected.items():
         assert abs(turns.count(c) - size * count / len(whole)) < 1
@@ -249,21 +247,31 @@ def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
 def test_what_is_said_when_attempts_run_out():
     checked = stream(Script([0.1, 0.2]), {0: 3, 1: 1})
     checked.step(2)
-    assert checked.ran_out().startswith("2 pictures gave 2 of 4 pairs (2 of 3 of class 0, 0 of 1 of class 1), and ")
-    assert "Does the model know these pictures? Lower truncation, or raise max_attempts, or see" in checked.ran_out()
+    assert checked.too_many_attempts().startswith(
+        "2 images gave 2 of 4 pairs (2 of 3 of class 0, 0 of 1 of class 1), and "
+    )
+    assert (
+        "Check that the model predicts these classes, lower truncation, or raise max_attempts, or check"
+        in checked.too_many_attempts()
+    )
     free = stream(Script([0.1, 0.1]), {ANY: 2})
     free.step(2)
-    assert free.ran_out() == (
-        "2 pictures gave 1 of 2 pairs, and max_attempts allows no more. Raise max_attempts, or see whether latents "
+    assert free.too_many_attempts() == (
+        "2 images gave 1 of 2 pairs, and max_attempts allows no more. Raise max_attempts, or check whether latents "
         "repeat (at truncation 0 a class has one)."
     )
 
 
 def test_pair_stream_what_it_refuses():
-    with pytest.raises(ValueError, match=r"of shape \(2, 1\), expected finite \(2, latent_dim\); check_generator"):
+    with pytest.raises(
+        ValueError,
+        match=r"of shape \(2, 1\); expected finite \(2, latent_dim\). Check the generator with check_generator",
+    ):
         stream(Script([0.1, float("nan")]), {0: 2}).step(2)
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), lambda n, *_, generator: torch.rand(n + 1, 1))
-    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\), expected finite \(2, latent_dim\)"):
-        PairStream(answering(), paint, {0: 2}, 1.0, torch.Generator(), True).step(2)
-    with pytest.raises(ValueError, match="class 5 was drawn, but the model scores 2 classes; .* number classes alike"):
+    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\); expected finite \(2, latent_dim\)"):
+        PairSampler(answering(), paint, {0: 2}, 1.0, torch.Generator(), True).step(2)
+    with pytest.raises(
+        ValueError, match="images of class 5 were generated, but the model has 2 classes. .* the same class numbers"
+    ):
         stream(Script([0.1]), {5: 1}).step(1)

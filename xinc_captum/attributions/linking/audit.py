@@ -277,7 +277,7 @@ class MLPLink(nn.Module):
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
             for _ in range(epochs):
                 for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
-                    loss = (self._standardized_latents(r[rows]) - target[rows]).square().mean()
+                    loss = (self._predict_standardized(r[rows]) - target[rows]).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -287,10 +287,10 @@ class MLPLink(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Return the latents of representations, (n, units) → (n, latent_dim), float32."""
-        standardized = self._standardized_latents(r)
+        standardized = self._predict_standardized(r)
         return (self.w_mean + self.w_sd * standardized).float()
 
-    def _standardized_latents(self, r: Tensor) -> Tensor:
+    def _predict_standardized(self, r: Tensor) -> Tensor:
         if self.first is None or self.second is None:
             raise ValueError("the network is not fitted; call fit(r, w).")
         hidden = nn.functional.gelu(self.first(((r.to(self.r_mean) - self.r_mean) / self.r_sd).float()))

@@ -75,10 +75,10 @@ def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
 
 
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
-    r"""Draws what a unit means: its value is changed, linked to a generator's latent, and a picture comes out.
+    r"""Generate images in which one unit of a classifier has other values, through a link to a generator's latents.
 
-    Everything it shows lives on the *reconstruction* G(link(r)) of an input, not on the input; each picture is shown to
-    the classifier again, so that what was asked for and what came of it lie side by side.
+    All results show the *reconstruction* G(link(r)) of an input, not the input itself. Every generated image is encoded
+    by the classifier again, so the unit's set value and its measured value can be compared.
 
     .. math:: x(v) = G\bigl(\mathrm{link}(r) + (v - r_u)\, d_u\bigr)
 
@@ -88,21 +88,21 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
     Args:
         forward_func: the classifier, or any function around it.
         layer: a module or dotted name, whose output (or input) is linked.
-        generator: draws pictures from latents (:class:`xinc_captum.generators.Generator`).
+        generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        output_fn: picks the class scores out of a dict or tuple output.
-        preprocess: the classifier's own normalisation (and resizing) of pictures in [0, 1], a differentiable function;
-            None where ``forward_func`` holds it.
-        pool: how the layer's maps or tokens became one row a picture, as for the pairs of the link.
-        unit_axis: which axis of a layer with maps or tokens holds the units, as for the pairs of the link; None takes
-            what the link's manifest has, or determines it.
+        output_fn: selects the class scores from a dict or tuple output.
+        preprocess: the classifier's own normalisation (and resizing) of images in [0, 1], a differentiable function;
+            None if ``forward_func`` includes it.
+        pool: how the layer's maps or tokens become one vector per image, as for the pairs of the link.
+        unit_axis: the axis of units of a layer with maps or tokens, as for the pairs of the link; None uses that of the
+            link's manifest, or determines it.
 
     Warns:
-        UserWarning: network or generator have other weights than the link's manifest names.
+        UserWarning: classifier or generator have other weights than the link's manifest records.
 
     Raises:
-        ValueError: parts that do not fit one another, a dead unit, a value or an image out of range, an impossible
+        ValueError: layer, link and generator do not match, a dead unit, a value or an image out of range, an invalid
             target.
         LayerError: the layer is not in the model, is not the linked one, never runs, or runs twice.
         IndexError: a unit out of range.
@@ -153,24 +153,24 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         direction: Direction = "partial",
     ) -> Images:
-        r"""Where the *reconstruction* of each input changes as the unit rises; it lies on G(link(r)), not on the input.
+        r"""Return where the *reconstruction* of each input changes as the unit rises; G(link(r)), not the input itself.
 
         .. math:: \Bigl| \frac{\partial\, G(\mathrm{link}(r))}{\partial r_u} \Bigr|
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: an int is a unit of the linked representation; a tuple indexes the layer's own dims where
-                these were flattened, slices raise several units together.
-            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
-            attribute_to_neuron_input: whether the layer's input is linked; None takes what the link's manifest says,
-                and without one the output.
-            internal_batch_size: at most so many rows a forward.
-            direction: "partial", the formula; "marginal" or "within_class": where the sweeps of that name go.
+            neuron_selector: an int is a unit of the linked representation. A tuple indexes the layer's own dimensions
+                if these were flattened; slices raise several units together.
+            additional_forward_args: additional arguments of the model. A tensor with one entry per sample is sliced
+                with the inputs; any other is passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
+            attribute_to_neuron_input: whether the layer's input is linked; None uses the side of the link's manifest,
+                or the output without one.
+            internal_batch_size: maximum number of samples in one forward pass.
+            direction: "partial", the formula; "marginal" or "within_class": the directions of these sweeps.
 
         Returns:
-            >= 0, like the inputs: resized to them, and averaged over channels where the generator has others. A
-            generator that cannot be differentiated is given a central difference.
+            >= 0, resized to the inputs, and averaged over channels if the generator has another number of them. For a
+            generator that cannot be differentiated it is a central difference.
         """
         images, maps = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
@@ -196,7 +196,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> Images:
-        """The inputs redrawn with the unit at ``value``, like the inputs, for ``captum.robust`` and everyone else.
+        """Return the linked inputs with the unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -204,7 +204,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             value: of the unit, one number.
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward.
+            internal_batch_size: maximum number of images in one forward pass.
             **options: mode, direction and latents, as for :meth:`sweep`.
         """
         settings = SweepSettings(values=[float(value)], **options)
@@ -224,7 +224,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> UnitSweep:
-        """The inputs redrawn with the unit at each value, and what the network sees in every frame.
+        """Return the linked inputs with the unit at each value, and what the classifier computes from every frame.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -232,9 +232,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             values: numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd".
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None.
+            internal_batch_size: maximum number of images in one forward pass; None is 256.
             **options: steps=5 over a span; mode="anchored" or "replace"; direction="marginal", "partial" or
-                "within_class"; latents= anchors (:class:`Sweeping` explains each). The paper's sweep is
+                "within_class"; latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is
                 ``values="minmax", mode="replace", direction="partial"``.
         """
         return next(
@@ -261,16 +261,17 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         show_progress: bool = False,
         **options: Unpack[SweepOptions],
     ) -> Iterator[UnitSweep]:
-        """One :meth:`sweep` after another, units in common batches; nothing is kept of those already handed over.
+        """Yield one :meth:`sweep` per unit, computed in common batches; earlier results are not stored.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            neuron_selectors: several units; None takes every live unit of the link.
-            values: as for :meth:`sweep`, the same for all.
+            neuron_selectors: several units; None uses every live unit of the link.
+            values: as for :meth:`sweep`, the same for all units.
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None. More units than fill one wait.
-            show_progress: a bar over the units.
+            internal_batch_size: maximum number of images in one forward pass, which may hold several units; None is
+                256.
+            show_progress: whether to show a progress bar over the units.
             **options: as for :meth:`sweep`.
         """
         settings = SweepSettings(values=values, **options)
@@ -313,20 +314,20 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         confidence: float = 0.0,
         probability: Probability = "auto",
     ) -> Counterfactual:
-        """The inputs redrawn until the classifier says the target, in a bounded number of steps.
+        """Change the linked inputs until the classifier predicts the target, in a bounded number of steps.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            target: the class to reach, or one a row.
-            method: "ray" (a line search, no gradient of the generator), "latent" (Adam through generator and
-                classifier), "minimal" (the shortest shift that convinces a linear head, with a proven bound) or
-                "linking_in_style" (the paper's update); or one of these with options, such as
+            target: the class to reach, or one per sample.
+            method: "ray" (a line search without the generator's gradient), "latent" (Adam through generator and
+                classifier), "minimal" (the shortest shift for which a linear head predicts the target, with a proven
+                bound) or "linking_in_style" (the paper's update); or one of these with options, such as
                 :class:`xinc_captum.attributions.linking.counterfactuals.Ray` (top=10).
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None.
-            origin: the class to leave, or one a row; None takes the model's class of each input (its second choice
-                where that is the target already).
+            internal_batch_size: maximum number of images in one forward pass; None is 256.
+            origin: the class to leave, or one per sample; None uses the prediction for each input (its second choice
+                if the prediction is the target).
             confidence: probability that the target must reach, in [0, 1).
             probability: what the model's scores are, see :func:`xinc_captum.metrics.probabilities`.
         """

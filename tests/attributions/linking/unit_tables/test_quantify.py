@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, chosen_units
+from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, resolve_units
 from xinc_captum.generators import EigenGenerator, PictureParts, from_callable, normal_latents, pictures_in_unit_range
 from xinc_captum.metrics import MEASURES, Measure
 from xinc_captum.metrics.measures import Movement
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_said(planted):
         quantify(generator, link, bases, [200])
     with pytest.raises(ValueError, match=r"latents are torch.float32 of shape \(0, 30\)"):
         quantify(generator, link, bases[:0])
-    with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link makes latents of 30 numbers"):
+    with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link returns latents of 30 numbers"):
         quantify(generator, link, bases[:, 1:])
     with pytest.raises(ValueError, match=r"null has shape \(2, 4\); expected directions \(any number, 30\)"):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
@@ -242,18 +242,18 @@ def test_what_it_refuses():
             lambda: drawn(LATENTS[:0]),
             r"latents are torch.float32 of shape \(0, 4\); expected finite floats \(n, latent_d",
         ),
-        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); expected finite floats .* one row for each base"),
+        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); expected finite floats .* one row per base image"),
         (lambda: drawn(LATENTS.long()), "latents are torch.int64"),
         (lambda: drawn(LATENTS * torch.nan), "expected finite floats"),
         (
             lambda: drawn(classes=torch.zeros(2).long()),
-            r"classes are torch.int64 of shape \(2,\) for 3 bases; expected wh",
+            r"classes are torch.int64 of shape \(2,\) for 3 bases; expected integers",
         ),
         (lambda: drawn(classes=torch.zeros(3)), r"classes are torch.float32 of shape \(3,\) for 3 bases"),
         (lambda: drawn(measures=["size"]), "measure 'size' is unknown"),
         (
             lambda: drawn(LATENTS[2:], parts=INK),
-            "part 'ink' takes less than 0.001 of every base picture; leave it out, give bases that have it, or lower",
+            "part 'ink' covers less than 0.001 of every base image; omit it, give bases that have it, or lower",
         ),
     ):
         with pytest.raises(ValueError, match=text):
@@ -291,16 +291,16 @@ def test_units(planted):
 
     r = planted.representations[:, :4] * torch.tensor([1.0, 0.0, 1.0, 1.0])
     link = LatentLink().fit(r, planted.latents)
-    assert chosen_units(link, None).tolist() == [0, 2, 3]
-    assert chosen_units(link, torch.tensor([3, 0])).tolist() == [3, 0]
-    with pytest.raises(ValueError, match=r"units \[1\] are dead: they never varied"):
-        chosen_units(link, [0, 1])
+    assert resolve_units(link, None).tolist() == [0, 2, 3]
+    assert resolve_units(link, torch.tensor([3, 0])).tolist() == [3, 0]
+    with pytest.raises(ValueError, match=r"units \[1\] are dead: they do not vary"):
+        resolve_units(link, [0, 1])
     with pytest.raises(ValueError, match=r"units are \[-1\]; expected some of 0 to 3"):
-        chosen_units(link, [-1])
+        resolve_units(link, [-1])
     with pytest.raises(ValueError, match=r"units are \[\]; expected some"):
-        chosen_units(link, [])
-    with pytest.raises(ValueError, match=r"units are \[2, 2\]; one is asked for twice"):
-        chosen_units(link, [2, 2])
+        resolve_units(link, [])
+    with pytest.raises(ValueError, match=r"units are \[2, 2\]; expected each unit once"):
+        resolve_units(link, [2, 2])
 
 
 def test_reach_what_does_not_fit_is_said(planted):
@@ -309,7 +309,7 @@ def test_reach_what_does_not_fit_is_said(planted):
         Steps(planted.link, units, 3, "far", "marginal")
     with pytest.raises(ValueError, match="reach is 0; expected a positive number"):
         Steps(planted.link, units, 3, 0, "marginal")
-    with pytest.raises(ValueError, match=r"representations are needed, \(3, 200\); got None"):
+    with pytest.raises(ValueError, match=r"representations have shape None; .* those of the bases, \(3, 200\)"):
         Steps(planted.link, units, 3, "minmax", "marginal")
     with pytest.raises(ValueError, match=r"null has shape \(30,\)"):
         Steps(planted.link, units, 3, 0.5, "marginal", null=torch.zeros(30))

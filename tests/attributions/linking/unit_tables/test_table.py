@@ -8,7 +8,7 @@ import torch
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import UnitTable, quantify, screen, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.table import Found, discoveries
+from xinc_captum.attributions.linking.unit_tables.table import Discoveries, discover
 
 NAN = float("nan")
 
@@ -127,25 +127,29 @@ def test_by_hand():
     null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
     change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
     settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
-    found = discoveries(torch.arange(4), change, null, others=[1], sign="either", **settings)
+    found = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
     assert found.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
     assert found.strength.tolist() == [3, 2, 0.5]
     assert found.p.tolist() == [0.2] * 3 and found.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
-    assert discoveries(torch.arange(4), change, null, others=[], sign="either", **settings).units.tolist() == [0, 2, 1]
-    assert discoveries(torch.arange(4), change, null, others=[], sign="up", **settings).units.tolist() == [0, 2]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="either", **settings).units.tolist() == [
+        0,
+        2,
+        1,
+    ]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="up", **settings).units.tolist() == [0, 2]
     wide = {**settings, "fdr": 1.0}
-    assert discoveries(torch.arange(4), change, null, others=[], sign="down", **wide).units.tolist() == [1]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="down", **wide).units.tolist() == [1]
 
 
 def test_what_does_not_fit_is_said():
     one = torch.ones(2, 1)
     with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
-        discoveries(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
-    with pytest.raises(ValueError, match="the null changes this measure of this part not at all"):
-        discoveries(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+        discover(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
+    with pytest.raises(ValueError, match="the null does not change this measure"):
+        discover(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
 
 
 def test_what_was_found_is_said_in_one_line():
-    of = lambda n: Found(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
-    assert [repr(of(n)) for n in (0, 2)] == ["Found(none of 99 units)", "Found(2 of 99 units: 3, 4)"]
-    assert repr(of(40)) == "Found(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"
+    of = lambda n: Discoveries(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
+    assert [repr(of(n)) for n in (0, 2)] == ["Discoveries(none of 99 units)", "Discoveries(2 of 99 units: 3, 4)"]
+    assert repr(of(40)) == "Discoveries(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"

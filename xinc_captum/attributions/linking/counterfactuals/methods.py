@@ -59,7 +59,7 @@ class LatentWalk:
         first, second = torch.zeros_like(u), torch.zeros_like(u)
         best = Best(task)
         for step in range(1, self.steps + 1):
-            index = best.remaining
+            index = best.unreached
             if not len(index):
                 break
             gradient, trip = self._gradient(task, start[index], scale, u[index], index)
@@ -341,7 +341,7 @@ class LinkingInStyle:
         shift = self._initial_shift(r, loop.index)
         best, best_shift = Best(task, from_linked=False), torch.zeros_like(shift)
         for _ in range(self.steps):
-            index = best.remaining
+            index = best.unreached
             if not len(index):
                 break
             shift[index] = self._step(task, head, r[index], shift[index], index)
@@ -424,7 +424,7 @@ class Ray:
             return task.loop.run(latents, index)
 
         for a in self.grid:
-            index = best.remaining
+            index = best.unreached
             if not len(index):
                 break
             hit, better = best.update(index, evaluate(alpha.new_full((len(index),), a), index))
@@ -434,7 +434,7 @@ class Ray:
         width = self._spacing(alpha)
         for _ in range(REFINEMENTS):
             for side in (-1, 1):
-                index = best.remaining
+                index = best.unreached
                 if not len(index):
                     break
                 near = (alpha[index] + side * width[index]).clamp_min(0)

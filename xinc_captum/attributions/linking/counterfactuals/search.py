@@ -132,7 +132,7 @@ class Best:
         self.steps = torch.zeros_like(task.target)
 
     @property
-    def remaining(self) -> Tensor:
+    def unreached(self) -> Tensor:
         """Index of the samples that have not reached the target."""
         return (~self.reached).nonzero()[:, 0]
 
