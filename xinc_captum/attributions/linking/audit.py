@@ -37,9 +37,8 @@ from ...metrics.statistics import (
 )
 from ...metrics.trust import LinkTrust, judge_link
 from ...store import bundle, write_tensors
-from .checks import check_image_size, check_pairs
-from .encoder import Encoded, Encoder
-from .link import Link
+from .encoder import Encoded, Encoder, check_image_size
+from .link import Link, check_pairs
 from .moments import wide
 from .pairs import Pairs
 from .ridge import RankReport, UndeterminedError

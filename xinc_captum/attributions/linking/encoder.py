@@ -266,3 +266,17 @@ class Encoder:
                     "the other images of the batch; call model.eval() first if that is not intended.",
                     stacklevel=5,
                 )
+
+
+def check_image_size(images: Tensor, generated: Tensor, error: RuntimeError) -> None:
+    """Compare the shape of images on which a model failed with that of the generator's images, (n, C, H, W).
+
+    Raises:
+        ValueError: the shapes differ, which is then the likely cause of ``error``.
+    """
+    if images.shape[1:] != generated.shape[1:]:
+        raise ValueError(
+            f"the model fails on images of shape {tuple(images.shape[1:])} ({str(error).splitlines()[0]}); the link's "
+            f"generator generates {tuple(generated.shape[1:])}. Give images of that size and number of channels, or a "
+            "preprocess= that converts them."
+        ) from error

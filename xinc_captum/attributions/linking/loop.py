@@ -15,8 +15,7 @@ from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
 from ...hooks import ForwardFunc, LayerError, exclusive, modules_behind
 from ...images import check_images
 from ..base import as_called, attribution_context, differentiable
-from .checks import check_image_size
-from .encoder import Encoder, ForwardPass, is_same_layer, pool_units
+from .encoder import Encoder, ForwardPass, check_image_size, is_same_layer, pool_units
 from .link import Link
 
 Images = Tensor | tuple[Tensor, ...]

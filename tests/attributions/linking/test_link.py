@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.checks import (
+from xinc_captum.attributions.linking.encoder import check_image_size
+from xinc_captum.attributions.linking.link import (
     check_classes,
-    check_image_size,
     check_pairs,
     check_representations,
     check_sizes,
