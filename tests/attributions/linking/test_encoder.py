@@ -1,7 +1,4 @@
-"""The representation is what enters (or leaves) the layer, differentiable, and the model is left as found.
-
-Vectors, maps and tokens become rows as asked.
-"""
+"""Encoder: sides of a layer, pooling, gradients, and the restored state of the model."""
 
 import pytest
 import torch
@@ -11,7 +8,7 @@ from xinc_captum import LayerError
 from xinc_captum.attributions.linking import Encoder, pool_units
 
 
-def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
+def test_encode_returns_the_layers_input_in_batches(conv, found):
     pictures = torch.rand(5, 3, 6, 6)
     record = found(conv)
     encode = Encoder(conv, "fc", preprocess=lambda x: x - 0.5)
@@ -25,14 +22,14 @@ def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
     assert record.differences(conv) == []
 
 
-def test_the_other_side_and_pooled_maps(conv):
+def test_the_layers_output_and_pooled_maps(conv):
     pictures = torch.rand(2, 3, 6, 6)
     assert torch.equal(Encoder(conv, conv.fc, attribute_to_neuron_input=False)(pictures), conv(pictures).detach())
     assert Encoder(conv, "relu", attribute_to_neuron_input=False)(pictures).shape == (2, 4)
     assert Encoder(conv, "relu", pool="flatten")(pictures).shape == (2, 4 * 36)
 
 
-def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
+def test_gradients_reach_the_images_and_no_parameters(conv, found):
     pictures = torch.rand(2, 3, 6, 6, requires_grad=True)
     record = found(conv)
     r = Encoder(conv, "fc")(pictures)
@@ -43,7 +40,7 @@ def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
         assert not Encoder(conv, "fc")(pictures).requires_grad
 
 
-def test_it_says_what_it_is(conv):
+def test_describe(conv):
     told = Encoder(conv, "fc", preprocess=nn.Identity(), pool="mean").describe()
     assert told == {"layer": "fc", "attribute_to_neuron_input": True, "pool": "mean", "preprocess": "Identity()"}
     assert Encoder(conv, "fc").describe()["preprocess"] == "none"
@@ -65,7 +62,7 @@ def test_dict_outputs_and_training_mode(conv):
         Encoder(conv, "fc")(torch.rand(2, 3, 6, 6))
 
 
-def test_what_it_refuses(conv):
+def test_errors(conv):
     with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
         Encoder(conv, "fcc")
     with pytest.raises(ValueError, match=r"images are torch.float32 of shape \(3, 6, 6\); expected floats"):
@@ -108,7 +105,7 @@ class Plain(nn.Module):
         return x
 
 
-def test_maps_with_channels_last_are_pooled_over_their_places():
+def test_channels_last_maps_are_pooled_over_positions():
     net, x = Last().eval(), torch.rand(2, 3, 6, 6)
     by_hand = net.block(net.conv(x).permute(0, 2, 3, 1)).mean((1, 2)).detach()
     for axis in (None, -1):
@@ -122,7 +119,7 @@ def test_maps_with_channels_last_are_pooled_over_their_places():
     assert Encoder(tokens, "1", attribute_to_neuron_input=False, pool="flatten")(x).shape == (2, 108)
 
 
-def test_rows_that_are_not_one_a_picture_are_refused():
+def test_several_rows_per_image_raise():
     class Views(nn.Module):
         def __init__(self):
             super().__init__()
@@ -150,7 +147,7 @@ def test_every_layout():
     assert pool_units(tokens, "flatten").shape == (2, 35)
 
 
-def test_pooling_what_it_refuses():
+def test_pool_units_errors():
     with pytest.raises(ValueError, match="pool is 'max'; expected 'auto', 'mean', 'flatten' or 'cls'"):
         pool_units(torch.rand(2, 5), "max")
     with pytest.raises(ValueError, match="pool='cls' uses the first token"):
@@ -159,7 +156,7 @@ def test_pooling_what_it_refuses():
         pool_units(torch.rand(5))
 
 
-def test_where_the_units_are():
+def test_unit_axes():
     last, signal = torch.rand(2, 3, 4, 5), torch.rand(2, 5, 7)
     torch.testing.assert_close(pool_units(last, unit_axis=-1), last.mean((1, 2)))
     torch.testing.assert_close(pool_units(signal, unit_axis=1), signal.mean(2))
@@ -169,7 +166,7 @@ def test_where_the_units_are():
 
 
 @pytest.mark.parametrize(("layer", "side", "units"), [("net.1", None, 4), ("1", True, 4), (None, None, 4)])
-def test_an_encoder_of_the_pairs(layer, side, units):
+def test_check_pairs_compares_layer_and_units(layer, side, units):
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     manifest = {} if layer is None else {"layer": layer}
     manifest |= {} if side is None else {"attribute_to_neuron_input": side}

@@ -1,9 +1,4 @@
-"""A link equals what scikit-learn solved, whatever the chunks, and says which units and classes it cannot speak of.
-
-A link reads units off the moments of its pairs, by any way of naming them.
-
-Directions and bounds of units, worked out by hand.
-"""
+"""LatentLink: against scikit-learn, in chunks and shards; directions and bounds of units by hand; files."""
 
 import warnings
 from pathlib import Path
@@ -35,7 +30,7 @@ def pairs():
     return r, w, classes
 
 
-def test_least_squares_is_scikit_learns():
+def test_least_squares_equals_scikit_learn():
     link = LatentLink(ridge=0.0).fit(recorded("A_r"), recorded("A_w"))
     torch.testing.assert_close(link.weight, recorded("A_LR_coef"), atol=1e-9, rtol=0)
     torch.testing.assert_close(link.bias, recorded("A_LR_intercept"), atol=1e-9, rtol=0)
@@ -44,13 +39,13 @@ def test_least_squares_is_scikit_learns():
 
 
 @pytest.mark.parametrize("which", range(4))
-def test_ridge_is_scikit_learns(which):
+def test_ridge_equals_scikit_learn(which):
     link = LatentLink(ridge=float(DATA["A_ridge_alphas"][which])).fit(recorded("A_r"), recorded("A_w"))
     torch.testing.assert_close(link.weight, recorded("A_ridge_coefs")[which], atol=1e-9, rtol=0)
     torch.testing.assert_close(link.bias, recorded("A_ridge_intercepts")[which], atol=1e-9, rtol=0)
 
 
-def test_default_ridge_of_the_original_is_scikit_learns():
+def test_default_ridge_of_the_released_code_equals_scikit_learn():
     link = LatentLink(ridge=1.0).fit(recorded("A_r"), recorded("A_w"))
     torch.testing.assert_close(link.weight, recorded("A_Ridge_coef"), atol=1e-9, rtol=0)
     torch.testing.assert_close(link.bias, recorded("A_Ridge_intercept"), atol=1e-9, rtol=0)
@@ -58,7 +53,7 @@ def test_default_ridge_of_the_original_is_scikit_learns():
     assert abs(float(mse - recorded("A_Ridge_mse"))) < 1e-9
 
 
-def test_fewer_pairs_than_units_gives_the_least_map_and_says_so():
+def test_fewer_pairs_than_units_give_the_map_of_least_norm():
     link = LatentLink(ridge=0.0).fit(recorded("A_r")[:16], recorded("A_w")[:16])
     torch.testing.assert_close(link.weight, recorded("A_under_coef"), atol=1e-9, rtol=0)
     torch.testing.assert_close(link.bias, recorded("A_under_intercept"), atol=1e-9, rtol=0)
@@ -68,7 +63,7 @@ def test_fewer_pairs_than_units_gives_the_least_map_and_says_so():
 
 @pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
 @pytest.mark.parametrize("ridge", ["gcv", 0.1])
-def test_chunks_and_shards_answer_as_one_pass(variant, ridge, pairs):
+def test_chunks_and_shards_equal_one_pass(variant, ridge, pairs):
     r, w, classes = pairs
     whole = LatentLink(variant, ridge, features=20, reservoir=16).fit(r, w, classes)
     base = whole.blank()
@@ -87,7 +82,7 @@ def test_chunks_and_shards_answer_as_one_pass(variant, ridge, pairs):
 
 @pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
 @pytest.mark.parametrize("ridge", [0.3, "gcv"])
-def test_leave_one_out_is_brute_force(variant, ridge, pairs):
+def test_leave_one_out_equals_refitting(variant, ridge, pairs):
     r, w, classes = pairs
     link = LatentLink(variant, ridge, features=12).fit(r, w, classes)
     quick = link.leave_one_out(r, w, classes)
@@ -105,7 +100,7 @@ def test_leave_one_out_is_brute_force(variant, ridge, pairs):
         torch.testing.assert_close(quick[row], slow, atol=1e-8, rtol=0)
 
 
-def test_leaving_out_wants_the_fitted_pairs_and_more_than_one_in_each_direction(pairs):
+def test_leave_one_out_errors(pairs):
     r, w, _ = pairs
     link = LatentLink(ridge=0.0).fit(r, w)
     with pytest.raises(ValueError, match="got 119 pairs that are not the 120 pairs of the fit"):
@@ -133,7 +128,7 @@ def test_dead_units_get_no_weight(pairs):
     assert (link.report.units, link.report.alive, link.report.rank) == (6, 5, 5)
 
 
-def test_gradients_go_through_and_dtypes_stay(pairs):
+def test_links_keep_gradient_and_dtype(pairs):
     r, w, _ = pairs
     link = LatentLink("fourier_features", features=8).fit(r, w)
     asked = r[:2].float().requires_grad_()
@@ -144,7 +139,7 @@ def test_gradients_go_through_and_dtypes_stay(pairs):
     torch.testing.assert_close(link.float()(r[:2].float()), answer, atol=1e-5, rtol=0)
 
 
-def test_bends_where_the_truth_bends(pairs):
+def test_per_class_and_fourier_links_fit_non_linear_pairs_better(pairs):
     r, w, classes = pairs
     scores = {v: float(LatentLink(v, features=64).fit(r, w, classes).score(r, w, classes)) for v in VARIANTS}
     assert scores["per_class"] > scores["linear"]
@@ -154,7 +149,7 @@ def test_bends_where_the_truth_bends(pairs):
 VARIANTS = ("linear", "per_class", "fourier_features")
 
 
-def test_what_it_refuses(pairs):
+def test_errors(pairs):
     r, w, classes = pairs
     refused(lambda: LatentLink("cubic"), "variant is 'cubic'; expected one of 'linear'")
     refused(lambda: LatentLink(ridge="cv"), "ridge is 'cv'; expected a number >= 0, or 'gcv'")
@@ -178,7 +173,7 @@ def refused(call, text):
         call()
 
 
-def test_what_was_refused_leaves_the_link_as_it_was(pairs):
+def test_errors_leave_the_link_unchanged(pairs):
     r, w, classes = pairs
     link = LatentLink(ridge=0.0).fit(r, w, classes)
     before, report = link(r), link.report
@@ -191,7 +186,7 @@ def test_what_was_refused_leaves_the_link_as_it_was(pairs):
     assert torch.equal(link(r), before)
 
 
-def test_fewer_pairs_than_live_units_are_warned_of():
+def test_fewer_pairs_than_live_units_give_a_warning():
     r, w = torch.rand(5, 4, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
     with pytest.warns(UserWarning, match=r"4 pairs, 4 of 4 units alive, rank 3 .* Make more pairs"):
         LatentLink().fit(r[:4], w[:4])
@@ -202,7 +197,7 @@ def test_fewer_pairs_than_live_units_are_warned_of():
 
 @pytest.mark.parametrize("ridge", ["gcv", 0.0])
 @pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
-def test_the_scale_of_a_unit_does_not_decide_whether_it_is_linked(variant, ridge):
+def test_links_do_not_depend_on_the_scale_of_units(variant, ridge):
     generator = torch.Generator().manual_seed(0)
     r = torch.randn(600, 5, generator=generator, dtype=torch.float64)
     w = r @ torch.randn(5, 3, generator=generator, dtype=torch.float64)
@@ -229,7 +224,7 @@ def test_a_constant_unit_changes_nothing(variant):
         assert link.r_sd[2] == 0
 
 
-def test_pairs_of_the_fit_are_told_from_others_in_every_latent():
+def test_leave_one_out_compares_every_latent_with_the_fit():
     generator = torch.Generator().manual_seed(0)
     r = torch.rand(20, 2, generator=generator, dtype=torch.float64)
     w = torch.stack([1e8 * r[:, 0], r[:, 1]], 1)
@@ -281,7 +276,7 @@ def test_bounds_and_spread(pairs):
     assert link.alive.tolist() == [True, True, True, True, False, True]
 
 
-def test_unit_readings_what_it_refuses(pairs):
+def test_direction_and_bounds_errors(pairs):
     r, w, classes = pairs
     link, own = LatentLink().fit(r, w), LatentLink("per_class").fit(r, w, classes)
     for call, text in (
@@ -352,7 +347,7 @@ def test_within_class_needs_classes_and_variation_within_one():
     assert link.direction(1, "within_class").item() == pytest.approx(1.0)
 
 
-def test_links_of_one_kind():
+def test_only_links_of_the_same_kind_are_merged():
     r, w, classes = torch.rand(20, 3), torch.rand(20, 2), torch.arange(20) % 2
     plain, classed = LatentLink().fit(r, w), LatentLink().fit(r, w, classes)
     assert plain.merge(LatentLink()) is plain
@@ -382,7 +377,7 @@ def saved_pairs():
 
 @pytest.mark.parametrize("variant", ["linear", "per_class", "fourier_features"])
 @pytest.mark.parametrize("ridge", ["gcv", 0.5])
-def test_a_link_comes_back_whole(variant, ridge, saved_pairs, tmp_path):
+def test_load_restores_the_link(variant, ridge, saved_pairs, tmp_path):
     r, w, classes = saved_pairs
     note = {"layer": "fc", "preprocess": "to 224 pixels", "truncation": 0.7, "classes": [0, 1]}
     link = LatentLink(variant, ridge, features=9, reservoir=20, seed=4).fit(r, w, classes, manifest=note)
@@ -403,13 +398,13 @@ def test_a_link_comes_back_whole(variant, ridge, saved_pairs, tmp_path):
     torch.testing.assert_close(again(r, classes), link(r, classes))
 
 
-def test_equal_links_are_equal_bytes(saved_pairs, tmp_path):
+def test_equal_links_give_equal_files(saved_pairs, tmp_path):
     for name in "ab":
         LatentLink().fit(*saved_pairs).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_header_whose_length_looks_like_a_pickle_is_still_read(saved_pairs, tmp_path):
+def test_a_header_length_like_a_pickle_opcode_is_read(saved_pairs, tmp_path):
     path, first = tmp_path / "link", set()
     for extra in range(256):
         LatentLink().fit(*saved_pairs, manifest={"layer": "x" * extra}).save(path)
@@ -420,7 +415,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_still_read(saved_pairs, tm
     assert 0x80 in first
 
 
-def test_nothing_is_left_of_a_save_that_failed(tmp_path):
+def test_a_failed_save_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="has no pairs yet"):
         LatentLink().save(tmp_path / "link")
     assert not list(tmp_path.iterdir())

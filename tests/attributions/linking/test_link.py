@@ -1,4 +1,4 @@
-"""What is refused is named with what was seen and what was expected; what is let through comes out as it went in."""
+"""Input validation of links: errors, and valid inputs that are returned unchanged."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def broken(rows, row, column, value):
     return rows
 
 
-def test_pairs_that_fit_pass_as_they_are():
+def test_valid_pairs_are_returned_unchanged():
     r, w = check_pairs(R.half(), W.double())
     assert (r.dtype, w.dtype) == (torch.float16, torch.float64)
     assert check_sizes(R, W, Moments(3, 2)) == (R, W)
@@ -57,12 +57,12 @@ def test_pairs_that_fit_pass_as_they_are():
         ),
     ],
 )
-def test_pairs_that_do_not_go_together(r, w, kind, text):
+def test_mismatched_pairs_raise(r, w, kind, text):
     with pytest.raises(kind, match=text):
         check_pairs(r, w)
 
 
-def test_other_sizes_than_the_links():
+def test_sizes_other_than_the_links_raise():
     with pytest.raises(ValueError, match=r"got pairs of \(3 units, 2 latents\); the link has \(3 units, 4 latents\)"):
         check_sizes(R, W, Moments(3, 4))
     with pytest.raises(ValueError, match=r"have shape \(6, 3\); the link has 5 units, expected \(n, 5\)"):
@@ -71,7 +71,7 @@ def test_other_sizes_than_the_links():
         check_representations([1.0], 5)
 
 
-def test_whole_numbers_would_cut_the_weights_and_are_refused():
+def test_integer_representations_raise():
     with pytest.raises(TypeError, match="representations are torch.int64; expected a float tensor"):
         check_representations(R.long(), 3)
     link = LatentLink(ridge=0.0).fit(torch.rand(20, 3), torch.rand(20, 2))
@@ -79,7 +79,7 @@ def test_whole_numbers_would_cut_the_weights_and_are_refused():
         link(torch.ones(2, 3, dtype=torch.long))
 
 
-def test_one_class_stands_for_all_rows():
+def test_a_single_class_is_used_for_all_samples():
     assert check_classes(None, 3) is None
     for one in (4, torch.tensor(4)):
         assert check_classes(one, 3).tolist() == [4, 4, 4]
@@ -94,7 +94,7 @@ def test_one_class_stands_for_all_rows():
         ([0, 1], r"classes are torch.int64 of shape \(2,\); expected integers, \(3,\)"),
     ],
 )
-def test_classes_of_another_kind(classes, text):
+def test_invalid_classes_raise(classes, text):
     with pytest.raises(ValueError, match=text):
         check_classes(classes, 3)
 
@@ -108,7 +108,7 @@ def test_units_count_from_either_end(units, as_tensor):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
-def test_units_of_any_whole_kind(dtype):
+def test_units_of_any_integer_dtype(dtype):
     own = Moments(300, 1)
     own.add(torch.rand(4, 300), torch.rand(4, 1))
     found = check_units(torch.tensor([0, 7], dtype=dtype), own)
@@ -129,12 +129,12 @@ def test_units_of_any_whole_kind(dtype):
         ([0, -2], ValueError, "unit 1 is dead: its value is 0.25 in all 2 pairs, so it has no direction"),
     ],
 )
-def test_units_that_cannot_be(units, kind, text, moments):
+def test_invalid_units_raise(units, kind, text, moments):
     with pytest.raises(kind, match=text):
         check_units(units, moments)
 
 
-def test_only_another_size_is_said_to_be_the_cause():
+def test_only_another_image_size_is_reported_as_the_cause():
     error = RuntimeError("first line\nsecond line")
     check_image_size(torch.rand(2, 1, 4, 4), torch.rand(1, 1, 4, 4), error)
     with pytest.raises(

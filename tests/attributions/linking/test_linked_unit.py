@@ -1,4 +1,4 @@
-"""The class as a whole, on digits and on the recorded sweep; its parts have tests of their own."""
+"""LinkedUnitVisualization on digits and on the recorded sweep."""
 
 import copy
 import warnings
@@ -72,7 +72,7 @@ def test_digits_flip(digits, method, least):
     assert (found.origin != target).all() and found.head.shape == (40,)
 
 
-def test_the_shortest_shift_of_digits_is_as_short_as_can_be(digits):
+def test_the_shortest_shift_of_digits_is_near_its_bound(digits):
     target = (digits.classes(40) + 3) % 10
     found = digits.units.counterfactual(digits.pictures(40), target, "minimal")
     assert found.head.all() and (found.length <= 1.05 * found.bound).all() and (found.bound > 0).all()
@@ -80,7 +80,7 @@ def test_the_shortest_shift_of_digits_is_as_short_as_can_be(digits):
     assert torch.equal(scores.argmax(1), target)
 
 
-def test_captum_finds_the_smallest_value_that_flips(digits):
+def test_captum_min_param_perturbation_finds_the_flip(digits):
     unit = int(digits.link.alive.nonzero()[3])
     x = digits.pictures(1)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_change_map_is_the_derivative_of_the_reconstruction(digits):
     torch.testing.assert_close(digits.units.attribute(x, unit), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_forward_arguments_go_along_row_by_row(digits):
+def test_forward_arguments_are_sliced_with_the_samples(digits):
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,7 +136,7 @@ def test_forward_arguments_go_along_row_by_row(digits):
         torch.testing.assert_close(alone.representations[0], whole.representations[row], atol=1e-4, rtol=1e-3)
 
 
-def test_everything_is_left_as_found(digits, found):
+def test_model_and_generator_are_restored(digits, found):
     calls = {
         "sweep": lambda: digits.units.sweep(digits.pictures(2), digits.unit),
         "perturb": lambda: digits.units.perturb(digits.pictures(2), digits.unit, 1.0),
@@ -148,7 +148,7 @@ def test_everything_is_left_as_found(digits, found):
         assert all(state.differences(module) == [] for state, module in before)
 
 
-def test_streams_leave_the_model_alone_between_results(digits, found):
+def test_the_model_is_restored_between_results_of_sweeps(digits, found):
     before = found(digits.net)
     stream = digits.units.sweeps(digits.pictures(2), internal_batch_size=20)
     first, second = next(stream), next(stream)
@@ -217,7 +217,7 @@ def test_methods_with_options(digits):
         (lambda u, x, k: u.attribute(x, 0, internal_batch_size=0), ValueError, "internal_batch_size is 0"),
     ],
 )
-def test_bad_calls(digits, call, error, text):
+def test_invalid_calls_raise(digits, call, error, text):
     with pytest.raises(error, match=text):
         call(digits.units, digits.pictures(3), digits.unit)
 
@@ -230,7 +230,7 @@ def test_dead_units_are_named(digits):
         digits.units.attribute(digits.pictures(1), dead)
 
 
-def test_parts_that_do_not_fit(digits):
+def test_mismatched_layer_link_and_generator_raise(digits):
     x = digits.pictures(2)
     build = lambda **kw: LinkedUnitVisualization(
         digits.net, kw.get("layer", "5"), kw.get("generator", digits.generator), kw.get("link", digits.link)
@@ -258,7 +258,7 @@ def test_parts_that_do_not_fit(digits):
         build(generator=flat).sweep(x, digits.unit)
 
 
-def test_another_network_or_generator_than_the_links_is_warned_of(digits):
+def test_another_model_or_generator_gives_a_warning(digits):
     link, net, generator = (copy.deepcopy(part) for part in (digits.link, digits.net, digits.generator))
     link.manifest |= {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(generator)}
     with warnings.catch_warnings():
@@ -317,7 +317,7 @@ def test_slices_raise_units_together():
     torch.testing.assert_close(both, method.attribute(x, 1) + method.attribute(x, 2))
 
 
-def test_marginal_goes_where_the_sweep_goes():
+def test_attribute_marginal_is_the_derivative_of_the_sweep():
     x, method = torch.rand(2, 1, 2, 2, dtype=torch.float64), painted(torch.sigmoid)
     found = method.attribute(x, 1, direction="marginal")
     r, h = x.flatten(1), 1e-4
@@ -327,7 +327,7 @@ def test_marginal_goes_where_the_sweep_goes():
         torch.testing.assert_close(found[row], (frames[1] - frames[0]).abs() / (2 * h), rtol=1e-3, atol=1e-6)
 
 
-def test_laid_over_the_input():
+def test_resize_like():
     pictures = torch.rand(2, 3, 8, 8)
     same = resize_like(pictures, torch.zeros(2, 3, 8, 8))
     assert torch.equal(same, pictures)

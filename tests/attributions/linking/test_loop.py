@@ -1,4 +1,4 @@
-"""Layers of every layout: pooled and flattened maps, tokens; and the slope of a class along a unit."""
+"""The round trip for layers of every layout, its protection of models, and the gradient of a class score."""
 
 import copy
 
@@ -11,7 +11,7 @@ from xinc_captum.attributions.linking.encoder import Encoder
 from xinc_captum.generators import from_callable, normal_latents
 
 
-def test_modules_inside_a_generator_are_left_as_found_too(digits, found):
+def test_modules_inside_a_generator_are_restored(digits, found):
     paint = nn.Sequential(nn.Linear(24, 64), nn.Dropout(0.5), nn.Sigmoid()).eval()
     generator = from_callable(lambda w: paint(w).view(-1, 1, 8, 8), normal_latents(24))
     paint(torch.rand(2, 24)).sum().backward()
@@ -22,7 +22,7 @@ def test_modules_inside_a_generator_are_left_as_found_too(digits, found):
     assert before.differences(paint) == []
 
 
-def test_a_generator_in_training_mode_is_warned_of(digits):
+def test_a_generator_in_training_mode_gives_a_warning(digits):
     paint = nn.Sequential(nn.Linear(24, 64), nn.Dropout(0.5), nn.Sigmoid())
     units = LinkedUnitVisualization(
         digits.net, "5", from_callable(lambda w: paint(w).view(-1, 1, 8, 8), normal_latents(24)), digits.link
@@ -125,7 +125,7 @@ def test_layouts(make, layer, at_input, pool, linear, found):
 
 
 @pytest.mark.parametrize("pool", ["mean", "flatten"])
-def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
+def test_score_gradient_equals_finite_differences(smooth, pool):
     """∂f/∂r_u against adding to the unit's place (flattened), or to all places of its channel (mean)."""
     net = copy.deepcopy(smooth).double()
     encode = Encoder(net, "1", attribute_to_neuron_input=False, pool=pool)

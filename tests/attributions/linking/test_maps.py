@@ -1,11 +1,4 @@
-"""Each name makes its map, which has not taken the first chunk in yet.
-
-One ridge regression, by hand and whatever the chunks.
-
-A line for each class, and no answer for a class without one.
-
-Random features stand for a Gaussian kernel, are settled by the first chunk and the seed, and by nothing later.
-"""
+"""Linear, per-class and Fourier maps, by hand, in chunks and from their tensors."""
 
 import math
 from typing import get_args
@@ -24,7 +17,7 @@ def test_there_is_a_map_for_every_name():
 
 
 @pytest.mark.parametrize("variant", KINDS)
-def test_a_new_map_has_seen_nothing(variant):
+def test_a_new_map_has_no_pairs(variant):
     r, w = torch.rand(20, 4), torch.rand(20, 3)
     own = new_map(variant, r, w, 0.5, features=6, seed=2)
     assert type(own) is KINDS[variant]
@@ -68,7 +61,7 @@ def test_by_hand(ridge, weight, bias):
     assert own.partial(torch.tensor([0, 0])).flatten().tolist() == pytest.approx([weight] * 2)
 
 
-def test_leaving_out_is_the_line_through_the_other_two():
+def test_leave_one_out_is_the_line_through_the_other_two():
     r = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
     w = torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
     solved = mapped(r, w)
@@ -77,7 +70,7 @@ def test_leaving_out_is_the_line_through_the_other_two():
         assert own.leave_one_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
 
 
-def test_answers_in_the_callers_dtype_and_with_its_gradient():
+def test_outputs_keep_dtype_and_gradient():
     own = mapped(R, W)
     own.solve()
     asked = torch.tensor([[3.0]], requires_grad=True)
@@ -87,7 +80,7 @@ def test_answers_in_the_callers_dtype_and_with_its_gradient():
 
 
 @given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv"]))
-def test_shards_in_any_order_are_one_pass(order, seed, ridge):
+def test_merged_shards_in_any_order_equal_one_pass(order, seed, ridge):
     generator = torch.Generator().manual_seed(seed)
     r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (4, 2))
     whole, merged = mapped(r, w, ridge), LinearMap(r, w, ridge)
@@ -101,7 +94,7 @@ def test_shards_in_any_order_are_one_pass(order, seed, ridge):
 
 
 @pytest.mark.parametrize("ridge", [0.1, "gcv"])
-def test_it_comes_back_and_goes_on(ridge):
+def test_a_linear_map_from_its_tensors_takes_further_pairs(ridge):
     r, w = torch.randn(50, 3), torch.randn(50, 2)
     first = mapped(r[:40], w[:40], ridge)
     again = LinearMap.from_tensors(first.tensors(), ridge)
@@ -144,7 +137,7 @@ def test_per_class_map_by_hand(lines):
     assert lines.partial(torch.tensor([0]), -1).item() == pytest.approx(2.0)
 
 
-def test_each_class_has_its_own_ridge_and_the_worst_report_is_told():
+def test_each_class_has_its_own_ridge_and_the_worst_report_is_returned():
     generator = torch.Generator().manual_seed(0)
     r, classes = torch.randn(80, 3, generator=generator, dtype=torch.float64), torch.arange(80) % 2
     r[classes == 1, 2] = r[classes == 1, 0]  # of the three units of class 1, two are one
@@ -158,7 +151,7 @@ def test_each_class_has_its_own_ridge_and_the_worst_report_is_told():
 
 
 @pytest.mark.parametrize("solved", [True, False])
-def test_leaving_out_is_the_line_of_the_others_of_the_class(solved):
+def test_leave_one_out_uses_the_other_pairs_of_the_class(solved):
     w = PER_CLASS_MAP_W.clone()
     w[1] = 4.0  # class 7 now: (0, 0), (1, 4), (3, -3)
     own = per_class_map_mapped(w=w)
@@ -169,7 +162,7 @@ def test_leaving_out_is_the_line_of_the_others_of_the_class(solved):
 
 
 @given(st.permutations(range(4)), st.integers(0, 20))
-def test_shards_in_any_order_are_one_pass_even_where_some_lack_a_class(order, seed):
+def test_merged_shards_without_some_classes_equal_one_pass(order, seed):
     generator = torch.Generator().manual_seed(seed)
     r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (3, 2))
     classes = torch.randint(3, (60,), generator=generator).sort().values
@@ -187,7 +180,7 @@ def test_shards_in_any_order_are_one_pass_even_where_some_lack_a_class(order, se
     assert merged.moments.n == 60
 
 
-def test_per_class_map_it_comes_back_and_goes_on(lines):
+def test_a_per_class_map_from_its_tensors_takes_further_pairs(lines):
     again = PerClassMap.from_tensors(lines.tensors(), 0.0)
     for own in (lines, again):
         own.add(PER_CLASS_MAP_R + 1, PER_CLASS_MAP_W, CLASSES)
@@ -197,7 +190,7 @@ def test_per_class_map_it_comes_back_and_goes_on(lines):
     assert again.moments.n == 12
 
 
-def test_what_it_refuses(lines):
+def test_errors(lines):
     wants = "a per_class link needs the class of each sample; give classes=, for real images the model's predictions"
     unknown = r"class 5 is not linked; the classes of the fit are \[-1, 7\]"
     five = torch.full((6,), 5)
@@ -219,7 +212,7 @@ def test_what_it_refuses(lines):
             call()
 
 
-def test_a_chunk_refused_for_want_of_classes_leaves_the_link_as_it_was():
+def test_a_chunk_without_classes_leaves_the_link_unchanged():
     link = LatentLink("per_class", 0.0)
     with pytest.raises(ValueError, match="needs the class of each sample"):
         link.partial_fit(PER_CLASS_MAP_R, PER_CLASS_MAP_W)
@@ -266,7 +259,7 @@ def test_units_of_any_scale_have_the_same_features(scale, shift, seed):
     torch.testing.assert_close(FourierMap(far, w, 0.1, features=8).features(far), near, atol=1e-9, rtol=0)
 
 
-def test_the_seed_decides_and_the_random_state_stays():
+def test_features_depend_on_the_seed_and_not_on_the_random_state():
     r, w = drawn()
     state = torch.get_rng_state()
     first, again, other = (FourierMap(r, w, 0.1, features=6, seed=seed) for seed in (3, 3, 4))
@@ -275,7 +268,7 @@ def test_the_seed_decides_and_the_random_state_stays():
     assert not torch.equal(first.features(r), other.features(r))
 
 
-def test_dead_units_and_rows_that_are_mostly_alike_have_finite_features():
+def test_features_of_constant_units_and_equal_rows_are_finite():
     r, w = drawn()
     r[:, 1] = 0.3
     own = FourierMap(r, w, 0.1, features=5)
@@ -306,7 +299,7 @@ def test_the_solution_is_ridge_regression_on_the_features():
 
 
 @given(st.permutations(range(4)), st.integers(0, 10))
-def test_shards_of_one_blank_in_any_order_are_one_pass(order, seed):
+def test_merged_shards_of_one_blank_equal_one_pass(order, seed):
     r, w = drawn(60, seed)
     whole = fourier_map_mapped(r, w, features=9)
     merged = whole.blank()
@@ -321,7 +314,7 @@ def test_shards_of_one_blank_in_any_order_are_one_pass(order, seed):
     torch.testing.assert_close(merged.moments.rr, whole.moments.rr)
 
 
-def test_fourier_map_it_comes_back_and_goes_on():
+def test_a_fourier_map_from_its_tensors_takes_further_pairs():
     r, w = drawn()
     first = fourier_map_mapped(r, w, features=6, seed=5)
     again = FourierMap.from_tensors(first.tensors(), 0.1)
@@ -332,7 +325,7 @@ def test_fourier_map_it_comes_back_and_goes_on():
     assert torch.equal(again.moments.rr, first.moments.rr)
 
 
-def test_fourier_map_what_it_refuses():
+def test_fourier_map_errors():
     r, w = drawn()
     own = fourier_map_mapped(r, w, features=4)
     with pytest.raises(ValueError, match=r"the first chunk has 1 pair\(s\); Fourier features need at least 2"):
@@ -345,7 +338,7 @@ def test_fourier_map_what_it_refuses():
 
 
 @pytest.mark.parametrize("which", ["centre", "frequencies", "phases"])
-def test_features_are_other_ones_if_any_of_the_three_is(which):
+def test_maps_with_different_features_cannot_be_merged(which):
     r, w = drawn()
     own = fourier_map_mapped(r, w, features=4)
     shifted = own.blank()

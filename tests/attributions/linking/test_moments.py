@@ -1,9 +1,4 @@
-"""Moments of chunks and shards equal those of one pass, also far from zero.
-
-Scatter between classes and within them add up to all of it.
-
-Every row has the same chance, whatever the chunks.
-"""
+"""Moments, class means and the reservoir: chunks and shards equal one pass."""
 
 import pytest
 import torch
@@ -45,7 +40,7 @@ def test_chunks_and_merges_are_one_pass(sizes, seed):
     same(merged, gathered(r, w))
 
 
-def test_they_are_the_moments():
+def test_moments_equal_their_definition():
     r, w = drawn(50, 0)
     m = gathered(r, w)
     torch.testing.assert_close(m.rr / 49, r.T.cov())
@@ -56,7 +51,7 @@ def test_they_are_the_moments():
     assert torch.equal(m.r_max, r.amax(0))
 
 
-def test_far_from_zero_nothing_cancels():
+def test_large_means_cause_no_cancellation():
     r, w = drawn(4000, 1)
     near, far = Moments(4, 3), Moments(4, 3)
     for rows in torch.arange(4000).split(64):
@@ -65,7 +60,7 @@ def test_far_from_zero_nothing_cancels():
     torch.testing.assert_close(far.rr, near.rr, rtol=1e-8, atol=1e-6)
 
 
-def test_dead_units_and_restoring():
+def test_dead_units_and_moments_from_tensors():
     r, w = drawn(10, 3)
     r[:, 1] = 0.1
     m = gathered(r.float(), w)
@@ -74,19 +69,19 @@ def test_dead_units_and_restoring():
     assert wide(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float64
 
 
-def test_restored_moments_go_on_by_themselves():
+def test_moments_from_tensors_are_independent():
     r, w = drawn(10, 4)
     first = gathered(r, w)
     Moments.from_tensors(first.tensors()).add(r, w)
     same(first, gathered(r, w), 0)
 
 
-def test_other_sizes_are_refused():
+def test_moments_of_other_sizes_raise():
     with pytest.raises(ValueError, match=r"got moments of \(2 units, 3 latents\) to merge into moments of \(4, 3\)"):
         Moments(4, 3).merge(Moments(2, 3))
 
 
-def test_constant_columns_have_no_variance_whatever_rounding_makes_of_their_mean():
+def test_constant_columns_have_no_variance():
     generator = torch.Generator().manual_seed(0)
     for n in range(2, 40):
         r = torch.rand(n, 3, generator=generator, dtype=torch.float64)
@@ -140,7 +135,7 @@ def _kept(rows, seed):
     return reservoir.rows
 
 
-def test_all_rows_have_the_same_chance():
+def test_all_rows_have_equal_probability():
     rows = torch.arange(100.0)[:, None] + 0.5
     counts = torch.zeros(100)
     for seed in range(400):
@@ -150,7 +145,7 @@ def test_all_rows_have_the_same_chance():
     assert counts.max() < 210
 
 
-def test_few_rows_are_all_kept_and_repeats_once():
+def test_few_rows_are_all_stored_and_repeats_once():
     reservoir = Reservoir(9)
     reservoir.add(torch.tensor([[1.0], [2.0], [1.0]]))
     reservoir.add(torch.tensor([[2.0]]))
@@ -159,6 +154,6 @@ def test_few_rows_are_all_kept_and_repeats_once():
         reservoir.merge(Reservoir(9, seed=1))
 
 
-def test_a_smaller_reservoir_would_tilt_the_sample():
+def test_reservoirs_of_different_size_cannot_be_merged():
     with pytest.raises(ValueError, match="got a reservoir of 4 rows and seed 0 to merge into one of 9 rows"):
         Reservoir(9).merge(Reservoir(4))

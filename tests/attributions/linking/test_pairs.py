@@ -1,9 +1,4 @@
-"""Splitting holds out a share of each class and loses nothing.
-
-Pairs belong together, none comes twice, retries go on in one stream, and an end is always reached.
-
-Turns are shared out by what is lacking, and what is kept is new, expected and of the class it was drawn of.
-"""
+"""Pairs: splitting, rejection sampling, and the limit of attempts."""
 
 import pytest
 import torch
@@ -21,7 +16,7 @@ def some(n=50):
     return Pairs(torch.rand(n, 3), torch.arange(n)[:, None].float(), torch.arange(n) % 5, torch.rand(n, 5), 1.0, {})
 
 
-def test_split_is_class_by_class_and_whole():
+def test_split_is_class_by_class_and_complete():
     pairs = some()
     fit, held = pairs.split(0.2, seed=1)
     assert held.classes.bincount().tolist() == [2] * 5
@@ -34,7 +29,7 @@ def test_take():
     assert some().take(torch.tensor([4, 2])).latents[:, 0].tolist() == [4, 2]
 
 
-def test_what_it_refuses():
+def test_errors():
     with pytest.raises(ValueError, match="held_out is 1; expected a fraction between 0 and 1"):
         some().split(1)
     with pytest.raises(ValueError, match="leaves one side empty; make more pairs"):
@@ -64,7 +59,7 @@ def eigen():
     return EigenGenerator(images, labels, components=4)
 
 
-def test_pairs_belong_together_and_balance(eigen, found):
+def test_pairs_match_and_are_balanced(eigen, found):
     model = Bright().eval()
     record = found(model)
     pairs = make_pairs(model, "out", eigen, 41, truncation=1.0, batch_size=7)
@@ -80,7 +75,7 @@ def test_pairs_belong_together_and_balance(eigen, found):
     assert len(told["model_sha256"]) == len(told["generator_sha256"]) == 64
 
 
-def test_a_generator_in_training_is_left_as_found(found):
+def test_a_generator_in_training_mode_is_restored(found):
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
     paint = from_callable(lambda w: net(w + torch.rand_like(w)).view(-1, 1, 2, 2), normal_latents(4))
     model, record = Bright().eval(), found(net)
@@ -98,7 +93,7 @@ def test_seeds_and_streams(eigen):
     assert not torch.equal(make_pairs(model, "out", eigen, 12, rng=stream).latents, first.latents)
 
 
-def test_rejected_pictures_are_replaced_by_new_ones(eigen):
+def test_rejected_images_are_replaced_by_new_ones(eigen):
     model = Bright(level=0.68).eval()  # turns most of class 1 away
     pairs = make_pairs(model, "out", eigen, 60, truncation=1.0, max_attempts=100)
     assert pairs.kept < 0.9
@@ -108,7 +103,7 @@ def test_rejected_pictures_are_replaced_by_new_ones(eigen):
     assert kept.kept == 1
 
 
-def test_the_end_is_always_reached_and_says_what_was_found(eigen):
+def test_the_limit_of_attempts_raises_with_the_number_of_pairs(eigen):
     with pytest.raises(ValueError, match=r"60 images gave 10 of 20 pairs \(10 of 10 of class 0, 0 of 10 of class 1\)"):
         make_pairs(Bright(level=9.0).eval(), "out", eigen, 20, max_attempts=3, batch_size=64)
     with pytest.raises(ValueError, match=r"80 images gave 2 of 4 pairs.*at truncation 0 a class has one"):
@@ -124,7 +119,7 @@ def test_a_generator_without_classes():
         make_pairs(Bright().eval(), "out", paint, 30, classes=[1])
 
 
-def test_make_pairs_what_it_refuses(eigen):
+def test_make_pairs_errors(eigen):
     model = Bright().eval()
     for call, text in (
         (lambda: make_pairs(model, "out", eigen, 0), "n is 0; expected at least 1"),
@@ -154,7 +149,7 @@ def _lying(image_range, factor=1.0):
     )
 
 
-def test_a_link_with_the_manifest_reads_the_side_that_the_pairs_are_of(eigen):
+def test_a_link_with_a_manifest_uses_the_side_of_its_pairs(eigen):
     """What enters and what leaves this layer is of one size, so the wrong side would be a silent mistake."""
     model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
     for at_input in (True, False):
@@ -192,7 +187,7 @@ def stream(script, expected, keep_class=True, encoder=None):
     return PairSampler(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
 
 
-def test_what_is_kept_by_hand():
+def test_accepted_pairs_by_hand():
     script = Script([0.1, 0.6, 0.7, 0.8], [0.2, 0.1, 0.3, 0.9])
     own = stream(script, {0: 3, 1: 2})
     assert own.step(4) == 2
@@ -210,14 +205,14 @@ def test_what_is_kept_by_hand():
     assert script.random is own.random
 
 
-def test_good_ones_beyond_what_was_wanted_count_as_good_and_are_not_kept():
+def test_surplus_pairs_count_as_accepted_and_are_not_stored():
     own = stream(Script([0.1, 0.2, 0.3, 0.9]), {0: 1})
     assert own.step(4) == 1
     pairs = own.pairs({})
     assert (len(pairs), pairs.kept) == (1, 3 / 4)
 
 
-def test_without_classes_the_answer_is_the_class():
+def test_without_classes_the_prediction_is_the_class():
     script = Script([0.9, 0.1])
     own = stream(script, {ANY: 2})
     assert own.step(2) == 2
@@ -225,14 +220,14 @@ def test_without_classes_the_answer_is_the_class():
     assert own.pairs({}).classes.tolist() == [1, 0]
 
 
-def test_unchecked_pairs_have_the_class_they_were_drawn_of():
+def test_without_keep_class_pairs_have_the_requested_class():
     own = stream(Script([0.9, 0.1, 0.2, 0.3]), {0: 2, 5: 2}, keep_class=False)
     assert own.step(4) == 4
     assert own.pairs({}).classes.tolist() == [0, 0, 5, 5], "also classes that the model does not score"
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(0, 12), min_size=1), st.integers(1, 20))
-def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
+def test_next_classes_are_in_proportion_to_missing_pairs(expected, size):
     own = PairSampler(None, None, expected, 1.0, torch.Generator(), True)
     whole = [c for c, count in expected.items() for _ in range(count)]
     if not whole:
@@ -244,7 +239,7 @@ def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
         assert abs(turns.count(c) - size * count / len(whole)) < 1
 
 
-def test_what_is_said_when_attempts_run_out():
+def test_the_error_text_for_too_many_attempts():
     checked = stream(Script([0.1, 0.2]), {0: 3, 1: 1})
     checked.step(2)
     assert checked.too_many_attempts().startswith(
@@ -262,7 +257,7 @@ def test_what_is_said_when_attempts_run_out():
     )
 
 
-def test_pair_stream_what_it_refuses():
+def test_pair_sampler_errors():
     with pytest.raises(
         ValueError,
         match=r"of shape \(2, 1\); expected finite \(2, latent_dim\). Check the generator with check_generator",

@@ -1,7 +1,4 @@
-"""One eigendecomposition gives every ridge, its GCV, its held-out error and its leverages.
-
-The held-out choice is the one that fitting and measuring would make, and repeats stay on one side.
-"""
+"""The ridge path: solutions, GCV and leverages, also for units of very different scales."""
 
 import pytest
 import torch
@@ -44,7 +41,7 @@ def test_the_report_counts(path):
     assert path.report.to_dict()["latent_constant"] == 0
 
 
-def test_where_nothing_is_left_gcv_is_infinite():
+def test_gcv_without_degrees_of_freedom_is_infinite():
     moments = Moments(4, 1)
     generator = torch.Generator().manual_seed(0)
     moments.add(torch.randn(4, 4, generator=generator), torch.randn(4, 1, generator=generator))
@@ -69,7 +66,7 @@ def solved(r, w):
 
 
 @pytest.mark.parametrize("scales", [(1e8, 1.0, 1.0, 1e-3), (1e-9, 1.0, 2.0, 3.0), (1e12, 1e6, 1.0, 1e-6)])
-def test_units_of_other_scales_are_kept_and_their_map_is_that_of_standardised_units(scales):
+def test_units_of_very_different_scales_get_the_map_of_standardised_units(scales):
     r, scaled, w = graded(scales)
     plain, path = solved(r, w), solved(scaled, w)
     assert (path.report.rank, path.report.alive) == (4, 4) and not path.report.deficient

@@ -6,12 +6,12 @@ from xinc_captum.attributions.linking.counterfactuals.search import lead, probab
 
 
 @pytest.mark.parametrize(("search", "name"), [(LinkingInStyle(), "linking_in_style"), (MinimalShift(), "minimal")])
-def test_methods_that_want_a_linear_head_say_so(plane, rows, search, name):
+def test_methods_without_their_linear_head_raise(plane, rows, search, name):
     with pytest.raises(ValueError, match=f"method '{name}' needs class scores that are linear"):
         search(plane(*rows, with_head=False))
 
 
-def test_the_shortest_shift_is_drawn_once(plane, rows):
+def test_minimal_shift_generates_one_image(plane, rows):
     task = plane(*rows)
     result = MinimalShift()(task)
     assert (result.steps == 1).all() and (result.shift.norm(dim=1) <= 1.01 * result.bound).all()
@@ -20,7 +20,7 @@ def test_the_shortest_shift_is_drawn_once(plane, rows):
     assert (further.shift.norm(dim=1) > 1.4 * result.bound).all()
 
 
-def test_the_papers_update_ends_by_itself(plane, rows):
+def test_the_papers_update_stops_at_its_number_of_steps(plane, rows):
     task = plane(*rows)
     result = LinkingInStyle(steps=40)(task)
     assert (result.steps <= 40).all() and (result.steps[~result.reached] == 40).all()
@@ -41,14 +41,14 @@ def test_by_hand():
     assert reaches(SCORES, target, 0.7).tolist() == [False, False]
 
 
-def test_the_probability_follows_what_the_scores_are():
+def test_the_probability_depends_on_the_kind_of_scores():
     target, shares = torch.tensor([1]), torch.tensor([[0.3, 0.7]])
     assert probability(shares, target, "identity").tolist() == shares[:, 1].tolist()
     torch.testing.assert_close(probability(shares, target, "sigmoid"), shares[:, 1].sigmoid())
     assert reaches(shares, target, 0.65, "identity").item() and not reaches(shares, target, 0.65).item()
 
 
-def test_a_head_knows_its_scores():
+def test_a_head_explains_only_its_scores():
     linear = torch.nn.Linear(64, 10)
     head, r = LinearHead(linear.weight.detach(), linear.bias.detach()), torch.randn(5, 64)
     scores = linear(r).detach()

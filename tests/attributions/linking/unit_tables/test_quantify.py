@@ -1,4 +1,4 @@
-"""Bases are measured once, grouped by class, and what is missing in one is nan there and nowhere else."""
+"""quantify: bases, steps and changes, by hand and against a loop."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_equals_a_loop_over_units_and_bases(planted):
             torch.testing.assert_close(table.spread[u, 0, q, 1:], change.std(0, correction=0), rtol=1e-3, atol=1e-6)
 
 
-def test_chunks_make_no_difference_and_each_picture_is_drawn_once(planted):
+def test_chunks_make_no_difference_and_each_image_is_generated_once(planted):
     drawn = []
 
     def counted(latents):
@@ -48,7 +48,7 @@ def test_chunks_make_no_difference_and_each_picture_is_drawn_once(planted):
         torch.testing.assert_close(other.spread, held[0].spread)
 
 
-def test_classes_are_kept_apart(planted):
+def test_classes_are_separate(planted):
     bases, classes = planted.latents[:6], torch.tensor([7, 2, 7, 2, 2, 7])
     whole = {"parts": planted.parts, "measures": NAMES}
     table = quantify(planted.generator, planted.link, bases, [1, 2], classes=classes, **whole)
@@ -59,7 +59,7 @@ def test_classes_are_kept_apart(planted):
         torch.testing.assert_close(table.base_value[k], alone.base_value[0])
 
 
-def test_bounds_set_values_whatever_the_base_has(planted):
+def test_bounds_set_values_for_every_base(planted):
     bases, own = planted.latents[:4], planted.representations[:4]
     table = quantify(
         planted.generator, planted.link, bases, [5], measures=["luminance"], reach="minmax", representations=own
@@ -100,7 +100,7 @@ def test_measures_of_ones_own_and_motion(planted):
     assert MEASURES["area"].columns == ("area",), "the table of names is as it was"
 
 
-def test_the_null_is_swept_likewise_at_the_lengths_of_the_units(planted):
+def test_the_null_has_the_lengths_of_the_units(planted):
     null = planted.link.direction([8, 4]) * 7.0
     table = quantify(planted.generator, planted.link, planted.latents[:3], [4, 8], measures=NAMES, null=null)
     straight = quantify(planted.generator, planted.link, planted.latents[:3], [8], measures=NAMES)
@@ -110,7 +110,7 @@ def test_the_null_is_swept_likewise_at_the_lengths_of_the_units(planted):
     assert table.null.shape == table.change.shape
 
 
-def test_the_generator_is_left_as_found():
+def test_the_generator_is_restored():
     net = torch.nn.Sequential(torch.nn.Linear(4, 12), torch.nn.Unflatten(1, (3, 2, 2)), torch.nn.Sigmoid()).train()
     generator = from_callable(net, normal_latents(4))
     latents = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -124,7 +124,7 @@ def test_the_generator_is_left_as_found():
     assert not net[0]._forward_hooks
 
 
-def test_what_does_not_fit_is_said(planted):
+def test_invalid_arguments_raise(planted):
     generator, link, bases = planted.generator, planted.link, planted.latents[:3]
     with pytest.raises(ValueError, match=r"units are \[200\]; expected some of 0 to 199"):
         quantify(generator, link, bases, [200])
@@ -200,7 +200,7 @@ def test_a_part_counts_where_it_is_large_enough():
         (1, ROWS, "area row column eccentricity orientation luminance smooth_entropy"),
     ],
 )
-def test_what_is_measured_where_nothing_is_asked_for(channels, parts, columns):
+def test_default_measures(channels, parts, columns):
     wide = from_callable(lambda w: w.view(-1, 1, 2, 2).expand(-1, channels, -1, -1), normal_latents(4))
     bases = Bases.draw(wide, LATENTS, None, parts, None, 0.001, 64)
     assert bases.columns == tuple(columns.split())
@@ -236,7 +236,7 @@ def test_gradients_pass_only_while_watched():
     assert seen == [False]
 
 
-def test_what_it_refuses():
+def test_errors():
     for call, text in (
         (
             lambda: drawn(LATENTS[:0]),
@@ -275,7 +275,7 @@ def test_bounds_are_counted_from_the_bases_own_value(planted):
     torch.testing.assert_close(far[0] + own[:, 9:10], planted.link.bounds([9], "quantile").expand(3, 2))
 
 
-def test_a_null_leads_elsewhere_and_as_far(planted):
+def test_null_directions_have_the_units_lengths(planted):
     other = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
     steps = Steps(planted.link, torch.tensor([4, 9]), 3, 0.5, "marginal", null=other)
     moves, far = steps.block(1, 5)
@@ -303,7 +303,7 @@ def test_units(planted):
         resolve_units(link, [2, 2])
 
 
-def test_reach_what_does_not_fit_is_said(planted):
+def test_steps_errors(planted):
     units = torch.tensor([0])
     with pytest.raises(ValueError, match="reach is 'far'; expected a number of standard deviations"):
         Steps(planted.link, units, 3, "far", "marginal")

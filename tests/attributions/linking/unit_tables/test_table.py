@@ -50,7 +50,7 @@ def test_long_form_in_a_file(tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["reach"] == 0.5
 
 
-def test_parquet_says_the_same(tmp_path):
+def test_parquet_equals_csv(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table(null=False).save(tmp_path / "out", format="parquet")
     rows = parquet.read_table(tmp_path / "out" / "units.parquet").to_pylist()
@@ -65,7 +65,7 @@ def test_without_pyarrow_nothing_is_written(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_in_it_is_said(tmp_path):
+def test_unknown_parts_measures_and_classes_raise(tmp_path):
     with pytest.raises(ValueError, match="part 'nose' is not in this table; it has ear, tail"):
         table().column("nose", "area")
     with pytest.raises(ValueError, match="measure 'red' is not in this table; it has area"):
@@ -80,7 +80,7 @@ def test_what_is_not_in_it_is_said(tmp_path):
         table().save(tmp_path / "out", format="xls")
 
 
-def test_a_table_is_said_in_one_line():
+def test_repr_of_a_table():
     values = torch.zeros(5, 1, 2, 1)
     parts, measures = ("eye", "mouth"), ("luminance",)
     bare = UnitTable(torch.arange(5), (None,), parts, measures, values, values, values.int(), values[0])
@@ -88,7 +88,7 @@ def test_a_table_is_said_in_one_line():
     assert repr(bare) == f"{words}no null)" and repr(replace(bare, null=values[:3])) == f"{words}a null of 3 units)"
 
 
-def test_units_that_lead_to_the_left_part_alone_are_found(planted):
+def test_where_returns_the_units_of_the_left_part(planted):
     g = torch.Generator().manual_seed(0)
     null = shuffled_directions(planted.representations, planted.latents, range(200), repeats=2, generator=g)
     table = quantify(
@@ -104,7 +104,7 @@ def test_units_that_lead_to_the_left_part_alone_are_found(planted):
     assert not len(table.where("left", "luminance", only=True, sign="down").units)
 
 
-def test_shuffled_units_are_not(planted):
+def test_where_does_not_return_shuffled_units(planted):
     """Units that say nothing about the latents: p-values are even, and few queries find any."""
     values, any_found = [], []
     for seed in range(20):
@@ -141,7 +141,7 @@ def test_by_hand():
     assert discover(torch.arange(4), change, null, other_parts=[], sign="down", **wide).units.tolist() == [1]
 
 
-def test_what_does_not_fit_is_said():
+def test_invalid_arguments_raise():
     one = torch.ones(2, 1)
     with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
         discover(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_said():
         discover(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
 
 
-def test_what_was_found_is_said_in_one_line():
+def test_repr_of_discoveries():
     of = lambda n: Discoveries(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
     assert [repr(of(n)) for n in (0, 2)] == ["Discoveries(none of 99 units)", "Discoveries(2 of 99 units: 3, 4)"]
     assert repr(of(40)) == "Discoveries(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"
