@@ -233,7 +233,8 @@ def calls():
     pairs = make_pairs(classifier.model, "head", generator, 64, preprocess=classifier.preprocess)
     link = x.LatentLink().fit(pairs.representations, pairs.latents, pairs.classes, manifest=pairs.manifest)
     linked = x.LinkedUnitVisualization(classifier.model, "head", generator, link, preprocess=classifier.preprocess)
-    yield "LinkedUnitVisualization.sweep", lambda: linked.sweep(zoo.mnist_digits().images[:2], 3)
+    digits, unit = zoo.mnist_digits().halved().images[:2], int(link.alive.nonzero()[0])
+    yield "LinkedUnitVisualization.sweep", lambda: linked.sweep(digits, unit)
     inr = FourierMLP(hidden=8, seed=0)
     yield (
         "NeuronCanvas.attribute, tangent",

@@ -62,7 +62,7 @@ def short(model, x, **more):
         lambda net, x: deletion_insertion(net, x, MAPS, 1, steps=2).deletion,
         lambda net, x: road(net, x, MAPS, 1),
         lambda net, x: dissect(net, "conv", x, images()[:, :1] > 0.8, generator=torch.Generator(), batch_size=2).iou,
-        lambda net, x: Encoder(net, "conv").read(x).logits,
+        lambda net, x: Encoder(net, "conv").encode(x).logits,
         short,
     ],
 )

@@ -73,7 +73,7 @@ def test_a_network_that_never_answers_as_meant_has_no_pairs(ends):
     turned = nn.Sequential(*ends.classifier.model[:2], nn.Linear(12, 4))
     with torch.no_grad():
         turned[2].weight.copy_(-ends.classifier.model[2].weight)
-    with pytest.raises(UsageError, match="pictures gave 0 of 24 pairs"):
+    with pytest.raises(UsageError, match="images gave 0 of 24 pairs"):
         pairs_of(replace(ends, classifier=replace(ends.classifier, model=turned)), 24, 0.7, 0)
 
 

@@ -266,7 +266,7 @@ def test_a_link_is_found_again_with_its_ends_and_verdict(linked, link_folder):
     assert described(linked.ends) == note["ends"] and linked.ends.shape == (1, 8, 8)
     assert (linked.trust, linked.truncation) == (note["trust"], 0.7)
     latents = linked.ends.generator.latent_mean(torch.arange(4))
-    seen = linked.ends.encoder().read(linked.ends.draw(latents))
+    seen = linked.ends.encoder().encode(linked.ends.draw(latents))
     torch.testing.assert_close(linked.link(seen.representations, torch.arange(4)), latents, atol=0.2, rtol=0.1)
 
 

@@ -69,7 +69,7 @@ def audit(net):
 
 
 def table(net):
-    link = linked(net, "relu")._parts.link
+    link = linked(net, "relu")._link
     return quantify(PAINT, link, torch.rand(3, 5), [0, 2], measures=["luminance"])
 
 
@@ -95,9 +95,9 @@ RESULTS = {
     "Counterfactual minimal": lambda net, x: linked(net, "relu").counterfactual(x, 1, "latent"),
     "Comparison": compared,
     "Pairs": lambda net, x: pairs(net),
-    "Encoded": lambda net, x: Encoder(net, "fc").read(x),
+    "Encoded": lambda net, x: Encoder(net, "fc").encode(x),
     "LinkAudit": lambda net, x: audit(net),
-    "LatentLink": lambda net, x: linked(net, "relu")._parts.link,
+    "LatentLink": lambda net, x: linked(net, "relu")._link,
     "UnitTable": lambda net, x: table(net),
     "NernFit": lambda net, x: nern(net),
     "TransFit": lambda net, x: trans_inr().fit(torch.rand(6, 3, 6, 6), steps=2, batch_size=2, show_progress=False),

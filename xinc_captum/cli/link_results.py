@@ -155,7 +155,7 @@ class Story:
 
     def through(self, pictures: Tensor) -> Tensor:
         """What the link makes of pictures, (n, C, H, W) on the host."""
-        seen = self.ends.encoder().read(pictures.to(self.ends.device))
+        seen = self.ends.encoder().encode(pictures.to(self.ends.device))
         with torch.no_grad():
             return self.ends.draw(self.link(seen.representations, seen.logits.argmax(1)))
 

@@ -224,14 +224,14 @@ class Ends:
     def answers(self, pictures: Tensor) -> Tensor:
         """Probabilities (n, classes) of pictures (n, C, H, W) in [0, 1], on the host."""
         with torch.no_grad():
-            return as_probabilities(self.encoder().read(pictures.to(self.device)).logits, self.probability).cpu()
+            return as_probabilities(self.encoder().encode(pictures.to(self.device)).logits, self.probability).cpu()
 
     @cached_property
     def probability(self) -> Probability:
         """What the classifier's outputs are: its own setting, else decided once, on a grey picture."""
         with torch.no_grad():
             grey = torch.full((1, *self.shape), 0.5, device=self.device)
-            return probability_kind(self.encoder().read(grey).logits, self.classifier.probability)
+            return probability_kind(self.encoder().encode(grey).logits, self.classifier.probability)
 
     def label(self, index: int) -> str:
         """What a class is called."""

@@ -97,7 +97,7 @@ def kept_of(linked: Linked, starts: Starts) -> list[Kept]:
     encoder = ends.encoder()
     with torch.no_grad():
         r = encoder(starts.pictures.to(ends.device))
-        again = encoder.read(ends.draw(link(r, starts.answers)).to(ends.device))
+        again = encoder.encode(ends.draw(link(r, starts.answers)).to(ends.device))
     alive, sd = link.alive, link.r_sd
     away = (again.representations - r).to(sd)[:, alive] / sd[alive]
     found = zip(

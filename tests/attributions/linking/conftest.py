@@ -1,42 +1,62 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch import nn
 
-from xinc_captum.attributions.linking import LatentLink
+from xinc_captum.attributions.linking import Encoder, LatentLink
 from xinc_captum.attributions.linking.counterfactuals.search import LinearHead, Task
-from xinc_captum.attributions.linking.loop import Loop
-from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.attributions.linking.loop import open_loop
+from xinc_captum.generators import from_callable
+
+
+class PlaneClassifier(nn.Module):
+    """Images of two pixels to the two numbers they show ("units"), and to scores of these."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.units, self.scores, self.batch_sizes = nn.Identity(), scores, []
+
+    def forward(self, images):
+        self.batch_sizes.append(len(images))
+        return self.scores(self.units((images.flatten(1) - 0.5) * 20))
+
+
+def plane_images(latents):
+    return (0.5 + latents / 20).clamp(0, 1).view(-1, 1, 1, 2)
 
 
 @pytest.fixture
-def plane():
-    """Latents, units and pixels are two numbers; a picture shows its latent, three classes lie 120° apart."""
+def open_plane():
+    """Open the loop of representations r (n, 2) and a function from these to scores; images show their latent."""
+
+    @contextmanager
+    def open_(r, scores):
+        generator = from_callable(plane_images, lambda n, *_, **__: torch.zeros(n, 2, dtype=torch.float64))
+        pairs = torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        link = LatentLink(ridge=0.0).fit(pairs, pairs)
+        encoder = Encoder(PlaneClassifier(scores), "units", attribute_to_neuron_input=False)
+        with open_loop(encoder, generator, link, plane_images(r), None, None, 4) as loop:
+            yield loop
+
+    return open_
+
+
+@pytest.fixture
+def plane(open_plane):
+    """Return a task for representations and targets; the classes lie 120° apart."""
     head = LinearHead(
         torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]).double(), torch.zeros(3).double()
     )
-    paint = from_callable(lambda w: (0.5 + w / 20).clamp(0, 1).view(-1, 1, 1, 2), normal_latents(2))
-    g = torch.Generator().manual_seed(0)
-    r = torch.randn(200, 2, generator=g, dtype=torch.float64)
-    link = LatentLink(ridge=0.0).fit(r, r)
-    seen = []
-
-    def look(pictures, rows):
-        seen.append(len(pictures))
-        representations = (pictures.flatten(1) - 0.5) * 20
-        return representations, head(representations)
-
-    loop = Loop(link, paint, look, torch.zeros(1, 2, dtype=torch.float64), limit=4)
 
     def task(r, target, confidence=0.0, with_head=True):
-        rows = torch.arange(len(r))
-        scores = head(r)
-        top = scores.topk(2, 1).indices
+        top = head(r).topk(2, 1).indices
         origin = torch.where(top[:, 0] == target, top[:, 1], top[:, 0])
-        slope = head.weight[target] - head.weight[origin]
-        gap = (scores.gather(1, target[:, None]) - scores.gather(1, origin[:, None]))[:, 0]
-        base = loop.shown(loop.latents(r, rows), rows)
-        return Task(loop, r, base, origin, target, slope, gap, head if with_head else None, confidence, rows)
+        with open_plane(r, head) as loop:
+            slope, gap = loop.score_gradient(origin, target)
+        return Task(loop, origin, target, slope, gap, head if with_head else None, confidence)
 
-    return task, loop, seen
+    return task
 
 
 @pytest.fixture

@@ -1,11 +1,4 @@
-"""Where pixels, representations and latents are the same four numbers, every figure of an audit is known.
-
-An audit is judged as its numbers say, and is written down in plain numbers that any reader of JSON takes.
-
-The network bends where a link cannot, and leaves the global random state alone.
-
-Searching finds the latent that a link misses, and never ends worse than it began.
-"""
+"""The audit and its controls, on a model in which images, representations and latents are the same four numbers."""
 
 import json
 import re
@@ -39,7 +32,7 @@ def brighter_half():
 
 def paired(encoder, n, seed):
     w = torch.rand(n, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    seen = encoder.read(w.float().view(-1, 1, 2, 2))
+    seen = encoder.encode(w.float().view(-1, 1, 2, 2))
     return Pairs(w.clone(), w, seen.logits.argmax(1), seen.logits, 1.0, {"layer": "1"})
 
 
@@ -56,7 +49,7 @@ def looked_at(known, link=None, held=None, **more):
     return (link or known.link).audit(held or known.held, encoder=known.encoder, generator=paint, **more)
 
 
-def test_the_map_that_changes_nothing(known):
+def test_audit_of_the_identity_map(known):
     found = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     held = known.held
     assert found.pairs == 60
@@ -76,7 +69,7 @@ def test_the_map_that_changes_nothing(known):
     assert found.trust.verdict == "holds"
 
 
-def test_the_map_that_turns_everything_round(known):
+def test_audit_of_a_reversed_map(known):
     """Linked to one minus the latents: every picture comes out as its negative."""
     link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
     found, held = looked_at(known, link), known.held
@@ -98,7 +91,7 @@ def test_leaks_and_repeats_are_counted(known):
     assert (found.duplicates, found.leaked) == (0.5, 0.25)
 
 
-def test_planted_repeats_are_a_doubt(known):
+def test_planted_repeats_weaken_the_verdict(known):
     """Nearly a quarter of the fitted pairs are copies; what the map explains stays as it was."""
     count = len(known.fit.latents)
     fit = known.fit.take(torch.cat([torch.arange(count), torch.arange(round(0.24 / 0.76 * count))]))
@@ -115,7 +108,7 @@ def test_planted_repeats_are_a_doubt(known):
 HELD = ("representations", "latents", "classes", "logits")
 
 
-def test_what_was_not_given_was_not_measured(known):
+def test_figures_without_their_arguments_are_none(known):
     found = known.link.audit(known.held)
     for name in (
         "shuffled_within left_out_r2 generated real class_mean_agreement cycle_r2 cycle_cosine unit_cycle "
@@ -127,7 +120,7 @@ def test_what_was_not_given_was_not_measured(known):
     assert looked_at(known, unclassed).class_mean_agreement is None
 
 
-def test_the_ceiling(known):
+def test_the_ceiling_trains_a_network_and_searches_latents(known):
     found = looked_at(known, fit=known.fit, ceiling=True, search_rows=5)
     assert 0.5 < found.mlp_r2_within <= 1
     assert found.search_from == pytest.approx(1.0)
@@ -136,7 +129,7 @@ def test_the_ceiling(known):
     assert known.link.audit(known.held, ceiling=True).mlp_r2_within is None
 
 
-def test_a_class_without_a_map_counts_as_lost(known):
+def test_a_class_without_a_map_counts_as_changed(known):
     own = known.fit.take(known.fit.classes == 1)
     link = LatentLink("per_class", 0.0).fit(own.representations, own.latents, own.classes)
     held = known.held.take(known.held.classes == 1)
@@ -145,7 +138,7 @@ def test_a_class_without_a_map_counts_as_lost(known):
     assert looked_at(known, link, held, real=real[known.held.classes == 0]).real.value == 0
 
 
-def test_where_nothing_varies_within_classes_none_of_it_is_told(known):
+def test_figures_within_classes_are_none_without_variation(known):
     held = known.held.take(torch.stack([(known.held.classes == c).nonzero()[0, 0] for c in (0, 1)]))
     found = looked_at(known, held=held, fit=known.fit, ceiling=True)
     assert found.r2_within is found.shuffled_within is found.mlp_r2_within is None
@@ -153,7 +146,7 @@ def test_where_nothing_varies_within_classes_none_of_it_is_told(known):
     assert found.r2.value == pytest.approx(1.0)
 
 
-def test_a_map_that_one_pair_decides_about_is_a_finding(known):
+def test_an_undetermined_leave_one_out_is_none(known):
     few = known.fit.take(torch.arange(4))
     link = LatentLink(ridge=0.0).fit(few.representations, few.latents)
     found = link.audit(known.held, few)
@@ -162,7 +155,7 @@ def test_a_map_that_one_pair_decides_about_is_a_finding(known):
     assert found.shuffled_within is not None
 
 
-def test_the_seed_decides_and_nothing_else(known):
+def test_the_audit_depends_only_on_its_seed(known):
     noisy = replace(known.held, latents=known.held.latents + 0.1 * torch.randn(60, 4))
     first, again, other = (looked_at(known, held=noisy, fit=known.fit, seed=seed) for seed in (1, 1, 2))
     assert first.to_dict() == again.to_dict()
@@ -170,7 +163,7 @@ def test_the_seed_decides_and_nothing_else(known):
     assert first.r2.value == other.r2.value
 
 
-def test_model_and_generator_are_left_as_found_also_by_the_ceiling(known, found):
+def test_the_ceiling_restores_model_and_generator(known, found):
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
     noisy = from_callable(lambda w: net(w.float() + 0.1 * torch.rand(4)).view(-1, 1, 2, 2), normal_latents(4))
     records = [(found(model), model) for model in (net, known.net)]
@@ -183,36 +176,39 @@ def test_model_and_generator_are_left_as_found_also_by_the_ceiling(known, found)
     assert [record.differences(model) for record, model in records] == [[], []]
 
 
-def test_real_pictures_that_cannot_be(known):
+def test_invalid_real_images_raise(known):
     real = known.real.view(-1, 1, 2, 2)
     for wrong, text in (
         (real.where(real > 0.1, torch.nan), "images hold NaN or infinity"),
         (255 * real, r"images lie in \[.*divide bytes by 255"),
         (
             torch.rand(3, 1, 4, 4),
-            r"the model cannot take pictures of shape \(1, 4, 4\) \(.*mat1 and mat2 .*\); the generator of the link draws "
-            r"\(1, 2, 2\)\. Give pictures of that size",
+            r"the model fails on images of shape \(1, 4, 4\) \(.*mat1 and mat2 .*\); the link's generator generates "
+            r"\(1, 2, 2\)\. Give images of that size",
         ),
     ):
         with pytest.raises(ValueError, match=text):
             looked_at(known, real=wrong)
 
 
-def test_an_encoder_of_another_layer(known):
+def test_an_encoder_of_another_layer_raises(known):
     wide = nn.Sequential(*known.net, nn.Linear(2, 2))
     for encoder, text in (
-        (Encoder(wide, "2"), "reads the input of layer '2', 2 units; the pairs are of 4, the input of layer '1'. Give"),
+        (Encoder(wide, "2"), "returns the input of layer '2', 2 units; the pairs have 4, the input of layer '1'. Give"),
         (
             Encoder(known.net, "1", attribute_to_neuron_input=False),
-            "the encoder reads the output of layer '1', 2 units",
+            "the encoder returns the output of layer '1', 2 units",
         ),
-        (Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"), "reads the input of layer '2', 4"),
+        (
+            Encoder(nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(4, 2)), "2"),
+            "returns the input of layer '2', 4",
+        ),
     ):
         with pytest.raises(ValueError, match=text):
             known.link.audit(known.held, encoder=encoder, generator=paint)
 
 
-def test_what_it_refuses(known):
+def test_errors(known):
     link, fit, held = known.link, known.fit, known.held
     own = LatentLink("per_class", 0.0).fit(fit.representations, fit.latents, fit.classes)
     third = fit.take(torch.arange(210) % 200)
@@ -221,17 +217,17 @@ def test_what_it_refuses(known):
     for call, text in (
         (lambda: link.audit(held, encoder=known.encoder), "encoder and generator go together: give both, or neither"),
         (lambda: link.audit(held, generator=paint), "encoder and generator go together"),
-        (lambda: link.audit(held, real=known.real), "real pictures want an encoder and a generator to be linked with"),
+        (lambda: link.audit(held, real=known.real), "real images need an encoder and a generator to be linked with"),
         (lambda: link.audit(held, held), "got 60 pairs that are not the 200 pairs of the fit"),
         (lambda: narrow.audit(held), r"got shapes \(60, 4\) and \(60, 3\)"),
-        (lambda: own.audit(held, third), "class 2 is not linked; the fit saw the classes"),
+        (lambda: own.audit(held, third), "class 2 is not linked; the classes of the fit are"),
     ):
         with pytest.raises(ValueError, match=text):
             call()
 
 
 @pytest.mark.parametrize("ends", [nn.Identity(), nn.Sigmoid()])
-def test_a_single_logit_keeps_its_class_by_its_side(known, ends):
+def test_a_single_logit_predicts_a_class_by_its_sign(known, ends):
     """One logit, lower minus upper row: as many pictures keep their class as with two."""
     net = brighter_half()
     with torch.no_grad():
@@ -243,7 +239,7 @@ def test_a_single_logit_keeps_its_class_by_its_side(known, ends):
     encoder = Encoder(net, "1")
     link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
     two = looked_at(known, link, real=known.real.view(-1, 1, 2, 2))
-    held = replace(known.held, logits=encoder.read(known.held.latents.float().view(-1, 1, 2, 2)).logits)
+    held = replace(known.held, logits=encoder.encode(known.held.latents.float().view(-1, 1, 2, 2)).logits)
     one = link.audit(held, encoder=encoder, generator=paint, real=known.real.view(-1, 1, 2, 2))
     assert one.generated == two.generated and one.real == two.real and one.generated.value == 0
     assert one.class_mean_agreement is None and one.trust.verdict == "fails"
@@ -295,14 +291,14 @@ def audit(**changed):
         ({"r2_within": None}, "weak", "may be that of class means"),
     ],
 )
-def test_every_figure_of_the_verdict_reaches_it(changed, verdict, because):
+def test_every_figure_of_the_verdict_is_passed_to_it(changed, verdict, because):
     found = audit(**changed)
     assert found.trust.verdict == verdict
     assert re.search(because, found.trust.because)
     assert found.trust is found.trust
 
 
-def test_plain_numbers_by_hand():
+def test_to_dict_by_hand():
     told = audit().to_dict()
     assert list(told) == ["trust", *(one.name for one in fields(LinkAudit))]
     assert told["trust"]["verdict"] == "holds"
@@ -314,7 +310,7 @@ def test_plain_numbers_by_hand():
     assert told["mlp_r2_within"] is None
 
 
-def test_what_cannot_be_told_is_none_and_never_nan():
+def test_to_dict_has_none_instead_of_nan():
     nothing = float("nan")
     found = audit(r2=Interval(nothing, nothing, nothing), class_mean_r2=nothing, cycle_r2=-float("inf"))
     told = found.to_dict()
@@ -324,7 +320,7 @@ def test_what_cannot_be_told_is_none_and_never_nan():
     json.dumps(told, allow_nan=False)
 
 
-def test_a_folder_of_it(tmp_path):
+def test_an_audit_is_saved_in_a_folder(tmp_path):
     path = audit().save(str(tmp_path / "audit"))
     assert path == tmp_path / "audit"
     told = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["audit"]
@@ -337,14 +333,14 @@ def test_a_folder_of_it(tmp_path):
     assert set(load_file(path / "units.safetensors")) == {"unit_tolerance"}
 
 
-def test_other_things_in_the_way_are_left_alone(tmp_path):
+def test_save_does_not_overwrite_other_files(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StoreError, match="so it is not an earlier result and is left alone"):
         audit().save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_it_beats_a_line_on_a_curve_and_repeats_itself():
+def test_mlp_link_beats_a_line_on_a_curve_and_is_deterministic():
     generator = torch.Generator().manual_seed(0)
     r = torch.randn(600, 3, generator=generator)
     r[:, 2] = 4.0
@@ -358,14 +354,14 @@ def test_it_beats_a_line_on_a_curve_and_repeats_itself():
     assert not any(p.requires_grad for p in link.parameters())
 
 
-def test_mlp_link_what_it_refuses():
+def test_mlp_link_errors():
     with pytest.raises(ValueError, match="hidden is 0"):
         MLPLink(0)
-    with pytest.raises(ValueError, match="has seen no pairs"):
+    with pytest.raises(ValueError, match="the network is not fitted"):
         MLPLink()(torch.rand(2, 3))
 
 
-def test_constant_units_and_means_that_are_large_beside_their_deviation():
+def test_mlp_link_with_constant_units_and_large_means():
     generator = torch.Generator().manual_seed(0)
     r = torch.rand(200, 3, generator=generator, dtype=torch.float64)
     w = r[:, :2] * 2 - 1
@@ -374,7 +370,7 @@ def test_constant_units_and_means_that_are_large_beside_their_deviation():
     torch.testing.assert_close(MLPLink(16).fit(shifted, w, epochs=20)(shifted), plain, rtol=0, atol=1e-3)
 
 
-def test_it_finds_the_representation_and_touches_nothing(found):
+def test_latent_search_reaches_the_representation_and_restores_the_model(found):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 3)).eval()
     basis = torch.randn(4, 16)
@@ -392,7 +388,7 @@ def test_it_finds_the_representation_and_touches_nothing(found):
     assert (stuck.errors <= stuck.before).all()
 
 
-def test_a_generator_in_training_is_left_as_found(found):
+def test_a_generator_in_training_mode_is_restored(found):
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
     paint = from_callable(lambda w: net(w + 0.1 * torch.rand_like(w)).view(-1, 1, 2, 2), normal_latents(4))
     encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")
@@ -402,7 +398,7 @@ def test_a_generator_in_training_is_left_as_found(found):
     assert record.differences(net) == []
 
 
-def test_dead_units_do_not_count():
+def test_latent_search_ignores_dead_units():
     paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")
     r = torch.tensor([[0.5, 0.5, 0.5, 9.0]])
@@ -410,10 +406,10 @@ def test_dead_units_do_not_count():
     assert float(done.before) == 0
 
 
-def test_latent_search_what_it_refuses():
+def test_latent_search_errors():
     blind = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4), differentiable=False)
     encode = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1")
-    with pytest.raises(ValueError, match="the generator says that it is not differentiable"):
+    with pytest.raises(ValueError, match="the generator is not differentiable"):
         latent_search(encode, blind, torch.ones(1, 4), torch.ones(1, 4), scale=torch.ones(4))
     seeing = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     with pytest.raises(ValueError, match="steps is 0"):

@@ -1,21 +1,18 @@
-"""The representation is what enters (or leaves) the layer, differentiable, and the model is left as found.
-
-Vectors, maps and tokens become rows as asked.
-"""
+"""Encoder: sides of a layer, pooling, gradients, and the restored state of the model."""
 
 import pytest
 import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.attributions.linking import Encoder, pooled
+from xinc_captum.attributions.linking import Encoder, pool_units
 
 
-def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
+def test_encode_returns_the_layers_input_in_batches(conv, found):
     pictures = torch.rand(5, 3, 6, 6)
     record = found(conv)
     encode = Encoder(conv, "fc", preprocess=lambda x: x - 0.5)
-    r, logits = encode.read(pictures, batch_size=2)
+    r, logits = encode.encode(pictures, batch_size=2)
     with torch.no_grad():
         x = conv.pool(conv.relu(conv.norm(conv.conv(pictures - 0.5)))).flatten(1)
         torch.testing.assert_close(r, x)
@@ -25,14 +22,14 @@ def test_it_reads_what_enters_the_layer_batch_by_batch(conv, found):
     assert record.differences(conv) == []
 
 
-def test_the_other_side_and_pooled_maps(conv):
+def test_the_layers_output_and_pooled_maps(conv):
     pictures = torch.rand(2, 3, 6, 6)
     assert torch.equal(Encoder(conv, conv.fc, attribute_to_neuron_input=False)(pictures), conv(pictures).detach())
     assert Encoder(conv, "relu", attribute_to_neuron_input=False)(pictures).shape == (2, 4)
     assert Encoder(conv, "relu", pool="flatten")(pictures).shape == (2, 4 * 36)
 
 
-def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
+def test_gradients_reach_the_images_and_no_parameters(conv, found):
     pictures = torch.rand(2, 3, 6, 6, requires_grad=True)
     record = found(conv)
     r = Encoder(conv, "fc")(pictures)
@@ -43,7 +40,7 @@ def test_gradients_reach_the_pictures_and_nothing_else(conv, found):
         assert not Encoder(conv, "fc")(pictures).requires_grad
 
 
-def test_it_says_what_it_is(conv):
+def test_describe(conv):
     told = Encoder(conv, "fc", preprocess=nn.Identity(), pool="mean").describe()
     assert told == {"layer": "fc", "attribute_to_neuron_input": True, "pool": "mean", "preprocess": "Identity()"}
     assert Encoder(conv, "fc").describe()["preprocess"] == "none"
@@ -59,16 +56,16 @@ def test_dict_outputs_and_training_mode(conv):
             return {"logits": self.inner(x)}
 
     encode = Encoder(Wrapped(), "inner.fc", output_fn=lambda output: output["logits"])
-    assert encode.read(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
+    assert encode.encode(torch.rand(2, 3, 6, 6)).logits.shape == (2, 3)
     conv.train()
     with pytest.warns(UserWarning, match="Conv is in training mode.*call model.eval"):
         Encoder(conv, "fc")(torch.rand(2, 3, 6, 6))
 
 
-def test_what_it_refuses(conv):
+def test_errors(conv):
     with pytest.raises(LayerError, match="layer 'fcc' is not in the model"):
         Encoder(conv, "fcc")
-    with pytest.raises(ValueError, match=r"pictures are torch.float32 of shape \(3, 6, 6\); expected floats"):
+    with pytest.raises(ValueError, match=r"images are torch.float32 of shape \(3, 6, 6\); expected floats"):
         Encoder(conv, "fc")(torch.rand(3, 6, 6))
     with pytest.raises(ValueError, match=r"output has shape \(2, 3, 1\); expected scores \(n, classes\)"):
         Encoder(conv, "fc", output_fn=lambda y: y[..., None])(torch.rand(2, 3, 6, 6))
@@ -108,7 +105,7 @@ class Plain(nn.Module):
         return x
 
 
-def test_maps_with_channels_last_are_pooled_over_their_places():
+def test_channels_last_maps_are_pooled_over_positions():
     net, x = Last().eval(), torch.rand(2, 3, 6, 6)
     by_hand = net.block(net.conv(x).permute(0, 2, 3, 1)).mean((1, 2)).detach()
     for axis in (None, -1):
@@ -122,7 +119,7 @@ def test_maps_with_channels_last_are_pooled_over_their_places():
     assert Encoder(tokens, "1", attribute_to_neuron_input=False, pool="flatten")(x).shape == (2, 108)
 
 
-def test_rows_that_are_not_one_a_picture_are_refused():
+def test_several_rows_per_image_raise():
     class Views(nn.Module):
         def __init__(self):
             super().__init__()
@@ -141,28 +138,38 @@ def test_rows_that_are_not_one_a_picture_are_refused():
 def test_every_layout():
     vectors, maps, tokens = torch.rand(2, 5), torch.rand(2, 5, 3, 4), torch.rand(2, 7, 5)
     for pool in ("auto", "mean", "flatten"):
-        assert torch.equal(pooled(vectors, pool), vectors)
-    torch.testing.assert_close(pooled(maps), maps.mean((2, 3)))
-    assert torch.equal(pooled(maps, "flatten"), maps.flatten(1))
-    assert torch.equal(pooled(tokens), tokens[:, 0])
-    assert torch.equal(pooled(tokens, "cls"), tokens[:, 0])
-    torch.testing.assert_close(pooled(tokens, "mean"), tokens.mean(1))
-    assert pooled(tokens, "flatten").shape == (2, 35)
+        assert torch.equal(pool_units(vectors, pool), vectors)
+    torch.testing.assert_close(pool_units(maps), maps.mean((2, 3)))
+    assert torch.equal(pool_units(maps, "flatten"), maps.flatten(1))
+    assert torch.equal(pool_units(tokens), tokens[:, 0])
+    assert torch.equal(pool_units(tokens, "cls"), tokens[:, 0])
+    torch.testing.assert_close(pool_units(tokens, "mean"), tokens.mean(1))
+    assert pool_units(tokens, "flatten").shape == (2, 35)
 
 
-def test_pooling_what_it_refuses():
+def test_pool_units_errors():
     with pytest.raises(ValueError, match="pool is 'max'; expected 'auto', 'mean', 'flatten' or 'cls'"):
-        pooled(torch.rand(2, 5), "max")
-    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
-        pooled(torch.rand(2, 5, 3, 3), "cls")
+        pool_units(torch.rand(2, 5), "max")
+    with pytest.raises(ValueError, match="pool='cls' uses the first token"):
+        pool_units(torch.rand(2, 5, 3, 3), "cls")
     with pytest.raises(ValueError, match=r"activation has shape \(5,\)"):
-        pooled(torch.rand(5))
+        pool_units(torch.rand(5))
 
 
-def test_where_the_units_are():
+def test_unit_axes():
     last, signal = torch.rand(2, 3, 4, 5), torch.rand(2, 5, 7)
-    torch.testing.assert_close(pooled(last, unit_axis=-1), last.mean((1, 2)))
-    torch.testing.assert_close(pooled(signal, unit_axis=1), signal.mean(2))
-    assert torch.equal(pooled(signal, unit_axis=2), pooled(signal))
-    with pytest.raises(ValueError, match="pool='cls' takes the first of some tokens"):
-        pooled(signal, "cls", unit_axis=1)
+    torch.testing.assert_close(pool_units(last, unit_axis=-1), last.mean((1, 2)))
+    torch.testing.assert_close(pool_units(signal, unit_axis=1), signal.mean(2))
+    assert torch.equal(pool_units(signal, unit_axis=2), pool_units(signal))
+    with pytest.raises(ValueError, match="pool='cls' uses the first token"):
+        pool_units(signal, "cls", unit_axis=1)
+
+
+@pytest.mark.parametrize(("layer", "side", "units"), [("net.1", None, 4), ("1", True, 4), (None, None, 4)])
+def test_check_pairs_compares_layer_and_units(layer, side, units):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    manifest = {} if layer is None else {"layer": layer}
+    manifest |= {} if side is None else {"attribute_to_neuron_input": side}
+    Encoder(net, "1").check_pairs(manifest, units, 4)
+    with pytest.raises(ValueError, match="the encoder returns the input of layer '1', 5 units; the pairs have 4"):
+        Encoder(net, "1").check_pairs(manifest, units, 5)

@@ -1,4 +1,4 @@
-"""The class as a whole, on digits and on the recorded sweep; its parts have tests of their own."""
+"""LinkedUnitVisualization on digits and on the recorded sweep."""
 
 import copy
 import warnings
@@ -12,7 +12,7 @@ from torch import nn
 
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
 from xinc_captum.attributions.linking.counterfactuals import Ray
-from xinc_captum.attributions.linking.linked_unit import laid_over
+from xinc_captum.attributions.linking.linked_unit import resize_like
 from xinc_captum.fingerprint import model_sha256
 from xinc_captum.generators import from_callable, normal_latents
 
@@ -72,7 +72,7 @@ def test_digits_flip(digits, method, least):
     assert (found.origin != target).all() and found.head.shape == (40,)
 
 
-def test_the_shortest_shift_of_digits_is_as_short_as_can_be(digits):
+def test_the_shortest_shift_of_digits_is_near_its_bound(digits):
     target = (digits.classes(40) + 3) % 10
     found = digits.units.counterfactual(digits.pictures(40), target, "minimal")
     assert found.head.all() and (found.length <= 1.05 * found.bound).all() and (found.bound > 0).all()
@@ -80,7 +80,7 @@ def test_the_shortest_shift_of_digits_is_as_short_as_can_be(digits):
     assert torch.equal(scores.argmax(1), target)
 
 
-def test_captum_finds_the_smallest_value_that_flips(digits):
+def test_captum_min_param_perturbation_finds_the_flip(digits):
     unit = int(digits.link.alive.nonzero()[3])
     x = digits.pictures(1)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_change_map_is_the_derivative_of_the_reconstruction(digits):
     torch.testing.assert_close(digits.units.attribute(x, unit), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_forward_arguments_go_along_row_by_row(digits):
+def test_forward_arguments_are_sliced_with_the_samples(digits):
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,7 +136,7 @@ def test_forward_arguments_go_along_row_by_row(digits):
         torch.testing.assert_close(alone.representations[0], whole.representations[row], atol=1e-4, rtol=1e-3)
 
 
-def test_everything_is_left_as_found(digits, found):
+def test_model_and_generator_are_restored(digits, found):
     calls = {
         "sweep": lambda: digits.units.sweep(digits.pictures(2), digits.unit),
         "perturb": lambda: digits.units.perturb(digits.pictures(2), digits.unit, 1.0),
@@ -148,7 +148,7 @@ def test_everything_is_left_as_found(digits, found):
         assert all(state.differences(module) == [] for state, module in before)
 
 
-def test_streams_leave_the_model_alone_between_results(digits, found):
+def test_the_model_is_restored_between_results_of_sweeps(digits, found):
     before = found(digits.net)
     stream = digits.units.sweeps(digits.pictures(2), internal_batch_size=20)
     first, second = next(stream), next(stream)
@@ -182,7 +182,7 @@ def test_methods_with_options(digits):
         (
             lambda u, x, k: u.sweep(x, k, latents=torch.zeros(1, 24)),
             ValueError,
-            r"expected finite \(3, 24\), one a row",
+            r"expected finite numbers \(3, 24\), one latent per sample",
         ),
         (
             lambda u, x, k: u.sweep(x, k, mode="replace", latents=torch.zeros(3, 24)),
@@ -196,47 +196,49 @@ def test_methods_with_options(digits):
             ValueError,
             "target 10 is not a class of this model; expected 0 to 9",
         ),
-        (lambda u, x, k: u.counterfactual(x, [1, 2]), ValueError, "target names 2 classes for 3 rows"),
-        (lambda u, x, k: u.counterfactual(x, 1.0), ValueError, "expected a class, a whole number, or one a row"),
+        (lambda u, x, k: u.counterfactual(x, [1, 2]), ValueError, "target has 2 classes for 3 samples"),
+        (lambda u, x, k: u.counterfactual(x, 1.0), ValueError, "expected a class, an integer, or one per sample"),
         (
             lambda u, x, k: u.counterfactual(x, "8"),
             ValueError,
-            "target is '8'; expected a class, a whole number, or one",
+            "target is '8'; expected a class, an integer, or one",
         ),
-        (lambda u, x, k: u.counterfactual(x, [[1], [2, 3]]), ValueError, "expected a class, a whole number"),
+        (lambda u, x, k: u.counterfactual(x, [[1], [2, 3]]), ValueError, "expected a class, an integer"),
         (
             lambda u, x, k: u.counterfactual(torch.rand(2, 1, 28, 28), 8),
             ValueError,
-            r"the model cannot take pictures of shape \(1, 28, 28\) .* the generator of the link draws \(1, 8, 8\)\. Give",
+            r"the model fails on images of shape \(1, 28, 28\) .* the link's generator generates \(1, 8, 8\)\. Give",
         ),
-        (lambda u, x, k: u.sweep(x.expand(-1, 3, -1, -1), k), ValueError, r"cannot take pictures of shape \(3, 8, 8\)"),
-        (lambda u, x, k: u.counterfactual(x, 1, origin=1), ValueError, "row 0: origin and target are both 1"),
+        (lambda u, x, k: u.sweep(x.expand(-1, 3, -1, -1), k), ValueError, r"fails on images of shape \(3, 8, 8\)"),
+        (lambda u, x, k: u.counterfactual(x, 1, origin=1), ValueError, "sample 0: origin and target are both 1"),
         (lambda u, x, k: u.counterfactual(x, 1, "walk"), ValueError, "method is 'walk'; expected one of 'ray'"),
         (lambda u, x, k: u.counterfactual(x, 1, Ray), ValueError, "with options, such as Ray"),
         (lambda u, x, k: u.counterfactual(x, 1, confidence=1.0), ValueError, r"confidence is 1\.0; expected"),
         (lambda u, x, k: u.attribute(x, 0, internal_batch_size=0), ValueError, "internal_batch_size is 0"),
     ],
 )
-def test_bad_calls(digits, call, error, text):
+def test_invalid_calls_raise(digits, call, error, text):
     with pytest.raises(error, match=text):
         call(digits.units, digits.pictures(3), digits.unit)
 
 
 def test_dead_units_are_named(digits):
     dead = int((~digits.link.alive).nonzero()[0])
-    with pytest.raises(ValueError, match=f"unit {dead} is dead: it never varied over the pairs"):
+    with pytest.raises(ValueError, match=f"unit {dead} is dead: it does not vary over the pairs"):
         digits.units.sweep(digits.pictures(1), dead)
     with pytest.raises(ValueError, match=f"unit {dead} is dead"):
         digits.units.attribute(digits.pictures(1), dead)
 
 
-def test_parts_that_do_not_fit(digits):
+def test_mismatched_layer_link_and_generator_raise(digits):
     x = digits.pictures(2)
     build = lambda **kw: LinkedUnitVisualization(
         digits.net, kw.get("layer", "5"), kw.get("generator", digits.generator), kw.get("link", digits.link)
     )
     other = from_callable(lambda w: w.sigmoid().view(-1, 1, 2, 2), normal_latents(4))
-    with pytest.raises(ValueError, match=r"the link makes latents of 24 numbers, but the generator samples .*\(1, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"the link returns latents of 24 numbers, but the generator samples .*\(1, 4\)"
+    ):
         build(generator=other).sweep(x, digits.unit)
     with pytest.raises(LayerError, match="layer '1' is not the linked one: the link was fitted to the layer '5'"):
         build(layer="1").sweep(x, digits.unit)
@@ -245,7 +247,7 @@ def test_parts_that_do_not_fit(digits):
     bare = LatentLink().fit(torch.rand(90, 5), torch.rand(90, 24))
     with pytest.raises(
         ValueError,
-        match=r"layer '1' gives 64 units .* at its output, but the link is of 5; .* attribute_to_neuron_input= \(T",
+        match=r"layer '1' has 64 units .* at its output, but the link has 5. .* attribute_to_neuron_input= \(T",
     ):
         build(layer="1", link=bare).sweep(x, 1)
     wide = from_callable(lambda w: 3 * w.sigmoid()[:, :1].view(-1, 1, 1, 1).expand(-1, 1, 8, 8), normal_latents(24))
@@ -256,7 +258,7 @@ def test_parts_that_do_not_fit(digits):
         build(generator=flat).sweep(x, digits.unit)
 
 
-def test_another_network_or_generator_than_the_links_is_warned_of(digits):
+def test_another_model_or_generator_gives_a_warning(digits):
     link, net, generator = (copy.deepcopy(part) for part in (digits.link, digits.net, digits.generator))
     link.manifest |= {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(generator)}
     with warnings.catch_warnings():
@@ -315,7 +317,7 @@ def test_slices_raise_units_together():
     torch.testing.assert_close(both, method.attribute(x, 1) + method.attribute(x, 2))
 
 
-def test_marginal_goes_where_the_sweep_goes():
+def test_attribute_marginal_is_the_derivative_of_the_sweep():
     x, method = torch.rand(2, 1, 2, 2, dtype=torch.float64), painted(torch.sigmoid)
     found = method.attribute(x, 1, direction="marginal")
     r, h = x.flatten(1), 1e-4
@@ -325,11 +327,11 @@ def test_marginal_goes_where_the_sweep_goes():
         torch.testing.assert_close(found[row], (frames[1] - frames[0]).abs() / (2 * h), rtol=1e-3, atol=1e-6)
 
 
-def test_laid_over_the_input():
+def test_resize_like():
     pictures = torch.rand(2, 3, 8, 8)
-    same = laid_over(pictures, torch.zeros(2, 3, 8, 8))
+    same = resize_like(pictures, torch.zeros(2, 3, 8, 8))
     assert torch.equal(same, pictures)
-    grey = laid_over(pictures, torch.zeros(2, 1, 16, 16, dtype=torch.float64))
+    grey = resize_like(pictures, torch.zeros(2, 1, 16, 16, dtype=torch.float64))
     assert grey.shape == (2, 1, 16, 16) and grey.dtype == torch.float64
     torch.testing.assert_close(grey.mean().float(), pictures.mean(), rtol=0.05, atol=0)
-    assert laid_over(pictures[:, :1], torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+    assert resize_like(pictures[:, :1], torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""Layers of every layout: pooled and flattened maps, tokens; and the slope of a class along a unit."""
+"""The round trip for layers of every layout, its protection of models, and the gradient of a class score."""
 
 import copy
 
@@ -8,11 +8,10 @@ from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking.encoder import Encoder
-from xinc_captum.attributions.linking.loop import scene
 from xinc_captum.generators import from_callable, normal_latents
 
 
-def test_modules_inside_a_generator_are_left_as_found_too(digits, found):
+def test_modules_inside_a_generator_are_restored(digits, found):
     paint = nn.Sequential(nn.Linear(24, 64), nn.Dropout(0.5), nn.Sigmoid()).eval()
     generator = from_callable(lambda w: paint(w).view(-1, 1, 8, 8), normal_latents(24))
     paint(torch.rand(2, 24)).sum().backward()
@@ -23,7 +22,7 @@ def test_modules_inside_a_generator_are_left_as_found_too(digits, found):
     assert before.differences(paint) == []
 
 
-def test_a_generator_in_training_mode_is_warned_of(digits):
+def test_a_generator_in_training_mode_gives_a_warning(digits):
     paint = nn.Sequential(nn.Linear(24, 64), nn.Dropout(0.5), nn.Sigmoid())
     units = LinkedUnitVisualization(
         digits.net, "5", from_callable(lambda w: paint(w).view(-1, 1, 8, 8), normal_latents(24)), digits.link
@@ -126,7 +125,7 @@ def test_layouts(make, layer, at_input, pool, linear, found):
 
 
 @pytest.mark.parametrize("pool", ["mean", "flatten"])
-def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
+def test_score_gradient_equals_finite_differences(smooth, pool):
     """∂f/∂r_u against adding to the unit's place (flattened), or to all places of its channel (mean)."""
     net = copy.deepcopy(smooth).double()
     encode = Encoder(net, "1", attribute_to_neuron_input=False, pool=pool)
@@ -136,8 +135,8 @@ def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
     link = LatentLink().fit(r, torch.rand(20, 1))
     units = LinkedUnitVisualization(net, "1", paint, link, pool=pool)
     origin, target = torch.tensor([0, 1]), torch.tensor([2, 0])
-    with scene(units._parts, x, None, False, None) as view:
-        slopes, gap = view.encoding.slopes(origin, target)
+    with units._open(x, None, False, None) as loop:
+        slopes, gap = loop.score_gradient(origin, target)
     with torch.no_grad():
         a = net[:2](x)
         lead = lambda act: (lambda f: f.gather(1, target[:, None]) - f.gather(1, origin[:, None]))(net[2:](act))[:, 0]
@@ -152,30 +151,27 @@ def test_slopes_are_what_lifting_a_unit_does(smooth, pool):
             torch.testing.assert_close(slopes[:, unit], numeric, rtol=1e-5, atol=1e-8)
 
 
-def test_round_and_round(plane, rows):
-    _, loop, seen = plane
-    r = rows[0]
-    shown = loop.shown(loop.latents(r, torch.arange(6)), torch.arange(6))
-    torch.testing.assert_close(shown.representations, r)
-    assert shown.pictures.shape == (6, 1, 1, 2)
-    assert seen[-2:] == [4, 2], "no more than the limit at once"
+def test_a_round_trip_takes_no_more_images_at_once_than_the_limit(plane, rows):
+    loop = plane(*rows).loop
+    trip = loop.run(loop.latents(rows[0], loop.index), loop.index)
+    torch.testing.assert_close(trip.representations, rows[0])
+    assert trip.images.shape == (6, 1, 1, 2)
+    assert loop.encoder.forward_func.batch_sizes[-2:] == [4, 2]
 
 
-def test_rows_are_taken_and_put(plane, rows):
-    _, loop, _ = plane
-    shown = loop.shown(loop.latents(rows[0], torch.arange(6)), torch.arange(6))
+def test_samples_of_round_trips_are_taken_and_replaced(plane, rows):
+    trip = plane(*rows).loop.linked
     index = torch.tensor([4, 1])
-    swapped = shown.put(index, shown.take(index.flip(0)))
-    assert torch.equal(swapped.latents[4], shown.latents[1]) and torch.equal(swapped.scores[1], shown.scores[4])
-    assert torch.equal(swapped.pictures[0], shown.pictures[0])
-    assert len(shown.take(torch.tensor([True, False] * 3)).scores) == 3
+    swapped = trip.replace(index, trip.take(index.flip(0)))
+    assert torch.equal(swapped.latents[4], trip.latents[1]) and torch.equal(swapped.scores[1], trip.scores[4])
+    assert torch.equal(swapped.images[0], trip.images[0])
+    assert len(trip.take(torch.tensor([True, False] * 3)).scores) == 3
 
 
-def test_the_generator_gets_its_own_kind_of_latents(plane, rows):
-    _, loop, _ = plane
-    kinds = []
-    paint = loop.generator.synthesize
-    loop.generator.synthesize = lambda w: (kinds.append(w.dtype), paint(w))[1]
-    loop.draw(torch.zeros(1, 2))
-    loop.shown(loop.latents(rows[0].float(), torch.arange(6)), torch.arange(6))
-    assert set(kinds) == {torch.float64}
+def test_the_generator_gets_latents_of_its_own_dtype(plane, rows):
+    loop = plane(*rows).loop
+    dtypes, synthesize = [], loop.generator.synthesize
+    loop.generator.synthesize = lambda w: (dtypes.append(w.dtype), synthesize(w))[1]
+    loop.generate(torch.zeros(1, 2))
+    loop.run(loop.latents(rows[0].float(), loop.index), loop.index)
+    assert set(dtypes) == {torch.float64}

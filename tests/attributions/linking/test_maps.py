@@ -1,11 +1,4 @@
-"""Each name makes its map, which has not taken the first chunk in yet.
-
-One ridge regression, by hand and whatever the chunks.
-
-A line for each class, and no answer for a class without one.
-
-Random features stand for a Gaussian kernel, are settled by the first chunk and the seed, and by nothing later.
-"""
+"""Linear, per-class and Fourier maps, by hand, in chunks and from their tensors."""
 
 import math
 from typing import get_args
@@ -24,7 +17,7 @@ def test_there_is_a_map_for_every_name():
 
 
 @pytest.mark.parametrize("variant", KINDS)
-def test_a_new_map_has_seen_nothing(variant):
+def test_a_new_map_has_no_pairs(variant):
     r, w = torch.rand(20, 4), torch.rand(20, 3)
     own = new_map(variant, r, w, 0.5, features=6, seed=2)
     assert type(own) is KINDS[variant]
@@ -68,16 +61,16 @@ def test_by_hand(ridge, weight, bias):
     assert own.partial(torch.tensor([0, 0])).flatten().tolist() == pytest.approx([weight] * 2)
 
 
-def test_leaving_out_is_the_line_through_the_other_two():
+def test_leave_one_out_is_the_line_through_the_other_two():
     r = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
     w = torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
     solved = mapped(r, w)
     solved.solve()
     for own in (solved, mapped(r, w)):
-        assert own.left_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
+        assert own.leave_one_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
 
 
-def test_answers_in_the_callers_dtype_and_with_its_gradient():
+def test_outputs_keep_dtype_and_gradient():
     own = mapped(R, W)
     own.solve()
     asked = torch.tensor([[3.0]], requires_grad=True)
@@ -86,8 +79,8 @@ def test_answers_in_the_callers_dtype_and_with_its_gradient():
     assert torch.autograd.grad(answer.sum(), asked)[0].item() == pytest.approx(2.0)
 
 
-@given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv", "held_out"]))
-def test_shards_in_any_order_are_one_pass(order, seed, ridge):
+@given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv"]))
+def test_merged_shards_in_any_order_equal_one_pass(order, seed, ridge):
     generator = torch.Generator().manual_seed(seed)
     r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (4, 2))
     whole, merged = mapped(r, w, ridge), LinearMap(r, w, ridge)
@@ -100,11 +93,11 @@ def test_shards_in_any_order_are_one_pass(order, seed, ridge):
     torch.testing.assert_close(merged.bias, whole.bias, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("ridge", [0.1, "held_out"])
-def test_it_comes_back_and_goes_on(ridge):
+@pytest.mark.parametrize("ridge", [0.1, "gcv"])
+def test_a_linear_map_from_its_tensors_takes_further_pairs(ridge):
     r, w = torch.randn(50, 3), torch.randn(50, 2)
     first = mapped(r[:40], w[:40], ridge)
-    again = LinearMap.restored(first.tensors(), ridge)
+    again = LinearMap.from_tensors(first.tensors(), ridge)
     for own in (first, again):
         own.add(r[40:], w[40:], None)
         own.solve()
@@ -144,7 +137,7 @@ def test_per_class_map_by_hand(lines):
     assert lines.partial(torch.tensor([0]), -1).item() == pytest.approx(2.0)
 
 
-def test_each_class_has_its_own_ridge_and_the_worst_report_is_told():
+def test_each_class_has_its_own_ridge_and_the_worst_report_is_returned():
     generator = torch.Generator().manual_seed(0)
     r, classes = torch.randn(80, 3, generator=generator, dtype=torch.float64), torch.arange(80) % 2
     r[classes == 1, 2] = r[classes == 1, 0]  # of the three units of class 1, two are one
@@ -158,18 +151,18 @@ def test_each_class_has_its_own_ridge_and_the_worst_report_is_told():
 
 
 @pytest.mark.parametrize("solved", [True, False])
-def test_leaving_out_is_the_line_of_the_others_of_the_class(solved):
+def test_leave_one_out_uses_the_other_pairs_of_the_class(solved):
     w = PER_CLASS_MAP_W.clone()
     w[1] = 4.0  # class 7 now: (0, 0), (1, 4), (3, -3)
     own = per_class_map_mapped(w=w)
     if solved:
         own.solve()
     expected = [7.5, -1.0, 12.0, 1.0, 5.0, 9.0]
-    assert own.left_out(PER_CLASS_MAP_R, w, CLASSES).flatten().tolist() == pytest.approx(expected)
+    assert own.leave_one_out(PER_CLASS_MAP_R, w, CLASSES).flatten().tolist() == pytest.approx(expected)
 
 
 @given(st.permutations(range(4)), st.integers(0, 20))
-def test_shards_in_any_order_are_one_pass_even_where_some_lack_a_class(order, seed):
+def test_merged_shards_without_some_classes_equal_one_pass(order, seed):
     generator = torch.Generator().manual_seed(seed)
     r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (3, 2))
     classes = torch.randint(3, (60,), generator=generator).sort().values
@@ -187,8 +180,8 @@ def test_shards_in_any_order_are_one_pass_even_where_some_lack_a_class(order, se
     assert merged.moments.n == 60
 
 
-def test_per_class_map_it_comes_back_and_goes_on(lines):
-    again = PerClassMap.restored(lines.tensors(), 0.0)
+def test_a_per_class_map_from_its_tensors_takes_further_pairs(lines):
+    again = PerClassMap.from_tensors(lines.tensors(), 0.0)
     for own in (lines, again):
         own.add(PER_CLASS_MAP_R + 1, PER_CLASS_MAP_W, CLASSES)
         own.solve()
@@ -197,32 +190,35 @@ def test_per_class_map_it_comes_back_and_goes_on(lines):
     assert again.moments.n == 12
 
 
-def test_what_it_refuses(lines):
-    wants = "a per_class link wants the class of each row: give classes=, for real pictures what the model predicts"
-    unknown = r"class 5 is not linked; the fit saw the classes \[-1, 7\]"
+def test_errors(lines):
+    wants = "a per_class link needs the class of each sample; give classes=, for real images the model's predictions"
+    unknown = r"class 5 is not linked; the classes of the fit are \[-1, 7\]"
     five = torch.full((6,), 5)
     lone = per_class_map_mapped(classes=torch.tensor([7, 7, 7, -1, -1, 9]))
     for call, text in (
         (lambda: PerClassMap(PER_CLASS_MAP_R, PER_CLASS_MAP_W, 0.0).add(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
         (lambda: lines(PER_CLASS_MAP_R), wants),
-        (lambda: lines.left_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
+        (lambda: lines.leave_one_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, None), wants),
         (lambda: lines(PER_CLASS_MAP_R, five), unknown),
-        (lambda: lines.left_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, five), unknown),
+        (lambda: lines.leave_one_out(PER_CLASS_MAP_R, PER_CLASS_MAP_W, five), unknown),
         (lambda: lines.partial(torch.tensor([0]), 5), unknown),
-        (lambda: lines.partial(torch.tensor([0])), "the link has a map for each class; say of which one with class_="),
+        (
+            lambda: lines.partial(torch.tensor([0])),
+            "the link has a map for each class; give class_=, the class whose map to use",
+        ),
         (lone.solve, r"class 9 cannot be linked on its own: got 1 pair\(s\) to link"),
     ):
         with pytest.raises(ValueError, match=text):
             call()
 
 
-def test_a_chunk_refused_for_want_of_classes_leaves_the_link_as_it_was():
+def test_a_chunk_without_classes_leaves_the_link_unchanged():
     link = LatentLink("per_class", 0.0)
-    with pytest.raises(ValueError, match="wants the class of each row"):
+    with pytest.raises(ValueError, match="needs the class of each sample"):
         link.partial_fit(PER_CLASS_MAP_R, PER_CLASS_MAP_W)
     link.partial_fit(PER_CLASS_MAP_R, PER_CLASS_MAP_W, CLASSES)
     assert link(torch.tensor([[10.0]]), 7).item() == pytest.approx(-10.0)
-    assert len(link.seen) == 6
+    assert len(link.latent_hashes) == 6
 
 
 def drawn(n=40, seed=0, units=3):
@@ -263,7 +259,7 @@ def test_units_of_any_scale_have_the_same_features(scale, shift, seed):
     torch.testing.assert_close(FourierMap(far, w, 0.1, features=8).features(far), near, atol=1e-9, rtol=0)
 
 
-def test_the_seed_decides_and_the_random_state_stays():
+def test_features_depend_on_the_seed_and_not_on_the_random_state():
     r, w = drawn()
     state = torch.get_rng_state()
     first, again, other = (FourierMap(r, w, 0.1, features=6, seed=seed) for seed in (3, 3, 4))
@@ -272,7 +268,7 @@ def test_the_seed_decides_and_the_random_state_stays():
     assert not torch.equal(first.features(r), other.features(r))
 
 
-def test_dead_units_and_rows_that_are_mostly_alike_have_finite_features():
+def test_features_of_constant_units_and_equal_rows_are_finite():
     r, w = drawn()
     r[:, 1] = 0.3
     own = FourierMap(r, w, 0.1, features=5)
@@ -299,11 +295,11 @@ def test_the_solution_is_ridge_regression_on_the_features():
     without = own.blank()
     without.add(r[rest], w[rest], None)
     without.solve()
-    torch.testing.assert_close(own.left_out(r, w, None)[11], without(r[11:12])[0])
+    torch.testing.assert_close(own.leave_one_out(r, w, None)[11], without(r[11:12])[0])
 
 
 @given(st.permutations(range(4)), st.integers(0, 10))
-def test_shards_of_one_blank_in_any_order_are_one_pass(order, seed):
+def test_merged_shards_of_one_blank_equal_one_pass(order, seed):
     r, w = drawn(60, seed)
     whole = fourier_map_mapped(r, w, features=9)
     merged = whole.blank()
@@ -318,10 +314,10 @@ def test_shards_of_one_blank_in_any_order_are_one_pass(order, seed):
     torch.testing.assert_close(merged.moments.rr, whole.moments.rr)
 
 
-def test_fourier_map_it_comes_back_and_goes_on():
+def test_a_fourier_map_from_its_tensors_takes_further_pairs():
     r, w = drawn()
     first = fourier_map_mapped(r, w, features=6, seed=5)
-    again = FourierMap.restored(first.tensors(), 0.1)
+    again = FourierMap.from_tensors(first.tensors(), 0.1)
     for own in (first, again):
         own.add(r + 0.1, w, None)
         own.solve()
@@ -329,25 +325,25 @@ def test_fourier_map_it_comes_back_and_goes_on():
     assert torch.equal(again.moments.rr, first.moments.rr)
 
 
-def test_fourier_map_what_it_refuses():
+def test_fourier_map_errors():
     r, w = drawn()
     own = fourier_map_mapped(r, w, features=4)
-    with pytest.raises(ValueError, match=r"the first chunk has 1 pair\(s\); Fourier features want a fair sample"):
+    with pytest.raises(ValueError, match=r"the first chunk has 1 pair\(s\); Fourier features need at least 2"):
         FourierMap(r[:1], w[:1], 0.1)
-    with pytest.raises(ValueError, match="a fourier_features link is curved, so that a unit has no one partial"):
+    with pytest.raises(ValueError, match="a fourier_features link is not linear, so a unit has no single partial"):
         own.partial(torch.tensor([0]))
-    other = "the links have other Fourier features.*start all of them from one link's blank"
+    other = "the links have different Fourier features.*start all of them from one link's blank"
     with pytest.raises(ValueError, match=other):
         own.merge(fourier_map_mapped(r[:20], w[:20], features=4))
 
 
 @pytest.mark.parametrize("which", ["centre", "frequencies", "phases"])
-def test_features_are_other_ones_if_any_of_the_three_is(which):
+def test_maps_with_different_features_cannot_be_merged(which):
     r, w = drawn()
     own = fourier_map_mapped(r, w, features=4)
     shifted = own.blank()
     getattr(shifted, which).add_(0.5)
     shifted.add(r, w, None)
-    with pytest.raises(ValueError, match="the links have other Fourier features"):
+    with pytest.raises(ValueError, match="the links have different Fourier features"):
         own.merge(shifted)
     assert own.moments.n == 40

@@ -1,9 +1,4 @@
-"""Moments of chunks and shards equal those of one pass, also far from zero.
-
-Scatter between classes and within them add up to all of it.
-
-Every row has the same chance, whatever the chunks.
-"""
+"""Moments, class means and the reservoir: chunks and shards equal one pass."""
 
 import pytest
 import torch
@@ -45,7 +40,7 @@ def test_chunks_and_merges_are_one_pass(sizes, seed):
     same(merged, gathered(r, w))
 
 
-def test_they_are_the_moments():
+def test_moments_equal_their_definition():
     r, w = drawn(50, 0)
     m = gathered(r, w)
     torch.testing.assert_close(m.rr / 49, r.T.cov())
@@ -56,7 +51,7 @@ def test_they_are_the_moments():
     assert torch.equal(m.r_max, r.amax(0))
 
 
-def test_far_from_zero_nothing_cancels():
+def test_large_means_cause_no_cancellation():
     r, w = drawn(4000, 1)
     near, far = Moments(4, 3), Moments(4, 3)
     for rows in torch.arange(4000).split(64):
@@ -65,38 +60,28 @@ def test_far_from_zero_nothing_cancels():
     torch.testing.assert_close(far.rr, near.rr, rtol=1e-8, atol=1e-6)
 
 
-def test_without_takes_pairs_away():
-    r, w = drawn(60, 2)
-    rest = gathered(r, w).without(gathered(r[:20], w[:20]))
-    other = gathered(r[20:], w[20:])
-    for name in ("r_mean", "w_mean", "rr", "rw", "ww"):
-        torch.testing.assert_close(getattr(rest, name), getattr(other, name))
-    assert rest.n == 40
-    assert gathered(r, w).without(gathered(r, w)).n == 0
-
-
-def test_dead_units_and_restoring():
+def test_dead_units_and_moments_from_tensors():
     r, w = drawn(10, 3)
     r[:, 1] = 0.1
     m = gathered(r.float(), w)
     assert m.alive.tolist() == [True, False, True, True]
-    same(Moments.restored(m.tensors()), m, 0)
+    same(Moments.from_tensors(m.tensors()), m, 0)
     assert wide(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float64
 
 
-def test_restored_moments_go_on_by_themselves():
+def test_moments_from_tensors_are_independent():
     r, w = drawn(10, 4)
     first = gathered(r, w)
-    Moments.restored(first.tensors()).add(r, w)
+    Moments.from_tensors(first.tensors()).add(r, w)
     same(first, gathered(r, w), 0)
 
 
-def test_other_sizes_are_refused():
+def test_moments_of_other_sizes_raise():
     with pytest.raises(ValueError, match=r"got moments of \(2 units, 3 latents\) to merge into moments of \(4, 3\)"):
         Moments(4, 3).merge(Moments(2, 3))
 
 
-def test_constant_columns_have_no_variance_whatever_rounding_makes_of_their_mean():
+def test_constant_columns_have_no_variance():
     generator = torch.Generator().manual_seed(0)
     for n in range(2, 40):
         r = torch.rand(n, 3, generator=generator, dtype=torch.float64)
@@ -108,19 +93,6 @@ def test_constant_columns_have_no_variance_whatever_rounding_makes_of_their_mean
         assert moments.r_sd[1] == 0 and moments.rr[1].abs().max() == 0 and moments.rw[1].abs().max() == 0
         assert moments.ww[0] == 0 and moments.rw[:, 0].abs().max() == 0
         assert moments.latent_constant.tolist() == [True, False]
-
-
-def test_a_unit_that_varies_only_among_the_pairs_taken_out_is_constant_without_them():
-    generator = torch.Generator().manual_seed(0)
-    r = torch.rand(30, 2, generator=generator, dtype=torch.float64)
-    w = torch.rand(30, 1, generator=generator, dtype=torch.float64)
-    r[10:, 0] = 0.1
-    whole, part = Moments(2, 1), Moments(2, 1)
-    whole.add(r, w)
-    part.add(r[:10], w[:10])
-    rest = whole.without(part)
-    assert rest.alive.tolist() == [False, True]
-    assert rest.rr[0].abs().max() == 0 and rest.rr[:, 0].abs().max() == 0 and rest.rw[0].abs().max() == 0
 
 
 def test_between_and_within_add_up_whatever_the_chunks():
@@ -140,7 +112,7 @@ def test_between_and_within_add_up_whatever_the_chunks():
         torch.testing.assert_close(means.w_means[c], w[own].mean(0))
         within += (r[own] - r[own].mean(0)).T @ (w[own] - w[own].mean(0))
     torch.testing.assert_close(moments.rw - means.between(moments).rw, within)
-    again = ClassMeans.restored(means.tensors())
+    again = ClassMeans.from_tensors(means.tensors())
     assert again.counts == means.counts
     torch.testing.assert_close(again.between(moments).rr, means.between(moments).rr)
 
@@ -163,7 +135,7 @@ def _kept(rows, seed):
     return reservoir.rows
 
 
-def test_all_rows_have_the_same_chance():
+def test_all_rows_have_equal_probability():
     rows = torch.arange(100.0)[:, None] + 0.5
     counts = torch.zeros(100)
     for seed in range(400):
@@ -173,7 +145,7 @@ def test_all_rows_have_the_same_chance():
     assert counts.max() < 210
 
 
-def test_few_rows_are_all_kept_and_repeats_once():
+def test_few_rows_are_all_stored_and_repeats_once():
     reservoir = Reservoir(9)
     reservoir.add(torch.tensor([[1.0], [2.0], [1.0]]))
     reservoir.add(torch.tensor([[2.0]]))
@@ -182,6 +154,6 @@ def test_few_rows_are_all_kept_and_repeats_once():
         reservoir.merge(Reservoir(9, seed=1))
 
 
-def test_a_smaller_reservoir_would_tilt_the_sample():
+def test_reservoirs_of_different_size_cannot_be_merged():
     with pytest.raises(ValueError, match="got a reservoir of 4 rows and seed 0 to merge into one of 9 rows"):
         Reservoir(9).merge(Reservoir(4))

@@ -1,9 +1,4 @@
-"""Splitting holds out a share of each class and loses nothing.
-
-Pairs belong together, none comes twice, retries go on in one stream, and an end is always reached.
-
-Turns are shared out by what is lacking, and what is kept is new, expected and of the class it was drawn of.
-"""
+"""Pairs: splitting, rejection sampling, and the limit of attempts."""
 
 import pytest
 import torch
@@ -13,7 +8,7 @@ from torch import nn
 
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking import Encoder, Pairs, make_pairs
-from xinc_captum.attributions.linking.pairs import ANY, PairStream
+from xinc_captum.attributions.linking.pairs import ANY, PairSampler
 from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
 
 
@@ -21,7 +16,7 @@ def some(n=50):
     return Pairs(torch.rand(n, 3), torch.arange(n)[:, None].float(), torch.arange(n) % 5, torch.rand(n, 5), 1.0, {})
 
 
-def test_split_is_class_by_class_and_whole():
+def test_split_is_class_by_class_and_complete():
     pairs = some()
     fit, held = pairs.split(0.2, seed=1)
     assert held.classes.bincount().tolist() == [2] * 5
@@ -34,8 +29,8 @@ def test_take():
     assert some().take(torch.tensor([4, 2])).latents[:, 0].tolist() == [4, 2]
 
 
-def test_what_it_refuses():
-    with pytest.raises(ValueError, match="held_out is 1; expected a share between 0 and 1"):
+def test_errors():
+    with pytest.raises(ValueError, match="held_out is 1; expected a fraction between 0 and 1"):
         some().split(1)
     with pytest.raises(ValueError, match="leaves one side empty; make more pairs"):
         some(5).split(0.1)
@@ -64,7 +59,7 @@ def eigen():
     return EigenGenerator(images, labels, components=4)
 
 
-def test_pairs_belong_together_and_balance(eigen, found):
+def test_pairs_match_and_are_balanced(eigen, found):
     model = Bright().eval()
     record = found(model)
     pairs = make_pairs(model, "out", eigen, 41, truncation=1.0, batch_size=7)
@@ -80,7 +75,7 @@ def test_pairs_belong_together_and_balance(eigen, found):
     assert len(told["model_sha256"]) == len(told["generator_sha256"]) == 64
 
 
-def test_a_generator_in_training_is_left_as_found(found):
+def test_a_generator_in_training_mode_is_restored(found):
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).train()
     paint = from_callable(lambda w: net(w + torch.rand_like(w)).view(-1, 1, 2, 2), normal_latents(4))
     model, record = Bright().eval(), found(net)
@@ -98,7 +93,7 @@ def test_seeds_and_streams(eigen):
     assert not torch.equal(make_pairs(model, "out", eigen, 12, rng=stream).latents, first.latents)
 
 
-def test_rejected_pictures_are_replaced_by_new_ones(eigen):
+def test_rejected_images_are_replaced_by_new_ones(eigen):
     model = Bright(level=0.68).eval()  # turns most of class 1 away
     pairs = make_pairs(model, "out", eigen, 60, truncation=1.0, max_attempts=100)
     assert pairs.kept < 0.9
@@ -108,12 +103,10 @@ def test_rejected_pictures_are_replaced_by_new_ones(eigen):
     assert kept.kept == 1
 
 
-def test_the_end_is_always_reached_and_says_what_was_found(eigen):
-    with pytest.raises(
-        ValueError, match=r"60 pictures gave 10 of 20 pairs \(10 of 10 of class 0, 0 of 10 of class 1\)"
-    ):
+def test_the_limit_of_attempts_raises_with_the_number_of_pairs(eigen):
+    with pytest.raises(ValueError, match=r"60 images gave 10 of 20 pairs \(10 of 10 of class 0, 0 of 10 of class 1\)"):
         make_pairs(Bright(level=9.0).eval(), "out", eigen, 20, max_attempts=3, batch_size=64)
-    with pytest.raises(ValueError, match=r"80 pictures gave 2 of 4 pairs.*at truncation 0 a class has one"):
+    with pytest.raises(ValueError, match=r"80 images gave 2 of 4 pairs.*at truncation 0 a class has one"):
         make_pairs(Bright().eval(), "out", eigen, 4, truncation=0.0)
 
 
@@ -122,18 +115,18 @@ def test_a_generator_without_classes():
     pairs = make_pairs(Bright().eval(), "out", paint, 30)
     assert torch.equal(pairs.classes, pairs.logits.argmax(1))
     assert pairs.manifest["classes"] == []
-    with pytest.raises(ValueError, match="class 1 is not one of the generator's: it knows no classes"):
+    with pytest.raises(ValueError, match="class 1 is not one of the generator's: it has no classes"):
         make_pairs(Bright().eval(), "out", paint, 30, classes=[1])
 
 
-def test_make_pairs_what_it_refuses(eigen):
+def test_make_pairs_errors(eigen):
     model = Bright().eval()
     for call, text in (
         (lambda: make_pairs(model, "out", eigen, 0), "n is 0; expected at least 1"),
         (lambda: make_pairs(model, "out", eigen, 4, max_attempts=0), "max_attempts is 0"),
         (
             lambda: make_pairs(model, "out", eigen, 4, classes=[2]),
-            "class 2 is not one of the generator's: it knows 0 to 1",
+            "class 2 is not one of the generator's: it has the classes 0 to 1",
         ),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[]), "expected at least one, each once"),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[1, 1]), "expected at least one, each once"),
@@ -141,7 +134,7 @@ def test_make_pairs_what_it_refuses(eigen):
         (lambda: make_pairs(model, "out", _lying((0.0, 1.0), torch.nan), 4), "sampled latents of shape"),
         (
             lambda: make_pairs(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), "1", eigen, 4),
-            "class 1 was drawn, but the model scores 1 classes",
+            "images of class 1 were generated, but the model has 1 classes",
         ),
     ):
         with pytest.raises(ValueError, match=text):
@@ -156,7 +149,7 @@ def _lying(image_range, factor=1.0):
     )
 
 
-def test_a_link_with_the_manifest_reads_the_side_that_the_pairs_are_of(eigen):
+def test_a_link_with_a_manifest_uses_the_side_of_its_pairs(eigen):
     """What enters and what leaves this layer is of one size, so the wrong side would be a silent mistake."""
     model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
     for at_input in (True, False):
@@ -191,35 +184,35 @@ class Script:
 
 def stream(script, expected, keep_class=True, encoder=None):
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), script)
-    return PairStream(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
+    return PairSampler(encoder or answering(), paint, expected, 0.7, torch.Generator(), keep_class)
 
 
-def test_what_is_kept_by_hand():
+def test_accepted_pairs_by_hand():
     script = Script([0.1, 0.6, 0.7, 0.8], [0.2, 0.1, 0.3, 0.9])
     own = stream(script, {0: 3, 1: 2})
     assert own.step(4) == 2
     assert script.asked == [[0, 0, 0, 1]], "three lack of class 0, two of class 1"
-    assert own.lacking == {0: 2, 1: 1}, "0.6 and 0.7 were drawn of class 0 and look like class 1"
+    assert own.missing == {0: 2, 1: 1}, "0.6 and 0.7 were drawn of class 0 and look like class 1"
     assert own.step(4) == 3
     assert script.asked[1] == [0, 0, 0, 1]
-    assert own.lacking == {}, "0.1 came again and was turned away"
+    assert own.missing == {}, "0.1 came again and was turned away"
     pairs = own.pairs({"seed": 4})
     assert pairs.latents.flatten().tolist() == pytest.approx([0.1, 0.8, 0.2, 0.3, 0.9])
     assert pairs.classes.tolist() == [0, 1, 0, 0, 1]
     assert torch.equal(pairs.representations, pairs.latents)
     assert torch.equal(pairs.logits.argmax(1), pairs.classes)
-    assert (own.drawn, pairs.kept, pairs.manifest) == (8, 5 / 8, {"seed": 4})
+    assert (own.generated, pairs.kept, pairs.manifest) == (8, 5 / 8, {"seed": 4})
     assert script.random is own.random
 
 
-def test_good_ones_beyond_what_was_wanted_count_as_good_and_are_not_kept():
+def test_surplus_pairs_count_as_accepted_and_are_not_stored():
     own = stream(Script([0.1, 0.2, 0.3, 0.9]), {0: 1})
     assert own.step(4) == 1
     pairs = own.pairs({})
     assert (len(pairs), pairs.kept) == (1, 3 / 4)
 
 
-def test_without_classes_the_answer_is_the_class():
+def test_without_classes_the_prediction_is_the_class():
     script = Script([0.9, 0.1])
     own = stream(script, {ANY: 2})
     assert own.step(2) == 2
@@ -227,43 +220,53 @@ def test_without_classes_the_answer_is_the_class():
     assert own.pairs({}).classes.tolist() == [1, 0]
 
 
-def test_unchecked_pairs_have_the_class_they_were_drawn_of():
+def test_without_keep_class_pairs_have_the_requested_class():
     own = stream(Script([0.9, 0.1, 0.2, 0.3]), {0: 2, 5: 2}, keep_class=False)
     assert own.step(4) == 4
     assert own.pairs({}).classes.tolist() == [0, 0, 5, 5], "also classes that the model does not score"
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(0, 12), min_size=1), st.integers(1, 20))
-def test_turns_are_in_proportion_to_what_is_lacking(expected, size):
-    own = PairStream(None, None, expected, 1.0, torch.Generator(), True)
+def test_next_classes_are_in_proportion_to_missing_pairs(expected, size):
+    own = PairSampler(None, None, expected, 1.0, torch.Generator(), True)
     whole = [c for c, count in expected.items() for _ in range(count)]
     if not whole:
-        assert own.lacking == {}
+        assert own.missing == {}
         return
-    turns = own._turns(size)
+    turns = own._next_classes(size)
     assert turns == [whole[place * len(whole) // size] for place in range(size)]
     for c, count in expected.items():
         assert abs(turns.count(c) - size * count / len(whole)) < 1
 
 
-def test_what_is_said_when_attempts_run_out():
+def test_the_error_text_for_too_many_attempts():
     checked = stream(Script([0.1, 0.2]), {0: 3, 1: 1})
     checked.step(2)
-    assert checked.ran_out().startswith("2 pictures gave 2 of 4 pairs (2 of 3 of class 0, 0 of 1 of class 1), and ")
-    assert "Does the model know these pictures? Lower truncation, or raise max_attempts, or see" in checked.ran_out()
+    assert checked.too_many_attempts().startswith(
+        "2 images gave 2 of 4 pairs (2 of 3 of class 0, 0 of 1 of class 1), and "
+    )
+    assert (
+        "Check that the model predicts these classes, lower truncation, or raise max_attempts, or check"
+        in checked.too_many_attempts()
+    )
     free = stream(Script([0.1, 0.1]), {ANY: 2})
     free.step(2)
-    assert free.ran_out() == (
-        "2 pictures gave 1 of 2 pairs, and max_attempts allows no more. Raise max_attempts, or see whether latents "
+    assert free.too_many_attempts() == (
+        "2 images gave 1 of 2 pairs, and max_attempts allows no more. Raise max_attempts, or check whether latents "
         "repeat (at truncation 0 a class has one)."
     )
 
 
-def test_pair_stream_what_it_refuses():
-    with pytest.raises(ValueError, match=r"of shape \(2, 1\), expected finite \(2, latent_dim\); check_generator"):
+def test_pair_sampler_errors():
+    with pytest.raises(
+        ValueError,
+        match=r"of shape \(2, 1\); expected finite \(2, latent_dim\). Check the generator with check_generator",
+    ):
         stream(Script([0.1, float("nan")]), {0: 2}).step(2)
     paint = from_callable(lambda w: w.view(-1, 1, 1, 1), lambda n, *_, generator: torch.rand(n + 1, 1))
-    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\), expected finite \(2, latent_dim\)"):
-        PairStream(answering(), paint, {0: 2}, 1.0, torch.Generator(), True).step(2)
-    with pytest.raises(ValueError, match="class 5 was drawn, but the model scores 2 classes; .* number classes alike"):
+    with pytest.raises(ValueError, match=r"sampled latents of shape \(3, 1\); expected finite \(2, latent_dim\)"):
+        PairSampler(answering(), paint, {0: 2}, 1.0, torch.Generator(), True).step(2)
+    with pytest.raises(
+        ValueError, match="images of class 5 were generated, but the model has 2 classes. .* the same class numbers"
+    ):
         stream(Script([0.1]), {5: 1}).step(1)

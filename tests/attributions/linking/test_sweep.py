@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 
 from xinc_captum import LinkedUnitVisualization
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.sweep import agreement, columns, one_column, unit_steps, unit_values
+from xinc_captum.attributions.linking.sweep import agreement, column, columns, unit_steps, unit_values
 from xinc_captum.generators import from_callable, normal_latents
 from xinc_captum.store import StoreError
 
 
-def test_a_sweep_saves_itself_whole(digits, tmp_path):
+def test_a_sweep_is_saved_in_a_folder(digits, tmp_path):
     found = digits.units.sweep(digits.pictures(2), digits.unit, steps=4)
     place = found.save(tmp_path / "sweep")
     held = load_file(place / "sweep.safetensors")
@@ -30,7 +30,7 @@ def test_a_sweep_saves_itself_whole(digits, tmp_path):
         found.save(tmp_path / "mine")
 
 
-def test_what_is_in_it(digits):
+def test_contents_of_a_sweep(digits):
     found = digits.units.sweep(digits.pictures(3), digits.unit, [0.0, 1.0, 2.0, 3.0])
     assert found.images.shape == (3, 4, 1, 8, 8) and found.latents.shape == (3, 4, 24)
     assert found.representations.shape == (3, 4, 64) and found.scores.shape == (3, 4, 10)
@@ -40,14 +40,14 @@ def test_what_is_in_it(digits):
     assert torch.equal(found.response, found.representations[..., digits.unit])
 
 
-def test_the_own_value_leaves_the_picture_as_it_is(digits):
+def test_the_units_own_value_leaves_the_image_unchanged(digits):
     x = digits.pictures(1)
     base = digits.units.sweep(x, digits.unit, [0.0])
     again = digits.units.sweep(x, digits.unit, [float(base.own[0])])
     torch.testing.assert_close(again.images[:, 0], base.base, atol=1e-6, rtol=0)
 
 
-def test_anchors_are_pictures_of_known_latents(digits):
+def test_anchors_are_images_of_known_latents(digits):
     latents = digits.generator.sample_latents(4, digits.classes(4), 0.7, generator=torch.Generator().manual_seed(3))
     x = digits.generator.synthesize(latents)
     found = digits.units.sweep(x, digits.unit, latents=latents)
@@ -83,7 +83,7 @@ def test_trust_is_weak_where_linking_alone_loses_the_inputs(digits):
         assert "of another class once linked" in found.trust.because
 
 
-def test_units_share_batches_and_answer_as_alone(digits):
+def test_units_in_common_batches_give_the_same_sweeps(digits):
     alive = digits.link.alive.nonzero()[:5, 0].tolist()
     seen = []
     handle = digits.net[0].register_forward_hook(lambda m, a, o: seen.append(len(o)))
@@ -98,7 +98,7 @@ def test_units_share_batches_and_answer_as_alone(digits):
         assert alone.fidelity.rank == one.fidelity.rank
 
 
-def test_nothing_is_drawn_before_it_is_asked_for(digits):
+def test_sweeps_are_generated_lazily(digits):
     seen = []
     handle = digits.net[0].register_forward_hook(lambda m, a, o: seen.append(len(o)))
     try:
@@ -110,7 +110,7 @@ def test_nothing_is_drawn_before_it_is_asked_for(digits):
         handle.remove()
 
 
-def test_replace_starts_from_the_input_and_anchored_from_its_picture(digits):
+def test_replace_starts_from_the_input_and_anchored_from_its_linked_image(digits):
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         r = digits.net[:5](x)[:, digits.unit]
@@ -124,7 +124,7 @@ def test_replace_starts_from_the_input_and_anchored_from_its_picture(digits):
         torch.testing.assert_close(found.latents[:, 1], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_agreement_of_a_single_logit_is_of_its_sides():
+def test_agreement_of_a_single_logit_uses_its_sign():
     scores = torch.tensor([[2.0], [-1.0], [0.5], [-3.0]])
     assert agreement(scores, scores) == 1 and agreement(-scores, scores) == 0
     assert agreement(torch.tensor([[0.1], [-0.2], [-4.0], [-3.0]]), scores) == 0.75
@@ -149,11 +149,11 @@ def test_the_papers_tuning_of_one_unit(link, start, which):
     unit = int(DATA["B_units"][which])
     values = torch.linspace(float(DATA["B_lo"][unit]), float(DATA["B_hi"][unit]), 5, dtype=torch.float64)
     np.testing.assert_allclose(DATA["B_rs"][which][:, unit], values, atol=1e-12)
-    latents = unit_steps(link, start, unit, values, anchor=link(start), own=start[:, unit], direction="partial")
+    latents = unit_steps(link, start, unit, values, anchor=link(start), start=start[:, unit], direction="partial")
     np.testing.assert_allclose(latents[0], DATA["B_ws"][which], atol=1e-10)
 
 
-def test_the_range_is_that_of_the_papers_pairs(link):
+def test_the_span_equals_that_of_the_papers_pairs(link):
     ends = link.bounds(range(24))
     np.testing.assert_allclose(ends[:, 0], DATA["B_lo"])
     np.testing.assert_allclose(ends[:, 1], DATA["B_hi"])
@@ -162,27 +162,27 @@ def test_the_range_is_that_of_the_papers_pairs(link):
 @pytest.mark.parametrize("direction", ["marginal", "within_class"])
 def test_steps_are_straight_from_the_anchor(link, start, direction):
     anchor, own, values = torch.randn(1, 16, dtype=torch.float64), torch.tensor([0.3]), torch.tensor([0.3, 1.3, 2.3])
-    found = unit_steps(link, start, 4, values, anchor=anchor, own=own, direction=direction)[0]
+    found = unit_steps(link, start, 4, values, anchor=anchor, start=own, direction=direction)[0]
     torch.testing.assert_close(found[0], anchor[0])
     torch.testing.assert_close(found[2] - found[0], 2 * link.direction([4], direction)[0], rtol=1e-6, atol=1e-7)
 
 
-def test_partial_steps_bend_where_the_link_does(start):
+def test_partial_steps_follow_a_non_linear_link(start):
     r, w = torch.tensor(DATA["A_r"]), torch.tensor(DATA["A_w"])
     link = LatentLink("fourier_features", features=64).fit(r, w)
     moved = start.clone()
     moved[:, 2] += 0.5
     anchor, own = torch.zeros(1, 16, dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
-    found = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, own=own, direction="partial")
+    found = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, start=own, direction="partial")
     torch.testing.assert_close(found[0], link(moved) - link(start))
 
 
-def test_per_class_links_take_the_class_of_the_row():
+def test_per_class_links_use_the_class_of_the_sample():
     r, w, classes = torch.tensor(DATA["A_r"]), torch.tensor(DATA["A_w"]), torch.arange(400) % 2
     link = LatentLink("per_class").fit(r, w, classes)
     some = r[:3]
     own, values, of = some[:, 1], torch.tensor([0.0, 1.0]), torch.tensor([1, 0, 1])
-    found = unit_steps(link, some, 1, values, anchor=link(some, of), own=own, direction="partial", classes=of)
+    found = unit_steps(link, some, 1, values, anchor=link(some, of), start=own, direction="partial", classes=of)
     for row in range(3):
         step = link.direction([1], "partial", class_=int(of[row]))[0]
         torch.testing.assert_close(found[row, 1] - found[row, 0], step)
@@ -207,7 +207,7 @@ def test_values_over_a_span(link, span):
         ([1.0, float("nan")], 5, "1 of them not finite"),
     ],
 )
-def test_impossible_values(link, values, steps, text):
+def test_invalid_values_raise(link, values, steps, text):
     with pytest.raises(ValueError, match=text):
         unit_values(link, 0, values, steps)
 
@@ -215,34 +215,34 @@ def test_impossible_values(link, values, steps, text):
 ALIVE = torch.ones(24, dtype=torch.bool)
 
 
-def test_ints_are_columns_and_tuples_places():
+def test_ints_are_columns_and_tuples_index_the_layer():
     assert columns(5, (2, 3, 4), ALIVE) == [5]
     assert columns(-1, (24,), ALIVE) == [23]
     assert columns((1, 2, 3), (2, 3, 4), ALIVE) == [23]
     assert columns((1, slice(None), 0), (2, 3, 4), ALIVE) == [12, 16, 20]
     assert columns((7,), (24, 9, 9), ALIVE) == [7], "a pooled map has lost its places"
-    assert one_column((0, 1, 1), (2, 3, 4), ALIVE) == 5
+    assert column((0, 1, 1), (2, 3, 4), ALIVE) == 5
 
 
 @pytest.mark.parametrize(
     ("selector", "error", "text"),
     [
         (24, IndexError, r"neuron_selector 24 is out of range: the linked dims are \(24,\)"),
-        ((0, 3, 0), IndexError, r"out of range: the linked dims are \(2, 3, 4\), so 3 must lie in \[-3, 2\]"),
+        ((0, 3, 0), IndexError, r"out of range: the linked dims are \(2, 3, 4\), so expected 3 to be in \[-3, 2\]"),
         ((1, 1), IndexError, r"has 2 entries; the linked dims are \(2, 3, 4\)"),
-        ((slice(1, 1), 0, 0), IndexError, "names no unit"),
+        ((slice(1, 1), 0, 0), IndexError, "selects no unit"),
         (True, TypeError, "is a bool; expected an int"),
         (lambda a: a, TypeError, "is a function; expected an int"),
         (slice(0, 2), TypeError, "is a slice; expected an int"),
         ([1, 2], TypeError, "is a list of 2; give one unit here"),
-        ((0, 0, slice(None)), ValueError, "names 4 units, and a value is set to one"),
+        ((0, 0, slice(None)), ValueError, "selects 4 units, but a value is set for one"),
     ],
 )
-def test_bad_selectors(selector, error, text):
+def test_invalid_selectors_raise(selector, error, text):
     with pytest.raises(error, match=text):
-        one_column(selector, (2, 3, 4), ALIVE)
+        column(selector, (2, 3, 4), ALIVE)
 
 
-def test_dead_units():
-    with pytest.raises(ValueError, match="unit 3 is dead: it never varied"):
+def test_dead_units_raise():
+    with pytest.raises(ValueError, match="unit 3 is dead: it does not vary"):
         columns(3, (24,), ALIVE & (torch.arange(24) != 3))

@@ -1,25 +1,31 @@
-"""Workshop: linear links from a layer's units to a generator's latents, the pairs they learn from, and their audit."""
+"""Linking in Style: links from a layer's units to a generator's latents, sweeps of units, and counterfactuals."""
 
-from .audit import LinkAudit, MLPLink, Searched, latent_search
-from .encoder import Encoded, Encoder, Pool, pooled
+from .audit import LinkAudit, MLPLink, SearchedLatents, latent_search
+from .counterfactuals.counterfactual import Counterfactual
+from .encoder import Encoded, Encoder, Pool, pool_units
 from .latent_link import LatentLink
+from .linked_unit import LinkedUnitVisualization
 from .pairs import Pairs, make_pairs
 from .ridge import RankReport
-from .sweep import unit_steps, unit_values
+from .sweep import SweepTrust, UnitSweep, unit_steps, unit_values
 
 __all__ = [
+    "Counterfactual",
     "Encoded",
     "Encoder",
     "LatentLink",
     "LinkAudit",
+    "LinkedUnitVisualization",
     "MLPLink",
     "Pairs",
     "Pool",
     "RankReport",
-    "Searched",
+    "SearchedLatents",
+    "SweepTrust",
+    "UnitSweep",
     "latent_search",
     "make_pairs",
-    "pooled",
+    "pool_units",
     "unit_steps",
     "unit_values",
 ]

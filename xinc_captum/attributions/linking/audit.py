@@ -1,4 +1,4 @@
-"""LinkAudit and its controls."""
+"""The audit of a link on held-out pairs, with its controls: LinkAudit, MLPLink, latent_search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,23 +37,20 @@ from ...metrics.statistics import (
 )
 from ...metrics.trust import LinkTrust, judge_link
 from ...store import bundle, write_tensors
-from .checks import checked_encoder, checked_pairs, checked_size
-from .encoder import Encoded, Encoder
+from .encoder import Encoded, Encoder, check_image_size
+from .link import Link, check_pairs
 from .moments import wide
 from .pairs import Pairs
 from .ridge import RankReport, UndeterminedError
 
-if TYPE_CHECKING:
-    from .latent_link import LatentLink
 
-
-class Searched(NamedTuple):
-    """What :func:`latent_search` found.
+class SearchedLatents(NamedTuple):
+    """Result of :func:`latent_search`.
 
     Attributes:
-        latents: (n, latent_dim), the best met by each row.
+        latents: (n, latent_dim), the best of each sample.
         errors: (n,) mean squared distance to the expected representation, in standard deviations.
-        before: (n,) the same where the search began.
+        before: (n,) the same for the initial latents.
     """
 
     latents: Tensor
@@ -70,42 +67,42 @@ def latent_search(
     scale: Tensor,
     steps: int = 100,
     lr: float = 0.05,
-) -> Searched:
-    r"""Move latents until the classifier represents their pictures as expected.
+) -> SearchedLatents:
+    r"""Optimize latents until the classifier represents their images as expected.
 
     .. math:: \min_w \frac1U \sum_u \big(h_u(G(w)) - r_u\big)^2 / s_u^2
 
     Args:
         encoder: h.
         generator: G, differentiable.
-        r: expected, (n, units).
-        start: latents to begin with, (n, latent_dim), a link's for instance.
+        r: expected representations, (n, units).
+        start: initial latents, (n, latent_dim), for instance those of a link.
         scale: s, (units,), standard deviations; units with 0 do not count.
-        steps: of Adam.
-        lr: its rate, in standard deviations of ``start`` (over rows and latents).
+        steps: number of steps of Adam.
+        lr: learning rate, in standard deviations of ``start`` (over samples and latents).
 
     Returns:
-        a :class:`Searched`; never worse than ``start``.
+        a :class:`SearchedLatents`; never worse than ``start``.
 
     Raises:
-        ValueError: a generator that says it is not differentiable, or shapes that do not fit.
+        ValueError: a generator that is not differentiable, or shapes that do not match.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> from xinc_captum.attributions.linking import Encoder
         >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
-        >>> found = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
-        >>> bool(found.errors < 0.1 * found.before)
+        >>> result = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
+        >>> bool(result.errors < 0.1 * result.before)
         True
 
-    Source: Abdal, Qin, Wonka 2019, "Image2StyleGAN", with a classifier's distance.
+    Source: Abdal, Qin, Wonka 2019, "Image2StyleGAN", with the distance of a classifier's representations.
     """
     if not getattr(generator, "differentiable", True):
-        raise ValueError("the generator says that it is not differentiable, so latents cannot be searched through it.")
+        raise ValueError("the generator is not differentiable; latent_search needs its gradient.")
     if steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1.")
-    r, start = (side.detach() for side in checked_pairs(r, start))
+    r, start = (side.detach() for side in check_pairs(r, start))
     weight = torch.where(scale > 0, scale.clamp_min(torch.finfo(scale.dtype).tiny) ** -2, 0.0)
     weight = (weight / max(int((scale > 0).sum()), 1)).to(r)
     best, errors = start.clone(), torch.full((len(r),), torch.inf, dtype=r.dtype, device=r.device)
@@ -114,46 +111,47 @@ def latent_search(
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):
-            seen = encoder.read(pictures_in_unit_range(generator, w)).representations
-            error = ((seen - r.to(seen)).square() * weight.to(seen)).sum(1)
-            now = error.detach().to(errors)
-            better = now < errors
-            best, errors = torch.where(better[:, None], w.detach(), best), torch.where(better, now, errors)
+            current = encoder(pictures_in_unit_range(generator, w))
+            error = ((current - r.to(current)).square() * weight.to(current)).sum(1)
+            value = error.detach().to(errors)
+            better = value < errors
+            best, errors = torch.where(better[:, None], w.detach(), best), torch.where(better, value, errors)
             if step == 0:
-                before = now
+                before = value
             if step < steps:
                 (w.grad,) = torch.autograd.grad(error.sum(), w)
                 optimizer.step()
-    return Searched(best, errors, before)
+    return SearchedLatents(best, errors, before)
 
 
 @dataclass(frozen=True, eq=False)
 class LinkAudit:
-    """What :meth:`LatentLink.audit` found on held-out pairs; None where what it needs was not given.
+    """Result of :meth:`LatentLink.audit` on held-out pairs; None where the required arguments were not given.
 
     Attributes:
-        pairs: held-out pairs.
-        classes: how many classes they are of; of one class, R² within classes is R², and keeping it says nothing.
-        r2: of everything, with a bootstrap interval.
-        r2_within: against class means: the honest figure.
-        class_mean_r2: what a link that knows only the class reaches.
-        shuffled_within: R² within classes of a link fitted to pairs shuffled within classes: what the order of the
-            classes alone explains, 0 or below where it says nothing of the order within them.
-        left_out_r2: R² on the fitted pairs, each left out (PRESS).
-        duplicates: share of repeated latents among all pairs seen by the fit.
-        leaked: share of held-out latents that the fit had seen.
-        generated: share of generated pictures to whose linked picture the model gives the same class.
-        real: the same of real pictures.
-        class_mean_agreement: the same of class means: agreement alone proves nothing.
-        cycle_r2: R² of r' against r, r → w → picture → r', over all units together.
+        pairs: number of held-out pairs.
+        classes: number of their classes. With one class, R² within classes equals R², and class agreement is no
+            evidence.
+        r2: over all latents, with a bootstrap interval.
+        r2_within: against class means: the strictest figure.
+        class_mean_r2: of a link that uses only the class.
+        shuffled_within: R² within classes of a link fitted to pairs shuffled within classes. It measures what the order
+            of the classes alone explains; 0 or below means no evidence of order within them.
+        left_out_r2: R² on the fitted pairs, each predicted without itself (PRESS).
+        duplicates: share of repeated latents among the fitted pairs.
+        leaked: share of held-out latents that are among the fitted ones.
+        generated: share of generated images whose linked image has the same predicted class.
+        real: the same of real images.
+        class_mean_agreement: the same of class means, a control for ``generated``.
+        cycle_r2: R² of r' against r, r → w → image → r', over all units together.
         cycle_cosine: mean cosine of r and r'.
         unit_cycle: (units,) correlation of each unit with itself after the cycle.
         unit_tolerance: (units,) share of each unit's variance that no other unit explains.
         order: congruence of the two spaces.
-        mlp_r2_within: R² within classes of a two-layer network: how much the closed form gives up.
-        search_cycle_r2: cycle R² of latents searched through generator and classifier, on ``searched`` pairs.
-        search_from: cycle R² of the link on the same pairs, where the search began.
-        searched: pairs of the search.
+        mlp_r2_within: R² within classes of a two-layer network, a ceiling for the closed form.
+        search_cycle_r2: cycle R² of latents optimized through generator and classifier, on ``searched`` pairs.
+        search_from: cycle R² of the link on the same pairs, before the optimization.
+        searched: pairs of that optimization.
         report: how well the pairs determine the map.
         manifest: where the link's pairs came from.
         held_out_duplicates: share of the held-out pairs whose latents repeat those of an earlier one.
@@ -186,7 +184,7 @@ class LinkAudit:
 
     @cached_property
     def trust(self) -> LinkTrust:
-        """Holds, weak or fails, and because of what."""
+        """Verdict (holds, weak or fails) and reason."""
         return judge_link(
             r2=self.r2,
             r2_within=self.r2_within,
@@ -203,45 +201,45 @@ class LinkAudit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and text, the verdict first; units by number; None for what cannot be told."""
-        found: dict[str, Any] = {"trust": {"verdict": self.trust.verdict, "because": self.trust.because}}
-        return found | {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        """Return numbers and text for JSON, the verdict first; None for nan."""
+        trust: dict[str, Any] = {"trust": {"verdict": self.trust.verdict, "because": self.trust.because}}
+        return trust | {one.name: _jsonable(getattr(self, one.name)) for one in fields(self)}
 
     def save(self, path: str | Path) -> Path:
-        """Write the numbers (manifest.json) and the figures of units into a folder that appears whole or not at all.
+        """Write the numbers (manifest.json) and the tensors of the units into a folder, atomically.
 
         Args:
             path: a folder that is new, empty, or an earlier result.
 
         Raises:
-            StoreError: the place cannot be written to, or holds something else.
+            StoreError: the folder cannot be written, or has other content.
         """
         units = {"unit_tolerance": self.unit_tolerance, "unit_cycle": self.unit_cycle}
         note = {name: value for name, value in self.to_dict().items() if name not in units}
         with bundle(path, {"audit": note}) as folder:
-            held = {name: value for name, value in units.items() if value is not None}
-            write_tensors(folder / "units.safetensors", held, kind="link-audit")
+            tensors = {name: value for name, value in units.items() if value is not None}
+            write_tensors(folder / "units.safetensors", tensors, kind="link-audit")
         return Path(path)
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, Interval):
-        return {name: _plain(number) for name, number in value._asdict().items()}
+        return {name: _jsonable(number) for name, number in value._asdict().items()}
     if isinstance(value, Tensor):
-        return [_plain(number) for number in value.tolist()]
-    if isinstance(value, float):  # JSON has no nan: what cannot be told is None
+        return [_jsonable(number) for number in value.tolist()]
+    if isinstance(value, float):  # JSON has no nan
         return value if math.isfinite(value) else None
     return value.to_dict() if isinstance(value, SemanticOrder | RankReport) else value
 
 
 class MLPLink(nn.Module):
-    r"""The ceiling beside a link.
+    r"""A two-layer network from representations to latents, the ceiling for a link.
 
     .. math:: \hat w = \bar w + s_w \odot \big(W_2\, \mathrm{GELU}(W_1 (r - \bar r) / s_r + b_1) + b_2\big)
 
     Args:
         hidden: width of the one hidden layer.
-        seed: of the first weights and the order of the rows; the global random state is not touched.
+        seed: random seed of the initial weights and the order of the samples; the global random state is not used.
 
     Example:
         >>> r = torch.rand(300, 4)
@@ -249,8 +247,6 @@ class MLPLink(nn.Module):
         >>> bool((link(r) - (3 * r).sin()).square().mean() < 0.05)
         True
     """
-
-    scales: Tensor
 
     def __init__(self, hidden: int = 256, *, seed: int = 0) -> None:
         super().__init__()
@@ -261,52 +257,52 @@ class MLPLink(nn.Module):
         self.second: nn.Linear | None = None
 
     def fit(self, r: Tensor, w: Tensor, *, epochs: int = 30, batch_size: int = 128, lr: float = 3e-3) -> MLPLink:
-        """Train from the start on pairs, (n, units) and (n, latent_dim), with Adam and a learning rate that falls to 0.
+        """Train new weights on pairs, (n, units) and (n, latent_dim), with Adam and cosine annealing to 0.
 
         Raises:
             ValueError: as :meth:`LatentLink.fit`.
         """
-        r, w = (wide(side) for side in checked_pairs(r, w))
+        r, w = (wide(side) for side in check_pairs(r, w))
         generator = torch.Generator().manual_seed(self.seed)
         self.r_mean, self.r_sd = r.mean(0), _spread(r)  # in float64: a mean may be large beside its deviation
         self.w_mean, self.w_sd = w.mean(0), _spread(w)
-        expected = ((w - self.w_mean) / self.w_sd).float()
-        self.first = _layer(r.shape[1], self.hidden, generator).to(r.device)
-        self.second = _layer(self.hidden, w.shape[1], generator).to(r.device)
+        target = ((w - self.w_mean) / self.w_sd).float()
+        self.first = _new_layer(r.shape[1], self.hidden, generator).to(r.device)
+        self.second = _new_layer(self.hidden, w.shape[1], generator).to(r.device)
         weights = [*self.first.parameters(), *self.second.parameters()]
         steps = epochs * math.ceil(len(r) / batch_size)
         with torch.enable_grad():
             optimizer = torch.optim.Adam(weights, lr)
-            fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
             for _ in range(epochs):
                 for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
-                    loss = (self._standardised(r[rows]) - expected[rows]).square().mean()
+                    loss = (self._predict_standardized(r[rows]) - target[rows]).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
-                    fall.step()
+                    schedule.step()
         self.requires_grad_(False)
         return self
 
     def forward(self, r: Tensor) -> Tensor:
-        """Latents of representations, (n, units) → (n, latent_dim), float32."""
-        standardised = self._standardised(r)
-        return (self.w_mean + self.w_sd * standardised).float()
+        """Return the latents of representations, (n, units) → (n, latent_dim), float32."""
+        standardized = self._predict_standardized(r)
+        return (self.w_mean + self.w_sd * standardized).float()
 
-    def _standardised(self, r: Tensor) -> Tensor:
+    def _predict_standardized(self, r: Tensor) -> Tensor:
         if self.first is None or self.second is None:
-            raise ValueError("the network has seen no pairs; call fit(r, w).")
+            raise ValueError("the network is not fitted; call fit(r, w).")
         hidden = nn.functional.gelu(self.first(((r.to(self.r_mean) - self.r_mean) / self.r_sd).float()))
-        answer: Tensor = self.second(hidden)
-        return answer
+        latents: Tensor = self.second(hidden)
+        return latents
 
 
 def _spread(rows: Tensor) -> Tensor:
-    """The standard deviation of each column; 1 where all values are equal, whatever rounding makes of it."""
+    """Return the standard deviation of each column; 1 for a constant column, whatever rounding makes of it."""
     return torch.where((rows == rows[0]).all(0), 1.0, rows.std(0))
 
 
-def _layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def _new_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         layer.weight.copy_(torch.randn(outputs, inputs, generator=generator) / math.sqrt(inputs))
@@ -314,8 +310,8 @@ def _layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     return layer
 
 
-def audited(
-    link: LatentLink,
+def audit(
+    link: Link,
     held_out: Pairs,
     fit: Pairs | None,
     encoder: Encoder | None,
@@ -325,34 +321,34 @@ def audited(
     search_rows: int,
     seed: int,
 ) -> LinkAudit:
-    """See :meth:`LatentLink.audit`."""
+    """Return the audit that :meth:`LatentLink.audit` documents."""
     if (encoder is None) != (generator is None):
         raise ValueError("encoder and generator go together: give both, or neither.")
     if real is not None and encoder is None:
-        raise ValueError("real pictures want an encoder and a generator to be linked with; give both.")
+        raise ValueError("real images need an encoder and a generator to be linked with; give both.")
     real = None if real is None else check_images(real)
     if encoder is not None and generator is not None:
         with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
-            drawn = pictures_in_unit_range(generator, held_out.latents[:2])
-            checked_encoder(encoder, held_out, encoder(drawn))
+            units = encoder(pictures_in_unit_range(generator, held_out.latents[:2])).shape[1]
+            encoder.check_pairs(held_out.manifest, held_out.representations.shape[1], units)
     predicted = link(held_out.representations, held_out.classes)
-    found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
+    figures = _fit_figures(held_out, predicted, seed) | _control_figures(link, held_out, fit, ceiling, seed)
     if encoder is not None and generator is not None:
         with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
-            found |= _looked_at(link, held_out, predicted, encoder, generator, seed)
+            figures |= _cycle_figures(link, held_out, predicted, encoder, generator, seed)
             if real is not None:
-                found["real"] = _real(link, held_out.latents, encoder, generator, real, seed)
+                figures["real"] = _real_agreement(link, held_out.latents, encoder, generator, real, seed)
             if ceiling:
-                found |= _searched(link, held_out, predicted, encoder, generator, search_rows)
-    seen = link.seen
+                figures |= _search_figures(link, held_out, predicted, encoder, generator, search_rows)
+    hashes = link.latent_hashes
     return LinkAudit(
-        **_NOTHING
-        | found
+        **_DEFAULTS
+        | figures
         | {
             "pairs": len(held_out),
             "classes": len(held_out.classes.unique()),
-            "duplicates": (len(seen) - len(seen.unique())) / max(len(seen), 1),
-            "leaked": float(leaks(held_out.latents, seen).double().mean()),
+            "duplicates": (len(hashes) - len(hashes.unique())) / max(len(hashes), 1),
+            "leaked": float(leaks(held_out.latents, hashes).double().mean()),
             "unit_tolerance": tolerance(link.covariance),
             "report": link.report,
             "manifest": link.manifest,
@@ -361,100 +357,104 @@ def audited(
     )
 
 
-_NOTHING: dict[str, Any] = dict.fromkeys(
+_DEFAULTS: dict[str, Any] = dict.fromkeys(
     "r2_within class_mean_r2 shuffled_within left_out_r2 generated real class_mean_agreement cycle_r2 cycle_cosine "
     "unit_cycle order mlp_r2_within search_cycle_r2 search_from".split()
 ) | {"searched": 0}
 
 
-def _explained(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"r2": complement(ratio_interval(*squares(held_out.latents, predicted), seed=seed))}
+def _fit_figures(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"r2": complement(ratio_interval(*squares(held_out.latents, predicted), seed=seed))}
     error, around = squares(held_out.latents, predicted, held_out.classes)
     if float(around.sum()) > 0:
-        found["r2_within"] = complement(ratio_interval(error, around, seed=seed))
-    found["class_mean_r2"] = float(r2(held_out.latents, class_means(held_out.latents, held_out.classes)))
-    found["order"] = semantic_order(held_out.representations, held_out.latents, held_out.classes, seed=seed)
-    return found
+        figures["r2_within"] = complement(ratio_interval(error, around, seed=seed))
+    figures["class_mean_r2"] = float(r2(held_out.latents, class_means(held_out.latents, held_out.classes)))
+    figures["order"] = semantic_order(held_out.representations, held_out.latents, held_out.classes, seed=seed)
+    return figures
 
 
-def _compared(link: LatentLink, held_out: Pairs, fit: Pairs | None, ceiling: bool, seed: int) -> dict[str, Any]:
-    """What the fitted pairs are needed for: the shuffled control, leaving one out, and a network."""
+def _control_figures(link: Link, held_out: Pairs, fit: Pairs | None, ceiling: bool, seed: int) -> dict[str, Any]:
+    """Figures that need the fitted pairs: the shuffled control, leave-one-out, and a network."""
     if fit is None:
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
     generator = torch.Generator().manual_seed(seed)
     control = type(link)(**link.settings).partial_fit(r, shuffle_within(w, classes, generator), classes)
-    found: dict[str, Any] = {"shuffled_within": _within(held_out, control(held_out.representations, held_out.classes))}
-    with contextlib.suppress(UndeterminedError):  # a finding; other pairs than the link's are the caller's mistake
-        found["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))
-    if ceiling:
-        found["mlp_r2_within"] = _within(held_out, MLPLink(seed=seed).fit(r, w)(held_out.representations))
-    return found
-
-
-def _looked_at(
-    link: LatentLink, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, seed: int
-) -> dict[str, Any]:
-    again = _shown(encoder, generator, predicted, held_out.latents)
-    r, back = held_out.representations, again.representations.to(held_out.representations)
-    before, after = (predicted_classes(side, held_out.logits).cpu() for side in (held_out.logits, again.logits))
-    same = before == after
-    found: dict[str, Any] = {
-        "generated": _share(same, seed),
-        "cycle_r2": float(r2(r, back)),
-        "cycle_cosine": float(torch.nn.functional.cosine_similarity(r, back).mean()),
-        "unit_cycle": unit_agreement(r, back),
+    figures: dict[str, Any] = {
+        "shuffled_within": _r2_within(held_out, control(held_out.representations, held_out.classes))
     }
-    if link.class_means is not None and held_out.logits.shape[1] > 1:  # one column has no class of a number
+    with contextlib.suppress(UndeterminedError):  # a result; pairs other than the link's are the caller's mistake
+        figures["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))
+    if ceiling:
+        figures["mlp_r2_within"] = _r2_within(held_out, MLPLink(seed=seed).fit(r, w)(held_out.representations))
+    return figures
+
+
+def _cycle_figures(
+    link: Link, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, seed: int
+) -> dict[str, Any]:
+    encoded = _encode_latents(encoder, generator, predicted, held_out.latents)
+    r, cycled = held_out.representations, encoded.representations.to(held_out.representations)
+    before, after = (predicted_classes(side, held_out.logits).cpu() for side in (held_out.logits, encoded.logits))
+    figures: dict[str, Any] = {
+        "generated": _share(before == after, seed),
+        "cycle_r2": float(r2(r, cycled)),
+        "cycle_cosine": float(torch.nn.functional.cosine_similarity(r, cycled).mean()),
+        "unit_cycle": unit_agreement(r, cycled),
+    }
+    if link.class_means is not None and held_out.logits.shape[1] > 1:  # a single column has no class numbers
         ids = sorted(link.class_means.w_means)
         centres = torch.stack([link.class_means.w_means[c] for c in ids])
-        answers = _shown(encoder, generator, centres, held_out.latents).logits.argmax(1).cpu()
-        found["class_mean_agreement"] = float((answers == torch.tensor(ids)).double().mean())
-    return found
+        predictions = _encode_latents(encoder, generator, centres, held_out.latents).logits.argmax(1).cpu()
+        figures["class_mean_agreement"] = float((predictions == torch.tensor(ids)).double().mean())
+    return figures
 
 
-def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int) -> Interval:
-    """A class that has no map of its own counts as lost, not as left out."""
+def _real_agreement(
+    link: Link, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int
+) -> Interval:
+    """Share of real images whose linked image has their class; a class without a map of its own counts as another."""
     try:
-        seen = encoder.read(real)
+        encoded = encoder.encode(real)
     except RuntimeError as error:
-        checked_size(real, pictures_in_unit_range(generator, like[:2]), error)
+        check_image_size(real, pictures_in_unit_range(generator, like[:2]), error)
         raise
-    answers = predicted_classes(seen.logits).cpu()
+    predictions = predicted_classes(encoded.logits).cpu()
     known = torch.ones(len(real), dtype=torch.bool)
     if link.variant == "per_class" and link.class_means is not None:
-        known = torch.isin(answers, torch.tensor(sorted(link.class_means.counts)))
+        known = torch.isin(predictions, torch.tensor(sorted(link.class_means.counts)))
     same = torch.zeros(len(real), dtype=torch.bool)
     if known.any():
-        latents = link(seen.representations[known.to(seen.representations.device)], answers[known])
-        same[known] = (
-            predicted_classes(_shown(encoder, generator, latents, like).logits, seen.logits).cpu() == answers[known]
-        )
+        latents = link(encoded.representations[known.to(encoded.representations.device)], predictions[known])
+        logits = _encode_latents(encoder, generator, latents, like).logits
+        same[known] = predicted_classes(logits, encoded.logits).cpu() == predictions[known]
     return _share(same, seed)
 
 
-def _searched(
-    link: LatentLink, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, rows: int
+def _search_figures(
+    link: Link, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, rows: int
 ) -> dict[str, Any]:
     r, start = held_out.representations[:rows], predicted[:rows].to(held_out.latents)
     best = latent_search(encoder, generator, r, start, scale=link.r_sd)
-    after, before = (_shown(encoder, generator, w, start).representations.to(r) for w in (best.latents, start))
+    after, before = (_encode_latents(encoder, generator, w, start).representations.to(r) for w in (best.latents, start))
     return {"search_cycle_r2": float(r2(r, after)), "search_from": float(r2(r, before)), "searched": len(r)}
 
 
-def _shown(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor, batch_size: int = 64) -> Encoded:
-    """What the classifier makes of the latents' pictures."""
-    parts = [
-        encoder.read(pictures_in_unit_range(generator, latents[a:b].to(like)))
+def _encode_latents(
+    encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor, batch_size: int = 64
+) -> Encoded:
+    """Return representations and scores of the latents' images."""
+    batches = [
+        encoder.encode(pictures_in_unit_range(generator, latents[a:b].to(like)))
         for a, b in chunks(len(latents), batch_size)
     ]
-    return Encoded(*(torch.cat(same) for same in zip(*parts, strict=True)))
+    return Encoded(*(torch.cat(same) for same in zip(*batches, strict=True)))
 
 
-def _within(held_out: Pairs, predicted: Tensor) -> float | None:
-    """None where nothing varies within classes."""
-    found = float(r2_within(held_out.latents, predicted.to(held_out.latents), held_out.classes))
-    return found if math.isfinite(found) else None
+def _r2_within(held_out: Pairs, predicted: Tensor) -> float | None:
+    """Return None if nothing varies within classes."""
+    value = float(r2_within(held_out.latents, predicted.to(held_out.latents), held_out.classes))
+    return value if math.isfinite(value) else None
 
 
 def _share(hits: Tensor, seed: int) -> Interval:

@@ -1,21 +1,16 @@
-"""Images → representation and scores."""
+"""Class Encoder: images to representations and class scores."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import (
-    Batch,
-    OutputFn,
-    chunks,
-    select_output,
-)
+from ...batch import Batch, OutputFn, chunks, select_output
 from ...hooks import (
     ForwardFunc,
     capture,
@@ -29,26 +24,28 @@ from ...hooks import (
 )
 
 Pool = Literal["auto", "mean", "flatten", "cls"]
+Preprocess = Callable[[Tensor], Tensor]
+_BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
-def pooled(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None) -> Tensor:
-    """One row of units a picture, of a layer's vectors, maps or tokens.
+def pool_units(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None) -> Tensor:
+    """Return one vector of units per sample from a layer's vectors, maps or tokens.
 
     Args:
         activation: (n, units), maps (n, C, H, W) or (n, C, D, H, W), or tokens (n, T, C).
-        pool: ``"mean"`` over places or tokens, ``"flatten"``, ``"cls"`` (the first token), or ``"auto"``: vectors as
-            they are, maps by mean, tokens by the first.
-        unit_axis: which axis holds the units; None is the last of three axes, (n, T, C), and axis 1 otherwise.
+        pool: ``"mean"`` over positions or tokens, ``"flatten"``, ``"cls"`` (the first token), or ``"auto"``: vectors
+            unchanged, maps by mean, tokens by the first.
+        unit_axis: the axis of the units; None is the last of three axes, (n, T, C), and axis 1 otherwise.
 
     Returns:
         (n, units), differentiable.
 
     Raises:
-        ValueError: an unknown ``pool``, ``"cls"`` of what has no tokens, or no axis of units.
+        ValueError: an unknown ``pool``, ``"cls"`` without tokens, or no axis of units.
 
     Example:
         >>> from torch import ones
-        >>> [tuple(pooled(ones(2, 3, 4, 4), pool).shape) for pool in ("auto", "flatten")]
+        >>> [tuple(pool_units(ones(2, 3, 4, 4), pool).shape) for pool in ("auto", "flatten")]
         [(2, 3), (2, 48)]
     """
     if pool not in ("auto", "mean", "flatten", "cls"):
@@ -59,7 +56,7 @@ def pooled(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None
     tokens = activation.dim() == 3 and axis == 2
     if pool == "cls" and not tokens:
         raise ValueError(
-            f"pool='cls' takes the first of some tokens, but the layer has shape {tuple(activation.shape)}, not "
+            f"pool='cls' uses the first token, but the layer has shape {tuple(activation.shape)}; expected "
             "(n, tokens, C)."
         )
     if activation.dim() == 2 or pool == "flatten":
@@ -69,32 +66,18 @@ def pooled(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None
     return activation.movedim(axis, 1).flatten(2).mean(2)
 
 
-def pooling_axis(
-    activation: Tensor,
-    layer: nn.Module,
-    forward_func: ForwardFunc,
-    pool: Pool,
-    *,
-    entered: Sequence[int],
-    asked: int | None,
-    at_input: bool,
-) -> int | None:
-    """The axis of a layer's activation that holds the units, for :func:`pool_cells`; None where pooling needs none.
+def is_same_layer(first: str, second: str) -> bool:
+    """Return whether two dotted names may be one layer: one ends with the other.
 
-    Raises:
-        LayerError: it cannot be determined.
+    Example:
+        >>> is_same_layer("net.head", "head"), is_same_layer("overhead", "head")
+        (True, False)
     """
-    if activation.dim() <= 2 or (pool == "flatten" and asked is None):
-        return None
-    return unit_axis(activation.shape, layer, forward_func, entered=entered, asked=asked, at_input=at_input, loose=True)
-
-
-Preprocess = Callable[[Tensor], Tensor]
-_UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
 
 
 class Encoded(NamedTuple):
-    """What a classifier makes of pictures.
+    """Representations and scores of images.
 
     Attributes:
         representations: (n, units).
@@ -105,32 +88,46 @@ class Encoded(NamedTuple):
     logits: Tensor
 
 
+class ForwardPass(NamedTuple):
+    """One forward pass of an :class:`Encoder`.
+
+    Attributes:
+        activation: of the layer, (n, …).
+        unit_axis: its axis of units; None where pooling needs none.
+        scores: the selected model output, (n, …).
+    """
+
+    activation: Tensor
+    unit_axis: int | None
+    scores: Tensor
+
+
 class Encoder:
-    r"""Reads a representation out of a classifier that is left as it was found.
+    r"""Images to representations of a layer, with the classifier's state restored.
 
     .. math:: r = \mathrm{pool}(h_l(\mathrm{preprocess}(x)))
 
     Args:
         forward_func: the model, or any function around it.
         layer: a module or a dotted name.
-        attribute_to_neuron_input: what *enters* the layer (the penultimate representation, where ``layer`` is the last
-            linear one) instead of what leaves it.
+        attribute_to_neuron_input: whether the representation is the layer's *input* (the penultimate representation,
+            where ``layer`` is the last linear one) or its output.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        preprocess: the model's own normalisation, a differentiable function of pictures in [0, 1].
-        pool: how maps and tokens become a row, see :func:`pool_cells`.
-        output_fn: picks the scores out of a dict or tuple output.
-        unit_axis: which axis of a layer with maps or tokens holds the units; None determines it, from the layer's
-            class, the pictures' height and width, and the modules in and around the layer.
+        preprocess: the model's own normalisation, a differentiable function of images in [0, 1].
+        pool: how maps and tokens become one vector, see :func:`pool_units`.
+        output_fn: selects the scores from a dict or tuple output.
+        unit_axis: the axis of units of a layer with maps or tokens; None determines it from the layer's class, the
+            height and width of the images, and the modules in and around the layer.
 
     Raises:
-        LayerError: the layer is not in the model; later, it never runs, runs twice, returns several tensors or other
-            rows than one a picture, or which axis holds its units cannot be determined.
-        ValueError: later, pictures of another shape, or scores that are not (n, classes).
+        LayerError: the layer is not in the model; later, it never runs, runs twice, returns several tensors or not one
+            entry per image, or the axis of its units cannot be determined.
+        ValueError: later, images of another shape, or scores that are not (n, classes).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 3))
-        >>> encode = Encoder(model, "2")
-        >>> encode(torch.rand(4, 3, 2, 2)).shape, encode.read(torch.rand(4, 3, 2, 2)).logits.shape
+        >>> encoder = Encoder(model, "2")
+        >>> encoder(torch.rand(4, 3, 2, 2)).shape, encoder.encode(torch.rand(4, 3, 2, 2)).logits.shape
         (torch.Size([4, 5]), torch.Size([4, 3]))
     """
 
@@ -152,29 +149,56 @@ class Encoder:
         self.attribute_to_neuron_input, self.device_ids = attribute_to_neuron_input, device_ids
         self.preprocess, self.pool, self.output_fn, self.unit_axis = preprocess, pool, output_fn, unit_axis
 
-    def __call__(self, pictures: Tensor, *, batch_size: int = 64) -> Tensor:
-        """Representations of pictures, (n, units)."""
-        return self.read(pictures, batch_size=batch_size).representations
+    def __call__(self, images: Tensor, *, batch_size: int = 64) -> Tensor:
+        """Return the representations of images, (n, units)."""
+        return self.encode(images, batch_size=batch_size).representations
 
-    def read(self, pictures: Tensor, *, batch_size: int = 64) -> Encoded:
-        """Representations and scores of pictures, (n, C, H, W) in [0, 1].
+    def encode(self, images: Tensor, *, batch_size: int = 64) -> Encoded:
+        """Return representations and scores of images, (n, C, H, W) in [0, 1].
 
-        Differentiable where the pictures want gradients and gradients are on; they then go through in one batch, and
-        it is for the caller to protect the model (:func:`xinc_captum.untouched`) until the gradients are there.
+        Differentiable if the images require gradients and gradients are enabled. All images then form one batch, and
+        the caller must protect the model (:func:`xinc_captum.untouched`) until the gradients are computed.
         """
-        if pictures.dim() != 4 or not pictures.is_floating_point() or not len(pictures):
+        if images.dim() != 4 or not images.is_floating_point() or not len(images):
             raise ValueError(
-                f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats (n, C, H, W), n >= 1."
+                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), n >= 1."
             )
-        with self._reading(pictures) as graph:
-            size = len(pictures) if graph else batch_size
-            parts = [self._part(pictures[a:b], graph) for a, b in chunks(len(pictures), size)]
-        return Encoded(*(torch.cat(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)))
+        with self._context(images) as graph:
+            size = len(images) if graph else batch_size
+            batches = [self._encode_batch(images[a:b], graph) for a, b in chunks(len(images), size)]
+        return Encoded(*(torch.cat(same) if len(same) > 1 else same[0] for same in zip(*batches, strict=True)))
+
+    def run(self, images: Tensor, *args: Any, call: ForwardFunc | None = None) -> ForwardPass:
+        """Run one forward pass as the caller's context has it, with neither chunks nor protection.
+
+        Args:
+            images: (n, C, H, W) in [0, 1], in the model's dtype and on its device.
+            *args: additional arguments of the model.
+            call: called instead of ``forward_func``, which it wraps.
+        """
+        inputs = images if self.preprocess is None else self.preprocess(images)
+        at_input = self.attribute_to_neuron_input
+        with capture(self.forward_func, self.layer, at_input=at_input) as captured:
+            output = (self.forward_func if call is None else call)(inputs, *args)
+        scores = select_output(output, Batch((inputs,), rows=len(inputs)), self.output_fn)
+        activation = one_tensor(captured[self.layer], lambda: repr(self.name), len(inputs), at_input=at_input)
+        axis = None
+        if activation.dim() > 2 and not (self.pool == "flatten" and self.unit_axis is None):
+            axis = unit_axis(
+                activation.shape,
+                self.layer,
+                self.forward_func,
+                entered=tuple(inputs.shape),
+                asked=self.unit_axis,
+                at_input=at_input,
+                loose=True,
+            )
+        return ForwardPass(activation, axis, scores)
 
     def describe(self) -> dict[str, str | bool | int]:
-        """What a manifest should say of it."""
-        shown = self.preprocess
-        text = "none" if shown is None else getattr(shown, "__qualname__", None) or repr(shown)
+        """Return what a manifest records about the encoder."""
+        function = self.preprocess
+        text = "none" if function is None else getattr(function, "__qualname__", None) or repr(function)
         axis: dict[str, int] = {} if self.unit_axis is None else {"unit_axis": self.unit_axis}
         return {
             "layer": self.name,
@@ -184,50 +208,75 @@ class Encoder:
             **axis,
         }
 
+    def check_pairs(self, manifest: Mapping[str, Any], units: int, encoded_units: int) -> None:
+        """Compare this encoder with the one that pairs were made with.
+
+        Args:
+            manifest: of the pairs.
+            units: of the pairs.
+            encoded_units: units that this encoder returns.
+
+        Raises:
+            ValueError: another layer, the other side of it, or another number of units.
+        """
+        layer, at_input = manifest.get("layer"), manifest.get("attribute_to_neuron_input")
+        other_layer = isinstance(layer, str) and not is_same_layer(layer, self.name)
+        other_side = at_input is not None and bool(at_input) is not self.attribute_to_neuron_input
+        if other_layer or other_side or encoded_units != units:
+            source = (
+                f", the {'output' if at_input is False else 'input'} of layer {layer!r}"
+                if isinstance(layer, str)
+                else ""
+            )
+            raise ValueError(
+                f"the encoder returns the {'input' if self.attribute_to_neuron_input else 'output'} of layer "
+                f"{self.name!r}, {encoded_units} units; the pairs have {units}{source}. Give an encoder of the layer "
+                "and side that the pairs were made with."
+            )
+
     @contextlib.contextmanager
-    def _reading(self, pictures: Tensor) -> Iterator[bool]:
+    def _context(self, images: Tensor) -> Iterator[bool]:
         self._warn_if_training()
-        graph = torch.is_grad_enabled() and pictures.requires_grad
-        # Putting buffers back would spoil the graph that batch norms saved them for; whoever wants gradients protects
-        # the model around the whole of it.
-        protected = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
-        with protected, torch.set_grad_enabled(graph):
+        graph = torch.is_grad_enabled() and images.requires_grad
+        # Restoring buffers would spoil the graph that batch norms saved them for, so with gradients the caller protects
+        # the model around forward and backward pass.
+        protection = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
+        with protection, torch.set_grad_enabled(graph):
             yield graph
 
-    def _part(self, pictures: Tensor, graph: bool) -> Encoded:
-        device = self._device()
-        shown = pictures.clone() if device is None else pictures.to(device, copy=True)  # the model may write into it
-        shown = shown if self.preprocess is None else self.preprocess(shown)
-        with capture(self.forward_func, self.layer, at_input=self.attribute_to_neuron_input) as captured:
-            output = self.forward_func(shown)
-        logits = select_output(output, Batch((shown,), rows=len(shown)), self.output_fn)
-        if logits.dim() != 2:
+    def _encode_batch(self, images: Tensor, graph: bool) -> Encoded:
+        device = self._device()  # copied, because the model may write into its input
+        result = self.run(images.clone() if device is None else images.to(device, copy=True))
+        if result.scores.dim() != 2:
             raise ValueError(
-                f"the model's output has shape {tuple(logits.shape)}; expected scores (n, classes). Pick them with "
-                "output_fn=."
+                f"the model's output has shape {tuple(result.scores.shape)}; expected scores (n, classes). Select "
+                "them with output_fn=."
             )
-        at_input = self.attribute_to_neuron_input
-        activation = one_tensor(captured[self.layer], lambda: repr(self.name), len(shown), at_input=at_input)
-        axis = pooling_axis(
-            activation,
-            self.layer,
-            self.forward_func,
-            self.pool,
-            entered=tuple(shown.shape),
-            asked=self.unit_axis,
-            at_input=at_input,
-        )
-        found = Encoded(pooled(activation, self.pool, axis), logits)
-        return found if graph else Encoded(*(t.detach() for t in found))
+        encoded = Encoded(pool_units(result.activation, self.pool, result.unit_axis), result.scores)
+        return encoded if graph else Encoded(*(t.detach() for t in encoded))
 
     def _device(self) -> torch.device | None:
         return next((p.device for root in modules_behind(self.forward_func) for p in root.parameters()), None)
 
     def _warn_if_training(self) -> None:
         for root in modules_behind(self.forward_func):
-            if any(m.training and isinstance(m, _UNSTEADY) for m in root.modules()):
+            if any(m.training and isinstance(m, _BATCH_DEPENDENT) for m in root.modules()):
                 warnings.warn(
-                    f"{type(root).__name__} is in training mode, so that what it makes of a picture depends on chance "
-                    "or on the pictures beside it; call model.eval() first if that is not meant.",
+                    f"{type(root).__name__} is in training mode, so its output for an image depends on chance or on "
+                    "the other images of the batch; call model.eval() first if that is not intended.",
                     stacklevel=5,
                 )
+
+
+def check_image_size(images: Tensor, generated: Tensor, error: RuntimeError) -> None:
+    """Compare the shape of images on which a model failed with that of the generator's images, (n, C, H, W).
+
+    Raises:
+        ValueError: the shapes differ, which is then the likely cause of ``error``.
+    """
+    if images.shape[1:] != generated.shape[1:]:
+        raise ValueError(
+            f"the model fails on images of shape {tuple(images.shape[1:])} ({str(error).splitlines()[0]}); the link's "
+            f"generator generates {tuple(generated.shape[1:])}. Give images of that size and number of channels, or a "
+            "preprocess= that converts them."
+        ) from error

@@ -1,6 +1,7 @@
 """Class LinkedUnitVisualization."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Unpack
 
 import torch
@@ -12,71 +13,72 @@ from ..._compat import GradientAttribution, NeuronAttribution
 from ...batch import Batch, OutputFn, chunks
 from ...fingerprint import warn_of_other_models
 from ...generators.protocol import Generator
-from ...hooks import ForwardFunc, check_preprocess, find_layer
+from ...hooks import ForwardFunc, find_layer
 from ...hooks.gradients import Forward, UnsupportedError
 from ...images import check_images
 from ...metrics.probability import Probability
 from ...progress import progress
 from ..base import as_called, captum_method, differentiable
-from .counterfactuals.counterfactual import Counterfactual, Method, searched
+from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals
 from .counterfactuals.search import Search
-from .encoder import Pool
+from .encoder import Encoder, Pool, Preprocess
 from .latent_link import LatentLink
-from .loop import Images, Parts, Preprocess, Scene, Shown, protected, scene, settled_rows
-from .sweep import Direction, Sweeping, SweepOptions, UnitSweep, Values, columns, one_column, swept, units_at_once
+from .link import Direction
+from .loop import Images, Loop, RoundTrip, open_loop, protect_loop, settle_batch
+from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units, units_per_batch
 
-_SPAN = 0.02  # of a standard deviation: the step of the difference where no gradient goes through the generator
+_SPAN = 0.02  # in standard deviations: step of the difference for generators without gradients
 
 
-def change_map(view: Scene, units: list[int], direction: Direction) -> Tensor:
-    r"""Size of the derivative of the drawn picture by the units, (N, C, H, W) as the generator draws.
+def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
+    r"""Return the absolute derivative of the generated images by the units, (N, C, H, W) as the generator has them.
 
     .. math:: \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r + \epsilon \textstyle\sum_u e_u)) \Bigr|, \qquad
         \text{or } \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r) + \epsilon d_u) \Bigr|
 
-    One forward and two backward passes; a central difference where the generator cannot be differentiated.
+    One forward and two backward passes; a central difference if the generator cannot be differentiated.
     """
-    link, way = view.loop.link, view.r.new_zeros(view.r.shape[1])
-    way[units] = 1
-    moved = way
+    link, step = loop.link, loop.r.new_zeros(loop.r.shape[1])
+    step[units] = 1
     if direction != "partial":
-        moved = link.direction(units, direction).sum(0)
-    start = view.r if direction == "partial" else view.loop.latents(view.r, view.rows).detach()
+        step = link.direction(units, direction).sum(0)
+    start = loop.r if direction == "partial" else loop.latents(loop.r, loop.index).detach()
 
-    def drawn(at: Tensor) -> Tensor:
-        return view.loop.draw(view.loop.latents(at, view.rows) if direction == "partial" else at)
+    def generate(point: Tensor) -> Tensor:
+        return loop.generate(loop.latents(point, loop.index) if direction == "partial" else point)
 
-    along = moved.to(start).expand_as(start)
-    if getattr(view.loop.generator, "differentiable", True):
+    along = step.to(start).expand_as(start)
+    if getattr(loop.generator, "differentiable", True):
         try:
             with torch.enable_grad():
                 leaf = start.detach().clone().requires_grad_()
-                return Forward(leaf, drawn(leaf))(along[None])[0].abs()
+                return Forward(leaf, generate(leaf))(along[None])[0].abs()
         except UnsupportedError:
             pass
     half = _SPAN / 2 * float(link.r_sd[units].max())
     with torch.no_grad():
-        return ((drawn(start + half * along) - drawn(start - half * along)) / (2 * half)).abs()
+        return ((generate(start + half * along) - generate(start - half * along)) / (2 * half)).abs()
 
 
-def laid_over(pictures: Tensor, inputs: Tensor) -> Tensor:
-    """Pictures in the size and channels of the inputs.
+def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
+    """Return images in the size and with the channels of the inputs.
 
-    Other channels are averaged and repeated; another size is resized by an antialiased bilinear filter.
+    A different number of channels is averaged and repeated; another size is resized with an antialiased bilinear
+    filter.
     """
-    if pictures.shape[1] != inputs.shape[1]:
-        pictures = pictures.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
-    if pictures.shape[-2:] != inputs.shape[-2:]:
+    if images.shape[1] != inputs.shape[1]:
+        images = images.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
+    if images.shape[-2:] != inputs.shape[-2:]:
         size = (inputs.shape[-2], inputs.shape[-1])
-        pictures = interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
-    return pictures.to(inputs.dtype).detach().contiguous()
+        images = interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    return images.to(inputs.dtype).detach().contiguous()
 
 
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
-    r"""Draws what a unit means: its value is changed, linked to a generator's latent, and a picture comes out.
+    r"""Generate images in which one unit of a classifier has other values, through a link to a generator's latents.
 
-    Everything it shows lives on the *reconstruction* G(link(r)) of an input, not on the input; each picture is shown to
-    the classifier again, so that what was asked for and what came of it lie side by side.
+    All results show the *reconstruction* G(link(r)) of an input, not the input itself. Every generated image is encoded
+    by the classifier again, so the unit's set value and its measured value can be compared.
 
     .. math:: x(v) = G\bigl(\mathrm{link}(r) + (v - r_u)\, d_u\bigr)
 
@@ -86,21 +88,21 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
     Args:
         forward_func: the classifier, or any function around it.
         layer: a module or dotted name, whose output (or input) is linked.
-        generator: draws pictures from latents (:class:`xinc_captum.generators.Generator`).
+        generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        output_fn: picks the class scores out of a dict or tuple output.
-        preprocess: the classifier's own normalisation (and resizing) of pictures in [0, 1], a differentiable function;
-            None where ``forward_func`` holds it.
-        pool: how the layer's maps or tokens became one row a picture, as for the pairs of the link.
-        unit_axis: which axis of a layer with maps or tokens holds the units, as for the pairs of the link; None takes
-            what the link's manifest has, or determines it.
+        output_fn: selects the class scores from a dict or tuple output.
+        preprocess: the classifier's own normalisation (and resizing) of images in [0, 1], a differentiable function;
+            None if ``forward_func`` includes it.
+        pool: how the layer's maps or tokens become one vector per image, as for the pairs of the link.
+        unit_axis: the axis of units of a layer with maps or tokens, as for the pairs of the link; None uses that of the
+            link's manifest, or determines it.
 
     Warns:
-        UserWarning: network or generator have other weights than the link's manifest names.
+        UserWarning: classifier or generator have other weights than the link's manifest records.
 
     Raises:
-        ValueError: parts that do not fit one another, a dead unit, a value or an image out of range, an impossible
+        ValueError: layer, link and generator do not match, a dead unit, a value or an image out of range, an invalid
             target.
         LayerError: the layer is not in the model, is not the linked one, never runs, or runs twice.
         IndexError: a unit out of range.
@@ -132,12 +134,14 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         pool: Pool = "auto",
         unit_axis: int | None = None,
     ) -> None:
-        found = find_layer(forward_func, layer)
-        NeuronAttribution.__init__(self, forward_func, found, device_ids)
+        module = find_layer(forward_func, layer)
+        NeuronAttribution.__init__(self, forward_func, module, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_other_models(link.manifest, forward_func, generator)
-        check_preprocess(forward_func, preprocess)
-        self._parts = Parts(forward_func, found, generator, link, preprocess, output_fn, pool, unit_axis)
+        self._generator, self._link = generator, link
+        self._encoder = Encoder(
+            forward_func, module, preprocess=preprocess, pool=pool, output_fn=output_fn, unit_axis=unit_axis
+        )
 
     @captum_method
     def attribute(
@@ -149,38 +153,38 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         direction: Direction = "partial",
     ) -> Images:
-        r"""Where the *reconstruction* of each input changes as the unit rises; it lies on G(link(r)), not on the input.
+        r"""Return where the *reconstruction* of each input changes as the unit rises; G(link(r)), not the input itself.
 
         .. math:: \Bigl| \frac{\partial\, G(\mathrm{link}(r))}{\partial r_u} \Bigr|
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: an int is a unit of the linked representation; a tuple indexes the layer's own dims where
-                these were flattened, slices raise several units together.
-            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
-            attribute_to_neuron_input: whether the layer's input is linked; None takes what the link's manifest says,
-                and without one the output.
-            internal_batch_size: at most so many rows a forward.
-            direction: "partial", the formula; "marginal" or "within_class": where the sweeps of that name go.
+            neuron_selector: an int is a unit of the linked representation. A tuple indexes the layer's own dimensions
+                if these were flattened; slices raise several units together.
+            additional_forward_args: additional arguments of the model. A tensor with one entry per sample is sliced
+                with the inputs; any other is passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
+            attribute_to_neuron_input: whether the layer's input is linked; None uses the side of the link's manifest,
+                or the output without one.
+            internal_batch_size: maximum number of samples in one forward pass.
+            direction: "partial", the formula; "marginal" or "within_class": the directions of these sweeps.
 
         Returns:
-            >= 0, like the inputs: resized to them, and averaged over channels where the generator has others. A
-            generator that cannot be differentiated is given a central difference.
+            >= 0, resized to the inputs, and averaged over channels if the generator has another number of them. For a
+            generator that cannot be differentiated it is a central difference.
         """
-        images, answers = check_images(inputs), []
+        images, maps = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
         pieces = chunks(batch.rows, internal_batch_size or batch.rows)
         if len(pieces) > 1:
-            call = as_called(differentiable(self._parts.forward_func), images.device.type)
-            with protected(self._parts, images.device):
-                batch = settled_rows(self._parts, call, batch)
+            call = as_called(differentiable(self._encoder.forward_func), images.device.type)
+            with self._protect(images.device):
+                batch = settle_batch(self._encoder, call, batch)
         for start, stop in pieces:
-            part = batch.cut(start, stop)
-            with scene(self._parts, part.inputs[0], part.args, attribute_to_neuron_input, internal_batch_size) as view:
-                units = columns(neuron_selector, view.shape, self._parts.link.alive)
-                answers.append(laid_over(change_map(view, units, direction), view.inputs))
-        return _echoed(inputs, torch.cat(answers))
+            piece = batch.cut(start, stop)
+            with self._open(piece.inputs[0], piece.args, attribute_to_neuron_input, internal_batch_size) as loop:
+                units = columns(neuron_selector, loop.shape, self._link.alive)
+                maps.append(resize_like(change_map(loop, units, direction), loop.inputs))
+        return _match_container(inputs, torch.cat(maps))
 
     def perturb(
         self,
@@ -192,7 +196,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> Images:
-        """The inputs redrawn with the unit at ``value``, like the inputs, for ``captum.robust`` and everyone else.
+        """Return the linked inputs with the unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -200,16 +204,15 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             value: of the unit, one number.
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward.
+            internal_batch_size: maximum number of images in one forward pass.
             **options: mode, direction and latents, as for :meth:`sweep`.
         """
-        how = Sweeping(values=[float(value)], **options)
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            unit = one_column(neuron_selector, view.shape, self._parts.link.alive)
-            latents = how.planned(view, how.anchor(view), unit)[2][:, 0]
-            parts = [view.loop.draw(latents[a:b]) for a, b in chunks(len(latents), view.loop.limit)]
-            return _echoed(inputs, laid_over(torch.cat(parts), view.inputs))
+        settings = SweepSettings(values=[float(value)], **options)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            unit = column(neuron_selector, loop.shape, self._link.alive)
+            latents = settings.plan(loop, settings.anchor(loop), unit).latents[:, 0]
+            images = [loop.generate(latents[a:b]) for a, b in chunks(len(latents), loop.limit)]
+            return _match_container(inputs, resize_like(torch.cat(images), loop.inputs))
 
     def sweep(
         self,
@@ -221,7 +224,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> UnitSweep:
-        """The inputs redrawn with the unit at each value, and what the network sees in every frame.
+        """Return the linked inputs with the unit at each value, and what the classifier computes from every frame.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -229,9 +232,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             values: numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd".
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None.
+            internal_batch_size: maximum number of images in one forward pass; None is 256.
             **options: steps=5 over a span; mode="anchored" or "replace"; direction="marginal", "partial" or
-                "within_class"; latents= anchors (:class:`Sweeping` explains each). The paper's sweep is
+                "within_class"; latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is
                 ``values="minmax", mode="replace", direction="partial"``.
         """
         return next(
@@ -258,37 +261,45 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         show_progress: bool = False,
         **options: Unpack[SweepOptions],
     ) -> Iterator[UnitSweep]:
-        """One :meth:`sweep` after another, units in common batches; nothing is kept of those already handed over.
+        """Yield one :meth:`sweep` per unit, computed in common batches; earlier results are not stored.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            neuron_selectors: several units; None takes every live unit of the link.
-            values: as for :meth:`sweep`, the same for all.
+            neuron_selectors: several units; None uses every live unit of the link.
+            values: as for :meth:`sweep`, the same for all units.
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None. More units than fill one wait.
-            show_progress: a bar over the units.
+            internal_batch_size: maximum number of images in one forward pass, which may hold several units; None is
+                256.
+            show_progress: whether to show a progress bar over the units.
             **options: as for :meth:`sweep`.
         """
-        how = Sweeping(values=values, **options)
-        alive = self._parts.link.alive
-        given = alive.nonzero()[:, 0].tolist() if neuron_selectors is None else list(neuron_selectors)
-        if not given:
+        settings = SweepSettings(values=values, **options)
+        alive = self._link.alive
+        selectors = alive.nonzero()[:, 0].tolist() if neuron_selectors is None else list(neuron_selectors)
+        if not selectors:
             raise ValueError("neuron_selectors is empty; give at least one unit, or None for every live one.")
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            units = [one_column(one, view.shape, alive) for one in given]
-            anchor, at_once = how.anchor(view), units_at_once(view, how)
-        pieces = [units[start:stop] for start, stop in chunks(len(units), at_once)]
-        return self._streamed(view, anchor, pieces, how, show_progress)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            units = [column(selector, loop.shape, alive) for selector in selectors]
+            anchor, size = settings.anchor(loop), units_per_batch(loop, settings)
+        batches = [units[start:stop] for start, stop in chunks(len(units), size)]
+        return self._sweep_batches(loop, anchor, batches, settings, show_progress)
 
-    def _streamed(
-        self, view: Scene, anchor: Shown, pieces: list[list[int]], how: Sweeping, show: bool
+    def _sweep_batches(
+        self, loop: Loop, anchor: RoundTrip, batches: list[list[int]], settings: SweepSettings, show_progress: bool
     ) -> Iterator[UnitSweep]:
-        for piece in progress(pieces, "sweeps", show=show):
-            with protected(self._parts, view.inputs.device):
-                done = swept(view, anchor, piece, how)
-            yield from done
+        for units in progress(batches, "sweeps", show=show_progress):
+            with self._protect(loop.inputs.device):
+                results = sweep_units(loop, anchor, units, settings)
+            yield from results
+
+    def _open(
+        self, inputs: Images, args: Any, at_input: bool | None, limit: int | None
+    ) -> AbstractContextManager[Loop]:
+        return open_loop(self._encoder, self._generator, self._link, inputs, args, at_input, limit)
+
+    def _protect(self, device: torch.device) -> AbstractContextManager[None]:
+        return protect_loop(self._encoder, self._generator, self._link, device)
 
     def counterfactual(
         self,
@@ -303,28 +314,27 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         confidence: float = 0.0,
         probability: Probability = "auto",
     ) -> Counterfactual:
-        """The inputs redrawn until the classifier says the target, in a bounded number of steps.
+        """Change the linked inputs until the classifier predicts the target, in a bounded number of steps.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
-            target: the class to reach, or one a row.
-            method: "ray" (a line search, no gradient of the generator), "latent" (Adam through generator and
-                classifier), "minimal" (the shortest shift that convinces a linear head, with a proven bound) or
-                "linking_in_style" (the paper's update); or one of these with options, such as
+            target: the class to reach, or one per sample.
+            method: "ray" (a line search without the generator's gradient), "latent" (Adam through generator and
+                classifier), "minimal" (the shortest shift for which a linear head predicts the target, with a proven
+                bound) or "linking_in_style" (the paper's update); or one of these with options, such as
                 :class:`xinc_captum.attributions.linking.counterfactuals.Ray` (top=10).
             additional_forward_args: as for :meth:`attribute`.
             attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: at most so many pictures a forward; 256 where None.
-            origin: the class to leave, or one a row; None takes the model's class of each input (its second choice
-                where that is the target already).
+            internal_batch_size: maximum number of images in one forward pass; None is 256.
+            origin: the class to leave, or one per sample; None uses the prediction for each input (its second choice
+                if the prediction is the target).
             confidence: probability that the target must reach, in [0, 1).
             probability: what the model's scores are, see :func:`xinc_captum.metrics.probabilities`.
         """
-        view_of = scene(self._parts, inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size)
-        with view_of as view:
-            return searched(view, target, origin, method, confidence, probability)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            return find_counterfactuals(loop, target, origin, method, confidence, probability)
 
 
-def _echoed(inputs: Images, answer: Tensor) -> Images:
-    """A tuple where the inputs were one, as Captum's metrics expect."""
-    return (answer,) if isinstance(inputs, tuple) else answer
+def _match_container(inputs: Images, result: Tensor) -> Images:
+    """Return a tuple if the inputs are one, as Captum's metrics expect."""
+    return (result,) if isinstance(inputs, tuple) else result

@@ -1,4 +1,4 @@
-"""Streaming moments."""
+"""Streaming statistics of pairs: moments, class means, and a sample of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...metrics.links import mix_bits, row_hashes
 
 
 def wide(values: Tensor) -> Tensor:
-    """The values in float64 and out of the graph, on their own device (on the CPU where that device has no float64)."""
+    """Return the values detached and in float64, on their device (on the CPU if that device has no float64)."""
     device = "cpu" if values.device.type == "mps" else values.device
     return values.detach().to(device).to(torch.float64)
 
@@ -22,19 +22,19 @@ class Moments:
 
     .. math:: S_{rr} = \sum_i (r_i - \bar r)(r_i - \bar r)^\top, \quad S_{rw} = \sum_i (r_i - \bar r)(w_i - \bar w)^\top
 
-    Chunks and shards may come in any order: two sets of moments are merged by
+    Chunks and shards may be added in any order. Two sets of moments are merged by
 
     .. math:: S = S_a + S_b + \tfrac{n_a n_b}{n_a + n_b}\, \delta \delta^\top, \quad \delta = \bar r_b - \bar r_a
 
-    which subtracts nothing large, so that the answer is that of one pass but for rounding.
+    which subtracts no large numbers, so the result equals that of one pass except for rounding.
 
     Args:
         units: length of r.
         latent_dim: length of w.
-        device: where the moments live.
+        device: of the moments.
 
     Attributes:
-        n: pairs seen.
+        n: number of pairs.
         r_mean, w_mean: (units,), (latent_dim,).
         rr, rw: S_rr (units, units), S_rw (units, latent_dim).
         ww: the diagonal of S_ww, (latent_dim,).
@@ -70,12 +70,12 @@ class Moments:
 
     @property
     def alive(self) -> Tensor:
-        """(units,) bool: whether a unit took more than one value."""
+        """(units,) bool: whether each unit has more than one value."""
         return (self.r_max > self.r_min) & (self.rr.diagonal() > 0)
 
     @property
     def latent_constant(self) -> Tensor:
-        """(latent_dim,) bool: whether a latent never varied, but for rounding."""
+        """(latent_dim,) bool: whether each latent is constant, except for rounding."""
         return self.ww <= self.n * (torch.finfo(torch.float64).eps * self.n * self.w_mean).square()
 
     @property
@@ -84,17 +84,17 @@ class Moments:
         return (self.rr.diagonal() / max(self.n - 1, 1)).clamp_min(0).sqrt()
 
     def add(self, r: Tensor, w: Tensor) -> None:
-        """Take in a chunk of pairs, (n, units) and (n, latent_dim), any float dtype."""
+        """Add a chunk of pairs, (n, units) and (n, latent_dim), any float dtype."""
         if not len(r):
             return
         r, w = wide(r).to(self.rr.device), wide(w).to(self.rr.device)
-        self._merge(len(r), *_centred_moments(r, w), r.amin(0), r.amax(0))
+        self._merge(len(r), *_chunk_moments(r, w), r.amin(0), r.amax(0))
 
     def merge(self, other: Moments) -> None:
-        """Take in what another stream has seen.
+        """Add the pairs of other moments.
 
         Raises:
-            ValueError: the other is of pairs of another size.
+            ValueError: pairs of another size.
         """
         if (other.units, other.latent_dim) != (self.units, self.latent_dim):
             raise ValueError(
@@ -102,35 +102,15 @@ class Moments:
                 f"({self.units}, {self.latent_dim}); expected the same sizes."
             )
         if other.n:
-            held = {name: value.to(self.rr.device) for name, value in other.tensors().items()}
-            self._merge(other.n, *(held[name] for name in _TENSORS))
-
-    def without(self, part: Moments) -> Moments:
-        """The moments of all pairs but those of ``part``, whose pairs must be among ours."""
-        rest = Moments(self.units, self.latent_dim, self.rr.device)
-        rest.n = self.n - part.n
-        if not rest.n:
-            return rest
-        rest.r_mean = (self.n * self.r_mean - part.n * part.r_mean) / rest.n
-        rest.w_mean = (self.n * self.w_mean - part.n * part.w_mean) / rest.n
-        share = part.n * rest.n / self.n
-        dr, dw = part.r_mean - rest.r_mean, part.w_mean - rest.w_mean
-        rest.rr = self.rr - part.rr - share * torch.outer(dr, dr)
-        rest.rw = self.rw - part.rw - share * torch.outer(dr, dw)
-        rest.ww = self.ww - part.ww - share * dw.square()
-        # A unit that varies among the pairs of ``part`` alone leaves the rounding of the subtraction.
-        still = rest.rr.diagonal() <= torch.finfo(torch.float64).eps * self.n * self.rr.diagonal()
-        rest.rr[still], rest.rr[:, still], rest.rw[still] = 0.0, 0.0, 0.0
-        rest.r_min, rest.r_max = self.r_min.clone(), self.r_max.clone()
-        return rest
+            self._merge(other.n, *(getattr(other, name).to(self.rr.device) for name in _TENSORS))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file keeps."""
+        """Return the tensors that a file stores."""
         return {"n": torch.tensor(self.n)} | {name: getattr(self, name) for name in _TENSORS}
 
     @classmethod
-    def restored(cls, tensors: Mapping[str, Tensor]) -> Moments:
-        """Moments as :meth:`tensors` gave them, which go on without changing those."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """Return the moments that :meth:`tensors` describes; the tensors are copied."""
         moments = cls(0, 0)
         moments.n = int(tensors["n"])
         for name in _TENSORS:
@@ -156,19 +136,19 @@ class Moments:
 _TENSORS = ("r_mean", "w_mean", "rr", "rw", "ww", "r_min", "r_max")
 
 
-def _centred_moments(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _chunk_moments(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     r_mean, w_mean = _mean(r), _mean(w)
     rc, wc = r - r_mean, w - w_mean
     return r_mean, w_mean, rc.T @ rc, rc.T @ wc, wc.square().sum(0)
 
 
 def _mean(rows: Tensor) -> Tensor:
-    """The mean of each column, which is exact where all values are equal: nothing may be divided by its rounding."""
+    """Return the mean of each column, exact for a constant column, because its rounding is divided by later."""
     return torch.where((rows == rows[0]).all(0), rows[0], rows.mean(0))
 
 
 class Between(NamedTuple):
-    """The scatter of class means: (units, units) and (units, latent_dim)."""
+    """Scatter of class means: (units, units) and (units, latent_dim)."""
 
     rr: Tensor
     rw: Tensor
@@ -179,10 +159,10 @@ class ClassMeans:
 
     .. math:: B_{rw} = \sum_c n_c (\bar r_c - \bar r)(\bar w_c - \bar w)^\top
 
-    What :class:`Moments` hold of all pairs, less this, is the scatter within classes.
+    The scatter of all pairs (:class:`Moments`) minus this is the scatter within classes.
 
     Attributes:
-        counts: pairs of each class seen.
+        counts: class → number of pairs.
         r_means, w_means: class → (units,), (latent_dim,).
 
     Example:
@@ -198,43 +178,43 @@ class ClassMeans:
         self.w_means: dict[int, Tensor] = {}
 
     def add(self, r: Tensor, w: Tensor, classes: Tensor) -> None:
-        """Take in a chunk of pairs and their classes, (n,)."""
+        """Add a chunk of pairs and their classes, (n,)."""
         r, w = wide(r), wide(w)
         for c in classes.unique().tolist():
             rows = (classes == c).to(r.device)
             self._merge(int(c), int(rows.sum()), r[rows].mean(0), w[rows].mean(0))
 
     def merge(self, other: ClassMeans) -> None:
-        """Take in what another stream has seen."""
+        """Add the pairs of other means."""
         for c, n in other.counts.items():
             self._merge(c, n, other.r_means[c], other.w_means[c])
 
     def between(self, moments: Moments) -> Between:
-        """The scatter of the class means around the means of all pairs."""
-        kept = sorted(self.counts)
+        """Return the scatter of the class means around the means of all pairs."""
+        classes = sorted(self.counts)
         device = moments.rr.device
-        n = torch.tensor([self.counts[c] for c in kept], dtype=torch.float64, device=device)[:, None]
-        r = torch.stack([self.r_means[c].to(device) for c in kept]) - moments.r_mean
-        w = torch.stack([self.w_means[c].to(device) for c in kept]) - moments.w_mean
+        n = torch.tensor([self.counts[c] for c in classes], dtype=torch.float64, device=device)[:, None]
+        r = torch.stack([self.r_means[c].to(device) for c in classes]) - moments.r_mean
+        w = torch.stack([self.w_means[c].to(device) for c in classes]) - moments.w_mean
         return Between(r.T @ (n * r), r.T @ (n * w))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file keeps."""
-        kept = sorted(self.counts)
+        """Return the tensors that a file stores."""
+        classes = sorted(self.counts)
         return {
-            "classes": torch.tensor(kept),
-            "counts": torch.tensor([self.counts[c] for c in kept]),
-            "r": torch.stack([self.r_means[c] for c in kept]),
-            "w": torch.stack([self.w_means[c] for c in kept]),
+            "classes": torch.tensor(classes),
+            "counts": torch.tensor([self.counts[c] for c in classes]),
+            "r": torch.stack([self.r_means[c] for c in classes]),
+            "w": torch.stack([self.w_means[c] for c in classes]),
         }
 
     @classmethod
-    def restored(cls, tensors: Mapping[str, Tensor]) -> ClassMeans:
-        """Means as :meth:`tensors` gave them."""
-        own = cls()
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ClassMeans:
+        """Return the means that :meth:`tensors` describes."""
+        means = cls()
         for c, n, r, w in zip(*(tensors[k] for k in ("classes", "counts", "r", "w")), strict=True):
-            own._merge(int(c), int(n), r, w)
-        return own
+            means._merge(int(c), int(n), r, w)
+        return means
 
     def _merge(self, c: int, n: int, r_mean: Tensor, w_mean: Tensor) -> None:
         before = self.counts.get(c, 0)
@@ -246,23 +226,23 @@ class ClassMeans:
 
 
 class Reservoir:
-    """The rows of a stream with the lowest random keys, (at most ``size``, units), float32.
+    """A sample of the rows of a stream: those with the lowest random keys, (at most ``size``, units), float32.
 
-    A row's key is a hash of its values and the seed, so that chunks, shards and their order make no difference, and a
-    row that comes twice is kept once.
+    A row's key is a hash of its values and the seed, so chunks, shards and their order do not change the sample, and a
+    repeated row is stored once.
 
     Args:
-        size: rows kept.
-        seed: another seed keeps other rows.
+        size: number of rows.
+        seed: another seed selects other rows.
 
     Attributes:
         rows: (k, units), lowest key first.
         keys: (k,) int64.
 
     Example:
-        >>> kept = Reservoir(2)
-        >>> kept.add(torch.rand(50, 3))
-        >>> kept.rows.shape
+        >>> reservoir = Reservoir(2)
+        >>> reservoir.add(torch.rand(50, 3))
+        >>> reservoir.rows.shape
         torch.Size([2, 3])
 
     Source: Cohen, Kaplan 2007, "Summarizing data using bottom-k sketches".
@@ -274,25 +254,25 @@ class Reservoir:
         self.keys = torch.empty(0, dtype=torch.int64)
 
     def add(self, rows: Tensor) -> None:
-        """Take in a chunk, (n, units)."""
+        """Add a chunk, (n, units)."""
         if len(rows):
-            self._take(rows.detach().to(torch.float32), mix_bits(row_hashes(rows) ^ self.seed))
+            self._insert(rows.detach().to(torch.float32), mix_bits(row_hashes(rows) ^ self.seed))
 
     def merge(self, other: Reservoir) -> None:
-        """Take in what another reservoir kept.
+        """Add the rows of another reservoir.
 
         Raises:
-            ValueError: as :meth:`check_alike`.
+            ValueError: as :meth:`check_mergeable`.
         """
-        self.check_alike(other)
+        self.check_mergeable(other)
         if len(other.keys):
-            self._take(other.rows, other.keys)
+            self._insert(other.rows, other.keys)
 
-    def check_alike(self, other: Reservoir) -> None:
-        """Let reservoirs be merged only if their rows were chosen alike.
+    def check_mergeable(self, other: Reservoir) -> None:
+        """Check that the rows of another reservoir were selected in the same way.
 
         Raises:
-            ValueError: another seed, or another size: of a smaller one's stream too few rows would be among the lowest.
+            ValueError: another seed or size; a smaller reservoir lacks rows that belong into the larger one.
         """
         if (other.seed, other.size) != (self.seed, self.size):
             raise ValueError(
@@ -300,13 +280,13 @@ class Reservoir:
                 f"seed {self.seed}; expected the same."
             )
 
-    def _take(self, rows: Tensor, keys: Tensor) -> None:
+    def _insert(self, rows: Tensor, keys: Tensor) -> None:
         if not len(self.keys):
             self.rows, self.keys = rows[:0], keys[:0]
         both = torch.cat([self.keys, keys.to(self.keys.device)])
-        alone, where = both.unique(return_inverse=True)
-        first = torch.full_like(alone, len(both)).scatter_reduce_(
-            0, where, torch.arange(len(both), device=both.device), "amin"
+        unique, inverse = both.unique(return_inverse=True)
+        first = torch.full_like(unique, len(both)).scatter_reduce_(
+            0, inverse, torch.arange(len(both), device=both.device), "amin"
         )[: self.size]
         self.rows = torch.cat([self.rows, rows.to(self.rows.device)])[first]
         self.keys = both[first]

@@ -1,4 +1,4 @@
-"""Sample (representation, latent) pairs."""
+"""Rejection sampling of (representation, latent) pairs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .encoder import Encoder, Pool, Preprocess
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """What :func:`make_pairs` found; tensors are plain and detached.
+    """Result of :func:`make_pairs`; tensors are detached.
 
     Attributes:
         representations: (n, units).
         latents: (n, latent_dim).
-        classes: (n,) the class each picture was drawn of, or the model's answer where the generator knows none.
-        logits: (n, outputs) the model's answer.
-        kept: share of the pictures drawn that became pairs.
-        manifest: how they came about.
+        classes: (n,) the class each image was generated for, or the model's prediction if the generator has no classes.
+        logits: (n, outputs) the model's output.
+        kept: share of the generated images that became pairs.
+        manifest: how they were made.
     """
 
     representations: Tensor
@@ -44,129 +44,133 @@ class Pairs:
         return len(self.latents)
 
     def take(self, rows: Tensor) -> Pairs:
-        """The pairs named by an index or a mask."""
+        """Return the pairs of an index or a mask."""
         rows = rows.to(self.latents.device)
-        held = (self.representations, self.latents, self.classes, self.logits)
-        r, w, c, logits = (t[rows.to(t.device)] for t in held)
+        fields = (self.representations, self.latents, self.classes, self.logits)
+        r, w, c, logits = (t[rows.to(t.device)] for t in fields)
         return Pairs(r, w, c, logits, self.kept, self.manifest)
 
     def split(self, held_out: float = 0.2, *, seed: int = 0) -> tuple[Pairs, Pairs]:
-        """Pairs to fit and pairs to hold out, drawn class by class.
+        """Return pairs to fit and held-out pairs, sampled class by class.
 
         Args:
-            held_out: share of each class that is held out.
-            seed: another seed holds out others.
+            held_out: fraction of each class to hold out.
+            seed: random seed.
 
         Raises:
-            ValueError: a share outside (0, 1), or so few pairs that one side is left empty.
+            ValueError: a fraction outside (0, 1), or so few pairs that one side is empty.
         """
         if not 0 < held_out < 1:
-            raise ValueError(f"held_out is {held_out}; expected a share between 0 and 1.")
+            raise ValueError(f"held_out is {held_out}; expected a fraction between 0 and 1.")
         generator = torch.Generator().manual_seed(seed)
-        away = torch.zeros(len(self), dtype=torch.bool)
+        mask = torch.zeros(len(self), dtype=torch.bool)
         classes = self.classes.cpu()
         for c in classes.unique().tolist():
-            own = (classes == c).nonzero()[:, 0]
-            away[own[torch.randperm(len(own), generator=generator)[: round(held_out * len(own))]]] = True
-        if away.all() or not away.any():
+            members = (classes == c).nonzero()[:, 0]
+            order = torch.randperm(len(members), generator=generator)
+            mask[members[order[: round(held_out * len(members))]]] = True
+        if mask.all() or not mask.any():
             raise ValueError(f"holding out {held_out:g} of {len(self)} pairs leaves one side empty; make more pairs.")
-        return self.take(~away), self.take(away)
+        return self.take(~mask), self.take(mask)
 
 
-ANY = -1  # the class of a generator that knows none
+ANY = -1  # the class of a generator without classes
 
 
-class PairStream:
-    """What :func:`make_pairs` repeats until it has enough.
+class PairSampler:
+    """The state of :func:`make_pairs`: pairs so far, and how many are missing.
 
     Args:
-        encoder: the classifier's half.
-        generator: draws the pictures.
-        expected: pairs of each class.
+        encoder: images to representations and scores.
+        generator: latents to images.
+        counts: number of pairs of each class.
         truncation: of the latents.
-        random: the one random stream.
-        keep_class: only pictures that the classifier gives the class they were drawn of.
+        random: the random stream.
+        keep_class: whether to reject images whose prediction differs from the class they were generated for.
 
     Attributes:
-        lacking: pairs that each class still wants; a class that has all is gone.
-        drawn: pictures so far.
+        missing: number of pairs missing of each class; complete classes are removed.
+        generated: number of images so far.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         generator: Generator,
-        expected: dict[int, int],
+        counts: dict[int, int],
         truncation: float,
         random: torch.Generator,
         keep_class: bool,
     ) -> None:
         self.encoder, self.generator, self.truncation, self.random = encoder, generator, truncation, random
-        self.expected, self.lacking = expected, {c: count for c, count in expected.items() if count}
-        self.checked = keep_class and ANY not in expected
-        self.drawn = self.good = 0
-        self._seen: set[int] = set()
-        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.counts, self.missing = counts, {c: count for c, count in counts.items() if count}
+        self.checks_class = keep_class and ANY not in counts
+        self.generated = self.accepted = 0
+        self._hashes: set[int] = set()
+        self._chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def step(self, size: int) -> int:
-        """Draw ``size`` pictures; how many pairs they gave."""
-        asked = self._turns(size)
-        self.drawn += size
-        classes = None if ANY in self.expected else torch.tensor(asked)
+        """Generate ``size`` images; return the number of new pairs."""
+        labels = self._next_classes(size)
+        self.generated += size
+        classes = None if ANY in self.counts else torch.tensor(labels)
         latents = self.generator.sample_latents(size, classes, self.truncation, generator=self.random)
         if latents.dim() != 2 or len(latents) != size or not latents.isfinite().all():
             raise ValueError(
-                f"the generator sampled latents of shape {tuple(latents.shape)}, expected finite ({size}, latent_dim); "
-                "check_generator() tells more."
+                f"the generator sampled latents of shape {tuple(latents.shape)}; expected finite ({size}, latent_dim). "
+                "Check the generator with check_generator()."
             )
-        found = self.encoder.read(pictures_in_unit_range(self.generator, latents), batch_size=size)
-        if self.checked and max(asked) >= found.logits.shape[1]:
+        encoded = self.encoder.encode(pictures_in_unit_range(self.generator, latents), batch_size=size)
+        if self.checks_class and max(labels) >= encoded.logits.shape[1]:
             raise ValueError(
-                f"class {max(asked)} was drawn, but the model scores {found.logits.shape[1]} classes; generator and "
-                "model must number classes alike, or give keep_class=False."
+                f"images of class {max(labels)} were generated, but the model has {encoded.logits.shape[1]} classes. "
+                "Generator and model must use the same class numbers, or give keep_class=False."
             )
-        answers = found.logits.argmax(1).cpu()
-        rows = torch.tensor(self._kept(asked, answers, latents), dtype=torch.long)
-        own = (found.representations, latents, answers if classes is None else classes, found.logits)
-        r, w, c, logits = (t[rows.to(t.device)] for t in own)
-        self._parts.append((r, w, c, logits))
+        predictions = encoded.logits.argmax(1).cpu()
+        rows = torch.tensor(self._accept(labels, predictions, latents), dtype=torch.long)
+        batch = (encoded.representations, latents, predictions if classes is None else classes, encoded.logits)
+        r, w, c, logits = (t[rows.to(t.device)] for t in batch)
+        self._chunks.append((r, w, c, logits))
         return len(rows)
 
     def pairs(self, manifest: dict[str, Any]) -> Pairs:
-        """Everything that was kept."""
-        r, w, c, logits = (torch.cat(same) for same in zip(*self._parts, strict=True))
-        return Pairs(r, w, c, logits, self.good / self.drawn, manifest)
+        """Return all pairs."""
+        r, w, c, logits = (torch.cat(same) for same in zip(*self._chunks, strict=True))
+        return Pairs(r, w, c, logits, self.accepted / self.generated, manifest)
 
-    def ran_out(self) -> str:
-        """What to say when the attempts are used up."""
-        each = [f"{n - self.lacking.get(c, 0)} of {n} of class {c}" for c, n in self.expected.items() if c != ANY]
-        hint = "Does the model know these pictures? Lower truncation, or raise" if self.checked else "Raise"
+    def too_many_attempts(self) -> str:
+        """Return the error text for the limit of attempts."""
+        each = [f"{n - self.missing.get(c, 0)} of {n} of class {c}" for c, n in self.counts.items() if c != ANY]
+        hint = (
+            "Check that the model predicts these classes, lower truncation, or raise" if self.checks_class else "Raise"
+        )
         return (
-            f"{self.drawn} pictures gave {len(self._seen)} of {sum(self.expected.values())} pairs"
+            f"{self.generated} images gave {len(self._hashes)} of {sum(self.counts.values())} pairs"
             f"{' (' + ', '.join(each) + ')' if each else ''}, and max_attempts allows no more. {hint} max_attempts, or "
-            "see whether latents repeat (at truncation 0 a class has one)."
+            "check whether latents repeat (at truncation 0 a class has one)."
         )
 
-    def _turns(self, size: int) -> list[int]:
-        """Classes for the next pictures, in proportion to what each lacks, so that none has to wait for another."""
-        kept, ends = list(self.lacking), list(accumulate(self.lacking.values()))
-        return [kept[bisect_right(ends, place * ends[-1] // size)] for place in range(size)]
+    def _next_classes(self, size: int) -> list[int]:
+        """Return classes for the next images, in proportion to their missing pairs, so that all are completed alike."""
+        classes, ends = list(self.missing), list(accumulate(self.missing.values()))
+        return [classes[bisect_right(ends, position * ends[-1] // size)] for position in range(size)]
 
-    def _kept(self, asked: list[int], answers: Tensor, latents: Tensor) -> list[int]:
-        kept = []
-        for row, (c, answer, number) in enumerate(
-            zip(asked, answers.tolist(), row_hashes(latents).tolist(), strict=True)
+    def _accept(self, labels: list[int], predictions: Tensor, latents: Tensor) -> list[int]:
+        """Return the rows that become pairs: of the right class, with a new latent."""
+        rows = []
+        for row, (label, prediction, latent_hash) in enumerate(
+            zip(labels, predictions.tolist(), row_hashes(latents).tolist(), strict=True)
         ):
-            if (self.checked and answer != c) or number in self._seen:
+            if (self.checks_class and prediction != label) or latent_hash in self._hashes:
                 continue
-            self.good += 1
-            if c in self.lacking:
-                self._seen.add(number)
-                kept.append(row)
-                self.lacking[c] -= 1
-                if not self.lacking[c]:
-                    del self.lacking[c]
-        return kept
+            self.accepted += 1
+            if label in self.missing:
+                self._hashes.add(latent_hash)
+                rows.append(row)
+                self.missing[label] -= 1
+                if not self.missing[label]:
+                    del self.missing[label]
+        return rows
 
 
 def make_pairs(
@@ -188,38 +192,38 @@ def make_pairs(
     show_progress: bool = False,
     unit_axis: int | None = None,
 ) -> Pairs:
-    r"""``n`` pairs of a representation and the latent of the picture that it represents.
+    r"""Return ``n`` pairs of a generated image's representation and its latent.
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
-    Every latent is new: one random stream runs through all retries (the released code begins the same stream again for
-    each, which repeats pictures and may never end), and no latent is taken twice.
+    Every latent is new: one random stream is used for all retries, and no latent is used twice. (The released code
+    restarts the stream for each retry, which repeats images and may never end.)
 
     Args:
         forward_func: the classifier.
         layer: whose input (or output) is the representation.
-        generator: draws the pictures.
-        n: pairs in all, shared out evenly over the classes.
-        classes: which; by default all that the generator knows. Generator and classifier must number them alike.
+        generator: latents to images.
+        n: number of pairs in all, distributed evenly over the classes.
+        classes: the classes; None uses all of the generator. Generator and classifier must use the same numbers.
         truncation: as in ``generator.sample_latents``.
-        rng: the random stream, or a seed for a new one.
-        keep_class: keep only pictures that the classifier gives the class they were drawn of; means nothing where the
-            generator knows no classes.
-        max_attempts: draw at most so many pictures a pair.
-        batch_size: pictures at once.
+        rng: the random stream, or the seed of a new one.
+        keep_class: whether to reject images whose prediction differs from the class they were generated for; no effect
+            for a generator without classes.
+        max_attempts: maximum number of generated images per pair.
+        batch_size: number of images in one forward pass.
         attribute_to_neuron_input: as in :class:`Encoder`, like the next three.
         preprocess: see there.
         pool: see there.
         output_fn: see there.
-        show_progress: draw a bar.
+        show_progress: whether to show a progress bar.
         unit_axis: as in :class:`Encoder`.
 
     Returns:
-        a :class:`Pairs`, in the order in which they were accepted.
+        a :class:`Pairs`, in the order of acceptance.
 
     Raises:
-        ValueError: n, classes, latents or pictures that cannot be; or so few accepted that the attempts ran out (the
-            text says how many of each class were found).
+        ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts`` (the text says how
+            many of each class were made).
 
     Example:
         >>> from xinc_captum.generators import EigenGenerator
@@ -233,7 +237,7 @@ def make_pairs(
     for name, value in (("n", n), ("max_attempts", max_attempts), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1.")
-    asked = _asked(classes, generator)
+    labels = _check_classes(classes, generator)
     encoder = Encoder(
         forward_func,
         layer,
@@ -247,33 +251,34 @@ def make_pairs(
     manifest = {
         **encoder.describe(),
         "truncation": truncation,
-        "classes": [c for c in asked if c != ANY],
+        "classes": [c for c in labels if c != ANY],
         "keep_class": keep_class,
         "seed": random.initial_seed(),
         "model_sha256": model_sha256(forward_func),
         "generator_sha256": model_sha256(generator),
     }
-    expected = {c: n // len(asked) + (place < n % len(asked)) for place, c in enumerate(asked)}
-    stream = PairStream(encoder, generator, expected, truncation, random, keep_class)
+    counts = {c: n // len(labels) + (i < n % len(labels)) for i, c in enumerate(labels)}
+    sampler = PairSampler(encoder, generator, counts, truncation, random, keep_class)
     bar = progress(range(n), "pairs", show=show_progress)
     with torch.no_grad(), protect(forward_func, *modules_of(generator)):
-        while stream.lacking:
-            if stream.drawn >= max_attempts * n:
-                raise ValueError(stream.ran_out())
-            for _ in range(stream.step(min(batch_size, max_attempts * n - stream.drawn))):
+        while sampler.missing:
+            if sampler.generated >= max_attempts * n:
+                raise ValueError(sampler.too_many_attempts())
+            for _ in range(sampler.step(min(batch_size, max_attempts * n - sampler.generated))):
                 next(bar)
-    return stream.pairs(manifest)
+    return sampler.pairs(manifest)
 
 
-def _asked(classes: Sequence[int] | None, generator: Generator) -> list[int]:
-    known = int(getattr(generator, "num_classes", 0))
+def _check_classes(classes: Sequence[int] | None, generator: Generator) -> list[int]:
+    """Return the classes as given, or all of the generator; ``[ANY]`` if it has none."""
+    count = int(getattr(generator, "num_classes", 0))
     if classes is None:
-        return list(range(known)) or [ANY]
-    asked = [int(c) for c in classes]
-    if not asked or len(set(asked)) < len(asked):
-        raise ValueError(f"classes are {asked}; expected at least one, each once.")
-    unknown = [c for c in asked if not 0 <= c < known]
+        return list(range(count)) or [ANY]
+    labels = [int(c) for c in classes]
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"classes are {labels}; expected at least one, each once.")
+    unknown = [c for c in labels if not 0 <= c < count]
     if unknown:
-        has = f"it knows 0 to {known - 1}" if known else "it knows no classes"
-        raise ValueError(f"class {unknown[0]} is not one of the generator's: {has}.")
-    return asked
+        available = f"it has the classes 0 to {count - 1}" if count else "it has no classes"
+        raise ValueError(f"class {unknown[0]} is not one of the generator's: {available}.")
+    return labels

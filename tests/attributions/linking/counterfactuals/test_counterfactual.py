@@ -26,7 +26,7 @@ def test_the_head_is_found_through_dropout_and_a_wrapper(digits):
     assert units.counterfactual(digits.pictures(2), 3, "minimal").head.all()
 
 
-def test_methods_that_need_a_head_say_so_and_others_go_on(digits):
+def test_without_a_linear_head_only_methods_that_need_it_raise(digits):
     class Bent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -41,13 +41,13 @@ def test_methods_that_need_a_head_say_so_and_others_go_on(digits):
         w = digits.generator.sample_latents(600, classes, 0.7, generator=torch.Generator().manual_seed(0))
         link = LatentLink().fit(net.body(digits.generator.synthesize(w)), w)
     units = LinkedUnitVisualization(net, "body", digits.generator, link)
-    with pytest.raises(ValueError, match="method 'minimal' wants class scores that are linear"):
+    with pytest.raises(ValueError, match="method 'minimal' needs class scores that are linear"):
         units.counterfactual(digits.pictures(2), 3, "minimal")
     found = units.counterfactual(digits.pictures(6), 3, "ray")
     assert found.head is None and found.reached.any()
 
 
-def test_a_class_that_is_there_already_moves_nothing(digits):
+def test_samples_of_the_target_are_not_shifted(digits):
     found = digits.units.counterfactual(digits.pictures(10), digits.classes(10))
     stays = found.steps == 0
     assert stays.sum() >= 8 and (found.flip[stays] == 0).all() and torch.equal(found.images[stays], found.linked[stays])
@@ -56,7 +56,7 @@ def test_a_class_that_is_there_already_moves_nothing(digits):
     assert surer.already.sum() < found.already.sum(), "the answer alone is not enough"
 
 
-def test_answers_are_what_the_model_says_of_all_three_pictures(digits):
+def test_answers_are_the_predictions_of_all_three_images(digits):
     found = digits.units.counterfactual(digits.pictures(6), 3)
     with torch.no_grad():
         three = [digits.net(x).argmax(1) for x in (found.inputs, found.linked, found.images)]
@@ -64,11 +64,13 @@ def test_answers_are_what_the_model_says_of_all_three_pictures(digits):
     assert found.agreement == float((three[0] == three[1]).double().mean())
 
 
-def test_one_logit_is_not_two_classes():
+def test_one_logit_raises():
     paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     units = LinkedUnitVisualization(net, "0", paint, LatentLink().fit(torch.rand(50, 4), torch.rand(50, 4)))
-    with pytest.raises(ValueError, match="the model gives 1 score a row; a counterfactual wants one score a class"):
+    with pytest.raises(
+        ValueError, match="the model returns 1 score per sample; a counterfactual needs one score per class"
+    ):
         units.counterfactual(torch.rand(2, 1, 2, 2), 0)
 
 
@@ -95,7 +97,7 @@ def test_a_model_that_ends_in_softmax_reaches_its_own_probability(digits):
         torch.testing.assert_close(net(found.images)[:, 5], found.confidence, atol=1e-4, rtol=1e-3)
 
 
-def test_a_single_logit_is_refused_with_two_scores_that_are_its_sigmoid(digits):
+def test_the_error_for_one_logit_suggests_equivalent_scores(digits):
     link = LatentLink().fit(torch.rand(400, 64), torch.rand(400, 24))
     units = LinkedUnitVisualization(digits.net, "4", digits.generator, link, output_fn=lambda y: y[:, :1])
     with pytest.raises(ValueError, match=r"torch.cat\(\[torch.zeros_like\(y\), y\], 1\)"):
@@ -104,18 +106,16 @@ def test_a_single_logit_is_refused_with_two_scores_that_are_its_sigmoid(digits):
     torch.testing.assert_close(torch.cat([torch.zeros_like(y), y], 1).softmax(1)[:, 1:], y.sigmoid())
 
 
-def test_the_minimal_shift_is_for_a_softmax_alone(digits):
+def test_the_minimal_shift_needs_a_softmax(digits):
     found = digits.units.counterfactual(digits.pictures(2), 5, "minimal", probability="sigmoid")
     torch.testing.assert_close(found.confidence, found.scores[:, 5].sigmoid())
-    with pytest.raises(
-        ValueError, match="'minimal' computes the shift for the probability of a softmax, and the scores"
-    ):
+    with pytest.raises(ValueError, match="'minimal' computes the shift for a softmax probability, and the scores"):
         digits.units.counterfactual(digits.pictures(2), 5, "minimal", confidence=0.5, probability="sigmoid")
     with pytest.raises(ValueError, match="probability is 'none'"):
         digits.units.counterfactual(digits.pictures(2), 5, probability="none")
 
 
-def test_it_saves_itself_whole(digits, tmp_path):
+def test_a_counterfactual_is_saved_in_a_folder(digits, tmp_path):
     found = digits.units.counterfactual(digits.pictures(3), 5, "minimal")
     place = found.save(tmp_path / "flipped")
     held = load_file(place / "counterfactual.safetensors")
@@ -139,7 +139,7 @@ def test_trust(digits):
     assert lost.verdict == "weak" and lost.because.startswith("80% of the inputs are of another class once linked")
 
 
-def test_a_confidence_is_judged_by_the_probability(digits):
+def test_trust_uses_the_confidence(digits):
     found = digits.units.counterfactual(digits.pictures(10), 5, "minimal", confidence=0.99)
     there = (found.answers[:, 2] == 5) & ~found.already
     assert found.reached.sum() < there.sum(), "some are given the class with less than was asked for"
@@ -151,7 +151,7 @@ def test_a_confidence_is_judged_by_the_probability(digits):
     assert "are given the class" not in found.trust.because
 
 
-def test_rows_that_are_there_already_are_not_counted(digits, tmp_path):
+def test_trust_does_not_count_samples_of_the_target(digits, tmp_path):
     own = replace(
         digits.units.counterfactual(digits.pictures(10), 5, "latent"),
         already=torch.arange(10) < 3,

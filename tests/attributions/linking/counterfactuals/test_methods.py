@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.counterfactuals import (
     LatentWalk,
     LinearHead,
@@ -16,24 +15,22 @@ from xinc_captum.attributions.linking.counterfactuals import (
     shift_losses,
     shortest_shift,
 )
-from xinc_captum.attributions.linking.counterfactuals.search import Task, says
-from xinc_captum.attributions.linking.loop import Loop
-from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.attributions.linking.counterfactuals.search import Task, reaches
 
 
-def test_the_flip_point_is_where_the_picture_flips(plane, rows):
-    make, loop, _ = plane
-    task = make(*rows)
+def test_the_flip_point_is_where_the_class_changes(plane, rows):
+    task = plane(*rows)
+    loop = task.loop
     found = Ray()(task)
-    assert found.reached.all() and says(found.shown.scores, task.target).all()
+    assert found.reached.all() and reaches(found.trip.scores, task.target).all()
     way = found.shift / found.flip[:, None]
-    before = loop.shown(loop.latents(task.r + 0.98 * found.flip[:, None] * way, task.rows), task.rows)
-    assert not says(before.scores, task.target).any(), "a little less does not do"
+    before = loop.run(loop.latents(loop.r + 0.98 * found.flip[:, None] * way, loop.index), loop.index)
+    assert not reaches(before.scores, task.target).any(), "a little less does not do"
     assert found.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
 
 
-def test_the_way_is_the_covariance_times_the_slope(plane, rows):
-    task = plane[0](*rows)
+def test_the_ray_is_the_covariance_times_the_gradient(plane, rows):
+    task = plane(*rows)
     found = Ray()(task)
     expected = task.slope @ task.loop.link.covariance
     cosine = torch.cosine_similarity(found.shift, expected)
@@ -41,140 +38,136 @@ def test_the_way_is_the_covariance_times_the_slope(plane, rows):
 
 
 def test_between_two_classes_alpha_one_is_the_boundary(plane):
-    task = plane[0](torch.tensor([[1.0, 0.6]], dtype=torch.float64), torch.tensor([1]))
+    task = plane(torch.tensor([[1.0, 0.6]], dtype=torch.float64), torch.tensor([1]))
     torch.testing.assert_close(Ray(halvings=20)(task).flip, torch.ones(1, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-def test_rows_do_not_depend_on_one_another(plane, rows):
+def test_ray_results_do_not_depend_on_the_batch(plane, rows):
     r, target = rows
-    whole = Ray()(plane[0](r, target))
+    whole = Ray()(plane(r, target))
     for row in range(6):
-        alone = Ray()(plane[0](r[row : row + 1], target[row : row + 1]))
+        alone = Ray()(plane(r[row : row + 1], target[row : row + 1]))
         # where the last picture lies on the boundary, rounding decides which value of the grid is the first
         torch.testing.assert_close(alone.shift[0], whole.shift[row], rtol=2**-7, atol=0)
         assert abs(alone.steps[0] - whole.steps[row]) <= 1
 
 
-def test_a_row_that_is_there_does_not_move(plane):
-    found = Ray()(plane[0](torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+def test_ray_leaves_a_sample_of_the_target_unchanged(plane):
+    found = Ray()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
     assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
 
 
-def test_it_ends_where_nothing_is_reached(plane, rows):
+def test_ray_stops_if_the_target_is_out_of_reach(plane, rows):
     """The pictures end at ±10, where the target leads by 15 at most: this confidence is out of reach."""
-    found = Ray()(plane[0](*rows, confidence=1 - 1e-9))
+    found = Ray()(plane(*rows, confidence=1 - 1e-9))
     assert not found.reached.any() and found.flip.isnan().all()
     assert (found.steps == len(Ray().grid) + 8).all()
 
 
-def test_a_class_that_is_passed_between_two_values_is_found():
-    """The target leads from 1.14 to 1.24 only, and the grid looks at 1 and at 1.25."""
-    paint = from_callable(lambda w: (0.5 + w / 20).clamp(0, 1).view(-1, 1, 1, 2), normal_latents(2))
-    r = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_a_class_between_two_values_of_the_grid_is_found(open_plane):
+    """The target leads from 1.14 to 1.24 only, and the grid has 1 and 1.25."""
 
-    def look(pictures, rows):
-        seen = (pictures.flatten(1) - 0.5) * 20
-        return seen, torch.stack([torch.zeros(len(seen)).double(), 0.05**2 - (seen[:, 0] - 1.19) ** 2], 1)
+    def scores(r):
+        return torch.stack([torch.zeros(len(r)).double(), 0.05**2 - (r[:, 0] - 1.19) ** 2], 1)
 
-    loop = Loop(LatentLink(ridge=0.0).fit(r, r), paint, look, torch.zeros(1, 2, dtype=torch.float64), limit=4)
-    start, row = torch.zeros(1, 2, dtype=torch.float64), torch.arange(1)
+    index = torch.arange(1)
     slope, gap = torch.tensor([[1.0, 0.0]]).double(), -torch.ones(1).double()
-    base = loop.shown(start, row)
-    found = Ray()(Task(loop, start, base, row, row + 1, slope, gap, None, 0.0, row))
-    assert found.reached.all() and 1.14 <= float(found.flip) <= 1.145, "and then the flip point"
+    with open_plane(torch.zeros(1, 2, dtype=torch.float64), scores) as loop:
+        result = Ray()(Task(loop, index, index + 1, slope, gap, None, 0.0))
+    assert result.reached.all() and 1.14 <= float(result.flip) <= 1.145, "and then the flip point"
 
 
-def test_confidence_goes_further(plane, rows):
-    bare, sure = (Ray()(plane[0](*rows, confidence=c)) for c in (0.0, 0.9))
+def test_a_higher_confidence_shifts_further(plane, rows):
+    bare, sure = (Ray()(plane(*rows, confidence=c)) for c in (0.0, 0.9))
     assert (sure.flip > bare.flip).all()
-    own = sure.shown.scores.softmax(1).gather(1, rows[1][:, None])
+    own = sure.trip.scores.softmax(1).gather(1, rows[1][:, None])
     assert (own >= 0.9).all() and (own < 0.93).all()
 
 
-def test_few_units_carry_a_sparse_ray(plane, rows):
-    found = Ray(top=1)(plane[0](*rows))
+def test_top_limits_the_number_of_units(plane, rows):
+    found = Ray(top=1)(plane(*rows))
     assert ((found.shift != 0).sum(1) <= 1).all() and found.reached.sum() >= 4
 
 
-def test_no_gradient_is_an_error(plane, rows):
-    task = plane[0](*rows)
+def test_a_zero_gradient_raises(plane, rows):
+    task = plane(*rows)
     task.slope.zero_()
-    with pytest.raises(ValueError, match="row 0: no shift of the representation raises class 1 above 0"):
+    with pytest.raises(ValueError, match="sample 0: no shift of the representation raises class 1 above 0"):
         Ray()(task)
 
 
 @pytest.mark.parametrize("options", [{"grid": ()}, {"grid": (0.0, 1.0)}, {"grid": (2.0, 1.0)}])
-def test_impossible_grids(options):
+def test_invalid_grids_raise(options):
     with pytest.raises(ValueError, match="expected ascending numbers above 0"):
         Ray(**options)
 
 
 @pytest.mark.parametrize("options", [{"halvings": -1}, {"top": 0}])
-def test_impossible_options(options):
+def test_invalid_ray_options_raise(options):
     with pytest.raises(ValueError, match="expected at least 0 and at least 1"):
         Ray(**options)
 
 
-def test_it_arrives_and_comes_back_to_the_flip_point(plane, rows):
-    make, loop, _ = plane
-    task = make(*rows)
+def test_latent_walk_bisects_back_to_the_flip_point(plane, rows):
+    task = plane(*rows)
+    loop = task.loop
     found = LatentWalk()(task)
-    assert found.reached.all() and says(found.shown.scores, task.target).all()
-    start = task.base.latents
-    back = loop.shown(start + 0.97 * (found.shown.latents - start), task.rows)
-    assert not says(back.scores, task.target).any(), "a little less does not do"
-    torch.testing.assert_close(found.shift, found.shown.representations - task.base.representations)
+    assert found.reached.all() and reaches(found.trip.scores, task.target).all()
+    start = task.loop.linked.latents
+    back = loop.run(start + 0.97 * (found.trip.latents - start), loop.index)
+    assert not reaches(back.scores, task.target).any(), "a little less does not do"
+    torch.testing.assert_close(found.shift, found.trip.representations - task.loop.linked.representations)
 
 
-def test_latent_walk_rows_do_not_depend_on_one_another(plane, rows):
+def test_latent_walk_results_do_not_depend_on_the_batch(plane, rows):
     r, target = rows
-    whole = LatentWalk()(plane[0](r, target))
+    whole = LatentWalk()(plane(r, target))
     for row in range(6):
-        alone = LatentWalk()(plane[0](r[row : row + 1], target[row : row + 1]))
-        torch.testing.assert_close(alone.shown.latents[0], whole.shown.latents[row])
+        alone = LatentWalk()(plane(r[row : row + 1], target[row : row + 1]))
+        torch.testing.assert_close(alone.trip.latents[0], whole.trip.latents[row])
 
 
-def test_it_is_adam(plane):
+def test_latent_walk_is_adam(plane):
     """Two steps against torch's own optimiser, on the same loss."""
-    task = plane[0](torch.tensor([[2.0, 0.1]], dtype=torch.float64), torch.tensor([1]))
+    task = plane(torch.tensor([[2.0, 0.1]], dtype=torch.float64), torch.tensor([1]))
     found = LatentWalk(steps=3, halvings=0, lr=0.1, pull=0.3, margin=2.0)(task)
     moments = task.loop.link.moments
     scale = (moments.ww / (moments.n - 1)).sqrt()
     u = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([u], lr=0.1)
     for _ in range(2):
-        scores = task.loop.look(task.loop.draw(task.base.latents + u * scale), task.rows)[1][0]
+        scores = task.loop.encode(task.loop.generate(task.loop.linked.latents + u * scale), task.loop.index)[1][0]
         loss = (2.0 - (scores[1] - torch.maximum(scores[0], scores[2]))).clamp_min(0) + 0.3 * u.square().sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
-    torch.testing.assert_close(found.shown.latents, (task.base.latents + u * scale).detach())
+    torch.testing.assert_close(found.trip.latents, (task.loop.linked.latents + u * scale).detach())
 
 
-def test_latent_walk_it_ends_where_nothing_is_reached(plane, rows):
-    found = LatentWalk(steps=5)(plane[0](*rows, confidence=0.999999))
+def test_latent_walk_stops_if_the_target_is_out_of_reach(plane, rows):
+    found = LatentWalk(steps=5)(plane(*rows, confidence=0.999999))
     assert not found.reached.any() and found.flip.isnan().all() and (found.steps == 5).all()
 
 
-def test_latent_walk_a_row_that_is_there_does_not_move(plane):
-    found = LatentWalk()(plane[0](torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+def test_latent_walk_leaves_a_sample_of_the_target_unchanged(plane):
+    found = LatentWalk()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
     assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
 
 
-def test_it_wants_a_gradient(plane, rows):
-    task = plane[0](*rows)
+def test_latent_walk_needs_a_differentiable_generator(plane, rows):
+    task = plane(*rows)
     task.loop.generator.differentiable = False
-    with pytest.raises(ValueError, match="wants a generator that gradients go through; take method='ray'"):
+    with pytest.raises(ValueError, match="needs a differentiable generator; use method='ray'"):
         LatentWalk()(task)
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"pull": -1.0}, {"margin": -1.0}, {"halvings": -1}])
-def test_latent_walk_impossible_options(options):
-    with pytest.raises(ValueError, match="expected at least one step, a positive lr, and nothing negative"):
+def test_invalid_latent_walk_options_raise(options):
+    with pytest.raises(ValueError, match="expected at least one step, a positive lr, and no negative numbers"):
         LatentWalk(**options)
 
 
-def test_two_classes_are_the_distance_to_a_line():
+def test_for_two_classes_the_shift_is_the_distance_to_a_line():
     head = LinearHead(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, 1.0]))
     found = shortest_shift(head, torch.tensor([[5.0, 1.0]]), torch.tensor([1]))  # 5 against 2: 3 / √2 away
     torch.testing.assert_close(found.bound, torch.tensor([3 / 2**0.5], dtype=torch.float64), rtol=1e-4, atol=0)
@@ -189,7 +182,7 @@ def test_a_corner_between_two_classes():
     torch.testing.assert_close(found.bound, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
 
 
-def test_rows_that_are_there_stay():
+def test_samples_of_the_target_get_no_shift():
     head = LinearHead(torch.eye(3), torch.zeros(3))
     found = shortest_shift(head, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([1, 1]))
     assert found.length[0] == found.bound[0] == 0 and found.length[1] > 1
@@ -197,7 +190,7 @@ def test_rows_that_are_there_stay():
 
 @settings(max_examples=12, deadline=None)  # a fifth of a second each
 @given(st.integers(2, 8), st.integers(2, 12), st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 0.9]))
-def test_the_head_is_convinced_and_nothing_shorter_would_do(classes, units, seed, confidence):
+def test_the_shift_reaches_the_target_and_the_bound_is_close(classes, units, seed, confidence):
     g = torch.Generator().manual_seed(seed)
     draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
     head, r = LinearHead(draw(classes, units), draw(classes)), draw(4, units)
@@ -220,7 +213,7 @@ def test_the_head_is_convinced_and_nothing_shorter_would_do(classes, units, seed
     assert not (asked & (found.bound > 0)).any(), "the bound is a bound"
 
 
-def test_it_is_what_a_solver_finds():
+def test_the_shift_equals_that_of_a_solver():
     optimize = pytest.importorskip("scipy.optimize", reason="scipy comes with the extra 'analysis'")
     g = torch.Generator().manual_seed(5)
     weight = torch.randn(10, 20, generator=g, dtype=torch.float64)
@@ -240,7 +233,7 @@ def test_it_is_what_a_solver_finds():
         assert abs(np.linalg.norm(solved.x) / float(found.length[row]) - 1) < 1e-3
 
 
-def test_rows_that_cannot_are_told_apart_from_rows_that_can():
+def test_impossible_targets_have_infinite_length():
     """Class 0 has the mean of the others' weights and the lowest bias: no r makes it the highest."""
     head = LinearHead(torch.tensor([[0.0], [1.0], [-1.0]]), torch.tensor([-1.0, 0.0, 0.0]))
     found = shortest_shift(head, torch.tensor([[0.5], [0.5]]), torch.tensor([0, 2]))
@@ -249,7 +242,7 @@ def test_rows_that_cannot_are_told_apart_from_rows_that_can():
 
 
 def test_beyond_is_at_least_one():
-    with pytest.raises(ValueError, match=r"beyond is 0\.5; expected at least 1"):
+    with pytest.raises(ValueError, match=r"beyond is 0\.5; expected a finite number of at least 1"):
         MinimalShift(beyond=0.5)
 
 
@@ -268,7 +261,7 @@ def parts():
     return link, head, recorded("D_r")[None], recorded("D_origin")[None], recorded("D_target")[None]
 
 
-def test_twenty_steps_of_the_papers_code(parts):
+def test_twenty_steps_equal_the_papers_code(parts):
     link, head, r, origin, target = parts
     shift, losses, kept = recorded("D_shift0")[None], [], {}
     for step in range(1, 21):
@@ -291,7 +284,7 @@ def test_the_defaults_are_the_papers():
     assert float(DATA["D_lr"]) == LinkingInStyle().lr
 
 
-def test_the_gradient_worked_out_by_hand(parts):
+def test_the_gradient_by_hand(parts):
     link, head, r, origin, target = (
         p.double() if isinstance(p, torch.Tensor) and p.is_floating_point() else p for p in parts
     )
@@ -307,6 +300,6 @@ def test_the_gradient_worked_out_by_hand(parts):
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}])
-def test_paper_update_impossible_options(options):
+def test_invalid_paper_update_options_raise(options):
     with pytest.raises(ValueError, match="expected at least 1 and above 0"):
         LinkingInStyle(**options)

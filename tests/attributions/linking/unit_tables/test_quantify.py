@@ -1,4 +1,4 @@
-"""Bases are measured once, grouped by class, and what is missing in one is nan there and nowhere else."""
+"""quantify: bases, steps and changes, by hand and against a loop."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, chosen_units
+from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, resolve_units
 from xinc_captum.generators import EigenGenerator, PictureParts, from_callable, normal_latents, pictures_in_unit_range
 from xinc_captum.metrics import MEASURES, Measure
 from xinc_captum.metrics.measures import Movement
@@ -29,7 +29,7 @@ def test_equals_a_loop_over_units_and_bases(planted):
             torch.testing.assert_close(table.spread[u, 0, q, 1:], change.std(0, correction=0), rtol=1e-3, atol=1e-6)
 
 
-def test_chunks_make_no_difference_and_each_picture_is_drawn_once(planted):
+def test_chunks_make_no_difference_and_each_image_is_generated_once(planted):
     drawn = []
 
     def counted(latents):
@@ -48,7 +48,7 @@ def test_chunks_make_no_difference_and_each_picture_is_drawn_once(planted):
         torch.testing.assert_close(other.spread, held[0].spread)
 
 
-def test_classes_are_kept_apart(planted):
+def test_classes_are_separate(planted):
     bases, classes = planted.latents[:6], torch.tensor([7, 2, 7, 2, 2, 7])
     whole = {"parts": planted.parts, "measures": NAMES}
     table = quantify(planted.generator, planted.link, bases, [1, 2], classes=classes, **whole)
@@ -59,7 +59,7 @@ def test_classes_are_kept_apart(planted):
         torch.testing.assert_close(table.base_value[k], alone.base_value[0])
 
 
-def test_bounds_set_values_whatever_the_base_has(planted):
+def test_bounds_set_values_for_every_base(planted):
     bases, own = planted.latents[:4], planted.representations[:4]
     table = quantify(
         planted.generator, planted.link, bases, [5], measures=["luminance"], reach="minmax", representations=own
@@ -100,7 +100,7 @@ def test_measures_of_ones_own_and_motion(planted):
     assert MEASURES["area"].columns == ("area",), "the table of names is as it was"
 
 
-def test_the_null_is_swept_likewise_at_the_lengths_of_the_units(planted):
+def test_the_null_has_the_lengths_of_the_units(planted):
     null = planted.link.direction([8, 4]) * 7.0
     table = quantify(planted.generator, planted.link, planted.latents[:3], [4, 8], measures=NAMES, null=null)
     straight = quantify(planted.generator, planted.link, planted.latents[:3], [8], measures=NAMES)
@@ -110,7 +110,7 @@ def test_the_null_is_swept_likewise_at_the_lengths_of_the_units(planted):
     assert table.null.shape == table.change.shape
 
 
-def test_the_generator_is_left_as_found():
+def test_the_generator_is_restored():
     net = torch.nn.Sequential(torch.nn.Linear(4, 12), torch.nn.Unflatten(1, (3, 2, 2)), torch.nn.Sigmoid()).train()
     generator = from_callable(net, normal_latents(4))
     latents = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -124,13 +124,13 @@ def test_the_generator_is_left_as_found():
     assert not net[0]._forward_hooks
 
 
-def test_what_does_not_fit_is_said(planted):
+def test_invalid_arguments_raise(planted):
     generator, link, bases = planted.generator, planted.link, planted.latents[:3]
     with pytest.raises(ValueError, match=r"units are \[200\]; expected some of 0 to 199"):
         quantify(generator, link, bases, [200])
     with pytest.raises(ValueError, match=r"latents are torch.float32 of shape \(0, 30\)"):
         quantify(generator, link, bases[:0])
-    with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link makes latents of 30 numbers"):
+    with pytest.raises(ValueError, match=r"latents have shape \(3, 29\), but the link returns latents of 30 numbers"):
         quantify(generator, link, bases[:, 1:])
     with pytest.raises(ValueError, match=r"null has shape \(2, 4\); expected directions \(any number, 30\)"):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
@@ -200,7 +200,7 @@ def test_a_part_counts_where_it_is_large_enough():
         (1, ROWS, "area row column eccentricity orientation luminance smooth_entropy"),
     ],
 )
-def test_what_is_measured_where_nothing_is_asked_for(channels, parts, columns):
+def test_default_measures(channels, parts, columns):
     wide = from_callable(lambda w: w.view(-1, 1, 2, 2).expand(-1, channels, -1, -1), normal_latents(4))
     bases = Bases.draw(wide, LATENTS, None, parts, None, 0.001, 64)
     assert bases.columns == tuple(columns.split())
@@ -236,24 +236,24 @@ def test_gradients_pass_only_while_watched():
     assert seen == [False]
 
 
-def test_what_it_refuses():
+def test_errors():
     for call, text in (
         (
             lambda: drawn(LATENTS[:0]),
             r"latents are torch.float32 of shape \(0, 4\); expected finite floats \(n, latent_d",
         ),
-        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); expected finite floats .* one row for each base"),
+        (lambda: drawn(LATENTS[0]), r"of shape \(4,\); expected finite floats .* one row per base image"),
         (lambda: drawn(LATENTS.long()), "latents are torch.int64"),
         (lambda: drawn(LATENTS * torch.nan), "expected finite floats"),
         (
             lambda: drawn(classes=torch.zeros(2).long()),
-            r"classes are torch.int64 of shape \(2,\) for 3 bases; expected wh",
+            r"classes are torch.int64 of shape \(2,\) for 3 bases; expected integers",
         ),
         (lambda: drawn(classes=torch.zeros(3)), r"classes are torch.float32 of shape \(3,\) for 3 bases"),
         (lambda: drawn(measures=["size"]), "measure 'size' is unknown"),
         (
             lambda: drawn(LATENTS[2:], parts=INK),
-            "part 'ink' takes less than 0.001 of every base picture; leave it out, give bases that have it, or lower",
+            "part 'ink' covers less than 0.001 of every base image; omit it, give bases that have it, or lower",
         ),
     ):
         with pytest.raises(ValueError, match=text):
@@ -275,7 +275,7 @@ def test_bounds_are_counted_from_the_bases_own_value(planted):
     torch.testing.assert_close(far[0] + own[:, 9:10], planted.link.bounds([9], "quantile").expand(3, 2))
 
 
-def test_a_null_leads_elsewhere_and_as_far(planted):
+def test_null_directions_have_the_units_lengths(planted):
     other = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
     steps = Steps(planted.link, torch.tensor([4, 9]), 3, 0.5, "marginal", null=other)
     moves, far = steps.block(1, 5)
@@ -291,25 +291,25 @@ def test_units(planted):
 
     r = planted.representations[:, :4] * torch.tensor([1.0, 0.0, 1.0, 1.0])
     link = LatentLink().fit(r, planted.latents)
-    assert chosen_units(link, None).tolist() == [0, 2, 3]
-    assert chosen_units(link, torch.tensor([3, 0])).tolist() == [3, 0]
-    with pytest.raises(ValueError, match=r"units \[1\] are dead: they never varied"):
-        chosen_units(link, [0, 1])
+    assert resolve_units(link, None).tolist() == [0, 2, 3]
+    assert resolve_units(link, torch.tensor([3, 0])).tolist() == [3, 0]
+    with pytest.raises(ValueError, match=r"units \[1\] are dead: they do not vary"):
+        resolve_units(link, [0, 1])
     with pytest.raises(ValueError, match=r"units are \[-1\]; expected some of 0 to 3"):
-        chosen_units(link, [-1])
+        resolve_units(link, [-1])
     with pytest.raises(ValueError, match=r"units are \[\]; expected some"):
-        chosen_units(link, [])
-    with pytest.raises(ValueError, match=r"units are \[2, 2\]; one is asked for twice"):
-        chosen_units(link, [2, 2])
+        resolve_units(link, [])
+    with pytest.raises(ValueError, match=r"units are \[2, 2\]; expected each unit once"):
+        resolve_units(link, [2, 2])
 
 
-def test_reach_what_does_not_fit_is_said(planted):
+def test_steps_errors(planted):
     units = torch.tensor([0])
     with pytest.raises(ValueError, match="reach is 'far'; expected a number of standard deviations"):
         Steps(planted.link, units, 3, "far", "marginal")
     with pytest.raises(ValueError, match="reach is 0; expected a positive number"):
         Steps(planted.link, units, 3, 0, "marginal")
-    with pytest.raises(ValueError, match=r"representations are needed, \(3, 200\); got None"):
+    with pytest.raises(ValueError, match=r"representations have shape None; .* those of the bases, \(3, 200\)"):
         Steps(planted.link, units, 3, "minmax", "marginal")
     with pytest.raises(ValueError, match=r"null has shape \(30,\)"):
         Steps(planted.link, units, 3, 0.5, "marginal", null=torch.zeros(30))

@@ -47,7 +47,7 @@ def test_one_forward_pass_for_all_units(planted):
     assert drawn == [6] and len(table.units) == 200
 
 
-def test_classes_and_a_null_that_costs_nothing(planted):
+def test_screening_with_classes_and_a_null(planted):
     null = planted.link.direction([9, 8, 7])
     table = screen(
         planted.generator,
@@ -78,16 +78,16 @@ def test_through_a_head_on_features():
     assert all(p.grad is None for p in (*net.parameters(), *parts.head.parameters()))
 
 
-def test_what_has_no_gradient_is_said(planted):
+def test_measures_without_gradient_raise(planted):
     ask = (planted.generator, planted.link, planted.latents[:2])
-    with pytest.raises(ValueError, match="entropy cannot be screened: no gradient passes"):
+    with pytest.raises(ValueError, match="entropy cannot be screened, because it has no gradient"):
         screen(*ask, measures=["entropy"])
     with pytest.raises(ValueError, match="down, right, speed cannot be screened"):
         screen(*ask, measures=["motion"])
     with pytest.raises(ValueError, match="area of part 0 has no gradient .* Give soft masks"):
         screen(*ask, parts=planted.parts, measures=["area"])
     stuck = from_callable(planted.generator.synthesize, normal_latents(30), differentiable=False)
-    with pytest.raises(ValueError, match="says that it is not differentiable"):
+    with pytest.raises(ValueError, match="the generator is not differentiable"):
         screen(stuck, *ask[1:])
     cut = from_callable(lambda w: planted.generator.synthesize(w.detach()), normal_latents(30))
     with pytest.raises(ValueError, match="luminance of part 0 has no gradient"):
@@ -102,7 +102,7 @@ def pairs(n=300):
     return r, w, classes
 
 
-def test_each_is_the_direction_of_a_link_fitted_on_exchanged_pairs():
+def test_each_direction_is_that_of_a_link_fitted_to_permuted_pairs():
     """Few pairs, so that the exchange can be found again among all."""
     from itertools import permutations
 
@@ -112,7 +112,7 @@ def test_each_is_the_direction_of_a_link_fitted_on_exchanged_pairs():
     assert min((c - found).norm() for c in candidates) < 1e-9
 
 
-def test_within_classes_what_the_classes_say_is_gone():
+def test_directions_within_classes_exclude_differences_of_classes():
     r, w, classes = pairs()
     g = torch.Generator().manual_seed(1)
     within = shuffled_directions(r, w, range(6), classes=classes, repeats=200, generator=g)
@@ -135,7 +135,7 @@ def test_within_classes_what_the_classes_say_is_gone():
         torch.testing.assert_close(own.var(0), expected, rtol=0.45, atol=0)
 
 
-def test_units_that_say_the_same_get_directions_of_their_own():
+def test_correlated_units_get_independent_directions():
     r, w, _ = pairs()
     twins = r[:, :1].expand(-1, 40)
     found = shuffled_directions(twins, w, range(40), generator=torch.Generator().manual_seed(2))
@@ -144,7 +144,7 @@ def test_units_that_say_the_same_get_directions_of_their_own():
     assert len(found.unique(dim=0)) == 40
 
 
-def test_what_does_not_fit_is_said():
+def test_invalid_arguments_raise():
     r, w, classes = pairs(20)
     g = torch.Generator()
     with pytest.raises(ValueError, match="with 0 repeats"):
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_said():
         shuffled_directions(r * torch.tensor([1.0, 0, 1, 1, 1, 1]), w, [0, 1], generator=g)
 
 
-def test_constant_units_are_refused_whatever_rounding_makes_of_their_mean():
+def test_constant_units_raise():
     r, w, classes = pairs()
     for value in (0.1, -7.7, 1e6 / 3):
         r[:, 2] = value

@@ -8,7 +8,7 @@ import torch
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import UnitTable, quantify, screen, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.table import Found, discoveries
+from xinc_captum.attributions.linking.unit_tables.table import Discoveries, discover
 
 NAN = float("nan")
 
@@ -50,7 +50,7 @@ def test_long_form_in_a_file(tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["reach"] == 0.5
 
 
-def test_parquet_says_the_same(tmp_path):
+def test_parquet_equals_csv(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table(null=False).save(tmp_path / "out", format="parquet")
     rows = parquet.read_table(tmp_path / "out" / "units.parquet").to_pylist()
@@ -65,7 +65,7 @@ def test_without_pyarrow_nothing_is_written(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_in_it_is_said(tmp_path):
+def test_unknown_parts_measures_and_classes_raise(tmp_path):
     with pytest.raises(ValueError, match="part 'nose' is not in this table; it has ear, tail"):
         table().column("nose", "area")
     with pytest.raises(ValueError, match="measure 'red' is not in this table; it has area"):
@@ -80,7 +80,7 @@ def test_what_is_not_in_it_is_said(tmp_path):
         table().save(tmp_path / "out", format="xls")
 
 
-def test_a_table_is_said_in_one_line():
+def test_repr_of_a_table():
     values = torch.zeros(5, 1, 2, 1)
     parts, measures = ("eye", "mouth"), ("luminance",)
     bare = UnitTable(torch.arange(5), (None,), parts, measures, values, values, values.int(), values[0])
@@ -88,7 +88,7 @@ def test_a_table_is_said_in_one_line():
     assert repr(bare) == f"{words}no null)" and repr(replace(bare, null=values[:3])) == f"{words}a null of 3 units)"
 
 
-def test_units_that_lead_to_the_left_part_alone_are_found(planted):
+def test_where_returns_the_units_of_the_left_part(planted):
     g = torch.Generator().manual_seed(0)
     null = shuffled_directions(planted.representations, planted.latents, range(200), repeats=2, generator=g)
     table = quantify(
@@ -104,7 +104,7 @@ def test_units_that_lead_to_the_left_part_alone_are_found(planted):
     assert not len(table.where("left", "luminance", only=True, sign="down").units)
 
 
-def test_shuffled_units_are_not(planted):
+def test_where_does_not_return_shuffled_units(planted):
     """Units that say nothing about the latents: p-values are even, and few queries find any."""
     values, any_found = [], []
     for seed in range(20):
@@ -127,25 +127,29 @@ def test_by_hand():
     null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
     change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
     settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
-    found = discoveries(torch.arange(4), change, null, others=[1], sign="either", **settings)
+    found = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
     assert found.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
     assert found.strength.tolist() == [3, 2, 0.5]
     assert found.p.tolist() == [0.2] * 3 and found.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
-    assert discoveries(torch.arange(4), change, null, others=[], sign="either", **settings).units.tolist() == [0, 2, 1]
-    assert discoveries(torch.arange(4), change, null, others=[], sign="up", **settings).units.tolist() == [0, 2]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="either", **settings).units.tolist() == [
+        0,
+        2,
+        1,
+    ]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="up", **settings).units.tolist() == [0, 2]
     wide = {**settings, "fdr": 1.0}
-    assert discoveries(torch.arange(4), change, null, others=[], sign="down", **wide).units.tolist() == [1]
+    assert discover(torch.arange(4), change, null, other_parts=[], sign="down", **wide).units.tolist() == [1]
 
 
-def test_what_does_not_fit_is_said():
+def test_invalid_arguments_raise():
     one = torch.ones(2, 1)
     with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
-        discoveries(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
-    with pytest.raises(ValueError, match="the null changes this measure of this part not at all"):
-        discoveries(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+        discover(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
+    with pytest.raises(ValueError, match="the null does not change this measure"):
+        discover(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
 
 
-def test_what_was_found_is_said_in_one_line():
-    of = lambda n: Found(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
-    assert [repr(of(n)) for n in (0, 2)] == ["Found(none of 99 units)", "Found(2 of 99 units: 3, 4)"]
-    assert repr(of(40)) == "Found(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"
+def test_repr_of_discoveries():
+    of = lambda n: Discoveries(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
+    assert [repr(of(n)) for n in (0, 2)] == ["Discoveries(none of 99 units)", "Discoveries(2 of 99 units: 3, 4)"]
+    assert repr(of(40)) == "Discoveries(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"

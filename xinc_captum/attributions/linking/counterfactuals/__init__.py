@@ -1,4 +1,4 @@
-"""Workshop: ways from one class to another through a link."""
+"""Counterfactual methods: from one class to another through a link."""
 
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray, Shortest, shift_losses, shortest_shift
 from .search import LinearHead

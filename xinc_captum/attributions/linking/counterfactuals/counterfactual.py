@@ -1,4 +1,4 @@
-"""Class Counterfactual; from target to result."""
+"""Class Counterfactual, and the search for counterfactuals of one call."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,40 +10,41 @@ from torch import Tensor, nn
 from ....hooks import modules_behind
 from ....metrics import Probability, probability_kind
 from ....store import bundle, write_tensors
-from ..loop import Scene, of_classes
+from ..loop import Loop
 from ..sweep import SweepTrust, strip
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray
-from .search import Found, LinearHead, Search, Task, probability, says
+from .search import LinearHead, Search, SearchResult, Task, probability
 
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """What :meth:`LinkedUnitVisualization.counterfactual` found; tensors are plain and detached.
+    """Result of :meth:`LinkedUnitVisualization.counterfactual`; tensors are detached.
 
     Attributes:
-        images: as the generator drew them, (N, C, H, W) in [0, 1]; where a row was not reached, the nearest it came.
-        linked: the inputs as link and generator draw them, on which nothing was moved, (N, C, H, W).
+        images: the generated images, (N, C, H, W) in [0, 1]; for a sample that was not reached, the nearest one.
+        linked: the linked inputs before any shift, (N, C, H, W).
         inputs: (N, C, H, W).
-        shift: what was added to the representation, (N, units); for ``"latent"``, what came of it in the pictures.
+        shift: what was added to the representation, (N, units); for ``"latent"``, the change in the encoded images.
         latents: (N, latent_dim).
-        steps: pictures looked at for each row, (N,).
-        reached: whether the classifier gives the picture the target, with the confidence asked for, (N,).
-        already: whether the classifier gives the *input* the target, with the confidence asked for, (N,); such rows
-            have nothing to reach, and neither ``success`` nor ``trust`` counts them.
-        origin: class left, (N,): the input's own, or its second choice where that is the target.
-        target: class asked for, (N,).
-        answers: classes given to input, linked picture and picture, (N, 3).
-        scores: of the pictures, (N, K).
-        confidence: the target's probability in the picture, (N,).
-        representations: of the pictures, looked at again, (N, units).
-        flip: where on its own path the row changes class (in the method's own scale), (N,); nan where it was not looked
-            for or not found.
+        steps: number of images encoded for each sample, (N,).
+        reached: whether the classifier predicts the target for the image with the required confidence, (N,).
+        already: whether the classifier predicts the target for the *input* with that confidence, (N,); ``success`` and
+            ``trust`` do not count these samples.
+        origin: class to leave, (N,): the input's prediction, or its second choice if the prediction is the target.
+        target: class to reach, (N,).
+        answers: predictions for input, linked image and image, (N, 3).
+        scores: of the images, (N, K).
+        confidence: the target's probability in the image, (N,).
+        representations: of the encoded images, (N, units).
+        flip: position on the sample's path where its class changes (in the method's own scale), (N,); nan if not
+            searched or not reached.
         length: ‖shift‖, (N,).
-        sparsity: how many units carry the shift, (Σ s²)² / Σ s⁴ in standard deviations, (N,).
-        bound: no shorter shift makes the linear head say the target, (N,); None for other methods.
-        head: whether the linear head says the target of the shifted representation, (N,); None without such a head.
-        agreement: share of rows whose linked picture has the class of the input.
-        method: how they were searched for.
+        sparsity: effective number of shifted units, (Σ s²)² / Σ s⁴ in standard deviations, (N,).
+        bound: no shorter shift changes the linear head's prediction to the target, (N,); None for other methods.
+        head: whether the linear head predicts the target for the shifted representation, (N,); None without such a
+            head.
+        agreement: share of samples whose linked image has the class of the input.
+        method: name and options of the method.
     """
 
     images: Tensor
@@ -70,31 +71,30 @@ class Counterfactual:
 
     @property
     def success(self) -> float:
-        """Share of rows that were reached, of those not there already; nan where all were."""
+        """Share of samples that were reached, among those not there already; nan if all were."""
         return float(self.reached[~self.already].double().mean())
 
     @property
     def counted(self) -> str:
-        """How many rows were reached, and how many need not have been asked about, in words."""
-        asked = ~self.already
-        there, sure = asked & (self.answers[:, 2] == self.target), float(self.method["confidence"])
-        count = f"{int(self.reached[asked].sum())} of {int(asked.sum())} pictures "
-        if sure:
-            count += f"reach {100 * sure:g} % for the class asked for"
-            count += (
-                f", which {int(there.sum())} are given" if int(there.sum()) > int(self.reached[asked].sum()) else ""
-            )
+        """How many samples were reached, and how many had the target already, in words."""
+        open_ = ~self.already
+        predicted, confidence = open_ & (self.answers[:, 2] == self.target), float(self.method["confidence"])
+        total, reached = int(open_.sum()), int(self.reached[open_].sum())
+        count = f"{reached} of {total} pictures "
+        if confidence:
+            count += f"reach {100 * confidence:g} % for the class asked for"
+            count += f", which {int(predicted.sum())} are given" if int(predicted.sum()) > reached else ""
         else:
             count += "are given the class asked for"
-        own = int(self.already.sum())
-        return count + (f"; {own} more {'was' if own == 1 else 'were'} of it already" if own else "")
+        already = int(self.already.sum())
+        return count + (f"; {already} more {'was' if already == 1 else 'were'} of it already" if already else "")
 
     @property
     def trust(self) -> SweepTrust:
-        """Holds where nine rows in ten were reached, fails where fewer than half were, else weak.
+        """Verdict: holds if at least 90 % of the samples were reached, fails below 50 %, else weak.
 
-        It is weak at best where half of the inputs or more change class by being linked alone, and fails where every
-        input is of the target already, since nothing was asked.
+        It is at most weak if linking alone changes the class of half of the inputs or more. It fails if every input has
+        the target already, because there was nothing to search.
         """
         if bool(self.already.all()):
             return SweepTrust("fails", f"nothing was asked: all {len(self.already)} pictures are of the class already")
@@ -102,20 +102,20 @@ class Counterfactual:
         if self.success < 0.5:
             return SweepTrust("fails", f"only {count}")
         if self.agreement <= 0.5:
-            lost = f"{1 - self.agreement:.0%} of the inputs are of another class once linked, before any step"
-            return SweepTrust("weak", f"{lost}; {count}")
+            changed = f"{1 - self.agreement:.0%} of the inputs are of another class once linked, before any step"
+            return SweepTrust("weak", f"{changed}; {count}")
         return SweepTrust("weak" if self.success < 0.9 else "holds", count)
 
     def save(self, path: str | Path) -> Path:
-        """Write pictures and numbers into a folder that appears whole or not at all.
+        """Write images and numbers into a folder, atomically.
 
-        Each row's picture shows input, linked and flipped side by side, where these are of one size.
+        There is one image per sample: input, linked image and counterfactual side by side if their sizes are equal.
 
         Args:
             path: a folder that is new, empty, or an earlier result.
 
         Raises:
-            StoreError: the place cannot be written to, or holds something else.
+            StoreError: the folder cannot be written, or has other content.
         """
         note = {
             "method": self.method,
@@ -123,20 +123,20 @@ class Counterfactual:
             "agreement": self.agreement,
             "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
         }
-        held = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         with bundle(path, note) as folder:
-            write_tensors(folder / "counterfactual.safetensors", held, kind="counterfactual")
+            write_tensors(folder / "counterfactual.safetensors", tensors, kind="counterfactual")
             if self.images.shape[1] in (1, 3):
                 for row in range(len(self.images)):
-                    shown = [self.linked[row], self.images[row]]
+                    frames = [self.linked[row], self.images[row]]
                     if self.inputs.shape == self.images.shape:
-                        shown.insert(0, self.inputs[row].to(self.images))
-                    strip(torch.stack(shown)).save(folder / f"row{row}.png")
+                        frames.insert(0, self.inputs[row].to(self.images))
+                    strip(torch.stack(frames)).save(folder / f"row{row}.png")
         return Path(path)
 
 
 def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
-    r"""How many units carry a shift.
+    r"""Return the effective number of units of a shift.
 
     .. math:: \Bigl(\sum_u z_u^2\Bigr)^2 \Big/ \sum_u z_u^4, \qquad z_u = s_u / \sigma_u
 
@@ -145,7 +145,7 @@ def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
         sd: σ, (units,); units with σ = 0 are left out.
 
     Returns:
-        (n,), 1 to the number of units; 0 where nothing was shifted.
+        (n,), 1 to the number of units; 0 for a shift of 0.
 
     Example:
         >>> sparsity(torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.ones(2))
@@ -166,8 +166,8 @@ METHODS: dict[str, type[Search]] = {
 }
 
 
-def as_search(method: Any) -> Search:
-    """A search by name, with its defaults, or one with options of its own."""
+def resolve_method(method: Any) -> Search:
+    """Return the search of a name, with its defaults; a search is returned unchanged."""
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]()
     if not callable(method) or isinstance(method, type):
@@ -179,108 +179,107 @@ def as_search(method: Any) -> Search:
     return search
 
 
-def searched(
-    view: Scene, target: Any, origin: Any, method: Any, confidence: float, kind: Probability = "auto"
+def find_counterfactuals(
+    loop: Loop, target: Any, origin: Any, method: Any, confidence: float, kind: Probability = "auto"
 ) -> Counterfactual:
-    """Search for all rows and judge what was found."""
-    search = as_search(method)
+    """Run a search for the inputs of a loop; arguments as :meth:`LinkedUnitVisualization.counterfactual`."""
+    search = resolve_method(method)
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a probability in [0, 1).")
-    classes = view.scores.shape[1]
+    classes = loop.scores.shape[1]
     if classes < 2:
         raise ValueError(
-            f"the model gives {classes} score a row; a counterfactual wants one score a class. Pick them with "
-            "output_fn=, for example lambda y: torch.cat([torch.zeros_like(y), y], 1) for a single logit: the softmax "
-            "of these two is the sigmoid of y."
+            f"the model returns {classes} score per sample; a counterfactual needs one score per class. Select them "
+            "with output_fn=, for example lambda y: torch.cat([torch.zeros_like(y), y], 1) for a single logit: the "
+            "softmax of these two is the sigmoid of y."
         )
-    kind = probability_kind(view.scores, kind)
+    kind = probability_kind(loop.scores, kind)
     if kind == "none":
-        raise ValueError("probability is 'none'; a counterfactual wants scores of classes: 'softmax', or another kind.")
-    expected = _classes(target, "target", classes, view)
-    left = _left(origin, expected, classes, view)
-    view = of_classes(view, left)
-    slope, gap = view.encoding.slopes(left, expected)
-    head = linear_head(view)
-    task = Task(view.loop, view.r, view.linked, left, expected, slope, gap, head, confidence, view.rows, kind)
-    return _judged(view, task, search(task), search)
+        raise ValueError("probability is 'none'; a counterfactual needs class scores: 'softmax', or another kind.")
+    targets = _one_per_sample(target, "target", loop)
+    origins = _origins(origin, targets, loop)
+    loop = loop.with_classes(origins)
+    slope, gap = loop.score_gradient(origins, targets)
+    task = Task(loop, origins, targets, slope, gap, linear_head(loop), confidence, kind)
+    return _counterfactual(task, search(task), search)
 
 
-def _classes(given: Any, name: str, classes: int, view: Scene) -> Tensor:
-    """One class a row, (N,)."""
+def _one_per_sample(labels: Any, name: str, loop: Loop) -> Tensor:
+    """Return one class per sample, (N,)."""
+    classes = loop.scores.shape[1]
     try:
-        rows = torch.as_tensor(given, device=view.scores.device)
+        rows = torch.as_tensor(labels, device=loop.scores.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is {given!r}; expected a class, a whole number, or one a row.") from error
+        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.") from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {given!r}; expected a class, a whole number, or one a row.")
-    if rows.dim() == 1 and len(rows) not in (1, len(view.r)):
-        raise ValueError(f"{name} names {len(rows)} classes for {len(view.r)} rows; expected one, or one a row.")
-    wrong = (rows < 0) | (rows >= classes)
-    if bool(wrong.any()):
-        bad = int(rows[wrong].flatten()[0]) if rows.dim() else int(rows)
-        raise ValueError(f"{name} {bad} is not a class of this model; expected 0 to {classes - 1}.")
-    return rows.long().expand(len(view.r)).clone()
+        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.")
+    if rows.dim() == 1 and len(rows) not in (1, len(loop.r)):
+        raise ValueError(f"{name} has {len(rows)} classes for {len(loop.r)} samples; expected one, or one per sample.")
+    outside = (rows < 0) | (rows >= classes)
+    if bool(outside.any()):
+        first = int(rows[outside].flatten()[0]) if rows.dim() else int(rows)
+        raise ValueError(f"{name} {first} is not a class of this model; expected 0 to {classes - 1}.")
+    return rows.long().expand(len(loop.r)).clone()
 
 
-def _left(origin: Any, target: Tensor, classes: int, view: Scene) -> Tensor:
-    """The class to leave: as told, else the model's for the input, or its second choice where that is the target."""
+def _origins(origin: Any, target: Tensor, loop: Loop) -> Tensor:
+    """Return the classes to leave: as given, else the predictions, or the second choice if that is the target."""
     if origin is not None:
-        left = _classes(origin, "origin", classes, view)
-        if bool((left == target).any()):
-            row = int((left == target).nonzero()[0, 0])
-            raise ValueError(f"row {row}: origin and target are both {int(target[row])}; expected two classes.")
-        return left
-    first, second = view.scores.topk(2, 1).indices.T
+        origins = _one_per_sample(origin, "origin", loop)
+        if bool((origins == target).any()):
+            row = int((origins == target).nonzero()[0, 0])
+            raise ValueError(f"sample {row}: origin and target are both {int(target[row])}; expected two classes.")
+        return origins
+    first, second = loop.scores.topk(2, 1).indices.T
     return torch.where(first == target, second, first)
 
 
-def linear_head(view: Scene) -> LinearHead | None:
-    """The Linear module that makes the scores out of the linked representation, found by what it computes."""
-    encoding = view.encoding
-    for root in modules_behind(encoding.forward_func):
+def linear_head(loop: Loop) -> LinearHead | None:
+    """Return the model's Linear module that computes the scores from the linked representation, or None."""
+    for root in modules_behind(loop.encoder.forward_func):
         for module in root.modules():
-            if isinstance(module, nn.Linear) and module.in_features == view.r.shape[1]:
+            if isinstance(module, nn.Linear) and module.in_features == loop.r.shape[1]:
                 bias = module.bias if module.bias is not None else torch.zeros_like(module.weight[:, 0])
                 head = LinearHead(module.weight.detach(), bias.detach())
-                if head.explains(view.r.to(view.scores.dtype), view.scores):
+                if head.explains(loop.r.to(loop.scores.dtype), loop.scores):
                     return head
     return None
 
 
-def _judged(view: Scene, task: Task, found: Found, search: Search) -> Counterfactual:
-    shown, sd = found.shown, view.loop.link.r_sd
+def _counterfactual(task: Task, result: SearchResult, search: Search) -> Counterfactual:
+    loop, trip, shift = task.loop, result.trip, result.shift
     head = None
     if task.head is not None:
-        head = task.head((view.r + found.shift.to(view.r)).to(task.head.weight.dtype)).argmax(1) == task.target
+        head = task.head((loop.r + shift.to(loop.r)).to(task.head.weight.dtype)).argmax(1) == task.target
     return Counterfactual(
-        images=_plain(shown.pictures),
-        linked=_plain(task.base.pictures),
-        inputs=_plain(view.inputs),
-        shift=_plain(found.shift),
-        latents=_plain(shown.latents),
-        steps=_plain(found.steps),
-        reached=_plain(found.reached),
-        already=_plain(says(view.scores, task.target, task.confidence, task.probability)),
+        images=_detach(trip.images),
+        linked=_detach(loop.linked.images),
+        inputs=_detach(loop.inputs),
+        shift=_detach(shift),
+        latents=_detach(trip.latents),
+        steps=_detach(result.steps),
+        reached=_detach(result.reached),
+        already=_detach(task.reaches(loop.scores)),
         origin=task.origin,
         target=task.target,
-        answers=torch.stack([s.argmax(1) for s in (view.scores, task.base.scores, shown.scores)], 1),
-        scores=_plain(shown.scores),
-        confidence=_plain(probability(shown.scores, task.target, task.probability)),
-        representations=_plain(shown.representations),
-        flip=_plain(found.flip),
-        length=_plain(found.shift.norm(dim=1)),
-        sparsity=_plain(sparsity(found.shift, sd)),
-        bound=None if found.bound is None else _plain(found.bound),
+        answers=torch.stack([s.argmax(1) for s in (loop.scores, loop.linked.scores, trip.scores)], 1),
+        scores=_detach(trip.scores),
+        confidence=_detach(probability(trip.scores, task.target, task.probability)),
+        representations=_detach(trip.representations),
+        flip=_detach(result.flip),
+        length=_detach(shift.norm(dim=1)),
+        sparsity=_detach(sparsity(shift, loop.link.r_sd)),
+        bound=None if result.bound is None else _detach(result.bound),
         head=head,
-        agreement=float((task.base.scores.argmax(1) == view.scores.argmax(1)).double().mean()),
-        method=_described(search, task.confidence, task.probability),
+        agreement=float((loop.linked.scores.argmax(1) == loop.scores.argmax(1)).double().mean()),
+        method=_describe(search, task.confidence, task.probability),
     )
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _detach(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
 
 
-def _described(search: Search, confidence: float, kind: str) -> dict[str, Any]:
+def _describe(search: Search, confidence: float, kind: str) -> dict[str, Any]:
     options = {k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)}
     return {"name": type(search).__name__, "confidence": confidence, "probability": kind, **options}

@@ -1,5 +1,6 @@
-"""Search protocol, task and result records."""
+"""What the counterfactual methods share: task, result, linear head, and the best round trip so far."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ....metrics.probability import Probability, as_probabilities
-from ..loop import Loop, Shown
+from ..loop import Loop, RoundTrip
 
 
 @dataclass(frozen=True)
@@ -25,77 +26,75 @@ class LinearHead:
     bias: Tensor
 
     def __call__(self, r: Tensor) -> Tensor:
-        """(n, units) to (n, K)."""
+        """Return the scores, (n, units) → (n, K)."""
         return r @ self.weight.T.to(r) + self.bias.to(r)
 
     def explains(self, r: Tensor, scores: Tensor) -> bool:
-        """Whether these scores are those of these representations, within rounding."""
+        """Return whether the head computes these scores from these representations, within rounding."""
         if r.shape[1] != self.weight.shape[1] or scores.dim() != 2 or scores.shape[1] != len(self.weight):
             return False
-        mine, theirs = self(r.double()), scores.double()
         size = r.double().abs() @ self.weight.double().abs().T + self.bias.double().abs()
-        slack = 64 * torch.finfo(scores.dtype).eps * size
-        return bool(((mine - theirs).abs() <= slack).all())
+        tolerance = 64 * torch.finfo(scores.dtype).eps * size
+        return bool(((self(r.double()) - scores.double()).abs() <= tolerance).all())
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows to be moved to another class.
+    """Samples to move to another class.
 
     Attributes:
-        loop: link, generator and classifier.
-        r: representations of the inputs, (n, units).
-        base: their linked pictures, and what the classifier sees in them.
+        loop: link, generator and classifier, with the encoded inputs.
         origin: classes to leave, (n,).
         target: classes to reach, (n,).
         slope: ∂(f_target − f_origin)/∂r at the inputs, (n, units).
         gap: f_target − f_origin there, (n,).
-        head: the linear layer between representation and scores, None where there is none.
-        confidence: probability the target must reach, in [0, 1).
-        rows: places of the rows in the call, (n,).
+        head: the linear layer between representation and scores, or None.
+        confidence: probability that the target must reach, in [0, 1).
         probability: what the scores are, see :func:`xinc_captum.metrics.probabilities`.
     """
 
     loop: Loop
-    r: Tensor
-    base: Shown
     origin: Tensor
     target: Tensor
     slope: Tensor
     gap: Tensor
     head: LinearHead | None
     confidence: float
-    rows: Tensor
     probability: Probability = "softmax"
 
-    def needed_head(self, method: str) -> LinearHead:
-        """The head, for methods that cannot do without.
+    def reaches(self, scores: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return whether scores of the samples ``index`` (all: None) reach the target with the confidence, (n,)."""
+        target = self.target if index is None else self.target[index]
+        return reaches(scores, target, self.confidence, self.probability)
+
+    def require_head(self, method: str) -> LinearHead:
+        """Return the head, for methods that need one.
 
         Raises:
             ValueError: the scores are not linear in the representation.
         """
         if self.head is None:
             raise ValueError(
-                f"method {method!r} wants class scores that are linear in the linked representation, and here they are "
-                "not; link the input of the last Linear layer, or take method='ray' or 'latent'."
+                f"method {method!r} needs class scores that are linear in the linked representation, and these are "
+                "not; link the input of the last Linear layer, or use method='ray' or 'latent'."
             )
         return self.head
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a search ended.
+class SearchResult:
+    """Result of a search.
 
     Attributes:
-        shown: last latents, pictures and what the classifier sees in them.
+        trip: the best latents, their images and what the classifier computes from these.
         shift: what was added to r, (n, units).
-        steps: pictures looked at for each row, or updates made, (n,).
-        reached: whether the classifier gives the picture the target, (n,).
-        flip: how far along the row's own path the class changes, (n,); nan where it was not looked for or not found.
-        bound: no shift shorter than this makes the head say target, (n,); None where it was not computed.
+        steps: images encoded for each sample, or updates made, (n,).
+        reached: whether the classifier predicts the target for the image, (n,).
+        flip: position on the sample's path where the class changes, (n,); nan if not searched or not reached.
+        bound: no shorter shift changes the head's prediction to the target, (n,); None if not computed.
     """
 
-    shown: Shown
+    trip: RoundTrip
     shift: Tensor
     steps: Tensor
     reached: Tensor
@@ -104,15 +103,79 @@ class Found:
 
 
 class Search(Protocol):
-    """A way to find counterfactuals, with its options."""
+    """A counterfactual method with its options."""
 
-    def __call__(self, task: Task) -> Found:
-        """Search for all rows at once, in a bounded number of steps."""
+    def __call__(self, task: Task) -> SearchResult:
+        """Search for all samples at once, in a bounded number of steps."""
         ...
 
 
-def says(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
-    """Whether the target has the highest score and at least this probability, (n,) bool.
+class Best:
+    """The best round trip of each sample so far: one that reaches the target, or else the one nearest to it.
+
+    Args:
+        task: the samples.
+        from_linked: start with the linked images; False accepts any first round trip instead.
+
+    Attributes:
+        trip: of all samples.
+        lead: of the target's score in ``trip``, (n,); −inf before the first round trip.
+        steps: images encoded for each sample, (n,).
+        reached: whether ``trip`` reaches the target, (n,).
+    """
+
+    def __init__(self, task: Task, *, from_linked: bool = True) -> None:
+        self.task, self.trip = task, task.loop.linked
+        self.lead, self.reached = lead(self.trip.scores, task.target), task.reaches(self.trip.scores)
+        if not from_linked:
+            self.lead, self.reached = torch.full_like(self.lead, -torch.inf), torch.zeros_like(self.reached)
+        self.steps = torch.zeros_like(task.target)
+
+    @property
+    def unreached(self) -> Tensor:
+        """Index of the samples that have not reached the target."""
+        return (~self.reached).nonzero()[:, 0]
+
+    def update(self, index: Tensor, trip: RoundTrip) -> tuple[Tensor, Tensor]:
+        """Count one step and store the round trips of the samples ``index`` that are better.
+
+        Returns:
+            two masks over ``index``: which reach the target, and which were stored.
+        """
+        hit = self.task.reaches(trip.scores, index)
+        leads = lead(trip.scores, self.task.target[index])
+        better = hit | (leads > self.lead[index])
+        self.trip = self.trip.replace(index[better], trip.take(better))
+        self.lead[index[better]] = leads[better]
+        self.reached[index[hit]] = True
+        self.steps[index] += 1
+        return hit, better
+
+    def bisect(
+        self, below: Tensor, above: Tensor, halvings: int, evaluate: Callable[[Tensor, Tensor], RoundTrip]
+    ) -> None:
+        """Halve the intervals in which the class changes, in place; store the round trips that reach the target.
+
+        Args:
+            below: position on each sample's path that does not reach the target, (n,).
+            above: position that does, (n,); samples with nan or 0 are skipped.
+            halvings: number of steps.
+            evaluate: positions and the index of their samples to round trips.
+        """
+        for _ in range(halvings):
+            index = (above > 0).nonzero()[:, 0]
+            if not len(index):
+                break
+            middle = (below[index] + above[index]) / 2
+            trip = evaluate(middle, index)
+            hit = self.task.reaches(trip.scores, index)
+            self.trip = self.trip.replace(index[hit], trip.take(hit))
+            self.steps[index] += 1
+            above[index[hit]], below[index[~hit]] = middle[hit], middle[~hit]
+
+
+def reaches(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
+    """Return whether the target has the highest score and at least this probability, (n,) bool.
 
     Args:
         scores: (n, K).
@@ -121,7 +184,7 @@ def says(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probabil
         kind: what the scores are, see :func:`xinc_captum.metrics.probabilities`; not "auto".
 
     Example:
-        >>> says(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), 0.7)
+        >>> reaches(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), 0.7)
         tensor([True])
     """
     return (scores.argmax(1) == target) & (probability(scores, target, kind) >= confidence)
@@ -133,6 +196,6 @@ def probability(scores: Tensor, target: Tensor, kind: Probability = "softmax") -
 
 
 def lead(scores: Tensor, target: Tensor) -> Tensor:
-    """How far the target's score is above the best of the others, (n,); negative where it is not the highest."""
-    others = scores.scatter(1, target[:, None], -torch.inf)
-    return scores.gather(1, target[:, None])[:, 0] - others.amax(1)
+    """Return the target's score minus the best other score, (n,); negative if the target is not the highest."""
+    rivals = scores.scatter(1, target[:, None], -torch.inf)
+    return scores.gather(1, target[:, None])[:, 0] - rivals.amax(1)

@@ -1,11 +1,11 @@
-"""Workshop: what thousands of linked units change, by class and part, measured or screened."""
+"""Tables of what linked units change, by class, part and measure: measured, or screened by gradients."""
 
 from .quantify import quantify
 from .screening import screen, shuffled_directions
-from .table import Found, UnitTable
+from .table import Discoveries, UnitTable
 
 __all__ = [
-    "Found",
+    "Discoveries",
     "UnitTable",
     "quantify",
     "screen",

@@ -1,8 +1,8 @@
-"""Sweep thousands of units."""
+"""Measure what thousands of units change: two generated frames for each unit and base image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ....hooks import protect
 from ....metrics.measures import Measure, Movement, chosen
 from ....metrics.parts import part_area
 from ....progress import progress
-from ..latent_link import LatentLink
+from ..link import Direction, Link
 from .table import UnitTable
 
 SHAPE = ("area", "centroid", "ellipse")
@@ -26,16 +26,16 @@ Watch = Callable[[Tensor, Sequence[Measure], Sequence[Tensor], Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class Bases:
-    """Latents with their classes, parts and measures.
+    """Base images, from which units are moved: latents with their classes, parts and measures.
 
     Attributes:
         latents: (n, latent_dim).
-        groups: which of ``labels`` each base has, (n,).
+        groups: index into ``labels`` of each base, (n,).
         labels: the classes, or (None,).
-        parts: where they are.
-        measures: what is measured.
-        values: of each measure over each base frame, (n, parts, columns); empty for movements.
-        present: whether the part is large enough there, (n, parts).
+        parts: generates images with masks of their parts.
+        measures: of the images.
+        values: of each measure for each base image, (n, parts, columns); empty for movements.
+        present: whether the part is large enough, (n, parts).
     """
 
     latents: Tensor
@@ -58,7 +58,7 @@ class Bases:
         batch_size: int,
         watch: Watch | None = None,
     ) -> "Bases":
-        """Draw and measure each base; ``watch`` sees latents, measures, values and presence while gradients pass.
+        """Generate and measure each base; ``watch`` gets latents, measures, values and presence with their graph.
 
         Raises:
             ValueError: no bases, classes of another number, an unknown measure, or a part that no base has.
@@ -66,39 +66,39 @@ class Bases:
         if latents.dim() != 2 or not latents.is_floating_point() or not len(latents) or not latents.isfinite().all():
             raise ValueError(
                 f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected finite floats (n, latent_dim), "
-                "one row for each base."
+                "one row per base image."
             )
-        groups, labels = _grouped(classes, len(latents))
-        where = parts if parts is not None else PictureParts()
-        held: list[list[Tensor]] = []
-        seen = []
-        found: list[Measure | Movement] = []
+        groups, labels = _group(classes, len(latents))
+        one_part = parts is None
+        parts = parts if parts is not None else PictureParts()
+        batches: list[list[Tensor]] = []
+        presence = []
+        resolved: list[Measure | Movement] = []
         for start, stop in chunks(len(latents), batch_size):
             leaf = latents[start:stop].detach().requires_grad_(watch is not None)
-            pictures, masks = where.draw(generator, leaf)
-            if not found:
-                quick = COLOUR if pictures.shape[1] == 3 else GREY
-                found = chosen(measures if measures is not None else quick if parts is None else (*SHAPE, *quick))
-            static = [m for m in found if isinstance(m, Measure)]
-            values = [m.of(pictures, masks) for m in static]
-            seen.append(part_area(pictures, masks)[..., 0].detach() >= least_area)
+            images, masks = parts.draw(generator, leaf)
+            if not resolved:
+                resolved = chosen(measures if measures is not None else _default_measures(images, one_part))
+            static = [m for m in resolved if isinstance(m, Measure)]
+            values = [m.of(images, masks) for m in static]
+            presence.append(part_area(images, masks)[..., 0].detach() >= least_area)
             if watch is not None:
-                watch(leaf, static, values, seen[-1])
-            held.append([v.detach() for v in values])
-        present = torch.cat(seen)
-        absent = [name for name, anywhere in zip(where.names, present.any(0).tolist(), strict=True) if not anywhere]
+                watch(leaf, static, values, presence[-1])
+            batches.append([v.detach() for v in values])
+        present = torch.cat(presence)
+        absent = [name for name, anywhere in zip(parts.names, present.any(0).tolist(), strict=True) if not anywhere]
         if absent:
             raise ValueError(
-                f"part {absent[0]!r} takes less than {least_area:g} of every base picture; leave it out, give bases "
-                "that have it, or lower least_area."
+                f"part {absent[0]!r} covers less than {least_area:g} of every base image; omit it, give bases that "
+                "have it, or lower least_area."
             )
-        measured = iter([torch.cat(one) for one in zip(*held, strict=True)])
-        each = [next(measured) if isinstance(m, Measure) else latents.new_zeros(0) for m in found]
-        return cls(latents.detach(), groups, labels, where, found, each, present)
+        measured = iter([torch.cat(same) for same in zip(*batches, strict=True)])
+        each = [next(measured) if isinstance(m, Measure) else latents.new_zeros(0) for m in resolved]
+        return cls(latents.detach(), groups, labels, parts, resolved, each, present)
 
     @property
     def rows(self) -> int:
-        """How many bases."""
+        """Number of bases."""
         return len(self.latents)
 
     @property
@@ -108,124 +108,135 @@ class Bases:
 
     @property
     def means(self) -> Tensor:
-        """(classes, parts, columns), float32; nan where no base has the part, and for movements."""
+        """Mean values, (classes, parts, columns), float32; nan for parts that no base has, and for movements."""
         blank = (self.rows, len(self.parts.names))
-        held = [
+        filled = [
             v.float().cpu() if isinstance(m, Measure) else torch.full((*blank, len(m.columns)), torch.nan)
             for m, v in zip(self.measures, self.values, strict=True)
         ]
-        values = torch.cat(held, 2).where(self.present[..., None].cpu(), torch.nan)
+        values = torch.cat(filled, 2).where(self.present[..., None].cpu(), torch.nan)
         return torch.stack([values[self.groups == group].nanmean(0) for group in range(len(self.labels))])
 
-    def changes(self, generator: Generator, ends: Tensor, row: Tensor) -> Tensor:
-        """Changes (k, parts, columns) from the first k latents of ``ends`` to the last k, around bases ``row`` (k,)."""
-        pictures, masks = self.parts.draw(generator, ends)
-        half = len(row)
-        found = []
+    def changes(self, generator: Generator, ends: Tensor, index: Tensor) -> Tensor:
+        """Return the changes from the first k latents of ``ends`` to the last k, (k, parts, columns).
+
+        Args:
+            generator: latents to images.
+            ends: (2 k, latent_dim).
+            index: the base of each pair, (k,).
+        """
+        images, masks = self.parts.draw(generator, ends)
+        half = len(index)
+        changes = []
         for measure, base in zip(self.measures, self.values, strict=True):
             if isinstance(measure, Measure):
-                value = measure.of(pictures, masks)
-                found.append(measure.change(value[:half], value[half:], base[row]))
+                value = measure.of(images, masks)
+                changes.append(measure.change(value[:half], value[half:], base[index]))
             else:
-                found.append(measure.between(pictures[:half], pictures[half:], masks[:half]))
-        return torch.cat(found, 2).where(self.present[row][..., None], torch.nan)
+                changes.append(measure.between(images[:half], images[half:], masks[:half]))
+        return torch.cat(changes, 2).where(self.present[index][..., None], torch.nan)
 
 
-def _grouped(classes: Tensor | None, rows: int) -> tuple[Tensor, tuple[int | None, ...]]:
+def _default_measures(images: Tensor, one_part: bool) -> tuple[str, ...]:
+    colour = COLOUR if images.shape[1] == 3 else GREY
+    return colour if one_part else (*SHAPE, *colour)
+
+
+def _group(classes: Tensor | None, rows: int) -> tuple[Tensor, tuple[int | None, ...]]:
+    """Return the index of each base's class, and the classes."""
     if classes is None:
         return torch.zeros(rows, dtype=torch.long), (None,)
     if classes.shape != (rows,) or classes.is_floating_point():
         raise ValueError(
-            f"classes are {classes.dtype} of shape {tuple(classes.shape)} for {rows} bases; expected whole numbers "
+            f"classes are {classes.dtype} of shape {tuple(classes.shape)} for {rows} bases; expected integers, "
             f"({rows},)."
         )
     labels, groups = classes.cpu().unique(return_inverse=True)
     return groups, tuple(int(label) for label in labels)
 
 
-Kind = Literal["marginal", "partial", "within_class"]
 Reach = float | Literal["minmax", "quantile"]
 
 
-def chosen_units(link: LatentLink, units: Tensor | list[int] | range | None) -> Tensor:
-    """The units asked for, on the CPU; None: all that live.
+def resolve_units(link: Link, units: Tensor | list[int] | range | None) -> Tensor:
+    """Return units as a tensor on the CPU; None returns all live units.
 
     Raises:
-        ValueError: none, one out of range, one twice, or a dead one.
+        ValueError: no unit, one out of range, a repeated or a dead one.
 
     Example:
+        >>> from xinc_captum import LatentLink
         >>> r = torch.rand(9, 3)
-        >>> chosen_units(LatentLink().fit(r * torch.tensor([1.0, 0.0, 1.0]), r), None)
+        >>> resolve_units(LatentLink().fit(r * torch.tensor([1.0, 0.0, 1.0]), r), None)
         tensor([0, 2])
     """
     alive = link.alive.cpu()
     if units is None:
         return alive.nonzero()[:, 0]
-    asked = torch.as_tensor(list(units) if not isinstance(units, Tensor) else units).cpu().long()
-    if asked.dim() != 1 or not len(asked) or int(asked.min()) < 0 or int(asked.max()) >= len(alive):
-        raise ValueError(f"units are {_few(asked)}; expected some of 0 to {len(alive) - 1}, the link's units.")
-    if len(asked.unique()) != len(asked):
-        raise ValueError(f"units are {_few(asked)}; one is asked for twice.")
-    dead = asked[~alive[asked]]
+    index = torch.as_tensor(list(units) if not isinstance(units, Tensor) else units).cpu().long()
+    if index.dim() != 1 or not len(index) or int(index.min()) < 0 or int(index.max()) >= len(alive):
+        raise ValueError(f"units are {_few(index)}; expected some of 0 to {len(alive) - 1}, the link's units.")
+    if len(index.unique()) != len(index):
+        raise ValueError(f"units are {_few(index)}; expected each unit once.")
+    dead = index[~alive[index]]
     if len(dead):
         raise ValueError(
-            f"units {_few(dead)} are dead: they never varied when the link was fitted, so it knows no direction for "
-            "them. Leave them out, or give units=None for all that live."
+            f"units {_few(dead)} are dead: they do not vary over the pairs of the link, so they have no direction. "
+            "Omit them, or give units=None for all live units."
         )
-    return asked
+    return index
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Where each unit leads from each base, block by block.
+    """Steps of each unit from each base, computed in blocks.
 
     Attributes:
-        link: fitted.
-        units: of it, (k,).
+        link: a fitted link.
+        units: of the link, (k,).
         rows: number of bases.
-        reach: how far: standard deviations, or the name of the link's bounds.
+        reach: length of a step in standard deviations, or the name of the link's bounds.
         kind: of direction.
-        representations: of the bases, (rows, units), where ``reach`` is a name.
-        null: (v, latent_dim) directions taken instead, each stretched to the length of a unit's own: row i to that of
-            unit i modulo k.
+        representations: of the bases, (rows, units), if ``reach`` is a name.
+        null: (v, latent_dim) directions used instead; direction i is scaled to the length of that of unit i modulo k.
     """
 
-    link: LatentLink
+    link: Link
     units: Tensor
     rows: int
     reach: Reach
-    kind: Kind
+    kind: Direction
     representations: Tensor | None = None
     null: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit, before any picture is drawn."""
+        """Check the arguments before any image is generated."""
         if isinstance(self.reach, str):
             if self.reach not in ("minmax", "quantile"):
                 raise ValueError(
                     f"reach is {self.reach!r}; expected a number of standard deviations, 'minmax' or 'quantile'."
                 )
-            expected, own = (self.rows, len(self.link.alive)), self.representations
-            if own is None or own.shape != expected:
+            shape, r = (self.rows, len(self.link.alive)), self.representations
+            if r is None or r.shape != shape:
                 raise ValueError(
-                    f"reach {self.reach!r} sets each unit to a value, so the bases' own representations are needed, "
-                    f"{expected}; got {None if own is None else tuple(own.shape)}."
+                    f"representations have shape {None if r is None else tuple(r.shape)}; reach {self.reach!r} needs "
+                    f"those of the bases, {shape}, because it sets each unit to a value."
                 )
         elif not self.reach > 0:
             raise ValueError(f"reach is {self.reach}; expected a positive number of standard deviations.")
         width = self.link.direction(self.units[:1], self.kind).shape[1]
         if self.null is not None and (self.null.dim() != 2 or not len(self.null) or self.null.shape[1] != width):
             raise ValueError(
-                f"null has shape {tuple(self.null.shape)}; expected directions (any number, {width}), as "
-                "shuffled_directions() gives them."
+                f"null has shape {tuple(self.null.shape)}; expected directions (any number, {width}), "
+                "such as those of shuffled_directions()."
             )
 
     def __len__(self) -> int:
-        """How many directions."""
+        """Return the number of directions."""
         return len(self.units) if self.null is None else len(self.null)
 
     def block(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        """Directions (block, latent_dim), and how far down and up from each base, (block, rows or 1, 2)."""
+        """Return directions (block, latent_dim), and the steps down and up from each base, (block, rows or 1, 2)."""
         units = self.units[torch.arange(begin, end) % len(self.units)]
         moves = self.link.direction(units, self.kind)
         if self.null is not None:
@@ -233,36 +244,31 @@ class Steps:
             lengths = other.norm(dim=1, keepdim=True).clamp_min(torch.finfo(moves.dtype).tiny)
             moves = other * moves.norm(dim=1, keepdim=True) / lengths
         if isinstance(self.reach, str):
-            own = self._own(units).to(moves)
-            return moves, self.link.bounds(units, self.reach).to(moves)[:, None] - own[:, :, None]
-        far = self.reach * self.link.r_sd.to(moves)[units]
-        return moves, torch.stack([-far, far], 1)[:, None]
-
-    def _own(self, units: Tensor) -> Tensor:
-        held = self.representations
-        if held is None:  # __post_init__ has seen to it
-            raise ValueError("representations of the bases are needed.")
-        return held[:, units.to(held.device)].T
+            r = cast(Tensor, self.representations)  # checked in __post_init__
+            values = r[:, units.to(r.device)].T.to(moves)
+            return moves, self.link.bounds(units, self.reach).to(moves)[:, None] - values[:, :, None]
+        size = self.reach * self.link.r_sd.to(moves)[units]
+        return moves, torch.stack([-size, size], 1)[:, None]
 
 
 def _few(units: Tensor) -> str:
-    shown = ", ".join(str(u) for u in units.flatten()[:6].tolist())
-    return f"[{shown}{', …' if units.numel() > 6 else ''}]"
+    first = ", ".join(str(u) for u in units.flatten()[:6].tolist())
+    return f"[{first}{', …' if units.numel() > 6 else ''}]"
 
 
-BLOCK = 256  # units whose directions are held at a time
+BLOCK = 256  # units whose directions are in memory at a time
 
 
 def quantify(
     generator: Generator,
-    link: LatentLink,
+    link: Link,
     latents: Tensor,
     units: Tensor | list[int] | range | None = None,
     *,
     classes: Tensor | None = None,
     parts: Parts | None = None,
     measures: Sequence[str | Measure | Movement] | None = None,
-    direction: Kind = "marginal",
+    direction: Direction = "marginal",
     reach: Reach = 0.5,
     representations: Tensor | None = None,
     null: Tensor | None = None,
@@ -270,7 +276,7 @@ def quantify(
     batch_size: int = 64,
     show_progress: bool = False,
 ) -> UnitTable:
-    r"""How much each unit changes each measure of each part, when it is turned down and up around real bases.
+    r"""Return the change of each measure of each part when a unit goes down and up, around base images.
 
     .. math:: \Delta_{u,c,q,m} = \mathrm{mean}_{w \in c}\;
               \delta_m\bigl(G(w + d_u\,s^-_u),\; G(w + d_u\,s^+_u)\bigr)_q
@@ -278,33 +284,33 @@ def quantify(
     Symbols: w the latents of the bases, d_u the direction of unit u, s⁻ and s⁺ its steps down and up, δ the change of
     measure m between the two frames over part q (relative for areas, wrapped for orientations).
 
-    Each base is drawn once and each unit takes two frames a base; only sums of measures are kept, so memory grows with
-    the table alone.
+    Each base is generated once, and each unit with two frames per base. Only sums of measures are stored, so memory
+    grows with the table alone.
 
     Args:
-        generator: draws the frames.
+        generator: latents to images.
         link: a fitted :class:`LatentLink`, of any classifier's layer.
         latents: the bases, (n, latent_dim).
-        units: of the link; None: all that live.
-        classes: (n,) whole numbers, or None: one row of the table for all.
-        parts: where they are in a picture; None: the whole picture is one.
-        measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None: all quick ones.
-        direction: "marginal", "partial" or "within_class", as the link knows them.
-        reach: standard deviations of the unit, down and up from each base; or "minmax" or "quantile": the link's
-            bounds, whatever the base's own value, which ``representations`` then tell.
+        units: of the link; None uses all live units.
+        classes: (n,) integers, or None for one row of the table over all bases.
+        parts: of the images; None uses the whole image as the one part.
+        measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None uses all quick ones.
+        direction: "marginal", "partial" or "within_class" (:meth:`LatentLink.direction`).
+        reach: standard deviations of the unit, down and up from each base; or "minmax" or "quantile", the link's
+            bounds, which need the ``representations`` of the bases.
         representations: (n, units) of the bases.
-        null: directions of a link fitted on shuffled pairs, :func:`shuffled_directions`; queries want them. Each is
-            swept as a unit is, at the length of one.
-        least_area: share of the picture; a base whose part is smaller does not count for that part.
-        batch_size: frames drawn at once.
-        show_progress: a bar on standard error.
+        null: directions of a link fitted to shuffled pairs, :func:`shuffled_directions`; queries need them. Each is
+            swept like a unit, with the length of a unit's direction.
+        least_area: share of the image; a base whose part is smaller does not count for that part.
+        batch_size: number of frames generated at a time.
+        show_progress: whether to show a progress bar.
 
     Returns:
         :class:`UnitTable`.
 
     Raises:
-        ValueError: no bases, latents or classes that do not fit, units out of range or dead, an unknown measure, masks
-            that do not match the pictures, or a part that no base has.
+        ValueError: no bases, latents or classes that do not match, units out of range or dead, an unknown measure,
+            masks that do not match the images, or a part that no base has.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
@@ -315,65 +321,65 @@ def quantify(
         >>> quantify(generator, link, latents[:3], [0, 2], measures=["luminance"]).change.shape
         torch.Size([2, 1, 1, 1])
 
-    Source: Wehrheim et al., "Linking in Style" (2024), quantification; steps around bases, null and grouping are ours.
+    Source: Wehrheim et al., "Linking in Style" (2024), quantification; bases, null and grouping are additions.
     """
     width = link.moments.latent_dim
     if latents.dim() == 2 and latents.shape[1] != width:
         raise ValueError(
-            f"latents have shape {tuple(latents.shape)}, but the link makes latents of {width} numbers; give latents "
-            "of the generator that the link was fitted to."
+            f"latents have shape {tuple(latents.shape)}, but the link returns latents of {width} numbers; give "
+            "latents of the generator that the link was fitted to."
         )
-    asked = chosen_units(link, units)
-    real = Steps(link, asked, len(latents), reach, direction, representations)
-    beside = None if null is None else replace(real, null=null)
+    index = resolve_units(link, units)
+    steps = Steps(link, index, len(latents), reach, direction, representations)
+    null_steps = None if null is None else replace(steps, null=null)
     with protect(layer_root(generator)), torch.no_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
         sweep = _Sweep(generator, bases, batch_size, show_progress)
-        change, spread, count = sweep.through(real)
-        chance = None if beside is None else sweep.through(beside)[0]
+        change, spread, count = sweep.run(steps)
+        null_change = None if null_steps is None else sweep.run(null_steps)[0]
     note = {
         "direction": direction,
         "reach": reach,
         "bases": len(latents),
         "least_area": least_area,
-        "frames": bases.rows * (1 + 2 * len(real) + (0 if beside is None else 2 * len(beside))),
+        "frames": bases.rows * (1 + 2 * len(steps) + (0 if null_steps is None else 2 * len(null_steps))),
     }
     return UnitTable(
-        asked, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, chance, note
+        index, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, null_change, note
     )
 
 
 class _Sweep:
-    """Two frames for each unit and base, measured and forgotten."""
+    """Generate and measure two frames for each unit and base; only sums are stored."""
 
     def __init__(self, generator: Generator, bases: Bases, batch_size: int, show_progress: bool) -> None:
         if batch_size < 2:
             raise ValueError(f"batch_size is {batch_size}; expected at least 2, the two frames of a unit.")
         self.generator, self.bases, self.pairs, self.show = generator, bases, batch_size // 2, show_progress
 
-    def through(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, spread and number of changes over the bases of each class, (steps, classes, parts, columns)."""
+    def run(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, spread and number of changes over the bases of each class, (steps, classes, parts, columns)."""
         bases, rows = self.bases, self.bases.rows
         shape = (len(steps), len(bases.labels), len(bases.parts.names), len(bases.columns))
         first, second, count = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
         flat = [t.view(-1, *shape[2:]) for t in (first, second, count)]
         blocks = chunks(len(steps), BLOCK)
-        total = sum(len(chunks((end - begin) * rows, self.pairs)) for begin, end in blocks)
-        bar = progress(range(total), "units", show=self.show)
+        batches = sum(len(chunks((end - begin) * rows, self.pairs)) for begin, end in blocks)
+        bar = progress(range(batches), "units", show=self.show)
         for begin, end in blocks:
-            moves, far = (t.to(bases.latents) for t in steps.block(begin, end))
+            moves, sizes = (t.to(bases.latents) for t in steps.block(begin, end))
             for start, stop in chunks((end - begin) * rows, self.pairs):
                 next(bar, None)
                 pair = torch.arange(start, stop)
                 unit, row = pair // rows, pair % rows
-                size = far[unit, row if far.shape[1] > 1 else 0]
+                size = sizes[unit, row if sizes.shape[1] > 1 else 0]
                 ends = bases.latents[row][:, None] + moves[unit][:, None] * size[:, :, None]
                 change = bases.changes(self.generator, ends.transpose(0, 1).flatten(0, 1), row).double().cpu()
-                place = (unit + begin) * shape[1] + bases.groups[row]
+                cell = (unit + begin) * shape[1] + bases.groups[row]
                 known = ~change.isnan()
                 change = change.where(known, 0.0)
-                for into, value in zip(flat, (change, change**2, known.double()), strict=True):
-                    into.index_add_(0, place, value)
+                for total, value in zip(flat, (change, change**2, known.double()), strict=True):
+                    total.index_add_(0, cell, value)
         mean = first / count
         spread = (second / count - mean**2).clamp_min(0).sqrt()
         return mean.float(), spread.float(), count.int()

@@ -1,4 +1,4 @@
-"""UnitTable and its queries."""
+"""Class UnitTable: changes by unit, class, part and measure, and queries for units."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ from ....metrics.statistics import chance_of, false_discovery_rate
 from ....store import bundle
 
 
-class Found(NamedTuple):
-    """Units that a query keeps, the strongest first.
+class Discoveries(NamedTuple):
+    """Units selected by a query, the strongest first.
 
     Attributes:
-        units: (kept,).
-        change: of the part and measure asked for, (kept,).
-        strength: of it, in root mean squares of the null, (kept,).
-        p: chance of as much under the null, (kept,).
-        q: smallest rate of false discoveries at which the unit is kept, (kept,).
-        asked: how many units were asked about.
+        units: (k,).
+        change: of the query's part and measure, (k,).
+        strength: absolute change in root mean squares of the null, (k,).
+        p: probability of at least this strength under the null, (k,).
+        q: smallest false discovery rate at which the unit is selected, (k,).
+        asked: number of units tested.
     """
 
     units: Tensor
@@ -34,29 +34,29 @@ class Found(NamedTuple):
     asked: int
 
     def __repr__(self) -> str:
-        """How many, and the first of them."""
+        """Return the number of units and the first of them."""
         if not len(self.units):
-            return f"Found(none of {self.asked} units)"
+            return f"Discoveries(none of {self.asked} units)"
         first = ", ".join(str(unit) for unit in self.units[:8].tolist())
         more = ", …" if len(self.units) > 8 else ""
-        return f"Found({len(self.units)} of {self.asked} units: {first}{more})"
+        return f"Discoveries({len(self.units)} of {self.asked} units: {first}{more})"
 
 
-def discoveries(
+def discover(
     units: Tensor,
     change: Tensor,
     null: Tensor,
     part: int,
-    others: Sequence[int],
+    other_parts: Sequence[int],
     *,
     leak: float,
     sign: Literal["up", "down", "either"],
     fdr: float,
-) -> Found:
-    """The query behind :meth:`UnitTable.where`: changes (units, parts) beside the null's (null units, parts).
+) -> Discoveries:
+    """Return the result of :meth:`UnitTable.where`, from changes (units, parts) and the null's (null units, parts).
 
     Raises:
-        ValueError: a sign, leak or rate that makes no sense, or a part that no unit of the null changes.
+        ValueError: an invalid sign, leak or rate, or a part that no unit of the null changes.
     """
     if sign not in ("up", "down", "either") or not leak >= 0 or not 0 < fdr <= 1:
         raise ValueError(
@@ -65,26 +65,26 @@ def discoveries(
     scale = null.double().square().nanmean(0).sqrt()
     if not scale[part] > 0:
         raise ValueError(
-            "the null changes this measure of this part not at all, so any change would pass; fixed masks have a fixed "
-            "area, for one. Ask for another measure."
+            "the null does not change this measure of this part, so it cannot be tested (fixed masks have a constant "
+            "area, for example). Choose another measure."
         )
 
     def statistic(values: Tensor) -> Tensor:
         z = values.double() / scale.where(scale > 0, torch.inf)
         strength = z[:, part].abs()
-        kept = strength.isfinite()
+        selected = strength.isfinite()
         if sign != "either":
-            kept &= (z[:, part] > 0) if sign == "up" else (z[:, part] < 0)
-        if others:
-            kept &= z[:, list(others)].abs().nan_to_num(nan=0.0).amax(1) <= leak * strength
-        return strength.where(kept, 0.0)
+            selected &= (z[:, part] > 0) if sign == "up" else (z[:, part] < 0)
+        if other_parts:
+            selected &= z[:, list(other_parts)].abs().nan_to_num(nan=0.0).amax(1) <= leak * strength
+        return strength.where(selected, 0.0)
 
-    found = statistic(change)
-    p = chance_of(found, statistic(null))
+    strength = statistic(change)
+    p = chance_of(strength, statistic(null))
     q = false_discovery_rate(p)
-    kept = ((q <= fdr) & (found > 0)).nonzero()[:, 0]
-    order = kept[found[kept].argsort(descending=True, stable=True)]
-    return Found(units[order], change[order, part], found[order], p[order], q[order], len(units))
+    selected = ((q <= fdr) & (strength > 0)).nonzero()[:, 0]
+    order = selected[strength[selected].argsort(descending=True, stable=True)]
+    return Discoveries(units[order], change[order, part], strength[order], p[order], q[order], len(units))
 
 
 COLUMNS = ("link", "unit", "class", "part", "measure", "change", "sd", "bases", "base_value")
@@ -92,20 +92,20 @@ COLUMNS = ("link", "unit", "class", "part", "measure", "change", "sd", "bases", 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitTable:
-    """What :func:`quantify` and :func:`screen` found; tensors are plain, detached and on the CPU.
+    """Result of :func:`quantify` and :func:`screen`; tensors are detached and on the CPU.
 
     Attributes:
-        units: which ones, (units,).
-        classes: of the bases; a single None where none were given.
-        parts: their names.
+        units: (units,).
+        classes: of the bases; a single None without classes.
+        parts: names of the parts.
         measures: names of the columns of the measures.
         change: mean over bases of the change from the lower to the upper frame, (units, classes, parts, measures),
-            float32; nan where no base of the class has the part.
-        spread: standard deviation of it over bases, likewise.
-        bases: how many bases count, likewise, int32.
-        base_value: mean of the measure over the base frames, (classes, parts, measures); nan for motion.
-        null: the same as ``change`` for the null's units, (null units, classes, parts, measures), or None.
-        note: how it was made, for the manifest.
+            float32; nan if no base of the class has the part.
+        spread: standard deviation of the change over bases, in the same shape.
+        bases: number of bases that count, in the same shape, int32.
+        base_value: mean of the measure over the base images, (classes, parts, measures); nan for motion.
+        null: ``change`` of the null's units, (null units, classes, parts, measures), or None.
+        note: settings, for the manifest.
     """
 
     units: Tensor
@@ -120,7 +120,7 @@ class UnitTable:
     note: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Sizes and names, not thousands of numbers."""
+        """Return sizes and names instead of all numbers."""
         null = "no null" if self.null is None else f"a null of {len(self.null)} units"
         return (
             f"UnitTable({len(self.units)} units, {len(self.classes)} classes, parts: {', '.join(self.parts)}; "
@@ -128,7 +128,7 @@ class UnitTable:
         )
 
     def column(self, part: str, measure: str, *, classes: Sequence[int] | None = None) -> Tensor:
-        """The change of one measure of one part, (units,), mean over the classes (all, or those given).
+        """Return the change of one measure of one part, (units,), as a mean over the given classes (None: all).
 
         Raises:
             ValueError: a part, measure or class that the table does not have.
@@ -137,7 +137,7 @@ class UnitTable:
         return self._over_classes(self.change, classes)[:, self.parts.index(part), self.measures.index(measure)]
 
     def strongest(self, part: str, measure: str, count: int, *, classes: Sequence[int] | None = None) -> Tensor:
-        """The ``count`` units that change it most, in either direction: a short list for a full sweep."""
+        """Return the ``count`` units that change it most, in either direction: candidates for a full sweep."""
         values = self.column(part, measure, classes=classes).abs().nan_to_num(nan=-1.0)
         return self.units[values.argsort(descending=True, stable=True)[:count]]
 
@@ -152,29 +152,28 @@ class UnitTable:
         ignoring: Sequence[str] = (),
         classes: Sequence[int] | None = None,
         fdr: float = 0.05,
-    ) -> Found:
-        r"""Units that change a measure of a part more than the null does, at a bounded rate of false discoveries.
+    ) -> Discoveries:
+        r"""Return units that change a measure of a part more than the null does, at a bounded false discovery rate.
 
-        .. math:: T_u = |z_{u,q}| \;[\,\text{sign as asked}\,]\;
+        .. math:: T_u = |z_{u,q}| \;[\,\text{sign}\,]\;
                   \bigl[\,\max_{q' \ne q} |z_{u,q'}| \le \lambda\, |z_{u,q}|\,\bigr], \qquad
                   z = \Delta / \mathrm{rms}(\Delta^0)
 
-        Symbols: Δ the change, Δ⁰ that of the null's units, q the part; the last bracket, with λ the leak, only under
-        ``only``. p-values are T's place among the null's; q-values are Benjamini and Hochberg's.
+        Symbols: Δ the change, Δ⁰ that of the null's units, q the part, λ the leak. The last bracket applies only with
+        ``only``. p-values are the rank of T among the null's; q-values are those of Benjamini and Hochberg.
 
         Args:
             part: one of the table's.
             measure: one of the table's.
-            only: and no other part: none changes by more than ``leak`` of this part's change, in the null's units.
+            only: require that no other part changes by more than ``leak`` of this part's change, in units of the null.
             leak: λ.
             sign: of the change.
-            ignoring: parts whose change does not count against ``only``, such as the background, which shrinks when
-                anything grows.
+            ignoring: parts that ``only`` does not consider, such as the background, which shrinks if anything grows.
             classes: mean over these; None: over all.
-            fdr: highest q that is kept.
+            fdr: largest q.
 
         Returns:
-            :class:`Found`, the strongest first.
+            :class:`Discoveries`, the strongest first.
 
         Raises:
             ValueError: a part, measure or class that the table does not have, or a table without a null.
@@ -183,29 +182,29 @@ class UnitTable:
         self._check_known("part", ignoring, self.parts)
         if self.null is None:
             raise ValueError(
-                "this table has no null, so nothing can be said to be more than chance; give quantify() "
-                "the directions of shuffled pairs, null=shuffled_directions(…)."
+                "this table has no null, so changes cannot be compared with chance; give quantify() the directions of "
+                "shuffled pairs, null=shuffled_directions(…)."
             )
         column = self.measures.index(measure)
         real, null = (self._over_classes(t, classes)[:, :, column] for t in (self.change, self.null))
-        others = [i for i, p in enumerate(self.parts) if p != part and p not in ignoring] if only else []
-        return discoveries(self.units, real, null, self.parts.index(part), others, leak=leak, sign=sign, fdr=fdr)
+        other_parts = [i for i, p in enumerate(self.parts) if p != part and p not in ignoring] if only else []
+        return discover(self.units, real, null, self.parts.index(part), other_parts, leak=leak, sign=sign, fdr=fdr)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Long form, one number a row: the columns of ``COLUMNS``, the null's units last."""
+        """Yield the long form, one number per row, with the columns ``COLUMNS``; the null's units are last."""
         yield from self._rows("fitted", self.units.tolist(), self.change, self.spread, self.bases)
         if self.null is not None:
             yield from self._rows("shuffled", range(len(self.null)), self.null, None, None)
 
     def save(self, path: str | Path, *, format: Literal["csv", "parquet"] = "csv") -> Path:  # noqa: A002
-        """Write the long form, ``units.csv`` or ``units.parquet``, into a folder that appears whole or not at all.
+        """Write the long form, ``units.csv`` or ``units.parquet``, into a folder, atomically.
 
         Args:
             path: a folder that is new, empty, or an earlier result.
             format: csv, or parquet (pyarrow, extra ``table``).
 
         Raises:
-            StoreError: the place cannot be written to, or holds something else.
+            StoreError: the folder cannot be written, or has other content.
             ModuleNotFoundError: pyarrow is missing.
             ValueError: another format.
         """
@@ -229,12 +228,12 @@ class UnitTable:
     ) -> Iterator[tuple[Any, ...]]:
         base = self.base_value.tolist()
         for u, unit in enumerate(units):
-            held = [None if t is None else t[u].tolist() for t in (change, spread, bases)]
+            values = [None if t is None else t[u].tolist() for t in (change, spread, bases)]
             for k, label in enumerate(self.classes):
                 for q, part in enumerate(self.parts):
                     for m, measure in enumerate(self.measures):
-                        numbers = [None if t is None else _plain(t[k][q][m]) for t in held]
-                        yield (link, unit, label, part, measure, *numbers, _plain(base[k][q][m]))
+                        numbers = [None if t is None else _none_for_nan(t[k][q][m]) for t in values]
+                        yield (link, unit, label, part, measure, *numbers, _none_for_nan(base[k][q][m]))
 
     def _over_classes(self, values: Tensor, classes: Sequence[int] | None) -> Tensor:
         if classes is None:
@@ -247,12 +246,12 @@ class UnitTable:
         self._check_known("class", [] if classes is None else classes, self.classes)
 
     @staticmethod
-    def _check_known(what: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
-        for one in asked:
-            if one not in known:
-                raise ValueError(f"{what} {one!r} is not in this table; it has {', '.join(map(str, known))}.")
+    def _check_known(what: str, names: Sequence[Any], known: Sequence[Any]) -> None:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{what} {name!r} is not in this table; it has {', '.join(map(str, known))}.")
 
 
-def _plain(value: float | int) -> float | int | None:
-    """Absent instead of nan: other programs read "nan" as text."""
+def _none_for_nan(value: float | int) -> float | int | None:
+    """Return None for nan, which other programs read as text."""
     return None if value != value else value
