@@ -3,17 +3,17 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
-from xinc_captum.attributions.accentuation.activations import MissingError, Reader, laying_out, needs
+from xinc_captum.attributions.accentuation.activations import ImageModel, MissingError, lay_out_for, needs
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def read(reader, *layers, whole=True):
-    return reader.read(X, (), [reader.module(layer) for layer in layers], whole=whole)
+def read(model, *layers, whole=True):
+    return model.run(X, (), [model.module(layer) for layer in layers], to_output=whole)
 
 
 def test_what_a_pass_shows(conv):
-    seen = read(Reader(conv), "norm", "fc")
+    seen = read(ImageModel(conv), "norm", "fc")
     assert torch.equal(seen("fc"), conv(X))
     assert torch.equal(seen("labels"), seen.output) and torch.equal(seen("input"), X)
     assert torch.equal(seen(conv.norm), conv.norm(conv.conv(X))), "not what the in-place ReLU made of it"
@@ -23,14 +23,14 @@ def test_what_a_pass_shows(conv):
 
 def test_a_layer_that_lucent_would_call_labels():
     net = nn.ModuleDict({"labels": nn.Conv2d(3, 2, 1), "fc": nn.Conv2d(2, 1, 1)})
-    reader = Reader(lambda x: net["fc"](net["labels"](x)))
-    assert read(reader, "labels")("labels").shape[1] == 2
+    model = ImageModel(lambda x: net["fc"](net["labels"](x)))
+    assert read(model, "labels")("labels").shape[1] == 2
 
 
 def test_preprocess_dtype_and_output_fn(conv):
-    reader = Reader(lambda x: {"y": conv(x)}, lambda x: x * 2 - 1, lambda out: out["y"])
-    torch.testing.assert_close(read(reader).output, conv(X * 2 - 1))
-    half = Reader(conv.bfloat16(), dtype=torch.bfloat16)
+    model = ImageModel(lambda x: {"y": conv(x)}, lambda x: x * 2 - 1, lambda out: out["y"])
+    torch.testing.assert_close(read(model).output, conv(X * 2 - 1))
+    half = ImageModel(conv.bfloat16(), dtype=torch.bfloat16)
     assert read(half).output.dtype == torch.bfloat16
 
 
@@ -38,19 +38,19 @@ def test_names_with_dots_underscores_and_modules():
     net = nn.Sequential()
     net.add_module("layer1", nn.Sequential(nn.Conv2d(3, 2, 1)))
     net.add_module("a_b", nn.ReLU())
-    reader = Reader(net)
-    assert reader.module("layer1.0") is reader.module("layer1_0") is reader.module(net.layer1[0]) is net.layer1[0]
-    assert reader.module("a_b") is net.a_b
+    model = ImageModel(net)
+    assert model.module("layer1.0") is model.module("layer1_0") is model.module(net.layer1[0]) is net.layer1[0]
+    assert model.module("a_b") is net.a_b
     with pytest.raises(LayerError, match="layer1_1"):
-        reader.module("layer1_1")
+        model.module("layer1_1")
 
 
 def test_layers_that_cannot_be_read(conv):
-    reader = Reader(conv)
+    model = ImageModel(conv)
     with pytest.raises(MissingError, match="pool"):
-        read(reader, "norm")("pool")
+        read(model, "norm")("pool")
     with pytest.raises(MissingError, match="labels"):
-        _ = read(reader, "norm", whole=False).output
+        _ = read(model, "norm", whole=False).output
 
     class Odd(nn.Module):
         def __init__(self, hand):
@@ -62,11 +62,11 @@ def test_layers_that_cannot_be_read(conv):
             self.part(x)
             return x.flatten(1)
 
-    assert read(Reader(Odd(lambda x: (x,))), "part")("part").shape == X.shape
+    assert read(ImageModel(Odd(lambda x: (x,))), "part")("part").shape == X.shape
     with pytest.raises(LayerError, match="layer 'part' returns 2 floating-point tensors; expected one"):
-        read(Reader(Odd(lambda x: (x, x))), "part")("part")
+        read(ImageModel(Odd(lambda x: (x, x))), "part")("part")
     with pytest.raises(LayerError, match=r"returns shape \(6, 36\) for 2 input rows; expected rows first"):
-        read(Reader(Odd(lambda x: x.reshape(6, 36))), "part")("part")
+        read(ImageModel(Odd(lambda x: x.reshape(6, 36))), "part")("part")
 
 
 def test_tokens_want_to_be_named():
@@ -74,8 +74,8 @@ def test_tokens_want_to_be_named():
     with pytest.raises(
         LayerError, match=r"'1' returns shape \(2, 3, 36\), and which axis holds the units .*_axis=.*_grid="
     ):
-        read(Reader(net), "1").grid("1")
-    laid = Reader(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
+        read(ImageModel(net), "1").grid("1")
+    laid = ImageModel(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
     assert torch.equal(read(laid, "1").grid("1"), X)
 
 
@@ -90,22 +90,22 @@ def test_tokens_want_to_be_named():
     ],
 )
 def test_needs_finds_out_by_trying(conv, objective, layers, whole):
-    reader = Reader(conv)
-    assert needs(reader, X, (), objective) == ([conv.get_submodule(name) for name in layers], whole)
+    model = ImageModel(conv)
+    assert needs(model, X, (), objective) == ([conv.get_submodule(name) for name in layers], whole)
 
 
 def test_layers_that_run_twice_or_never(conv):
     conv.idle = nn.Linear(2, 2)
     twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
     with pytest.raises(LayerError, match="layer 'idle' never ran"):
-        needs(Reader(conv), X, (), lambda seen: seen("idle"))
+        needs(ImageModel(conv), X, (), lambda seen: seen("idle"))
     with pytest.raises(LayerError, match="layer '1' runs more than once"):
-        needs(Reader(twice), X, (), lambda seen: seen("1"))
+        needs(ImageModel(twice), X, (), lambda seen: seen("1"))
 
 
 def test_images_that_the_model_refuses(conv):
     with pytest.raises(ValueError, match=r"the model refuses images of shape \(2, 1, 6, 6\): .*channels.*preprocess="):
-        needs(Reader(conv), X[:, :1], (), lambda seen: seen.output)
+        needs(ImageModel(conv), X[:, :1], (), lambda seen: seen.output)
 
 
 @pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
@@ -192,17 +192,17 @@ def test_what_is_no_grid(shape, kwargs, text):
 )
 def test_the_shape_of_the_image_that_went_in(tokens, image, size):
     activation = torch.rand(2, tokens, 3)
-    with laying_out(image):
+    with lay_out_for(image):
         assert layer_to_grid(activation).shape[2:] == size
     assert torch.equal(layer_to_grid(activation, size=size).flatten(2), activation[:, -size[0] * size[1] :].mT)
 
 
 def test_tokens_that_do_not_fit_the_image_are_asked_about():
     with (
-        laying_out((128, 64)),
+        lay_out_for((128, 64)),
         pytest.raises(ValueError, match="do not make|make a map with the shape of the image, 128"),
     ):
         layer_to_grid(torch.rand(2, 64, 3))
-    with laying_out((128, 64)):
+    with lay_out_for((128, 64)):
         assert layer_to_grid(torch.rand(2, 64, 3), size=(8, 8)).shape == (2, 3, 8, 8)
     assert layer_to_grid(torch.rand(2, 64, 3)).shape == (2, 3, 8, 8), "the image is known inside the block only"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import Reader
+from xinc_captum.attributions.accentuation.activations import ImageModel
 from xinc_captum.attributions.accentuation.default_layers import spaced_layers
 from xinc_captum.attributions.accentuation.evidence import beside, is_model, path_of
 from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
@@ -132,7 +132,7 @@ CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (
 def test_a_path_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
     net, x = hand_net
-    (first, second) = path_of(Reader(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
+    (first, second) = path_of(ImageModel(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
     assert first.tolist() == second.tolist() == [[15.0, -4.0]]
 
 
@@ -214,8 +214,8 @@ def test_the_weights_are_shuffled_in_a_copy(smooth, found):
 
 
 def test_layers_lie_before_the_unit(smooth):
-    reader = Reader(smooth)
-    layers = spaced_layers(reader, X, (), (smooth[3],))
+    model = ImageModel(smooth)
+    layers = spaced_layers(model, X, (), (smooth[3],))
     assert layers and all(layer in (smooth[0], smooth[1], smooth[2]) for layer in layers)
 
 
@@ -308,9 +308,9 @@ def test_functions_still_lower_what_they_say():
 
 
 def test_a_model_of_its_own_preprocess_is_read_without_the_firsts():
-    reader = Reader(FIRST, NORMALISE)
-    assert beside(reader, OTHER).preprocess is NORMALISE
-    assert beside(reader, MODELS["classifier"]).preprocess is None
+    model = ImageModel(FIRST, NORMALISE)
+    assert beside(model, OTHER).preprocess is NORMALISE
+    assert beside(model, MODELS["classifier"]).preprocess is None
 
 
 def test_the_second_models_flags_are_restored():

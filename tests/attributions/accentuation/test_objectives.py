@@ -4,7 +4,7 @@ from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError
 from xinc_captum.attributions.accentuation import Crops, Fourier
-from xinc_captum.attributions.accentuation.activations import Reader
+from xinc_captum.attributions.accentuation.activations import ImageModel
 from xinc_captum.attributions.accentuation.objectives import (
     Objective,
     OutputFeature,
@@ -30,7 +30,7 @@ def seen(recorded, tiny):
     """What the recorded network shows of the recorded candidate and the seed."""
     candidate = Fourier(margin=1e-6).decode((recorded["perturbed_params"],), (64, 64))
     pair = torch.cat([candidate, recorded["seed_image"]])
-    return tiny.read(pair, (), [tiny.module(name) for name in LAYERS], whole=True)
+    return tiny.run(pair, (), [tiny.module(name) for name in LAYERS], to_output=True)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_recorded_outputs_and_gradient(recorded, tiny, seen):
     torch.testing.assert_close(seen.output, recorded["pair_logits"], atol=1e-6, rtol=1e-5)
     params = recorded["perturbed_params"].clone().requires_grad_()
     image = Fourier(margin=1e-6).decode((params,), (64, 64))
-    (slope,) = torch.autograd.grad(-logit(3)(tiny.read(image, (), [], whole=True)).sum(), params)
+    (slope,) = torch.autograd.grad(-logit(3)(tiny.run(image, (), [], to_output=True)).sum(), params)
     theirs = recorded["grad_params_fc"]
     assert (slope - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
@@ -73,7 +73,7 @@ def hand():
     """Two images of 2 channels and 2x3 positions, through one layer that hands them on."""
     x = torch.arange(24.0).reshape(2, 2, 2, 3)
     net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Identity())
-    return Reader(net).read(x, (), [net[0], net[2]], whole=True), x
+    return ImageModel(net).run(x, (), [net[0], net[2]], to_output=True), x
 
 
 def test_by_hand(hand):
@@ -94,7 +94,7 @@ def test_by_hand(hand):
 
 def test_the_rows_targets_come_again_in_every_view(hand):
     seen, x = hand
-    views = Reader(seen.reader.forward_func).read(x.repeat(2, 1, 1, 1), (), [], whole=True)
+    views = ImageModel(seen.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
     assert logit([5, 0])(views).tolist() == [5.0, 12.0, 5.0, 12.0]
 
 
@@ -180,8 +180,8 @@ def test_positions_of_volumes_and_of_rows():
 
 def test_a_map_of_weights_needs_a_map():
     net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 4))
-    reader = Reader(net)
-    seen = reader.read(torch.rand(1, 3, 4, 4), (), [net[2]], whole=True)
+    model = ImageModel(net)
+    seen = model.run(torch.rand(1, 3, 4, 4), (), [net[2]], to_output=True)
     with pytest.raises(ValueError, match=r"has shape \(1, 4\) .*; a map of weights \(channels, h, w\) needs"):
         positions("2", torch.rand(4, 2, 2))(seen)
 
@@ -195,7 +195,7 @@ def lucent_theirs():
 def lucent_seen():
     """Two views of three images."""
     net = nn.Sequential(nn.Identity(), nn.Flatten())
-    return Reader(net).read(torch.rand(6, 4, 3, 3), (), [net[0]], whole=True)
+    return ImageModel(net).run(torch.rand(6, 4, 3, 3), (), [net[0]], to_output=True)
 
 
 def test_its_objectives_are_known_by_their_package(lucent_theirs):
@@ -322,7 +322,7 @@ def test_channels_on_the_last_axis_are_asked_about():
     """An objective that takes channel 2 from axis 1, as Lucent's do."""
     net, x = Last(), torch.rand(2, 3, 5, 6)
     objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
-    score = lambda axis: objective(Reader(net, unit_axis=axis).read(x, (), [net.block], whole=True))
+    score = lambda axis: objective(ImageModel(net, unit_axis=axis).run(x, (), [net.block], to_output=True))
     with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis, and Lucent's"):
         score(None)
     a = net.block(x.permute(0, 2, 3, 1))
@@ -335,7 +335,7 @@ X = torch.arange(24.0).reshape(2, 2, 2, 3)
 
 
 def feature_seen(images=X):
-    return Reader(FEATURE_NET).read(images, (), [FEATURE_NET[0]], whole=True)
+    return ImageModel(FEATURE_NET).run(images, (), [FEATURE_NET[0]], to_output=True)
 
 
 def feature_unit(selector):
@@ -395,7 +395,7 @@ def test_the_spread_of_peers():
     assert feature_unit([1, 0]).spread(feature_seen()).shape == (2,)
     assert feature_unit((1, 0, 0)).spread(feature_seen()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    shown = Reader(alone).read(-X[:, :1], (), [], whole=True)
+    shown = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
     assert OutputFeature(0).spread(shown).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 

@@ -101,7 +101,7 @@ def test_recorded_trajectories(recorded, tiny, name):
     found = ascend(
         leaves,
         lambda: decode(leaves),
-        lambda x, _: (logit(3)(tiny.read(x, (), [], whole=True)), None),
+        lambda x, _: (logit(3)(tiny.run(x, (), [], to_output=True)), None),
         n_steps=6,
         on_step=lambda step, x, scores: images.append(x),
     )
@@ -116,10 +116,10 @@ def test_recorded_trajectory_with_a_distance(recorded, tiny):
     """From a start that is not the seed, where the original's plain norm has a slope of its own."""
     regularizer, layer, images = FeatureDistance(smooth=0), tiny.module("relu1"), []
     leaves, weight = (recorded["perturbed_params"].clone().requires_grad_(),), float(recorded["traj_fixedreg_lambda"])
-    held = tiny.read(recorded["seed_image"], (), [layer], whole=False)(layer).detach()
+    held = tiny.run(recorded["seed_image"], (), [layer], to_output=False)(layer).detach()
 
     def evaluate(x, _step):
-        seen = tiny.read(x, (), [layer], whole=True)
+        seen = tiny.run(x, (), [layer], to_output=True)
         return logit(3)(seen), regularizer.distance(seen(layer), held)
 
     found = ascend(

@@ -167,7 +167,7 @@ def climbed(recorded, tiny, magnitude=None):
     climb = ascend(
         leaves,
         lambda: decode(leaves),
-        lambda x, _: (logit(unit)(tiny.read(x, (), [], whole=True)), None),
+        lambda x, _: (logit(unit)(tiny.run(x, (), [], to_output=True)), None),
         n_steps=6,
         on_step=lambda step, x, scores: images.append(x),
     )

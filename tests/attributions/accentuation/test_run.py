@@ -4,7 +4,7 @@ import torch
 from xinc_captum import FeatureAccentuation
 from xinc_captum.attributions.accentuation import Ball, Crops, FeatureDistance, Fourier, Phase, Pixel, Settings
 from xinc_captum.attributions.accentuation.accentuate import run
-from xinc_captum.attributions.accentuation.activations import Reader, needs
+from xinc_captum.attributions.accentuation.activations import ImageModel, needs
 from xinc_captum.attributions.accentuation.objectives import logit
 from xinc_captum.attributions.accentuation.score import Aim
 
@@ -13,9 +13,9 @@ X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 def outcome(net, *, seeds=X, layer=None, level=None, **options):
     settings = Settings(**{"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "regularizer": None, **options})
-    reader, objective = Reader(net.requires_grad_(False)), logit(1)
-    _, whole = needs(reader, X, (), objective)
-    return run(Aim(reader, objective, (), whole), None, seeds, X, (), settings, (12, 12), layer, level)
+    model, objective = ImageModel(net.requires_grad_(False)), logit(1)
+    _, whole = needs(model, X, (), objective)
+    return run(Aim(model, objective, (), whole), None, seeds, X, (), settings, (12, 12), layer, level)
 
 
 @pytest.mark.parametrize("parameterization", [Fourier(), Pixel(), Phase()], ids=lambda p: type(p).__name__)

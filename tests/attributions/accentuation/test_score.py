@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.attributions.accentuation import Ball, Crops, FeatureDistance, Fourier, Noise, Schedule
-from xinc_captum.attributions.accentuation.activations import Reader, needs
+from xinc_captum.attributions.accentuation.activations import ImageModel, needs
 from xinc_captum.attributions.accentuation.objectives import Objective, channel, logit
 from xinc_captum.attributions.accentuation.score import Aim, Scene
 
@@ -17,9 +17,9 @@ X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def aim(net, objective, images=X, args=()):
-    reader = Reader(net)
-    layers, whole = needs(reader, images, args, objective)
-    return Aim(reader, objective, tuple(layers), whole)
+    model = ImageModel(net)
+    layers, whole = needs(model, images, args, objective)
+    return Aim(model, objective, tuple(layers), whole)
 
 
 THREE = (Crops(3),)
@@ -134,8 +134,8 @@ def test_a_seed_is_nowhere_from_itself_whatever_transforms_draw_from(smooth):
 def test_random_preprocessing_and_dropout_draw_alike(smooth):
     net = nn.Sequential(nn.Dropout2d(0.5), smooth)
     goal = aim(net, logit(1))
-    shaky = Reader(net, lambda x: torch.where(torch.rand_like(x) > 0.3, x, np.random.rand()))
-    found = Scene(replace(goal, reader=shaky), X, (), THREE, (8, 8), 6, 2, 0, distance=(FeatureDistance(), smooth[1]))
+    shaky = ImageModel(net, lambda x: torch.where(torch.rand_like(x) > 0.3, x, np.random.rand()))
+    found = Scene(replace(goal, model=shaky), X, (), THREE, (8, 8), 6, 2, 0, distance=(FeatureDistance(), smooth[1]))
     for step in range(4):
         torch.testing.assert_close(found.evaluate(X, step)[1], torch.zeros(2))
     assert torch.equal(found.clean(X), found.clean(X)), "scores of before and after can be compared"
@@ -172,7 +172,7 @@ def test_tokens_are_positions():
 def test_recorded_distances(recorded, tiny, layer):
     image = Fourier(margin=1e-6).decode((recorded["perturbed_params"],), (64, 64))
     module = tiny.module(layer)
-    value = tiny.read(torch.cat([image, recorded["seed_image"]]), (), [module], whole=False)(module)
+    value = tiny.run(torch.cat([image, recorded["seed_image"]]), (), [module], to_output=False)(module)
     ours = FeatureDistance(smooth=0).distance(value[:1], value[1:])
     # a distance of nearly equal activations: each of the C values rounds by some units in the last place, whatever is left
     rounding = 8 * torch.finfo(value.dtype).eps * value.shape[1] ** 0.5 * float(value.detach().abs().max())
@@ -184,7 +184,7 @@ def test_recorded_gradient(recorded, tiny):
     params = recorded["perturbed_params"].clone().requires_grad_()
     image = Fourier(margin=1e-6).decode((params,), (64, 64))
     module = tiny.module("relu1")
-    value = tiny.read(torch.cat([image, recorded["seed_image"]]), (), [module], whole=False)(module)
+    value = tiny.run(torch.cat([image, recorded["seed_image"]]), (), [module], to_output=False)(module)
     (slope,) = torch.autograd.grad(-FeatureDistance(smooth=0).distance(value[:1], value[1:]).sum(), params)
     theirs = recorded["grad_params_l2relu1"]
     assert (slope - theirs).abs().max() <= 1e-5 * theirs.abs().max()

@@ -14,7 +14,7 @@ from ...hooks import modules_behind, warn_of_crop
 from ...images import check_images
 from ...progress import progress
 from ..base import as_called, attribution_context, differentiable
-from .activations import Reader, needs
+from .activations import ImageModel, needs
 from .default_layers import early_layer, name_of
 from .evidence import assessor, beside, is_model, levels
 from .objectives import Feature, OutputFeature
@@ -221,7 +221,7 @@ Images = Tensor | tuple[Tensor, ...]
 
 
 def accentuated(
-    reader: Reader,
+    model: ImageModel,
     feature: Feature,
     inputs: Images | None,
     args: Any,
@@ -232,23 +232,23 @@ def accentuated(
     """Check what was given, climb chunk by chunk, and put the answer together."""
     settings = settings_of(options)
     also = tuple(modules_behind(settings.contrast)) if callable(settings.contrast) else ()
-    with attribution_context(reader.forward_func, *also):
-        _freeze(reader, *also)
+    with attribution_context(model.forward_func, *also):
+        _freeze(model, *also)
         _check_start(inputs, shape, settings)
-        seeds, like = _begin(reader, inputs, shape)
-        reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
+        seeds, like = _begin(model, inputs, shape)
+        model = replace(model, call=as_called(differentiable(model.forward_func), like.device.type))
         if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
-            reader = replace(reader, dtype=like.dtype)
+            model = replace(model, dtype=like.dtype)
             seeds, like = (None if seeds is None else seeds.float()), like.float()
         rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
-        batch = settle_arguments(Batch.of(like, args), partial(_output, reader, size))
-        warn_of_crop(reader.preprocess, _shown(like[:1], size))
-        against = _against(reader, feature, settings.contrast, batch, size)
+        batch = settle_arguments(Batch.of(like, args), partial(_output, model, size))
+        warn_of_crop(model.preprocess, _shown(like[:1], size))
+        against = _against(model, feature, settings.contrast, batch, size)
         torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
         parts: list[Outcome] = []
         layer, name = None, ""
         for start, stop in chunks(rows, settings.internal_batch_size or rows):
-            one = partial(_chunk, reader, feature, against, seeds is not None, batch, start, stop, size)
+            one = partial(_chunk, model, feature, against, seeds is not None, batch, start, stop, size)
             try:
                 outcome, layer, name = one(settings)
             except KeyboardInterrupt:  # before this chunk's first step: the chunks before it are kept
@@ -260,13 +260,13 @@ def accentuated(
             if outcome.climb.interrupted:  # the rows that have not begun stay as they are
                 settings = replace(settings, on_step=_end)
         name = name if len(parts) == 1 else feature.objective(rows).name
-    return _answer(parts, seeds, reader, feature, settings, size, batch, name, layer)
+    return _answer(parts, seeds, model, feature, settings, size, batch, name, layer)
 
 
 def _chunk(
-    reader: Reader,
+    model: ImageModel,
     feature: Feature,
-    against: tuple[Reader, Feature] | None,
+    against: tuple[ImageModel, Feature] | None,
     seeded: bool,
     batch: Batch,
     start: int,
@@ -279,11 +279,11 @@ def _chunk(
     piece, part = batch.cut(start, stop), feature.cut(start, stop, batch.rows)
     images = piece.inputs[0]
     views = _shown(images, size)
-    aim = _aim(reader, part, views, piece.args)
+    aim = _aim(model, part, views, piece.args)
     low = None if against is None else (against[0], against[1].cut(start, stop, batch.rows))
     lowered = None if low is None else _aim(*low, views, piece.args)
-    layer = _distance_layer(reader, settings, views, piece.args, aim, seeded)
-    level = levels(reader, part, low, settings, size, piece, start, batch.rows)
+    layer = _distance_layer(model, settings, views, piece.args, aim, seeded)
+    level = levels(model, part, low, settings, size, piece, start, batch.rows)
     try:
         seeds = images if seeded else None
         outcome = run(aim, lowered, seeds, images, piece.args, settings, size, layer, level, start, batch.rows)
@@ -300,9 +300,9 @@ def _shown(images: Tensor, size: Size) -> Tensor:
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
 
 
-def _output(reader: Reader, size: Size, batch: Batch) -> Any:
+def _output(model: ImageModel, size: Size, batch: Batch) -> Any:
     """What the model makes of the images at the size of the views."""
-    return reader.read(_shown(batch.inputs[0], size), batch.args, (), whole=True).output
+    return model.run(_shown(batch.inputs[0], size), batch.args, (), to_output=True).output
 
 
 def _end(*_: Any) -> bool:
@@ -314,9 +314,9 @@ def echoed(inputs: Images, answer: Tensor) -> Images:
     return (answer,) if isinstance(inputs, tuple) else answer
 
 
-def _freeze(reader: Reader, *also: nn.Module) -> None:
+def _freeze(model: ImageModel, *also: nn.Module) -> None:
     """No gradients for weights; ``explaining`` puts the flags back."""
-    for root in (*modules_behind(reader.forward_func), *also):
+    for root in (*modules_behind(model.forward_func), *also):
         for p in root.parameters():
             if not p.is_inference():
                 p.requires_grad_(False)
@@ -333,7 +333,7 @@ def _check_start(inputs: Images | None, shape: tuple[int, ...] | None, settings:
             )
 
 
-def _begin(reader: Reader, inputs: Images | None, shape: tuple[int, ...] | None) -> tuple[Tensor | None, Tensor]:
+def _begin(model: ImageModel, inputs: Images | None, shape: tuple[int, ...] | None) -> tuple[Tensor | None, Tensor]:
     """The seeds, and a tensor with the images' shape, dtype and device."""
     if inputs is not None:
         seeds = check_images(inputs)
@@ -343,19 +343,19 @@ def _begin(reader: Reader, inputs: Images | None, shape: tuple[int, ...] | None)
             f"inputs is None and shape is {shape}; to start from noise, say how large the pictures are: "
             "shape=(rows, channels, height, width)."
         )
-    first = next((p for root in modules_behind(reader.forward_func) for p in root.parameters()), torch.zeros(()))
+    first = next((p for root in modules_behind(model.forward_func) for p in root.parameters()), torch.zeros(()))
     return None, torch.full(shape, 0.5, dtype=first.dtype, device=first.device)
 
 
-def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...]) -> Aim:
+def _aim(model: ImageModel, feature: Feature, views: Tensor, args: tuple[Any, ...]) -> Aim:
     objective = feature.objective(views.shape[0])
-    layers, whole = needs(reader, views, args, objective)
-    return Aim(reader, objective, tuple(layers), whole)
+    layers, whole = needs(model, views, args, objective)
+    return Aim(model, objective, tuple(layers), whole)
 
 
 def _against(
-    reader: Reader, feature: Feature, contrast: Any, batch: Batch, size: Size
-) -> tuple[Reader, Feature] | None:
+    model: ImageModel, feature: Feature, contrast: Any, batch: Batch, size: Size
+) -> tuple[ImageModel, Feature] | None:
     """What is lowered: the same feature of another model, or another feature of this one."""
     if contrast is None:
         return None
@@ -365,26 +365,26 @@ def _against(
         return _shown(one.inputs[0], size), one.args
 
     if is_model(contrast, feature, probe):
-        there = beside(reader, contrast, as_called(differentiable(contrast), batch.inputs[0].device.type))
-        return there, feature.inside(reader, there)
-    return reader, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
+        there = beside(model, contrast, as_called(differentiable(contrast), batch.inputs[0].device.type))
+        return there, feature.inside(model, there)
+    return model, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
 
 
 def _distance_layer(
-    reader: Reader, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeded: bool
+    model: ImageModel, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeded: bool
 ) -> nn.Module | None:
     regularizer = settings.regularizer
     if not isinstance(regularizer, FeatureDistance) or not regularizer.weight or not seeded:
         return None
     if regularizer.layer is not None:
-        return reader.module(regularizer.layer)
-    return early_layer(reader, views, args, aim.layers)
+        return model.module(regularizer.layer)
+    return early_layer(model, views, args, aim.layers)
 
 
 def _answer(
     parts: list[Outcome],
     seeds: Tensor | None,
-    reader: Reader,
+    model: ImageModel,
     feature: Feature,
     settings: Settings,
     size: Size,
@@ -400,7 +400,7 @@ def _answer(
     scores = torch.cat([_padded(part.climb.scores, steps) for part in parts], 1)
     measured = any(part.climb.distances is not None for part in parts)
     distances = [_distances(part) for part in parts]
-    dtype = reader.dtype or parts[0].images.dtype
+    dtype = model.dtype or parts[0].images.dtype
     level, dose = joined(lambda part: part.level), joined(lambda part: part.dose)
     answer = Accentuation(
         images=torch.cat([part.images for part in parts]).to(dtype).contiguous(),
@@ -415,9 +415,9 @@ def _answer(
         steps=max(part.climb.steps for part in parts),
         interrupted=any(part.climb.interrupted for part in parts),
         feature=name,
-        layer=None if layer is None else name_of(reader, layer),
+        layer=None if layer is None else name_of(model, layer),
         settings=_described(settings),
-        _assess=assessor(reader, feature, settings, size, batch),
+        _assess=assessor(model, feature, settings, size, batch),
     )
     _warn_of_levels(answer)
     return answer

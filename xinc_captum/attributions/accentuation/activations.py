@@ -31,7 +31,7 @@ ADVICE = (
 
 
 @contextmanager
-def laying_out(image: tuple[int, int] | None) -> Iterator[None]:
+def lay_out_for(image: tuple[int, int] | None) -> Iterator[None]:
     """Lay tokens out in the height : width of an image inside the block; None is a square."""
     token = _IMAGE.set(image)
     try:
@@ -66,7 +66,7 @@ def units_second(
     if activation.dim() <= 2:
         return activation
     if rearrange is not None:
-        with laying_out(image_size(entered)):
+        with lay_out_for(image_size(entered)):
             return rearrange(activation)
     axis = unit_axis(activation.shape, layer, forward_func, entered=entered, asked=asked, advice=ADVICE)
     return activation if axis == 1 else activation.movedim(axis, 1)
@@ -160,7 +160,7 @@ OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
 
 
 @dataclass(frozen=True)
-class Reader:
+class ImageModel:
     """How images in [0, 1] go through a model.
 
     Attributes:
@@ -181,8 +181,8 @@ class Reader:
     call: ForwardFunc | None = None
     unit_axis: int | None = None
 
-    def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
-        """Run the model on ``images`` and record ``layers``; to its end only where ``whole``.
+    def run(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, to_output: bool) -> "Seen":
+        """Run the model on ``images`` and record ``layers``; and its output only with ``to_output``.
 
         The model gets a copy: it, or ``preprocess``, may change its input in place.
         """
@@ -198,7 +198,7 @@ class Reader:
         captured, output = None, None
         if not layers:
             output = call()
-        elif not whole:
+        elif not to_output:
             captured = reach(self.forward_func, layers, call)
         else:
             with capture(self.forward_func, layers) as captured:
@@ -232,13 +232,13 @@ class Seen:
 
     def __init__(
         self,
-        reader: Reader,
+        model: ImageModel,
         images: Tensor,
         captured: Captured | None,
         output: Any,
         entered: tuple[int, ...] = (),
     ) -> None:
-        self.reader, self.images, self._captured, self._output = reader, images, captured, output
+        self.model, self.images, self._captured, self._output = model, images, captured, output
         self.entered = entered  # shape of what went into the model, after preprocessing
 
     @property
@@ -250,10 +250,10 @@ class Seen:
         """The activation of ``layer``, (rows, …), in the layer's own order of axes."""
         if layer == INPUT:
             return self.images
-        if layer == OUTPUT and OUTPUT not in _names(self.reader):
+        if layer == OUTPUT and OUTPUT not in _names(self.model):
             output: Tensor = self.output
             return output
-        module = self.reader.module(layer)
+        module = self.model.module(layer)
         if self._captured is None or module not in self._captured._names:
             raise MissingError(layer)
         value = one_tensor(self._captured[module], lambda: self._captured.name(module), self.rows)  # type: ignore[union-attr]
@@ -270,16 +270,16 @@ class Seen:
         Raises:
             LayerError: which axis holds the units cannot be determined.
         """
-        value, reader = self(layer), self.reader
+        value, model = self(layer), self.model
         if value.dim() <= 2 or self._is_end(layer):
-            return value if reader.layer_to_grid is None or value.dim() <= 2 else reader.layer_to_grid(value)
+            return value if model.layer_to_grid is None or value.dim() <= 2 else model.layer_to_grid(value)
         return units_second(
             value,
-            reader.module(layer),
-            reader.forward_func,
+            model.module(layer),
+            model.forward_func,
             entered=self.entered,
-            rearrange=reader.layer_to_grid,
-            asked=reader.unit_axis,
+            rearrange=model.layer_to_grid,
+            asked=model.unit_axis,
         )
 
     def unit_axis(self, layer: Layer) -> int:
@@ -288,27 +288,27 @@ class Seen:
         Raises:
             LayerError: it cannot be determined, and no ``unit_axis=`` was given.
         """
-        shape, reader = tuple(self(layer).shape), self.reader
+        shape, model = tuple(self(layer).shape), self.model
         if len(shape) <= 2 or self._is_end(layer):
             return 1
-        module, forward_func, entered = reader.module(layer), reader.forward_func, self.entered
+        module, forward_func, entered = model.module(layer), model.forward_func, self.entered
         try:
             return unit_axis(shape, module, forward_func, entered=entered, loose=True, advice=ADVICE)
         except LayerError:
-            if reader.unit_axis is None:
+            if model.unit_axis is None:
                 raise
-            return unit_axis(shape, module, forward_func, asked=reader.unit_axis)
+            return unit_axis(shape, module, forward_func, asked=model.unit_axis)
 
     def _is_end(self, layer: Layer) -> bool:
         """Whether it is the input or the output, which have their units on axis 1."""
-        return layer == INPUT or (layer == OUTPUT and OUTPUT not in _names(self.reader))
+        return layer == INPUT or (layer == OUTPUT and OUTPUT not in _names(self.model))
 
     @property
     def output(self) -> Any:
         """What the model returned, after ``output_fn``."""
         if self._output is None:
             raise MissingError(OUTPUT)
-        return self.reader.output_fn(self._output) if self.reader.output_fn else self._output
+        return self.model.output_fn(self._output) if self.model.output_fn else self._output
 
     def part(self, rows: slice) -> Callable[[Layer], Tensor]:
         """The same look-ups for some of the rows."""
@@ -316,7 +316,7 @@ class Seen:
 
 
 def needs(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], objective: Callable[[Seen], Any]
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], objective: Callable[[Seen], Any]
 ) -> tuple[list[nn.Module], bool]:
     """Which layers an objective reads, and whether it reads the output, found by trying it on ``images``.
 
@@ -328,21 +328,21 @@ def needs(
     whole = True
     while True:
         with torch.no_grad():
-            seen = _first(reader, images, args, layers)
+            seen = _first(model, images, args, layers)
             asked = _Asked(seen)
             try:
                 objective(asked)
             except MissingError as missing:
-                layers.append(reader.module(missing.layer))
+                layers.append(model.module(missing.layer))
                 continue
         whole = asked.whole or not layers
         return layers, whole
 
 
-def _first(reader: Reader, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Seen:
+def _first(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Seen:
     """The first pass of all: where the model cannot take such images, say what they were."""
     try:
-        return reader.read(images, args, layers, whole=True)
+        return model.run(images, args, layers, to_output=True)
     except (torch.OutOfMemoryError, LayerError):
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -360,7 +360,7 @@ class _Asked(Seen):
     """Notes whether the output was asked for."""
 
     def __init__(self, seen: Seen) -> None:
-        super().__init__(seen.reader, seen.images, seen._captured, seen._output, seen.entered)
+        super().__init__(seen.model, seen.images, seen._captured, seen._output, seen.entered)
         self.whole = False
 
     @property
@@ -369,5 +369,5 @@ class _Asked(Seen):
         return super().output
 
 
-def _names(reader: Reader) -> set[str]:
-    return {name for root in modules_behind(reader.forward_func) for name, _ in root.named_modules()}
+def _names(model: ImageModel) -> set[str]:
+    return {name for root in modules_behind(model.forward_func) for name, _ in root.named_modules()}

@@ -20,14 +20,14 @@ from ...hooks import (
     of_this_thread,
     unit_axis,
 )
-from .activations import Reader, Seen
+from .activations import ImageModel, Seen
 
 STRIDE = 8
 TRIED = 8  # layers, until one responds to the images
 
 
 def early_layer(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> nn.Module | None:
     """The last outer module whose output is a map of the coarsest kind up to an eighth of the images, or None.
 
@@ -35,18 +35,18 @@ def early_layer(
     fifths of all of them. Only modules whose output depends on the images, through gradients, are considered.
 
     Args:
-        reader: how images go through the model.
+        model: how images go through the model.
         images: (N, C, H, W).
         args: additional forward arguments.
         before: only modules that end before these are considered.
     """
-    ended = passed(reader, images, args, before)
+    ended = image_layers(model, images, args, before)
     order = [one.module for one in ended]
     area = images.shape[-1] * images.shape[-2]
     fine = [one for one in ended if one.places and one.places[0] * one.places[1] * STRIDE**2 * 1.2 >= area]
     chosen: nn.Module | None = None
     if fine:
-        roots = modules_behind(reader.forward_func)
+        roots = modules_behind(model.forward_func)
         depth = {module: name.count(".") for root in roots for name, module in root.named_modules()}
         coarsest = min(one.places[0] * one.places[1] for one in fine)
         alike = [one.module for one in fine if one.places[0] * one.places[1] == coarsest]
@@ -55,24 +55,24 @@ def early_layer(
     elif order:
         chosen = order[2 * len(order) // 5]
     nearest = sorted(order, key=lambda m: abs(order.index(m) - order.index(chosen))) if chosen is not None else []
-    return next((module for module in nearest[:TRIED] if _responds(reader, images, args, module)), None)
+    return next((module for module in nearest[:TRIED] if _responds(model, images, args, module)), None)
 
 
 def spaced_layers(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = (), count: int = 4
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = (), count: int = 4
 ) -> list[nn.Module]:
     """Up to ``count`` modules with at least four units, evenly over the second half of the pass, the last at its end.
 
     Earlier layers carry what is in the picture, whatever the feature; the later ones tell circuits apart.
     """
-    ended = [one.module for one in passed(reader, images, args, before) if max(one.shape[1:]) >= 4]
+    ended = [one.module for one in image_layers(model, images, args, before) if max(one.shape[1:]) >= 4]
     half = len(ended) / 2
     places = {int(half + half * (i + 1) / count) - 1 for i in range(count)}
     return [ended[place] for place in sorted(places) if place >= 0]
 
 
 @dataclass(frozen=True)
-class Passed:
+class LayerOutput:
     """A module that the images went through.
 
     Attributes:
@@ -88,18 +88,20 @@ class Passed:
     places: tuple[int, ...]
 
 
-def passed(reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()) -> list[Passed]:
+def image_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> list[LayerOutput]:
     """The modules that ran once, whose activation depends on the images, in the order in which they ended.
 
     The activation is one float tensor (rows, …) whose unit axis can be determined. It depends on the images where a
     gradient leads from it to them; where no module is reached by gradients (the model runs under no_grad, or
     preprocessing leaves the graph), where another image changes it.
     """
-    roots = modules_behind(reader.forward_func)
+    roots = modules_behind(model.forward_func)
     modules = {m for root in roots for m in root.modules() if m is not root and not is_scripted(m)}
-    notes, entered = _by_gradient(reader, images, args, modules)
+    notes, entered = _by_gradient(model, images, args, modules)
     if not any(note.depends for note in notes):
-        notes, entered = _by_change(reader, images, args, modules)
+        notes, entered = _by_change(model, images, args, modules)
     first = min((i for i, note in enumerate(notes) if note.module in before), default=len(notes))
     counts = Counter(note.module for note in notes)
     inside = {note.module for note in notes if any(b in set(note.module.modules()) for b in before)}
@@ -109,12 +111,12 @@ def passed(reader: Reader, images: Tensor, args: tuple[Any, ...], before: tuple[
         if counts[note.module] > 1 or not note.depends or not rows_first or note.module in inside:
             continue
         try:
-            axis = unit_axis(note.shape, note.module, reader.forward_func, entered=entered, loose=True)
+            axis = unit_axis(note.shape, note.module, model.forward_func, entered=entered, loose=True)
         except LayerError:
             continue
-        mapped = has_places(note.shape, axis, note.module, reader.forward_func, entered)
+        mapped = has_places(note.shape, axis, note.module, model.forward_func, entered)
         places = note.shape[1:axis] + note.shape[axis + 1 :] if mapped else ()
-        found.append(Passed(note.module, note.shape, axis, places))
+        found.append(LayerOutput(note.module, note.shape, axis, places))
     # Attention weights between tokens are no map either: modules that drop some, or mix the heads by a Linear.
     tokens = {(one.shape[1], one.shape[1]) for one in found if len(one.shape) == 3}
     return [replace(one, places=()) if one.places in tokens and _mixes(one.module) else one for one in found]
@@ -155,7 +157,7 @@ def _hooked(modules: set[nn.Module], note: Callable[[nn.Module, Tensor | None], 
 
 
 def _by_gradient(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Note], tuple[int, ...]]:
     """Notes of one pass; a module depends on the images where its node of the graph leads to them."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -170,7 +172,7 @@ def _by_gradient(
             nodes.append(None if value is None else value.grad_fn)
 
         try:
-            seen = _hooked(modules, note, lambda: reader.read(start, args, (), whole=True))
+            seen = _hooked(modules, note, lambda: model.run(start, args, (), to_output=True))
         except RuntimeError:  # such as weights of inference mode; a fault of the model is raised by the other pass
             return [], ()
     leads: dict[Any, bool] = {goal: True}
@@ -198,7 +200,7 @@ def _leads(node: Any, known: dict[Any, bool]) -> bool:
 
 
 def _by_change(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Note], tuple[int, ...]]:
     """Notes of one pass; a module depends on the images where other images change its activation."""
     passes: list[list[tuple[_Note, Tensor | None]]] = []
@@ -213,19 +215,19 @@ def _by_change(
             notes.append((_Note(module, () if value is None else tuple(value.shape)), sums))
 
         with torch.no_grad():
-            seen = _hooked(modules, note, lambda shown=shown: reader.read(shown, args, (), whole=True))  # type: ignore[misc]
+            seen = _hooked(modules, note, lambda shown=shown: model.run(shown, args, (), to_output=True))  # type: ignore[misc]
         passes.append(notes)
     for (one, sums), (_, changed) in zip(*passes, strict=False):
         one.depends = sums is not None and changed is not None and not torch.equal(sums, changed)
     return [one for one, _ in passes[0]], seen.entered
 
 
-def _responds(reader: Reader, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
+def _responds(model: ImageModel, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
     """Whether an activation moves with the images: its gradient along a random direction is not zero."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
         try:
-            value = reader.read(leaf.clone(), args, (module,), whole=False)(module)
+            value = model.run(leaf.clone(), args, (module,), to_output=False)(module)
             weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
             (slope,) = torch.autograd.grad((value * weights).sum(), leaf, allow_unused=True)
         except (LayerError, RuntimeError):
@@ -233,6 +235,6 @@ def _responds(reader: Reader, images: Tensor, args: tuple[Any, ...], module: nn.
     return slope is not None and bool(slope.ne(0).any())
 
 
-def name_of(reader: Reader, layer: nn.Module) -> str:
+def name_of(model: ImageModel, layer: nn.Module) -> str:
     """The layer's dotted name."""
-    return layer_name(reader.forward_func, layer).strip("'")
+    return layer_name(model.forward_func, layer).strip("'")

@@ -22,7 +22,7 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import Reader, needs
+from .activations import ImageModel, needs
 from .default_layers import spaced_layers
 from .objectives import Feature, Objective, UnitFeature, is_lucent
 from .settings import Settings
@@ -37,9 +37,9 @@ QUANTILE = 0.98
 
 
 def levels(
-    reader: Reader,
+    model: ImageModel,
     feature: Feature,
-    against: tuple[Reader, Feature] | None,
+    against: tuple[ImageModel, Feature] | None,
     settings: Settings,
     size: Size,
     batch: Batch,
@@ -54,7 +54,7 @@ def levels(
     deviations over the feature's peers in its layer.
 
     Args:
-        reader: how images go through the model.
+        model: how images go through the model.
         feature: of these rows.
         against: what is lowered meanwhile, and in which model, or None.
         settings: dose or activation, natural.
@@ -80,7 +80,7 @@ def levels(
             return expected.to(before), expected.to(before)
         if not bool(expected.any()):
             return before, before
-        top = reference(reader, feature, against, settings, size, batch, before)
+        top = reference(model, feature, against, settings, size, batch, before)
         if not bool((top > before).all()):
             row = int((~(top > before)).nonzero()[0])
             raise ValueError(
@@ -94,9 +94,9 @@ def levels(
 
 
 def reference(
-    reader: Reader,
+    model: ImageModel,
     feature: Feature,
-    against: tuple[Reader, Feature] | None,
+    against: tuple[ImageModel, Feature] | None,
     settings: Settings,
     size: Size,
     batch: Batch,
@@ -104,16 +104,16 @@ def reference(
 ) -> Tensor:
     """The level of dose 1 for each row, (N,)."""
     if settings.natural is not None:
-        scores = natural_scores(reader, feature, settings.natural, size, batch)
+        scores = natural_scores(model, feature, settings.natural, size, batch)
         if against is not None:
             low = natural_scores(*against, settings.natural, size, batch)
             scores = [raised - lowered for raised, lowered in zip(scores, low, strict=True)]
         return torch.stack([s.float().quantile(QUANTILE) for s in scores]).to(before)
     shown = view([], (batch.inputs[0].shape[-2], batch.inputs[0].shape[-1]), size, generator=torch.Generator())
     views = shown(batch.inputs[0])[0]
-    layers, whole = needs(reader, views, batch.args, feature.objective(batch.rows))
+    layers, whole = needs(model, views, batch.args, feature.objective(batch.rows))
     with torch.no_grad():
-        spread = feature.spread(reader.read(views, batch.args, layers, whole=whole))
+        spread = feature.spread(model.run(views, batch.args, layers, to_output=whole))
     if spread is None:
         raise ValueError(
             "a dose needs a scale, and this feature has no peers to take one from (it is no single output or channel); "
@@ -122,7 +122,7 @@ def reference(
     return before + MULTIPLE * spread.to(before)
 
 
-def natural_scores(reader: Reader, feature: Feature, natural: Tensor, size: Size, batch: Batch) -> list[Tensor]:
+def natural_scores(model: ImageModel, feature: Feature, natural: Tensor, size: Size, batch: Batch) -> list[Tensor]:
     """The clean scores of natural images for each row's feature: a list of (M,)."""
     pool = check_images(natural).to(batch.inputs[0])
     shown = view([], (pool.shape[-2], pool.shape[-1]), size, generator=torch.Generator())
@@ -132,20 +132,20 @@ def natural_scores(reader: Reader, feature: Feature, natural: Tensor, size: Size
         one = feature.cut(row, row + 1, batch.rows)
         key = row if feature.one_a_row(batch.rows) else -1
         if key not in found:
-            found[key] = scores_of(reader, one, shown(pool)[0], _single(batch, row))
+            found[key] = scores_of(model, one, shown(pool)[0], _single(batch, row))
         answers.append(found[key])
     return answers
 
 
-def scores_of(reader: Reader, feature: Feature, views: Tensor, args: Any, at_once: int = 16) -> Tensor:
+def scores_of(model: ImageModel, feature: Feature, views: Tensor, args: Any, at_once: int = 16) -> Tensor:
     """The score of every view, one feature for all: (M,)."""
     parts = []
     with torch.no_grad():
         for start, stop in chunks(len(views), at_once):
             piece = views[start:stop]
             objective = feature.objective(1)
-            layers, whole = needs(reader, piece[:1], args(1), objective)
-            parts.append(objective(reader.read(piece, args(len(piece)), layers, whole=whole)))
+            layers, whole = needs(model, piece[:1], args(1), objective)
+            parts.append(objective(model.run(piece, args(len(piece)), layers, to_output=whole)))
     return torch.cat(parts)
 
 
@@ -154,10 +154,10 @@ def _single(batch: Batch, row: int) -> Callable[[int], tuple[Any, ...]]:
     return lambda count: batch.cut(row, row + 1).repeat(count).args
 
 
-def beside(reader: Reader, model: ForwardFunc, call: ForwardFunc | None = None) -> Reader:
+def beside(model: ImageModel, second: ForwardFunc, call: ForwardFunc | None = None) -> ImageModel:
     """The reader of a second model: like the first, without ``preprocess`` where the model has its own."""
-    preprocess = None if preprocesses(model) else reader.preprocess
-    return replace(reader, forward_func=model, call=call, preprocess=preprocess)
+    preprocess = None if preprocesses(second) else model.preprocess
+    return replace(model, forward_func=second, call=call, preprocess=preprocess)
 
 
 def is_model(thing: Any, feature: Any, probe: Callable[[], tuple[Tensor, tuple[Any, ...]]]) -> bool:
@@ -196,19 +196,19 @@ TOP = 8
 
 
 def assessor(
-    reader: Reader, feature: Feature, settings: Settings, size: Size, batch: Batch
+    model: ImageModel, feature: Feature, settings: Settings, size: Size, batch: Batch
 ) -> Callable[[Accentuation], Trust]:
     """The function that looks an accentuation over when someone asks."""
 
     def assess(answer: Accentuation) -> Trust:
         also = modules_behind(settings.transfer) if settings.transfer is not None else ()
         device = answer.images.device.type
-        with attribution_context(reader.forward_func, *also), torch.no_grad(), torch.autocast(device, enabled=False):
+        with attribution_context(model.forward_func, *also), torch.no_grad(), torch.autocast(device, enabled=False):
             rows = []
             for row in range(batch.rows):
                 one = feature.cut(row, row + 1, batch.rows)
                 rows.append(
-                    judge_accentuation(**_evidence(reader, one, settings, size, batch.cut(row, row + 1), answer, row))
+                    judge_accentuation(**_evidence(model, one, settings, size, batch.cut(row, row + 1), answer, row))
                 )
         return Trust.of(rows)
 
@@ -216,7 +216,7 @@ def assessor(
 
 
 def _evidence(
-    reader: Reader, feature: Feature, settings: Settings, size: Size, batch: Batch, answer: Accentuation, row: int
+    model: ImageModel, feature: Feature, settings: Settings, size: Size, batch: Batch, answer: Accentuation, row: int
 ) -> dict[str, float | None]:
     work = batch.inputs[0].dtype
     image = answer.images[row : row + 1].to(work)
@@ -232,49 +232,49 @@ def _evidence(
         if share != share:  # not a number: no pixel changed, and what is left of a gain is rounding
             found["gained"] = 0.0
     if settings.natural is not None:
-        found |= _paths(reader, feature, settings.natural, size, batch, image, seed)
+        found |= _paths(model, feature, settings.natural, size, batch, image, seed)
     if settings.transfer is not None and seed is not None:
-        there = beside(reader, settings.transfer)
-        same = feature.inside(reader, there)
+        there = beside(model, settings.transfer)
+        same = feature.inside(model, there)
         before, after = (scores_of(there, same, _shown(x, size), _same(batch)) for x in (seed, image))
         found["transfer"] = way * float(after - before)
     return found
 
 
 def _paths(
-    reader: Reader, feature: Feature, natural: Tensor, size: Size, batch: Batch, image: Tensor, seed: Tensor | None
+    model: ImageModel, feature: Feature, natural: Tensor, size: Size, batch: Batch, image: Tensor, seed: Tensor | None
 ) -> dict[str, float | None]:
     """Similarity of the image's, the seed's and a shuffled model's path to that of the highest natural images."""
     pool = _shown(check_images(natural).to(image), size)
-    scores = scores_of(reader, feature, pool, _same(batch))
+    scores = scores_of(model, feature, pool, _same(batch))
     top = pool[scores.topk(min(TOP, len(pool))).indices]
     shown = _shown(image, size)
-    layers = spaced_layers(reader, shown, batch.args, tuple(needs(reader, shown, batch.args, feature.objective(1))[0]))
+    layers = spaced_layers(model, shown, batch.args, tuple(needs(model, shown, batch.args, feature.objective(1))[0]))
     if not layers or len(top) < 2:
         return {}
-    theirs = path_of(reader, feature, layers, top, _same(batch))
-    here = path_of(reader, feature, layers, shown, _same(batch))
+    theirs = path_of(model, feature, layers, top, _same(batch))
+    here = path_of(model, feature, layers, shown, _same(batch))
     found: dict[str, float | None] = {
         "path": float(path_similarity(here, theirs)[0]),
         "natural": float(leave_one_out(theirs).median()),
     }
     if seed is not None:
-        own = path_of(reader, feature, layers, _shown(seed, size), _same(batch))
+        own = path_of(model, feature, layers, _shown(seed, size), _same(batch))
         found["seed"] = float(path_similarity(own, theirs)[0])
         found["kept"] = float(path_similarity(here, own)[0])
-    shuffled = replace(reader, call=snapshot(reader.forward_func, change=_shuffled))
+    shuffled = replace(model, call=snapshot(model.forward_func, change=_shuffled))
     found["shuffled"] = float(path_similarity(path_of(shuffled, feature, layers, shown, _same(batch)), theirs)[0])
     return found
 
 
 def path_of(
-    reader: Reader, feature: Feature, layers: list[nn.Module], views: Tensor, args: Callable[[int], tuple[Any, ...]]
+    model: ImageModel, feature: Feature, layers: list[nn.Module], views: Tensor, args: Callable[[int], tuple[Any, ...]]
 ) -> list[Tensor]:
     """One path vector a layer for every view, (views, channels), all for one feature."""
     objective = feature.objective(1)
-    expected, whole = needs(reader, views[:1], args(1), objective)
+    expected, whole = needs(model, views[:1], args(1), objective)
     with torch.enable_grad():
-        seen = reader.read(views, args(len(views)), [*layers, *(w for w in expected if w not in layers)], whole=whole)
+        seen = model.run(views, args(len(views)), [*layers, *(w for w in expected if w not in layers)], to_output=whole)
         score = objective(seen)
         activations = [seen(layer) for layer in layers]
         gradients = torch.autograd.grad(score.sum(), activations, allow_unused=True)

@@ -12,7 +12,7 @@ from ...hooks import ForwardFunc, check_preprocess, find_layer
 from ...selectors import python_index
 from ..base import captum_method
 from .accentuate import accentuated, echoed
-from .activations import Reader
+from .activations import ImageModel
 from .objectives import Feature, OutputFeature, UnitFeature
 from .result import Accentuation
 from .settings import Options
@@ -79,7 +79,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis)
+        self.model = ImageModel(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis)
         self.size = _size(size)
 
     @captum_method
@@ -125,7 +125,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
         """
         return accentuated(
-            self.reader, self._feature(target), inputs, additional_forward_args, self.size, shape, options
+            self.model, self._feature(target), inputs, additional_forward_args, self.size, shape, options
         )
 
     def _feature(self, target: Any) -> Feature:
@@ -181,7 +181,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         NeuronAttribution.__init__(self, forward_func, found, device_ids)
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, None, layer_to_grid, unit_axis=unit_axis)
+        self.model = ImageModel(forward_func, preprocess, None, layer_to_grid, unit_axis=unit_axis)
         self.size = _size(size)
 
     @captum_method
@@ -228,4 +228,4 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
             **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
         """
         feature = UnitFeature(self.layer, neuron_selector)
-        return accentuated(self.reader, feature, inputs, additional_forward_args, self.size, shape, options)
+        return accentuated(self.model, feature, inputs, additional_forward_args, self.size, shape, options)

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 from ...batch import Batch, one_score_a_row, select_output
 from ...hooks import LayerError, layer_name
 from ...selectors import OneUnit, python_index, select
-from .activations import Layer, Reader, Seen
+from .activations import ImageModel, Layer, Seen
 
 Score = Callable[[Seen], Tensor]
 
@@ -269,7 +269,7 @@ def _part(seen: Seen, rows: slice) -> Callable[[Layer], Tensor]:
     """The layers of some rows as Lucent's objectives index them, with units on axis 1."""
 
     def layer_of(layer: Layer) -> Tensor:
-        given = seen.reader.unit_axis is not None or seen.reader.layer_to_grid is not None
+        given = seen.model.unit_axis is not None or seen.model.layer_to_grid is not None
         own, value = seen(layer), seen.grid(layer)
         if not given and (value.shape, value.stride()) != (own.shape, own.stride()):
             raise LayerError(
@@ -316,7 +316,7 @@ class Feature(Protocol):
     def spread(self, seen: Seen) -> Tensor | None:
         """Standard deviation over the feature's peers in the same layer, (rows,), where it has such."""
 
-    def inside(self, here: Reader, there: Reader) -> "Feature":
+    def inside(self, here: ImageModel, there: ImageModel) -> "Feature":
         """The same feature of another model."""
 
 
@@ -366,7 +366,7 @@ class OutputFeature:
             return None
         return _deviation(seen.output.flatten(1))
 
-    def inside(self, here: Reader, there: Reader) -> "OutputFeature":
+    def inside(self, here: ImageModel, there: ImageModel) -> "OutputFeature":
         """The same words."""
         return self
 
@@ -417,7 +417,7 @@ class UnitFeature:
         value = seen.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
 
-    def inside(self, here: Reader, there: Reader) -> "UnitFeature":
+    def inside(self, here: ImageModel, there: ImageModel) -> "UnitFeature":
         """The same selector in the other model's layer of the same name."""
         return UnitFeature(there.module(layer_name(here.forward_func, self.layer).strip("'")), self.selector)
 
@@ -456,7 +456,7 @@ class _Rows(Seen):
     """What a pass showed of some rows."""
 
     def __init__(self, seen: Seen, rows: slice) -> None:
-        super().__init__(seen.reader, seen.images[rows], None, None, seen.entered)
+        super().__init__(seen.model, seen.images[rows], None, None, seen.entered)
         self._whole, self._slice = seen, rows
 
     def __call__(self, layer: Any) -> Tensor:

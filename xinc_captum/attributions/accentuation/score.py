@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...batch import Batch
 from ...hooks import GradientError, layer_name, leads_to, no_gradient
-from .activations import Layer, Reader
+from .activations import ImageModel, Layer
 from .objectives import Objective
 from .transforms import Crops, Geometry, Noise, Schedule, Size, Transform, View, generators_in, same_draws, view
 
@@ -111,20 +111,20 @@ class Aim:
     """A model, the score that is raised in it, and what has to be recorded for that.
 
     Attributes:
-        reader: how images go through the model.
+        model: how images go through the model.
         objective: the score.
         layers: modules that the objective reads.
         whole: whether it reads the output.
     """
 
-    reader: Reader
+    model: ImageModel
     objective: Objective
     layers: tuple[nn.Module, ...]
     whole: bool
 
     def score(self, images: Tensor, args: tuple[Any, ...]) -> Tensor:
         """One number an image: (rows,)."""
-        return self.objective(self.reader.read(images, args, self.layers, whole=self.whole))
+        return self.objective(self.model.run(images, args, self.layers, to_output=self.whole))
 
 
 @dataclass
@@ -164,7 +164,7 @@ class Scene:
     def __post_init__(self) -> None:
         if any(_scheduled(t) for t in self.transforms):
             self.bank = self.steps
-        self._held = generators_in(self.aim.reader.preprocess)
+        self._held = generators_in(self.aim.model.preprocess)
         self._draws_compared = all(isinstance(t, Geometry | Noise) for t in self.transforms)
 
     def clean(self, images: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Scene:
         regularizer, layer = self.distance
         aim = self.aim
         with self._drawn(slot, images):  # preprocess and the model draw for the candidate as for the seed
-            seen = aim.reader.read(views.flatten(0, 1), self._args(views), (*aim.layers, layer), whole=aim.whole)
+            seen = aim.model.run(views.flatten(0, 1), self._args(views), (*aim.layers, layer), to_output=aim.whole)
         scores = self._split(aim.objective(seen), views, aim)
         if self.lowered is not None:
             low = self.lowered.score(views.flatten(0, 1), self._args(views))
@@ -199,8 +199,8 @@ class Scene:
             self._axis = seen.unit_axis(layer)
         distances = regularizer.distance(seen(layer), there, unit_axis=self._axis)
         if self._to_check(views) and not leads_to(distances, views):
-            way = f"from layer {layer_name(aim.reader.forward_func, layer)} (regularizer) to the images"
-            raise GradientError(no_gradient(way, aim.reader.forward_func))
+            way = f"from layer {layer_name(aim.model.forward_func, layer)} (regularizer) to the images"
+            raise GradientError(no_gradient(way, aim.model.forward_func))
         distances = self._split(distances, views, aim)
         self._graphs_checked = True
         return scores.mean(0), distances.mean(0)
@@ -243,7 +243,7 @@ class Scene:
                 "expected one number a view. Reduce everything but the rows, for example with .flatten(1).mean(1)."
             )
         if self._to_check(views) and not leads_to(values, views):
-            raise GradientError(no_gradient(f"from {aim.objective.name} to the images", aim.reader.forward_func))
+            raise GradientError(no_gradient(f"from {aim.objective.name} to the images", aim.model.forward_func))
         return values.reshape(views.shape[0], views.shape[1])
 
     def _view(self, slot: int, images: Tensor) -> View:
@@ -268,7 +268,7 @@ class Scene:
             return self._features[slot]
         with torch.no_grad(), self._drawn(slot, self.seeds):
             views = show(self.seeds)
-            seen = self.aim.reader.read(views.flatten(0, 1), self._args(views), (layer,), whole=False)
+            seen = self.aim.model.run(views.flatten(0, 1), self._args(views), (layer,), to_output=False)
             features = seen(layer).detach()
         if self.bank < self.steps:
             self._features[slot] = features
