@@ -248,7 +248,7 @@ def test_tokens_are_asked_for_or_read_off_the_class():
     found = NeuronFeatureAccentuation(net, "mixing", unit_axis=-1).accentuate(X, 5, **FEW)
     torch.testing.assert_close(found.before, tokens[..., 5].mean(1).detach())
     assert found.distances.isfinite().all(), "the distance reads the layers it picks by their modules"
-    with pytest.raises(ValueError, match="24 positions in a row .*, which have no middle in general"):
+    with pytest.raises(ValueError, match="one axis of 24 positions .*, which has no middle in general"):
         FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5), **FEW)
     third = FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5, (3,)), **FEW)
     torch.testing.assert_close(third.before, tokens[:, 3, 5].detach())

@@ -10,13 +10,8 @@ from torch import Tensor, nn
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
-from .accentuation.activations import units_second
-from .base import (
-    attribution_context,
-    captum_method,
-    differentiable,
-    plain,
-)
+from .base import attribution_context, captum_method, differentiable, plain
+from .token_grid import units_second
 
 
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
@@ -162,7 +157,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 "own."
             )
         maps = units_second(
-            found, self.layer, self.forward_func, entered=entered, rearrange=self.layer_to_grid, asked=self.unit_axis
+            found, self.layer, self.forward_func, input_shape=entered, rearrange=self.layer_to_grid, axis=self.unit_axis
         )
         if maps.dim() != 4 or len(maps) != len(found):
             made = "" if self.layer_to_grid is None else f", which layer_to_grid made {tuple(maps.shape)}"

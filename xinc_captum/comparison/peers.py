@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._optional import require
-from ..attributions.accentuation.activations import lay_out_for
+from ..attributions.token_grid import lay_out_for
 from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
 from .methods import Explain, LayerAxis, Preprocess, after, refuse_last
 

@@ -4,8 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
-from xinc_captum.attributions.accentuation.activations import ImageModel
-from xinc_captum.attributions.accentuation.default_layers import early_layer, image_layers, name_of, spaced_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel, early_layer, image_layers, late_layers
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -22,8 +21,8 @@ def vit():
 
 def test_in_a_resnet_it_is_layer2(resnet):
     model = ImageModel(resnet)
-    assert name_of(model, early_layer(model, X, ())) == "layer2"
-    assert name_of(model, early_layer(model, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
+    assert model.name_of(early_layer(model, X, ())) == "layer2"
+    assert model.name_of(early_layer(model, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
 
 
 def test_in_a_transformer_it_ends_after_two_fifths(vit):
@@ -43,9 +42,9 @@ def test_without_anything_before_there_is_none():
 def test_spaced_layers_lie_along_the_way(resnet):
     model = ImageModel(resnet)
     order = [one.module for one in image_layers(model, X, ())]
-    places = [order.index(module) for module in spaced_layers(model, X, ())]
-    assert len(places) == 4 and places == sorted(places) and places[-1] > 0.7 * len(order)
-    until = spaced_layers(model, X, (), (resnet.layer2,), count=2)
+    indices = [order.index(module) for module in late_layers(model, X, ())]
+    assert len(indices) == 4 and indices == sorted(indices) and indices[-1] > 0.7 * len(order)
+    until = late_layers(model, X, (), (resnet.layer2,), count=2)
     assert len(until) == 2 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
 
 
@@ -78,7 +77,7 @@ def test_modules_that_the_images_do_not_reach_are_no_layers():
     reached = [one.module for one in image_layers(ImageModel(net), x, (depth,))]
     assert reached == [net.image[0], net.image[1], net.image, net.head]
     assert early_layer(ImageModel(net), x, (depth,)) is net.image
-    assert all(layer in reached for layer in spaced_layers(ImageModel(net), x, (depth,)))
+    assert all(layer in reached for layer in late_layers(ImageModel(net), x, (depth,)))
     with torch.no_grad():
         assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
             "whatever the caller switched off"
@@ -156,7 +155,7 @@ def test_where_the_units_and_places_are():
             return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
 
     first, last = image_layers(ImageModel(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
-    assert (first.unit_axis, first.places) == (1, (4, 8)) and (last.unit_axis, last.places) == (3, (4, 8))
+    assert (first.unit_axis, first.map_size) == (1, (4, 8)) and (last.unit_axis, last.map_size) == (3, (4, 8))
 
 
 class Attending(nn.Module):
@@ -188,8 +187,8 @@ def test_attention_weights_are_no_map_of_the_image():
     model = ImageModel(net)
     ended = {one.module: one for one in image_layers(model, X, ())}
     weights = [m for block in net.blocks for m in (block.soft, block.drop)]
-    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].places == () for m in weights)
-    assert ended[net.patches].places == (4, 4)
+    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].map_size == () for m in weights)
+    assert ended[net.patches].map_size == (4, 4)
     assert early_layer(model, X, ()) not in weights
 
 
@@ -207,7 +206,7 @@ def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
     net = Attention()
     net.blocks = nn.Sequential(Talking(), Talking())
     ended = {one.module: one for one in image_layers(ImageModel(net.eval()), X, ())}
-    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].map_size == ()
     assert early_layer(ImageModel(net), X, ()) not in [block.mix for block in net.blocks]
 
 
@@ -223,5 +222,5 @@ def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
     net = Attention()
     net.blocks = nn.Sequential(Mixed(), Mixed())
     ended = {one.module: one for one in image_layers(ImageModel(net.eval()), X, ())}
-    assert ended[net.blocks[0].soft].places == () and ended[net.blocks[1].drop].places == ()
-    assert ended[net.patches].places == (4, 4)
+    assert ended[net.blocks[0].soft].map_size == () and ended[net.blocks[1].drop].map_size == ()
+    assert ended[net.patches].map_size == (4, 4)

@@ -1,4 +1,4 @@
-"""A second model, given as whatever models are given as: contrast= and transfer= take the same."""
+"""Doses, the evidence for .trust, and second models as contrast= and transfer=."""
 
 import copy
 import warnings
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import ImageModel
-from xinc_captum.attributions.accentuation.default_layers import spaced_layers
-from xinc_captum.attributions.accentuation.evidence import beside, is_model, path_of
+from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
+from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
+from xinc_captum.attributions.accentuation.problem import is_model
 from xinc_captum.metrics.trust import high_frequency_energy
 from xinc_captum.zoo import Classifier, Normalise
 
@@ -79,7 +79,7 @@ def test_an_absolute_level(method):
 def test_out_of_reach_says_how_far_it_got(method):
     with pytest.warns(
         UserWarning,
-        match=r"2 of 2 rows did not reach their level: row 0 came to .* on the way from .* to 1000 in 3 steps\. Give more n_steps",
+        match=r"2 of 2 images did not reach their level: image 0 has the score .*, between .* and the level 1000, after 3 steps\. Give",
     ) as caught:
         found = method.accentuate(X, target=1, activation=1000.0, n_steps=3)
     assert caught[0].filename == __file__, "the caller's own line"
@@ -92,7 +92,7 @@ def test_out_of_reach_says_how_far_it_got(method):
 @pytest.mark.parametrize("dose", [float("nan"), float("inf"), [0.1, 0.2, 0.3], [[0.1, 0.2]]])
 @pytest.mark.parametrize("name", ["dose", "activation"])
 def test_impossible_doses(method, name, dose):
-    with pytest.raises(ValueError, match=f"{name} is .*; expected one finite number, or one a row for 2 rows"):
+    with pytest.raises(ValueError, match=f"{name} is .*; expected one finite number, or one for each of 2 images"):
         method.attribute(X, target=1, **{name: dose})
 
 
@@ -215,7 +215,7 @@ def test_the_weights_are_shuffled_in_a_copy(smooth, found):
 
 def test_layers_lie_before_the_unit(smooth):
     model = ImageModel(smooth)
-    layers = spaced_layers(model, X, (), (smooth[3],))
+    layers = late_layers(model, X, (), (smooth[3],))
     assert layers and all(layer in (smooth[0], smooth[1], smooth[2]) for layer in layers)
 
 
@@ -309,8 +309,8 @@ def test_functions_still_lower_what_they_say():
 
 def test_a_model_of_its_own_preprocess_is_read_without_the_firsts():
     model = ImageModel(FIRST, NORMALISE)
-    assert beside(model, OTHER).preprocess is NORMALISE
-    assert beside(model, MODELS["classifier"]).preprocess is None
+    assert model.with_forward_func(OTHER).preprocess is NORMALISE
+    assert model.with_forward_func(MODELS["classifier"]).preprocess is None
 
 
 def test_the_second_models_flags_are_restored():

@@ -187,7 +187,7 @@ def test_from_noise(smooth):
     )
     assert phase.images.shape == (1, 3, 12, 12)
     for shape in (None, (3, 12, 12), (0, 3, 12, 12)):
-        with pytest.raises(ValueError, match=r"inputs is None and shape is .*; to start from noise, say how large"):
+        with pytest.raises(ValueError, match=r"inputs is None and shape is .*; to start from noise, give the shape of"):
             FeatureAccentuation(smooth).accentuate(None, target=1, shape=shape)
 
 

@@ -26,7 +26,7 @@ LAYERS = ("relu1", "relu2", "relu3", "conv1", "fc")
 
 
 @pytest.fixture(scope="module")
-def seen(recorded, tiny):
+def activations(recorded, tiny):
     """What the recorded network shows of the recorded candidate and the seed."""
     candidate = Fourier(margin=1e-6).decode((recorded["perturbed_params"],), (64, 64))
     pair = torch.cat([candidate, recorded["seed_image"]])
@@ -52,15 +52,15 @@ def seen(recorded, tiny):
         ("spatial_channel", lambda r: positions("relu3", r["target_map"])),
     ],
 )
-def test_recorded_losses(recorded, seen, name, objective):
-    score = objective(recorded)(seen)
+def test_recorded_losses(recorded, activations, name, objective):
+    score = objective(recorded)(activations)
     assert score.shape == (2,)
     torch.testing.assert_close(-score[0].double(), recorded[f"loss_{name}"], atol=1e-8, rtol=1e-5)
     assert not torch.equal(score[0], score[1])
 
 
-def test_recorded_outputs_and_gradient(recorded, tiny, seen):
-    torch.testing.assert_close(seen.output, recorded["pair_logits"], atol=1e-6, rtol=1e-5)
+def test_recorded_outputs_and_gradient(recorded, tiny, activations):
+    torch.testing.assert_close(activations.output, recorded["pair_logits"], atol=1e-6, rtol=1e-5)
     params = recorded["perturbed_params"].clone().requires_grad_()
     image = Fourier(margin=1e-6).decode((params,), (64, 64))
     (slope,) = torch.autograd.grad(-logit(3)(tiny.run(image, (), [], to_output=True)).sum(), params)
@@ -77,29 +77,29 @@ def hand():
 
 
 def test_by_hand(hand):
-    seen, _ = hand
-    assert channel("0", 1)(seen).tolist() == [8.5, 20.5]
-    assert neuron("0", 0)(seen).tolist() == [4.0, 16.0], "row 1, column 1"
-    assert neuron("0", 0, (0, -1))(seen).tolist() == [2.0, 14.0]
-    assert unit("0", (1, slice(0, 2), 0))(seen).tolist() == [15.0, 39.0]
-    assert unit("0", lambda a: a[:, 0, 0, 0])(seen).tolist() == [0.0, 12.0]
-    assert direction("0", torch.tensor([1.0, -1.0]))(seen).tolist() == [-6.0, -6.0]
-    assert direction("0", torch.tensor([[1.0, 0.0], [0.0, 1.0]]))(seen).tolist() == [2.5, 20.5], "one a row"
-    assert positions("0", torch.ones(2, 2, 3))(seen).tolist() == [11.0, 35.0]
-    assert channel("2", 5)(seen).tolist() == [5.0, 17.0], "of a flat layer, the unit"
-    assert logit(5)(seen).tolist() == [5.0, 17.0]
-    assert logit([5, 0])(seen).tolist() == [5.0, 12.0]
-    assert logit(torch.tensor([5, 0]))(seen).tolist() == [5.0, 12.0]
+    activations, _ = hand
+    assert channel("0", 1)(activations).tolist() == [8.5, 20.5]
+    assert neuron("0", 0)(activations).tolist() == [4.0, 16.0], "row 1, column 1"
+    assert neuron("0", 0, (0, -1))(activations).tolist() == [2.0, 14.0]
+    assert unit("0", (1, slice(0, 2), 0))(activations).tolist() == [15.0, 39.0]
+    assert unit("0", lambda a: a[:, 0, 0, 0])(activations).tolist() == [0.0, 12.0]
+    assert direction("0", torch.tensor([1.0, -1.0]))(activations).tolist() == [-6.0, -6.0]
+    assert direction("0", torch.tensor([[1.0, 0.0], [0.0, 1.0]]))(activations).tolist() == [2.5, 20.5], "one a row"
+    assert positions("0", torch.ones(2, 2, 3))(activations).tolist() == [11.0, 35.0]
+    assert channel("2", 5)(activations).tolist() == [5.0, 17.0], "of a flat layer, the unit"
+    assert logit(5)(activations).tolist() == [5.0, 17.0]
+    assert logit([5, 0])(activations).tolist() == [5.0, 12.0]
+    assert logit(torch.tensor([5, 0]))(activations).tolist() == [5.0, 12.0]
 
 
 def test_the_rows_targets_come_again_in_every_view(hand):
-    seen, x = hand
-    views = ImageModel(seen.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
+    activations, x = hand
+    views = ImageModel(activations.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
     assert logit([5, 0])(views).tolist() == [5.0, 12.0, 5.0, 12.0]
 
 
 def test_arithmetic(hand):
-    seen, _ = hand
+    activations, _ = hand
     a, b = channel("0", 1), logit(5)
     for made, expected, name in (
         (a + b, [13.5, 37.5], "0:1 + logit 5"),
@@ -112,9 +112,9 @@ def test_arithmetic(hand):
         (-a, [-8.5, -20.5], "-1 * 0:1"),
         (sum([a, b]), [13.5, 37.5], "0:1 + logit 5"),
     ):
-        assert made(seen).tolist() == expected
+        assert made(activations).tolist() == expected
         assert made.name == name
-    assert a(seen).tolist() == [8.5, 20.5], "operands stay as they were"
+    assert a(activations).tolist() == [8.5, 20.5], "operands stay as they were"
     assert repr(Objective(a.score, "mine")) == "Objective(mine)"
 
 
@@ -135,31 +135,31 @@ def test_arithmetic(hand):
         ),
     ],
 )
-def test_equal_lucents(recorded, seen, ours, theirs):
+def test_equal_lucents(recorded, activations, ours, theirs):
     objectives = pytest.importorskip("lucent.optvis.objectives", reason="pip install torch-lucent")
     vector = recorded["direction24"]
     ours = ours if isinstance(ours, Objective) else ours(vector)
-    loss = theirs(objectives, vector)(seen.part(slice(0, 1)))
-    torch.testing.assert_close(-ours(seen)[0], loss, atol=1e-7, rtol=1e-5)
+    loss = theirs(objectives, vector)(activations.select(slice(0, 1)))
+    torch.testing.assert_close(-ours(activations)[0], loss, atol=1e-7, rtol=1e-5)
 
 
 def test_maps_of_another_size_are_resized(hand):
-    seen, _ = hand
-    torch.testing.assert_close(positions("0", torch.ones(2, 8, 9))(seen), torch.tensor([11.0, 35.0]))
+    activations, _ = hand
+    torch.testing.assert_close(positions("0", torch.ones(2, 8, 9))(activations), torch.tensor([11.0, 35.0]))
 
 
 def test_what_does_not_fit(hand):
-    seen, x = hand
+    activations, x = hand
     with pytest.raises(ValueError, match=r"direction has shape \(3,\), but the layer has 2 channels; expected \(2,\)"):
-        direction("0", torch.ones(3))(seen)
-    with pytest.raises(IndexError, match=r"position \(2, 0\) lies outside the layer's 2 x 3 positions"):
-        neuron("0", 0, (2, 0))(seen)
+        direction("0", torch.ones(3))(activations)
+    with pytest.raises(IndexError, match=r"position \(2, 0\) is outside the layer's 2 x 3 positions"):
+        neuron("0", 0, (2, 0))(activations)
     with pytest.raises(IndexError, match="2 must lie in"):
-        channel("0", 2)(seen)
+        channel("0", 2)(activations)
     with pytest.raises(ValueError, match="target 12 does not fit"):
-        logit(12)(seen)
+        logit(12)(activations)
     with pytest.raises(ValueError, match="target is missing or incomplete"):
-        logit(None)(seen)
+        logit(None)(activations)
     assert at_position(x.flatten(1), (5, 5)).shape == (2, 12), "flat activations have no positions"
 
 
@@ -169,21 +169,21 @@ def test_positions_of_volumes_and_of_rows():
     assert torch.equal(at_position(volume, (1, -1, 0)), volume[:, :, 1, -1, 0])
     assert torch.equal(at_position(signal, (6,)), signal[:, :, 6])
     with pytest.raises(
-        ValueError, match=r"position is \(1, 2\) and the layer has places 4 x 5 x 6; expected 3 numbers"
+        ValueError, match=r"position is \(1, 2\) and the layer has 4 x 5 x 6 positions; expected 3 numbers"
     ):
         at_position(volume, (1, 2))
-    with pytest.raises(ValueError, match="the layer has 7 positions in a row"):
+    with pytest.raises(ValueError, match="the layer has one axis of 7 positions"):
         at_position(signal, None)
-    with pytest.raises(IndexError, match=r"position \(7,\) lies outside the layer's 7 positions"):
+    with pytest.raises(IndexError, match=r"position \(7,\) is outside the layer's 7 positions"):
         at_position(signal, (7,))
 
 
 def test_a_map_of_weights_needs_a_map():
     net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 4))
     model = ImageModel(net)
-    seen = model.run(torch.rand(1, 3, 4, 4), (), [net[2]], to_output=True)
+    activations = model.run(torch.rand(1, 3, 4, 4), (), [net[2]], to_output=True)
     with pytest.raises(ValueError, match=r"has shape \(1, 4\) .*; a map of weights \(channels, h, w\) needs"):
-        positions("2", torch.rand(4, 2, 2))(seen)
+        positions("2", torch.rand(4, 2, 2))(activations)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def lucent_theirs():
 
 
 @pytest.fixture
-def lucent_seen():
+def lucent_activations():
     """Two views of three images."""
     net = nn.Sequential(nn.Identity(), nn.Flatten())
     return ImageModel(net).run(torch.rand(6, 4, 3, 3), (), [net[0]], to_output=True)
@@ -200,30 +200,30 @@ def lucent_seen():
 
 def test_its_objectives_are_known_by_their_package(lucent_theirs):
     assert is_lucent(lucent_theirs.channel("0", 1))
-    assert not is_lucent(channel("0", 1)) and not is_lucent("0:1") and not is_lucent(lambda seen: seen)
+    assert not is_lucent(channel("0", 1)) and not is_lucent("0:1") and not is_lucent(lambda activations: activations)
 
 
-def test_a_sum_of_two(lucent_theirs, lucent_seen):
+def test_a_sum_of_two(lucent_theirs, lucent_activations):
     ours = from_lucent(lucent_theirs.channel("0", 1) + lucent_theirs.neuron("0", 2), rows=3)
     assert ours.name == "lucent channel, neuron"
-    activation = lucent_seen("0")
+    activation = lucent_activations("0")
     for view in (0, 1):
-        part = activation[3 * view : 3 * view + 3]
-        expected = part[:, 1].mean() + part[:, 2, 1, 1].mean()
-        torch.testing.assert_close(ours(lucent_seen)[3 * view : 3 * view + 3], expected.expand(3))
+        select = activation[3 * view : 3 * view + 3]
+        expected = select[:, 1].mean() + select[:, 2, 1, 1].mean()
+        torch.testing.assert_close(ours(lucent_activations)[3 * view : 3 * view + 3], expected.expand(3))
 
 
-def test_diversity_compares_images_not_views(lucent_theirs, lucent_seen):
+def test_diversity_compares_images_not_views(lucent_theirs, lucent_activations):
     objective = lucent_theirs.diversity("0")
-    ours = from_lucent(objective, rows=3)(lucent_seen)
+    ours = from_lucent(objective, rows=3)(lucent_activations)
     for view in (0, 1):
-        torch.testing.assert_close(ours[3 * view], -objective(lucent_seen.part(slice(3 * view, 3 * view + 3))))
+        torch.testing.assert_close(ours[3 * view], -objective(lucent_activations.select(slice(3 * view, 3 * view + 3))))
 
 
-def test_strings(lucent_seen):
-    torch.testing.assert_close(from_string("0:2")(lucent_seen), lucent_seen("0")[:, 2].mean((1, 2)))
+def test_strings(lucent_activations):
+    torch.testing.assert_close(from_string("0:2")(lucent_activations), lucent_activations("0")[:, 2].mean((1, 2)))
     for wrong in ("fc", "0:", ":3", "0:x", "0:-1"):
-        with pytest.raises(ValueError, match=f"objective '{wrong}' is not understood; expected \"layer:unit\" such as"):
+        with pytest.raises(ValueError, match=f"objective '{wrong}' is not valid; expected \"layer:unit\" such as"):
             from_string(wrong)
 
 
@@ -296,13 +296,15 @@ def test_its_parameterizations_with_any_optimizer(parameters, kind, optimizer):
 def test_a_parameterization_of_other_images(parameters):
     method = FeatureAccentuation(NET)
     with pytest.raises(
-        ValueError, match=r"draws images of shape \(1, 3, 12, 12\) on cpu; expected as many images and chan"
+        ValueError, match=r"returns images of shape \(1, 3, 12, 12\) on cpu; expected the numbers of images and chan"
     ):
         method.accentuate(None, "1:2", shape=(2, 3, 12, 12), n_steps=1, parameterization=lambda: parameters.image(12))
     two = lambda: parameters.image(12, batch=2)
     with pytest.raises(ValueError, match="internal_batch_size cuts the batch; leave it out"):
         method.accentuate(None, "1:2", shape=(2, 3, 12, 12), n_steps=1, parameterization=two, internal_batch_size=1)
-    with pytest.raises(ValueError, match=r"the parameterization draws a torch.float32 \(3, 4\); expected float images"):
+    with pytest.raises(
+        ValueError, match=r"the parameterization returns a torch.float32 \(3, 4\); expected float images"
+    ):
         leaf = torch.zeros(3, 4, requires_grad=True)
         method.accentuate(None, "1:2", shape=(1, 3, 4, 4), parameterization=lambda: ([leaf], lambda: leaf))
 
@@ -323,7 +325,7 @@ def test_channels_on_the_last_axis_are_asked_about():
     net, x = Last(), torch.rand(2, 3, 5, 6)
     objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
     score = lambda axis: objective(ImageModel(net, unit_axis=axis).run(x, (), [net.block], to_output=True))
-    with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis, and Lucent's"):
+    with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis; Lucent's"):
         score(None)
     a = net.block(x.permute(0, 2, 3, 1))
     torch.testing.assert_close(score(-1), a[..., 2].mean((1, 2)))
@@ -334,7 +336,7 @@ FEATURE_NET = nn.Sequential(nn.Identity(), nn.Flatten())
 X = torch.arange(24.0).reshape(2, 2, 2, 3)
 
 
-def feature_seen(images=X):
+def feature_activations(images=X):
     return ImageModel(FEATURE_NET).run(images, (), [FEATURE_NET[0]], to_output=True)
 
 
@@ -345,10 +347,10 @@ def feature_unit(selector):
 @pytest.mark.parametrize("target", [[5, 0], torch.tensor([5, 0])])
 def test_targets_one_a_row(target):
     feature = OutputFeature(target)
-    assert feature.one_a_row(2) and not feature.one_a_row(3) and not OutputFeature(5).one_a_row(2)
-    assert feature.objective(2)(feature_seen()).tolist() == [5.0, 12.0]
+    assert feature.is_per_row(2) and not feature.is_per_row(3) and not OutputFeature(5).is_per_row(2)
+    assert feature.objective(2)(feature_activations()).tolist() == [5.0, 12.0]
     one = feature.cut(1, 2, 2)
-    assert one.objective(1)(feature_seen(X[1:])).tolist() == [12.0]
+    assert one.objective(1)(feature_activations(X[1:])).tolist() == [12.0]
     assert OutputFeature((5,)).cut(0, 1, 2) == OutputFeature((5,))
 
 
@@ -356,12 +358,12 @@ def test_every_kind_of_target():
     for target, name in (
         (channel("0", 1), "0:1"),
         ("0:1", "0:1"),
-        (lambda seen: seen("0")[:, 1].mean((1, 2)), "<lambda>"),
+        (lambda activations: activations("0")[:, 1].mean((1, 2)), "<lambda>"),
     ):
         objective = OutputFeature(target).objective(2)
         assert objective.name == name
-        assert objective(feature_seen()).tolist() == [8.5, 20.5]
-        assert OutputFeature(target).spread(feature_seen()) is None
+        assert objective(feature_activations()).tolist() == [8.5, 20.5]
+        assert OutputFeature(target).peer_deviation(feature_activations()) is None
 
 
 @pytest.mark.parametrize(
@@ -379,38 +381,46 @@ def test_every_kind_of_target():
     ids=lambda v: type(v).__name__,
 )
 def test_every_kind_of_selector(selector, expected):
-    assert feature_unit(selector).objective(2)(feature_seen()).tolist() == expected
+    assert feature_unit(selector).objective(2)(feature_activations()).tolist() == expected
 
 
 def test_a_list_is_for_rows_in_every_view():
     objective = feature_unit([1, (0, 0, 0)]).objective(2)
     assert objective.name == "Identity:1 | Identity:(0, 0, 0)"
-    assert objective(feature_seen(X.repeat(3, 1, 1, 1))).tolist() == [8.5, 12.0] * 3
-    assert feature_unit([1, (0, 0, 0)]).cut(1, 2, 2).objective(1)(feature_seen(X[1:])).tolist() == [12.0]
+    assert objective(feature_activations(X.repeat(3, 1, 1, 1))).tolist() == [8.5, 12.0] * 3
+    assert feature_unit([1, (0, 0, 0)]).cut(1, 2, 2).objective(1)(feature_activations(X[1:])).tolist() == [12.0]
 
 
 def test_the_spread_of_peers():
-    assert OutputFeature(1).spread(feature_seen()).tolist() == pytest.approx([float(torch.arange(12.0).std())] * 2)
-    assert feature_unit(1).spread(feature_seen()).tolist() == pytest.approx([float(torch.tensor([2.5, 8.5]).std())] * 2)
-    assert feature_unit([1, 0]).spread(feature_seen()).shape == (2,)
-    assert feature_unit((1, 0, 0)).spread(feature_seen()) is None
+    assert OutputFeature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
+        [float(torch.arange(12.0).std())] * 2
+    )
+    assert feature_unit(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
+        [float(torch.tensor([2.5, 8.5]).std())] * 2
+    )
+    assert feature_unit([1, 0]).peer_deviation(feature_activations()).shape == (2,)
+    assert feature_unit((1, 0, 0)).peer_deviation(feature_activations()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     shown = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
-    assert OutputFeature(0).spread(shown).tolist() == [2.5, 14.5], "a single output has its size for a scale"
+    assert OutputFeature(0).peer_deviation(shown).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 
 def test_targets_for_other_rows():
     for wrong in ([0], [0, 1, 2], torch.tensor([0, 1, 2])):
-        with pytest.raises(ValueError, match="target has . entries, but there are 2 images; give one target a row"):
+        with pytest.raises(
+            ValueError, match="target has . entries, but there are 2 images; give one target for each row"
+        ):
             OutputFeature(wrong).objective(2)
-    assert OutputFeature(torch.tensor([5])).objective(2)(feature_seen()).tolist() == [5.0, 17.0], "as in Captum"
+    assert OutputFeature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
 
 
 def test_selectors_that_are_none():
-    with pytest.raises(ValueError, match="neuron_selector is a list of 3, but there are 2 images; give one selector a"):
+    with pytest.raises(
+        ValueError, match="neuron_selector is a list of 3, but there are 2 images; give one selector for"
+    ):
         feature_unit([0, 1, 2]).objective(2)
     for wrong in (None, True):
         with pytest.raises(TypeError, match=f"neuron_selector is {wrong}; expected an int"):
             feature_unit(wrong).objective(2)
     with pytest.raises(TypeError, match="is a str; expected an int"):
-        feature_unit("fc").objective(2)(feature_seen())
+        feature_unit("fc").objective(2)(feature_activations())

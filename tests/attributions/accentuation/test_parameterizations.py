@@ -3,21 +3,22 @@ import zlib
 
 import pytest
 import torch
+from attributions.accentuation.problems import stub
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.accentuation import Fourier, Phase, Pixel, natural_magnitude
 from xinc_captum.attributions.accentuation.objectives import logit
-from xinc_captum.attributions.accentuation.optimize import ascend
+from xinc_captum.attributions.accentuation.optimize import optimize
 from xinc_captum.attributions.accentuation.parameterizations import (
+    color_matrix,
     decorrelate,
     frequencies,
     frequency_scale,
-    matrix,
     recorrelate,
     resize_magnitude,
-    seeded,
-    unseeded,
+    start_from_images,
+    start_from_noise,
 )
 
 ALL = pytest.mark.parametrize("kind", [Fourier(), Pixel(), Phase()], ids=lambda kind: type(kind).__name__)
@@ -47,7 +48,7 @@ def decibels(a, b):
 )
 def test_step_0_is_the_seed(kind, name):
     x = picture(name)
-    params, draw = seeded(kind, x)
+    params, draw = start_from_images(kind, x)
     assert decibels(draw(), x) >= 120
     assert all(p.shape[0] == x.shape[0] and p.requires_grad and p.is_leaf for p in params)
     slopes = torch.autograd.grad(draw().sum(), params)
@@ -57,7 +58,7 @@ def test_step_0_is_the_seed(kind, name):
 @pytest.mark.parametrize("kind", [Fourier(), Pixel()])
 def test_saturated_pixels_can_still_move(kind):
     x = torch.cat([torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.99)])
-    params, draw = seeded(kind, x)
+    params, draw = start_from_images(kind, x)
     assert torch.equal(draw(), x)
     (slope,) = torch.autograd.grad(draw().sum(), params[0])
     assert (slope.flatten(1).abs().sum(1) > 0).all()
@@ -123,7 +124,7 @@ def test_noise_depends_on_the_generator_alone(kind):
     like = torch.zeros(2, 3, 7, 9, dtype=torch.float64)
     drawn = []
     for seed in (0, 0, 1):
-        params, draw = unseeded(kind, like, torch.Generator().manual_seed(seed))
+        params, draw = start_from_noise(kind, like, torch.Generator().manual_seed(seed))
         assert params[0].dtype == torch.float64 and params[0].is_leaf and params[0].requires_grad
         drawn.append(draw())
         torch.rand(1)
@@ -157,29 +158,27 @@ def test_the_originals_gate_takes_some_off(recorded):
     assert 1e-3 < (decode(params) - x).abs().max() < 2e-3
 
 
-def climbed(recorded, tiny, magnitude=None):
+def six_steps(recorded, tiny, magnitude=None):
     """Six steps of phases and gates, before each the image."""
     params, decode = Phase(margin=1e-6, gate=5.0).at(recorded["seed_image"])
     if magnitude is not None:
         _, decode = Phase(gate=5.0)._start(params[0], magnitude, (64, 64))
     leaves, images = tuple(p.clone().requires_grad_() for p in params), []
     unit = int(recorded["meta"][3])
-    climb = ascend(
-        leaves,
-        lambda: decode(leaves),
-        lambda x, _: (logit(unit)(tiny.run(x, (), [], to_output=True)), None),
-        n_steps=6,
-        on_step=lambda step, x, scores: images.append(x),
-    )
-    return torch.cat(images), climb
+    evaluate = lambda x, _: (logit(unit)(tiny.run(x, (), [], to_output=True)), None)
+    problem = stub(evaluate, recorded["seed_image"], n_steps=6, on_step=lambda step, x, scores: images.append(x))
+    trajectory = optimize(problem, (leaves, lambda: decode(leaves)))
+    return torch.cat(images), trajectory
 
 
 def test_recorded_trajectory(recorded, tiny):
-    images, climb = climbed(recorded, tiny)
+    images, trajectory = six_steps(recorded, tiny)
     steps = recorded["traj_steps"]
     assert steps.tolist() == [1, 2, 5]
     torch.testing.assert_close(images[[1, 2]], recorded["traj_phase_noreg_images"][:2], atol=1e-5, rtol=0)
-    torch.testing.assert_close(climb.scores[:3, 0].double(), recorded["traj_phase_noreg_loss"][:3], atol=0, rtol=1e-5)
+    torch.testing.assert_close(
+        trajectory.scores[:3, 0].double(), recorded["traj_phase_noreg_loss"][:3], atol=0, rtol=1e-5
+    )
 
 
 def test_recorded_trajectory_to_its_end(recorded, tiny):
@@ -188,11 +187,11 @@ def test_recorded_trajectory_to_its_end(recorded, tiny):
     magnitude = torch.fft.rfft2(theirs).abs()
     if zlib.crc32(magnitude.contiguous().numpy().tobytes()) != int(recorded["phase_magnitude_crc32"]):
         pytest.skip("this machine's Fourier transform rounds otherwise than the recording's")
-    images, climb = climbed(recorded, tiny, magnitude)
+    images, trajectory = six_steps(recorded, tiny, magnitude)
     torch.testing.assert_close(images[[1, 2, 5]], recorded["traj_phase_noreg_images"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(climb.scores[:, 0].double(), recorded["traj_phase_noreg_loss"], atol=0, rtol=1e-5)
+    torch.testing.assert_close(trajectory.scores[:, 0].double(), recorded["traj_phase_noreg_loss"], atol=0, rtol=1e-5)
     alpha = recorded["traj_phase_noreg_alpha"]
-    assert (climb.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
+    assert (trajectory.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
 
 
 def test_magnitudes_stay_whatever_the_phases_do():
@@ -218,7 +217,7 @@ def test_a_magnitude_fits_any_size_and_keeps_the_contrast(size):
     assert resized.shape == (3, size[0], size[1] // 2 + 1)
     if size == (16, 16):
         torch.testing.assert_close(resized, magnitude, atol=1e-3, rtol=1e-4)
-    _, draw = unseeded(Phase(magnitude), torch.zeros(2, 3, *size), torch.Generator().manual_seed(0))
+    _, draw = start_from_noise(Phase(magnitude), torch.zeros(2, 3, *size), torch.Generator().manual_seed(0))
     assert draw().shape == (2, 3, *size)
     assert 0.5 < float(torch.logit(draw().detach()).std() / torch.logit(photos).std()) < 2
 
@@ -239,9 +238,9 @@ def test_noise_falls_off_as_photos_do(generator):
 
 def test_noise_wants_a_magnitude_with_the_pictures_channels(generator):
     one = Phase(natural_magnitude(torch.rand(2, 1, 8, 8)))
-    with pytest.raises(ValueError, match="the magnitude has 1 channels, but the picture has 3; measure one from"):
+    with pytest.raises(ValueError, match="the magnitude has 1 channels, but the image has 3; measure one from"):
         one.random((1, 3, 8, 8), generator)
-    with pytest.raises(ValueError, match=r"the magnitude has 3 channels, but the picture has 2.*natural_magnitude\(ph"):
+    with pytest.raises(ValueError, match=r"the magnitude has 3 channels, but the image has 2.*natural_magnitude\(ph"):
         Phase().random((1, 2, 8, 8), generator)
 
 
@@ -259,7 +258,7 @@ def test_by_hand():
 
 def test_the_recorded_matrix_and_its_inverse(recorded):
     logits = torch.logit(recorded["seed_image"])
-    assert torch.equal(matrix(logits), recorded["color_matrix"])
+    assert torch.equal(color_matrix(logits), recorded["color_matrix"])
     eye = torch.eye(3)[:, :, None, None]
     torch.testing.assert_close(decorrelate(eye)[:, :, 0, 0], recorded["color_matrix_inv"], atol=1e-5, rtol=1e-6)
     torch.testing.assert_close(decorrelate(logits), recorded["color_decorrelated"], atol=1e-5, rtol=0)
@@ -269,7 +268,7 @@ def test_the_recorded_matrix_and_its_inverse(recorded):
 def test_equals_lucents_matrix():
     color = pytest.importorskip("lucent.optvis.param.color", reason="pip install torch-lucent")
     theirs = torch.from_numpy(color.color_correlation_normalized.T.copy())
-    torch.testing.assert_close(matrix(theirs), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(color_matrix(theirs), theirs, atol=1e-6, rtol=0)
     values = torch.randn(2, 3, 4, 5)
     torch.testing.assert_close(recorrelate(values), color._linear_decorrelate_color(values), atol=1e-6, rtol=0)
 

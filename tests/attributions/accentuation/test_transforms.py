@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.attributions.accentuation import Crops, Jitter, Noise, Rotation, Schedule
-from xinc_captum.attributions.accentuation.transforms import at, generators_in, resample, reseed, same_draws, view
+from xinc_captum.attributions.accentuation.transforms import generators_in, resample, reseed, same_draws, value_at, view
 
 EYE = torch.eye(3)[None]
 
@@ -132,14 +132,14 @@ def test_gradients_are_right():
 
 
 def test_schedules_are_straight_lines():
-    assert [at(Schedule(0.7, 0.1), p) for p in (0, 0.5, 1)] == pytest.approx([0.7, 0.4, 0.1])
-    assert at(0.3, 0.9) == 0.3
+    assert [value_at(Schedule(0.7, 0.1), p) for p in (0, 0.5, 1)] == pytest.approx([0.7, 0.4, 0.1])
+    assert value_at(0.3, 0.9) == 0.3
     late = Crops(1, (Schedule(0.2, 0.5), Schedule(0.2, 0.5))).matrices(1, (9, 9), (9, 9), 1.0, gen())
     assert float(late[0, 0, 0]) == pytest.approx(0.5)
 
 
 def test_impossible_crops():
-    with pytest.raises(ValueError, match=r"Crops\(count=0\): expected at least 1 view a step"):
+    with pytest.raises(ValueError, match=r"Crops\(count=0\): expected at least 1 view for each step"):
         Crops(0)
     for side in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
         with pytest.raises(ValueError, match=r"Crops\(side=.*expected 0 < smallest <= largest <= 1"):
