@@ -209,7 +209,7 @@ class Blocks(nn.Module):
 def test_blocks_of_tokens_have_channels_and_no_map():
     net, x = Blocks().eval(), torch.rand(2, 3, 8, 8)
     assert NeuronCanvas(net, "mixing").attribute(x, target=1).shape == (2, 5)
-    with pytest.raises(LayerError, match=r"its places 4 x 16 are no map of the 8 x 8 input. Give layer_to_grid="):
+    with pytest.raises(LayerError, match=r"its positions 4 x 16 are not a map of the 8 x 8 input. Give layer_to_grid="):
         FeatureActivationMap(net, "mixing", references=x[:1]).attribute(x)
 
 

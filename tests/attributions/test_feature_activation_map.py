@@ -163,7 +163,7 @@ def test_volumes_are_refused_in_words_that_fit():
     assert "transformer" not in str(error.value)
     flat = FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.mean(2)).attribute(x)
     assert flat.shape == (2, 1, 6, 4)
-    with pytest.raises(ValueError, match=r"which layer_to_grid made \(2, 4, 72\); expected maps"):
+    with pytest.raises(ValueError, match=r"and layer_to_grid returns \(2, 4, 72\); expected maps"):
         FeatureActivationMap(net, "1", x[:1], layer_to_grid=lambda a: a.flatten(2)).attribute(x)
 
 

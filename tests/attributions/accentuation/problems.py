@@ -10,7 +10,7 @@ from xinc_captum.batch import Batch
 
 def stub(evaluate, images, *, distance=None, **options):
     settings = Settings(**{"n_steps": 1, "lr": 0.05, "optimizer": torch.optim.Adam, "mask_every": 1, **options})
-    raised = SimpleNamespace(objective=SimpleNamespace(name="unit"))
+    target_score = SimpleNamespace(objective=SimpleNamespace(name="unit"))
     return SimpleNamespace(
-        evaluate=evaluate, settings=settings, distance=distance, batch=Batch.of(images), raised=raised
+        evaluate=evaluate, settings=settings, distance=distance, batch=Batch.of(images), target_score=target_score
     )

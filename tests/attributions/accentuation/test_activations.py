@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
-from xinc_captum.attributions.accentuation.activations import ImageModel, MissingError, required_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel, MissingError, find_required_layers
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -97,23 +97,26 @@ def test_tokens_without_a_unit_axis_raise():
 )
 def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
     model = ImageModel(conv)
-    assert required_layers(model, X, (), objective) == (tuple(conv.get_submodule(name) for name in layers), to_output)
+    assert find_required_layers(model, X, (), objective) == (
+        tuple(conv.get_submodule(name) for name in layers),
+        to_output,
+    )
 
 
 def test_layers_that_run_twice_or_never_raise(conv):
     conv.idle = nn.Linear(2, 2)
     twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
     with pytest.raises(LayerError, match="layer 'idle' never ran"):
-        required_layers(ImageModel(conv), X, (), lambda activations: activations("idle"))
+        find_required_layers(ImageModel(conv), X, (), lambda activations: activations("idle"))
     with pytest.raises(LayerError, match="layer '1' runs more than once"):
-        required_layers(ImageModel(twice), X, (), lambda activations: activations("1"))
+        find_required_layers(ImageModel(twice), X, (), lambda activations: activations("1"))
 
 
 def test_images_that_the_model_cannot_process_raise(conv):
     with pytest.raises(
         ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
     ):
-        required_layers(ImageModel(conv), X[:, :1], (), lambda activations: activations.output)
+        find_required_layers(ImageModel(conv), X[:, :1], (), lambda activations: activations.output)
 
 
 @pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])

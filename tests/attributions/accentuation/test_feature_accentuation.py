@@ -232,10 +232,10 @@ def test_a_transformers_channels(vit):
 def test_contrast_by_target_unit_and_model(smooth):
     options = CALM | {"n_steps": 6, "lr": 0.1, "regularizer": None}
     method = FeatureAccentuation(smooth)
-    raised = method.accentuate(X, target=1, **options)
+    target_score = method.accentuate(X, target=1, **options)
     apart = method.accentuate(X, target=1, contrast=2, **options)
     gap = lambda y: (smooth(y)[:, 1] - smooth(y)[:, 2]).detach()
-    assert (gap(apart.images) > gap(raised.images)).all()
+    assert (gap(apart.images) > gap(target_score.images)).all()
     torch.testing.assert_close(apart.before, gap(X))
     torch.manual_seed(5)
     other = nn.Sequential(*(type(m)(3, 4, 3, padding=1) if i == 0 else m for i, m in enumerate(smooth))).eval()

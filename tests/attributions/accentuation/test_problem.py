@@ -21,7 +21,7 @@ def make_problem(net, objective, *, seeds=X, args=(), contrast=None, preprocess=
     settings = Settings(**{"transforms": THREE, "n_steps": 6, "n_draws": 2, "regularizer": None, **options})
     model = ImageModel(net, preprocess, size=SIZE)
     problem = Problem(model, OutputFeature(objective), settings, Batch.of(seeds, args), contrast=contrast)
-    assert problem.raised.objective is objective and (problem.lowered is None) == (contrast is None)
+    assert problem.target_score.objective is objective and (problem.contrast_score is None) == (contrast is None)
     return problem
 
 

@@ -21,7 +21,7 @@ from .parameterizations import ImageParameters, start_from_images, start_from_no
 from .problem import Images, Problem
 from .result import Accentuation
 from .settings import Ball, FeatureDistance, Options, Settings, settings_of
-from .transforms import reseed
+from .transforms import seed_all
 
 
 def accentuate(
@@ -69,8 +69,12 @@ def _solve_chunks(problem: Problem) -> list[Accentuation]:
 def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentuation:
     """Raise the score of a chunk of images; ``judge`` is called with the result of all chunks."""
     settings, seeds = problem.settings, problem.seeds
-    reseed(settings.seed)  # for objectives and parameterizations that draw random numbers
-    _, _, distance = problem.raised, problem.lowered, problem.distance  # in this order, whatever is drawn meanwhile
+    seed_all(settings.seed)  # for objectives and parameterizations that draw random numbers
+    _, _, distance = (
+        problem.target_score,
+        problem.contrast_score,
+        problem.distance,
+    )  # in this order, whatever is drawn meanwhile
     params, draw = _start(problem)
     before = None if seeds is None else problem.score(seeds)
     weight: Tensor | float = 0.0 if distance is None else _distance_weight(problem, distance[0], (params, draw))
@@ -104,7 +108,7 @@ def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentua
         level=None if stop is None else stop.level,
         steps=trajectory.steps,
         interrupted=trajectory.interrupted,
-        feature=problem.raised.objective.name,
+        feature=problem.target_score.objective.name,
         layer=None if distance is None else problem.model.name_of(distance[1]),
         settings=_describe(settings),
         _assess=judge,

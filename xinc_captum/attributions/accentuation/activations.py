@@ -238,7 +238,7 @@ class Activations:
         return self.model.output_fn(self._output) if self.model.output_fn else self._output
 
 
-def required_layers(
+def find_required_layers(
     model: ImageModel, images: Tensor, args: tuple[Any, ...], objective: Callable[[Activations], Any]
 ) -> tuple[tuple[nn.Module, ...], bool]:
     """Return the layers that an objective reads, and whether it reads the output, by evaluating it on ``images``.
@@ -269,9 +269,9 @@ def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layer
         height, width = images.shape[-2:]
         raise ValueError(
             f"the model cannot process images of shape {tuple(images.shape)}: {error}. The images reach it at "
-            f"{height} x {width} pixels: the size= of the accentuation object, or the images' own size without one. "
-            "For a model that takes one size only (a vision transformer, a Linear layer after Flatten), give it: size=224. "
-            "Otherwise give the channels, dtype and device that it was made for, and preprocess= for its "
+            f"{height} x {width} pixels: the size= of the accentuation object, or their own size without one. "
+            "For a model that takes one size only (a vision transformer, a Linear layer after Flatten), give it: "
+            "size=224. Otherwise give the channels, dtype and device that it was made for, and preprocess= for its "
             "normalisation of images in [0, 1]."
         ) from error
 

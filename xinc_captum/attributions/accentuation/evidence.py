@@ -19,7 +19,7 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, late_layers, required_layers
+from .activations import ImageModel, find_required_layers, late_layers
 from .objectives import Feature
 from .problem import Problem, ScoredModel
 
@@ -75,13 +75,13 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
     if problem.settings.natural is not None:
         scores = natural_scores(problem, problem.model, problem.feature)
         if problem.contrast is not None:
-            lowered = natural_scores(problem, *problem.contrast)
-            scores = [a - b for a, b in zip(scores, lowered, strict=True)]
+            contrast_scores = natural_scores(problem, *problem.contrast)
+            scores = [a - b for a, b in zip(scores, contrast_scores, strict=True)]
         return torch.stack([s.float().quantile(QUANTILE) for s in scores]).to(before)
     args, feature = problem.batch.args, problem.feature
-    scored = ScoredModel.of(problem.model, feature.objective(problem.batch.rows), problem.resized, args)
+    scored = ScoredModel.of(problem.model, feature.objective(problem.batch.rows), problem.model_inputs, args)
     with torch.no_grad():
-        deviation = feature.peer_deviation(scored.run(problem.resized, args))
+        deviation = feature.peer_deviation(scored.run(problem.model_inputs, args))
     if deviation is None:
         raise ValueError(
             "a dose needs a scale, and this feature has no peers to take one from (it is no single output or channel); "
@@ -168,7 +168,7 @@ def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict
     scores = score_images(model, feature, pool, args)
     top = pool[scores.topk(min(TOP, len(pool))).indices]
     resized = model.resize(image)
-    read, _ = required_layers(model, resized, problem.batch.args, feature.objective(1))
+    read, _ = find_required_layers(model, resized, problem.batch.args, feature.objective(1))
     layers = late_layers(model, resized, problem.batch.args, read)
     if not layers or len(top) < 2:
         return {}

@@ -117,8 +117,9 @@ def _check_gradient(problem: Problem, gradient: Tensor) -> None:
     if bool(zero.any()):
         rows = ", ".join(str(problem.batch.start + row) for row in zero.nonzero()[:, 0].tolist())
         raise ValueError(
-            f"{problem.raised.objective.name} does not respond: its gradient is zero everywhere in image {rows} (a "
-            "dead or saturated unit). Choose another unit, the layer before its activation function, or another image."
+            f"{problem.target_score.objective.name} does not respond: its gradient is zero everywhere in image {rows} "
+            "(a dead or saturated unit). Choose another unit, the layer before its activation function, or another "
+            "image."
         )
 
 

@@ -14,7 +14,7 @@ from ...batch import Batch, settle_arguments
 from ...hooks import GradientError, layer_name, leads_to, modules_behind, no_gradient, preprocesses, warn_of_crop
 from ...images import check_images
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, early_layer, required_layers
+from .activations import Activations, ImageModel, early_layer, find_required_layers
 from .objectives import Feature, Objective, OutputFeature, UnitFeature, is_lucent
 from .settings import FeatureDistance, Settings
 from .transforms import Crops, Geometry, Noise, Schedule, Size, Transform, View, generators_in, same_draws, view
@@ -41,7 +41,7 @@ class ScoredModel:
     @classmethod
     def of(cls, model: ImageModel, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
         """Find out what the objective reads, by evaluating it on ``images``."""
-        return cls(model, objective, *required_layers(model, images, args, objective))
+        return cls(model, objective, *find_required_layers(model, images, args, objective))
 
     def run(self, images: Tensor, args: tuple[Any, ...], *layers: nn.Module) -> Activations:
         """Run the model as far as the objective needs, and record its layers and the given ones."""
@@ -127,22 +127,22 @@ class Problem:
         return None if self.from_noise else self.images
 
     @cached_property
-    def resized(self) -> Tensor:
+    def model_inputs(self) -> Tensor:
         """The images at the size of the model's input."""
         return self.model.resize(self.images)
 
     @cached_property
-    def raised(self) -> ScoredModel:
-        """The score that is raised."""
-        return ScoredModel.of(self.model, self.feature.objective(self.batch.rows), self.resized, self.batch.args)
+    def target_score(self) -> ScoredModel:
+        """The model and objective whose score is raised."""
+        return ScoredModel.of(self.model, self.feature.objective(self.batch.rows), self.model_inputs, self.batch.args)
 
     @cached_property
-    def lowered(self) -> ScoredModel | None:
-        """The score that is subtracted."""
+    def contrast_score(self) -> ScoredModel | None:
+        """The model and objective whose score is subtracted, or None."""
         if self.contrast is None:
             return None
         model, feature = self.contrast
-        return ScoredModel.of(model, feature.objective(self.batch.rows), self.resized, self.batch.args)
+        return ScoredModel.of(model, feature.objective(self.batch.rows), self.model_inputs, self.batch.args)
 
     @cached_property
     def distance(self) -> tuple[FeatureDistance, nn.Module] | None:
@@ -152,7 +152,7 @@ class Problem:
             return None
         if regularizer.layer is not None:
             return regularizer, self.model.module(regularizer.layer)
-        layer = early_layer(self.model, self.resized, self.batch.args, self.raised.layers)
+        layer = early_layer(self.model, self.model_inputs, self.batch.args, self.target_score.layers)
         return None if layer is None else (regularizer, layer)
 
     @cached_property
@@ -185,11 +185,11 @@ class Problem:
         self._check_draws(show, images, views)
         regularizer, layer = self.distance
         with self._same_draws(draw, images):  # preprocess and the model draw the same for candidate and seed
-            activations = self.raised.run(views.flatten(0, 1), self._args(views), layer)
-        scores = self._split(self.raised.objective(activations), views, self.raised)
-        if self.lowered is not None:
+            activations = self.target_score.run(views.flatten(0, 1), self._args(views), layer)
+        scores = self._split(self.target_score.objective(activations), views, self.target_score)
+        if self.contrast_score is not None:
             scores = scores - self._split(
-                self.lowered.score(views.flatten(0, 1), self._args(views)), views, self.lowered
+                self.contrast_score.score(views.flatten(0, 1), self._args(views)), views, self.contrast_score
             )
         seed_features = self._features_of_seeds(draw, show, layer)
         if self._distance_axis is None:
@@ -198,15 +198,15 @@ class Problem:
         if self._needs_check(views) and not leads_to(distances, views):
             name = layer_name(self.model.forward_func, layer)
             raise GradientError(no_gradient(f"from layer {name} (regularizer) to the images", self.model.forward_func))
-        distances = self._split(distances, views, self.raised)
+        distances = self._split(distances, views, self.target_score)
         self._graphs_checked = True
         return scores.mean(0), distances.mean(0)
 
     def _scores(self, views: Tensor) -> Tensor:
         flat, args = views.flatten(0, 1), self._args(views)
-        scores = self._split(self.raised.score(flat, args), views, self.raised)
-        if self.lowered is not None:
-            scores = scores - self._split(self.lowered.score(flat, args), views, self.lowered)
+        scores = self._split(self.target_score.score(flat, args), views, self.target_score)
+        if self.contrast_score is not None:
+            scores = scores - self._split(self.contrast_score.score(flat, args), views, self.contrast_score)
         return scores
 
     def _args(self, views: Tensor) -> tuple[Any, ...]:

@@ -48,13 +48,13 @@ def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = 
         stack.callback(random.setstate, random.getstate())
         for generator in generators:
             stack.callback(_restorer(generator))
-        reseed(seed)
+        seed_all(seed)
         for generator in generators:
             _seed(generator, seed)
         yield
 
 
-def reseed(seed: int) -> None:
+def seed_all(seed: int) -> None:
     """Seed the global generators of PyTorch, NumPy and Python's ``random``."""
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002  # the legacy generator takes 32 bits
@@ -329,7 +329,7 @@ def resample(images: Tensor, maps: Tensor, out: Size) -> Tensor:
     Where a view shrinks the image, it is sampled on a finer grid and averaged, against aliasing.
     """
     count, rows = maps.shape[0], images.shape[0]
-    finer = _oversampling(maps, (images.shape[-2], images.shape[-1]), out)
+    finer = _oversample_factor(maps, (images.shape[-2], images.shape[-1]), out)
     fine = (out[0] * finer, out[1] * finer)
     matrices = maps[:, :2].to(images.dtype).to(images.device, non_blocking=True)
     grid = affine_grid(matrices, [count, 1, *fine], align_corners=True)
@@ -392,7 +392,7 @@ def _maps(linear: Tensor, shift: Tensor) -> Tensor:
     return maps
 
 
-def _oversampling(maps: Tensor, canvas: Size, out: Size) -> int:
+def _oversample_factor(maps: Tensor, canvas: Size, out: Size) -> int:
     """Return the number of image pixels on one view pixel, at most, rounded up (.25 is tolerated)."""
     extent = maps[:, :2, :2].abs().amax(0).sum(1)  # of the views along x and y, as fractions of the image
     ratio = max(float(extent[0]) * canvas[1] / out[1], float(extent[1]) * canvas[0] / out[0])
