@@ -199,10 +199,10 @@ def test_ctrl_c_while_a_later_chunk_is_set_up_keeps_the_first(smooth, found):
 
 
 def test_ctrl_c_stops_all_chunks(smooth):
-    seen = []
+    calls = []
 
     def interrupt(step, images, scores):
-        seen.append(step)
+        calls.append(step)
         if step == 2:
             raise KeyboardInterrupt
 
@@ -210,18 +210,18 @@ def test_ctrl_c_stops_all_chunks(smooth):
         torch.rand(3, 3, 12, 12), target=1, n_steps=9, on_step=interrupt, internal_batch_size=1
     )
     assert result.interrupted and result.images.shape[0] == 3
-    assert seen == [0, 1, 2], "the rows that had not begun are not begun"
+    assert calls == [0, 1, 2], "the rows that had not begun are not begun"
 
 
 def test_on_step_is_called_and_can_stop(smooth):
-    seen = []
+    calls = []
     result = FeatureAccentuation(smooth).accentuate(
         X,
         target=1,
         n_steps=9,
-        on_step=lambda step, images, scores: seen.append((step, images.shape, scores.shape)) or step == 2,
+        on_step=lambda step, images, scores: calls.append((step, images.shape, scores.shape)) or step == 2,
     )
-    assert seen == [(step, X.shape, (2,)) for step in range(3)]
+    assert calls == [(step, X.shape, (2,)) for step in range(3)]
     assert result.steps == 2 and not result.interrupted and len(result.scores) == 3
 
 
@@ -265,18 +265,18 @@ def test_additional_arguments_are_used_in_every_pass(conv):
 
 
 def test_the_progress_bar_advances_with_every_step(smooth, monkeypatch):
-    shown = []
+    outputs = []
 
     def bar(steps, what, *, show):
         for step in steps:
-            shown.append((what, show, step))
+            outputs.append((what, show, step))
             yield step
 
     monkeypatch.setattr(optimize, "progress", bar)
     FeatureAccentuation(smooth).attribute(X, target=1, n_steps=2, show_progress=True)
-    assert shown == [("optimization", True, 0), ("optimization", True, 1)]
+    assert outputs == [("optimization", True, 0), ("optimization", True, 1)]
     FeatureAccentuation(smooth).attribute(X, target=1, n_steps=1)
-    assert len(shown) == 2, "no bar unless asked for"
+    assert len(outputs) == 2, "no bar unless asked for"
 
 
 def test_arguments_without_effect_raise(smooth):

@@ -132,17 +132,17 @@ def test_a_model_of_one_size_names_size(error):
         ValueError, match=r"Expected 8 but got 6.* reach it at 5 x 6 pixels: the size= of .* give it: size="
     ):
         method.accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
-    found = FeatureAccentuation(Fixed(), size=8).accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
-    assert found.images.shape == (1, 1, 5, 6)
+    result = FeatureAccentuation(Fixed(), size=8).accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
+    assert result.images.shape == (1, 1, 5, 6)
 
 
 def test_models_and_preprocessing_that_change_their_input_in_place():
     x = torch.rand(1, 3, 6, 6)
-    given, net = x.clone(), nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
+    inputs, net = x.clone(), nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
     options = {"n_steps": 2, "transforms": ()}
-    found = FeatureAccentuation(net, preprocess=lambda y: y.mul_(2)).accentuate(given, 1, **options)
-    assert torch.equal(given, x), "the caller's images are not changed"
+    result = FeatureAccentuation(net, preprocess=lambda y: y.mul_(2)).accentuate(inputs, 1, **options)
+    assert torch.equal(inputs, x), "the caller's images are not changed"
     apart = FeatureAccentuation(net, preprocess=lambda y: y * 2).accentuate(x, 1, **options)
-    assert torch.equal(found.images, apart.images)
-    inside = FeatureAccentuation(lambda y: net(y.sub_(0.5).mul_(2).add_(1))).accentuate(given, 1, **options)
+    assert torch.equal(result.images, apart.images)
+    inside = FeatureAccentuation(lambda y: net(y.sub_(0.5).mul_(2).add_(1))).accentuate(inputs, 1, **options)
     torch.testing.assert_close(inside.before, net(x * 2)[:, 1].detach())

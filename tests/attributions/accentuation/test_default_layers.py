@@ -19,13 +19,13 @@ def vit():
     return VisionTransformer(32, 8, num_layers=5, num_heads=2, hidden_dim=16, mlp_dim=32).eval()
 
 
-def test_in_a_resnet_it_is_layer2(resnet):
+def test_early_layer_of_a_resnet_is_layer2(resnet):
     model = ImageModel(resnet)
     assert model.name_of(early_layer(model, X, ())) == "layer2"
     assert model.name_of(early_layer(model, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
 
 
-def test_in_a_transformer_it_ends_after_two_fifths(vit):
+def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
     model = ImageModel(vit)
     ended = image_layers(model, torch.rand(1, 3, 32, 32), ())
     early = early_layer(model, torch.rand(1, 3, 32, 32), ())
@@ -33,13 +33,13 @@ def test_in_a_transformer_it_ends_after_two_fifths(vit):
     assert early is vit.conv_proj or place == 2 * len(ended) // 5
 
 
-def test_without_anything_before_there_is_none():
+def test_without_earlier_modules_there_is_no_early_layer():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     model = ImageModel(net)
     assert early_layer(model, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
 
 
-def test_spaced_layers_lie_along_the_way(resnet):
+def test_late_layers_are_evenly_spaced(resnet):
     model = ImageModel(resnet)
     order = [one.module for one in image_layers(model, X, ())]
     indices = [order.index(module) for module in late_layers(model, X, ())]
@@ -48,7 +48,7 @@ def test_spaced_layers_lie_along_the_way(resnet):
     assert len(until) == 2 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
 
 
-def test_only_modules_that_ran_once_with_rows_of_floats(conv):
+def test_only_modules_that_run_once_with_float_rows(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))
     order = [one.module for one in image_layers(ImageModel(forward), torch.rand(2, 3, 6, 6), ())]
@@ -67,12 +67,12 @@ class Beside(nn.Module):
 
     def forward(self, x, depth):
         with torch.set_grad_enabled(not self.detached):
-            seen = self.image(x)
+            calls = self.image(x)
         bias = self.table(torch.ones(1, 7, 7, 2)).mean((1, 2))
-        return self.head((seen + self.depth(depth)).mean((2, 3)) + bias)
+        return self.head((calls + self.depth(depth)).mean((2, 3)) + bias)
 
 
-def test_modules_that_the_images_do_not_reach_are_no_layers():
+def test_modules_independent_of_the_images_are_excluded():
     net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
     reached = [one.module for one in image_layers(ImageModel(net), x, (depth,))]
     assert reached == [net.image[0], net.image[1], net.image, net.head]
@@ -90,14 +90,14 @@ def test_modules_that_the_images_do_not_reach_are_no_layers():
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_where_gradients_do_not_lead_to_the_images_other_images_tell():
+def test_without_gradients_other_images_decide():
     net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
     model = ImageModel(lambda x, d: net(x, d))
     assert [one.module for one in image_layers(model, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
     assert early_layer(model, x, (depth,)) is None, "nothing there moves an image"
 
 
-def test_a_layer_that_does_not_respond_is_passed_over():
+def test_a_layer_without_a_gradient_is_skipped():
     class Silent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -113,7 +113,7 @@ def test_a_layer_that_does_not_respond_is_passed_over():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_scripted_parts_are_passed_over():
+def test_scripted_modules_are_skipped():
     net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
     assert [one.module for one in image_layers(ImageModel(net), X, ())] == [net[1], net[2]]
     assert early_layer(ImageModel(net), X, ()) is net[1]
@@ -145,7 +145,7 @@ def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
     ]
 
 
-def test_where_the_units_and_places_are():
+def test_unit_axis_and_map_size():
     class Last(nn.Module):
         def __init__(self):
             super().__init__()

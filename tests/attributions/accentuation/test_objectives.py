@@ -92,7 +92,7 @@ def test_by_hand(hand):
     assert logit(torch.tensor([5, 0]))(activations).tolist() == [5.0, 12.0]
 
 
-def test_the_rows_targets_come_again_in_every_view(hand):
+def test_targets_of_rows_repeat_in_every_view(hand):
     activations, x = hand
     views = ImageModel(activations.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
     assert logit([5, 0])(views).tolist() == [5.0, 12.0, 5.0, 12.0]
@@ -148,7 +148,7 @@ def test_maps_of_another_size_are_resized(hand):
     torch.testing.assert_close(positions("0", torch.ones(2, 8, 9))(activations), torch.tensor([11.0, 35.0]))
 
 
-def test_what_does_not_fit(hand):
+def test_objectives_that_do_not_fit_the_layer_raise(hand):
     activations, x = hand
     with pytest.raises(ValueError, match=r"direction has shape \(3,\), but the layer has 2 channels; expected \(2,\)"):
         direction("0", torch.ones(3))(activations)
@@ -163,7 +163,7 @@ def test_what_does_not_fit(hand):
     assert at_position(x.flatten(1), (5, 5)).shape == (2, 12), "flat activations have no positions"
 
 
-def test_positions_of_volumes_and_of_rows():
+def test_positions_of_volumes_and_sequences():
     volume, signal = torch.rand(2, 3, 4, 5, 6), torch.rand(2, 3, 7)
     assert torch.equal(at_position(volume, None), volume[:, :, 2, 2, 3])
     assert torch.equal(at_position(volume, (1, -1, 0)), volume[:, :, 1, -1, 0])
@@ -198,12 +198,12 @@ def lucent_activations():
     return ImageModel(net).run(torch.rand(6, 4, 3, 3), (), [net[0]], to_output=True)
 
 
-def test_its_objectives_are_known_by_their_package(lucent_theirs):
+def test_lucent_objectives_are_recognised_by_their_package(lucent_theirs):
     assert is_lucent(lucent_theirs.channel("0", 1))
     assert not is_lucent(channel("0", 1)) and not is_lucent("0:1") and not is_lucent(lambda activations: activations)
 
 
-def test_a_sum_of_two(lucent_theirs, lucent_activations):
+def test_a_sum_of_two_lucent_objectives(lucent_theirs, lucent_activations):
     ours = from_lucent(lucent_theirs.channel("0", 1) + lucent_theirs.neuron("0", 2), rows=3)
     assert ours.name == "lucent channel, neuron"
     activation = lucent_activations("0")
@@ -243,7 +243,7 @@ def parameters():
 
 
 @pytest.mark.parametrize("kind", ["jitter", "pad", "scale", "rotate", "list", "composed", "after crops"])
-def test_its_transforms_show_candidate_and_seed_alike(changes, kind):
+def test_lucent_transforms_are_the_same_for_candidate_and_seed(changes, kind):
     """At the first step the candidate is the seed, so their distance is zero; cutting the batch changes nothing."""
     transforms = {
         "jitter": [changes.jitter(8)],
@@ -256,25 +256,25 @@ def test_its_transforms_show_candidate_and_seed_alike(changes, kind):
     }[kind]
     x = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     options = {"n_steps": 2, "transforms": transforms, "seed": 3}
-    found = FeatureAccentuation(NET).accentuate(x, [1, 2], **options)
-    torch.testing.assert_close(found.distances[0], torch.zeros(2), atol=1e-6, rtol=0)
-    assert found.images.shape == x.shape and (found.images != x).any()
-    assert torch.equal(found.images, FeatureAccentuation(NET).perturb(x, [1, 2], **options))
+    result = FeatureAccentuation(NET).accentuate(x, [1, 2], **options)
+    torch.testing.assert_close(result.distances[0], torch.zeros(2), atol=1e-6, rtol=0)
+    assert result.images.shape == x.shape and (result.images != x).any()
+    assert torch.equal(result.images, FeatureAccentuation(NET).perturb(x, [1, 2], **options))
     cut = FeatureAccentuation(NET).perturb(x, [1, 2], internal_batch_size=1, **options)
-    torch.testing.assert_close(cut, found.images, atol=1e-4, rtol=0)  # 2 steps of lr .03; rounding by batch size
+    torch.testing.assert_close(cut, result.images, atol=1e-4, rtol=0)  # 2 steps of lr .03; rounding by batch size
 
 
-def test_its_transforms_suit_a_model_of_one_size(changes):
+def test_lucent_transforms_with_a_model_of_one_size(changes):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
-    found = FeatureAccentuation(flat, size=16).accentuate(
+    result = FeatureAccentuation(flat, size=16).accentuate(
         torch.rand(1, 3, 24, 24), 1, n_steps=2, transforms=changes.standard_transforms
     )
-    assert found.after > found.before
+    assert result.after > result.before
 
 
 @pytest.mark.parametrize("kind", ["cppn", "fft", "pixel", "correlated", "two"])
 @pytest.mark.parametrize("optimizer", [None, torch.optim.Adam])
-def test_its_parameterizations_with_any_optimizer(parameters, kind, optimizer):
+def test_lucent_parameterizations_with_any_optimizer(parameters, kind, optimizer):
     rows = 2 if kind == "two" else 1
     param_f = {
         "cppn": lambda: parameters.cppn(12),
@@ -286,14 +286,14 @@ def test_its_parameterizations_with_any_optimizer(parameters, kind, optimizer):
     options = {} if optimizer is None else {"optimizer": optimizer}
     options |= {"n_steps": 6, "lr": 0.003 if kind == "cppn" else 0.03, "transforms": (), "parameterization": param_f}
     method = FeatureAccentuation(NET)
-    found = method.accentuate(None, "1:2", shape=(rows, 3, 12, 12), **options)
-    assert found.images.shape == (rows, 3, 12, 12)
-    assert (found.after > found.scores[0]).all()
+    result = method.accentuate(None, "1:2", shape=(rows, 3, 12, 12), **options)
+    assert result.images.shape == (rows, 3, 12, 12)
+    assert (result.after > result.scores[0]).all()
     again = method.accentuate(None, "1:2", shape=(rows, 3, 12, 12), **options)
-    assert torch.equal(again.images, found.images), "one seed, one result"
+    assert torch.equal(again.images, result.images), "one seed, one result"
 
 
-def test_a_parameterization_of_other_images(parameters):
+def test_a_parameterization_of_other_images_raises(parameters):
     method = FeatureAccentuation(NET)
     with pytest.raises(
         ValueError, match=r"returns images of shape \(1, 3, 12, 12\) on cpu; expected the numbers of images and chan"
@@ -320,7 +320,7 @@ class Last(nn.Module):
         return self.block(x.permute(0, 2, 3, 1)).mean((1, 2))
 
 
-def test_channels_on_the_last_axis_are_asked_about():
+def test_channels_on_the_last_axis_need_unit_axis():
     """An objective that takes channel 2 from axis 1, as Lucent's do."""
     net, x = Last(), torch.rand(2, 3, 5, 6)
     objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
@@ -345,7 +345,7 @@ def feature_unit(selector):
 
 
 @pytest.mark.parametrize("target", [[5, 0], torch.tensor([5, 0])])
-def test_targets_one_a_row(target):
+def test_one_target_for_each_row(target):
     feature = OutputFeature(target)
     assert feature.is_per_row(2) and not feature.is_per_row(3) and not OutputFeature(5).is_per_row(2)
     assert feature.objective(2)(feature_activations()).tolist() == [5.0, 12.0]
@@ -384,14 +384,14 @@ def test_every_kind_of_selector(selector, expected):
     assert feature_unit(selector).objective(2)(feature_activations()).tolist() == expected
 
 
-def test_a_list_is_for_rows_in_every_view():
+def test_a_list_holds_one_selector_for_each_row_of_a_view():
     objective = feature_unit([1, (0, 0, 0)]).objective(2)
     assert objective.name == "Identity:1 | Identity:(0, 0, 0)"
     assert objective(feature_activations(X.repeat(3, 1, 1, 1))).tolist() == [8.5, 12.0] * 3
     assert feature_unit([1, (0, 0, 0)]).cut(1, 2, 2).objective(1)(feature_activations(X[1:])).tolist() == [12.0]
 
 
-def test_the_spread_of_peers():
+def test_standard_deviation_of_peers():
     assert OutputFeature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
         [float(torch.arange(12.0).std())] * 2
     )
@@ -401,11 +401,11 @@ def test_the_spread_of_peers():
     assert feature_unit([1, 0]).peer_deviation(feature_activations()).shape == (2,)
     assert feature_unit((1, 0, 0)).peer_deviation(feature_activations()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    shown = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
-    assert OutputFeature(0).peer_deviation(shown).tolist() == [2.5, 14.5], "a single output has its size for a scale"
+    outputs = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
+    assert OutputFeature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 
-def test_targets_for_other_rows():
+def test_a_wrong_number_of_targets_raises():
     for wrong in ([0], [0, 1, 2], torch.tensor([0, 1, 2])):
         with pytest.raises(
             ValueError, match="target has . entries, but there are 2 images; give one target for each row"
@@ -414,7 +414,7 @@ def test_targets_for_other_rows():
     assert OutputFeature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
 
 
-def test_selectors_that_are_none():
+def test_invalid_selectors_raise():
     with pytest.raises(
         ValueError, match="neuron_selector is a list of 3, but there are 2 images; give one selector for"
     ):

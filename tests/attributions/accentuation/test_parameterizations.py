@@ -56,7 +56,7 @@ def test_step_0_is_the_seed(kind, name):
 
 
 @pytest.mark.parametrize("kind", [Fourier(), Pixel()])
-def test_saturated_pixels_can_still_move(kind):
+def test_saturated_pixels_have_a_gradient(kind):
     x = torch.cat([torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.99)])
     params, draw = start_from_images(kind, x)
     assert torch.equal(draw(), x)
@@ -86,15 +86,15 @@ def test_round_trip_at_any_size(height, width, decay, seed):
     torch.testing.assert_close(Pixel().decode(Pixel().encode(x)), x, atol=1e-5, rtol=0)
 
 
-def test_recorded_pictures_and_parameters(recorded):
+def test_recorded_images_and_parameters(recorded):
     x, fourier, close = recorded["seed_image"], Fourier(margin=1e-6), torch.testing.assert_close
     close(fourier.encode(x)[0], recorded["fourier_params"], atol=5e-5, rtol=1e-5)
     close(fourier.decode((recorded["fourier_params"],), (64, 64)), x, atol=1e-5, rtol=0)
     steep = Fourier(1.5, margin=1e-6)
     close(steep.encode(x)[0], recorded["fourier_params_decay1p5"], atol=5e-5, rtol=1e-5)
     close(steep.decode((recorded["fourier_params_decay1p5"],), (64, 64)), x, atol=1e-5, rtol=0)
-    drawn = fourier.decode((recorded["fourier_random_params"],), (64, 64))
-    close(drawn, recorded["fourier_random_image"], atol=1e-5, rtol=0)
+    draws = fourier.decode((recorded["fourier_random_params"],), (64, 64))
+    close(draws, recorded["fourier_random_image"], atol=1e-5, rtol=0)
     close(Pixel(margin=1e-6).encode(x)[0], 5 * recorded["color_decorrelated"], atol=5e-5, rtol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_equals_lucents_spectrum(size):
     torch.testing.assert_close(frequencies(size), theirs, atol=1e-12, rtol=0)
 
 
-def test_equals_lucents_picture():
+def test_equals_lucents_image():
     param = pytest.importorskip("lucent.optvis.param", reason="pip install torch-lucent")
     (params,), image_f = param.image(12, 8, decorrelate=True, fft=True)
     ours = Fourier(desaturation=4.0).decode((params,), (8, 12))  # Lucid's magic 4
@@ -122,17 +122,17 @@ def test_equals_lucents_picture():
 @pytest.mark.parametrize("kind", [Fourier(), Pixel()])
 def test_noise_depends_on_the_generator_alone(kind):
     like = torch.zeros(2, 3, 7, 9, dtype=torch.float64)
-    drawn = []
+    draws = []
     for seed in (0, 0, 1):
         params, draw = start_from_noise(kind, like, torch.Generator().manual_seed(seed))
         assert params[0].dtype == torch.float64 and params[0].is_leaf and params[0].requires_grad
-        drawn.append(draw())
+        draws.append(draw())
         torch.rand(1)
-    assert drawn[0].shape == like.shape
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert draws[0].shape == like.shape
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
-def test_steeper_decay_moves_coarser():
+def test_a_larger_decay_gives_coarser_changes():
     """The same step in every coefficient changes smooth parts most where decay is 1, all alike where it is 0."""
     x, step = torch.full((1, 1, 32, 32), 0.5), torch.randn(1, 1, 32, 17, 2)
     fine = []
@@ -152,7 +152,7 @@ def test_phases_are_the_recorded_ones(recorded):
     torch.testing.assert_close(decode((phases,)), x, atol=1e-5, rtol=0)
 
 
-def test_the_originals_gate_takes_some_off(recorded):
+def test_the_originals_gate_reduces_magnitudes(recorded):
     x = recorded["seed_image"]
     params, decode = Phase(margin=1e-6, gate=5.0).at(x)
     assert 1e-3 < (decode(params) - x).abs().max() < 2e-3
@@ -194,7 +194,7 @@ def test_recorded_trajectory_to_its_end(recorded, tiny):
     assert (trajectory.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
 
 
-def test_magnitudes_stay_whatever_the_phases_do():
+def test_magnitudes_do_not_depend_on_the_phases():
     x = torch.rand(1, 3, 10, 12) * 0.9 + 0.05
     params, decode = Phase().at(x)
     moved = decode((params[0] + torch.randn_like(params[0]),))
@@ -210,7 +210,7 @@ def test_the_natural_magnitude_is_the_mean():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 15), (33, 8)])
-def test_a_magnitude_fits_any_size_and_keeps_the_contrast(size):
+def test_a_resized_magnitude_has_the_same_contrast(size):
     photos = torch.rand(4, 3, 16, 16) * 0.9 + 0.05
     magnitude = natural_magnitude(photos)
     resized = resize_magnitude(magnitude, size)
@@ -222,21 +222,21 @@ def test_a_magnitude_fits_any_size_and_keeps_the_contrast(size):
     assert 0.5 < float(torch.logit(draw().detach()).std() / torch.logit(photos).std()) < 2
 
 
-def test_noise_falls_off_as_photos_do(generator):
+def test_noise_has_the_spectrum_of_photos(generator):
     """Amplitude goes with 1/f: a slope of -1 on logarithmic axes, give or take."""
     (phases,), decode = Phase().random((4, 3, 96, 128), generator)
-    pictures = decode((phases,))
-    assert pictures.shape == (4, 3, 96, 128)
-    spectrum = torch.fft.rfft2(pictures.mean(1) - pictures.mean((1, 2, 3))[:, None, None]).abs().mean(0)
+    images = decode((phases,))
+    assert images.shape == (4, 3, 96, 128)
+    spectrum = torch.fft.rfft2(images.mean(1) - images.mean((1, 2, 3))[:, None, None]).abs().mean(0)
     f = frequencies((96, 128)).float()
     band = (f > 0.02) & (f < 0.4)
     x, y = f[band].log(), spectrum[band].log()
     slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var(unbiased=False)
     assert -1.6 < slope < -0.8
-    assert 0.1 < float(pictures.std()) < 0.35
+    assert 0.1 < float(images.std()) < 0.35
 
 
-def test_noise_wants_a_magnitude_with_the_pictures_channels(generator):
+def test_a_magnitude_with_other_channels_raises(generator):
     one = Phase(natural_magnitude(torch.rand(2, 1, 8, 8)))
     with pytest.raises(ValueError, match="the magnitude has 1 channels, but the image has 3; measure one from"):
         one.random((1, 3, 8, 8), generator)
@@ -244,13 +244,13 @@ def test_noise_wants_a_magnitude_with_the_pictures_channels(generator):
         Phase().random((1, 2, 8, 8), generator)
 
 
-def test_a_flat_picture_has_no_phases_to_move():
+def test_an_image_of_one_colour_raises():
     photos = torch.stack([torch.rand(3, 8, 8), torch.full((3, 8, 8), 0.3)])
     with pytest.raises(ValueError, match=r"image 1 is one flat colour.*Use Fourier\(\) or Pixel\(\), or start from"):
         Phase().at(photos)
 
 
-def test_by_hand():
+def test_colours_by_hand():
     one = torch.zeros(1, 3, 1, 1)
     one[0, 1] = 2  # the second axis is red against blue
     assert recorrelate(one).flatten().tolist() == pytest.approx([0.38965056, 0, -0.38965056])
@@ -280,6 +280,6 @@ def test_round_trip_at_any_number_of_channels(channels, seed):
     assert (recorrelate(values) is values) is (channels != 3), "only three channels are colours"
 
 
-def test_doubles_stay_doubles():
+def test_float64_is_preserved():
     values = torch.randn(1, 3, 2, 2, dtype=torch.float64)
     torch.testing.assert_close(decorrelate(recorrelate(values)), values, atol=1e-13, rtol=1e-13)

@@ -48,15 +48,15 @@ def test_the_distance_is_between_the_same_views(smooth):
 
 
 def test_seed_features_are_computed_once_for_each_draw_without_a_graph(smooth):
-    seen = []
-    smooth[1].register_forward_hook(lambda m, a, out: seen.append((torch.is_grad_enabled(), "layer")))
-    smooth[6].register_forward_hook(lambda m, a, out: seen.append((torch.is_grad_enabled(), "end")))
+    calls = []
+    smooth[1].register_forward_hook(lambda m, a, out: calls.append((torch.is_grad_enabled(), "layer")))
+    smooth[6].register_forward_hook(lambda m, a, out: calls.append((torch.is_grad_enabled(), "end")))
     problem = make_problem(smooth, logit(1), regularizer=FeatureDistance(smooth[1]))
-    seen.clear()
+    calls.clear()
     for step in range(6):
         problem.evaluate(X, step)
     candidate, seed = [(True, "layer"), (True, "end")], [(False, "layer")]
-    assert seen == 2 * (candidate + seed) + 4 * candidate
+    assert calls == 2 * (candidate + seed) + 4 * candidate
 
 
 def test_draws_repeat_and_differ(smooth):
