@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from xinc_captum import FeatureAccentuation, zoo
-from xinc_captum.attributions.accentuation.score import FeatureDistance
+from xinc_captum.attributions.accentuation import FeatureDistance
 from xinc_captum.hooks import reach
 from xinc_captum.images import centre_crop
 from xinc_captum.metrics.trust import high_frequency_energy

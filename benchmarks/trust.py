@@ -135,8 +135,8 @@ def pairs(steps, seeds=3):
 
 
 def read(method, images):
-    layer = method.reader.module(HIDDEN)
-    seen = method.reader.read(images, (), [layer], whole=True)
+    layer = method.model.module(HIDDEN)
+    seen = method.model.run(images, (), [layer], to_output=True)
     return seen("labels").detach(), seen(HIDDEN).mean((2, 3)).detach()
 
 

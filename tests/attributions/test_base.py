@@ -9,7 +9,7 @@ from xinc_captum import LayerContribution, NeuronCanvas, as_explanation
 from xinc_captum.attributions.base import attribution_context, captum_method, plain
 
 
-def test_the_decorator_keeps_the_method_reachable():
+def test_the_decorator_keeps_the_wrapped_method():
     class Method:
         @captum_method
         def attribute(self, inputs):
@@ -21,7 +21,7 @@ def test_the_decorator_keeps_the_method_reachable():
     assert Method.attribute.__doc__ == "Doc."
 
 
-def test_the_adapter_echoes_the_shape_of_its_call(net):
+def test_the_adapter_returns_the_container_of_its_inputs(net):
     explain = as_explanation(LayerContribution(net, "1"))
     x = torch.rand(3, 2)
     assert isinstance(explain((x,), target=0), tuple)
@@ -33,7 +33,7 @@ def test_without_the_adapter_captums_metric_fails_on_layers(net):
         sensitivity_max(LayerContribution(net, "1").attribute, torch.rand(3, 2), target=0, n_perturb_samples=2)
 
 
-def test_training_mode_is_said_once_and_evaluation_mode_is_silent():
+def test_training_mode_warns_once():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1), nn.Dropout(0.1), nn.Linear(2, 1))
     with pytest.warns(UserWarning, match=r"Dropout '1' is in training mode.*call model.eval\(\)") as caught:
         NeuronCanvas(model, "0").attribute(torch.rand(2, 2))
@@ -43,13 +43,13 @@ def test_training_mode_is_said_once_and_evaluation_mode_is_silent():
         NeuronCanvas(model.eval(), "0").attribute(torch.rand(2, 2))
 
 
-def test_surroundings(net):
+def test_grad_mode_and_inference_mode_of_the_caller(net):
     with torch.inference_mode(), attribution_context(net):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
 
-def test_plain_widens_only_what_autocast_narrowed():
+def test_plain_returns_float32_only_under_autocast():
     narrow = torch.zeros(2, dtype=torch.bfloat16)
     assert plain(narrow).dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):

@@ -56,9 +56,9 @@ def net():
 
 def at_the_block(net, x):
     """The block's activation (N, h, w, channels) and each output's gradient there."""
-    with capture(net, "block") as seen:
+    with capture(net, "block") as calls:
         y = net(x)
-    a = seen[net.block]
+    a = calls[net.block]
     return a.detach(), [torch.autograd.grad(y[:, o].sum(), a, retain_graph=True)[0] for o in range(4)], y.detach()
 
 
@@ -75,7 +75,7 @@ def test_a_canvas_has_the_channels(net, axis):
     assert torch.allclose(cut, by_hand, atol=1e-6)
 
 
-def test_one_row_of_places_where_the_caller_says_so(net):
+def test_one_row_of_positions_with_unit_axis(net):
     a, slopes, _ = at_the_block(net, X)
     assert torch.allclose(
         NeuronCanvas(net, "block", unit_axis=1).attribute(X, target=2), (a * slopes[2]).sum((2, 3)), atol=1e-6
@@ -97,11 +97,11 @@ def test_ablation_and_secant(net):
         finally:
             handle.remove()
 
-    found = NeuronCanvas(net, "block", rule="ablation").attribute(X)
-    assert torch.allclose(found, torch.stack([without(c, 0.0) for c in range(5)], 1), atol=1e-6)
+    result = NeuronCanvas(net, "block", rule="ablation").attribute(X)
+    assert torch.allclose(result, torch.stack([without(c, 0.0) for c in range(5)], 1), atol=1e-6)
     levels = torch.arange(5.0)  # broadcasts over (N, h, w, channels)
-    found = NeuronCanvas(net, "block", rule=Ablation(levels)).attribute(X)
-    assert torch.allclose(found, torch.stack([without(c, levels[c]) for c in range(5)], 1), atol=1e-6)
+    result = NeuronCanvas(net, "block", rule=Ablation(levels)).attribute(X)
+    assert torch.allclose(result, torch.stack([without(c, levels[c]) for c in range(5)], 1), atol=1e-6)
     mean = NeuronCanvas(net, "block", rule=Ablation("mean")).attribute(X)[:, 2]
     assert torch.allclose(mean, without(2, a.mean(0)[..., 2]), atol=1e-6)
 
@@ -132,11 +132,11 @@ class Frames(nn.Module):
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation"])
 def test_canvases_of_frames(rule):
     net, t = Frames().eval(), torch.rand(3, 1)
-    whole = NeuronCanvas(net, "block", rule=rule).attribute(t)
+    full = NeuronCanvas(net, "block", rule=rule).attribute(t)
     canvas = NeuronCanvas(net, "block", rule=rule).canvas(t, size=(2, 3))
-    assert canvas.units == 5 and torch.allclose(canvas.to_tensor()[0], whole[0], atol=1e-6)
+    assert canvas.units == 5 and torch.allclose(canvas.to_tensor()[0], full[0], atol=1e-6)
     both = canvases(net, ["block", "head"], t, (2, 3), rule=rule)
-    assert torch.allclose(both["block"].to_tensor()[0], whole[0], atol=1e-6)
+    assert torch.allclose(both["block"].to_tensor()[0], full[0], atol=1e-6)
 
 
 def test_layer_contribution_keeps_the_layers_own_axes(net):
@@ -145,7 +145,7 @@ def test_layer_contribution_keeps_the_layers_own_axes(net):
 
 
 @pytest.mark.parametrize("axis", [None, -1])
-def test_an_accentuated_unit_is_a_channel(net, axis):
+def test_accentuation_of_a_unit_raises_a_channel(net, axis):
     a, _, _ = at_the_block(net, X)
     method = NeuronFeatureAccentuation(net, "block", unit_axis=axis)
     torch.testing.assert_close(method.accentuate(X, 3, **FEW).before, a[..., 3].mean((1, 2)))
@@ -164,18 +164,18 @@ def test_an_accentuated_unit_is_a_channel(net, axis):
         method.accentuate(X, objectives.neuron("block", 3, (1,)), **FEW)
 
 
-def test_the_distance_adds_channels_up(net):
+def test_the_distance_sums_over_channels(net):
     a, b = (at_the_block(net, x)[0] for x in (X, X.flip(3)))
     by_hand = (a - b).norm(dim=3).mean((1, 2))
     regularizer = FeatureDistance("block", smooth=0)
     torch.testing.assert_close(regularizer.distance(a, b, unit_axis=-1), by_hand)
-    found = FeatureAccentuation(net).accentuate(X, 1, regularizer=regularizer, n_steps=2, transforms=())
+    result = FeatureAccentuation(net).accentuate(X, 1, regularizer=regularizer, n_steps=2, transforms=())
     again = at_the_block(net, X)[0]
-    second = found.distances[1]
-    assert found.layer == "block" and second.isfinite().all() and (second > 0).all() and again.shape == a.shape
+    second = result.distances[1]
+    assert result.layer == "block" and second.isfinite().all() and (second > 0).all() and again.shape == a.shape
 
 
-def test_a_feature_activation_map_lies_over_the_places(net):
+def test_a_feature_activation_map_has_the_size_of_the_layer(net):
     a, _, _ = at_the_block(net, X)
     first = a.permute(0, 3, 1, 2).contiguous()
     ours = FeatureActivationMap(net, "block", references=X[:1])
@@ -209,7 +209,7 @@ class Blocks(nn.Module):
 def test_blocks_of_tokens_have_channels_and_no_map():
     net, x = Blocks().eval(), torch.rand(2, 3, 8, 8)
     assert NeuronCanvas(net, "mixing").attribute(x, target=1).shape == (2, 5)
-    with pytest.raises(LayerError, match=r"its places 4 x 16 are no map of the 8 x 8 input. Give layer_to_grid="):
+    with pytest.raises(LayerError, match=r"its positions 4 x 16 are not a map of the 8 x 8 input. Give layer_to_grid="):
         FeatureActivationMap(net, "mixing", references=x[:1]).attribute(x)
 
 
@@ -227,11 +227,11 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.mixing(self.patches(x).flatten(2).mT)).mean(1))
 
 
-def test_tokens_are_asked_for_or_read_off_the_class():
+def test_tokens_need_unit_axis_or_a_known_class():
     net = Tokens().eval()
-    with capture(net, ["mixing", "norm"]) as seen:
+    with capture(net, ["mixing", "norm"]) as calls:
         y = net(X)
-    tokens, normed = seen[net.mixing], seen[net.norm]
+    tokens, normed = calls[net.mixing], calls[net.norm]
     (slope,) = torch.autograd.grad(y[:, 1].sum(), normed, retain_graph=True)
     by_hand = (normed * slope).sum(1)
     assert torch.allclose(NeuronCanvas(net, "norm").attribute(X, target=1), by_hand, atol=1e-6), "LayerNorm: the last"
@@ -245,27 +245,27 @@ def test_tokens_are_asked_for_or_read_off_the_class():
         ):
             method()
         assert method(unit_axis=-1).shape[0] == 2
-    found = NeuronFeatureAccentuation(net, "mixing", unit_axis=-1).accentuate(X, 5, **FEW)
-    torch.testing.assert_close(found.before, tokens[..., 5].mean(1).detach())
-    assert found.distances.isfinite().all(), "the distance reads the layers it picks by their modules"
-    with pytest.raises(ValueError, match="24 positions in a row .*, which have no middle in general"):
+    result = NeuronFeatureAccentuation(net, "mixing", unit_axis=-1).accentuate(X, 5, **FEW)
+    torch.testing.assert_close(result.before, tokens[..., 5].mean(1).detach())
+    assert result.distances.isfinite().all(), "the distance reads the layers it picks by their modules"
+    with pytest.raises(ValueError, match="one axis of 24 positions .*, which has no middle in general"):
         FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5), **FEW)
     third = FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5, (3,)), **FEW)
     torch.testing.assert_close(third.before, tokens[:, 3, 5].detach())
 
 
 @pytest.mark.parametrize("wrap", [lambda: layer_to_grid, lambda: lambda tokens: layer_to_grid(tokens) * 1.0])
-def test_tokens_are_laid_out_as_the_input(wrap):
+def test_the_token_map_has_the_shape_of_the_input(wrap):
     """16 tokens of a 4 x 16 picture are 2 x 8 patches, not 4 x 4."""
     net, x = Tokens().eval(), torch.rand(2, 3, 4, 16)
-    found = FeatureActivationMap(net, "mixing", references=x[:1], layer_to_grid=wrap()).attribute(x)
-    assert found.shape == (2, 1, 2, 8)
+    result = FeatureActivationMap(net, "mixing", references=x[:1], layer_to_grid=wrap()).attribute(x)
+    assert result.shape == (2, 1, 2, 8)
     by_hand = FeatureActivationMap(net, net.mixing, x[:1], layer_to_grid=lambda t: layer_to_grid(t, size=(2, 8)))
-    torch.testing.assert_close(found, by_hand.attribute(x))
-    with capture(net, "mixing") as seen:
+    torch.testing.assert_close(result, by_hand.attribute(x))
+    with capture(net, "mixing") as calls:
         net(x)
     place = FeatureAccentuation(net, layer_to_grid=wrap()).accentuate(x, objectives.neuron("mixing", 5, (1, 6)), **FEW)
-    torch.testing.assert_close(place.before, seen[net.mixing][:, 8 + 6, 5].detach())
+    torch.testing.assert_close(place.before, calls[net.mixing][:, 8 + 6, 5].detach())
     assert layer_to_grid(torch.rand(2, 16, 3)).shape == (2, 3, 4, 4), "alone it makes a square"
 
 
@@ -299,14 +299,14 @@ def test_signals_keep_their_channels():
     assert torch.allclose(NeuronCanvas(net, "1").attribute(x, target=1), (a * slope).sum(2), atol=1e-6)
 
 
-def test_a_keyword_that_does_not_go_with_pairs(net):
+def test_unit_axis_with_pairs_raises(net):
     with pytest.raises(ValueError, match='unit_axis=-1 goes with unit="neuron"'):
         NeuronCanvas(net, "head", unit="pair", unit_axis=-1)
     with pytest.raises(ValueError, match=r"unit_axis is 7 for a layer of shape \(2, 4, 6, 5\)"):
         NeuronCanvas(net, "block", unit_axis=7).attribute(X)
 
 
-def test_selectors_that_do_not_fit_show_the_layers_own_axes(net):
+def test_errors_of_selectors_name_the_layers_own_axes(net):
     with pytest.raises(IndexError, match=r"the layer's units are \(4, 6, 5\), so 9 must lie in \[-4, 3\]"):
         NeuronCanvas(net, "block").attribute(X, (9, 0, 0))
 

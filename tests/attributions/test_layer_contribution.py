@@ -20,7 +20,7 @@ def test_worked_out_by_hand():
 
 
 @given(rows=st.integers(1, 6), batch=st.integers(1, 6), seed=st.integers(0, 99), at_input=st.booleans())
-def test_equals_captum_in_any_batches(rows, batch, seed, at_input):
+def test_equals_captum_for_any_batch_size(rows, batch, seed, at_input):
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4))
     x, target = torch.randn(rows, 3), torch.randint(4, (rows,))
@@ -32,9 +32,9 @@ def test_equals_captum_in_any_batches(rows, batch, seed, at_input):
 
 def test_the_delta_is_the_formula(conv):
     x = torch.rand(3, 3, 6, 6)
-    answer, delta = LayerContribution(conv, "norm").attribute(x, target=2, return_convergence_delta=True)
+    result, delta = LayerContribution(conv, "norm").attribute(x, target=2, return_convergence_delta=True)
     zeroed = conv.fc(conv.pool(torch.zeros(3, 4, 6, 6)).flatten(1))
-    expected = answer.flatten(1).sum(1) - (conv(x) - zeroed)[:, 2]
+    expected = result.flatten(1).sum(1) - (conv(x) - zeroed)[:, 2]
     torch.testing.assert_close(delta, expected.detach(), atol=1e-6, rtol=1e-5)
 
 
@@ -43,11 +43,11 @@ def test_several_layers_in_one_pass(conv):
     answers, deltas = LayerContribution(conv, ["conv", conv.relu]).attribute(x, target=0, return_convergence_delta=True)
     assert [a.shape for a in answers] == [(2, 4, 6, 6), (2, 4, 6, 6)]
     assert [d.shape for d in deltas] == [(2,), (2,)]
-    for name, answer in zip(("conv", "relu"), answers, strict=True):
-        torch.testing.assert_close(answer, LayerContribution(conv, name).attribute(x, target=0))
+    for name, result in zip(("conv", "relu"), answers, strict=True):
+        torch.testing.assert_close(result, LayerContribution(conv, name).attribute(x, target=0))
 
 
-def test_tuple_layers_answer_tuples_in_any_batches():
+def test_tuple_layers_return_tuples_for_any_batch_size():
     class Two(nn.Module):
         def forward(self, x):
             return x, x * 2
@@ -79,7 +79,7 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_of_several_tensors_those_that_lead_to_nothing_have_no_part(last):
+def test_tensors_without_a_path_to_the_output_contribute_zero(last):
     net, x = Recurrent(True, last), torch.rand(5, 6, 2)
     steps, state = LayerContribution(net, "gru").attribute(x, target=1)
     assert steps.shape == (5, 6, 4) and state.shape == (1, 5, 4)
@@ -92,7 +92,7 @@ def test_of_several_tensors_those_that_lead_to_nothing_have_no_part(last):
         assert torch.allclose(steps, hidden * net.head.weight[1].detach() / 6, atol=1e-6)
 
 
-def test_several_tensors_of_which_none_leads_to_the_output():
+def test_tensors_that_all_have_no_path_to_the_output_raise():
     net = Recurrent(True, False)
     with pytest.raises(LayerError, match="the output does not depend on layer 'gru'"):
         LayerContribution(lambda x: net.head(x[:, 0].repeat(1, 2)) + 0 * net(x).detach(), net.gru).attribute(
@@ -101,12 +101,12 @@ def test_several_tensors_of_which_none_leads_to_the_output():
 
 
 @pytest.mark.parametrize(("rows", "at_once"), [(4, 2), (5, 2), (2, 1), (6, 6)])
-def test_pieces_of_a_layer_with_steps_first_are_not_joined(rows, at_once):
+def test_a_layer_with_steps_first_raises_for_chunks(rows, at_once):
     net, x = Recurrent(False, False), torch.rand(rows, 6, 2)
-    whole = LayerContribution(net, "start").attribute(x, target=0)
-    assert whole.shape == (6, rows, 3)
+    full = LayerContribution(net, "start").attribute(x, target=0)
+    assert full.shape == (6, rows, 3)
     if rows == at_once:
-        assert torch.equal(LayerContribution(net, "start").attribute(x, target=0, internal_batch_size=at_once), whole)
+        assert torch.equal(LayerContribution(net, "start").attribute(x, target=0, internal_batch_size=at_once), full)
         return
     with pytest.raises(
         LayerError, match=rf"layer 'start' has shape \(6, {at_once}, 3\) for {at_once} rows.*rows first"
@@ -114,7 +114,7 @@ def test_pieces_of_a_layer_with_steps_first_are_not_joined(rows, at_once):
         LayerContribution(net, "start").attribute(x, target=0, internal_batch_size=at_once)
 
 
-def test_pieces_of_a_layer_that_folds_windows_into_the_rows_are_joined():
+def test_chunks_of_a_layer_with_windows_folded_into_rows_are_joined():
     class Windows(nn.Module):
         def __init__(self):
             super().__init__()
@@ -127,7 +127,7 @@ def test_pieces_of_a_layer_that_folds_windows_into_the_rows_are_joined():
     assert torch.equal(method.attribute(x, target=0, internal_batch_size=2), method.attribute(x, target=0))
 
 
-def test_grad_kwargs_reach_autograd(conv):
+def test_grad_kwargs_are_passed_to_autograd(conv):
     conv.spare = nn.Identity()
     x = torch.rand(2, 3, 6, 6)
     forward = lambda x: conv(x) + 0 * conv.spare(torch.ones(2, 3)).detach()
@@ -137,7 +137,7 @@ def test_grad_kwargs_reach_autograd(conv):
     assert torch.equal(silent, torch.zeros(2, 3))
 
 
-def test_what_cannot_be_asked(net):
+def test_invalid_arguments_raise(net):
     x = torch.rand(2, 2)
     with pytest.raises(ValueError, match="target is missing or incomplete"):
         LayerContribution(net, "1").attribute(x)
@@ -151,7 +151,7 @@ def test_what_cannot_be_asked(net):
         LayerContribution(net, "1").attribute(x.double(), target=0)
 
 
-def test_constructing_changes_nothing(conv, found):
+def test_constructing_does_not_change_the_model(conv, found):
     before = found(conv)
     LayerContribution(conv, ["conv", "fc"])
     assert before.differences(conv) == []

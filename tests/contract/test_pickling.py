@@ -127,7 +127,7 @@ def test_a_verdict_that_was_not_asked_for_is_computed_before_pickling(net, x, fo
     with torch.no_grad():
         net.fc.weight.zero_()  # the unpickled result does not look at the model
     assert again.trust == result.trust and again.trust.rows[0].path is not None
-    with pytest.raises(RuntimeError, match="was changed after it was unpickled: its verdict does not hold any more"):
+    with pytest.raises(RuntimeError, match="was changed after it was unpickled, so its verdict is not valid"):
         replace(again, images=1 - again.images).trust  # noqa: B018
 
 

@@ -1,4 +1,4 @@
-"""Room: the Captum-compatible attribution classes."""
+"""The Captum-compatible attribution classes."""
 
 from .accentuation.feature_accentuation import FeatureAccentuation, NeuronFeatureAccentuation
 from .accentuation.result import Accentuation

@@ -1,4 +1,4 @@
-"""What every attribution class of this package owes its caller, written once."""
+"""Shared behaviour of all attribution classes: gradient mode, state restoration, output conversion."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,13 +23,13 @@ from ..hooks import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_BATCH_OR_RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 def captum_method(method: Callable[P, R]) -> Callable[P, R]:
-    """Decorate ``attribute`` as Captum expects (NoiseTunnel calls its ``__wrapped__``), keeping its types.
+    """Decorate ``attribute`` as Captum expects (NoiseTunnel calls its ``__wrapped__``), with unchanged types.
 
-    Calls of several threads run one after the other (:func:`xinc_captum.hooks.exclusive`).
+    Calls from several threads run one after the other (:func:`xinc_captum.hooks.exclusive`).
     """
     decorated: Callable[P, R] = log_usage()(exclusive()(method))
     return decorated
@@ -37,10 +37,10 @@ def captum_method(method: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def attribution_context(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
-    """Run explanations under any surroundings and leave everything as found.
+    """Prepare model and process for an attribution, and restore their state on exit.
 
-    Gradients are on whatever the caller switched off, compiled models run eagerly (their hooks would be skipped
-    silently), and model, flags and random states are put back at the end. Other threads that explain wait.
+    Gradients are enabled, whatever the caller's mode. Compiled models run eagerly, because their hooks would be
+    skipped. Model, flags and random states are restored on exit. Attributions in other threads wait.
 
     Raises:
         GradientError: part of the forward pass records no gradient where one is needed.
@@ -53,7 +53,7 @@ def attribution_context(forward_func: ForwardFunc, *also: nn.Module) -> Iterator
 
 
 def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
-    """``forward_func`` itself, or one with ordinary weights where they were made under inference mode."""
+    """Return ``forward_func``, or a copy with ordinary weights where they were created in inference mode."""
     roots = (*modules_behind(forward_func), *also)
     if any(p.is_inference() for root in roots for p in root.parameters()):
         return snapshot(forward_func, *also)
@@ -61,7 +61,7 @@ def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
 
 
 def as_called(forward_func: ForwardFunc, device: str) -> ForwardFunc:
-    """``forward_func`` under the autocast of now, whatever it is called under."""
+    """Return a function that calls ``forward_func`` under the current autocast settings, wherever it is called."""
     if not torch.is_autocast_enabled(device):
         return forward_func
     dtype = torch.get_autocast_dtype(device)
@@ -84,36 +84,36 @@ def _refuse_scripted(forward_func: ForwardFunc) -> None:
 def _warn_if_training(forward_func: ForwardFunc, also: tuple[nn.Module, ...]) -> None:
     for root in (*modules_behind(forward_func), *also):
         for name, module in root.named_modules():
-            if module.training and isinstance(module, _UNSTEADY):
+            if module.training and isinstance(module, _BATCH_OR_RANDOM):
                 warnings.warn(
                     f"{type(module).__name__} {name!r} is in training mode, so the explanation depends on the batch "
-                    "or on chance; call model.eval() first if that is not meant.",
+                    "or on random numbers; call model.eval() first unless this is intended.",
                     stacklevel=5,
                 )
                 return
 
 
 def shares_statistics(forward_func: ForwardFunc, *also: nn.Module) -> bool:
-    """Whether rows of a batch change one another: a batch norm in training mode."""
+    """Return whether rows of a batch influence one another: a batch norm in training mode."""
     roots = (*modules_behind(forward_func), *also)
-    return any(m.training and isinstance(m, _UNSTEADY[1]) for root in roots for m in root.modules())
+    return any(m.training and isinstance(m, _BATCH_OR_RANDOM[1]) for root in roots for m in root.modules())
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Detached, contiguous, and float32 where autocast made it narrower."""
+    """Return a tensor detached, contiguous, and in float32 where autocast reduced its precision."""
     if torch.is_autocast_enabled(tensor.device.type) and tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     return tensor.detach().contiguous()
 
 
 def as_explanation(method: Any) -> Callable[..., Any]:
-    """Adapt a layer method to Captum's metrics, which pass inputs as a tuple and expect a tuple back.
+    """Adapt a layer method to Captum's metrics, which pass inputs as a tuple and expect a tuple.
 
-    ``f(inputs, **kwargs) = method.attribute(inputs, **kwargs)``, as a tuple whenever ``inputs`` is one; a single
-    input is handed to the method as a plain tensor.
+    ``f(inputs, **kwargs) = method.attribute(inputs, **kwargs)``, as a tuple whenever ``inputs`` is one; a tuple of one
+    input is passed to the method as a tensor.
 
     Args:
-        method: an object with ``attribute``, ours or Captum's own (its layer methods fail without this too).
+        method: an object with ``attribute``, of this package or of Captum (whose layer methods need this too).
 
     Returns:
         a function for ``captum.metrics.sensitivity_max`` and the like.
@@ -130,8 +130,8 @@ def as_explanation(method: Any) -> Callable[..., Any]:
     """
 
     def explain(inputs: Any, **kwargs: Any) -> Any:
-        alone = isinstance(inputs, tuple) and len(inputs) == 1
-        answer = method.attribute(inputs[0] if alone else inputs, **kwargs)
-        return (answer,) if isinstance(inputs, tuple) and not isinstance(answer, tuple) else answer
+        single = isinstance(inputs, tuple) and len(inputs) == 1
+        result = method.attribute(inputs[0] if single else inputs, **kwargs)
+        return (result,) if isinstance(inputs, tuple) and not isinstance(result, tuple) else result
 
     return explain

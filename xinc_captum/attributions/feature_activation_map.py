@@ -1,4 +1,4 @@
-"""FeatureActivationMap: where two pictures are alike for a network that has no classifier."""
+"""FeatureActivationMap: the similarity of two images as a map, for networks without a classifier."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,40 +10,35 @@ from torch import Tensor, nn
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
-from .accentuation.activations import units_second
-from .base import (
-    attribution_context,
-    captum_method,
-    differentiable,
-    plain,
-)
+from .base import attribution_context, captum_method, differentiable, plain
+from .token_grid import units_second
 
 
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
-    r"""Where in a picture the features lie that make it similar to a reference.
+    r"""Map of the features that make an image similar to a reference.
 
     .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k\, \mathrm{sign}(f_k) A_k\Bigr), \qquad
         \alpha_k = \frac{f_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}, \qquad \Sigma_k \alpha_k = \cos(f, g)
 
-    Symbols: A_k a channel of the layer, f its mean over places, g the same of the reference; with several pictures of a
-    class, or none at hand, g may be any vector, such as a prototype. The sign is 1 behind a ReLU; in a vision
-    transformer it lets a channel count the way its mean points, so that no map depends on which way that happens to be.
-    It needs neither labels nor gradients: for features of self-supervised networks, few-shot classes and retrieval.
+    Symbols: A_k a channel of the layer, f its mean over positions, g the same for the reference; g may also be any
+    vector, such as the prototype of a class. The sign is 1 after a ReLU; in a vision transformer it makes the map
+    independent of the sign of each channel. The method needs neither labels nor gradients: it suits self-supervised
+    networks, few-shot classes and retrieval.
 
     Args:
         forward_func: the network, or any function around it.
-        layer: a module or dotted name whose output has a map.
-        references: pictures, as ``forward_func`` takes them, or vectors (M, channels).
-        device_ids: accepted for Captum's sake.
+        layer: a module or dotted name whose output is a map.
+        references: images, as ``forward_func`` takes them, or vectors (M, channels).
+        device_ids: unused, part of Captum's signature.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
-        unit_axis: which axis of a map holds the channels: 1 for (rows, channels, h, w), -1 for (rows, h, w, channels).
+        unit_axis: axis of the channels in a map: 1 for (rows, channels, h, w), -1 for (rows, h, w, channels).
             None determines it from the layer's class, the input's height and width, and the modules inside.
 
     Raises:
         LayerError: the layer is not in the model, never runs, folds several maps into the rows of one sample, or which
             axis holds its channels cannot be determined.
-        ValueError: a layer without a map, references of another width, or a target that is none of them.
+        ValueError: a layer without a map, references with other channels, or a target that is not one of them.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
@@ -51,9 +46,9 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         >>> method.attribute(torch.rand(5, 3, 8, 8), target=1).shape
         torch.Size([5, 1, 6, 6])
 
-    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), whose abstract has it: weights from the similarity
-    of two embeddings, normalised, times the activation maps. The terms of the cosine are our reading of it, and
-    the sign is ours.
+    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), abstract: normalised weights from the
+    similarity of two embeddings, times the activation maps. The terms of the cosine are this package's
+    interpretation; the sign is an addition.
     """
 
     def __init__(
@@ -82,101 +77,113 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         additional_forward_args: Any = None,
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """Maps as coarse as the layer: (rows, 1, h, w), zero or more.
+        """Return maps of the size of the layer's: (rows, 1, h, w), >= 0.
 
         Args:
             inputs: (rows, …) or a tuple of such.
-            target: which reference, a number or one for each row; None where there is only one.
-            additional_forward_args: passed on to the model, for references that are pictures too.
-            internal_batch_size: at most so many rows a forward.
+            target: index of the reference, or one for each row; None where there is only one.
+            additional_forward_args: passed on to the model, also for references that are images.
+            internal_batch_size: maximum number of rows in one forward pass.
         """
-        maps, one, other = self._parts(inputs, target, additional_forward_args, internal_batch_size)
-        return plain((maps * (one.abs() * other)[:, :, None, None]).sum(1, keepdim=True).relu())
+        maps, f, g = self._terms(inputs, target, additional_forward_args, internal_batch_size)
+        return plain((maps * (f.abs() * g)[:, :, None, None]).sum(1, keepdim=True).relu())
 
     def weights(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:
-        """Each channel's part of the similarity, (rows, channels): a row adds up to the cosine."""
-        _, one, other = self._parts(inputs, target, None, None)
-        return plain(one * other)
+        """Return the contribution of each channel to the similarity, (rows, channels); each row sums to the cosine."""
+        _, f, g = self._terms(inputs, target, None, None)
+        return plain(f * g)
 
     def places(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:
-        r"""Each place's part of the similarity, (rows, 1, h, w), of either sign: a map adds up to the cosine.
+        r"""Return the contribution of each position to the similarity, (rows, 1, h, w); each map sums to the cosine.
 
         .. math:: P = \frac{1}{hw} \Sigma_k \frac{A_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}
 
         Source: Stylianou et al., "Visualizing Deep Similarity Networks" (WACV 2019).
         """
-        maps, _, other = self._parts(inputs, target, None, None)
+        maps, _, g = self._terms(inputs, target, None, None)
         length = maps.mean((2, 3)).norm(dim=1).clamp_min(1e-12) * maps[0, 0].numel()
-        return plain((maps * (other / length[:, None])[:, :, None, None]).sum(1, keepdim=True))
+        return plain((maps * (g / length[:, None])[:, :, None, None]).sum(1, keepdim=True))
 
-    def _parts(self, inputs: Any, target: Any, args: Any, at_once: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The layer's maps, and their mean over places and the reference, both of length one."""
-        maps, given = self._maps(inputs, args, at_once), self.references
-        if given.dim() != 2:
+    def _terms(self, inputs: Any, target: Any, args: Any, batch_size: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the layer's maps, and the normalised vectors of their means and of the references."""
+        maps, references = self._maps(inputs, args, batch_size), self.references
+        if references.dim() != 2:
             like = inputs[0] if isinstance(inputs, tuple) else inputs
-            given = self._maps(given.to(like), _shared(args, len(like)), at_once).mean((2, 3))
-        alone = 0 if len(given) == 1 else -1
-        which = torch.as_tensor(alone if target is None else target, device=maps.device).long().flatten()
-        wrong = len(which) not in {1, len(maps)} or not bool((which >= 0).all() & (which < len(given)).all())
-        if given.shape[1] != maps.shape[1] or wrong:
+            args = _check_shared(args, len(like))
+            references = self._maps(references.to(like), args, batch_size).mean((2, 3))
+        default = 0 if len(references) == 1 else -1
+        index = torch.as_tensor(default if target is None else target, device=maps.device).long().flatten()
+        in_range = (index >= 0).all() & (index < len(references)).all()
+        if references.shape[1] != maps.shape[1] or len(index) not in {1, len(maps)} or not bool(in_range):
             raise ValueError(
-                f"target is {target} for {len(maps)} rows and references of shape {tuple(given.shape)}, and the layer "
-                f"has {maps.shape[1]} channels; expected references of as many, and the number of one, or of one a row."
+                f"target is {target} for {len(maps)} rows and references of shape {tuple(references.shape)}, and the "
+                f"layer has {maps.shape[1]} channels; expected references with as many channels, and the index of one, "
+                "or of one for each row."
             )
-        one, other = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in (maps.mean((2, 3)), given.to(maps)))
-        return maps, one, other[which.expand(len(maps))]
+        vectors = (maps.mean((2, 3)), references.to(maps))
+        f, g = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in vectors)
+        return maps, f, g[index.expand(len(maps))]
 
-    def _maps(self, inputs: Any, args: Any, at_once: int | None) -> Tensor:
-        parts = []
+    def _maps(self, inputs: Any, args: Any, batch_size: int | None) -> Tensor:
+        maps = []
         with attribution_context(self.forward_func, self.layer), torch.no_grad():
             call = differentiable(self.forward_func, self.layer)
             batch = Batch.of(inputs, args, None)
-            pieces = chunks(batch.rows, at_once or batch.rows)
+            pieces = chunks(batch.rows, batch_size or batch.rows)
             if len(pieces) > 1:
-                batch = settle_arguments(batch, partial(self._seen, call))
+                batch = settle_arguments(batch, partial(self._forward, call))
             for piece in pieces:
-                rows = batch.cut(*piece)
-                found = one_tensor(self._seen(call, rows)[0], self._name, rows.rows).detach()
-                parts.append(self._map(found, tuple(rows.inputs[0].shape)))
-        return torch.cat(parts)
+                part = batch.cut(*piece)
+                activation = one_tensor(self._forward(call, part)[0], self._name, part.rows).detach()
+                maps.append(self._map(activation, tuple(part.inputs[0].shape)))
+        return torch.cat(maps)
 
-    def _seen(self, call: ForwardFunc, batch: Batch) -> tuple[Any, Any]:
-        """The layer's value, and the output."""
+    def _forward(self, call: ForwardFunc, batch: Batch) -> tuple[Any, Any]:
+        """Return the layer's activation, and the output."""
         with capture(self.forward_func, self.layer) as captured:
             output = batch.through(call)
         return captured[self.layer], output
 
-    def _map(self, found: Tensor, entered: tuple[int, ...]) -> Tensor:
-        """One chunk's activation as (rows, channels, h, w)."""
-        given = self.layer_to_grid is not None or self.unit_axis is not None
-        if found.dim() > 4 and self.layer_to_grid is None:
+    def _map(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
+        """Return an activation as (rows, channels, h, w)."""
+        shape = tuple(activation.shape)
+        if len(shape) > 4 and self.layer_to_grid is None:
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}; expected maps (rows, channels, h, w). Give "
-                "layer_to_grid= a function that leaves two axes of places, for example lambda a: a.mean(2) for the "
-                "mean over the first."
+                f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
+                "layer_to_grid= a function to that shape, for example lambda a: a.mean(2) for the mean over the first "
+                "axis of positions."
             )
-        if found.dim() == 3 and self.layer_to_grid is None:
+        if len(shape) == 3 and self.layer_to_grid is None:
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}; expected maps (rows, channels, h, w). Give "
+                f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
                 "layer_to_grid=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your "
                 "own."
             )
         maps = units_second(
-            found, self.layer, self.forward_func, entered=entered, rearrange=self.layer_to_grid, asked=self.unit_axis
+            activation,
+            self.layer,
+            self.forward_func,
+            input_shape=input_shape,
+            rearrange=self.layer_to_grid,
+            axis=self.unit_axis,
         )
-        if maps.dim() != 4 or len(maps) != len(found):
-            made = "" if self.layer_to_grid is None else f", which layer_to_grid made {tuple(maps.shape)}"
+        if maps.dim() != 4 or len(maps) != len(activation):
+            grid = "" if self.layer_to_grid is None else f", and layer_to_grid returns {tuple(maps.shape)}"
             raise ValueError(
-                f"layer {self._name()} returns shape {tuple(found.shape)}{made}; expected maps (rows, channels, "
-                "h, w) of "
-                f"{len(found)} rows. Choose a layer whose output has places, or give layer_to_grid=."
+                f"layer {self._name()} returns shape {shape}{grid}; expected maps (rows, channels, h, w) of "
+                f"{len(activation)} rows. Choose a layer whose output is a map, or give layer_to_grid=."
             )
-        image = image_size(entered)
-        if not given and maps.stride() != found.stride() and image is not None and not fits(maps.shape[2:], image):
+        image, chosen = image_size(input_shape), self.layer_to_grid is not None or self.unit_axis is not None
+        if (
+            not chosen
+            and maps.stride() != activation.stride()
+            and image is not None
+            and not fits(maps.shape[2:], image)
+        ):
             raise LayerError(
-                f"layer {self._name()} returns shape {tuple(found.shape)} with its channels on the last axis, and its "
-                f"places {maps.shape[2]} x {maps.shape[3]} are no map of the {image[0]} x {image[1]} input. Give "
-                "layer_to_grid=, a function to (rows, channels, h, w), or unit_axis=-1 where they are."
+                f"layer {self._name()} returns shape {shape} with its channels on the last axis, and its positions "
+                f"{maps.shape[2]} x {maps.shape[3]} are not a map of the {image[0]} x {image[1]} input. Give "
+                "layer_to_grid=, a function to (rows, channels, h, w), or unit_axis=-1 where they are a map."
             )
         return maps
 
@@ -184,13 +191,13 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         return layer_name(self.forward_func, self.layer)
 
 
-def _shared(args: Any, rows: int) -> Any:
-    """Additional arguments that the references' pictures can get too."""
+def _check_shared(args: Any, rows: int) -> Any:
+    """Return additional arguments that the references' images can use too."""
     every = args if isinstance(args, tuple) else (args,)
     if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
         raise ValueError(
             f"additional_forward_args hold a value for each of the {rows} rows and none for the references; expected "
-            "arguments that all rows share (inside of the function, lambda x: model(x, shared), where they have as "
-            "many rows by chance), or references as vectors."
+            "arguments that all rows share (where they have that many rows by chance, pass them inside of the "
+            "function: lambda x: model(x, shared)), or references as vectors."
         )
     return args

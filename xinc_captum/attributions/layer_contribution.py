@@ -1,4 +1,4 @@
-"""LayerContribution: how much each unit of a layer adds to one output."""
+"""LayerContribution: the contribution of each unit of a layer to one output."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,18 +30,18 @@ Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 
 
 class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]
-    r"""Activation x gradient of one or several layers towards one output of each row.
+    r"""Activation x gradient of one or several layers, for one output of each row.
 
     .. math:: c_u = a_u \, \partial y_t / \partial a_u
 
-    Symbols: a_u an element of the layer's output (or input), y_t the selected output. Equals Captum's
-    LayerGradientXActivation; it also takes dotted names, dict outputs, compiled models and inference mode.
+    Symbols: a_u an element of the layer's output (or input), y_t the selected output. The result equals Captum's
+    LayerGradientXActivation. Dotted names, dict outputs, compiled models and inference mode are supported too.
 
     Args:
         forward_func: the model, or any function around it.
-        layer: a module, a dotted name, or a list of these (then the answer is a list).
+        layer: a module, a dotted name, or a list of these (then the result is a list).
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        multiply_by_inputs: False answers the bare gradient ∂y_t/∂a_u.
+        multiply_by_inputs: False returns the gradient ∂y_t/∂a_u alone.
         output_fn: picks the tensor to explain out of a dict or tuple output.
 
     Raises:
@@ -55,7 +55,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         torch.Size([5, 4])
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024): their last-layer map without
-    the bias share.
+    the bias term.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         output_fn: OutputFn | None = None,
     ) -> None:
         several = not isinstance(layer, nn.Module | str)
-        expected: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
-        found = [find_layer(forward_func, one) for one in expected]
-        if not found:
+        layers: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
+        modules = [find_layer(forward_func, one) for one in layers]
+        if not modules:
             raise LayerError("layer is an empty list; give at least one module or dotted name.")
-        LayerAttribution.__init__(self, forward_func, found if several else found[0], device_ids)
+        LayerAttribution.__init__(self, forward_func, modules if several else modules[0], device_ids)
         GradientAttribution.__init__(self, forward_func)
-        self._layers, self._several = found, several
+        self._layers, self._several = modules, several
         self._multiply_by_inputs = multiply_by_inputs
         self.output_fn = output_fn
 
@@ -123,26 +123,25 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         return_convergence_delta: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Contributions shaped like the layer.
+        """Return contributions with the shape of the layer's output.
 
         Args:
             inputs: (rows, ...) or a tuple of such.
-            target: a Captum target that leaves one number a row.
+            target: a Captum target that selects one number for each row.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
                 with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
-            attribute_to_layer_input: explain what enters the layer.
-            internal_batch_size: at most so many rows a forward.
-            return_convergence_delta: also answer Σ c − (F(x) − F(x with the layer at zero)), (rows,).
+            attribute_to_layer_input: attribute to the layer's input instead of its output.
+            internal_batch_size: maximum number of rows in one forward pass.
+            return_convergence_delta: also return Σ c − (F(x) − F(x with the layer at zero)), (rows,).
             grad_kwargs: for ``torch.autograd.grad``.
 
         Returns:
-            a tensor like the layer's output, a tuple where the layer returns several float tensors (zeros for one that
-            the output does not depend on), a list where
-            ``layer`` is one.
+            a tensor like the layer's output; a tuple where the layer returns several float tensors (zeros for one that
+            the output does not depend on); a list where ``layer`` is one.
         """
         if return_convergence_delta and not self._multiply_by_inputs:
             raise ValueError(
-                "return_convergence_delta needs multiply_by_inputs=True: bare gradients do not add up to an output."
+                "return_convergence_delta needs multiply_by_inputs=True: gradients alone do not add up to an output."
             )
         if internal_batch_size is not None and internal_batch_size < 1:
             raise ValueError(f"internal_batch_size is {internal_batch_size}; expected at least 1.")
@@ -157,46 +156,46 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             ]
             if len(pieces) > 1:
                 self._check_rows(call, batch, pieces, parts, attribute_to_layer_input)
-            answer = _joined(parts)
+            result = _join(parts)
             if not return_convergence_delta:
-                return answer if self._several else answer[0]
+                return result if self._several else result[0]
             deltas = [
                 self._delta(batch, layer, attributions, attribute_to_layer_input)
-                for layer, attributions in zip(self._layers, answer, strict=True)
+                for layer, attributions in zip(self._layers, result, strict=True)
             ]
-        return (answer, deltas) if self._several else (answer[0], deltas[0])
+        return (result, deltas) if self._several else (result[0], deltas[0])
 
     def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
         with capture(self.forward_func, self._layers, at_input=at_input) as captured:
             output = select_output(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
-        places = [captured.per_device(layer) for layer in self._layers]
-        flat = [tensor for replicas in places for tensors in replicas for tensor in tensors]
-        several = [len(tensors) for replicas in places for tensors in replicas]
-        given = {"allow_unused": max(several) > 1, **grad_kwargs}  # as of the last state of a GRU
+        values = [captured.per_device(layer) for layer in self._layers]
+        flat = [tensor for replicas in values for tensors in replicas for tensor in tensors]
+        counts = [len(tensors) for replicas in values for tensors in replicas]
+        options = {"allow_unused": max(counts) > 1, **grad_kwargs}  # as of the last state of a GRU
         try:
-            found = torch.autograd.grad(score, flat, torch.ones_like(score), **given)
+            all_gradients = torch.autograd.grad(score, flat, torch.ones_like(score), **options)
         except RuntimeError as error:
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 raise
-            raise self._unrelated() from error
-        gradients = iter(found)
-        used = [sum(next(gradients) is not None for _ in range(n)) for n in several]
+            raise self._no_path_error() from error
+        gradients = iter(all_gradients)
+        used = [sum(next(gradients) is not None for _ in range(n)) for n in counts]
         if "allow_unused" not in grad_kwargs and not all(used):
-            raise self._unrelated()
-        gradients = iter(found)
-        answers = []
-        for replicas in places:
-            shares = [tuple(self._share(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
-            device = shares[0][0].device
-            whole = tuple(torch.cat([s.to(device) for s in same]) for same in zip(*shares, strict=True))
-            answers.append(whole if len(whole) > 1 else whole[0])
-        return answers
+            raise self._no_path_error()
+        gradients = iter(all_gradients)
+        results = []
+        for replicas in values:
+            parts = [tuple(self._contribution(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
+            device = parts[0][0].device
+            joined = tuple(torch.cat([t.to(device) for t in same]) for same in zip(*parts, strict=True))
+            results.append(joined if len(joined) > 1 else joined[0])
+        return results
 
     def _check_rows(
         self, call: ForwardFunc, batch: Batch, pieces: list[tuple[int, int]], parts: list[list[Any]], at_input: bool
     ) -> None:
-        """Refuse to join pieces of a layer whose first axis does not hold the samples, such as (steps, rows, …)."""
+        """Raise where the first axis of a layer does not hold the samples, such as (steps, rows, ...)."""
         sizes = [stop - start for start, stop in pieces]
         last, other = parts[-1], sizes[-1]
         if other == sizes[0]:  # no piece has another size
@@ -214,14 +213,14 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                         "joined. Leave internal_batch_size out, or choose a layer with rows first."
                     )
 
-    def _unrelated(self) -> GradientError:
+    def _no_path_error(self) -> GradientError:
         names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
         return GradientError(
             f"the output does not depend on layer {names} (no gradient flows between them); choose a layer that "
             f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
         )
 
-    def _share(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
+    def _contribution(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
         if gradient is None:  # one of several tensors that the output does not depend on
             gradient = torch.zeros_like(activation)
         return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
@@ -244,7 +243,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         return delta
 
 
-def _joined(parts: list[list[Any]]) -> list[Any]:
+def _join(parts: list[list[Any]]) -> list[Any]:
     """Concatenate the rows of every layer's tensor or tuple of tensors."""
     if len(parts) == 1:
         return parts[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import store
 from ..attributions import Accentuation, FeatureAccentuation, NeuronFeatureAccentuation
-from ..attributions.accentuation.activations import Reader
+from ..attributions.accentuation.activations import ImageModel
 from ..comparison import as_maps, grad_cam, last_map
 from ..hooks import find_layer
 from ..images import to_hwc
@@ -63,8 +63,8 @@ class Asked:
         return value.flatten(1).mean(1) if value.dim() > 1 else value
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
-        reader, place = Reader(self.network.classifier), find_layer(self.network.classifier, layer)
-        return reader.read(views, (), [place], whole=False)(place)
+        model, place = ImageModel(self.network.classifier), find_layer(self.network.classifier, layer)
+        return model.run(views, (), [place], to_output=False)(place)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:
         """Where it is found in one image (1, C, h, w), without a change: (H, W) on the host, or None.

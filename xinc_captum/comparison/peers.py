@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._optional import require
-from ..attributions.accentuation.activations import laying_out
+from ..attributions.token_grid import lay_out_for
 from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
 from .methods import Explain, LayerAxis, Preprocess, after, refuse_last
 
@@ -121,7 +121,7 @@ def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) 
     def explain(images: Tensor, target: Any) -> Tensor:
         expected = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
         given = early(images) if early else images
-        with laying_out(image_size(given.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
+        with lay_out_for(image_size(given.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
             found = cam(input_tensor=given, targets=expected)
         return torch.from_numpy(found)[:, None]
 

@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..attributions import FeatureAccentuation
-from ..attributions.accentuation.activations import Reader
-from ..attributions.accentuation.default_layers import passed
+from ..attributions.accentuation.activations import ImageModel, image_layers
 from ..hooks import ForwardFunc, untouched
 from .methods import (
     Explain,
@@ -45,8 +44,8 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
         ReLU()
     """
     with untouched(model):
-        ended = passed(Reader(model, preprocess), images, ())
-    maps = [at for at, one in enumerate(ended) if one.places and one.places[0] * one.places[1] > 1]
+        ended = image_layers(ImageModel(model, preprocess), images, ())
+    maps = [at for at, one in enumerate(ended) if one.map_size and one.map_size[0] * one.map_size[1] > 1]
     tokens = [at for at, one in enumerate(ended) if len(one.shape) == 3 and one.shape[1] > 1]
     if not maps or (len(maps) <= len(tokens) and tokens[-1] > maps[-1]):
         return None

@@ -4,8 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
-from xinc_captum.attributions.accentuation.activations import Reader
-from xinc_captum.attributions.accentuation.default_layers import early_layer, name_of, passed, spaced_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel, early_layer, image_layers, late_layers
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -20,39 +19,39 @@ def vit():
     return VisionTransformer(32, 8, num_layers=5, num_heads=2, hidden_dim=16, mlp_dim=32).eval()
 
 
-def test_in_a_resnet_it_is_layer2(resnet):
-    reader = Reader(resnet)
-    assert name_of(reader, early_layer(reader, X, ())) == "layer2"
-    assert name_of(reader, early_layer(reader, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
+def test_early_layer_of_a_resnet_is_layer2(resnet):
+    model = ImageModel(resnet)
+    assert model.name_of(early_layer(model, X, ())) == "layer2"
+    assert model.name_of(early_layer(model, X, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
 
 
-def test_in_a_transformer_it_ends_after_two_fifths(vit):
-    reader = Reader(vit)
-    ended = passed(reader, torch.rand(1, 3, 32, 32), ())
-    early = early_layer(reader, torch.rand(1, 3, 32, 32), ())
+def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
+    model = ImageModel(vit)
+    ended = image_layers(model, torch.rand(1, 3, 32, 32), ())
+    early = early_layer(model, torch.rand(1, 3, 32, 32), ())
     place = [one.module for one in ended].index(early)
     assert early is vit.conv_proj or place == 2 * len(ended) // 5
 
 
-def test_without_anything_before_there_is_none():
+def test_without_earlier_modules_there_is_no_early_layer():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    reader = Reader(net)
-    assert early_layer(reader, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
+    model = ImageModel(net)
+    assert early_layer(model, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
 
 
-def test_spaced_layers_lie_along_the_way(resnet):
-    reader = Reader(resnet)
-    order = [one.module for one in passed(reader, X, ())]
-    places = [order.index(module) for module in spaced_layers(reader, X, ())]
-    assert len(places) == 4 and places == sorted(places) and places[-1] > 0.7 * len(order)
-    until = spaced_layers(reader, X, (), (resnet.layer2,), count=2)
+def test_late_layers_are_evenly_spaced(resnet):
+    model = ImageModel(resnet)
+    order = [one.module for one in image_layers(model, X, ())]
+    indices = [order.index(module) for module in late_layers(model, X, ())]
+    assert len(indices) == 4 and indices == sorted(indices) and indices[-1] > 0.7 * len(order)
+    until = late_layers(model, X, (), (resnet.layer2,), count=2)
     assert len(until) == 2 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
 
 
-def test_only_modules_that_ran_once_with_rows_of_floats(conv):
+def test_only_modules_that_run_once_with_float_rows(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))
-    order = [one.module for one in passed(Reader(forward), torch.rand(2, 3, 6, 6), ())]
+    order = [one.module for one in image_layers(ImageModel(forward), torch.rand(2, 3, 6, 6), ())]
     assert conv.relu not in order and conv.conv not in order and conv.again not in order
     assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
     assert not any(module._forward_hooks for module in conv.modules())
@@ -68,33 +67,37 @@ class Beside(nn.Module):
 
     def forward(self, x, depth):
         with torch.set_grad_enabled(not self.detached):
-            seen = self.image(x)
+            calls = self.image(x)
         bias = self.table(torch.ones(1, 7, 7, 2)).mean((1, 2))
-        return self.head((seen + self.depth(depth)).mean((2, 3)) + bias)
+        return self.head((calls + self.depth(depth)).mean((2, 3)) + bias)
 
 
-def test_modules_that_the_images_do_not_reach_are_no_layers():
+def test_modules_independent_of_the_images_are_excluded():
     net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    reached = [one.module for one in passed(Reader(net), x, (depth,))]
+    reached = [one.module for one in image_layers(ImageModel(net), x, (depth,))]
     assert reached == [net.image[0], net.image[1], net.image, net.head]
-    assert early_layer(Reader(net), x, (depth,)) is net.image
-    assert all(layer in reached for layer in spaced_layers(Reader(net), x, (depth,)))
+    assert early_layer(ImageModel(net), x, (depth,)) is net.image
+    assert all(layer in reached for layer in late_layers(ImageModel(net), x, (depth,)))
     with torch.no_grad():
-        assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "whatever the caller switched off"
+        assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+            "whatever the caller switched off"
+        )
     for p in net.parameters():
         p.requires_grad_(False)
-    assert [one.module for one in passed(Reader(net), x, (depth,))] == reached, "frozen weights change nothing"
+    assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+        "frozen weights change nothing"
+    )
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_where_gradients_do_not_lead_to_the_images_other_images_tell():
+def test_without_gradients_other_images_decide():
     net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    reader = Reader(lambda x, d: net(x, d))
-    assert [one.module for one in passed(reader, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
-    assert early_layer(reader, x, (depth,)) is None, "nothing there moves an image"
+    model = ImageModel(lambda x, d: net(x, d))
+    assert [one.module for one in image_layers(model, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(model, x, (depth,)) is None, "nothing there moves an image"
 
 
-def test_a_layer_that_does_not_respond_is_passed_over():
+def test_a_layer_without_a_gradient_is_skipped():
     class Silent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -106,14 +109,14 @@ def test_a_layer_that_does_not_respond_is_passed_over():
             return self.head((a + self.silent(a)).mean((2, 3)))
 
     net = Silent().eval()
-    assert early_layer(Reader(net), torch.rand(1, 3, 64, 64), ()) is net.first
+    assert early_layer(ImageModel(net), torch.rand(1, 3, 64, 64), ()) is net.first
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_scripted_parts_are_passed_over():
+def test_scripted_modules_are_skipped():
     net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
-    assert [one.module for one in passed(Reader(net), X, ())] == [net[1], net[2]]
-    assert early_layer(Reader(net), X, ()) is net[1]
+    assert [one.module for one in image_layers(ImageModel(net), X, ())] == [net[1], net[2]]
+    assert early_layer(ImageModel(net), X, ()) is net[1]
 
 
 def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
@@ -135,10 +138,14 @@ def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
             return self.conv(x), None
 
     net = Writing()
-    assert [one.module for one in passed(Reader(lambda x: net(x.clone())), X, ())] == [net.part.conv, net.part, net.act]
+    assert [one.module for one in image_layers(ImageModel(lambda x: net(x.clone())), X, ())] == [
+        net.part.conv,
+        net.part,
+        net.act,
+    ]
 
 
-def test_where_the_units_and_places_are():
+def test_unit_axis_and_map_size():
     class Last(nn.Module):
         def __init__(self):
             super().__init__()
@@ -147,8 +154,8 @@ def test_where_the_units_and_places_are():
         def forward(self, x):
             return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
 
-    first, last = passed(Reader(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
-    assert (first.unit_axis, first.places) == (1, (4, 8)) and (last.unit_axis, last.places) == (3, (4, 8))
+    first, last = image_layers(ImageModel(Last(), lambda x: F.interpolate(x, (32, 64))), X, ())
+    assert (first.unit_axis, first.map_size) == (1, (4, 8)) and (last.unit_axis, last.map_size) == (3, (4, 8))
 
 
 class Attending(nn.Module):
@@ -177,12 +184,12 @@ class Attention(nn.Module):
 
 def test_attention_weights_are_no_map_of_the_image():
     net = Attention().eval()
-    reader = Reader(net)
-    ended = {one.module: one for one in passed(reader, X, ())}
+    model = ImageModel(net)
+    ended = {one.module: one for one in image_layers(model, X, ())}
     weights = [m for block in net.blocks for m in (block.soft, block.drop)]
-    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].places == () for m in weights)
-    assert ended[net.patches].places == (4, 4)
-    assert early_layer(reader, X, ()) not in weights
+    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].map_size == () for m in weights)
+    assert ended[net.patches].map_size == (4, 4)
+    assert early_layer(model, X, ()) not in weights
 
 
 def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
@@ -198,9 +205,9 @@ def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
 
     net = Attention()
     net.blocks = nn.Sequential(Talking(), Talking())
-    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
-    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].places == ()
-    assert early_layer(Reader(net), X, ()) not in [block.mix for block in net.blocks]
+    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), X, ())}
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].map_size == ()
+    assert early_layer(ImageModel(net), X, ()) not in [block.mix for block in net.blocks]
 
 
 def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
@@ -214,6 +221,6 @@ def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
 
     net = Attention()
     net.blocks = nn.Sequential(Mixed(), Mixed())
-    ended = {one.module: one for one in passed(Reader(net.eval()), X, ())}
-    assert ended[net.blocks[0].soft].places == () and ended[net.blocks[1].drop].places == ()
-    assert ended[net.patches].places == (4, 4)
+    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), X, ())}
+    assert ended[net.blocks[0].soft].map_size == () and ended[net.blocks[1].drop].map_size == ()
+    assert ended[net.patches].map_size == (4, 4)

@@ -1,4 +1,4 @@
-"""A second model, given as whatever models are given as: contrast= and transfer= take the same."""
+"""Doses, the evidence for .trust, and second models as contrast= and transfer=."""
 
 import copy
 import warnings
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import Reader
-from xinc_captum.attributions.accentuation.default_layers import spaced_layers
-from xinc_captum.attributions.accentuation.evidence import beside, is_model, path_of
+from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
+from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
+from xinc_captum.attributions.accentuation.problem import is_model
 from xinc_captum.metrics.trust import high_frequency_energy
 from xinc_captum.zoo import Classifier, Normalise
 
@@ -31,32 +31,32 @@ def method(smooth):
 @pytest.fixture
 def natural(method):
     """Sixteen pictures, half of them painted so that output 1 likes them."""
-    pictures = torch.rand(16, 3, 12, 12)
-    pictures[:8] = method.perturb(pictures[:8], target=1, **FAST)
-    return pictures
+    images = torch.rand(16, 3, 12, 12)
+    images[:8] = method.perturb(images[:8], target=1, **FAST)
+    return images
 
 
-def test_a_dose_of_nothing_is_the_seed_to_the_bit(method):
-    found = method.accentuate(X, target=1, dose=0, n_steps=5)
-    assert torch.equal(found.images, X) and torch.equal(found.before, found.after)
-    assert found.steps == 0 and found.masks.abs().sum() == 0
+def test_a_dose_of_zero_is_bit_identical_to_the_seed(method):
+    result = method.accentuate(X, target=1, dose=0, n_steps=5)
+    assert torch.equal(result.images, X) and torch.equal(result.before, result.after)
+    assert result.steps == 0 and result.masks.abs().sum() == 0
     assert torch.equal(method.perturb(X, target=1, dose=torch.tensor([0.0, 0.05]), **FAST)[0], X[0])
 
 
-def test_doses_are_met_and_grow(method, natural):
+def test_doses_are_reached_and_scores_grow(method, natural):
     doses = torch.linspace(-0.25, 0.5, 11)
-    found = method.accentuate(X[:1].expand(11, -1, -1, -1), target=1, dose=doses, natural=natural, **FAST)
-    assert (found.dose - doses).abs().max() <= 0.02
-    assert (found.after.diff() > 0).all()
+    result = method.accentuate(X[:1].expand(11, -1, -1, -1), target=1, dose=doses, natural=natural, **FAST)
+    assert (result.dose - doses).abs().max() <= 0.02
+    assert (result.after.diff() > 0).all()
     with torch.no_grad():
-        torch.testing.assert_close(found.after, method.forward_func(found.images)[:, 1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(result.after, method.forward_func(result.images)[:, 1], atol=1e-4, rtol=1e-4)
         top = method.forward_func(natural)[:, 1].quantile(0.98)
-    before = found.before[0]
-    torch.testing.assert_close(found.level, before + doses * (top - before), atol=1e-4, rtol=1e-4)
-    assert found.after[0] < before, "below 0 it is suppressed"
+    before = result.before[0]
+    torch.testing.assert_close(result.level, before + doses * (top - before), atol=1e-4, rtol=1e-4)
+    assert result.after[0] < before, "below 0 it is suppressed"
 
 
-def test_without_pictures_the_scale_is_five_deviations_over_the_peers(method, smooth):
+def test_without_natural_images_the_scale_is_five_deviations_of_the_peers(method, smooth):
     output = method.accentuate(X, target=1, dose=0.02, **FAST)
     with torch.no_grad():
         spread = smooth(X).std(1)
@@ -66,24 +66,24 @@ def test_without_pictures_the_scale_is_five_deviations_over_the_peers(method, sm
     torch.testing.assert_close(unit.level, unit.before + 0.01 * 5 * maps.std(1))
 
 
-def test_an_absolute_level(method):
+def test_an_absolute_level_is_reached(method):
     before = method.accentuate(X, target=1, n_steps=1).before
     levels = before + torch.tensor([0.1, -0.1])
-    found = method.accentuate(X, target=1, activation=levels.tolist(), **FAST)
-    torch.testing.assert_close(found.after, levels, atol=2e-4, rtol=0)
-    assert found.dose is None
+    result = method.accentuate(X, target=1, activation=levels.tolist(), **FAST)
+    torch.testing.assert_close(result.after, levels, atol=2e-4, rtol=0)
+    assert result.dose is None
     there = float(method.accentuate(X[:1], target=1, n_steps=1).before)
     assert torch.equal(method.perturb(X[:1], target=1, activation=there), X[:1])
 
 
-def test_out_of_reach_says_how_far_it_got(method):
+def test_a_level_out_of_reach_warns(method):
     with pytest.warns(
         UserWarning,
-        match=r"2 of 2 rows did not reach their level: row 0 came to .* on the way from .* to 1000 in 3 steps\. Give more n_steps",
+        match=r"2 of 2 images did not reach their level: image 0 has the score .*, between .* and the level 1000, after 3 steps\. Give",
     ) as caught:
-        found = method.accentuate(X, target=1, activation=1000.0, n_steps=3)
+        result = method.accentuate(X, target=1, activation=1000.0, n_steps=3)
     assert caught[0].filename == __file__, "the caller's own line"
-    assert (found.after > found.before).all()
+    assert (result.after > result.before).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method.accentuate(X, target=1, dose=0.01, **FAST)
@@ -91,12 +91,12 @@ def test_out_of_reach_says_how_far_it_got(method):
 
 @pytest.mark.parametrize("dose", [float("nan"), float("inf"), [0.1, 0.2, 0.3], [[0.1, 0.2]]])
 @pytest.mark.parametrize("name", ["dose", "activation"])
-def test_impossible_doses(method, name, dose):
-    with pytest.raises(ValueError, match=f"{name} is .*; expected one finite number, or one a row for 2 rows"):
+def test_impossible_doses_raise(method, name, dose):
+    with pytest.raises(ValueError, match=f"{name} is .*; expected one finite number, or one for each of 2 images"):
         method.attribute(X, target=1, **{name: dose})
 
 
-def test_a_dose_without_a_scale(method, smooth, natural):
+def test_a_dose_without_a_scale_raises(method, smooth, natural):
     with pytest.raises(ValueError, match="a dose needs a scale, and this feature has no peers to take one from"):
         method.attribute(X, target=logit(1), dose=1)
     loved = natural[:1]
@@ -110,20 +110,20 @@ def test_a_dose_without_a_scale(method, smooth, natural):
     torch.testing.assert_close(alone.level, alone.before + 0.005 * alone.before.abs())
 
 
-def test_natural_pictures_of_another_size_and_for_each_row_its_own(method, natural):
+def test_natural_images_of_another_size_are_resized(method, natural):
     large = nn.functional.interpolate(natural, (20, 26), mode="bilinear")
-    found = method.accentuate(X, target=[1, 2], dose=[0.1, 0], natural=large, **FAST)
-    assert found.level[0] > found.before[0] and found.level[1] == found.before[1]
+    result = method.accentuate(X, target=[1, 2], dose=[0.1, 0], natural=large, **FAST)
+    assert result.level[0] > result.before[0] and result.level[1] == result.before[1]
     with pytest.raises(ValueError, match="images hold NaN"):
         method.attribute(X, target=1, dose=0.1, natural=natural * float("nan"))
 
 
-def test_a_dose_of_a_contrast_is_on_the_contrasts_own_scale(method, natural):
-    found = method.accentuate(X[:1], target=1, contrast=2, dose=0.1, natural=natural, n_steps=1)
+def test_the_dose_scale_of_a_contrast_is_that_of_the_difference(method, natural):
+    result = method.accentuate(X[:1], target=1, contrast=2, dose=0.1, natural=natural, n_steps=1)
     with torch.no_grad():
         scores = method.forward_func(natural)
         top = (scores[:, 1] - scores[:, 2]).quantile(0.98)
-    torch.testing.assert_close(found.level, found.before + 0.1 * (top - found.before), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(result.level, result.before + 0.1 * (top - result.before), atol=1e-4, rtol=1e-4)
 
 
 CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (), "regularizer": None}
@@ -132,20 +132,20 @@ CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (
 def test_a_path_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
     net, x = hand_net
-    (first, second) = path_of(Reader(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
+    (first, second) = path_of(ImageModel(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
     assert first.tolist() == second.tolist() == [[15.0, -4.0]]
 
 
-def test_the_evidence(smooth):
+def test_evidence_of_each_row(smooth):
     natural = torch.rand(6, 3, 12, 12)
     other = copy.deepcopy(smooth)
-    found = FeatureAccentuation(smooth).accentuate(X, target=[1, 2], natural=natural, transfer=other, **CALM)
-    trust = found.trust
+    result = FeatureAccentuation(smooth).accentuate(X, target=[1, 2], natural=natural, transfer=other, **CALM)
+    trust = result.trust
     assert len(trust.rows) == 2
     for row, evidence in enumerate(trust.rows):
-        assert evidence.gained == pytest.approx(float(found.after[row] - found.before[row]))
+        assert evidence.gained == pytest.approx(float(result.after[row] - result.before[row]))
         assert evidence.transfer == pytest.approx(evidence.gained, rel=1e-3), "the second model is a copy"
-        change = found.images[row : row + 1] - X[row : row + 1]
+        change = result.images[row : row + 1] - X[row : row + 1]
         assert evidence.high_frequency == pytest.approx(float(high_frequency_energy(change)), abs=1e-4)
         assert evidence.path > 0.9 and evidence.natural > 0.9 and evidence.seed > 0.9, "nearly linear, one path"
         assert evidence.shuffled < evidence.path
@@ -153,7 +153,7 @@ def test_the_evidence(smooth):
     assert trust.verdict == max((row.verdict for row in trust.rows), key=verdicts.index)
 
 
-def test_without_pictures_there_is_less_to_go_by(smooth):
+def test_without_natural_images_there_is_no_path_evidence(smooth):
     row = FeatureAccentuation(smooth).accentuate(X[:1], target=1, **CALM).trust.rows[0]
     assert row.path is row.natural is row.transfer is row.shuffled is None and row.gained is not None
     assert row.verdict != "holds"
@@ -168,25 +168,25 @@ def test_nothing_changed_is_no_evidence(smooth):
     assert (row.verdict, row.because) == ("weak", "nothing was gained, so there is nothing to judge")
 
 
-def test_an_image_that_did_not_change_gained_nothing_whatever_rounding_says(smooth):
+def test_an_unchanged_image_has_no_gain(smooth):
     natural = {"natural": torch.rand(6, 3, 12, 12), "transfer": copy.deepcopy(smooth)}
     still = FeatureAccentuation(smooth).accentuate(X[:1], target=1, dose=0, **natural)
     row = replace(still, after=still.before + 1e-7).trust.rows[0]
     assert (row.verdict, row.gained) == ("weak", 0)
 
 
-def test_what_is_suppressed_falls_in_a_second_model_too(smooth):
+def test_a_suppressed_feature_falls_in_a_second_model_too(smooth):
     options = CALM | {"n_steps": 30}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = FeatureAccentuation(smooth).accentuate(X[:1], 1, dose=-0.2, transfer=copy.deepcopy(smooth), **options)
-    row = found.trust.rows[0]
-    assert found.after[0] < found.before[0]
-    assert row.gained == pytest.approx(float(found.before[0] - found.after[0])) and row.gained > 0
+        result = FeatureAccentuation(smooth).accentuate(X[:1], 1, dose=-0.2, transfer=copy.deepcopy(smooth), **options)
+    row = result.trust.rows[0]
+    assert result.after[0] < result.before[0]
+    assert row.gained == pytest.approx(float(result.before[0] - result.after[0])) and row.gained > 0
     assert row.transfer == pytest.approx(row.gained, rel=1e-3) and "does not see it" not in row.because
 
 
-def test_a_direction_a_row_is_judged_row_by_row(smooth):
+def test_directions_are_judged_row_by_row(smooth):
     directions = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     method = NeuronFeatureAccentuation(smooth, "1")
     natural = torch.rand(6, 3, 12, 12)
@@ -200,35 +200,35 @@ def test_a_direction_a_row_is_judged_row_by_row(smooth):
 
 def test_transfer_of_a_unit_is_to_the_layer_of_the_same_name(smooth):
     other = copy.deepcopy(smooth)
-    found = NeuronFeatureAccentuation(smooth, "1").accentuate(X, 2, transfer=other, natural=X, **CALM)
-    assert found.trust.rows[0].transfer == pytest.approx(found.trust.rows[0].gained, rel=1e-3)
+    result = NeuronFeatureAccentuation(smooth, "1").accentuate(X, 2, transfer=other, natural=X, **CALM)
+    assert result.trust.rows[0].transfer == pytest.approx(result.trust.rows[0].gained, rel=1e-3)
 
 
 def test_the_weights_are_shuffled_in_a_copy(smooth, found):
     before = found(smooth)
-    answer = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
-    first = answer.trust.rows[0].shuffled
+    result = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
+    first = result.trust.rows[0].shuffled
     assert before.differences(smooth) == []
     again = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
     assert again.trust.rows[0].shuffled == first
 
 
-def test_layers_lie_before_the_unit(smooth):
-    reader = Reader(smooth)
-    layers = spaced_layers(reader, X, (), (smooth[3],))
+def test_late_layers_end_before_the_unit(smooth):
+    model = ImageModel(smooth)
+    layers = late_layers(model, X, (), (smooth[3],))
     assert layers and all(layer in (smooth[0], smooth[1], smooth[2]) for layer in layers)
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
-def test_any_wrapper(smooth, wrap):
+def test_wrapped_models_give_the_same_evidence(smooth, wrap):
     with torch.inference_mode():
         there = copy.deepcopy(smooth)
     for net in (smooth, there):
-        answer = FeatureAccentuation(wrap(net)).accentuate(X, target=1, natural=X, **CALM)
+        result = FeatureAccentuation(wrap(net)).accentuate(X, target=1, natural=X, **CALM)
         plain = FeatureAccentuation(smooth).accentuate(X, target=1, natural=X, **CALM)
-        torch.testing.assert_close(answer.images, plain.images, atol=1e-6, rtol=0)
-        assert answer.trust.rows[0].path == pytest.approx(plain.trust.rows[0].path, abs=1e-4)
-        assert answer.trust.rows[0].shuffled == pytest.approx(plain.trust.rows[0].shuffled, abs=1e-4)
+        torch.testing.assert_close(result.images, plain.images, atol=1e-6, rtol=0)
+        assert result.trust.rows[0].path == pytest.approx(plain.trust.rows[0].path, abs=1e-4)
+        assert result.trust.rows[0].shuffled == pytest.approx(plain.trust.rows[0].shuffled, abs=1e-4)
 
 
 SECOND_X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -253,26 +253,26 @@ MODELS = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_every_kind_of_model_is_lowered(kind):
+def test_every_kind_of_model_is_a_contrast(kind):
     """before = f(x) − g(x), each of the normalised images, once."""
     method = FeatureAccentuation(FIRST, preprocess=NORMALISE)
-    found = method.accentuate(SECOND_X, [1, 2], contrast=MODELS[kind], transfer=MODELS[kind], **OPTIONS)
+    result = method.accentuate(SECOND_X, [1, 2], contrast=MODELS[kind], transfer=MODELS[kind], **OPTIONS)
     rows, classes = torch.arange(2), torch.tensor([1, 2])
     score = lambda model, images: model(NORMALISE(images))[rows, classes].detach()
-    torch.testing.assert_close(found.before, score(FIRST, SECOND_X) - score(OTHER, SECOND_X))
-    assert (found.after > found.before).all()
-    gains = [row.transfer for row in found.trust.rows]
+    torch.testing.assert_close(result.before, score(FIRST, SECOND_X) - score(OTHER, SECOND_X))
+    assert (result.after > result.before).all()
+    gains = [row.transfer for row in result.trust.rows]
     torch.testing.assert_close(
-        torch.tensor(gains), score(OTHER, found.images) - score(OTHER, SECOND_X), atol=1e-5, rtol=0
+        torch.tensor(gains), score(OTHER, result.images) - score(OTHER, SECOND_X), atol=1e-5, rtol=0
     )
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_beside_a_unit_the_same_layer_is_lowered(kind):
+def test_the_contrast_of_a_unit_is_in_the_same_layer(kind):
     method = NeuronFeatureAccentuation(FIRST, "1", preprocess=NORMALISE)
-    found = method.accentuate(SECOND_X, 2, contrast=MODELS[kind], **OPTIONS)
+    result = method.accentuate(SECOND_X, 2, contrast=MODELS[kind], **OPTIONS)
     hidden = lambda model: model[1](model[0](NORMALISE(SECOND_X)))[:, 2].mean((1, 2)).detach()
-    torch.testing.assert_close(found.before, hidden(FIRST) - hidden(OTHER))
+    torch.testing.assert_close(result.before, hidden(FIRST) - hidden(OTHER))
 
 
 def test_functions_of_layers_and_of_an_activation_are_no_models():
@@ -294,12 +294,12 @@ def test_functions_of_layers_and_of_an_activation_are_no_models():
     )
 
 
-def test_functions_still_lower_what_they_say():
-    found = FeatureAccentuation(FIRST).accentuate(
+def test_functions_of_layers_are_contrasts():
+    result = FeatureAccentuation(FIRST).accentuate(
         SECOND_X, 1, contrast=lambda seen: seen("1")[:, 2].mean((1, 2)), **OPTIONS
     )
     expected = FIRST(SECOND_X)[:, 1] - FIRST[1](FIRST[0](SECOND_X))[:, 2].mean((1, 2))
-    torch.testing.assert_close(found.before, expected.detach())
+    torch.testing.assert_close(result.before, expected.detach())
     unit = NeuronFeatureAccentuation(FIRST, "1").accentuate(
         SECOND_X, 1, contrast=lambda a: a[:, 2].mean((1, 2)), **OPTIONS
     )
@@ -307,10 +307,10 @@ def test_functions_still_lower_what_they_say():
     torch.testing.assert_close(unit.before, hidden[:, 1] - hidden[:, 2])
 
 
-def test_a_model_of_its_own_preprocess_is_read_without_the_firsts():
-    reader = Reader(FIRST, NORMALISE)
-    assert beside(reader, OTHER).preprocess is NORMALISE
-    assert beside(reader, MODELS["classifier"]).preprocess is None
+def test_a_second_model_with_preprocess_does_not_use_the_firsts():
+    model = ImageModel(FIRST, NORMALISE)
+    assert model.with_forward_func(OTHER).preprocess is NORMALISE
+    assert model.with_forward_func(MODELS["classifier"]).preprocess is None
 
 
 def test_the_second_models_flags_are_restored():
@@ -318,7 +318,7 @@ def test_the_second_models_flags_are_restored():
     assert all(p.requires_grad and p.grad is None for p in OTHER.parameters())
 
 
-def test_a_transfer_that_is_no_model():
+def test_a_transfer_that_is_not_a_model_raises():
     with pytest.raises(
         TypeError, match=r"transfer is 3; expected a second model: a torch.nn.Module, a function of images"
     ):

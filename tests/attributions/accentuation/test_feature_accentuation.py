@@ -32,13 +32,13 @@ def test_a_linear_model_by_hand():
     """f = w·x: every step's gradient is w, so the mask is n_steps · |w|, and pixels move along w."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2, bias=False))
     x = torch.full((1, 3, 4, 4), 0.5)
-    found = FeatureAccentuation(net).accentuate(
+    result = FeatureAccentuation(net).accentuate(
         x, target=1, n_steps=5, transforms=(), regularizer=None, parameterization=Pixel()
     )
     w = net[1].weight[1].detach().reshape(1, 3, 4, 4)
-    torch.testing.assert_close(found.masks, 5 * w.abs())
-    assert float(((found.images - x) * w).sum()) > 0
-    torch.testing.assert_close(found.after - found.before, ((found.images - x) * w).sum((1, 2, 3)))
+    torch.testing.assert_close(result.masks, 5 * w.abs())
+    assert float(((result.images - x) * w).sum()) > 0
+    torch.testing.assert_close(result.after - result.before, ((result.images - x) * w).sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,24 @@ def test_any_channels_and_any_size(shape, parameterization):
     x, options = torch.rand(shape), {} if parameterization is None else {"parameterization": parameterization}
     method = FeatureAccentuation(net_for(shape[1]))
     first = []
-    found = method.accentuate(x, target=1, n_steps=3, on_step=lambda step, x, s: first.append(x), **options)
-    assert found.images.shape == found.masks.shape == shape
+    result = method.accentuate(x, target=1, n_steps=3, on_step=lambda step, x, s: first.append(x), **options)
+    assert result.images.shape == result.masks.shape == shape
     assert -10 * (first[0] - x).double().square().mean().clamp_min(1e-30).log10() >= 120, "step 0 is the seed"
-    assert (found.masks >= 0).all() and found.masks.sum() > 0
-    assert (found.images != x).any()
+    assert (result.masks >= 0).all() and result.masks.sum() > 0
+    assert (result.images != x).any()
 
 
 def test_attribute_perturb_and_accentuate_agree(smooth):
     method = FeatureAccentuation(smooth)
-    found = method.accentuate(X, target=[1, 2], **CALM)
-    assert torch.equal(method.attribute(X, target=[1, 2], **CALM), found.masks)
+    result = method.accentuate(X, target=[1, 2], **CALM)
+    assert torch.equal(method.attribute(X, target=[1, 2], **CALM), result.masks)
     (images,) = method.perturb((X,), target=[1, 2], **CALM)
-    assert torch.equal(images, found.images)
-    assert (found.after > found.before).all() and found.layer is not None
-    assert (found.steps, found.interrupted, found.scores.shape) == (3, False, (3, 2))
+    assert torch.equal(images, result.images)
+    assert (result.after > result.before).all() and result.layer is not None
+    assert (result.steps, result.interrupted, result.scores.shape) == (3, False, (3, 2))
 
 
-def test_larger_pictures_for_a_model_of_fixed_size():
+def test_larger_images_for_a_model_of_fixed_size():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     big = torch.rand(1, 3, 20, 31)
     assert FeatureAccentuation(net, size=8).perturb(big, target=1, n_steps=2).shape == big.shape
@@ -89,8 +89,8 @@ def test_every_unit_of_a_layer(smooth):
     as_target = FeatureAccentuation(smooth).accentuate(X, "1:2", **CALM)
     assert torch.equal(channels.images, as_target.images)
     for selector in ((2, 3, 3), (2, slice(0, 2), 3), lambda a: a[:, 2, 3, 3], torch.randn(4), channel("1", 2)):
-        found = method.accentuate(X, selector, **CALM)
-        assert (found.after > found.before).all()
+        result = method.accentuate(X, selector, **CALM)
+        assert (result.after > result.before).all()
     several = method.accentuate(X, [2, (2, 3, 3)], **CALM)
     torch.testing.assert_close(several.images[:1], channels.images[:1])
     with torch.no_grad():
@@ -106,21 +106,21 @@ def test_targets_of_every_kind(smooth):
     assert both.feature == "logit 1 - 0.5 * 1:0"
 
 
-def test_rows_are_apart(smooth):
+def test_rows_are_independent(smooth):
     x, targets = torch.rand(5, 3, 12, 12), [0, 1, 2, 1, 0]
     options = {"n_steps": 6, "n_draws": 2, "transforms": (Crops(3), Rotation(), Noise())}
     method = FeatureAccentuation(smooth)
-    whole = method.accentuate(x, target=targets, **options)
+    full = method.accentuate(x, target=targets, **options)
     for size in (1, 2):
         chunks = method.accentuate(x, target=targets, internal_batch_size=size, **options)
-        torch.testing.assert_close(chunks.images, whole.images, atol=3e-5, rtol=0)
-        torch.testing.assert_close(chunks.masks, whole.masks, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(chunks.distances, whole.distances, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(chunks.images, full.images, atol=3e-5, rtol=0)
+        torch.testing.assert_close(chunks.masks, full.masks, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(chunks.distances, full.distances, atol=1e-6, rtol=1e-4)
     alone = method.accentuate(x[3:4], target=1, **options)
-    torch.testing.assert_close(alone.images, whole.images[3:4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone.images, full.images[3:4], atol=1e-5, rtol=0)
 
 
-def test_chunks_that_arrive_at_different_times(smooth):
+def test_chunks_that_reach_their_levels_at_different_steps(smooth):
     doses = [0.005, 0, 0.002]
     x = torch.rand(3, 3, 12, 12)
     options = {**CALM, "target": 1, "dose": doses, "n_steps": 60, "lr": 0.1}
@@ -130,7 +130,7 @@ def test_chunks_that_arrive_at_different_times(smooth):
     assert chunks.dose.tolist() == pytest.approx(doses, abs=1e-4)
 
 
-def test_the_seed_decides_the_views(smooth):
+def test_views_depend_on_the_random_seed(smooth):
     method = FeatureAccentuation(smooth)
     first = method.accentuate(X, target=1, n_steps=3)
     torch.rand(7)
@@ -139,7 +139,7 @@ def test_the_seed_decides_the_views(smooth):
     assert not torch.equal(other.images, first.images) and not torch.equal(other.scores[0], first.scores[0])
 
 
-def test_a_change_of_rounding_size_stays_one(smooth):
+def test_rounding_errors_are_not_amplified(smooth):
     """The original's first step follows the sign of rounding noise: 1e-7 in the seed moved its pixels by .049."""
     method = FeatureAccentuation(smooth)
     x = torch.rand(1, 3, 24, 24) * 0.9 + 0.05
@@ -151,7 +151,7 @@ def test_a_change_of_rounding_size_stays_one(smooth):
         assert (one.images - other.images).abs().max() < 1e-4 * (one.images - x).abs().max() + 1e-6
 
 
-def test_the_seed_costs_one_short_pass_a_draw(smooth):
+def test_the_seed_needs_one_short_pass_for_each_draw(smooth):
     graded, ended = [], []
     smooth[1].register_forward_hook(lambda m, a, out: graded.append(out.requires_grad and torch.is_grad_enabled()))
     smooth[6].register_forward_hook(lambda *_: ended.append(1))
@@ -176,27 +176,27 @@ def test_a_hidden_target_stops_at_its_layer(smooth):
 
 
 def test_from_noise(smooth):
-    found = FeatureAccentuation(smooth).accentuate(None, target=1, shape=(2, 3, 12, 12), n_steps=3)
-    assert found.images.shape == found.masks.shape == (2, 3, 12, 12)
-    assert found.seeds is None and found.before is None and found.distances is None
-    assert found.scores[-1].mean() > found.scores[0].mean()
-    assert found.trust.verdict == "weak"
+    result = FeatureAccentuation(smooth).accentuate(None, target=1, shape=(2, 3, 12, 12), n_steps=3)
+    assert result.images.shape == result.masks.shape == (2, 3, 12, 12)
+    assert result.seeds is None and result.before is None and result.distances is None
+    assert result.scores[-1].mean() > result.scores[0].mean()
+    assert result.trust.verdict == "weak"
     natural = Phase(natural_magnitude(torch.rand(4, 3, 12, 12)))
     phase = NeuronFeatureAccentuation(smooth, "1").accentuate(
         None, 1, shape=(1, 3, 12, 12), n_steps=2, parameterization=natural
     )
     assert phase.images.shape == (1, 3, 12, 12)
     for shape in (None, (3, 12, 12), (0, 3, 12, 12)):
-        with pytest.raises(ValueError, match=r"inputs is None and shape is .*; to start from noise, say how large"):
+        with pytest.raises(ValueError, match=r"inputs is None and shape is .*; to start from noise, give the shape of"):
             FeatureAccentuation(smooth).accentuate(None, target=1, shape=shape)
 
 
-def test_lucents_words(smooth):
+def test_lucent_objectives_and_parameterizations(smooth):
     objectives = pytest.importorskip("lucent.optvis.objectives", reason="pip install torch-lucent")
     param = pytest.importorskip("lucent.optvis.param", reason="pip install torch-lucent")
     method = FeatureAccentuation(smooth)
-    found = method.accentuate(X, target=objectives.channel("1", 2) + objectives.channel("6", 1), **CALM)
-    assert found.feature == "lucent channel, channel" and (found.after > found.before).all()
+    result = method.accentuate(X, target=objectives.channel("1", 2) + objectives.channel("6", 1), **CALM)
+    assert result.feature == "lucent channel, channel" and (result.after > result.before).all()
     named = nn.Sequential()
     named.add_module("block", smooth)
     dotted, joined = (FeatureAccentuation(named).attribute(X, target=t, n_steps=2) for t in ("block.1:2", "block_1:2"))
@@ -219,8 +219,8 @@ def vit():
 def test_a_transformers_channels(vit):
     x, layer = torch.rand(2, 3, 16, 16), "encoder.layers.encoder_layer_1"
     method = NeuronFeatureAccentuation(vit, layer, layer_to_grid=layer_to_grid)
-    found = method.accentuate(x, 3, **CALM)
-    assert (found.after > found.before).all() and found.distances.isfinite().all()
+    result = method.accentuate(x, 3, **CALM)
+    assert (result.after > result.before).all() and result.distances.isfinite().all()
     with pytest.raises(
         LayerError, match=r"returns shape \(2, 17, 8\), and which axis holds the units cannot be determined"
     ):
@@ -232,10 +232,10 @@ def test_a_transformers_channels(vit):
 def test_contrast_by_target_unit_and_model(smooth):
     options = CALM | {"n_steps": 6, "lr": 0.1, "regularizer": None}
     method = FeatureAccentuation(smooth)
-    raised = method.accentuate(X, target=1, **options)
+    target_score = method.accentuate(X, target=1, **options)
     apart = method.accentuate(X, target=1, contrast=2, **options)
     gap = lambda y: (smooth(y)[:, 1] - smooth(y)[:, 2]).detach()
-    assert (gap(apart.images) > gap(raised.images)).all()
+    assert (gap(apart.images) > gap(target_score.images)).all()
     torch.testing.assert_close(apart.before, gap(X))
     torch.manual_seed(5)
     other = nn.Sequential(*(type(m)(3, 4, 3, padding=1) if i == 0 else m for i, m in enumerate(smooth))).eval()
@@ -253,14 +253,14 @@ def test_contrast_by_target_unit_and_model(smooth):
     torch.testing.assert_close(same_place.before, hidden(smooth, X) - hidden(other, X))
 
 
-def test_a_ball_holds_to_the_last_bit(smooth):
+def test_images_stay_inside_the_ball(smooth):
     for ball, size in ((Ball(0.5), 0.5), (Ball(0.02, "Linf"), 0.02)):
         change = (FeatureAccentuation(smooth).perturb(X, target=1, regularizer=ball, n_steps=8) - X).flatten(1)
-        found = change.norm(dim=1) if ball.norm == "L2" else change.abs().amax(1)
-        assert (found <= size * (1 + 1e-6)).all() and (found > 0.5 * size).all()
+        result = change.norm(dim=1) if ball.norm == "L2" else change.abs().amax(1)
+        assert (result <= size * (1 + 1e-6)).all() and (result > 0.5 * size).all()
 
 
-def test_objects_change_nothing(conv, found):
+def test_constructing_does_not_change_the_model(conv, found):
     before = found(conv)
     FeatureAccentuation(conv), NeuronFeatureAccentuation(conv, "relu")
     assert before.differences(conv) == []

@@ -22,29 +22,29 @@ def answer(smooth):
     return FeatureAccentuation(smooth).accentuate(X, target=[1, 2], n_steps=2, dose=[0.0, 0.001], seed=3)
 
 
-def test_opacity_is_that_of_the_masks(answer):
+def test_opacity_method_equals_the_function(answer):
     assert torch.equal(answer.opacity(), opacity(answer.masks, 97, 3))
     assert torch.equal(answer.opacity(50, 0), opacity(answer.masks, 50, 0))
 
 
-def test_trust_is_asked_once_and_of_the_model_as_it_is(smooth):
+def test_trust_is_computed_once_with_the_current_model(smooth):
     passes = []
-    found = FeatureAccentuation(smooth).accentuate(X, target=1, n_steps=2, natural=torch.rand(4, 3, 12, 12))
+    result = FeatureAccentuation(smooth).accentuate(X, target=1, n_steps=2, natural=torch.rand(4, 3, 12, 12))
     smooth.register_forward_hook(lambda *_: passes.append(1))
-    assert found.trust is found.trust and passes
+    assert result.trust is result.trust and passes
     count = len(passes)
-    assert str(found.trust).startswith(f"{found.trust.verdict}, because ")
+    assert str(result.trust).startswith(f"{result.trust.verdict}, because ")
     assert len(passes) == count
 
 
-def test_a_saved_result_can_be_read_back(answer, tmp_path):
+def test_a_saved_result_can_be_loaded(answer, tmp_path):
     folder = answer.save(tmp_path / "result")
     tensors = load_file(folder / "accentuation.safetensors")
     assert set(tensors) == {"images", "masks", "seeds", "scores", "distances", "before", "after", "dose", "level"}
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, getattr(answer, name), rtol=0, atol=0, equal_nan=True)
-    picture = np.asarray(Image.open(folder / "row1_accentuated.png"))
-    np.testing.assert_allclose(picture / 255, answer.images[1].permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
+    image = np.asarray(Image.open(folder / "row1_accentuated.png"))
+    np.testing.assert_allclose(image / 255, answer.images[1].permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
     through = np.asarray(Image.open(folder / "row0_through_mask.png"))
     np.testing.assert_allclose(through[..., 3] / 255, answer.opacity()[0, 0], atol=0.5 / 255 + 1e-6)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -55,17 +55,17 @@ def test_a_saved_result_can_be_read_back(answer, tmp_path):
     assert manifest["trust"]["verdict"] == answer.trust.verdict
 
 
-def test_grey_pictures_and_pictures_that_have_no_colours(tmp_path):
-    for channels, pictures in ((1, 2), (5, 0)):
+def test_images_with_one_or_other_numbers_of_channels_are_saved(tmp_path):
+    for channels, images in ((1, 2), (5, 0)):
         net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * 64, 2))
-        found = FeatureAccentuation(net).accentuate(torch.rand(1, channels, 8, 8), target=1, n_steps=1)
-        folder = found.save(tmp_path / str(channels))
-        assert len(list(folder.glob("*.png"))) == pictures
+        result = FeatureAccentuation(net).accentuate(torch.rand(1, channels, 8, 8), target=1, n_steps=1)
+        folder = result.save(tmp_path / str(channels))
+        assert len(list(folder.glob("*.png"))) == images
         assert load_file(folder / "accentuation.safetensors")["images"].shape[1] == channels
 
 
-def test_settings_that_json_does_not_know(smooth, tmp_path):
-    found = FeatureAccentuation(smooth).accentuate(
+def test_settings_without_a_json_type_are_saved_by_name(smooth, tmp_path):
+    result = FeatureAccentuation(smooth).accentuate(
         X,
         target=1,
         n_steps=1,
@@ -75,12 +75,12 @@ def test_settings_that_json_does_not_know(smooth, tmp_path):
         regularizer=FeatureDistance(smooth[1]),
         activation=torch.tensor([5.0, 6.0]),
     )
-    settings = json.loads((found.save(tmp_path / "r") / "manifest.json").read_text())["settings"]
+    settings = json.loads((result.save(tmp_path / "r") / "manifest.json").read_text())["settings"]
     assert settings["contrast"] == "Sequential" and settings["natural"] == "tensor (3, 3, 12, 12)"
     assert settings["activation"] == [5, 6] and settings["regularizer"]["layer"] == "Softplus"
 
 
-def test_it_appears_whole_or_not_at_all(answer, tmp_path, monkeypatch):
+def test_files_are_written_atomically(answer, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
@@ -95,13 +95,13 @@ def test_it_appears_whole_or_not_at_all(answer, tmp_path, monkeypatch):
         answer.save(tmp_path / "mine")
 
 
-def test_from_noise_there_is_less_to_save(smooth, tmp_path):
-    found = FeatureAccentuation(smooth).accentuate(None, target=1, shape=(1, 3, 12, 12), n_steps=1)
-    tensors = load_file(found.save(tmp_path / "r") / "accentuation.safetensors")
+def test_a_result_from_noise_is_saved_without_seeds(smooth, tmp_path):
+    result = FeatureAccentuation(smooth).accentuate(None, target=1, shape=(1, 3, 12, 12), n_steps=1)
+    tensors = load_file(result.save(tmp_path / "r") / "accentuation.safetensors")
     assert set(tensors) == {"images", "masks", "scores", "after"}
 
 
-def test_by_hand():
+def test_opacity_by_hand():
     """Means over channels 0, 1, 2, 3, 4: the 75th percentile is 3, so 3 and 4 are drawn in full."""
     masks = torch.stack([torch.arange(5.0) - 1, torch.arange(5.0) - 1]).abs().reshape(1, 2, 1, 5)
     masks[0, 0, 0], masks[0, 1, 0] = torch.arange(5.0) * 2, 0
@@ -120,7 +120,7 @@ def test_the_recorded_mask(recorded):
     sigma=st.floats(0.3, 4),
     seed=st.integers(0, 99),
 )
-def test_equals_numpy_and_scipy(height, width, percentile, sigma, seed):
+def test_opacity_equals_numpy_and_scipy(height, width, percentile, sigma, seed):
     masks = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
     ours = opacity(masks, percentile, sigma)
     assert ours.shape == (2, 1, height, width) and ours.min() >= 0 and ours.max() <= 1
@@ -134,11 +134,11 @@ def test_a_map_smaller_than_the_blur_keeps_its_sum():
     assert float(blur(maps, 5.0).sum()) == pytest.approx(float(maps.sum()), rel=1e-4)
 
 
-def test_nothing_felt_is_nothing_drawn():
+def test_a_mask_of_zeros_has_opacity_zero():
     assert torch.equal(opacity(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("wrong", [(0, 2), (101, 2), (80, -1)])
-def test_impossible_ones(wrong):
+def test_impossible_percentile_or_sigma_raises(wrong):
     with pytest.raises(ValueError, match=f"percentile={wrong[0]}, sigma={wrong[1]}; expected 0 < percentile <= 100"):
         opacity(torch.ones(1, 1, 2, 2), *wrong)

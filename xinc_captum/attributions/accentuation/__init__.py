@@ -1,13 +1,11 @@
-"""Workshop: climb a score in image space, from a seed or from noise."""
+"""Feature accentuation: raise a score in image space, from a seed image or from noise."""
 
+from ..token_grid import layer_to_grid
 from . import objectives
-from .activations import layer_to_grid
 from .objectives import Objective
-from .optimize import Steepest
 from .parameterizations import Fourier, Phase, Pixel, natural_magnitude
 from .result import opacity
-from .score import Ball, FeatureDistance
-from .settings import Options, Settings, faccent
+from .settings import Ball, FeatureDistance, Options, Settings, Steepest, faccent
 from .transforms import Crops, Jitter, Noise, Rotation, Schedule
 
 __all__ = [

@@ -1,469 +1,270 @@
-"""One call: problem → optimise chunks → Accentuation."""
+"""One call: check the arguments, optimize chunk by chunk, and join the results."""
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...batch import Batch, chunks, settle_arguments
-from ...hooks import modules_behind, warn_of_crop
-from ...images import check_images
-from ...progress import progress
-from ..base import as_called, attribution_context, differentiable
-from .activations import Reader, needs
-from .default_layers import early_layer, name_of
-from .evidence import assessor, beside, is_model, levels
-from .objectives import Feature, OutputFeature
-from .optimize import Climb, DeadError, Dosing, ascend, balance
-from .parameterizations import Params, seeded, unseeded
+from ...batch import chunks
+from ...hooks import modules_behind
+from ...metrics.trust import Trust
+from ..base import attribution_context
+from .activations import ImageModel
+from .evidence import assess, target_levels
+from .objectives import Feature
+from .optimize import StopAtLevel, Trajectory, balance, optimize
+from .parameterizations import ImageParameters, start_from_images, start_from_noise
+from .problem import Images, Problem
 from .result import Accentuation
-from .score import Aim, Ball, FeatureDistance, Scene
-from .settings import Options, Settings, settings_of
-from .transforms import Size, reseed, view
+from .settings import Ball, FeatureDistance, Options, Settings, settings_of
+from .transforms import seed_all
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an ascent found.
+def accentuate(
+    model: ImageModel,
+    feature: Feature,
+    inputs: Images | None,
+    args: Any,
+    shape: tuple[int, ...] | None,
+    options: Options,
+) -> Accentuation:
+    """Raise a feature's score from images, or from noise of a shape.
 
-    Attributes:
-        images: (N, C, H, W) in [0, 1].
-        climb: scores, distances, mask and steps.
-        before: clean scores of the seeds, (N,), or None.
-        level: the scores that were asked for, (N,), or None.
-        dose: what was reached on the reference's scale, (N,), or None.
-        after: clean scores of the images, (N,).
-        weight: what the distance was multiplied with, (N,), or None.
+    The models run in :func:`~xinc_captum.attributions.base.attribution_context`.
     """
+    settings = settings_of(options)
+    contrast = modules_behind(settings.contrast) if callable(settings.contrast) else ()
+    with attribution_context(model.forward_func, *contrast):
+        problem = Problem.of(model, feature, inputs, args, shape, settings)
+        # autocast is for the models alone; attribution_context restores it
+        torch.set_autocast_enabled(problem.images.device.type, False)
+        parts = _solve_chunks(problem)
+        if len(parts) > 1:
+            parts[0] = replace(parts[0], feature=feature.objective(problem.batch.rows).name)
+    return _join(problem, parts)
 
-    images: Tensor
-    climb: Climb
-    before: Tensor | None
-    after: Tensor
-    weight: Tensor | None
-    level: Tensor | None = None
-    dose: Tensor | None = None
+
+def _solve_chunks(problem: Problem) -> list[Accentuation]:
+    """Solve the problem for ``internal_batch_size`` images at a time; after Ctrl-C the others stay unchanged."""
+    n = problem.batch.rows
+    stopped, judge = replace(problem.settings, on_step=_stop), partial(assess, problem)
+    parts: list[Accentuation] = []
+    for start, stop in chunks(n, problem.settings.internal_batch_size or n):
+        chunk = problem.rows(start, stop)
+        if any(part.interrupted for part in parts):
+            chunk.settings = stopped
+        try:
+            parts.append(_solve(chunk, judge))
+        except KeyboardInterrupt:  # before this chunk's first step: the chunks before it are kept
+            if not parts:
+                raise
+            parts.append(replace(_solve(replace(chunk, settings=stopped), judge), interrupted=True))
+    return parts
 
 
-def run(
-    aim: Aim,
-    lowered: Aim | None,
-    seeds: Tensor | None,
-    like: Tensor,
-    args: tuple[Any, ...],
-    settings: Settings,
-    size: Size,
-    layer: nn.Module | None,
-    level: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
-    start: int = 0,
-    total: int | None = None,
-) -> Outcome:
-    """Raise an aim's score from the seeds (or from noise), as the settings say.
-
-    Args:
-        aim: what is raised.
-        lowered: what is lowered, or None.
-        seeds: images to start from, or None for noise.
-        like: shape, dtype and device of the images.
-        args: additional forward arguments.
-        settings: the caller's choices.
-        size: height and width of the views.
-        layer: where a FeatureDistance is measured.
-        level: from the seeds' clean scores (N,) to the reference level and the level to stop at, or None.
-        start: where these images begin in the batch they were cut from.
-        total: how many images that batch has (default: as many as ``like``).
-    """
-    regularizer = settings.regularizer
-    distance = (
-        (regularizer, layer) if isinstance(regularizer, FeatureDistance) and layer and seeds is not None else None
-    )
-    scene = Scene(
-        aim,
-        like if seeds is None else seeds,
-        args,
-        settings.transforms,
-        size,
-        settings.n_steps,
-        settings.n_draws,
-        settings.seed,
-        lowered,
-        distance,
-    )
-    params, draw = _start(settings, seeds, like, start, total)
-    before = scene.clean(seeds) if seeds is not None else None
-    weight = None
-    if distance is not None:
-        weight = _weight(distance[0], params, draw, scene, settings.seed)
-    dosing, top = None, None
-    if level is not None and before is not None:
-        top, stop = level(before)
-        dosing = Dosing(params, lambda: scene.clean(draw().detach()), before, stop)
-    after = _after(dosing, _projection(regularizer, settings, seeds, params, draw))
-    bar = progress(range(settings.n_steps), "ascent", show=settings.show_progress)
-
-    def ended(step: int) -> bool:
-        next(bar, None)
-        return after(step)
-
-    if dosing is not None and bool(dosing.reached.all()):
-        nothing = torch.zeros_like(like)
-        climb = Climb(before.new_zeros(0, len(before)) if before is not None else nothing, None, nothing, 0)
-        dose = None if settings.dose is None else torch.zeros_like(dosing.start)
-        return Outcome(like, climb, before, dosing.start, weight, dosing.level, dose)
-    climb = ascend(
-        params,
-        draw,
-        scene.evaluate,
-        n_steps=settings.n_steps,
-        lr=settings.lr,
-        optimizer=settings.optimizer,
-        weight=0.0 if weight is None else weight,
-        mask_every=settings.mask_every if distance is not None else 1,
-        sign=1.0 if dosing is None else dosing.sign,
-        live=None if dosing is None else dosing.live,
-        on_step=settings.on_step,
-        after=ended,
-        rows=None if hasattr(settings.parameterization, "at") else like.shape[0],
-    )
-    if dosing is not None:
-        dosing.finish()
-    with torch.no_grad():
-        images = draw().detach()
-        if seeds is not None:
-            if isinstance(regularizer, Ball):
-                images = regularizer.project(images, seeds).clamp(0, 1)
-            if dosing is not None:  # a dose of nothing is the seed itself, bit for bit
-                still = (dosing.level == dosing.start).reshape(-1, 1, 1, 1)
-                images = torch.where(still, seeds, images)
-    after_all = scene.clean(images)
+def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentuation:
+    """Raise the score of a chunk of images; ``judge`` is called with the result of all chunks."""
+    settings, seeds = problem.settings, problem.seeds
+    seed_all(settings.seed)  # for objectives and parameterizations that draw random numbers
+    _, _, distance = (
+        problem.target_score,
+        problem.contrast_score,
+        problem.distance,
+    )  # in this order, whatever is drawn meanwhile
+    params, draw = _start(problem)
+    before = None if seeds is None else problem.score(seeds)
+    weight: Tensor | float = 0.0 if distance is None else _distance_weight(problem, distance[0], (params, draw))
+    reference, stop = None, None
+    if before is not None and (settings.dose is not None or settings.activation is not None):
+        reference, level = target_levels(problem, before)
+        stop = StopAtLevel(params, lambda: problem.score(draw().detach()), before, level)
+    if seeds is not None and stop is not None and bool(stop.reached.all()):
+        images, after = seeds, stop.start
+        trajectory = Trajectory(after.new_zeros(0, len(after)), None, torch.zeros_like(images), 0)
+    else:
+        project = _projection(problem, (params, draw))
+        trajectory = optimize(problem, (params, draw), weight=weight, stop=stop, project=project)
+        if stop is not None:
+            stop.finish()
+        images = _final_images(problem, draw, stop)
+        after = problem.score(images)
     dose = None
-    if dosing is not None and top is not None and settings.dose is not None:
-        dose = (after_all - dosing.start) / torch.where(top == dosing.start, 1.0, top - dosing.start)
-    return Outcome(images, climb, before, after_all, weight, None if dosing is None else dosing.level, dose)
+    if stop is not None and reference is not None and settings.dose is not None:
+        span = torch.where(reference == stop.start, 1.0, reference - stop.start)
+        dose = (after - stop.start) / span
+    return Accentuation(
+        images=images,
+        masks=trajectory.mask,
+        seeds=seeds,
+        scores=trajectory.scores,
+        distances=trajectory.distances,
+        before=before,
+        after=after,
+        dose=dose,
+        level=None if stop is None else stop.level,
+        steps=trajectory.steps,
+        interrupted=trajectory.interrupted,
+        feature=problem.target_score.objective.name,
+        layer=None if distance is None else problem.model.name_of(distance[1]),
+        settings=_describe(settings),
+        _assess=judge,
+    )
 
 
-def _start(
-    settings: Settings, seeds: Tensor | None, like: Tensor, start: int, total: int | None
-) -> tuple[Params, Callable[[], Tensor]]:
-    if not hasattr(settings.parameterization, "at"):  # Lucent's param_f
-        if seeds is not None:
-            raise ValueError(
-                "this parameterization is a function without an image (Lucent's param_f), so it cannot start from "
-                "inputs; give inputs=None, or one of Fourier(), Pixel() and Phase()."
-            )
-        params, image_f = settings.parameterization()
-        _check_drawn(image_f, like, total)
-        return tuple(params), lambda: image_f().to(like.dtype)
-    if seeds is None:
-        return unseeded(settings.parameterization, like, torch.Generator().manual_seed(settings.seed), start, total)
-    return seeded(settings.parameterization, seeds)
+def _stop(*_: Any) -> bool:
+    return True
 
 
-def _check_drawn(image_f: Callable[[], Tensor], like: Tensor, total: int | None) -> None:
-    """Refuse images that a function without an image (Lucent's ``param_f``) draws and the model was not asked about."""
-    with torch.no_grad():
-        drawn: Any = image_f()
-    if not isinstance(drawn, Tensor) or not drawn.is_floating_point() or drawn.dim() != 4:
-        kind = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
-        raise ValueError(f"the parameterization draws a {kind}; expected float images (N, C, H, W).")
-    if drawn.shape[:2] != like.shape[:2] or drawn.device != like.device:
-        cut = " internal_batch_size cuts the batch; leave it out." if total not in (None, like.shape[0]) else ""
+def _start(problem: Problem) -> ImageParameters:
+    """Return the parameters to start from, and the function that returns their images."""
+    settings, images = problem.settings, problem.images
+    if hasattr(settings.parameterization, "at"):
+        if problem.seeds is not None:
+            return start_from_images(settings.parameterization, images)
+        generator = torch.Generator().manual_seed(settings.seed)
+        return start_from_noise(settings.parameterization, images, generator, problem.batch.start, problem.total)
+    if problem.seeds is not None:
         raise ValueError(
-            f"the parameterization draws images of shape {tuple(drawn.shape)} on {drawn.device}; expected as "
-            "many images "
-            f"and channels as shape says, {tuple(like.shape[:2])}, on {like.device}, the model's device.{cut}"
+            "this parameterization is a function without an image (Lucent's param_f), so it cannot start from "
+            "inputs; give inputs=None, or one of Fourier(), Pixel() and Phase()."
+        )
+    params, image_f = settings.parameterization()
+    _check_images_of(image_f, problem)
+    return tuple(params), lambda: image_f().to(images.dtype)
+
+
+def _check_images_of(image_f: Callable[[], Tensor], problem: Problem) -> None:
+    """Raise where the images of Lucent's ``param_f`` differ in shape or device from those that ``shape`` describes."""
+    with torch.no_grad():
+        images: Any = image_f()
+    like = problem.images
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.dim() != 4:
+        kind = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"the parameterization returns a {kind}; expected float images (N, C, H, W).")
+    if images.shape[:2] != like.shape[:2] or images.device != like.device:
+        hint = " internal_batch_size cuts the batch; leave it out." if problem.total != like.shape[0] else ""
+        raise ValueError(
+            f"the parameterization returns images of shape {tuple(images.shape)} on {images.device}; expected the "
+            f"numbers of images and channels in shape=, {tuple(like.shape[:2])}, on {like.device}, the model's "
+            f"device.{hint}"
         )
 
 
-def _weight(
-    regularizer: FeatureDistance, params: Params, draw: Callable[[], Tensor], scene: Scene, seed: int
-) -> Tensor:
+def _distance_weight(problem: Problem, regularizer: FeatureDistance, parameters: ImageParameters) -> Tensor:
+    """Return the factor of the feature distance, fixed () or measured (N,)."""
     if regularizer.balance is not None:
-        return torch.tensor(regularizer.weight * regularizer.balance).to(params[0].device)
-    return regularizer.weight * balance(params, draw, scene.evaluate, seed=seed)
+        return torch.tensor(regularizer.weight * regularizer.balance).to(problem.images.device)
+    return regularizer.weight * balance(problem, parameters)
 
 
-def _projection(
-    regularizer: Any, settings: Settings, seeds: Tensor | None, params: Params, draw: Callable[[], Tensor]
-) -> Callable[[], None] | None:
-    """Write the image of each row that left the ball back into its parameters, as the original does."""
-    if not isinstance(regularizer, Ball) or seeds is None:
+def _projection(problem: Problem, parameters: ImageParameters) -> Callable[[], None] | None:
+    """Return a function that moves images outside the ball, and their parameters, to its surface, as the original."""
+    ball, seeds, encode = problem.settings.regularizer, problem.seeds, problem.settings.parameterization
+    if not isinstance(ball, Ball) or seeds is None:
         return None
+    params, draw = parameters
     with torch.no_grad():
-        encoded, decode = settings.parameterization.at(seeds)
-        lost = seeds - decode(encoded)
+        encoded, decode = encode.at(seeds)
+        residual = seeds - decode(encoded)
 
     def project() -> None:
         with torch.no_grad():
             images = draw()
-            inside = regularizer.project(images, seeds)
-            left = (inside - images).abs().flatten(1).amax(1) > 1e-6
-            for p, new in zip(params, settings.parameterization.at(inside - lost)[0], strict=True):
-                p.copy_(torch.where(left.reshape(-1, *[1] * (p.dim() - 1)), new, p))
+            inside = ball.project(images, seeds)
+            outside = (inside - images).abs().flatten(1).amax(1) > 1e-6
+            for p, new in zip(params, encode.at(inside - residual)[0], strict=True):
+                p.copy_(torch.where(outside.reshape(-1, *[1] * (p.dim() - 1)), new, p))
 
     return project
 
 
-def _after(dosing: Dosing | None, project: Callable[[], None] | None) -> Callable[[int], bool]:
-    def after(step: int) -> bool:
-        if project is not None:
-            project()
-        return dosing.after(step) if dosing is not None else False
-
-    return after
-
-
-Images = Tensor | tuple[Tensor, ...]
-
-
-def accentuated(
-    reader: Reader,
-    feature: Feature,
-    inputs: Images | None,
-    args: Any,
-    size: Size | None,
-    shape: tuple[int, ...] | None,
-    options: Options,
-) -> Accentuation:
-    """Check what was given, climb chunk by chunk, and put the answer together."""
-    settings = settings_of(options)
-    also = tuple(modules_behind(settings.contrast)) if callable(settings.contrast) else ()
-    with attribution_context(reader.forward_func, *also):
-        _freeze(reader, *also)
-        _check_start(inputs, shape, settings)
-        seeds, like = _begin(reader, inputs, shape)
-        reader = replace(reader, call=as_called(differentiable(reader.forward_func), like.device.type))
-        if like.dtype in (torch.bfloat16, torch.float16):  # spectra and distances want more digits
-            reader = replace(reader, dtype=like.dtype)
-            seeds, like = (None if seeds is None else seeds.float()), like.float()
-        rows, size = like.shape[0], size or (like.shape[-2], like.shape[-1])
-        batch = settle_arguments(Batch.of(like, args), partial(_output, reader, size))
-        warn_of_crop(reader.preprocess, _shown(like[:1], size))
-        against = _against(reader, feature, settings.contrast, batch, size)
-        torch.set_autocast_enabled(like.device.type, False)  # for the models alone; ``explaining`` puts it back
-        parts: list[Outcome] = []
-        layer, name = None, ""
-        for start, stop in chunks(rows, settings.internal_batch_size or rows):
-            one = partial(_chunk, reader, feature, against, seeds is not None, batch, start, stop, size)
-            try:
-                outcome, layer, name = one(settings)
-            except KeyboardInterrupt:  # before this chunk's first step: the chunks before it are kept
-                if not parts:
-                    raise
-                outcome, layer, name = one(replace(settings, on_step=_end))
-                outcome.climb.interrupted = True
-            parts.append(outcome)
-            if outcome.climb.interrupted:  # the rows that have not begun stay as they are
-                settings = replace(settings, on_step=_end)
-        name = name if len(parts) == 1 else feature.objective(rows).name
-    return _answer(parts, seeds, reader, feature, settings, size, batch, name, layer)
+def _final_images(problem: Problem, draw: Callable[[], Tensor], stop: StopAtLevel | None) -> Tensor:
+    regularizer, seeds = problem.settings.regularizer, problem.seeds
+    with torch.no_grad():
+        images = draw().detach()
+        if seeds is None:
+            return images
+        if isinstance(regularizer, Ball):
+            images = regularizer.project(images, seeds).clamp(0, 1)
+        if stop is not None:  # a dose of 0 is the seed itself, bit-identical
+            images = torch.where((stop.level == stop.start).reshape(-1, 1, 1, 1), seeds, images)
+        return images
 
 
-def _chunk(
-    reader: Reader,
-    feature: Feature,
-    against: tuple[Reader, Feature] | None,
-    seeded: bool,
-    batch: Batch,
-    start: int,
-    stop: int,
-    size: Size,
-    settings: Settings,
-) -> tuple[Outcome, nn.Module | None, str]:
-    """One ascent for some of the rows; also the layer its distance is measured at, and what the feature is called."""
-    reseed(settings.seed)  # for objectives and parameterizations that draw something at random
-    piece, part = batch.cut(start, stop), feature.cut(start, stop, batch.rows)
-    images = piece.inputs[0]
-    views = _shown(images, size)
-    aim = _aim(reader, part, views, piece.args)
-    low = None if against is None else (against[0], against[1].cut(start, stop, batch.rows))
-    lowered = None if low is None else _aim(*low, views, piece.args)
-    layer = _distance_layer(reader, settings, views, piece.args, aim, seeded)
-    level = levels(reader, part, low, settings, size, piece, start, batch.rows)
-    try:
-        seeds = images if seeded else None
-        outcome = run(aim, lowered, seeds, images, piece.args, settings, size, layer, level, start, batch.rows)
-    except DeadError as dead:
-        raise ValueError(
-            f"{aim.objective.name} does not respond: its gradient is zero everywhere in image "
-            f"{', '.join(str(start + r) for r in dead.rows)} (a dead or saturated unit). Choose another unit, "
-            "the layer before its activation function, or another image."
-        ) from dead
-    return outcome, layer, aim.objective.name
+def match_container(inputs: Images, result: Tensor) -> Images:
+    """Return a tuple where the inputs are one, as Captum's metrics expect."""
+    return (result,) if isinstance(inputs, tuple) else result
 
 
-def _shown(images: Tensor, size: Size) -> Tensor:
-    return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
+def _join(problem: Problem, parts: list[Accentuation]) -> Accentuation:
+    """Concatenate the results of chunks, in the dtype of the inputs."""
 
+    def cat(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else torch.cat(values)
 
-def _output(reader: Reader, size: Size, batch: Batch) -> Any:
-    """What the model makes of the images at the size of the views."""
-    return reader.read(_shown(batch.inputs[0], size), batch.args, (), whole=True).output
-
-
-def _end(*_: Any) -> bool:
-    return True
-
-
-def echoed(inputs: Images, answer: Tensor) -> Images:
-    """A tuple where the inputs were one, as Captum's metrics expect."""
-    return (answer,) if isinstance(inputs, tuple) else answer
-
-
-def _freeze(reader: Reader, *also: nn.Module) -> None:
-    """No gradients for weights; ``explaining`` puts the flags back."""
-    for root in (*modules_behind(reader.forward_func), *also):
-        for p in root.parameters():
-            if not p.is_inference():
-                p.requires_grad_(False)
-
-
-def _check_start(inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings) -> None:
-    """Refuse what would be ignored."""
-    if inputs is not None and shape is not None:
-        raise ValueError(f"inputs and shape={shape} are both given; shape is for pictures from noise (inputs=None).")
-    for name in ("dose", "activation"):
-        if inputs is None and getattr(settings, name) is not None:
-            raise ValueError(
-                f"{name}= says how far to go from an image, and inputs is None; give inputs, or end with on_step=."
-            )
-
-
-def _begin(reader: Reader, inputs: Images | None, shape: tuple[int, ...] | None) -> tuple[Tensor | None, Tensor]:
-    """The seeds, and a tensor with the images' shape, dtype and device."""
-    if inputs is not None:
-        seeds = check_images(inputs)
-        return seeds, seeds
-    if shape is None or len(shape) != 4 or min(shape) < 1:
-        raise ValueError(
-            f"inputs is None and shape is {shape}; to start from noise, say how large the pictures are: "
-            "shape=(rows, channels, height, width)."
-        )
-    first = next((p for root in modules_behind(reader.forward_func) for p in root.parameters()), torch.zeros(()))
-    return None, torch.full(shape, 0.5, dtype=first.dtype, device=first.device)
-
-
-def _aim(reader: Reader, feature: Feature, views: Tensor, args: tuple[Any, ...]) -> Aim:
-    objective = feature.objective(views.shape[0])
-    layers, whole = needs(reader, views, args, objective)
-    return Aim(reader, objective, tuple(layers), whole)
-
-
-def _against(
-    reader: Reader, feature: Feature, contrast: Any, batch: Batch, size: Size
-) -> tuple[Reader, Feature] | None:
-    """What is lowered: the same feature of another model, or another feature of this one."""
-    if contrast is None:
-        return None
-
-    def probe() -> tuple[Tensor, tuple[Any, ...]]:
-        one = batch.cut(0, 1)
-        return _shown(one.inputs[0], size), one.args
-
-    if is_model(contrast, feature, probe):
-        there = beside(reader, contrast, as_called(differentiable(contrast), batch.inputs[0].device.type))
-        return there, feature.inside(reader, there)
-    return reader, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
-
-
-def _distance_layer(
-    reader: Reader, settings: Settings, views: Tensor, args: tuple[Any, ...], aim: Aim, seeded: bool
-) -> nn.Module | None:
-    regularizer = settings.regularizer
-    if not isinstance(regularizer, FeatureDistance) or not regularizer.weight or not seeded:
-        return None
-    if regularizer.layer is not None:
-        return reader.module(regularizer.layer)
-    return early_layer(reader, views, args, aim.layers)
-
-
-def _answer(
-    parts: list[Outcome],
-    seeds: Tensor | None,
-    reader: Reader,
-    feature: Feature,
-    settings: Settings,
-    size: Size,
-    batch: Batch,
-    name: str,
-    layer: nn.Module | None,
-) -> Accentuation:
-    def joined(pick: Callable[[Outcome], Tensor | None]) -> Tensor | None:
-        found = [pick(part) for part in parts]
-        return None if any(f is None for f in found) else torch.cat([f for f in found if f is not None])
-
-    steps = max(part.climb.scores.shape[0] for part in parts)
-    scores = torch.cat([_padded(part.climb.scores, steps) for part in parts], 1)
-    measured = any(part.climb.distances is not None for part in parts)
-    distances = [_distances(part) for part in parts]
-    dtype = reader.dtype or parts[0].images.dtype
-    level, dose = joined(lambda part: part.level), joined(lambda part: part.dose)
-    answer = Accentuation(
-        images=torch.cat([part.images for part in parts]).to(dtype).contiguous(),
-        masks=torch.cat([part.climb.mask for part in parts]).to(dtype).contiguous(),
-        seeds=None if seeds is None else seeds.detach().to(dtype),
-        scores=scores,
-        distances=torch.cat([_padded(d, steps) for d in distances], 1) if measured else None,
-        before=joined(lambda part: part.before),
-        after=torch.cat([part.after for part in parts]),
-        dose=dose,
-        level=level,
-        steps=max(part.climb.steps for part in parts),
-        interrupted=any(part.climb.interrupted for part in parts),
-        feature=name,
-        layer=None if layer is None else name_of(reader, layer),
-        settings=_described(settings),
-        _assess=assessor(reader, feature, settings, size, batch),
+    dtype = problem.model.dtype or parts[0].images.dtype
+    steps = max(part.scores.shape[0] for part in parts)
+    distances = None
+    if any(part.distances is not None for part in parts):  # none of images that were at their level from the start
+        empty = parts[0].scores.new_zeros
+        distances = [empty(0, len(part.after)) if part.distances is None else part.distances for part in parts]
+    result = replace(
+        parts[0],
+        images=cat("images").to(dtype).contiguous(),
+        masks=cat("masks").to(dtype).contiguous(),
+        seeds=None if problem.seeds is None else problem.seeds.detach().to(dtype),
+        scores=torch.cat([_pad(part.scores, steps) for part in parts], 1),
+        distances=None if distances is None else torch.cat([_pad(d, steps) for d in distances], 1),
+        before=cat("before"),
+        after=cat("after"),
+        dose=cat("dose"),
+        level=cat("level"),
+        steps=max(part.steps for part in parts),
+        interrupted=any(part.interrupted for part in parts),
+        layer=parts[-1].layer,
     )
-    _warn_of_levels(answer)
-    return answer
+    _warn_of_levels(result)
+    return result
 
 
-def _distances(part: Outcome) -> Tensor:
-    """Those of a climb, or none for rows that had arrived before they began."""
-    return part.climb.scores.new_zeros(0, len(part.after)) if part.climb.distances is None else part.climb.distances
-
-
-def _padded(values: Tensor, steps: int) -> Tensor:
+def _pad(values: Tensor, steps: int) -> Tensor:
     missing = steps - values.shape[0]
     return values if not missing else torch.cat([values, values.new_full((missing, values.shape[1]), float("nan"))])
 
 
-def _warn_of_levels(answer: Accentuation) -> None:
-    if answer.level is None or answer.before is None:
+def _warn_of_levels(result: Accentuation) -> None:
+    if result.level is None or result.before is None:
         return
-    way = answer.level - answer.before
-    gone = (answer.after - answer.before) / torch.where(way == 0, 1, way)
-    short = [row for row, share in enumerate(gone.tolist()) if way[row] != 0 and share < 0.98]
+    span = result.level - result.before
+    fractions = (result.after - result.before) / torch.where(span == 0, 1, span)
+    short = [row for row, fraction in enumerate(fractions.tolist()) if span[row] != 0 and fraction < 0.98]
     if short:
         row = short[0]
         warnings.warn(
-            f"{len(short)} of {len(gone)} rows did not reach their level: row {row} came to "
-            f"{float(answer.after[row]):.4g} on the way from {float(answer.before[row]):.4g} to "
-            f"{float(answer.level[row]):.4g} in {answer.steps} steps. Give more n_steps, a larger lr or a lighter "
+            f"{len(short)} of {len(span)} images did not reach their level: image {row} has the score "
+            f"{float(result.after[row]):.4g}, between {float(result.before[row]):.4g} and the level "
+            f"{float(result.level[row]):.4g}, after {result.steps} steps. Give more n_steps, a larger lr or a lighter "
             "regularizer, or a smaller dose.",
             stacklevel=5,
         )
 
 
-def _described(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON takes them: tensors and functions by a word."""
+def _describe(settings: Settings) -> dict[str, Any]:
+    """Return the settings as JSON values: tensors and functions by their shape or name."""
 
-    def plain(value: Any) -> Any:
+    def describe(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.tolist() if value.numel() <= 16 else f"tensor {tuple(value.shape)}"
         if is_dataclass(value) and not isinstance(value, type):
-            return {"kind": type(value).__name__} | {k: plain(v) for k, v in vars(value).items()}
+            return {"kind": type(value).__name__} | {k: describe(v) for k, v in vars(value).items()}
         if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return (
-            value
-            if isinstance(value, int | float | str | bool | None)
-            else getattr(value, "__name__", type(value).__name__)
-        )
+            return [describe(v) for v in value]
+        plain = isinstance(value, int | float | str | bool | None)
+        return value if plain else getattr(value, "__name__", type(value).__name__)
 
-    return {name: plain(value) for name, value in vars(settings).items() if name not in ("on_step", "show_progress")}
+    return {name: describe(value) for name, value in vars(settings).items() if name not in ("on_step", "show_progress")}

@@ -1,10 +1,11 @@
-"""Forward pass with layer look-up; token grids."""
+"""Forward pass of images through a model, look-up of its layers' activations, and the default layers."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,162 +16,39 @@ from ...hooks import (
     ForwardFunc,
     LayerError,
     capture,
+    eager,
     find_layer,
-    image_size,
+    floats_of,
+    has_places,
+    is_scripted,
+    layer_name,
     modules_behind,
+    of_this_thread,
     one_tensor,
+    preprocesses,
     reach,
     unit_axis,
 )
-
-_IMAGE: ContextVar[tuple[int, int] | None] = ContextVar("image", default=None)
-ADVICE = (
-    "unit_axis=1 for (rows, units, ...), unit_axis=-1 for (rows, ..., units), or layer_to_grid=, for example "
-    "xinc_captum.layer_to_grid for (rows, tokens, channels)"
-)
-
-
-@contextmanager
-def laying_out(image: tuple[int, int] | None) -> Iterator[None]:
-    """Lay tokens out in the height : width of an image inside the block; None is a square."""
-    token = _IMAGE.set(image)
-    try:
-        yield
-    finally:
-        _IMAGE.reset(token)
-
-
-def units_second(
-    activation: Tensor,
-    layer: nn.Module,
-    forward_func: ForwardFunc,
-    *,
-    entered: Sequence[int],
-    rearrange: Callable[[Tensor], Tensor] | None = None,
-    asked: int | None = None,
-) -> Tensor:
-    """An activation as (rows, units), or as (rows, units, *places).
-
-    Args:
-        activation: (rows, ...).
-        layer: whose activation it is.
-        forward_func: the model around it.
-        entered: shape of the model's first input.
-        rearrange: the caller's ``layer_to_grid=``, which then decides alone.
-        asked: the caller's ``unit_axis=``.
-
-    Raises:
-        LayerError: which axis holds the units cannot be determined.
-        ValueError: tokens that do not fill a map.
-    """
-    if activation.dim() <= 2:
-        return activation
-    if rearrange is not None:
-        with laying_out(image_size(entered)):
-            return rearrange(activation)
-    axis = unit_axis(activation.shape, layer, forward_func, entered=entered, asked=asked, advice=ADVICE)
-    return activation if axis == 1 else activation.movedim(axis, 1)
-
-
-def layer_to_grid(
-    activation: Tensor,
-    *,
-    token_axis: int = 1,
-    channel_axis: int = 2,
-    skip: int | None = None,
-    size: tuple[int, int] | None = None,
-) -> Tensor:
-    """The tokens of a vision transformer's layer, laid out as a map: (rows, channels, h, w).
-
-    Args:
-        activation: (rows, tokens, channels), or the axes named below.
-        token_axis: which axis holds the tokens.
-        channel_axis: which axis holds the channels.
-        skip: tokens before the first patch (class and register tokens); None takes none or one, whichever leaves a
-            square number of patches.
-        size: (h, w) of the patches. None lays them out in the height : width of the image that the model got, where a
-            class of this package calls this function, and in a square where you call it yourself.
-
-    Raises:
-        ValueError: not three axes, or tokens that do not fill the map.
-
-    Example:
-        >>> layer_to_grid(torch.rand(2, 197, 384)).shape
-        torch.Size([2, 384, 14, 14])
-
-    ``functools.partial(layer_to_grid, skip=5)`` is handed to NeuronFeatureAccentuation where a model has registers.
-    """
-    axes = (token_axis % 3, channel_axis % 3)
-    if activation.dim() != 3 or 0 in axes or axes[0] == axes[1]:
-        raise ValueError(
-            f"the layer returns {tuple(activation.shape)} and the axes are token_axis={token_axis}, "
-            f"channel_axis={channel_axis}; expected (rows, tokens, channels) and two different axes after the rows."
-        )
-    tokens = activation.permute(0, axes[1], axes[0])
-    count = tokens.shape[2]
-    image = _IMAGE.get()
-    shape = "a square" if image is None else f"a map with the shape of the image, {image[0]} x {image[1]}"
-    shape = shape if size is None else f"a map of {size}"
-    if skip is None:
-        skips = [first for first in (0, 1) if _sides(count - first, size, image) is not None]
-        if not skips:
-            raise ValueError(
-                f"the layer has {count} tokens, and neither {count} nor {count - 1} of them make {shape}; give skip= "
-                "and size=."
-            )
-        skip = skips[0]
-    sides = _sides(count - skip, size, image)
-    if not 0 <= skip < count or sides is None:
-        raise ValueError(
-            f"skip={skip} leaves {count - skip} of {count} tokens, which do not make "
-            f"{shape}{'; give size=' if size is None else ''}."
-        )
-    grid: Tensor = tokens[:, :, skip:].unflatten(2, sides)
-    return grid
-
-
-def _sides(count: int, size: tuple[int, int] | None, image: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Height and width of so many patches, or None where they do not fit."""
-    if count < 1:
-        return None
-    if size is not None:
-        return size if size[0] * size[1] == count else None
-    if image is None or image[0] == image[1]:
-        side = math.isqrt(count)
-        return (side, side) if side * side == count else None
-    height, width = image
-    guess = max(1, round((height * width / count) ** 0.5))  # pixels along a square patch
-    patches = sorted(range(max(1, guess // 2), 2 * guess + 1), key=lambda patch: abs(patch - guess))
-    for sides in ((part(height, patch), part(width, patch)) for patch in patches for part in (_whole, _padded)):
-        if sides[0] * sides[1] == count:
-            return sides
-    return None
-
-
-def _whole(length: int, patch: int) -> int:
-    return length // patch
-
-
-def _padded(length: int, patch: int) -> int:
-    return -(-length // patch)
-
+from ..token_grid import ADVICE, units_second
+from .transforms import Size, resample
 
 Layer = nn.Module | str
 OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How images in [0, 1] go through a model.
+class ImageModel:
+    """A model, and how images in [0, 1] go through it.
 
     Attributes:
         forward_func: the model, or any function around it.
-        preprocess: the model's own normalisation of images in [0, 1], where ``forward_func`` does not hold it.
+        preprocess: the model's own normalisation of images in [0, 1], where ``forward_func`` does not include it.
         output_fn: picks the tensor out of a dict or tuple output.
         layer_to_grid: rearranges a layer's activation to (rows, channels, h, w).
-        dtype: what the model computes in, where that is narrower than what the ascent needs.
-        call: run instead of ``forward_func``, which still names the layers: the same modules with other weights.
-        unit_axis: which axis of the layers that an objective reads holds the units; None determines it.
+        dtype: the model's dtype, where it is narrower than that of the optimization.
+        call: called instead of ``forward_func``, which still names the layers: the same modules with other weights.
+        unit_axis: axis of the units in the layers that an objective reads; None determines it.
+        size: height and width of the model's input; None takes the images' own.
     """
 
     forward_func: ForwardFunc
@@ -180,80 +58,125 @@ class Reader:
     dtype: torch.dtype | None = None
     call: ForwardFunc | None = None
     unit_axis: int | None = None
+    size: Size | None = None
 
-    def read(self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, whole: bool) -> "Seen":
-        """Run the model on ``images`` and record ``layers``; to its end only where ``whole``.
+    def run(
+        self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, to_output: bool
+    ) -> "Activations":
+        """Run the model on images and record the activations of ``layers``.
 
-        The model gets a copy: it, or ``preprocess``, may change its input in place.
+        The model gets a copy of the images, because it or ``preprocess`` may change its input in place.
+
+        Args:
+            images: (N, C, H, W).
+            args: additional forward arguments.
+            layers: modules to record.
+            to_output: compute the output too; otherwise the pass may end after the last of the layers.
         """
-        entered: list[tuple[int, ...]] = []
+        shapes: list[tuple[int, ...]] = []
 
         def call() -> Any:
             x = images.clone() if self.dtype is None else images.to(self.dtype, copy=True)
             x = self.preprocess(x) if self.preprocess else x
-            entered.append(tuple(x.shape) if isinstance(x, Tensor) else ())
+            shapes.append(tuple(x.shape) if isinstance(x, Tensor) else ())
             forward = self.forward_func if self.call is None else self.call  # models may have no truth value
             return forward(x, *args)
 
         captured, output = None, None
         if not layers:
             output = call()
-        elif not whole:
+        elif not to_output:
             captured = reach(self.forward_func, layers, call)
         else:
             with capture(self.forward_func, layers) as captured:
                 output = call()
-        return Seen(self, images, captured, output, entered[-1])
+        return Activations(self, images, captured, output, shapes[-1])
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Return images (N, C, H, W) at the size of the model's input."""
+        if self.size is None or tuple(images.shape[-2:]) == tuple(self.size):
+            return images
+        return resample(images, torch.eye(3)[None], self.size)[0]
 
     def module(self, layer: Layer) -> nn.Module:
-        """The module of a layer's name, dotted or joined with underscores as in Lucent."""
+        """Return the module of a layer's name, dotted or joined with underscores as in Lucent."""
         if isinstance(layer, str) and "_" in layer:
             for root in modules_behind(self.forward_func):
-                named = dict(root.named_modules())
-                if layer not in named:
-                    spelled: list[nn.Module] = [
-                        module for name, module in named.items() if name and name.replace(".", "_") == layer
-                    ]
-                    if len(spelled) == 1:
-                        return spelled[0]
+                modules = dict(root.named_modules())
+                if layer not in modules:
+                    matches = [name for name in modules if name and name.replace(".", "_") == layer]
+                    if len(matches) == 1:
+                        return root.get_submodule(matches[0])
         return find_layer(self.forward_func, layer)
+
+    def name_of(self, layer: nn.Module) -> str:
+        """Return the layer's dotted name."""
+        return layer_name(self.forward_func, layer).strip("'")
+
+    def has_layer(self, name: str) -> bool:
+        """Return whether a module has exactly this name."""
+        return any(name == module for root in modules_behind(self.forward_func) for module, _ in root.named_modules())
+
+    def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ImageModel":
+        """Return the same for a second model, without ``preprocess`` where that model has its own."""
+        preprocess = None if preprocesses(forward_func) else self.preprocess
+        return replace(self, forward_func=forward_func, call=call, preprocess=preprocess)
 
 
 class MissingError(LookupError):
-    """An objective asked for a layer that this pass did not record."""
+    """An objective reads a layer that this pass did not record."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(str(layer))
         self.layer = layer
 
 
-class Seen:
-    """``seen(layer)`` is the layer's activation, (rows, …). "labels" is the output, "input" the images."""
+class Activations:
+    """The result of one forward pass: ``activations(layer)`` is that layer's activation, (rows, ...).
+
+    "labels" is the output, "input" the images.
+
+    Attributes:
+        model: the model that was run.
+        images: (rows, C, H, W).
+        input_shape: shape of the model's input, after preprocessing.
+        output_read: whether the output was accessed.
+    """
 
     def __init__(
         self,
-        reader: Reader,
+        model: ImageModel,
         images: Tensor,
         captured: Captured | None,
         output: Any,
-        entered: tuple[int, ...] = (),
+        input_shape: tuple[int, ...] = (),
     ) -> None:
-        self.reader, self.images, self._captured, self._output = reader, images, captured, output
-        self.entered = entered  # shape of what went into the model, after preprocessing
+        self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
+        self._captured, self._output = captured, output
+        self._all: Activations | None = None  # of which these are some rows
+        self._index = slice(None)
 
     @property
     def rows(self) -> int:
-        """How many images went in."""
+        """Number of images."""
         return self.images.shape[0]
 
+    def select(self, rows: slice) -> "Activations":
+        """Return the activations of some of the images."""
+        selected = copy.copy(self)
+        selected.images, selected._all, selected._index = self.images[rows], self, rows
+        return selected
+
     def __call__(self, layer: Layer) -> Tensor:
-        """The activation of ``layer``, (rows, …), in the layer's own order of axes."""
+        """Return the activation of ``layer``, (rows, ...), in the layer's own order of axes."""
+        if self._all is not None:
+            return self._all(layer)[self._index]
         if layer == INPUT:
             return self.images
-        if layer == OUTPUT and OUTPUT not in _names(self.reader):
+        if self._is_output(layer):
             output: Tensor = self.output
             return output
-        module = self.reader.module(layer)
+        module = self.model.module(layer)
         if self._captured is None or module not in self._captured._names:
             raise MissingError(layer)
         value = one_tensor(self._captured[module], lambda: self._captured.name(module), self.rows)  # type: ignore[union-attr]
@@ -265,109 +188,305 @@ class Seen:
         return value
 
     def grid(self, layer: Layer) -> Tensor:
-        """A layer's activation with its units on axis 1: (rows, units) or (rows, units, *places).
+        """Return a layer's activation with its units on axis 1: (rows, units) or (rows, units, *positions).
 
         Raises:
             LayerError: which axis holds the units cannot be determined.
         """
-        value, reader = self(layer), self.reader
-        if value.dim() <= 2 or self._is_end(layer):
-            return value if reader.layer_to_grid is None or value.dim() <= 2 else reader.layer_to_grid(value)
+        value, model = self(layer), self.model
+        if value.dim() <= 2:
+            return value
+        if layer == INPUT or self._is_output(layer):
+            return value if model.layer_to_grid is None else model.layer_to_grid(value)
         return units_second(
             value,
-            reader.module(layer),
-            reader.forward_func,
-            entered=self.entered,
-            rearrange=reader.layer_to_grid,
-            asked=reader.unit_axis,
+            model.module(layer),
+            model.forward_func,
+            input_shape=self.input_shape,
+            rearrange=model.layer_to_grid,
+            axis=model.unit_axis,
         )
 
     def unit_axis(self, layer: Layer) -> int:
-        """The axis that holds a layer's units, for distances: those may also read it off the modules around it.
+        """Return the axis of a layer's units, for distances, which may also be determined by the modules around it.
 
         Raises:
             LayerError: it cannot be determined, and no ``unit_axis=`` was given.
         """
-        shape, reader = tuple(self(layer).shape), self.reader
-        if len(shape) <= 2 or self._is_end(layer):
+        shape, model = tuple(self(layer).shape), self.model
+        if len(shape) <= 2 or layer == INPUT or self._is_output(layer):
             return 1
-        module, forward_func, entered = reader.module(layer), reader.forward_func, self.entered
+        module, forward_func = model.module(layer), model.forward_func
         try:
-            return unit_axis(shape, module, forward_func, entered=entered, loose=True, advice=ADVICE)
+            return unit_axis(shape, module, forward_func, entered=self.input_shape, loose=True, advice=ADVICE)
         except LayerError:
-            if reader.unit_axis is None:
+            if model.unit_axis is None:
                 raise
-            return unit_axis(shape, module, forward_func, asked=reader.unit_axis)
+            return unit_axis(shape, module, forward_func, asked=model.unit_axis)
 
-    def _is_end(self, layer: Layer) -> bool:
-        """Whether it is the input or the output, which have their units on axis 1."""
-        return layer == INPUT or (layer == OUTPUT and OUTPUT not in _names(self.reader))
+    def _is_output(self, layer: Layer) -> bool:
+        return layer == OUTPUT and not self.model.has_layer(OUTPUT)
 
     @property
     def output(self) -> Any:
         """What the model returned, after ``output_fn``."""
+        if self._all is not None:
+            return self._all.output[self._index]
+        self.output_read = True
         if self._output is None:
             raise MissingError(OUTPUT)
-        return self.reader.output_fn(self._output) if self.reader.output_fn else self._output
-
-    def part(self, rows: slice) -> Callable[[Layer], Tensor]:
-        """The same look-ups for some of the rows."""
-        return lambda layer: self(layer)[rows]
+        return self.model.output_fn(self._output) if self.model.output_fn else self._output
 
 
-def needs(
-    reader: Reader, images: Tensor, args: tuple[Any, ...], objective: Callable[[Seen], Any]
-) -> tuple[list[nn.Module], bool]:
-    """Which layers an objective reads, and whether it reads the output, found by trying it on ``images``.
+def find_required_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], objective: Callable[[Activations], Any]
+) -> tuple[tuple[nn.Module, ...], bool]:
+    """Return the layers that an objective reads, and whether it reads the output, by evaluating it on ``images``.
 
     Raises:
-        LayerError: a layer is not there, runs twice, or never runs.
-        ValueError: the model refuses such images.
+        LayerError: a layer is not in the model, runs twice, or never runs.
+        ValueError: the model does not accept such images.
     """
     layers: list[nn.Module] = []
-    whole = True
     while True:
         with torch.no_grad():
-            seen = _first(reader, images, args, layers)
-            asked = _Asked(seen)
+            activations = _run_checked(model, images, args, layers)
             try:
-                objective(asked)
+                objective(activations)
             except MissingError as missing:
-                layers.append(reader.module(missing.layer))
+                layers.append(model.module(missing.layer))
                 continue
-        whole = asked.whole or not layers
-        return layers, whole
+        return tuple(layers), activations.output_read or not layers
 
 
-def _first(reader: Reader, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Seen:
-    """The first pass of all: where the model cannot take such images, say what they were."""
+def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
+    """Run the model; where it does not accept the images, name their shape in the error."""
     try:
-        return reader.read(images, args, layers, whole=True)
+        return model.run(images, args, layers, to_output=True)
     except (torch.OutOfMemoryError, LayerError):
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         height, width = images.shape[-2:]
         raise ValueError(
-            f"the model refuses images of shape {tuple(images.shape)}: {error}. The images reach it at {height} x "
-            f"{width} pixels: the size= of the accentuation object, or the images' own size without one. For a model "
-            "that takes one size only (a vision transformer, a Linear layer after Flatten), give it: size=224. "
-            "Otherwise give the channels, dtype and device that it was made for, and preprocess= for what it wants "
-            "done to images in [0, 1]."
+            f"the model cannot process images of shape {tuple(images.shape)}: {error}. The images reach it at "
+            f"{height} x {width} pixels: the size= of the accentuation object, or their own size without one. "
+            "For a model that takes one size only (a vision transformer, a Linear layer after Flatten), give it: "
+            "size=224. Otherwise give the channels, dtype and device that it was made for, and preprocess= for its "
+            "normalisation of images in [0, 1]."
         ) from error
 
 
-class _Asked(Seen):
-    """Notes whether the output was asked for."""
-
-    def __init__(self, seen: Seen) -> None:
-        super().__init__(seen.reader, seen.images, seen._captured, seen._output, seen.entered)
-        self.whole = False
-
-    @property
-    def output(self) -> Any:
-        self.whole = True
-        return super().output
+STRIDE = 8
+MAX_TRIED = 8  # layers, until one responds to the images
 
 
-def _names(reader: Reader) -> set[str]:
-    return {name for root in modules_behind(reader.forward_func) for name, _ in root.named_modules()}
+def early_layer(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> nn.Module | None:
+    """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
+
+    In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module that ends after
+    two fifths of all modules. Only modules whose output depends on the images, through gradients, are considered.
+
+    Args:
+        model: how images go through the model.
+        images: (N, C, H, W).
+        args: additional forward arguments.
+        before: only modules that end before these are considered.
+    """
+    outputs = image_layers(model, images, args, before)
+    order = [one.module for one in outputs]
+    area = images.shape[-1] * images.shape[-2]
+    fine = [one for one in outputs if one.map_size and one.map_size[0] * one.map_size[1] * STRIDE**2 * 1.2 >= area]
+    chosen: nn.Module | None = None
+    if fine:
+        roots = modules_behind(model.forward_func)
+        depth = {module: name.count(".") for root in roots for name, module in root.named_modules()}
+        coarsest = min(one.map_size[0] * one.map_size[1] for one in fine)
+        same_size = [one.module for one in fine if one.map_size[0] * one.map_size[1] == coarsest]
+        outer = min(depth[m] for m in same_size)
+        chosen = [m for m in same_size if depth[m] == outer][-1]
+    elif order:
+        chosen = order[2 * len(order) // 5]
+    nearest = sorted(order, key=lambda m: abs(order.index(m) - order.index(chosen))) if chosen is not None else []
+    return next((module for module in nearest[:MAX_TRIED] if _responds(model, images, args, module)), None)
+
+
+def late_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = (), count: int = 4
+) -> list[nn.Module]:
+    """Return up to ``count`` modules with at least four units, evenly over the second half of the pass.
+
+    Early activations depend on the image more than on the feature; late ones differ between features.
+    """
+    modules = [one.module for one in image_layers(model, images, args, before) if max(one.shape[1:]) >= 4]
+    half = len(modules) / 2
+    positions = {int(half + half * (i + 1) / count) - 1 for i in range(count)}
+    return [modules[position] for position in sorted(positions) if position >= 0]
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """The output of a module that depends on the images.
+
+    Attributes:
+        module: the module.
+        shape: of its activation, (rows, ...).
+        unit_axis: axis of the units.
+        map_size: height and width of a map, else empty.
+    """
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    unit_axis: int
+    map_size: tuple[int, ...]
+
+
+def image_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> list[LayerOutput]:
+    """Return the modules that run once and whose activation depends on the images, in the order in which they end.
+
+    The activation is one float tensor (rows, ...) whose unit axis can be determined. It depends on the images where a
+    gradient leads from it to them. Where no module is reached by gradients (the model runs under no_grad, or
+    preprocessing leaves the graph), it depends on them where another image changes it.
+    """
+    roots = modules_behind(model.forward_func)
+    modules = {m for root in roots for m in root.modules() if m is not root and not is_scripted(m)}
+    calls, input_shape = _calls_by_gradient(model, images, args, modules)
+    if not any(call.depends for call in calls):
+        calls, input_shape = _calls_by_change(model, images, args, modules)
+    first = min((i for i, call in enumerate(calls) if call.module in before), default=len(calls))
+    counts = Counter(call.module for call in calls)
+    around = {call.module for call in calls if any(b in set(call.module.modules()) for b in before)}
+    outputs = []
+    for call in calls[:first]:
+        rows_first = len(call.shape) >= 2 and call.shape[0] == images.shape[0]
+        if counts[call.module] > 1 or not call.depends or not rows_first or call.module in around:
+            continue
+        try:
+            axis = unit_axis(call.shape, call.module, model.forward_func, entered=input_shape, loose=True)
+        except LayerError:
+            continue
+        is_map = has_places(call.shape, axis, call.module, model.forward_func, input_shape)
+        map_size = call.shape[1:axis] + call.shape[axis + 1 :] if is_map else ()
+        outputs.append(LayerOutput(call.module, call.shape, axis, map_size))
+    # Attention weights between tokens are no map either: modules that drop some, or mix the heads by a Linear.
+    tokens = {(one.shape[1], one.shape[1]) for one in outputs if len(one.shape) == 3}
+    return [replace(one, map_size=()) if one.map_size in tokens and _mixes(one.module) else one for one in outputs]
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Return whether a module is a Linear or has no weights."""
+    return isinstance(module, nn.Linear) or not any(True for _ in module.parameters())
+
+
+@dataclass
+class _Call:
+    """One call of a module."""
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    depends: bool = False
+
+
+def _run_with_hooks(
+    modules: set[nn.Module], record: Callable[[nn.Module, Tensor | None], None], run: Callable[[], Activations]
+) -> Activations:
+    """Run a pass and record each module's activation: None where it is not one float tensor."""
+    ours = of_this_thread()
+
+    def after(module: nn.Module, _args: Any, output: Any) -> None:
+        if not ours(module):
+            return
+        try:
+            tensors, _ = floats_of(output, module, str)
+        except LayerError:
+            tensors = ()
+        record(module, tensors[0] if len(tensors) == 1 else None)
+
+    with ExitStack() as stack:
+        stack.enter_context(eager())
+        for module in modules:
+            stack.callback(module.register_forward_hook(after).remove)
+        return run()
+
+
+def _calls_by_gradient(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+) -> tuple[list[_Call], tuple[int, ...]]:
+    """Return the calls of one pass; an output depends on the images where its node of the graph leads to them."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        start = leaf.clone()  # the model may write into its input, which a leaf does not allow
+        goal = start.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+        nodes: list[Any] = []
+        calls: list[_Call] = []
+
+        def record(module: nn.Module, value: Tensor | None) -> None:
+            calls.append(_Call(module, () if value is None else tuple(value.shape)))
+            nodes.append(None if value is None else value.grad_fn)
+
+        try:
+            activations = _run_with_hooks(modules, record, lambda: model.run(start, args, (), to_output=True))
+        except RuntimeError:  # such as weights of inference mode; a fault of the model is raised by the other pass
+            return [], ()
+    leads: dict[Any, bool] = {goal: True}
+    for call, node in zip(calls, nodes, strict=True):
+        call.depends = node is not None and _leads(node, leads)
+    return calls, activations.input_shape
+
+
+def _leads(node: Any, known: dict[Any, bool]) -> bool:
+    """Return whether a graph's node leads to one that is known to; each node is visited once over all calls."""
+    stack = [node]
+    while stack:
+        top = stack[-1]
+        if top in known:
+            stack.pop()
+            continue
+        inputs = [following for following, _ in top.next_functions if following is not None]
+        unknown = [following for following in inputs if following not in known]
+        if unknown:
+            stack += unknown
+            continue
+        known[top] = any(known[following] for following in inputs)
+        stack.pop()
+    return known[node]
+
+
+def _calls_by_change(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+) -> tuple[list[_Call], tuple[int, ...]]:
+    """Return the calls of one pass; an output depends on the images where other images change it."""
+    passes: list[list[tuple[_Call, Tensor | None]]] = []
+    state = torch.get_rng_state()
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+    for inputs in (images, noise):
+        torch.set_rng_state(state)
+        calls: list[tuple[_Call, Tensor | None]] = []
+
+        def record(module: nn.Module, value: Tensor | None, calls: Any = calls) -> None:
+            sums = None if value is None else torch.stack([value.double().sum(), value.double().square().sum()])
+            calls.append((_Call(module, () if value is None else tuple(value.shape)), sums))
+
+        with torch.no_grad():
+            run = partial(model.run, inputs, args, (), to_output=True)
+            activations = _run_with_hooks(modules, record, run)
+        passes.append(calls)
+    for (call, sums), (_, changed) in zip(*passes, strict=False):
+        call.depends = sums is not None and changed is not None and not torch.equal(sums, changed)
+    return [call for call, _ in passes[0]], activations.input_shape
+
+
+def _responds(model: ImageModel, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
+    """Return whether the gradient of an activation along a random direction is not zero."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        try:
+            value = model.run(leaf.clone(), args, (module,), to_output=False)(module)
+            weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
+            (slope,) = torch.autograd.grad((value * weights).sum(), leaf, allow_unused=True)
+        except (LayerError, RuntimeError):
+            return False
+    return slope is not None and bool(slope.ne(0).any())

@@ -1,4 +1,4 @@
-"""Feature accentuation: what a feature sees in this very image, and where."""
+"""Captum classes of feature accentuation: raise a feature in an image, and show where it responds."""
 
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -11,19 +11,19 @@ from ...batch import OutputFn
 from ...hooks import ForwardFunc, check_preprocess, find_layer
 from ...selectors import python_index
 from ..base import captum_method
-from .accentuate import accentuated, echoed
-from .activations import Reader
-from .objectives import Feature, OutputFeature, UnitFeature
+from .accentuate import accentuate, match_container
+from .activations import ImageModel
+from .objectives import OutputFeature, UnitFeature
+from .problem import Images
 from .result import Accentuation
 from .settings import Options
 from .transforms import Size
 
-Images = Tensor | tuple[Tensor, ...]
 Preprocess = Callable[[Tensor], Tensor]
 
 
-def _size(size: int | Size | None) -> Size | None:
-    """Height and width, checked."""
+def _check_size(size: int | Size | None) -> Size | None:
+    """Check a size; return height and width."""
     size = python_index(size)
     both = size if isinstance(size, tuple | list | None) else (size, size)
     if both is not None and (len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both)):
@@ -34,22 +34,21 @@ def _size(size: int | Size | None) -> Size | None:
 
 
 class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[misc]
-    r"""Raises one output from an image that stays itself, and shows what the output wants there, and where.
+    r"""Raise one output by a small change of an image, which shows what the output responds to in it, and where.
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, f(\tau(x)) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: x the image, which starts at the given one, x_0; f the output; τ random views, the same for both; d a
+    Symbols: x the image, which starts at the input x_0; f the output; τ random views, the same for x and x_0; d a
     distance between activations; w its weight, B the balance measured at the start.
 
     Args:
         forward_func: the model, or any function around it.
-        preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` holds it.
-        size: height and width of the model's input where images are larger; None takes the images' own.
+        preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` includes it.
+        size: height and width of the model's input, where images have another size; None takes the images' own.
         output_fn: picks the tensor to explain out of a dict or tuple output.
         layer_to_grid: rearranges activations to (rows, channels, h, w), for objectives on transformer layers.
-        unit_axis: which axis of the layers that an objective reads holds the units, for example -1 for (rows, h, w,
-            channels) or (rows, tokens, channels). None determines it for each layer, see
-            :class:`NeuronFeatureAccentuation`.
+        unit_axis: axis of the units in the layers that an objective reads, for example -1 for (rows, h, w, channels)
+            or (rows, tokens, channels). None determines it for each layer, see :class:`NeuronFeatureAccentuation`.
 
     Raises:
         ValueError: images outside [0, 1] or with NaN, an impossible target or dose, an output that does not respond.
@@ -79,14 +78,15 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis)
-        self.size = _size(size)
+        self.model = ImageModel(
+            forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis, size=_check_size(size)
+        )
 
     @captum_method
     def attribute(
         self, inputs: Images, target: Any = None, additional_forward_args: Any = None, **options: Unpack[Options]
     ) -> Images:
-        """Where the output felt the image on its way: Σ of |∂f/∂x| over every ``mask_every``-th step, like the inputs.
+        """Return where the output is sensitive to the image: Σ of |∂f/∂x| over every ``mask_every``-th step.
 
         Args:
             inputs: (N, C, H, W) in [0, 1].
@@ -94,13 +94,13 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
             additional_forward_args: passed on to the model.
             **options: as for :meth:`accentuate`.
         """
-        return echoed(inputs, self.accentuate(inputs, target, additional_forward_args, **options).masks)
+        return match_container(inputs, self.accentuate(inputs, target, additional_forward_args, **options).masks)
 
     def perturb(
         self, inputs: Images, target: Any = None, additional_forward_args: Any = None, **options: Unpack[Options]
     ) -> Images:
-        """The accentuated images, (N, C, H, W) in [0, 1], for ``captum.robust`` and everyone else."""
-        return echoed(inputs, self.accentuate(inputs, target, additional_forward_args, **options).images)
+        """Return the accentuated images, (N, C, H, W) in [0, 1], as ``captum.robust`` expects."""
+        return match_container(inputs, self.accentuate(inputs, target, additional_forward_args, **options).images)
 
     def accentuate(
         self,
@@ -111,29 +111,24 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         shape: tuple[int, ...] | None = None,
         **options: Unpack[Options],
     ) -> Accentuation:
-        """Images, masks and how they came about.
+        """Return images, masks, and the record of the optimization.
 
         Args:
-            inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualisation.
-            target: a Captum target (a list or 1-D tensor holds one a row), an objective of
+            inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualization.
+            target: a Captum target (a list or 1-D tensor holds one for each row), an objective of
                 :mod:`~xinc_captum.attributions.accentuation.objectives`,
                 a function of the layers, "layer:unit", or a Lucent objective.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
                 and repeated along with the inputs, any other is passed whole
                 (:func:`~xinc_captum.batch.settle_arguments` decides).
-            shape: (N, C, H, W) of the pictures where ``inputs`` is None.
-            **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
+            shape: (N, C, H, W) of the images where ``inputs`` is None.
+            **options: n_steps, lr, regularizer, dose, seed, ... (:class:`.Settings` describes each).
         """
-        return accentuated(
-            self.reader, self._feature(target), inputs, additional_forward_args, self.size, shape, options
-        )
-
-    def _feature(self, target: Any) -> Feature:
-        return OutputFeature(target)
+        return accentuate(self.model, OutputFeature(target), inputs, additional_forward_args, shape, options)
 
 
 class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
-    r"""Raises a unit, channel, direction or position of a layer from an image that stays itself.
+    r"""Raise a unit, channel, direction or position of a layer by a small change of an image.
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, u(a(\tau(x))) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
@@ -143,14 +138,14 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         forward_func: the model, or any function around it.
         layer: a module or dotted name.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` holds it.
-        size: height and width of the model's input where images are larger; None takes the images' own.
+        preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` includes it.
+        size: height and width of the model's input, where images have another size; None takes the images' own.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
-        unit_axis: which axis of the activation holds the units that an int, a direction or a position refers to, for
-            example -1 for (rows, h, w, channels) or (rows, tokens, channels). None determines it: from the layer's
-            class; for four axes also from the input's height and width and the modules inside the layer. Tuples and
-            functions refer to the layer's own axes.
+        unit_axis: axis of the activation's units, to which an int, a direction or a position refers, for example -1 for
+            (rows, h, w, channels) or (rows, tokens, channels). None determines it from the layer's class; for four
+            axes also from the input's height and width and the modules inside the layer. Tuples and functions refer
+            to the layer's own axes.
 
     Raises:
         ValueError: images outside [0, 1] or with NaN, an impossible dose, a unit that does not respond.
@@ -177,12 +172,13 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         layer_to_grid: Callable[[Tensor], Tensor] | None = None,
         unit_axis: int | None = None,
     ) -> None:
-        found = find_layer(forward_func, layer)
-        NeuronAttribution.__init__(self, forward_func, found, device_ids)
+        module = find_layer(forward_func, layer)
+        NeuronAttribution.__init__(self, forward_func, module, device_ids)
         GradientAttribution.__init__(self, forward_func)
         check_preprocess(forward_func, preprocess)
-        self.reader = Reader(forward_func, preprocess, None, layer_to_grid, unit_axis=unit_axis)
-        self.size = _size(size)
+        self.model = ImageModel(
+            forward_func, preprocess, layer_to_grid=layer_to_grid, unit_axis=unit_axis, size=_check_size(size)
+        )
 
     @captum_method
     def attribute(
@@ -192,8 +188,10 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         additional_forward_args: Any = None,
         **options: Unpack[Options],
     ) -> Images:
-        """Where the unit felt the image on its way: Σ of |∂u/∂x| over every ``mask_every``-th step, like the inputs."""
-        return echoed(inputs, self.accentuate(inputs, neuron_selector, additional_forward_args, **options).masks)
+        """Return where the unit is sensitive to the image: Σ of |∂u/∂x| over every ``mask_every``-th step."""
+        return match_container(
+            inputs, self.accentuate(inputs, neuron_selector, additional_forward_args, **options).masks
+        )
 
     def perturb(
         self,
@@ -202,8 +200,10 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         additional_forward_args: Any = None,
         **options: Unpack[Options],
     ) -> Images:
-        """The accentuated images, (N, C, H, W) in [0, 1]."""
-        return echoed(inputs, self.accentuate(inputs, neuron_selector, additional_forward_args, **options).images)
+        """Return the accentuated images, (N, C, H, W) in [0, 1]."""
+        return match_container(
+            inputs, self.accentuate(inputs, neuron_selector, additional_forward_args, **options).images
+        )
 
     def accentuate(
         self,
@@ -214,18 +214,18 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         shape: tuple[int, ...] | None = None,
         **options: Unpack[Options],
     ) -> Accentuation:
-        """Images, masks and how they came about.
+        """Return images, masks, and the record of the optimization.
 
         Args:
-            inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualisation.
+            inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualization.
             neuron_selector: an int is a channel's mean over positions (of a flat layer, the unit); a tuple indexes
-                the dims after the rows, slices are summed, as in Captum; a function takes the activation to one
-                number a row; a float tensor (channels,) is a direction; a list holds one of these a row.
+                the dims after the rows, slices are summed, as in Captum; a function maps the activation to one number
+                for each row; a float tensor (channels,) is a direction; a list holds one of these for each row.
             additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
                 and repeated along with the inputs, any other is passed whole
                 (:func:`~xinc_captum.batch.settle_arguments` decides).
-            shape: (N, C, H, W) of the pictures where ``inputs`` is None.
-            **options: n_steps, lr, regularizer, dose, seed, … (:class:`.Settings` explains each).
+            shape: (N, C, H, W) of the images where ``inputs`` is None.
+            **options: n_steps, lr, regularizer, dose, seed, ... (:class:`.Settings` describes each).
         """
         feature = UnitFeature(self.layer, neuron_selector)
-        return accentuated(self.reader, feature, inputs, additional_forward_args, self.size, shape, options)
+        return accentuate(self.model, feature, inputs, additional_forward_args, shape, options)

@@ -9,22 +9,21 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from ...batch import Batch, one_score_a_row, select_output
-from ...hooks import LayerError, layer_name
+from ...hooks import LayerError
 from ...selectors import OneUnit, python_index, select
-from .activations import Layer, Reader, Seen
+from .activations import Activations, ImageModel, Layer
 
-Score = Callable[[Seen], Tensor]
+Score = Callable[[Activations], Tensor]
 
 
 class Objective:
-    """A score to raise: a function from what a forward pass showed to one number a row.
+    """A score to raise: a function from the activations of a forward pass to one number for each row.
 
-    Objectives add, subtract, multiply and divide with one another and with numbers, so several layers, models'
-    ends and weights combine as they are written.
+    Objectives support +, -, * and / with one another and with numbers, to combine several layers and outputs.
 
     Args:
-        score: ``score(seen)`` answers (rows,); ``seen("layer4.1")`` is that layer's activation.
-        name: for messages and pictures.
+        score: ``score(activations)`` returns (rows,); ``activations("layer4.1")`` is that layer's activation.
+        name: for messages and figures.
 
     Example:
         >>> both = channel("0", 1) - 0.5 * logit(2)
@@ -35,33 +34,33 @@ class Objective:
     def __init__(self, score: Score, name: str) -> None:
         self.score, self.name = score, name
 
-    def __call__(self, seen: Seen) -> Tensor:
-        """The score of every row, (rows,)."""
-        return self.score(seen)
+    def __call__(self, activations: Activations) -> Tensor:
+        """Return the score of every row, (rows,)."""
+        return self.score(activations)
 
     def __repr__(self) -> str:
         return f"Objective({self.name})"
 
     def __add__(self, other: "Term") -> "Objective":
-        return _joined(self, other, torch.add, "{} + {}")
+        return _combine(self, other, torch.add, "{} + {}")
 
     def __radd__(self, other: "Term") -> "Objective":
-        return self if other == 0 else _joined(other, self, torch.add, "{} + {}")  # sum() begins with 0
+        return self if other == 0 else _combine(other, self, torch.add, "{} + {}")  # sum() begins with 0
 
     def __sub__(self, other: "Term") -> "Objective":
-        return _joined(self, other, torch.sub, "{} - {}")
+        return _combine(self, other, torch.sub, "{} - {}")
 
     def __rsub__(self, other: "Term") -> "Objective":
-        return _joined(other, self, torch.sub, "{} - {}")
+        return _combine(other, self, torch.sub, "{} - {}")
 
     def __mul__(self, other: "Term") -> "Objective":
-        return _joined(self, other, torch.mul, "{} * {}")
+        return _combine(self, other, torch.mul, "{} * {}")
 
     def __rmul__(self, other: "Term") -> "Objective":
-        return _joined(other, self, torch.mul, "{} * {}")
+        return _combine(other, self, torch.mul, "{} * {}")
 
     def __truediv__(self, other: "Term") -> "Objective":
-        return _joined(self, other, torch.div, "{} / {}")
+        return _combine(self, other, torch.div, "{} / {}")
 
     def __neg__(self) -> "Objective":
         return -1 * self
@@ -70,77 +69,84 @@ class Objective:
 Term = Objective | float
 
 
-def _joined(left: Term, right: Term, operation: Callable[[Any, Any], Tensor], words: str) -> Objective:
-    def value(term: Term, seen: Seen) -> Any:
-        return term(seen) if isinstance(term, Objective) else term
+def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor], template: str) -> Objective:
+    def value(term: Term, activations: Activations) -> Any:
+        return term(activations) if isinstance(term, Objective) else term
 
     def name(term: Term) -> str:
         text = term.name if isinstance(term, Objective) else f"{term:g}"
-        return f"({text})" if words[3] in "*/" and any(sign in text for sign in (" + ", " - ")) else text
+        return f"({text})" if template[3] in "*/" and any(sign in text for sign in (" + ", " - ")) else text
 
-    def score(seen: Seen) -> Tensor:
-        a, b = value(left, seen), value(right, seen)
+    def score(activations: Activations) -> Tensor:
+        a, b = value(first, activations), value(second, activations)
         return operation(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=b.dtype, device=b.device), b)
 
-    return Objective(score, words.format(name(left), name(right)))
+    return Objective(score, template.format(name(first), name(second)))
 
 
 def logit(target: Any) -> Objective:
-    """One output of each row, as a Captum target selects it (a list or 1-D tensor holds one a row)."""
+    """Return the objective of one output, a Captum target (a list or 1-D tensor holds one for each row)."""
     target = python_index(target)
 
-    def score(seen: Seen) -> Tensor:
+    def score(activations: Activations) -> Tensor:
         rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 0
-        whole = Batch.of(seen.images, None, target)
-        if rows and seen.rows % rows == 0:  # views: the rows come again and again
-            whole = Batch.of(seen.images[:rows], None, target).repeat(seen.rows // rows)
-        return one_score_a_row(select_output(seen.output, whole, None))
+        batch = Batch.of(activations.images, None, target)
+        if rows and activations.rows % rows == 0:  # views: the rows repeat
+            batch = Batch.of(activations.images[:rows], None, target).repeat(activations.rows // rows)
+        return one_score_a_row(select_output(activations.output, batch, None))
 
     return Objective(score, f"logit {_short(target)}")
 
 
 def channel(layer: Layer, unit: int) -> Objective:
-    """A channel's mean over positions; of a flat layer, the unit."""
+    """Return the objective of a channel, its mean over positions; in a flat layer, of the unit."""
 
-    def score(seen: Seen) -> Tensor:
-        value = seen.grid(layer)
+    def score(activations: Activations) -> Tensor:
+        value = activations.grid(layer)
         return select(value, unit)[:, 0] / value[0, 0].numel()
 
     return Objective(score, f"{_name(layer)}:{unit}")
 
 
 def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> Objective:
-    """A channel at one position, (row, column) of a map, by default the middle (H // 2, W // 2)."""
+    """Return the objective of a channel at one position, (row, column) of a map, by default (H // 2, W // 2)."""
 
-    def score(seen: Seen) -> Tensor:
-        return select(at_position(seen.grid(layer), position), unit)[:, 0]
+    def score(activations: Activations) -> Tensor:
+        return select(at_position(activations.grid(layer), position), unit)[:, 0]
 
     return Objective(score, f"{_name(layer)}:{unit} at {position or 'the middle'}")
 
 
 def unit(layer: Layer, selector: OneUnit) -> Objective:
-    """Captum's neuron selectors: a tuple indexes the dims after the rows (slices are summed), or a function."""
-    return Objective(lambda seen: select(seen(layer), selector)[:, 0], f"{_name(layer)}:{_short(selector)}")
+    """Return the objective of a Captum neuron selector: a tuple or a function.
+
+    A tuple holds indices after the rows; slices are summed.
+    """
+
+    def score(activations: Activations) -> Tensor:
+        return select(activations(layer), selector)[:, 0]
+
+    return Objective(score, f"{_name(layer)}:{_short(selector)}")
 
 
 def direction(
     layer: Layer, vector: Tensor, *, power: float = 0.0, position: tuple[int, ...] | None = None
 ) -> Objective:
-    r"""The activation along a direction, mean over positions.
+    r"""Return the objective of the activation along a direction, mean over positions.
 
     .. math:: \mathrm{mean}_{hw}\; \max(\cos(a_{hw}, v), 0.1)^{p}\; (a_{hw} \cdot v)
 
     Symbols: a the activation at a position, v the vector, p the power (0: the plain product).
 
     Args:
-        layer: where.
-        vector: (channels,), or (rows, channels) for one direction a row.
-        power: larger prefers the pure direction to a large activation.
+        layer: module or name.
+        vector: (channels,), or (rows, channels) for one direction for each row.
+        power: a larger one prefers the pure direction to a large activation.
         position: (row, column), instead of the mean over positions.
     """
 
-    def score(seen: Seen) -> Tensor:
-        value, v = _aligned(seen.grid(layer), vector, position)
+    def score(activations: Activations) -> Tensor:
+        value, v = _align(activations.grid(layer), vector, position)
         product = (value * v).sum(1)
         if power:
             product = product * cosine_similarity(value, v, dim=1).clamp_min(0.1) ** power
@@ -150,76 +156,77 @@ def direction(
 
 
 def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = None) -> Objective:
-    """The cosine between activation and a vector (channels,) or (rows, channels), mean over positions."""
+    """Return the objective of the cosine with a vector (channels,) or (rows, channels), mean over positions."""
 
-    def score(seen: Seen) -> Tensor:
-        value, v = _aligned(seen.grid(layer), vector, position)
+    def score(activations: Activations) -> Tensor:
+        value, v = _align(activations.grid(layer), vector, position)
         return _mean(cosine_similarity(value, v, dim=1))
 
     return Objective(score, f"{_name(layer)} cosine to a direction")
 
 
-def positions(layer: Layer, expected: Tensor) -> Objective:
-    """The activation weighted by a map (channels, h, w), mean over positions; maps of another size are resized."""
+def positions(layer: Layer, weights: Tensor) -> Objective:
+    """Return the objective of the activation weighted by a map (channels, h, w), mean over positions.
 
-    def score(seen: Seen) -> Tensor:
-        value = seen.grid(layer)
+    A map of another size is resized.
+    """
+
+    def score(activations: Activations) -> Tensor:
+        value = activations.grid(layer)
         if value.dim() != 4:
             raise ValueError(
                 f"the layer has shape {tuple(value.shape)} with its units on axis 1; a map of weights (channels, h, w) "
                 "needs (rows, channels, h, w). Give layer_to_grid=."
             )
-        weights = expected.to(value)
-        if weights.shape[-2:] != value.shape[-2:]:
-            weights = interpolate(weights[None], value.shape[-2:], mode="bilinear", antialias=True)[0]
-        return _mean((value * weights).sum(1))
+        resized = weights.to(value)
+        if resized.shape[-2:] != value.shape[-2:]:
+            resized = interpolate(resized[None], value.shape[-2:], mode="bilinear", antialias=True)[0]
+        return _mean((value * resized).sum(1))
 
     return Objective(score, f"{_name(layer)} at positions")
 
 
 def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
-    """One position of (rows, channels, *places); flat activations have none to choose from.
+    """Return one position of (rows, channels, *positions); flat activations are returned unchanged.
 
     Args:
-        value: (rows, channels) or (rows, channels, *places).
-        position: one number for each axis of places; None is the middle of a map or volume.
+        value: (rows, channels) or (rows, channels, *positions).
+        position: one number for each axis of positions; None is the middle of a map or volume.
 
     Raises:
-        ValueError: another number of places, or tokens without a position.
-        IndexError: outside.
+        ValueError: another number of axes, or tokens without a position.
+        IndexError: a position outside the layer.
     """
     if value.dim() == 2:
         return value
-    places = tuple(value.shape[2:])
-    if position is None and len(places) == 1:
+    sizes = tuple(value.shape[2:])
+    if position is None and len(sizes) == 1:
         raise ValueError(
-            f"the layer has {places[0]} positions in a row (tokens, or a signal), which have no middle in general; "
+            f"the layer has one axis of {sizes[0]} positions (tokens, or a signal), which has no middle in general; "
             "give position=(number,), or layer_to_grid= for a map."
         )
-    at = tuple(size // 2 for size in places) if position is None else tuple(position)
-    if len(at) != len(places):
-        raise ValueError(
-            f"position is {position} and the layer has places {' x '.join(map(str, places))}; expected {len(places)} "
-            "numbers."
-        )
-    if not all(-size <= place < size for place, size in zip(at, places, strict=True)):
-        raise IndexError(f"position {position} lies outside the layer's {' x '.join(map(str, places))} positions.")
+    at = tuple(size // 2 for size in sizes) if position is None else tuple(position)
+    shape = " x ".join(map(str, sizes))
+    if len(at) != len(sizes):
+        raise ValueError(f"position is {position} and the layer has {shape} positions; expected {len(sizes)} numbers.")
+    if not all(-size <= i < size for i, size in zip(at, sizes, strict=True)):
+        raise IndexError(f"position {position} is outside the layer's {shape} positions.")
     index: tuple[int | slice, ...] = (slice(None), slice(None), *at)
     return value[index]
 
 
-def _aligned(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+def _align(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
     if position is not None:
         value = at_position(value, position)
     v = vector.to(value)
     if v.shape[-1] != value.shape[1] or v.dim() > 2:
         raise ValueError(
             f"the direction has shape {tuple(vector.shape)}, but the layer has {value.shape[1]} channels; expected "
-            f"({value.shape[1]},), or (rows, {value.shape[1]}) for one direction a row."
+            f"({value.shape[1]},), or (rows, {value.shape[1]}) for one direction for each row."
         )
     if v.dim() == 2 and value.shape[0] % v.shape[0]:
         raise ValueError(
-            f"there are {v.shape[0]} directions, but {value.shape[0]} views; give one a row, or a single one."
+            f"there are {v.shape[0]} directions, but {value.shape[0]} views; give one for each row, or a single one."
         )
     if v.dim() == 2:
         v = v.repeat(value.shape[0] // v.shape[0], 1)
@@ -234,47 +241,48 @@ def _name(layer: Layer) -> str:
     return layer if isinstance(layer, str) else type(layer).__name__
 
 
-def _short(thing: Any) -> str:
-    if isinstance(thing, Tensor):
-        return str(thing.tolist()) if thing.numel() <= 8 else f"of shape {tuple(thing.shape)}"
-    return getattr(thing, "__name__", None) or repr(thing)[:60]
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(value.tolist()) if value.numel() <= 8 else f"of shape {tuple(value.shape)}"
+    return getattr(value, "__name__", None) or repr(value)[:60]
 
 
-def is_lucent(thing: Any) -> bool:
-    """Whether this is an objective of the ``lucent`` package."""
-    return type(thing).__module__.partition(".")[0] == "lucent" and callable(thing)
+def is_lucent(value: Any) -> bool:
+    """Return whether this is an objective of the ``lucent`` package."""
+    return type(value).__module__.partition(".")[0] == "lucent" and callable(value)
 
 
 def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
-    """A Lucent objective as one of ours.
+    """Return an objective of Lucent as an :class:`Objective`.
 
-    Lucent's objectives answer one loss for a batch of images, to be lowered. Here they see the images of one view at
-    a time as their batch (so that ``diversity`` and ``alignment`` compare images, not views), and the negative loss
-    is every row's score: rows are not apart from one another.
+    Lucent's objectives return one loss for a batch of images, which is minimised. Here their batch is the images of one
+    view (so that ``diversity`` and ``alignment`` compare images, not views), and the negative loss is the score of
+    every row: the rows are not independent.
 
     Args:
-        objective: ``lucent.optvis.objectives.channel("layer4", 3)``, sums of such, …
-        rows: how many images are optimised together.
+        objective: ``lucent.optvis.objectives.channel("layer4", 3)``, a sum of such objectives, ...
+        rows: number of images that are optimised together.
     """
 
-    def score(seen: Seen) -> Tensor:
-        losses = [objective(_part(seen, slice(start, start + rows))) for start in range(0, seen.rows, rows)]
+    def score(activations: Activations) -> Tensor:
+        starts = range(0, activations.rows, rows)
+        losses = [objective(_select_for_lucent(activations, slice(start, start + rows))) for start in starts]
         return -torch.stack([torch.as_tensor(loss) for loss in losses]).repeat_interleave(rows)
 
     name = getattr(objective, "name", "") or "objective"
     return Objective(score, f"lucent {name}")
 
 
-def _part(seen: Seen, rows: slice) -> Callable[[Layer], Tensor]:
-    """The layers of some rows as Lucent's objectives index them, with units on axis 1."""
+def _select_for_lucent(activations: Activations, rows: slice) -> Callable[[Layer], Tensor]:
+    """Return the layers' activations of some rows as Lucent's objectives index them, with units on axis 1."""
 
     def layer_of(layer: Layer) -> Tensor:
-        given = seen.reader.unit_axis is not None or seen.reader.layer_to_grid is not None
-        own, value = seen(layer), seen.grid(layer)
-        if not given and (value.shape, value.stride()) != (own.shape, own.stride()):
+        chosen = activations.model.unit_axis is not None or activations.model.layer_to_grid is not None
+        original, value = activations(layer), activations.grid(layer)
+        if not chosen and (value.shape, value.stride()) != (original.shape, original.stride()):
             raise LayerError(
-                f"layer {layer!r} returns shape {tuple(own.shape)} with its units on the last axis, and "
-                "Lucent's objectives take them from axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
+                f"layer {layer!r} returns shape {tuple(original.shape)} with its units on the last axis; Lucent's "
+                "objectives expect them on axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
                 "an objective of your own that expects the layer's own axes."
             )
         return value[rows]
@@ -283,10 +291,10 @@ def _part(seen: Seen, rows: slice) -> Callable[[Layer], Tensor]:
 
 
 def from_string(text: str) -> Objective:
-    """The objective of "layer:unit", a channel's mean.
+    """Return the objective of "layer:unit", a channel's mean.
 
     Raises:
-        ValueError: no colon, or no whole number after it.
+        ValueError: no colon, or no integer after it.
 
     Example:
         >>> from_string("layer4.1.conv2:13")
@@ -295,34 +303,34 @@ def from_string(text: str) -> Objective:
     layer, colon, unit = text.rpartition(":")
     if not colon or not layer or not unit.strip().isdigit():
         raise ValueError(
-            f'objective {text!r} is not understood; expected "layer:unit" such as "layer4:13", a Captum target, a '
+            f'objective {text!r} is not valid; expected "layer:unit" such as "layer4:13", a Captum target, a '
             "function of the layers, or an objective."
         )
     return channel(layer, int(unit))
 
 
 class Feature(Protocol):
-    """What is raised in each row."""
+    """The feature whose score is raised in each row."""
 
     def cut(self, start: int, stop: int, rows: int) -> "Feature":
-        """The feature of some of ``rows`` rows."""
+        """Return the feature of some of ``rows`` rows."""
 
-    def one_a_row(self, rows: int) -> bool:
-        """Whether each of ``rows`` rows has a feature of its own."""
+    def is_per_row(self, rows: int) -> bool:
+        """Return whether each of ``rows`` rows has a feature of its own."""
 
     def objective(self, rows: int) -> Objective:
-        """The score of ``rows`` images, or of as many views of each."""
+        """Return the objective for ``rows`` images, or for several views of each."""
 
-    def spread(self, seen: Seen) -> Tensor | None:
-        """Standard deviation over the feature's peers in the same layer, (rows,), where it has such."""
+    def peer_deviation(self, activations: Activations) -> Tensor | None:
+        """Return the standard deviation over the feature's peers in the same layer, (rows,), or None without peers."""
 
-    def inside(self, here: Reader, there: Reader) -> "Feature":
-        """The same feature of another model."""
+    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
+        """Return the same feature of a second model."""
 
 
 @dataclass(frozen=True)
 class OutputFeature:
-    """An output, or anything else that an objective says.
+    """An output, or any objective.
 
     Attributes:
         target: a Captum target, an objective, a function of the layers, "layer:unit", or a Lucent objective.
@@ -334,15 +342,15 @@ class OutputFeature:
         object.__setattr__(self, "target", python_index(self.target))
 
     def cut(self, start: int, stop: int, rows: int) -> "OutputFeature":
-        """The targets of some rows."""
-        return OutputFeature(self.target[start:stop]) if self.one_a_row(rows) else self
+        """Return the feature of some rows."""
+        return OutputFeature(self.target[start:stop]) if self.is_per_row(rows) else self
 
-    def one_a_row(self, rows: int) -> bool:
-        """Whether the target is a list or 1-D tensor of so many."""
-        return _one_a_row(self.target, rows)
+    def is_per_row(self, rows: int) -> bool:
+        """Return whether the target is a list or 1-D tensor of that length."""
+        return _is_per_row(self.target, rows)
 
     def objective(self, rows: int) -> Objective:
-        """The output, or the objective that was given."""
+        """Return the objective of the target."""
         target = self.target
         if isinstance(target, Objective):
             return target
@@ -355,19 +363,19 @@ class OutputFeature:
         count = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else rows
         if count != rows and not (isinstance(target, Tensor) and count == 1):
             raise ValueError(
-                f"target has {count} entries, but there are {rows} images; give one target a row, or a single one for "
-                "all."
+                f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
+                "one for all."
             )
         return logit(target)
 
-    def spread(self, seen: Seen) -> Tensor | None:
-        """Over all outputs of a row."""
+    def peer_deviation(self, activations: Activations) -> Tensor | None:
+        """Return the standard deviation over all outputs of a row."""
         if callable(self.target) or isinstance(self.target, str):
             return None
-        return _deviation(seen.output.flatten(1))
+        return _deviation(activations.output.flatten(1))
 
-    def inside(self, here: Reader, there: Reader) -> "OutputFeature":
-        """The same words."""
+    def in_model(self, model: ImageModel, second: ImageModel) -> "OutputFeature":
+        """Return the same feature: names and targets apply to both models."""
         return self
 
 
@@ -376,8 +384,8 @@ class UnitFeature:
     """A unit, channel, direction or position of a layer.
 
     Attributes:
-        layer: where.
-        selector: int, tuple, function, float tensor (channels,), objective, or a list with one a row.
+        layer: the module.
+        selector: int, tuple, function, float tensor (channels,), objective, or a list with one for each row.
     """
 
     layer: nn.Module
@@ -387,39 +395,39 @@ class UnitFeature:
         object.__setattr__(self, "selector", python_index(self.selector))
 
     def cut(self, start: int, stop: int, rows: int) -> "UnitFeature":
-        """The selectors of some rows."""
-        return UnitFeature(self.layer, self.selector[start:stop]) if self.one_a_row(rows) else self
+        """Return the feature of some rows."""
+        return UnitFeature(self.layer, self.selector[start:stop]) if self.is_per_row(rows) else self
 
-    def one_a_row(self, rows: int) -> bool:
-        """Whether the selector is a list of so many, or so many directions."""
+    def is_per_row(self, rows: int) -> bool:
+        """Return whether the selector is a list of that length, or that number of directions."""
         chosen = self.selector
         directions = isinstance(chosen, Tensor) and chosen.is_floating_point() and chosen.dim() == 2
-        return (directions and len(chosen) == rows) or _one_a_row(chosen, rows)
+        return (directions and len(chosen) == rows) or _is_per_row(chosen, rows)
 
     def objective(self, rows: int) -> Objective:
-        """The score of the selected unit, each row its own where there is a list."""
+        """Return the objective of the selected unit, one for each row where there is a list."""
         if isinstance(self.selector, list):
             if len(self.selector) != rows:
                 raise ValueError(
                     f"neuron_selector is a list of {len(self.selector)}, but there are {rows} images; give one "
-                    "selector a row, or a single one for all."
+                    "selector for each row, or a single one for all."
                 )
-            return _each([_unit(self.layer, one) for one in self.selector])
+            return _each_row([_unit(self.layer, one) for one in self.selector])
         if isinstance(self.selector, Tensor) and not self.selector.is_floating_point() and self.selector.dim() == 1:
             return UnitFeature(self.layer, self.selector.tolist()).objective(rows)
         return _unit(self.layer, self.selector)
 
-    def spread(self, seen: Seen) -> Tensor | None:
-        """Over all channels of the layer, for a channel."""
+    def peer_deviation(self, activations: Activations) -> Tensor | None:
+        """Return the standard deviation over all channels of the layer, for a channel."""
         first = self.selector[0] if isinstance(self.selector, list) else self.selector
         if not isinstance(first, int):
             return None
-        value = seen.grid(self.layer)
+        value = activations.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
 
-    def inside(self, here: Reader, there: Reader) -> "UnitFeature":
-        """The same selector in the other model's layer of the same name."""
-        return UnitFeature(there.module(layer_name(here.forward_func, self.layer).strip("'")), self.selector)
+    def in_model(self, model: ImageModel, second: ImageModel) -> "UnitFeature":
+        """Return the same selector in the second model's layer of the same name."""
+        return UnitFeature(second.module(model.name_of(self.layer)), self.selector)
 
 
 def _unit(layer: nn.Module, selector: Any) -> Objective:
@@ -432,42 +440,27 @@ def _unit(layer: nn.Module, selector: Any) -> Objective:
     if isinstance(selector, bool) or selector is None:
         raise TypeError(
             f"neuron_selector is {selector!r}; expected an int (a channel), a tuple, a function, a float tensor (a "
-            "direction), or a list with one of these a row."
+            "direction), or a list with one of these for each row."
         )
     if isinstance(selector, int) or (isinstance(selector, tuple) and len(selector) == 1):
         return channel(layer, selector if isinstance(selector, int) else selector[0])
     return unit(layer, selector)
 
 
-def _each(objectives: list[Objective]) -> Objective:
-    """Row r by objective r, view after view."""
+def _each_row(objectives: list[Objective]) -> Objective:
+    """Return the objective that applies objective r to row r of each view."""
 
-    def score(seen: Seen) -> Tensor:
+    def score(activations: Activations) -> Tensor:
         rows = len(objectives)
-        parts: list[Tensor] = [
-            one(_Rows(seen, slice(row, None, rows))) for row, one in enumerate(objectives)
+        scores: list[Tensor] = [
+            one(activations.select(slice(row, None, rows))) for row, one in enumerate(objectives)
         ]  # each (views,)
-        return torch.stack(parts, 1).flatten()
+        return torch.stack(scores, 1).flatten()
 
     return Objective(score, " | ".join(one.name for one in objectives))
 
 
-class _Rows(Seen):
-    """What a pass showed of some rows."""
-
-    def __init__(self, seen: Seen, rows: slice) -> None:
-        super().__init__(seen.reader, seen.images[rows], None, None, seen.entered)
-        self._whole, self._slice = seen, rows
-
-    def __call__(self, layer: Any) -> Tensor:
-        return self._whole(layer)[self._slice]
-
-    @property
-    def output(self) -> Any:
-        return self._whole.output[self._slice]
-
-
-def _one_a_row(chosen: Any, rows: int) -> bool:
+def _is_per_row(chosen: Any, rows: int) -> bool:
     if isinstance(chosen, Tensor):
         return not chosen.is_floating_point() and chosen.dim() == 1 and chosen.numel() == rows
     return isinstance(chosen, list) and len(chosen) == rows

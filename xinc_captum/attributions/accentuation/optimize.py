@@ -1,38 +1,26 @@
-"""The gradient-ascent loop, its optimizer, stopping at a level."""
+"""The gradient-ascent loop, the weight of its regularizer, and stopping at a level."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .parameterizations import Params
-from .score import Evaluate
-
-
-class DeadError(ValueError):
-    """Rows whose score has no gradient at all."""
-
-    def __init__(self, rows: list[int]) -> None:
-        super().__init__(f"rows {rows} do not respond")
-        self.rows = rows
-
-
-MakeOptimizer = Callable[..., torch.optim.Optimizer]
-OnStep = Callable[[int, Tensor, Tensor], bool | None]
+from ...progress import progress
+from .parameterizations import ImageParameters, Params
+from .problem import Problem
 
 
 @dataclass
-class Climb:
-    """What an ascent left behind; the parameters themselves were moved in place.
+class Trajectory:
+    """The record of an optimization, whose parameters are changed in place.
 
     Attributes:
         scores: mean score over the views of each step, before its update: (steps, N).
         distances: mean distance to the seed likewise, or None.
-        mask: Σ of |∂score/∂image| over the steps that enter, (N, C, H, W).
-        steps: updates made.
-        interrupted: Ctrl-C ended it.
+        mask: Σ of |∂score/∂image| over every ``mask_every``-th step, (N, C, H, W).
+        steps: number of updates.
+        interrupted: it was stopped by Ctrl-C.
     """
 
     scores: Tensor
@@ -42,144 +30,134 @@ class Climb:
     interrupted: bool = False
 
 
-def ascend(
-    params: Params,
-    draw: Callable[[], Tensor],
-    evaluate: Evaluate,
+def optimize(
+    problem: Problem,
+    parameters: ImageParameters,
     *,
-    n_steps: int,
-    lr: float = 0.05,
-    optimizer: MakeOptimizer = torch.optim.Adam,
     weight: Tensor | float = 0.0,
-    mask_every: int = 1,
-    sign: Tensor | float = 1.0,
-    live: Callable[[], Tensor] | None = None,
-    on_step: OnStep | None = None,
-    after: Callable[[int], bool | None] | None = None,
-    rows: int | None = None,
-) -> Climb:
-    r"""Raise a score, an image's rows apart from one another.
+    stop: "StopAtLevel | None" = None,
+    project: Callable[[], None] | None = None,
+) -> Trajectory:
+    r"""Raise the score of each image, independently of the others.
 
     .. math:: p \leftarrow p + \mathrm{step}(\partial (s f - w d) / \partial p)
 
+    Symbols: p the parameters, f the score, d the distance, s = -1 where ``stop`` lowers the score of an image, else 1.
+
     Args:
-        params: leaves with rows first, changed in place.
-        draw: the images of the parameters, (N, C, H, W).
-        evaluate: (images, step) to scores f (N,) and distances d (N,) or None.
-        n_steps: updates.
-        lr: step size.
-        optimizer: called with (params, lr=lr); the originals use Adam.
-        weight: w, a number or one a row.
-        mask_every: with a distance, f's own gradient costs a pass more; it enters the mask every so many steps.
-        sign: s, +1 raises and -1 lowers, a number or one a row.
-        live: how much each row's gradient counts in the mask, (N,); None is 1.
-        on_step: called with (step, images, scores) before each update; True ends the ascent there.
-        after: called with the step after each update; True ends the ascent.
-        rows: the number of images, where leaves with another first axis are shared by all of them
-            (:class:`~xinc_captum.attributions.accentuation.Steepest` then takes such a leaf as a whole).
+        problem: the scores, distances and settings.
+        parameters: leaves with rows first, changed in place, and the function that returns their images.
+        weight: w, a number or one for each image.
+        stop: ends the optimization of each image at its level.
+        project: called after each update.
 
     Returns:
-        scores, distances and the mask. Ctrl-C after the first update ends the ascent and keeps what there is.
+        scores, distances and the mask. Ctrl-C after the first update ends the optimization and returns what there is.
     """
-    moving = optimizer(params, lr=lr)
-    for group in moving.param_groups:
-        if "rows" in group and rows is not None:
-            group["rows"] = rows
+    settings, (params, draw) = problem.settings, parameters
+    optimizer = settings.optimizer(params, lr=settings.lr)
+    for group in optimizer.param_groups:
+        if "rows" in group and not hasattr(settings.parameterization, "at"):  # leaves may be shared by all images
+            group["rows"] = problem.batch.rows
+    mask_every = settings.mask_every if problem.distance is not None else 1
+    steps = progress(range(settings.n_steps), "optimization", show=True) if settings.show_progress else None
+    sign = 1.0 if stop is None else stop.sign
     scores: list[Tensor] = []
     distances: list[Tensor] = []
     mask = torch.zeros(())
     step = 0
     interrupted = False
     try:
-        for step in range(n_steps):
+        for step in range(settings.n_steps):
             images = draw()
             pixels = images.detach().requires_grad_()
-            score, distance = evaluate(pixels, step)
-            scores.append(_while_live(score.detach(), live))
+            score, distance = problem.evaluate(pixels, step)
+            scores.append(score.detach() if stop is None else torch.where(stop.live() > 0, score.detach(), torch.nan))
             if distance is not None:
                 distances.append(distance.detach())
-            score = score * sign
-            gradient, own = _gradients(pixels, score, distance, weight, step % mask_every == 0)
-            slope = own
-            if own is not None:
-                own = own.abs() if live is None else own.abs() * live().reshape(-1, *[1] * (own.dim() - 1))
-                mask = mask + own if mask.dim() else own
-            if on_step is not None and on_step(step, pixels.detach(), scores[-1]):
+            gradient, score_gradient = _gradients(pixels, score * sign, distance, weight, step % mask_every == 0)
+            if score_gradient is not None:
+                slope = score_gradient.abs()
+                slope = slope if stop is None else slope * _expand(stop.live(), slope)
+                mask = mask + slope if mask.dim() else slope
+            if settings.on_step is not None and settings.on_step(step, pixels.detach(), scores[-1]):
                 break
-            if step == 0 and slope is not None:
-                _refuse_dead(slope)
-            moves = torch.autograd.grad(images, params, -gradient, allow_unused=True)
-            for p, move in zip(params, moves, strict=True):
-                p.grad = move
-            moving.step()
+            if step == 0 and score_gradient is not None:
+                _check_gradient(problem, score_gradient)
+            updates = torch.autograd.grad(images, params, -gradient, allow_unused=True)
+            for p, update in zip(params, updates, strict=True):
+                p.grad = update
+            optimizer.step()
             step += 1
-            if after is not None and after(step):
+            if steps is not None:
+                next(steps, None)
+            if project is not None:
+                project()
+            if stop is not None and stop.after(step):
                 break
     except KeyboardInterrupt:
         if step == 0:
             raise
         interrupted = True
-    kept = min(len(scores), max(step, 1)) if interrupted else len(scores)
-    return Climb(
-        torch.stack(scores[:kept]),
-        torch.stack(distances[:kept]) if distances else None,
-        mask,
-        step,
-        interrupted,
+    n = min(len(scores), max(step, 1)) if interrupted else len(scores)
+    return Trajectory(
+        torch.stack(scores[:n]), torch.stack(distances[:n]) if distances else None, mask, step, interrupted
     )
 
 
-def _refuse_dead(gradient: Tensor) -> None:
-    """Rows that nothing can move; the one time the ascent waits for the device."""
-    lost = ~torch.isfinite(gradient).flatten(1).all(1)
-    if bool(lost.any()):
+def _check_gradient(problem: Problem, gradient: Tensor) -> None:
+    """Raise where the score has no gradient; this is the only time that the loop waits for the device."""
+    invalid = ~torch.isfinite(gradient).flatten(1).all(1)
+    if bool(invalid.any()):
         raise FloatingPointError(
-            f"the score's gradient is NaN or infinite in image {int(lost.nonzero()[0])}; look for NaN in the model's "
-            "weights, an overflow in half precision, or a square root or logarithm of 0 in preprocess."
+            f"the score's gradient is NaN or infinite in image {int(invalid.nonzero()[0])}; look for NaN in the "
+            "model's weights, an overflow in half precision, or a square root or logarithm of 0 in preprocess."
         )
-    alive = gradient.flatten(1).ne(0).any(1)
-    if not bool(alive.all()):
-        raise DeadError([row for row, lives in enumerate(alive.tolist()) if not lives])
-
-
-def _while_live(score: Tensor, live: Callable[[], Tensor] | None) -> Tensor:
-    return score if live is None else torch.where(live() > 0, score, torch.nan)
+    zero = ~gradient.flatten(1).ne(0).any(1)
+    if bool(zero.any()):
+        rows = ", ".join(str(problem.batch.start + row) for row in zero.nonzero()[:, 0].tolist())
+        raise ValueError(
+            f"{problem.target_score.objective.name} does not respond: its gradient is zero everywhere in image {rows} "
+            "(a dead or saturated unit). Choose another unit, the layer before its activation function, or another "
+            "image."
+        )
 
 
 def _gradients(
     pixels: Tensor, score: Tensor, distance: Tensor | None, weight: Tensor | float, with_mask: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Of the total, and of the score alone where expected: the second costs one more pass below the regulariser."""
+    """Return the gradients of the objective and of the score alone; the latter costs a pass below the regularizer."""
     if distance is None:
-        (own,) = torch.autograd.grad(score.sum(), pixels)
-        return own, own
+        (of_score,) = torch.autograd.grad(score.sum(), pixels)
+        return of_score, of_score
     if not with_mask:
         (total,) = torch.autograd.grad((score - weight * distance).sum(), pixels)
         return total, None
-    (own,) = torch.autograd.grad(score.sum(), pixels, retain_graph=True)
-    (away,) = torch.autograd.grad((weight * distance).sum(), pixels)
-    return own - away, own
+    (of_score,) = torch.autograd.grad(score.sum(), pixels, retain_graph=True)
+    (of_distance,) = torch.autograd.grad((weight * distance).sum(), pixels)
+    return of_score - of_distance, of_score
 
 
-def balance(params: Params, draw: Callable[[], Tensor], evaluate: Evaluate, *, seed: int, rms: float = 0.01) -> Tensor:
-    r"""How much steeper the score is than the distance, row by row: (N,), in float32.
+def balance(problem: Problem, parameters: ImageParameters, *, rms: float = 0.01) -> Tensor:
+    r"""Return the ratio of the gradients of score and distance for each image: (N,), float32.
 
     .. math:: B = \sum |\partial f / \partial p| \,/\, \sum |\partial d / \partial p|
 
-    Measured at a fixed random perturbation of the images with the given root mean square, because at the seed
-    itself the distance has no slope. The parameters are left as they are.
+    It is measured at a fixed random perturbation of the images with the root mean square ``rms``, because at the seed
+    itself the distance has no gradient. The parameters are restored.
     """
-    generator = torch.Generator().manual_seed(seed)
+    params, draw = parameters
+    generator = torch.Generator().manual_seed(problem.settings.seed)
     with torch.no_grad():
-        found = [p.clone() for p in params]
+        originals = [p.clone() for p in params]
         noise = [torch.randn((1, *p.shape[1:]), generator=generator).to(p) for p in params]  # the same for every row
         start = draw()
-        _move(params, found, noise, torch.full((len(start),), 1e-2).to(start))
-        moved = (draw() - start).flatten(1).square().mean(1).sqrt().clamp_min(1e-12)
-        _move(params, found, noise, 1e-2 * rms / moved)
+        _perturb(params, originals, noise, torch.full((len(start),), 1e-2).to(start))
+        change = (draw() - start).flatten(1).square().mean(1).sqrt().clamp_min(1e-12)
+        _perturb(params, originals, noise, 1e-2 * rms / change)
     images = draw()
     pixels = images.detach().requires_grad_()
-    score, distance = evaluate(pixels, 0)
+    score, distance = problem.evaluate(pixels, 0)
     sums = []
     for value, keep in ((score, True), (distance if distance is not None else score, False)):
         (gradient,) = torch.autograd.grad(value.sum(), pixels, retain_graph=keep)
@@ -188,138 +166,88 @@ def balance(params: Params, draw: Callable[[], Tensor], evaluate: Evaluate, *, s
             torch.stack([s.flatten(1).abs().sum(1, dtype=torch.float32) for s in slopes if s is not None]).sum(0)
         )
     with torch.no_grad():
-        for p, value in zip(params, found, strict=True):
-            p.copy_(value)
+        for p, original in zip(params, originals, strict=True):
+            p.copy_(original)
     return sums[0] / sums[1].clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _move(params: Params, found: list[Tensor], noise: list[Tensor], by: Tensor) -> None:
-    for p, value, n in zip(params, found, noise, strict=True):
-        p.copy_(value + n * by.reshape(-1, *[1] * (p.dim() - 1)))
+def _perturb(params: Params, originals: list[Tensor], noise: list[Tensor], scale: Tensor) -> None:
+    for p, original, n in zip(params, originals, noise, strict=True):
+        p.copy_(original + n * _expand(scale, p))
 
 
 @dataclass
-class Dosing:
-    """Follows an ascent until each row's clean score reaches its level.
+class StopAtLevel:
+    """Stops the optimization of each image when its score without random views reaches its level.
 
-    Between the last step below a level and the first beyond it, the parameters are halved towards the crossing, so
-    the answer lies on the level, and higher levels lie further along the same path.
+    Between the last step below a level and the first beyond it, the parameters are bisected towards the crossing, so
+    the result lies on the level, and higher levels lie further along the same path.
 
     Args:
-        params: moved by the ascent; rows first.
-        clean: the score of the parameters' images as they are, (N,).
-        start: the seed's score, (N,).
+        params: the parameters that the optimization changes; rows first.
+        score: returns the scores of the parameters' images without random views, (N,).
+        start: the seeds' scores, (N,).
         level: where to stop, (N,).
     """
 
     params: Params
-    clean: Callable[[], Tensor]
+    score: Callable[[], Tensor]
     start: Tensor
     level: Tensor
-    halvings: int = 12
+    n_bisections: int = 12
     reached: Tensor = field(init=False)
     _best: Tensor = field(init=False)
-    _kept: list[Tensor] = field(init=False)
-    _low: list[Tensor] = field(init=False)
-    _last: list[Tensor] = field(init=False)
+    _best_params: list[Tensor] = field(init=False)
+    _low_params: list[Tensor] = field(init=False)
+    _last_params: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sign = torch.where(self.level < self.start, -1.0, 1.0).to(self.start)
         self.reached = self.level == self.start
         self._best = self.start * self.sign
-        self._kept, self._low, self._last = ([p.detach().clone() for p in self.params] for _ in range(3))
+        copies = ([p.detach().clone() for p in self.params] for _ in range(3))
+        self._best_params, self._low_params, self._last_params = copies
 
     def live(self) -> Tensor:
-        """Which rows are still on their way: (N,), as numbers."""
+        """Return 1 for images that have not reached their level, else 0: (N,)."""
         return (~self.reached).to(self.start)
 
     def after(self, _step: int) -> bool:
-        """Look where the rows are now; True when all have arrived."""
+        """Update the state after a step; return True when all images have reached their levels."""
         with torch.no_grad():
-            score = self.clean() * self.sign
+            score = self.score() * self.sign
             arrived = ~self.reached & (score >= self.level * self.sign)
             better = ~self.reached & (score > self._best)
             self._best = torch.where(better, score, self._best)
-            for kept, low, last, p in zip(self._kept, self._low, self._last, self.params, strict=True):
-                low.copy_(torch.where(_rows(arrived, p), last, low))
-                kept.copy_(torch.where(_rows(better, p), p, kept))
+            for best, low, last, p in zip(
+                self._best_params, self._low_params, self._last_params, self.params, strict=True
+            ):
+                low.copy_(torch.where(_expand(arrived, p), last, low))
+                best.copy_(torch.where(_expand(better, p), p, best))
                 last.copy_(p)
             self.reached = self.reached | arrived
         return bool(self.reached.all())
 
     def finish(self) -> Tensor:
-        """Put every row on its level, or at the nearest it came to it; the scores there, (N,)."""
+        """Move every image to its level, or to its score nearest to it; return the scores, (N,)."""
         with torch.no_grad():
-            moved = self._best > self.start * self.sign
+            improved = self._best > self.start * self.sign
             below, above = torch.zeros_like(self.start), torch.ones_like(self.start)
-            for _ in range(self.halvings):
+            for _ in range(self.n_bisections):
                 middle = (below + above) / 2
-                self._place(middle)
-                beyond = self.clean() * self.sign >= self.level * self.sign
+                self._interpolate(middle)
+                beyond = self.score() * self.sign >= self.level * self.sign
                 above = torch.where(beyond, middle, above)
                 below = torch.where(beyond, below, middle)
-            self._place(torch.where(moved & self.reached, above, torch.ones_like(above)))
-            return self.clean()
+            self._interpolate(torch.where(improved & self.reached, above, torch.ones_like(above)))
+            return self.score()
 
-    def _place(self, along: Tensor) -> None:
-        for p, low, kept in zip(self.params, self._low, self._kept, strict=True):
-            share = torch.where(
-                _rows(self.reached, p),
-                along.reshape(-1, *[1] * (p.dim() - 1)).to(p),
-                torch.ones((), dtype=p.dtype, device=p.device),
-            )
-            p.copy_(low + (kept - low) * share)
+    def _interpolate(self, fraction: Tensor) -> None:
+        for p, low, best in zip(self.params, self._low_params, self._best_params, strict=True):
+            one = torch.ones((), dtype=p.dtype, device=p.device)
+            p.copy_(low + (best - low) * torch.where(_expand(self.reached, p), _expand(fraction, p).to(p), one))
 
 
-def _rows(flags: Tensor, like: Tensor) -> Tensor:
-    return flags.reshape(-1, *[1] * (like.dim() - 1))
-
-
-class Steepest(torch.optim.Optimizer):
-    r"""Moves every row along its averaged gradient, always as far.
-
-    .. math:: m \leftarrow \beta m + g, \qquad p \leftarrow p - \eta\, m / \mathrm{rms}(m)
-
-    Symbols: g the gradient, m its running sum, β the momentum, η ``lr``: the root mean square of a step; rms is over
-    each row (first axis) of a tensor. Adam moves every parameter as far, also those whose gradient is nothing but
-    chance; here they stay,
-    and the change is smoother and nearer to the seed (``benchmarks/cost_to_result.py``).
-
-    Leaves that all images share, such as the weights and biases of a network that draws them, have no rows: rms is
-    over the whole tensor. ``rows`` tells the two apart.
-
-    Args:
-        params: leaves of any shape; rows first, or shared.
-        lr: η.
-        momentum: β in [0, 1).
-        rows: the number of rows; a leaf whose first axis has another length is shared. None takes the first axis of
-            every leaf for rows.
-
-    Example:
-        >>> p = torch.zeros(1, 4, requires_grad=True)
-        >>> p.grad = torch.tensor([[2.0, 0.0, 0.0, 0.0]])
-        >>> Steepest([p], lr=0.5).step()
-        >>> p.detach()
-        tensor([[-1., 0., 0., 0.]])
-    """
-
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.5, *, rows: int | None = None
-    ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1.")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "rows": rows})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step; rows whose gradient is zero stay where they are."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                m = state["m"] = p.grad.clone() if "m" not in state else state["m"].mul_(group["momentum"]).add_(p.grad)
-                shared = m.dim() == 0 or group["rows"] not in (None, m.shape[0])
-                by_row = m.reshape(1 if shared else m.shape[0], -1)
-                size = by_row.square().mean(1).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
-                p.sub_(group["lr"] * (by_row / size[:, None]).reshape(m.shape))
+def _expand(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape (N,) to broadcast against (N, ...)."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))

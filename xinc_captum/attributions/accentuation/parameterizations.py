@@ -20,18 +20,18 @@ _AXES = (
 )
 
 
-def matrix(like: Tensor) -> Tensor:
-    """The colour matrix C, (3, 3), in the dtype and on the device of ``like``; rows are the decorrelated axes."""
+def color_matrix(like: Tensor) -> Tensor:
+    """Return the colour matrix C, (3, 3), with the dtype and device of ``like``; rows are the decorrelated axes."""
     return torch.tensor(_AXES, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def recorrelate(values: Tensor) -> Tensor:
-    r"""Decorrelated values to the values of red, green and blue.
+    r"""Return the red, green and blue values of decorrelated colours.
 
     .. math:: \mathrm{rgb}_j = \sum_i v_i C_{ij}
 
     Args:
-        values: (N, C, H, W). Only C = 3 has colours; other channel counts are handed back as they are.
+        values: (N, C, H, W). Only C = 3 has colours; other channel counts are returned unchanged.
 
     Example:
         >>> x = torch.rand(1, 3, 4, 4)
@@ -40,11 +40,11 @@ def recorrelate(values: Tensor) -> Tensor:
 
     Source: Olah et al., "Feature Visualization" (Distill, 2017), preconditioning; the matrix is Lucid's and Lucent's.
     """
-    return values if values.shape[1] != 3 else _mix(values, matrix(values))
+    return values if values.shape[1] != 3 else _mix(values, color_matrix(values))
 
 
 def decorrelate(values: Tensor) -> Tensor:
-    """The inverse of :func:`recorrelate`: (N, C, H, W) to the same shape."""
+    """Invert :func:`recorrelate`: (N, C, H, W) to the same shape."""
     if values.shape[1] != 3:
         return values
     inverse = torch.linalg.inv(torch.tensor(_AXES, dtype=torch.float64)).to(values.dtype)
@@ -57,62 +57,62 @@ def _mix(values: Tensor, columns: Tensor) -> Tensor:
 
 Params = tuple[Tensor, ...]
 Decode = Callable[[Params], Tensor]
-Start = tuple[Params, Callable[[], Tensor]]  # what Lucent calls param_f() answers
+ImageParameters = tuple[Params, Callable[[], Tensor]]  # and their images, as Lucent's param_f() returns them
 
 
 class Parameterization(Protocol):
-    """A way to write images (N, C, H, W) in [0, 1] as parameters with rows first, and to read them back."""
+    """Encodes images (N, C, H, W) in [0, 1] as parameters with rows first, and decodes them."""
 
     def at(self, images: Tensor) -> tuple[Params, Decode]:
-        """The parameters of images, and the differentiable function that reads parameters back."""
+        """Return the parameters of images, and the differentiable function that decodes parameters."""
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
-        """Parameters to start from when there is no image of ``shape`` (N, C, H, W); made on the CPU."""
+        """Return random parameters of images of ``shape`` (N, C, H, W), on the CPU, and their decoder."""
 
 
-def seeded(parameterization: Parameterization, images: Tensor) -> Start:
-    r"""Parameters that begin at given images, and the function that draws them.
+def start_from_images(parameterization: Parameterization, images: Tensor) -> ImageParameters:
+    r"""Return parameters whose images are the given ones, and the function that returns their images.
 
     .. math:: x(p) = \mathrm{clamp}(D(p) + x_0 - D(E(x_0)), 0, 1)
 
-    Symbols: E encode, D decode, x_0 the seed images. The constant term gives back what encoding loses (saturated
-    pixels, rounding, a fixed magnitude), so the first image *is* the seed.
+    Symbols: E encode, D decode, x_0 the seed images. The constant term restores what encoding loses (saturated
+    pixels, rounding, a fixed magnitude), so that the first image is the seed.
 
     Args:
         parameterization: Pixel, Fourier, Phase, or any object with their methods ``at`` and ``random``.
         images: (N, C, H, W) in [0, 1].
 
     Returns:
-        the parameters as leaves that require gradients, and a function without arguments that draws the images.
+        the parameters as leaves that require gradients, and a function without arguments that returns the images.
 
     Example:
-        >>> params, draw = seeded(Fourier(), torch.full((1, 3, 4, 5), 0.25))
+        >>> params, draw = start_from_images(Fourier(), torch.full((1, 3, 4, 5), 0.25))
         >>> draw().shape, round(float(draw().mean()), 6)
         (torch.Size([1, 3, 4, 5]), 0.25)
     """
     with torch.no_grad():
         params, decode = parameterization.at(images)
-        lost = images - decode(params)
+        residual = images - decode(params)
     leaves = tuple(p.detach().clone().requires_grad_() for p in params)
-    return leaves, lambda: _within(decode(leaves) + lost)
+    return leaves, lambda: _clamp(decode(leaves) + residual)
 
 
-def _within(values: Tensor) -> Tensor:
-    """Clamped to [0, 1], with the gradient of the values: clamp's own would hold saturated pixels for ever."""
+def _clamp(values: Tensor) -> Tensor:
+    """Clamp to [0, 1] with the gradient of the identity: that of clamp is 0 for saturated pixels."""
     return values + (values.clamp(0, 1) - values).detach()
 
 
-def unseeded(
+def start_from_noise(
     parameterization: Parameterization,
     like: Tensor,
     generator: torch.Generator,
     start: int = 0,
     total: int | None = None,
-) -> Start:
-    """Random parameters for images shaped, typed and placed like ``like``, and the function that draws them.
+) -> ImageParameters:
+    """Return random parameters of images with the shape, dtype and device of ``like``, and their images' function.
 
-    With ``total``, parameters of so many images are drawn, and those of ``like`` begin at ``start``: cutting a batch
-    does not change them.
+    With ``total``, parameters of that many images are drawn, and those of ``like`` begin at ``start``, so that cutting
+    a batch does not change them.
     """
     rows = like.shape[0]
     params, decode = parameterization.random((rows if total is None else total, *like.shape[1:]), generator)
@@ -122,15 +122,15 @@ def unseeded(
 
 @dataclass(frozen=True)
 class Pixel:
-    r"""Every pixel its own parameter, in decorrelated logits.
+    r"""Parameters are pixels, as logits of decorrelated colours.
 
     .. math:: x = \sigma(C^\top p / d)
 
     Symbols: p parameters (N, C, H, W), d desaturation, C the colour matrix, σ the logistic function.
 
     Args:
-        desaturation: d; larger moves colours less a step.
-        margin: images are encoded within [margin, 1 - margin], where the logit is finite and can still move.
+        desaturation: d; a larger one changes colours less in each step.
+        margin: images are clamped to [margin, 1 - margin], where the logit is finite and has a gradient.
 
     Example:
         >>> pixel = Pixel()
@@ -142,25 +142,25 @@ class Pixel:
     margin: float = 0.02
 
     def encode(self, images: Tensor) -> Params:
-        """Logits in decorrelated colours: one tensor (N, C, H, W)."""
-        return (decorrelate(logits_of(images, self.margin)) * self.desaturation,)
+        """Return the logits in decorrelated colours: one tensor (N, C, H, W)."""
+        return (decorrelate(to_logits(images, self.margin)) * self.desaturation,)
 
     def decode(self, params: Params) -> Tensor:
-        """The images of :meth:`encode`'s parameters."""
+        """Return the images of :meth:`encode`'s parameters."""
         return torch.sigmoid(recorrelate(params[0] / self.desaturation))
 
     def at(self, images: Tensor) -> tuple[Params, Decode]:
-        """The parameters of images, and :meth:`decode`."""
+        """Return the parameters of images, and :meth:`decode`."""
         return self.encode(images), self.decode
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
-        """Normal noise with standard deviation .05 around grey."""
+        """Return normal noise with standard deviation .05 around grey, and :meth:`decode`."""
         return (0.05 * torch.randn(shape, generator=generator),), self.decode
 
 
 @dataclass(frozen=True)
 class Fourier:
-    r"""Parameters are the picture's spectrum, steeper for low frequencies, so that it moves smoothly.
+    r"""Parameters are the image's spectrum, scaled up for low frequencies, so that changes are smooth.
 
     .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(s \odot p) / d), \quad s_k = \max(|f_k|, 1/\max(h, w))^{-\alpha}
 
@@ -168,7 +168,7 @@ class Fourier:
     d desaturation, C the colour matrix.
 
     Args:
-        decay: α; 0 moves all frequencies alike, 1 as in natural photos.
+        decay: α; 0 treats all frequencies equally, 1 weights them as natural photos do.
         desaturation: d.
         margin: as in :class:`Pixel`.
 
@@ -185,31 +185,31 @@ class Fourier:
     margin: float = 0.02
 
     def encode(self, images: Tensor) -> Params:
-        """Coefficients of the decorrelated logits."""
-        logits = decorrelate(logits_of(images, self.margin)) * self.desaturation
+        """Return the coefficients of the decorrelated logits."""
+        logits = decorrelate(to_logits(images, self.margin)) * self.desaturation
         spectrum = torch.fft.rfft2(logits, norm="ortho")
         return (torch.view_as_real(spectrum / frequency_scale(images, self.decay)).contiguous(),)
 
     def decode(self, params: Params, size: tuple[int, int]) -> Tensor:
-        """The images of :meth:`encode`'s coefficients; any height and width, odd ones too."""
+        """Return the images of :meth:`encode`'s coefficients; any height and width, odd ones too."""
         spectrum = torch.view_as_complex(params[0]) * frequency_scale(params[0], self.decay, size)
         values = torch.fft.irfft2(spectrum, s=size, norm="ortho") / self.desaturation
         return torch.sigmoid(recorrelate(values))
 
     def at(self, images: Tensor) -> tuple[Params, Decode]:
-        """The coefficients of images, and :meth:`decode` for their size."""
+        """Return the coefficients of images, and :meth:`decode` for their size."""
         size = images.shape[-2], images.shape[-1]
         return self.encode(images), lambda params: self.decode(params, size)
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
-        """Normal coefficients with standard deviation .01."""
+        """Return normal coefficients with standard deviation .01, and :meth:`decode` for the size."""
         rows, channels, height, width = shape
         coefficients = 0.01 * torch.randn(rows, channels, height, width // 2 + 1, 2, generator=generator)
         return (coefficients,), lambda params: self.decode(params, (height, width))
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:
-    """|f| of every coefficient of ``rfft2`` in cycles a pixel: (H, W//2+1), float64, on the CPU."""
+    """Return |f| of every coefficient of ``rfft2`` in cycles a pixel: (H, W//2+1), float64, on the CPU."""
     height, width = size
     rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
     columns = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
@@ -218,15 +218,15 @@ def frequencies(size: tuple[int, int]) -> Tensor:
 
 
 def frequency_scale(like: Tensor, decay: float, size: tuple[int, int] | None = None) -> Tensor:
-    """Fourier's s_k, (H, W//2+1), for images of ``size`` (default: those of ``like``), in the dtype of ``like``."""
+    """Return Fourier's s_k, (H, W//2+1), for images of ``size`` (default: that of ``like``), in its dtype."""
     height, width = size or (like.shape[-2], like.shape[-1])
     scale: Tensor = frequencies((height, width)).clamp_min(1 / max(height, width)) ** -decay
     scale = scale.to(like.dtype)
     return scale.to(like.device, non_blocking=True)
 
 
-def logits_of(images: Tensor, margin: float) -> Tensor:
-    """The logits of images, kept within [margin, 1 - margin] where they are finite."""
+def to_logits(images: Tensor, margin: float) -> Tensor:
+    """Return the logits of images clamped to [margin, 1 - margin], where they are finite."""
     logits: Tensor = torch.logit(images.clamp(margin, 1 - margin))
     return logits
 
@@ -236,22 +236,22 @@ _PHOTOS = Path(__file__).with_name("natural_magnitude.safetensors")  # docs/make
 
 @dataclass(frozen=True)
 class Phase:
-    r"""Free phases on a fixed magnitude spectrum.
+    r"""Parameters are the phases of the spectrum; its magnitude is fixed (MACO).
 
     .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(m \odot \sigma(g)\, e^{i \varphi}) / d)
 
-    Symbols: m the magnitude, the seed's own or a given one, φ the free phases, g the gate of every frequency (left
-    out, that factor is one), d desaturation, C the colour matrix.
+    Symbols: m the magnitude, the seed's own or ``magnitude``, φ the phases, g the gate of every frequency (without
+    gates that factor is 1), d desaturation, C the colour matrix.
 
     Args:
-        magnitude: (C, h, w//2+1) of decorrelated logits, resized to the picture, for pictures that start from
-            noise; seeds bring their own. :func:`natural_magnitude` measures one; None is that of scikit-image's photos.
-        gate: the initial g; the original has 5, which already takes .7 % off every magnitude.
+        magnitude: (C, h, w//2+1) of decorrelated logits, resized to the image, for images from noise; for seeds it is
+            their own. :func:`natural_magnitude` measures one; None is that of scikit-image's photos.
+        gate: the initial g; the original has 5, which reduces every magnitude by .7 %.
         desaturation: d.
         margin: as in Pixel.
 
     Raises:
-        ValueError: a magnitude with other channels than the picture, or a seed of one flat colour.
+        ValueError: a magnitude with other channels than the image, or a seed of one flat colour.
 
     Example:
         >>> (phases,), decode = Phase().at(torch.rand(1, 3, 4, 4))
@@ -268,23 +268,23 @@ class Phase:
     margin: float = 0.02
 
     def at(self, images: Tensor) -> tuple[Params, Decode]:
-        """The phases of images (and the gates, where there are any), and the function that reads them back."""
-        spectrum = torch.fft.rfft2(decorrelate(logits_of(images, self.margin)) * self.desaturation)
+        """Return the phases of images (and the gates, where there are any), and the function that decodes them."""
+        spectrum = torch.fft.rfft2(decorrelate(to_logits(images, self.margin)) * self.desaturation)
         flat = images.flatten(2).std(2).amax(1) == 0
         if bool(flat.any()):
             raise ValueError(
-                f"image {int(flat.nonzero()[0])} is one flat colour: its spectrum is all mean, and phases move nothing "
-                "in it. Use Fourier() or Pixel(), or start from noise (inputs=None)."
+                f"image {int(flat.nonzero()[0])} is one flat colour: its spectrum is the mean alone, and phases do not "
+                "change it. Use Fourier() or Pixel(), or start from noise (inputs=None)."
             )
         return self._start(spectrum.angle(), spectrum.abs(), (images.shape[-2], images.shape[-1]))
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
-        """Uniform phases on the given magnitude."""
+        """Return uniform phases on the magnitude, and the function that decodes them."""
         magnitude = _photos() if self.magnitude is None else self.magnitude
         rows, channels, height, width = shape
         if magnitude.shape[0] != channels:
             raise ValueError(
-                f"the magnitude has {magnitude.shape[0]} channels, but the picture has {channels}; measure one from "
+                f"the magnitude has {magnitude.shape[0]} channels, but the image has {channels}; measure one from "
                 "photos with as many channels: Phase(magnitude=natural_magnitude(photos))."
             )
         resized = resize_magnitude(magnitude.float().cpu(), (height, width))
@@ -295,10 +295,10 @@ class Phase:
         gates = () if self.gate is None else (torch.full_like(phase, self.gate),)
 
         def decode(params: Params) -> Tensor:
-            held = magnitude.to(params[0], non_blocking=True)
+            gated = magnitude.to(params[0], non_blocking=True)
             if self.gate is not None:
-                held = held * torch.sigmoid(params[1])
-            spectrum = torch.complex(held * params[0].cos(), held * params[0].sin())
+                gated = gated * torch.sigmoid(params[1])
+            spectrum = torch.complex(gated * params[0].cos(), gated * params[0].sin())
             return torch.sigmoid(recorrelate(torch.fft.irfft2(spectrum, s=size) / self.desaturation))
 
         return (phase, *gates), decode
@@ -310,7 +310,7 @@ def _photos() -> Tensor:
 
 
 def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:
-    r"""The mean magnitude spectrum of photos, in decorrelated logits.
+    r"""Return the mean magnitude spectrum of photos, in decorrelated logits.
 
     .. math:: m_k = \frac{1}{n} \sum_i |\mathrm{rfft2}(C^{-\top} \mathrm{logit}(x_i))_k|
 
@@ -325,12 +325,12 @@ def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:
         >>> natural_magnitude(torch.rand(4, 3, 8, 8)).shape
         torch.Size([3, 8, 5])
     """
-    magnitudes: Tensor = torch.fft.rfft2(decorrelate(logits_of(photos, margin))).abs()
+    magnitudes: Tensor = torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs()
     return magnitudes.mean(0)
 
 
 def resize_magnitude(magnitude: Tensor, size: tuple[int, int]) -> Tensor:
-    """A spectrum (C, h, w//2+1) for pictures of another size: frequencies are matched, energy a pixel is kept."""
+    """Resize a spectrum (C, h, w//2+1) for images of another size, with the same energy per pixel."""
     height, width = size
     rows, columns = magnitude.shape[-2:]
     centred = torch.fft.fftshift(magnitude, dim=-2)[None]

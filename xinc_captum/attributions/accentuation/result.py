@@ -1,4 +1,4 @@
-"""Class Accentuation; opacity masks."""
+"""The result of an accentuation, and opacity masks."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from ...store import bundle, write_tensors
 
 
 def opacity(masks: Tensor, percentile: float = 97.0, sigma: float = 3.0) -> Tensor:
-    r"""Masks as opacities in [0, 1], each image by its own measure.
+    r"""Return masks as opacities in [0, 1], normalised for each image.
 
     .. math:: o = G_\sigma * \min(m, q_p) / q_p, \qquad m = \mathrm{mean}_c |\,\mathrm{mask}_c|
 
@@ -41,60 +41,61 @@ def opacity(masks: Tensor, percentile: float = 97.0, sigma: float = 3.0) -> Tens
         >>> float(opacity(torch.ones(1, 3, 4, 4)).min().round(decimals=5))
         1.0
 
-    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039), how accentuations are drawn; there p = 80 and
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039), opacity of the figures; there p = 80 and
     σ = 2, which shows most of the photo.
     """
     if not 0 < percentile <= 100 or sigma < 0:
         raise ValueError(f"percentile={percentile:g}, sigma={sigma:g}; expected 0 < percentile <= 100 and sigma >= 0.")
     mean = masks.detach().float().abs().mean(1, keepdim=True)
-    ordered = mean.flatten(1).sort(1).values  # torch.quantile refuses pictures beyond 16 million pixels
-    place = (ordered.shape[1] - 1) * percentile / 100
-    low, high = ordered[:, math.floor(place)], ordered[:, math.ceil(place)]
-    top = low + (high - low) * (place - math.floor(place))
+    ordered = mean.flatten(1).sort(1).values  # torch.quantile accepts at most 16 million pixels
+    position = (ordered.shape[1] - 1) * percentile / 100
+    low, high = ordered[:, math.floor(position)], ordered[:, math.ceil(position)]
+    top = low + (high - low) * (position - math.floor(position))
     clipped = torch.minimum(mean, top.reshape(-1, 1, 1, 1))
     clipped = clipped / clipped.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return blur(clipped, sigma).clamp(0, 1) if sigma else clipped
 
 
 def blur(maps: Tensor, sigma: float) -> Tensor:
-    """A Gaussian over the last two axes of (N, 1, H, W), cut off at four σ, mirrored at the edges."""
+    """Apply a Gaussian filter to the last two axes of (N, 1, H, W), truncated at 4 σ, mirrored at the edges."""
     radius = math.ceil(4 * sigma)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(maps)
-    across = conv2d(_mirrored(maps, 3, radius), kernel.reshape(1, 1, 1, -1))
-    return conv2d(_mirrored(across, 2, radius), kernel.reshape(1, 1, -1, 1))
+    across = conv2d(_mirror(maps, 3, radius), kernel.reshape(1, 1, 1, -1))
+    return conv2d(_mirror(across, 2, radius), kernel.reshape(1, 1, -1, 1))
 
 
-def _mirrored(maps: Tensor, axis: int, radius: int) -> Tensor:
-    """Pad an axis with its mirror image, the edge itself repeated; also where the picture is smaller than that."""
+def _mirror(maps: Tensor, axis: int, radius: int) -> Tensor:
+    """Pad an axis with its mirror image, the edge included, even where the padding is larger than the image."""
     size = maps.shape[axis]
-    place = torch.arange(-radius, size + radius, device=maps.device) % (2 * size)
-    return maps.index_select(axis, torch.where(place < size, place, 2 * size - 1 - place))
+    index = torch.arange(-radius, size + radius, device=maps.device) % (2 * size)
+    return maps.index_select(axis, torch.where(index < size, index, 2 * size - 1 - index))
 
 
 @dataclass(frozen=True, eq=False)
 class Accentuation:
-    """What :meth:`FeatureAccentuation.accentuate` found; tensors are plain and detached.
+    """Result of :meth:`FeatureAccentuation.accentuate`; tensors are detached.
 
-    It can be copied and pickled. Pickling computes :attr:`trust` first, as :meth:`save` does, because what is unpickled
-    has no model.
+    It can be copied and pickled. Pickling computes :attr:`trust` first, as :meth:`save` does, because an unpickled
+    result has no model.
 
     Attributes:
         images: accentuated, (N, C, H, W) in [0, 1].
         masks: Σ of |∂score/∂image| over every ``mask_every``-th step, (N, C, H, W), >= 0.
-        seeds: the images it began with, (N, C, H, W), or None where it began with noise.
-        scores: mean score over the views of each step, before its update, (steps, N); nan once a row has arrived.
+        seeds: the images at the start, (N, C, H, W), or None for noise.
+        scores: mean score over the views of each step, before its update, (steps, N); NaN after
+            an image has reached its level.
         distances: mean distance to the seed likewise, or None without a feature distance.
-        before: the score of each seed as it is, (N,), or None.
-        after: the score of each image as it is, (N,).
-        dose: what was reached on the dose's scale, (N,), or None where no dose was asked for.
-        level: the score that was asked for, (N,), or None.
-        steps: updates made.
-        interrupted: Ctrl-C ended it.
-        feature: what was raised, in words.
-        layer: where the distance was measured, or None.
-        settings: the choices that differ from call to call, for the manifest.
+        before: score of each seed without random views, (N,), or None.
+        after: score of each image without random views, (N,).
+        dose: the dose that was reached, (N,), or None without a dose.
+        level: target level of the score, (N,), or None.
+        steps: number of updates.
+        interrupted: it was stopped by Ctrl-C.
+        feature: name of the feature that was raised.
+        layer: layer at which the distance was measured, or None.
+        settings: the settings of the call, for the manifest.
     """
 
     images: Tensor = field(repr=False)
@@ -114,37 +115,37 @@ class Accentuation:
     _assess: Callable[["Accentuation"], Trust] = field(repr=False)
 
     def opacity(self, percentile: float = 97.0, sigma: float = 3.0) -> Tensor:
-        """How opaque each pixel is drawn, (N, 1, H, W): :func:`xinc_captum.attributions.accentuation.result`."""
+        """Return the opacity of each pixel, (N, 1, H, W), see :func:`xinc_captum.attributions.accentuation.opacity`."""
         return opacity(self.masks, percentile, sigma)
 
     @property
     def trust(self) -> Trust:
-        """Holds, weak or fails, and because of what; computed once, with the model as it is at the first look."""
-        kept = vars(self)
+        """The verdict (holds, weak or fails) and its reasons; computed once, with the model's state at first access."""
+        cache = vars(self)
         with exclusive():
-            if _TRUST not in kept:
-                kept[_TRUST] = self._assess(self)
-            found: Trust = kept[_TRUST]
-            return found
+            if _TRUST not in cache:
+                cache[_TRUST] = self._assess(self)
+            trust: Trust = cache[_TRUST]
+            return trust
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {_TRUST: self.trust, "_assess": _without_model}
 
     def __copy__(self) -> "Accentuation":
-        return _made(vars(self))
+        return _from_state(vars(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Accentuation":
-        memo[id(self._assess)] = self._assess  # the model behind it is not copied
-        return _made({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        memo[id(self._assess)] = self._assess  # its model is not copied
+        return _from_state({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
 
     def save(self, path: str | Path) -> Path:
-        """Write images, masks and numbers into a folder that appears whole or not at all.
+        """Write images, masks and numbers into a folder, atomically.
 
         Args:
-            path: a folder that is new, empty, or an earlier result.
+            path: a new or empty folder, or an earlier result, which is replaced.
 
         Raises:
-            StoreError: the place cannot be written to, or holds something else.
+            StoreError: the folder cannot be written, or holds other files.
         """
         note = {
             "feature": self.feature,
@@ -155,24 +156,19 @@ class Accentuation:
             "settings": self.settings,
         }
         with bundle(path, note) as folder:
-            held = {name: getattr(self, name) for name in _TENSORS}
-            write_tensors(
-                folder / "accentuation.safetensors",
-                {k: v for k, v in held.items() if v is not None},
-                kind="accentuation",
-            )
+            tensors = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
+            write_tensors(folder / "accentuation.safetensors", tensors, kind="accentuation")
             if self.images.shape[1] in (1, 3):
-                shown = self.opacity()
-                for row in range(len(self.images)):
-                    _write(folder / f"row{row}_accentuated.png", self.images[row])
-                    _write(folder / f"row{row}_through_mask.png", self.images[row], shown[row])
+                for row, (image, alpha) in enumerate(zip(self.images, self.opacity(), strict=True)):
+                    _write(folder / f"row{row}_accentuated.png", image)
+                    _write(folder / f"row{row}_through_mask.png", image, alpha)
         return Path(path)
 
 
 _TRUST = "_trust"
 
 
-def _made(state: dict[str, Any]) -> Accentuation:
+def _from_state(state: dict[str, Any]) -> Accentuation:
     new = object.__new__(Accentuation)
     vars(new).update(state)
     return new
@@ -180,8 +176,8 @@ def _made(state: dict[str, Any]) -> Accentuation:
 
 def _without_model(_: Accentuation) -> Trust:
     raise RuntimeError(
-        "this accentuation was changed after it was unpickled: its verdict does not hold any more, and it has no "
-        "model to compute another one with. Call accentuate() again."
+        "this accentuation was changed after it was unpickled, so its verdict is not valid, and it has no model to "
+        "compute a new one. Call accentuate() again."
     )
 
 
@@ -189,5 +185,6 @@ _TENSORS = ("images", "masks", "seeds", "scores", "distances", "before", "after"
 
 
 def _write(file: Path, image: Tensor, alpha: Tensor | None = None) -> None:
-    picture = image.expand(3, -1, -1) if alpha is None else torch.cat([image.expand(3, -1, -1), alpha.to(image)])
-    Image.fromarray(np.round(to_hwc(picture.clamp(0, 1)) * 255).astype(np.uint8)).save(file)
+    rgb = image.expand(3, -1, -1)
+    rgba = rgb if alpha is None else torch.cat([rgb, alpha.to(image)])
+    Image.fromarray(np.round(to_hwc(rgba.clamp(0, 1)) * 255).astype(np.uint8)).save(file)

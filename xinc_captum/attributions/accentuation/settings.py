@@ -1,30 +1,171 @@
-"""Settings, the paper's preset."""
+"""Settings of one call: optimizer, regularizers, and the paper's preset."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from ...selectors import python_index
 from .activations import Layer
-from .optimize import MakeOptimizer, OnStep, Steepest
-from .parameterizations import Fourier, Parameterization, Start
-from .score import Ball, FeatureDistance, Regularizer
+from .parameterizations import Fourier, ImageParameters, Parameterization
 from .transforms import Crops, Noise, Transform
 
 Numbers = float | Sequence[float] | Tensor
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
+OnStep = Callable[[int, Tensor, Tensor], bool | None]
+
+
+class Steepest(torch.optim.Optimizer):
+    r"""Optimizer whose steps have the same root mean square for every row.
+
+    .. math:: m \leftarrow \beta m + g, \qquad p \leftarrow p - \eta\, m / \mathrm{rms}(m)
+
+    Symbols: g the gradient, m its running sum, β the momentum, η ``lr``: the root mean square of a step; rms is over
+    each row (first axis) of a tensor. Adam moves every single parameter equally far, also those whose gradient is only
+    noise. Steepest moves them in proportion to m, so that the change is smoother and nearer to the seed
+    (``benchmarks/cost_to_result.py``).
+
+    Leaves that all images share, such as the weights and biases of a network that generates them, have no rows: rms is
+    over the whole tensor. ``rows`` tells the two apart.
+
+    Args:
+        params: leaves of any shape; rows first, or shared.
+        lr: η.
+        momentum: β in [0, 1).
+        rows: number of rows; a leaf whose first axis has another length is shared. None: the first axis of every leaf
+            is the rows.
+
+    Example:
+        >>> p = torch.zeros(1, 4, requires_grad=True)
+        >>> p.grad = torch.tensor([[2.0, 0.0, 0.0, 0.0]])
+        >>> Steepest([p], lr=0.5).step()
+        >>> p.detach()
+        tensor([[-1., 0., 0., 0.]])
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.5, *, rows: int | None = None
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1.")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "rows": rows})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make one step; rows whose gradient is zero stay unchanged."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                m = state["m"] = p.grad.clone() if "m" not in state else state["m"].mul_(group["momentum"]).add_(p.grad)
+                shared = m.dim() == 0 or group["rows"] not in (None, m.shape[0])
+                by_row = m.reshape(1 if shared else m.shape[0], -1)
+                size = by_row.square().mean(1).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
+                p.sub_(group["lr"] * (by_row / size[:, None]).reshape(m.shape))
+
+
+@dataclass(frozen=True)
+class FeatureDistance:
+    r"""Regularizer: the distance to the seed's activations at a layer, subtracted from the score.
+
+    .. math:: d(a, a^0) = \mathrm{mean}_{hw}\Bigl(\sqrt{\textstyle\sum_c (a_{chw} - a^0_{chw})^2 + \epsilon^2} -
+        \epsilon\Bigr), \quad \epsilon = s \cdot \mathrm{mean}_{hw} \lVert a^0_{hw} \rVert
+
+    Symbols: a, a⁰ the activations of candidate and seed in the same view, s ``smooth``. The objective is
+    f - weight · B · d, where B = Σ|∂f/∂p| / Σ|∂d/∂p| is measured for each image at a small fixed perturbation of the
+    seed. At the seed itself d has gradient zero, where the plain norm has the direction of rounding noise.
+
+    Args:
+        layer: whose activations are compared; None chooses one early in the model
+            (:func:`~xinc_captum.attributions.accentuation.activations.early_layer`).
+        weight: 0 is no regularizer; 1 gives score and distance equal weight.
+        smooth: s; 0 is the original's plain norm.
+        balance: a number fixes B instead of measuring it.
+
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039), the regularizer; there s = 0 and B is measured
+    at the seed.
+    """
+
+    layer: Layer | None = None
+    weight: float = 1.0
+    smooth: float = 0.01
+    balance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.smooth < 0:
+            raise ValueError(
+                f"FeatureDistance(weight={self.weight:g}, smooth={self.smooth:g}): expected both at least 0."
+            )
+
+    def distance(self, candidate: Tensor, seed: Tensor, *, unit_axis: int | None = None) -> Tensor:
+        """Return d for each row of two activations: (rows,), float32 or wider.
+
+        Args:
+            candidate: (rows, units), or (rows, units, *positions).
+            seed: of the same shape.
+            unit_axis: axis of the units. None is the last of three axes, (rows, tokens, units), and axis 1
+                otherwise; an accentuation passes the axis that it determined for the layer.
+        """
+        a, b = (t if t.dtype == torch.float64 else t.float() for t in (candidate, seed))
+        axis = unit_axis if unit_axis is not None else 2 if a.dim() == 3 else 1
+        a, b = a.movedim(axis, 1), b.movedim(axis, 1)
+        squares = (a - b).square().flatten(2).sum(1) if a.dim() > 2 else (a - b).square().sum(1, keepdim=True)
+        if not self.smooth:
+            positive = squares > 0  # sqrt has no gradient at exactly 0
+            plain: Tensor = torch.where(positive, squares, 1.0).sqrt().where(positive, 0.0)
+            return plain.mean(1)
+        norms = b.flatten(2).norm(dim=1) if b.dim() > 2 else b.norm(dim=1, keepdim=True)
+        epsilon = self.smooth * norms.mean(1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny ** 0.5)
+        smooth: Tensor = (squares + epsilon.square()).sqrt() - epsilon
+        return smooth.mean(1)
+
+
+@dataclass(frozen=True)
+class Ball:
+    r"""Constraint: the image stays within a radius of its seed; it is projected after every step.
+
+    .. math:: \lVert x - x_0 \rVert_2 \le r \quad \text{or} \quad \lVert x - x_0 \rVert_\infty \le r
+
+    Args:
+        radius: r, in units of [0, 1]; the L2 norm is over all values of an image.
+        norm: "L2" or "Linf", as in ``captum.robust.PGD``.
+
+    Example:
+        >>> Ball(0.1, "Linf").project(torch.ones(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)).max()
+        tensor(0.6000)
+    """
+
+    radius: float
+    norm: Literal["L2", "Linf"] = "L2"
+
+    def __post_init__(self) -> None:
+        if self.radius <= 0 or self.norm not in ("L2", "Linf"):
+            raise ValueError(f'Ball({self.radius!r}, {self.norm!r}): expected a radius above 0, and "L2" or "Linf".')
+
+    def project(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Return the nearest images within the ball around the seeds: (N, C, H, W)."""
+        change = images - seeds
+        if self.norm == "Linf":
+            return seeds + change.clamp(-self.radius, self.radius)
+        length: Tensor = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
+        share = (self.radius / length).clamp_max(1)
+        return seeds + change * share.reshape(-1, *[1] * (change.dim() - 1))
+
+
+Regularizer = FeatureDistance | Ball
 
 
 class Options(TypedDict, total=False):
-    """The keywords of ``accentuate``, ``attribute`` and ``perturb``; :class:`Settings` has their defaults."""
+    """Keyword arguments of ``accentuate``, ``attribute`` and ``perturb``; :class:`Settings` has their defaults."""
 
     n_steps: int
     lr: float
     optimizer: MakeOptimizer
-    parameterization: Parameterization | Callable[[], Start]
+    parameterization: Parameterization | Callable[[], ImageParameters]
     transforms: Sequence[Transform]
     regularizer: Regularizer | None
     dose: Numbers | None
@@ -42,34 +183,33 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices of one ascent.
+    """Settings of one optimization.
 
     Attributes:
-        n_steps: updates; with a dose, the most that may be taken.
+        n_steps: number of updates; with a dose, the maximum.
         lr: step size; with Steepest the root mean square of a step, in parameters. The default suits the default
-            parameterization; Pixel() wants about .1.
-        optimizer: called with (params, lr=lr): Steepest, torch.optim.Adam, …
-        parameterization: Fourier(…), Pixel() or Phase(); for pictures from noise also Lucent's ``param_f``. The default
-            falls off more gently than photos do, because Steepest, unlike Adam, favours low frequencies once more.
-        transforms: what a step looks at: Crops, Jitter, Rotation, Noise, functions of images (n, C, h, w).
+            parameterization; Pixel() needs about .1.
+        optimizer: called with (params, lr=lr): Steepest, torch.optim.Adam, ...
+        parameterization: Fourier(...), Pixel() or Phase(); for images from noise also Lucent's ``param_f``. The
+            default decays more slowly than photos do, because Steepest, unlike Adam, also favours low frequencies.
+        transforms: random views of each step: Crops, Jitter, Rotation, Noise, or functions of images (n, C, h, w).
         regularizer: FeatureDistance(), Ball(), or None.
-        dose: how far to go: 0 is the seed's own activation, 1 the reference level, below 0 suppresses; one number, or
-            one a row. None takes all the steps.
-        activation: an absolute level of the score instead of a dose.
-        contrast: what is lowered meanwhile: a model (whatever ``transfer`` takes), an objective, or another target (or
-            unit).
-        natural: pictures (M, C, H, W): the reference level is the .98 quantile of their scores, and ``.trust``
-            compares with the highest of them.
-        transfer: a second model in whose output ``.trust`` looks for the same target: a module, a function of images,
-            or a zoo.Classifier, whose own ``preprocess`` is used instead of the first model's.
-        seed: of views and of pictures from noise.
-        n_draws: so many different sets of views are drawn and used in turn; the seed's features in each are computed
-            once.
-        mask_every: with a feature distance, the mask's own gradient costs a pass more, and every so many steps enter
-            it (6 of 28); 1 lets all in. It should share no divisor with ``n_draws``, so that draws do not repeat.
-        internal_batch_size: at most so many rows at a time.
-        on_step: called with (step, images, scores) before each update; answering True ends the ascent.
-        show_progress: a bar on standard error.
+        dose: target level: 0 is the seed's own score, 1 the reference level, below 0 suppresses; one number, or one
+            for each image. None makes all steps.
+        activation: absolute target level of the score, instead of a dose.
+        contrast: a model (of the kinds that ``transfer`` takes), an objective, or another target (or unit), whose score
+            is minimised at the same time.
+        natural: images (M, C, H, W): the reference level is the .98 quantile of their scores, and ``.trust`` compares
+            with those of the highest score.
+        transfer: a second model in which ``.trust`` measures the same target: a module, a function of images, or a
+            zoo.Classifier, whose own ``preprocess`` replaces that of the first model.
+        seed: random seed of the views and of images from noise.
+        n_draws: number of different sets of views, used in turn; the seed's features are computed once for each.
+        mask_every: with a feature distance, the mask needs one more backward pass; every ``mask_every``-th step enters
+            it (6 of 28). 1 uses all steps. It should share no divisor with ``n_draws``, so that draws do not repeat.
+        internal_batch_size: maximum number of images at a time.
+        on_step: called with (step, images, scores) before each update; returning True stops.
+        show_progress: show a progress bar on standard error.
     """
 
     n_steps: int = 28
@@ -107,28 +247,27 @@ class Settings:
             )
         if not isinstance(self.transforms, Sequence):
             raise TypeError(
-                f"transforms is {self.transforms!r}; expected a list or tuple of views, such as [Crops(4)]."
+                f"transforms is {self.transforms!r}; expected a list or tuple of transforms, such as [Crops(4)]."
             )
         if self.transfer is not None and not callable(self.transfer):
             raise TypeError(
                 f"transfer is {self.transfer!r}; expected a second model: a torch.nn.Module, a function of "
-                "images, or a "
-                "zoo.Classifier."
+                "images, or a zoo.Classifier."
             )
         if not callable(self.optimizer):
             raise TypeError(f"optimizer is {self.optimizer!r}; expected a class such as torch.optim.Adam, or Steepest.")
 
 
 def settings_of(options: Options) -> Settings:
-    """The settings with these options.
+    """Return the settings with these options.
 
     Raises:
-        TypeError: an option that does not exist, or of another type.
-        ValueError: a number that makes no sense.
+        TypeError: an unknown option, or one of another type.
+        ValueError: a number out of range.
     """
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
-        raise TypeError(f"{unknown[0]!r} is no option; expected some of {', '.join(Options.__annotations__)}.")
+        raise TypeError(f"{unknown[0]!r} is not an option; expected some of {', '.join(Options.__annotations__)}.")
     return Settings(**options)
 
 
@@ -136,19 +275,19 @@ _NOISE = (0.02**2 + 0.02**2 / 12) ** 0.5  # N(0, .02) and U(-.01, .01) on every 
 
 
 def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
-    """What the paper's released library does, as keywords of ``accentuate``; no feature distance without a layer.
+    """Return the settings of the paper's released library as options; without a layer there is no feature distance.
 
-    Sixteen crops with sides U(.05, .99) a step, noise, 99 steps of Adam at .05 on Fourier coefficients, and the plain
-    L2 norm, whose gradient at the seed is rounding noise.
+    Each step takes sixteen crops with sides U(.05, .99), noise, and one step of Adam at .05 on Fourier coefficients; 99
+    steps. The distance is the plain L2 norm, whose gradient at the seed is rounding noise.
 
-    What differs from the original, measured on six photos of scikit-image, in units of [0, 1]:
+    Differences from the original, measured on six photos of scikit-image, in units of [0, 1]:
 
-    - Its antialiased resizing shifts a crop by (s - 1) / 2 pixels of the image, s being image pixels per view pixel;
-      here crops keep their corners. The mean difference of a pixel is .011 for images of 224 and .008 for images of
-      512 pixels in views of 224.
-    - Beside that shift and the edges, crops agree within .00004 where the image is not larger than the view. Crops that
-      are shrunk are averaged over whole pixels here and with a triangle there: .005 for images of 512, and .008 for
-      images of 1024 pixels.
+    - The original's antialiased resizing shifts a crop by (s - 1) / 2 pixels of the image, where s is the number of
+      image pixels per view pixel; here crops keep their corners. The mean difference of a pixel is .011 for images of
+      224 and .008 for images of 512 pixels in views of 224.
+    - Apart from that shift and the edges, crops agree within .00004 where the image is not larger than the view. Crops
+      that are shrunk are averaged over whole pixels here and with a triangle filter there: .005 for images of 512, and
+      .008 for images of 1024 pixels.
     - Boxes have the model's aspect, lie at fractions of a pixel and are stratified over the crops of a step; the
       original's have the image's aspect and whole pixels. Noise is added to the views, and not to the crops before
       they are resized, with the standard deviation of the original's two kinds of noise together.

@@ -1,4 +1,4 @@
-"""Random views."""
+"""Random views: crops, shifts, rotations, noise, and the random draws of users' functions."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-# Packages whose functions draw from the global generators, or from generators that they are given.
+# Packages whose functions draw from the global generators, or from generators in their arguments.
 _LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "kornia", "builtins", "random"}
 
 _LONGEST = 1000  # longer containers hold data
@@ -26,20 +26,20 @@ _LONGEST = 1000  # longer containers hold data
 def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = None) -> Iterator[None]:
     """Seed all generators for the length of the block, and restore their states afterwards.
 
-    The generators are the global ones of PyTorch, NumPy and Python's ``random``, and the given ones. Two blocks with
+    The generators are the global ones of PyTorch, NumPy and Python's ``random``, and ``generators``. Two blocks with
     one seed draw the same numbers.
 
     Args:
         seed: any int.
-        generators: further generators, as :func:`generators_in` finds them.
+        generators: further generators, as :func:`generators_in` returns them.
         like: a tensor on the device whose generator is seeded too.
 
     Example:
-        >>> drawn = []
+        >>> numbers = []
         >>> for _ in range(2):
         ...     with same_draws(3):
-        ...         drawn.append((float(torch.rand(())), np.random.rand(), random.random()))
-        >>> drawn[0] == drawn[1]
+        ...         numbers.append((float(torch.rand(())), np.random.rand(), random.random()))
+        >>> numbers[0] == numbers[1]
         True
     """
     with ExitStack() as stack:
@@ -48,13 +48,13 @@ def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = 
         stack.callback(random.setstate, random.getstate())
         for generator in generators:
             stack.callback(_restorer(generator))
-        reseed(seed)
+        seed_all(seed)
         for generator in generators:
             _seed(generator, seed)
         yield
 
 
-def reseed(seed: int) -> None:
+def seed_all(seed: int) -> None:
     """Seed the global generators of PyTorch, NumPy and Python's ``random``."""
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002  # the legacy generator takes 32 bits
@@ -68,26 +68,27 @@ def generators_in(*things: Any) -> list[Any]:
     are searched; functions of numerical libraries are not.
 
     Example:
-        >>> own = np.random.default_rng(0)
-        >>> generators_in(lambda images: images + own.random()) == [own]
+        >>> rng = np.random.default_rng(0)
+        >>> generators_in(lambda images: images + rng.random()) == [rng]
         True
     """
-    found: list[Any] = []
-    seen: set[int] = set()
-    waiting = list(things)
-    while waiting:
-        thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, Tensor | np.ndarray | str | bytes | types.ModuleType | type):
+    generators: list[Any] = []
+    visited: set[int] = set()
+    stack = list(things)
+    while stack:
+        thing = stack.pop()
+        if id(thing) in visited or isinstance(thing, Tensor | np.ndarray | str | bytes | types.ModuleType | type):
             continue
-        seen.add(id(thing))
+        visited.add(id(thing))
         if isinstance(thing, _KINDS):
-            found.append(thing)
+            generators.append(thing)
         else:
-            waiting += _held_by(thing)
-    return found
+            stack += _members(thing)
+    return generators
 
 
-def _held_by(thing: Any) -> list[Any]:
+def _members(thing: Any) -> list[Any]:
+    """Return the objects that an object refers to."""
     if isinstance(thing, functools.partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
     if isinstance(thing, dict | list | tuple | set | frozenset):
@@ -99,15 +100,15 @@ def _held_by(thing: Any) -> list[Any]:
     if inspect.isfunction(thing):
         if (thing.__module__ or "").partition(".")[0] in _LIBRARIES:
             return []
-        cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
-        named = [thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__]
-        return [*cells, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values(), *named]
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_assigned(cell)]
+        variables = [thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__]
+        return [*cells, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values(), *variables]
     if not hasattr(thing, "__dict__"):
         return []
     return [*vars(thing).values(), *(getattr(type(thing), name, None) for name in ("__call__", "forward"))]
 
 
-def _filled(cell: Any) -> bool:
+def _is_assigned(cell: Any) -> bool:
     try:
         _ = cell.cell_contents
     except ValueError:  # a name that is assigned later
@@ -116,7 +117,7 @@ def _filled(cell: Any) -> bool:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names that a function, or a function inside it, looks up."""
+    """Return the names that a function, or a function inside it, looks up."""
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner))
 
@@ -148,7 +149,7 @@ View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that moves in a straight line from ``start`` at the first step to ``stop`` at the last."""
+    """A number that changes linearly from ``start`` at the first step to ``stop`` at the last."""
 
     start: float
     stop: float
@@ -157,8 +158,8 @@ class Schedule:
 Number = float | Schedule
 
 
-def at(number: Number, progress: float) -> float:
-    """The value of a number or schedule when ``progress`` (0 … 1) of the steps are done."""
+def value_at(number: Number, progress: float) -> float:
+    """Return the value of a number or schedule when the fraction ``progress`` of the steps is done."""
     if isinstance(number, Schedule):
         return number.start + (number.stop - number.start) * progress
     return number
@@ -166,24 +167,24 @@ def at(number: Number, progress: float) -> float:
 
 @runtime_checkable
 class Geometry(Protocol):
-    """Where views look: maps from view to picture, in coordinates that run from -1 to 1 over each side."""
+    """A random geometric transform: maps from view to image, in coordinates from -1 to 1 over each side."""
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
-        """One map a view: (count, 3, 3) on (x, y, 1)."""
+        """Return one map for each view: (count, 3, 3) on (x, y, 1)."""
 
 
 @dataclass(frozen=True)
 class Crops:
-    r"""Random boxes of the picture, each resized to the model's input.
+    r"""Random boxes of the image, each resized to the model's input.
 
     Sides are fractions of the largest box with the model's aspect that fits; they are stratified over the views
-    of one step, so that every step sees near and far.
+    of one step, so that every step has small and large boxes.
 
     Args:
-        count: views a step.
+        count: number of views of a step.
         side: smallest and largest side; each a number or a :class:`Schedule`.
-        edge: centres are drawn so much beyond where boxes still fit, and moved back: edges and corners of the picture
-            are seen as often as its middle.
+        edge: fraction by which centres are drawn beyond the range where boxes fit, and then moved back, so that edges
+            and corners of the image are in as many views as its middle.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): 16 boxes with sides U(.05, .99).
     """
@@ -194,44 +195,44 @@ class Crops:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"Crops(count={self.count}): expected at least 1 view a step.")
+            raise ValueError(f"Crops(count={self.count}): expected at least 1 view for each step.")
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
-        """Boxes as maps: scale by the side, then move to the centre."""
-        low, high = (at(end, progress) for end in self.side)
+        """Return the boxes as maps: scale by the side, then shift to the centre."""
+        low, high = (value_at(end, progress) for end in self.side)
         if not 0 < low <= high <= 1:
             raise ValueError(f"Crops(side=({low:g}, {high:g})): expected 0 < smallest <= largest <= 1.")
         stratum = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         side = low + (high - low) * stratum
         wide = canvas[1] * out[0] / (canvas[0] * out[1])  # the canvas' aspect over the view's
         half = side[:, None] * torch.tensor([min(1, 1 / wide), min(1, wide)])
-        place = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 + self.edge)
-        centre = place.clamp(-1, 1) * (1 - half)
+        position = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 + self.edge)
+        centre = position.clamp(-1, 1) * (1 - half)
         return _maps(torch.diag_embed(half), centre)
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Shifts of at most ``pixels`` of the picture along each side; what lies outside is mirrored."""
+    """Random shifts by at most ``pixels`` of the image along each side, mirrored at the edges."""
 
     pixels: Number = 8.0
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
-        """Shifts as maps."""
-        reach = torch.tensor([2 * at(self.pixels, progress) / max(1, side - 1) for side in reversed(canvas)])
+        """Return the shifts as maps."""
+        reach = torch.tensor([2 * value_at(self.pixels, progress) / max(1, side - 1) for side in reversed(canvas)])
         shift = (2 * torch.rand(count, 2, generator=generator) - 1) * reach
         return _maps(torch.eye(2).expand(count, 2, 2), shift)
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns by at most ``degrees`` either way around the middle; what lies outside is mirrored."""
+    """Random rotations by at most ``degrees`` either way around the middle, mirrored at the edges."""
 
     degrees: Number = 10.0
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
-        """Turns as maps; on a picture that is not square they turn pixels, not coordinates."""
-        angle = (2 * torch.rand(count, generator=generator) - 1) * math.radians(at(self.degrees, progress))
+        """Return the rotations as maps; on an image that is not square they rotate pixels, not coordinates."""
+        angle = (2 * torch.rand(count, generator=generator) - 1) * math.radians(value_at(self.degrees, progress))
         cos, sin = angle.cos(), angle.sin()
         aspect = (canvas[1] - 1) / max(1, canvas[0] - 1) or 1.0
         turn = torch.stack([torch.stack([cos, -sin / aspect], -1), torch.stack([sin * aspect, cos], -1)], -2)
@@ -251,9 +252,9 @@ class Noise:
     shift: Number = 0.0
 
     def draw(self, shape: tuple[int, ...], progress: float, generator: torch.Generator) -> Tensor:
-        """What is added to views of ``shape`` (K, C, h, w): the same for every row, on the generator's device."""
-        noise = torch.randn(shape, generator=generator, device=generator.device) * at(self.std, progress)
-        width = at(self.shift, progress)
+        """Return noise for views of ``shape`` (K, C, h, w): the same for every row, on the generator's device."""
+        noise = torch.randn(shape, generator=generator, device=generator.device) * value_at(self.std, progress)
+        width = value_at(self.shift, progress)
         if width:
             brightness = torch.rand((shape[0], 1, 1, 1), generator=generator, device=generator.device)
             noise = noise + (brightness - 0.5) * width
@@ -272,19 +273,19 @@ def view(
     generator: torch.Generator,
     noise_generator: torch.Generator | None = None,
 ) -> View:
-    """Draw one set of views; the answer shows the same views of whatever pictures it is given.
+    """Draw one set of views; return a function that makes the same views of any images.
 
     Args:
         transforms: Crops, Jitter, Rotation (composed, resampled once), Noise, and functions of images
-            (n, C, h, w), applied in this order; the number of views is that of Crops, else one. A function gets the
-            views of one image at a time and the same random numbers for every image, from the global generators of
-            PyTorch, NumPy and ``random`` and from generators that it holds; where it changes the size, its result is
-            resized to ``out``.
-        canvas: height and width of the pictures.
+            (n, C, h, w), applied in this order; the number of views is that of Crops, else one. A function is called
+            with the views of one image at a time and the same random numbers for every image, from the global
+            generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes the
+            size, its result is resized to ``out``.
+        canvas: height and width of the images.
         out: height and width of the views.
-        progress: how much of the run is done, 0 … 1, for schedules.
-        generator: on the CPU, so that every device sees the same boxes.
-        noise_generator: for Noise; on the pictures' device (default: ``generator``).
+        progress: fraction of the steps that is done, for schedules.
+        generator: on the CPU, so that boxes are the same on every device.
+        noise_generator: for Noise; on the images' device (default: ``generator``).
 
     Returns:
         a function from (N, C, H, W) to (K, N, C, h, w), differentiable, without a loop over views.
@@ -300,53 +301,53 @@ def view(
     for one in geometry:
         maps = maps @ one.matrices(count, canvas, out, progress, generator)
     later = [t for t in transforms if not isinstance(t, Geometry)]
-    drawn = [0 if isinstance(t, Noise) else int(torch.randint(1 << 62, (), generator=generator)) for t in later]
-    held = [[] if isinstance(t, Noise) else generators_in(t) for t in later]
-    fields: dict[int, Tensor] = {}
+    seeds = [0 if isinstance(t, Noise) else int(torch.randint(1 << 62, (), generator=generator)) for t in later]
+    generators = [[] if isinstance(t, Noise) else generators_in(t) for t in later]
+    noise: dict[int, Tensor] = {}
 
-    def show(pictures: Tensor) -> Tensor:
-        seen = resample(pictures, maps, out) if geometry or canvas != out else pictures[None]
+    def show(images: Tensor) -> Tensor:
+        views = resample(images, maps, out) if geometry or canvas != out else images[None]
         for index, transform in enumerate(later):
             if isinstance(transform, Noise):
-                if index not in fields:  # drawn once: candidate and seed share it
-                    shape = (seen.shape[0], *seen.shape[2:])
-                    fields[index] = transform.draw(shape, progress, noise_generator or generator)
-                seen = seen + fields[index].to(seen)[:, None]
+                if index not in noise:  # drawn once: candidate and seed share it
+                    shape = (views.shape[0], *views.shape[2:])
+                    noise[index] = transform.draw(shape, progress, noise_generator or generator)
+                views = views + noise[index].to(views)[:, None]
             else:
-                seen = _apply(transform, seen, drawn[index], held[index])
-        if seen.shape[-2:] != (*out,):
-            resized: Tensor = interpolate(seen.flatten(0, 1), out, mode="bilinear", antialias=True)
-            seen = resized.unflatten(0, seen.shape[:2])
-        return seen
+                views = _apply(transform, views, seeds[index], generators[index])
+        if views.shape[-2:] != (*out,):
+            resized: Tensor = interpolate(views.flatten(0, 1), out, mode="bilinear", antialias=True)
+            views = resized.unflatten(0, views.shape[:2])
+        return views
 
     return show
 
 
-def resample(pictures: Tensor, maps: Tensor, out: Size) -> Tensor:
-    """Look at pictures (N, C, H, W) through maps (K, 3, 3), bilinear, corner on corner: (K, N, C, h, w).
+def resample(images: Tensor, maps: Tensor, out: Size) -> Tensor:
+    """Resample images (N, C, H, W) by maps (K, 3, 3), bilinear, with aligned corners: (K, N, C, h, w).
 
-    Where a view shrinks the picture, it is drawn finer first and averaged, so that nothing aliases.
+    Where a view shrinks the image, it is sampled on a finer grid and averaged, against aliasing.
     """
-    count, rows = maps.shape[0], pictures.shape[0]
-    finer = _shrinking(maps, (pictures.shape[-2], pictures.shape[-1]), out)
+    count, rows = maps.shape[0], images.shape[0]
+    finer = _oversample_factor(maps, (images.shape[-2], images.shape[-1]), out)
     fine = (out[0] * finer, out[1] * finer)
-    placed = maps[:, :2].to(pictures.dtype).to(pictures.device, non_blocking=True)
-    grid = affine_grid(placed, [count, 1, *fine], align_corners=True)
-    together = pictures.flatten(0, 1)[None].expand(count, -1, -1, -1)  # rows as channels: one grid serves them all
-    seen: Tensor = grid_sample(together, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+    matrices = maps[:, :2].to(images.dtype).to(images.device, non_blocking=True)
+    grid = affine_grid(matrices, [count, 1, *fine], align_corners=True)
+    stacked = images.flatten(0, 1)[None].expand(count, -1, -1, -1)  # rows as channels: one grid serves them all
+    views: Tensor = grid_sample(stacked, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     if finer > 1:
-        seen = avg_pool2d(seen, finer)
-    split: Tensor = seen.unflatten(1, (rows, pictures.shape[1]))
+        views = avg_pool2d(views, finer)
+    split: Tensor = views.unflatten(1, (rows, images.shape[1]))
     return split
 
 
-def _apply(transform: Callable[[Tensor], Tensor], seen: Tensor, seed: int, held: list[Any]) -> Tensor:
-    """A user's function on the views of each image alone, with the same random numbers: (K, N, C, h', w')."""
+def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, generators: list[Any]) -> Tensor:
+    """Apply a user's function to the views of each image, with the same random numbers: (K, N, C, h', w')."""
     rows: list[Tensor] = []
-    for row in range(seen.shape[1]):
-        given = seen[:, row].clone()  # the function may change it in place
-        with same_draws(seed, held, given):
-            rows.append(_as_images(transform, transform(given), given, seen.requires_grad))
+    for row in range(views.shape[1]):
+        inputs = views[:, row].clone()  # the function may change it in place
+        with same_draws(seed, generators, inputs):
+            rows.append(_check_images(transform, transform(inputs), inputs, views.requires_grad))
         if rows[-1].shape != rows[0].shape:
             raise ValueError(
                 f"transform {_name(transform)} returned shape {tuple(rows[-1].shape)} for image {row} and "
@@ -355,28 +356,30 @@ def _apply(transform: Callable[[Tensor], Tensor], seen: Tensor, seed: int, held:
     return torch.stack(rows, 1)
 
 
-def _as_images(transform: Callable[[Tensor], Tensor], value: Any, given: Tensor, attached: bool) -> Tensor:
-    """What a user's function returned, in the dtype of its input.
+def _check_images(transform: Callable[[Tensor], Tensor], value: Any, inputs: Tensor, requires_grad: bool) -> Tensor:
+    """Check the result of a user's function; return it in the dtype of its input.
 
     Raises:
-        TypeError: it is no tensor of floats.
-        ValueError: another number of images, an empty one, another device, or no gradient to the input.
+        TypeError: it is not a tensor of floats.
+        ValueError: another number of images, an empty tensor, another device, or no gradient to the input.
     """
-    name, expected = _name(transform), f"expected float images ({given.shape[0]}, C, h, w) on {given.device}"
+    name, expectation = _name(transform), f"expected float images ({inputs.shape[0]}, C, h, w) on {inputs.device}"
     if not isinstance(value, Tensor):
-        raise TypeError(f"transform {name} returned a {type(value).__name__}; {expected}, computed from its input.")
+        raise TypeError(f"transform {name} returned a {type(value).__name__}; {expectation}, computed from its input.")
     if not value.is_floating_point():
-        raise TypeError(f"transform {name} returned {value.dtype}; {expected}. Divide bytes by 255.")
-    if value.dim() != 4 or value.shape[0] != given.shape[0] or not value.numel():
-        raise ValueError(f"transform {name} returned shape {tuple(value.shape)} for {tuple(given.shape)}; {expected}.")
-    if value.device != given.device:
-        raise ValueError(f"transform {name} returned a tensor on {value.device}; {expected}.")
-    if attached and torch.is_grad_enabled() and not value.requires_grad:
+        raise TypeError(f"transform {name} returned {value.dtype}; {expectation}. Divide bytes by 255.")
+    if value.dim() != 4 or value.shape[0] != inputs.shape[0] or not value.numel():
+        raise ValueError(
+            f"transform {name} returned shape {tuple(value.shape)} for {tuple(inputs.shape)}; {expectation}."
+        )
+    if value.device != inputs.device:
+        raise ValueError(f"transform {name} returned a tensor on {value.device}; {expectation}.")
+    if requires_grad and torch.is_grad_enabled() and not value.requires_grad:
         raise ValueError(
             f"transform {name} returned a tensor without a gradient to its input (it detaches it, runs under "
             "torch.no_grad(), or computes with NumPy); compute the result from the input with PyTorch operations."
         )
-    return value.to(given.dtype)
+    return value.to(inputs.dtype)
 
 
 def _name(transform: Any) -> str:
@@ -389,8 +392,8 @@ def _maps(linear: Tensor, shift: Tensor) -> Tensor:
     return maps
 
 
-def _shrinking(maps: Tensor, canvas: Size, out: Size) -> int:
-    """How many picture pixels fall on one view pixel, at most, rounded up (a whisker is let pass)."""
-    extent = maps[:, :2, :2].abs().amax(0).sum(1)  # of the views along x and y, as fractions of the picture
+def _oversample_factor(maps: Tensor, canvas: Size, out: Size) -> int:
+    """Return the number of image pixels on one view pixel, at most, rounded up (.25 is tolerated)."""
+    extent = maps[:, :2, :2].abs().amax(0).sum(1)  # of the views along x and y, as fractions of the image
     ratio = max(float(extent[0]) * canvas[1] / out[1], float(extent[1]) * canvas[0] / out[0])
     return max(1, math.ceil(ratio - 0.25))
