@@ -141,8 +141,8 @@ def few_patches(train, test, arguments, seed, steps, say):
         generator = torch.Generator().manual_seed(seed)
         count = max(round(share * rows * columns), 1)
         seen = torch.rand(len(images), rows * columns, generator=generator).argsort(1).argsort(1) < count
-        patch = sparse.tokens.patch
-        pixels = seen.reshape(-1, rows, columns).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+        height, width = sparse.tokens.patch
+        pixels = seen.reshape(-1, rows, columns).repeat_interleave(height, 1).repeat_interleave(width, 2)
         written = tuned(sparse.generate(images, seen), images, 0).psnr
         scratch = [tuned(own_starts(sparse, len(images)), images, n, SCRATCH, seen=pixels).psnr for n in (10, 50, 200)]
         say(
