@@ -126,7 +126,9 @@ def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
             raise ValueError(f"input {i} holds {bad} NaN or infinite values; replace them before making a canvas.")
     for name, weight in layer.named_parameters():
         if not bool(torch.isfinite(weight.detach()).all()):
-            raise ValueError(f"the layer's parameter {name!r} holds NaN or infinite values; was the training unstable?")
+            raise ValueError(
+                f"the layer's parameter {name!r} holds NaN or infinite values; check whether its training diverged."
+            )
     if not bool(torch.isfinite(contributions).all()):
         raise ValueError(
             "the contributions of the first pixel are NaN or infinite, although the inputs are finite; look for NaN or "
@@ -134,7 +136,7 @@ def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
         )
 
 
-_SMALL = 16 << 20  # bytes of maps that fit the CPU cache
+_CACHED_BYTES = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
@@ -246,7 +248,7 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
     shape = kernels_of(tail).shape if pairs else None
     max_maps = footprint.max_rows(1, budget)  # maps of one frame that are computed together
     if isinstance(rule, Xinc):  # expanded from stored cores, without the network
-        max_maps = max(max_maps, _SMALL // (footprint.output[0].numel() * footprint.output.element_size()))
+        max_maps = max(max_maps, _CACHED_BYTES // (footprint.output[0].numel() * footprint.output.element_size()))
     max_frames = min(batch.rows, max(1, math.isqrt(max_maps)))
 
     def open_site(first: int, last: int) -> Site:

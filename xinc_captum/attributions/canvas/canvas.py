@@ -15,7 +15,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .storage import Block, Dtype, Layout, check_dtype, plan_bands, write
+from .storage import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
 
 
 class Query(Protocol):
@@ -412,7 +412,7 @@ class Canvas:
             **chunking,
         )
 
-    def _block(self, block: Block) -> Tensor:
+    def _block(self, block: CanvasBlock) -> Tensor:
         """Return all units of some rows, (units, channels, rows, …)."""
         row_length = math.prod(self.size[1:])
         query = Maps((block.last - block.first) * row_length)

@@ -17,7 +17,7 @@ from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
 from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
-from .storage import Block, Dtype, check_dtype, plan_units, write
+from .storage import CanvasBlock, Dtype, check_dtype, plan_units, write
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class FrameCanvas(Canvas):
         chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
         return write(path, self._layout(kind, chunking, self.frames, self.pairs), self._block, self._show_progress)
 
-    def _block(self, block: Block) -> Tensor:
+    def _block(self, block: CanvasBlock) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]
         with self._surroundings():
             maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]

@@ -357,7 +357,7 @@ def canvases(
     return dict(zip(names, built, strict=True))
 
 
-@exclusive()  # the copy of the parameters too: another thread's call may have others in their places
+@exclusive()  # another thread's call may replace the parameters while they are copied
 def _build_canvases(
     methods: Sequence[NeuronCanvas],
     inputs: Tensor | tuple[Tensor, ...],

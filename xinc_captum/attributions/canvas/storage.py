@@ -33,7 +33,7 @@ class CanvasStoreError(ValueError):
     """A folder that is not a canvas of xinc_captum, belongs to another canvas, or is damaged."""
 
 
-class Block(NamedTuple):
+class CanvasBlock(NamedTuple):
     """A part of a canvas: one frame, some units, some rows of the first spatial axis."""
 
     frame: int
@@ -96,10 +96,10 @@ class Layout:
         return ("layer", "unit", "channel", *("z", "y", "x")[-len(self.size) :], "frame")
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[CanvasBlock]:
         """Blocks in the order in which they are written."""
         rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
-        return [Block(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
+        return [CanvasBlock(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
     @property
     def nbytes(self) -> int:
@@ -174,7 +174,7 @@ def check_dtype(dtype: str) -> Dtype:
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
 
 
-Compute = Callable[[Block], Tensor]
+Compute = Callable[[CanvasBlock], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
@@ -282,7 +282,7 @@ def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tu
     return root[ARRAY], digests
 
 
-def _write_block(array: Any, layout: Layout, values: Tensor, block: Block) -> str:
+def _write_block(array: Any, layout: Layout, values: Tensor, block: CanvasBlock) -> str:
     block_values = _to_array(layout, values)
     units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
     array[(0, units, slice(None), rows, ..., block.frame)] = block_values

@@ -33,7 +33,7 @@ def test_kernel_outputs_and_their_sums(layer, space):
     torch.testing.assert_close(kernels.outputs(x, slice(1, 3)), parts[:, :, 1:3])
     g = torch.rand_like(y)
     expected = (parts * g[:, None]).reshape(2, *kernels.shape, -1).sum(3)
-    torch.testing.assert_close(kernels.sum_over_places(x, g), expected)
+    torch.testing.assert_close(kernels.sum_over_positions(x, g), expected)
 
 
 def test_kernel_outputs_by_hand():

@@ -55,7 +55,7 @@ class OneChannel:
 Maps = OneChannel | Tensor
 
 
-class Linear(Protocol):
+class LinearStep(Protocol):
     """One linear operation of a chain; ``rows`` is the number of rows that the stacked maps belong to."""
 
     def __call__(self, maps: Maps, rows: int) -> Maps:
@@ -193,7 +193,7 @@ class Chain:
     activation: Tensor
     output: Tensor
     remainder: Tensor | None
-    steps: tuple[Linear, ...]
+    steps: tuple[LinearStep, ...]
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
         """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
@@ -227,7 +227,7 @@ def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = Non
     recording = trace(tail, batch)
     if recording is None or recording.activation.dim() < 3:
         return None
-    steps: list[Linear] = []
+    steps: list[LinearStep] = []
     current = torch.zeros_like(recording.activation) if remainder is None else remainder.expand_as(recording.activation)
     for step in recording.steps:
         converted = _step(step, slope, current)
@@ -238,7 +238,7 @@ def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = Non
     return Chain(recording.activation, recording.output, current if slope == "secant" else None, tuple(steps))
 
 
-def _step(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear | None, Tensor] | None:
+def _step(step: Step, slope: Slope, remainder: Tensor) -> tuple[LinearStep | None, Tensor] | None:
     """Return the linear operation (None for the identity) and the remainder after it."""
     with torch.no_grad():
         if step.name in POINTWISE and step.name != "pow":
@@ -249,7 +249,7 @@ def _step(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear | None, T
         return (None if linear == "same" else linear), step.apply(remainder)
 
 
-def _pointwise(step: Step, slope: Slope, remainder: Tensor) -> tuple[Linear, Tensor]:
+def _pointwise(step: Step, slope: Slope, remainder: Tensor) -> tuple[LinearStep, Tensor]:
     if slope == "tangent":
         return Scale(tangent_slope(step.apply, step.input)), remainder
     rise = difference(step.name, step.args, step.kwargs)

@@ -129,8 +129,8 @@ class Kernels:
             x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
         return _tensor(conv(x, weight, None, layer.stride, padding, layer.dilation, groups))
 
-    def sum_over_places(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return Σ_places g_o k_io, (rows, in, out), by the gradient of the weight.
+    def sum_over_positions(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Return Σ_positions g_o k_io, (rows, in, out), by the gradient of the weight.
 
         Args:
             x: (rows, in, *space).
@@ -277,7 +277,7 @@ def _pairs_by_backward(
     flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     contributions: list[Tensor] = []
     for o, gradient in enumerate(gradients(tail, leaf, flat)):
-        table = kernels.sum_over_places(x, gradient)
+        table = kernels.sum_over_positions(x, gradient)
         if selected is not None:
             table = table[:, [i for i, _ in selected], [j for _, j in selected]]
         elif remainder is not None:
@@ -371,10 +371,10 @@ class PairSite:
         result = self._x.new_empty(*weights.shape[:2], ins + (remainder is not None), outs)
         for at, weight in enumerate(weights):
             gradient = linearized.vjp(weight[None])[0]
-            result[at, :, :ins] = self._kernels.sum_over_places(self._x, gradient)
+            result[at, :, :ins] = self._kernels.sum_over_positions(self._x, gradient)
             if remainder is not None:
-                places = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
-                bias_term = self._kernels.bias * places
+                positions = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
+                bias_term = self._kernels.bias * positions
                 rest = (weight * remainder).flatten(1).sum(1) - bias_term.sum(1)
                 result[at, :, ins] = bias_term + rest[:, None] / outs
         return result

@@ -180,8 +180,8 @@ def _mean_baseline(tail: Tail, batch: Batch, max_rows: int) -> Tensor:
                 f"{tail.name} has shape {tuple(activation.shape)}: one position for each unit. Give at least two "
                 "samples, or baselines=0.0 or a tensor."
             )
-        places = tuple(range(2, activation.dim()))
-        return activation.mean(places, keepdim=True, dtype=torch.promote_types(activation.dtype, torch.float32)).to(
+        positions = tuple(range(2, activation.dim()))
+        return activation.mean(positions, keepdim=True, dtype=torch.promote_types(activation.dtype, torch.float32)).to(
             activation.dtype
         )
     sums, dtype = [], torch.float32

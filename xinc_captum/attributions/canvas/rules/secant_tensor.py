@@ -24,7 +24,7 @@ from .trace import (
     plain_name,
 )
 
-Difference = Callable[[Tensor], Tensor]
+Elementwise = Callable[[Tensor], Tensor]
 
 
 def _softplus(z: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -65,7 +65,7 @@ _EXACT: Mapping[str, Callable[..., Tensor]] = {
 _OPTIONS = {"softplus": ("beta", "threshold"), "elu": ("alpha",), "celu": ("alpha",)}
 
 
-def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Difference | None:
+def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Elementwise | None:
     """Return z ↦ σ(z) − σ(0) for a function whose subtraction loses digits, or None for any other function.
 
     Near z = 0 the values σ(z) and σ(0) agree in most digits, so their difference is inexact. The formulas here are
@@ -152,10 +152,7 @@ def cumulative_product(z: Tensor, remainder: Tensor, dim: int) -> tuple[Tensor, 
         return value, torch.stack(remainders, dim) * share
 
 
-Pointwise = Callable[[Tensor], Tensor]
-
-
-def tangent_slope(sigma: Pointwise, z: Tensor) -> Tensor:
+def tangent_slope(sigma: Elementwise, z: Tensor) -> Tensor:
     """Return σ'(z), elementwise.
 
     Example:
@@ -169,7 +166,7 @@ def tangent_slope(sigma: Pointwise, z: Tensor) -> Tensor:
 
 
 def secant_slope(
-    sigma: Pointwise, z: Tensor, elementwise: bool = False, rise: Pointwise | None = None
+    sigma: Elementwise, z: Tensor, elementwise: bool = False, rise: Elementwise | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
 

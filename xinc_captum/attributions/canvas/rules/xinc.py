@@ -226,7 +226,7 @@ def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: i
     return product
 
 
-_WORKING = 16 << 20  # bytes of full maps that are computed together
+_WORKING_BYTES = 16 << 20  # bytes of full maps that are computed together
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class KernelMaps:
         (ins, outs), phases = self.kernels.shape, self.expansion.phases
         core = self.core(slice(None))
         result = core.new_empty(len(self.x), ins, outs, *self.size)
-        batch_size = max(1, _WORKING // (self.size[0] * self.size[1] * core.element_size()))
+        batch_size = max(1, _WORKING_BYTES // (self.size[0] * self.size[1] * core.element_size()))
         for phase in range(phases):
             expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
             full = [m for row in result for of_input in row for m in of_input[phase::phases]]
@@ -384,8 +384,10 @@ class Xinc:
             maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
         if selector is None or maps.dim() == 2:
             return maps if selector is None else select(maps, selector)
-        places = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every position is a row of units
-        return places.reshape(len(maps), -1, places.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
+        positions = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every position is a row of units
+        return (
+            positions.reshape(len(maps), -1, positions.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
+        )
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return W_ji x_i + b_j / n before any activation, (rows, in, out), or kernels' maps, (rows, in, out, H, W)."""
@@ -472,6 +474,6 @@ def _apply_target(maps: Tensor, batch: Batch) -> Tensor:
         channels = channels.expand(batch.rows)
     if channels.numel() != batch.rows:
         raise ValueError(
-            f"target has {channels.numel()} entries for {batch.rows} rows; give one each, or a single int."
+            f"target has {channels.numel()} entries for {batch.rows} rows; use one entry for each row, or a single int."
         )
     return maps.gather(2, channels[:, None, None].expand(-1, maps.shape[1], 1))[..., 0]
