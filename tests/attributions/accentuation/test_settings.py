@@ -32,7 +32,7 @@ def test_impossible_settings_raise():
     for lr in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="lr is .*; expected a finite number above 0"):
             Settings(lr=lr)
-    with pytest.raises(ValueError, match="dose and activation both say where to stop; give one"):
+    with pytest.raises(ValueError, match="dose and activation are both given; expected at most one"):
         Settings(dose=1, activation=2.0)
     with pytest.raises(TypeError, match="steps"):
         Settings(steps=3)
