@@ -53,7 +53,7 @@ def test_positions_by_hand():
 
 
 def test_the_map_does_not_depend_on_the_sign_of_a_channel():
-    """Which way a channel of a transformer points is chance; it must not change where the map looks."""
+    """The sign of a transformer channel is arbitrary; the map must not depend on it."""
     maps, references = torch.randn(2, 6, 4, 4), torch.randn(3, 6)
     turned = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
     net = nn.Sequential(nn.Identity())
@@ -67,7 +67,7 @@ def test_the_map_does_not_depend_on_the_sign_of_a_channel():
 
 
 def test_features_with_negative_means_contribute():
-    """Both are low in channel 0, the picture on its left: that is where they are alike."""
+    """Both have a low channel 0, the image in its left half: there they are similar."""
     image = torch.tensor([[[[-4.0, 0.0]], [[0.5, 0.5]]]])
     method = FeatureActivationMap(nn.Sequential(nn.Identity()), "0", torch.tensor([[-2.0, 0.1]]))
     left, right = method.attribute(image).flatten().tolist()

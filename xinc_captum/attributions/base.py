@@ -36,7 +36,7 @@ def captum_method(method: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def attribution_context(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+def attribution_context(forward_func: ForwardFunc, *other_modules: nn.Module) -> Iterator[None]:
     """Prepare model and process for an attribution, and restore their state on exit.
 
     Gradients are enabled, whatever the caller's mode. Compiled models run eagerly, because their hooks would be
@@ -46,17 +46,17 @@ def attribution_context(forward_func: ForwardFunc, *also: nn.Module) -> Iterator
         GradientError: part of the forward pass records no gradient where one is needed.
     """
     _refuse_scripted(forward_func)
-    _warn_if_training(forward_func, also)
-    errors = gradient_errors(forward_func, *also)
-    with errors, torch.inference_mode(False), protect(forward_func, *also), torch.enable_grad(), eager():
+    _warn_if_training(forward_func, other_modules)
+    errors = gradient_errors(forward_func, *other_modules)
+    with errors, torch.inference_mode(False), protect(forward_func, *other_modules), torch.enable_grad(), eager():
         yield
 
 
-def differentiable(forward_func: ForwardFunc, *also: nn.Module) -> ForwardFunc:
+def differentiable(forward_func: ForwardFunc, *other_modules: nn.Module) -> ForwardFunc:
     """Return ``forward_func``, or a copy with ordinary weights where they were created in inference mode."""
-    roots = (*modules_behind(forward_func), *also)
+    roots = (*modules_behind(forward_func), *other_modules)
     if any(p.is_inference() for root in roots for p in root.parameters()):
-        return snapshot(forward_func, *also)
+        return snapshot(forward_func, *other_modules)
     return forward_func
 
 
@@ -81,8 +81,8 @@ def _refuse_scripted(forward_func: ForwardFunc) -> None:
         )
 
 
-def _warn_if_training(forward_func: ForwardFunc, also: tuple[nn.Module, ...]) -> None:
-    for root in (*modules_behind(forward_func), *also):
+def _warn_if_training(forward_func: ForwardFunc, other_modules: tuple[nn.Module, ...]) -> None:
+    for root in (*modules_behind(forward_func), *other_modules):
         for name, module in root.named_modules():
             if module.training and isinstance(module, _BATCH_OR_RANDOM):
                 warnings.warn(
@@ -93,9 +93,9 @@ def _warn_if_training(forward_func: ForwardFunc, also: tuple[nn.Module, ...]) ->
                 return
 
 
-def shares_statistics(forward_func: ForwardFunc, *also: nn.Module) -> bool:
+def shares_statistics(forward_func: ForwardFunc, *other_modules: nn.Module) -> bool:
     """Return whether rows of a batch influence one another: a batch norm in training mode."""
-    roots = (*modules_behind(forward_func), *also)
+    roots = (*modules_behind(forward_func), *other_modules)
     return any(m.training and isinstance(m, _BATCH_OR_RANDOM[1]) for root in roots for m in root.modules())
 
 

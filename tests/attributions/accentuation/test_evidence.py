@@ -30,7 +30,7 @@ def method(smooth):
 
 @pytest.fixture
 def natural(method):
-    """Sixteen pictures, half of them painted so that output 1 likes them."""
+    """Sixteen images; eight of them have a high output 1."""
     images = torch.rand(16, 3, 12, 12)
     images[:8] = method.perturb(images[:8], target=1, **FAST)
     return images

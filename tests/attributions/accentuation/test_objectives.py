@@ -27,7 +27,7 @@ LAYERS = ("relu1", "relu2", "relu3", "conv1", "fc")
 
 @pytest.fixture(scope="module")
 def activations(recorded, tiny):
-    """What the recorded network shows of the recorded candidate and the seed."""
+    """Activations of the recorded network for the recorded candidate and the seed."""
     candidate = Fourier(margin=1e-6).decode((recorded["perturbed_params"],), (64, 64))
     pair = torch.cat([candidate, recorded["seed_image"]])
     return tiny.run(pair, (), [tiny.module(name) for name in LAYERS], to_output=True)
@@ -70,7 +70,7 @@ def test_recorded_outputs_and_gradient(recorded, tiny, activations):
 
 @pytest.fixture
 def hand():
-    """Two images of 2 channels and 2x3 positions, through one layer that hands them on."""
+    """Two images of 2 channels and 2x3 positions, through an identity layer."""
     x = torch.arange(24.0).reshape(2, 2, 2, 3)
     net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Identity())
     return ImageModel(net).run(x, (), [net[0], net[2]], to_output=True), x

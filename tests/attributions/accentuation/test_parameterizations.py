@@ -25,7 +25,7 @@ ALL = pytest.mark.parametrize("kind", [Fourier(), Pixel(), Phase()], ids=lambda 
 
 
 def picture(kind):
-    """The images that the originals lose or crash on."""
+    """Images that fail in the original implementations."""
     torch.manual_seed(1)
     shapes = {"odd": (2, 3, 65, 63), "wide": (1, 3, 20, 47), "tall odd": (1, 3, 33, 8), "tiny": (1, 3, 1, 2)}
     channels = {f"{c} channels": (2, c, 28, 28) for c in (1, 2, 4, 7)}
@@ -182,7 +182,7 @@ def test_recorded_trajectory(recorded, tiny):
 
 
 def test_recorded_trajectory_to_its_end(recorded, tiny):
-    """At the fourth step a ReLU sits on its kink, and the magnitude's last bit decides which way it goes."""
+    """At the fourth step a ReLU sits on its kink, and rounding of the magnitude decides its sign."""
     theirs = recorded["color_decorrelated"].contiguous(memory_format=torch.channels_last)
     magnitude = torch.fft.rfft2(theirs).abs()
     if zlib.crc32(magnitude.contiguous().numpy().tobytes()) != int(recorded["phase_magnitude_crc32"]):
@@ -223,7 +223,7 @@ def test_a_resized_magnitude_has_the_same_contrast(size):
 
 
 def test_noise_has_the_spectrum_of_photos(generator):
-    """Amplitude goes with 1/f: a slope of -1 on logarithmic axes, give or take."""
+    """Amplitude goes with 1/f: a slope of about -1 on logarithmic axes."""
     (phases,), decode = Phase().random((4, 3, 96, 128), generator)
     images = decode((phases,))
     assert images.shape == (4, 3, 96, 128)

@@ -32,7 +32,7 @@ def test_impossible_settings_raise():
     for lr in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="lr is .*; expected a finite number above 0"):
             Settings(lr=lr)
-    with pytest.raises(ValueError, match="dose and activation both say where to stop; give one"):
+    with pytest.raises(ValueError, match="dose and activation are both given; expected at most one"):
         Settings(dose=1, activation=2.0)
     with pytest.raises(TypeError, match="steps"):
         Settings(steps=3)
@@ -140,7 +140,7 @@ def test_leaves_with_one_axis_have_one_number_for_each_row():
 
 
 def test_feature_distance_by_hand():
-    """At one position the channels differ by 3 and 4, at the other by nothing."""
+    """At one position the channels differ by 3 and 4, at the other by 0."""
     seed = torch.zeros(1, 2, 1, 2)
     candidate = torch.tensor([[[[3.0, 0.0]], [[4.0, 0.0]]]])
     assert FeatureDistance(smooth=0).distance(candidate, seed).tolist() == [2.5]
@@ -150,7 +150,7 @@ def test_feature_distance_by_hand():
 
 
 def test_distance_of_tokens_equals_that_of_positions():
-    """(rows, tokens, channels), as transformers have them, is (rows, channels, tokens) turned."""
+    """(rows, tokens, channels), as transformers have them, equals (rows, channels, tokens) transposed."""
     a, b = torch.rand(2, 5, 3), torch.rand(2, 5, 3)
     for smooth in (0.0, 0.01):
         as_map = FeatureDistance(smooth=smooth).distance(a.mT[..., None], b.mT[..., None])

@@ -250,7 +250,7 @@ def test_another_float_type_is_cast_back():
     ("canvas", "raw", "aligned"), [(224, 0.012, 1e-4), (512, 0.010, 0.006), (1024, 0.014, 0.009)], ids=str
 )
 def test_crops_agree_with_the_originals(canvas, raw, aligned):
-    """Whole-pixel boxes resized as the original does: what the preset's docstring says of the difference, rounded up."""
+    """Whole-pixel boxes resized as the original does: the difference in the docstring of faccent(), rounded up."""
     photo = pytest.importorskip("skimage.data", reason="pip install '.[demo]'").chelsea()
     image = torch.from_numpy(photo[:, 75:375]).permute(2, 0, 1)[None].float() / 255
     image = torch.nn.functional.interpolate(image, (canvas, canvas), mode="bicubic", antialias=True).clamp(0, 1)

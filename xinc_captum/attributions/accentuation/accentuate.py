@@ -70,11 +70,8 @@ def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentua
     """Raise the score of a chunk of images; ``judge`` is called with the result of all chunks."""
     settings, seeds = problem.settings, problem.seeds
     seed_all(settings.seed)  # for objectives and parameterizations that draw random numbers
-    _, _, distance = (
-        problem.target_score,
-        problem.contrast_score,
-        problem.distance,
-    )  # in this order, whatever is drawn meanwhile
+    _ = problem.target_score, problem.contrast_score  # the first runs, in a fixed order for models that draw numbers
+    distance = problem.distance
     params, draw = _start(problem)
     before = None if seeds is None else problem.score(seeds)
     weight: Tensor | float = 0.0 if distance is None else _distance_weight(problem, distance[0], (params, draw))

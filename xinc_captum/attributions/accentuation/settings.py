@@ -240,7 +240,7 @@ class Settings:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr is {self.lr}; expected a finite number above 0.")
         if self.dose is not None and self.activation is not None:
-            raise ValueError("dose and activation both say where to stop; give one of them.")
+            raise ValueError("dose and activation are both given; expected at most one of them.")
         if not isinstance(self.regularizer, FeatureDistance | Ball | None):
             raise TypeError(
                 f"regularizer is {self.regularizer!r}; expected FeatureDistance(layer, weight), Ball(radius), or None."
