@@ -97,9 +97,9 @@ class UnitSweep:
             "unit": self.unit,
             "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
             "fidelity": {
-                "rank": fidelity.rank, "alive": fidelity.alive, "rho": _none_for_nan(fidelity.rho),
-                "gain": _none_for_nan(fidelity.gain),
-                "flips": _none_for_nan(fidelity.flips),
+                "rank": fidelity.rank, "alive": fidelity.alive, "rho": none_for_nan(fidelity.rho),
+                "gain": none_for_nan(fidelity.gain),
+                "flips": none_for_nan(fidelity.flips),
             },
             "agreement": self.agreement,
             "settings": self.settings,
@@ -124,8 +124,8 @@ def strip(frames: Tensor) -> Image.Image:
     return Image.fromarray(np.round(to_hwc(row.expand(3, -1, -1)) * 255).astype(np.uint8))
 
 
-def _none_for_nan(number: float) -> float | None:
-    """JSON has no nan."""
+def none_for_nan(number: float) -> float | None:
+    """Return None for nan, which JSON does not have and other programs read as text."""
     return None if number != number else number
 
 
@@ -407,22 +407,23 @@ def _unit_sweep(
     )
     return UnitSweep(
         values=plan.values,
-        images=_detach(images),
-        representations=_detach(representations),
-        latents=_detach(latents),
-        scores=_detach(scores),
+        images=detach(images),
+        representations=detach(representations),
+        latents=detach(latents),
+        scores=detach(scores),
         fidelity=scored,
         unit=plan.unit,
-        base=_detach(anchor.images),
-        base_representations=_detach(anchor.representations),
-        base_scores=_detach(anchor.scores),
-        own=_detach(plan.start),
+        base=detach(anchor.images),
+        base_representations=detach(anchor.representations),
+        base_scores=detach(anchor.scores),
+        own=detach(plan.start),
         agreement=agreement(anchor.scores, loop.scores),
         settings=settings.describe(),
     )
 
 
-def _detach(tensor: Tensor) -> Tensor:
+def detach(tensor: Tensor) -> Tensor:
+    """Return the tensor detached and contiguous."""
     return tensor.detach().contiguous()
 
 
