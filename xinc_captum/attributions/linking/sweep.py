@@ -16,7 +16,7 @@ from ...metrics.probability import predicted_classes
 from ...metrics.trust import Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
-from .link import Direction, Link
+from .link import Bounds, Direction, Link
 from .loop import Loop, RoundTrip
 
 
@@ -195,8 +195,7 @@ def column(selector: Any, shape: tuple[int, ...], alive: Tensor) -> int:
     return selected[0]
 
 
-Span = Literal["quantile", "minmax", "sd"]
-Values = Tensor | Sequence[float] | Span
+Values = Tensor | Sequence[float] | Bounds
 
 
 def unit_steps(
@@ -267,7 +266,7 @@ def unit_values(link: Link, unit: int, values: Values, steps: int = 5) -> Tensor
         ValueError: no values, values that are not finite, an unknown span, or fewer than two steps.
     """
     if isinstance(values, str):
-        if values not in get_args(Span):
+        if values not in get_args(Bounds):
             raise ValueError(f"values is {values!r}; expected numbers, or the span 'quantile', 'minmax' or 'sd'.")
         if steps < 2:
             raise ValueError(f"steps is {steps}; expected at least 2, from one end of the span to the other.")
