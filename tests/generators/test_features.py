@@ -64,6 +64,28 @@ def test_modules_are_found_behind_functions_that_sample_and_draw():
     assert any(whole.network is m for root in modules_of(whole) for m in root.modules())
 
 
+def test_modules_are_found_in_objects_that_a_generator_holds():
+    class Mapping:
+        def __init__(self):
+            self.network = nn.Dropout()
+
+        def run(self, w):
+            return self.network(w)
+
+    class Plain:
+        def __init__(self):
+            self.mapping, self.network = Mapping(), nn.Linear(4, 4)
+
+        def synthesize(self, w):
+            return self.network(self.mapping.run(w)).view(-1, 1, 2, 2)
+
+        def sample_latents(self, n, classes=None, truncation=1.0, *, generator=None):
+            return torch.zeros(n, 4)
+
+    plain = Plain()
+    assert {id(m) for m in modules_of(plain)} == {id(plain.network), id(plain.mapping.network)}
+
+
 def test_stacking_repeats_pixels():
     found = stack_maps([torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 2, 2, 4)], (2, 4))
     assert found[0, 0].tolist() == [[1, 1, 2, 2]] * 2 and found.shape == (1, 3, 2, 4)

@@ -367,6 +367,6 @@ def modules_of(generator: Generator) -> list[nn.Module]:
     """Every module that can be seen behind what samples and draws for a generator, to protect while it does."""
     if isinstance(generator, nn.Module):
         return [generator]
-    plain = (getattr(generator, name, None) for name in ("synthesize_function", "sample_function"))
-    functions = (generator.synthesize, generator.sample_latents, *(one for one in plain if one is not None))
-    return [module for function in functions for module in modules_behind(function)]
+    attributes = (v for v in getattr(generator, "__dict__", {}).values() if callable(v) or hasattr(v, "__dict__"))
+    sources = (generator.synthesize, generator.sample_latents, *attributes)
+    return list({id(module): module for source in sources for module in modules_behind(source)}.values())

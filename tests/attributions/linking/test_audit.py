@@ -50,36 +50,36 @@ def looked_at(known, link=None, held=None, **more):
 
 
 def test_audit_of_the_identity_map(known):
-    found = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
+    result = looked_at(known, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     held = known.held
-    assert found.pairs == 60
-    assert found.classes == 2
-    assert found.r2 == found.r2_within == found.generated == found.real == pytest.approx((1.0, 1.0, 1.0))
-    assert found.left_out_r2 == pytest.approx(1.0)
-    assert found.cycle_r2 == pytest.approx(1.0)
-    assert found.cycle_cosine == pytest.approx(1.0)
-    torch.testing.assert_close(found.unit_cycle, torch.ones(4, dtype=torch.float64))
-    assert found.class_mean_r2 == pytest.approx(float(r2(held.latents, class_means(held.latents, held.classes))))
-    assert found.class_mean_agreement == 1.0
-    assert found.leaked == found.duplicates == 0
-    assert (found.unit_tolerance > 0.9).all(), "pixels drawn one by one say nothing of one another, but of the class"
-    assert found.manifest == {"layer": "1"}
-    assert found.report.rank == 4
-    assert found.shuffled_within < 0.1
-    assert found.trust.verdict == "holds"
+    assert result.pairs == 60
+    assert result.classes == 2
+    assert result.r2 == result.r2_within == result.generated == result.real == pytest.approx((1.0, 1.0, 1.0))
+    assert result.left_out_r2 == pytest.approx(1.0)
+    assert result.cycle_r2 == pytest.approx(1.0)
+    assert result.cycle_cosine == pytest.approx(1.0)
+    torch.testing.assert_close(result.unit_cycle, torch.ones(4, dtype=torch.float64))
+    assert result.class_mean_r2 == pytest.approx(float(r2(held.latents, class_means(held.latents, held.classes))))
+    assert result.class_mean_agreement == 1.0
+    assert result.leaked == result.duplicates == 0
+    assert (result.unit_tolerance > 0.9).all(), "pixels drawn one by one say nothing of one another, but of the class"
+    assert result.manifest == {"layer": "1"}
+    assert result.report.rank == 4
+    assert result.shuffled_within < 0.1
+    assert result.trust.verdict == "holds"
 
 
 def test_audit_of_a_reversed_map(known):
     """Linked to one minus the latents: every picture comes out as its negative."""
     link = LatentLink(ridge=0.0).fit(known.fit.representations, 1 - known.fit.latents, known.fit.classes)
-    found, held = looked_at(known, link), known.held
-    assert found.r2.value == pytest.approx(float(r2(held.latents, 1 - held.latents)))
-    assert found.r2_within.value == pytest.approx(float(r2_within(held.latents, 1 - held.latents, held.classes)))
-    assert found.cycle_r2 == pytest.approx(found.r2.value)
-    torch.testing.assert_close(found.unit_cycle, -torch.ones(4, dtype=torch.float64))
-    assert found.generated.value == 0, "the darker half is the brighter one now"
-    assert found.class_mean_agreement == 0
-    assert found.trust.verdict == "fails"
+    result, held = looked_at(known, link), known.held
+    assert result.r2.value == pytest.approx(float(r2(held.latents, 1 - held.latents)))
+    assert result.r2_within.value == pytest.approx(float(r2_within(held.latents, 1 - held.latents, held.classes)))
+    assert result.cycle_r2 == pytest.approx(result.r2.value)
+    torch.testing.assert_close(result.unit_cycle, -torch.ones(4, dtype=torch.float64))
+    assert result.generated.value == 0, "the darker half is the brighter one now"
+    assert result.class_mean_agreement == 0
+    assert result.trust.verdict == "fails"
 
 
 def test_leaks_and_repeats_are_counted(known):
@@ -87,8 +87,8 @@ def test_leaks_and_repeats_are_counted(known):
     held = Pairs(
         *(torch.cat([getattr(known.held, name)[:45], getattr(known.fit, name)[:15]]) for name in HELD), 1.0, {}
     )
-    found = LatentLink().fit(fit.representations, fit.latents).audit(held)
-    assert (found.duplicates, found.leaked) == (0.5, 0.25)
+    result = LatentLink().fit(fit.representations, fit.latents).audit(held)
+    assert (result.duplicates, result.leaked) == (0.5, 0.25)
 
 
 def test_planted_repeats_weaken_the_verdict(known):
@@ -96,9 +96,9 @@ def test_planted_repeats_weaken_the_verdict(known):
     count = len(known.fit.latents)
     fit = known.fit.take(torch.cat([torch.arange(count), torch.arange(round(0.24 / 0.76 * count))]))
     link = LatentLink(ridge=0.0).fit(fit.representations, fit.latents, fit.classes)
-    found = looked_at(known, link, fit=fit, real=known.real.view(-1, 1, 2, 2))
-    assert found.duplicates == pytest.approx(0.24, abs=0.005) and found.held_out_duplicates == 0
-    assert str(found.trust).startswith("weak, because 24% of the fitted pairs repeat others")
+    result = looked_at(known, link, fit=fit, real=known.real.view(-1, 1, 2, 2))
+    assert result.duplicates == pytest.approx(0.24, abs=0.005) and result.held_out_duplicates == 0
+    assert str(result.trust).startswith("weak, because 24% of the fitted pairs repeat others")
     held = known.held.take(torch.arange(60) // 2)
     again = looked_at(known, held=held, fit=known.fit, real=known.real.view(-1, 1, 2, 2))
     assert again.held_out_duplicates == 0.5 and again.duplicates == 0
@@ -109,23 +109,23 @@ HELD = ("representations", "latents", "classes", "logits")
 
 
 def test_figures_without_their_arguments_are_none(known):
-    found = known.link.audit(known.held)
+    result = known.link.audit(known.held)
     for name in (
         "shuffled_within left_out_r2 generated real class_mean_agreement cycle_r2 cycle_cosine unit_cycle "
         "mlp_r2_within search_cycle_r2 search_from"
     ).split():
-        assert getattr(found, name) is None
-    assert found.searched == 0
+        assert getattr(result, name) is None
+    assert result.searched == 0
     unclassed = LatentLink(ridge=0.0).fit(known.fit.representations, known.fit.latents)
     assert looked_at(known, unclassed).class_mean_agreement is None
 
 
 def test_the_ceiling_trains_a_network_and_searches_latents(known):
-    found = looked_at(known, fit=known.fit, ceiling=True, search_rows=5)
-    assert 0.5 < found.mlp_r2_within <= 1
-    assert found.search_from == pytest.approx(1.0)
-    assert found.search_cycle_r2 >= found.search_from - 1e-9
-    assert found.searched == 5
+    result = looked_at(known, fit=known.fit, ceiling=True, search_rows=5)
+    assert 0.5 < result.mlp_r2_within <= 1
+    assert result.search_from == pytest.approx(1.0)
+    assert result.search_cycle_r2 >= result.search_from - 1e-9
+    assert result.searched == 5
     assert known.link.audit(known.held, ceiling=True).mlp_r2_within is None
 
 
@@ -140,19 +140,19 @@ def test_a_class_without_a_map_counts_as_changed(known):
 
 def test_figures_within_classes_are_none_without_variation(known):
     held = known.held.take(torch.stack([(known.held.classes == c).nonzero()[0, 0] for c in (0, 1)]))
-    found = looked_at(known, held=held, fit=known.fit, ceiling=True)
-    assert found.r2_within is found.shuffled_within is found.mlp_r2_within is None
-    assert "nothing varies within the classes of the held-out pairs" in found.trust.because
-    assert found.r2.value == pytest.approx(1.0)
+    result = looked_at(known, held=held, fit=known.fit, ceiling=True)
+    assert result.r2_within is result.shuffled_within is result.mlp_r2_within is None
+    assert "nothing varies within the classes of the held-out pairs" in result.trust.because
+    assert result.r2.value == pytest.approx(1.0)
 
 
 def test_an_undetermined_leave_one_out_is_none(known):
     few = known.fit.take(torch.arange(4))
     link = LatentLink(ridge=0.0).fit(few.representations, few.latents)
-    found = link.audit(known.held, few)
-    assert found.left_out_r2 is None
-    assert found.trust.because.startswith("a map of 4 live units was fitted to only 4 pairs;")
-    assert found.shuffled_within is not None
+    result = link.audit(known.held, few)
+    assert result.left_out_r2 is None
+    assert result.trust.because.startswith("a map of 4 live units was fitted to only 4 pairs;")
+    assert result.shuffled_within is not None
 
 
 def test_the_audit_depends_only_on_its_seed(known):
@@ -292,10 +292,10 @@ def audit(**changed):
     ],
 )
 def test_every_figure_of_the_verdict_is_passed_to_it(changed, verdict, because):
-    found = audit(**changed)
-    assert found.trust.verdict == verdict
-    assert re.search(because, found.trust.because)
-    assert found.trust is found.trust
+    result = audit(**changed)
+    assert result.trust.verdict == verdict
+    assert re.search(because, result.trust.because)
+    assert result.trust is result.trust
 
 
 def test_to_dict_by_hand():
@@ -312,8 +312,8 @@ def test_to_dict_by_hand():
 
 def test_to_dict_has_none_instead_of_nan():
     nothing = float("nan")
-    found = audit(r2=Interval(nothing, nothing, nothing), class_mean_r2=nothing, cycle_r2=-float("inf"))
-    told = found.to_dict()
+    result = audit(r2=Interval(nothing, nothing, nothing), class_mean_r2=nothing, cycle_r2=-float("inf"))
+    told = result.to_dict()
     assert told["r2"] == {"value": None, "low": None, "high": None}
     assert told["class_mean_r2"] is None
     assert told["cycle_r2"] is None

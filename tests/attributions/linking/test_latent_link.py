@@ -132,11 +132,11 @@ def test_links_keep_gradient_and_dtype(pairs):
     r, w, _ = pairs
     link = LatentLink("fourier_features", features=8).fit(r, w)
     asked = r[:2].float().requires_grad_()
-    answer = link(asked)
-    assert answer.dtype == torch.float32
-    (gradient,) = torch.autograd.grad(answer.sum(), asked)
+    output = link(asked)
+    assert output.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(output.sum(), asked)
     assert gradient.abs().sum() > 0
-    torch.testing.assert_close(link.float()(r[:2].float()), answer, atol=1e-5, rtol=0)
+    torch.testing.assert_close(link.float()(r[:2].float()), output, atol=1e-5, rtol=0)
 
 
 def test_per_class_and_fourier_links_fit_non_linear_pairs_better(pairs):
@@ -204,11 +204,11 @@ def test_links_do_not_depend_on_the_scale_of_units(variant, ridge):
     w = w + 0.02 * torch.randn(600, 3, generator=generator, dtype=torch.float64)
     classes = torch.arange(600) % 2
     scaled = r * torch.tensor([1e8, 1.0, 1e-3, 1.0, 50.0], dtype=torch.float64)
-    found = []
+    result = []
     for rows in (r, scaled):
         link = LatentLink(variant, ridge, features=100).fit(rows[:450], w[:450], classes[:450])
-        found.append(float(link.score(rows[450:], w[450:], classes[450:])))
-    assert found[0] > 0.99 and found[1] == pytest.approx(found[0], abs=1e-4)
+        result.append(float(link.score(rows[450:], w[450:], classes[450:])))
+    assert result[0] > 0.99 and result[1] == pytest.approx(result[0], abs=1e-4)
     assert "depend on one another" not in str(link.report)
 
 

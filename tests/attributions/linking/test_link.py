@@ -103,16 +103,16 @@ def test_invalid_classes_raise(classes, text):
 def test_units_count_from_either_end(units, as_tensor):
     own = Moments(3, 1)
     own.add(torch.rand(4, 3), torch.rand(4, 1))
-    found = check_units(torch.tensor(units) if as_tensor else units, own)
-    assert found.tolist() == [unit % 3 for unit in units]
+    result = check_units(torch.tensor(units) if as_tensor else units, own)
+    assert result.tolist() == [unit % 3 for unit in units]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
 def test_units_of_any_integer_dtype(dtype):
     own = Moments(300, 1)
     own.add(torch.rand(4, 300), torch.rand(4, 1))
-    found = check_units(torch.tensor([0, 7], dtype=dtype), own)
-    assert (found.tolist(), found.dtype) == ([0, 7], torch.long)
+    result = check_units(torch.tensor([0, 7], dtype=dtype), own)
+    assert (result.tolist(), result.dtype) == ([0, 7], torch.long)
     assert check_units(range(2), own).tolist() == [0, 1]
     assert check_units(7, own).tolist() == [7]
 

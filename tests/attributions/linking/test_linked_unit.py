@@ -32,12 +32,12 @@ def test_the_papers_sweep_of_one_unit():
     units = LinkedUnitVisualization(forward, head, paint, link)
     inputs = ((start - low) / scale).view(1, 1, 4, 6)
     for which, unit in enumerate(DATA["B_units"].tolist()):
-        found = units.sweep(
+        result = units.sweep(
             inputs, unit, "minmax", attribute_to_neuron_input=True, steps=5, mode="replace", direction="partial"
         )
-        np.testing.assert_allclose(found.latents[0], DATA["B_ws"][which], atol=1e-9)
+        np.testing.assert_allclose(result.latents[0], DATA["B_ws"][which], atol=1e-9)
         theirs = DATA["B_img_uint8"][which].transpose(0, 3, 1, 2)
-        mine = (found.images[0] * 255).numpy()
+        mine = (result.images[0] * 255).numpy()
         assert np.abs(mine - theirs).max() <= 1.001, "they cut the fraction off"
         assert (mine >= theirs - 1e-3).all()
 
@@ -51,10 +51,10 @@ def test_digits_move_the_unit_that_is_named(digits):
         "partial, anchored, min-max": {"values": "minmax", "direction": "partial"},
         "partial, replace, min-max (the paper's)": {"values": "minmax", "direction": "partial", "mode": "replace"},
     }.items():
-        found = list(units.sweeps(inputs, **options))
-        assert len(found) == int(digits.link.alive.sum())
-        top[name] = sum(one.fidelity.moves_most for one in found) / len(found)
-        rho = sum(one.fidelity.rho for one in found) / len(found)
+        result = list(units.sweeps(inputs, **options))
+        assert len(result) == int(digits.link.alive.sum())
+        top[name] = sum(one.fidelity.moves_most for one in result) / len(result)
+        rho = sum(one.fidelity.rho for one in result) / len(result)
         print(f"{name}: top-1 {top[name]:.2f}, Spearman {rho:.2f}")
     marginal, partial, paper = top.values()
     assert marginal >= 0.9
@@ -64,19 +64,19 @@ def test_digits_move_the_unit_that_is_named(digits):
 @pytest.mark.parametrize(("method", "least"), [("ray", 0.8), ("latent", 0.95), ("linking_in_style", 0.3)])
 def test_digits_flip(digits, method, least):
     target = (digits.classes(40) + 1 + torch.arange(40) // 10) % 10
-    found = digits.units.counterfactual(digits.pictures(40), target, method)
-    assert found.success >= least
+    result = digits.units.counterfactual(digits.pictures(40), target, method)
+    assert result.success >= least
     with torch.no_grad():
-        again = digits.net(found.images).argmax(1)
-    assert torch.equal(again == target, found.reached), "the flag says what the classifier says"
-    assert (found.origin != target).all() and found.head.shape == (40,)
+        again = digits.net(result.images).argmax(1)
+    assert torch.equal(again == target, result.reached), "the flag says what the classifier says"
+    assert (result.origin != target).all() and result.head.shape == (40,)
 
 
 def test_the_shortest_shift_of_digits_is_near_its_bound(digits):
     target = (digits.classes(40) + 3) % 10
-    found = digits.units.counterfactual(digits.pictures(40), target, "minimal")
-    assert found.head.all() and (found.length <= 1.05 * found.bound).all() and (found.bound > 0).all()
-    scores = digits.net[-1]((digits.net[:-1](digits.pictures(40)).double() + found.shift).float())
+    result = digits.units.counterfactual(digits.pictures(40), target, "minimal")
+    assert result.head.all() and (result.length <= 1.05 * result.bound).all() and (result.bound > 0).all()
+    scores = digits.net[-1]((digits.net[:-1](digits.pictures(40)).double() + result.shift).float())
     assert torch.equal(scores.argmax(1), target)
 
 
@@ -157,10 +157,10 @@ def test_the_model_is_restored_between_results_of_sweeps(digits, found):
 
 
 def test_methods_with_options(digits):
-    found = digits.units.counterfactual(digits.pictures(6), 3, Ray(top=8, halvings=2), confidence=0.6)
-    assert ((found.shift != 0).sum(1) <= 8).all() and (found.sparsity <= 8.001).all()
-    assert (found.confidence[found.reached] >= 0.6).all()
-    assert found.method["name"] == "Ray" and found.method["top"] == 8
+    result = digits.units.counterfactual(digits.pictures(6), 3, Ray(top=8, halvings=2), confidence=0.6)
+    assert ((result.shift != 0).sum(1) <= 8).all() and (result.sparsity <= 8.001).all()
+    assert (result.confidence[result.reached] >= 0.6).all()
+    assert result.method["name"] == "Ray" and result.method["top"] == 8
 
 
 @pytest.mark.parametrize(
@@ -305,10 +305,10 @@ def test_by_hand():
         painted(Untraceable.apply),
         painted(lambda w: w.detach().sigmoid(), differentiable=False),
     ):
-        found = method.attribute(x, 1)
+        result = method.attribute(x, 1)
         s = (3 * x[:, 0, 0, 1]).sigmoid()
-        torch.testing.assert_close(found[:, 0, 0, 1], 3 * s * (1 - s), rtol=1e-3, atol=0)
-        assert found.flatten(1)[:, [0, 2, 3]].abs().max() < 1e-9
+        torch.testing.assert_close(result[:, 0, 0, 1], 3 * s * (1 - s), rtol=1e-3, atol=0)
+        assert result.flatten(1)[:, [0, 2, 3]].abs().max() < 1e-9
 
 
 def test_slices_raise_units_together():
@@ -319,12 +319,12 @@ def test_slices_raise_units_together():
 
 def test_attribute_marginal_is_the_derivative_of_the_sweep():
     x, method = torch.rand(2, 1, 2, 2, dtype=torch.float64), painted(torch.sigmoid)
-    found = method.attribute(x, 1, direction="marginal")
+    result = method.attribute(x, 1, direction="marginal")
     r, h = x.flatten(1), 1e-4
     for row in range(2):
         ends = [float(r[row, 1]) - h, float(r[row, 1]) + h]
         frames = method.sweep(x[row : row + 1], 1, ends, mode="replace").images[0]
-        torch.testing.assert_close(found[row], (frames[1] - frames[0]).abs() / (2 * h), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(result[row], (frames[1] - frames[0]).abs() / (2 * h), rtol=1e-3, atol=1e-6)
 
 
 def test_resize_like():

@@ -39,12 +39,12 @@ def test_a_per_class_link_gets_what_the_model_predicts(digits):
     link = LatentLink("per_class").fit(r, w, classes, manifest=digits.link.manifest)
     units = LinkedUnitVisualization(digits.net, "5", digits.generator, link)
     x = digits.pictures(10)
-    found = units.sweep(x, digits.unit)
+    result = units.sweep(x, digits.unit)
     with torch.no_grad():
         seen = digits.net[:5](x).double()
         predicted = digits.net(x).argmax(1)
     torch.testing.assert_close(
-        found.base, digits.generator.synthesize(link(seen, predicted).float()), atol=1e-5, rtol=0
+        result.base, digits.generator.synthesize(link(seen, predicted).float()), atol=1e-5, rtol=0
     )
     assert units.counterfactual(x, 3).images.shape == x.shape
 

@@ -74,9 +74,9 @@ def test_outputs_keep_dtype_and_gradient():
     own = mapped(R, W)
     own.solve()
     asked = torch.tensor([[3.0]], requires_grad=True)
-    answer = own(asked)
-    assert answer.dtype == torch.float32
-    assert torch.autograd.grad(answer.sum(), asked)[0].item() == pytest.approx(2.0)
+    output = own(asked)
+    assert output.dtype == torch.float32
+    assert torch.autograd.grad(output.sum(), asked)[0].item() == pytest.approx(2.0)
 
 
 @given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv"]))
@@ -129,10 +129,10 @@ def test_per_class_map_by_hand(lines):
     assert lines.weight.flatten().tolist() == pytest.approx([2.0, -1.0])
     assert lines.bias.flatten().tolist() == pytest.approx([1.0, 0.0])
     asked = torch.tensor([[10.0], [10.0], [0.5]], requires_grad=True)
-    answer = lines(asked, torch.tensor([-1, 7, 7]))
-    assert answer.dtype == torch.float32
-    assert answer.flatten().tolist() == pytest.approx([21.0, -10.0, -0.5])
-    assert torch.autograd.grad(answer.sum(), asked)[0].flatten().tolist() == pytest.approx([2.0, -1.0, -1.0])
+    output = lines(asked, torch.tensor([-1, 7, 7]))
+    assert output.dtype == torch.float32
+    assert output.flatten().tolist() == pytest.approx([21.0, -10.0, -0.5])
+    assert torch.autograd.grad(output.sum(), asked)[0].flatten().tolist() == pytest.approx([2.0, -1.0, -1.0])
     assert lines.partial(torch.tensor([0]), 7).item() == pytest.approx(-1.0)
     assert lines.partial(torch.tensor([0]), -1).item() == pytest.approx(2.0)
 
@@ -238,9 +238,9 @@ def test_features_are_the_formula():
     own.centre = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     own.frequencies = torch.tensor([[math.pi, 0.0, 0.0], [0.0, math.pi / 2, 0.0]], dtype=torch.float64)
     own.phases = torch.tensor([0.0, math.pi], dtype=torch.float64)
-    found = own.features(torch.tensor([[1.0, 0.0, 9.0], [2.0, 2.0, 9.0]], dtype=torch.float64))
+    result = own.features(torch.tensor([[1.0, 0.0, 9.0], [2.0, 2.0, 9.0]], dtype=torch.float64))
     # sqrt(2 / 2) is 1: cos(0), cos(pi); cos(pi), cos(2 pi)
-    torch.testing.assert_close(found, torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64))
 
 
 def test_products_of_features_are_the_kernel_of_median_width():

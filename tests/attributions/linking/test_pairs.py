@@ -157,8 +157,8 @@ def test_a_link_with_a_manifest_uses_the_side_of_its_pairs(eigen):
         fit, _ = pairs.split()
         link = LatentLink().fit(fit.representations, fit.latents, manifest=fit.manifest)
         x = eigen.synthesize(fit.latents[:2])
-        found = LinkedUnitVisualization(model, "2", eigen, link).sweep(x, 1, mode="replace")
-        torch.testing.assert_close(found.own, fit.representations[:2, 1].to(found.own))
+        result = LinkedUnitVisualization(model, "2", eigen, link).sweep(x, 1, mode="replace")
+        torch.testing.assert_close(result.own, fit.representations[:2, 1].to(result.own))
 
 
 def answering(classes=2):

@@ -15,29 +15,29 @@ from xinc_captum.store import StoreError
 
 
 def test_a_sweep_is_saved_in_a_folder(digits, tmp_path):
-    found = digits.units.sweep(digits.pictures(2), digits.unit, steps=4)
-    place = found.save(tmp_path / "sweep")
+    result = digits.units.sweep(digits.pictures(2), digits.unit, steps=4)
+    place = result.save(tmp_path / "sweep")
     held = load_file(place / "sweep.safetensors")
-    assert torch.equal(held["images"], found.images) and torch.equal(held["values"], found.values)
+    assert torch.equal(held["images"], result.images) and torch.equal(held["values"], result.values)
     note = json.loads((place / "manifest.json").read_text())
-    assert note["unit"] == digits.unit and note["fidelity"]["rank"] == found.fidelity.rank
+    assert note["unit"] == digits.unit and note["fidelity"]["rank"] == result.fidelity.rank
     assert note["settings"] == {"mode": "anchored", "direction": "marginal", "values": "quantile", "anchors": False}
     with Image.open(place / "row1.png") as strip:
         assert strip.size == (32, 8)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
     with pytest.raises(StoreError):
-        found.save(tmp_path / "mine")
+        result.save(tmp_path / "mine")
 
 
 def test_contents_of_a_sweep(digits):
-    found = digits.units.sweep(digits.pictures(3), digits.unit, [0.0, 1.0, 2.0, 3.0])
-    assert found.images.shape == (3, 4, 1, 8, 8) and found.latents.shape == (3, 4, 24)
-    assert found.representations.shape == (3, 4, 64) and found.scores.shape == (3, 4, 10)
+    result = digits.units.sweep(digits.pictures(3), digits.unit, [0.0, 1.0, 2.0, 3.0])
+    assert result.images.shape == (3, 4, 1, 8, 8) and result.latents.shape == (3, 4, 24)
+    assert result.representations.shape == (3, 4, 64) and result.scores.shape == (3, 4, 10)
     with torch.no_grad():
-        again = digits.net[:5](found.images.flatten(0, 1)).view(3, 4, 64)
-    torch.testing.assert_close(found.representations, again), "every frame is looked at again"
-    assert torch.equal(found.response, found.representations[..., digits.unit])
+        again = digits.net[:5](result.images.flatten(0, 1)).view(3, 4, 64)
+    torch.testing.assert_close(result.representations, again), "every frame is looked at again"
+    assert torch.equal(result.response, result.representations[..., digits.unit])
 
 
 def test_the_units_own_value_leaves_the_image_unchanged(digits):
@@ -50,9 +50,9 @@ def test_the_units_own_value_leaves_the_image_unchanged(digits):
 def test_anchors_are_images_of_known_latents(digits):
     latents = digits.generator.sample_latents(4, digits.classes(4), 0.7, generator=torch.Generator().manual_seed(3))
     x = digits.generator.synthesize(latents)
-    found = digits.units.sweep(x, digits.unit, latents=latents)
-    torch.testing.assert_close(found.base, x)
-    assert found.agreement == 1
+    result = digits.units.sweep(x, digits.unit, latents=latents)
+    torch.testing.assert_close(result.base, x)
+    assert result.agreement == 1
 
 
 def planted(link_of):
@@ -76,11 +76,11 @@ def test_trust_holds_on_planted_units_and_fails_on_a_shuffled_link():
 
 def test_trust_is_weak_where_linking_alone_loses_the_inputs(digits):
     noise = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = digits.units.sweep(noise, digits.unit)
-    lost = found.agreement <= 0.5
-    assert (found.trust.verdict != "holds") if lost else found.trust.verdict == found.fidelity.verdict[0]
-    if lost and found.fidelity.verdict[0] != "fails":
-        assert "of another class once linked" in found.trust.because
+    result = digits.units.sweep(noise, digits.unit)
+    lost = result.agreement <= 0.5
+    assert (result.trust.verdict != "holds") if lost else result.trust.verdict == result.fidelity.verdict[0]
+    if lost and result.fidelity.verdict[0] != "fails":
+        assert "of another class once linked" in result.trust.because
 
 
 def test_units_in_common_batches_give_the_same_sweeps(digits):
@@ -119,9 +119,9 @@ def test_replace_starts_from_the_input_and_anchored_from_its_linked_image(digits
     torch.testing.assert_close(anchored.own, anchored.base_representations[:, digits.unit].double())
     step = digits.link.direction([digits.unit])[0].float()
     base = digits.link(digits.net[:5](x).double()).float().detach()
-    for found in (anchored, replaced):
-        expected = base + (1.0 - found.own.float())[:, None] * step
-        torch.testing.assert_close(found.latents[:, 1], expected, atol=1e-5, rtol=1e-5)
+    for result in (anchored, replaced):
+        expected = base + (1.0 - result.own.float())[:, None] * step
+        torch.testing.assert_close(result.latents[:, 1], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_agreement_of_a_single_logit_uses_its_sign():
@@ -162,9 +162,9 @@ def test_the_span_equals_that_of_the_papers_pairs(link):
 @pytest.mark.parametrize("direction", ["marginal", "within_class"])
 def test_steps_are_straight_from_the_anchor(link, start, direction):
     anchor, own, values = torch.randn(1, 16, dtype=torch.float64), torch.tensor([0.3]), torch.tensor([0.3, 1.3, 2.3])
-    found = unit_steps(link, start, 4, values, anchor=anchor, start=own, direction=direction)[0]
-    torch.testing.assert_close(found[0], anchor[0])
-    torch.testing.assert_close(found[2] - found[0], 2 * link.direction([4], direction)[0], rtol=1e-6, atol=1e-7)
+    result = unit_steps(link, start, 4, values, anchor=anchor, start=own, direction=direction)[0]
+    torch.testing.assert_close(result[0], anchor[0])
+    torch.testing.assert_close(result[2] - result[0], 2 * link.direction([4], direction)[0], rtol=1e-6, atol=1e-7)
 
 
 def test_partial_steps_follow_a_non_linear_link(start):
@@ -173,8 +173,8 @@ def test_partial_steps_follow_a_non_linear_link(start):
     moved = start.clone()
     moved[:, 2] += 0.5
     anchor, own = torch.zeros(1, 16, dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
-    found = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, start=own, direction="partial")
-    torch.testing.assert_close(found[0], link(moved) - link(start))
+    result = unit_steps(link, start, 2, torch.tensor([1.5]), anchor=anchor, start=own, direction="partial")
+    torch.testing.assert_close(result[0], link(moved) - link(start))
 
 
 def test_per_class_links_use_the_class_of_the_sample():
@@ -182,10 +182,10 @@ def test_per_class_links_use_the_class_of_the_sample():
     link = LatentLink("per_class").fit(r, w, classes)
     some = r[:3]
     own, values, of = some[:, 1], torch.tensor([0.0, 1.0]), torch.tensor([1, 0, 1])
-    found = unit_steps(link, some, 1, values, anchor=link(some, of), start=own, direction="partial", classes=of)
+    result = unit_steps(link, some, 1, values, anchor=link(some, of), start=own, direction="partial", classes=of)
     for row in range(3):
         step = link.direction([1], "partial", class_=int(of[row]))[0]
-        torch.testing.assert_close(found[row, 1] - found[row, 0], step)
+        torch.testing.assert_close(result[row, 1] - result[row, 0], step)
 
 
 @pytest.mark.parametrize("span", ["quantile", "minmax", "sd"])

@@ -237,17 +237,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
                 "within_class"; latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is
                 ``values="minmax", mode="replace", direction="partial"``.
         """
-        return next(
-            self.sweeps(
-                inputs,
-                [neuron_selector],
-                values,
-                additional_forward_args,
-                attribute_to_neuron_input,
-                internal_batch_size,
-                **options,
-            )
-        )
+        settings = SweepSettings(values=values, **options)
+        with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
+            unit = column(neuron_selector, loop.shape, self._link.alive)
+            return sweep_units(loop, settings.anchor(loop), [unit], settings)[0]
 
     def sweeps(
         self,

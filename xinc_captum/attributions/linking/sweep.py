@@ -16,7 +16,7 @@ from ...metrics.probability import predicted_classes
 from ...metrics.trust import Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
-from .link import Direction, Link
+from .link import Bounds, Direction, Link
 from .loop import Loop, RoundTrip
 
 
@@ -97,9 +97,9 @@ class UnitSweep:
             "unit": self.unit,
             "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
             "fidelity": {
-                "rank": fidelity.rank, "alive": fidelity.alive, "rho": _none_for_nan(fidelity.rho),
-                "gain": _none_for_nan(fidelity.gain),
-                "flips": _none_for_nan(fidelity.flips),
+                "rank": fidelity.rank, "alive": fidelity.alive, "rho": none_for_nan(fidelity.rho),
+                "gain": none_for_nan(fidelity.gain),
+                "flips": none_for_nan(fidelity.flips),
             },
             "agreement": self.agreement,
             "settings": self.settings,
@@ -124,8 +124,8 @@ def strip(frames: Tensor) -> Image.Image:
     return Image.fromarray(np.round(to_hwc(row.expand(3, -1, -1)) * 255).astype(np.uint8))
 
 
-def _none_for_nan(number: float) -> float | None:
-    """JSON has no nan."""
+def none_for_nan(number: float) -> float | None:
+    """Return None for nan, which JSON does not have and other programs read as text."""
     return None if number != number else number
 
 
@@ -195,8 +195,7 @@ def column(selector: Any, shape: tuple[int, ...], alive: Tensor) -> int:
     return selected[0]
 
 
-Span = Literal["quantile", "minmax", "sd"]
-Values = Tensor | Sequence[float] | Span
+Values = Tensor | Sequence[float] | Bounds
 
 
 def unit_steps(
@@ -267,7 +266,7 @@ def unit_values(link: Link, unit: int, values: Values, steps: int = 5) -> Tensor
         ValueError: no values, values that are not finite, an unknown span, or fewer than two steps.
     """
     if isinstance(values, str):
-        if values not in get_args(Span):
+        if values not in get_args(Bounds):
             raise ValueError(f"values is {values!r}; expected numbers, or the span 'quantile', 'minmax' or 'sd'.")
         if steps < 2:
             raise ValueError(f"steps is {steps}; expected at least 2, from one end of the span to the other.")
@@ -407,22 +406,23 @@ def _unit_sweep(
     )
     return UnitSweep(
         values=plan.values,
-        images=_detach(images),
-        representations=_detach(representations),
-        latents=_detach(latents),
-        scores=_detach(scores),
+        images=detach(images),
+        representations=detach(representations),
+        latents=detach(latents),
+        scores=detach(scores),
         fidelity=scored,
         unit=plan.unit,
-        base=_detach(anchor.images),
-        base_representations=_detach(anchor.representations),
-        base_scores=_detach(anchor.scores),
-        own=_detach(plan.start),
+        base=detach(anchor.images),
+        base_representations=detach(anchor.representations),
+        base_scores=detach(anchor.scores),
+        own=detach(plan.start),
         agreement=agreement(anchor.scores, loop.scores),
         settings=settings.describe(),
     )
 
 
-def _detach(tensor: Tensor) -> Tensor:
+def detach(tensor: Tensor) -> Tensor:
+    """Return the tensor detached and contiguous."""
     return tensor.detach().contiguous()
 
 

@@ -43,25 +43,27 @@ def test_without_a_linear_head_only_methods_that_need_it_raise(digits):
     units = LinkedUnitVisualization(net, "body", digits.generator, link)
     with pytest.raises(ValueError, match="method 'minimal' needs class scores that are linear"):
         units.counterfactual(digits.pictures(2), 3, "minimal")
-    found = units.counterfactual(digits.pictures(6), 3, "ray")
-    assert found.head is None and found.reached.any()
+    result = units.counterfactual(digits.pictures(6), 3, "ray")
+    assert result.head is None and result.reached.any()
 
 
 def test_samples_of_the_target_are_not_shifted(digits):
-    found = digits.units.counterfactual(digits.pictures(10), digits.classes(10))
-    stays = found.steps == 0
-    assert stays.sum() >= 8 and (found.flip[stays] == 0).all() and torch.equal(found.images[stays], found.linked[stays])
-    assert torch.equal(found.already, found.answers[:, 0] == found.target) and found.already.sum() >= 8
+    result = digits.units.counterfactual(digits.pictures(10), digits.classes(10))
+    stays = result.steps == 0
+    assert (
+        stays.sum() >= 8 and (result.flip[stays] == 0).all() and torch.equal(result.images[stays], result.linked[stays])
+    )
+    assert torch.equal(result.already, result.answers[:, 0] == result.target) and result.already.sum() >= 8
     surer = digits.units.counterfactual(digits.pictures(10), digits.classes(10), confidence=0.999)
-    assert surer.already.sum() < found.already.sum(), "the answer alone is not enough"
+    assert surer.already.sum() < result.already.sum(), "the answer alone is not enough"
 
 
 def test_answers_are_the_predictions_of_all_three_images(digits):
-    found = digits.units.counterfactual(digits.pictures(6), 3)
+    result = digits.units.counterfactual(digits.pictures(6), 3)
     with torch.no_grad():
-        three = [digits.net(x).argmax(1) for x in (found.inputs, found.linked, found.images)]
-    assert torch.equal(found.answers, torch.stack(three, 1))
-    assert found.agreement == float((three[0] == three[1]).double().mean())
+        three = [digits.net(x).argmax(1) for x in (result.inputs, result.linked, result.images)]
+    assert torch.equal(result.answers, torch.stack(three, 1))
+    assert result.agreement == float((three[0] == three[1]).double().mean())
 
 
 def test_one_logit_raises():
@@ -89,12 +91,12 @@ def test_a_model_that_ends_in_softmax_reaches_its_own_probability(digits):
     with torch.no_grad():
         link = LatentLink().fit(net.body(digits.generator.synthesize(latents)), latents, manifest=manifest)
     units = LinkedUnitVisualization(net, "head", digits.generator, link)
-    found = units.counterfactual(digits.pictures(6), 5, "ray", confidence=0.6)
-    assert found.method["probability"] == "identity" and found.reached.any()
-    torch.testing.assert_close(found.confidence, found.scores[:, 5])
-    assert torch.equal(found.reached, (found.scores[:, 5] >= 0.6) & (found.scores.argmax(1) == 5))
+    result = units.counterfactual(digits.pictures(6), 5, "ray", confidence=0.6)
+    assert result.method["probability"] == "identity" and result.reached.any()
+    torch.testing.assert_close(result.confidence, result.scores[:, 5])
+    assert torch.equal(result.reached, (result.scores[:, 5] >= 0.6) & (result.scores.argmax(1) == 5))
     with torch.no_grad():
-        torch.testing.assert_close(net(found.images)[:, 5], found.confidence, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(net(result.images)[:, 5], result.confidence, atol=1e-4, rtol=1e-3)
 
 
 def test_the_error_for_one_logit_suggests_equivalent_scores(digits):
@@ -107,8 +109,8 @@ def test_the_error_for_one_logit_suggests_equivalent_scores(digits):
 
 
 def test_the_minimal_shift_needs_a_softmax(digits):
-    found = digits.units.counterfactual(digits.pictures(2), 5, "minimal", probability="sigmoid")
-    torch.testing.assert_close(found.confidence, found.scores[:, 5].sigmoid())
+    result = digits.units.counterfactual(digits.pictures(2), 5, "minimal", probability="sigmoid")
+    torch.testing.assert_close(result.confidence, result.scores[:, 5].sigmoid())
     with pytest.raises(ValueError, match="'minimal' computes the shift for a softmax probability, and the scores"):
         digits.units.counterfactual(digits.pictures(2), 5, "minimal", confidence=0.5, probability="sigmoid")
     with pytest.raises(ValueError, match="probability is 'none'"):
@@ -116,39 +118,39 @@ def test_the_minimal_shift_needs_a_softmax(digits):
 
 
 def test_a_counterfactual_is_saved_in_a_folder(digits, tmp_path):
-    found = digits.units.counterfactual(digits.pictures(3), 5, "minimal")
-    place = found.save(tmp_path / "flipped")
+    result = digits.units.counterfactual(digits.pictures(3), 5, "minimal")
+    place = result.save(tmp_path / "flipped")
     held = load_file(place / "counterfactual.safetensors")
-    assert torch.equal(held["shift"], found.shift) and torch.equal(held["bound"], found.bound)
+    assert torch.equal(held["shift"], result.shift) and torch.equal(held["bound"], result.bound)
     note = json.loads((place / "manifest.json").read_text())
-    assert note["success"] == found.success and note["method"]["name"] == "MinimalShift"
+    assert note["success"] == result.success and note["method"]["name"] == "MinimalShift"
     with Image.open(place / "row0.png") as strip:
         assert strip.size == (24, 8), "input, linked, flipped"
 
 
 def test_trust(digits):
-    found = digits.units.counterfactual(digits.pictures(10), 5, "latent")
-    assert found.success == 1 and str(found.trust) == (
+    result = digits.units.counterfactual(digits.pictures(10), 5, "latent")
+    assert result.success == 1 and str(result.trust) == (
         "holds, because 9 of 9 pictures are given the class asked for; 1 more was of it already"
     )
     most, few = torch.arange(10) < 8, torch.arange(10) < 3
-    assert found.already.tolist() == [i == 5 for i in range(10)], "the five"
-    assert replace(found, reached=most).trust.verdict == "weak"
-    assert replace(found, reached=few).trust.verdict == "fails"
-    lost = replace(found, agreement=0.2).trust
+    assert result.already.tolist() == [i == 5 for i in range(10)], "the five"
+    assert replace(result, reached=most).trust.verdict == "weak"
+    assert replace(result, reached=few).trust.verdict == "fails"
+    lost = replace(result, agreement=0.2).trust
     assert lost.verdict == "weak" and lost.because.startswith("80% of the inputs are of another class once linked")
 
 
 def test_trust_uses_the_confidence(digits):
-    found = digits.units.counterfactual(digits.pictures(10), 5, "minimal", confidence=0.99)
-    there = (found.answers[:, 2] == 5) & ~found.already
-    assert found.reached.sum() < there.sum(), "some are given the class with less than was asked for"
-    asked = int((~found.already).sum())
-    said = (
-        f"{int((found.reached & ~found.already).sum())} of {asked} pictures reach 99 % for the class asked for, which"
+    result = digits.units.counterfactual(digits.pictures(10), 5, "minimal", confidence=0.99)
+    there = (result.answers[:, 2] == 5) & ~result.already
+    assert result.reached.sum() < there.sum(), "some are given the class with less than was asked for"
+    asked = int((~result.already).sum())
+    text = (
+        f"{int((result.reached & ~result.already).sum())} of {asked} pictures reach 99 % for the class asked for, which"
     )
-    assert f"{said} {int(there.sum())} are given" in found.trust.because
-    assert "are given the class" not in found.trust.because
+    assert f"{text} {int(there.sum())} are given" in result.trust.because
+    assert "are given the class" not in result.trust.because
 
 
 def test_trust_does_not_count_samples_of_the_target(digits, tmp_path):

@@ -21,19 +21,19 @@ from xinc_captum.attributions.linking.counterfactuals.search import Task, reache
 def test_the_flip_point_is_where_the_class_changes(plane, rows):
     task = plane(*rows)
     loop = task.loop
-    found = Ray()(task)
-    assert found.reached.all() and reaches(found.trip.scores, task.target).all()
-    way = found.shift / found.flip[:, None]
-    before = loop.run(loop.latents(loop.r + 0.98 * found.flip[:, None] * way, loop.index), loop.index)
+    result = Ray()(task)
+    assert result.reached.all() and reaches(result.trip.scores, task.target).all()
+    way = result.shift / result.flip[:, None]
+    before = loop.run(loop.latents(loop.r + 0.98 * result.flip[:, None] * way, loop.index), loop.index)
     assert not reaches(before.scores, task.target).any(), "a little less does not do"
-    assert found.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
+    assert result.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
 
 
 def test_the_ray_is_the_covariance_times_the_gradient(plane, rows):
     task = plane(*rows)
-    found = Ray()(task)
+    result = Ray()(task)
     expected = task.slope @ task.loop.link.covariance
-    cosine = torch.cosine_similarity(found.shift, expected)
+    cosine = torch.cosine_similarity(result.shift, expected)
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
@@ -53,15 +53,15 @@ def test_ray_results_do_not_depend_on_the_batch(plane, rows):
 
 
 def test_ray_leaves_a_sample_of_the_target_unchanged(plane):
-    found = Ray()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
-    assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
+    result = Ray()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+    assert result.reached.all() and result.flip[0] == 0 and result.steps[0] == 0 and not result.shift.any()
 
 
 def test_ray_stops_if_the_target_is_out_of_reach(plane, rows):
     """The pictures end at ±10, where the target leads by 15 at most: this confidence is out of reach."""
-    found = Ray()(plane(*rows, confidence=1 - 1e-9))
-    assert not found.reached.any() and found.flip.isnan().all()
-    assert (found.steps == len(Ray().grid) + 8).all()
+    result = Ray()(plane(*rows, confidence=1 - 1e-9))
+    assert not result.reached.any() and result.flip.isnan().all()
+    assert (result.steps == len(Ray().grid) + 8).all()
 
 
 def test_a_class_between_two_values_of_the_grid_is_found(open_plane):
@@ -85,8 +85,8 @@ def test_a_higher_confidence_shifts_further(plane, rows):
 
 
 def test_top_limits_the_number_of_units(plane, rows):
-    found = Ray(top=1)(plane(*rows))
-    assert ((found.shift != 0).sum(1) <= 1).all() and found.reached.sum() >= 4
+    result = Ray(top=1)(plane(*rows))
+    assert ((result.shift != 0).sum(1) <= 1).all() and result.reached.sum() >= 4
 
 
 def test_a_zero_gradient_raises(plane, rows):
@@ -111,12 +111,12 @@ def test_invalid_ray_options_raise(options):
 def test_latent_walk_bisects_back_to_the_flip_point(plane, rows):
     task = plane(*rows)
     loop = task.loop
-    found = LatentWalk()(task)
-    assert found.reached.all() and reaches(found.trip.scores, task.target).all()
+    result = LatentWalk()(task)
+    assert result.reached.all() and reaches(result.trip.scores, task.target).all()
     start = task.loop.linked.latents
-    back = loop.run(start + 0.97 * (found.trip.latents - start), loop.index)
+    back = loop.run(start + 0.97 * (result.trip.latents - start), loop.index)
     assert not reaches(back.scores, task.target).any(), "a little less does not do"
-    torch.testing.assert_close(found.shift, found.trip.representations - task.loop.linked.representations)
+    torch.testing.assert_close(result.shift, result.trip.representations - task.loop.linked.representations)
 
 
 def test_latent_walk_results_do_not_depend_on_the_batch(plane, rows):
@@ -130,7 +130,7 @@ def test_latent_walk_results_do_not_depend_on_the_batch(plane, rows):
 def test_latent_walk_is_adam(plane):
     """Two steps against torch's own optimiser, on the same loss."""
     task = plane(torch.tensor([[2.0, 0.1]], dtype=torch.float64), torch.tensor([1]))
-    found = LatentWalk(steps=3, halvings=0, lr=0.1, pull=0.3, margin=2.0)(task)
+    result = LatentWalk(steps=3, halvings=0, lr=0.1, pull=0.3, margin=2.0)(task)
     moments = task.loop.link.moments
     scale = (moments.ww / (moments.n - 1)).sqrt()
     u = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
@@ -141,17 +141,17 @@ def test_latent_walk_is_adam(plane):
         adam.zero_grad()
         loss.backward()
         adam.step()
-    torch.testing.assert_close(found.trip.latents, (task.loop.linked.latents + u * scale).detach())
+    torch.testing.assert_close(result.trip.latents, (task.loop.linked.latents + u * scale).detach())
 
 
 def test_latent_walk_stops_if_the_target_is_out_of_reach(plane, rows):
-    found = LatentWalk(steps=5)(plane(*rows, confidence=0.999999))
-    assert not found.reached.any() and found.flip.isnan().all() and (found.steps == 5).all()
+    result = LatentWalk(steps=5)(plane(*rows, confidence=0.999999))
+    assert not result.reached.any() and result.flip.isnan().all() and (result.steps == 5).all()
 
 
 def test_latent_walk_leaves_a_sample_of_the_target_unchanged(plane):
-    found = LatentWalk()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
-    assert found.reached.all() and found.flip[0] == 0 and found.steps[0] == 0 and not found.shift.any()
+    result = LatentWalk()(plane(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([0])))
+    assert result.reached.all() and result.flip[0] == 0 and result.steps[0] == 0 and not result.shift.any()
 
 
 def test_latent_walk_needs_a_differentiable_generator(plane, rows):
@@ -169,23 +169,23 @@ def test_invalid_latent_walk_options_raise(options):
 
 def test_for_two_classes_the_shift_is_the_distance_to_a_line():
     head = LinearHead(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.0, 1.0]))
-    found = shortest_shift(head, torch.tensor([[5.0, 1.0]]), torch.tensor([1]))  # 5 against 2: 3 / √2 away
-    torch.testing.assert_close(found.bound, torch.tensor([3 / 2**0.5], dtype=torch.float64), rtol=1e-4, atol=0)
-    torch.testing.assert_close(found.shift, torch.tensor([[-1.5, 1.5]], dtype=torch.float64), rtol=2e-4, atol=0)
+    result = shortest_shift(head, torch.tensor([[5.0, 1.0]]), torch.tensor([1]))  # 5 against 2: 3 / √2 away
+    torch.testing.assert_close(result.bound, torch.tensor([3 / 2**0.5], dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(result.shift, torch.tensor([[-1.5, 1.5]], dtype=torch.float64), rtol=2e-4, atol=0)
 
 
 def test_a_corner_between_two_classes():
     """Target must be above both: r = 0 wants x > 1 and y > 1; the corner is √2 away, each line only 1."""
     head = LinearHead(torch.tensor([[0.0, 0.0], [-1.0, 0.0], [0.0, -1.0]]), torch.tensor([0.0, 1.0, 1.0]))
-    found = shortest_shift(head, torch.zeros(1, 2), torch.tensor([0]))
-    torch.testing.assert_close(found.length, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
-    torch.testing.assert_close(found.bound, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+    result = shortest_shift(head, torch.zeros(1, 2), torch.tensor([0]))
+    torch.testing.assert_close(result.length, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+    torch.testing.assert_close(result.bound, torch.tensor([2**0.5], dtype=torch.float64), rtol=1e-3, atol=0)
 
 
 def test_samples_of_the_target_get_no_shift():
     head = LinearHead(torch.eye(3), torch.zeros(3))
-    found = shortest_shift(head, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([1, 1]))
-    assert found.length[0] == found.bound[0] == 0 and found.length[1] > 1
+    result = shortest_shift(head, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([1, 1]))
+    assert result.length[0] == result.bound[0] == 0 and result.length[1] > 1
 
 
 @settings(max_examples=12, deadline=None)  # a fifth of a second each
@@ -195,22 +195,22 @@ def test_the_shift_reaches_the_target_and_the_bound_is_close(classes, units, see
     draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
     head, r = LinearHead(draw(classes, units), draw(classes)), draw(4, units)
     target = torch.randint(0, classes, (4,), generator=g)
-    found = shortest_shift(head, r, target, confidence)
-    done = found.length.isfinite()
-    assert (found.shift[~done] == 0).all() and (done.all() or classes > units), "a target inside the others' hull"
-    scores = head(r + found.shift)[done]
+    result = shortest_shift(head, r, target, confidence)
+    done = result.length.isfinite()
+    assert (result.shift[~done] == 0).all() and (done.all() or classes > units), "a target inside the others' hull"
+    scores = head(r + result.shift)[done]
     own = scores.gather(1, target[done][:, None])[:, 0]
     assert (own >= scores.amax(1)).all()
     assert (scores.softmax(1).gather(1, target[done][:, None])[:, 0] >= confidence).all()
     if not confidence:
-        assert (found.length <= 1.01 * found.bound)[done].all()
+        assert (result.length <= 1.01 * result.bound)[done].all()
     tries = draw(200, 4, units)
-    tries = tries / tries.norm(dim=2, keepdim=True) * (found.bound * 0.999)[None, :, None]
+    tries = tries / tries.norm(dim=2, keepdim=True) * (result.bound * 0.999)[None, :, None]
     beaten = head((r + tries).flatten(0, 1)).view(200, 4, classes)
     asked = (beaten.softmax(2).gather(2, target.expand(200, 4)[..., None])[..., 0] >= confidence) & (
         beaten.argmax(2) == target
     )
-    assert not (asked & (found.bound > 0)).any(), "the bound is a bound"
+    assert not (asked & (result.bound > 0)).any(), "the bound is a bound"
 
 
 def test_the_shift_equals_that_of_a_solver():
@@ -219,8 +219,8 @@ def test_the_shift_equals_that_of_a_solver():
     weight = torch.randn(10, 20, generator=g, dtype=torch.float64)
     head, r = LinearHead(weight, torch.zeros(10)), torch.randn(3, 20, generator=g, dtype=torch.float64)
     target = head(r).argmin(1)
-    found = shortest_shift(head, r, target)
-    assert (found.length > 0.5).all()
+    result = shortest_shift(head, r, target)
+    assert (result.length > 0.5).all()
     for row, t in enumerate(target.tolist()):
         a = np.delete((weight[t] - weight).numpy(), t, 0)
         b = -a @ r[row].numpy()
@@ -230,15 +230,15 @@ def test_the_shift_equals_that_of_a_solver():
             jac=lambda x: x,
             constraints={"type": "ineq", "fun": lambda x, a=a, b=b: a @ x - b, "jac": lambda x, a=a: a},
         )
-        assert abs(np.linalg.norm(solved.x) / float(found.length[row]) - 1) < 1e-3
+        assert abs(np.linalg.norm(solved.x) / float(result.length[row]) - 1) < 1e-3
 
 
 def test_impossible_targets_have_infinite_length():
     """Class 0 has the mean of the others' weights and the lowest bias: no r makes it the highest."""
     head = LinearHead(torch.tensor([[0.0], [1.0], [-1.0]]), torch.tensor([-1.0, 0.0, 0.0]))
-    found = shortest_shift(head, torch.tensor([[0.5], [0.5]]), torch.tensor([0, 2]))
-    assert found.length[0].isinf() and found.shift[0] == 0 and found.bound[0] > 100
-    torch.testing.assert_close(found.shift[1], torch.tensor([-0.5], dtype=torch.float64), rtol=1e-3, atol=0)
+    result = shortest_shift(head, torch.tensor([[0.5], [0.5]]), torch.tensor([0, 2]))
+    assert result.length[0].isinf() and result.shift[0] == 0 and result.bound[0] > 100
+    torch.testing.assert_close(result.shift[1], torch.tensor([-0.5], dtype=torch.float64), rtol=1e-3, atol=0)
 
 
 def test_beyond_is_at_least_one():

@@ -107,9 +107,9 @@ def test_each_direction_is_that_of_a_link_fitted_to_permuted_pairs():
     from itertools import permutations
 
     r, w, _ = pairs(5)
-    (found,) = shuffled_directions(r, w, [2], generator=torch.Generator().manual_seed(3))
+    (result,) = shuffled_directions(r, w, [2], generator=torch.Generator().manual_seed(3))
     candidates = [LatentLink(ridge=1.0).fit(r, w[list(order)]).direction([2])[0] for order in permutations(range(5))]
-    assert min((c - found).norm() for c in candidates) < 1e-9
+    assert min((c - result).norm() for c in candidates) < 1e-9
 
 
 def test_directions_within_classes_exclude_differences_of_classes():
@@ -138,10 +138,10 @@ def test_directions_within_classes_exclude_differences_of_classes():
 def test_correlated_units_get_independent_directions():
     r, w, _ = pairs()
     twins = r[:, :1].expand(-1, 40)
-    found = shuffled_directions(twins, w, range(40), generator=torch.Generator().manual_seed(2))
-    others = torch.corrcoef(found[:, :2].T)
-    assert others.shape == (2, 2) and torch.linalg.matrix_rank(found) == 4
-    assert len(found.unique(dim=0)) == 40
+    result = shuffled_directions(twins, w, range(40), generator=torch.Generator().manual_seed(2))
+    others = torch.corrcoef(result[:, :2].T)
+    assert others.shape == (2, 2) and torch.linalg.matrix_rank(result) == 4
+    assert len(result.unique(dim=0)) == 40
 
 
 def test_invalid_arguments_raise():

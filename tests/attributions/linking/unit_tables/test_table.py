@@ -94,12 +94,12 @@ def test_where_returns_the_units_of_the_left_part(planted):
     table = quantify(
         planted.generator, planted.link, planted.latents[:3], parts=planted.parts, measures=["luminance"], null=null
     )
-    found = table.where("left", "luminance", only=True)
-    hits = torch.isin(found.units, planted.to_left).float()
+    result = table.where("left", "luminance", only=True)
+    hits = torch.isin(result.units, planted.to_left).float()
     assert hits.mean() >= 0.9, "precision"
     assert hits.sum() >= 27, "recall"
-    assert found.asked == 200 and (found.q <= 0.05).all() and (found.p >= 1 / 401).all()
-    assert (found.strength.diff() <= 0).all() and (found.change > 0).float().mean() > 0.9
+    assert result.asked == 200 and (result.q <= 0.05).all() and (result.p >= 1 / 401).all()
+    assert (result.strength.diff() <= 0).all() and (result.change > 0).float().mean() > 0.9
     assert not torch.isin(table.where("right", "luminance", only=True).units, planted.to_left).any()
     assert not len(table.where("left", "luminance", only=True, sign="down").units)
 
@@ -127,10 +127,10 @@ def test_by_hand():
     null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
     change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
     settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
-    found = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
-    assert found.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
-    assert found.strength.tolist() == [3, 2, 0.5]
-    assert found.p.tolist() == [0.2] * 3 and found.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
+    result = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
+    assert result.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
+    assert result.strength.tolist() == [3, 2, 0.5]
+    assert result.p.tolist() == [0.2] * 3 and result.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
     assert discover(torch.arange(4), change, null, other_parts=[], sign="either", **settings).units.tolist() == [
         0,
         2,

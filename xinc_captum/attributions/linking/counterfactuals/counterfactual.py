@@ -11,7 +11,7 @@ from ....hooks import modules_behind
 from ....metrics import Probability, probability_kind
 from ....store import bundle, write_tensors
 from ..loop import Loop
-from ..sweep import SweepTrust, strip
+from ..sweep import SweepTrust, detach, strip
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray
 from .search import LinearHead, Search, SearchResult, Task, probability
 
@@ -252,32 +252,28 @@ def _counterfactual(task: Task, result: SearchResult, search: Search) -> Counter
     if task.head is not None:
         head = task.head((loop.r + shift.to(loop.r)).to(task.head.weight.dtype)).argmax(1) == task.target
     return Counterfactual(
-        images=_detach(trip.images),
-        linked=_detach(loop.linked.images),
-        inputs=_detach(loop.inputs),
-        shift=_detach(shift),
-        latents=_detach(trip.latents),
-        steps=_detach(result.steps),
-        reached=_detach(result.reached),
-        already=_detach(task.reaches(loop.scores)),
+        images=detach(trip.images),
+        linked=detach(loop.linked.images),
+        inputs=detach(loop.inputs),
+        shift=detach(shift),
+        latents=detach(trip.latents),
+        steps=detach(result.steps),
+        reached=detach(result.reached),
+        already=detach(task.reaches(loop.scores)),
         origin=task.origin,
         target=task.target,
         answers=torch.stack([s.argmax(1) for s in (loop.scores, loop.linked.scores, trip.scores)], 1),
-        scores=_detach(trip.scores),
-        confidence=_detach(probability(trip.scores, task.target, task.probability)),
-        representations=_detach(trip.representations),
-        flip=_detach(result.flip),
-        length=_detach(shift.norm(dim=1)),
-        sparsity=_detach(sparsity(shift, loop.link.r_sd)),
-        bound=None if result.bound is None else _detach(result.bound),
+        scores=detach(trip.scores),
+        confidence=detach(probability(trip.scores, task.target, task.probability)),
+        representations=detach(trip.representations),
+        flip=detach(result.flip),
+        length=detach(shift.norm(dim=1)),
+        sparsity=detach(sparsity(shift, loop.link.r_sd)),
+        bound=None if result.bound is None else detach(result.bound),
         head=head,
         agreement=float((loop.linked.scores.argmax(1) == loop.scores.argmax(1)).double().mean()),
         method=_describe(search, task.confidence, task.probability),
     )
-
-
-def _detach(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous()
 
 
 def _describe(search: Search, confidence: float, kind: str) -> dict[str, Any]:

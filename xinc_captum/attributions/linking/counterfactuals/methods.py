@@ -227,8 +227,8 @@ def _tiny(like: Tensor) -> float:
 class MinimalShift:
     r"""Apply the shortest shift for which the linear head predicts the target, in one step.
 
-    The *image* may still have another class, which ``reached`` tells: the shift ends at the head's boundary, and the
-    generator cannot show every representation.
+    The *image* may still have another class (see ``reached``): the shift ends at the head's boundary, and the generator
+    cannot show every representation.
 
     Args:
         beyond: multiple of the shortest shift.

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...._optional import require
 from ....metrics.statistics import chance_of, false_discovery_rate
 from ....store import bundle
+from ..sweep import none_for_nan
 
 
 class Discoveries(NamedTuple):
@@ -232,8 +233,8 @@ class UnitTable:
             for k, label in enumerate(self.classes):
                 for q, part in enumerate(self.parts):
                     for m, measure in enumerate(self.measures):
-                        numbers = [None if t is None else _none_for_nan(t[k][q][m]) for t in values]
-                        yield (link, unit, label, part, measure, *numbers, _none_for_nan(base[k][q][m]))
+                        numbers = [None if t is None else none_for_nan(t[k][q][m]) for t in values]
+                        yield (link, unit, label, part, measure, *numbers, none_for_nan(base[k][q][m]))
 
     def _over_classes(self, values: Tensor, classes: Sequence[int] | None) -> Tensor:
         if classes is None:
@@ -250,8 +251,3 @@ class UnitTable:
         for name in names:
             if name not in known:
                 raise ValueError(f"{what} {name!r} is not in this table; it has {', '.join(map(str, known))}.")
-
-
-def _none_for_nan(value: float | int) -> float | int | None:
-    """Return None for nan, which other programs read as text."""
-    return None if value != value else value
