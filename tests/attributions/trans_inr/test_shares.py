@@ -14,7 +14,6 @@ from xinc_captum.attributions.trans_inr.shares import (
     patch_masks,
     patch_shares,
     pushed,
-    rows_at_once,
     unflat,
 )
 from xinc_captum.inr import pixel_centres
@@ -108,11 +107,12 @@ def test_numbers(tiny):
     assert list(midpoints(4)) == [0.125, 0.375, 0.625, 0.875]
     with pytest.raises(ValueError, match="n_steps is 0; expected at least 1"):
         midpoints(0)
-    assert rows_at_once(tiny, SIZE, 7) == 7
-    assert 1 <= rows_at_once(tiny, (600, 600), None) < rows_at_once(tiny, SIZE, None)
-    assert rows_at_once(tiny, SIZE, None, torch.zeros(1, 3, 300, 300)) < rows_at_once(tiny, SIZE, None)
+    writer = tiny.writer
+    assert writer.max_batch_size(SIZE, 7) == 7
+    assert 1 <= writer.max_batch_size((600, 600)) < writer.max_batch_size(SIZE)
+    assert writer.max_batch_size(SIZE, data_tokens=10_000) < writer.max_batch_size(SIZE)
     with pytest.raises(ValueError, match="internal_batch_size is 0; expected at least 1"):
-        rows_at_once(tiny, SIZE, 0)
+        writer.max_batch_size(SIZE, 0)
 
 
 def test_known_answer():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xinc_captum.attributions.trans_inr import RayTransINR, TransINR, mean_psnr, neuron_canvases, own_starts, tuned
-from xinc_captum.attributions.trans_inr.training import drawn_seen
+from xinc_captum.attributions.trans_inr.training import random_mask
 from xinc_captum.inr import CheckpointError
 from xinc_captum.metrics import correspondence
 from xinc_captum.store import StoreError, read_tensors, write_tensors
@@ -162,7 +162,7 @@ def test_the_split_is_the_seeds_and_held_out_pictures_are_not_trained_on(small, 
 
 
 def test_what_is_seen_is_drawn_between_keep_and_all():
-    seen = drawn_seen((500, 4, 4), 0.25, torch.Generator().manual_seed(0))
+    seen = random_mask((500, 4, 4), 0.25, torch.Generator().manual_seed(0))
     counts = seen.flatten(1).sum(1)
     assert seen.dtype == torch.bool and 4 <= counts.min() <= 5 and counts.max() == 16
     assert seen.float().mean(0).std() < 0.1, "every place as often"
@@ -178,8 +178,8 @@ def test_training_on_some_of_what_there_is(bars, arguments):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"images": torch.rand(1, 1, 8, 8)}, "images hold 1 picture; expected at least 2"),
-        ({"validation": 0.001}, "validation is 0.001 of 24 pictures; expected a share that leaves some on both sides"),
+        ({"images": torch.rand(1, 1, 8, 8)}, "images hold 1 image; expected at least 2"),
+        ({"validation": 0.001}, "validation is 0.001 of 24 images; expected a share that leaves images on both sides"),
         ({"keep": 0.0}, r"batch_size is 64 and keep is 0.0; expected at least 1, and a share in \(0, 1\]"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"images": torch.rand(20, 3, 8, 8)}, r"images have shape \(1, 3, 8, 8\); expected \(N, 1, H, W\)"),

@@ -74,7 +74,7 @@ def test_many_pictures_are_read_in_pieces(tiny, monkeypatch):
     images, seen = torch.rand(5, 3, 6, 6), torch.rand(5, 4) > 0.3
     seen[:, 0] = True
     whole = tiny.generate(images, seen)
-    monkeypatch.setattr("xinc_captum.attributions.trans_inr.trans_inr.rows_at_once", lambda *_: 2)
+    monkeypatch.setattr("xinc_captum.attributions.trans_inr.writer.WeightWriter.max_batch_size", lambda *_: 2)
     for a, b in zip(whole, tiny.generate(images, seen), strict=True):
         close(a.linear1.weight, b.linear1.weight, 1e-12)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from ...hooks import ForwardFunc, exclusive
 from ...metrics.statistics import spearman
 from .kernel_canvas import KernelCanvas
+from .kernel_network import KernelNetwork
 from .kernels import convolutions, parameter_name, target_behind
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 class EmbeddingLevels(NamedTuple):
@@ -30,7 +28,7 @@ class EmbeddingLevels(NamedTuple):
     bias: Tensor
 
 
-def embedding_levels(nern: NeRN, layer: nn.Module | str, *, memory_budget: int = 1 << 28) -> EmbeddingLevels:
+def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budget: int = 1 << 28) -> EmbeddingLevels:
     r"""Sum the contributions of the embedding's entries over sine and cosine.
 
     .. math:: E[d, i] = C_0[\sin_{d,i}] + C_0[\cos_{d,i}], \qquad \textstyle\sum_{d, i} E[d, i] + \beta_0 = \hat W_l
@@ -78,7 +76,7 @@ class ErrorMap(NamedTuple):
     correlation: float
 
 
-def error_map(nern: NeRN, layer: nn.Module | str) -> ErrorMap:
+def error_map(nern: KernelNetwork, layer: nn.Module | str) -> ErrorMap:
     r"""The reconstruction error of a layer, with the magnitudes as its control.
 
     .. math:: E_l = W_l - \hat W_l, \qquad \sqrt{\textstyle\sum_l \sum E_l^2 / N} = L_{reconstruction}
@@ -119,7 +117,7 @@ By = Literal["error", "magnitude", "random"]
 Filter = tuple[str, int]
 
 
-def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filter]:
+def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> list[Filter]:
     r"""All filters of the represented layers, those to be taken out first first.
 
     .. math:: error: \lVert W_f - \hat W_f \rVert / \lVert W_f \rVert \text{, largest first} \qquad
@@ -202,7 +200,7 @@ class LayerProfile(NamedTuple):
     layers: tuple[str, ...]
 
 
-def layer_profile(nern: NeRN, at: int = -1, *, memory_budget: int = 1 << 28) -> LayerProfile:
+def layer_profile(nern: KernelNetwork, at: int = -1, *, memory_budget: int = 1 << 28) -> LayerProfile:
     r"""Where each predictor neuron puts its weight, and the bias in the last row.
 
     .. math:: S[i, l] = \sum |C_l[i]| \,/\, \sum_{l'} \sum |C_{l'}[i]|, \qquad T[i, l] = \sum C_l[i]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
+from .kernel_network import KernelNetwork
 from .kernels import Convolution, uncrop
 from .predictor import KernelPredictor
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 class GatedPass:
@@ -116,7 +113,7 @@ class KernelCanvas:
     """
 
     def __init__(
-        self, nern: NeRN, layer: nn.Module | str | Convolution, at: int = -1, *, memory_budget: int = 1 << 28
+        self, nern: KernelNetwork, layer: nn.Module | str | Convolution, at: int = -1, *, memory_budget: int = 1 << 28
     ) -> None:
         self.nern, self.layer = nern, nern.layer(layer)
         blocks = nern.config["blocks"]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ... import store
 from ...hooks import exclusive
+from .kernel_network import KernelNetwork
 from .kernels import Convolution, parameter_name, target_behind
 from .permutation import pack, unpack
 
-if TYPE_CHECKING:
-    from .nern import NeRN
-
+N = TypeVar("N", bound=KernelNetwork)
 KIND, WRITER = "nern", "NeRN.save()"
 
 
 @exclusive()  # a call in another thread may have other weights in the places of the target's
-def sections(nern: NeRN, dtype: torch.dtype | None = None) -> dict[str, dict[str, Tensor]]:
+def sections(nern: KernelNetwork, dtype: torch.dtype | None = None) -> dict[str, dict[str, Tensor]]:
     """What a file holds: the predictor, the permutation, and what is kept of the target."""
     orders = {layer.name: pack(order) for layer, order in zip(nern.layers, nern.orders, strict=True)}
     return {
@@ -38,7 +37,7 @@ def kept(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
     return {name: _held(value) for name, value in root.state_dict().items() if name not in names}
 
 
-def content(nern: NeRN, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def content(nern: KernelNetwork, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the metadata of a file."""
     tensors = {
         f"{section}.{name}": value
@@ -50,19 +49,19 @@ def content(nern: NeRN, dtype: torch.dtype | None = None) -> tuple[dict[str, Ten
     return tensors, {"config": nern.config, "layers": layers, "dtype": own}
 
 
-def file_bytes(nern: NeRN, dtype: torch.dtype | None = None) -> int:
+def file_bytes(nern: KernelNetwork, dtype: torch.dtype | None = None) -> int:
     """Return the size of the file that :func:`write` writes."""
     tensors, note = content(nern, dtype)
     return store.tensor_file_bytes(tensors, kind=KIND, metadata=note)
 
 
-def write(path: str | Path, nern: NeRN, dtype: torch.dtype | None = None) -> Path:
+def write(path: str | Path, nern: KernelNetwork, dtype: torch.dtype | None = None) -> Path:
     """Write what :meth:`NeRN.save` documents."""
     tensors, note = content(nern, dtype)
     return store.write_tensors(path, tensors, kind=KIND, metadata=note)
 
 
-def read(cls: type[NeRN], path: str | Path, target: nn.Module) -> NeRN:
+def read(cls: type[N], path: str | Path, target: nn.Module) -> N:
     """What :meth:`NeRN.load` documents."""
     tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
     sections_: dict[str, dict[str, Tensor]] = {"predictor": {}, "order": {}, "kept": {}}

@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, exclusive, protect
+from .kernel_network import KernelNetwork
 from .kernels import convolutions, parameter_name, target_behind
 from .losses import Distillation, check_images
 from .nern_file import file_bytes, kept, sections
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 class Quantised(NamedTuple):
@@ -105,7 +103,10 @@ def packed_integers(whole: Tensor, bits: int) -> Tensor:
     return (each << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
 
 
-class Compressed(NamedTuple):
+N = TypeVar("N", bound=KernelNetwork)
+
+
+class Compressed(NamedTuple, Generic[N]):
     """A NeRN with fewer and coarser weights.
 
     Attributes:
@@ -115,12 +116,12 @@ class Compressed(NamedTuple):
         relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
     """
 
-    nern: NeRN
+    nern: N
     bytes: int
     relative_error: float
 
 
-def compressed(nern: NeRN, *, keep: float = 1.0, bits: int = 8) -> Compressed:
+def compressed(nern: N, *, keep: float = 1.0, bits: int = 8) -> Compressed[N]:
     r"""Drop the smallest weights of the predictor, then round the others; biases stay floats.
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
@@ -247,7 +248,7 @@ class SizeReport:
 
 @exclusive()
 def size_report(
-    nern: NeRN, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
+    nern: KernelNetwork, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
 ) -> SizeReport:
     """What :meth:`NeRN.size_report` documents; ``kind`` is what the images are called."""
     root = target_behind(nern.target)
@@ -286,7 +287,7 @@ def size_report(
 
 
 def _agreements(
-    nern: NeRN, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
+    nern: KernelNetwork, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
 ) -> list[float]:
     """Return how often the target gives the same class under each candidate as under its own weights.
 

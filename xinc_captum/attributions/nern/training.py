@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,10 @@ from ...inr.training import (
     trainable,
 )
 from ...progress import progress
+from .kernel_network import KernelNetwork
 from .kernels import checked_values, target_behind
 from .losses import Distillation, check_images, reconstruction_loss
 from .size import SizeReport, size_report
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Recipe:
             raise ValueError(f"noise_range is {self.noise_range}; expected the lower end first.")
 
 
-def check_target(nern: NeRN, runs: bool) -> None:
+def check_target(nern: KernelNetwork, runs: bool) -> None:
     """Check the target before the first step; where it ``runs`` on images, also what is not represented.
 
     Raises:
@@ -295,7 +293,7 @@ class NernFit:
 class _Run:
     """The state of a fit, as a checkpoint holds it."""
 
-    def __init__(self, nern: NeRN, recipe: Recipe) -> None:
+    def __init__(self, nern: KernelNetwork, recipe: Recipe) -> None:
         kinds = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
         decay: dict[str, Any] = {} if recipe.optimizer == "adamw" else {"decoupled_weight_decay": True}
         self.predictor = nern.predictor
@@ -345,7 +343,7 @@ class _Run:
 
 
 def fit_nern(
-    nern: NeRN,
+    nern: KernelNetwork,
     images: Tensor | Iterable[Any] | str | None,
     recipe: Recipe,
     validation: Tensor | float = 0.1,
@@ -359,7 +357,7 @@ def fit_nern(
 
 
 def _fitted(
-    nern: NeRN,
+    nern: KernelNetwork,
     images: Tensor | Iterable[Any] | str | None,
     recipe: Recipe,
     validation: Tensor | float,
@@ -417,7 +415,7 @@ def _fitted(
 
 @exclusive()
 def _stepped(
-    nern: NeRN,
+    nern: KernelNetwork,
     run: _Run,
     recipe: Recipe,
     model: Distillation,
@@ -443,7 +441,7 @@ def _stepped(
     return torch.stack([*(loss.detach() for loss in losses), *[losses[0].new_zeros(())] * (3 - len(losses))])
 
 
-def _generated(nern: NeRN, embedded: Tensor, chosen: Tensor | None) -> dict[str, Tensor]:
+def _generated(nern: KernelNetwork, embedded: Tensor, chosen: Tensor | None) -> dict[str, Tensor]:
     """Ŵ by name; only the chosen kernels carry gradients."""
     if chosen is None:
         predicted = nern.predictor(embedded)
@@ -464,7 +462,7 @@ def _kernels(recipe: Recipe, norms: Tensor, generator: torch.Generator) -> Tenso
 
 
 @exclusive()
-def _look(nern: NeRN, model: Distillation, images: Tensor | None, step: int) -> Look:
+def _look(nern: KernelNetwork, model: Distillation, images: Tensor | None, step: int) -> Look:
     error = nern.relative_error()
     if images is None:
         return Look(step, error, None, None)
@@ -479,7 +477,7 @@ def _finished(run: _Run, recipe: Recipe) -> bool:
 
 
 def _recorded(
-    nern: NeRN, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
+    nern: KernelNetwork, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
 ) -> dict[str, Any]:
     """What decides how the run ends; a loader's content is its owner's to keep the same."""
     settings = {name: json.dumps(value) for name, value in asdict(recipe).items()}

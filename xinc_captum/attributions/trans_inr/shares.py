@@ -1,17 +1,15 @@
 """Integrated contributions of tokens and patches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from ...batch import chunks
+from .trans_inr import TransINR
 from .writer import Modulations, Weights
-
-if TYPE_CHECKING:
-    from .trans_inr import TransINR
 
 
 def neuron_shares(encoded: Tensor, weights: Weights, layer: int, out_bias: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -72,9 +70,6 @@ def group_sums(shares: Tensor, rows: int) -> Tensor:
     return shares.reshape(*shares.shape[:-1], -1, rows).sum(-2)
 
 
-_FLOATS = 1 << 25  # of the largest intermediate result where nothing else is said: 128 MB in single precision
-
-
 def midpoints(steps: int) -> Iterator[float]:
     """Where a path from 0 to 1 is looked at.
 
@@ -95,7 +90,7 @@ def flat(modulations: Modulations) -> Tensor:
     return torch.cat([x.flatten(1) for x in modulations], 1)
 
 
-def unflat(model: "TransINR", numbers: Tensor) -> Modulations:
+def unflat(model: TransINR, numbers: Tensor) -> Modulations:
     """The inverse of :func:`flat`."""
     shapes = [mean.shape for mean in model.mean_modulations]
     parts = numbers.split([shape.numel() for shape in shapes], 1)
@@ -109,7 +104,7 @@ class Owners(NamedTuple):
     entries: int
 
 
-def owners(model: "TransINR", layer: int | None) -> Owners:
+def owners(model: TransINR, layer: int | None) -> Owners:
     """The tokens of all layers, or those of one and, one past the last, everything else.
 
     Example:
@@ -130,7 +125,7 @@ def owners(model: "TransINR", layer: int | None) -> Owners:
     return Owners(torch.cat(found), start if layer is None else model.writer.rows[layer] + 1)
 
 
-def patch_masks(model: "TransINR", size: tuple[int, int]) -> Tensor:
+def patch_masks(model: TransINR, size: tuple[int, int]) -> Tensor:
     """Which pixels each patch reads: (patches, H, W), 0 or 1; a pixel is read by one patch."""
     rows, columns = model.tokens.grid(size)
     like = model.tokens.places
@@ -155,34 +150,8 @@ def pushed(function: Callable[[Tensor], Tensor], at: Tensor, way: Tensor) -> tup
         return value, torch.zeros_like(value) if tangent is None else tangent
 
 
-def rows_at_once(model: "TransINR", size: tuple[int, int], limit: int | None, images: Tensor | None = None) -> int:
-    """How many rows one pass takes: ``limit``, or as many as keep every intermediate result below 128 MB.
-
-    Args:
-        model: what draws.
-        size: of what is drawn.
-        limit: what the caller asks for.
-        images: what is read before; None where nothing is.
-
-    Raises:
-        ValueError: a limit below 1.
-    """
-    if limit is not None:
-        if limit < 1:
-            raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
-        return limit
-    config, base = model.config, model.writer.base.linears().values()
-    widths = max(linear.in_features for linear in base)
-    need = max(size[0] * size[1] * widths, sum(linear.weight.numel() for linear in base))
-    if images is not None:
-        rows, columns = model.tokens.grid((images.shape[2], images.shape[3]))
-        tokens = rows * columns + len(model.writer.tokens)
-        need = max(need, tokens * tokens * config["heads"], tokens * config["ff"])
-    return max(1, _FLOATS // need)
-
-
 def modulation_shares(
-    model: "TransINR", x: Modulations, x0: Modulations, owner: Owners, size: tuple[int, int], steps: int, rows: int
+    model: TransINR, x: Modulations, x0: Modulations, owner: Owners, size: tuple[int, int], steps: int, rows: int
 ) -> Tensor:
     r"""Parts of tokens in the change of what is drawn from ``x0`` to ``x``: (B, owners, C, H, W).
 
@@ -212,7 +181,7 @@ def modulation_shares(
 
 
 def patch_shares(
-    model: "TransINR", x: Tensor, x0: Tensor, seen: Tensor | None, size: tuple[int, int], steps: int, rows: int
+    model: TransINR, x: Tensor, x0: Tensor, seen: Tensor | None, size: tuple[int, int], steps: int, rows: int
 ) -> Tensor:
     r"""Parts of data patches in the change of what is drawn from picture ``x0`` to ``x``: (B, patches, C, H, W).
 
@@ -240,7 +209,7 @@ def patch_shares(
 
 
 def composed_shares(
-    model: "TransINR",
+    model: TransINR,
     x: Tensor,
     x0: Tensor,
     seen: Tensor | None,
@@ -290,7 +259,7 @@ def composed_shares(
     return total.reshape(len(x), len(masks), owner.entries, *total.shape[1:])
 
 
-def _painter(model: "TransINR", size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def _painter(model: TransINR, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     return lambda numbers: model.paint(model.weights(unflat(model, numbers)), size)
 
 
@@ -300,6 +269,6 @@ def _pairs(low: int, high: int, inner: int, device: torch.device) -> tuple[Tenso
     return row // inner, row % inner
 
 
-def _zeros(rows: int, model: "TransINR", size: tuple[int, int], like: Tensor) -> Tensor:
+def _zeros(rows: int, model: TransINR, size: tuple[int, int], like: Tensor) -> Tensor:
     dtype = torch.promote_types(like.dtype, torch.float32)  # sums of many steps want more digits than bfloat16 has
     return torch.zeros(rows, model.config["channels"], *size, dtype=dtype, device=like.device)

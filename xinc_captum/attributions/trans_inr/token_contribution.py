@@ -1,5 +1,6 @@
 """TokenContribution: which weight token or data patch painted what in the pictures that a TransINR draws."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -22,10 +23,9 @@ from .shares import (
     neuron_shares,
     owners,
     patch_shares,
-    rows_at_once,
 )
 from .trans_inr import OUT_BIAS, TransINR
-from .writer import Modulations
+from .writer import MAX_NUMBERS, Modulations
 
 Level = Literal["token", "modulation", "patch"]
 LEVELS = ("token", "modulation", "patch")
@@ -199,7 +199,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         with attribution_context(self.model):
             scene = self._scene(inputs, target, seen, size)
             start, owner = self._first_picture(scene, baselines), owners(self.model, index)
-            rows = rows_at_once(self.model, scene.size, internal_batch_size, scene.images)
+            rows = self._max_batch_size(scene, internal_batch_size)
             parts = composed_shares(
                 self.model, scene.images, start, scene.seen, owner, scene.size, n_steps, rows, patches
             )
@@ -219,11 +219,15 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         drawn = size or (images.shape[2], images.shape[3])
         return _Scene(images, seen, drawn, Batch.of(images, None, target))
 
+    def _max_batch_size(self, scene: _Scene, limit: int | None) -> int:
+        patches = math.prod(self.model.tokens.grid(tuple(scene.images.shape[2:])))
+        return self.model.writer.max_batch_size(scene.size, limit, patches)
+
     def _token(self, scene: _Scene, layer: int | str | None, limit: int | None) -> Tensor:
         writer, parts = self.model.writer, []
         index = max(len(writer.rows) - 2, 0) if layer is None else writer.layer_index(layer)
         neurons = self.model.config["hidden"] * self.model.config["channels"] * scene.size[0] * scene.size[1]
-        rows = limit if limit is not None else max(1, (1 << 25) // neurons)
+        rows = limit if limit is not None else max(1, MAX_NUMBERS // neurons)
         if rows < 1:
             raise ValueError(f"internal_batch_size is {rows}; expected at least 1.")
         with torch.no_grad():
@@ -240,7 +244,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         self, scene: _Scene, layer: int | str | None, baselines: Baselines, steps: int, limit: int | None
     ) -> Tensor:
         index = None if layer is None else self.model.writer.layer_index(layer)
-        rows = rows_at_once(self.model, scene.size, limit)
+        rows = self.model.writer.max_batch_size(scene.size, limit)
         with torch.no_grad():
             x = self.model.modulations(scene.images, scene.seen)
             start = self._first_modulations(baselines)
@@ -253,7 +257,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         return torch.cat([parts, rest[:, None].to(parts)], 1)
 
     def _patch(self, scene: _Scene, baselines: Baselines, steps: int, limit: int | None) -> Tensor:
-        rows = rows_at_once(self.model, scene.size, limit, scene.images)
+        rows = self._max_batch_size(scene, limit)
         start = self._first_picture(scene, baselines)
         parts = patch_shares(self.model, scene.images, start, scene.seen, scene.size, steps, rows)
         with torch.no_grad():

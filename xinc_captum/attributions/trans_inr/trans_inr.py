@@ -1,5 +1,7 @@
 """Class TransINR, patch tokens."""
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +13,8 @@ from ...batch import chunks
 from ...images import check_images
 from ...inr import HypoNet, pixel_centres
 from ...inr.mlp import seeded
-from ...inr.training import check_finite
-from .shares import rows_at_once
-from .training import TransFit, fitted, load_model, save_model
+from ...inr.training import check_finite, digest
+from .training import TransFit, load_model, mean_psnr, random_mask, save_model, split_validation, trained
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, at_least_one, painted
 
 
@@ -323,7 +324,7 @@ class TransINR(nn.Module):
         check_finite(self)
         found: list[HypoNet] = []
         with torch.no_grad():
-            for start, stop in chunks(len(images), rows_at_once(self, (1, 1), None, images)):
+            for start, stop in self._chunks(images):
                 part = seen[start:stop] if seen is not None and len(seen.shape) == self._seen_dims else seen
                 weights = self.weights(self.modulations(images[start:stop], part))
                 found += [as_module(self.writer.base, weights, i, OUT_BIAS) for i in range(stop - start)]
@@ -345,6 +346,7 @@ class TransINR(nn.Module):
             found = self.writer.read(tokens, mask).routing[..., tokens.shape[1] :, :]
         return Routing(found[..., : tokens.shape[1]], found[..., tokens.shape[1] :])
 
+    @torch.inference_mode(False)
     def fit(
         self,
         images: Tensor,
@@ -391,9 +393,53 @@ class TransINR(nn.Module):
             >>> len(fit.curve), len(fit.validation)
             (3, 1)
         """
-        options = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
+        if batch_size < 1 or not 0 < keep <= 1:
+            raise ValueError(
+                f"batch_size is {batch_size} and keep is {keep}; expected at least 1, and a share in (0, 1]."
+            )
+        train_images, val_images = split_validation(check_images(images).to(self.tokens.places), validation, seed)
+        recipe = self.config | {"images": digest(images), "batch_size": batch_size, "keep": keep}
+        recipe["validation"] = digest(validation) if isinstance(validation, Tensor) else validation
+        size = (train_images.shape[2], train_images.shape[3])
+        grid = self.tokens.grid(size)
+        shape = size if self.tokens.pixel_mask else (grid[0] * grid[1],)
+        self(train_images[:1])  # a wrong number of channels fails before the first step
+
+        def loss_of(generator: torch.Generator, _: float) -> Tensor:
+            index = torch.randint(len(train_images), (min(batch_size, len(train_images)),), generator=generator)
+            batch = train_images[index.to(train_images.device)]
+            mask = None if keep == 1 else random_mask((len(batch), *shape), keep, generator).to(batch.device)
+            return F.mse_loss(self(batch, mask), batch)
+
+        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
         options |= {"every": every, "show_progress": show_progress}
-        return fitted(self, images, validation, batch_size, keep, options)
+        validate = None if val_images is None else partial(self._mean_psnr, val_images)
+        result = trained(self, loss_of, validate, recipe, **options)
+        self._store_means(train_images)
+        return result
+
+    def _mean_psnr(self, images: Tensor) -> float:
+        size = (images.shape[2], images.shape[3])
+        return mean_psnr(torch.cat([self(images[a:b]) for a, b in self._chunks(images, size)]), images)
+
+    @torch.no_grad()
+    def _store_means(self, images: Tensor) -> None:
+        """Store the mean modulations and the mean image as buffers."""
+        totals = [torch.zeros_like(mean) for mean in self.mean_modulations]
+        for start, stop in self._chunks(images):
+            for total, part in zip(totals, self.modulations(images[start:stop]), strict=True):
+                total += part.sum(0)
+        for mean, total in zip(self.mean_modulations, totals, strict=True):
+            mean.copy_(total / len(images))
+        image = images.mean(0, keepdim=True)
+        if image.shape[1:] != self.mean_image.shape:
+            image = F.interpolate(image, self.mean_image.shape[1:], mode="bilinear", antialias=True)
+        self.mean_image.copy_(image[0])
+
+    def _chunks(self, images: Tensor, size: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:
+        """Ranges of images that one pass reads, where it draws images of ``size``."""
+        patches = math.prod(self.tokens.grid(tuple(images.shape[2:])))
+        return chunks(len(images), self.writer.max_batch_size(size, None, patches))
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file: arguments, weights, means. It appears whole or not at all."""

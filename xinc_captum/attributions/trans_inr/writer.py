@@ -136,6 +136,7 @@ class Encoder(nn.Module):
 
 Groups = int | Literal["vector"]
 Modulations = tuple[Tensor, ...]
+MAX_NUMBERS = 1 << 25  # of an intermediate result: 128 MB in single precision
 
 
 class Weights(NamedTuple):
@@ -206,7 +207,7 @@ class WeightWriter(nn.Module):
     ) -> None:
         super().__init__()
         at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
-        self.base, self.groups = base, groups
+        self.base, self.groups, self._attention_heads, self._ff = base, groups, heads, ff
         linears = base.linears()
         self.names = tuple(linears)
         self.rows = tuple(_rows(groups, name, linear.out_features) for name, linear in linears.items())
@@ -269,6 +270,29 @@ class WeightWriter(nn.Module):
             tiled = x.repeat(1, linear.out_features // x.shape[1], 1)  # neuron j takes row j mod g
             matrices.append(F.normalize(linear.weight * tiled, dim=-1))
         return Weights(tuple(matrices), tuple(linear.bias for linear in linears))
+
+    def max_batch_size(self, size: tuple[int, int], limit: int | None = None, data_tokens: int = 0) -> int:
+        """Return ``limit``, or how many samples one pass takes with each intermediate result below 128 MB.
+
+        Args:
+            size: (H, W) of the image that each generated network draws.
+            limit: the caller's ``internal_batch_size``.
+            data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are given.
+
+        Raises:
+            ValueError: a limit below 1.
+        """
+        if limit is not None:
+            if limit < 1:
+                raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
+            return limit
+        linears = self.base.linears().values()
+        widest = max(linear.in_features for linear in linears)
+        numbers = max(size[0] * size[1] * widest, sum(linear.weight.numel() for linear in linears))
+        if data_tokens:
+            tokens = data_tokens + len(self.tokens)
+            numbers = max(numbers, tokens * tokens * self._attention_heads, tokens * self._ff)
+        return max(1, MAX_NUMBERS // numbers)
 
     def layer_index(self, layer: int | str) -> int:
         """Which layer, by number (negative ones from the end) or by name.
