@@ -6,8 +6,6 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.inr import (
@@ -23,7 +21,6 @@ from xinc_captum.inr import (
     render_video,
     times,
 )
-from xinc_captum.inr.fit import _batches
 
 
 def ramp(channels=3, *size):
@@ -302,19 +299,6 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
 def test_videos_that_cannot_be_fitted(frames, arguments, error, text):
     with pytest.raises(error, match=text):
         fitted(small(), frames, **arguments)
-
-
-@given(rows=st.integers(1, 9), size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_every_frame_comes_before_any_comes_again(rows, size, seed):
-    size = min(rows, size)
-    batches = _batches(rows, size, seed)
-    drawn = [next(batches) for _ in range(3 * rows)]
-    assert all(len(batch) == size for batch in drawn)
-    sequence = torch.cat(drawn)
-    for start in range(0, len(sequence) - rows + 1, rows):
-        assert sorted(sequence[start : start + rows].tolist()) == list(range(rows))
-    again = _batches(rows, size, seed)
-    assert torch.equal(sequence, torch.cat([next(again) for _ in range(3 * rows)]))
 
 
 @pytest.mark.cuda

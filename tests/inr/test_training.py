@@ -3,10 +3,22 @@ import signal
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.inr import CheckpointError
-from xinc_captum.inr.training import architecture_digest, check_finite, digest, load_run, save_run, trainable
+from xinc_captum.inr.training import (
+    Validation,
+    architecture_digest,
+    check_finite,
+    digest,
+    load_run,
+    save_run,
+    shuffled_batches,
+    train,
+    trainable,
+)
 
 RECIPE = {"steps": 10, "frames": "ab"}
 
@@ -169,3 +181,79 @@ def test_parameters_that_are_not_finite():
     check_finite(model, [model[1].bias])
     with pytest.raises(ValueError, match="this Linear is on the meta device"):
         check_finite(nn.Linear(2, 2, device="meta"))
+
+
+@given(rows=st.integers(1, 9), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_each_index_comes_once_in_each_round(rows, size, seed):
+    size = min(rows, size)
+    batches = shuffled_batches(rows, size, torch.Generator().manual_seed(seed))
+    indices = [next(batches) for _ in range(3 * rows)]
+    assert all(len(batch) == size for batch in indices)
+    sequence = torch.cat(indices)
+    for start in range(0, len(sequence) - rows + 1, rows):
+        assert sorted(sequence[start : start + rows].tolist()) == list(range(rows))
+    again = shuffled_batches(rows, size, torch.Generator().manual_seed(seed))
+    assert torch.equal(sequence, torch.cat([next(again) for _ in range(3 * rows)]))
+
+
+class StopAt(Validation):
+    """Record the steps at which it is called, and stop at one of them."""
+
+    def __init__(self, last=None):
+        self.steps, self.last = [], last
+
+    def measure(self, step, losses):
+        assert not torch.is_grad_enabled()
+        self.steps.append(step)
+        self.stop = step == self.last
+        return f"step {step}"
+
+    def state_dict(self):
+        return {"validated": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = list(state["validated"])
+
+
+def run(steps=9, last=None, kill=None, **arguments):
+    """Fit y = 0 with batches of 3 of 7 inputs; returns the model, what train() returned, and the steps validated."""
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(0.5)
+    model.bias.grad = torch.ones(1)
+    inputs = torch.linspace(-1, 1, 14).view(7, 2)
+
+    def loss_of(index, step):
+        if step == kill:
+            raise KeyboardInterrupt
+        loss = model(inputs[index]).square().mean()
+        return loss, torch.stack([loss, loss.new_tensor(step)])
+
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=steps)
+    validation, losses = StopAt(last), torch.zeros(steps, 2)
+    batches = shuffled_batches(7, 3, torch.Generator().manual_seed(0))
+    settings = {"validation": validation, "every": 4, "recipe": {"steps": steps}, "show_progress": False}
+    try:
+        result = train(model, loss_of, batches, optimizer, schedule, losses, **settings, **arguments)
+    except KeyboardInterrupt:
+        result = None
+    assert model.bias.grad.tolist() == [1] and model.weight.grad is None, "restored, also after an exception"
+    return model.weight.tolist(), losses.tolist(), result, validation.steps
+
+
+def test_a_run_is_validated_and_resumed(tmp_path):
+    weight, losses, result, validated = run()
+    assert result == (9, 0) and validated == [4, 8, 9]
+    assert [step for _, step in losses] == list(range(9)) and losses[-1][0] < losses[0][0]
+    assert run(kill=6, checkpoint=tmp_path / "run", key="net")[2] is None
+    assert run(checkpoint=tmp_path / "run", key="net") == (weight, losses, (9, 4), validated)
+    assert run(kill=0, checkpoint=tmp_path / "run", key="net") == (weight, losses, (9, 9), validated)
+    with pytest.raises(CheckpointError, match="it has steps 9 instead of 8"):
+        run(8, checkpoint=tmp_path / "run")
+
+
+def test_validation_can_end_a_run():
+    _, losses, result, validated = run(last=4)
+    assert result == (4, 0) and validated == [4] and losses[4:] == [[0, 0]] * 5

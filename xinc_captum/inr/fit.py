@@ -1,7 +1,7 @@
 """Fit images and videos."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from ..hooks import exclusive
 from .coordinates import coordinates, times
 from .nerv import HNeRV
-from .training import (
-    architecture_digest,
-    digest,
-    load_run,
-    save_run,
-)
+from .training import Validation, architecture_digest, decibels, digest, shuffled_batches, train
 
 
 @dataclass(frozen=True)
@@ -109,48 +102,56 @@ def fit(
     weight = next(model.parameters())
     size = tuple(image.shape[1:])
     pixels = image.to(weight).flatten(1).T.contiguous()
-    where = coordinates(size, dtype=weight.dtype, device=weight.device)
-    _check_model(model, where, pixels)
-    if batch_size is None and len(where) > 1 << 16:
+    grid = coordinates(size, dtype=weight.dtype, device=weight.device)
+    _check_model(model, grid, pixels)
+    if batch_size is None and len(grid) > 1 << 16:
         batch_size = 1 << 14
     generator = torch.Generator(weight.device).manual_seed(seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     # A short memory of squared gradients: 3 to 4 dB more than with 0.99 or 0.999 after 400 full-batch steps on a photo.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses: list[Tensor] = []
-    gradients = [p.grad for p in parameters]
-    with (
-        torch.enable_grad(),
-        tqdm(total=steps, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-    ):
-        for step in range(1, steps + 1):
-            x, y = where, pixels
-            if batch_size is not None and batch_size < len(where):
-                index = torch.randint(len(where), (batch_size,), generator=generator, device=weight.device)
-                x, y = where[index], pixels[index]
-            with exclusive():
-                loss = F.mse_loss(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-            bar.update()
-            if step % 50 == 0:  # the only looks at a value: each one waits for the device
-                now = psnr(render(model, size), image.to(weight)) if target_psnr else decibels(losses[-1].item())
-                bar.set_postfix_str(f"{now:.2f} dB")
-                if target_psnr is not None and now >= target_psnr:
-                    break
-    for p, gradient in zip(parameters, gradients, strict=True):
-        p.grad = gradient
-    curve = tuple(decibels(loss) for loss in torch.stack(losses).tolist()) if losses else ()
-    return Fit(psnr(render(model, size), image.to(weight)), len(losses), curve, size)
+    losses = torch.zeros(steps, dtype=weight.dtype, device=weight.device)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            if batch_size is None or batch_size >= len(grid):
+                yield grid, pixels
+            else:
+                index = torch.randint(len(grid), (batch_size,), generator=generator, device=weight.device)
+                yield grid[index], pixels[index]
+
+    def loss_of(batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    def image_psnr() -> float:
+        return psnr(render(model, size), image.to(weight))
+
+    validation = Validation() if target_psnr is None else _TargetPsnr(image_psnr, target_psnr)
+    taken, _ = train(
+        model,
+        loss_of,
+        batches(),
+        optimizer,
+        schedule,
+        losses,
+        validation=validation,
+        every=50,
+        show_progress=show_progress,
+    )
+    return Fit(image_psnr(), taken, tuple(map(decibels, losses[:taken].tolist())), size)
 
 
-def decibels(error: float) -> float:
-    """Of a mean squared error of values in [0, 1]; infinite for none."""
-    return math.inf if error == 0 else -10 * math.log10(error)
+class _TargetPsnr(Validation):
+    """Stop once the whole image reaches ``target`` decibels."""
+
+    def __init__(self, image_psnr: Callable[[], float], target: float) -> None:
+        self.image_psnr, self.target = image_psnr, target
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        value = self.image_psnr()
+        self.stop = value >= self.target
+        return f"{value:.2f} dB"
 
 
 def check_image(image: Tensor) -> None:
@@ -296,84 +297,28 @@ def fit_video(
     recipe: dict[str, Any] = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     recipe |= {"model": architecture_digest(model), "frames": digest(frames), "inputs": digest(inputs)}
     losses = torch.zeros(steps, device=weight.device)
-    done = 0
-    if checkpoint is not None and (state := load_run(checkpoint, recipe)) is not None:
-        done = _taken_up(state, model, optimizer, schedule, losses)
-    batches = _batches(len(target), batch_size, seed)
-    for _ in range(done):  # the generator is where it was
-        next(batches)
-    gradients = [p.grad for p in parameters]
-    try:
-        with (
-            torch.enable_grad(),
-            tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-        ):
-            for step in range(done, steps):
-                index = next(batches).to(weight.device, non_blocking=True)
-                with exclusive():
-                    loss = F.mse_loss(model(rows[index]), target[index])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                schedule.step()
-                losses[step] = loss.detach()
-                bar.update()
-                if (step + 1) % 50 == 0:  # the only looks at a value: each one waits for the device
-                    bar.set_postfix_str(f"{decibels(losses[step].item()):.2f} dB")
-                if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == steps):
-                    save_run(checkpoint, recipe, _state(step + 1, model, optimizer, schedule, losses))
-    finally:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-    drawn = render_video(model, rows)
-    each = tuple(psnr(a, b) for a, b in zip(drawn, target, strict=True))
-    curve = tuple(decibels(loss) for loss in losses.tolist())
-    return VideoFit(psnr(drawn, target), each, steps, done, curve, (len(target), *target.shape[2:]))
 
+    def loss_of(index: Tensor, _: int) -> Tensor:
+        index = index.to(weight.device, non_blocking=True)
+        return F.mse_loss(model(rows[index]), target[index])
 
-def _batches(rows: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Indices for ever: every row once before any comes again, in an order that is drawn anew each round.
-
-    They are drawn on the CPU, so that they are the same on every device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.empty(0, dtype=torch.long)
-    while True:
-        if len(left) < size:
-            left = torch.cat([left, torch.randperm(rows, generator=generator)])
-        yield left[:size]
-        left = left[size:]
-
-
-def _state(
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: Tensor,
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "losses": losses,
-    }
-
-
-def _taken_up(
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: Tensor,
-) -> int:
-    """Put everything where it was; returns how many steps are behind."""
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    losses.copy_(state["losses"])
-    return int(state["step"])
+    _, resumed_at = train(
+        model,
+        loss_of,
+        shuffled_batches(len(target), batch_size, torch.Generator().manual_seed(seed)),
+        optimizer,
+        schedule,
+        losses,
+        validation=Validation(),
+        every=every,
+        checkpoint=checkpoint,
+        recipe=recipe,
+        show_progress=show_progress,
+    )
+    rendered = render_video(model, rows)
+    frame_psnr = tuple(psnr(a, b) for a, b in zip(rendered, target, strict=True))
+    curve = tuple(map(decibels, losses.tolist()))
+    return VideoFit(psnr(rendered, target), frame_psnr, steps, resumed_at, curve, (len(target), *target.shape[2:]))
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -1,21 +1,25 @@
-"""Resumable training."""
+"""The training loop, its checkpoints, and checks of models that are to be trained."""
 
 import hashlib
 import json
+import math
 import pickle
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import store
+from ..hooks import exclusive
+from ..progress import progress_bar
 
 KIND, WRITER = "training", "a fit with checkpoint="
 FORMAT_1 = "xinc-captum-training-1"  # an archive of torch.save, without a checksum
-_TENSORS_AT_ONCE = 1 << 24
+_CHUNK = 1 << 24  # numbers that are copied to the CPU in one piece
+B = TypeVar("B")
 
 
 class CheckpointError(store.StoreError):
@@ -30,7 +34,7 @@ def digest(values: Tensor) -> str:
         True
     """
     seen = hashlib.sha256(repr(tuple(values.shape)).encode())
-    for part in values.detach().flatten().split(_TENSORS_AT_ONCE):
+    for part in values.detach().flatten().split(_CHUNK):
         seen.update(part.float().cpu().numpy().tobytes())
     return seen.hexdigest()
 
@@ -144,6 +148,152 @@ def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     )
     recipe = json.loads(json.dumps(found["recipe"]))
     return recipe, found["state"]
+
+
+class Validation:
+    """What :func:`train` measures every few steps. This base class only shows the loss of the last step.
+
+    Attributes:
+        stop: True ends the run.
+    """
+
+    stop = False
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        """Measure the model after ``step`` steps, without gradients; return the text of the progress bar."""
+        return f"{decibels(losses[step - 1].item()):.2f} dB"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the model, the optimizer, the schedule and the losses."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict` from the content of a checkpoint, which has other entries too."""
+
+
+class Steps(NamedTuple):
+    """How many steps a run took, those before a resumption included, and how many of them a checkpoint held."""
+
+    taken: int
+    resumed_at: int
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[B, int], Tensor | tuple[Tensor, Tensor]],
+    batches: Iterator[B],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    losses: Tensor,
+    *,
+    validation: Validation,
+    every: int,
+    checkpoint: str | Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    key: str = "model",
+    show_progress: bool = True,
+) -> Steps:
+    """Run an optimizer in place; the gradients of its parameters are restored at the end, also after an exception.
+
+    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
+    it ends with bit-identical parameters. A finished run is not repeated.
+
+    Args:
+        model: what is trained; a checkpoint holds its state dict.
+        loss_of: (batch, steps taken) to a scalar loss; or to a scalar loss and what ``losses`` records instead of it.
+        batches: one a step; a resumed run discards those of the steps that it skips.
+        optimizer: of the parameters that are trained.
+        schedule: advanced after each step.
+        losses: (steps, …) zeros that are filled in place; their number is that of the steps.
+        validation: measured every ``every`` steps and after the last.
+        every: steps between two measurements, each followed by a checkpoint.
+        checkpoint: a file to write the run to, and to resume it from.
+        recipe: what decides how the run ends; a checkpoint with another recipe is refused.
+        key: name of the model's state in the checkpoint.
+        show_progress: a bar, where standard error is a terminal.
+
+    Raises:
+        CheckpointError: a checkpoint of another run, a damaged one, or one that cannot be written.
+
+    Example:
+        >>> model, x = nn.Linear(2, 1), torch.rand(8, 2)
+        >>> adam = torch.optim.Adam(model.parameters())
+        >>> constant = torch.optim.lr_scheduler.ConstantLR(adam, 1.0)
+        >>> batches = (x[index] for index in shuffled_batches(8, 4, torch.Generator()))
+        >>> def loss_of(batch, step): return model(batch).square().mean()
+        >>> train(model, loss_of, batches, adam, constant, torch.zeros(6), validation=Validation(), every=5)
+        Steps(taken=6, resumed_at=0)
+    """
+    steps, resumed_at = len(losses), 0
+    if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:
+        model.load_state_dict(state[key])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        validation.load_state_dict(state)
+        losses.copy_(state["losses"])
+        resumed_at = int(state["step"])
+        for _ in range(resumed_at):
+            next(batches)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in parameters]
+    step, last = resumed_at, resumed_at if validation.stop else steps
+    bar = progress_bar(range(resumed_at + 1, last + 1), "fit", show=show_progress, total=steps, initial=resumed_at)
+    try:
+        with torch.enable_grad():
+            for step in bar:
+                batch = next(batches)
+                with exclusive():
+                    value = loss_of(batch, step - 1)
+                    loss, record = value if isinstance(value, tuple) else (value, value)
+                    optimizer.zero_grad()
+                    loss.backward(inputs=parameters)
+                    optimizer.step()
+                schedule.step()
+                losses[step - 1] = record.detach()
+                if step % every and step != steps:
+                    continue
+                with torch.no_grad():
+                    bar.set_postfix_str(validation.measure(step, losses))
+                if checkpoint is not None:
+                    state = {key: model.state_dict(), "optimizer": optimizer.state_dict()}
+                    state |= {"schedule": schedule.state_dict(), "losses": losses, "step": step}
+                    save_run(checkpoint, recipe or {}, state | validation.state_dict())
+                if validation.stop:
+                    break
+    finally:
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+    return Steps(step, resumed_at)
+
+
+def shuffled_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of indices without end: each index once before any comes again, in a new order each round.
+
+    Args:
+        count: indices 0 to count - 1.
+        size: of a batch, at most ``count``.
+        generator: on the CPU, so that every device gets the same batches.
+
+    Example:
+        >>> next(shuffled_batches(4, 4, torch.Generator())).sort().values
+        tensor([0, 1, 2, 3])
+    """
+    remaining = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(remaining) < size:
+            remaining = torch.cat([remaining, torch.randperm(count, generator=generator)])
+        yield remaining[:size]
+        remaining = remaining[size:]
+
+
+def decibels(error: float) -> float:
+    """Return the PSNR of a mean squared error of values in [0, 1]; infinite for an error of 0.
+
+    Example:
+        >>> round(decibels(0.01), 6)
+        20.0
+    """
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -7,9 +7,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from xinc_captum import LayerError
-from xinc_captum.attributions.nern import NeRN, sampled_kernels
+from xinc_captum.attributions.nern import NeRN, sample_kernels
 from xinc_captum.attributions.nern.losses import check_images
-from xinc_captum.attributions.nern.training import Recipe, batches, held_out
+from xinc_captum.attributions.nern.training import Recipe, image_batches, split_validation
 from xinc_captum.inr import CheckpointError
 
 
@@ -345,7 +345,7 @@ IMAGES = torch.arange(10.0).view(10, 1, 1, 1)
 
 
 def test_every_image_comes_once_before_any_comes_again():
-    stream = batches(IMAGES, Recipe(batch_size=5))
+    stream = image_batches(IMAGES, Recipe(batch_size=5))
     first, again = (torch.cat(list(islice(stream, 2))).flatten().sort().values for _ in range(2))
     assert torch.equal(first, IMAGES.flatten()) and torch.equal(again, IMAGES.flatten())
 
@@ -353,7 +353,7 @@ def test_every_image_comes_once_before_any_comes_again():
 def test_the_seed_alone_decides_and_the_global_stream_is_left():
     state = torch.random.get_rng_state()
     one, two, other = (
-        torch.cat(list(islice(batches(IMAGES, Recipe(batch_size=4, seed=seed)), 3))) for seed in (1, 1, 2)
+        torch.cat(list(islice(image_batches(IMAGES, Recipe(batch_size=4, seed=seed)), 3))) for seed in (1, 1, 2)
     )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(state, torch.random.get_rng_state())
@@ -361,14 +361,14 @@ def test_the_seed_alone_decides_and_the_global_stream_is_left():
 
 def test_noise_has_the_range_and_shape_asked_for():
     recipe = Recipe(batch_size=50, noise_shape=(2, 30), noise_range=(-1.0, 4.0))
-    noise = next(batches("noise", recipe))
+    noise = next(image_batches("noise", recipe))
     assert noise.shape == (50, 2, 30) and noise.min() >= -1 and noise.max() <= 4 and noise.max() - noise.min() > 4.5
-    kept, looked_at = held_out("noise", 0.1, recipe)
-    assert kept == "noise" and not torch.equal(looked_at, noise), "of another seed"
+    train, val = split_validation("noise", 0.1, recipe)
+    assert train == "noise" and not torch.equal(val, noise), "of another seed"
 
 
 def test_every_picture_of_noise_has_a_range_of_its_own_and_is_drawn_anew():
-    stream = batches("noise", Recipe(batch_size=200, noise_shape=(1, 30, 30), noise_range=(-1.0, 4.0)))
+    stream = image_batches("noise", Recipe(batch_size=200, noise_shape=(1, 30, 30), noise_range=(-1.0, 4.0)))
     noise, later = (next(stream).flatten(1) for _ in range(2))
     width = noise.amax(1) - noise.amin(1)
     assert width.mean() == pytest.approx(5 / 3, abs=0.3), "of two uniform ends"
@@ -379,18 +379,18 @@ def test_every_picture_of_noise_has_a_range_of_its_own_and_is_drawn_anew():
 
 
 def test_a_share_is_held_out_and_nothing_is_in_both():
-    kept, looked_at = held_out(IMAGES, 0.3, Recipe())
-    assert len(kept) == 7 and len(looked_at) == 3
-    assert sorted([*kept.flatten().tolist(), *looked_at.flatten().tolist()]) == IMAGES.flatten().tolist()
-    assert held_out(IMAGES, 0.0, Recipe())[1] is None
+    train, val = split_validation(IMAGES, 0.3, Recipe())
+    assert len(train) == 7 and len(val) == 3
+    assert sorted([*train.flatten().tolist(), *val.flatten().tolist()]) == IMAGES.flatten().tolist()
+    assert split_validation(IMAGES, 0.0, Recipe())[1] is None
     given = torch.ones(2, 1, 1, 1)
-    assert held_out(IMAGES, given, Recipe())[1] is given
+    assert split_validation(IMAGES, given, Recipe())[1] is given
 
 
 def test_a_loader_gives_its_first_tensor_again_and_again():
-    stream = batches([(IMAGES[:2], torch.zeros(2)), [IMAGES[2:4]]], Recipe())
+    stream = image_batches([(IMAGES[:2], torch.zeros(2)), [IMAGES[2:4]]], Recipe())
     assert torch.equal(torch.cat(list(islice(stream, 3))), torch.cat([IMAGES[:4], IMAGES[:2]]))
-    assert next(batches(None, Recipe())) is None
+    assert next(image_batches(None, Recipe())) is None
 
 
 @pytest.mark.parametrize(
@@ -400,11 +400,19 @@ def test_a_loader_gives_its_first_tensor_again_and_again():
         (lambda: check_images([1.0]), TypeError, "images are list; expected a float tensor"),
         (lambda: check_images(torch.zeros(0, 3)), ValueError, r"images have shape \(0, 3\); expected"),
         (lambda: check_images(torch.tensor([[1.0], [float("nan")]])), ValueError, "NaN or infinite values in 1 of 2"),
-        (lambda: held_out(IMAGES, 1.0, Recipe()), ValueError, r"validation is 1.0; expected images, or a share"),
-        (lambda: batches("photos", Recipe()), ValueError, "images is 'photos'; expected"),
-        (lambda: batches("noise", Recipe()), ValueError, "needs noise_shape="),
-        (lambda: batches(3, Recipe()), TypeError, "images is a int; expected"),
-        (lambda: next(batches(iter([]), Recipe())), ValueError, "the loader of images is empty, or gave its batches"),
+        (
+            lambda: split_validation(IMAGES, 1.0, Recipe()),
+            ValueError,
+            r"validation is 1.0; expected images, or a share",
+        ),
+        (lambda: image_batches("photos", Recipe()), ValueError, "images is 'photos'; expected"),
+        (lambda: image_batches("noise", Recipe()), ValueError, "needs noise_shape="),
+        (lambda: image_batches(3, Recipe()), TypeError, "images is a int; expected"),
+        (
+            lambda: next(image_batches(iter([]), Recipe())),
+            ValueError,
+            "the loader of images is empty, or gave its batches",
+        ),
     ],
 )
 def test_images_that_cannot_be(call, error, says):
@@ -416,7 +424,7 @@ def test_uniform_without_replacement():
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(10)
     for _ in range(2000):
-        index = sampled_kernels(torch.arange(10.0), 3, generator, by_norm=0.0)
+        index = sample_kernels(torch.arange(10.0), 3, generator, by_norm=0.0)
         assert len(index) == 3 and torch.equal(index, index.sort().values.unique())
         counts[index] += 1
     assert (counts / 2000 - 0.3).abs().max() < 0.05
@@ -427,20 +435,20 @@ def test_by_norm():
     norms = torch.tensor([0.0, 1.0, 2.0, 7.0])
     counts = torch.zeros(4)
     for _ in range(4000):
-        counts[sampled_kernels(norms, 1, generator, by_norm=1.0)] += 1
+        counts[sample_kernels(norms, 1, generator, by_norm=1.0)] += 1
     torch.testing.assert_close(counts / 4000, norms / 10, atol=0.03, rtol=0)
-    assert len(sampled_kernels(norms, 50, generator, by_norm=1.0)) == 3, "with replacement, each once; never a dead one"
+    assert len(sample_kernels(norms, 50, generator, by_norm=1.0)) == 3, "with replacement, each once; never a dead one"
 
 
 def test_dead_networks_are_drawn_uniformly():
-    assert len(sampled_kernels(torch.zeros(5), 2, torch.Generator().manual_seed(0), by_norm=1.0)) == 2
+    assert len(sample_kernels(torch.zeros(5), 2, torch.Generator().manual_seed(0), by_norm=1.0)) == 2
 
 
 def test_the_generator_ends_at_the_same_place_whatever_the_coin_says():
     ends = []
     for count in (0.2, 0.2):
         generator = torch.Generator().manual_seed(3)
-        sampled_kernels(torch.ones(9), 4, generator, by_norm=count)
+        sample_kernels(torch.ones(9), 4, generator, by_norm=count)
         ends.append(generator.get_state())
     assert torch.equal(*ends)
 
@@ -448,4 +456,4 @@ def test_the_generator_ends_at_the_same_place_whatever_the_coin_says():
 @pytest.mark.parametrize(("count", "share"), [(0, 0.2), (3, 1.5)])
 def test_errors(count, share):
     with pytest.raises(ValueError, match=f"count is {count} and by_norm is {share}; expected at least 1 kernel"):
-        sampled_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)
+        sample_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)

@@ -18,20 +18,20 @@ from .nern import NeRN
 from .permutation import LayerOrder, greedy_paths, ordered
 from .predictor import FourierEmbedding, KernelPredictor, SmoothEmbedding
 from .size import Compressed, Quantised, SizeReport, compressed, quantised
-from .training import Look, NernFit, sampled_kernels
+from .training import Evaluation, NernFit, sample_kernels
 
 __all__ = [
     "Compressed",
     "Convolution",
     "EmbeddingLevels",
     "ErrorMap",
+    "Evaluation",
     "FourierEmbedding",
     "GatedPass",
     "KernelCanvas",
     "KernelPredictor",
     "LayerOrder",
     "LayerProfile",
-    "Look",
     "NeRN",
     "NernFit",
     "Quantised",
@@ -51,7 +51,7 @@ __all__ = [
     "ordered",
     "quantised",
     "reconstruction_loss",
-    "sampled_kernels",
+    "sample_kernels",
     "smoothness_loss",
     "uncrop",
     "with_noise",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from . import nern_file
 from .kernel_network import KernelNetwork
 from .size import SizeReport, size_report
-from .training import NernFit, Recipe, fit_nern
+from .training import NernFit, Recipe, fit_kernels
 
 
 class NeRN(KernelNetwork):
@@ -99,7 +99,7 @@ class NeRN(KernelNetwork):
             batch_size: images a step, of a tensor or of noise.
             loss_weights: (a, b, g).
             warmup: steps of reconstruction only before the others join.
-            kernels_per_step: how many kernels get a gradient in a step, as :func:`sampled_kernels`; None: all.
+            kernels_per_step: how many kernels get a gradient in a step, as :func:`sample_kernels`; None: all.
             optimizer: "adamw" or "radam".
             feature_layers: whose outputs L_features compares; None takes every ``BatchNorm2d``, or the represented
                 convolutions where there is none.
@@ -138,7 +138,7 @@ class NeRN(KernelNetwork):
             seed=seed,
             every=every,
         )
-        return fit_nern(self, images, recipe, validation, feature_layers, checkpoint, show_progress)
+        return fit_kernels(self, images, recipe, validation, feature_layers, checkpoint, show_progress)
 
     def size_report(self, images: Tensor | None = None, *, dtype: torch.dtype | None = None) -> SizeReport:
         """Return the size of the file, the weight error and the agreement, beside those of int8 weights.

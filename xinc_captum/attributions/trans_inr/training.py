@@ -1,27 +1,20 @@
 """Fit a TransINR."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ... import store
-from ...hooks import exclusive
 from ...images import check_images
-from ...inr.fit import decibels
-from ...inr.training import (
-    architecture_digest,
-    load_run,
-    save_run,
-    trainable,
-)
+from ...inr.training import Validation, architecture_digest, decibels, train, trainable
 
 KIND = "trans-inr"
 M = TypeVar("M", bound=nn.Module)
+B = TypeVar("B")
 
 
 def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> None:
@@ -97,10 +90,37 @@ def mean_psnr(drawn: Tensor, pictures: Tensor) -> float:
     return float((-10 * errors.log10()).mean())
 
 
-def trained(
+class ImageValidation(Validation):
+    """Mean PSNR of the validation images during a fit.
+
+    Attributes:
+        values: (steps taken, decibels) of each measurement.
+    """
+
+    def __init__(self, mean_psnr: Callable[[], float] | None) -> None:
+        self.mean_psnr, self.values = mean_psnr, list[tuple[int, float]]()
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        """Return the mean PSNR as text, or that of the step's own batch where there are no validation images."""
+        if self.mean_psnr is None:
+            return super().measure(step, losses)
+        self.values.append((step, self.mean_psnr()))
+        return f"validation {self.values[-1][1]:.2f} dB"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values."""
+        return {"looks": [list(value) for value in self.values]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the values."""
+        self.values = [(step, value) for step, value in state["looks"]]
+
+
+def fit_model(
     model: nn.Module,
-    loss_of: Callable[[torch.Generator, float], Tensor],
-    look: Callable[[], float] | None,
+    loss_of: Callable[[B, int], Tensor],
+    batches: Callable[[torch.Generator], Iterator[B]],
+    mean_psnr: Callable[[], float] | None,
     recipe: Mapping[str, Any],
     *,
     steps: int,
@@ -111,81 +131,57 @@ def trained(
     every: int,
     show_progress: bool,
 ) -> TransFit:
-    r"""Adam on ``model`` in place; the rate rises over ``warmup`` steps and is a tenth after 80 % of all.
+    r"""Train ``model`` with Adam; the rate rises over ``warmup`` steps and is divided by 10 after 80 % of all steps.
 
-    Train flags, gradients and the global random state are left as found. A run that goes on from its checkpoint ends
-    with bit-identical parameters on the same CPU with as many threads.
+    Training flags, gradients and the global random state are restored.
 
     Args:
-        model: what is trained; its parameters that want gradients.
-        loss_of: a step's mean squared error, drawing its batch from the generator (on the CPU);
-            told which share of the steps lies behind.
-        look: validation decibels, taken every ``every`` steps and at the end; None looks at nothing.
-        recipe: what else decides how the run ends; a checkpoint of another is refused.
-        steps: optimiser steps, the length of the schedule.
+        model: its parameters that require gradients are trained.
+        loss_of: (batch, steps taken) to a mean squared error.
+        batches: yields the batches; they are drawn with the generator, which is on the CPU.
+        mean_psnr: measures the validation images; None without any.
+        recipe: what else decides how the run ends; a checkpoint with another recipe is refused.
+        steps: optimizer steps, the length of the schedule.
         lr: the highest rate.
         warmup: steps.
         seed: of the generator.
-        checkpoint: a file to write the run to, and to take it up from.
-        every: steps from one look and checkpoint to the next.
-        show_progress: a bar with the last look, where standard error is a terminal.
+        checkpoint: a file to write the run to, and to resume it from.
+        every: steps between two measurements, each followed by a checkpoint.
+        show_progress: a bar with the last measurement, where standard error is a terminal.
 
     Raises:
         ValueError: numbers below 1, or a model that cannot be trained as it is.
-        CheckpointError: a checkpoint of another model, other pictures or another setting, or no room to write one.
+        CheckpointError: a checkpoint of another run, or one that cannot be written.
     """
-    for name, number in {"steps": steps, "every": every, "warmup": warmup + 1}.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number - (name == 'warmup')}; expected at least {int(name != 'warmup')}.")
+    for name, number, least in (("steps", steps, 1), ("every", every, 1), ("warmup", warmup, 0)):
+        if number < least:
+            raise ValueError(f"{name} is {number}; expected at least {least}.")
     if not lr > 0:
         raise ValueError(f"lr is {lr}; expected above 0.")
     parameters = trainable(model)
-    device = parameters[0].device
     # A short memory of squared gradients: 2 dB more than with 0.999 after 500 steps on digits.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0) * (0.1 if step >= 0.8 * steps else 1.0)
     )
-    generator = torch.Generator().manual_seed(seed)
-    whole = dict(recipe) | {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "every": every}
-    whole |= {"model": architecture_digest(model)}
-    losses, looks, done = torch.zeros(steps, device=device), [], 0
-    if checkpoint is not None and (state := load_run(checkpoint, whole)) is not None:
-        for part, name in ((model, "model"), (optimizer, "optimizer"), (schedule, "schedule")):
-            part.load_state_dict(state[name])
-        generator.set_state(state["generator"])
-        losses.copy_(state["losses"])
-        looks, done = [tuple(one) for one in state["looks"]], int(state["step"])
-    gradients = [p.grad for p in parameters]
-    try:
-        with (
-            torch.enable_grad(),
-            tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-        ):
-            for step in range(done + 1, steps + 1):
-                with exclusive():
-                    loss = loss_of(generator, (step - 1) / steps)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                schedule.step()
-                losses[step - 1] = loss.detach()
-                bar.update()
-                if step % every and step != steps:
-                    continue
-                if look is not None:
-                    with torch.no_grad():
-                        looks.append((step, look()))
-                    bar.set_postfix_str(f"validation {looks[-1][1]:.2f} dB")
-                if checkpoint is not None:
-                    now = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                    now |= {"schedule": schedule.state_dict(), "generator": generator.get_state()}
-                    save_run(checkpoint, whole, now | {"losses": losses, "looks": [list(one) for one in looks]})
-    finally:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-    curve = tuple(decibels(loss) for loss in losses.tolist())
-    return TransFit(looks[-1][1] if looks else float("nan"), tuple(looks), curve, steps, done)
+    settings = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "every": every}
+    validation, losses = ImageValidation(mean_psnr), torch.zeros(steps, device=parameters[0].device)
+    _, resumed_at = train(
+        model,
+        loss_of,
+        batches(torch.Generator().manual_seed(seed)),
+        optimizer,
+        schedule,
+        losses,
+        validation=validation,
+        every=every,
+        checkpoint=checkpoint,
+        recipe=dict(recipe) | settings | {"model": architecture_digest(model)},
+        show_progress=show_progress,
+    )
+    values = tuple(validation.values)
+    curve = tuple(map(decibels, losses.tolist()))
+    return TransFit(values[-1][1] if values else float("nan"), values, curve, steps, resumed_at)
 
 
 def random_mask(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 """Class TransINR, patch tokens."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from ...images import check_images
 from ...inr import HypoNet, pixel_centres
 from ...inr.mlp import seeded
 from ...inr.training import check_finite, digest
-from .training import TransFit, load_model, mean_psnr, random_mask, save_model, split_validation, trained
+from .training import TransFit, fit_model, load_model, mean_psnr, random_mask, save_model, split_validation
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, at_least_one, painted
 
 
@@ -405,16 +406,21 @@ class TransINR(nn.Module):
         shape = size if self.tokens.pixel_mask else (grid[0] * grid[1],)
         self(train_images[:1])  # a wrong number of channels fails before the first step
 
-        def loss_of(generator: torch.Generator, _: float) -> Tensor:
-            index = torch.randint(len(train_images), (min(batch_size, len(train_images)),), generator=generator)
-            batch = train_images[index.to(train_images.device)]
-            mask = None if keep == 1 else random_mask((len(batch), *shape), keep, generator).to(batch.device)
-            return F.mse_loss(self(batch, mask), batch)
+        def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
+            count = min(batch_size, len(train_images))
+            while True:
+                index = torch.randint(len(train_images), (count,), generator=generator)
+                yield index, None if keep == 1 else random_mask((count, *shape), keep, generator)
 
+        def loss_of(batch: tuple[Tensor, Tensor | None], _: int) -> Tensor:
+            index, mask = batch
+            target = train_images[index.to(train_images.device)]
+            return F.mse_loss(self(target, None if mask is None else mask.to(target.device)), target)
+
+        validate = None if val_images is None else partial(self._mean_psnr, val_images)
         options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
         options |= {"every": every, "show_progress": show_progress}
-        validate = None if val_images is None else partial(self._mean_psnr, val_images)
-        result = trained(self, loss_of, validate, recipe, **options)
+        result = fit_model(self, loss_of, batches, validate, recipe, **options)
         self._store_means(train_images)
         return result
 

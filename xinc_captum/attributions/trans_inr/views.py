@@ -1,5 +1,7 @@
 """RayTransINR: views of scenes."""
 
+from collections.abc import Iterator
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from ...images import check_images
 from ...inr import HypoNet, LogFrequencies, ray_weights
 from ...inr.mlp import seeded
 from ...inr.training import check_finite, digest
-from .training import TransFit, load_model, mean_psnr, save_model, trained
+from .training import TransFit, fit_model, load_model, mean_psnr, save_model
 from .trans_inr import PatchTokens
 from .writer import Groups, Weights, WeightWriter, as_module, painted
 
@@ -379,34 +381,39 @@ class RayTransINR(nn.Module):
         even = torch.full_like(filled, 1 / filled.shape[2])
         chances = (even, even + filled / filled.sum(2, keepdim=True).clamp_min(1))
 
-        def loss_of(generator: torch.Generator, behind: float) -> Tensor:
-            scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
-            order = torch.rand(len(scene), count, generator=generator).argsort(1)
-            views_read = int(torch.randint(fewest, most + 1, (), generator=generator))
-            read, drawn = order[:, :views_read], order[:, -1:]
-            ray = torch.multinomial(
-                chances[behind < 0.2][scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator
-            )
-            weights = self.weights(views[scene, read], poses[scene, read], focal)
-            pick = (scene, drawn, ray)
+        def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+            for step in count_from(0):
+                scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
+                order = torch.rand(len(scene), count, generator=generator).argsort(1)
+                support_views = order[:, : int(torch.randint(fewest, most + 1, (), generator=generator))]
+                target_view = order[:, -1:]
+                chance = chances[step / steps < 0.2][scene[:, 0], target_view[:, 0]]
+                ray = torch.multinomial(chance, rays, replacement=True, generator=generator)
+                yield scene, support_views, target_view, ray
+
+        def loss_of(batch: tuple[Tensor, Tensor, Tensor, Tensor], _: int) -> Tensor:
+            scene, support_views, target_view, ray = batch
+            weights = self.weights(views[scene, support_views], poses[scene, support_views], focal)
+            pick = (scene, target_view, ray)
             return F.mse_loss(self.render(weights, origins[pick], directions[pick]), colours[pick])
 
-        def look() -> float:
-            held_out = slice(scenes, None)
-            drawn = self(views[held_out, :fewest], poses[held_out, :fewest], poses[held_out, -1:], focal)
-            return mean_psnr(drawn, views[held_out, -1:])
+        def validate() -> float:
+            val = slice(scenes, None)
+            predicted = self(views[val, :fewest], poses[val, :fewest], poses[val, -1:], focal)
+            return mean_psnr(predicted, views[val, -1:])
 
-        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
-        options |= {"every": every, "show_progress": show_progress}
         recipe = {
             "views": digest(views),
             "poses": digest(poses),
             "focal": focal,
             "support": (fewest, most),
             "rays": rays,
+            "validation": validation,
+            "batch_size": batch_size,
         }
-        recipe |= {"validation": validation, "batch_size": batch_size}
-        return trained(self, loss_of, look if validation else None, recipe, **options)
+        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
+        options |= {"every": every, "show_progress": show_progress}
+        return fit_model(self, loss_of, batches, validate if validation else None, recipe, **options)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file."""
