@@ -16,7 +16,7 @@ from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
 from .nern import NeRN
 from .permutation import LayerOrder, greedy_paths, ordered
-from .predictor import FourierEmbedding, KernelPredictor, SmoothEmbedding
+from .predictor import KernelPredictor, SmoothEmbedding
 from .size import Compressed, Quantised, SizeReport, compressed, quantised
 from .training import Evaluation, NernFit, sample_kernels
 
@@ -26,7 +26,6 @@ __all__ = [
     "EmbeddingLevels",
     "ErrorMap",
     "Evaluation",
-    "FourierEmbedding",
     "GatedPass",
     "KernelCanvas",
     "KernelPredictor",

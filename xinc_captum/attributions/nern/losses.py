@@ -1,7 +1,7 @@
 """Reconstruction and distillation losses."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +11,21 @@ from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
 from ...metrics.probability import predicted_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
-Reconstruction = Literal["rms", "mean_mse"]
-Features = Literal["each", "whole", "similarity"]
-Logits = Literal["stable", "plain", "both_stable", "temperature"]
+Logits = Literal["stable", "plain"]
 _EPS = 1e-3
 _STABLE = 1e-4
 
 
-def reconstruction_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Reconstruction = "rms") -> Tensor:
-    r"""How far generated weights are from the network's own.
+def reconstruction_loss(generated: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""Return the distance between generated weights and the target's own weights, a scalar.
 
-    .. math:: rms: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N} \qquad
-        mean\_mse: \mathrm{mean}_l\, \mathrm{mean}\, (W_l - \hat W_l)^2
+    .. math:: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N}
 
     Symbols: N the number of weights of all layers together.
 
     Args:
-        found: Ŵ, one tensor a layer.
-        expected: W, shaped like them.
-        kind: one of the two.
-
-    Returns:
-        a scalar.
-
-    Raises:
-        ValueError: an unknown kind.
+        generated: Ŵ, one tensor a layer.
+        targets: W, shaped like them.
 
     Example:
         >>> reconstruction_loss([torch.zeros(1), torch.ones(3)], [torch.full((1,), 4.0), torch.ones(3)]).item()
@@ -43,76 +33,51 @@ def reconstruction_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kin
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
-    if kind == "rms":
-        squares = torch.stack([(a - b).square().sum() for a, b in zip(found, expected, strict=True)])
-        return (squares.sum() / sum(w.numel() for w in expected)).sqrt()
-    if kind == "mean_mse":
-        return torch.stack([F.mse_loss(a, b) for a, b in zip(found, expected, strict=True)]).mean()
-    raise ValueError(f"reconstruction is {kind!r}; expected 'rms' or 'mean_mse'.")
+    squares = torch.stack([(a - b).square().sum() for a, b in zip(generated, targets, strict=True)])
+    return (squares.sum() / sum(w.numel() for w in targets)).sqrt()
 
 
-def feature_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Features = "each") -> Tensor:
-    r"""How far the feature maps of the rebuilt network are from the network's own, summed over layers.
+def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""Return the distance between the feature maps of the rebuilt network and of the target, summed over layers.
 
-    .. math:: each: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε} - \tfrac{\hat a_b}{\lVert \hat a_b
-        \rVert + ε} \rVert^2 \qquad whole: \lVert \tfrac{a}{\lVert a \rVert} - \tfrac{\hat a}{\lVert \hat a \rVert + ε}
-        \rVert^2 \qquad similarity: \tfrac{1}{B^2} \lVert \bar G - \bar{\hat G} \rVert^2
+    .. math:: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε}
+        - \tfrac{\hat a_b}{\lVert \hat a_b \rVert + ε} \rVert^2
 
-    Symbols: a (B, …) the maps of a layer, ε = 1e-3, Ḡ the Gram matrix of the batch with rows of length 1.
+    Symbols: a (B, …) the maps of a layer, ε = 1e-3.
 
     Args:
-        found: â, one tensor a layer.
-        expected: a.
-        kind: one of the three.
-
-    Raises:
-        ValueError: an unknown kind.
+        rebuilt: â, one tensor a layer.
+        targets: a.
 
     Example:
         >>> a = torch.ones(2, 3, 4, 4)
         >>> feature_loss([a], [a]).item()
         0.0
 
-    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2; "similarity" is Tung & Mori's (ICCV 2019).
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
-    one = {"each": _each, "whole": _whole, "similarity": _similarity}.get(kind)
-    if one is None:
-        raise ValueError(f"features is {kind!r}; expected 'each', 'whole' or 'similarity'.")
-    return torch.stack([one(a.flatten(1), b.flatten(1)) for a, b in zip(found, expected, strict=True)]).sum()
+    return torch.stack([_feature_distance(a, b) for a, b in zip(rebuilt, targets, strict=True)]).sum()
 
 
-def _each(found: Tensor, expected: Tensor) -> Tensor:
-    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in (found, expected))
+def _feature_distance(rebuilt: Tensor, target: Tensor) -> Tensor:
+    flat = (rebuilt.flatten(1), target.flatten(1))
+    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in flat)
     loss: Tensor = (a - b).square().sum() / len(a)
     return loss
 
 
-def _whole(found: Tensor, expected: Tensor) -> Tensor:
-    # ε only below the rebuilt network's maps: as recorded from the released code.
-    loss: Tensor = (found / (found.norm() + _EPS) - expected / expected.norm()).square().sum()
-    return loss
-
-
-def _similarity(found: Tensor, expected: Tensor) -> Tensor:
-    grams = (rows @ rows.T for rows in (found, expected))
-    a, b = (gram / (gram.norm(dim=1, keepdim=True) + _EPS) for gram in grams)
-    loss: Tensor = (a - b).square().sum() / len(a) ** 2
-    return loss
-
-
-def logit_loss(found: Tensor, expected: Tensor, kind: Logits = "stable") -> Tensor:
-    r"""How far the answers of the rebuilt network are from the network's own.
+def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tensor:
+    r"""Return the divergence of the outputs of the rebuilt network from those of the target.
 
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
 
-    Symbols: p, p̂ softmax of the logits, δ = 1e-4, B rows. "both_stable" adds δ to p as well; "temperature" is "stable"
-    of softmax(logits / 2), times 4. All but "plain" may be slightly below 0. A single column is the logit of one class:
-    p is its sigmoid, and one minus it.
+    Symbols: p, p̂ softmax of the logits, δ = 1e-4, B samples. "stable" may be slightly below 0. A single column is the
+    logit of one class: p is its sigmoid, and one minus it.
 
     Args:
-        found: (B, classes) logits of the rebuilt network.
-        expected: those of the network itself.
-        kind: one of the four.
+        rebuilt: (B, classes) logits of the rebuilt network.
+        target: those of the target.
+        kind: "plain" or "stable".
 
     Raises:
         ValueError: an unknown kind.
@@ -121,26 +86,18 @@ def logit_loss(found: Tensor, expected: Tensor, kind: Logits = "stable") -> Tens
         >>> round(logit_loss(torch.zeros(3, 2), torch.zeros(3, 2), "plain").item(), 6)
         0.0
 
-    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2, and the released code; Hinton et al. (2015).
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2, and the released code.
     """
-    kinds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "plain": lambda f, w: _kl(f.log_softmax(1), w.softmax(1)),
-        "stable": lambda f, w: _kl((f.softmax(1) + _STABLE).log(), w.softmax(1)),
-        "both_stable": lambda f, w: _kl((f.softmax(1) + _STABLE).log(), w.softmax(1) + _STABLE),
-        "temperature": lambda f, w: 4 * _kl(((f / 2).softmax(1) + _STABLE).log(), (w / 2).softmax(1)),
-    }
-    if kind not in kinds:
-        raise ValueError(f"logits is {kind!r}; expected one of {', '.join(map(repr, kinds))}.")
-    return kinds[kind](*(_two_classes(side.flatten(1)) for side in (found, expected)))
+    if kind not in get_args(Logits):
+        raise ValueError(f"kind is {kind!r}; expected 'plain' or 'stable'.")
+    a, b = (_two_classes(logits.flatten(1)) for logits in (rebuilt, target))
+    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + _STABLE).log()
+    return F.kl_div(log_probabilities, b.softmax(1), reduction="batchmean")
 
 
 def _two_classes(logits: Tensor) -> Tensor:
     """The softmax of one column is 1 whatever its logit; with a zero beside it, it is the sigmoid."""
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
-
-
-def _kl(log_found: Tensor, expected: Tensor) -> Tensor:
-    return F.kl_div(log_found, expected, reduction="batchmean")
 
 
 class Agreement(NamedTuple):

@@ -78,42 +78,6 @@ def _powers(base: float, levels: int) -> Tensor:
     return torch.tensor([single**level for level in range(levels)], dtype=torch.float32)
 
 
-class FourierEmbedding(nn.Module):
-    r"""Random Fourier features of kernel coordinates, the other embedding of the released code.
-
-    .. math:: \gamma(p) = (\sin(2 \pi B p), \cos(2 \pi B p)), \quad B_{i, d} = s_d\, n_{i, d}, \; n \sim N(0, 1)
-
-    Args:
-        levels: L; B has 3L rows.
-        scale: s_d of layer, filter and channel.
-        seed: of B, drawn from a generator of its own.
-
-    Raises:
-        ValueError: no level.
-
-    Example:
-        >>> FourierEmbedding(4)(torch.zeros(5, 3)).shape
-        torch.Size([5, 24])
-
-    Source: Tancik et al. (NeurIPS 2020); the scales are those of Ashkenazi et al.'s code.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, levels: int = 20, scale: tuple[float, float, float] = (1.0, 0.1, 0.1), seed: int = 0) -> None:
-        super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels is {levels}; expected at least 1.")
-        drawn = torch.randn(3 * levels, 3, generator=torch.Generator().manual_seed(seed), device="cpu")
-        self.register_buffer("matrix", drawn * torch.tensor(scale))
-        self.out_features = 6 * levels
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        """(kernels, 3) to (kernels, 6L): row by row of B, sine before cosine."""
-        angle = 2 * torch.pi * (coordinates.float() @ self.matrix.float().T)
-        return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
-
-
 class KernelPredictor(Layers):
     r"""Embedding → (linear → ReLU) x (blocks − 1) → K² numbers.
 
