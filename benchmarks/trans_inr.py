@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 
 from xinc_captum import TokenContribution
-from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
+from xinc_captum.attributions.trans_inr import (
+    TransINR,
+    fine_tune,
+    independent_inits,
+    mean_psnr,
+    neuron_canvases,
+    shared_inits,
+)
 from xinc_captum.attributions.trans_inr.shares import flat, unflat
 from xinc_captum.metrics import correspondence, region_agreement, region_use
 from xinc_captum.zoo import fashion_mnist, mnist_digits
@@ -60,10 +67,10 @@ def judged(model, images, seen=None):
 def reptile(model, images, rounds, inner=10, seed=0):
     """One start for all pictures: moved towards where ten steps from it lead (Nichol et al., arXiv 1803.02999)."""
     generator = torch.Generator().manual_seed(seed)
-    start = shared_start(model, 1, seed=seed)[0]
+    start = shared_inits(model, 1, seed=seed)[0]
     for k in range(rounds):
         batch = images[torch.randint(len(images), (32,), generator=generator)]
-        ends = tuned([start] * len(batch), batch, inner, SCRATCH).inrs
+        ends = fine_tune([start] * len(batch), batch, inner, SCRATCH).inrs
         with torch.no_grad():
             for name, parameter in start.named_parameters():
                 mean = torch.stack([end.get_parameter(name) for end in ends]).mean(0)
@@ -76,12 +83,12 @@ def steps_from(model, images, base, say):
     starts = {
         "written by the transformer": (model.generate(images), WARM),
         "Reptile's start": ([copy.deepcopy(base) for _ in images], SCRATCH),
-        "one random start": (shared_start(model, len(images)), SCRATCH),
-        "random starts": (own_starts(model, len(images)), SCRATCH),
+        "one random start": (shared_inits(model, len(images)), SCRATCH),
+        "random starts": (independent_inits(model, len(images)), SCRATCH),
     }
     table = {}
     for name, (inrs, lr) in starts.items():
-        table[name] = [tuned(inrs, images, steps, lr).psnr for steps in (0, 5, 10, 20, 50)]
+        table[name] = [fine_tune(inrs, images, steps, lr).psnr for steps in (0, 5, 10, 20, 50)]
         say(f"  {name:28s} +0 / 5 / 10 / 20 / 50 steps: " + " / ".join(f"{dB:5.1f}" for dB in table[name]) + " dB")
     gain = table["written by the transformer"][2] - table["random starts"][2]
     say(f"  written and 10 steps, above 10 steps from scratch: {gain:+.1f} dB (expected +10)")
@@ -96,8 +103,8 @@ def neurons(model, images, say):
     rows = {
         "written by the transformer": model.generate(images),
         "written before any fit": TransINR(**model.config, seed=99).generate(images),
-        "one random start, 100 steps": tuned(shared_start(model, len(images)), images, 100, SCRATCH).inrs,
-        "random starts, 100 steps": tuned(own_starts(model, len(images)), images, 100, SCRATCH).inrs,
+        "one random start, 100 steps": fine_tune(shared_inits(model, len(images)), images, 100, SCRATCH).inrs,
+        "random starts, 100 steps": fine_tune(independent_inits(model, len(images)), images, 100, SCRATCH).inrs,
     }
     for layer in (-2, -3):
         for name, inrs in rows.items():
@@ -142,8 +149,11 @@ def few_patches(train, test, arguments, seed, steps, say):
         seen = torch.rand(len(images), rows * columns, generator=generator).argsort(1).argsort(1) < count
         patch = sparse.tokens.patch
         pixels = seen.reshape(-1, rows, columns).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
-        written = tuned(sparse.generate(images, seen), images, 0).psnr
-        scratch = [tuned(own_starts(sparse, len(images)), images, n, SCRATCH, seen=pixels).psnr for n in (10, 50, 200)]
+        written = fine_tune(sparse.generate(images, seen), images, 0).psnr
+        scratch = [
+            fine_tune(independent_inits(sparse, len(images)), images, n, SCRATCH, seen=pixels).psnr
+            for n in (10, 50, 200)
+        ]
         say(
             f"  {count} of {rows * columns} patches: {written:.1f} dB; the same network from scratch on the same pixels, 10 / 50 / "
             f"200 steps: {' / '.join(f'{dB:.1f}' for dB in scratch)} dB"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xinc_captum import LayerError
-from xinc_captum.attributions.nern import GatedPass, KernelCanvas, KernelPredictor, NeRN, ordered
+from xinc_captum.attributions.nern import GatedPass, KernelCanvas, KernelPredictor, NeRN, order_kernels
 from xinc_captum.attributions.nern.permutation import LayerOrder
 
 LAYERS = ["stem", "wide", "depthwise", "point"]
@@ -69,7 +69,7 @@ def test_queries_are_those_of_the_whole(mixed, make_drawn, how, at):
 def test_i3_the_same_weights_under_other_coordinates(mixed, make_drawn):
     """Give two kernels each other's coordinates: their canvases change places, and nothing else does."""
     own = make_drawn(NeRN(mixed.double(), ["point"], hidden=7, kernel_size=3))
-    path = ordered(mixed.point.weight).kernels.clone()
+    path = order_kernels(mixed.point.weight).kernels.clone()
     path[[3, 8]] = path[[8, 3]]
     other = NeRN(mixed, ["point"], hidden=7, kernel_size=3, orders=[LayerOrder(kernels=path)])
     other.predictor.load_state_dict(own.predictor.state_dict())

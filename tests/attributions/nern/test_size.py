@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.attributions.nern import NeRN, compressed, quantised
+from xinc_captum.attributions.nern import NeRN, compress, quantize
 from xinc_captum.attributions.nern.size import packed_integers, rounded
 
 
@@ -46,7 +46,7 @@ def test_int8_of_all_weights_by_hand():
 def test_all_weights_in_int8_are_counted_once_where_they_are_shared():
     linear = nn.Linear(6, 6)
     target = nn.Sequential(nn.Conv2d(2, 2, 3, bias=False), nn.Flatten(), linear, nn.ReLU(), linear)
-    found = quantised(target, bits=8, all_weights=True)
+    found = quantize(target, bits=8, all_weights=True)
     assert 0 < found.bytes - (2 * 2 * 9 + 4 * 2 + 36 + 4 * 6 + 2 * 4 * 6) < 700
     weight = found.model[2].weight
     assert weight is found.model[4].weight and not torch.equal(weight, linear.weight)
@@ -76,8 +76,8 @@ def test_agreement_is_that_of_the_rebuilt_networks(mixed, make_drawn, found):
     assert before.differences(mixed) == [] and mixed.training
     mixed.eval()
     assert report.agreement == pytest.approx(answering_alike(nern.rebuild().eval(), mixed, images))
-    assert report.int8_agreement == pytest.approx(answering_alike(quantised(mixed).model, mixed, images))
-    everything = quantised(mixed, all_weights=True).model
+    assert report.int8_agreement == pytest.approx(answering_alike(quantize(mixed).model, mixed, images))
+    everything = quantize(mixed, all_weights=True).model
     assert report.int8_all_agreement == pytest.approx(answering_alike(everything, mixed, images))
     assert report.agreement < report.int8_agreement, "drawn, never fitted"
     lines = str(report).splitlines()
@@ -98,7 +98,7 @@ def test_by_hand():
     model = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[7.0, -3.4], [0.7, 0.02]]).view(2, 1, 1, 2))
-    found = quantised(model, bits=4)
+    found = quantize(model, bits=4)
     expected = torch.tensor([[7.0, -3.0], [0.7, 0.0]]).view(2, 1, 1, 2)
     torch.testing.assert_close(found.model[0].weight.detach(), expected)
     own = torch.tensor([7.0, -3.4, 0.7, 0.02])
@@ -108,7 +108,7 @@ def test_by_hand():
 
 
 def test_fewer_bits_fewer_bytes_more_error(mixed):
-    found = [quantised(mixed, bits=bits) for bits in (8, 6, 4, 2)]
+    found = [quantize(mixed, bits=bits) for bits in (8, 6, 4, 2)]
     assert [f.bytes for f in found] == sorted((f.bytes for f in found), reverse=True)
     assert [f.relative_error for f in found] == sorted(f.relative_error for f in found)
     x = torch.rand(2, 2, 6, 6)
@@ -118,7 +118,7 @@ def test_fewer_bits_fewer_bytes_more_error(mixed):
 def test_dead_filters_stay_dead():
     scale, whole = rounded(torch.zeros(2, 1, 3, 3), 8)
     assert torch.isfinite(scale).all() and (whole == 0).all()
-    assert quantised(zeroed()).relative_error == 0
+    assert quantize(zeroed()).relative_error == 0
 
 
 def zeroed():
@@ -129,7 +129,7 @@ def zeroed():
 
 def test_bits():
     with pytest.raises(ValueError, match="bits is 16; expected 2 to 8"):
-        quantised(nn.Conv2d(1, 1, 1), bits=16)
+        quantize(nn.Conv2d(1, 1, 1), bits=16)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def nern():
 
 def test_fewer_bits_and_weights_fewer_bytes(nern):
     before = [p.clone() for p in nern.predictor.parameters()]
-    sizes = [compressed(nern, keep=keep, bits=bits).bytes for keep, bits in ((1, 8), (1, 4), (0.5, 4), (0.2, 2))]
+    sizes = [compress(nern, keep=keep, bits=bits).bytes for keep, bits in ((1, 8), (1, 4), (0.5, 4), (0.2, 2))]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] < nern.size_report().total
     assert all(torch.equal(p, q) for p, q in zip(nern.predictor.parameters(), before, strict=True))
     weights = sum(p.numel() for p in nern.predictor.parameters() if p.dim() == 2)
@@ -148,7 +148,7 @@ def test_fewer_bits_and_weights_fewer_bytes(nern):
 
 
 def test_what_stays(nern):
-    found = compressed(nern, keep=0.25, bits=8)
+    found = compress(nern, keep=0.25, bits=8)
     matrices = [p for p in found.nern.predictor.parameters() if p.dim() == 2]
     kept = sum(int((p != 0).sum()) for p in matrices) / sum(p.numel() for p in matrices)
     assert kept == pytest.approx(0.25, abs=0.01)
@@ -162,7 +162,7 @@ def test_what_stays(nern):
 
 
 def test_eight_bits_hardly_change_anything(nern):
-    found = compressed(nern).nern.weights()
+    found = compress(nern).nern.weights()
     for name, weight in nern.weights().items():
         assert (found[name] - weight).norm() / weight.norm() < 0.02
 
@@ -172,4 +172,4 @@ def test_eight_bits_hardly_change_anything(nern):
 )
 def test_errors(nern, kwargs, text):
     with pytest.raises(ValueError, match=text):
-        compressed(nern, **kwargs)
+        compress(nern, **kwargs)

@@ -3,7 +3,14 @@ import os
 import pytest
 import torch
 
-from xinc_captum.attributions.trans_inr import RayTransINR, TransINR, mean_psnr, neuron_canvases, own_starts, tuned
+from xinc_captum.attributions.trans_inr import (
+    RayTransINR,
+    TransINR,
+    fine_tune,
+    independent_inits,
+    mean_psnr,
+    neuron_canvases,
+)
 from xinc_captum.attributions.trans_inr.training import random_mask
 from xinc_captum.inr import CheckpointError
 from xinc_captum.metrics import correspondence
@@ -130,8 +137,8 @@ def test_it_learns_pictures_and_is_judged_on_others(small, ramps):
     assert [step for step, _ in result.validation] == [100, 200, 250]
     assert len(result.curve) == result.steps == 250 and result.curve[-1] > result.curve[0] + 3
     # What benchmarks/trans_inr.py asks of digits: ten steps further, and neurons that find themselves.
-    own = own_starts(model, 16)
-    written, scratch = tuned(model.generate(images[48:]), images[48:], 10, 3e-3), tuned(own, images[48:], 10)
+    own = independent_inits(model, 16)
+    written, scratch = fine_tune(model.generate(images[48:]), images[48:], 10, 3e-3), fine_tune(own, images[48:], 10)
     assert written.psnr > scratch.psnr + 10
     found, control = (correspondence(neuron_canvases(nets, (8, 8))) for nets in (written.inrs, scratch.inrs))
     assert found.retrieval > 0.7 and control.retrieval < 2 * control.chance

@@ -11,9 +11,9 @@ from xinc_captum.attributions.trans_inr import (
     Weights,
     camera_rays,
     mean_psnr,
-    painted,
     ray_colours,
     ray_depths,
+    run_networks,
 )
 from xinc_captum.inr import HypoNet
 from xinc_captum.zoo.ball_scenes import ball_scenes, orbit
@@ -213,7 +213,7 @@ def field(recorded):
 
 def test_recorded_fields(recorded):
     encode, weights = field(recorded)
-    raw = painted(encode(recorded["nerf/points"]), weights)
+    raw = run_networks(encode(recorded["nerf/points"]), weights)
     torch.testing.assert_close(raw, recorded["nerf/output"], atol=1e-5, rtol=1e-5)
 
 
@@ -221,7 +221,7 @@ def test_recorded_pictures(recorded):
     encode, weights = field(recorded)
     depths = ray_depths(9, 2.0, 6.0, recorded["rays/o"])
     points = recorded["rays/o"][..., None, :] + depths[:, None] * recorded["rays/d"][..., None, :]
-    raw = painted(encode(points.flatten(1, 4)), weights).reshape(*points.shape[:-1], 4)
+    raw = run_networks(encode(points.flatten(1, 4)), weights).reshape(*points.shape[:-1], 4)
     torch.testing.assert_close(ray_colours(raw, depths), recorded["render/rgb"], atol=1e-5, rtol=1e-5)
 
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-from xinc_captum.attributions.trans_inr import Weights, as_module, painted, stacked
+from xinc_captum.attributions.trans_inr import Weights, as_module, run_networks, stack_weights
 from xinc_captum.attributions.trans_inr.writer import Attention, Encoder
 from xinc_captum.inr import HypoNet, pixel_centres
 
@@ -17,12 +17,12 @@ def test_recorded_weights_draw_what_was_recorded(recorded):
     where = recorded["given/coords"].flatten(1, 2)
     encode = HypoNet(2, 3, hidden=8, layers=3, count=3).encoding
     torch.testing.assert_close(encode(where), recorded["given/posenc"], atol=1e-5, rtol=1e-5)
-    drawn = painted(encode(where), given(recorded, "given"), 0.5)
+    drawn = run_networks(encode(where), given(recorded, "given"), 0.5)
     torch.testing.assert_close(drawn, recorded["given/output"].flatten(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_recorded_weights_without_an_encoding(recorded):
-    drawn = painted(recorded["given/coords"].flatten(1, 2), given(recorded, "given_nope"))
+    drawn = run_networks(recorded["given/coords"].flatten(1, 2), given(recorded, "given_nope"))
     torch.testing.assert_close(drawn, recorded["given_nope/output"].flatten(1, 2), atol=1e-5, rtol=1e-5)
 
 
@@ -35,8 +35,8 @@ def test_recorded_grids(recorded):
 
 def test_stacking_and_taking_apart():
     nets = [HypoNet(hidden=5, layers=3, count=2, seed=s) for s in range(3)]
-    x, weights = torch.rand(7, 2), stacked(nets)
-    drawn = painted(nets[0].encoding(x), weights)
+    x, weights = torch.rand(7, 2), stack_weights(nets)
+    drawn = run_networks(nets[0].encoding(x), weights)
     state = torch.get_rng_state()
     for i, net in enumerate(nets):
         torch.testing.assert_close(drawn[i], net(x))

@@ -15,13 +15,13 @@ from .kernel_canvas import GatedPass, KernelCanvas
 from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
 from .nern import NeRN
-from .permutation import LayerOrder, greedy_paths, ordered
+from .permutation import LayerOrder, greedy_paths, order_kernels
 from .predictor import KernelPredictor, SmoothEmbedding
-from .size import Compressed, Quantised, SizeReport, compressed, quantised
+from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
 from .training import Evaluation, NernFit, sample_kernels
 
 __all__ = [
-    "Compressed",
+    "CompressedNeRN",
     "Convolution",
     "EmbeddingLevels",
     "ErrorMap",
@@ -33,10 +33,10 @@ __all__ = [
     "LayerProfile",
     "NeRN",
     "NernFit",
-    "Quantised",
+    "QuantizedNetwork",
     "SizeReport",
     "SmoothEmbedding",
-    "compressed",
+    "compress",
     "convolutions",
     "crop",
     "embedding_levels",
@@ -47,8 +47,8 @@ __all__ = [
     "kernel_coordinates",
     "layer_profile",
     "logit_loss",
-    "ordered",
-    "quantised",
+    "order_kernels",
+    "quantize",
     "reconstruction_loss",
     "sample_kernels",
     "smoothness_loss",

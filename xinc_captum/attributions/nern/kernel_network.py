@@ -22,7 +22,7 @@ from .kernels import (
     represented,
     target_behind,
 )
-from .permutation import Kind, LayerOrder, ordered
+from .permutation import Kind, LayerOrder, order_kernels
 from .predictor import Fusion, KernelPredictor, SmoothEmbedding
 
 
@@ -75,7 +75,7 @@ class KernelNetwork(nn.Module):
             }
             _checked_crop(crop, self.kernel_size)
             own = self.target_weights()
-            self.orders = tuple(orders or (ordered(own[layer.name], permutation) for layer in self.layers))
+            self.orders = tuple(orders or (order_kernels(own[layer.name], permutation) for layer in self.layers))
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             parts = rows.split([layer.kernels for layer in self.layers])
             each = zip(self.layers, self.orders, parts, strict=True)

@@ -35,7 +35,7 @@ class NeRN(KernelNetwork):
         hidden: units of the predictor's hidden layers; its size is what trades accuracy for bytes.
         blocks: Linear layers of the predictor.
         kernel_size: K; None is the largest side among the layers.
-        permutation: "cross-filter", "in-filter" or "none", as :func:`ordered`.
+        permutation: "cross-filter", "in-filter" or "none", as :func:`order_kernels`.
         crop: "center", "average" or "max", as :func:`crop`.
         coordinates: "index", "local" or "global", as :func:`kernel_coordinates`.
         seed: of the predictor's first weights.

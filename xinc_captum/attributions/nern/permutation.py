@@ -35,7 +35,7 @@ class LayerOrder:
         return (self.filters.argsort()[:, None] * channels + self.channels.argsort(1)).flatten()
 
 
-def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
+def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
     r"""Paths through the kernels of a layer, each going on with the kernel that is most like the last.
 
     .. math:: \pi_0 = 0, \qquad \pi_{s + 1} = \arg\max_{j \notin \pi} \cos(w_{\pi_s}, w_j)
@@ -54,7 +54,7 @@ def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
         ValueError: an unknown kind.
 
     Example:
-        >>> ordered(torch.tensor([1.0, -1.0, 2.0, -2.0]).view(2, 2, 1, 1)).kernels.tolist()
+        >>> order_kernels(torch.tensor([1.0, -1.0, 2.0, -2.0]).view(2, 2, 1, 1)).kernels.tolist()
         [0, 2, 1, 3]
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.3, and the released code.

@@ -18,7 +18,7 @@ from .losses import Distillation, check_images
 from .nern_file import file_bytes, kept, sections
 
 
-class Quantised(NamedTuple):
+class QuantizedNetwork(NamedTuple):
     """A network whose weights, or those of some convolutions, were rounded.
 
     Attributes:
@@ -32,9 +32,9 @@ class Quantised(NamedTuple):
     relative_error: float
 
 
-def quantised(
+def quantize(
     target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None, bits: int = 8, *, all_weights: bool = False
-) -> Quantised:
+) -> QuantizedNetwork:
     r"""Round the weights of convolutions to integers of so many bits, one scale a filter.
 
     .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
@@ -51,7 +51,7 @@ def quantised(
         ValueError: other bits.
 
     Example:
-        >>> found = quantised(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
+        >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
         >>> found.relative_error < 0.2
         True
 
@@ -83,7 +83,7 @@ def quantised(
             weight.copy_(found)
             tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
             tensors[f"weight.{name}"] = packed_integers(whole, bits)
-    return Quantised(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
+    return QuantizedNetwork(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
 
 
 def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ def packed_integers(whole: Tensor, bits: int) -> Tensor:
 N = TypeVar("N", bound=KernelNetwork)
 
 
-class Compressed(NamedTuple, Generic[N]):
+class CompressedNeRN(NamedTuple, Generic[N]):
     """A NeRN with fewer and coarser weights.
 
     Attributes:
@@ -121,7 +121,7 @@ class Compressed(NamedTuple, Generic[N]):
     relative_error: float
 
 
-def compressed(nern: N, *, keep: float = 1.0, bits: int = 8) -> Compressed[N]:
+def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
     r"""Drop the smallest weights of the predictor, then round the others; biases stay floats.
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
@@ -140,7 +140,7 @@ def compressed(nern: N, *, keep: float = 1.0, bits: int = 8) -> Compressed[N]:
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
         >>> nern = NeRN(torch.nn.Conv2d(3, 4, 3))
-        >>> compressed(nern, bits=8).bytes < nern.size_report().total
+        >>> compress(nern, bits=8).bytes < nern.size_report().total
         True
 
     Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; Han et al. (NeurIPS 2015) for the threshold.
@@ -167,7 +167,7 @@ def compressed(nern: N, *, keep: float = 1.0, bits: int = 8) -> Compressed[N]:
             tensors[f"weight.{name}"] = packed_integers(whole[stays], bits)
             if keep < 1:
                 tensors[f"stays.{name}"] = packed_integers(stays.flatten(), 1)
-    return Compressed(small, len(save(tensors)), small.relative_error())
+    return CompressedNeRN(small, len(save(tensors)), small.relative_error())
 
 
 def _plain(value: Tensor) -> Tensor:
@@ -257,8 +257,8 @@ def size_report(
         for name, tensors in sections(nern, dtype).items()
     }
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
-    baseline = quantised(nern.target, [layer.name for layer in nern.layers])
-    everything = quantised(nern.target, [layer.name for layer in nern.layers], all_weights=True)
+    baseline = quantize(nern.target, [layer.name for layer in nern.layers])
+    everything = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
     names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
     shares: list[float] | list[None] = [None, None, None]
     if images is not None:

@@ -16,7 +16,7 @@ from ...inr import HypoNet, pixel_centres
 from ...inr.mlp import seeded
 from ...inr.training import check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, random_mask, save_model, split_validation
-from .writer import Groups, Modulations, Weights, WeightWriter, as_module, at_least_one, painted
+from .writer import Groups, Modulations, Weights, WeightWriter, as_module, at_least_one, run_networks
 
 
 class PatchTokens(nn.Module):
@@ -299,7 +299,7 @@ class TransINR(nn.Module):
 
     def paint(self, weights: Weights, size: tuple[int, int]) -> Tensor:
         """What networks draw: (B, C, H, W)."""
-        drawn = painted(self.encoded(size), weights, OUT_BIAS)
+        drawn = run_networks(self.encoded(size), weights, OUT_BIAS)
         return drawn.mT.reshape(*drawn.mT.shape[:-1], *size)
 
     def encoded(self, size: tuple[int, int]) -> Tensor:

@@ -10,17 +10,19 @@ from ...inr import HypoNet, pixel_centres
 from .shares import neuron_shares
 from .training import mean_psnr
 from .trans_inr import OUT_BIAS, TransINR
-from .writer import Weights, as_module, painted, stacked
+from .writer import Weights, as_module, run_networks, stack_weights
 
 
-class Tuned(NamedTuple):
+class FineTuned(NamedTuple):
     """Networks after some steps of training, and the mean of their PSNR, in decibels."""
 
     inrs: list[HypoNet]
     psnr: float
 
 
-def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, seen: Tensor | None = None) -> Tuned:
+def fine_tune(
+    inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, seen: Tensor | None = None
+) -> FineTuned:
     r"""Train each network on its own picture, ``steps`` of Adam; those given stay as they are.
 
     .. math:: \min_{\theta_b} \; \mathrm{mean}_{c,p}\, (f_{\theta_b}(p) - x_b(p))^2
@@ -29,7 +31,7 @@ def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, 
     drawn at random.
 
     Args:
-        inrs: networks of one architecture, one a picture; ``model.generate(images)``, or :func:`own_starts`.
+        inrs: networks of one architecture, one a picture; ``model.generate(images)``, or :func:`independent_inits`.
         images: (B, C, H, W), floats in [0, 1].
         steps: 0 only measures.
         lr: the rate.
@@ -40,8 +42,8 @@ def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, 
 
     Example:
         >>> model, images = TransINR(seed=0), torch.rand(3, 1, 8, 8)
-        >>> better = tuned(model.generate(images), images, 5)
-        >>> better.psnr > tuned(model.generate(images), images, 0).psnr
+        >>> better = fine_tune(model.generate(images), images, 5)
+        >>> better.psnr > fine_tune(model.generate(images), images, 0).psnr
         True
 
     Source: Chen & Wang (ECCV 2022), sec. 4.2, test-time optimisation.
@@ -53,7 +55,7 @@ def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, 
     first = inrs[0].get_parameter("output.weight")
     size = (images.shape[2], images.shape[3])
     pixels = check_images(images).to(first).flatten(2).mT
-    start = stacked(inrs)
+    start = stack_weights(inrs)
     numbers = [x.clone().requires_grad_(True) for x in (*start.matrices, *start.biases)]
     weights = Weights(tuple(numbers[: len(start.matrices)]), tuple(numbers[len(start.matrices) :]))
     optimizer = torch.optim.Adam(numbers, lr=lr)
@@ -63,37 +65,37 @@ def tuned(inrs: list[HypoNet], images: Tensor, steps: int, lr: float = 1e-2, *, 
         encoded = inrs[0].get_submodule("encoding")(pixel_centres(size, dtype=first.dtype, device=first.device))
     with torch.enable_grad():
         for _ in range(steps):
-            loss = ((painted(encoded, weights) - pixels).square() * weight).sum()
+            loss = ((run_networks(encoded, weights) - pixels).square() * weight).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        drawn = painted(encoded, weights)
+        drawn = run_networks(encoded, weights)
     done = [
         as_module(inr, Weights(weights.matrices, tuple(b[i, 0] for b in weights.biases)), i)
         for i, inr in enumerate(inrs)
     ]
-    return Tuned(done, mean_psnr(drawn, pixels))
+    return FineTuned(done, mean_psnr(drawn, pixels))
 
 
-def own_starts(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:
+def independent_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:
     """Networks of the architecture that ``model`` writes, each from random weights of its own.
 
     The control for neurons that correspond: here index i means nothing.
 
     Example:
-        >>> first, second = own_starts(TransINR(), 2)
+        >>> first, second = independent_inits(TransINR(), 2)
         >>> bool((first.linear1.weight == second.linear1.weight).all())
         False
     """
     return [_fresh(model, seed * count + i) for i in range(count)]
 
 
-def shared_start(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:
+def shared_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:
     """The same random network ``count`` times over: the control for what a common start alone brings.
 
     Example:
-        >>> first, second = shared_start(TransINR(), 2)
+        >>> first, second = shared_inits(TransINR(), 2)
         >>> bool((first.linear1.weight == second.linear1.weight).all()), first.output is second.output
         (True, False)
     """
@@ -115,7 +117,7 @@ def neuron_canvases(inrs: list[HypoNet], size: tuple[int, int], layer: int = -2)
         >>> neuron_canvases(TransINR(hidden=16, groups=4).generate(torch.rand(3, 1, 8, 8)), (8, 8)).shape
         torch.Size([3, 16, 1, 8, 8])
     """
-    weights = stacked(inrs)
+    weights = stack_weights(inrs)
     count = len(weights.matrices)
     if not -count <= layer < count:
         raise ValueError(f"layer is {layer}; expected {-count} to {count - 1}.")

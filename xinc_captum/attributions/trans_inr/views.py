@@ -15,7 +15,7 @@ from ...inr.mlp import seeded
 from ...inr.training import check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, save_model
 from .trans_inr import PatchTokens
-from .writer import Groups, Weights, WeightWriter, as_module, painted
+from .writer import Groups, Weights, WeightWriter, as_module, run_networks
 
 
 def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -311,7 +311,7 @@ class RayTransINR(nn.Module):
         near, far, samples = self.focus
         depths = ray_depths(samples, near, far, origins)
         points = origins[:, :, None] + depths[:, None] * directions[:, :, None]
-        raw = painted(self.writer.base.get_submodule("encoding")(points.flatten(1, 2)), weights)
+        raw = run_networks(self.writer.base.get_submodule("encoding")(points.flatten(1, 2)), weights)
         return ray_colours(raw.unflatten(1, (-1, samples)), depths)
 
     def generate(self, views: Tensor, poses: Tensor, focal: float) -> list[HypoNet]:

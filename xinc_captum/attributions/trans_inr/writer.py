@@ -335,7 +335,7 @@ def _rows(groups: Groups, name: str, outputs: int) -> int:
     return rows
 
 
-def painted(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Tensor:
+def run_networks(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Tensor:
     r"""B networks at the same or each at its own coordinates: (B, points, out).
 
     .. math:: y_b = W_L^b\, \mathrm{relu}(\cdots \mathrm{relu}(W_1^b \gamma + b_1) \cdots) + b_L + out\_bias
@@ -382,13 +382,13 @@ def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0
     return module
 
 
-def stacked(modules: list[HypoNet] | list[nn.Module]) -> Weights:
+def stack_weights(modules: list[HypoNet] | list[nn.Module]) -> Weights:
     """The weights of several modules as one: each matrix (B, out, in), each bias (B, 1, out).
 
     Example:
         >>> from xinc_captum.inr import HypoNet
         >>> nets = [HypoNet(hidden=4, layers=2, count=2) for _ in range(3)]
-        >>> painted(nets[0].encoding(torch.rand(5, 2)), stacked(nets)).shape
+        >>> run_networks(nets[0].encoding(torch.rand(5, 2)), stack_weights(nets)).shape
         torch.Size([3, 5, 3])
     """
     linears = [[m for m in net.children() if isinstance(m, nn.Linear)] for net in modules]
