@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from .coordinates import coordinates, times
 from .nerv import HNeRV
-from .training import Validation, architecture_digest, decibels, digest, shuffled_batches, train
+from .training import Validation, architecture_digest, decibels, digest, epoch_batches, train
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a fit went.
+    """Result of :func:`fit`.
 
     Attributes:
-        psnr: decibels of the final network over the whole picture.
-        steps: optimiser steps taken.
-        curve: PSNR of each step's own batch before the step.
-        size: the picture's size, (H, W).
+        psnr: of the final network over the whole image, in decibels.
+        steps: optimizer steps taken.
+        curve: PSNR of each batch before its step.
+        size: of the image, (H, W).
     """
 
     psnr: float
@@ -32,21 +32,21 @@ class Fit:
     size: tuple[int, ...]
 
 
-def psnr(picture: Tensor, reference: Tensor) -> float:
-    r"""Peak signal-to-noise ratio of values in [0, 1], in decibels.
+def psnr(image: Tensor, reference: Tensor) -> float:
+    r"""Return the peak signal-to-noise ratio of values in [0, 1], in decibels.
 
-    .. math:: -10 \log_{10} \mathrm{mean}((picture - reference)^2)
+    .. math:: -10 \log_{10} \mathrm{mean}((image - reference)^2)
 
     Example:
         >>> round(psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6)), 2)
         20.0
     """
-    error = F.mse_loss(picture.float(), reference.float()).item()
+    error = F.mse_loss(image.float(), reference.float()).item()
     return decibels(error)
 
 
 def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 16) -> Tensor:
-    """The picture that a coordinate network draws: (C, *size), on the model's device, not clamped.
+    """Return the image of a coordinate network: (C, *size), on the model's device, not clamped.
 
     Example:
         >>> from xinc_captum.inr import FourierMLP
@@ -54,9 +54,9 @@ def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 
         torch.Size([3, 8, 12])
     """
     weight = next(model.parameters())
-    where = coordinates(size, dtype=weight.dtype, device=weight.device)
+    grid = coordinates(size, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
-        pixels = torch.cat([model(part) for part in where.split(rows_at_once)])
+        pixels = torch.cat([model(part) for part in grid.split(rows_at_once)])
     return pixels.T.reshape(-1, *size)
 
 
@@ -75,22 +75,22 @@ def fit(
 
     .. math:: \min_\theta \; \mathrm{mean}_p \, \| f_\theta(x_p) - image_p \|^2
 
-    Adam with a cosine schedule down to zero over ``steps``. Train flags are left as found; the random choices come
-    from a generator of its own, on the model's device.
+    Adam with a cosine schedule down to zero over ``steps``. Training flags, gradients and the global random state are
+    restored; pixels are drawn with a separate generator on the model's device.
 
     Args:
         model: (rows, dims) to (rows, C).
         image: (C, *size), floats in [0, 1]; moved to the model's device and dtype.
-        steps: optimiser steps, the length of the schedule.
+        steps: optimizer steps, the length of the schedule.
         lr: first learning rate.
-        batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger picture.
-        target_psnr: stop early once the whole picture reaches this many decibels (looked at every 50 steps).
+        batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger image.
+        target_psnr: stop once the whole image reaches this many decibels; checked every 50 steps.
         seed: for the choice of pixels.
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
         TypeError: an integer image.
-        ValueError: values outside [0, 1] or not finite, or a model that does not answer (rows, C).
+        ValueError: values outside [0, 1] or not finite, or a model that does not return (rows, C).
 
     Example:
         >>> from xinc_captum.inr import FourierMLP
@@ -155,7 +155,7 @@ class _TargetPsnr(Validation):
 
 
 def check_image(image: Tensor) -> None:
-    """Accept (C, *size) floats in [0, 1] only.
+    """Check that an image is (C, *size) floats in [0, 1].
 
     Raises:
         TypeError: not a float tensor.
@@ -173,33 +173,33 @@ def check_image(image: Tensor) -> None:
         raise ValueError(f"image values lie in [{low:g}, {high:g}]; expected [0, 1]: divide 8-bit pixels by 255.")
 
 
-def _check_model(model: nn.Module, where: Tensor, pixels: Tensor) -> None:
+def _check_model(model: nn.Module, grid: Tensor, pixels: Tensor) -> None:
     with torch.no_grad():
         try:
-            answer = model(where[:1])
+            output = model(grid[:1])
         except RuntimeError as error:
             raise ValueError(
-                f"the model cannot take coordinates of shape (rows, {where.shape[1]}): {error}. Build it with "
-                f"in_features={where.shape[1]}."
+                f"the model cannot take coordinates of shape (rows, {grid.shape[1]}): {error}. Build it with "
+                f"in_features={grid.shape[1]}."
             ) from error
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (1, pixels.shape[1]):
-        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if not isinstance(output, Tensor) or tuple(output.shape) != (1, pixels.shape[1]):
+        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"the model answers {seen} for one pixel, but the image has {pixels.shape[1]} channels; build it with "
+            f"the model returns {described} for one pixel, but the image has {pixels.shape[1]} channels; build it with "
             f"out_features={pixels.shape[1]}."
         )
 
 
 @dataclass(frozen=True)
 class VideoFit:
-    """How a fit went.
+    """Result of :func:`fit_video`.
 
     Attributes:
-        psnr: decibels of the whole video.
-        frame_psnr: decibels of each frame.
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
-        curve: PSNR of each step's own batch before the step.
+        psnr: of the whole video, in decibels.
+        frame_psnr: of each frame.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
+        curve: PSNR of each batch before its step.
         size: (frames, H, W).
     """
 
@@ -212,11 +212,11 @@ class VideoFit:
 
 
 def render_video(model: nn.Module, inputs: Tensor | int, *, rows_at_once: int = 8) -> Tensor:
-    """The frames that a network draws: (rows, C, H, W), on the model's device, not clamped.
+    """Return the frames of a video network: (rows, C, H, W), on the model's device, not clamped.
 
     Args:
-        model: one row in, one frame out.
-        inputs: rows for it, or how many frames to draw at their :func:`times`.
+        model: maps one row to one frame.
+        inputs: rows for the model, or the number of frames, whose :func:`times` are the rows.
         rows_at_once: frames in one call of the model.
 
     Example:
@@ -247,29 +247,29 @@ def fit_video(
 
     .. math:: \min_\theta \; \mathrm{mean}_{i, c, y, x} \, (f_\theta(x_i) - frame_i)^2
 
-    Adam under a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
-    nothing. Train flags and gradients are left as found; the random choices come from a generator of its own.
+    Adam with a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
+    zero. Training flags, gradients and the global random state are restored.
 
-    With ``checkpoint`` a run that was killed goes on from the last one written. On the same CPU with as many threads it
-    ends with bit-identical parameters; elsewhere they round otherwise. The file stays: a finished run is not repeated.
+    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
+    it ends with bit-identical parameters; elsewhere rounding differs. A finished run is not repeated.
 
     Args:
-        model: rows to frames: a ``NeRV``, an ``HNeRV``, or any other.
+        model: maps rows to frames: a ``NeRV``, an ``HNeRV``, or any other module.
         frames: (T, C, H, W), floats in [0, 1], T >= 2; moved to the model's device and dtype.
         inputs: one row a frame; None is the frames themselves for an ``HNeRV``, and :func:`times` for all others.
-        steps: optimiser steps, the length of the schedule.
+        steps: optimizer steps, the length of the schedule.
         lr: the highest learning rate.
         batch_size: frames a step.
         seed: for the order of the frames.
-        checkpoint: a file to write the run to, and to take it up from.
-        every: steps from one checkpoint to the next.
+        checkpoint: a file to write the run to, and to resume it from.
+        every: steps between two checkpoints.
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
         TypeError: integer frames.
-        ValueError: one frame, values outside [0, 1] or not finite, a model that does not answer such frames, or numbers
-            below 1.
-        CheckpointError: a checkpoint of another model, video or setting, a damaged one, or no room to write one.
+        ValueError: one frame, values outside [0, 1] or not finite, a model that does not return such frames, or
+            numbers below 1.
+        CheckpointError: a checkpoint of another model, video or setting, a damaged one, or one that cannot be written.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -290,8 +290,8 @@ def fit_video(
     _check_video_model(model, rows, target)
     batch_size = min(batch_size, len(target))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # A short memory of squared gradients: 3.7 dB more than with 0.999 after 600 steps on a real clip, and runs with
-    # 0.999 fell apart at rates that these bear.
+    # A short memory of squared gradients: 3.7 dB more than with 0.999 after 600 steps on a real clip. Runs with 0.999
+    # diverged at learning rates that are stable with 0.95.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     recipe: dict[str, Any] = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
@@ -305,7 +305,7 @@ def fit_video(
     _, resumed_at = train(
         model,
         loss_of,
-        shuffled_batches(len(target), batch_size, torch.Generator().manual_seed(seed)),
+        epoch_batches(len(target), batch_size, torch.Generator().manual_seed(seed)),
         optimizer,
         schedule,
         losses,
@@ -332,8 +332,7 @@ def _check_frames(frames: Tensor) -> None:
     if frames.dim() != 4 or len(frames) < 2:
         raise ValueError(
             f"frames have shape {tuple(frames.shape)}; expected (T, C, H, W) with at least 2 frames. A single "
-            "picture is "
-            "for fit()."
+            "image is for fit()."
         )
 
 
@@ -341,10 +340,10 @@ def _check_video_model(model: nn.Module, rows: Tensor, target: Tensor) -> None:
     if len(rows) != len(target):
         raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; expected one row a frame.")
     with torch.no_grad():
-        answer = model(rows[:1])
-    if not isinstance(answer, Tensor) or answer.shape != target[:1].shape:
-        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        output = model(rows[:1])
+    if not isinstance(output, Tensor) or output.shape != target[:1].shape:
+        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"the model answers {seen} for one row, but a frame is {tuple(target.shape[1:])}; expected (1, C, H, W). "
-            "Build it with size=(H, W) and channels=C of the frames."
+            f"the model returns {described} for one row, but a frame is {tuple(target.shape[1:])}; "
+            "expected (1, C, H, W). Build it with size=(H, W) and channels=C of the frames."
         )

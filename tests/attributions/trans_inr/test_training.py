@@ -92,7 +92,7 @@ def test_whatever_mode_the_caller_is_in(small, bars, mode):
 def test_what_cannot_be_trained_as_it_is(small, bars):
     with pytest.raises(ValueError, match="this TransINR is torch.float16, in which steps of Adam are NaN; fit it in"):
         small().half().fit(bars(), show_progress=False)
-    with pytest.raises(ValueError, match="no parameter of this TransINR wants a gradient"):
+    with pytest.raises(ValueError, match="no parameter of this TransINR requires a gradient"):
         small().requires_grad_(False).fit(bars(), show_progress=False)
 
 

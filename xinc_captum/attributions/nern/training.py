@@ -21,7 +21,7 @@ from ...hooks import (
     no_synchronization,
     untouched,
 )
-from ...inr.training import Validation, architecture_digest, digest, shuffled_batches, train, trainable
+from ...inr.training import Validation, architecture_digest, digest, epoch_batches, train, trainable
 from .kernel_network import KernelNetwork
 from .kernels import checked_values, target_behind
 from .losses import Distillation, check_images, reconstruction_loss
@@ -144,7 +144,7 @@ def image_batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -
         return _nothing()
     if isinstance(images, Tensor):
         size = min(recipe.batch_size, len(images))
-        return (images[index.to(images.device)] for index in shuffled_batches(len(images), size, generator))
+        return (images[index.to(images.device)] for index in epoch_batches(len(images), size, generator))
     if isinstance(images, str):
         if images != "noise":
             raise ValueError(f"images is {images!r}; expected a tensor, a loader, 'noise' or None.")
