@@ -86,10 +86,10 @@ def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | No
         stored, state = _version_1(path) if _is_archive(path) else _read(path)
     except store.StoreError as error:
         raise CheckpointError(f"{error} Or {remedy}") from error
-    expected = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
+    settings = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
     differences = [
         f"{name} {stored.get(name)!r} instead of {value!r}"
-        for name, value in expected.items()
+        for name, value in settings.items()
         if stored.get(name) != value
     ]
     if differences:

@@ -8,7 +8,7 @@ from xinc_captum.attributions.nern import KernelPredictor, SmoothEmbedding
 from xinc_captum.hooks import capture
 
 
-def test_as_recorded(arrays, recorded_nern):
+def test_activations_equal_the_recorded_ones(arrays, recorded_nern):
     predictor = recorded_nern.predictor
     assert sum(p.numel() for p in predictor.parameters()) == int(arrays["predictor/num_params"])
     names = [f"linear{i}" for i in (1, 2, 3, 4)] + ["output"]
@@ -26,7 +26,7 @@ def test_sizes_of_the_paper(inputs, hidden, count):
         assert sum(p.numel() for p in KernelPredictor(inputs, hidden).parameters()) == count
 
 
-def test_seeds():
+def test_seed_determines_weights_and_keeps_the_global_state():
     before = torch.get_rng_state()
     a, b, c = (KernelPredictor(6, 5, seed=s).output.weight for s in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
@@ -34,7 +34,7 @@ def test_seeds():
 
 
 @pytest.mark.parametrize("kwargs", [{"blocks": 1}, {"hidden": 0}, {"kernel_size": 0}])
-def test_errors(kwargs):
+def test_invalid_sizes_are_refused(kwargs):
     name, value = next(iter(kwargs.items()))
     with pytest.raises(ValueError, match=rf"{name} {value}.*; expected at least 2 blocks"):
         KernelPredictor(6, **kwargs)
@@ -42,7 +42,7 @@ def test_errors(kwargs):
 
 @pytest.mark.parametrize("name", ["smooth", "default", "this"])
 @pytest.mark.parametrize("fusion", ["concat", "sum"])
-def test_embedding_as_recorded(arrays, name, fusion):
+def test_embedding_equals_the_recorded_one(arrays, name, fusion):
     base, levels = arrays[f"pe/{name}_{fusion}/base_levels"].tolist()
     embed = SmoothEmbedding(base, int(levels), fusion)
     for kind in ("unit", "int"):
@@ -61,7 +61,7 @@ def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
     assert torch.equal(SmoothEmbedding(base, levels).frequencies, expected)
 
 
-def test_by_hand():
+def test_embedding_equals_hand_computed_values():
     found = SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 1.0]]))[0]
     level0, level1 = [math.sin(math.pi), math.cos(math.pi)], [1.0, 0.0]
     expected = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
@@ -76,6 +76,6 @@ def test_by_hand():
         ({"fusion": "mean"}, "fusion is 'mean'; expected 'concat' or 'sum'"),
     ],
 )
-def test_embedding_errors(kwargs, text):
+def test_invalid_embeddings_are_refused(kwargs, text):
     with pytest.raises(ValueError, match=text):
         SmoothEmbedding(**kwargs)

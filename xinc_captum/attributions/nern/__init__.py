@@ -1,4 +1,4 @@
-"""Workshop: networks that write the convolutions of other networks, and what their neurons wrote."""
+"""NeRN: networks that generate the convolution kernels of other networks, and analyses of them."""
 
 from .analysis import (
     EmbeddingLevels,

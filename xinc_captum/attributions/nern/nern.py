@@ -1,4 +1,4 @@
-"""NeRN: a network that writes the convolution kernels of another."""
+"""NeRN: a network that generates the convolution kernels of another network."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from .training import NernFit, Recipe, fit_kernels
 
 
 class NeRN(KernelNetwork):
-    r"""A neural representation of a network's convolutions: coordinates of a kernel in, its weights out.
+    r"""A neural representation of a network's convolutions: it maps the coordinates of a kernel to its weights.
 
     .. math:: \hat W_l[f, c] = \mathrm{crop}_l\, P(\gamma(l, r_l(f, c)))
 
-    Symbols: γ a :class:`SmoothEmbedding` of (layer, filter, channel), r_l the coordinate that kernel (f, c) gets under
+    Symbols: γ a :class:`SmoothEmbedding` of (layer, filter, channel), r_l the coordinate of kernel (f, c) under
     the permutation, P a :class:`KernelPredictor`, crop_l from K x K to the layer's kernel size. Biases, normalisation
-    layers, classifiers and convolutions that are not listed stay the target's own, and count in :meth:`size_report`.
-    Rounding the same weights to int8 took fewer bytes and changed less wherever we measured it: a NeRN is for what can
-    be seen in it. ``print(nern.fit(…))`` shows bytes, weight error and agreement of both.
+    layers, classifiers and convolutions that are not listed are those of the target, and count in :meth:`size_report`.
+    In our measurements, int8 rounding of the same weights needs fewer bytes and has smaller errors: use a NeRN for
+    analysis. ``print(nern.fit(…))`` shows bytes, weight error and agreement of both.
 
     Args:
-        target: the network, or a function around it; it is never changed.
-        layers: modules or dotted names; None takes every ``nn.Conv2d``, grouped ones among them.
-        base: of the embedding; below 1 it is smooth.
+        target: the network, or a function around it; it is not changed.
+        layers: modules or dotted names; None takes every ``nn.Conv2d``, including grouped ones.
+        base: of the embedding; a base below 1 is smooth.
         levels: of the embedding.
         fusion: of the embedding.
-        hidden: units of the predictor's hidden layers; its size is what trades accuracy for bytes.
+        hidden: units of the predictor's hidden layers; more units are more accurate and need more bytes.
         blocks: Linear layers of the predictor.
         kernel_size: K; None is the largest side among the layers.
         permutation: "cross-filter", "in-filter" or "none", as :func:`order_kernels`.
         crop: "center", "average" or "max", as :func:`crop`.
         coordinates: "index", "local" or "global", as :func:`kernel_coordinates`.
         seed: of the predictor's first weights.
-        orders: permutations found before, one a layer; None finds them, which takes about three seconds for a layer of
-            16,384 kernels and four times as long for twice as many.
+        orders: known permutations, one a layer; None computes them. A layer of 16,384 kernels takes about three
+            seconds, and the time grows with the square of the number.
 
     Attributes:
-        target: what was given.
+        target: the argument ``target``.
         layers: a :class:`Convolution` for each represented layer.
-        predictor: the network that is trained and stored.
+        predictor: the network that is trained and saved.
 
     Raises:
-        LayerError: no convolutions, an unknown or unfit layer, kernels larger than ``kernel_size``.
-        ValueError: another setting that cannot be.
+        LayerError: no convolutions, an unknown or unsuitable layer, or kernels larger than ``kernel_size``.
+        ValueError: another invalid setting.
 
     Example:
         >>> target = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(128, 10))
@@ -83,45 +83,45 @@ class NeRN(KernelNetwork):
         every: int = 100,
         show_progress: bool = True,
     ) -> NernFit:
-        r"""Train the predictor in place; the target, its gradients and the global random state stay as found.
+        r"""Train the predictor in place; the target, its gradients and the global random state are restored.
 
         .. math:: \min\; a\, L_{reconstruction}(\hat W, W) + b\, L_{features} + g\, L_{logits}
 
-        AdamW (betas .9, .999, decay 1e-3) or RAdam under a cosine schedule; both networks in eval mode. No labels are
-        looked at. Every ``every`` steps, and at the end, the rebuilt network is compared with the target on the
-        validation images, and the predictor that agreed best with the target (lowest divergence) is kept.
+        AdamW (betas .9, .999, decay 1e-3) or RAdam under a cosine schedule; both networks in eval mode. No labels
+        are used. Every ``every`` steps, and at the end, the rebuilt network is compared with the target on the
+        validation images. The result is the predictor with the lowest divergence.
 
         Args:
-            images: (n, …) floats as the target takes them; a loader of such, or of tuples that begin with them;
-                ``"noise"``, drawn anew each step (data-free); or None, reconstruction only.
-            steps: optimiser steps, the length of the schedule.
+            images: (n, …) floats, the input of the target; a loader of such, or of tuples that begin with them;
+                ``"noise"``, new in each step (data-free); or None, reconstruction only.
+            steps: optimizer steps, the length of the schedule.
             lr: the first learning rate.
             batch_size: images a step, of a tensor or of noise.
             loss_weights: (a, b, g).
-            warmup: steps of reconstruction only before the others join.
-            kernels_per_step: how many kernels get a gradient in a step, as :func:`sample_kernels`; None: all.
+            warmup: first steps, with the reconstruction loss only.
+            kernels_per_step: number of kernels that get a gradient in a step (:func:`sample_kernels`); None is all.
             optimizer: "adamw" or "radam".
-            feature_layers: whose outputs L_features compares; None takes every ``BatchNorm2d``, or the represented
-                convolutions where there is none.
-            validation: images that are only looked at, or the share of ``images`` (a tensor) to hold out; 0 for none,
-                which keeps the last step. Never give the test set.
-            patience: stop after so many looks without a better one; None never does.
+            feature_layers: layers whose outputs L_features compares; None takes every ``BatchNorm2d``, or the
+                represented convolutions where there is none.
+            validation: validation images, or the share of ``images`` (a tensor) to hold out. With 0 the result is the
+                predictor of the last step. Do not give the test set.
+            patience: stop after this many measurements without improvement; None never stops early.
             noise_shape: of one image, for "noise".
-            noise_range: of its values; each picture draws a range of its own within it, and its values uniformly
-                from there. The default holds pictures in [0, 1] as well as normalised ones.
+            noise_range: of its values; each image has a random range within it, and uniform values in its range. The
+                default includes images in [0, 1] and normalised ones.
             seed: for batches, noise, kernels and the split.
-            checkpoint: a file to write the run to, and to take it up from after a kill.
-            every: steps from one look, and one checkpoint, to the next.
+            checkpoint: a file to write the run to, and to resume it from.
+            every: steps between two measurements, each followed by a checkpoint.
             show_progress: a bar, where standard error is a terminal.
 
         Returns:
             a :class:`NernFit`.
 
         Raises:
-            TypeError: images that are no float tensor, loader, "noise" or None.
+            TypeError: images that are not a float tensor, loader, "noise" or None.
             LayerError, ValueError: NaN weights (also of the predictor) or images, noise without a shape, numbers out of
                 range, a float16 target.
-            FloatingPointError: the fit came to NaN; the predictor has the weights of the last good look.
+            FloatingPointError: NaN during the fit; the predictor has the best weights so far.
             CheckpointError: a checkpoint of another configuration or run.
         """
         recipe = Recipe(
@@ -141,23 +141,23 @@ class NeRN(KernelNetwork):
         return fit_kernels(self, images, recipe, validation, feature_layers, checkpoint, show_progress)
 
     def size_report(self, images: Tensor | None = None, *, dtype: torch.dtype | None = None) -> SizeReport:
-        """Return the size of the file, the weight error and the agreement, beside those of int8 weights.
+        """Return the size of the file, the weight error and the agreement, with those of int8 weights.
 
-        int8 is reported twice: the represented weights alone, which is what a NeRN replaces, and all weights.
+        int8 is reported twice: for the represented weights, which a NeRN replaces, and for all weights.
 
         Args:
-            images: pictures, best ones that were not fitted on, to compare answers with the target's; None leaves
-                agreement unmeasured, and the report says so.
-            dtype: as in :meth:`save`; it counts in the bytes only.
+            images: images to compare outputs with the target's, preferably not those of the fit; None does not
+                measure agreement.
+            dtype: as in :meth:`save`; it affects only the bytes.
         """
         return size_report(self, images, dtype)
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write one safetensors file: settings, predictor, permutation, and all of the target that is not generated.
+        """Write one safetensors file: settings, predictor, permutation, and the rest of the target.
 
         Args:
-            path: the file to write or replace, whole or not at all; a missing folder is created.
-            dtype: what it keeps of the predictor's weights; ``torch.float16`` halves them.
+            path: the file to write or replace atomically; a missing folder is created.
+            dtype: of the predictor's weights in the file; ``torch.float16`` halves their size.
 
         Raises:
             StoreError: the file cannot be written.
@@ -170,8 +170,8 @@ class NeRN(KernelNetwork):
 
         Args:
             path: the file.
-            target: a module of the same architecture, whatever its weights; a copy of it takes on the biases,
-                statistics and so on of the file. Error maps compare with its convolutions, which no file holds.
+            target: a module of the same architecture with any weights; a copy of it gets the biases, statistics and
+                other tensors of the file. Error maps compare with its convolutions, which are not in the file.
 
         Raises:
             FileNotFoundError: no such file.

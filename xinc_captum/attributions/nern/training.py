@@ -1,4 +1,4 @@
-"""Fit a NeRN."""
+"""Fit a NeRN: settings, batches of images, sampled kernels and validation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ...hooks import (
 )
 from ...inr.training import Validation, architecture_digest, digest, epoch_batches, train, trainable
 from .kernel_network import KernelNetwork
-from .kernels import checked_values, target_behind
+from .kernels import check_finite_weights, target_behind
 from .losses import Distillation, check_images, reconstruction_loss
 from .size import SizeReport, size_report
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of :meth:`NeRN.fit`, under its names.
+    """The settings of :meth:`NeRN.fit`, with the same names.
 
     Raises:
-        ValueError: one that cannot be.
+        ValueError: an invalid setting.
     """
 
     steps: int = 1000
@@ -50,7 +50,7 @@ class Recipe:
     every: int = 100
 
     def __post_init__(self) -> None:
-        """Check each."""
+        """Check all settings."""
         for name in ("steps", "batch_size", "every", "kernels_per_step", "patience"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -60,8 +60,7 @@ class Recipe:
         if len(self.loss_weights) != 3 or min(self.loss_weights) < 0 or not max(self.loss_weights) > 0:
             raise ValueError(
                 f"loss_weights are {self.loss_weights}; expected three numbers >= 0 (reconstruction, features, "
-                "logits), "
-                "not all 0."
+                "logits), not all 0."
             )
         if self.optimizer not in ("adamw", "radam"):
             raise ValueError(f"optimizer is {self.optimizer!r}; expected 'adamw' or 'radam'.")
@@ -70,13 +69,13 @@ class Recipe:
 
 
 def check_target(nern: KernelNetwork, runs: bool) -> None:
-    """Check the target before the first step; where it ``runs`` on images, also what is not represented.
+    """Check the target before the first step; if it ``runs`` on images, also the parts that are not represented.
 
     Raises:
         LayerError: a represented weight with NaN or infinite values.
         ValueError: another parameter with such values, or a buffer with NaN.
     """
-    checked_values(nern.target_weights())
+    check_finite_weights(nern.target_weights())
     if not runs:
         return
     root = target_behind(nern.target)
@@ -87,7 +86,7 @@ def check_target(nern: KernelNetwork, runs: bool) -> None:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise ValueError(
             f"{', '.join(map(repr, bad[:3]))}{more} of the target hold NaN or infinite values, with which its outputs "
-            "cannot be compared; load a whole network."
+            "cannot be compared; load another network."
         )
 
 
@@ -105,18 +104,18 @@ def check_evaluation(evaluation: Evaluation, losses: Tensor, best: Evaluation | 
     """
     if all(math.isfinite(number) for number in evaluation[1:] if number is not None):
         return
-    wrong = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
-    since = f"the loss of step {wrong[0] + 1}" if wrong else f"the weights after step {evaluation.step}"
-    kept = f"its weights of step {best.step}" if best is not None else "its weights from before the fit"
+    bad_steps = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
+    origin = f"the loss of step {bad_steps[0] + 1}" if bad_steps else f"the weights after step {evaluation.step}"
+    restored = f"its weights of step {best.step}" if best is not None else "its weights from before the fit"
     raise FloatingPointError(
-        f"the fit came to NaN or infinite values, first seen in {since} (lr={recipe.lr:g}, "
-        f"loss_weights={recipe.loss_weights}). The predictor has {kept} again. Give a smaller lr, smaller weights of "
-        "the feature and logit losses, or images in the range that the target was trained on."
+        f"the fit has NaN or infinite values, first in {origin} (lr={recipe.lr:g}, "
+        f"loss_weights={recipe.loss_weights}). The predictor has {restored} again. Use a smaller lr, smaller "
+        "weights of the feature and logit losses, or images in the range that the target was trained on."
     )
 
 
 def split_validation(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[Any, Tensor | None]:
-    """What to train on, and what only to look at: given images, a share of a tensor, or noise of another seed."""
+    """Return training and validation images: given images, a share of a tensor, or noise of another seed."""
     if isinstance(images, Tensor):
         check_images(images)
     if isinstance(validation, Tensor):
@@ -133,29 +132,29 @@ def split_validation(images: Any, validation: Tensor | float, recipe: Recipe) ->
 
 
 def image_batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iterator[Tensor | None]:
-    """One batch a step, for ever; None where there are no images.
+    """Yield one batch a step, without end; None without images.
 
     Raises:
-        TypeError: something else than a tensor, a loader, "noise" or None.
-        ValueError: an unknown word, noise without a shape, or a loader that is empty or can be read only once.
+        TypeError: not a tensor, a loader, "noise" or None.
+        ValueError: an unknown string, noise without a shape, or a loader that is empty or can be read only once.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     if images is None:
-        return _nothing()
+        return _no_images()
     if isinstance(images, Tensor):
         size = min(recipe.batch_size, len(images))
         return (images[index.to(images.device)] for index in epoch_batches(len(images), size, generator))
     if isinstance(images, str):
         if images != "noise":
             raise ValueError(f"images is {images!r}; expected a tensor, a loader, 'noise' or None.")
-        _noise(recipe, torch.Generator().manual_seed(0))  # complain now, not in the first step
+        _noise(recipe, torch.Generator().manual_seed(0))  # raise errors now, not in the first step
         return _noises(recipe, generator)
     if not isinstance(images, Iterable):
         raise TypeError(f"images is a {type(images).__name__}; expected a tensor, a loader, 'noise' or None.")
     return _of_loader(images)
 
 
-def _nothing() -> Iterator[None]:
+def _no_images() -> Iterator[None]:
     while True:
         yield None
 
@@ -168,8 +167,8 @@ def _of_loader(loader: Iterable[Any]) -> Iterator[Tensor]:
             yield check_images(batch[0] if isinstance(batch, list | tuple) else batch)
         if empty:
             raise ValueError(
-                "the loader of images is empty, or gave its batches once and has no more; give a DataLoader, a list or "
-                "another iterable that can be read again."
+                "the loader of images is empty, or can be read only once; give a DataLoader, a list or another "
+                "iterable that can be read again."
             )
 
 
@@ -183,29 +182,29 @@ def _noise(recipe: Recipe, generator: torch.Generator) -> Tensor:
         raise ValueError("images='noise' needs noise_shape=, the shape of one image, for example (3, 32, 32).")
     low, high = recipe.noise_range
     shape = (recipe.batch_size, *recipe.noise_shape)
-    # A range of its own for each picture. Independent values of one range are all alike to a network that pools: it
-    # gives every such picture nearly the same answer, and then there is nothing to learn from the answers.
+    # Each image has a separate range. With one range, a network that pools gives nearly equal outputs for all images,
+    # and nothing can be learnt from them.
     ends = torch.rand(2, recipe.batch_size, *[1] * len(recipe.noise_shape), generator=generator) * (high - low) + low
     bottom, top = ends.amin(0), ends.amax(0)
     return bottom + (top - bottom) * torch.rand(shape, generator=generator)
 
 
 def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_norm: float = 0.2) -> Tensor:
-    r"""Indices of the kernels of one step.
+    r"""Return the indices of the kernels of one step.
 
     .. math:: P(k) = \begin{cases} \text{uniform, without replacement} & \text{with probability } 1 - q \\
         \lVert w_k \rVert / \sum \lVert w \rVert, \text{ with replacement} & \text{with probability } q \end{cases}
 
-    The other kernels of the step are predicted without gradient, so the rebuilt network is always complete.
+    The other kernels are predicted without gradients, so the rebuilt network is always complete.
 
     Args:
         norms: (kernels,) L2 norms, on the CPU.
-        count: at most so many.
-        generator: a CPU generator, so that every device sees the same choice.
+        count: the largest number of indices.
+        generator: on the CPU, so that every device gets the same indices.
         by_norm: q.
 
     Returns:
-        sorted indices, each once: drawing with replacement leaves fewer than ``count``.
+        sorted distinct indices; sampling with replacement gives fewer than ``count``.
 
     Raises:
         ValueError: a count below 1 or q outside [0, 1].
@@ -220,25 +219,25 @@ def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_
         raise ValueError(
             f"count is {count} and by_norm is {by_norm}; expected at least 1 kernel and a share in [0, 1]."
         )
-    # Both are drawn every time, so that the generator is at the same place whatever the coin says.
+    # Both are drawn in every step, so that the generator's state does not depend on the outcome.
     coin = torch.rand((), generator=generator)
     uniform = torch.randperm(len(norms), generator=generator)[:count]
     if not coin < by_norm or not norms.sum() > 0:
         return uniform.sort().values
-    total = norms.double().cumsum(0)  # torch.multinomial stops at 2^24 kernels
-    drawn = torch.searchsorted(total, torch.rand(count, generator=generator, dtype=torch.float64) * total[-1])
-    distinct: Tensor = drawn.clamp(max=len(norms) - 1).unique()
+    total = norms.double().cumsum(0)  # torch.multinomial is limited to 2^24 kernels
+    indices = torch.searchsorted(total, torch.rand(count, generator=generator, dtype=torch.float64) * total[-1])
+    distinct: Tensor = indices.clamp(max=len(norms) - 1).unique()
     return distinct
 
 
 class Evaluation(NamedTuple):
-    """The validation images, seen after a step.
+    """Measurements after a step.
 
     Attributes:
-        step: how many steps were taken.
+        step: number of steps taken.
         relative_error: ‖Ŵ − W‖ / ‖W‖.
-        agreement: share of images put into the target's class; None without validation images.
-        divergence: KL(p ‖ p̂), mean; None without.
+        agreement: share of images with the target's class; None without validation images.
+        divergence: mean KL(p ‖ p̂); None without validation images.
     """
 
     step: int
@@ -249,16 +248,16 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class NernFit:
-    """How a fit went.
+    """Result of a fit.
 
     Attributes:
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
         losses: (steps, 3): reconstruction, feature and logit loss of each step, unweighted, CPU.
-        looks: what was seen on the way.
-        kept: the look whose predictor was kept: the lowest divergence, or the last without validation images.
-        report: bytes, weight error and agreement on the validation images, of the kept predictor and of int8 weights;
-            what ``print(fit)`` shows. Those images chose the step, so other pictures may agree a little less.
+        looks: the measurements during the fit.
+        kept: the measurement of the resulting predictor: the lowest divergence, or the last without validation images.
+        report: bytes, weight error and agreement on the validation images, of the resulting predictor and of int8
+            weights; ``print(fit)`` shows it. These images selected the step, so agreement on others may be lower.
     """
 
     steps: int
@@ -269,7 +268,7 @@ class NernFit:
     report: SizeReport
 
     def __str__(self) -> str:
-        """The kept step, and the report in three lines."""
+        """Return the step of the predictor, and the report."""
         return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 
@@ -329,7 +328,7 @@ def fit_kernels(
     checkpoint: str | Path | None = None,
     show_progress: bool = True,
 ) -> NernFit:
-    """Train the predictor in place: what :meth:`NeRN.fit` documents."""
+    """Train the predictor in place, as :meth:`NeRN.fit` documents."""
     predictor, target = network.predictor, network.target
     parameters = trainable(predictor)
     train_images, val_images = split_validation(images, validation, recipe)
@@ -342,7 +341,7 @@ def fit_kernels(
     names = [layer.name for layer in network.layers]
     with untouched(target), no_synchronization(target):
         root = target_behind(target)
-        root.eval()  # other threads may explain the target between two steps, and see it in this mode
+        root.eval()  # also for other threads that explain the target between two steps
         model = Distillation(target, root, network.layers, feature_layers)
         best = _Validation(network, model, val_images, recipe)
         embedded = torch.cat([network.embedded(layer) for layer in network.layers])
@@ -398,7 +397,7 @@ def _optimizer(
 
 
 def _generate(nern: KernelNetwork, embedded: Tensor, kernels: Tensor | None) -> dict[str, Tensor]:
-    """Ŵ by name; only the chosen kernels carry gradients."""
+    """Return Ŵ by name; only the sampled kernels have gradients."""
     if kernels is None:
         predicted = nern.predictor(embedded)
     else:
@@ -422,7 +421,7 @@ def _kernel_choices(recipe: Recipe, norms: Tensor) -> Iterator[Tensor | None]:
 def _record(
     nern: KernelNetwork, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """What decides how the run ends; a loader's content is its owner's to keep the same."""
+    """Return what determines the result of a run, without the content of a loader."""
     settings = {name: json.dumps(value) for name, value in asdict(recipe).items()}
     names = [layer_name(nern.target, find_layer(nern.target, layer)) for layer in feature_layers or ()]
     weights = hashlib.sha256("".join(digest(weight) for weight in nern.target_weights().values()).encode())
