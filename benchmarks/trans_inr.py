@@ -20,12 +20,12 @@ from xinc_captum import TokenContribution
 from xinc_captum.attributions.trans_inr import (
     TransINR,
     fine_tune,
+    identical_inits,
     independent_inits,
     mean_psnr,
     neuron_canvases,
-    shared_inits,
 )
-from xinc_captum.attributions.trans_inr.shares import flat, unflat
+from xinc_captum.attributions.trans_inr.shares import flatten_modulations, unflatten_modulations
 from xinc_captum.metrics import correspondence, region_agreement, region_use
 from xinc_captum.zoo import fashion_mnist, mnist_digits
 
@@ -67,7 +67,7 @@ def judged(model, images, seen=None):
 def reptile(model, images, rounds, inner=10, seed=0):
     """One start for all pictures: moved towards where ten steps from it lead (Nichol et al., arXiv 1803.02999)."""
     generator = torch.Generator().manual_seed(seed)
-    start = shared_inits(model, 1, seed=seed)[0]
+    start = identical_inits(model, 1, seed=seed)[0]
     for k in range(rounds):
         batch = images[torch.randint(len(images), (32,), generator=generator)]
         ends = fine_tune([start] * len(batch), batch, inner, SCRATCH).inrs
@@ -83,7 +83,7 @@ def steps_from(model, images, base, say):
     starts = {
         "written by the transformer": (model.generate(images), WARM),
         "Reptile's start": ([copy.deepcopy(base) for _ in images], SCRATCH),
-        "one random start": (shared_inits(model, len(images)), SCRATCH),
+        "one random start": (identical_inits(model, len(images)), SCRATCH),
         "random starts": (independent_inits(model, len(images)), SCRATCH),
     }
     table = {}
@@ -103,7 +103,7 @@ def neurons(model, images, say):
     rows = {
         "written by the transformer": model.generate(images),
         "written before any fit": TransINR(**model.config, seed=99).generate(images),
-        "one random start, 100 steps": fine_tune(shared_inits(model, len(images)), images, 100, SCRATCH).inrs,
+        "one random start, 100 steps": fine_tune(identical_inits(model, len(images)), images, 100, SCRATCH).inrs,
         "random starts, 100 steps": fine_tune(independent_inits(model, len(images)), images, 100, SCRATCH).inrs,
     }
     for layer in (-2, -3):
@@ -121,9 +121,13 @@ def neurons(model, images, say):
 def against_gradient(model, images, say):
     """Whether a picture's modulations lie where a step of gradient descent from the mean ones would go."""
     with torch.no_grad():
-        change = flat(model.modulations(images)) - flat(tuple(m[None] for m in model.mean_modulations))
-    start = flat(tuple(m[None] for m in model.mean_modulations)).repeat(len(images), 1).requires_grad_(True)
-    drawn = model.paint(model.weights(unflat(model, start)), tuple(images.shape[2:]))
+        change = flatten_modulations(model.modulations(images)) - flatten_modulations(
+            tuple(m[None] for m in model.mean_modulations)
+        )
+    start = (
+        flatten_modulations(tuple(m[None] for m in model.mean_modulations)).repeat(len(images), 1).requires_grad_(True)
+    )
+    drawn = model.paint(model.weights(unflatten_modulations(model, start)), tuple(images.shape[2:]))
     (gradient,) = torch.autograd.grad(F.mse_loss(drawn, images, reduction="sum"), start)
     parts = [m.numel() for m in model.mean_modulations]
     rolled = torch.roll(gradient, 1, 0)
@@ -151,7 +155,7 @@ def few_patches(train, test, arguments, seed, steps, say):
         pixels = seen.reshape(-1, rows, columns).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         written = fine_tune(sparse.generate(images, seen), images, 0).psnr
         scratch = [
-            fine_tune(independent_inits(sparse, len(images)), images, n, SCRATCH, seen=pixels).psnr
+            fine_tune(independent_inits(sparse, len(images)), images, n, SCRATCH, mask=pixels).psnr
             for n in (10, 50, 200)
         ]
         say(

@@ -26,11 +26,11 @@ def sections(nern: KernelNetwork, dtype: torch.dtype | None = None) -> dict[str,
     return {
         "predictor": {name: _to_cpu(value, dtype) for name, value in nern.predictor.state_dict().items()},
         "order": {name: bits for name, bits in orders.items() if bits is not None},
-        "kept": remaining_state(target_behind(nern.target), nern.layers),
+        "kept": state_without_layers(target_behind(nern.target), nern.layers),
     }
 
 
-def remaining_state(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
+def state_without_layers(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
     """Return the state of a target without the represented weights, under any of their names."""
     generated = {id(root.get_parameter(parameter_name(layer.name))) for layer in layers}
     names = {name for name, p in root.named_parameters(remove_duplicate=False) if id(p) in generated}

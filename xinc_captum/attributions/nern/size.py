@@ -15,7 +15,7 @@ from ...hooks import ForwardFunc, exclusive, protect
 from .kernel_network import KernelNetwork
 from .kernels import convolutions, parameter_name, target_behind
 from .losses import Distillation, check_images
-from .nern_file import file_bytes, remaining_state, sections
+from .nern_file import file_bytes, sections, state_without_layers
 
 
 class QuantizedNetwork(NamedTuple):
@@ -74,7 +74,7 @@ def quantize(
     shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
     tensors = {
         f"kept.{name}": value
-        for name, value in remaining_state(model, represented_layers).items()
+        for name, value in state_without_layers(model, represented_layers).items()
         if name not in shared
     }
     error = total = 0.0

@@ -1,9 +1,9 @@
-"""Workshop: a transformer that reads pictures and writes the networks that draw them."""
+"""TransINR: a transformer that generates coordinate networks for images, and analyses of it."""
 
 from .shares import patch_masks
 from .training import TransFit, mean_psnr
 from .trans_inr import PatchTokens, Routing, TransINR
-from .tuning import FineTuned, fine_tune, independent_inits, neuron_canvases, shared_inits
+from .tuning import FineTuned, fine_tune, identical_inits, independent_inits, neuron_canvases
 from .views import RayTokens, RayTransINR, camera_rays, ray_colours, ray_depths
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks, stack_weights
 
@@ -22,6 +22,7 @@ __all__ = [
     "as_module",
     "camera_rays",
     "fine_tune",
+    "identical_inits",
     "independent_inits",
     "mean_psnr",
     "neuron_canvases",
@@ -29,6 +30,5 @@ __all__ = [
     "ray_colours",
     "ray_depths",
     "run_networks",
-    "shared_inits",
     "stack_weights",
 ]

@@ -1,4 +1,4 @@
-"""Fit a TransINR."""
+"""Training and files of TransINR and RayTransINR."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ B = TypeVar("B")
 
 
 def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> None:
-    """Write ``model`` and what its class was called with, as :func:`~xinc_captum.store.write_tensors` does.
+    """Write ``model`` and the arguments of its class with :func:`~xinc_captum.store.write_tensors`.
 
     Args:
-        model: all its parameters and buffers are kept.
-        config: keyword arguments of its class, as JSON can hold them.
+        model: all its parameters and buffers are written.
+        config: keyword arguments of its class, for JSON.
         path: the file to write or replace; a missing folder is created.
 
     Raises:
@@ -32,12 +32,12 @@ def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> No
 
 
 def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M:
-    """Build a ``kind`` as the file says and give it the file's weights.
+    """Build a model of class ``kind`` from a file.
 
     Raises:
         FileNotFoundError: no such file.
-        StoreError: not a file of a ``kind``, one of a newer version, an incomplete or changed file, or weights that do
-            not fit the configuration.
+        StoreError: a file of another class or a newer version, an incomplete or changed file, or weights that do not
+            fit the configuration.
     """
     writer = f"{kind.__name__}.save()"
     tensors, note = store.read_tensors(path, kind=KIND, writer=writer)
@@ -45,7 +45,7 @@ def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M
         raise store.StoreError(f"{path} holds a {note.get('kind')}; expected a {kind.__name__}, a file of {writer}.")
     with store.consistent(path, writer):
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in note["config"].items()}
-        with torch.device("meta"):  # no weights to draw: the random state is unchanged
+        with torch.device("meta"):  # no random weights: the random state is unchanged
             model = kind(**config)
         store.check_state(path, model.state_dict(), tensors)
         model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
@@ -56,14 +56,14 @@ def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M
 
 @dataclass(frozen=True)
 class TransFit:
-    """How a fit went.
+    """Result of a fit.
 
     Attributes:
-        psnr: decibels of the validation pictures at the end, the mean of each picture's; nan without any.
-        validation: (steps taken, decibels) of each look at them.
-        curve: decibels of each step's own batch before the step.
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
+        psnr: mean PSNR of the validation images at the end, in decibels; nan without validation images.
+        validation: (steps taken, decibels) of each validation.
+        curve: decibels of each batch before its step.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
     """
 
     psnr: float
@@ -73,20 +73,20 @@ class TransFit:
     resumed_at: int
 
 
-def mean_psnr(drawn: Tensor, pictures: Tensor) -> float:
-    r"""Decibels of pictures in [0, 1], the mean of each one's own; what is drawn is not clamped.
+def mean_psnr(outputs: Tensor, images: Tensor) -> float:
+    r"""Return the mean over images of each image's PSNR, for values in [0, 1]; outputs are not clamped.
 
-    .. math:: \mathrm{mean}_b \, (-10 \log_{10} \mathrm{mean}((drawn_b - picture_b)^2))
+    .. math:: \mathrm{mean}_b \, (-10 \log_{10} \mathrm{mean}((output_b - image_b)^2))
 
     Args:
-        drawn: (B, …).
-        pictures: (B, …).
+        outputs: (B, …).
+        images: (B, …).
 
     Example:
         >>> round(mean_psnr(torch.tensor([[0.5], [0.5]]), torch.tensor([[0.6], [0.51]])), 2)
         30.0
     """
-    errors = (drawn.double() - pictures.double()).square().flatten(1).mean(1)
+    errors = (outputs.double() - images.double()).square().flatten(1).mean(1)
     return float((-10 * errors.log10()).mean())
 
 
@@ -185,7 +185,9 @@ def fit_model(
 
 
 def random_mask(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
-    """Which places are seen, bool of ``shape`` (B, …): of each row a share drawn from [keep, 1], rounded up.
+    """Return a random bool mask of ``shape`` (B, …).
+
+    The share of True in each row is uniform in [keep, 1], rounded up.
 
     Example:
         >>> random_mask((2, 16), 1.0, torch.Generator().manual_seed(0)).sum(1)
