@@ -45,7 +45,7 @@ def psnr(image: Tensor, reference: Tensor) -> float:
     return decibels(error)
 
 
-def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 16) -> Tensor:
+def render(model: nn.Module, size: tuple[int, ...], *, batch_size: int = 1 << 16) -> Tensor:
     """Return the image of a coordinate network: (C, *size), on the model's device, not clamped.
 
     Example:
@@ -56,7 +56,7 @@ def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 
     weight = next(model.parameters())
     grid = coordinates(size, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
-        pixels = torch.cat([model(part) for part in grid.split(rows_at_once)])
+        pixels = torch.cat([model(part) for part in grid.split(batch_size)])
     return pixels.T.reshape(-1, *size)
 
 
@@ -211,13 +211,13 @@ class VideoFit:
     size: tuple[int, ...]
 
 
-def render_video(model: nn.Module, inputs: Tensor | int, *, rows_at_once: int = 8) -> Tensor:
+def render_video(model: nn.Module, inputs: Tensor | int, *, batch_size: int = 8) -> Tensor:
     """Return the frames of a video network: (rows, C, H, W), on the model's device, not clamped.
 
     Args:
         model: maps one row to one frame.
         inputs: rows for the model, or the number of frames, whose :func:`times` are the rows.
-        rows_at_once: frames in one call of the model.
+        batch_size: frames in one call of the model.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -227,7 +227,7 @@ def render_video(model: nn.Module, inputs: Tensor | int, *, rows_at_once: int = 
     weight = next(model.parameters())
     rows = times(inputs) if isinstance(inputs, int) else inputs
     with torch.no_grad():
-        return torch.cat([model(part) for part in rows.to(weight).split(rows_at_once)])
+        return torch.cat([model(part) for part in rows.to(weight).split(batch_size)])
 
 
 def fit_video(

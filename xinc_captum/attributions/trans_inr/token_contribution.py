@@ -82,8 +82,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
     def __init__(self, trans_inr: nn.Module, level: Level = "token", device_ids: list[int] | None = None) -> None:
         if isinstance(trans_inr, torch.jit.ScriptModule):
             raise LayerError(
-                f"trans_inr is a {type(trans_inr).__name__}: scripted and traced models hide their weights. "
-                "Give the original TransINR."
+                f"trans_inr is a {type(trans_inr).__name__}: scripted and traced models give no access to "
+                "their weights. Give the original TransINR."
             )
         model = unwrap(trans_inr) if isinstance(trans_inr, nn.Module) else trans_inr
         if not isinstance(model, TransINR):

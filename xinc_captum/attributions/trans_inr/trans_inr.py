@@ -442,7 +442,7 @@ class TransINR(nn.Module):
         self.mean_image.copy_(image[0])
 
     def _chunks(self, images: Tensor, size: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:
-        """Ranges of images that one pass reads, where it draws images of ``size``."""
+        """Return ranges of images, each small enough for one pass with outputs of ``size``."""
         patches = math.prod(self.tokens.grid(tuple(images.shape[2:])))
         return chunks(len(images), self.writer.max_batch_size(size, None, patches))
 

@@ -275,7 +275,7 @@ class WeightWriter(nn.Module):
         """Return ``limit``, or how many samples one pass takes with each intermediate result below 128 MB.
 
         Args:
-            size: (H, W) of the image that each generated network draws.
+            size: (H, W) of the output of each generated network.
             limit: the caller's ``internal_batch_size``.
             data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are given.
 
