@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .coordinates import coordinates, times
 from .nerv import HNeRV
-from .training import Validation, architecture_digest, decibels, digest, epoch_batches, train
+from .training import Validation, architecture_digest, check_at_least_one, decibels, digest, epoch_batches, train
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def fit_video(
 
     Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3; the schedule is Smith & Topin's (arXiv 1708.07120).
     """
-    _check_numbers(steps=steps, batch_size=batch_size, every=every)
+    check_at_least_one(steps=steps, batch_size=batch_size, every=every)
     _check_frames(frames)
     weight = next(model.parameters())
     target = frames.to(weight)
@@ -319,12 +319,6 @@ def fit_video(
     frame_psnr = tuple(psnr(a, b) for a, b in zip(rendered, target, strict=True))
     curve = tuple(map(decibels, losses.tolist()))
     return VideoFit(psnr(rendered, target), frame_psnr, steps, resumed_at, curve, (len(target), *target.shape[2:]))
-
-
-def _check_numbers(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _check_frames(frames: Tensor) -> None:

@@ -49,6 +49,23 @@ class Layers(nn.Sequential):
         return super().__getitem__(index)
 
 
+def dense_layers(
+    in_features: int, hidden: int, layers: int, out_features: int, activation: Callable[[], nn.Module] = nn.ReLU
+) -> "OrderedDict[str, nn.Module]":
+    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them.
+
+    Example:
+        >>> list(dense_layers(2, 8, 2, 3))
+        ['linear1', 'activation1', 'output']
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, layers):
+        modules[f"linear{i}"] = nn.Linear(in_features if i == 1 else hidden, hidden)
+        modules[f"activation{i}"] = activation()
+    modules["output"] = nn.Linear(in_features if layers == 1 else hidden, out_features)
+    return modules
+
+
 class seeded:  # noqa: N801 - reads as a verb in a with statement
     """Seed torch's global CPU generator for a block and restore its state; does nothing for None."""
 
@@ -122,11 +139,7 @@ class HypoNet(Layers):
         parts["encoding"] = LogFrequencies(in_features, count, highest, unit) if count else nn.Identity()
         width = 2 * count * in_features if count else in_features
         with seeded(seed):
-            for i in range(1, layers):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = nn.ReLU()
-                width = hidden
-            parts["output"] = nn.Linear(width, out_features)
+            parts |= dense_layers(width, hidden, layers, out_features)
         super().__init__(parts)
 
     def linears(self) -> OrderedDict[str, nn.Linear]:
@@ -198,14 +211,8 @@ class FourierMLP(Layers):
                 if encoding == "fourier"
                 else NerfFrequencies(in_features, features or 8)
             )
-            parts: OrderedDict[str, nn.Module] = OrderedDict(encoding=encode)
-            width = encode.out_features
-            for i in range(1, layers):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = activate()
-                width = hidden
-            parts["output"] = nn.Linear(width, out_features)
-        super().__init__(parts)
+            modules = dense_layers(encode.out_features, hidden, layers, out_features, activate)
+        super().__init__(OrderedDict(encoding=encode, **modules))
 
 
 class Sine(nn.Module):

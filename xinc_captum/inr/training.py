@@ -151,6 +151,17 @@ def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return recipe, archive["state"]
 
 
+def check_at_least_one(**numbers: int) -> None:
+    """Check that all numbers are at least 1.
+
+    Raises:
+        ValueError: a number below 1; names it.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1.")
+
+
 class Validation:
     """What :func:`train` measures every few steps. This base class only shows the loss of the last step.
 

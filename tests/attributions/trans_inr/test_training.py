@@ -118,8 +118,8 @@ def test_mean_psnr_is_a_mean_of_decibels():
     [
         ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"every": 0}, "every is 0; expected at least 1"),
-        ({"warmup": -1}, "warmup is -1; expected at least 0"),
-        ({"lr": 0.0}, "lr is 0.0; expected above 0"),
+        ({"warmup": -1}, "warmup is -1 and lr is 0.006; expected warmup of at least 0"),
+        ({"lr": 0.0}, "lr is 0.0; expected warmup of at least 0 and lr above 0"),
     ],
 )
 def test_invalid_numbers_are_refused(small, bars, arguments, text):

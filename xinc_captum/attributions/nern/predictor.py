@@ -1,13 +1,12 @@
 """The embedding of kernel coordinates and the MLP that predicts kernels."""
 
-from collections import OrderedDict
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...inr.mlp import Layers, seeded
+from ...inr.mlp import Layers, dense_layers, seeded
 
 Fusion = Literal["concat", "sum"]
 
@@ -111,12 +110,6 @@ class KernelPredictor(Layers):
                 f"got in_features {in_features}, hidden {hidden}, blocks {blocks}, kernel_size {kernel_size}; expected "
                 "at least 2 blocks (a hidden layer and the output) and sizes of at least 1."
             )
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        width = in_features
         with seeded(seed):
-            for i in range(1, blocks):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = nn.ReLU()
-                width = hidden
-            parts["output"] = nn.Linear(width, kernel_size**2)
-        super().__init__(parts)
+            modules = dense_layers(in_features, hidden, blocks, kernel_size**2)
+        super().__init__(modules)

@@ -14,7 +14,7 @@ from ...batch import Batch, select_output
 from ...hooks import LayerError
 from ...hooks.layers import unwrap
 from ...images import check_images
-from ...inr.training import check_finite
+from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
 from .shares import (
     modulation_contributions,
@@ -227,8 +227,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         index = max(len(writer.rows) - 2, 0) if layer is None else writer.layer_index(layer)
         neurons = self.model.config["hidden"] * self.model.config["channels"] * call.size[0] * call.size[1]
         batch_size = limit if limit is not None else max(1, MAX_NUMBERS // neurons)
-        if batch_size < 1:
-            raise ValueError(f"internal_batch_size is {batch_size}; expected at least 1.")
+        check_at_least_one(internal_batch_size=batch_size)
         with torch.no_grad():
             encoded = self.model.encoded(call.size)
             for start in range(0, len(call.images), batch_size):

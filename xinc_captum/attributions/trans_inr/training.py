@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ... import store
 from ...images import check_images
-from ...inr.training import Validation, architecture_digest, decibels, train, trainable
+from ...inr.training import Validation, architecture_digest, check_at_least_one, decibels, train, trainable
 
 KIND = "trans-inr"
 M = TypeVar("M", bound=nn.Module)
@@ -153,11 +153,9 @@ def fit_model(
         ValueError: numbers below 1, or a model that cannot be trained as it is.
         CheckpointError: a checkpoint of another run, or one that cannot be written.
     """
-    for name, number, least in (("steps", steps, 1), ("every", every, 1), ("warmup", warmup, 0)):
-        if number < least:
-            raise ValueError(f"{name} is {number}; expected at least {least}.")
-    if not lr > 0:
-        raise ValueError(f"lr is {lr}; expected above 0.")
+    check_at_least_one(steps=steps, every=every)
+    if warmup < 0 or not lr > 0:
+        raise ValueError(f"warmup is {warmup} and lr is {lr}; expected warmup of at least 0 and lr above 0.")
     parameters = trainable(model)
     # A short memory of squared gradients: 2 dB more than with 0.999 after 500 steps on digits.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))

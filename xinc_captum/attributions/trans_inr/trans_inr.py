@@ -14,9 +14,9 @@ from ...batch import chunks
 from ...images import check_images
 from ...inr import HypoNet, pixel_centres
 from ...inr.mlp import seeded
-from ...inr.training import check_finite, digest
+from ...inr.training import check_at_least_one, check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, random_mask, save_model, split_validation
-from .writer import Groups, Modulations, Weights, WeightWriter, as_module, at_least_one, run_networks
+from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks
 
 
 class PatchTokens(nn.Module):
@@ -251,7 +251,7 @@ class TransINR(nn.Module):
             name: value for name, value in locals().items() if name not in ("self", "seed", "__class__")
         }
         self.config["size"] = size = _check_size(size)
-        at_least_one(channels=channels, hidden=hidden)
+        check_at_least_one(channels=channels, hidden=hidden)
         base = HypoNet(2, channels, hidden, layers, count, highest, seed=seed)
         later = None if seed is None else seed + 1
         self.tokens = PatchTokens(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...inr import HypoNet
 from ...inr.mlp import seeded
+from ...inr.training import check_at_least_one
 
 
 class Attention(nn.Module):
@@ -206,7 +207,7 @@ class WeightWriter(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
+        check_at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
         self.base, self.groups, self._attention_heads, self._ff = base, groups, heads, ff
         linears = base.linears()
         self.names = tuple(linears)
@@ -283,8 +284,7 @@ class WeightWriter(nn.Module):
             ValueError: a limit below 1.
         """
         if limit is not None:
-            if limit < 1:
-                raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
+            check_at_least_one(internal_batch_size=limit)
             return limit
         linears = self.base.linears().values()
         widest = max(linear.in_features for linear in linears)
@@ -306,17 +306,6 @@ class WeightWriter(nn.Module):
         if isinstance(layer, int) and -count <= layer < count:
             return layer % count
         raise ValueError(f"layer is {layer!r}; expected one of {', '.join(self.names)}, or {-count} to {count - 1}.")
-
-
-def at_least_one(**numbers: int) -> None:
-    """Check that all numbers are at least 1.
-
-    Raises:
-        ValueError: a number below 1; names it.
-    """
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _rows(groups: Groups, name: str, outputs: int) -> int:
