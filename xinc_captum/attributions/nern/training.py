@@ -272,14 +272,14 @@ class NernFit:
         return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 
-class _Validation(Validation):
+class _BestPredictor(Validation):
     """Compares the rebuilt network with the target, and copies the best predictor so far."""
 
     def __init__(self, network: KernelNetwork, model: Distillation, images: Tensor | None, recipe: Recipe) -> None:
         self.network, self.model, self.images, self.recipe = network, model, images, recipe
         self.evaluations: list[Evaluation] = []
-        self.best: Evaluation | None = None
-        self.best_weights: dict[str, Tensor] = {}
+        self.evaluation: Evaluation | None = None
+        self.weights: dict[str, Tensor] = {}
         self.since_best = 0
 
     @exclusive()
@@ -289,12 +289,12 @@ class _Validation(Validation):
             weights = self.network.weights()
             share, divergence = self.model.agreement(weights, self.images.to(next(iter(weights.values()))))
         evaluation = Evaluation(step, self.network.relative_error(), share, divergence)
-        check_evaluation(evaluation, losses, self.best, self.recipe)
+        check_evaluation(evaluation, losses, self.evaluation, self.recipe)
         self.evaluations.append(evaluation)
         self.since_best += 1
-        if self.best is None or divergence is None or divergence < (self.best.divergence or 0.0):
-            self.best, self.since_best = evaluation, 0
-            self.best_weights = copy.deepcopy(self.network.predictor.state_dict())
+        if self.evaluation is None or divergence is None or divergence < (self.evaluation.divergence or 0.0):
+            self.evaluation, self.since_best = evaluation, 0
+            self.weights = copy.deepcopy(self.network.predictor.state_dict())
         self._check_patience()
         return f"weight error {evaluation.relative_error:.4f}"
 
@@ -304,16 +304,16 @@ class _Validation(Validation):
     def state_dict(self) -> dict[str, Any]:
         return {
             "looks": [list(one) for one in self.evaluations],
-            "best": None if self.best is None else list(self.best),
-            "best_weights": self.best_weights,
+            "best": None if self.evaluation is None else list(self.evaluation),
+            "best_weights": self.weights,
             "since": self.since_best,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.evaluations = [Evaluation(*one) for one in state["looks"]]
-        self.best = None if state["best"] is None else Evaluation(*state["best"])
+        self.evaluation = None if state["best"] is None else Evaluation(*state["best"])
         device = next(self.network.predictor.parameters()).device
-        self.best_weights = {name: value.to(device) for name, value in state["best_weights"].items()}
+        self.weights = {name: value.to(device) for name, value in state["best_weights"].items()}
         self.since_best = state["since"]
         self._check_patience()
 
@@ -343,7 +343,7 @@ def fit_kernels(
         root = target_behind(target)
         root.eval()  # also for other threads that explain the target between two steps
         model = Distillation(target, root, network.layers, feature_layers)
-        best = _Validation(network, model, val_images, recipe)
+        best = _BestPredictor(network, model, val_images, recipe)
         embedded = torch.cat([network.embedded(layer) for layer in network.layers])
         norms = torch.cat([target_weights[name].flatten(2).norm(dim=2).flatten().float().cpu() for name in names])
 
@@ -375,13 +375,13 @@ def fit_kernels(
                 show_progress=show_progress,
             )
         except FloatingPointError:
-            predictor.load_state_dict(best.best_weights or first)
+            predictor.load_state_dict(best.weights or first)
             raise
-    assert best.best is not None  # noqa: S101 - the last step is always measured
-    predictor.load_state_dict(best.best_weights)
+    assert best.evaluation is not None  # noqa: S101 - the last step is always measured
+    predictor.load_state_dict(best.weights)
     noise = isinstance(images, str) and not isinstance(validation, Tensor)
     report = size_report(network, val_images, kind="pictures of noise" if noise else "held-out pictures")
-    return NernFit(taken, resumed_at, losses[:taken].cpu(), tuple(best.evaluations), best.best, report)
+    return NernFit(taken, resumed_at, losses[:taken].cpu(), tuple(best.evaluations), best.evaluation, report)
 
 
 def _optimizer(
