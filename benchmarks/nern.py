@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.attributions.nern import KernelCanvas, NeRN, ordered, quantised
+from xinc_captum.attributions.nern import KernelCanvas, NeRN, order_kernels, quantize
 
 HEAD = f"{'':32}{'accuracy':>9}{'error':>8}{'bytes':>9}{'share':>8}{'seconds':>9}"
 
@@ -36,7 +36,7 @@ def row(name, right, error, size, whole, share=None, seconds=None):
 
 def roundings(target, layers, images, labels, whole):
     for bits, everything in ((8, False), (4, False), (8, True), (4, True)):
-        found = quantised(target, layers, bits, all_weights=everything)
+        found = quantize(target, layers, bits, all_weights=everything)
         row(
             f"int{bits}{', all weights' * everything}",
             accuracy(found.model, images, labels),
@@ -147,7 +147,7 @@ def size():
     weight = torch.randn(128, 128, 3, 3, generator=torch.Generator().manual_seed(0))
     for kind in ("cross-filter", "in-filter"):
         start = time.process_time()
-        ordered(weight, kind)
+        order_kernels(weight, kind)
         print(f"16,384 kernels, {kind}: {time.process_time() - start:.1f} s")
     target = resnet18(weights=None)
     names = [n for n, m in target.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]

@@ -14,7 +14,7 @@ import time
 import torch
 from nern import accuracy, digits_split, digits_target
 
-from xinc_captum.attributions.nern import NeRN, compressed, filter_ranking, quantised, with_noise, without_filters
+from xinc_captum.attributions.nern import NeRN, compress, filter_ranking, quantize, with_noise, without_filters
 
 DRAWS = range(5)
 NOISE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -67,10 +67,8 @@ def measured(seed, steps):
     whole = kept.size_report().target
     print(f"\n{'':32}{'bytes':>8}{'of target':>11}{'accuracy':>10}{'error':>8}")
     rows = [("NeRN", kept, kept.size_report().total, kept.relative_error())]
-    rows += [
-        (f"NeRN, {keep:.0%} kept, {bits} bits", *compressed(kept, keep=keep, bits=bits)) for keep, bits in SQUEEZED
-    ]
-    rows += [(f"weights in {bits} bits", *quantised(target, bits=bits)) for bits in (8, 6, 5, 4, 3, 2)]
+    rows += [(f"NeRN, {keep:.0%} kept, {bits} bits", *compress(kept, keep=keep, bits=bits)) for keep, bits in SQUEEZED]
+    rows += [(f"weights in {bits} bits", *quantize(target, bits=bits)) for bits in (8, 6, 5, 4, 3, 2)]
     for name, model, size, error in rows:
         right = accuracy(model.rebuild() if isinstance(model, NeRN) else model, x, y)
         found["nern" if isinstance(model, NeRN) else "rounded"].append((size / whole, right))

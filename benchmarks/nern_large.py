@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xinc_captum.attributions.nern import NeRN, quantised, with_noise
+from xinc_captum.attributions.nern import NeRN, quantize, with_noise
 from xinc_captum.zoo import foolbox_photos, photo, squeezenet1_1, video
 
 FIRST, LAYERS, SIDE = 11, ("features.11.expand3x3", "features.12.expand3x3"), 224
@@ -107,7 +107,7 @@ def main(minutes, distilled):
     print(f"SqueezeNet 1.1, {len(views)} views of {len(photos)} photos; crops and permutation {before:.0f} s\n{HEAD}")
     row("the network itself", model, views, own, labels, 0.0, whole, whole)
     for bits in (8, 4):
-        found = quantised(model, LAYERS, bits)
+        found = quantize(model, LAYERS, bits)
         row(f"int{bits}", found.model, views, own, labels, found.relative_error, found.bytes, whole)
     row("the two layers at 0", without(model), views, own, labels, 1.0, whole, whole)
     for strength in distilled:

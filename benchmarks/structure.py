@@ -20,7 +20,7 @@ PAPERS = ("accentuation", "canvas", "linking", "nern", "trans_inr")
 # Words of the redesign's table that say nothing about the thing they name. "parts" and "shares" are left out where the
 # thing is a part of an image or a share of one.
 WORDS = frozenset(
-    "found seen shown drawn painted kept held own answer answers answered left whole said words expected slot slots "
+    "found seen shown drawn painted kept held own answer answers answered left whole said words wanted slot slots "
     "amounts asked given told others".split()
 )
 IRREGULAR = frozenset(

@@ -10,7 +10,7 @@ import sys
 import torch
 
 from xinc_captum import TokenContribution
-from xinc_captum.attributions.trans_inr import mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
+from xinc_captum.attributions.trans_inr import fine_tune, independent_inits, mean_psnr, neuron_canvases, patch_masks
 from xinc_captum.inr import load, pixel_centres, save
 from xinc_captum.metrics import correspondence
 from xinc_captum.visualizers import neurons_across, patch_sheet, token_sheet
@@ -28,8 +28,8 @@ inrs = model.generate(digits)  # five independent modules
 with torch.no_grad():
     print(f"generated in one pass: {mean_psnr(model(digits), digits):.1f} dB", end="; ")
 print(f"the mean image: {mean_psnr(model.mean_image.expand_as(digits), digits):.1f} dB")
-print(f"and 10 steps of training each: {tuned(inrs, digits, 10, 3e-3).psnr:.1f} dB", end="; ")
-print(f"10 steps from random weights: {tuned(own_starts(model, 5), digits, 10).psnr:.1f} dB")
+print(f"and 10 steps of training each: {fine_tune(inrs, digits, 10, 3e-3).psnr:.1f} dB", end="; ")
+print(f"10 steps from random weights: {fine_tune(independent_inits(model, 5), digits, 10).psnr:.1f} dB")
 
 save(inrs[0], "digit.safetensors", size=(28, 28))  # the network of one image, in a file
 loaded, size = load("digit.safetensors")
@@ -58,7 +58,7 @@ canvases = neuron_canvases(inrs, (28, 28))  # (5, 48, 1, 28, 28)
 neurons_across(canvases, digits, canvases.std(0).sum((1, 2, 3)).topk(5).indices.tolist()).savefig(
     "neurons.png", dpi=110
 )
-control = neuron_canvases(tuned(own_starts(model, 5), digits, 100).inrs, (28, 28))
+control = neuron_canvases(fine_tune(independent_inits(model, 5), digits, 100).inrs, (28, 28))
 print(f"a neuron corresponds in another digit's network: {correspondence(canvases).retrieval:.2f}", end="; ")
 print(f"in networks fitted one by one: {correspondence(control).retrieval:.2f} (chance: {1 / 48:.2f})")
 print("wrote digit.safetensors, tokens.png, patches.png and neurons.png")

@@ -10,7 +10,7 @@ import sys
 import torch
 
 from xinc_captum import NeRN, WeightContribution
-from xinc_captum.attributions.nern import compressed, layer_profile, quantised, with_noise
+from xinc_captum.attributions.nern import compress, layer_profile, quantize, with_noise
 from xinc_captum.generators import pictures_in_unit_range
 from xinc_captum.visualizers import kernel_sheet, layer_profile_sheet
 from xinc_captum.zoo import mnist_convnet, mnist_generator
@@ -33,10 +33,10 @@ nern.fit(train, steps=steps)
 report = nern.size_report(held_out)
 print(report)
 rows = [("NeRN", nern.rebuild(), report.total, report.relative_error)]
-pruned = compressed(nern, keep=0.8, bits=8)
+pruned = compress(nern, keep=0.8, bits=8)
 rows.append(("NeRN, a fifth dropped, int8", pruned.nern.rebuild(), pruned.bytes, pruned.relative_error))
 for bits, all_weights in ((8, False), (4, False), (8, True)):
-    rounded = quantised(target, bits=bits, all_weights=all_weights)
+    rounded = quantize(target, bits=bits, all_weights=all_weights)
     rows.append(
         (
             f"int{bits}, {'all' if all_weights else 'represented'} weights",

@@ -323,7 +323,7 @@ def test_a_run_comes_back_whole(tmp_path):
 
 def test_checkpoints_of_version_1_are_read_with_a_warning(tmp_path):
     torch.save({"format": "xinc-captum-training-1", "recipe": RECIPE, "state": _run()}, tmp_path / "run")
-    with pytest.warns(UserWarning, match="a checkpoint of an earlier version, without a checksum"):
+    with pytest.warns(UserWarning, match="a checkpoint of an earlier version without a checksum"):
         assert load_run(tmp_path / "run", RECIPE)["step"] == 4
     with (
         pytest.warns(UserWarning, match="earlier version"),

@@ -10,4 +10,9 @@ T = TypeVar("T")
 
 def progress(steps: Iterable[T], what: str, *, show: bool, total: int | None = None) -> Iterator[T]:
     """Iterate over ``steps``, with a bar on standard error when ``show`` is set and a person can see it."""
-    return iter(tqdm(steps, desc=what, total=total, disable=None if show else True, leave=False))
+    return iter(progress_bar(steps, what, show=show, total=total))
+
+
+def progress_bar(steps: Iterable[T], what: str, *, show: bool, total: int | None = None, initial: int = 0) -> "tqdm[T]":
+    """Return the bar of :func:`progress`, for loops that set its text or that begin with ``initial`` steps done."""
+    return tqdm(steps, desc=what, total=total, initial=initial, disable=None if show else True, leave=False)

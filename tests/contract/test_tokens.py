@@ -122,7 +122,7 @@ def test_tokens_lines_14_and_15_parallel_and_compiled(level, writer, x):
 
 @tokens
 def test_tokens_line_16_traced_models_are_refused(level, writer, x):
-    with pytest.raises(LayerError, match="scripted and traced models have no weights to take apart"):
+    with pytest.raises(LayerError, match="scripted and traced models give no access to their weights"):
         told(level, torch.jit.trace(writer, x), x)
 
 

@@ -29,7 +29,7 @@ def test_round_trip(model, tmp_path):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_networks_of_videos(half, tmp_path):
+def test_round_trip_of_video_networks(half, tmp_path):
     nerv = NeRV((8, 12), (3, 4, 5), (2, 2), kernel_sizes=(1, 3), stem=(4,), squash=True)
     hnerv = HNeRV((8, 12), (3, 4, 5), (2, 2), embedding=2, encoder_width=4)
     for model, rows in ((nerv, times(3)), (hnerv, torch.rand(3, 3, 8, 12))):
@@ -49,7 +49,7 @@ def test_networks_of_videos(half, tmp_path):
     assert halved.stat().st_size < 0.6 * whole.stat().st_size
 
 
-def test_files_of_the_first_version_name_no_dtype(tmp_path):
+def test_files_of_the_first_version_have_no_dtype(tmp_path):
     model = Siren(hidden=4).double()
     save(model, tmp_path / "net.safetensors", size=(2, 2))
     with safe_open(tmp_path / "net.safetensors", framework="pt") as file:
@@ -63,7 +63,7 @@ def test_files_of_the_first_version_name_no_dtype(tmp_path):
 
 
 def test_activations_without_a_name_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="the model's activation is .*Sine.*; expected one with a name"):
+    with pytest.raises(TypeError, match="the model's activation is .*Sine.*; expected the name of an activation"):
         save(NeRV((8, 8), (2, 2), (2,), activation=Sine), tmp_path / "x.safetensors", size=(1, 8, 8))
     assert not list(tmp_path.iterdir())
 
@@ -74,7 +74,7 @@ def test_other_models_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_classes_that_are_no_networks_of_this_package(tmp_path):
+def test_files_of_unknown_classes_are_refused(tmp_path):
     write_tensors(tmp_path / "x", {}, kind="inr", metadata={"kind": "Other"})
     with pytest.raises(StoreError, match="holds a network of the class 'Other'; expected one of FourierMLP, Siren"):
         load(tmp_path / "x")

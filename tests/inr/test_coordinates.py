@@ -7,17 +7,17 @@ import torch
 from xinc_captum.inr import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times
 
 
-def test_the_longer_side_spans_the_range():
+def test_longer_side_spans_the_range():
     grid = coordinates((3, 5)).reshape(3, 5, 2)
     assert grid[0, :, 1].tolist() == [-1, -0.5, 0, 0.5, 1]
     assert grid[:, 0, 0].tolist() == [-1, -0.5, 0], "pixels are square: the shorter axis ends early"
 
 
-def test_rows_of_the_papers_picture_end_just_below_zero():
+def test_rows_of_the_papers_image_end_below_zero():
     assert coordinates((128, 256))[:, 0].max().item() == pytest.approx(-0.0039, abs=1e-4)
 
 
-def test_twice_the_size_covers_the_same_range():
+def test_double_size_covers_the_same_range():
     np.testing.assert_allclose(coordinates((9, 9)).reshape(9, 9, 2)[::2, ::2], coordinates((5, 5)).reshape(5, 5, 2))
 
 
@@ -38,7 +38,7 @@ def test_times_span_zero_to_one():
         times(0)
 
 
-def test_centres_of_pixels():
+def test_pixel_centres():
     """Edges at -1 and 1 on every axis: two rows at -1/2 and 1/2, four columns at -3/4, -1/4, 1/4, 3/4."""
     where = pixel_centres((2, 4), dtype=torch.float64)
     assert where[:, 0].tolist() == [-0.5] * 4 + [0.5] * 4
@@ -65,7 +65,7 @@ def test_nerf_frequencies_are_octaves():
     assert "scale=10.0" in repr(FourierFeatures())
 
 
-def test_closer_steps_than_octaves():
+def test_nerf_frequencies_with_another_base():
     encoded = NerfFrequencies(1, 3, base=1.25)(torch.tensor([[0.5]]))
     angles = [0.5 * math.pi * 1.25**k for k in range(3)]
     torch.testing.assert_close(encoded[0], torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles]))

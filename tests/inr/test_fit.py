@@ -6,8 +6,6 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from xinc_captum.inr import (
@@ -23,7 +21,6 @@ from xinc_captum.inr import (
     render_video,
     times,
 )
-from xinc_captum.inr.fit import _batches
 
 
 def ramp(channels=3, *size):
@@ -32,7 +29,7 @@ def ramp(channels=3, *size):
 
 @pytest.mark.parametrize("size", [(30,), (8, 12), (4, 5, 6)])
 @pytest.mark.parametrize("kind", ["ffn", "siren"])
-def test_it_learns_signals_of_any_dims(size, kind):
+def test_fit_converges_for_signals_of_any_dims(size, kind):
     make = {
         "ffn": lambda: FourierMLP(len(size), 2, hidden=24, scale=1.0, seed=0),
         "siren": lambda: Siren(len(size), 2, hidden=24, seed=0),
@@ -45,7 +42,7 @@ def test_it_learns_signals_of_any_dims(size, kind):
     assert result.psnr == pytest.approx(psnr(render(model, size), ramp(2, *size)), abs=1e-4)
 
 
-def test_it_stops_at_its_target():
+def test_fit_stops_at_target_psnr():
     result = fit(
         FourierMLP(hidden=24, scale=1.0, seed=0), ramp(3, 8, 8), steps=2000, target_psnr=25, show_progress=False
     )
@@ -53,7 +50,7 @@ def test_it_stops_at_its_target():
     assert result.psnr >= 25
 
 
-def test_the_seed_decides_the_minibatches_and_nothing_else_is_touched(found):
+def test_seed_determines_minibatches_and_state_is_restored(found):
     models = [FourierMLP(hidden=8, seed=0) for _ in range(3)]
     models[0].linear1.weight.grad = torch.ones_like(models[0].linear1.weight)
     models[0].eval()
@@ -66,7 +63,7 @@ def test_the_seed_decides_the_minibatches_and_nothing_else_is_touched(found):
     assert {one for one in before.differences(models[0]) if "version" not in one} == {"weights"}
 
 
-def test_frozen_parameters_stay():
+def test_frozen_parameters_are_unchanged():
     model = FourierMLP(hidden=8, seed=0)
     model.linear1.requires_grad_(False)
     weight = model.linear1.weight.clone()
@@ -74,7 +71,7 @@ def test_frozen_parameters_stay():
     assert torch.equal(model.linear1.weight, weight)
 
 
-def test_under_no_grad():
+def test_fit_works_under_no_grad():
     with torch.no_grad():
         assert fit(FourierMLP(hidden=8, seed=0), ramp(3, 4, 4), steps=3, show_progress=False).steps == 3
 
@@ -92,21 +89,21 @@ def test_under_no_grad():
         (torch.full((3, 4, 4), float("nan")), ValueError, "image holds NaN"),
         (torch.zeros(3, 0, 4), ValueError, r"image has shape \(3, 0, 4\)"),
         (torch.zeros(4), ValueError, r"image has shape \(4,\)"),
-        (torch.zeros(1, 4, 4), ValueError, r"the model answers \(1, 3\) for one pixel, but the image has 1 channels"),
+        (torch.zeros(1, 4, 4), ValueError, r"the model returns \(1, 3\) for one pixel, but the image has 1 channels"),
         (torch.zeros(3, 4), ValueError, "cannot take coordinates of shape .rows, 1.*in_features=1"),
     ],
 )
-def test_pictures_that_cannot_be_fitted(image, error, text):
+def test_fit_rejects_invalid_images(image, error, text):
     with pytest.raises(error, match=text):
         fit(FourierMLP(hidden=4), image, show_progress=False)
 
 
-def test_psnr_by_hand():
+def test_psnr_equals_hand_computed_values():
     assert psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20)
     assert psnr(torch.zeros(4), torch.zeros(4)) == math.inf
 
 
-def test_a_model_of_the_users_own():
+def test_fit_accepts_any_module():
     model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     assert fit(model, ramp(1, 4, 4), steps=2, show_progress=False).size == (4, 4)
 
@@ -134,7 +131,7 @@ def fitted(model, video, **arguments):
     return fit_video(model, video, **{"show_progress": False, **arguments})
 
 
-def test_it_learns_a_clip():
+def test_fit_video_converges():
     model, video = small(), clip()
     result = fitted(model, video, steps=200, batch_size=5)
     assert result.psnr > 25
@@ -147,7 +144,7 @@ def test_it_learns_a_clip():
     assert result.curve[-1] > result.curve[0] + 10
 
 
-def test_frames_by_way_of_their_embeddings():
+def test_hnerv_is_fitted_to_its_own_frames():
     model, video = HNeRV((8, 12), (8, 8, 8), (2, 2), encoder_width=8, embedding=4, seed=0), clip()
     result = fitted(model, video, steps=200, batch_size=5)
     assert result.psnr > 20
@@ -155,14 +152,14 @@ def test_frames_by_way_of_their_embeddings():
     assert result.psnr == pytest.approx(psnr(drawn, video), abs=1e-3)
 
 
-def test_rows_of_ones_own():
+def test_fit_video_accepts_other_inputs():
     model = nn.Sequential(nn.Linear(2, 3 * 8 * 12), nn.Unflatten(1, (3, 8, 12))).double()
     result = fitted(model, clip(3), inputs=torch.eye(3)[:, :2], steps=20)
     assert result.curve[-1] > result.curve[0]
     assert render_video(model, torch.eye(3)[:, :2]).dtype == torch.float64
 
 
-def test_the_seed_decides_and_nothing_else_is_touched(found):
+def test_video_seed_determines_batches_and_state_is_restored(found):
     models = [small() for _ in range(3)]
     models[0].head.weight.grad = torch.ones_like(models[0].head.weight)
     models[0].blocks.eval()
@@ -180,7 +177,7 @@ def test_the_seed_decides_and_nothing_else_is_touched(found):
     assert torch.equal(models[0].stem.linear1.weight, stem)
 
 
-def test_after_an_exception_gradients_are_as_found():
+def test_gradients_are_restored_after_an_exception():
     model = small()
     model.head.bias.grad = torch.ones(3)
     calls = []
@@ -217,7 +214,7 @@ fit_video(model, video, steps=40, batch_size=2, every=7, checkpoint=sys.argv[2],
 
 
 @pytest.mark.own_kernels("half of the run is another process's, which has torch's kernels")
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
+def test_killed_run_resumes_bit_identically(tmp_path):
     """Killed by SIGKILL while it writes its third checkpoint, in the middle of a round through the frames."""
     video, path = clip(), tmp_path / "run.pt"
     torch.save(video, tmp_path / "video.pt")
@@ -241,19 +238,19 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.pt", "video.pt"]
 
 
-def test_a_finished_run_is_not_repeated(tmp_path):
+def test_finished_run_is_not_repeated(tmp_path):
     first, again = small(), small(seed=3)
     result = fitted(first, clip(), steps=6, checkpoint=tmp_path / "run.pt", every=4)
     calls = []
     handle = again.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     repeated = fitted(again, clip(), steps=6, checkpoint=tmp_path / "run.pt", every=4)
     handle.remove()
-    assert not any(calls), "drawn, not trained"
+    assert not any(calls), "rendered, not trained"
     assert (repeated.resumed_at, repeated.psnr, repeated.curve) == (6, result.psnr, result.curve)
     assert torch.equal(first.head.weight, again.head.weight)
 
 
-def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
+def test_checkpoint_of_another_model_video_or_setting_is_refused(tmp_path):
     video, path = clip(), tmp_path / "run.pt"
     fitted(small(), video, steps=3, checkpoint=path)
     for model, frames, arguments, text in (
@@ -281,12 +278,12 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
             clip(1),
             {},
             ValueError,
-            r"frames have shape \(1, 3, 8, 12\); expected .* at least 2 frames. A single picture is f",
+            r"frames have shape \(1, 3, 8, 12\); expected .* at least 2 frames. A single image is f",
         ),
         (clip()[0], {}, ValueError, r"frames have shape \(3, 8, 12\); expected \(T, C, H, W\)"),
         ((clip() * 255).byte(), {}, TypeError, "expected a float tensor"),
         (clip() * 2, {}, ValueError, r"expected \[0, 1\]"),
-        (clip(height=4), {}, ValueError, r"the model answers \(1, 3, 8, 12\) for one row, but a frame is \(3, 4, 12\)"),
+        (clip(height=4), {}, ValueError, r"the model returns \(1, 3, 8, 12\) for one row, but a frame is \(3, 4, 12\)"),
         (
             clip(channels=1),
             {},
@@ -299,22 +296,9 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
         (clip(), {"every": 0}, ValueError, "every is 0; expected at least 1"),
     ],
 )
-def test_videos_that_cannot_be_fitted(frames, arguments, error, text):
+def test_fit_video_rejects_invalid_input(frames, arguments, error, text):
     with pytest.raises(error, match=text):
         fitted(small(), frames, **arguments)
-
-
-@given(rows=st.integers(1, 9), size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_every_frame_comes_before_any_comes_again(rows, size, seed):
-    size = min(rows, size)
-    batches = _batches(rows, size, seed)
-    drawn = [next(batches) for _ in range(3 * rows)]
-    assert all(len(batch) == size for batch in drawn)
-    sequence = torch.cat(drawn)
-    for start in range(0, len(sequence) - rows + 1, rows):
-        assert sorted(sequence[start : start + rows].tolist()) == list(range(rows))
-    again = _batches(rows, size, seed)
-    assert torch.equal(sequence, torch.cat([next(again) for _ in range(3 * rows)]))
 
 
 @pytest.mark.cuda

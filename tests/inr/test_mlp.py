@@ -6,7 +6,7 @@ from xinc_captum.inr import FourierMLP, HypoNet, Siren, load, pixel_centres, sav
 from xinc_captum.inr.mlp import ACTIVATIONS, Layers, activation_maker, seeded
 
 
-def test_the_defaults_are_the_papers():
+def test_defaults_of_the_paper():
     model = FourierMLP()
     assert sum(p.numel() for p in model.parameters()) == 32_971
     assert [n for n, _ in model.named_children()] == [
@@ -21,7 +21,7 @@ def test_the_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("make", [FourierMLP, Siren])
-def test_the_seed_decides_and_leaves_torchs_own_alone(make):
+def test_seed_determines_weights_and_keeps_the_global_state(make):
     state = torch.get_rng_state()
     first, second, third = make(hidden=4, seed=1), make(hidden=4, seed=1), make(hidden=4, seed=2)
     assert torch.equal(torch.get_rng_state(), state)
@@ -31,7 +31,7 @@ def test_the_seed_decides_and_leaves_torchs_own_alone(make):
     assert type(first[:2]) is nn.Sequential
 
 
-def test_siren_starts_as_its_paper():
+def test_siren_initial_weights_follow_the_paper():
     model = Siren(hidden=256, layers=4, omega=30.0)
     assert model.linear1.weight.abs().max() <= 1 / 2
     assert model.linear2.weight.abs().max() <= (6 / 256) ** 0.5 / 30
@@ -48,12 +48,12 @@ def test_siren_starts_as_its_paper():
         (lambda: Siren(layers=1), "layers is 1; expected at least 2"),
     ],
 )
-def test_impossible_networks(make, text):
+def test_invalid_settings_are_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
 
 
-def test_the_parts_and_their_shapes():
+def test_hyponet_modules_and_shapes():
     net = HypoNet(2, 3, hidden=16, layers=3, count=4)
     assert [name for name, _ in net.named_children()] == [
         "encoding", "linear1", "activation1", "linear2", "activation2", "output",
@@ -76,24 +76,24 @@ def test_round_trip(tmp_path):
     assert torch.equal(HypoNet(hidden=5, layers=3, count=2, highest=7.0, seed=0)(where), net(where))
 
 
-def test_no_layers():
+def test_hyponet_needs_a_layer():
     with pytest.raises(ValueError, match="layers is 0; expected at least 1, the output layer"):
         HypoNet(layers=0)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_by_name_bend(name):
+def test_named_activations_are_nonlinear(name):
     bend = activation_maker(name)()
     assert not torch.allclose(bend(torch.tensor(-2.0)), -bend(torch.tensor(2.0))) or name == "tanh"
 
 
-def test_activations_of_ones_own():
+def test_other_activations():
     assert activation_maker(nn.Mish) is nn.Mish
     with pytest.raises(ValueError, match="activation 'step' is unknown; expected one of relu, gelu, .*elu"):
         activation_maker("step")
 
 
-def test_a_slice_is_a_plain_chain():
+def test_slice_is_a_plain_sequential():
     class Own(Layers):
         def __init__(self):
             super().__init__(nn.ReLU(), nn.Tanh())
@@ -102,7 +102,7 @@ def test_a_slice_is_a_plain_chain():
     assert isinstance(Own()[1], nn.Tanh)
 
 
-def test_seeded_puts_the_state_back_and_none_does_nothing():
+def test_seeded_restores_the_state():
     state = torch.get_rng_state()
     with seeded(3):
         first = torch.rand(2)

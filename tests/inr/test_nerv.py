@@ -21,7 +21,7 @@ def recorded():
         return {name: torch.from_numpy(data[name]) for name in data}
 
 
-def test_it_is_the_originals_network(recorded):
+def test_outputs_equal_the_original_implementation(recorded):
     strides, grid = recorded["strides"].tolist(), recorded["fc_hw"].tolist()
     size = (grid[0] * 16, grid[1] * 16)
     model = NeRV(size, (6, 5, 4, 4), strides, stem=(), octaves=20, base=1.25)
@@ -42,7 +42,7 @@ def test_it_is_the_originals_network(recorded):
     torch.testing.assert_close(model(t), recorded["img"], **close)
 
 
-def test_its_parts_have_names():
+def test_modules_have_names():
     model = NeRV((8, 12), (3, 4, 5), (2, 2), stem=(7,))
     assert [name for name, _ in model.named_children()] == ["encoding", "stem", "blocks", "head"]
     assert model.get_submodule("blocks.1.conv").weight.shape == (20, 4, 3, 3)
@@ -52,7 +52,7 @@ def test_its_parts_have_names():
     assert len({id(m) for m in model.modules() if isinstance(m, nn.GELU)}) == 4, "each can be captured"
 
 
-def test_rows_are_times_in_two_shapes():
+def test_times_may_have_one_or_two_dims():
     model = NeRV((8, 12), (3, 4), (2,), channels=1)
     frames = model(times(5))
     assert frames.shape == (5, 1, 8, 12)
@@ -68,7 +68,7 @@ def test_rows_are_times_in_two_shapes():
     activation=st.sampled_from(["gelu", "relu", "leaky_relu", Sine, nn.Mish]),
     channels=st.integers(1, 4),
 )
-def test_any_shape(strides, widths, kernels, stem, activation, channels):
+def test_output_shape_follows_from_the_settings(strides, widths, kernels, stem, activation, channels):
     factor = int(np.prod(strides))
     n = len(strides)
     model = NeRV(
@@ -85,7 +85,7 @@ def test_any_shape(strides, widths, kernels, stem, activation, channels):
     assert [block.conv.kernel_size[0] for block in model.blocks] == kernels[:n]
 
 
-def test_the_seed_decides_and_leaves_torchs_own_alone():
+def test_seed_determines_weights_and_keeps_the_global_state():
     state = torch.get_rng_state()
     first, second, third = (NeRV((8, 8), (2, 2), (2,), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -93,7 +93,7 @@ def test_the_seed_decides_and_leaves_torchs_own_alone():
     assert not torch.equal(first(times(2)), third(times(2)))
 
 
-def test_the_default_is_small():
+def test_default_is_small():
     assert sum(p.numel() for p in NeRV((72, 88)).parameters()) <= 100_000
 
 
@@ -104,18 +104,18 @@ def test_the_default_is_small():
         ({"strides": (2, 2, 2)}, r"widths are \(3, 3, 3\) for 3 blocks; expected 4 of at least 1"),
         ({"widths": (3, 0, 3)}, r"widths are \(3, 0, 3\) for 2 blocks; expected 3 of at least 1"),
         ({"kernel_sizes": (3,)}, r"kernel_sizes are \(3,\) for 2 blocks; expected one each, or one number"),
-        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide, the head's last; expected odd ones"),
+        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide, the head's last; expected odd sizes"),
         ({"head_kernel_size": 2}, r"kernels are \(3, 3, 2\) wide"),
         ({"activation": "step"}, "activation 'step' is unknown; expected one of relu, gelu"),
     ],
 )
-def test_impossible_networks(arguments, text):
+def test_invalid_settings_are_refused(arguments, text):
     with pytest.raises(ValueError, match=text):
         NeRV(**{"size": (8, 8), "widths": (3, 3, 3), "strides": (2, 2), **arguments})
 
 
 @pytest.mark.parametrize("t", [torch.arange(3), torch.rand(2, 2), torch.rand(()), torch.rand(1, 1, 1)])
-def test_times_that_are_none(t):
+def test_invalid_times_are_refused(t):
     with pytest.raises(ValueError, match=r"times are torch.*; expected floats in \[0, 1\] of shape \(rows,\) or"):
         NeRV((8, 8), (2, 2), (2,))(t)
 
@@ -125,7 +125,7 @@ def small(**arguments):
     return HNeRV(**{**expected, **arguments})
 
 
-def test_the_decoder_draws_from_embeddings_alone():
+def test_decoder_needs_only_embeddings():
     model = small()
     frames = torch.rand(2, 3, 8, 12)
     embeddings = model.encoder(frames)
@@ -133,14 +133,14 @@ def test_the_decoder_draws_from_embeddings_alone():
     assert torch.equal(model.decoder(embeddings), model(frames))
 
 
-def test_the_decoder_can_be_explained_with_embeddings_as_rows():
+def test_decoder_can_be_explained_with_embeddings_as_rows():
     model, embeddings = small(), torch.rand(2, 3, 2, 3)
     parts = NeuronCanvas(model.decoder, "blocks.0.activation", rule="secant").attribute(embeddings)
     assert parts.shape == (2, 5 + 1, 3, 8, 12)
     torch.testing.assert_close(parts.sum(1), model.decoder(embeddings).detach())
 
 
-def test_hnerv_its_parts_have_names():
+def test_hnerv_modules_have_names():
     model = small(squash=True)
     assert [name for name, _ in model.named_children()] == ["encoder", "decoder"]
     assert [name for name, _ in model.decoder.named_children()] == ["stem", "blocks", "head", "squash"]
@@ -150,7 +150,7 @@ def test_hnerv_its_parts_have_names():
     assert model(torch.rand(1, 3, 8, 12)).min() > 0
 
 
-def test_the_papers_defaults():
+def test_defaults_of_the_paper():
     model = HNeRV((64, 128), strides=(4, 2, 2, 2), seed=0)
     blocks = model.decoder.blocks
     assert [block.conv.kernel_size[0] for block in blocks] == [1, 3, 5, 5]
@@ -162,7 +162,7 @@ def test_the_papers_defaults():
     assert small(kernel_sizes=(5, 1)).decoder.blocks[0].conv.kernel_size == (5, 5)
 
 
-def test_every_pixel_is_seen_by_the_stage_over_it():
+def test_every_pixel_reaches_its_embedding():
     """A stage's convolution is as wide as its stride: its windows tile the frame."""
     model = ContentEncoder((2, 3), width=4, embedding=2, channels=1)
     frame = torch.zeros(1, 1, 6, 12)
@@ -171,7 +171,7 @@ def test_every_pixel_is_seen_by_the_stage_over_it():
     assert difference.abs().sum(1).nonzero().tolist() == [[0, 1, 2]]
 
 
-def test_the_encoder_may_shrink_in_other_steps():
+def test_encoder_strides_may_differ():
     model = small(encoder_strides=(4,))
     assert model(torch.rand(1, 3, 8, 12)).shape == (1, 3, 8, 12)
     with pytest.raises(ValueError, match=r"the encoder shrinks 6 times and the decoder enlarges 4 times; expected"):
@@ -181,21 +181,21 @@ def test_the_encoder_may_shrink_in_other_steps():
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_channels_and_activations(channels):
+def test_hnerv_accepts_other_channels_and_activations(channels):
     model = small(channels=channels, activation=nn.SiLU)
     assert model(torch.rand(2, channels, 8, 12)).shape == (2, channels, 8, 12)
     assert isinstance(model.decoder.stem.activation, nn.SiLU)
 
 
-def test_other_frames_are_refused():
+def test_hnerv_refuses_other_frames():
     with pytest.raises(
         ValueError,
-        match=r"frames have shape \(2, 3, 2, 3\); expected \(rows, 3, 8, 12\). To draw from embeddings, call",
+        match=r"frames have shape \(2, 3, 2, 3\); expected \(rows, 3, 8, 12\). For embeddings, call",
     ):
         small()(torch.rand(2, 3, 2, 3))
 
 
-def test_hnerv_the_seed_decides_and_leaves_torchs_own_alone():
+def test_hnerv_seed_determines_weights_and_keeps_the_global_state():
     state = torch.get_rng_state()
     frames = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     first, second, third = small(), small(), small(seed=1)
@@ -204,7 +204,7 @@ def test_hnerv_the_seed_decides_and_leaves_torchs_own_alone():
     assert not torch.equal(first(frames), third(frames))
 
 
-def test_a_block_by_hand():
+def test_block_equals_a_hand_computed_one():
     """Channel o s² + a s + b of the convolution lands at row offset a, column offset b of channel o."""
     block = UpsamplingBlock(1, 2, stride=2, kernel_size=1, activation=nn.Identity)
     with torch.no_grad():
@@ -217,7 +217,7 @@ def test_a_block_by_hand():
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_blocks_of_any_stride_and_kernel(stride, kernel_size):
+def test_blocks_accept_any_stride_and_odd_kernel(stride, kernel_size):
     block = UpsamplingBlock(3, 4, stride, kernel_size, "relu")
     assert [name for name, _ in block.named_children()] == ["conv", "shuffle", "activation"]
     drawn = block(torch.randn(2, 3, 4, 6))
@@ -225,15 +225,15 @@ def test_blocks_of_any_stride_and_kernel(stride, kernel_size):
     assert drawn.min() == 0
 
 
-def test_widths_that_shrink():
+def test_shrinking_widths():
     assert shrinking_widths(100, 3, 2.0, least=20) == (100, 50, 25, 20)
     assert shrinking_widths(8, 2) == (8, 12, 12)
     assert shrinking_widths(8, 0) == (8,)
-    with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; expected all three above zero"):
+    with pytest.raises(ValueError, match="width is 8, least is 12 and reduction is 0; expected all three above 0"):
         shrinking_widths(8, 2, reduction=0.0)
 
 
-def test_grids():
+def test_first_grid_divides_the_size():
     assert grid_of((72, 88), (2, 2, 2)) == (9, 11)
     assert grid_of((12, 30), (3, 2)) == (2, 5)
     for strides in ((), (2, 0)):
@@ -246,7 +246,7 @@ def test_grids():
             grid_of(size, (2, 2, 2))
 
 
-def test_the_squash_keeps_pixels_within_bounds():
+def test_squash_keeps_pixels_within_bounds():
     model = NeRV((8, 8), (2, 2), (2,), squash=True)
     assert isinstance(model.squash, nn.Sigmoid)
     nn.init.constant_(model.head.bias, 1000.0)
@@ -254,7 +254,7 @@ def test_the_squash_keeps_pixels_within_bounds():
     assert not hasattr(NeRV((8, 8), (2, 2), (2,)), "squash")
 
 
-def test_a_configuration_describes_the_same_parts():
+def test_config_describes_the_same_modules():
     named = {"widths": [4, 3, 2], "strides": [2, 1], "kernel_sizes": 3, "head_kernel_size": 1, "channels": 2}
     parts = blocks_from_config(named | {"activation": "relu", "squash": True, "size": [8, 12], "stem": [64]})
     assert list(parts) == ["blocks", "head", "squash"]

@@ -14,10 +14,10 @@ from ..attributions.nern import (
     KernelCanvas,
     NeRN,
     NernFit,
-    compressed,
+    compress,
     error_map,
     layer_profile,
-    quantised,
+    quantize,
 )
 from ..generators import pictures_in_unit_range
 from ..metrics import predicted_classes
@@ -154,11 +154,11 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
         ("the network itself", classifier.model, report.target, 0.0),
         ("NeRN", nern.rebuild(), report.total, report.relative_error),
     ]
-    small = compressed(nern)
+    small = compress(nern)
     rows.append(("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error))
     for bits in (8, 4):
         for all_weights, which in ((False, "represented weights"), (True, "all weights")):
-            found = quantised(classifier, names, bits, all_weights=all_weights)
+            found = quantize(classifier, names, bits, all_weights=all_weights)
             rows.append((f"{which} rounded to int{bits}", found.model, found.bytes, found.relative_error))
 
     def answers(model: nn.Module) -> Tensor:

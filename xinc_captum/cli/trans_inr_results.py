@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from .. import zoo
-from ..attributions.trans_inr import TransFit, TransINR, mean_psnr, neuron_canvases, own_starts, patch_masks, tuned
+from ..attributions.trans_inr import (
+    TransFit,
+    TransINR,
+    fine_tune,
+    independent_inits,
+    mean_psnr,
+    neuron_canvases,
+    patch_masks,
+)
 from ..attributions.trans_inr.token_contribution import TokenContribution
 from ..batch import chunks
 from ..inr import HypoNet, pixel_centres
@@ -230,9 +238,9 @@ def story_of(written: Written, title: str, seed: int) -> Story:
     rows = _spread(len(images), SHOWN)
     shown = images[rows]
     networks = model.generate(shown)
-    further = tuned(networks, shown, MORE, WARM).inrs
-    begun = own_starts(model, len(shown), seed=seed)
-    scratch, long = (tuned(begun, shown, steps, SCRATCH).inrs for steps in (MORE, LONG))
+    further = fine_tune(networks, shown, MORE, WARM).inrs
+    begun = independent_inits(model, len(shown), seed=seed)
+    scratch, long = (fine_tune(begun, shown, steps, SCRATCH).inrs for steps in (MORE, LONG))
     size = (shown.shape[2], shown.shape[3])
     kinds = {
         "as drawn by the written network": networks,

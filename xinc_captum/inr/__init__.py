@@ -1,4 +1,4 @@
-"""Workshop: implicit neural representations and how to fit them."""
+"""Implicit neural representations of images and videos, and how to fit them."""
 
 from .checkpoint import Loaded, load, save
 from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times

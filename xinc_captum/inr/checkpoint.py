@@ -1,4 +1,4 @@
-"""Keep a fitted network in one safetensors file: weights, architecture, encoding and size of what it draws."""
+"""Save a fitted network in one safetensors file: weights, architecture, encoding and size of its image or video."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,26 +21,25 @@ KIND, WRITER = "inr", "xinc_captum.inr.save()"
 
 
 class Loaded(NamedTuple):
-    """A network and the size of the picture or video it was fitted to."""
+    """A network, and the size of the image or video that it was fitted to."""
 
     model: Network
     size: tuple[int, ...]
 
 
 def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
-    """Write ``model`` with the ``size`` of its picture, or (frames, H, W) of its video.
+    """Write ``model`` with the ``size`` of its image, or (frames, H, W) of its video.
 
     Args:
         model: a network of this package.
-        path: the file to write or replace, whole or not at all; a missing folder is created.
-        size: what :func:`load` gives back beside the model.
-        dtype: what the file keeps of each weight; ``torch.float16`` halves it. Buffers are kept as they are, and
-            :func:`load` gives back the model's own dtype.
+        path: the file to write or replace atomically; a missing folder is created.
+        size: :func:`load` returns it with the model.
+        dtype: of the weights in the file; ``torch.float16`` halves their size. Buffers keep their dtype, and
+            :func:`load` restores the model's dtype.
 
     Raises:
         StoreError: the file cannot be written.
-        TypeError: another kind of model (keep its state dict with safetensors yourself), or one whose activation has no
-            name.
+        TypeError: another class (save its state dict with safetensors), or an activation without a name.
     """
     kind = type(model).__name__
     if kind not in KINDS:
@@ -49,14 +48,16 @@ def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torc
         )
     activation = model.config.get("activation", "")
     if not isinstance(activation, str):
-        raise TypeError(f"the model's activation is {activation!r}; expected one with a name, which a file can hold.")
+        raise TypeError(
+            f"the model's activation is {activation!r}; expected the name of an activation, which a file can hold."
+        )
     weights = {name for name, _ in model.named_parameters()}
     tensors = {
         name: tensor.detach().to("cpu", dtype if name in weights else None).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    own = str(next(model.parameters()).dtype).removeprefix("torch.")
-    note = {"kind": kind, "config": model.config, "size": list(size), "dtype": own}
+    dtype_name = str(next(model.parameters()).dtype).removeprefix("torch.")
+    note = {"kind": kind, "config": model.config, "size": list(size), "dtype": dtype_name}
     store.write_tensors(path, tensors, kind=KIND, metadata=note)
 
 

@@ -1,4 +1,4 @@
-"""Grids and encodings."""
+"""Pixel grids, times of frames, and encodings of coordinates."""
 
 import math
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 def coordinates(
     size: tuple[int, ...], *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    r"""Coordinates of every pixel, row-major: (pixels, dims).
+    r"""Return the coordinates of every pixel, row-major: (pixels, dims).
 
     .. math:: x_d = 2 i_d / (\max(size) - 1) - 1
 
     Symbols: i_d the pixel's index along axis d. Pixel centres; every axis is divided by the *longer* side, so that
     pixels are square: the longer axis spans [-1, 1], the shorter one starts at -1 and ends early (as XINC's released
-    code does). The same picture asked for at twice the size covers the same range.
+    code does). The same image at twice the size covers the same range.
 
     Args:
         size: (H, W), (L,) or (D, H, W); the axes of a coordinate come in this order.
         dtype: float dtype; None is torch's default.
-        device: where to put it.
+        device: of the result.
 
     Raises:
         ValueError: a side below 1.
@@ -39,17 +39,17 @@ def coordinates(
 def pixel_centres(
     size: tuple[int, ...], *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    r"""Coordinates of every pixel's centre where the picture's edges are at -1 and 1: (pixels, dims), row-major.
+    r"""Return the centre of every pixel of an image whose edges are at -1 and 1: (pixels, dims), row-major.
 
     .. math:: x_d = (2 i_d + 1) / size_d - 1
 
-    Symbols: i_d the pixel's index along axis d. Every axis spans [-1, 1], whatever the picture's shape: the grid on
-    which a :class:`xinc_captum.attributions.trans_inr.TransINR` draws.
+    Symbols: i_d the pixel's index along axis d. Every axis spans [-1, 1], whatever the shape of the image. This is
+    the grid of :class:`xinc_captum.attributions.trans_inr.TransINR`.
 
     Args:
         size: (H, W), (L,) or (D, H, W); the axes of a coordinate come in this order.
         dtype: float dtype; None is torch's default.
-        device: where to put it.
+        device: of the result.
 
     Raises:
         ValueError: a side below 1.
@@ -68,14 +68,14 @@ def pixel_centres(
 
 
 def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
-    r"""When the frames of a video are shown: (frames, 1), from 0 for the first to 1 for the last.
+    r"""Return the times of the frames of a video: (frames, 1), from 0 for the first to 1 for the last.
 
     .. math:: t_i = i / (frames - 1)
 
     Args:
-        frames: how many.
+        frames: their number.
         dtype: float dtype; None is torch's default.
-        device: where to put it.
+        device: of the result.
 
     Raises:
         ValueError: no frames.
@@ -100,7 +100,7 @@ class FourierFeatures(nn.Module):
     Args:
         in_features: dims of a coordinate.
         features: rows of B; the encoding is twice as wide.
-        scale: standard deviation of B, in half cycles over the range [-1, 1]; larger draws finer detail.
+        scale: standard deviation of B, in half cycles over the range [-1, 1]; larger values fit finer detail.
         generator: for B; None takes torch's global one.
 
     Example:
@@ -122,12 +122,12 @@ class FourierFeatures(nn.Module):
         self.out_features = 2 * features
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, in_features) to (rows, 2 * features)."""
+        """Map (rows, in_features) to (rows, 2 * features)."""
         angle = (2 * math.pi) * x @ self.B.T
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def extra_repr(self) -> str:
-        """Shape and scale."""
+        """Return shape and scale."""
         return f"in_features={self.B.shape[1]}, features={self.B.shape[0]}, scale={self.scale}"
 
 
@@ -140,8 +140,8 @@ class NerfFrequencies(nn.Module):
 
     Args:
         in_features: dims of a coordinate.
-        octaves: how many frequencies, b^0 to b^(octaves - 1) half cycles a unit.
-        base: from each frequency to the next; 2 makes octaves, NeRV takes 1.25.
+        octaves: number of frequencies, b^0 to b^(octaves - 1) half cycles a unit.
+        base: ratio of consecutive frequencies; 2 gives octaves, NeRV uses 1.25.
 
     Example:
         >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
@@ -159,12 +159,12 @@ class NerfFrequencies(nn.Module):
         self.out_features = 2 * octaves * in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, in_features) to (rows, 2 * octaves * in_features)."""
+        """Map (rows, in_features) to (rows, 2 * octaves * in_features)."""
         angle = (x[..., None] * self.frequencies).flatten(-2)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def extra_repr(self) -> str:
-        """Dims, octaves and base."""
+        """Return dims, octaves and base."""
         return f"in_features={self.in_features}, octaves={self.octaves}, base={self.base:g}"
 
 
@@ -178,12 +178,12 @@ class LogFrequencies(nn.Module):
 
     Args:
         in_features: dims of a coordinate.
-        count: how many frequencies, from 1 to ``highest``.
+        count: number of frequencies, from 1 to ``highest``.
         highest: the last of them, in units of u / 2π cycles.
-        unit: u, in radians; π as pictures have it, 1 as radiance fields have it.
+        unit: u, in radians; π for images, 1 for radiance fields.
 
     Raises:
-        ValueError: no frequencies, or a highest one below or at 0.
+        ValueError: no frequencies, or a highest one that is not positive.
 
     Example:
         >>> LogFrequencies(2, 4, highest=16.0)(torch.rand(5, 2)).shape
@@ -203,10 +203,10 @@ class LogFrequencies(nn.Module):
         self.out_features = 2 * count * in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in_features) to (…, 2 * count * in_features)."""
+        """Map (…, in_features) to (…, 2 * count * in_features)."""
         angle = (x[..., None] * self.frequencies).flatten(-2) * self.unit
         return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
     def extra_repr(self) -> str:
-        """Dims, count, highest frequency and unit."""
+        """Return dims, count, highest frequency and unit."""
         return f"in_features={self.in_features}, count={self.count}, highest={self.highest:g}, unit={self.unit:g}"

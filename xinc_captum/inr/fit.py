@@ -1,7 +1,7 @@
 """Fit images and videos."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from ..hooks import exclusive
 from .coordinates import coordinates, times
 from .nerv import HNeRV
-from .training import (
-    architecture_digest,
-    digest,
-    load_run,
-    save_run,
-)
+from .training import Validation, architecture_digest, check_at_least_one, decibels, digest, epoch_batches, train
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a fit went.
+    """Result of :func:`fit`.
 
     Attributes:
-        psnr: decibels of the final network over the whole picture.
-        steps: optimiser steps taken.
-        curve: PSNR of each step's own batch before the step.
-        size: the picture's size, (H, W).
+        psnr: of the final network over the whole image, in decibels.
+        steps: optimizer steps taken.
+        curve: PSNR of each batch before its step.
+        size: of the image, (H, W).
     """
 
     psnr: float
@@ -39,21 +32,21 @@ class Fit:
     size: tuple[int, ...]
 
 
-def psnr(picture: Tensor, reference: Tensor) -> float:
-    r"""Peak signal-to-noise ratio of values in [0, 1], in decibels.
+def psnr(image: Tensor, reference: Tensor) -> float:
+    r"""Return the peak signal-to-noise ratio of values in [0, 1], in decibels.
 
-    .. math:: -10 \log_{10} \mathrm{mean}((picture - reference)^2)
+    .. math:: -10 \log_{10} \mathrm{mean}((image - reference)^2)
 
     Example:
         >>> round(psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6)), 2)
         20.0
     """
-    error = F.mse_loss(picture.float(), reference.float()).item()
+    error = F.mse_loss(image.float(), reference.float()).item()
     return decibels(error)
 
 
-def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 16) -> Tensor:
-    """The picture that a coordinate network draws: (C, *size), on the model's device, not clamped.
+def render(model: nn.Module, size: tuple[int, ...], *, batch_size: int = 1 << 16) -> Tensor:
+    """Return the image of a coordinate network: (C, *size), on the model's device, not clamped.
 
     Example:
         >>> from xinc_captum.inr import FourierMLP
@@ -61,9 +54,9 @@ def render(model: nn.Module, size: tuple[int, ...], *, rows_at_once: int = 1 << 
         torch.Size([3, 8, 12])
     """
     weight = next(model.parameters())
-    where = coordinates(size, dtype=weight.dtype, device=weight.device)
+    grid = coordinates(size, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
-        pixels = torch.cat([model(part) for part in where.split(rows_at_once)])
+        pixels = torch.cat([model(part) for part in grid.split(batch_size)])
     return pixels.T.reshape(-1, *size)
 
 
@@ -82,22 +75,22 @@ def fit(
 
     .. math:: \min_\theta \; \mathrm{mean}_p \, \| f_\theta(x_p) - image_p \|^2
 
-    Adam with a cosine schedule down to zero over ``steps``. Train flags are left as found; the random choices come
-    from a generator of its own, on the model's device.
+    Adam with a cosine schedule down to zero over ``steps``. Training flags, gradients and the global random state are
+    restored; pixels are drawn with a separate generator on the model's device.
 
     Args:
         model: (rows, dims) to (rows, C).
         image: (C, *size), floats in [0, 1]; moved to the model's device and dtype.
-        steps: optimiser steps, the length of the schedule.
+        steps: optimizer steps, the length of the schedule.
         lr: first learning rate.
-        batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger picture.
-        target_psnr: stop early once the whole picture reaches this many decibels (looked at every 50 steps).
+        batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger image.
+        target_psnr: stop once the whole image reaches this many decibels; checked every 50 steps.
         seed: for the choice of pixels.
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
         TypeError: an integer image.
-        ValueError: values outside [0, 1] or not finite, or a model that does not answer (rows, C).
+        ValueError: values outside [0, 1] or not finite, or a model that does not return (rows, C).
 
     Example:
         >>> from xinc_captum.inr import FourierMLP
@@ -109,52 +102,60 @@ def fit(
     weight = next(model.parameters())
     size = tuple(image.shape[1:])
     pixels = image.to(weight).flatten(1).T.contiguous()
-    where = coordinates(size, dtype=weight.dtype, device=weight.device)
-    _check_model(model, where, pixels)
-    if batch_size is None and len(where) > 1 << 16:
+    grid = coordinates(size, dtype=weight.dtype, device=weight.device)
+    _check_model(model, grid, pixels)
+    if batch_size is None and len(grid) > 1 << 16:
         batch_size = 1 << 14
     generator = torch.Generator(weight.device).manual_seed(seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     # A short memory of squared gradients: 3 to 4 dB more than with 0.99 or 0.999 after 400 full-batch steps on a photo.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses: list[Tensor] = []
-    gradients = [p.grad for p in parameters]
-    with (
-        torch.enable_grad(),
-        tqdm(total=steps, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-    ):
-        for step in range(1, steps + 1):
-            x, y = where, pixels
-            if batch_size is not None and batch_size < len(where):
-                index = torch.randint(len(where), (batch_size,), generator=generator, device=weight.device)
-                x, y = where[index], pixels[index]
-            with exclusive():
-                loss = F.mse_loss(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-            bar.update()
-            if step % 50 == 0:  # the only looks at a value: each one waits for the device
-                now = psnr(render(model, size), image.to(weight)) if target_psnr else decibels(losses[-1].item())
-                bar.set_postfix_str(f"{now:.2f} dB")
-                if target_psnr is not None and now >= target_psnr:
-                    break
-    for p, gradient in zip(parameters, gradients, strict=True):
-        p.grad = gradient
-    curve = tuple(decibels(loss) for loss in torch.stack(losses).tolist()) if losses else ()
-    return Fit(psnr(render(model, size), image.to(weight)), len(losses), curve, size)
+    losses = torch.zeros(steps, dtype=weight.dtype, device=weight.device)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            if batch_size is None or batch_size >= len(grid):
+                yield grid, pixels
+            else:
+                index = torch.randint(len(grid), (batch_size,), generator=generator, device=weight.device)
+                yield grid[index], pixels[index]
+
+    def loss_of(batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    def image_psnr() -> float:
+        return psnr(render(model, size), image.to(weight))
+
+    validation = Validation() if target_psnr is None else _TargetPsnr(image_psnr, target_psnr)
+    taken, _ = train(
+        model,
+        loss_of,
+        batches(),
+        optimizer,
+        schedule,
+        losses,
+        validation=validation,
+        every=50,
+        show_progress=show_progress,
+    )
+    return Fit(image_psnr(), taken, tuple(map(decibels, losses[:taken].tolist())), size)
 
 
-def decibels(error: float) -> float:
-    """Of a mean squared error of values in [0, 1]; infinite for none."""
-    return math.inf if error == 0 else -10 * math.log10(error)
+class _TargetPsnr(Validation):
+    """Stop once the whole image reaches ``target`` decibels."""
+
+    def __init__(self, image_psnr: Callable[[], float], target: float) -> None:
+        self.image_psnr, self.target = image_psnr, target
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        value = self.image_psnr()
+        self.stop = value >= self.target
+        return f"{value:.2f} dB"
 
 
 def check_image(image: Tensor) -> None:
-    """Accept (C, *size) floats in [0, 1] only.
+    """Check that an image is (C, *size) floats in [0, 1].
 
     Raises:
         TypeError: not a float tensor.
@@ -172,33 +173,33 @@ def check_image(image: Tensor) -> None:
         raise ValueError(f"image values lie in [{low:g}, {high:g}]; expected [0, 1]: divide 8-bit pixels by 255.")
 
 
-def _check_model(model: nn.Module, where: Tensor, pixels: Tensor) -> None:
+def _check_model(model: nn.Module, grid: Tensor, pixels: Tensor) -> None:
     with torch.no_grad():
         try:
-            answer = model(where[:1])
+            output = model(grid[:1])
         except RuntimeError as error:
             raise ValueError(
-                f"the model cannot take coordinates of shape (rows, {where.shape[1]}): {error}. Build it with "
-                f"in_features={where.shape[1]}."
+                f"the model cannot take coordinates of shape (rows, {grid.shape[1]}): {error}. Build it with "
+                f"in_features={grid.shape[1]}."
             ) from error
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (1, pixels.shape[1]):
-        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if not isinstance(output, Tensor) or tuple(output.shape) != (1, pixels.shape[1]):
+        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"the model answers {seen} for one pixel, but the image has {pixels.shape[1]} channels; build it with "
+            f"the model returns {described} for one pixel, but the image has {pixels.shape[1]} channels; build it with "
             f"out_features={pixels.shape[1]}."
         )
 
 
 @dataclass(frozen=True)
 class VideoFit:
-    """How a fit went.
+    """Result of :func:`fit_video`.
 
     Attributes:
-        psnr: decibels of the whole video.
-        frame_psnr: decibels of each frame.
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
-        curve: PSNR of each step's own batch before the step.
+        psnr: of the whole video, in decibels.
+        frame_psnr: of each frame.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
+        curve: PSNR of each batch before its step.
         size: (frames, H, W).
     """
 
@@ -210,13 +211,13 @@ class VideoFit:
     size: tuple[int, ...]
 
 
-def render_video(model: nn.Module, inputs: Tensor | int, *, rows_at_once: int = 8) -> Tensor:
-    """The frames that a network draws: (rows, C, H, W), on the model's device, not clamped.
+def render_video(model: nn.Module, inputs: Tensor | int, *, batch_size: int = 8) -> Tensor:
+    """Return the frames of a video network: (rows, C, H, W), on the model's device, not clamped.
 
     Args:
-        model: one row in, one frame out.
-        inputs: rows for it, or how many frames to draw at their :func:`times`.
-        rows_at_once: frames in one call of the model.
+        model: maps one row to one frame.
+        inputs: rows for the model, or the number of frames, whose :func:`times` are the rows.
+        batch_size: frames in one call of the model.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -226,7 +227,7 @@ def render_video(model: nn.Module, inputs: Tensor | int, *, rows_at_once: int = 
     weight = next(model.parameters())
     rows = times(inputs) if isinstance(inputs, int) else inputs
     with torch.no_grad():
-        return torch.cat([model(part) for part in rows.to(weight).split(rows_at_once)])
+        return torch.cat([model(part) for part in rows.to(weight).split(batch_size)])
 
 
 def fit_video(
@@ -246,29 +247,29 @@ def fit_video(
 
     .. math:: \min_\theta \; \mathrm{mean}_{i, c, y, x} \, (f_\theta(x_i) - frame_i)^2
 
-    Adam under a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
-    nothing. Train flags and gradients are left as found; the random choices come from a generator of its own.
+    Adam with a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
+    zero. Training flags, gradients and the global random state are restored.
 
-    With ``checkpoint`` a run that was killed goes on from the last one written. On the same CPU with as many threads it
-    ends with bit-identical parameters; elsewhere they round otherwise. The file stays: a finished run is not repeated.
+    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
+    it ends with bit-identical parameters; elsewhere rounding differs. A finished run is not repeated.
 
     Args:
-        model: rows to frames: a ``NeRV``, an ``HNeRV``, or any other.
+        model: maps rows to frames: a ``NeRV``, an ``HNeRV``, or any other module.
         frames: (T, C, H, W), floats in [0, 1], T >= 2; moved to the model's device and dtype.
         inputs: one row a frame; None is the frames themselves for an ``HNeRV``, and :func:`times` for all others.
-        steps: optimiser steps, the length of the schedule.
+        steps: optimizer steps, the length of the schedule.
         lr: the highest learning rate.
         batch_size: frames a step.
         seed: for the order of the frames.
-        checkpoint: a file to write the run to, and to take it up from.
-        every: steps from one checkpoint to the next.
+        checkpoint: a file to write the run to, and to resume it from.
+        every: steps between two checkpoints.
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
         TypeError: integer frames.
-        ValueError: one frame, values outside [0, 1] or not finite, a model that does not answer such frames, or numbers
-            below 1.
-        CheckpointError: a checkpoint of another model, video or setting, a damaged one, or no room to write one.
+        ValueError: one frame, values outside [0, 1] or not finite, a model that does not return such frames, or
+            numbers below 1.
+        CheckpointError: a checkpoint of another model, video or setting, a damaged one, or one that cannot be written.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -279,7 +280,7 @@ def fit_video(
 
     Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3; the schedule is Smith & Topin's (arXiv 1708.07120).
     """
-    _check_numbers(steps=steps, batch_size=batch_size, every=every)
+    check_at_least_one(steps=steps, batch_size=batch_size, every=every)
     _check_frames(frames)
     weight = next(model.parameters())
     target = frames.to(weight)
@@ -289,97 +290,35 @@ def fit_video(
     _check_video_model(model, rows, target)
     batch_size = min(batch_size, len(target))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # A short memory of squared gradients: 3.7 dB more than with 0.999 after 600 steps on a real clip, and runs with
-    # 0.999 fell apart at rates that these bear.
+    # A short memory of squared gradients: 3.7 dB more than with 0.999 after 600 steps on a real clip. Runs with 0.999
+    # diverged at learning rates that are stable with 0.95.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     recipe: dict[str, Any] = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     recipe |= {"model": architecture_digest(model), "frames": digest(frames), "inputs": digest(inputs)}
     losses = torch.zeros(steps, device=weight.device)
-    done = 0
-    if checkpoint is not None and (state := load_run(checkpoint, recipe)) is not None:
-        done = _taken_up(state, model, optimizer, schedule, losses)
-    batches = _batches(len(target), batch_size, seed)
-    for _ in range(done):  # the generator is where it was
-        next(batches)
-    gradients = [p.grad for p in parameters]
-    try:
-        with (
-            torch.enable_grad(),
-            tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-        ):
-            for step in range(done, steps):
-                index = next(batches).to(weight.device, non_blocking=True)
-                with exclusive():
-                    loss = F.mse_loss(model(rows[index]), target[index])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                schedule.step()
-                losses[step] = loss.detach()
-                bar.update()
-                if (step + 1) % 50 == 0:  # the only looks at a value: each one waits for the device
-                    bar.set_postfix_str(f"{decibels(losses[step].item()):.2f} dB")
-                if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == steps):
-                    save_run(checkpoint, recipe, _state(step + 1, model, optimizer, schedule, losses))
-    finally:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-    drawn = render_video(model, rows)
-    each = tuple(psnr(a, b) for a, b in zip(drawn, target, strict=True))
-    curve = tuple(decibels(loss) for loss in losses.tolist())
-    return VideoFit(psnr(drawn, target), each, steps, done, curve, (len(target), *target.shape[2:]))
 
+    def loss_of(index: Tensor, _: int) -> Tensor:
+        index = index.to(weight.device, non_blocking=True)
+        return F.mse_loss(model(rows[index]), target[index])
 
-def _batches(rows: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Indices for ever: every row once before any comes again, in an order that is drawn anew each round.
-
-    They are drawn on the CPU, so that they are the same on every device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.empty(0, dtype=torch.long)
-    while True:
-        if len(left) < size:
-            left = torch.cat([left, torch.randperm(rows, generator=generator)])
-        yield left[:size]
-        left = left[size:]
-
-
-def _state(
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: Tensor,
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "losses": losses,
-    }
-
-
-def _taken_up(
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: Tensor,
-) -> int:
-    """Put everything where it was; returns how many steps are behind."""
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    losses.copy_(state["losses"])
-    return int(state["step"])
-
-
-def _check_numbers(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1.")
+    _, resumed_at = train(
+        model,
+        loss_of,
+        epoch_batches(len(target), batch_size, torch.Generator().manual_seed(seed)),
+        optimizer,
+        schedule,
+        losses,
+        validation=Validation(),
+        every=every,
+        checkpoint=checkpoint,
+        recipe=recipe,
+        show_progress=show_progress,
+    )
+    rendered = render_video(model, rows)
+    frame_psnr = tuple(psnr(a, b) for a, b in zip(rendered, target, strict=True))
+    curve = tuple(map(decibels, losses.tolist()))
+    return VideoFit(psnr(rendered, target), frame_psnr, steps, resumed_at, curve, (len(target), *target.shape[2:]))
 
 
 def _check_frames(frames: Tensor) -> None:
@@ -387,8 +326,7 @@ def _check_frames(frames: Tensor) -> None:
     if frames.dim() != 4 or len(frames) < 2:
         raise ValueError(
             f"frames have shape {tuple(frames.shape)}; expected (T, C, H, W) with at least 2 frames. A single "
-            "picture is "
-            "for fit()."
+            "image is for fit()."
         )
 
 
@@ -396,10 +334,10 @@ def _check_video_model(model: nn.Module, rows: Tensor, target: Tensor) -> None:
     if len(rows) != len(target):
         raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; expected one row a frame.")
     with torch.no_grad():
-        answer = model(rows[:1])
-    if not isinstance(answer, Tensor) or answer.shape != target[:1].shape:
-        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        output = model(rows[:1])
+    if not isinstance(output, Tensor) or output.shape != target[:1].shape:
+        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"the model answers {seen} for one row, but a frame is {tuple(target.shape[1:])}; expected (1, C, H, W). "
-            "Build it with size=(H, W) and channels=C of the frames."
+            f"the model returns {described} for one row, but a frame is {tuple(target.shape[1:])}; "
+            "expected (1, C, H, W). Build it with size=(H, W) and channels=C of the frames."
         )

@@ -1,4 +1,4 @@
-"""FourierMLP, Siren, HypoNet."""
+"""Coordinate networks: FourierMLP, Siren and HypoNet."""
 
 import math
 from collections import OrderedDict
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """What makes the modules of an activation, given by name or as a class or function of no arguments.
+    """Return a function that makes the modules of an activation, given by name or as such a function.
 
     Raises:
         ValueError: an unknown name.
@@ -41,7 +41,7 @@ def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], 
 
 
 class Layers(nn.Sequential):
-    """A Sequential whose constructor is its own, so that a slice is a plain Sequential."""
+    """A Sequential whose slices are plain Sequentials, so that subclasses can have other constructors."""
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -49,8 +49,25 @@ class Layers(nn.Sequential):
         return super().__getitem__(index)
 
 
+def dense_layers(
+    in_features: int, hidden: int, layers: int, out_features: int, activation: Callable[[], nn.Module] = nn.ReLU
+) -> "OrderedDict[str, nn.Module]":
+    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them.
+
+    Example:
+        >>> list(dense_layers(2, 8, 2, 3))
+        ['linear1', 'activation1', 'output']
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, layers):
+        modules[f"linear{i}"] = nn.Linear(in_features if i == 1 else hidden, hidden)
+        modules[f"activation{i}"] = activation()
+    modules["output"] = nn.Linear(in_features if layers == 1 else hidden, out_features)
+    return modules
+
+
 class seeded:  # noqa: N801 - reads as a verb in a with statement
-    """Draw from torch's global CPU generator as seeded, and put its state back; does nothing for None."""
+    """Seed torch's global CPU generator for a block and restore its state; does nothing for None."""
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
@@ -73,16 +90,16 @@ class HypoNet(Layers):
 
     .. math:: y = W_L\, \mathrm{relu}(W_{L-1} \cdots \mathrm{relu}(W_1 \gamma(x) + b_1) \cdots) + b_L
 
-    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. It draws on
-    :func:`pixel_centres`, not on :func:`coordinates`.
+    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is
+    :func:`pixel_centres`, not :func:`coordinates`.
 
     Args:
-        in_features: dims of a coordinate: 2 of a picture, 3 of a radiance field.
+        in_features: dims of a coordinate: 2 of an image, 3 of a radiance field.
         out_features: channels of a pixel, or colours and density.
         hidden: units of every hidden layer.
-        layers: how many Linear layers, the output among them.
-        count: frequencies of each coordinate; 0 leaves coordinates as they are.
-        highest: frequency (:class:`LogFrequencies`).
+        layers: number of Linear layers, including the output layer.
+        count: frequencies of each coordinate; 0 for no encoding.
+        highest: highest frequency (:class:`LogFrequencies`).
         unit: of the frequencies, in radians.
         seed: for the weights; None takes torch's global generator.
 
@@ -122,15 +139,11 @@ class HypoNet(Layers):
         parts["encoding"] = LogFrequencies(in_features, count, highest, unit) if count else nn.Identity()
         width = 2 * count * in_features if count else in_features
         with seeded(seed):
-            for i in range(1, layers):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = nn.ReLU()
-                width = hidden
-            parts["output"] = nn.Linear(width, out_features)
+            parts |= dense_layers(width, hidden, layers, out_features)
         super().__init__(parts)
 
     def linears(self) -> OrderedDict[str, nn.Linear]:
-        """The Linear layers by name, in order.
+        """Return the Linear layers by name, in order.
 
         Example:
             >>> list(HypoNet(hidden=4, layers=3, count=2).linears())
@@ -144,17 +157,17 @@ class FourierMLP(Layers):
 
     .. math:: y = W_L\, \sigma(W_{L-1} \cdots \sigma(W_1 \gamma(x) + b_1) \cdots) + b_L
 
-    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``; each activation is a module of its
-    own, so that every layer can be captured. The defaults are the paper's FFN: 32,971 parameters.
+    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``; each activation is a separate
+    module, so that every layer can be captured. The defaults are the paper's FFN: 32,971 parameters.
 
     Args:
         in_features: dims of a coordinate (1, 2 or 3 …).
         out_features: channels of a pixel.
         hidden: units of every hidden layer.
-        layers: how many Linear layers, the output among them.
-        activation: one of ``ACTIVATIONS`` of :mod:`.layers`.
+        layers: number of Linear layers, including the output layer.
+        activation: one of ``ACTIVATIONS``.
         encoding: "fourier" or "nerf".
-        features: rows of the Fourier matrix (None: as many as ``hidden``), or octaves of the NeRF encoding.
+        features: rows of the Fourier matrix (None: ``hidden``), or octaves of the NeRF encoding.
         scale: of the Fourier matrix.
         seed: for the encoding and the weights; None takes torch's global generator.
 
@@ -198,14 +211,8 @@ class FourierMLP(Layers):
                 if encoding == "fourier"
                 else NerfFrequencies(in_features, features or 8)
             )
-            parts: OrderedDict[str, nn.Module] = OrderedDict(encoding=encode)
-            width = encode.out_features
-            for i in range(1, layers):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = activate()
-                width = hidden
-            parts["output"] = nn.Linear(width, out_features)
-        super().__init__(parts)
+            modules = dense_layers(encode.out_features, hidden, layers, out_features, activate)
+        super().__init__(OrderedDict(encoding=encode, **modules))
 
 
 class Sine(nn.Module):
@@ -221,16 +228,16 @@ class Sine(nn.Module):
         self.omega = omega
 
     def forward(self, z: Tensor) -> Tensor:
-        """Elementwise."""
+        """Return sin(ω z), elementwise."""
         return torch.sin(self.omega * z)
 
     def extra_repr(self) -> str:
-        """The frequency."""
+        """Return the frequency."""
         return f"omega={self.omega}"
 
 
 class Siren(Layers):
-    r"""A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the weights its paper starts from.
+    r"""A network of sines: (linear → sin(ω ·)) x (layers − 1) → output, with the initial weights of its paper.
 
     .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
 
@@ -240,7 +247,7 @@ class Siren(Layers):
         in_features: dims of a coordinate.
         out_features: channels of a pixel.
         hidden: units of every hidden layer.
-        layers: how many Linear layers, the output among them.
+        layers: number of Linear layers, including the output layer.
         omega: ω of the hidden layers.
         first_omega: ω of the first layer.
         seed: for the weights; None takes torch's global generator.

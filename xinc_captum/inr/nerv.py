@@ -1,4 +1,4 @@
-"""NeRV, HNeRV."""
+"""Video networks: NeRV and HNeRV."""
 
 import math
 from collections import OrderedDict
@@ -23,11 +23,11 @@ class UpsamplingBlock(Layers):
     Children, in order: ``conv``, ``shuffle``, ``activation``.
 
     Args:
-        channels: of the map that comes in.
-        width: channels of the map that goes out.
-        stride: how much taller and wider it gets; 1 keeps the size.
+        channels: of the input.
+        width: channels of the output.
+        stride: factor of height and width; 1 keeps the size.
         kernel_size: odd.
-        activation: a name, or what makes the module.
+        activation: a name, or a function that makes the module.
 
     Example:
         >>> UpsamplingBlock(4, 6, stride=2)(torch.rand(1, 4, 3, 5)).shape
@@ -45,28 +45,28 @@ class UpsamplingBlock(Layers):
 
 
 def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int = 12) -> tuple[int, ...]:
-    r"""Widths that shrink from block to block, for ``widths=``.
+    r"""Return widths that shrink from block to block, for ``widths=``.
 
     .. math:: w_0 = width, \quad w_{k+1} = \max(\mathrm{round}(w_k / reduction), least)
 
     Args:
         width: channels of the first map.
-        blocks: how many blocks follow it.
-        reduction: every block divides by this much.
-        least: no width falls below.
+        blocks: number of blocks after it.
+        reduction: ratio of the widths of consecutive blocks.
+        least: the smallest width.
 
     Raises:
         ValueError: a width or a reduction that is not positive.
 
     Example:
-        >>> reduced(36, 3, reduction=1.5)
+        >>> shrinking_widths(36, 3, reduction=1.5)
         (36, 24, 16, 12)
 
     Source: Chen et al., "HNeRV: A Hybrid Neural Representation for Videos" (CVPR 2023), sec. 3.
     """
     if width < 1 or least < 1 or reduction <= 0:
         raise ValueError(
-            f"width is {width}, least is {least} and reduction is {reduction:g}; expected all three above zero."
+            f"width is {width}, least is {least} and reduction is {reduction:g}; expected all three above 0."
         )
     widths = [width]
     for _ in range(blocks):
@@ -75,10 +75,10 @@ def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int
 
 
 def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
-    """Height and width of the map that the blocks start from.
+    """Return height and width of the first map.
 
     Raises:
-        ValueError: a stride below 1, or a side of the picture that the strides do not divide.
+        ValueError: a stride below 1, or a side of the image that the product of the strides does not divide.
     """
     if not strides or min(strides) < 1:
         raise ValueError(
@@ -88,12 +88,12 @@ def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
     if len(size) != 2 or min(size) < 1 or any(side % factor for side in size):
         raise ValueError(
             f"size is {tuple(size)} and the strides {tuple(strides)} enlarge {factor} times; expected a height and a "
-            f"width that {factor} divides. Choose other strides, or read the video with size= such a pair."
+            f"width that {factor} divides. Choose other strides, or read the video with another size=."
         )
     return size[0] // factor, size[1] // factor
 
 
-def upsampling(
+def build_upsampling(
     widths: Sequence[int],
     strides: Sequence[int],
     kernel_sizes: int | Sequence[int],
@@ -103,7 +103,7 @@ def upsampling(
     channels: int,
     squash: bool,
 ) -> "OrderedDict[str, nn.Module]":
-    """The parts after a stem: ``blocks``, ``head`` and, to stay within [0, 1], ``squash``.
+    """Build the modules after a stem: ``blocks``, ``head`` and, for outputs within [0, 1], ``squash``.
 
     Raises:
         ValueError: widths or kernel sizes that do not match the strides, or an even or empty kernel.
@@ -111,7 +111,7 @@ def upsampling(
     if len(widths) != len(strides) + 1 or min(widths) < 1:
         raise ValueError(
             f"widths are {tuple(widths)} for {len(strides)} blocks; expected {len(strides) + 1} of at least 1: of the "
-            "stem's map, and of each block."
+            "stem, and of each block."
         )
     kernels = [kernel_sizes] * len(strides) if isinstance(kernel_sizes, int) else list(kernel_sizes)
     if len(kernels) != len(strides):
@@ -119,9 +119,7 @@ def upsampling(
             f"kernel_sizes are {tuple(kernels)} for {len(strides)} blocks; expected one each, or one number."
         )
     if any(kernel < 1 or kernel % 2 == 0 for kernel in (*kernels, head_kernel_size)):
-        raise ValueError(
-            f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; expected odd ones, which have a middle."
-        )
+        raise ValueError(f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; expected odd sizes.")
     blocks = [
         UpsamplingBlock(before, width, stride, kernel, activation)
         for before, width, stride, kernel in zip(widths[:-1], widths[1:], strides, kernels, strict=True)
@@ -135,21 +133,21 @@ def upsampling(
 
 
 def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
-    """The parts after a stem, as a network's ``config`` describes them."""
+    """Build the modules after a stem from a network's ``config``."""
     names = "widths strides kernel_sizes head_kernel_size activation channels squash".split()
-    return upsampling(**{name: config[name] for name in names})
+    return build_upsampling(**{name: config[name] for name in names})
 
 
 class ContentEncoder(Layers):
     r"""Frames to content embeddings: (rows, C, H, W) to (rows, embedding, H / Π strides, W / Π strides).
 
-    Children: ``stages.0`` … with ``conv`` (as wide as its stride, so that no pixel is seen twice), ``norm`` and
+    Children: ``stages.0`` … with ``conv`` (its kernel is as wide as its stride: no overlap), ``norm`` and
     ``block`` (torchvision's ConvNeXt block), and ``embed``, a 1 x 1 convolution.
 
     Args:
-        strides: how much each stage shrinks.
+        strides: factor by which each stage shrinks its input.
         width: channels of every stage.
-        embedding: channels that come out.
+        embedding: channels of the output.
         channels: of a frame.
 
     Example:
@@ -160,7 +158,7 @@ class ContentEncoder(Layers):
     """
 
     def __init__(self, strides: Sequence[int], width: int = 64, embedding: int = 16, channels: int = 3) -> None:
-        # Not above: torchvision takes two seconds to import, most of them for a compiler.
+        # Imported here: torchvision takes two seconds to import, most of them for a compiler.
         from torchvision.models.convnext import CNBlock, LayerNorm2d  # type: ignore[import-untyped]
 
         stages = []
@@ -183,26 +181,25 @@ class HNeRV(Layers):
     .. math:: frame' = D(E(frame)), \quad D = head \circ block_n \circ \cdots \circ block_1 \circ stem
 
     Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation``, ``blocks.0`` … with
-    ``conv``, ``shuffle``, ``activation``, then ``head`` and, if asked for, ``squash``. Both are modules of their own:
-    ``embeddings = model.encoder(frames)`` once, then ``model.decoder(embeddings)`` draws the frames, and is what to
-    explain with embeddings as rows.
+    ``conv``, ``shuffle``, ``activation``, then ``head`` and, optionally, ``squash``. To explain the
+    decoder, compute ``embeddings = model.encoder(frames)`` once; ``model.decoder(embeddings)`` returns the frames.
 
     Args:
         size: (H, W) of a frame; the product of the strides must divide both.
-        widths: channels of the stem's map and of each block's; None is ``reduced(36, blocks)``.
-        strides: how much each block of the decoder enlarges.
+        widths: channels of the stem's map and of each block's; None is ``shrinking_widths(36, blocks)``.
+        strides: factor by which each block of the decoder enlarges its input.
         kernel_sizes: of the blocks, one number or one each; None is 1, 3, then 5, as in the paper.
         embedding: channels of a content embedding.
-        encoder_strides: how much each stage shrinks, with the product of ``strides``; None is them, reversed.
+        encoder_strides: of the encoder's stages, with the product of ``strides``; None reverses ``strides``.
         encoder_width: channels inside the encoder.
-        activation: of the decoder: a name, or what makes the module; one with a name can be saved.
+        activation: of the decoder: a name, or a function that makes the module; only names can be saved.
         head_kernel_size: odd.
         channels: of a frame.
-        squash: end with a sigmoid, which keeps pixels strictly within [0, 1] and the last layer from being linear.
+        squash: end with a sigmoid: pixels are strictly within [0, 1], and the last layer is not linear.
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: sizes that do not fit one another.
+        ValueError: sizes that do not fit together.
 
     Example:
         >>> model = HNeRV((16, 24), widths=(6, 6, 6), strides=(2, 2), embedding=4, encoder_width=8)
@@ -264,20 +261,19 @@ class HNeRV(Layers):
         super().__init__(OrderedDict(encoder=encoder, decoder=Layers(OrderedDict(stem=stem, **parts))))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (rows, C, H, W) in [0, 1] to the same frames, as the decoder draws them.
+        """Return the decoder's reconstruction of frames (rows, C, H, W) in [0, 1].
 
         Raises:
             ValueError: another shape.
         """
-        expected = (self.config["channels"], *self.config["size"])
-        if tuple(frames.shape[1:]) != expected:
+        shape = (self.config["channels"], *self.config["size"])
+        if tuple(frames.shape[1:]) != shape:
             raise ValueError(
-                f"frames have shape {tuple(frames.shape)}; expected (rows, {', '.join(map(str, expected))}). To "
-                "draw from "
+                f"frames have shape {tuple(frames.shape)}; expected (rows, {', '.join(map(str, shape))}). For "
                 "embeddings, call model.decoder(embeddings)."
             )
-        drawn: Tensor = super().forward(frames)
-        return drawn
+        outputs: Tensor = super().forward(frames)
+        return outputs
 
 
 class NeRV(Layers):
@@ -285,27 +281,27 @@ class NeRV(Layers):
 
     .. math:: frame(t) = head(block_n(\cdots block_1(stem(\gamma(t)))))
 
-    Children, in order: ``encoding``; ``stem`` with ``linear1``, ``activation1``, … and ``map``, which folds a row into
-    (width, height, width of the first map); ``blocks.0`` … with ``conv``, ``shuffle``, ``activation``; ``head``, a
-    convolution; ``squash`` if asked for. Without it the pixels lie near [0, 1], not strictly in it: the last layer
-    stays linear, so that what its units paint adds up.
+    Children, in order: ``encoding``; ``stem`` with ``linear1``, ``activation1``, … and ``map``, which reshapes a row to
+    (channels, height, width) of the first map; ``blocks.0`` … with ``conv``, ``shuffle``, ``activation``; ``head``, a
+    convolution; ``squash`` if requested. Without it pixels lie near [0, 1], not strictly in it: the last layer is
+    linear, so the contributions of its units add up.
 
     Args:
         size: (H, W) of a frame; the product of the strides must divide both.
-        widths: channels of the stem's map and of each block's; :func:`shrinking_widths` makes some.
-        strides: how much each block enlarges.
+        widths: channels of the stem's map and of each block's, for example of :func:`shrinking_widths`.
+        strides: factor by which each block enlarges its input.
         kernel_sizes: of the blocks: one odd number, or one each.
         stem: units of the hidden layers before the stem's last one.
         octaves: frequencies of the encoding of time.
-        base: from each frequency to the next.
-        activation: a name, or what makes the module (``Sine``); one with a name can be saved.
+        base: ratio of consecutive frequencies.
+        activation: a name, or a function that makes the module (``Sine``); only names can be saved.
         head_kernel_size: odd.
         channels: of a frame.
         squash: end with a sigmoid.
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: sizes that do not fit one another.
+        ValueError: sizes that do not fit together.
 
     Example:
         >>> from xinc_captum.inr import times
@@ -359,10 +355,10 @@ class NeRV(Layers):
         super().__init__(OrderedDict(encoding=encode, stem=Layers(first), **parts))
 
     def forward(self, t: Tensor) -> Tensor:
-        """(rows,) or (rows, 1) times in [0, 1] to frames (rows, C, H, W).
+        """Map times in [0, 1], (rows,) or (rows, 1), to frames (rows, C, H, W).
 
         Raises:
-            ValueError: another shape, or whole numbers.
+            ValueError: another shape, or integers.
         """
         if t.dim() not in (1, 2) or (t.dim() == 2 and t.shape[1] != 1) or not t.is_floating_point():
             raise ValueError(

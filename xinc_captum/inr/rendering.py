@@ -1,4 +1,4 @@
-"""Rays through a picture's pixels, and the pixels that samples of a field along them make."""
+"""Rays through the pixels of an image, and volume rendering of samples along them."""
 
 import torch
 from torch import Tensor
@@ -13,18 +13,18 @@ def ray_samples(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    r"""Where parallel rays through the pixels of a picture are sampled: (H·W, samples, 3), as (y, x, z).
+    r"""Return sample points on parallel rays through the pixels of an image: (H·W, samples, 3), as (y, x, z).
 
     .. math:: p_{r,i} = R(turn) \, (y_r, x_r, z_i), \qquad z_i = half \, (2 (i + 1/2) / samples - 1)
 
     Symbols: r a ray, one a pixel, row-major; i a sample, nearest first; R turns the camera about the vertical axis.
-    The shorter side of the picture spans [-half, half], and so does depth; samples lie 2 half / samples apart.
+    The shorter side of the image and the depth span [-half, half]; samples are 2 half / samples apart.
 
     Args:
         size: (H, W).
         samples: along each ray.
-        turn: in radians.
-        half: of the cube that is looked at.
+        turn: angle of the camera, in radians.
+        half: half the side of the rendered cube.
         dtype: float dtype; None is torch's default.
         device: where to put it.
 
@@ -48,12 +48,12 @@ def ray_samples(
 
 
 def ray_weights(density: Tensor, spacing: float | Tensor) -> Tensor:
-    r"""How much of each sample arrives at its pixel: (rays, samples, 1), between 0 and 1, at most 1 along a ray.
+    r"""Return the weight of each sample in its pixel: (rays, samples, 1), between 0 and 1, at most 1 along a ray.
 
     .. math:: w_i = e^{-\sum_{j<i} \sigma_j \delta} \, (1 - e^{-\sigma_i \delta})
 
-    A pixel is Σ_i w_i · colour_i (plus what shines from behind). Made of sums, exponentials and one product, so that
-    any rule carries it; ``Secant`` wants ``products="halves"``, or a density that is detached.
+    A pixel is Σ_i w_i · colour_i, plus the background. The formula consists of sums, exponentials and one product, so
+    every rule supports it; ``Secant`` needs ``products="halves"`` or a detached density.
 
     Args:
         density: σ >= 0, (rays, samples, 1), nearest sample first.

@@ -1,45 +1,50 @@
-"""Resumable training."""
+"""The training loop, its checkpoints, and checks of models that are to be trained."""
 
 import hashlib
 import json
+import math
 import pickle
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import store
+from ..hooks import exclusive
+from ..progress import progress_bar
 
 KIND, WRITER = "training", "a fit with checkpoint="
 FORMAT_1 = "xinc-captum-training-1"  # an archive of torch.save, without a checksum
-_TENSORS_AT_ONCE = 1 << 24
+_CHUNK = 1 << 24  # numbers that are copied to the CPU in one piece
+B = TypeVar("B")
 
 
 class CheckpointError(store.StoreError):
-    """A checkpoint that belongs to another run, is damaged, or cannot be written."""
+    """A checkpoint of another run, a damaged one, or one that cannot be written."""
 
 
 def digest(values: Tensor) -> str:
-    """The sha256 of a tensor's shape, and its values as float32: the same wherever it lies.
+    """Return the sha256 of a tensor's shape and of its values as float32; it is equal on every device.
 
     Example:
         >>> digest(torch.zeros(2)) == digest(torch.zeros(2, dtype=torch.float64)) != digest(torch.zeros(2, 1))
         True
     """
-    seen = hashlib.sha256(repr(tuple(values.shape)).encode())
-    for part in values.detach().flatten().split(_TENSORS_AT_ONCE):
-        seen.update(part.float().cpu().numpy().tobytes())
-    return seen.hexdigest()
+    hasher = hashlib.sha256(repr(tuple(values.shape)).encode())
+    for part in values.detach().flatten().split(_CHUNK):
+        hasher.update(part.float().cpu().numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def architecture_digest(model: nn.Module) -> str:
-    """A sha256 that two models share if their parts, names, shapes and dtypes are the same, whatever their values.
+    """Return a sha256 that is equal for models with equal modules, names, shapes and dtypes, whatever their values.
 
     Example:
-        >>> described(nn.Linear(2, 3)) == described(nn.Linear(2, 3)) != described(nn.Linear(3, 2))
+        >>> a, b, c = (architecture_digest(nn.Linear(*size)) for size in ((2, 3), (2, 3), (3, 2)))
+        >>> a == b != c
         True
     """
     tensors = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()}
@@ -52,74 +57,74 @@ def save_run(path: str | Path, recipe: Mapping[str, Any], state: Mapping[str, An
 
     Args:
         path: the file to write or replace.
-        recipe: what decides how the run ends: sizes, rates, seeds, hashes. :func:`load_run` compares it.
+        recipe: the settings and hashes that determine the result; :func:`load_run` compares them.
         state: nested dicts and lists of tensors, numbers, strings and None.
 
     Raises:
-        CheckpointError: the place cannot be written to, or is full; the checkpoint before is whole.
+        CheckpointError: the file cannot be written; an earlier checkpoint is unchanged.
     """
     tensors: dict[str, Tensor] = {}
-    note = {"recipe": dict(recipe), "state": _flattened(state, tensors)}
+    note = {"recipe": dict(recipe), "state": _flatten(state, tensors)}
     try:
         store.write_tensors(path, tensors, kind=KIND, metadata=note)
     except store.StoreError as error:
-        more = f" The run can go on from it with checkpoint={str(path)!r}." if Path(path).is_file() else ""
+        more = f" The run can be resumed from it with checkpoint={str(path)!r}." if Path(path).is_file() else ""
         raise CheckpointError(f"checkpoint: {error}{more}") from error
 
 
 def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the state that :func:`save_run` wrote, or None where there is no such file.
+    """Return the state that :func:`save_run` wrote, or None if the file does not exist.
 
     Raises:
-        CheckpointError: damaged, not ours, or of a run with another recipe; names what differs.
+        CheckpointError: a damaged or foreign file, or a run with another recipe; names the differences.
     """
     path = Path(path)
     if not path.is_file():
         return None
-    other = "give another file, or remove it to start anew."
+    remedy = "give another file, or remove it to start again."
     try:
-        written, state = _version_1(path) if _is_archive(path) else _read(path)
+        stored, state = _version_1(path) if _is_archive(path) else _read(path)
     except store.StoreError as error:
-        raise CheckpointError(f"{error} Or {other}") from error
-    expected = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
+        raise CheckpointError(f"{error} Or {remedy}") from error
+    settings = json.loads(json.dumps(dict(recipe)))  # JSON has lists for tuples
     differences = [
-        f"{name} {written.get(name)!r} instead of {value!r}"
-        for name, value in expected.items()
-        if written.get(name) != value
+        f"{name} {stored.get(name)!r} instead of {value!r}"
+        for name, value in settings.items()
+        if stored.get(name) != value
     ]
     if differences:
-        raise CheckpointError(f"{path} is of another run: it has {', '.join(differences)}; {other}")
+        raise CheckpointError(f"{path} is of another run: it has {', '.join(differences)}; {remedy}")
     return state
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
     with store.consistent(path, WRITER):
-        return note["recipe"], _restored(note["state"], tensors)
+        return note["recipe"], _restore(note["state"], tensors)
 
 
-def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return ``value`` as JSON can hold it, with numbers in the place of tensors, which go into ``tensors``."""
+def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return ``value`` for JSON: each tensor is moved to ``tensors`` and replaced by its number."""
     if isinstance(value, Tensor):
         tensors[str(len(tensors))] = value
         return {"tensor": str(len(tensors) - 1)}
-    if isinstance(value, Mapping):  # pairs, because JSON would make strings of the numbers that optimizers have as keys
-        return {"dict": [[key, _flattened(one, tensors)] for key, one in value.items()]}
+    if isinstance(value, Mapping):  # pairs: JSON turns the integer keys of optimizers into strings
+        return {"dict": [[key, _flatten(one, tensors)] for key, one in value.items()]}
     if isinstance(value, list | tuple):
-        return {"tuple" if isinstance(value, tuple) else "list": [_flattened(one, tensors) for one in value]}
+        return {"tuple" if isinstance(value, tuple) else "list": [_flatten(one, tensors) for one in value]}
     return value
 
 
-def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _restored(one, tensors) for key, one in content}
-    found = [_restored(one, tensors) for one in content]
-    return tuple(found) if kind == "tuple" else found
+        return {key: _restore(one, tensors) for key, one in content}
+    items = [_restore(one, tensors) for one in content]
+    return tuple(items) if kind == "tuple" else items
 
 
 def _is_archive(path: Path) -> bool:
@@ -129,29 +134,186 @@ def _is_archive(path: Path) -> bool:
 
 
 def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a checkpoint of an earlier version of this package, whose values no checksum covers."""
+    """Read a checkpoint of an earlier version of this package, which has no checksum."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        archive = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise store.StoreError(f"{path} is no whole checkpoint ({reason}).") from error
-    seen = found.get("format") if isinstance(found, dict) else None
-    if seen != FORMAT_1:
-        raise store.StoreError(f"{path} is marked {seen!r}; expected a file written by {WRITER}.")
+        raise store.StoreError(f"{path} is not a complete checkpoint ({reason}).") from error
+    mark = archive.get("format") if isinstance(archive, dict) else None
+    if mark != FORMAT_1:
+        raise store.StoreError(f"{path} is marked {mark!r}; expected a file written by {WRITER}.")
     warnings.warn(
-        f"{path} is a checkpoint of an earlier version, without a checksum; damage to its values cannot be found.",
+        f"{path} is a checkpoint of an earlier version without a checksum; damaged values cannot be detected.",
         stacklevel=3,
     )
-    recipe = json.loads(json.dumps(found["recipe"]))
-    return recipe, found["state"]
+    recipe = json.loads(json.dumps(archive["recipe"]))
+    return recipe, archive["state"]
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Check that all numbers are at least 1.
+
+    Raises:
+        ValueError: a number below 1; names it.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1.")
+
+
+class Validation:
+    """What :func:`train` measures every few steps. This base class only shows the loss of the last step.
+
+    Attributes:
+        stop: True ends the run.
+    """
+
+    stop = False
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        """Measure the model after ``step`` steps, without gradients; return the text of the progress bar."""
+        return f"{decibels(losses[step - 1].item()):.2f} dB"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the model, the optimizer, the schedule and the losses."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict` from the content of a checkpoint, which has other entries too."""
+
+
+class Steps(NamedTuple):
+    """How many steps a run took, those before a resumption included, and how many of them a checkpoint held."""
+
+    taken: int
+    resumed_at: int
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[B, int], Tensor | tuple[Tensor, Tensor]],
+    batches: Iterator[B],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    losses: Tensor,
+    *,
+    validation: Validation,
+    every: int,
+    checkpoint: str | Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    key: str = "model",
+    show_progress: bool = True,
+) -> Steps:
+    """Run an optimizer in place; the gradients of its parameters are restored at the end, also after an exception.
+
+    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
+    it ends with bit-identical parameters. A finished run is not repeated.
+
+    Args:
+        model: what is trained; a checkpoint holds its state dict.
+        loss_of: (batch, steps taken) to a scalar loss; or to a scalar loss and what ``losses`` records instead of it.
+        batches: one a step; a resumed run discards those of the steps that it skips.
+        optimizer: of the parameters that are trained.
+        schedule: advanced after each step.
+        losses: (steps, …) zeros that are filled in place; their number is that of the steps.
+        validation: measured every ``every`` steps and after the last.
+        every: steps between two measurements, each followed by a checkpoint.
+        checkpoint: a file to write the run to, and to resume it from.
+        recipe: what decides how the run ends; a checkpoint with another recipe is refused.
+        key: name of the model's state in the checkpoint.
+        show_progress: a bar, where standard error is a terminal.
+
+    Raises:
+        CheckpointError: a checkpoint of another run, a damaged one, or one that cannot be written.
+
+    Example:
+        >>> model, x = nn.Linear(2, 1), torch.rand(8, 2)
+        >>> adam = torch.optim.Adam(model.parameters())
+        >>> constant = torch.optim.lr_scheduler.ConstantLR(adam, 1.0)
+        >>> batches = (x[index] for index in epoch_batches(8, 4, torch.Generator()))
+        >>> def loss_of(batch, step): return model(batch).square().mean()
+        >>> train(model, loss_of, batches, adam, constant, torch.zeros(6), validation=Validation(), every=5)
+        Steps(taken=6, resumed_at=0)
+    """
+    steps, resumed_at = len(losses), 0
+    if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:
+        model.load_state_dict(state[key])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        validation.load_state_dict(state)
+        losses.copy_(state["losses"])
+        resumed_at = int(state["step"])
+        for _ in range(resumed_at):
+            next(batches)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in parameters]
+    step, last = resumed_at, resumed_at if validation.stop else steps
+    bar = progress_bar(range(resumed_at + 1, last + 1), "fit", show=show_progress, total=steps, initial=resumed_at)
+    try:
+        with torch.enable_grad():
+            for step in bar:
+                batch = next(batches)
+                with exclusive():
+                    value = loss_of(batch, step - 1)
+                    loss, record = value if isinstance(value, tuple) else (value, value)
+                    optimizer.zero_grad()
+                    loss.backward(inputs=parameters)
+                    optimizer.step()
+                schedule.step()
+                losses[step - 1] = record.detach()
+                if step % every and step != steps:
+                    continue
+                with torch.no_grad():
+                    bar.set_postfix_str(validation.measure(step, losses))
+                if checkpoint is not None:
+                    state = {key: model.state_dict(), "optimizer": optimizer.state_dict()}
+                    state |= {"schedule": schedule.state_dict(), "losses": losses, "step": step}
+                    save_run(checkpoint, recipe or {}, state | validation.state_dict())
+                if validation.stop:
+                    break
+    finally:
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+    return Steps(step, resumed_at)
+
+
+def epoch_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of indices without end: each index once before any comes again, in a new order each round.
+
+    Args:
+        count: indices 0 to count - 1.
+        size: of a batch, at most ``count``.
+        generator: on the CPU, so that every device gets the same batches.
+
+    Example:
+        >>> next(epoch_batches(4, 4, torch.Generator())).sort().values
+        tensor([0, 1, 2, 3])
+    """
+    remaining = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(remaining) < size:
+            remaining = torch.cat([remaining, torch.randperm(count, generator=generator)])
+        yield remaining[:size]
+        remaining = remaining[size:]
+
+
+def decibels(error: float) -> float:
+    """Return the PSNR of a mean squared error of values in [0, 1]; infinite for an error of 0.
+
+    Example:
+        >>> round(decibels(0.01), 6)
+        20.0
+    """
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training will change.
+    """Return the parameters that training changes.
 
     Raises:
-        ValueError: none wants gradients, or they have no values, NaN or infinite ones, or too few digits to be trained
-            in.
+        ValueError: no parameter requires gradients, or parameters on the meta device, made in inference mode, in
+            float16, or with NaN or infinite values.
 
     Example:
         >>> [p.shape for p in trainable(nn.Linear(2, 3))]
@@ -160,24 +322,26 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     kind = type(model).__name__
     if not parameters:
-        raise ValueError(f"no parameter of this {kind} wants a gradient; call requires_grad_() on those to train.")
+        raise ValueError(f"no parameter of this {kind} requires a gradient; call requires_grad_() on those to train.")
     if any(p.is_meta for p in parameters):
-        raise ValueError(f"this {kind} is on the meta device, where nothing has values; load it or build it anew.")
+        raise ValueError(
+            f"this {kind} is on the meta device, where parameters have no values; load it or build it again."
+        )
     if any(p.is_inference() for p in parameters):
         raise ValueError(f"this {kind} was made under torch.inference_mode(), so it has no gradients; make it outside.")
     if any(p.dtype == torch.float16 for p in parameters):
-        # Adam divides by the root of a mean square plus 1e-8, both of which are 0 in these digits.
+        # Adam divides by the root of a mean square plus 1e-8; both round to 0 in float16.
         raise ValueError(f"this {kind} is torch.float16, in which steps of Adam are NaN; fit it in float32.")
     check_finite(model)
     return parameters
 
 
 def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> None:
-    """Check that the parameters of a model have finite values, with one transfer from its device.
+    """Check that the parameters of a model have finite values; one transfer from the device.
 
     Args:
         model: any module.
-        without: parameters that may have any values.
+        without: parameters that are not checked.
 
     Raises:
         ValueError: NaN or infinite values, or no values (the meta device); names the first parameter.
@@ -189,13 +353,15 @@ def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> No
     named = {name: p for name, p in model.named_parameters() if id(p) not in skipped and p.is_floating_point()}
     kind = type(model).__name__
     if any(p.is_meta for p in named.values()):
-        raise ValueError(f"this {kind} is on the meta device, where nothing has values; load it or build it anew.")
+        raise ValueError(
+            f"this {kind} is on the meta device, where parameters have no values; load it or build it again."
+        )
     if not named:
         return
-    fine = torch.stack([p.detach().isfinite().all().to(next(iter(named.values())).device) for p in named.values()])
-    bad = [name for name, ok in zip(named, fine.tolist(), strict=True) if not ok]
+    finite = torch.stack([p.detach().isfinite().all().to(next(iter(named.values())).device) for p in named.values()])
+    bad = [name for name, ok in zip(named, finite.tolist(), strict=True) if not ok]
     if bad:
         raise ValueError(
             f"the parameter {bad[0]} of this {kind} holds NaN or infinite values ({len(bad)} of {len(named)} "
-            "parameters do). Every result would be NaN too; load the model again, or train with a smaller lr."
+            "parameters do). Every result would be NaN; load the model again, or train with a smaller lr."
         )

@@ -204,7 +204,7 @@ def correspondence(canvases: Tensor) -> Correspondence:
     A neuron that is silent in b is similar to none there (cosine 0), so it counts as not found. The number alone says
     little: networks that are written from shared base weights correspond *before any training*, and networks fitted
     one by one from the same first weights find each other too, to some extent. Compare with
-    :func:`.shared_start` and :func:`.own_starts`, and with an unfitted model.
+    :func:`.identical_inits` and :func:`.independent_inits`, and with an unfitted model.
 
     Args:
         canvases: (pictures, neurons, *picture), contributions with their signs; at least 2 of each.

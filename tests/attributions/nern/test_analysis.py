@@ -19,7 +19,7 @@ from xinc_captum.metrics.statistics import spearman
 LAYERS = ["stem", "wide", "depthwise", "point"]
 
 
-def test_i13_root_mean_square_is_the_loss(mixed):
+def test_i13_root_mean_square_error_is_the_loss(mixed):
     nern = NeRN(mixed.double(), hidden=6)
     errors = [error_map(nern, name).error for name in LAYERS]
     total = sum(e.square().sum() for e in errors) / sum(e.numel() for e in errors)
@@ -28,12 +28,12 @@ def test_i13_root_mean_square_is_the_loss(mixed):
 
 
 @pytest.mark.parametrize("layer", range(4))
-def test_magnitudes_as_recorded(arrays, recorded_nern, layer):
+def test_magnitudes_equal_the_recorded_ones(arrays, recorded_nern, layer):
     found = error_map(recorded_nern, f"conv{layer + 1}").kernel_magnitude
     torch.testing.assert_close(found.flatten(), arrays[f"norms/layer{layer}"], atol=1e-6, rtol=0)
 
 
-def test_relative_errors_and_their_control(mixed):
+def test_relative_errors_and_correlation(mixed):
     nern = NeRN(mixed, hidden=6)
     found = error_map(nern, "stem")
     w, e = mixed.stem.weight.detach(), mixed.stem.weight.detach() - nern.weights()["stem"].detach()
@@ -46,11 +46,11 @@ def test_relative_errors_and_their_control(mixed):
     assert found.correlation == pytest.approx(expected.item())
 
 
-def test_an_untrained_network_misses_small_kernels_by_more_of_their_size(mixed):
+def test_untrained_network_has_larger_relative_errors_for_small_kernels(mixed):
     assert error_map(NeRN(mixed, hidden=6), "wide").correlation < -0.3
 
 
-def test_dead_kernels(mixed):
+def test_zero_kernels_have_infinite_errors(mixed):
     with torch.no_grad():
         mixed.point.weight[0, 0] = 0
         nern = NeRN(mixed, hidden=6)
@@ -61,7 +61,7 @@ def test_dead_kernels(mixed):
     assert (again.error == 0).all() and math.isnan(again.correlation)
 
 
-def test_shares_and_sums(mixed, make_drawn):
+def test_layer_profile_shares_and_sums(mixed, make_drawn):
     nern = make_drawn(NeRN(mixed.double(), hidden=9, levels=4))
     with torch.no_grad():
         nern.predictor.output.weight[:, 3] = 0  # writes nothing
@@ -77,14 +77,14 @@ def test_shares_and_sums(mixed, make_drawn):
 
 
 @pytest.mark.parametrize(("fusion", "groups"), [("concat", 3), ("sum", 1)])
-def test_parts_and_bias_are_the_weight(mixed, make_drawn, fusion, groups):
+def test_level_contributions_and_bias_sum_to_the_weight(mixed, make_drawn, fusion, groups):
     nern = make_drawn(NeRN(mixed.double(), hidden=9, levels=5, fusion=fusion))
     found = embedding_levels(nern, "stem")
     assert found.parts.shape == (groups, 5, 4, 2, 5, 5)
     assert (found.parts.sum((0, 1)) + found.bias - nern.weights()["stem"].detach()).abs().max() < 1e-10
 
 
-def test_a_level_that_is_not_read_has_no_part(mixed, make_drawn):
+def test_unused_level_has_no_contribution(mixed, make_drawn):
     nern = make_drawn(NeRN(mixed.double(), hidden=9, levels=5))
     with torch.no_grad():
         nern.predictor.linear1.weight.view(9, 3, 5, 2)[:, 2, 4] = 0  # the channel's slowest
@@ -93,7 +93,7 @@ def test_a_level_that_is_not_read_has_no_part(mixed, make_drawn):
     assert silent == [[2, 4]]
 
 
-def test_orders(mixed):
+def test_filter_rankings(mixed):
     nern = NeRN(mixed, hidden=6)
     every = {(layer.name, f) for layer in nern.layers for f in range(layer.shape[0])}
     rankings = {by: filter_ranking(nern, by) for by in ("error", "magnitude", "random")}
@@ -106,14 +106,14 @@ def test_orders(mixed):
     assert filter_ranking(nern, "random", seed=1) != rankings["random"] == filter_ranking(nern, "random")
 
 
-def test_a_large_layer_is_not_spared_for_being_large(mixed):
+def test_ranking_by_magnitude_is_relative_to_the_layer(mixed):
     before = filter_ranking(NeRN(mixed, hidden=6), "magnitude")
     with torch.no_grad():
         mixed.wide.weight.mul_(1000)
     assert filter_ranking(NeRN(mixed, hidden=6), "magnitude") == before
 
 
-def test_taking_out(mixed, found):
+def test_without_filters_zeroes_filters(mixed, found):
     x, before = torch.rand(2, 2, 6, 6), found(mixed)
     model = without_filters(mixed, [("stem", 1), ("point", 0)])
     assert before.differences(mixed) == []
@@ -123,12 +123,12 @@ def test_taking_out(mixed, found):
     assert torch.equal(without_filters(mixed, [])(x), mixed(x))
 
 
-def test_unknown_order(mixed):
+def test_unknown_ranking_is_refused(mixed):
     with pytest.raises(ValueError, match="by is 'size'; expected one of 'error', 'magnitude', 'random'"):
         filter_ranking(NeRN(mixed, hidden=4), "size")
 
 
-def test_of_the_size_asked_for_in_the_layers_asked_for(mixed, found):
+def test_noise_has_the_requested_size_in_the_requested_layers(mixed, found):
     before = found(mixed)
     model = with_noise(mixed, 0.3, ["stem", "point"])
     assert before.differences(mixed) == []
@@ -141,6 +141,6 @@ def test_of_the_size_asked_for_in_the_layers_asked_for(mixed, found):
     assert torch.equal(with_noise(mixed, 0.0).stem.weight, mixed.stem.weight)
 
 
-def test_negative(mixed):
+def test_negative_noise_is_refused(mixed):
     with pytest.raises(ValueError, match="relative is -1; expected at least 0"):
         with_noise(mixed, -1)

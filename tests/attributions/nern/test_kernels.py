@@ -8,20 +8,20 @@ from xinc_captum import LayerError
 from xinc_captum.attributions.nern import Convolution, NeRN, convolutions, crop, kernel_coordinates, uncrop
 
 
-def test_every_convolution_in_order(mixed):
+def test_convolutions_are_found_in_order(mixed):
     found = convolutions(mixed)
     assert [one.name for one in found] == ["stem", "wide", "depthwise", "point"]
     assert found[2] == Convolution("depthwise", (6, 1, 3, 3))
     assert (found[0].kernels, found[0].size, found[0].weights) == (8, (5, 5), 200)
 
 
-def test_by_name_by_module_and_behind_functions(mixed):
+def test_layers_by_name_by_module_and_of_functions(mixed):
     assert [one.name for one in convolutions(mixed, ["point", mixed.wide])] == ["point", "wide"]
     assert convolutions(lambda x: mixed(x)["logits"], [mixed.stem])[0].name == "stem"
     assert convolutions(nn.DataParallel(mixed), ["stem"])[0].name == "stem"
 
 
-def test_a_module_that_is_used_twice_is_one_layer():
+def test_module_used_twice_is_one_layer():
     conv = nn.Conv2d(2, 2, 3)
     assert len(convolutions(nn.Sequential(conv, nn.ReLU(), conv))) == 1
 
@@ -38,7 +38,7 @@ class Shared(nn.Module):
         return self.three(self.two(self.one(x).relu()).relu()).mean((2, 3))
 
 
-def test_a_weight_that_is_shared_is_represented_once():
+def test_shared_weight_is_represented_once():
     model = Shared().eval()
     assert [one.name for one in convolutions(model)] == ["one", "three"]
     nern = NeRN(model, hidden=4, levels=4)
@@ -53,7 +53,7 @@ def test_a_weight_that_is_shared_is_represented_once():
 
 
 @pytest.mark.parametrize("size", [(1, 7), (7, 1), (2, 4), (7, 7)])
-def test_kernels_that_are_not_square(size):
+def test_kernels_that_are_not_square_are_represented(size):
     model = nn.Sequential(nn.Conv2d(2, 4, size, padding=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     nern = NeRN(model, hidden=4, levels=4)
     assert nern.kernel_size == max(size)
@@ -71,26 +71,26 @@ def test_kernels_that_are_not_square(size):
         ([nn.Conv2d(1, 1, 1)], "is not part of the model"),
     ],
 )
-def test_wrong_layers(mixed, layers, text):
+def test_invalid_layers_are_refused(mixed, layers, text):
     with pytest.raises(LayerError, match=text):
         convolutions(mixed, layers)
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
-def test_other_convolutions_are_named_not_guessed(kind):
+def test_other_convolutions_are_refused(kind):
     with pytest.raises(LayerError, match=f"layer '0' is a {kind.__name__}; expected an nn.Conv2d"):
         convolutions(nn.Sequential(kind(1, 1, 3)), ["0"])
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
-def test_networks_of_other_convolutions_only(kind):
+def test_networks_without_conv2d_are_refused(kind):
     with pytest.raises(LayerError, match=r"the target Sequential has no nn\.Conv2d, .*; give a convolutional network"):
         NeRN(nn.Sequential(kind(1, 1, 3)))
     both = nn.Sequential(nn.Conv2d(1, 2, 3), kind(2, 2, 3))
     assert [one.name for one in convolutions(both)] == ["0"], "the others stay the target's own"
 
 
-def test_weights_without_values():
+def test_weights_without_values_are_refused():
     with pytest.raises(LayerError, match="'0' has no values: it is lazy and was never called; load or run the network"):
         NeRN(nn.Sequential(nn.LazyConv2d(4, 3)))
     with pytest.raises(LayerError, match="'0' has no values: it is on the meta device"):
@@ -98,21 +98,21 @@ def test_weights_without_values():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite(mixed, value):
+def test_weights_must_be_finite(mixed, value):
     nern = NeRN(mixed, hidden=4)
     with torch.no_grad():
         mixed.point.weight[2, 1] = value
-    with pytest.raises(LayerError, match="the weights of 'point' hold NaN or infinite .*; load a whole network, or"):
+    with pytest.raises(LayerError, match="the weights of 'point' hold NaN or infinite .*; load another network, or"):
         nern.fit(steps=1, show_progress=False)
     assert NeRN(mixed, ["stem"], hidden=4).fit(steps=1, show_progress=False).steps == 1
 
 
-def test_targets_without_convolutions():
+def test_targets_without_convolutions_are_refused():
     with pytest.raises(LayerError, match=r"the target Linear has no nn\.Conv2d, and a NeRN represents kernels"):
         NeRN(nn.Linear(2, 2))
 
 
-def test_computed_weights():
+def test_computed_weights_are_refused():
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3)))
     with pytest.raises(LayerError, match=r"the weight of layer '0' is computed .*remove_parametrizations"):
         convolutions(model, ["0"])
@@ -122,17 +122,19 @@ def test_computed_weights():
         convolutions(model)
 
 
-def test_targets_that_are_not_one_module(mixed):
+def test_targets_must_be_one_module(mixed):
     other = nn.Conv2d(1, 1, 1)
-    with pytest.raises(LayerError, match="a NeRN represents one module, but behind .* are Mixed, Conv2d|Conv2d, Mixed"):
+    with pytest.raises(
+        LayerError, match="a NeRN represents one module, but .* refers to (Mixed, Conv2d|Conv2d, Mixed)"
+    ):
         convolutions(lambda x: other(mixed(x)))
-    with pytest.raises(LayerError, match="are none; give the module itself"):
+    with pytest.raises(LayerError, match="refers to none; give the module itself"):
         convolutions(torch.relu)
     with pytest.raises(LayerError, match="scripted and traced models run no Python hooks"):
         convolutions(torch.jit.trace(mixed, torch.rand(1, 2, 6, 6)))
 
 
-def test_kernels_larger_than_the_predicted(mixed):
+def test_kernels_larger_than_the_predicted_are_refused(mixed):
     with pytest.raises(LayerError, match=r"larger than the predicted 3x3 .*'stem' 5x5. Take kernel_size=5, or leave"):
         NeRN(mixed, kernel_size=3)
     assert NeRN(mixed).kernel_size == 5
@@ -144,13 +146,13 @@ def test_kernels_larger_than_the_predicted(mixed):
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("index", "int"), ("index", "None"), ("local", "local"), ("global", "global")]
 )
-def test_as_recorded(arrays, ours, theirs):
+def test_coordinates_equal_the_recorded_ones(arrays, ours, theirs):
     shapes = [tuple(arrays[f"net/state/conv{i}.weight"].shape) for i in (1, 2, 3, 4)]
     expected = torch.cat([arrays[f"coords/{theirs}/layer{i}"] for i in range(4)]).double()
     torch.testing.assert_close(kernel_coordinates(shapes, ours), expected, atol=1e-7, rtol=0)
 
 
-def test_unknown_scale():
+def test_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="scale is 'unit'; expected one of 'index', 'local', 'global'"):
         kernel_coordinates([(1, 1, 3, 3)], "unit")
 
@@ -160,12 +162,12 @@ WAYS = ["center", "average", "max"]
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("side", [1, 3])
-def test_crop_as_recorded(arrays, how, side):
+def test_crop_equals_the_recorded_one(arrays, how, side):
     found = crop(arrays["crop/pred3x3"], (side, side), how)
     torch.testing.assert_close(found, arrays[f"crop/{how}/to{side}"], atol=1e-7, rtol=0)
 
 
-def test_larger_kernels_by_hand():
+def test_crop_of_larger_kernels_equals_hand_computed_values():
     p = torch.arange(49.0).view(1, 7, 7)
     assert crop(p, (5, 5))[0, 0].tolist() == [8, 9, 10, 11, 12]
     assert crop(p, (1, 3))[0].tolist() == [[23, 24, 25]]
@@ -174,7 +176,7 @@ def test_larger_kernels_by_hand():
 
 
 @given(how=st.sampled_from(WAYS), k=st.integers(1, 5), h=st.integers(1, 5), w=st.integers(1, 5))
-def test_i12_the_transpose(how, k, h, w):
+def test_i12_uncrop_is_the_transpose_of_crop(how, k, h, w):
     h, w = min(h, k), min(w, k)
     generator = torch.Generator().manual_seed(k * 25 + h * 5 + w)
     p, other, g = (torch.randn(6, *size, dtype=torch.float64, generator=generator) for size in ((k, k), (k, k), (h, w)))
@@ -188,7 +190,7 @@ def test_i12_the_transpose(how, k, h, w):
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_leading_dims_are_cut_alike(how):
+def test_leading_dims_are_cropped_alike(how):
     p = torch.randn(4, 3, 3)
     many = torch.stack([p, 2 * p])
     found = crop(many, (2, 1), how, chosen_by=p)
@@ -204,11 +206,11 @@ def test_leading_dims_are_cut_alike(how):
         ((1, 1), "mean", "crop is 'mean'; expected one of 'center', 'average', 'max'"),
     ],
 )
-def test_errors(size, how, text):
+def test_invalid_crops_are_refused(size, how, text):
     with pytest.raises(ValueError, match=text):
         crop(torch.zeros(1, 3, 3), size, how)
 
 
-def test_the_transpose_of_the_maximum_needs_to_know_whose():
+def test_transpose_of_max_needs_the_predicted_kernels():
     with pytest.raises(ValueError, match="needs chosen_by="):
         uncrop(torch.ones(1, 1, 1), 3, "max")

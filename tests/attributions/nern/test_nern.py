@@ -46,7 +46,7 @@ def test_embeddings_as_recorded_under_every_permutation(arrays, recorded, permut
         torch.testing.assert_close(found, arrays[f"embed/{name}/layer{i}"], atol=1e-6, rtol=0)
 
 
-def test_every_kernel_size(mixed):
+def test_any_kernel_size_is_represented(mixed):
     nern = NeRN(mixed, hidden=6)
     own = mixed.state_dict()
     assert {name: w.shape for name, w in nern.weights().items()} == {
@@ -57,7 +57,7 @@ def test_every_kernel_size(mixed):
 
 
 @pytest.mark.parametrize("how", ["center", "average", "max"])
-def test_the_rebuilt_network_is_plain_and_independent(mixed, how, found):
+def test_rebuilt_network_is_plain_and_independent(mixed, how, found):
     nern = NeRN(mixed, hidden=6, crop=how)
     before = found(mixed)
     model = nern.rebuild()
@@ -72,7 +72,7 @@ def test_the_rebuilt_network_is_plain_and_independent(mixed, how, found):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in kept.items())
 
 
-def test_dtype_device_and_modes(mixed):
+def test_dtype_device_and_modes_follow_the_target(mixed):
     double = NeRN(copy.deepcopy(mixed).double(), hidden=6)
     assert double.weights()["stem"].dtype == torch.float64
     with torch.inference_mode():
@@ -81,20 +81,20 @@ def test_dtype_device_and_modes(mixed):
     torch.testing.assert_close(double.weights()["stem"].float(), inside.weights()["stem"], atol=1e-6, rtol=1e-5)
 
 
-def test_seeds_and_the_global_generator(mixed):
+def test_seed_determines_weights_and_keeps_the_global_state(mixed):
     before = torch.get_rng_state()
     a, b, c = (NeRN(mixed, hidden=4, seed=s).weights()["stem"] for s in (3, 3, 4))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_relative_error_by_hand(mixed):
+def test_relative_error_equals_a_hand_computed_one(mixed):
     nern = NeRN(mixed, ["point"], hidden=4)
     w, own = nern.weights()["point"], mixed.point.weight
     assert nern.relative_error() == pytest.approx(((w - own).norm() / own.norm()).item(), rel=1e-5)
 
 
-def test_layers_by_name_module_and_not_at_all(mixed):
+def test_layers_by_name_by_module_and_by_default(mixed):
     nern = NeRN(mixed, ["point", "wide"])
     assert nern.layer(mixed.wide) == nern.layer("wide") == nern.layers[1]
     with pytest.raises(
@@ -113,12 +113,12 @@ def test_layers_by_name_module_and_not_at_all(mixed):
         ({"base": -1.0}, "base is -1.0"),
     ],
 )
-def test_settings_that_cannot_be(mixed, kwargs, text):
+def test_invalid_settings_are_refused(mixed, kwargs, text):
     with pytest.raises(ValueError, match=text):
         NeRN(mixed, **kwargs)
 
 
-def test_i3_permuting_the_targets_filters_permutes_nothing_but_coordinates(mixed):
+def test_i3_permuted_filters_only_permute_coordinates(mixed):
     """Which kernel gets which coordinate is a property of the kernels: reorder them and each keeps its neighbours."""
     conv = nn.Conv2d(3, 5, 3)
     order = torch.tensor([0, 3, 1, 4, 2])  # the path starts at kernel 0, so it stays
@@ -134,7 +134,7 @@ def test_i3_permuting_the_targets_filters_permutes_nothing_but_coordinates(mixed
     )  # other rows of one product; 240 coordinates, four layers of 5
 
 
-def test_losses_are_those_of_real_forward_passes(mixed):
+def test_losses_equal_those_of_forward_passes(mixed):
     nern, images = NeRN(mixed, hidden=6), torch.rand(4, 2, 6, 6)
     features, logits = Distillation(mixed, mixed, nern.layers, ["stem", "point"]).losses(nern.weights(), images)
     rebuilt, maps = nern.rebuild(), {}
@@ -149,9 +149,9 @@ def test_losses_are_those_of_real_forward_passes(mixed):
     torch.testing.assert_close(features, expected)
 
 
-def test_targets_that_answer_no_logits(mixed):
+def test_targets_must_return_logits(mixed):
     nern = NeRN(lambda x: {"logits": mixed(x)}, ["stem"], hidden=4)
-    with pytest.raises(LayerError, match="the target answers dict; expected logits"):
+    with pytest.raises(LayerError, match="the target returns dict; expected logits"):
         nern.fit(torch.rand(4, 2, 6, 6), steps=1, show_progress=False)
     picked = NeRN(lambda x: {"logits": mixed(x)}["logits"], ["stem"], hidden=4)
     assert picked.fit(torch.rand(4, 2, 6, 6), steps=1, show_progress=False).steps == 1

@@ -6,33 +6,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinc_captum.attributions.nern import greedy_paths, ordered
+from xinc_captum.attributions.nern import greedy_paths, order_kernels
 from xinc_captum.attributions.nern.permutation import LayerOrder, pack, unpack
 
 KINDS = ["cross-filter", "in-filter", "none"]
 
 
 @pytest.mark.parametrize("layer", range(4))
-def test_as_recorded(arrays, recorded, layer):
+def test_orders_equal_the_recorded_ones(arrays, recorded, layer):
     weight = getattr(recorded, f"conv{layer + 1}").weight
     rows = arrays[f"embed/local/layer{layer}"]
     if (
         layer == 2
     ):  # kernels of one number: many tie, and rounding orders them, so that only the embedded rows are compared
         for kind, name in (("in-filter", "infilter"), ("cross-filter", "crossfilter")):
-            found, expected = rows[ordered(weight, kind).ranks(weight.shape)], arrays[f"embed/{name}/layer{layer}"]
+            found, expected = (
+                rows[order_kernels(weight, kind).ranks(weight.shape)],
+                arrays[f"embed/{name}/layer{layer}"],
+            )
             assert torch.equal(found.unique(dim=0), expected.unique(dim=0))
         return
-    assert torch.equal(ordered(weight).kernels, arrays[f"perm/crossfilter/layer{layer}"])
-    within = ordered(weight, "in-filter")
+    assert torch.equal(order_kernels(weight).kernels, arrays[f"perm/crossfilter/layer{layer}"])
+    within = order_kernels(weight, "in-filter")
     assert torch.equal(within.filters, arrays[f"perm/infilter/filters/layer{layer}"])
     assert torch.equal(within.channels, arrays[f"perm/infilter/channels/layer{layer}"])
     for kind, name in (("in-filter", "infilter"), ("cross-filter", "crossfilter")):
-        assert torch.equal(rows[ordered(weight, kind).ranks(weight.shape)], arrays[f"embed/{name}/layer{layer}"])
+        assert torch.equal(rows[order_kernels(weight, kind).ranks(weight.shape)], arrays[f"embed/{name}/layer{layer}"])
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
-def test_the_objective_as_recorded(arrays, recorded, layer):
+def test_objective_equals_the_recorded_one(arrays, recorded, layer):
     weight = getattr(recorded, f"conv{layer + 1}").weight.detach().flatten(0, 1).flatten(1)
     unit = weight / weight.norm(dim=1, keepdim=True)
     for name, path in (("identity", torch.arange(len(unit))), ("crossfilter", ordered_path(recorded, layer))):
@@ -42,7 +45,7 @@ def test_the_objective_as_recorded(arrays, recorded, layer):
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
-def test_the_path_of_the_recorded_similarities(arrays, recorded, layer):
+def test_path_of_the_recorded_similarities(arrays, recorded, layer):
     """Each kernel goes on to the one that the released code finds most alike, among those that are left."""
     alike, path = arrays[f"perm/sim_all/layer{layer}"].clone().fill_diagonal_(-2), ordered_path(recorded, layer)
     for here, there in itertools.pairwise(path):
@@ -59,7 +62,7 @@ def test_recorded_similarities_of_single_numbers(arrays, recorded):
 
 
 def ordered_path(recorded, layer):
-    return ordered(getattr(recorded, f"conv{layer + 1}").weight).kernels
+    return order_kernels(getattr(recorded, f"conv{layer + 1}").weight).kernels
 
 
 def one_by_one(rows):
@@ -70,7 +73,7 @@ def one_by_one(rows):
     return path
 
 
-def test_throwing_out_the_visited_changes_nothing():
+def test_removing_visited_rows_does_not_change_the_path():
     rows = torch.randint(-2, 3, (2, 700, 3)).float()  # many ties, exact in float32
     found = greedy_paths(rows)
     assert found[0].tolist() == one_by_one(rows[0])
@@ -78,38 +81,38 @@ def test_throwing_out_the_visited_changes_nothing():
 
 
 @given(f=st.integers(1, 5), c=st.integers(1, 5), k=st.integers(1, 3), kind=st.sampled_from(KINDS))
-def test_every_coordinate_goes_to_one_kernel(f, c, k, kind):
+def test_every_coordinate_belongs_to_one_kernel(f, c, k, kind):
     weight = torch.randn(f, c, k, k, generator=torch.Generator().manual_seed(f * c + k))
-    order = ordered(weight, kind)
+    order = order_kernels(weight, kind)
     assert sorted(order.ranks(weight.shape).tolist()) == list(range(f * c))
     again = unpack(pack(order), weight.shape, kind)
     assert torch.equal(again.ranks(weight.shape), order.ranks(weight.shape))
 
 
 def test_dead_kernels_and_one_channel():
-    assert ordered(torch.zeros(3, 1, 3, 3)).ranks((3, 1)).tolist() == [0, 1, 2]
-    assert ordered(torch.zeros(3, 1, 1, 1), "in-filter").ranks((3, 1)).tolist() == [0, 1, 2]
-    assert ordered(torch.randn(1, 1, 3, 3), "in-filter").channels.tolist() == [[0]]
+    assert order_kernels(torch.zeros(3, 1, 3, 3)).ranks((3, 1)).tolist() == [0, 1, 2]
+    assert order_kernels(torch.zeros(3, 1, 1, 1), "in-filter").ranks((3, 1)).tolist() == [0, 1, 2]
+    assert order_kernels(torch.randn(1, 1, 3, 3), "in-filter").channels.tolist() == [[0]]
 
 
-def test_bytes():
-    assert len(pack(ordered(torch.randn(10, 10, 3, 3)))) == 88  # 100 indices of 7 bits
-    assert len(pack(ordered(torch.randn(10, 10, 3, 3), "in-filter"))) == 55  # 110 of 4
+def test_packed_bytes_are_counted():
+    assert len(pack(order_kernels(torch.randn(10, 10, 3, 3)))) == 88  # 100 indices of 7 bits
+    assert len(pack(order_kernels(torch.randn(10, 10, 3, 3), "in-filter"))) == 55  # 110 of 4
     assert pack(LayerOrder()) is None
 
 
-def test_damaged_bytes():
-    packed = pack(ordered(torch.randn(4, 4, 3, 3)))
+def test_damaged_bytes_are_refused():
+    packed = pack(order_kernels(torch.randn(4, 4, 3, 3)))
     with pytest.raises(ValueError, match=r"8 bytes of a permutation do not fit kernels of shape \(5, 4, 3, 3\)"):
         unpack(packed, (5, 4, 3, 3), "cross-filter")
-    with pytest.raises(ValueError, match=r"a permutation of kernels of shape \(4, 4, 3, 3\) names some twice"):
+    with pytest.raises(ValueError, match=r"a permutation of kernels of shape \(4, 4, 3, 3\) contains duplicates"):
         unpack(torch.zeros_like(packed), (4, 4, 3, 3), "cross-filter")
     with pytest.raises(ValueError, match="permutation is 'cross'; expected one of 'cross-filter', 'in-filter', 'none'"):
-        ordered(torch.zeros(1, 1, 3, 3), "cross")
+        order_kernels(torch.zeros(1, 1, 3, 3), "cross")
 
 
-def test_four_thousand_kernels_take_no_time():
+def test_four_thousand_kernels_are_fast():
     weight = torch.randn(64, 64, 3, 3)
     start = time.process_time()
-    ordered(weight)
+    order_kernels(weight)
     assert time.process_time() - start < 5  # .15 s; a list of pairs takes 3 s at this size and grows with its square

@@ -4,11 +4,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from xinc_captum.attributions.nern import FourierEmbedding, KernelPredictor, SmoothEmbedding
+from xinc_captum.attributions.nern import KernelPredictor, SmoothEmbedding
 from xinc_captum.hooks import capture
 
 
-def test_as_recorded(arrays, recorded_nern):
+def test_activations_equal_the_recorded_ones(arrays, recorded_nern):
     predictor = recorded_nern.predictor
     assert sum(p.numel() for p in predictor.parameters()) == int(arrays["predictor/num_params"])
     names = [f"linear{i}" for i in (1, 2, 3, 4)] + ["output"]
@@ -26,7 +26,7 @@ def test_sizes_of_the_paper(inputs, hidden, count):
         assert sum(p.numel() for p in KernelPredictor(inputs, hidden).parameters()) == count
 
 
-def test_seeds():
+def test_seed_determines_weights_and_keeps_the_global_state():
     before = torch.get_rng_state()
     a, b, c = (KernelPredictor(6, 5, seed=s).output.weight for s in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
@@ -34,7 +34,7 @@ def test_seeds():
 
 
 @pytest.mark.parametrize("kwargs", [{"blocks": 1}, {"hidden": 0}, {"kernel_size": 0}])
-def test_errors(kwargs):
+def test_invalid_sizes_are_refused(kwargs):
     name, value = next(iter(kwargs.items()))
     with pytest.raises(ValueError, match=rf"{name} {value}.*; expected at least 2 blocks"):
         KernelPredictor(6, **kwargs)
@@ -42,7 +42,7 @@ def test_errors(kwargs):
 
 @pytest.mark.parametrize("name", ["smooth", "default", "this"])
 @pytest.mark.parametrize("fusion", ["concat", "sum"])
-def test_embedding_as_recorded(arrays, name, fusion):
+def test_embedding_equals_the_recorded_one(arrays, name, fusion):
     base, levels = arrays[f"pe/{name}_{fusion}/base_levels"].tolist()
     embed = SmoothEmbedding(base, int(levels), fusion)
     for kind in ("unit", "int"):
@@ -53,17 +53,6 @@ def test_embedding_as_recorded(arrays, name, fusion):
             assert found.shape[1] == embed.out_features
 
 
-def test_fourier_as_recorded(arrays):
-    embed = FourierEmbedding(10)
-    torch.testing.assert_close(
-        embed.matrix, arrays["pe/ffn/B"], atol=2e-6, rtol=0
-    )  # normal draws round by the processor
-    widest = 2 * math.pi * float((arrays["pe/coords_unit"].float() @ embed.matrix.T).abs().max())
-    bound = 4 * torch.finfo(torch.float32).eps * widest  # draws, products and the factor round; a sine is as steep as 1
-    torch.testing.assert_close(embed(arrays["pe/coords_unit"]), arrays["pe/ffn/unit"], atol=bound, rtol=0)
-    assert bound < 1e-4
-
-
 @pytest.mark.parametrize(("base", "levels"), [(1.25, 80), (0.95, 80), (0.85, 20), (3.7, 30)])
 def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
     """On every processor: a frequency of 1e7 that is one unit in the last place off turns an angle about."""
@@ -72,17 +61,11 @@ def test_every_frequency_is_the_float_nearest_to_the_power(base, levels):
     assert torch.equal(SmoothEmbedding(base, levels).frequencies, expected)
 
 
-def test_by_hand():
+def test_embedding_equals_hand_computed_values():
     found = SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 1.0]]))[0]
     level0, level1 = [math.sin(math.pi), math.cos(math.pi)], [1.0, 0.0]
     expected = torch.tensor([0.0, 1.0, 0.0, 1.0, *level0, *level1, *level0, *level1])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-
-
-def test_the_global_generator_is_left_alone():
-    before = torch.get_rng_state()
-    FourierEmbedding(3, seed=4)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +76,6 @@ def test_the_global_generator_is_left_alone():
         ({"fusion": "mean"}, "fusion is 'mean'; expected 'concat' or 'sum'"),
     ],
 )
-def test_embedding_errors(kwargs, text):
+def test_invalid_embeddings_are_refused(kwargs, text):
     with pytest.raises(ValueError, match=text):
         SmoothEmbedding(**kwargs)
-    with pytest.raises(ValueError, match="levels is 0"):
-        FourierEmbedding(0)

@@ -7,9 +7,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from xinc_captum import LayerError
-from xinc_captum.attributions.nern import NeRN, sampled_kernels
+from xinc_captum.attributions.nern import NeRN, sample_kernels
 from xinc_captum.attributions.nern.losses import check_images
-from xinc_captum.attributions.nern.training import Recipe, batches, held_out
+from xinc_captum.attributions.nern.training import Recipe, image_batches, split_validation
 from xinc_captum.inr import CheckpointError
 
 
@@ -18,7 +18,7 @@ def images():
     return torch.rand(40, 2, 6, 6)
 
 
-def fitted(mixed, images, nern=None, **kwargs):
+def fit(mixed, images, nern=None, **kwargs):
     nern = nern or NeRN(mixed, hidden=8, levels=6)
     settings = {"steps": 30, "every": 10, "batch_size": 8, "show_progress": False} | kwargs
     return nern, nern.fit(images, **settings)
@@ -30,7 +30,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("source", ["tensor", "loader", "noise", None])
 @pytest.mark.parametrize("optimizer", ["adamw", "radam"])
-def test_every_source_comes_closer(mixed, images, source, optimizer):
+def test_fit_reduces_the_error_for_every_source(mixed, images, source, optimizer):
     data = {
         "tensor": images,
         "loader": DataLoader(TensorDataset(images, torch.zeros(40)), 8),
@@ -38,17 +38,17 @@ def test_every_source_comes_closer(mixed, images, source, optimizer):
         None: None,
     }[source]
     before = NeRN(mixed, hidden=8, levels=6).relative_error()
-    nern, result = fitted(mixed, data, noise_shape=(2, 6, 6), optimizer=optimizer, lr=2e-2, steps=15, every=5)
+    nern, result = fit(mixed, data, noise_shape=(2, 6, 6), optimizer=optimizer, lr=2e-2, steps=15, every=5)
     assert nern.relative_error() < 0.99 * before
     assert result.losses.shape == (15, 3) and (result.losses[:, 1:] != 0).all().item() is (source is not None)
-    assert [look.step for look in result.looks] == [5, 10, 15]
+    assert [evaluation.step for evaluation in result.looks] == [5, 10, 15]
     assert (result.looks[0].agreement is None) is (source in ("loader", None))
     assert result.kept.relative_error == pytest.approx(nern.relative_error(), rel=1e-5)
 
 
-def test_the_best_look_is_kept(mixed, images):
-    nern, result = fitted(mixed, images, lr=0.3, steps=40, every=5)  # far too fast: it comes and goes
-    best = min(result.looks, key=lambda look: look.divergence)
+def test_best_predictor_is_the_result(mixed, images):
+    nern, result = fit(mixed, images, lr=0.3, steps=40, every=5)  # far too fast: it comes and goes
+    best = min(result.looks, key=lambda evaluation: evaluation.divergence)
     assert result.kept == best
     assert nern.relative_error() == pytest.approx(best.relative_error, rel=1e-5)
 
@@ -62,9 +62,9 @@ def test_the_best_look_is_kept(mixed, images):
         (None, 0.1, ""),
     ],
 )
-def test_told_together(mixed, images, source, validation, judged_on):
+def test_result_shows_bytes_error_and_agreement(mixed, images, source, validation, judged_on):
     data = images if source == "tensor" else source
-    nern, result = fitted(mixed, data, steps=4, every=2, validation=validation, noise_shape=(2, 6, 6))
+    nern, result = fit(mixed, data, steps=4, every=2, validation=validation, noise_shape=(2, 6, 6))
     report = result.report
     assert (report.judged_on, report.agreement) == (judged_on, result.kept.agreement)
     assert report.total == nern.size_report().total
@@ -76,22 +76,22 @@ def test_told_together(mixed, images, source, validation, judged_on):
     )
 
 
-def test_a_small_target_is_matched(mixed, images):
-    nern, result = fitted(mixed, images, NeRN(mixed, hidden=40, levels=10), steps=100, lr=2e-2, every=100)
+def test_small_target_is_approximated(mixed, images):
+    nern, result = fit(mixed, images, NeRN(mixed, hidden=40, levels=10), steps=100, lr=2e-2, every=100)
     assert nern.relative_error() < 0.1
     assert result.kept.agreement >= 0.75 and result.kept.divergence < 1e-3
 
 
-def test_nothing_else_changes(mixed, images, found):
+def test_target_is_restored(mixed, images, found):
     mixed.train()
     mixed(images).sum().backward()
     before = found(mixed)
-    nern, _ = fitted(mixed, images)
+    nern, _ = fit(mixed, images)
     assert before.differences(mixed) == []
     assert all(p.grad is None for p in nern.predictor.parameters())
 
 
-def test_interrupted_in_the_middle_of_a_step_nothing_else_changes_either(mixed, images, found):
+def test_target_is_restored_after_an_interruption(mixed, images, found):
     mixed.train()
     mixed(images).sum().backward()
     mixed.point.weight.requires_grad_(False)
@@ -105,28 +105,28 @@ def test_interrupted_in_the_middle_of_a_step_nothing_else_changes_either(mixed, 
     mixed.fc.register_forward_hook(stop)
     before = found(mixed)
     with pytest.raises(KeyboardInterrupt):
-        fitted(mixed, images, nern)
+        fit(mixed, images, nern)
     assert before.differences(mixed) == []
     assert all(p.grad is None for p in nern.predictor.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_in_other_dtypes(mixed, images, dtype):
-    nern, result = fitted(mixed.to(dtype), images, lr=2e-2)
+def test_fit_in_other_dtypes(mixed, images, dtype):
+    nern, result = fit(mixed.to(dtype), images, lr=2e-2)
     assert next(nern.predictor.parameters()).dtype == nern.rebuild().stem.weight.dtype == dtype
     assert result.losses.isfinite().all() and result.looks[-1].relative_error < 1
 
 
-def test_what_cannot_be_fitted_as_it_is(mixed, images):
+def test_float16_is_refused(mixed, images):
     with pytest.raises(ValueError, match="KernelPredictor is torch.float16, in which steps of Adam are NaN; fit it in"):
-        fitted(mixed.half(), images.half())
+        fit(mixed.half(), images.half())
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_whatever_mode_the_caller_is_in(mixed, images, mode):
-    plain, _ = fitted(mixed, images)
+def test_fit_does_not_depend_on_the_callers_grad_mode(mixed, images, mode):
+    plain, _ = fit(mixed, images)
     with mode():
-        again, _ = fitted(mixed, images)
+        again, _ = fit(mixed, images)
     assert same(again.predictor, plain.predictor)
 
 
@@ -141,10 +141,10 @@ class Again(nn.Module):
         return self.once(self.twice(self.twice(x).relu()).relu()).mean((2, 3))
 
 
-def test_layers_that_run_twice_have_no_map_to_compare(images):
+def test_layers_that_run_twice_are_refused_as_feature_layers(images):
     nern = NeRN(Again().eval(), hidden=4)
     with pytest.raises(
-        LayerError, match=r"layer 'twice' runs more than once .* Say which maps .* with feature_layers="
+        LayerError, match=r"layer 'twice' runs more than once .* Choose the maps .* with feature_layers="
     ):
         nern.fit(images, steps=2, show_progress=False)
     assert nern.fit(images, steps=2, feature_layers=["once"], show_progress=False).steps == 2
@@ -152,11 +152,11 @@ def test_layers_that_run_twice_have_no_map_to_compare(images):
 
 @pytest.mark.cuda
 def test_on_a_gpu(mixed, images, tmp_path, found):
-    """The same first steps as on the CPU, nothing left behind, and a checkpoint that goes on on either."""
-    _, whole = fitted(mixed, images, kernels_per_step=20)
+    """The same first steps as on the CPU, the target is restored, and a checkpoint resumes on either."""
+    _, whole = fit(mixed, images, kernels_per_step=20)
     there = copy.deepcopy(mixed).cuda()
     before = found(there)
-    nern, result = fitted(there, images, kernels_per_step=20, checkpoint=tmp_path / "run.pt")
+    nern, result = fit(there, images, kernels_per_step=20, checkpoint=tmp_path / "run.pt")
     assert before.differences(there) == []
     assert next(nern.predictor.parameters()).device.type == "cuda"
     assert next(nern.rebuild().parameters()).device.type == "cuda"
@@ -166,36 +166,36 @@ def test_on_a_gpu(mixed, images, tmp_path, found):
     torch.testing.assert_close(again.weights()["stem"], nern.weights()["stem"].cpu(), atol=1e-5, rtol=1e-4)
 
 
-def test_batch_norm_and_dropout_run_as_in_evaluation(mixed, images):
+def test_target_runs_in_evaluation_mode(mixed, images):
     training = copy.deepcopy(mixed).train()
-    a, _ = fitted(mixed, images)
-    b, _ = fitted(training, images)
+    a, _ = fit(mixed, images)
+    b, _ = fit(training, images)
     assert same(a.predictor, b.predictor) and training.training
 
 
-def test_only_chosen_kernels_carry_gradients(mixed, images):
-    whole, _ = fitted(mixed, images, kernels_per_step=10_000)
-    plain, _ = fitted(mixed, images)
-    some, result = fitted(mixed, images, kernels_per_step=5)
+def test_only_sampled_kernels_have_gradients(mixed, images):
+    whole, _ = fit(mixed, images, kernels_per_step=10_000)
+    plain, _ = fit(mixed, images)
+    some, result = fit(mixed, images, kernels_per_step=5)
     assert same(whole.predictor, plain.predictor) and not same(some.predictor, plain.predictor)
     assert torch.isfinite(result.losses).all()
 
 
-def test_warmup_is_reconstruction_only(mixed, images):
-    _, result = fitted(mixed, images, warmup=12)
+def test_warmup_uses_the_reconstruction_loss_only(mixed, images):
+    _, result = fit(mixed, images, warmup=12)
     assert (result.losses[:12, 1:] == 0).all() and (result.losses[12:, 1:] != 0).all()
 
 
-def test_patience(mixed, images):
-    _, result = fitted(mixed, images, loss_weights=(0.0, 0.0, 1e-9), lr=1e-12, steps=200, every=5, patience=2)
+def test_patience_ends_the_fit(mixed, images):
+    _, result = fit(mixed, images, loss_weights=(0.0, 0.0, 1e-9), lr=1e-12, steps=200, every=5, patience=2)
     assert result.steps < 200 and result.kept.step < result.steps
 
 
 @pytest.mark.parametrize("source", ["tensor", "noise", "loader"])
-def test_killed_and_gone_on_with(mixed, images, source, tmp_path):
+def test_killed_run_resumes_bit_identically(mixed, images, source, tmp_path):
     data = {"tensor": images, "noise": "noise", "loader": list(images.split(8))}[source]
     extra = {"noise_shape": (2, 6, 6), "kernels_per_step": 20}
-    plain, whole = fitted(mixed, data, **extra)
+    plain, whole = fit(mixed, data, **extra)
     nern = NeRN(mixed, hidden=8, levels=6)
     calls = 0
 
@@ -207,29 +207,29 @@ def test_killed_and_gone_on_with(mixed, images, source, tmp_path):
 
     handle = mixed.fc.register_forward_hook(counting)
     with pytest.raises(KeyboardInterrupt):
-        fitted(mixed, data, nern, checkpoint=tmp_path / "run.pt", **extra)
+        fit(mixed, data, nern, checkpoint=tmp_path / "run.pt", **extra)
     handle.remove()
-    again, result = fitted(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
+    again, result = fit(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
     assert 0 < result.resumed_at < 30
     assert same(again.predictor, plain.predictor)
     assert torch.equal(result.losses, whole.losses) and result.looks == whole.looks
-    third, result = fitted(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
+    third, result = fit(mixed, data, checkpoint=tmp_path / "run.pt", **extra)
     assert result.resumed_at == 30 and same(third.predictor, plain.predictor)
 
 
-def test_checkpoints_of_another_run(mixed, images, tmp_path):
+def test_checkpoint_of_another_run_is_refused(mixed, images, tmp_path):
     path = tmp_path / "run.pt"
-    fitted(mixed, images, checkpoint=path)
+    fit(mixed, images, checkpoint=path)
     with pytest.raises(CheckpointError, match="is of another run: it has lr '0.005' instead of '0.01'; give another"):
-        fitted(mixed, images, checkpoint=path, lr=0.01)
+        fit(mixed, images, checkpoint=path, lr=0.01)
     with pytest.raises(CheckpointError, match="it has nern .*hidden.* 8.* instead of .*hidden.* 9"):
-        fitted(mixed, images, NeRN(mixed, hidden=9, levels=6), checkpoint=path)
+        fit(mixed, images, NeRN(mixed, hidden=9, levels=6), checkpoint=path)
     with pytest.raises(CheckpointError, match="it has images "):
-        fitted(mixed, images + 1, checkpoint=path)
+        fit(mixed, images + 1, checkpoint=path)
     with torch.no_grad():
         mixed.point.weight.add_(1)
     with pytest.raises(CheckpointError, match="it has target weights"):
-        fitted(mixed, images, checkpoint=path)
+        fit(mixed, images, checkpoint=path)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +256,16 @@ def test_checkpoints_of_another_run(mixed, images, tmp_path):
         (torch.rand(4, 2, 6, 6), {"validation": 1.0}, ValueError, r"validation is 1.0; expected images, or a share"),
     ],
 )
-def test_bad_input(mixed, images, kwargs, error, text, found):
+def test_invalid_input_is_refused(mixed, images, kwargs, error, text, found):
     before = found(mixed)
     with pytest.raises(error, match=text):
-        fitted(mixed, images, **kwargs)
+        fit(mixed, images, **kwargs)
     assert before.differences(mixed) == []
 
 
-def test_loaders_that_can_be_read_once(mixed, images):
-    with pytest.raises(ValueError, match="gave its batches once and has no more; give a DataLoader"):
-        fitted(mixed, iter(images.split(8)))
+def test_loaders_must_be_readable_again(mixed, images):
+    with pytest.raises(ValueError, match="or can be read only once; give a DataLoader"):
+        fit(mixed, iter(images.split(8)))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -276,30 +276,28 @@ def test_networks_with_nan_are_refused_before_the_first_step(mixed, images, valu
     before = found(mixed)
     text = "the parameter linear2.bias of this KernelPredictor holds NaN or infinite values"
     with pytest.raises(ValueError, match=text):
-        fitted(mixed, images, nern)
+        fit(mixed, images, nern)
     assert before.differences(mixed) == []
     last = [name for name, p in mixed.named_parameters() if p.dim() == 1][-1]
     with torch.no_grad():
         mixed.get_parameter(last)[0] = value
     with pytest.raises(ValueError, match=f"'{last}' of the target hold NaN or infinite values, with which its outputs"):
-        fitted(mixed, images)
+        fit(mixed, images)
 
 
-def test_a_buffer_of_the_target_may_be_infinite_and_not_nan(mixed, images):
+def test_buffers_may_be_infinite_but_not_nan(mixed, images):
     mixed.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-    fitted(mixed, images, steps=1)
+    fit(mixed, images, steps=1)
     mixed.mask[0] = torch.nan
     with pytest.raises(ValueError, match="'mask' of the target hold NaN"):
-        fitted(mixed, images, steps=1)
+        fit(mixed, images, steps=1)
 
 
-def test_a_fit_that_comes_to_nan_says_since_when_and_keeps_the_last_good_predictor(mixed, images, found, tmp_path):
+def test_fit_with_nan_restores_the_best_predictor(mixed, images, found, tmp_path):
     nern, before = NeRN(mixed, hidden=8, levels=6), found(mixed)
     start = copy.deepcopy(nern.predictor)
-    with pytest.raises(
-        FloatingPointError, match=r"NaN .* first seen in the loss of step \d+ \(lr=1e\+30, .*from before"
-    ):
-        fitted(mixed, images, nern, lr=1e30)
+    with pytest.raises(FloatingPointError, match=r"NaN .* first in the loss of step \d+ \(lr=1e\+30, .*from before"):
+        fit(mixed, images, nern, lr=1e30)
     assert same(nern.predictor, start) and before.differences(mixed) == []
 
     class Loader:
@@ -312,12 +310,12 @@ def test_a_fit_that_comes_to_nan_says_since_when_and_keeps_the_last_good_predict
 
     path = tmp_path / "run"
     with pytest.raises(FloatingPointError, match=r"in the loss of step 15 .* its weights of step 10 again"):
-        fitted(mixed, Loader(), nern, checkpoint=path, validation=images[:8])
+        fit(mixed, Loader(), nern, checkpoint=path, validation=images[:8])
     assert all(bool(p.isfinite().all()) for p in nern.predictor.parameters()) and not same(nern.predictor, start)
     assert before.differences(mixed) == []
 
 
-def test_the_usual_one_is_fine():
+def test_default_settings_are_valid():
     assert Recipe().steps == 1000 and Recipe(patience=None, kernels_per_step=None, warmup=0).every == 100
 
 
@@ -336,7 +334,7 @@ def test_the_usual_one_is_fine():
         ({"lr": float("nan")}, "lr is nan"),
     ],
 )
-def test_numbers_that_cannot_be(given, says):
+def test_invalid_settings_are_refused(given, says):
     with pytest.raises(ValueError, match=says):
         Recipe(**given)
 
@@ -344,31 +342,31 @@ def test_numbers_that_cannot_be(given, says):
 IMAGES = torch.arange(10.0).view(10, 1, 1, 1)
 
 
-def test_every_image_comes_once_before_any_comes_again():
-    stream = batches(IMAGES, Recipe(batch_size=5))
+def test_each_image_comes_once_in_each_round():
+    stream = image_batches(IMAGES, Recipe(batch_size=5))
     first, again = (torch.cat(list(islice(stream, 2))).flatten().sort().values for _ in range(2))
     assert torch.equal(first, IMAGES.flatten()) and torch.equal(again, IMAGES.flatten())
 
 
-def test_the_seed_alone_decides_and_the_global_stream_is_left():
+def test_seed_determines_batches_and_keeps_the_global_state():
     state = torch.random.get_rng_state()
     one, two, other = (
-        torch.cat(list(islice(batches(IMAGES, Recipe(batch_size=4, seed=seed)), 3))) for seed in (1, 1, 2)
+        torch.cat(list(islice(image_batches(IMAGES, Recipe(batch_size=4, seed=seed)), 3))) for seed in (1, 1, 2)
     )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_noise_has_the_range_and_shape_asked_for():
+def test_noise_has_the_requested_range_and_shape():
     recipe = Recipe(batch_size=50, noise_shape=(2, 30), noise_range=(-1.0, 4.0))
-    noise = next(batches("noise", recipe))
+    noise = next(image_batches("noise", recipe))
     assert noise.shape == (50, 2, 30) and noise.min() >= -1 and noise.max() <= 4 and noise.max() - noise.min() > 4.5
-    kept, looked_at = held_out("noise", 0.1, recipe)
-    assert kept == "noise" and not torch.equal(looked_at, noise), "of another seed"
+    train, val = split_validation("noise", 0.1, recipe)
+    assert train == "noise" and not torch.equal(val, noise), "of another seed"
 
 
-def test_every_picture_of_noise_has_a_range_of_its_own_and_is_drawn_anew():
-    stream = batches("noise", Recipe(batch_size=200, noise_shape=(1, 30, 30), noise_range=(-1.0, 4.0)))
+def test_each_noise_image_has_its_own_range():
+    stream = image_batches("noise", Recipe(batch_size=200, noise_shape=(1, 30, 30), noise_range=(-1.0, 4.0)))
     noise, later = (next(stream).flatten(1) for _ in range(2))
     width = noise.amax(1) - noise.amin(1)
     assert width.mean() == pytest.approx(5 / 3, abs=0.3), "of two uniform ends"
@@ -378,19 +376,19 @@ def test_every_picture_of_noise_has_a_range_of_its_own_and_is_drawn_anew():
     assert not torch.equal(noise, later)
 
 
-def test_a_share_is_held_out_and_nothing_is_in_both():
-    kept, looked_at = held_out(IMAGES, 0.3, Recipe())
-    assert len(kept) == 7 and len(looked_at) == 3
-    assert sorted([*kept.flatten().tolist(), *looked_at.flatten().tolist()]) == IMAGES.flatten().tolist()
-    assert held_out(IMAGES, 0.0, Recipe())[1] is None
+def test_validation_images_are_not_trained_on():
+    train, val = split_validation(IMAGES, 0.3, Recipe())
+    assert len(train) == 7 and len(val) == 3
+    assert sorted([*train.flatten().tolist(), *val.flatten().tolist()]) == IMAGES.flatten().tolist()
+    assert split_validation(IMAGES, 0.0, Recipe())[1] is None
     given = torch.ones(2, 1, 1, 1)
-    assert held_out(IMAGES, given, Recipe())[1] is given
+    assert split_validation(IMAGES, given, Recipe())[1] is given
 
 
-def test_a_loader_gives_its_first_tensor_again_and_again():
-    stream = batches([(IMAGES[:2], torch.zeros(2)), [IMAGES[2:4]]], Recipe())
+def test_loader_is_repeated():
+    stream = image_batches([(IMAGES[:2], torch.zeros(2)), [IMAGES[2:4]]], Recipe())
     assert torch.equal(torch.cat(list(islice(stream, 3))), torch.cat([IMAGES[:4], IMAGES[:2]]))
-    assert next(batches(None, Recipe())) is None
+    assert next(image_batches(None, Recipe())) is None
 
 
 @pytest.mark.parametrize(
@@ -400,52 +398,60 @@ def test_a_loader_gives_its_first_tensor_again_and_again():
         (lambda: check_images([1.0]), TypeError, "images are list; expected a float tensor"),
         (lambda: check_images(torch.zeros(0, 3)), ValueError, r"images have shape \(0, 3\); expected"),
         (lambda: check_images(torch.tensor([[1.0], [float("nan")]])), ValueError, "NaN or infinite values in 1 of 2"),
-        (lambda: held_out(IMAGES, 1.0, Recipe()), ValueError, r"validation is 1.0; expected images, or a share"),
-        (lambda: batches("photos", Recipe()), ValueError, "images is 'photos'; expected"),
-        (lambda: batches("noise", Recipe()), ValueError, "needs noise_shape="),
-        (lambda: batches(3, Recipe()), TypeError, "images is a int; expected"),
-        (lambda: next(batches(iter([]), Recipe())), ValueError, "the loader of images is empty, or gave its batches"),
+        (
+            lambda: split_validation(IMAGES, 1.0, Recipe()),
+            ValueError,
+            r"validation is 1.0; expected images, or a share",
+        ),
+        (lambda: image_batches("photos", Recipe()), ValueError, "images is 'photos'; expected"),
+        (lambda: image_batches("noise", Recipe()), ValueError, "needs noise_shape="),
+        (lambda: image_batches(3, Recipe()), TypeError, "images is a int; expected"),
+        (
+            lambda: next(image_batches(iter([]), Recipe())),
+            ValueError,
+            "the loader of images is empty, or can be read only once",
+        ),
     ],
 )
-def test_images_that_cannot_be(call, error, says):
+def test_invalid_images_are_refused(call, error, says):
     with pytest.raises(error, match=says):
         call()
 
 
-def test_uniform_without_replacement():
+def test_kernels_are_sampled_uniformly_without_replacement():
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(10)
     for _ in range(2000):
-        index = sampled_kernels(torch.arange(10.0), 3, generator, by_norm=0.0)
+        index = sample_kernels(torch.arange(10.0), 3, generator, by_norm=0.0)
         assert len(index) == 3 and torch.equal(index, index.sort().values.unique())
         counts[index] += 1
     assert (counts / 2000 - 0.3).abs().max() < 0.05
 
 
-def test_by_norm():
+def test_kernels_are_sampled_by_norm():
     generator = torch.Generator().manual_seed(0)
     norms = torch.tensor([0.0, 1.0, 2.0, 7.0])
     counts = torch.zeros(4)
     for _ in range(4000):
-        counts[sampled_kernels(norms, 1, generator, by_norm=1.0)] += 1
+        counts[sample_kernels(norms, 1, generator, by_norm=1.0)] += 1
     torch.testing.assert_close(counts / 4000, norms / 10, atol=0.03, rtol=0)
-    assert len(sampled_kernels(norms, 50, generator, by_norm=1.0)) == 3, "with replacement, each once; never a dead one"
+    assert len(sample_kernels(norms, 50, generator, by_norm=1.0)) == 3, "with replacement, each once; never a dead one"
 
 
-def test_dead_networks_are_drawn_uniformly():
-    assert len(sampled_kernels(torch.zeros(5), 2, torch.Generator().manual_seed(0), by_norm=1.0)) == 2
+def test_zero_kernels_are_sampled_uniformly():
+    assert len(sample_kernels(torch.zeros(5), 2, torch.Generator().manual_seed(0), by_norm=1.0)) == 2
 
 
-def test_the_generator_ends_at_the_same_place_whatever_the_coin_says():
+def test_generator_state_does_not_depend_on_the_outcome():
     ends = []
     for count in (0.2, 0.2):
         generator = torch.Generator().manual_seed(3)
-        sampled_kernels(torch.ones(9), 4, generator, by_norm=count)
+        sample_kernels(torch.ones(9), 4, generator, by_norm=count)
         ends.append(generator.get_state())
     assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize(("count", "share"), [(0, 0.2), (3, 1.5)])
-def test_errors(count, share):
+def test_invalid_sample_sizes_are_refused(count, share):
     with pytest.raises(ValueError, match=f"count is {count} and by_norm is {share}; expected at least 1 kernel"):
-        sampled_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)
+        sample_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)

@@ -52,7 +52,7 @@ def answers(nern, x, weights=None):
 
 
 @pytest.mark.parametrize("at", [0, 1, -1])
-def test_kernels(nern, at):
+def test_kernel_mode_equals_the_canvas(nern, at):
     every = WeightContribution(nern, at=at).attribute()
     for part, (name, weight) in zip(every, nern.weights().items(), strict=True):
         alone = WeightContribution(nern, name, at=at).attribute()
@@ -108,7 +108,7 @@ def test_i10_integrated_closes_on_the_difference(nern, x, baseline, at):
     assert (delta.abs() <= 5e-3 * expected.abs()).all()
 
 
-def test_integrated_parts_by_hand(nern, x):
+def test_integrated_equals_a_hand_computed_one(nern, x):
     """One layer, zero baseline: the contribution of each unit times the mean gradient along the way."""
     found = WeightContribution(nern, "second", mode="integrated").attribute(x[:1], target=1, n_steps=5)
     parts, own = WeightContribution(nern, "second").attribute(), nern.weights()["second"].detach()
@@ -121,7 +121,7 @@ def test_integrated_parts_by_hand(nern, x):
     torch.testing.assert_close(found[0, :, 0], (parts * total).flatten(1).sum(1), atol=1e-10, rtol=0)
 
 
-def test_i11_removal_is_a_real_forward_difference(nern, x):
+def test_i11_removal_is_a_forward_difference(nern, x):
     own, whole = nern.weights(), answers(nern, x)
     for name in ("first", "second"):
         parts = WeightContribution(nern, name).attribute()
@@ -134,7 +134,7 @@ def test_i11_removal_is_a_real_forward_difference(nern, x):
             assert (found[:, unit, 0] - expected).abs().max() < 1e-10
 
 
-def test_i11_removal_from_several_layers_is_shared_among_them(nern, x):
+def test_i11_removal_from_several_layers_is_divided_among_them(nern, x):
     method, units, x = WeightContribution(nern, mode="removal"), [0, 3, 4, 8], x[:2]
     found, delta = method.attribute(x, target=1, neuron_selector=units, return_convergence_delta=True)
     own, parts = nern.weights(), dict(zip(nern.weights(), WeightContribution(nern).attribute(), strict=True))
@@ -154,7 +154,7 @@ def test_i11_removal_from_several_layers_is_shared_among_them(nern, x):
 
 
 @pytest.mark.parametrize("mode", ["gradient", "integrated", "removal"])
-def test_i14_a_neuron_that_is_off_has_no_part_in_anything(nern, x, mode):
+def test_i14_inactive_neuron_has_no_contribution(nern, x, mode):
     with torch.no_grad():
         nern.predictor.linear3.bias[5] = -1e6
     assert (WeightContribution(nern, "first").attribute()[5] == 0).all()
@@ -174,7 +174,7 @@ def test_other_crops(kind, x, crop):
         assert abs(found[0, :, column].sum() - (p * p.grad).sum()) < 1e-10
 
 
-def test_represented_layers_that_are_not_explained_are_generated(nern, x):
+def test_other_represented_layers_are_generated(nern, x):
     """Explaining one layer asks about the rebuilt network, not about one that is rebuilt in part."""
     both = WeightContribution(nern, mode="gradient").attribute(x, target=1)
     one = WeightContribution(nern, ["second"], mode="gradient").attribute(x, target=1)
@@ -182,7 +182,7 @@ def test_represented_layers_that_are_not_explained_are_generated(nern, x):
 
 
 @pytest.mark.parametrize("mode", ["gradient", "integrated", "removal"])
-def test_one_number_a_row_or_a_selection(nern, x, mode):
+def test_targets_and_selections(nern, x, mode):
     method = WeightContribution(nern, "second", mode=mode)
     whole = method.attribute(x, target=[1, 0, 1], n_steps=3)
     torch.testing.assert_close(method.attribute(x[1:2], target=0, n_steps=3), whole[1:2], atol=1e-12, rtol=0)
@@ -192,13 +192,13 @@ def test_one_number_a_row_or_a_selection(nern, x, mode):
     )
 
 
-def test_columns_agree_with_the_profile(nern):
+def test_sums_agree_with_the_layer_profile(nern):
     profile = layer_profile(nern)
     for column, part in enumerate(WeightContribution(nern).attribute()):
         torch.testing.assert_close(part.flatten(1).sum(1), profile.signed[:, column], atol=1e-10, rtol=0)
 
 
-def test_the_target_stays_as_found(nern, x, found):
+def test_target_is_restored(nern, x, found):
     nern.target(x).sum().backward()
     before = found(nern.target)
     for mode in ("gradient", "integrated", "removal"):
@@ -222,12 +222,12 @@ def test_the_target_stays_as_found(nern, x, found):
             {},
             {"inputs": torch.rand(1, 2, 5, 5)},
             ValueError,
-            "mode 'kernel' says what neurons wrote, whatever the images",
+            "mode 'kernel' does not depend on images",
         ),
-        ({"mode": "gradient"}, {}, ValueError, "mode 'gradient' explains answers to images; give inputs"),
+        ({"mode": "gradient"}, {}, ValueError, "mode 'gradient' explains outputs for images; give inputs"),
         ({}, {"neuron_selector": 9}, ValueError, "neuron_selector 9 does not fit 8 neurons and the bias, number 8"),
         ({}, {"neuron_selector": "a"}, ValueError, "neuron_selector 'a' does not fit"),
-        ({}, {"return_convergence_delta": True}, ValueError, "mode 'kernel' promises no sum"),
+        ({}, {"return_convergence_delta": True}, ValueError, "mode 'kernel' has no known sum"),
         (
             {"mode": "integrated"},
             {"n_steps": 0},
@@ -237,23 +237,23 @@ def test_the_target_stays_as_found(nern, x, found):
         ({"mode": "integrated"}, {"baseline": "one"}, ValueError, "baseline is 'one'; expected 'zero' or 'mean'"),
     ],
 )
-def test_errors(nern, kwargs, call, error, text):
+def test_invalid_arguments_are_refused(nern, kwargs, call, error, text):
     with pytest.raises(error, match=text):
         WeightContribution(nern, **kwargs).attribute(**call)
 
 
-def test_what_is_no_nern():
+def test_other_objects_are_refused():
     with pytest.raises(TypeError, match="nern is a Linear; expected a NeRN"):
         WeightContribution(nn.Linear(1, 1))
 
 
-def test_layers_that_never_run(nern, x):
+def test_layers_must_run(nern, x):
     nern.target.forward = lambda x: nern.target.fc(nern.target.first(x).mean((2, 3)).repeat(1, 2)[:, :5])
-    with pytest.raises(LayerError, match="does not depend on the weights of 'second': the layer never ran"):
+    with pytest.raises(LayerError, match="does not depend on the weights of 'second': the layer did not run"):
         WeightContribution(nern, mode="gradient").attribute(x, target=1)
 
 
-def test_parameters_that_are_not_finite_are_refused():
+def test_parameters_must_be_finite():
     torch.manual_seed(0)
     target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     nern, x = NeRN(target, hidden=3), torch.rand(2, 1, 5, 5)

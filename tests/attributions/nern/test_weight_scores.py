@@ -24,13 +24,13 @@ def images():
     return torch.rand(4, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_scores_are_those_of_the_rebuilt_network(nern, images):
+def test_scores_equal_those_of_the_rebuilt_network(nern, images):
     scores = WeightScores(nern, nern.layers, None)
     expected = nern.rebuild()(images)[:, 1]
     torch.testing.assert_close(scores.scores(scores.generated, batch_of(images), 3), expected)
 
 
-def test_gradients_are_those_of_a_difference(nern, images):
+def test_gradients_equal_finite_differences(nern, images):
     scores = WeightScores(nern, nern.layers, None)
     row = batch_of(images[:1])
     slopes = scores.gradients(scores.generated, row)
@@ -41,23 +41,23 @@ def test_gradients_are_those_of_a_difference(nern, images):
         assert (high - low) / 2e-5 == pytest.approx(float((slope * way).sum()), rel=1e-6)
 
 
-def test_a_path_adds_up_to_the_difference_of_its_ends(nern, images):
+def test_integral_along_a_path_is_the_difference_of_its_ends(nern, images):
     scores = WeightScores(nern, nern.layers, None)
     row = batch_of(images[:1])
-    mean = scores.averaged(lambda t: scores.moved(lambda weight, _: t * weight), row, 8)
+    mean = scores.average_gradients(lambda t: scores.shift(lambda weight, _: t * weight), row, 8)
     total = sum(float((m * scores.generated[one.name]).sum()) for m, one in zip(mean, nern.layers, strict=True))
-    nothing = scores.moved(lambda weight, _: torch.zeros_like(weight))
+    nothing = scores.shift(lambda weight, _: torch.zeros_like(weight))
     ends = scores.score(scores.generated, row) - scores.score(nothing, row)
     assert total == pytest.approx(float(ends), rel=1e-9), "two linear layers: the midpoint rule is exact"
 
 
-def test_only_the_layers_asked_for_are_changed(nern):
+def test_only_explained_layers_are_changed(nern):
     scores = WeightScores(nern, nern.layers[:1], None)
-    moved = scores.moved(lambda weight, _: weight * 0)
-    assert not moved["0"].any() and torch.equal(moved["1"], scores.generated["1"])
+    shifted = scores.shift(lambda weight, _: weight * 0)
+    assert not shifted["0"].any() and torch.equal(shifted["1"], scores.generated["1"])
 
 
-def test_a_layer_that_leads_nowhere_is_named(images):
+def test_unused_layer_is_named(images):
     class Idle(nn.Module):
         def __init__(self):
             super().__init__()
@@ -68,5 +68,5 @@ def test_a_layer_that_leads_nowhere_is_named(images):
 
     nern = NeRN(Idle().double().eval(), hidden=4)
     scores = WeightScores(nern, nern.layers, None)
-    with pytest.raises(LayerError, match="does not depend on the weights of 'idle': the layer never ran"):
+    with pytest.raises(LayerError, match="does not depend on the weights of 'idle': the layer did not run"):
         scores.gradients(scores.generated, batch_of(images[:1]))

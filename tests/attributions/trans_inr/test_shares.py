@@ -4,18 +4,17 @@ import torch
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.trans_inr import Weights
 from xinc_captum.attributions.trans_inr.shares import (
-    composed_shares,
-    flat,
-    group_sums,
+    flatten_modulations,
+    jvp,
     midpoints,
-    modulation_shares,
-    neuron_shares,
-    owners,
+    modulation_contributions,
+    modulation_tokens,
+    neuron_contributions,
+    patch_contributions,
     patch_masks,
-    patch_shares,
-    pushed,
-    rows_at_once,
-    unflat,
+    patch_token_contributions,
+    sum_groups,
+    unflatten_modulations,
 )
 from xinc_captum.inr import pixel_centres
 
@@ -31,20 +30,20 @@ def images():
     return torch.rand(2, 3, 6, 6).double()
 
 
-def test_modulations_as_rows_and_back(tiny, images):
+def test_modulations_are_flattened_and_restored(tiny, images):
     x = tiny.modulations(images)
-    for a, b in zip(x, unflat(tiny, flat(x)), strict=True):
+    for a, b in zip(x, unflatten_modulations(tiny, flatten_modulations(x)), strict=True):
         assert torch.equal(a, b)
 
 
-def test_owners_count_each_tokens_numbers(tiny):
-    every = owners(tiny, None)
-    assert every.entries == 9 and every.ids.bincount().tolist() == [8] * 3 + [6] * 6
-    one = owners(tiny, 1)
-    assert one.entries == 4 and one.ids.bincount().tolist() == [6, 6, 6, 42]
+def test_modulation_tokens_count_the_numbers_of_each_token(tiny):
+    every = modulation_tokens(tiny, None)
+    assert every.number == 9 and every.ids.bincount().tolist() == [8] * 3 + [6] * 6
+    one = modulation_tokens(tiny, 1)
+    assert one.number == 4 and one.ids.bincount().tolist() == [6, 6, 6, 42]
 
 
-def test_every_pixel_is_read_by_one_patch(tiny):
+def test_every_pixel_belongs_to_one_patch(tiny):
     masks = patch_masks(tiny, (6, 9))
     assert masks.shape == (6, 6, 9) and (masks.sum(0) == 1).all()
     assert masks[1].nonzero().tolist() == [[y, x] for y in range(3) for x in range(3, 6)]
@@ -53,115 +52,118 @@ def test_every_pixel_is_read_by_one_patch(tiny):
     assert patch_masks(tiny, (7, 7))[0].nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
-def test_derivatives_along_a_way_are_finite_differences(tiny, images):
+def test_jvp_equals_finite_differences(tiny, images):
     way = torch.randn_like(images)
-    value, moved = pushed(tiny, images, way)
+    value, moved = jvp(tiny, images, way)
     with torch.no_grad():
         close(value, tiny(images))
         step = (tiny(images + 1e-6 * way) - tiny(images - 1e-6 * way)) / 2e-6
     torch.testing.assert_close(moved, step, rtol=1e-4, atol=1e-6)
     assert not moved.requires_grad
-    constant, still = pushed(lambda x: torch.ones(1), images, way)
+    constant, still = jvp(lambda x: torch.ones(1), images, way)
     assert still.tolist() == [0.0] and constant.tolist() == [1.0]
 
 
-def test_small_pieces_are_the_whole(tiny, images):
+def test_batch_size_does_not_change_contributions(tiny, images):
     x, x0 = tiny.modulations(images), tuple(mean[None] for mean in tiny.mean_modulations)
-    whole = modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 1000)
-    close(modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 5), whole)
+    whole = modulation_contributions(tiny, x, x0, modulation_tokens(tiny, None), SIZE, 3, 1000)
+    close(modulation_contributions(tiny, x, x0, modulation_tokens(tiny, None), SIZE, 3, 5), whole)
     start = torch.full_like(images, 0.5)
-    whole = patch_shares(tiny, images, start, None, SIZE, 3, 1000)
-    close(patch_shares(tiny, images, start, None, SIZE, 3, 3), whole)
-    whole = composed_shares(tiny, images, start, None, owners(tiny, None), SIZE, 3, 1000)
-    close(composed_shares(tiny, images, start, None, owners(tiny, None), SIZE, 3, 5), whole)
+    whole = patch_contributions(tiny, images, start, None, SIZE, 3, 1000)
+    close(patch_contributions(tiny, images, start, None, SIZE, 3, 3), whole)
+    whole = patch_token_contributions(tiny, images, start, None, modulation_tokens(tiny, None), SIZE, 3, 1000)
+    close(patch_token_contributions(tiny, images, start, None, modulation_tokens(tiny, None), SIZE, 3, 5), whole)
 
 
-def test_only_some_patches_in_the_order_asked_for(tiny, images):
+def test_selected_patches_keep_their_order(tiny, images):
     start = torch.full_like(images, 0.5)
-    given = (tiny, images, start, None, owners(tiny, None), SIZE, 3, 5)
-    close(composed_shares(*given, [3, 1]), composed_shares(*given)[:, [3, 1]])
+    given = (tiny, images, start, None, modulation_tokens(tiny, None), SIZE, 3, 5)
+    close(patch_token_contributions(*given, [3, 1]), patch_token_contributions(*given)[:, [3, 1]])
     for wrong in ([4], [-1], []):
         with pytest.raises(ValueError, match=r"patches are .*; expected one or more of 0 to 3"):
-            composed_shares(*given, wrong)
+            patch_token_contributions(*given, wrong)
 
 
-def test_tokens_carry_all_that_patches_do(tiny, images):
+def test_composed_contributions_sum_to_patches(tiny, images):
     """The chain rule inside the integral: with the same steps the sums are equal, not only close."""
     start, seen = torch.full_like(images, 0.5), torch.tensor([[True, True, False, True]] * 2)
-    patches = patch_shares(tiny, images, start, seen, SIZE, 4, 1000)
-    composed = composed_shares(tiny, images, start, seen, owners(tiny, None), SIZE, 4, 1000)
+    patches = patch_contributions(tiny, images, start, seen, SIZE, 4, 1000)
+    composed = patch_token_contributions(tiny, images, start, seen, modulation_tokens(tiny, None), SIZE, 4, 1000)
     close(composed.sum(2), patches)
     assert (composed[:, 2] == 0).all() and composed[:, 0].abs().sum() > 0
-    close(composed_shares(tiny, images, start, seen, owners(tiny, 1), SIZE, 4, 1000).sum(2), patches)
+    close(
+        patch_token_contributions(tiny, images, start, seen, modulation_tokens(tiny, 1), SIZE, 4, 1000).sum(2), patches
+    )
 
 
-def test_layers_split_the_whole(tiny, images):
+def test_layers_are_parts_of_all_tokens(tiny, images):
     x, x0 = tiny.modulations(images), tuple(mean[None] for mean in tiny.mean_modulations)
-    every = modulation_shares(tiny, x, x0, owners(tiny, None), SIZE, 3, 1000)
+    every = modulation_contributions(tiny, x, x0, modulation_tokens(tiny, None), SIZE, 3, 1000)
     for layer in range(3):
-        one = modulation_shares(tiny, x, x0, owners(tiny, layer), SIZE, 3, 1000)
+        one = modulation_contributions(tiny, x, x0, modulation_tokens(tiny, layer), SIZE, 3, 1000)
         close(one[:, :3], every[:, 3 * layer : 3 * layer + 3])
         close(one.sum(1), every.sum(1))
 
 
-def test_numbers(tiny):
+def test_midpoints_and_batch_sizes(tiny):
     assert list(midpoints(4)) == [0.125, 0.375, 0.625, 0.875]
     with pytest.raises(ValueError, match="n_steps is 0; expected at least 1"):
         midpoints(0)
-    assert rows_at_once(tiny, SIZE, 7) == 7
-    assert 1 <= rows_at_once(tiny, (600, 600), None) < rows_at_once(tiny, SIZE, None)
-    assert rows_at_once(tiny, SIZE, None, torch.zeros(1, 3, 300, 300)) < rows_at_once(tiny, SIZE, None)
+    writer = tiny.writer
+    assert writer.max_batch_size(SIZE, 7) == 7
+    assert 1 <= writer.max_batch_size((600, 600)) < writer.max_batch_size(SIZE)
+    assert writer.max_batch_size(SIZE, data_tokens=10_000) < writer.max_batch_size(SIZE)
     with pytest.raises(ValueError, match="internal_batch_size is 0; expected at least 1"):
-        rows_at_once(tiny, SIZE, 0)
+        writer.max_batch_size(SIZE, 0)
 
 
-def test_known_answer():
+def test_neuron_contributions_equal_hand_computed_ones():
     """One point, γ = 1; two neurons with 2 and -1, so one is silent; then 3 · 2 + 1 = 7 and 0.5 at the end."""
     weights = Weights(
         (torch.tensor([[[2.0], [-1.0]]]), torch.tensor([[[3.0, 10.0]]])), (torch.zeros(2), torch.tensor([1.0]))
     )
-    shares, rest = neuron_shares(torch.ones(1, 1), weights, 0, 0.5)
+    shares, rest = neuron_contributions(torch.ones(1, 1), weights, 0, 0.5)
     assert shares.tolist() == [[[[6.0, 0.0]]]] and rest.tolist() == [[[1.5]]]
-    shares, rest = neuron_shares(torch.ones(1, 1), weights, 1, 0.5)
+    shares, rest = neuron_contributions(torch.ones(1, 1), weights, 1, 0.5)
     assert shares.tolist() == [[[[7.0]]]] and rest.tolist() == [[[0.5]]]
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_i1_i2_neurons_and_rest_are_the_picture_at_every_layer(tiny, layer):
+def test_i1_i2_neurons_and_rest_sum_to_the_image_at_every_layer(tiny, layer):
     images = torch.rand(2, 3, 6, 6).double()
     with torch.no_grad():
         weights = tiny.weights(tiny.modulations(images))
-        shares, rest = neuron_shares(tiny.encoded((6, 6)), weights, layer, 0.5)
+        shares, rest = neuron_contributions(tiny.encoded((6, 6)), weights, layer, 0.5)
         drawn = tiny(images).flatten(2).mT
     torch.testing.assert_close(shares.sum(-1) + rest, drawn, atol=1e-10, rtol=0)
     assert shares.shape == (2, 36, 3, 3 if layer == 2 else 6)
 
 
-def test_the_same_as_the_canvas_of_one_picture(tiny):
+def test_neuron_contributions_equal_a_neuron_canvas(tiny):
     """The tangent rule on a generated network, neuron by neuron."""
     images = torch.rand(2, 3, 6, 6).double()
     where = pixel_centres((6, 6), dtype=torch.float64)
     for layer, name in enumerate(("activation1", "activation2")):
         with torch.no_grad():
-            shares, _ = neuron_shares(tiny.encoded((6, 6)), tiny.weights(tiny.modulations(images)), layer)
+            shares, _ = neuron_contributions(tiny.encoded((6, 6)), tiny.weights(tiny.modulations(images)), layer)
         for net, mine in zip(tiny.generate(images), shares, strict=True):
             canvas = NeuronCanvas(net, name).attribute(where)  # (pixels, neurons, channels)
             torch.testing.assert_close(mine.mT, canvas, atol=1e-10, rtol=0)
 
 
-def test_i14_silent_neurons_have_no_part(tiny):
+def test_i14_inactive_neurons_have_no_contribution(tiny):
     with torch.no_grad():
         tiny.writer.base.linear2.bias[1] = -100.0
         weights = tiny.weights(tiny.modulations(torch.rand(2, 3, 6, 6).double()))
-        shares, _ = neuron_shares(tiny.encoded((6, 6)), weights, 1)
+        shares, _ = neuron_contributions(tiny.encoded((6, 6)), weights, 1)
     assert (shares[..., 1] == 0).all() and shares[..., 0].abs().sum() > 0
 
 
-def test_parts_of_the_last_hidden_layer_are_bounded_by_its_neurons(tiny):
+def test_contributions_of_the_last_hidden_layer_are_bounded_by_its_neurons(tiny):
     """|C| <= h since no weight of a column of length 1 exceeds 1."""
     with torch.no_grad():
         weights = tiny.weights(tiny.modulations(torch.rand(2, 3, 6, 6).double()))
-        shares, _ = neuron_shares(tiny.encoded((6, 6)), weights, 1)
+        shares, _ = neuron_contributions(tiny.encoded((6, 6)), weights, 1)
         h = tiny.encoded((6, 6))
         for matrix, bias in zip(weights.matrices[:2], weights.biases[:2], strict=True):
             h = (h @ matrix.mT + bias).relu()
@@ -170,6 +172,6 @@ def test_parts_of_the_last_hidden_layer_are_bounded_by_its_neurons(tiny):
 
 def test_i4_groups_partition_the_neurons():
     eye = torch.eye(6)
-    members = group_sums(eye, 3)  # (neuron, token)
+    members = sum_groups(eye, 3)  # (neuron, token)
     assert (members.sum(1) == 1).all() and (members.sum(0) == 2).all()
     assert members.argmax(1).tolist() == [0, 1, 2, 0, 1, 2]

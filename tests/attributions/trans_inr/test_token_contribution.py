@@ -23,7 +23,7 @@ def fitted():
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 2, "output", -1])
-def test_tokens_and_rest_are_the_picture_exactly(fitted, layer):
+def test_tokens_and_rest_sum_to_the_image(fitted, layer):
     model, images = fitted
     parts = TokenContribution(model, "token").attribute(images, layer=layer)
     assert parts.shape == (2, 2 if layer in (2, -1, "output") else 5, 1, 8, 8)
@@ -32,7 +32,7 @@ def test_tokens_and_rest_are_the_picture_exactly(fitted, layer):
         assert torch.equal(model(images), model(images))
 
 
-def test_a_silenced_token_takes_its_part_of_the_last_hidden_layer_along(fitted):
+def test_contribution_of_a_last_hidden_token_is_the_effect_of_its_removal(fitted):
     """Removing a token's neurons of the last hidden layer from a generated network changes it by exactly their part."""
     model, images = fitted
     parts = TokenContribution(model, "token").attribute(images, layer="linear2")
@@ -44,7 +44,7 @@ def test_a_silenced_token_takes_its_part_of_the_last_hidden_layer_along(fitted):
 
 
 @pytest.mark.parametrize("level", ["modulation", "patch"])
-def test_i10_integrated_parts_and_rest_are_the_picture_up_to_the_gap(fitted, level):
+def test_i10_integrated_contributions_and_rest_sum_to_the_image_up_to_the_delta(fitted, level):
     """<= .5 % of the change at 64 steps; the gap is what return_convergence_delta says."""
     model, images = fitted[0], fitted[1][:1]
     method = TokenContribution(model, level)
@@ -60,7 +60,7 @@ def test_i10_integrated_parts_and_rest_are_the_picture_up_to_the_gap(fitted, lev
     assert completeness_error(coarse, drawn) > completeness_error(parts, drawn)
 
 
-def test_the_rest_is_what_the_baseline_draws(fitted):
+def test_rest_is_the_image_of_the_baseline(fitted):
     model, images = fitted
     with torch.no_grad():
         means = tuple(mean[None] for mean in model.mean_modulations)
@@ -82,7 +82,7 @@ def parts_of(model, level, images, **arguments):
     return TokenContribution(model, level).attribute(images, **{"n_steps": 2, **arguments})
 
 
-def test_one_layers_modulations_leave_the_others_in_the_rest(fitted):
+def test_rest_includes_the_other_layers(fitted):
     model, images = fitted
     every = parts_of(model, "modulation", images)
     one = parts_of(model, "modulation", images, layer="linear2")
@@ -91,7 +91,7 @@ def test_one_layers_modulations_leave_the_others_in_the_rest(fitted):
     close(one.sum(1), every.sum(1))
 
 
-def test_from_patch_over_token_to_pixel(fitted):
+def test_composed_contributions_sum_to_patches(fitted):
     model, images = fitted
     patches = parts_of(model, "patch", images)
     composed = TokenContribution(model, "patch").composed(images, n_steps=2)
@@ -103,7 +103,7 @@ def test_from_patch_over_token_to_pixel(fitted):
     close(last[:, :, 0], composed[:, :, 8, 0])
 
 
-def test_patches_that_are_not_seen_have_no_part(fitted):
+def test_masked_patches_have_no_contribution(fitted):
     model, images = fitted
     seen = torch.ones(16, dtype=torch.bool)
     seen[5] = False
@@ -113,7 +113,7 @@ def test_patches_that_are_not_seen_have_no_part(fitted):
         close(parts_of(model, "token", images, seen=seen).sum(1), model(images, seen))
 
 
-def test_pictures_of_another_size(fitted):
+def test_images_of_another_size(fitted):
     model, _ = fitted
     images = torch.rand(2, 1, 8, 12).double()
     for level, entries in (("token", 5), ("modulation", 10), ("patch", 25)):
@@ -123,7 +123,7 @@ def test_pictures_of_another_size(fitted):
         close(parts_of(model, "token", images, size=(5, 7)).sum(1), model(images, size=(5, 7)))
 
 
-def test_a_single_vector_hypernetwork_has_a_modulation_for_each_neuron():
+def test_single_vector_hypernetwork_has_a_modulation_for_each_neuron():
     model, images = TransINR(hidden=8, groups="vector", seed=0).double(), torch.rand(2, 1, 8, 8).double()
     for level, entries in (("token", 9), ("modulation", 18)):
         assert parts_of(model, level, images).shape == (2, entries, 1, 8, 8)
@@ -135,13 +135,13 @@ def test_a_single_vector_hypernetwork_has_a_modulation_for_each_neuron():
     ("level", "arguments", "text"),
     [
         ("token", {"layer": "linear9"}, "layer is 'linear9'; expected one of linear1, linear2, output, or -3 to 2"),
-        ("token", {"baselines": 0.0}, "level 'token' reads the network as it is; leave them out"),
-        ("patch", {"layer": 1}, "layer is 1, but level 'patch' goes through all of them; leave it out"),
-        ("modulation", {"baselines": 0}, "modulations of 0 leave weights no direction; expected another one"),
+        ("token", {"baselines": 0.0}, "level 'token' has no baseline; leave them out"),
+        ("patch", {"layer": 1}, "layer is 1, but level 'patch' uses all layers; leave it out"),
+        ("modulation", {"baselines": 0}, "weights of length 0 cannot be normalised; expected another number"),
         (
             "patch",
             {"baselines": torch.rand(1, 4, 4)},
-            r"baselines have shape \(1, 4, 4\); expected a picture \(1, 8, 8\), or on",
+            r"baselines have shape \(1, 4, 4\); expected an image \(1, 8, 8\), or on",
         ),
         ("modulation", {"n_steps": 0}, "n_steps is 0; expected at least 1"),
         ("token", {"internal_batch_size": 0}, "internal_batch_size is 0; expected at least 1"),
@@ -150,18 +150,18 @@ def test_a_single_vector_hypernetwork_has_a_modulation_for_each_neuron():
             {"seen": torch.ones(3, dtype=torch.bool)},
             r"seen is torch.bool of shape \(3,\); expected torch.bool",
         ),
-        ("token", {"inputs": torch.rand(2, 1, 7, 8)}, r"a picture of \(7, 8\) pixels .* does not tile into patches"),
+        ("token", {"inputs": torch.rand(2, 1, 7, 8)}, r"an image of \(7, 8\) pixels .* does not tile into patches"),
         ("token", {"inputs": torch.full((1, 1, 8, 8), float("inf"))}, "images hold NaN or infinity"),
         ("token", {"target": 1}, r"target 1 does not fit the output's shape \(2, 1, 8, 8, 5\)"),
     ],
 )
-def test_impossible_requests(fitted, level, arguments, text):
+def test_invalid_arguments_are_refused(fitted, level, arguments, text):
     model, images = fitted
     with pytest.raises(ValueError, match=text):
         TokenContribution(model, level).attribute(**{"inputs": images, **arguments})
 
 
-def test_other_models_and_levels(fitted):
+def test_other_models_and_levels_are_refused(fitted):
     with pytest.raises(
         TypeError, match=r"trans_inr is a Linear; expected a xinc_captum.attributions.trans_inr.TransINR"
     ):

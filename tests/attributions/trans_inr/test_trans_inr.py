@@ -13,7 +13,7 @@ def close(a, b, tolerance):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
-def test_every_step_is_the_originals(original, recorded):
+def test_every_step_equals_the_original_implementation(original, recorded):
     """Recorded from the released code: tokens, transformer, generated weights, and what the network draws."""
     image = recorded["image"]
     assert sum(p.numel() for p in original.parameters()) == recorded["num_params"]
@@ -36,7 +36,7 @@ def test_every_step_is_the_originals(original, recorded):
     assert original.writer.rows == tuple(int(b - a) for a, b in recorded["wtoken_ranges"])
 
 
-def test_generated_networks_draw_what_the_model_draws(original, recorded):
+def test_generated_networks_agree_with_the_model(original, recorded):
     inrs = original.generate(recorded["image"])
     where = pixel_centres((8, 8))
     for i, net in enumerate(inrs):
@@ -70,16 +70,16 @@ def test_generated_networks_are_independent_modules(tiny, found, tmp_path):
     assert torch.equal(copy.deepcopy(first[2])(where), drawn[2])
 
 
-def test_many_pictures_are_read_in_pieces(tiny, monkeypatch):
+def test_many_images_are_processed_in_chunks(tiny, monkeypatch):
     images, seen = torch.rand(5, 3, 6, 6), torch.rand(5, 4) > 0.3
     seen[:, 0] = True
     whole = tiny.generate(images, seen)
-    monkeypatch.setattr("xinc_captum.attributions.trans_inr.trans_inr.rows_at_once", lambda *_: 2)
+    monkeypatch.setattr("xinc_captum.attributions.trans_inr.writer.WeightWriter.max_batch_size", lambda *_: 2)
     for a, b in zip(whole, tiny.generate(images, seen), strict=True):
         close(a.linear1.weight, b.linear1.weight, 1e-12)
 
 
-def test_it_draws_pictures_of_any_size(tiny):
+def test_outputs_of_any_size(tiny):
     images = torch.rand(2, 3, 9, 12).double()
     with torch.no_grad():
         assert tiny(images).shape == (2, 3, 9, 12)
@@ -89,7 +89,7 @@ def test_it_draws_pictures_of_any_size(tiny):
         close(drawn, tiny(images, size=(5, 7))[1], 1e-12)
 
 
-def test_patches_that_are_not_seen_change_nothing(tiny):
+def test_masked_patches_have_no_effect(tiny):
     images = torch.rand(2, 3, 6, 6).double()
     seen = torch.tensor([[True, False, True, True], [True, True, True, True]])
     other = images.clone()
@@ -104,7 +104,7 @@ def test_patches_that_are_not_seen_change_nothing(tiny):
         close(net(pixel_centres((6, 6), dtype=torch.float64)).T.reshape(3, 6, 6), picture, 1e-12)
 
 
-def test_the_groups_and_the_single_vector():
+def test_groups_and_single_vector():
     images = torch.rand(2, 1, 8, 8)
     for groups, rows, tokens in (
         (1, (1, 1, 1), 3),
@@ -127,7 +127,7 @@ def test_routing_is_attention_of_the_weight_tokens(tiny):
     assert (blind.to_patches[..., 1] == 0).all() and (blind.to_patches[..., 0] > 0).all()
 
 
-def test_the_seed_decides_and_nothing_else_is_touched():
+def test_seed_determines_weights_and_keeps_the_global_state():
     state = torch.get_rng_state()
     first, second, third = (TransINR(seed=s) for s in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -144,7 +144,7 @@ def test_the_seed_decides_and_nothing_else_is_touched():
     [
         (
             {"size": (8, 9)},
-            r"a picture of \(8, 9\) pixels with padding 0 does not tile into patches of 2 x 2; .*\(8, 8\)",
+            r"an image of \(8, 9\) pixels with padding 0 does not tile into patches of 2 x 2; .*\(8, 8\)",
         ),
         ({"size": (178, 178), "patch": 9}, r"padding 0 does not tile .*such as \(180, 180\)"),
         (
@@ -168,13 +168,13 @@ def test_the_seed_decides_and_nothing_else_is_touched():
         ({"count": -1}, r"count is -1"),
     ],
 )
-def test_impossible_settings(arguments, text):
+def test_invalid_settings_are_refused(arguments, text):
     with pytest.raises(ValueError, match=text):
         TransINR(**arguments)
 
 
-def test_impossible_images(tiny):
-    with pytest.raises(ValueError, match=r"a picture of \(6, 7\) pixels with padding 0 does not tile"):
+def test_invalid_images_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"an image of \(6, 7\) pixels with padding 0 does not tile"):
         tiny.generate(torch.rand(2, 3, 6, 7))
     with pytest.raises(ValueError, match=r"images have shape \(2, 1, 6, 6\); expected \(N, 3, H, W\)"):
         tiny(torch.rand(2, 1, 6, 6).double())
@@ -190,7 +190,7 @@ def test_impossible_images(tiny):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_in_other_dtypes(dtype):
+def test_other_dtypes(dtype):
     model = TransINR(seed=0).to(dtype)
     images = torch.rand(2, 1, 8, 8)
     assert model.generate(images)[0].output.weight.dtype == dtype
@@ -206,7 +206,7 @@ def test_on_a_gpu(tiny):
     assert there.generate(images)[0].output.weight.device.type == "cuda"
 
 
-def test_oblong_patches_and_heads_of_another_width_are_explained_and_kept(tmp_path):
+def test_oblong_patches_and_other_head_widths_are_explained_and_saved(tmp_path):
     model = TransINR(1, (6, 8), (3, 2), dim=10, heads=3, head_dim=4, hidden=4, groups=2, seed=0)
     images = torch.rand(2, 1, 6, 8)
     assert model.writer.encoder.blocks[0].attention.query.weight.shape == (12, 10)
@@ -221,12 +221,12 @@ def test_oblong_patches_and_heads_of_another_width_are_explained_and_kept(tmp_pa
     torch.testing.assert_close(again(images), model(images))
 
 
-def test_head_dim_of_dim_over_heads_changes_nothing():
+def test_head_dim_of_dim_over_heads_is_the_default():
     same = [TransINR(dim=12, heads=3, head_dim=width, seed=1).state_dict() for width in (None, 4)]
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in same), strict=True))
 
 
-def test_parameters_that_are_not_finite_are_refused():
+def test_parameters_must_be_finite():
     model, images = TransINR(seed=0), torch.rand(2, 1, 8, 8)
     with torch.no_grad():
         model.writer.tokens[0, 0] = float("nan")
@@ -255,12 +255,12 @@ def plain(**arguments):
 IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4)
 
 
-def test_known_answer():
+def test_tokens_equal_hand_computed_ones():
     """Patch sums 0+1+4+5 = 10, 18, 42, 50, and the places, row by row."""
     assert plain()(IMAGE)[0].flatten().tolist() == [10, 118, 242, 350]
 
 
-def test_padding_is_zeros():
+def test_padding_is_zero():
     tokens = PatchTokens(1, (2, 2), 2, 1, padding=1)
     with torch.no_grad():
         tokens.linear.weight.fill_(1.0)
@@ -269,13 +269,13 @@ def test_padding_is_zeros():
         assert tokens(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))[0].flatten().tolist() == [1, 2, 3, 4]
 
 
-def test_places_of_another_size_lie_between():
+def test_position_embeddings_are_interpolated():
     """Bilinear between centres: 4 columns out of 2 at 0, 25, 75, 100 %."""
     tokens, _ = plain()(torch.zeros(1, 1, 4, 8))
     assert tokens.flatten().tolist() == [0, 25, 75, 100, 200, 225, 275, 300]
 
 
-def test_pixels_that_are_not_seen():
+def test_masked_pixels_have_no_effect():
     tokens = plain(pixel_mask=True)
     seen = torch.ones(4, 4, dtype=torch.bool)
     assert tokens(IMAGE)[0].flatten().tolist() == [14, 122, 246, 354], "4 pixels seen in each"
@@ -289,7 +289,7 @@ def test_pixels_that_are_not_seen():
     assert patches.tolist() == [[False, True, True, True]] and values.isfinite().all()
 
 
-def test_patches_that_are_not_seen_are_reported():
+def test_masked_patches_are_returned():
     seen = torch.tensor([True, False, True, True])
     _, patches = plain()(IMAGE.expand(2, -1, -1, -1), seen)
     assert patches.tolist() == [seen.tolist()] * 2
@@ -303,7 +303,11 @@ def test_patches_that_are_not_seen_are_reported():
             torch.ones(4),
             r"seen is torch.float32 of shape \(4,\); expected torch.bool of shape \(4,\) or \(1, 4\)",
         ),
-        (False, torch.ones(4, 4, dtype=torch.bool), r"one for each of the patches; pixel_mask=True makes a model that"),
+        (
+            False,
+            torch.ones(4, 4, dtype=torch.bool),
+            r"one for each of the patches; pixel_mask=True builds a model with",
+        ),
         (
             True,
             torch.ones(4, dtype=torch.bool),
@@ -311,14 +315,14 @@ def test_patches_that_are_not_seen_are_reported():
         ),
     ],
 )
-def test_masks_that_do_not_fit(mask, seen, text):
+def test_invalid_masks_are_refused(mask, seen, text):
     with pytest.raises(ValueError, match=text):
         plain(pixel_mask=mask)(IMAGE, seen)
 
 
-def test_pictures_that_do_not_fit():
+def test_images_that_do_not_fit_are_refused():
     tokens = plain()
-    with pytest.raises(ValueError, match=r"a picture of \(4, 5\) pixels .* such as \(4, 4\): crop, pad or resize it"):
+    with pytest.raises(ValueError, match=r"an image of \(4, 5\) pixels .* such as \(4, 4\): crop, pad or resize it"):
         tokens(torch.zeros(1, 1, 4, 5))
     with pytest.raises(ValueError, match=r"images have shape \(1, 3, 4, 4\); expected \(N, 1, H, W\)"):
         tokens(torch.zeros(1, 3, 4, 4))
@@ -326,7 +330,7 @@ def test_pictures_that_do_not_fit():
         tokens(torch.zeros(1, 4, 4))
 
 
-def test_oblong_patches():
+def test_oblong_patches_are_tokens():
     """Patches of 1 x 4 pixels are rows of the picture; of 4 x 2, halves."""
     tokens = PatchTokens(1, (4, 4), (1, 4), 1)
     halves = PatchTokens(1, (4, 4), (4, 2), 1)
@@ -345,12 +349,12 @@ def test_oblong_patches():
 
 
 @pytest.mark.parametrize("patch", [0, (2,), (2, 2, 2), (0, 2), 2.0, "2", None])
-def test_patches_that_cannot_be(patch):
+def test_invalid_patches_are_refused(patch):
     with pytest.raises(ValueError, match="patch is .*; expected a side in pixels, at least 1, or .height, width."):
         PatchTokens(1, (4, 4), patch, 1)
 
 
-def test_images_of_another_dtype_are_refused_in_words():
+def test_images_of_another_dtype_are_refused():
     with pytest.raises(
         ValueError, match=r"images are torch.float64 and the weights torch.float32; give images.to\(tor"
     ):

@@ -2,7 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.attributions.trans_inr import TransINR, mean_psnr, neuron_canvases, own_starts, shared_start, tuned
+from xinc_captum.attributions.trans_inr import (
+    TransINR,
+    fine_tune,
+    identical_inits,
+    independent_inits,
+    mean_psnr,
+    neuron_canvases,
+)
 from xinc_captum.inr import pixel_centres
 from xinc_captum.metrics import correspondence
 
@@ -17,10 +24,10 @@ def images():
     return torch.rand(3, 1, 8, 8).double()
 
 
-def test_side_by_side_is_one_after_another(model, images):
+def test_batched_training_equals_training_one_by_one(model, images):
     """The third network alone, by a plain loop of Adam."""
     nets = model.generate(images)
-    result = tuned(nets, images, 4, 1e-2)
+    result = fine_tune(nets, images, 4, 1e-2)
     alone, where = nets[2], pixel_centres((8, 8), dtype=torch.float64)
     optimizer = torch.optim.Adam(alone.parameters(), lr=1e-2)
     for _ in range(4):
@@ -30,14 +37,14 @@ def test_side_by_side_is_one_after_another(model, images):
     torch.testing.assert_close(result.inrs[2](where), alone(where), atol=1e-8, rtol=0)
 
 
-def test_the_given_networks_stay_as_they_are(model, images):
+def test_given_networks_are_not_changed(model, images):
     nets = model.generate(images)
     before = [p.clone() for net in nets for p in net.parameters()]
     state = torch.get_rng_state()
-    result = tuned(nets, images, 20)
+    result = fine_tune(nets, images, 20)
     assert all(torch.equal(a, b) for a, b in zip(before, (p for net in nets for p in net.parameters()), strict=True))
     assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for net in nets for p in net.parameters())
-    untouched = tuned(nets, images, 0).psnr
+    untouched = fine_tune(nets, images, 0).psnr
     with torch.no_grad():
         assert untouched == pytest.approx(mean_psnr(model(images), images), abs=1e-6)
         drawn = torch.stack([net(pixel_centres((8, 8), dtype=torch.float64)).T.reshape(1, 8, 8) for net in result.inrs])
@@ -49,28 +56,28 @@ def test_only_seen_pixels_are_trained_on(model, images):
     seen[:, :, :4] = True
     other = images.clone()
     other[..., 4:] = 0.5
-    first, second = (tuned(model.generate(images), one, 5, seen=seen).inrs for one in (images, other))
+    first, second = (fine_tune(model.generate(images), one, 5, mask=seen).inrs for one in (images, other))
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.output.weight, b.output.weight)
 
 
-def test_controls(model, images):
-    own, shared = own_starts(model, 3), shared_start(model, 3)
+def test_control_networks(model, images):
+    own, shared = independent_inits(model, 3), identical_inits(model, 3)
     assert own[0].output.weight.dtype == torch.float64
     canvases = neuron_canvases(shared, (8, 8))
     assert canvases.shape == (3, 8, 1, 8, 8)
     torch.testing.assert_close(canvases[0], canvases[2])
     assert correspondence(canvases).same == pytest.approx(1.0)
     assert correspondence(neuron_canvases(own, (8, 8))).retrieval < 0.6
-    assert not torch.equal(own_starts(model, 3, seed=1)[0].output.weight, own[0].output.weight)
+    assert not torch.equal(independent_inits(model, 3, seed=1)[0].output.weight, own[0].output.weight)
     written = correspondence(neuron_canvases(model.generate(images), (8, 8)))
     assert written.retrieval > 0.8, "before any training: by construction"
 
 
 @pytest.mark.parametrize("layer", [-1, -2, 0])
-def test_canvases_and_biases_are_the_picture(model, images, layer):
+def test_canvases_and_biases_sum_to_the_image(model, images, layer):
     """With the biases at zero, the neurons of every layer are all there is."""
-    nets = tuned(model.generate(images), images, 3).inrs
+    nets = fine_tune(model.generate(images), images, 3).inrs
     with torch.no_grad():
         for net in nets:
             for linear in net.linears().values():
@@ -79,10 +86,10 @@ def test_canvases_and_biases_are_the_picture(model, images, layer):
         torch.testing.assert_close(neuron_canvases(nets, (8, 8), layer).sum(1), drawn, atol=1e-10, rtol=0)
 
 
-def test_impossible_requests(model, images):
+def test_invalid_arguments_are_refused(model, images):
     with pytest.raises(ValueError, match="there are 2 networks for 3 images and 5 steps; expected one each"):
-        tuned(model.generate(images[:2]), images, 5)
+        fine_tune(model.generate(images[:2]), images, 5)
     with pytest.raises(ValueError, match="images hold NaN"):
-        tuned(model.generate(images), images / 0 * 0, 5)
+        fine_tune(model.generate(images), images / 0 * 0, 5)
     with pytest.raises(ValueError, match="layer is 3; expected -3 to 2"):
         neuron_canvases(model.generate(images), (8, 8), 3)

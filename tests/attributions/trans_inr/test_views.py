@@ -11,9 +11,9 @@ from xinc_captum.attributions.trans_inr import (
     Weights,
     camera_rays,
     mean_psnr,
-    painted,
     ray_colours,
     ray_depths,
+    run_networks,
 )
 from xinc_captum.inr import HypoNet
 from xinc_captum.zoo.ball_scenes import ball_scenes, orbit
@@ -24,7 +24,7 @@ def made(**arguments):
     return RayTokens(**whole).double()
 
 
-def test_a_token_by_hand():
+def test_token_equals_a_hand_computed_one():
     tokens = made()
     views = torch.rand(1, 1, 3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     pose = torch.tensor([[1.0, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 4]], dtype=torch.float64)
@@ -41,14 +41,14 @@ def test_a_token_by_hand():
     torch.testing.assert_close(found[0, 1], tokens.out(F.gelu(tokens.hidden(x))), atol=1e-6, rtol=0)
 
 
-def test_rays_go_through_the_middles_of_patches():
+def test_rays_go_through_the_centres_of_patches():
     _, directions = camera_rays(orbit(3), 8.0, (8, 8))
     _, coarse = camera_rays(orbit(3), 2.0, (2, 2))
     four = directions.unflatten(1, (2, 4)).unflatten(3, (2, 4)).mean((2, 4))
     torch.testing.assert_close(coarse, four)
 
 
-def test_where_on_the_ray_a_camera_stands_means_nothing():
+def test_position_along_the_ray_has_no_effect():
     tokens = made(size=(4, 4), count=3)
     views, pose = torch.rand(1, 1, 3, 4, 4).double(), orbit(5)[2].double()
     nearer = pose.clone()
@@ -57,7 +57,7 @@ def test_where_on_the_ray_a_camera_stands_means_nothing():
     torch.testing.assert_close(first, second, atol=1e-7, rtol=0)
 
 
-def test_units_of_length_mean_nothing():
+def test_unit_of_length_has_no_effect():
     views, poses = torch.rand(1, 2, 3, 4, 8).double(), orbit(2).double()
     larger = poses.clone()
     larger[..., 3] *= 10
@@ -66,8 +66,8 @@ def test_units_of_length_mean_nothing():
     )
 
 
-def test_sizes_that_do_not_tile():
-    with pytest.raises(ValueError, match=r"a picture of \(8, 9\) pixels with padding 0 does not tile"):
+def test_sizes_that_do_not_tile_are_refused():
+    with pytest.raises(ValueError, match=r"an image of \(8, 9\) pixels with padding 0 does not tile"):
         made(size=(8, 9))
     assert math.isclose(made(count=5).encoding.highest, 16.0)
 
@@ -101,7 +101,7 @@ def scenes(count, views):
     return torch.stack(pictures), poses(views).expand(count, -1, -1, -1)
 
 
-def test_fields_are_modules_that_draw_what_the_model_draws(tmp_path):
+def test_generated_fields_agree_with_the_model(tmp_path):
     model, (views, cameras) = small(), scenes(3, 4)
     drawn = model(views[:, :2], cameras[:, :2], cameras[:, 2:], 8.0)
     assert drawn.shape == (3, 2, 3, 8, 8)
@@ -118,14 +118,14 @@ def test_fields_are_modules_that_draw_what_the_model_draws(tmp_path):
         TransINR.load(tmp_path / "model")
 
 
-def test_the_order_of_views_means_nothing():
+def test_order_of_views_has_no_effect():
     model, (views, cameras) = small().double(), scenes(2, 4)
     first = model(views[:, :2], cameras[:, :2], cameras[:, 3:], 8.0)
     second = model(views[:, [1, 0]], cameras[:, [1, 0]], cameras[:, 3:], 8.0)
     torch.testing.assert_close(first, second, atol=1e-10, rtol=0)
 
 
-def test_it_learns_scenes_and_is_judged_on_others(tmp_path):
+def test_fit_converges_and_is_validated(tmp_path):
     model, (views, cameras) = small(), scenes(8, 4)
     held_out = torch.tensor([1, 3, 5, 7])  # every other grey
     order = torch.cat([torch.tensor([0, 2, 4, 6]), held_out])
@@ -142,7 +142,7 @@ def test_it_learns_scenes_and_is_judged_on_others(tmp_path):
     assert torch.equal(again.writer.tokens, model.writer.tokens)
 
 
-def test_a_few_scenes_are_learnt_by_heart():
+def test_few_scenes_are_overfitted():
     known = ball_scenes(4, orbit(2), (8, 8), 11.0)
     settings = {"near": 2.5, "far": 5.5, "dim": 32, "ff": 64, "hidden": 16, "count": 4}
     model = small(**settings)
@@ -156,16 +156,16 @@ def test_a_few_scenes_are_learnt_by_heart():
     assert mean_psnr(astray, expected) < mean, "another scene's view does not help"
 
 
-def test_a_step_may_draw_how_many_views_are_read(monkeypatch):
+def test_number_of_support_views_may_be_random(monkeypatch):
     model, (views, cameras) = small(), scenes(4, 5)
     counts, weights = [], model.weights
     monkeypatch.setattr(model, "weights", lambda *given: counts.append(given[0].shape[1]) or weights(*given))
     result = model.fit(views, cameras, 8.0, support=(2, 4), validation=1, steps=20, show_progress=False)
-    assert counts[-1] == 2, "the last look reads as few as may be"
+    assert counts[-1] == 2, "the validation uses the fewest views"
     assert set(counts[:-1]) == {2, 3, 4} and result.steps == 20
 
 
-def test_impossible_requests():
+def test_invalid_arguments_are_refused():
     model, (views, cameras) = small(), scenes(2, 3)
     with pytest.raises(
         ValueError, match=r"views have shape \(2, 3, 3, 8, 8\) and poses \(2, 2, 3, 4\); expected \(B, V, 3, 8, 8"
@@ -173,12 +173,12 @@ def test_impossible_requests():
         model.generate(views, cameras[:, :2], 8.0)
     for wrong in ({"support": 3}, {"support": 0}, {"support": (2, 1)}, {"support": (1, 3)}, {"validation": 2}):
         with pytest.raises(
-            ValueError, match="2 scenes of 3 views, .* expected at least one scene left, and one view more"
+            ValueError, match="2 scenes of 3 views, .* expected at least one training scene, and one view more"
         ):
             model.fit(views, cameras, 8.0, steps=1, **wrong)
     with pytest.raises(ValueError, match="images hold NaN"):
         model.fit(views / 0 * 0, cameras, 8.0, steps=1)
-    with pytest.raises(ValueError, match=r"a picture of \(8, 9\) pixels with padding 0 does not tile"):
+    with pytest.raises(ValueError, match=r"an image of \(8, 9\) pixels with padding 0 does not tile"):
         small(size=(8, 9))
     for wrong in ({"near": 6.0, "far": 2.0}, {"samples": 1}):
         with pytest.raises(ValueError, match=r"near, far and samples are .*; expected 0 < near < far, and 2 or more"):
@@ -197,7 +197,7 @@ def test_patches_of_views_are_square_and_heads_may_have_any_width():
         model.generate(torch.rand(1, 1, 3, 8, 8), torch.eye(3, 4).expand(1, 1, 3, 4), 8.0)
 
 
-def test_recorded_rays(recorded):
+def test_rays_equal_the_recorded_ones(recorded):
     (focal,) = recorded["rays/focal"].unique().tolist()
     origins, directions = camera_rays(recorded["rays/poses"], focal, (4, 5))
     torch.testing.assert_close(origins, recorded["rays/o"])
@@ -211,21 +211,21 @@ def field(recorded):
     return HypoNet(3, 4, hidden=12, layers=3, count=4, highest=256.0, unit=1.0).encoding, weights
 
 
-def test_recorded_fields(recorded):
+def test_fields_equal_the_recorded_ones(recorded):
     encode, weights = field(recorded)
-    raw = painted(encode(recorded["nerf/points"]), weights)
+    raw = run_networks(encode(recorded["nerf/points"]), weights)
     torch.testing.assert_close(raw, recorded["nerf/output"], atol=1e-5, rtol=1e-5)
 
 
-def test_recorded_pictures(recorded):
+def test_images_equal_the_recorded_ones(recorded):
     encode, weights = field(recorded)
     depths = ray_depths(9, 2.0, 6.0, recorded["rays/o"])
     points = recorded["rays/o"][..., None, :] + depths[:, None] * recorded["rays/d"][..., None, :]
-    raw = painted(encode(points.flatten(1, 4)), weights).reshape(*points.shape[:-1], 4)
+    raw = run_networks(encode(points.flatten(1, 4)), weights).reshape(*points.shape[:-1], 4)
     torch.testing.assert_close(ray_colours(raw, depths), recorded["render/rgb"], atol=1e-5, rtol=1e-5)
 
 
-def test_known_answers():
+def test_hand_computed_values():
     """An opaque black sample hides what is behind; half of the light passes where σ δ = ln 2."""
     black, white = [-50.0] * 3, [50.0] * 3
     depths = torch.tensor([1.0, 2.0])
@@ -248,6 +248,6 @@ def test_known_answers():
         ),
     ],
 )
-def test_impossible_shapes(call, text):
+def test_invalid_shapes_are_refused(call, text):
     with pytest.raises(ValueError, match=text):
         call()

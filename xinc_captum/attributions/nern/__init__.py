@@ -1,4 +1,4 @@
-"""Workshop: networks that write the convolutions of other networks, and what their neurons wrote."""
+"""NeRN: networks that generate the convolution kernels of other networks, and analyses of them."""
 
 from .analysis import (
     EmbeddingLevels,
@@ -15,29 +15,28 @@ from .kernel_canvas import GatedPass, KernelCanvas
 from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
 from .nern import NeRN
-from .permutation import LayerOrder, greedy_paths, ordered
-from .predictor import FourierEmbedding, KernelPredictor, SmoothEmbedding
-from .size import Compressed, Quantised, SizeReport, compressed, quantised
-from .training import Look, NernFit, sampled_kernels
+from .permutation import LayerOrder, greedy_paths, order_kernels
+from .predictor import KernelPredictor, SmoothEmbedding
+from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
+from .training import Evaluation, NernFit, sample_kernels
 
 __all__ = [
-    "Compressed",
+    "CompressedNeRN",
     "Convolution",
     "EmbeddingLevels",
     "ErrorMap",
-    "FourierEmbedding",
+    "Evaluation",
     "GatedPass",
     "KernelCanvas",
     "KernelPredictor",
     "LayerOrder",
     "LayerProfile",
-    "Look",
     "NeRN",
     "NernFit",
-    "Quantised",
+    "QuantizedNetwork",
     "SizeReport",
     "SmoothEmbedding",
-    "compressed",
+    "compress",
     "convolutions",
     "crop",
     "embedding_levels",
@@ -48,10 +47,10 @@ __all__ = [
     "kernel_coordinates",
     "layer_profile",
     "logit_loss",
-    "ordered",
-    "quantised",
+    "order_kernels",
+    "quantize",
     "reconstruction_loss",
-    "sampled_kernels",
+    "sample_kernels",
     "smoothness_loss",
     "uncrop",
     "with_noise",

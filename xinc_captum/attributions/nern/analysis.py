@@ -1,10 +1,10 @@
-"""Error map, layer profile, pruning, noise."""
+"""Analyses of a NeRN: embedding levels, error maps, filter rankings, layer profiles and weight noise."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,15 @@ from torch import Tensor, nn
 from ...hooks import ForwardFunc, exclusive
 from ...metrics.statistics import spearman
 from .kernel_canvas import KernelCanvas
+from .kernel_network import KernelNetwork
 from .kernels import convolutions, parameter_name, target_behind
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 class EmbeddingLevels(NamedTuple):
-    """The parts that coordinates and levels have in a generated weight.
+    """Contributions of coordinates and levels to a generated weight.
 
     Attributes:
-        parts: (coordinates, levels, *weight shape): layer, filter, channel; or one, where the embedding adds them.
+        parts: (coordinates, levels, *weight shape): layer, filter, channel; one where the embedding adds them.
         bias: shaped like the weight; parts and bias sum to Ŵ_l.
     """
 
@@ -30,14 +28,14 @@ class EmbeddingLevels(NamedTuple):
     bias: Tensor
 
 
-def embedding_levels(nern: NeRN, layer: nn.Module | str, *, memory_budget: int = 1 << 28) -> EmbeddingLevels:
+def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budget: int = 1 << 28) -> EmbeddingLevels:
     r"""Sum the contributions of the embedding's entries over sine and cosine.
 
     .. math:: E[d, i] = C_0[\sin_{d,i}] + C_0[\cos_{d,i}], \qquad \textstyle\sum_{d, i} E[d, i] + \beta_0 = \hat W_l
 
     Level i has the frequency bⁱ/2 per index: with b < 1, low levels change from kernel to kernel, high levels slowly.
-    The bias is large: it is what the predictor writes where it sees no coordinate, through the gates of each kernel, so
-    it too changes from kernel to kernel.
+    The bias is large: it is the output of the predictor without coordinates, through the gates of each kernel, so it
+    also changes from kernel to kernel.
 
     Args:
         nern: the network.
@@ -52,22 +50,22 @@ def embedding_levels(nern: NeRN, layer: nn.Module | str, *, memory_budget: int =
         >>> embedding_levels(NeRN(nn.Conv2d(3, 4, 3), levels=6), "").parts.shape
         torch.Size([3, 6, 4, 3, 3, 3])
     """
-    whole = KernelCanvas(nern, layer, 0, memory_budget=memory_budget).to_tensor()
+    canvas = KernelCanvas(nern, layer, 0, memory_budget=memory_budget).to_tensor()
     groups, levels = nern.embedding.groups, nern.embedding.levels
-    parts = whole[:-1].unflatten(0, (groups, levels, 2)).sum(2)
-    return EmbeddingLevels(parts, whole[-1])
+    parts = canvas[:-1].unflatten(0, (groups, levels, 2)).sum(2)
+    return EmbeddingLevels(parts, canvas[-1])
 
 
 class ErrorMap(NamedTuple):
-    """What one layer's generated weight lacks.
+    """Errors of the generated weight of one layer.
 
     Attributes:
         error: W − Ŵ, shaped like the weight.
-        kernel_error: ‖W − Ŵ‖ / ‖W‖ of each kernel, (filters, channels); infinite for dead kernels that are missed.
-        filter_error: the same of each filter, (filters,).
+        kernel_error: ‖W − Ŵ‖ / ‖W‖ of each kernel, (filters, channels); infinite for zero kernels with an error.
+        filter_error: of each filter, (filters,).
         kernel_magnitude: ‖W‖ of each kernel.
         filter_magnitude: of each filter.
-        correlation: Spearman's of kernel_error and kernel_magnitude; NaN where either is constant.
+        correlation: Spearman correlation of kernel_error and kernel_magnitude; NaN if one is constant.
     """
 
     error: Tensor
@@ -78,17 +76,17 @@ class ErrorMap(NamedTuple):
     correlation: float
 
 
-def error_map(nern: NeRN, layer: nn.Module | str) -> ErrorMap:
-    r"""The reconstruction error of a layer, with the magnitudes as its control.
+def error_map(nern: KernelNetwork, layer: nn.Module | str) -> ErrorMap:
+    r"""Return the reconstruction error of a layer, with the magnitudes as a control.
 
     .. math:: E_l = W_l - \hat W_l, \qquad \sqrt{\textstyle\sum_l \sum E_l^2 / N} = L_{reconstruction}
 
-    A map of error, not of importance: small kernels are missed by more of their size, and in measured NeRNs most of
-    what relative errors seem to say about importance is already in the magnitude, with distillation and without. So
-    the magnitudes and their rank correlation with the error are always part of the answer.
+    This is a map of errors, not of importance: small kernels have larger relative errors. In measured NeRNs, with and
+    without distillation, most of the apparent information on importance is already in the magnitude. So the magnitudes
+    and their rank correlation with the error are part of the result.
 
     Args:
-        nern: the network; its target must hold the weights that it was fitted to.
+        nern: the network; its target must have the weights that it was fitted to.
         layer: of the target.
 
     Raises:
@@ -99,44 +97,44 @@ def error_map(nern: NeRN, layer: nn.Module | str) -> ErrorMap:
         >>> error_map(NeRN(nn.Conv2d(3, 4, 3)), "").kernel_error.shape
         torch.Size([4, 3])
     """
-    one = nern.layer(layer)
+    represented_layer = nern.layer(layer)
     with torch.no_grad():
-        own = nern.target_weights()[one.name]
-        error = own - nern.cut(nern.predicted(one), one)
-    kernels, filters = (_relative(error.flatten(start), own.flatten(start)) for start in (2, 1))
-    seen = torch.isfinite(kernels[0])
-    found = spearman(kernels[0][seen][None], kernels[1][seen][None]).values
-    correlation = float(found) if len(found) else float("nan")
+        weight = nern.target_weights()[represented_layer.name]
+        error = weight - nern.cut(nern.predicted(represented_layer), represented_layer)
+    kernels, filters = (_relative(error.flatten(start), weight.flatten(start)) for start in (2, 1))
+    finite = torch.isfinite(kernels[0])
+    correlations = spearman(kernels[0][finite][None], kernels[1][finite][None]).values
+    correlation = float(correlations) if len(correlations) else float("nan")
     return ErrorMap(error, kernels[0], filters[0], kernels[1], filters[1], correlation)
 
 
-def _relative(error: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    missed, size = error.norm(dim=-1), own.norm(dim=-1)
-    return torch.where(missed > 0, missed / size, missed), size
+def _relative(error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    error_norm, magnitude = error.norm(dim=-1), weight.norm(dim=-1)
+    return torch.where(error_norm > 0, error_norm / magnitude, error_norm), magnitude
 
 
 By = Literal["error", "magnitude", "random"]
 Filter = tuple[str, int]
 
 
-def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filter]:
-    r"""All filters of the represented layers, those to be taken out first first.
+def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> list[Filter]:
+    r"""Return all filters of the represented layers, in the order in which to remove them.
 
     .. math:: error: \lVert W_f - \hat W_f \rVert / \lVert W_f \rVert \text{, largest first} \qquad
         magnitude: \lVert W_f \rVert / \textstyle\sqrt{\mathrm{mean}_{f'} \lVert W_{f'} \rVert^2}
         \text{, smallest first}
 
-    Our reading of the paper's first application, of which no code was released: distillation is said to make a NeRN
-    faithful to the weights that matter, so what it misses by most of its size should matter least. Small filters are
-    missed by most of their size too, so compare with "magnitude" (within each layer) and "random" before believing it.
+    Our interpretation of the paper's first application, whose code was not released: distillation should make a NeRN
+    accurate for the weights that matter, so filters with the largest relative error should matter least. Small filters
+    also have large relative errors, so compare with "magnitude" (within each layer) and "random".
 
     Args:
-        nern: the network; its target must hold the weights that it was fitted to.
+        nern: the network; its target must have the weights that it was fitted to.
         by: one of the three.
         seed: of "random".
 
     Returns:
-        (layer's name, filter) of every filter.
+        (name of the layer, filter) of every filter.
 
     Raises:
         ValueError: an unknown order.
@@ -146,7 +144,7 @@ def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filte
         >>> len(filter_ranking(NeRN(nn.Conv2d(3, 4, 3))))
         4
 
-    Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; magnitude: Li et al. (ICLR 2017).
+    Source: Ashkenazi et al. (ICLR 2023), applications, in our interpretation; magnitude: Li et al. (ICLR 2017).
     """
     if by not in get_args(By):
         raise ValueError(f"by is {by!r}; expected one of {', '.join(map(repr, get_args(By)))}.")
@@ -156,21 +154,21 @@ def filter_ranking(nern: NeRN, by: By = "error", *, seed: int = 0) -> list[Filte
     else:
         scores = []
         for layer in nern.layers:
-            found = error_map(nern, layer.name)
-            size = found.filter_magnitude
-            scores.append(-found.filter_error if by == "error" else size / size.square().mean().sqrt())
+            result = error_map(nern, layer.name)
+            magnitude = result.filter_magnitude
+            scores.append(-result.filter_error if by == "error" else magnitude / magnitude.square().mean().sqrt())
         order = torch.cat(scores).argsort(stable=True)
     return [filters[i] for i in order.tolist()]
 
 
 def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module:
-    """A copy of the target in which these filters are zero, their biases too.
+    """Return a copy of the target in which these filters and their biases are zero.
 
-    A batch norm after them still adds its own constant: nothing else is changed, and nothing is fitted again.
+    A batch norm after them still adds its constant: nothing else is changed, and nothing is fitted again.
 
     Args:
         target: the network, or a function around it.
-        filters: (layer's name, filter), such as the beginning of a :func:`filter_ranking`.
+        filters: (name of the layer, filter), for example the first ones of :func:`filter_ranking`.
 
     Example:
         >>> conv = without_filters(nn.Sequential(nn.Conv2d(1, 3, 3)), [("0", 2)])[0]
@@ -189,10 +187,10 @@ def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module
 
 
 class LayerProfile(NamedTuple):
-    """How a predictor layer's neurons are spread over the target's layers.
+    """Distribution of the contributions of a predictor layer's neurons over the target's layers.
 
     Attributes:
-        share: (units + 1, layers), each row sums to 1, or to 0 for a neuron that writes nothing.
+        share: (units + 1, layers), each row sums to 1, or to 0 for a neuron without contributions.
         signed: (units + 1, layers) sums of the contributions; each column sums to the sum of Ŵ_l.
         layers: the names of the columns.
     """
@@ -202,13 +200,12 @@ class LayerProfile(NamedTuple):
     layers: tuple[str, ...]
 
 
-def layer_profile(nern: NeRN, at: int = -1, *, memory_budget: int = 1 << 28) -> LayerProfile:
-    r"""Where each predictor neuron puts its weight, and the bias in the last row.
+def layer_profile(nern: KernelNetwork, at: int = -1, *, memory_budget: int = 1 << 28) -> LayerProfile:
+    r"""Return the share of each layer in each predictor neuron's contributions; the bias is the last row.
 
     .. math:: S[i, l] = \sum |C_l[i]| \,/\, \sum_{l'} \sum |C_{l'}[i]|, \qquad T[i, l] = \sum C_l[i]
 
-    Large layers take large shares of every neuron, since they have most weights: compare rows with one another, not
-    columns.
+    Large layers have large shares for every neuron, because they have most weights: compare rows, not columns.
 
     Args:
         nern: the network.
@@ -231,18 +228,18 @@ def layer_profile(nern: NeRN, at: int = -1, *, memory_budget: int = 1 << 28) -> 
 def with_noise(
     target: ForwardFunc, relative: float, layers: Sequence[nn.Module | str] | None = None, *, seed: int = 0
 ) -> nn.Module:
-    r"""A copy of the target whose convolutions are off by a given share of their size, in a random direction.
+    r"""Return a copy of the target whose convolutions have random errors of a given relative size.
 
     .. math:: \hat W_l = W_l + r\, \lVert W_l \rVert\, n_l / \lVert n_l \rVert, \qquad n_l \sim N(0, 1)
 
-    A NeRN's relative error says little alone: one that was distilled errs where it does not matter. How accurate a
-    network is under noise of the same size tells how much.
+    A NeRN's relative error alone is hard to interpret: a distilled NeRN has its errors where they matter little.
+    Compare its accuracy with that of a network with noise of the same size.
 
     Args:
         target: the network, or a function around it.
-        relative: r, of every layer.
+        relative: r, the same for every layer.
         layers: as in :class:`NeRN`.
-        seed: of the directions, drawn on the CPU.
+        seed: of the noise, which is drawn on the CPU.
 
     Raises:
         LayerError: as :class:`NeRN`.

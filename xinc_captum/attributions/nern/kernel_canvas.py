@@ -1,33 +1,30 @@
-"""Contribution of predictor neurons."""
+"""Contributions of predictor neurons to generated weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
+from .kernel_network import KernelNetwork
 from .kernels import Convolution, uncrop
 from .predictor import KernelPredictor
 
-if TYPE_CHECKING:
-    from .nern import NeRN
-
 
 class GatedPass:
-    r"""One pass of some kernels' rows through a predictor, every layer kept.
+    r"""One forward pass of the rows of some kernels through a predictor, with the outputs of every layer.
 
     .. math:: J_q = W_Q G_{Q-1} W_{Q-1} \cdots G_{q+1} W_{q+1}, \qquad C_q[i] = h_{q,i} J_q[:, i], \qquad
         \textstyle\sum_i C_q[i] + \beta_q = P
 
     Symbols: h_q the activations of layer q (0 is the embedding), G_q = diag[h_q > 0] the gates of this pass, β_q the
-    output of the same network with h_q at zero, biases on, and these gates. Exact, since ReLUs are linear once their
-    gates are held.
+    output of the same network with h_q at zero, biases on, and these gates. Exact, because a network with fixed
+    ReLU gates is linear.
 
     Args:
-        predictor: from rows to K² numbers.
+        predictor: maps rows to K² numbers.
         rows: (kernels, in_features).
 
     Attributes:
@@ -42,38 +39,38 @@ class GatedPass:
         self.predicted: Tensor = self._linears[-1](self._hidden[-1])
 
     def hidden(self, at: int) -> Tensor:
-        """h_q: (kernels, units)."""
+        """Return h_q: (kernels, units)."""
         return self._hidden[at]
 
-    def pulled(self, towards: Tensor, at: int) -> Tensor:
-        """A gradient towards P, (…, kernels, K²), as one towards h_q: (…, kernels, units)."""
+    def pull(self, towards: Tensor, at: int) -> Tensor:
+        """Map a gradient of P, (…, kernels, K²), to the gradient of h_q: (…, kernels, units)."""
         v = towards @ self._linears[-1].weight
         for q in range(len(self._linears) - 1, at, -1):
             v = (v * self._gate(q, v)) @ self._linears[q - 1].weight
         return v
 
-    def carried(self, change: Tensor, at: int) -> Tensor:
-        """What a change of h_q, (…, kernels, units), changes in P: (…, kernels, K²)."""
+    def push(self, change: Tensor, at: int) -> Tensor:
+        """Map a change of h_q, (…, kernels, units), to the change of P: (…, kernels, K²)."""
         v = change
         for q in range(at + 1, len(self._linears)):
             v = (v @ self._linears[q - 1].weight.T) * self._gate(q, v)
         return v @ self._linears[-1].weight.T
 
     def contributions(self, at: int) -> Tensor:
-        """C_q of every unit: (units, kernels, K²)."""
+        """Return C_q of every unit: (units, kernels, K²)."""
         taps = self.predicted.shape[-1]
         each = torch.eye(taps, dtype=self.predicted.dtype, device=self.predicted.device)
         towards = each[:, None].expand(-1, len(self.predicted), -1)
-        return (self.pulled(towards, at) * self._hidden[at]).permute(2, 1, 0)
+        return (self.pull(towards, at) * self._hidden[at]).permute(2, 1, 0)
 
     def contribution(self, unit: int, at: int) -> Tensor:
-        """C_q of one unit: (kernels, K²), without the others'."""
+        """Return C_q of one unit, (kernels, K²), without computing the others."""
         alone = torch.zeros_like(self._hidden[at])
         alone[:, unit] = self._hidden[at][:, unit]
-        return self.carried(alone, at)
+        return self.push(alone, at)
 
     def bias(self, at: int) -> Tensor:
-        """β_q: (kernels, K²)."""
+        """Return β_q: (kernels, K²)."""
         h = torch.zeros_like(self._hidden[at])
         for q in range(at + 1, len(self._linears)):
             h = self._linears[q - 1](h) * self._gate(q, h)
@@ -85,26 +82,26 @@ class GatedPass:
 
 
 class KernelCanvas:
-    r"""The contribution of each predictor neuron to each generated weight of one target layer, lazily.
+    r"""The contribution of each predictor neuron to each generated weight of one target layer, computed lazily.
 
     .. math:: C[i] = \mathrm{crop}(h_i(k)\, J(k)[:, i]), \qquad \textstyle\sum_i C[i] + \beta = \hat W_l
 
-    Symbols: as in :class:`GatedPass`; the bias β stays apart, as an element of its own. Nothing is kept but the
-    settings: every answer runs through the layer's kernels again, a piece at a time.
+    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored:
+    every query runs through the layer's kernels again, in chunks.
 
     Args:
         nern: whose predictor is explained.
         layer: of the target: a module or a dotted name.
         at: of the predictor: 1 … blocks − 1 are hidden layers, 0 the embedding, −1 the last hidden layer.
-        memory_budget: bytes that the pieces may take.
+        memory_budget: bytes that a chunk may take.
 
     Attributes:
         units: neurons of that predictor layer.
-        shape: of the whole: (units + 1, filters, channels, height, width).
+        shape: of the full canvas: (units + 1, filters, channels, height, width).
 
     Raises:
         LayerError: a layer that is not represented.
-        ValueError: no such predictor layer, or a budget too small for one kernel.
+        ValueError: an unknown predictor layer, or a budget too small for one kernel.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -116,7 +113,7 @@ class KernelCanvas:
     """
 
     def __init__(
-        self, nern: NeRN, layer: nn.Module | str | Convolution, at: int = -1, *, memory_budget: int = 1 << 28
+        self, nern: KernelNetwork, layer: nn.Module | str | Convolution, at: int = -1, *, memory_budget: int = 1 << 28
     ) -> None:
         self.nern, self.layer = nern, nern.layer(layer)
         blocks = nern.config["blocks"]
@@ -138,29 +135,29 @@ class KernelCanvas:
             )
 
     def passes(self) -> Iterator[tuple[slice, GatedPass]]:
-        """Pieces of the layer's kernels, each run through the predictor."""
+        """Yield chunks of the layer's kernels, each with its pass through the predictor."""
         places = self.nern.coordinates(self.layer)
         for start, stop in chunks(len(places), self._rows):
             piece = slice(start, stop)
             yield piece, GatedPass(self.nern.predictor, self.nern.embedded(self.layer, piece))
 
     def bias(self) -> Tensor:
-        """β, shaped like the weight: what is written with the neurons at zero."""
-        return self._whole(lambda run: run.bias(self.at)[None])[0]
+        """Return β, the generated weight with the neurons at zero; shaped like the weight."""
+        return self._assemble(lambda run: run.bias(self.at)[None])[0]
 
     def unit(self, index: int) -> Tensor:
-        """One neuron's part of the weight, or the bias's, number ``units`` or −1; shaped like the weight.
+        """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight.
 
         Raises:
-            ValueError: no such neuron.
+            ValueError: an unknown neuron.
         """
         return self.to_tensor([index])[0]
 
     def to_tensor(self, units: Sequence[int] | slice | None = None) -> Tensor:
-        """The parts of some neurons, (chosen, *weight shape), or of all and the bias after them.
+        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias.
 
         Raises:
-            ValueError: no such neuron.
+            ValueError: an unknown neuron.
         """
         if units is not None:
             every = range(self.units + 1)
@@ -168,62 +165,62 @@ class KernelCanvas:
             if wrong:
                 raise ValueError(f"there is no unit {wrong[0]}; expected 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
-            return self._whole(lambda run: torch.stack([self._one(run, i) for i in index]))
-        return self._whole(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))
+            return self._assemble(lambda run: torch.stack([self._one(run, i) for i in index]))
+        return self._assemble(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))
 
     def _one(self, run: GatedPass, index: int) -> Tensor:
         return run.bias(self.at) if index == self.units else run.contribution(index, self.at)
 
     def totals(self) -> Tensor:
-        """(units + 1,): the signed sum of each part; together the sum of the generated weight."""
-        return self._reduced(lambda part: part.sum((1, 2, 3, 4)))
+        """Return the signed sum of each contribution, (units + 1,); they add up to the sum of the generated weight."""
+        return self._reduce(lambda part: part.sum((1, 2, 3, 4)))
 
     def magnitudes(self) -> Tensor:
-        """(units + 1,): the sum of each part's absolute values."""
-        return self._reduced(lambda part: part.abs().sum((1, 2, 3, 4)))
+        """Return the sum of absolute values of each contribution: (units + 1,)."""
+        return self._reduce(lambda part: part.abs().sum((1, 2, 3, 4)))
 
-    def pulled(self, towards: Tensor) -> Tensor:
-        r"""⟨C[i], G⟩ for every neuron and the bias, without a canvas.
+    def project(self, towards: Tensor) -> Tensor:
+        r"""Return ⟨C[i], G⟩ for every neuron and the bias, without computing the canvas.
 
         Args:
-            towards: G, (rows, *weight shape), such as gradients of a score towards the weight.
+            towards: G, (rows, *weight shape), for example gradients of a score with respect to the weight.
 
         Returns:
             (rows, units + 1).
         """
-        flat = towards.flatten(1, 2)
+        gradients = towards.flatten(1, 2)
         side = self.nern.kernel_size
-        answer = flat.new_zeros(len(flat), self.units + 1)
+        projections = gradients.new_zeros(len(gradients), self.units + 1)
         with torch.no_grad():
             for piece, run in self.passes():
-                own = run.predicted.unflatten(-1, (side, side))
-                for row, gradient in enumerate(flat[:, piece]):
-                    whole = uncrop(gradient, side, self.nern.crop, chosen_by=own).flatten(-2)
-                    answer[row, :-1] += (run.pulled(whole, self.at) * run.hidden(self.at)).sum(0)
-                    answer[row, -1] += (run.bias(self.at) * whole).sum()
-        return answer
+                predicted = run.predicted.unflatten(-1, (side, side))
+                for index, gradient in enumerate(gradients[:, piece]):
+                    padded = uncrop(gradient, side, self.nern.crop, chosen_by=predicted).flatten(-2)
+                    projections[index, :-1] += (run.pull(padded, self.at) * run.hidden(self.at)).sum(0)
+                    projections[index, -1] += (run.bias(self.at) * padded).sum()
+        return projections
 
     def _cut(self, run: GatedPass, parts: Tensor) -> Tensor:
-        """(…, kernels, K²) as (…, kernels, 1, h, w)."""
+        """Crop (…, kernels, K²) to (…, kernels, 1, h, w)."""
         side = self.nern.kernel_size
-        one = Convolution(self.layer.name, (parts.shape[-2], 1, *self.layer.size))
-        own = run.predicted.unflatten(-1, (side, side))
-        cut: Tensor = self.nern.cut(parts.unflatten(-1, (side, side)), one, chosen_by=own)
+        single_channel = Convolution(self.layer.name, (parts.shape[-2], 1, *self.layer.size))
+        predicted = run.predicted.unflatten(-1, (side, side))
+        cut: Tensor = self.nern.cut(parts.unflatten(-1, (side, side)), single_channel, chosen_by=predicted)
         return cut
 
-    def _whole(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
+    def _assemble(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
         with torch.no_grad():
-            answer: Tensor | None = None
+            output: Tensor | None = None
             for piece, run in self.passes():
                 cut = self._cut(run, parts(run))[:, :, 0]
-                if answer is None:  # filled in place: a list to be joined would double the peak
-                    answer = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
-                answer[:, piece] = cut
-        assert answer is not None  # noqa: S101 - a layer has kernels
-        whole: Tensor = answer.unflatten(1, self.layer.shape[:2])
-        return whole
+                if output is None:  # filled in place: concatenating a list would double the peak memory
+                    output = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
+                output[:, piece] = cut
+        assert output is not None  # noqa: S101 - a layer has kernels
+        weight: Tensor = output.unflatten(1, self.layer.shape[:2])
+        return weight
 
-    def _reduced(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    def _reduce(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():
             parts = [
                 reduce(self._cut(run, torch.cat([run.contributions(self.at), run.bias(self.at)[None]])))

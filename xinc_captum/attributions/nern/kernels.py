@@ -1,4 +1,4 @@
-"""Which kernels, their coordinates, cropping."""
+"""Represented layers, coordinates of their kernels, and cropping of predicted kernels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ...hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_beh
 
 
 def parameter_name(layer: str) -> str:
-    """The name of a layer's weight in its network, which may be the layer itself.
+    """Return the name of a layer's weight; "" is a network that is itself the layer.
 
     Example:
         >>> parameter_name("block.conv"), parameter_name("")
@@ -35,7 +35,7 @@ class Convolution:
 
     @property
     def kernels(self) -> int:
-        """Filters x channels: as many kernels as it has."""
+        """Number of kernels: filters x channels."""
         return self.shape[0] * self.shape[1]
 
     @property
@@ -45,15 +45,15 @@ class Convolution:
 
     @property
     def weights(self) -> int:
-        """Numbers in its weight."""
+        """Number of weights."""
         return self.kernels * self.shape[2] * self.shape[3]
 
 
 def target_behind(target: ForwardFunc) -> nn.Module:
-    """The one module that holds the weights behind a module or a function around it.
+    """Return the module with the weights, given that module or a function around it.
 
     Raises:
-        LayerError: none or several can be seen, or it is scripted or traced.
+        LayerError: no module or several modules behind the function, or a scripted or traced module.
     """
     # A module is the target itself, whatever other models its own code refers to.
     roots = [unwrap(target)] if isinstance(target, nn.Module) else modules_behind(target)
@@ -65,15 +65,15 @@ def target_behind(target: ForwardFunc) -> nn.Module:
             "cannot be exchanged. Give the original torch.nn.Module."
         )
     if len(roots) != 1:
-        seen = ", ".join(type(root).__name__ for root in roots) or "none"
-        raise LayerError(f"a NeRN represents one module, but behind {target!r} are {seen}; give the module itself.")
+        classes = ", ".join(type(root).__name__ for root in roots) or "none"
+        raise LayerError(f"a NeRN represents one module, but {target!r} refers to {classes}; give the module itself.")
     refuse_sharded(roots, "a NeRN")
     return roots[0]
 
 
-@exclusive()  # a call in another thread may have other weights in the places of the target's
+@exclusive()  # a call in another thread may have exchanged the target's weights
 def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> tuple[Convolution, ...]:
-    """The represented layers, in the order of ``layers``, or of ``named_modules()`` where it is None.
+    """Return the represented layers, in the order of ``layers``, or of ``named_modules()`` if it is None.
 
     Grouped and depthwise convolutions are represented too: their channel coordinate counts within the group. A weight
     that several convolutions share is represented once, under the name of the first.
@@ -83,9 +83,8 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
         layers: modules or dotted names; None takes every ``nn.Conv2d``.
 
     Raises:
-        LayerError: no convolutions, an unknown layer, one that is no ``nn.Conv2d``, one named twice or sharing its
-            weight with another, one whose weight is computed from others, or one without values (lazy, or on the meta
-            device).
+        LayerError: no convolutions, an unknown layer, a layer that is not an ``nn.Conv2d``, is named twice, shares its
+            weight with another one, has a computed weight, or a weight without values (lazy, or on the meta device).
 
     Example:
         >>> convolutions(nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.Conv2d(4, 2, 1)))[1]
@@ -99,48 +98,48 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
             if isinstance(module, nn.Conv2d):
                 weight = module._parameters.get("weight")
                 every.setdefault(id(module if weight is None else weight), module)
-        found = list(every.values())
-        if not found:
+        modules = list(every.values())
+        if not modules:
             raise LayerError(
                 f"the target {type(root).__name__} has no nn.Conv2d, and a NeRN represents kernels of convolutions; "
                 "give a convolutional network."
             )
     else:
-        found = [find_layer(target, layer) for layer in layers]
-        if not found:
+        modules = [find_layer(target, layer) for layer in layers]
+        if not modules:
             raise LayerError("layers is empty; name at least one convolution, or leave it out to take all.")
-    answer = tuple(_checked(names[id(module)], module) for module in found)
-    twice = sorted({one.name for one in answer if sum(other.name == one.name for other in answer) > 1})
+    described = tuple(_describe(names[id(module)], module) for module in modules)
+    twice = sorted({layer.name for layer in described if sum(other.name == layer.name for other in described) > 1})
     if twice:
         raise LayerError(f"layers names {', '.join(map(repr, twice))} twice; name every convolution once.")
     first: dict[int, str] = {}
-    for one, module in zip(answer, found, strict=True):
-        other = first.setdefault(id(module.weight), one.name)
-        if other != one.name:
-            raise LayerError(f"layers {other!r} and {one.name!r} share one weight; name one of them.")
-    return answer
+    for layer, module in zip(described, modules, strict=True):
+        first_name = first.setdefault(id(module.weight), layer.name)
+        if first_name != layer.name:
+            raise LayerError(f"layers {first_name!r} and {layer.name!r} share one weight; name one of them.")
+    return described
 
 
 @exclusive()
-def represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
-    """The one of ``layers`` that is meant by a module or a dotted name.
+def find_represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
+    """Return the entry of ``layers`` for a module or a dotted name.
 
     Raises:
-        LayerError: not in the target, or not among them.
+        LayerError: a layer that is not in the target or not represented.
     """
     module, root = find_layer(target, layer), target_behind(target)
     weight = module._parameters.get("weight")
     for one in layers:
         if weight is not None and root.get_submodule(one.name)._parameters["weight"] is weight:
             return one
-    name = next((name for name, found in root.named_modules() if found is module), str(layer))
+    name = next((name for name, other in root.named_modules() if other is module), str(layer))
     raise LayerError(
         f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; expected one of "
         f"{', '.join(repr(one.name) for one in layers)}."
     )
 
 
-def _checked(name: str, module: nn.Module) -> Convolution:
+def _describe(name: str, module: nn.Module) -> Convolution:
     if not isinstance(module, nn.Conv2d):
         raise LayerError(
             f"layer {name!r} is a {type(module).__name__}; expected an nn.Conv2d, whose kernels are (h, w)."
@@ -159,8 +158,8 @@ def _checked(name: str, module: nn.Module) -> Convolution:
     return Convolution(name, (filters, channels, height, width))
 
 
-def checked_values(weights: Mapping[str, Tensor]) -> None:
-    """Look for what no predictor can come close to.
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Check that all weights are finite.
 
     Raises:
         LayerError: a weight with NaN or infinite values.
@@ -168,43 +167,44 @@ def checked_values(weights: Mapping[str, Tensor]) -> None:
     bad = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
     if bad:
         raise LayerError(
-            f"the weights of {', '.join(map(repr, bad))} hold NaN or infinite values, which nothing can come close to; "
-            "load a whole network, or leave these layers out with layers=."
+            f"the weights of {', '.join(map(repr, bad))} hold NaN or infinite values, which cannot be approximated; "
+            "load another network, or leave these layers out with layers=."
         )
 
 
-def kernel_size_for(layers: Sequence[Convolution], expected: int | None) -> int:
-    """The side K of the predicted kernel: the one asked for, or the largest side among the layers.
+def kernel_size_for(layers: Sequence[Convolution], kernel_size: int | None) -> int:
+    """Return the side K of the predicted kernels; None takes the largest side among the layers.
 
     Raises:
-        LayerError: a layer's kernels are larger than what is asked for.
-        ValueError: less than 1.
+        LayerError: a layer with larger kernels.
+        ValueError: a side below 1.
     """
     largest = max(max(layer.size) for layer in layers)
-    if expected is None:
+    if kernel_size is None:
         return largest
-    if expected < 1:
-        raise ValueError(f"kernel_size is {expected}; expected at least 1, or None for the largest among the layers.")
-    if expected < largest:
-        seen = ", ".join(f"{one.name!r} {one.size[0]}x{one.size[1]}" for one in layers if max(one.size) > expected)
-        raise LayerError(
-            f"kernels larger than the predicted {expected}x{expected} cannot be cut out of it: {seen}. Take "
-            "kernel_size="
-            f"{largest}, or leave these layers out with layers=."
+    if kernel_size < 1:
+        raise ValueError(
+            f"kernel_size is {kernel_size}; expected at least 1, or None for the largest among the layers."
         )
-    return expected
+    if kernel_size < largest:
+        larger = ", ".join(f"{one.name!r} {one.size[0]}x{one.size[1]}" for one in layers if max(one.size) > kernel_size)
+        raise LayerError(
+            f"kernels larger than the predicted {kernel_size}x{kernel_size} cannot be cut out of it: {larger}. Take "
+            f"kernel_size={largest}, or leave these layers out with layers=."
+        )
+    return kernel_size
 
 
 Scale = Literal["index", "local", "global"]
 
 
 def kernel_coordinates(shapes: Sequence[tuple[int, ...]], scale: Scale = "index") -> Tensor:
-    r"""One row (l, f, c) for every kernel: layer by layer, filter-major, channel-minor.
+    r"""Return one row (l, f, c) for every kernel: layer by layer, filter-major.
 
     .. math:: index: (l, f, c) \qquad local: (l/L, f/F_l, c/C_l) \qquad global: (l, f, c) / \max(L, F_{1..L}, C_{1..L})
 
-    Symbols: L layers, F_l filters and C_l channels of layer l. The released code embeds bare indices whatever its
-    options say, so "index" is the default.
+    Symbols: L layers, F_l filters and C_l channels of layer l. The released code always embeds indices,
+    whatever its options, so "index" is the default.
 
     Args:
         shapes: of the weights, (F, C, …) each.
@@ -242,30 +242,30 @@ Size = tuple[int, int]
 
 
 def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tensor | None = None) -> Tensor:
-    r"""Cut (h, w) kernels out of predicted ones.
+    r"""Cut (h, w) kernels out of predicted K x K kernels.
 
     .. math:: center: P_{o + i, o' + j} \qquad average, max: \mathrm{pool}_{(K-h+1) \times (K-w+1)}(P)_{i, j}
 
-    Symbols: o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools have stride 1. Linear in P, apart from "max", whose
-    choice of taps is that of ``chosen_by``.
+    Symbols: o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools have stride 1. Linear in P, except
+    "max", which takes the positions of the maxima of ``chosen_by``.
 
     Args:
         predicted: (…, kernels, K, K).
         size: (h, w), at most K.
         how: one of the three.
-        chosen_by: (kernels, K, K), whose maxima decide which taps "max" takes; None: ``predicted`` itself.
+        chosen_by: (kernels, K, K), whose maxima determine the positions of "max"; None is ``predicted``.
 
     Returns:
         (…, kernels, h, w).
 
     Raises:
-        ValueError: a size larger than K or below 1, or an unknown way.
+        ValueError: a size larger than K or below 1, or an unknown method.
 
     Example:
         >>> crop(torch.arange(9.0).view(1, 3, 3), (1, 1)).item()
         4.0
 
-    Source: the released code of Ashkenazi et al. (ICLR 2023), where sizes above K silently come out wrong.
+    Source: the released code of Ashkenazi et al. (ICLR 2023), where sizes above K silently give wrong results.
     """
     side = predicted.shape[-1]
     height, width = size
@@ -276,8 +276,8 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
     if size == (side, side):
         return predicted
     if how == "center":
-        top, left = (side - height) // 2, (side - width) // 2
-        return predicted[..., top : top + height, left : left + width]
+        row, column = (side - height) // 2, (side - width) // 2
+        return predicted[..., row : row + height, column : column + width]
     if how == "average":
         flat = F.avg_pool2d(predicted.reshape(-1, 1, side, side), (side - height + 1, side - width + 1), 1)
         return flat.reshape(*predicted.shape[:-2], height, width)
@@ -287,7 +287,7 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
 
 
 def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tensor | None = None) -> Tensor:
-    r"""The transpose of :func:`crop`: what a gradient towards cut kernels is towards the predicted ones.
+    r"""Return the transpose of :func:`crop`: gradients of cut kernels as gradients of predicted kernels.
 
     .. math:: \langle \mathrm{crop}(P), G \rangle = \langle P, \mathrm{uncrop}(G) \rangle
 
@@ -311,21 +311,21 @@ def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tenso
     if (height, width) == (side, side):
         return weights
     if how == "center":
-        top, left = (side - height) // 2, (side - width) // 2
-        return F.pad(weights, (left, side - width - left, top, side - height - top))
+        row, column = (side - height) // 2, (side - width) // 2
+        return F.pad(weights, (column, side - width - column, row, side - height - row))
     if how == "average":
         window = torch.ones(1, 1, side - height + 1, side - width + 1, dtype=weights.dtype, device=weights.device)
         flat = F.conv_transpose2d(weights.reshape(-1, 1, height, width), window / window.numel())
         return flat.reshape(*weights.shape[:-2], side, side)
     if chosen_by is None:
-        raise ValueError("the transpose of the maximum needs chosen_by=, the predicted kernels whose maxima were cut.")
+        raise ValueError("the transpose of 'max' needs chosen_by=, the predicted kernels.")
     taps = _largest(chosen_by, (height, width)).flatten(-2).expand(*weights.shape[:-2], -1)
     flat = torch.zeros(*weights.shape[:-2], side * side, dtype=weights.dtype, device=weights.device)
     return flat.scatter_add(-1, taps, weights.flatten(-2)).reshape(*weights.shape[:-2], side, side)
 
 
 def _largest(predicted: Tensor, size: Size) -> Tensor:
-    """Flat indices (…, kernels, h, w) of the maximum of each window."""
+    """Return flat indices (…, kernels, h, w) of the maximum of each window."""
     side = predicted.shape[-1]
     window = (side - size[0] + 1, side - size[1] + 1)
     flat = predicted.detach().reshape(-1, 1, side, side)

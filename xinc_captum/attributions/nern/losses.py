@@ -1,7 +1,7 @@
-"""Reconstruction and distillation losses."""
+"""Losses of a NeRN: reconstruction, distillation and smoothness."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +11,21 @@ from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
 from ...metrics.probability import predicted_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
-Reconstruction = Literal["rms", "mean_mse"]
-Features = Literal["each", "whole", "similarity"]
-Logits = Literal["stable", "plain", "both_stable", "temperature"]
+Logits = Literal["stable", "plain"]
 _EPS = 1e-3
 _STABLE = 1e-4
 
 
-def reconstruction_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Reconstruction = "rms") -> Tensor:
-    r"""How far generated weights are from the network's own.
+def reconstruction_loss(generated: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""Return the distance between generated weights and the target's own weights, a scalar.
 
-    .. math:: rms: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N} \qquad
-        mean\_mse: \mathrm{mean}_l\, \mathrm{mean}\, (W_l - \hat W_l)^2
+    .. math:: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N}
 
     Symbols: N the number of weights of all layers together.
 
     Args:
-        found: Ŵ, one tensor a layer.
-        expected: W, shaped like them.
-        kind: one of the two.
-
-    Returns:
-        a scalar.
-
-    Raises:
-        ValueError: an unknown kind.
+        generated: Ŵ, one tensor a layer.
+        targets: W, shaped like them.
 
     Example:
         >>> reconstruction_loss([torch.zeros(1), torch.ones(3)], [torch.full((1,), 4.0), torch.ones(3)]).item()
@@ -43,76 +33,51 @@ def reconstruction_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kin
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
-    if kind == "rms":
-        squares = torch.stack([(a - b).square().sum() for a, b in zip(found, expected, strict=True)])
-        return (squares.sum() / sum(w.numel() for w in expected)).sqrt()
-    if kind == "mean_mse":
-        return torch.stack([F.mse_loss(a, b) for a, b in zip(found, expected, strict=True)]).mean()
-    raise ValueError(f"reconstruction is {kind!r}; expected 'rms' or 'mean_mse'.")
+    squares = torch.stack([(a - b).square().sum() for a, b in zip(generated, targets, strict=True)])
+    return (squares.sum() / sum(w.numel() for w in targets)).sqrt()
 
 
-def feature_loss(found: Sequence[Tensor], expected: Sequence[Tensor], kind: Features = "each") -> Tensor:
-    r"""How far the feature maps of the rebuilt network are from the network's own, summed over layers.
+def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    r"""Return the distance between the feature maps of the rebuilt network and of the target, summed over layers.
 
-    .. math:: each: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε} - \tfrac{\hat a_b}{\lVert \hat a_b
-        \rVert + ε} \rVert^2 \qquad whole: \lVert \tfrac{a}{\lVert a \rVert} - \tfrac{\hat a}{\lVert \hat a \rVert + ε}
-        \rVert^2 \qquad similarity: \tfrac{1}{B^2} \lVert \bar G - \bar{\hat G} \rVert^2
+    .. math:: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε}
+        - \tfrac{\hat a_b}{\lVert \hat a_b \rVert + ε} \rVert^2
 
-    Symbols: a (B, …) the maps of a layer, ε = 1e-3, Ḡ the Gram matrix of the batch with rows of length 1.
+    Symbols: a (B, …) the maps of a layer, ε = 1e-3.
 
     Args:
-        found: â, one tensor a layer.
-        expected: a.
-        kind: one of the three.
-
-    Raises:
-        ValueError: an unknown kind.
+        rebuilt: â, one tensor a layer.
+        targets: a.
 
     Example:
         >>> a = torch.ones(2, 3, 4, 4)
         >>> feature_loss([a], [a]).item()
         0.0
 
-    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2; "similarity" is Tung & Mori's (ICCV 2019).
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
-    one = {"each": _each, "whole": _whole, "similarity": _similarity}.get(kind)
-    if one is None:
-        raise ValueError(f"features is {kind!r}; expected 'each', 'whole' or 'similarity'.")
-    return torch.stack([one(a.flatten(1), b.flatten(1)) for a, b in zip(found, expected, strict=True)]).sum()
+    return torch.stack([_feature_distance(a, b) for a, b in zip(rebuilt, targets, strict=True)]).sum()
 
 
-def _each(found: Tensor, expected: Tensor) -> Tensor:
-    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in (found, expected))
+def _feature_distance(rebuilt: Tensor, target: Tensor) -> Tensor:
+    flat = (rebuilt.flatten(1), target.flatten(1))
+    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in flat)
     loss: Tensor = (a - b).square().sum() / len(a)
     return loss
 
 
-def _whole(found: Tensor, expected: Tensor) -> Tensor:
-    # ε only below the rebuilt network's maps: as recorded from the released code.
-    loss: Tensor = (found / (found.norm() + _EPS) - expected / expected.norm()).square().sum()
-    return loss
-
-
-def _similarity(found: Tensor, expected: Tensor) -> Tensor:
-    grams = (rows @ rows.T for rows in (found, expected))
-    a, b = (gram / (gram.norm(dim=1, keepdim=True) + _EPS) for gram in grams)
-    loss: Tensor = (a - b).square().sum() / len(a) ** 2
-    return loss
-
-
-def logit_loss(found: Tensor, expected: Tensor, kind: Logits = "stable") -> Tensor:
-    r"""How far the answers of the rebuilt network are from the network's own.
+def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tensor:
+    r"""Return the divergence of the outputs of the rebuilt network from those of the target.
 
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
 
-    Symbols: p, p̂ softmax of the logits, δ = 1e-4, B rows. "both_stable" adds δ to p as well; "temperature" is "stable"
-    of softmax(logits / 2), times 4. All but "plain" may be slightly below 0. A single column is the logit of one class:
-    p is its sigmoid, and one minus it.
+    Symbols: p, p̂ softmax of the logits, δ = 1e-4, B samples. "stable" may be slightly below 0. A single column is the
+    logit of one class: p is its sigmoid, and one minus it.
 
     Args:
-        found: (B, classes) logits of the rebuilt network.
-        expected: those of the network itself.
-        kind: one of the four.
+        rebuilt: (B, classes) logits of the rebuilt network.
+        target: those of the target.
+        kind: "plain" or "stable".
 
     Raises:
         ValueError: an unknown kind.
@@ -121,33 +86,25 @@ def logit_loss(found: Tensor, expected: Tensor, kind: Logits = "stable") -> Tens
         >>> round(logit_loss(torch.zeros(3, 2), torch.zeros(3, 2), "plain").item(), 6)
         0.0
 
-    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2, and the released code; Hinton et al. (2015).
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.2, and the released code.
     """
-    kinds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "plain": lambda f, w: _kl(f.log_softmax(1), w.softmax(1)),
-        "stable": lambda f, w: _kl((f.softmax(1) + _STABLE).log(), w.softmax(1)),
-        "both_stable": lambda f, w: _kl((f.softmax(1) + _STABLE).log(), w.softmax(1) + _STABLE),
-        "temperature": lambda f, w: 4 * _kl(((f / 2).softmax(1) + _STABLE).log(), (w / 2).softmax(1)),
-    }
-    if kind not in kinds:
-        raise ValueError(f"logits is {kind!r}; expected one of {', '.join(map(repr, kinds))}.")
-    return kinds[kind](*(_two_classes(side.flatten(1)) for side in (found, expected)))
+    if kind not in get_args(Logits):
+        raise ValueError(f"kind is {kind!r}; expected 'plain' or 'stable'.")
+    a, b = (_two_classes(logits.flatten(1)) for logits in (rebuilt, target))
+    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + _STABLE).log()
+    return F.kl_div(log_probabilities, b.softmax(1), reduction="batchmean")
 
 
 def _two_classes(logits: Tensor) -> Tensor:
-    """The softmax of one column is 1 whatever its logit; with a zero beside it, it is the sigmoid."""
+    """Add a zero to a single column, so that its softmax is the sigmoid and not always 1."""
     return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
-def _kl(log_found: Tensor, expected: Tensor) -> Tensor:
-    return F.kl_div(log_found, expected, reduction="batchmean")
-
-
 class Agreement(NamedTuple):
-    """How a rebuilt network answers beside its target.
+    """Comparison of the outputs of a rebuilt network and its target.
 
     Attributes:
-        share: of the images that both put into the same class.
+        share: of the images for which both predict the same class.
         divergence: KL(p ‖ p̂), mean over images.
     """
 
@@ -156,11 +113,12 @@ class Agreement(NamedTuple):
 
 
 class Distillation:
-    """Compares answers and feature maps of a target under its own and under generated weights.
+    """Compares outputs and feature maps of a target with its own and with generated weights.
 
     Args:
         target: the network, or a function around it, in eval mode.
-        layers: the represented ones.
+        root: the module of the target.
+        layers: the represented layers.
         feature_layers: whose outputs are compared; None takes every ``BatchNorm2d``, or ``layers`` where there is none.
     """
 
@@ -179,12 +137,12 @@ class Distillation:
             self.hooked = [find_layer(target, layer) for layer in feature_layers]
 
     def losses(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature loss and logit loss of a batch, differentiable towards ``weights``."""
+        """Return feature loss and logit loss of a batch, differentiable with respect to ``weights``."""
         with torch.no_grad():
-            maps, answer = self._seen({}, images)
-        found_maps, found = self._seen(weights, images)
-        expected = [map_.detach() for map_ in maps]
-        return feature_loss(found_maps, expected), logit_loss(found, answer.detach())
+            maps, target = self._run_with_maps({}, images)
+        rebuilt_maps, rebuilt = self._run_with_maps(weights, images)
+        targets = [map_.detach() for map_ in maps]
+        return feature_loss(rebuilt_maps, targets), logit_loss(rebuilt, target.detach())
 
     def agreement(
         self,
@@ -192,61 +150,62 @@ class Distillation:
         images: Tensor,
         *,
         parameters: Mapping[str, Tensor] | None = None,
-        rows_at_once: int = 256,
+        batch_size: int = 256,
     ) -> Agreement:
-        """Over all images, without gradients; ``parameters`` are exchanged too, under their full names."""
+        """Return the agreement over all images, without gradients; ``parameters``, by full name, are exchanged too."""
         same, divergence = 0.0, 0.0
         with torch.no_grad():
-            for rows in images.split(rows_at_once):
-                own, found = self._answer({}, rows), self._answer(weights, rows, parameters)
-                classes = [predicted_classes(side.flatten(1), own) for side in (own, found)]
+            for batch in images.split(batch_size):
+                target, rebuilt = self._run_logits({}, batch), self._run_logits(weights, batch, parameters)
+                classes = [predicted_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
                 same += float((classes[0] == classes[1]).sum())
-                divergence += float(logit_loss(found, own, "plain")) * len(rows)
+                divergence += float(logit_loss(rebuilt, target, "plain")) * len(batch)
         return Agreement(same / len(images), divergence / len(images))
 
-    def _answer(
+    def _run_logits(
         self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        return _logits(self._called(weights, images, parameters))
+        return _logits(self._run(weights, images, parameters))
 
-    def _called(
+    def _run(
         self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> object:
         named = {parameter_name(name): weight for name, weight in weights.items()} | dict(parameters or {})
-        answer: object = self.using(named)(images)
-        return answer
+        output: object = self.using(named)(images)
+        return output
 
-    def _seen(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _run_with_maps(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
         try:
             with capture(self.target, self.hooked) as captured:
-                answer = self._called(weights, images)
+                output = self._run(weights, images)
             maps = [captured[layer] for layer in self.hooked]
         except LayerError as error:
-            raise LayerError(f"{error} Say which maps are to be compared with feature_layers=.") from error
-        return [map_[0] if isinstance(map_, tuple) else map_ for map_ in maps], _logits(answer)
+            raise LayerError(f"{error} Choose the maps to compare with feature_layers=.") from error
+        return [layer_map[0] if isinstance(layer_map, tuple) else layer_map for layer_map in maps], _logits(output)
 
 
-def _logits(answer: object) -> Tensor:
-    if not isinstance(answer, Tensor) or answer.dim() < 2:
-        seen = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+def _logits(output: object) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise LayerError(
-            f"the target answers {seen}; expected logits (rows, classes). Give NeRN a function around the module "
-            "that picks them, for example lambda x: model(x)['logits']."
+            f"the target returns {described}; expected logits (rows, classes). Give NeRN a function around the module "
+            "that selects them, for example lambda x: model(x)['logits']."
         )
-    return answer
+    return output
 
 
 def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None) -> Tensor:
-    r"""How unlike neighbouring kernels are, along channels and along filters; add it, times 1e-4, to a training loss.
+    r"""Return the dissimilarity of neighbouring kernels; add it, times 1e-4, to a training loss.
 
     .. math:: -\sum_{l: k > 1} \sum_{f, c} \cos(W_{f, c}, W_{f, c + 1}) + \cos(W_{f, c}, W_{f + 1, c})
         + \sum_{l: k = 1} \sum_{f, c} |W_{f, c} - W_{f, c + 1}| + |W_{f, c} - W_{f + 1, c}|
 
-    1x1 kernels are compared by distance, since the cosine of two numbers is only their sign. The released code
-    normalises one of the two numbers there and not the other, which looks like a slip and is not repeated.
+    Neighbours differ by one channel or one filter. 1x1 kernels are compared by distance, because the cosine of two
+    numbers is only their sign. There the released code normalises one of the two numbers and not the other; this looks
+    like a mistake and is not reproduced.
 
     Args:
-        target: the network that is being trained; the loss reaches its parameters.
+        target: the network that is trained; the loss is differentiable with respect to its parameters.
         layers: modules or dotted names; None takes every ``nn.Conv2d``.
 
     Returns:
@@ -267,13 +226,13 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
     terms = []
     for layer in convolutions(target, layers):
         weight = root.get_submodule(layer.name).weight
-        assert isinstance(weight, Tensor)  # noqa: S101 - convolutions() looked
+        assert isinstance(weight, Tensor)  # noqa: S101 - checked by convolutions()
         terms.append(layer_roughness(weight))
     return torch.stack(terms).sum()
 
 
 def layer_roughness(weight: Tensor) -> Tensor:
-    """The terms of one layer's weight (F, C, h, w), a scalar."""
+    """Return the terms of one layer's weight (F, C, h, w), a scalar."""
     kernels = weight.flatten(2)
     pairs = ((kernels[:, 1:], kernels[:, :-1]), (kernels[1:], kernels[:-1]))
     if kernels.shape[2] == 1:
@@ -282,15 +241,15 @@ def layer_roughness(weight: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """Images that a network can be shown.
+    """Return ``images`` if a network can take them.
 
     Raises:
-        TypeError: no float tensor.
-        ValueError: none, or NaN or infinite values.
+        TypeError: not a float tensor.
+        ValueError: no images, or NaN or infinite values.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images are {kind}; expected a float tensor (n, …) as the target takes it.")
+        raise TypeError(f"images are {kind}; expected a float tensor (n, …), the input of the target.")
     if images.dim() < 2 or images.numel() == 0:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, …), at least one image.")
     bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())

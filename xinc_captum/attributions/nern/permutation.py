@@ -1,4 +1,4 @@
-"""Which kernel gets which coordinate: paths on which each kernel is like the one before it."""
+"""The order in which kernels get coordinates: paths on which consecutive kernels are similar."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Kind = Literal["cross-filter", "in-filter", "none"]
 
 @dataclass(frozen=True)
 class LayerOrder:
-    """The paths of one layer.
+    """The order of the kernels of one layer.
 
     Attributes:
         filters: (F,) order of the filters, "in-filter" only.
@@ -26,7 +26,7 @@ class LayerOrder:
     kernels: Tensor | None = None
 
     def ranks(self, shape: tuple[int, ...]) -> Tensor:
-        """(F · C,): which coordinate of its layer each kernel gets, its place on the path."""
+        """Return the position of each kernel on the path, which is its coordinate: (F · C,)."""
         filters, channels = shape[:2]
         if self.kernels is not None:
             return self.kernels.argsort()
@@ -35,15 +35,15 @@ class LayerOrder:
         return (self.filters.argsort()[:, None] * channels + self.channels.argsort(1)).flatten()
 
 
-def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
-    r"""Paths through the kernels of a layer, each going on with the kernel that is most like the last.
+def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
+    r"""Return paths through the kernels of a layer; each next kernel is the one most similar to the last.
 
     .. math:: \pi_0 = 0, \qquad \pi_{s + 1} = \arg\max_{j \notin \pi} \cos(w_{\pi_s}, w_j)
 
     "cross-filter" is one path through all kernels of the layer; "in-filter" is a path through the channels of each
-    filter, then one through the filters, by the sum over places of the cosines of their ordered kernels. Cosines of 1x1
+    filter, then a path through the filters, by the summed cosines of their ordered kernels. Cosines of 1x1
     kernels are ±1, so "cross-filter" only sorts them by sign; within a filter they are compared by −(a − b)², of values
-    divided by the layer's norm. The network is untouched: only the coordinate that a kernel gets changes. Ties go to
+    divided by the layer's norm. The weights do not change, only the coordinates of the kernels. Ties go to
     the lower index.
 
     Args:
@@ -54,7 +54,7 @@ def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
         ValueError: an unknown kind.
 
     Example:
-        >>> ordered(torch.tensor([1.0, -1.0, 2.0, -2.0]).view(2, 2, 1, 1)).kernels.tolist()
+        >>> order_kernels(torch.tensor([1.0, -1.0, 2.0, -2.0]).view(2, 2, 1, 1)).kernels.tolist()
         [0, 2, 1, 3]
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.3, and the released code.
@@ -65,53 +65,57 @@ def ordered(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
         return LayerOrder()
     filters, channels = weight.shape[:2]
     kernels = weight.detach().float().reshape(filters, channels, -1)
-    unit = F.normalize(kernels, dim=-1, eps=1e-12)
+    directions = F.normalize(kernels, dim=-1, eps=1e-12)
     if kind == "cross-filter":
-        return LayerOrder(kernels=greedy_paths(unit.flatten(0, 1)[None])[0].cpu())
+        return LayerOrder(kernels=greedy_paths(directions.flatten(0, 1)[None])[0].cpu())
     scalars = kernels.shape[-1] == 1
-    within = greedy_paths(kernels / kernels.norm(), by="distance") if scalars else greedy_paths(unit)
-    places = unit.gather(1, within[..., None].expand_as(unit))
-    return LayerOrder(filters=greedy_paths(places.flatten(1)[None])[0].cpu(), channels=within.cpu())
+    within = greedy_paths(kernels / kernels.norm(), by="distance") if scalars else greedy_paths(directions)
+    ordered_directions = directions.gather(1, within[..., None].expand_as(directions))
+    return LayerOrder(filters=greedy_paths(ordered_directions.flatten(1)[None])[0].cpu(), channels=within.cpu())
 
 
 def greedy_paths(rows: Tensor, by: Literal["product", "distance"] = "product") -> Tensor:
-    """Nearest-neighbour paths that start at row 0, one in each batch: (batch, n, features) to (batch, n) indices.
+    """Return nearest-neighbour paths from row 0, one for each batch: (batch, n, features) to (batch, n) indices.
 
-    ``by`` is the inner product, highest first, or the squared distance, lowest first. n steps of O(n · features), all
-    batches at once; rows that were visited are thrown out once they are half of what is left.
+    ``by`` is the inner product, highest first, or the squared distance, lowest first. n steps of O(n · features),
+    batched; visited rows are removed once they are half of the remaining ones.
 
     Example:
         >>> greedy_paths(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]])).tolist()
         [[0, 2, 1]]
     """
     batch, n, _ = rows.shape
-    each = torch.arange(batch, device=rows.device)
-    left, names = rows.contiguous(), torch.arange(n, device=rows.device).expand(batch, n)
-    closed = torch.zeros(batch, n, dtype=rows.dtype, device=rows.device)  # 0, and −∞ where visited
-    at = torch.zeros(batch, dtype=torch.long, device=rows.device)
-    path, since = [], 0
+    batch_index = torch.arange(batch, device=rows.device)
+    remaining, indices = rows.contiguous(), torch.arange(n, device=rows.device).expand(batch, n)
+    visited_mask = torch.zeros(batch, n, dtype=rows.dtype, device=rows.device)  # 0, and −∞ where visited
+    current_index = torch.zeros(batch, dtype=torch.long, device=rows.device)
+    path, visited = [], 0
     for step in range(n):
-        path.append(names[each, at])
-        current = left[each, at]
-        closed[each, at] = -torch.inf
-        since += 1
+        path.append(indices[batch_index, current_index])
+        current = remaining[batch_index, current_index]
+        visited_mask[batch_index, current_index] = -torch.inf
+        visited += 1
         if step == n - 1:
             break
-        if since > 256 and 2 * since > left.shape[1]:
-            # In order, so that ties still go to the lower index; as many are open in every batch.
-            open_ = (closed == 0).nonzero()[:, 1].view(batch, -1)
-            left = left.gather(1, open_[..., None].expand(-1, -1, left.shape[-1]))
-            names, closed, since = names.gather(1, open_), torch.zeros_like(open_, dtype=rows.dtype), 0
+        if visited > 256 and 2 * visited > remaining.shape[1]:
+            # In order, so that ties still go to the lower index; each batch has the same number of unvisited rows.
+            unvisited = (visited_mask == 0).nonzero()[:, 1].view(batch, -1)
+            remaining = remaining.gather(1, unvisited[..., None].expand(-1, -1, remaining.shape[-1]))
+            indices, visited_mask, visited = (
+                indices.gather(1, unvisited),
+                torch.zeros_like(unvisited, dtype=rows.dtype),
+                0,
+            )
         if by == "product":
-            near = torch.bmm(left, current[..., None])[..., 0]
+            similarity = torch.bmm(remaining, current[..., None])[..., 0]
         else:
-            near = -(left - current[:, None]).square().sum(-1)
-        at = near.add_(closed).argmax(1)
+            similarity = -(remaining - current[:, None]).square().sum(-1)
+        current_index = similarity.add_(visited_mask).argmax(1)
     return torch.stack(path, 1)
 
 
 def pack(order: LayerOrder) -> Tensor | None:
-    """The paths in as few bits as count their indices, as bytes: ⌈log₂ n⌉ each; None where there is nothing to keep.
+    """Pack the paths into bytes with ⌈log₂ n⌉ bits for each index; None for the natural order.
 
     Example:
         >>> len(pack(LayerOrder(kernels=torch.randperm(1000))))  # 10 bits each
@@ -129,29 +133,32 @@ def pack(order: LayerOrder) -> Tensor | None:
 
 
 def unpack(packed: Tensor | None, shape: Sequence[int], kind: Kind) -> LayerOrder:
-    """What :func:`pack` took, for a weight of this shape.
+    """Return the order that :func:`pack` packed, for a weight of this shape.
 
     Raises:
-        ValueError: bytes that belong to another shape, or no permutation.
+        ValueError: bytes of another shape, or not a permutation.
     """
     if kind == "none" or packed is None:
         return LayerOrder()
     filters, channels = shape[:2]
     bits = (packed.long()[:, None] >> torch.arange(7, -1, -1) & 1).flatten()
-    across, down, along = (_width(n) for n in (filters * channels, filters, channels))
-    cross, within = across * filters * channels, down * filters + along * filters * channels
-    if len(packed) != -(-(cross if kind == "cross-filter" else within) // 8):
+    kernel_bits, filter_bits, channel_bits = (_width(n) for n in (filters * channels, filters, channels))
+    cross_length, within_length = (
+        kernel_bits * filters * channels,
+        filter_bits * filters + channel_bits * filters * channels,
+    )
+    if len(packed) != -(-(cross_length if kind == "cross-filter" else within_length) // 8):
         raise ValueError(f"{len(packed)} bytes of a permutation do not fit kernels of shape {tuple(shape)}.")
     if kind == "cross-filter":
-        order = LayerOrder(kernels=_numbers(bits[:cross], across, filters * channels))
-        whole = [order.kernels]
+        order = LayerOrder(kernels=_numbers(bits[:cross_length], kernel_bits, filters * channels))
+        paths = [order.kernels]
     else:
-        first, rest = bits[: down * filters], bits[down * filters : within]
-        each = _numbers(rest, along, filters * channels).view(filters, channels)
-        order = LayerOrder(filters=_numbers(first, down, filters), channels=each)
-        whole = [order.filters, *each]
-    if any(path is None or not torch.equal(path.sort().values, torch.arange(len(path))) for path in whole):
-        raise ValueError(f"a permutation of kernels of shape {tuple(shape)} names some twice; the file is damaged.")
+        filter_part, channel_part = bits[: filter_bits * filters], bits[filter_bits * filters : within_length]
+        channels_of_filters = _numbers(channel_part, channel_bits, filters * channels).view(filters, channels)
+        order = LayerOrder(filters=_numbers(filter_part, filter_bits, filters), channels=channels_of_filters)
+        paths = [order.filters, *channels_of_filters]
+    if any(path is None or not torch.equal(path.sort().values, torch.arange(len(path))) for path in paths):
+        raise ValueError(f"a permutation of kernels of shape {tuple(shape)} contains duplicates; the file is damaged.")
     return order
 
 

@@ -1,33 +1,32 @@
-"""Embedding and MLP."""
+"""The embedding of kernel coordinates and the MLP that predicts kernels."""
 
-from collections import OrderedDict
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...inr.mlp import Layers, seeded
+from ...inr.mlp import Layers, dense_layers, seeded
 
 Fusion = Literal["concat", "sum"]
 
 
 class SmoothEmbedding(nn.Module):
-    r"""Sine and cosine of every coordinate at every level.
+    r"""Sine and cosine of each coordinate at each level.
 
     .. math:: \gamma(p)_{d, i} = (\sin(\pi b^i p_d), \cos(\pi b^i p_d)), \quad i = 0 … L - 1
 
-    Symbols: p_d the layer, filter or channel coordinate, b the base, L the levels. A base below 1 makes it smooth:
-    neighbouring indices get similar rows. The angles are float32 whatever the dtype of the coordinates, since the
-    frequencies of the released code are (a float64 table differs by 1e-5); the answer is float32.
+    Symbols: p_d the layer, filter or channel coordinate, b the base, L the levels. A base below 1 is smooth:
+    neighbouring indices get similar rows. Angles and results are float32 for any dtype of the coordinates, because the
+    frequencies of the released code are float32; a float64 table differs by 1e-5.
 
     Args:
         base: b.
         levels: L.
-        fusion: "concat" sets the three coordinates beside one another, (…, 3 · 2L); "sum" adds them, (…, 2L).
+        fusion: "concat" concatenates the three coordinates, (…, 3 · 2L); "sum" adds them, (…, 2L).
 
     Raises:
-        ValueError: a base that is not positive, no level, an unknown fusion.
+        ValueError: a base that is not positive, no levels, or an unknown fusion.
 
     Example:
         >>> SmoothEmbedding(0.5, 2)(torch.tensor([[0.0, 1.0, 2.0]])).shape
@@ -49,69 +48,33 @@ class SmoothEmbedding(nn.Module):
 
     @property
     def out_features(self) -> int:
-        """Numbers a kernel."""
+        """Numbers for each kernel."""
         return 2 * self.levels * (3 if self.fusion == "concat" else 1)
 
     @property
     def groups(self) -> int:
-        """Coordinates that can be told apart in the answer: 3, or 1 where they are added."""
+        """Number of coordinates that are separate in the result: 3, or 1 for "sum"."""
         return 3 if self.fusion == "concat" else 1
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """(kernels, 3) to (kernels, out_features): coordinate-major, then level, then sine and cosine."""
+        """Map (kernels, 3) to (kernels, out_features): coordinate-major, then level, then sine and cosine."""
         angle = coordinates.float()[..., None] * self.frequencies.float() * torch.pi
         rows = torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
         return rows.flatten(-2) if self.fusion == "concat" else rows.sum(-2)
 
     def extra_repr(self) -> str:
-        """Its settings."""
+        """Return the settings."""
         return f"base={self.base}, levels={self.levels}, fusion={self.fusion!r}"
 
 
 def _powers(base: float, levels: int) -> Tensor:
-    """The powers b^0 to b^(L - 1) of the float32 base, each rounded once to float32.
+    """Return the powers b^0 to b^(L - 1) of the float32 base, each rounded once to float32.
 
-    ``torch.pow`` in float32 rounds by the processor, and a unit in the last place of 1.25^79 turns an angle about: a
-    file would give other weights on another machine.
+    ``torch.pow`` in float32 rounds differently on different processors. One unit in the last place of 1.25^79 changes
+    an angle by more than 2π, so the same file would give other weights on another machine.
     """
     single = float(np.float32(base))
     return torch.tensor([single**level for level in range(levels)], dtype=torch.float32)
-
-
-class FourierEmbedding(nn.Module):
-    r"""Random Fourier features of kernel coordinates, the other embedding of the released code.
-
-    .. math:: \gamma(p) = (\sin(2 \pi B p), \cos(2 \pi B p)), \quad B_{i, d} = s_d\, n_{i, d}, \; n \sim N(0, 1)
-
-    Args:
-        levels: L; B has 3L rows.
-        scale: s_d of layer, filter and channel.
-        seed: of B, drawn from a generator of its own.
-
-    Raises:
-        ValueError: no level.
-
-    Example:
-        >>> FourierEmbedding(4)(torch.zeros(5, 3)).shape
-        torch.Size([5, 24])
-
-    Source: Tancik et al. (NeurIPS 2020); the scales are those of Ashkenazi et al.'s code.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, levels: int = 20, scale: tuple[float, float, float] = (1.0, 0.1, 0.1), seed: int = 0) -> None:
-        super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels is {levels}; expected at least 1.")
-        drawn = torch.randn(3 * levels, 3, generator=torch.Generator().manual_seed(seed), device="cpu")
-        self.register_buffer("matrix", drawn * torch.tensor(scale))
-        self.out_features = 6 * levels
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        """(kernels, 3) to (kernels, 6L): row by row of B, sine before cosine."""
-        angle = 2 * torch.pi * (coordinates.float() @ self.matrix.float().T)
-        return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
 
 
 class KernelPredictor(Layers):
@@ -125,7 +88,7 @@ class KernelPredictor(Layers):
     Args:
         in_features: numbers of an embedded coordinate.
         hidden: h, units of every hidden layer.
-        blocks: Q, Linear layers, the output among them.
+        blocks: Q, number of Linear layers, including the output layer.
         kernel_size: K.
         seed: of the weights; None takes torch's global generator.
 
@@ -136,7 +99,7 @@ class KernelPredictor(Layers):
         >>> sum(p.numel() for p in KernelPredictor(60, 32).parameters())
         5417
 
-    Source: Ashkenazi et al. (ICLR 2023), sec. 3.1; 5 blocks everywhere.
+    Source: Ashkenazi et al. (ICLR 2023), sec. 3.1; it always has 5 blocks.
     """
 
     def __init__(
@@ -147,12 +110,6 @@ class KernelPredictor(Layers):
                 f"got in_features {in_features}, hidden {hidden}, blocks {blocks}, kernel_size {kernel_size}; expected "
                 "at least 2 blocks (a hidden layer and the output) and sizes of at least 1."
             )
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        width = in_features
         with seeded(seed):
-            for i in range(1, blocks):
-                parts[f"linear{i}"] = nn.Linear(width, hidden)
-                parts[f"activation{i}"] = nn.ReLU()
-                width = hidden
-            parts["output"] = nn.Linear(width, kernel_size**2)
-        super().__init__(parts)
+            modules = dense_layers(in_features, hidden, blocks, kernel_size**2)
+        super().__init__(modules)

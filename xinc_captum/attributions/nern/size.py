@@ -1,30 +1,28 @@
-"""Size report, int8, entropy coding."""
+"""Size of a NeRN's file, compared with weights rounded to int8; pruned and rounded predictors."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, exclusive, protect
+from .kernel_network import KernelNetwork
 from .kernels import convolutions, parameter_name, target_behind
 from .losses import Distillation, check_images
-from .nern_file import file_bytes, kept, sections
-
-if TYPE_CHECKING:
-    from .nern import NeRN
+from .nern_file import file_bytes, sections, state_without_layers
 
 
-class Quantised(NamedTuple):
-    """A network whose weights, or those of some convolutions, were rounded.
+class QuantizedNetwork(NamedTuple):
+    """A network with rounded weights, or with the rounded weights of some convolutions.
 
     Attributes:
-        model: a plain module with the rounded weights in it, as floats.
+        model: a plain module with the rounded weights, as floats.
         bytes: of a safetensors file with the integers, the scales and the rest of the network.
         relative_error: ‖W − Ŵ‖ / ‖W‖ over the rounded weights.
     """
@@ -34,26 +32,26 @@ class Quantised(NamedTuple):
     relative_error: float
 
 
-def quantised(
+def quantize(
     target: ForwardFunc, layers: Sequence[nn.Module | str] | None = None, bits: int = 8, *, all_weights: bool = False
-) -> Quantised:
-    r"""Round the weights of convolutions to integers of so many bits, one scale a filter.
+) -> QuantizedNetwork:
+    r"""Round the weights of convolutions to integers of ``bits`` bits, with one scale for each filter.
 
     .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
 
     Args:
         target: the network; a copy is changed.
         layers: as in :class:`NeRN`.
-        all_weights: round every parameter of two or more dims, such as those of linear layers, and not ``layers``
-            alone. Biases and buffers stay as they are. A file of a whole network in so many bits has this size.
-        bits: 2 to 8; two integers of 4 bits share a byte, and so on, and scales are float32.
+        all_weights: round every parameter of two or more dims, including those of linear layers. Biases and buffers
+            are not rounded. This is the size of a quantized file of the whole network.
+        bits: 2 to 8; integers are packed, for example two of 4 bits into a byte. Scales are float32.
 
     Raises:
         LayerError: as :class:`NeRN`.
         ValueError: other bits.
 
     Example:
-        >>> found = quantised(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
+        >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
         >>> found.relative_error < 0.2
         True
 
@@ -61,35 +59,39 @@ def quantised(
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits is {bits}; expected 2 to 8.")
-    chosen = convolutions(target, layers)
+    represented_layers = convolutions(target, layers)
     with exclusive():
         model = copy.deepcopy(target_behind(target))
-    weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in chosen}
+    weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in represented_layers}
     if all_weights:
-        known = {id(weight) for weight in weights.values()}
+        represented = {id(weight) for weight in weights.values()}
         weights |= {
             name: weight
             for name, weight in model.named_parameters()
-            if weight.dim() > 1 and weight.is_floating_point() and id(weight) not in known
+            if weight.dim() > 1 and weight.is_floating_point() and id(weight) not in represented
         }
     changed = {id(weight) for weight in weights.values()}
     shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
-    tensors = {f"kept.{name}": value for name, value in kept(model, chosen).items() if name not in shared}
+    tensors = {
+        f"kept.{name}": value
+        for name, value in state_without_layers(model, represented_layers).items()
+        if name not in shared
+    }
     error = total = 0.0
     with torch.no_grad():
         for name, weight in weights.items():
-            scale, whole = rounded(weight, bits)
-            found = (whole * scale).to(weight)
-            error += float((found - weight).double().square().sum())
+            scale, integers = round_weights(weight, bits)
+            dequantized = (integers * scale).to(weight)
+            error += float((dequantized - weight).double().square().sum())
             total += float(weight.double().square().sum())
-            weight.copy_(found)
+            weight.copy_(dequantized)
             tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
-            tensors[f"weight.{name}"] = packed_integers(whole, bits)
-    return Quantised(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
+            tensors[f"weight.{name}"] = pack_integers(integers, bits)
+    return QuantizedNetwork(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
 
 
-def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """A scale for each first index, (F, 1, …), and the integers, as floats shaped like the weight."""
+def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return a scale for each first index, (F, 1, …), and the integers as floats, shaped like the weight."""
     most = 2 ** (bits - 1) - 1
     flat = weight.detach().flatten(1).float()
     scale = (flat.abs().amax(1) / most).clamp_min(torch.finfo(torch.float32).tiny)
@@ -97,40 +99,43 @@ def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return scale, (weight.detach().float() / scale).round().clamp(-most, most)
 
 
-def packed_integers(whole: Tensor, bits: int) -> Tensor:
-    """Two's complement, ``bits`` a number, as bytes."""
-    numbers = whole.flatten().long().cpu() & (2**bits - 1)
-    each = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
-    each = nn.functional.pad(each, (0, -len(each) % 8)).view(-1, 8)
-    return (each << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
+def pack_integers(integers: Tensor, bits: int) -> Tensor:
+    """Pack integers into bytes: two's complement with ``bits`` bits for each."""
+    numbers = integers.flatten().long().cpu() & (2**bits - 1)
+    binary = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
+    binary = nn.functional.pad(binary, (0, -len(binary) % 8)).view(-1, 8)
+    return (binary << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
 
 
-class Compressed(NamedTuple):
-    """A NeRN with fewer and coarser weights.
+N = TypeVar("N", bound=KernelNetwork)
+
+
+class CompressedNeRN(NamedTuple, Generic[N]):
+    """A NeRN with a pruned and rounded predictor.
 
     Attributes:
         nern: a copy with the pruned and rounded predictor, as floats.
-        bytes: of a safetensors file with the kept integers, one bit a weight that says which are kept, scales, biases,
-            the permutation, and what is kept of the target.
+        bytes: of a safetensors file with the retained integers, one bit a weight that marks them, scales, biases, the
+            permutation, and the rest of the target.
         relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
     """
 
-    nern: NeRN
+    nern: N
     bytes: int
     relative_error: float
 
 
-def compressed(nern: NeRN, *, keep: float = 1.0, bits: int = 8) -> Compressed:
-    r"""Drop the smallest weights of the predictor, then round the others; biases stay floats.
+def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
+    r"""Set the smallest weights of the predictor to zero and round the others; biases stay floats.
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
 
-    Symbols: t the magnitude that the share ``keep`` of all weight matrices together reaches, s_i a scale for each
-    neuron. Our reading of the paper's second application, of which no code was released; nothing is fitted again.
+    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Our
+    interpretation of the paper's second application, whose code was not released. Nothing is fitted again.
 
     Args:
         nern: a copy is changed.
-        keep: share of the predictor's weights that stays, in (0, 1].
+        keep: share of the predictor's weights that is retained, in (0, 1].
         bits: 2 to 8.
 
     Raises:
@@ -139,34 +144,34 @@ def compressed(nern: NeRN, *, keep: float = 1.0, bits: int = 8) -> Compressed:
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
         >>> nern = NeRN(torch.nn.Conv2d(3, 4, 3))
-        >>> compressed(nern, bits=8).bytes < nern.size_report().total
+        >>> compress(nern, bits=8).bytes < nern.size_report().total
         True
 
-    Source: Ashkenazi et al. (ICLR 2023), applications, as we read them; Han et al. (NeurIPS 2015) for the threshold.
+    Source: Ashkenazi et al. (ICLR 2023), applications, in our interpretation; threshold: Han et al. (NeurIPS 2015).
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; expected a share in (0, 1].")
     if not 2 <= bits <= 8:
         raise ValueError(f"bits is {bits}; expected 2 to 8.")
-    small = copy.deepcopy(nern)
-    held = sections(small)
-    tensors = {f"{part}.{name}": value for part in ("order", "kept") for name, value in held[part].items()}
-    matrices = {name: p for name, p in small.predictor.named_parameters() if p.dim() == 2}
+    compressed = copy.deepcopy(nern)
+    contents = sections(compressed)
+    tensors = {f"{section}.{name}": value for section in ("order", "kept") for name, value in contents[section].items()}
+    matrices = {name: p for name, p in compressed.predictor.named_parameters() if p.dim() == 2}
     sizes = torch.cat([p.detach().abs().flatten().float() for p in matrices.values()]).sort().values
     threshold = sizes[len(sizes) - max(1, round(keep * len(sizes)))]
     with torch.no_grad():
-        for name, p in small.predictor.named_parameters():
+        for name, p in compressed.predictor.named_parameters():
             if name not in matrices:
                 tensors[name] = _plain(p)
                 continue
-            stays = p.abs().float() >= threshold
-            scale, whole = rounded(torch.where(stays, p, torch.zeros_like(p)), bits)
-            p.copy_((whole * scale).to(p))
+            retained = p.abs().float() >= threshold
+            scale, integers = round_weights(torch.where(retained, p, torch.zeros_like(p)), bits)
+            p.copy_((integers * scale).to(p))
             tensors[f"scale.{name}"] = _plain(scale.flatten().float())
-            tensors[f"weight.{name}"] = packed_integers(whole[stays], bits)
+            tensors[f"weight.{name}"] = pack_integers(integers[retained], bits)
             if keep < 1:
-                tensors[f"stays.{name}"] = packed_integers(stays.flatten(), 1)
-    return Compressed(small, len(save(tensors)), small.relative_error())
+                tensors[f"stays.{name}"] = pack_integers(retained.flatten(), 1)
+    return CompressedNeRN(compressed, len(save(tensors)), compressed.relative_error())
 
 
 def _plain(value: Tensor) -> Tensor:
@@ -175,28 +180,28 @@ def _plain(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SizeReport:
-    """Bytes of a NeRN's file, part by part, with its weight error and its answers, beside its target's and int8's.
+    """Bytes of the sections of a NeRN's file, its weight error and its agreement, with those of the target and int8.
 
     Attributes:
         represented: weights that are generated.
         parameters: of the predictor.
-        relative_error: ‖Ŵ − W‖ / ‖W‖; a size says little without it.
+        relative_error: ‖Ŵ − W‖ / ‖W‖; judge the size together with it.
         predictor: bytes of its weights.
         permutation: bytes of the paths.
         kept: bytes of biases, statistics, classifier and other weights that are not generated.
         header: bytes of names, shapes and settings.
         target: bytes of a safetensors file of the target's whole state.
-        int8: bytes of the same with the *represented* weights as int8 and a float32 scale a filter; all others stay
-            float32, as in the NeRN's file.
+        int8: bytes of the same with the *represented* weights as int8 and a float32 scale for each filter; all others
+            are float32, as in the NeRN's file.
         int8_relative_error: of the represented weights as int8.
         int8_all: bytes of a file in which *all* weights of two or more dims are int8, with a float32 scale for each
-            first index; biases and buffers stay as they are.
+            first index; biases and buffers are not rounded.
         int8_all_relative_error: of all weights as int8, over these.
-        agreement: share of pictures that the rebuilt network puts into the target's class, right or wrong; None where
-            it was not measured. Accuracy needs labels, which a NeRN never sees, so that only you can measure it.
-        int8_agreement: the same with the represented weights as int8.
-        int8_all_agreement: the same with all weights as int8.
-        judged_on: what it was measured on, such as "135 pictures"; empty where it was not.
+        agreement: share of images for which the rebuilt network predicts the target's class, right or wrong; None if
+            not measured. Accuracy needs labels, which a NeRN does not use.
+        int8_agreement: with the represented weights as int8.
+        int8_all_agreement: with all weights as int8.
+        judged_on: the images it was measured on, such as "135 pictures"; empty if not measured.
     """
 
     represented: int
@@ -223,11 +228,11 @@ class SizeReport:
 
     @property
     def share(self) -> float:
-        """Predictor parameters a represented weight; what the paper reports, without permutation and the rest."""
+        """Predictor parameters divided by represented weights, the paper's measure of size."""
         return self.parameters / self.represented
 
     def __str__(self) -> str:
-        """Four lines: bytes, weight error and agreement are never shown apart."""
+        """Return four lines, each with bytes, weight error and agreement."""
         lines = (
             ("target", self.target, 0.0, 1.0 if self.judged_on else None),
             (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error, self.agreement),
@@ -235,11 +240,11 @@ class SizeReport:
             ("int8, all weights", self.int8_all, self.int8_all_relative_error, self.int8_all_agreement),
         )
         return "\n".join(
-            f"{name}: {size:,} bytes ({size / self.target:.1%}), weight error {error:.4f}, {self._answers(share)}"
+            f"{name}: {size:,} bytes ({size / self.target:.1%}), weight error {error:.4f}, {self._agreement(share)}"
             for name, size, error, share in lines
         )
 
-    def _answers(self, share: float | None) -> str:
+    def _agreement(self, share: float | None) -> str:
         if share is None:
             return "agreement not measured (give size_report pictures)"
         return f"agrees with the target on {share:.1%} of {self.judged_on}"
@@ -247,37 +252,37 @@ class SizeReport:
 
 @exclusive()
 def size_report(
-    nern: NeRN, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
+    nern: KernelNetwork, images: Tensor | None = None, dtype: torch.dtype | None = None, kind: str = "pictures"
 ) -> SizeReport:
-    """What :meth:`NeRN.size_report` documents; ``kind`` is what the images are called."""
+    """Compute the report of :meth:`NeRN.size_report`; ``kind`` is the name of the images in its text."""
     root = target_behind(nern.target)
-    parts = {
+    bytes_of = {
         name: sum(t.numel() * t.element_size() for t in tensors.values())
         for name, tensors in sections(nern, dtype).items()
     }
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
-    baseline = quantised(nern.target, [layer.name for layer in nern.layers])
-    everything = quantised(nern.target, [layer.name for layer in nern.layers], all_weights=True)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
+    int8 = quantize(nern.target, [layer.name for layer in nern.layers])
+    all_int8 = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
     names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
     shares: list[float] | list[None] = [None, None, None]
     if images is not None:
-        rounded = {name: baseline.model.get_parameter(parameter).detach() for name, parameter in names.items()}
-        parameters = {name: value.detach() for name, value in everything.model.named_parameters()}
+        int8_weights = {name: int8.model.get_parameter(parameter).detach() for name, parameter in names.items()}
+        all_parameters = {name: value.detach() for name, value in all_int8.model.named_parameters()}
         with torch.no_grad():
-            shares = _agreements(nern, [(nern.weights(), {}), (rounded, {}), ({}, parameters)], images)
+            shares = _agreements(nern, [(nern.weights(), {}), (int8_weights, {}), ({}, all_parameters)], images)
     return SizeReport(
         represented=sum(layer.weights for layer in nern.layers),
         parameters=sum(p.numel() for p in nern.predictor.parameters()),
         relative_error=nern.relative_error(),
-        predictor=parts["predictor"],
-        permutation=parts["order"],
-        kept=parts["kept"],
-        header=file_bytes(nern, dtype) - sum(parts.values()),
-        target=len(save(whole)),
-        int8=baseline.bytes,
-        int8_relative_error=baseline.relative_error,
-        int8_all=everything.bytes,
-        int8_all_relative_error=everything.relative_error,
+        predictor=bytes_of["predictor"],
+        permutation=bytes_of["order"],
+        kept=bytes_of["kept"],
+        header=file_bytes(nern, dtype) - sum(bytes_of.values()),
+        target=len(save(state)),
+        int8=int8.bytes,
+        int8_relative_error=int8.relative_error,
+        int8_all=all_int8.bytes,
+        int8_all_relative_error=all_int8.relative_error,
         agreement=shares[0],
         int8_agreement=shares[1],
         int8_all_agreement=shares[2],
@@ -286,9 +291,9 @@ def size_report(
 
 
 def _agreements(
-    nern: NeRN, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
+    nern: KernelNetwork, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
 ) -> list[float]:
-    """Return how often the target gives the same class under each candidate as under its own weights.
+    """Return the share of images for which the target predicts the same class with each candidate's weights.
 
     A candidate is the weights of represented layers and other parameters, under their full names.
     """

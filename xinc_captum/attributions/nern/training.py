@@ -1,4 +1,4 @@
-"""Fit a NeRN."""
+"""Fit a NeRN: settings, batches of images, sampled kernels and validation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,28 +21,19 @@ from ...hooks import (
     no_synchronization,
     untouched,
 )
-from ...inr.training import (
-    architecture_digest,
-    digest,
-    load_run,
-    save_run,
-    trainable,
-)
-from ...progress import progress
-from .kernels import checked_values, target_behind
+from ...inr.training import Validation, architecture_digest, digest, epoch_batches, train, trainable
+from .kernel_network import KernelNetwork
+from .kernels import check_finite_weights, target_behind
 from .losses import Distillation, check_images, reconstruction_loss
 from .size import SizeReport, size_report
-
-if TYPE_CHECKING:
-    from .nern import NeRN
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of :meth:`NeRN.fit`, under its names.
+    """The settings of :meth:`NeRN.fit`, with the same names.
 
     Raises:
-        ValueError: one that cannot be.
+        ValueError: an invalid setting.
     """
 
     steps: int = 1000
@@ -59,7 +50,7 @@ class Recipe:
     every: int = 100
 
     def __post_init__(self) -> None:
-        """Check each."""
+        """Check all settings."""
         for name in ("steps", "batch_size", "every", "kernels_per_step", "patience"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -69,8 +60,7 @@ class Recipe:
         if len(self.loss_weights) != 3 or min(self.loss_weights) < 0 or not max(self.loss_weights) > 0:
             raise ValueError(
                 f"loss_weights are {self.loss_weights}; expected three numbers >= 0 (reconstruction, features, "
-                "logits), "
-                "not all 0."
+                "logits), not all 0."
             )
         if self.optimizer not in ("adamw", "radam"):
             raise ValueError(f"optimizer is {self.optimizer!r}; expected 'adamw' or 'radam'.")
@@ -78,14 +68,14 @@ class Recipe:
             raise ValueError(f"noise_range is {self.noise_range}; expected the lower end first.")
 
 
-def check_target(nern: NeRN, runs: bool) -> None:
-    """Check the target before the first step; where it ``runs`` on images, also what is not represented.
+def check_target(nern: KernelNetwork, runs: bool) -> None:
+    """Check the target before the first step; if it ``runs`` on images, also the parts that are not represented.
 
     Raises:
         LayerError: a represented weight with NaN or infinite values.
         ValueError: another parameter with such values, or a buffer with NaN.
     """
-    checked_values(nern.target_weights())
+    check_finite_weights(nern.target_weights())
     if not runs:
         return
     root = target_behind(nern.target)
@@ -96,36 +86,36 @@ def check_target(nern: NeRN, runs: bool) -> None:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise ValueError(
             f"{', '.join(map(repr, bad[:3]))}{more} of the target hold NaN or infinite values, with which its outputs "
-            "cannot be compared; load a whole network."
+            "cannot be compared; load another network."
         )
 
 
-def check_look(look: Look, losses: Tensor, best: Look | None, recipe: Recipe) -> None:
-    """Check what was seen after a step.
+def check_evaluation(evaluation: Evaluation, losses: Tensor, best: Evaluation | None, recipe: Recipe) -> None:
+    """Check that the measurements after a step are finite.
 
     Args:
-        look: what was seen.
+        evaluation: the measurements.
         losses: (steps, 3), of the steps so far and zeros.
-        best: the look whose predictor is kept.
-        recipe: how the predictor is trained.
+        best: the evaluation of the best predictor so far.
+        recipe: the settings of the fit.
 
     Raises:
         FloatingPointError: an error or divergence is NaN or infinite.
     """
-    if all(math.isfinite(number) for number in look[1:] if number is not None):
+    if all(math.isfinite(number) for number in evaluation[1:] if number is not None):
         return
-    wrong = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
-    since = f"the loss of step {wrong[0] + 1}" if wrong else f"the weights after step {look.step}"
-    kept = f"its weights of step {best.step}" if best is not None else "its weights from before the fit"
+    bad_steps = (~losses.isfinite().all(1)).nonzero().flatten().tolist()
+    origin = f"the loss of step {bad_steps[0] + 1}" if bad_steps else f"the weights after step {evaluation.step}"
+    restored = f"its weights of step {best.step}" if best is not None else "its weights from before the fit"
     raise FloatingPointError(
-        f"the fit came to NaN or infinite values, first seen in {since} (lr={recipe.lr:g}, "
-        f"loss_weights={recipe.loss_weights}). The predictor has {kept} again. Give a smaller lr, smaller weights of "
-        "the feature and logit losses, or images in the range that the target was trained on."
+        f"the fit has NaN or infinite values, first in {origin} (lr={recipe.lr:g}, "
+        f"loss_weights={recipe.loss_weights}). The predictor has {restored} again. Use a smaller lr, smaller "
+        "weights of the feature and logit losses, or images in the range that the target was trained on."
     )
 
 
-def held_out(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[Any, Tensor | None]:
-    """What to train on, and what only to look at: given images, a share of a tensor, or noise of another seed."""
+def split_validation(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[Any, Tensor | None]:
+    """Return training and validation images: given images, a share of a tensor, or noise of another seed."""
     if isinstance(images, Tensor):
         check_images(images)
     if isinstance(validation, Tensor):
@@ -141,42 +131,32 @@ def held_out(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[A
     return images[order[count:].sort().values], images[order[:count].sort().values]
 
 
-def batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iterator[Tensor | None]:
-    """One batch a step, for ever; None where there are no images.
+def image_batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iterator[Tensor | None]:
+    """Yield one batch a step, without end; None without images.
 
     Raises:
-        TypeError: something else than a tensor, a loader, "noise" or None.
-        ValueError: an unknown word, noise without a shape, or a loader that is empty or can be read only once.
+        TypeError: not a tensor, a loader, "noise" or None.
+        ValueError: an unknown string, noise without a shape, or a loader that is empty or can be read only once.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     if images is None:
-        return _nothing()
+        return _no_images()
     if isinstance(images, Tensor):
-        return _of_tensor(images, recipe.batch_size, generator)
+        size = min(recipe.batch_size, len(images))
+        return (images[index.to(images.device)] for index in epoch_batches(len(images), size, generator))
     if isinstance(images, str):
         if images != "noise":
             raise ValueError(f"images is {images!r}; expected a tensor, a loader, 'noise' or None.")
-        _noise(recipe, torch.Generator().manual_seed(0))  # complain now, not in the first step
+        _noise(recipe, torch.Generator().manual_seed(0))  # raise errors now, not in the first step
         return _noises(recipe, generator)
     if not isinstance(images, Iterable):
         raise TypeError(f"images is a {type(images).__name__}; expected a tensor, a loader, 'noise' or None.")
     return _of_loader(images)
 
 
-def _nothing() -> Iterator[None]:
+def _no_images() -> Iterator[None]:
     while True:
         yield None
-
-
-def _of_tensor(images: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Every image once before any comes again."""
-    left = torch.empty(0, dtype=torch.long)
-    size = min(size, len(images))
-    while True:
-        if len(left) < size:
-            left = torch.cat([left, torch.randperm(len(images), generator=generator)])
-        yield images[left[:size].to(images.device)]
-        left = left[size:]
 
 
 def _of_loader(loader: Iterable[Any]) -> Iterator[Tensor]:
@@ -187,8 +167,8 @@ def _of_loader(loader: Iterable[Any]) -> Iterator[Tensor]:
             yield check_images(batch[0] if isinstance(batch, list | tuple) else batch)
         if empty:
             raise ValueError(
-                "the loader of images is empty, or gave its batches once and has no more; give a DataLoader, a list or "
-                "another iterable that can be read again."
+                "the loader of images is empty, or can be read only once; give a DataLoader, a list or another "
+                "iterable that can be read again."
             )
 
 
@@ -202,35 +182,35 @@ def _noise(recipe: Recipe, generator: torch.Generator) -> Tensor:
         raise ValueError("images='noise' needs noise_shape=, the shape of one image, for example (3, 32, 32).")
     low, high = recipe.noise_range
     shape = (recipe.batch_size, *recipe.noise_shape)
-    # A range of its own for each picture. Independent values of one range are all alike to a network that pools: it
-    # gives every such picture nearly the same answer, and then there is nothing to learn from the answers.
+    # Each image has a separate range. With one range, a network that pools gives nearly equal outputs for all images,
+    # and nothing can be learnt from them.
     ends = torch.rand(2, recipe.batch_size, *[1] * len(recipe.noise_shape), generator=generator) * (high - low) + low
     bottom, top = ends.amin(0), ends.amax(0)
     return bottom + (top - bottom) * torch.rand(shape, generator=generator)
 
 
-def sampled_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_norm: float = 0.2) -> Tensor:
-    r"""Indices of the kernels of one step.
+def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_norm: float = 0.2) -> Tensor:
+    r"""Return the indices of the kernels of one step.
 
     .. math:: P(k) = \begin{cases} \text{uniform, without replacement} & \text{with probability } 1 - q \\
         \lVert w_k \rVert / \sum \lVert w \rVert, \text{ with replacement} & \text{with probability } q \end{cases}
 
-    The other kernels of the step are predicted without gradient, so the rebuilt network is always complete.
+    The other kernels are predicted without gradients, so the rebuilt network is always complete.
 
     Args:
         norms: (kernels,) L2 norms, on the CPU.
-        count: at most so many.
-        generator: a CPU generator, so that every device sees the same choice.
+        count: the largest number of indices.
+        generator: on the CPU, so that every device gets the same indices.
         by_norm: q.
 
     Returns:
-        sorted indices, each once: drawing with replacement leaves fewer than ``count``.
+        sorted distinct indices; sampling with replacement gives fewer than ``count``.
 
     Raises:
         ValueError: a count below 1 or q outside [0, 1].
 
     Example:
-        >>> sampled_kernels(torch.ones(10), 4, torch.Generator().manual_seed(0), by_norm=0.0).shape
+        >>> sample_kernels(torch.ones(10), 4, torch.Generator().manual_seed(0), by_norm=0.0).shape
         torch.Size([4])
 
     Source: the released code of Ashkenazi et al. (ICLR 2023), "random weighted batch": .2 and 4096.
@@ -239,25 +219,25 @@ def sampled_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by
         raise ValueError(
             f"count is {count} and by_norm is {by_norm}; expected at least 1 kernel and a share in [0, 1]."
         )
-    # Both are drawn every time, so that the generator is at the same place whatever the coin says.
+    # Both are drawn in every step, so that the generator's state does not depend on the outcome.
     coin = torch.rand((), generator=generator)
     uniform = torch.randperm(len(norms), generator=generator)[:count]
     if not coin < by_norm or not norms.sum() > 0:
         return uniform.sort().values
-    total = norms.double().cumsum(0)  # torch.multinomial stops at 2^24 kernels
-    drawn = torch.searchsorted(total, torch.rand(count, generator=generator, dtype=torch.float64) * total[-1])
-    distinct: Tensor = drawn.clamp(max=len(norms) - 1).unique()
+    total = norms.double().cumsum(0)  # torch.multinomial is limited to 2^24 kernels
+    indices = torch.searchsorted(total, torch.rand(count, generator=generator, dtype=torch.float64) * total[-1])
+    distinct: Tensor = indices.clamp(max=len(norms) - 1).unique()
     return distinct
 
 
-class Look(NamedTuple):
-    """The validation images, seen after a step.
+class Evaluation(NamedTuple):
+    """Measurements after a step.
 
     Attributes:
-        step: how many steps were taken.
+        step: number of steps taken.
         relative_error: ‖Ŵ − W‖ / ‖W‖.
-        agreement: share of images put into the target's class; None without validation images.
-        divergence: KL(p ‖ p̂), mean; None without.
+        agreement: share of images with the target's class; None without validation images.
+        divergence: mean KL(p ‖ p̂); None without validation images.
     """
 
     step: int
@@ -268,84 +248,79 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class NernFit:
-    """How a fit went.
+    """Result of a fit.
 
     Attributes:
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
         losses: (steps, 3): reconstruction, feature and logit loss of each step, unweighted, CPU.
-        looks: what was seen on the way.
-        kept: the look whose predictor was kept: the lowest divergence, or the last without validation images.
-        report: bytes, weight error and agreement on the validation images, of the kept predictor and of int8 weights;
-            what ``print(fit)`` shows. Those images chose the step, so other pictures may agree a little less.
+        looks: the measurements during the fit.
+        kept: the measurement of the resulting predictor: the lowest divergence, or the last without validation images.
+        report: bytes, weight error and agreement on the validation images, of the resulting predictor and of int8
+            weights; ``print(fit)`` shows it. These images selected the step, so agreement on others may be lower.
     """
 
     steps: int
     resumed_at: int
     losses: Tensor
-    looks: tuple[Look, ...]
-    kept: Look
+    looks: tuple[Evaluation, ...]
+    kept: Evaluation
     report: SizeReport
 
     def __str__(self) -> str:
-        """The kept step, and the report in three lines."""
+        """Return the step of the predictor, and the report."""
         return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 
-class _Run:
-    """The state of a fit, as a checkpoint holds it."""
+class _BestPredictor(Validation):
+    """Compares the rebuilt network with the target, and copies the best predictor so far."""
 
-    def __init__(self, nern: NeRN, recipe: Recipe) -> None:
-        kinds = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
-        decay: dict[str, Any] = {} if recipe.optimizer == "adamw" else {"decoupled_weight_decay": True}
-        self.predictor = nern.predictor
-        self.optimizer = kinds[recipe.optimizer](
-            nern.predictor.parameters(), lr=recipe.lr, weight_decay=1e-3, betas=(0.9, 0.999), **decay
-        )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, recipe.steps, eta_min=1e-6)
-        self.losses = torch.zeros(recipe.steps, 3, device=next(nern.predictor.parameters()).device)
-        self.looks: list[Look] = []
-        self.best: Look | None = None
-        self.best_weights: dict[str, Tensor] = {}
-        self.since = 0
-        self.step = 0
+    def __init__(self, network: KernelNetwork, model: Distillation, images: Tensor | None, recipe: Recipe) -> None:
+        self.network, self.model, self.images, self.recipe = network, model, images, recipe
+        self.evaluations: list[Evaluation] = []
+        self.evaluation: Evaluation | None = None
+        self.weights: dict[str, Tensor] = {}
+        self.since_best = 0
 
-    def state(self) -> dict[str, Any]:
+    @exclusive()
+    def measure(self, step: int, losses: Tensor) -> str:
+        share = divergence = None
+        if self.images is not None:
+            weights = self.network.weights()
+            share, divergence = self.model.agreement(weights, self.images.to(next(iter(weights.values()))))
+        evaluation = Evaluation(step, self.network.relative_error(), share, divergence)
+        check_evaluation(evaluation, losses, self.evaluation, self.recipe)
+        self.evaluations.append(evaluation)
+        self.since_best += 1
+        if self.evaluation is None or divergence is None or divergence < (self.evaluation.divergence or 0.0):
+            self.evaluation, self.since_best = evaluation, 0
+            self.weights = copy.deepcopy(self.network.predictor.state_dict())
+        self._check_patience()
+        return f"weight error {evaluation.relative_error:.4f}"
+
+    def _check_patience(self) -> None:
+        self.stop = self.recipe.patience is not None and self.since_best >= self.recipe.patience
+
+    def state_dict(self) -> dict[str, Any]:
         return {
-            "step": self.step,
-            "predictor": self.predictor.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "losses": self.losses,
-            "looks": [list(look) for look in self.looks],
-            "best": None if self.best is None else list(self.best),
-            "best_weights": self.best_weights,
-            "since": self.since,
+            "looks": [list(one) for one in self.evaluations],
+            "best": None if self.evaluation is None else list(self.evaluation),
+            "best_weights": self.weights,
+            "since": self.since_best,
         }
 
-    def take_up(self, state: dict[str, Any]) -> None:
-        self.predictor.load_state_dict(state["predictor"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.losses.copy_(state["losses"])
-        self.looks = [Look(*look) for look in state["looks"]]
-        self.best = None if state["best"] is None else Look(*state["best"])
-        device = next(self.predictor.parameters()).device
-        self.best_weights = {name: value.to(device) for name, value in state["best_weights"].items()}
-        self.since, self.step = state["since"], state["step"]
-
-    def seen(self, look: Look) -> None:
-        """Keep the predictor where it is the best so far."""
-        self.looks.append(look)
-        self.since += 1
-        better = self.best is None or look.divergence is None or look.divergence < (self.best.divergence or 0.0)
-        if better:
-            self.best, self.since = look, 0
-            self.best_weights = copy.deepcopy(self.predictor.state_dict())
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.evaluations = [Evaluation(*one) for one in state["looks"]]
+        self.evaluation = None if state["best"] is None else Evaluation(*state["best"])
+        device = next(self.network.predictor.parameters()).device
+        self.weights = {name: value.to(device) for name, value in state["best_weights"].items()}
+        self.since_best = state["since"]
+        self._check_patience()
 
 
-def fit_nern(
-    nern: NeRN,
+@torch.inference_mode(False)
+def fit_kernels(
+    network: KernelNetwork,
     images: Tensor | Iterable[Any] | str | None,
     recipe: Recipe,
     validation: Tensor | float = 0.1,
@@ -353,102 +328,80 @@ def fit_nern(
     checkpoint: str | Path | None = None,
     show_progress: bool = True,
 ) -> NernFit:
-    """Train ``nern`` in place: what :meth:`NeRN.fit` documents."""
-    with torch.inference_mode(False):
-        return _fitted(nern, images, recipe, validation, feature_layers, checkpoint, show_progress)
+    """Train the predictor in place, as :meth:`NeRN.fit` documents."""
+    predictor, target = network.predictor, network.target
+    parameters = trainable(predictor)
+    train_images, val_images = split_validation(images, validation, recipe)
+    check_target(network, runs=train_images is not None or val_images is not None)
+    sources = image_batches(train_images, recipe)
+    optimizer, schedule = _optimizer(parameters, recipe)
+    losses = torch.zeros(recipe.steps, 3, device=parameters[0].device)
+    first = copy.deepcopy(predictor.state_dict())
+    target_weights = network.target_weights()
+    names = [layer.name for layer in network.layers]
+    with untouched(target), no_synchronization(target):
+        root = target_behind(target)
+        root.eval()  # also for other threads that explain the target between two steps
+        model = Distillation(target, root, network.layers, feature_layers)
+        best = _BestPredictor(network, model, val_images, recipe)
+        embedded = torch.cat([network.embedded(layer) for layer in network.layers])
+        norms = torch.cat([target_weights[name].flatten(2).norm(dim=2).flatten().float().cpu() for name in names])
 
+        def loss_of(batch: tuple[Tensor | None, Tensor | None], step: int) -> tuple[Tensor, Tensor]:
+            images, kernels = batch
+            weights = _generate(network, embedded, kernels)
+            a, b, g = recipe.loss_weights
+            terms = [reconstruction_loss([weights[name] for name in names], [target_weights[name] for name in names])]
+            total = a * terms[0]
+            if images is not None and step >= recipe.warmup and b + g > 0:
+                terms += model.losses(weights, images.to(embedded))
+                total = total + b * terms[1] + g * terms[2]
+            unused = [terms[0].new_zeros(())] * (3 - len(terms))
+            return total, torch.stack([*(term.detach() for term in terms), *unused])
 
-def _fitted(
-    nern: NeRN,
-    images: Tensor | Iterable[Any] | str | None,
-    recipe: Recipe,
-    validation: Tensor | float,
-    feature_layers: Sequence[nn.Module | str] | None,
-    checkpoint: str | Path | None,
-    show_progress: bool,
-) -> NernFit:
-    trainable(nern.predictor)
-    training, looked_at = held_out(images, validation, recipe)
-    check_target(nern, runs=training is not None or looked_at is not None)
-    source = batches(training, recipe)
-    run = _Run(nern, recipe)
-    recorded = _recorded(nern, images, validation, recipe, feature_layers)
-    if checkpoint is not None and (state := load_run(checkpoint, recorded)) is not None:
-        run.take_up(state)
-    resumed_at = run.step
-    generator = torch.Generator().manual_seed(recipe.seed)
-    own = nern.target_weights()
-    norms = torch.cat([own[one.name].flatten(2).norm(dim=2).flatten().float().cpu() for one in nern.layers])
-    root = target_behind(nern.target)
-    gradients = [p.grad for p in nern.predictor.parameters()]
-    first = copy.deepcopy(nern.predictor.state_dict())
-    try:
-        with untouched(nern.target), no_synchronization(nern.target), torch.enable_grad():
-            root.eval()  # other threads may explain the target between two steps, and see it in this mode
-            model = Distillation(nern.target, root, nern.layers, feature_layers)
-            embedded = torch.cat([nern.embedded(one) for one in nern.layers])
-            for _ in range(run.step):  # the generators are where they were
-                next(source)
-                _kernels(recipe, norms, generator)
-            for step in progress(range(run.step, recipe.steps), "fit", show=show_progress):
-                if _finished(run, recipe):
-                    break
-                chosen = _kernels(recipe, norms, generator)
-                run.losses[step] = _stepped(nern, run, recipe, model, own, embedded, next(source), chosen)
-                run.step = step + 1
-                if run.step % recipe.every == 0 or run.step == recipe.steps:
-                    look = _look(nern, model, looked_at, run.step)
-                    check_look(look, run.losses, run.best, recipe)
-                    run.seen(look)
-                    if checkpoint is not None:
-                        save_run(checkpoint, recorded, run.state())
-    except FloatingPointError:
-        nern.predictor.load_state_dict(run.best_weights or first)
-        raise
-    finally:
-        for p, gradient in zip(nern.predictor.parameters(), gradients, strict=True):
-            p.grad = gradient
-    assert run.best is not None  # noqa: S101 - the last step is always looked at
-    nern.predictor.load_state_dict(run.best_weights)
+        try:
+            taken, resumed_at = train(
+                predictor,
+                loss_of,
+                zip(sources, _kernel_choices(recipe, norms), strict=False),
+                optimizer,
+                schedule,
+                losses,
+                validation=best,
+                every=recipe.every,
+                checkpoint=checkpoint,
+                recipe=_record(network, images, validation, recipe, feature_layers),
+                key="predictor",
+                show_progress=show_progress,
+            )
+        except FloatingPointError:
+            predictor.load_state_dict(best.weights or first)
+            raise
+    assert best.evaluation is not None  # noqa: S101 - the last step is always measured
+    predictor.load_state_dict(best.weights)
     noise = isinstance(images, str) and not isinstance(validation, Tensor)
-    report = size_report(nern, looked_at, kind="pictures of noise" if noise else "held-out pictures")
-    return NernFit(run.step, resumed_at, run.losses[: run.step].cpu(), tuple(run.looks), run.best, report)
+    report = size_report(network, val_images, kind="pictures of noise" if noise else "held-out pictures")
+    return NernFit(taken, resumed_at, losses[:taken].cpu(), tuple(best.evaluations), best.evaluation, report)
 
 
-@exclusive()
-def _stepped(
-    nern: NeRN,
-    run: _Run,
-    recipe: Recipe,
-    model: Distillation,
-    own: dict[str, Tensor],
-    embedded: Tensor,
-    images: Tensor | None,
-    chosen: Tensor | None,
-) -> Tensor:
-    """One step; the three losses before it."""
-    weights = _generated(nern, embedded, chosen)
-    found, expected = [weights[one.name] for one in nern.layers], [own[one.name] for one in nern.layers]
-    losses = [reconstruction_loss(found, expected)]
-    a, b, g = recipe.loss_weights
-    total = a * losses[0]
-    if images is not None and run.step >= recipe.warmup and b + g > 0:
-        losses += model.losses(weights, images.to(embedded))
-        total = total + b * losses[1] + g * losses[2]
-    parameters = list(run.predictor.parameters())
-    for p, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
-        p.grad = gradient
-    run.optimizer.step()
-    run.schedule.step()
-    return torch.stack([*(loss.detach() for loss in losses), *[losses[0].new_zeros(())] * (3 - len(losses))])
+def _optimizer(
+    parameters: list[nn.Parameter], recipe: Recipe
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    settings: dict[str, Any] = {"lr": recipe.lr, "weight_decay": 1e-3, "betas": (0.9, 0.999)}
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(parameters, **settings)
+    else:
+        optimizer = torch.optim.RAdam(parameters, decoupled_weight_decay=True, **settings)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps, eta_min=1e-6)
 
 
-def _generated(nern: NeRN, embedded: Tensor, chosen: Tensor | None) -> dict[str, Tensor]:
-    """Ŵ by name; only the chosen kernels carry gradients."""
-    if chosen is None:
+def _generate(nern: KernelNetwork, embedded: Tensor, kernels: Tensor | None) -> dict[str, Tensor]:
+    """Return Ŵ by name; only the sampled kernels have gradients."""
+    if kernels is None:
         predicted = nern.predictor(embedded)
     else:
-        index = chosen.to(embedded.device)
+        index = kernels.to(embedded.device)
         with torch.no_grad():
             predicted = nern.predictor(embedded)
         predicted = predicted.index_copy(0, index, nern.predictor(embedded[index]))
@@ -457,31 +410,18 @@ def _generated(nern: NeRN, embedded: Tensor, chosen: Tensor | None) -> dict[str,
     return {one.name: nern.cut(part, one) for one, part in zip(nern.layers, parts, strict=True)}
 
 
-def _kernels(recipe: Recipe, norms: Tensor, generator: torch.Generator) -> Tensor | None:
-    if recipe.kernels_per_step is None or recipe.kernels_per_step >= len(norms):
-        return None
-    return sampled_kernels(norms, recipe.kernels_per_step, generator)
+def _kernel_choices(recipe: Recipe, norms: Tensor) -> Iterator[Tensor | None]:
+    """Yield the kernels that get a gradient in each step; None for all."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    count = recipe.kernels_per_step
+    while True:
+        yield None if count is None or count >= len(norms) else sample_kernels(norms, count, generator)
 
 
-@exclusive()
-def _look(nern: NeRN, model: Distillation, images: Tensor | None, step: int) -> Look:
-    error = nern.relative_error()
-    if images is None:
-        return Look(step, error, None, None)
-    with torch.no_grad():
-        weights = nern.weights()
-        share, divergence = model.agreement(weights, images.to(next(iter(weights.values()))))
-    return Look(step, error, share, divergence)
-
-
-def _finished(run: _Run, recipe: Recipe) -> bool:
-    return recipe.patience is not None and run.since >= recipe.patience
-
-
-def _recorded(
-    nern: NeRN, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
+def _record(
+    nern: KernelNetwork, images: Any, validation: Tensor | float, recipe: Recipe, feature_layers: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """What decides how the run ends; a loader's content is its owner's to keep the same."""
+    """Return what determines the result of a run, without the content of a loader."""
     settings = {name: json.dumps(value) for name, value in asdict(recipe).items()}
     names = [layer_name(nern.target, find_layer(nern.target, layer)) for layer in feature_layers or ()]
     weights = hashlib.sha256("".join(digest(weight) for weight in nern.target_weights().values()).encode())

@@ -1,4 +1,4 @@
-"""Class WeightContribution."""
+"""WeightContribution: contributions of a NeRN's neurons to weights and outputs of the rebuilt network."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,12 +29,12 @@ Weights = dict[str, Tensor]
 
 
 class WeightScores:
-    """y(x; W): the selected outputs of a NeRN's target with given weights in place of its own.
+    """y(x; W): the selected outputs of a NeRN's target with other weights.
 
     Args:
-        nern: whose target is called.
-        layers: those whose weights gradients are expected of; the other represented layers hold their generated ones.
-        output_fn: picks the tensor out of the target's output.
+        nern: its target is called.
+        layers: layers whose weights get gradients; the other represented layers have their generated weights.
+        output_fn: selects the tensor from the target's output.
     """
 
     def __init__(self, nern: NeRN, layers: Sequence[Convolution], output_fn: OutputFn | None) -> None:
@@ -43,45 +43,45 @@ class WeightScores:
         with torch.no_grad():
             self.generated = nern.weights()
 
-    def moved(self, change: Callable[[Tensor, Convolution], Tensor]) -> Weights:
-        """The generated weights, those of the explained layers changed."""
+    def shift(self, change: Callable[[Tensor, Convolution], Tensor]) -> Weights:
+        """Return the generated weights with changed weights of the explained layers."""
         return self.generated | {one.name: change(self.generated[one.name], one) for one in self.layers}
 
     def network(self, weights: Weights) -> Callable[..., Any]:
-        """The target with these weights."""
+        """Return the target with these weights."""
         return self._using({parameter_name(name): weight for name, weight in weights.items()})
 
     def score(self, weights: Weights, batch: Batch) -> Tensor:
-        """(rows,)."""
+        """Return y, (rows,)."""
         call = self.network(weights)
         return one_score_a_row(select_output(batch.through(call), batch, self.output_fn))
 
-    def scores(self, weights: Weights, batch: Batch, rows_at_once: int) -> Tensor:
-        """(rows,), a chunk at a time and without gradients."""
+    def scores(self, weights: Weights, batch: Batch, batch_size: int) -> Tensor:
+        """Return y, (rows,), in chunks and without gradients."""
         with torch.no_grad():
-            return torch.cat([self.score(weights, batch.cut(*piece)) for piece in chunks(batch.rows, rows_at_once)])
+            return torch.cat([self.score(weights, batch.cut(*piece)) for piece in chunks(batch.rows, batch_size)])
 
     def gradients(self, weights: Weights, row: Batch) -> list[Tensor]:
-        """∂y/∂W of each explained layer, for a batch of one row."""
+        """Return ∂y/∂W of each explained layer, for a batch of one sample."""
         leaves = {one.name: weights[one.name].detach().requires_grad_() for one in self.layers}
         score = self.score(weights | leaves, row)
-        found: Sequence[Tensor | None] = [None] * len(leaves)
+        gradients: Sequence[Tensor | None] = [None] * len(leaves)
         if score.requires_grad:
-            found = torch.autograd.grad(score.sum(), list(leaves.values()), allow_unused=True)
-        idle = [one.name for one, gradient in zip(self.layers, found, strict=True) if gradient is None]
+            gradients = torch.autograd.grad(score.sum(), list(leaves.values()), allow_unused=True)
+        idle = [one.name for one, gradient in zip(self.layers, gradients, strict=True) if gradient is None]
         if idle:
             raise LayerError(
-                f"the selected output does not depend on the weights of {', '.join(map(repr, idle))}: the layer never "
-                "ran, or nothing differentiable leads from it to the target. Choose a layer that this model calls."
+                f"the selected output does not depend on the weights of {', '.join(map(repr, idle))}: the layer did "
+                "not run, or no differentiable path leads from it to the target. Choose a layer that this model calls."
             )
-        return [gradient.detach() for gradient in found if gradient is not None]
+        return [gradient.detach() for gradient in gradients if gradient is not None]
 
-    def averaged(self, path: Callable[[float], Weights], row: Batch, n_steps: int) -> list[Tensor]:
-        """∫₀¹ ∂y/∂W along a path of weights, by the midpoint rule."""
+    def average_gradients(self, path: Callable[[float], Weights], row: Batch, n_steps: int) -> list[Tensor]:
+        """Return ∫₀¹ ∂y/∂W along a path of weights, by the midpoint rule."""
         sums: list[Tensor] | None = None
         for step in range(n_steps):
-            found = self.gradients(path((step + 0.5) / n_steps), row)
-            sums = found if sums is None else [a.add_(b) for a, b in zip(sums, found, strict=True)]
+            gradients = self.gradients(path((step + 0.5) / n_steps), row)
+            sums = gradients if sums is None else [a.add_(b) for a, b in zip(sums, gradients, strict=True)]
         assert sums is not None  # noqa: S101 - n_steps is at least 1
         return [total / n_steps for total in sums]
 
@@ -91,39 +91,39 @@ Baseline = Literal["zero", "mean"]
 
 
 class WeightContribution(LayerAttribution):  # type: ignore[misc]
-    r"""Predictor neuron → kernel → answer, for a network whose convolutions a :class:`NeRN` generates.
+    r"""Contributions of predictor neurons to the kernels and outputs of a network that a :class:`NeRN` generates.
 
     .. math:: kernel: C_i \qquad gradient: \langle C_{i,l}, \partial y / \partial W_l \rangle \qquad
         integrated: \langle C_{i,l} - C^0_{i,l}, \textstyle\int_0^1 \partial y / \partial W_l (W^0 + a (\hat W - W^0))\,
         da \rangle \qquad removal: y(\hat W) - y(\hat W - C_i)
 
-    Symbols: C_i what neuron i adds to the generated weights Ŵ (gates held, exact: neurons and bias sum to Ŵ), y the
-    selected output of the rebuilt network, l an explained layer; represented layers that are not explained stay at Ŵ.
+    Symbols: C_i the contribution of neuron i to the generated weights Ŵ (fixed gates; neurons and bias sum to Ŵ), y the
+    selected output of the rebuilt network, l an explained layer; other represented layers have the weights Ŵ.
 
-    - "kernel" answers *what did the neuron write*. It says nothing about answers of the network.
-    - "gradient" answers *what would a slightly stronger contribution change*. Over neurons and bias it sums to
-      ⟨Ŵ, ∂y/∂W⟩, which is y only for networks without biases and normalisation.
-    - "integrated" answers *who accounts for the difference to a baseline network*, all weights zero or each kernel its
-      layer's mean; it sums to that difference, up to the steps.
-    - "removal" answers *what if the neuron had written nothing*: a real forward difference, exact for one layer. With
-      several layers the neuron goes from all of them at once, and the difference is shared among them by integrated
-      gradients along the way. It does not add up over neurons.
+    - "kernel" is the contribution to the weights. It does not depend on images or outputs.
+    - "gradient" is the effect of a slightly larger contribution. Over neurons and bias it sums to ⟨Ŵ, ∂y/∂W⟩, which is
+      y only for networks without biases and normalisation.
+    - "integrated" explains the difference to a baseline network, with all weights zero or each kernel the mean of its
+      layer; it sums to that difference, up to the error of the steps.
+    - "removal" is the difference of two forward passes, with and without the contribution; it is exact for one layer.
+      With several layers the contribution is removed from all of them, and integrated gradients along the path divide
+      the difference among them. It does not add up over neurons.
 
-    The first three need not foretell the fourth: one neuron writes into all kernels at once, so removing it is a large
+    The first three modes do not predict the fourth: a neuron contributes to all kernels, so its removal is a large
     step. Over the neurons of two networks of digits, rank correlations of "gradient" with removal were .66 on average
-    in the one, from .44 to .90 between images, and .33 in the other, from .05 to .57. Ask the question you mean.
+    in one (.44 to .90 between images) and .33 in the other (.05 to .57).
 
     Args:
-        nern: a fitted :class:`NeRN`; its target's own weights are not looked at.
+        nern: a fitted :class:`NeRN`; the weights of its target are not used.
         layer: of the target: a module, a dotted name, or a list of these; None takes all represented layers.
-        device_ids: devices of a DataParallel target, as Captum's classes have it.
+        device_ids: devices of a DataParallel target, as in Captum.
         mode: one of the four.
-        at: which layer of the predictor has the neurons, as :class:`KernelCanvas`.
-        output_fn: picks the tensor to explain out of a dict or tuple output of the target.
-        memory_budget: bytes that a canvas may take while it is asked, the answer apart.
+        at: the layer of the predictor that has the neurons, as in :class:`KernelCanvas`.
+        output_fn: selects the tensor to explain from a dict or tuple output of the target.
+        memory_budget: bytes that the computation of a canvas may take, without its result.
 
     Raises:
-        TypeError: ``nern`` is none.
+        TypeError: ``nern`` is not a NeRN.
         LayerError: a layer that is unknown, not represented, or does not lead to the output.
         ValueError: an unknown mode; ``attribute`` without what its mode needs, or with parameters that are not finite.
 
@@ -155,14 +155,14 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, get_args(Mode)))}.")
         self.several = not isinstance(layer, nn.Module | str)
-        expected: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
-        if not expected:
+        selected: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
+        if not selected:
             raise ValueError("layer is an empty list; give at least one represented layer, or None for all.")
-        self.layers: tuple[Convolution, ...] = tuple(nern.layer(one) for one in expected)
+        self.layers: tuple[Convolution, ...] = tuple(nern.layer(selection) for selection in selected)
         root = target_behind(nern.target)
         super().__init__(nern.target, root.get_submodule(self.layers[0].name), device_ids)
         self.nern, self.mode, self.output_fn = nern, mode, output_fn
-        self.canvases = [KernelCanvas(nern, one, at, memory_budget=memory_budget) for one in self.layers]
+        self.canvases = [KernelCanvas(nern, selection, at, memory_budget=memory_budget) for selection in self.layers]
         self.units = self.canvases[0].units
 
     @property
@@ -171,7 +171,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         return True
 
     def has_convergence_delta(self) -> bool:
-        """Whether the mode promises a sum: "integrated" over neurons, "removal" over layers."""
+        """Return whether the mode has a known sum: "integrated" over neurons, "removal" over layers."""
         return self.mode in ("integrated", "removal")
 
     @captum_method
@@ -187,25 +187,25 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> Any:
-        """Contributions of the predictor's neurons; the bias comes last, after the neurons.
+        """Return the contributions of the predictor's neurons; the bias is the last entry.
 
         Args:
             inputs: images (rows, …) or a tuple of such; None in mode "kernel".
-            target: a Captum target that leaves one number a row; None in mode "kernel".
-            neuron_selector: a neuron, a slice or several; None is all and the bias, whose number is ``units``.
-            additional_forward_args: passed on to the target; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
+            target: a Captum target that selects one number a sample; None in mode "kernel".
+            neuron_selector: an index, a slice or several indices; None is all and the bias, whose index is ``units``.
+            additional_forward_args: passed to the target; a tensor with one entry for each sample is split with the
+                inputs, all others are passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
-            n_steps: of the integrals. Gaps on ReLU networks do not shrink steadily: look at the delta.
-            internal_batch_size: at most so many rows in a forward that needs no gradient.
-            return_convergence_delta: also answer what the integral missed: "integrated" (rows,), Σ over neurons and
+            n_steps: of the integrals. Errors on ReLU networks do not shrink steadily: check the delta.
+            internal_batch_size: the largest number of samples in a forward pass without gradients.
+            return_convergence_delta: also return the error of the integral: "integrated" (rows,), Σ over neurons and
                 layers − (y(Ŵ) − y(W⁰)); "removal" (rows, neurons), Σ over layers − (y(Ŵ) − y(Ŵ − C_i)).
 
         Returns:
             "kernel": (neurons + 1, *weight shape), a list of such for several layers. Other modes: (rows, neurons + 1,
-            layers). With a selector, what it selects instead of neurons + 1.
+            layers). With a selector, the selected entries instead of neurons + 1.
         """
-        index = self._selected(neuron_selector)
+        index = self._select(neuron_selector)
         if n_steps < 1 or (internal_batch_size is not None and internal_batch_size < 1):
             raise ValueError(
                 f"n_steps is {n_steps} and internal_batch_size is {internal_batch_size}; expected at least 1 of each."
@@ -213,38 +213,40 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         if baseline not in get_args(Baseline):
             raise ValueError(f"baseline is {baseline!r}; expected 'zero' or 'mean'.")
         if return_convergence_delta and not self.has_convergence_delta():
-            raise ValueError(f"mode {self.mode!r} promises no sum, so it has no convergence delta; ask 'integrated'.")
+            raise ValueError(
+                f"mode {self.mode!r} has no known sum, so it has no convergence delta; use mode 'integrated'."
+            )
         check_finite(self.nern.predictor)
         if self.mode == "kernel":
             return self._kernels(inputs, target, None if neuron_selector is None else index)
         if inputs is None:
-            raise ValueError(f"mode {self.mode!r} explains answers to images; give inputs (rows, …) and a target.")
+            raise ValueError(f"mode {self.mode!r} explains outputs for images; give inputs (rows, …) and a target.")
         root = target_behind(self.nern.target)
         check_finite(root, [root.get_parameter(parameter_name(layer.name)) for layer in self.nern.layers])
         device = next(self.nern.predictor.parameters()).device.type
         with attribution_context(self.forward_func):
             batch = Batch.of(inputs, additional_forward_args, target)
-            with torch.autocast(device, enabled=False):  # the user's autocast is for the user's network
+            with torch.autocast(device, enabled=False):  # autocast is for the target only
                 scores = WeightScores(self.nern, self.layers, self.output_fn)
             call = partial(call_model, scores.network(scores.generated), self.output_fn)
-            batch, rows_at_once = settle_arguments(batch, call), internal_batch_size or batch.rows
-            # All rows together first: a target that does not fit them could fit each alone. And a layer that leads
-            # nowhere is an error, not a difference of zero.
-            whole = scores.scores(scores.generated, batch, rows_at_once)
+            batch, batch_size = settle_arguments(batch, call), internal_batch_size or batch.rows
+            # All samples first: a target that does not fit them could fit each one alone. And a layer without a path to
+            # the output is an error, not a difference of zero.
+            full_scores = scores.scores(scores.generated, batch, batch_size)
             scores.gradients(scores.generated, batch.cut(0, 1))
             if self.mode == "gradient":
-                rows = [self._pulled(scores.gradients(scores.generated, row)) for row in _rows(batch)]
-                answer, delta = torch.stack(rows), None
+                rows = [self._project(scores.gradients(scores.generated, row)) for row in _rows(batch)]
+                contributions, delta = torch.stack(rows), None
             elif self.mode == "integrated":
-                answer, delta = self._integrated(scores, batch, whole, baseline, n_steps, rows_at_once)
+                contributions, delta = self._integrate(scores, batch, full_scores, baseline, n_steps, batch_size)
             else:
-                answer, delta = self._removal(scores, batch, whole, index, n_steps, rows_at_once)
+                contributions, delta = self._removal(scores, batch, full_scores, index, n_steps, batch_size)
             if self.mode != "removal" and neuron_selector is not None:
-                answer = answer[:, index]
-            answer = plain(answer)
-        return (answer, plain(delta)) if return_convergence_delta and delta is not None else answer
+                contributions = contributions[:, index]
+            contributions = plain(contributions)
+        return (contributions, plain(delta)) if return_convergence_delta and delta is not None else contributions
 
-    def _selected(self, selector: int | slice | Sequence[int] | None) -> list[int]:
+    def _select(self, selector: int | slice | Sequence[int] | None) -> list[int]:
         every, selector = range(self.units + 1), python_index(selector)
         try:
             if selector is None:
@@ -255,64 +257,64 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         except (IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"neuron_selector {selector!r} does not fit {self.units} neurons and the bias, number {self.units}; "
-                "expected a whole number, a slice or a sequence of numbers."
+                "expected an integer, a slice or a sequence of integers."
             ) from error
 
     def _kernels(self, inputs: Any, target: Any, index: list[int] | None) -> Tensor | list[Tensor]:
         if inputs is not None or target is not None:
             raise ValueError(
-                "mode 'kernel' says what neurons wrote, whatever the images; leave inputs and target out, or take mode "
+                "mode 'kernel' does not depend on images; leave inputs and target out, or use mode "
                 "'gradient', 'integrated' or 'removal'."
             )
-        found = [plain(canvas.to_tensor(index)) for canvas in self.canvases]
-        return found if self.several else found[0]
+        kernels = [plain(canvas.to_tensor(index)) for canvas in self.canvases]
+        return kernels if self.several else kernels[0]
 
-    def _pulled(self, gradients: list[Tensor]) -> Tensor:
-        """⟨C_i, G⟩ of every layer: (units + 1, layers)."""
+    def _project(self, gradients: list[Tensor]) -> Tensor:
+        """Return ⟨C_i, G⟩ of every layer: (units + 1, layers)."""
         with torch.autocast(gradients[0].device.type, enabled=False):
-            parts = [c.pulled(g[None])[0] for c, g in zip(self.canvases, gradients, strict=True)]
+            parts = [c.project(g[None])[0] for c, g in zip(self.canvases, gradients, strict=True)]
         return torch.stack(parts, 1)
 
-    def _integrated(
-        self, scores: WeightScores, batch: Batch, whole: Tensor, baseline: Baseline, n_steps: int, rows_at_once: int
+    def _integrate(
+        self, scores: WeightScores, batch: Batch, full_scores: Tensor, baseline: Baseline, n_steps: int, batch_size: int
     ) -> tuple[Tensor, Tensor]:
         def start(weight: Tensor) -> Tensor:
             return weight.mean((0, 1), keepdim=True).expand_as(weight) if baseline == "mean" else weight.new_zeros(())
 
         def path(a: float) -> Weights:
-            return scores.moved(lambda w, _: start(w) + a * (w - start(w)))
+            return scores.shift(lambda w, _: start(w) + a * (w - start(w)))
 
         rows = []
         for row in _rows(batch):
-            gradients = scores.averaged(path, row, n_steps)
+            gradients = scores.average_gradients(path, row, n_steps)
             if baseline == "mean":  # ⟨C − mean C, G⟩ = ⟨C, G − mean G⟩
                 gradients = [g - g.mean((0, 1), keepdim=True) for g in gradients]
-            rows.append(self._pulled(gradients))
-        answer = torch.stack(rows)
-        return answer, answer.sum((1, 2)) - (whole - scores.scores(path(0.0), batch, rows_at_once))
+            rows.append(self._project(gradients))
+        contributions = torch.stack(rows)
+        return contributions, contributions.sum((1, 2)) - (full_scores - scores.scores(path(0.0), batch, batch_size))
 
     def _removal(
-        self, scores: WeightScores, batch: Batch, whole: Tensor, index: list[int], n_steps: int, rows_at_once: int
+        self, scores: WeightScores, batch: Batch, full_scores: Tensor, index: list[int], n_steps: int, batch_size: int
     ) -> tuple[Tensor, Tensor]:
-        answer = whole.new_empty(batch.rows, len(index), len(self.layers))
-        missed = whole.new_zeros(batch.rows, len(index))
-        for place, unit in enumerate(index):
-            with torch.autocast(whole.device.type, enabled=False):
+        contributions = full_scores.new_empty(batch.rows, len(index), len(self.layers))
+        delta = full_scores.new_zeros(batch.rows, len(index))
+        for position, unit in enumerate(index):
+            with torch.autocast(full_scores.device.type, enabled=False):
                 parts = {c.layer.name: c.unit(unit) for c in self.canvases}
 
             def path(a: float, parts: Weights = parts) -> Weights:
-                return scores.moved(lambda w, one: w - (1 - a) * parts[one.name])
+                return scores.shift(lambda w, one: w - (1 - a) * parts[one.name])
 
-            difference = whole - scores.scores(path(0.0), batch, rows_at_once)
+            difference = full_scores - scores.scores(path(0.0), batch, batch_size)
             if len(self.layers) == 1:
-                answer[:, place, 0] = difference
+                contributions[:, position, 0] = difference
                 continue
             for number, row in enumerate(_rows(batch)):
-                gradients = scores.averaged(path, row, n_steps)
+                gradients = scores.average_gradients(path, row, n_steps)
                 for column, (layer, gradient) in enumerate(zip(self.layers, gradients, strict=True)):
-                    answer[number, place, column] = (parts[layer.name] * gradient).sum()
-            missed[:, place] = answer[:, place].sum(1) - difference
-        return answer, missed
+                    contributions[number, position, column] = (parts[layer.name] * gradient).sum()
+            delta[:, position] = contributions[:, position].sum(1) - difference
+        return contributions, delta
 
 
 def _rows(batch: Batch) -> list[Batch]:

@@ -1,13 +1,14 @@
-"""Workshop: a transformer that reads pictures and writes the networks that draw them."""
+"""TransINR: a transformer that generates coordinate networks for images, and analyses of it."""
 
 from .shares import patch_masks
 from .training import TransFit, mean_psnr
 from .trans_inr import PatchTokens, Routing, TransINR
-from .tuning import Tuned, neuron_canvases, own_starts, shared_start, tuned
+from .tuning import FineTuned, fine_tune, identical_inits, independent_inits, neuron_canvases
 from .views import RayTokens, RayTransINR, camera_rays, ray_colours, ray_depths
-from .writer import Groups, Modulations, Weights, WeightWriter, as_module, painted, stacked
+from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks, stack_weights
 
 __all__ = [
+    "FineTuned",
     "Groups",
     "Modulations",
     "PatchTokens",
@@ -16,19 +17,18 @@ __all__ = [
     "Routing",
     "TransFit",
     "TransINR",
-    "Tuned",
     "WeightWriter",
     "Weights",
     "as_module",
     "camera_rays",
+    "fine_tune",
+    "identical_inits",
+    "independent_inits",
     "mean_psnr",
     "neuron_canvases",
-    "own_starts",
-    "painted",
     "patch_masks",
     "ray_colours",
     "ray_depths",
-    "shared_start",
-    "stacked",
-    "tuned",
+    "run_networks",
+    "stack_weights",
 ]

@@ -1,5 +1,6 @@
-"""TokenContribution: which weight token or data patch painted what in the pictures that a TransINR draws."""
+"""TokenContribution: contributions of weight tokens and data patches to the images of a TransINR."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -13,56 +14,54 @@ from ...batch import Batch, select_output
 from ...hooks import LayerError
 from ...hooks.layers import unwrap
 from ...images import check_images
-from ...inr.training import check_finite
+from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
 from .shares import (
-    composed_shares,
-    group_sums,
-    modulation_shares,
-    neuron_shares,
-    owners,
-    patch_shares,
-    rows_at_once,
+    modulation_contributions,
+    modulation_tokens,
+    neuron_contributions,
+    patch_contributions,
+    patch_token_contributions,
+    sum_groups,
 )
 from .trans_inr import OUT_BIAS, TransINR
-from .writer import Modulations
+from .writer import MAX_NUMBERS, Modulations
 
 Level = Literal["token", "modulation", "patch"]
 LEVELS = ("token", "modulation", "patch")
 Baselines = Tensor | float | None
 
 
-class _Scene(NamedTuple):
-    """The pictures of one call, what of them is seen, and what is drawn."""
+class _Call(NamedTuple):
+    """The checked arguments of one call: images, their mask, the size of the output, and the batch."""
 
     images: Tensor
-    seen: Tensor | None
+    mask: Tensor | None
     size: tuple[int, int]
     batch: Batch
 
 
 class TokenContribution(GradientAttribution):  # type: ignore[misc]
-    r"""Which weight token, or which data patch, adds how much to each pixel that a picture's own network draws.
+    r"""Contributions of weight tokens or data patches to each pixel of the generated networks' images.
 
     .. math:: \Sigma_t C_t + \mathrm{rest} = \hat x \qquad (\pm\ \mathrm{gap})
 
-    Three levels, which answer three questions:
+    There are three levels:
 
-    - "token": what the neurons that a token wrote add, gates as they are: the neurons j of a layer with
-      j mod g = t (:func:`.gated.neuron_shares`). A reading of the finished network, exact at
-      every layer; rest is what biases alone bring through the same gates.
-    - "modulation": what a token's modulation changes against the mean one, by integrated gradients; rest is the
-      picture of the mean modulations.
-    - "patch": what a patch of the *input* changes against the mean picture, through transformer and network, by
-      integrated derivatives; rest is what is drawn for the mean picture.
+    - "token": the contributions of the neurons of a token, with fixed gates: the neurons j of a layer with
+      j mod g = t (:func:`.shares.neuron_contributions`). They are exact at every layer of the generated network; the
+      rest is the output of the biases through the same gates.
+    - "modulation": the effect of a token's modulation compared with the mean one, by integrated gradients; the rest is
+      the image of the mean modulations.
+    - "patch": the effect of a patch of the *input* compared with the mean image, through transformer and network, by
+      integrated derivatives; the rest is the output for the mean image.
 
-    The means are those kept by :meth:`TransINR.fit`. Attention is none of the three: it says where a token looked
-    (:meth:`TransINR.routing`).
+    The means are stored by :meth:`TransINR.fit`. Attention weights are no contributions (:meth:`TransINR.routing`).
 
     Args:
         trans_inr: a :class:`~xinc_captum.TransINR`, also compiled or in a DataParallel.
         level: "token", "modulation" or "patch".
-        device_ids: as Captum's classes take it; everything is computed where the model is.
+        device_ids: as in Captum; the computation runs on the model's device.
 
     Raises:
         TypeError: another model.
@@ -77,14 +76,14 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         torch.Size([2, 5, 8, 8])
 
     Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022) for the model;
-    Padmanabhan et al. (CVPR 2024) and Sundararajan et al. (ICML 2017) for what is asked of it.
+    Padmanabhan et al. (CVPR 2024) and Sundararajan et al. (ICML 2017) for the contributions.
     """
 
     def __init__(self, trans_inr: nn.Module, level: Level = "token", device_ids: list[int] | None = None) -> None:
         if isinstance(trans_inr, torch.jit.ScriptModule):
             raise LayerError(
-                f"trans_inr is a {type(trans_inr).__name__}: scripted and traced models have no weights to take apart. "
-                "Give the original TransINR."
+                f"trans_inr is a {type(trans_inr).__name__}: scripted and traced models give no access to "
+                "their weights. Give the original TransINR."
             )
         model = unwrap(trans_inr) if isinstance(trans_inr, nn.Module) else trans_inr
         if not isinstance(model, TransINR):
@@ -98,7 +97,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True: parts add up to pixels."""
+        """True: contributions add up to pixels."""
         return True
 
     def has_convergence_delta(self) -> bool:
@@ -118,47 +117,47 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> Any:
-        r"""Parts of tokens or patches in every pixel, the rest last.
+        r"""Return the contributions of tokens or patches to every pixel; the rest is the last entry.
 
         Args:
             inputs: (B, C, H, W) in [0, 1].
-            target: a channel, or one a row; any Captum target of (B, C, H, W) works. None keeps all channels.
-            layer: of the written network, by name or number. At level "token" None is the last hidden one (each layer
-                is a complete reading of its own); at level "modulation" None is all of them, and with one the others'
-                parts are in the rest; at level "patch" there is none.
-            baselines: where the path begins. At level "modulation" pictures (N, C, H, W) whose mean modulation is
-                taken, or a number for all modulations (1.0 is the bare base network, which was never trained to be a
-                picture); at level "patch" a picture (C, H, W), one a row, or a number. None: the means of the fit.
-            seen: what may be looked at, as for :meth:`TransINR.forward`.
-            size: of the picture that is drawn; None is that of ``inputs``.
+            target: a channel, or one for each sample; any Captum target of (B, C, H, W). None is all channels.
+            layer: of the generated network, by name or index. At level "token" None is the last hidden one; the
+                contributions of each layer are complete. At level "modulation" None is all layers; with one layer the
+                contributions of the others are in the rest. At level "patch" it must be None.
+            baselines: start of the path. At level "modulation" images (N, C, H, W) whose mean modulation is used, or a
+                number for all modulations (1.0 is the base network, which is not trained to be an image). At level
+                "patch" an image (C, H, W), one for each sample, or a number. None is the means of the fit.
+            seen: mask of visible patches or pixels, as for :meth:`TransINR.forward`.
+            size: of the output; None is that of ``inputs``.
             n_steps: midpoints of the path.
-            internal_batch_size: at most so many rows a pass; None keeps intermediate results below 128 MB.
-            return_convergence_delta: also answer Σ parts − Σ pixels, (B,). Signs can cancel in it;
+            internal_batch_size: the largest number of samples in a pass; None keeps intermediate results below 128 MB.
+            return_convergence_delta: also return Σ contributions − Σ pixels, (B,). Signs can cancel in it;
                 :func:`xinc_captum.metrics.completeness_error` takes the worst pixel.
 
         Returns:
-            (B, tokens or patches + 1, \*picture), picture being (C, H, W), or (H, W) of one channel. Tokens come layer
-            by layer, patches row by row.
+            (B, tokens or patches + 1, \*image), image being (C, H, W), or (H, W) of one channel. Tokens are in order of
+            layers, patches in order of rows.
 
         Raises:
-            TypeError: no tensor.
-            ValueError: images that are not finite or do not tile; an impossible target, layer or baseline.
+            TypeError: not a tensor.
+            ValueError: images that are not finite or do not tile; an invalid target, layer or baseline.
         """
         self._check(layer, baselines)
         with attribution_context(self.model):
-            scene = self._scene(inputs, target, seen, size)
+            call = self._prepare(inputs, target, seen, size)
             if self.level == "token":
-                parts = self._token(scene, layer, internal_batch_size)
+                contributions = self._token(call, layer, internal_batch_size)
             elif self.level == "modulation":
-                parts = self._modulation(scene, layer, baselines, n_steps, internal_batch_size)
+                contributions = self._modulation(call, layer, baselines, n_steps, internal_batch_size)
             else:
-                parts = self._patch(scene, baselines, n_steps, internal_batch_size)
-            answer = _of_target(parts, scene.batch)
+                contributions = self._patch(call, baselines, n_steps, internal_batch_size)
+            result = _of_target(contributions, call.batch)
             if not return_convergence_delta:
-                return answer
+                return result
             with torch.no_grad():
-                drawn = _picked(self.model(scene.images, scene.seen, scene.size), scene.batch)
-            return answer, plain(answer.flatten(1).sum(1) - drawn.reshape(len(drawn), -1).sum(1))
+                outputs = _select_target(self.model(call.images, call.mask, call.size), call.batch)
+            return result, plain(result.flatten(1).sum(1) - outputs.reshape(len(outputs), -1).sum(1))
 
     @captum_method
     def composed(
@@ -173,94 +172,97 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         internal_batch_size: int | None = None,
         patches: Sequence[int] | None = None,
     ) -> Tensor:
-        r"""From data patch over weight token to pixel: (B, patches, tokens, \*picture).
+        r"""Return contributions of patches through each token to every pixel: (B, patches, tokens, \*image).
 
         .. math:: D_{qt} = \int_0^1 \frac{\partial y}{\partial x_t} \frac{\partial x_t}{\partial q} \, da, \qquad
             \Sigma_t D_{qt} = D_q
 
-        The sum over tokens is level "patch" with as many steps, to rounding; there is no rest in it. It costs
-        patches x tokens pictures a step.
+        The sum over tokens is level "patch" with the same steps, up to rounding, without a rest. The cost is
+        patches x tokens images a step.
 
         Args:
             inputs: as for :meth:`attribute`.
-            target: as there.
-            layer: only this layer's tokens, and one more for all others'; None is all tokens.
+            target: as for :meth:`attribute`.
+            layer: a layer for its tokens and one more entry for all others; None is all tokens.
             baselines: as for level "patch".
-            seen: as there.
-            size: as there.
-            n_steps: as there.
-            internal_batch_size: as there.
-            patches: only these, numbered row by row, in this order; None is all.
+            seen: as for :meth:`attribute`.
+            size: as for :meth:`attribute`.
+            n_steps: as for :meth:`attribute`.
+            internal_batch_size: as for :meth:`attribute`.
+            patches: indices of patches, row by row; None is all.
 
         Raises:
-            ValueError: as there, or a patch that is not there.
+            ValueError: as for :meth:`attribute`, or an unknown patch.
         """
         index = None if layer is None else self.model.writer.layer_index(layer)
         with attribution_context(self.model):
-            scene = self._scene(inputs, target, seen, size)
-            start, owner = self._first_picture(scene, baselines), owners(self.model, index)
-            rows = rows_at_once(self.model, scene.size, internal_batch_size, scene.images)
-            parts = composed_shares(
-                self.model, scene.images, start, scene.seen, owner, scene.size, n_steps, rows, patches
+            call = self._prepare(inputs, target, seen, size)
+            start, tokens = self._baseline_images(call, baselines), modulation_tokens(self.model, index)
+            batch_size = self._max_batch_size(call, internal_batch_size)
+            contributions = patch_token_contributions(
+                self.model, call.images, start, call.mask, tokens, call.size, n_steps, batch_size, patches
             )
-            answer = _of_target(parts.flatten(1, 2), scene.batch)
-            return answer.reshape(len(answer), *parts.shape[1:3], *answer.shape[2:])
+            result = _of_target(contributions.flatten(1, 2), call.batch)
+            return result.reshape(len(result), *contributions.shape[1:3], *result.shape[2:])
 
     def _check(self, layer: int | str | None, baselines: Baselines) -> None:
         if self.level == "patch" and layer is not None:
-            raise ValueError(f"layer is {layer!r}, but level 'patch' goes through all of them; leave it out.")
+            raise ValueError(f"layer is {layer!r}, but level 'patch' uses all layers; leave it out.")
         if self.level == "token" and baselines is not None:
-            raise ValueError("baselines are given, but level 'token' reads the network as it is; leave them out.")
+            raise ValueError("baselines are given, but level 'token' has no baseline; leave them out.")
 
-    def _scene(self, inputs: Any, target: Any, seen: Tensor | None, size: tuple[int, int] | None) -> _Scene:
+    def _prepare(self, inputs: Any, target: Any, seen: Tensor | None, size: tuple[int, int] | None) -> _Call:
         images = check_images(inputs).to(self.model.tokens.places)
         check_finite(self.model)
-        seen = None if seen is None else self.model.tokens.mask(seen, images)
-        drawn = size or (images.shape[2], images.shape[3])
-        return _Scene(images, seen, drawn, Batch.of(images, None, target))
+        mask = None if seen is None else self.model.tokens.mask(seen, images)
+        output_size = size or (images.shape[2], images.shape[3])
+        return _Call(images, mask, output_size, Batch.of(images, None, target))
 
-    def _token(self, scene: _Scene, layer: int | str | None, limit: int | None) -> Tensor:
+    def _max_batch_size(self, call: _Call, limit: int | None) -> int:
+        patches = math.prod(self.model.tokens.grid(tuple(call.images.shape[2:])))
+        return self.model.writer.max_batch_size(call.size, limit, patches)
+
+    def _token(self, call: _Call, layer: int | str | None, limit: int | None) -> Tensor:
         writer, parts = self.model.writer, []
         index = max(len(writer.rows) - 2, 0) if layer is None else writer.layer_index(layer)
-        neurons = self.model.config["hidden"] * self.model.config["channels"] * scene.size[0] * scene.size[1]
-        rows = limit if limit is not None else max(1, (1 << 25) // neurons)
-        if rows < 1:
-            raise ValueError(f"internal_batch_size is {rows}; expected at least 1.")
+        neurons = self.model.config["hidden"] * self.model.config["channels"] * call.size[0] * call.size[1]
+        batch_size = limit if limit is not None else max(1, MAX_NUMBERS // neurons)
+        check_at_least_one(internal_batch_size=batch_size)
         with torch.no_grad():
-            encoded = self.model.encoded(scene.size)
-            for start in range(0, len(scene.images), rows):
-                seen = None if scene.seen is None else scene.seen[start : start + rows]
-                weights = self.model.weights(self.model.modulations(scene.images[start : start + rows], seen))
-                shares, rest = neuron_shares(encoded, weights, index, OUT_BIAS)
-                each = torch.cat([group_sums(shares, writer.rows[index]), rest[..., None]], -1)
-                parts.append(each.permute(0, 3, 2, 1).unflatten(-1, scene.size))
+            encoded = self.model.encoded(call.size)
+            for start in range(0, len(call.images), batch_size):
+                mask = None if call.mask is None else call.mask[start : start + batch_size]
+                weights = self.model.weights(self.model.modulations(call.images[start : start + batch_size], mask))
+                contributions, rest = neuron_contributions(encoded, weights, index, OUT_BIAS)
+                entries = torch.cat([sum_groups(contributions, writer.rows[index]), rest[..., None]], -1)
+                parts.append(entries.permute(0, 3, 2, 1).unflatten(-1, call.size))
         return torch.cat(parts)
 
     def _modulation(
-        self, scene: _Scene, layer: int | str | None, baselines: Baselines, steps: int, limit: int | None
+        self, call: _Call, layer: int | str | None, baselines: Baselines, steps: int, limit: int | None
     ) -> Tensor:
         index = None if layer is None else self.model.writer.layer_index(layer)
-        rows = rows_at_once(self.model, scene.size, limit)
+        batch_size = self.model.writer.max_batch_size(call.size, limit)
         with torch.no_grad():
-            x = self.model.modulations(scene.images, scene.seen)
-            start = self._first_modulations(baselines)
-            rest = self.model.paint(self.model.weights(start), scene.size)
-        owner = owners(self.model, index)
-        parts = modulation_shares(self.model, x, start, owner, scene.size, steps, rows)
+            x = self.model.modulations(call.images, call.mask)
+            start = self._baseline_modulations(baselines)
+            rest = self.model.paint(self.model.weights(start), call.size)
+        tokens = modulation_tokens(self.model, index)
+        parts = modulation_contributions(self.model, x, start, tokens, call.size, steps, batch_size)
         rest = rest.expand(len(parts), -1, -1, -1)
-        if index is not None:  # the other layers' part
+        if index is not None:  # contributions of the other layers
             parts, rest = parts[:, :-1], rest + parts[:, -1]
         return torch.cat([parts, rest[:, None].to(parts)], 1)
 
-    def _patch(self, scene: _Scene, baselines: Baselines, steps: int, limit: int | None) -> Tensor:
-        rows = rows_at_once(self.model, scene.size, limit, scene.images)
-        start = self._first_picture(scene, baselines)
-        parts = patch_shares(self.model, scene.images, start, scene.seen, scene.size, steps, rows)
+    def _patch(self, call: _Call, baselines: Baselines, steps: int, limit: int | None) -> Tensor:
+        batch_size = self._max_batch_size(call, limit)
+        start = self._baseline_images(call, baselines)
+        parts = patch_contributions(self.model, call.images, start, call.mask, call.size, steps, batch_size)
         with torch.no_grad():
-            rest = self.model(start, scene.seen, scene.size)
+            rest = self.model(start, call.mask, call.size)
         return torch.cat([parts, rest[:, None].to(parts)], 1)
 
-    def _first_modulations(self, baselines: Baselines) -> Modulations:
+    def _baseline_modulations(self, baselines: Baselines) -> Modulations:
         if isinstance(baselines, Tensor) and baselines.dim():
             images = check_images(baselines).to(self.model.tokens.places)
             return tuple(x.mean(0, keepdim=True) for x in self.model.modulations(images))
@@ -268,11 +270,11 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         if baselines is None:
             return tuple(mean[None] for mean in means)
         if baselines == 0:
-            raise ValueError("baselines is 0: modulations of 0 leave weights no direction; expected another one.")
+            raise ValueError("baselines is 0, but weights of length 0 cannot be normalised; expected another number.")
         return tuple(torch.full_like(mean, float(baselines))[None] for mean in means)
 
-    def _first_picture(self, scene: _Scene, baselines: Baselines) -> Tensor:
-        images = scene.images
+    def _baseline_images(self, call: _Call, baselines: Baselines) -> Tensor:
+        images = call.images
         if baselines is None:
             start = self.model.mean_image[None]
             if start.shape[2:] != images.shape[2:]:
@@ -281,7 +283,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             start = check_images(baselines if baselines.dim() == 4 else baselines[None]).to(images)
             if start.shape[1:] != images.shape[1:] or len(start) not in (1, len(images)):
                 raise ValueError(
-                    f"baselines have shape {tuple(baselines.shape)}; expected a picture {tuple(images.shape[1:])}, or "
+                    f"baselines have shape {tuple(baselines.shape)}; expected an image {tuple(images.shape[1:])}, or "
                     f"one for each of the {len(images)}."
                 )
         else:
@@ -290,19 +292,19 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
 
 def _of_target(parts: Tensor, batch: Batch) -> Tensor:
-    """Select the target of (B, entries, C, H, W) as of what is drawn, in the model's own dtype: (B, entries, …)."""
-    return plain(_picked(parts.movedim(1, -1), batch).movedim(-1, 1).to(batch.inputs[0].dtype))
+    """Select the target of (B, entries, C, H, W), in the model's dtype: (B, entries, …)."""
+    return plain(_select_target(parts.movedim(1, -1), batch).movedim(-1, 1).to(batch.inputs[0].dtype))
 
 
-def _picked(drawn: Tensor, batch: Batch) -> Tensor:
-    """The target of (B, C, H, W, …); Captum's own selection takes one channel a row of 2-D outputs only."""
+def _select_target(outputs: Tensor, batch: Batch) -> Tensor:
+    """Select the target of (B, C, H, W, …); Captum selects one channel for each sample of 2-D outputs only."""
     target = batch.target
     if isinstance(target, list) and all(isinstance(one, int) for one in target):
         batch = replace(batch, target=[(one,) for one in target])
     elif isinstance(target, Tensor) and target.dim() == 1 and target.numel() == batch.rows > 1:
-        low, high = -drawn.shape[1], drawn.shape[1] - 1
+        low, high = -outputs.shape[1], outputs.shape[1] - 1
         try:
-            return drawn[torch.arange(batch.rows, device=drawn.device), target.to(drawn.device)]
+            return outputs[torch.arange(batch.rows, device=outputs.device), target.to(outputs.device)]
         except IndexError as error:
             raise ValueError(f"target holds a channel outside {low} to {high}: {error}") from error
-    return select_output(drawn, batch, None)
+    return select_output(outputs, batch, None)

@@ -1,44 +1,28 @@
-"""Fit a TransINR."""
+"""Training and files of TransINR and RayTransINR."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ... import store
-from ...batch import chunks
-from ...hooks import exclusive
 from ...images import check_images
-from ...inr.fit import decibels
-from ...inr.training import (
-    architecture_digest,
-    digest,
-    load_run,
-    save_run,
-    trainable,
-)
-from .shares import rows_at_once
-
-if TYPE_CHECKING:
-    from .trans_inr import TransINR
-
+from ...inr.training import Validation, architecture_digest, check_at_least_one, decibels, train, trainable
 
 KIND = "trans-inr"
 M = TypeVar("M", bound=nn.Module)
+B = TypeVar("B")
 
 
 def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> None:
-    """Write ``model`` and what its class was called with, as :func:`~xinc_captum.store.write_tensors` does.
+    """Write ``model`` and the arguments of its class with :func:`~xinc_captum.store.write_tensors`.
 
     Args:
-        model: all its parameters and buffers are kept.
-        config: keyword arguments of its class, as JSON can hold them.
+        model: all its parameters and buffers are written.
+        config: keyword arguments of its class, for JSON.
         path: the file to write or replace; a missing folder is created.
 
     Raises:
@@ -48,12 +32,12 @@ def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> No
 
 
 def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M:
-    """Build a ``kind`` as the file says and give it the file's weights.
+    """Build a model of class ``kind`` from a file.
 
     Raises:
         FileNotFoundError: no such file.
-        StoreError: not a file of a ``kind``, one of a newer version, an incomplete or changed file, or weights that do
-            not fit the configuration.
+        StoreError: a file of another class or a newer version, an incomplete or changed file, or weights that do not
+            fit the configuration.
     """
     writer = f"{kind.__name__}.save()"
     tensors, note = store.read_tensors(path, kind=KIND, writer=writer)
@@ -61,7 +45,7 @@ def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M
         raise store.StoreError(f"{path} holds a {note.get('kind')}; expected a {kind.__name__}, a file of {writer}.")
     with store.consistent(path, writer):
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in note["config"].items()}
-        with torch.device("meta"):  # no weights to draw: the random state is unchanged
+        with torch.device("meta"):  # no random weights: the random state is unchanged
             model = kind(**config)
         store.check_state(path, model.state_dict(), tensors)
         model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
@@ -72,14 +56,14 @@ def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M
 
 @dataclass(frozen=True)
 class TransFit:
-    """How a fit went.
+    """Result of a fit.
 
     Attributes:
-        psnr: decibels of the validation pictures at the end, the mean of each picture's; nan without any.
-        validation: (steps taken, decibels) of each look at them.
-        curve: decibels of each step's own batch before the step.
-        steps: optimiser steps taken, those before a resumption among them.
-        resumed_at: the step that a checkpoint was found at; 0 where none was.
+        psnr: mean PSNR of the validation images at the end, in decibels; nan without validation images.
+        validation: (steps taken, decibels) of each validation.
+        curve: decibels of each batch before its step.
+        steps: optimizer steps taken, including those before a resumption.
+        resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
     """
 
     psnr: float
@@ -89,27 +73,54 @@ class TransFit:
     resumed_at: int
 
 
-def mean_psnr(drawn: Tensor, pictures: Tensor) -> float:
-    r"""Decibels of pictures in [0, 1], the mean of each one's own; what is drawn is not clamped.
+def mean_psnr(outputs: Tensor, images: Tensor) -> float:
+    r"""Return the mean over images of each image's PSNR, for values in [0, 1]; outputs are not clamped.
 
-    .. math:: \mathrm{mean}_b \, (-10 \log_{10} \mathrm{mean}((drawn_b - picture_b)^2))
+    .. math:: \mathrm{mean}_b \, (-10 \log_{10} \mathrm{mean}((output_b - image_b)^2))
 
     Args:
-        drawn: (B, …).
-        pictures: (B, …).
+        outputs: (B, …).
+        images: (B, …).
 
     Example:
         >>> round(mean_psnr(torch.tensor([[0.5], [0.5]]), torch.tensor([[0.6], [0.51]])), 2)
         30.0
     """
-    errors = (drawn.double() - pictures.double()).square().flatten(1).mean(1)
+    errors = (outputs.double() - images.double()).square().flatten(1).mean(1)
     return float((-10 * errors.log10()).mean())
 
 
-def trained(
+class ImageValidation(Validation):
+    """Mean PSNR of the validation images during a fit.
+
+    Attributes:
+        values: (steps taken, decibels) of each measurement.
+    """
+
+    def __init__(self, mean_psnr: Callable[[], float] | None) -> None:
+        self.mean_psnr, self.values = mean_psnr, list[tuple[int, float]]()
+
+    def measure(self, step: int, losses: Tensor) -> str:
+        """Return the mean PSNR as text, or that of the step's own batch where there are no validation images."""
+        if self.mean_psnr is None:
+            return super().measure(step, losses)
+        self.values.append((step, self.mean_psnr()))
+        return f"validation {self.values[-1][1]:.2f} dB"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values."""
+        return {"looks": [list(value) for value in self.values]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the values."""
+        self.values = [(step, value) for step, value in state["looks"]]
+
+
+def fit_model(
     model: nn.Module,
-    loss_of: Callable[[torch.Generator, float], Tensor],
-    look: Callable[[], float] | None,
+    loss_of: Callable[[B, int], Tensor],
+    batches: Callable[[torch.Generator], Iterator[B]],
+    mean_psnr: Callable[[], float] | None,
     recipe: Mapping[str, Any],
     *,
     steps: int,
@@ -120,138 +131,64 @@ def trained(
     every: int,
     show_progress: bool,
 ) -> TransFit:
-    r"""Adam on ``model`` in place; the rate rises over ``warmup`` steps and is a tenth after 80 % of all.
+    r"""Train ``model`` with Adam; the rate rises over ``warmup`` steps and is divided by 10 after 80 % of all steps.
 
-    Train flags, gradients and the global random state are left as found. A run that goes on from its checkpoint ends
-    with bit-identical parameters on the same CPU with as many threads.
+    Training flags, gradients and the global random state are restored.
 
     Args:
-        model: what is trained; its parameters that want gradients.
-        loss_of: a step's mean squared error, drawing its batch from the generator (on the CPU);
-            told which share of the steps lies behind.
-        look: validation decibels, taken every ``every`` steps and at the end; None looks at nothing.
-        recipe: what else decides how the run ends; a checkpoint of another is refused.
-        steps: optimiser steps, the length of the schedule.
+        model: its parameters that require gradients are trained.
+        loss_of: (batch, steps taken) to a mean squared error.
+        batches: yields the batches; they are drawn with the generator, which is on the CPU.
+        mean_psnr: measures the validation images; None without any.
+        recipe: what else decides how the run ends; a checkpoint with another recipe is refused.
+        steps: optimizer steps, the length of the schedule.
         lr: the highest rate.
         warmup: steps.
         seed: of the generator.
-        checkpoint: a file to write the run to, and to take it up from.
-        every: steps from one look and checkpoint to the next.
-        show_progress: a bar with the last look, where standard error is a terminal.
+        checkpoint: a file to write the run to, and to resume it from.
+        every: steps between two measurements, each followed by a checkpoint.
+        show_progress: a bar with the last measurement, where standard error is a terminal.
 
     Raises:
         ValueError: numbers below 1, or a model that cannot be trained as it is.
-        CheckpointError: a checkpoint of another model, other pictures or another setting, or no room to write one.
+        CheckpointError: a checkpoint of another run, or one that cannot be written.
     """
-    for name, number in {"steps": steps, "every": every, "warmup": warmup + 1}.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number - (name == 'warmup')}; expected at least {int(name != 'warmup')}.")
-    if not lr > 0:
-        raise ValueError(f"lr is {lr}; expected above 0.")
+    check_at_least_one(steps=steps, every=every)
+    if warmup < 0 or not lr > 0:
+        raise ValueError(f"warmup is {warmup} and lr is {lr}; expected warmup of at least 0 and lr above 0.")
     parameters = trainable(model)
-    device = parameters[0].device
     # A short memory of squared gradients: 2 dB more than with 0.999 after 500 steps on digits.
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0) * (0.1 if step >= 0.8 * steps else 1.0)
     )
-    generator = torch.Generator().manual_seed(seed)
-    whole = dict(recipe) | {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "every": every}
-    whole |= {"model": architecture_digest(model)}
-    losses, looks, done = torch.zeros(steps, device=device), [], 0
-    if checkpoint is not None and (state := load_run(checkpoint, whole)) is not None:
-        for part, name in ((model, "model"), (optimizer, "optimizer"), (schedule, "schedule")):
-            part.load_state_dict(state[name])
-        generator.set_state(state["generator"])
-        losses.copy_(state["losses"])
-        looks, done = [tuple(one) for one in state["looks"]], int(state["step"])
-    gradients = [p.grad for p in parameters]
-    try:
-        with (
-            torch.enable_grad(),
-            tqdm(total=steps, initial=done, desc="fit", disable=None if show_progress else True, leave=False) as bar,
-        ):
-            for step in range(done + 1, steps + 1):
-                with exclusive():
-                    loss = loss_of(generator, (step - 1) / steps)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                schedule.step()
-                losses[step - 1] = loss.detach()
-                bar.update()
-                if step % every and step != steps:
-                    continue
-                if look is not None:
-                    with torch.no_grad():
-                        looks.append((step, look()))
-                    bar.set_postfix_str(f"validation {looks[-1][1]:.2f} dB")
-                if checkpoint is not None:
-                    now = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                    now |= {"schedule": schedule.state_dict(), "generator": generator.get_state()}
-                    save_run(checkpoint, whole, now | {"losses": losses, "looks": [list(one) for one in looks]})
-    finally:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-    curve = tuple(decibels(loss) for loss in losses.tolist())
-    return TransFit(looks[-1][1] if looks else float("nan"), tuple(looks), curve, steps, done)
+    settings = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "every": every}
+    validation, losses = ImageValidation(mean_psnr), torch.zeros(steps, device=parameters[0].device)
+    _, resumed_at = train(
+        model,
+        loss_of,
+        batches(torch.Generator().manual_seed(seed)),
+        optimizer,
+        schedule,
+        losses,
+        validation=validation,
+        every=every,
+        checkpoint=checkpoint,
+        recipe=dict(recipe) | settings | {"model": architecture_digest(model)},
+        show_progress=show_progress,
+    )
+    values = tuple(validation.values)
+    curve = tuple(map(decibels, losses.tolist()))
+    return TransFit(values[-1][1] if values else float("nan"), values, curve, steps, resumed_at)
 
 
-def fitted(
-    model: "TransINR",
-    images: Tensor,
-    validation: float | Tensor | None,
-    batch_size: int,
-    keep: float,
-    options: dict[str, Any],
-) -> TransFit:
-    """Train ``model`` on ``images`` and keep the means; the arguments are those of ``TransINR.fit``."""
-    with torch.inference_mode(False):
-        return _fitted(model, images, validation, batch_size, keep, options)
+def random_mask(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
+    """Return a random bool mask of ``shape`` (B, …).
 
-
-def _fitted(
-    model: "TransINR",
-    images: Tensor,
-    validation: float | Tensor | None,
-    batch_size: int,
-    keep: float,
-    options: dict[str, Any],
-) -> TransFit:
-    if batch_size < 1 or not 0 < keep <= 1:
-        raise ValueError(f"batch_size is {batch_size} and keep is {keep}; expected at least 1, and a share in (0, 1].")
-    weight = model.tokens.places
-    pictures = check_images(images).to(weight)
-    recipe = model.config | {"images": digest(images), "batch_size": batch_size, "keep": keep}
-    recipe["validation"] = digest(validation) if isinstance(validation, Tensor) else validation
-    train, held_out = _split(pictures, validation, options["seed"])
-    grid = model.tokens.grid(tuple(train.shape[2:]))
-    size = (train.shape[2], train.shape[3])
-    shape = size if model.tokens.pixel_mask else (grid[0] * grid[1],)
-    model(train[:1])  # a wrong number of channels fails before the first step
-
-    def loss_of(generator: torch.Generator, _: float) -> Tensor:
-        index = torch.randint(len(train), (min(batch_size, len(train)),), generator=generator)
-        batch = train[index.to(train.device)]
-        seen = None if keep == 1 else drawn_seen((len(batch), *shape), keep, generator).to(batch.device)
-        return F.mse_loss(model(batch, seen), batch)
-
-    def look(pictures: Tensor) -> float:
-        shown = (pictures.shape[2], pictures.shape[3])
-        drawn = [model(pictures[a:b]) for a, b in chunks(len(pictures), rows_at_once(model, shown, None, pictures))]
-        return mean_psnr(torch.cat(drawn), pictures)
-
-    looks = None if held_out is None else partial(look, held_out)
-    result = trained(model, loss_of, looks, recipe, **options)
-    _keep_means(model, train)
-    return result
-
-
-def drawn_seen(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
-    """Which places are seen, bool of ``shape`` (B, …): of each row a share drawn from [keep, 1], rounded up.
+    The share of True in each row is uniform in [keep, 1], rounded up.
 
     Example:
-        >>> drawn_seen((2, 16), 1.0, torch.Generator().manual_seed(0)).sum(1)
+        >>> random_mask((2, 16), 1.0, torch.Generator().manual_seed(0)).sum(1)
         tensor([16, 16])
     """
     count = torch.Size(shape[1:]).numel()
@@ -260,33 +197,28 @@ def drawn_seen(shape: tuple[int, ...], keep: float, generator: torch.Generator) 
     return (rank < (share * count).ceil()).reshape(shape)
 
 
-def _split(pictures: Tensor, validation: float | Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
-    if len(pictures) < 2:
-        raise ValueError("images hold 1 picture; expected at least 2, since one alone is not a set to learn from.")
+def split_validation(images: Tensor, validation: float | Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Return the training images and the validation images.
+
+    Args:
+        images: (N, C, H, W).
+        validation: a share of ``images``, other images, or None.
+        seed: of the split.
+
+    Raises:
+        ValueError: fewer than 2 images, or a share that leaves one side empty.
+    """
+    if len(images) < 2:
+        raise ValueError("images hold 1 image; expected at least 2.")
     if validation is None:
-        return pictures, None
+        return images, None
     if isinstance(validation, Tensor):
-        return pictures, check_images(validation).to(pictures)
-    count = round(validation * len(pictures))
-    if not 0 < count < len(pictures):
+        return images, check_images(validation).to(images)
+    count = round(validation * len(images))
+    if not 0 < count < len(images):
         raise ValueError(
-            f"validation is {validation} of {len(pictures)} pictures; expected a share that leaves some on both "
-            "sides, a "
-            "tensor of other pictures, or None."
+            f"validation is {validation} of {len(images)} images; expected a share that leaves images on both sides, "
+            "a tensor of other images, or None."
         )
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed)).to(pictures.device)
-    return pictures[order[count:]], pictures[order[:count]]
-
-
-def _keep_means(model: "TransINR", train: Tensor) -> None:
-    totals = [torch.zeros_like(mean) for mean in model.mean_modulations]
-    with torch.no_grad():
-        for start, stop in chunks(len(train), rows_at_once(model, (1, 1), None, train)):
-            for total, part in zip(totals, model.modulations(train[start:stop]), strict=True):
-                total += part.sum(0)
-        for mean, total in zip(model.mean_modulations, totals, strict=True):
-            mean.copy_(total / len(train))
-        image = train.mean(0, keepdim=True)
-        if image.shape[1:] != model.mean_image.shape:
-            image = F.interpolate(image, model.mean_image.shape[1:], mode="bilinear", antialias=True)
-        model.mean_image.copy_(image[0])
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
+    return images[order[count:]], images[order[:count]]

@@ -1,5 +1,7 @@
-"""RayTransINR: views of scenes."""
+"""RayTransINR: a TransINR that maps views of a scene to its radiance field."""
 
+from collections.abc import Iterator
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ from ...images import check_images
 from ...inr import HypoNet, LogFrequencies, ray_weights
 from ...inr.mlp import seeded
 from ...inr.training import check_finite, digest
-from .training import TransFit, load_model, mean_psnr, save_model, trained
+from .training import TransFit, fit_model, load_model, mean_psnr, save_model
 from .trans_inr import PatchTokens
-from .writer import Groups, Weights, WeightWriter, as_module, painted
+from .writer import Groups, Weights, WeightWriter, as_module, run_networks
 
 
 def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    r"""Where each pixel's ray begins, and which way it goes: two (…, H, W, 3).
+    r"""Return the origin and the direction of each pixel's ray: two (…, H, W, 3).
 
     .. math:: o = t, \qquad d = R\, \bigl(\tfrac{j + 1/2 - W/2}{f},\ -\tfrac{i + 1/2 - H/2}{f},\ -1\bigr)^T
 
@@ -37,7 +39,7 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
         >>> camera_rays(pose, 1.0, (1, 1))[1]
         tensor([[[ 0.,  0., -1.]]])
 
-    Source: Mildenhall et al., "NeRF" (ECCV 2020), released code, with rays through pixels' centres as Chen & Wang's.
+    Source: Mildenhall et al., "NeRF" (ECCV 2020), released code; rays through pixel centres as in Chen & Wang.
     """
     if poses.shape[-2:] != (3, 4) or focal <= 0:
         raise ValueError(
@@ -51,7 +53,7 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
 
 
 def ray_depths(samples: int, near: float, far: float, like: Tensor) -> Tensor:
-    """Depths of the samples along a ray, evenly spaced with both ends: (samples,).
+    """Return the depths of the samples along a ray, evenly spaced, both ends included: (samples,).
 
     Example:
         >>> ray_depths(3, 2.0, 6.0, torch.zeros(()))
@@ -61,7 +63,7 @@ def ray_depths(samples: int, near: float, far: float, like: Tensor) -> Tensor:
 
 
 def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
-    r"""Colours of rays, laid on white: (…, samples, 4) to (…, 3).
+    r"""Return the colours of rays on a white background: (…, samples, 4) to (…, 3).
 
     .. math:: \Sigma_i w_i\, \mathrm{sigmoid}(rgb_i) + 1 - \Sigma_i w_i, \qquad
         w_i = e^{-\Sigma_{j<i} \sigma_j \delta_j} (1 - e^{-\sigma_i \delta_i})
@@ -69,8 +71,8 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     Symbols: σ = relu of the last number; δ the distance in depth to the next sample, 0.001 after the last.
 
     Args:
-        raw: what the field answers, colour and density before their limits.
-        depths: (samples,), rising.
+        raw: outputs of the field, colour and density before their activations.
+        depths: (samples,), increasing.
 
     Raises:
         ValueError: other shapes.
@@ -79,7 +81,7 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
         >>> ray_colours(torch.tensor([[0.0, 0.0, 0.0, -1.0]]), torch.tensor([2.0]))  # empty: white
         tensor([1., 1., 1.])
 
-    Source: Max (1995); Mildenhall et al., "NeRF" (ECCV 2020), eq. 3, as Chen & Wang's released code ends it.
+    Source: Max (1995); Mildenhall et al., "NeRF" (ECCV 2020), eq. 3; the last sample as in Chen & Wang's code.
     """
     if raw.dim() < 2 or raw.shape[-1] != 4 or tuple(depths.shape) != (raw.shape[-2],):
         raise ValueError(
@@ -93,39 +95,39 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     return colours.reshape(*raw.shape[:-2], 3)
 
 
-_GAIN = 3.0  # times torch's own range: sums of standard deviation about 1
+_GAIN = 3.0  # factor of torch's initial weights: outputs of standard deviation about 1
 
 
 class RayTokens(nn.Module):
-    r"""Patches of views with Plücker coordinates of the rays through their middles, made tokens by a small network.
+    r"""Tokens of patches of views: a small network of the pixels and the Plücker coordinates of the central ray.
 
     .. math:: t = W_2\, \mathrm{GELU}\bigl(W_1 [1 - x,\ q,\ \gamma(q)] + b_1\bigr) + b_2, \qquad
         q = \Bigl[\hat d,\ \frac{o \times \hat d}{s}\Bigr]
 
-    Symbols: x the patch's colours, in [0, 1]; o where its ray begins, d̂ the ray's direction, of length 1; s the
-    ``extent``; γ sines and cosines of frequencies 1, 2, 4 … . Wherever on its ray a camera stands, q is the same; o × d̂
-    says how the ray passes the world's origin, around which the scene should lie.
+    Symbols: x the patch's colours, in [0, 1]; o the origin of its ray, d̂ the direction, of length 1; s the
+    ``extent``; γ sines and cosines of frequencies 1, 2, 4 … . q does not depend on the position of the camera along the
+    ray; o × d̂ is the position of the ray relative to the world's origin, the centre of the scene.
 
     Args:
         size: (H, W) of a view.
         patch: side of a patch in pixels.
-        dim: numbers a token.
+        dim: width of a token.
         width: of the network's hidden layer.
         count: frequencies of each of the six numbers.
         extent: half the scene's width, in the world's units.
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: a size that does not tile, or no frequencies.
+        ValueError: a size that the patches do not tile, or no frequencies.
 
     Example:
         >>> views, poses = torch.rand(2, 3, 3, 8, 8), torch.eye(3, 4).expand(2, 3, 3, 4)
         >>> RayTokens((8, 8), patch=4, dim=16, width=32)(views, poses, 8.0).shape
         torch.Size([2, 12, 16])
 
-    Source: own. Chen & Wang (ECCV 2022) give every pixel its colour, o and d, and make a patch a token by one Linear.
-    Rays in Fourier features are Sajjadi et al.'s, "Scene Representation Transformer" (CVPR 2022); Plücker coordinates
-    Sitzmann et al.'s, "Light Field Networks" (NeurIPS 2021).
+    Source: ours. Chen & Wang (ECCV 2022) use colour, o and d of every pixel and one Linear for each patch. Fourier
+    features of rays: Sajjadi et al., "Scene Representation Transformer" (CVPR 2022). Plücker coordinates: Sitzmann et
+    al., "Light Field Networks" (NeurIPS 2021).
     """
 
     def __init__(
@@ -143,21 +145,20 @@ class RayTokens(nn.Module):
         if not isinstance(patch, int):
             raise ValueError(
                 f"patch is {patch!r}; expected one number, such as 4: a patch of a view is a pixel of a coarser "
-                "camera, "
-                "and pixels are square."
+                "camera, and pixels are square."
             )
-        PatchTokens.tiled(size, patch, 0)
+        PatchTokens.count_patches(size, patch, 0)
         self.size, self.patch, self.extent = size, patch, extent
         self.encoding = LogFrequencies(6, count, 2.0 ** (count - 1), unit=1.0)
         with seeded(seed):
             self.hidden = nn.Linear(3 * patch * patch + 6 + self.encoding.out_features, width)
             self.out = nn.Linear(width, dim)
-        with torch.no_grad():  # with torch's own weights a token hardly depends on what its patch shows
+        with torch.no_grad():  # with torch's initial weights a token hardly depends on its patch
             for layer in (self.hidden, self.out):
                 layer.weight.mul_(_GAIN)
 
     def forward(self, views: Tensor, poses: Tensor, focal: float) -> Tensor:
-        """Tokens of all views of a scene as one sequence: (B, V · patches, dim).
+        """Return the tokens of all views of a scene as one sequence: (B, V · patches, dim).
 
         Args:
             views: (B, V, 3, H, W).
@@ -174,21 +175,19 @@ class RayTokens(nn.Module):
 
 
 class RayTransINR(nn.Module):
-    r"""Reads views of a scene with the rays through their pixels, and writes the weights of its radiance field.
+    r"""A transformer that maps views of a scene and their cameras to the weights of its radiance field.
 
     .. math:: \hat x(r) = \mathrm{render}\bigl(f_{W(views)}(\gamma(o_r + z\, d_r))\bigr)
 
     Symbols: f a :class:`~xinc_captum.inr.HypoNet` from (x, y, z) to colour and density; z the depths between ``near``
-    and ``far``; rendering as in :func:`.rays.ray_colours`, on white. A token is a patch of a
-    view with the ray through its middle (:class:`.RayTokens`); there is no table of places.
-    Tokens of all views are one sequence, so any number of views can be read. Colours do not depend on the viewing
-    direction.
+    and ``far``; rendering as in :func:`.ray_colours`, on white. A token is a patch of a view with its
+    central ray (:class:`.RayTokens`), without position embeddings. Tokens of all views are one sequence, so the number
+    of views is free. Colours do not depend on the viewing direction.
 
     4,000 scenes of one ball (:mod:`~xinc_captum.zoo`), 16 x 16 pixels, 3,000 steps of one or two views, 187 CPU
-    seconds: views of other scenes are drawn at 19.6 and 19.5 dB (two seeds) from one view, at 22.5 and 22.4 dB from
-    two. The mean of all views has 15.7 dB, the nearest view copied 14.1 or 15.0 dB
-    (``benchmarks/trans_inr_views.py``).
-    Balls come out blurred, most from one view, where distance and size are hard to tell apart.
+    seconds: views of other scenes have 19.6 and 19.5 dB (two seeds) from one view, 22.5 and 22.4 dB from two. The mean
+    of all views has 15.7 dB, a copy of the nearest view 14.1 or 15.0 dB (``benchmarks/trans_inr_views.py``). Balls are
+    blurred, most from one view, which hardly separates distance and size.
 
     Args:
         size: (H, W) of a view.
@@ -196,22 +195,22 @@ class RayTransINR(nn.Module):
         near: depth of the first sample.
         far: depth of the last.
         samples: along a ray.
-        dim: numbers a token.
+        dim: width of a token.
         depth: blocks of the transformer.
         heads: of each block.
-        head_dim: numbers of each head; None is dim / heads.
+        head_dim: width of each head; None is dim / heads.
         ff: width of the blocks' two-layer networks.
         hidden: units of the field's hidden layers.
-        layers: its Linear layers, the output among them.
-        count: its frequencies of each coordinate, from 1 to 256 radians a unit as the paper has them.
-        highest: the last of these.
+        layers: number of its Linear layers, including the output layer.
+        count: its frequencies of each coordinate; the paper has 1 to 256 radians a unit.
+        highest: its highest frequency.
         groups: weight tokens of each layer, or "vector".
         ray_count: frequencies of a ray's coordinates, an octave apart, from 1 radian per half the range of depths.
         init_std: of the weight tokens.
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: a size that does not tile, fewer than 2 samples, or no room between near and far.
+        ValueError: a size that the patches do not tile, fewer than 2 samples, or near not below far.
 
     Example:
         >>> model, poses = RayTransINR((8, 8), patch=4, seed=0), torch.eye(3, 4).expand(2, 3, 3, 4)
@@ -219,7 +218,7 @@ class RayTransINR(nn.Module):
         torch.Size([2, 1, 3, 8, 8])
 
     Source: Chen & Wang, "Transformers as Meta-Learners for Implicit Neural Representations" (ECCV 2022), sec. 4.3;
-    their optional branch of viewing directions is left out, and tokens are made otherwise (see RayTokens).
+    without their optional viewing directions, and with other tokens (RayTokens).
     """
 
     def __init__(
@@ -256,7 +255,7 @@ class RayTransINR(nn.Module):
         self.tokens = RayTokens(self.size, patch, dim, ff, count=ray_count, extent=(far - near) / 2, seed=seed)
         base = HypoNet(3, 4, hidden, layers, count, highest, unit=1.0, seed=None if seed is None else seed + 1)
         with torch.no_grad():
-            base.get_parameter("output.bias")[3] += 1.0  # some density to begin with: none has no gradient
+            base.get_parameter("output.bias")[3] += 1.0  # initial density: a density of 0 has no gradient
         self.writer = WeightWriter(
             base,
             dim,
@@ -269,28 +268,28 @@ class RayTransINR(nn.Module):
             seed=None if seed is None else seed + 2,
         )
 
-    def forward(self, views: Tensor, poses: Tensor, expected: Tensor, focal: float) -> Tensor:
-        """Other views of the scenes: (B, T, 3, H, W).
+    def forward(self, views: Tensor, poses: Tensor, target_poses: Tensor, focal: float) -> Tensor:
+        """Return other views of the scenes: (B, T, 3, H, W).
 
         Args:
             views: (B, V, 3, H, W), floats in [0, 1].
-            poses: (B, V, 3, 4), of the cameras that took them.
-            expected: (B, T, 3, 4), of the cameras to draw for.
+            poses: (B, V, 3, 4), of the cameras of the views.
+            target_poses: (B, T, 3, 4), of the cameras of the output.
             focal: of all cameras, in pixels.
         """
         weights = self.weights(views, poses, focal)
-        origins, directions = camera_rays(expected.to(self.writer.tokens), focal, self.size)
-        drawn = self.render(weights, origins.flatten(1, 3), directions.flatten(1, 3))
-        return drawn.reshape(len(drawn), expected.shape[1], *self.size, 3).movedim(-1, 2)
+        origins, directions = camera_rays(target_poses.to(self.writer.tokens), focal, self.size)
+        outputs = self.render(weights, origins.flatten(1, 3), directions.flatten(1, 3))
+        return outputs.reshape(len(outputs), target_poses.shape[1], *self.size, 3).movedim(-1, 2)
 
     def weights(self, views: Tensor, poses: Tensor, focal: float) -> Weights:
-        """The fields' weights: (B, out, in) a layer, and biases that all scenes share.
+        """Return the fields' weights: (B, out, in) a layer, and biases that all scenes share.
 
         Raises:
             ValueError: views or poses of another shape.
         """
-        expected = (len(views), views.shape[1], 3, *self.size)
-        if tuple(views.shape) != expected or tuple(poses.shape) != (*expected[:2], 3, 4):
+        shape = (len(views), views.shape[1], 3, *self.size)
+        if tuple(views.shape) != shape or tuple(poses.shape) != (*shape[:2], 3, 4):
             raise ValueError(
                 f"views have shape {tuple(views.shape)} and poses {tuple(poses.shape)}; expected (B, V, 3, "
                 f"{self.size[0]}, {self.size[1]}) and (B, V, 3, 4)."
@@ -299,7 +298,7 @@ class RayTransINR(nn.Module):
         return self.writer.weights(self.writer.modulations(self.tokens(views.to(like), poses.to(like), focal)))
 
     def render(self, weights: Weights, origins: Tensor, directions: Tensor) -> Tensor:
-        """Colours of rays: (B, rays, 3).
+        """Return the colours of rays: (B, rays, 3).
 
         Args:
             weights: of B fields.
@@ -309,11 +308,11 @@ class RayTransINR(nn.Module):
         near, far, samples = self.focus
         depths = ray_depths(samples, near, far, origins)
         points = origins[:, :, None] + depths[:, None] * directions[:, :, None]
-        raw = painted(self.writer.base.get_submodule("encoding")(points.flatten(1, 2)), weights)
+        raw = run_networks(self.writer.base.get_submodule("encoding")(points.flatten(1, 2)), weights)
         return ray_colours(raw.unflatten(1, (-1, samples)), depths)
 
     def generate(self, views: Tensor, poses: Tensor, focal: float) -> list[HypoNet]:
-        """One radiance field a scene, each an ordinary module that shares nothing: (points, 3) to (points, 4)."""
+        """Return one radiance field for each scene, an independent module: (points, 3) to (points, 4)."""
         check_finite(self)
         with torch.no_grad():
             weights = self.weights(views, poses, focal)
@@ -337,27 +336,26 @@ class RayTransINR(nn.Module):
         every: int = 100,
         show_progress: bool = True,
     ) -> TransFit:
-        """Train in place so that the field written from ``support`` views draws another view of the same scene.
+        """Train in place so that the field generated from ``support`` views renders another view of the same scene.
 
-        Each step draws scenes, their support views, and rays of one view that is not among these; over the first fifth
-        of the steps half of them go through pixels that are not white, without which fields soon stay empty.
+        Each step samples scenes, their support views, and rays of one other view. In the first fifth of the steps half
+        of the rays go through pixels that are not white; otherwise fields often become empty.
 
         Args:
             views: (N, V, 3, H, W), floats in [0, 1], of N scenes.
             poses: (N, V, 3, 4).
             focal: of all cameras.
-            support: how many views are read, at least one fewer than there are; or (fewest, most), and each step draws
-                how many.
-            validation: how many scenes, the last ones, are only looked at: their last view from their first, as many
-                as ``support``'s fewest.
-            steps: optimiser steps.
+            support: number of input views, fewer than all views; or (fewest, most), and each step samples the number.
+            validation: number of validation scenes, the last ones: their last view is rendered from their first views,
+                the fewest of ``support``.
+            steps: optimizer steps.
             lr: the highest rate.
             batch_size: scenes a step.
             rays: of each scene a step.
             warmup: steps over which the rate rises.
             seed: for the scenes, views and rays.
-            checkpoint: a file to write the run to, and to take it up from.
-            every: steps from one look and checkpoint to the next.
+            checkpoint: a file to write the run to, and to resume it from.
+            every: steps between two validations, each followed by a checkpoint.
             show_progress: a bar, where standard error is a terminal.
 
         Raises:
@@ -370,8 +368,8 @@ class RayTransINR(nn.Module):
         fewest, most = (support, support) if isinstance(support, int) else support
         if not 1 <= fewest <= most < count or scenes < 1 or validation < 0:
             raise ValueError(
-                f"{len(views)} scenes of {count} views, {validation} of them for validation, cannot be read from "
-                f"{support} views each; expected at least one scene left, and one view more than are read."
+                f"{len(views)} scenes of {count} views, {validation} of them for validation, are too few for "
+                f"support={support}; expected at least one training scene, and one view more than support."
             )
         origins, directions = (part.flatten(2, 3) for part in camera_rays(poses, focal, self.size))
         colours = views.flatten(3).mT
@@ -379,34 +377,39 @@ class RayTransINR(nn.Module):
         even = torch.full_like(filled, 1 / filled.shape[2])
         chances = (even, even + filled / filled.sum(2, keepdim=True).clamp_min(1))
 
-        def loss_of(generator: torch.Generator, behind: float) -> Tensor:
-            scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
-            order = torch.rand(len(scene), count, generator=generator).argsort(1)
-            views_read = int(torch.randint(fewest, most + 1, (), generator=generator))
-            read, drawn = order[:, :views_read], order[:, -1:]
-            ray = torch.multinomial(
-                chances[behind < 0.2][scene[:, 0], drawn[:, 0]], rays, replacement=True, generator=generator
-            )
-            weights = self.weights(views[scene, read], poses[scene, read], focal)
-            pick = (scene, drawn, ray)
+        def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+            for step in count_from(0):
+                scene = torch.randint(scenes, (min(batch_size, scenes), 1), generator=generator)
+                order = torch.rand(len(scene), count, generator=generator).argsort(1)
+                support_views = order[:, : int(torch.randint(fewest, most + 1, (), generator=generator))]
+                target_view = order[:, -1:]
+                chance = chances[step / steps < 0.2][scene[:, 0], target_view[:, 0]]
+                ray = torch.multinomial(chance, rays, replacement=True, generator=generator)
+                yield scene, support_views, target_view, ray
+
+        def loss_of(batch: tuple[Tensor, Tensor, Tensor, Tensor], _: int) -> Tensor:
+            scene, support_views, target_view, ray = batch
+            weights = self.weights(views[scene, support_views], poses[scene, support_views], focal)
+            pick = (scene, target_view, ray)
             return F.mse_loss(self.render(weights, origins[pick], directions[pick]), colours[pick])
 
-        def look() -> float:
-            held_out = slice(scenes, None)
-            drawn = self(views[held_out, :fewest], poses[held_out, :fewest], poses[held_out, -1:], focal)
-            return mean_psnr(drawn, views[held_out, -1:])
+        def validate() -> float:
+            val = slice(scenes, None)
+            predicted = self(views[val, :fewest], poses[val, :fewest], poses[val, -1:], focal)
+            return mean_psnr(predicted, views[val, -1:])
 
-        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
-        options |= {"every": every, "show_progress": show_progress}
         recipe = {
             "views": digest(views),
             "poses": digest(poses),
             "focal": focal,
             "support": (fewest, most),
             "rays": rays,
+            "validation": validation,
+            "batch_size": batch_size,
         }
-        recipe |= {"validation": validation, "batch_size": batch_size}
-        return trained(self, loss_of, look if validation else None, recipe, **options)
+        options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
+        options |= {"every": every, "show_progress": show_progress}
+        return fit_model(self, loss_of, batches, validate if validation else None, recipe, **options)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file."""
@@ -414,9 +417,9 @@ class RayTransINR(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "RayTransINR":
-        """Read what :meth:`save` wrote; errors as for :meth:`TransINR.load`."""
+        """Read what :meth:`save` wrote; errors as :meth:`TransINR.load`."""
         return load_model(cls, path, device)
 
     def extra_repr(self) -> str:
-        """The arguments."""
+        """Return the arguments."""
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())

@@ -1,4 +1,4 @@
-"""Transformer encoder, weight tokens, batched generated networks."""
+"""The transformer that generates weights, and functions of many generated networks."""
 
 from typing import Literal, NamedTuple
 
@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from ...inr import HypoNet
 from ...inr.mlp import seeded
+from ...inr.training import check_at_least_one
 
 
 class Attention(nn.Module):
-    r"""Self-attention of several heads.
+    r"""Multi-head self-attention.
 
     .. math:: y = W_o\, [\mathrm{softmax}(Q_h K_h^T / \sqrt{d})\, V_h]_h + b_o
 
     Symbols: h a head of d numbers, head_dim or dim / heads; queries Q, keys K and values V are linear without bias. The
-    softmax is written out: torch's fused kernel has no forward-mode derivative on CPUs, and does not show its
-    weights.
+    softmax is explicit, because the attention weights are returned and the fused kernels of torch do not return them;
+    torch's flash kernel also has no forward-mode derivative on CPUs.
 
     Args:
-        dim: numbers a token.
+        dim: width of a token.
         heads: must divide ``dim``, where ``head_dim`` is None.
         head_dim: d; None is dim / heads.
 
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         super().__init__()
         if heads < 1 or (head_dim is None and dim % heads):
             raise ValueError(
-                f"dim {dim} is not divisible by heads {heads}; expected heads of equal width, or give their width as "
+                f"dim {dim} is not divisible by heads {heads}; expected heads of equal width, or their width as "
                 "head_dim."
             )
         if head_dim is not None and head_dim < 1:
@@ -49,24 +50,24 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(dim, inner, bias=False) for _ in range(3))
         self.out = nn.Linear(inner, dim)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, n, dim) to the same, and the attention weights (B, heads, from n, to n), rows of which add up to 1.
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return outputs (B, n, dim) and attention weights (B, heads, from n, to n), whose rows add up to 1.
 
         Args:
             x: tokens.
-            seen: (B, n) bool; nothing attends to a token that is not seen.
+            mask: (B, n) bool; tokens where it is False are not attended to.
         """
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        scores = (q / q.shape[-1] ** 0.5) @ k.mT  # fewer numbers to divide than there are scores
-        if seen is not None:
-            scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
+        scores = (q / q.shape[-1] ** 0.5) @ k.mT  # q has fewer numbers than the scores
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
         weights = scores.softmax(-1)
         y: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
         return y, weights
 
 
 class Block(nn.Module):
-    r"""One step of attention and one of a two-layer network, each added to what it read.
+    r"""One block of the transformer: attention and a two-layer network, each with a residual connection.
 
     .. math:: x \mathrel{+}= A(\mathrm{LN}(x)), \qquad x \mathrel{+}= W_2\, \mathrm{GELU}(W_1 \mathrm{LN}(x))
 
@@ -80,25 +81,25 @@ class Block(nn.Module):
         self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads, head_dim)
         self.norm2, self.ff = nn.LayerNorm(dim), nn.Sequential(nn.Linear(dim, ff), nn.GELU(), nn.Linear(ff, dim))
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, n, dim) to the same, and the attention weights."""
-        y, weights = self.attention(self.norm1(x), seen)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return outputs (B, n, dim) and the attention weights."""
+        y, weights = self.attention(self.norm1(x), mask)
         x = x + y
         return x + self.ff(self.norm2(x)), weights
 
 
 class Encoder(nn.Module):
-    """Blocks one after another, without a norm at the end.
+    """A sequence of blocks, without a final norm.
 
     Args:
-        dim: numbers a token.
-        depth: how many blocks.
-        heads: of each.
+        dim: width of a token.
+        depth: number of blocks.
+        heads: of each block.
         ff: width of the two-layer networks.
         head_dim: numbers of each head; None is dim / heads.
 
     Example:
-        >>> y, routing = Encoder(24, 2, 3, 48).routed(torch.rand(2, 5, 24))
+        >>> y, routing = Encoder(24, 2, 3, 48).forward_with_routing(torch.rand(2, 5, 24))
         >>> routing.shape
         torch.Size([2, 2, 3, 5, 5])
 
@@ -109,41 +110,42 @@ class Encoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, ff, head_dim) for _ in range(depth))
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(B, n, dim) to the same.
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return outputs (B, n, dim).
 
         Args:
             x: tokens.
-            seen: (B, n) bool; None means all.
+            mask: (B, n) bool; None is all True.
         """
         for block in self.blocks:
-            x, _ = block(x, seen)
+            x, _ = block(x, mask)
         return x
 
-    def routed(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, and all attention weights: (B, depth, heads, from n, to n), the largest tensor there is.
+    def forward_with_routing(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the outputs and all attention weights, (B, depth, heads, from n, to n), the largest tensor.
 
         Args:
             x: tokens.
-            seen: (B, n) bool; None means all.
+            mask: (B, n) bool; None is all True.
         """
-        found = []
+        routing = []
         for block in self.blocks:
-            x, weights = block(x, seen)
-            found.append(weights)
-        return x, torch.stack(found, 1)
+            x, weights = block(x, mask)
+            routing.append(weights)
+        return x, torch.stack(routing, 1)
 
 
 Groups = int | Literal["vector"]
 Modulations = tuple[Tensor, ...]
+MAX_NUMBERS = 1 << 25  # of an intermediate result: 128 MB in single precision
 
 
 class Weights(NamedTuple):
-    """The networks of B pictures.
+    """The networks of B images.
 
     Attributes:
         matrices: one (B, out, in) a layer, as in ``nn.Linear``; every row has length 1.
-        biases: one (out,) a layer, the same for all pictures.
+        biases: one (out,) a layer, shared by all images.
     """
 
     matrices: tuple[Tensor, ...]
@@ -151,7 +153,7 @@ class Weights(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What the transformer makes of data tokens.
+    """Outputs of the transformer for data tokens.
 
     Attributes:
         modulations: one (B, rows, in) a layer.
@@ -163,26 +165,26 @@ class Read(NamedTuple):
 
 
 class WeightWriter(nn.Module):
-    r"""Learned weight tokens join the data tokens; each is turned into a modulation of some rows of a base matrix.
+    r"""Transformer of data tokens and learned weight tokens; each weight token modulates some rows of a base matrix.
 
     .. math:: x_t = W_l\, \mathrm{LN}_l(z_t) + c_l, \qquad
         W_{j} = \frac{u_j}{\|u_j\|_2}, \quad u_j = B_j \odot x_{j \bmod g}
 
-    Symbols: z_t what the encoder makes of weight token t of layer l; x_t (in,) its modulation; B (out, in) the base
-    matrix, j a neuron of the layer; g = min(groups, out). Biases are the base's. So every neuron's weights have
-    length 1, a modulation's length means nothing, neurons of a group differ only through B, and neuron j is the same
-    neuron in every picture.
+    Symbols: z_t the encoder's output for weight token t of layer l; x_t (in,) its modulation; B (out, in) the base
+    matrix, j a neuron of the layer; g = min(groups, out). Biases are those of the base. So every neuron's weights have
+    length 1, the length of a modulation has no effect, neurons of a group differ only by B, and neuron j corresponds to
+    neuron j of every other image.
 
     Args:
-        base: the network whose weights are shared.
-        dim: numbers a token.
+        base: the network whose weights are modulated.
+        dim: width of a token.
         depth: blocks of the encoder.
         heads: of each block.
         ff: width of the blocks' two-layer networks.
-        groups: weight tokens of each layer; "vector": one token for the whole network, from which a wider Linear makes
-            a modulation for each neuron, as hypernetworks of a single vector do.
+        groups: weight tokens of each layer; "vector": one token for the whole network, and a wider Linear that maps it
+            to a modulation for each neuron, as in hypernetworks of a single vector.
         head_dim: numbers of each head; None is dim / heads.
-        init_std: standard deviation of the first weight tokens.
+        init_std: standard deviation of the initial weight tokens.
         seed: for the weights; None takes torch's global generator.
 
     Raises:
@@ -205,8 +207,8 @@ class WeightWriter(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
-        self.base, self.groups = base, groups
+        check_at_least_one(dim=dim, depth=depth, heads=heads, ff=ff)
+        self.base, self.groups, self._attention_heads, self._ff = base, groups, heads, ff
         linears = base.linears()
         self.names = tuple(linears)
         self.rows = tuple(_rows(groups, name, linear.out_features) for name, linear in linears.items())
@@ -222,7 +224,7 @@ class WeightWriter(nn.Module):
 
     @property
     def token_names(self) -> tuple[str, ...]:
-        """Layer and number of each modulation, in the order of ``TokenContribution``'s parts.
+        """Layer and index of each modulation, in the order of ``TokenContribution``.
 
         Example:
             >>> from xinc_captum.attributions.trans_inr import TransINR
@@ -232,33 +234,33 @@ class WeightWriter(nn.Module):
         pairs = zip(self.names, self.rows, strict=True)
         return tuple(f"{name} · {t}" for name, rows in pairs for t in range(rows))
 
-    def read(self, data: Tensor, seen: Tensor | None = None) -> Read:
-        """Data tokens (B, n, dim) to modulations, and the attention on the way.
+    def read(self, data: Tensor, mask: Tensor | None = None) -> Read:
+        """Return the modulations of data tokens (B, n, dim), and the attention weights.
 
         Args:
-            data: tokens of pictures or views.
-            seen: (B, n) bool; None means all.
+            data: tokens of images or views.
+            mask: (B, n) bool; None is all True.
         """
-        tokens, routing = self.encoder.routed(*self._joined(data, seen))
-        return Read(self._headed(tokens[:, data.shape[1] :]), routing)
+        tokens, routing = self.encoder.forward_with_routing(*self._append_tokens(data, mask))
+        return Read(self._apply_heads(tokens[:, data.shape[1] :]), routing)
 
-    def modulations(self, data: Tensor, seen: Tensor | None = None) -> Modulations:
-        """Those of :meth:`read`, without keeping the attention of every block."""
-        return self._headed(self.encoder(*self._joined(data, seen))[:, data.shape[1] :])
+    def modulations(self, data: Tensor, mask: Tensor | None = None) -> Modulations:
+        """Return the modulations of :meth:`read`, without storing the attention weights."""
+        return self._apply_heads(self.encoder(*self._append_tokens(data, mask))[:, data.shape[1] :])
 
-    def _joined(self, data: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if seen is not None:
-            seen = torch.cat([seen, seen.new_ones(len(data), len(self.tokens))], 1)
-        return torch.cat([data, self.tokens.expand(len(data), -1, -1)], 1), seen
+    def _append_tokens(self, data: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(data), len(self.tokens))], 1)
+        return torch.cat([data, self.tokens.expand(len(data), -1, -1)], 1), mask
 
-    def _headed(self, written: Tensor) -> Modulations:
-        parts = [written] * len(self.rows) if self.groups == "vector" else written.split(self.rows, 1)
-        made = (head(part) for head, part in zip(self.heads, parts, strict=True))
+    def _apply_heads(self, tokens: Tensor) -> Modulations:
+        parts = [tokens] * len(self.rows) if self.groups == "vector" else tokens.split(self.rows, 1)
+        outputs = (head(part) for head, part in zip(self.heads, parts, strict=True))
         inputs = [linear.in_features for linear in self.base.linears().values()]
-        return tuple(x.reshape(len(x), -1, width) for x, width in zip(made, inputs, strict=True))
+        return tuple(x.reshape(len(x), -1, width) for x, width in zip(outputs, inputs, strict=True))
 
     def weights(self, modulations: Modulations) -> Weights:
-        """The matrices and biases that modulations stand for.
+        """Return the matrices and biases of the networks with these modulations.
 
         Args:
             modulations: one (B, rows, in) a layer.
@@ -266,15 +268,37 @@ class WeightWriter(nn.Module):
         matrices = []
         linears = self.base.linears().values()
         for linear, x in zip(linears, modulations, strict=True):
-            tiled = x.repeat(1, linear.out_features // x.shape[1], 1)  # neuron j takes row j mod g
-            matrices.append(F.normalize(linear.weight * tiled, dim=-1))
+            repeated = x.repeat(1, linear.out_features // x.shape[1], 1)  # neuron j takes row j mod g
+            matrices.append(F.normalize(linear.weight * repeated, dim=-1))
         return Weights(tuple(matrices), tuple(linear.bias for linear in linears))
 
-    def layer_index(self, layer: int | str) -> int:
-        """Which layer, by number (negative ones from the end) or by name.
+    def max_batch_size(self, size: tuple[int, int], limit: int | None = None, data_tokens: int = 0) -> int:
+        """Return ``limit``, or how many samples one pass takes with each intermediate result below 128 MB.
+
+        Args:
+            size: (H, W) of the output of each generated network.
+            limit: the caller's ``internal_batch_size``.
+            data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are given.
 
         Raises:
-            ValueError: no such layer.
+            ValueError: a limit below 1.
+        """
+        if limit is not None:
+            check_at_least_one(internal_batch_size=limit)
+            return limit
+        linears = self.base.linears().values()
+        widest = max(linear.in_features for linear in linears)
+        numbers = max(size[0] * size[1] * widest, sum(linear.weight.numel() for linear in linears))
+        if data_tokens:
+            tokens = data_tokens + len(self.tokens)
+            numbers = max(numbers, tokens * tokens * self._attention_heads, tokens * self._ff)
+        return max(1, MAX_NUMBERS // numbers)
+
+    def layer_index(self, layer: int | str) -> int:
+        """Return the index of a layer, given by index (negative ones count from the end) or name.
+
+        Raises:
+            ValueError: an unknown layer.
         """
         count = len(self.names)
         if isinstance(layer, str) and layer in self.names:
@@ -284,19 +308,8 @@ class WeightWriter(nn.Module):
         raise ValueError(f"layer is {layer!r}; expected one of {', '.join(self.names)}, or {-count} to {count - 1}.")
 
 
-def at_least_one(**numbers: int) -> None:
-    """Say which number is too small.
-
-    Raises:
-        ValueError: one of them below 1.
-    """
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1.")
-
-
 def _rows(groups: Groups, name: str, outputs: int) -> int:
-    """How many modulations a layer has."""
+    """Return the number of modulations of a layer."""
     if groups == "vector":
         return outputs
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
@@ -311,42 +324,42 @@ def _rows(groups: Groups, name: str, outputs: int) -> int:
     return rows
 
 
-def painted(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Tensor:
-    r"""B networks at the same or each at its own coordinates: (B, points, out).
+def run_networks(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Tensor:
+    r"""Return the outputs of B networks, at common or separate coordinates: (B, points, out).
 
     .. math:: y_b = W_L^b\, \mathrm{relu}(\cdots \mathrm{relu}(W_1^b \gamma + b_1) \cdots) + b_L + out\_bias
 
     Args:
-        encoded: γ, what the encoding makes of coordinates: (points, in) or (B, points, in).
+        encoded: γ, encoded coordinates: (points, in) or (B, points, in).
         weights: of the B networks.
-        out_bias: added to what comes out; 0.5 for pictures in [0, 1].
+        out_bias: added to the outputs; 0.5 for images in [0, 1].
     """
-    h, last = encoded, len(weights.matrices) - 1
+    hidden, last = encoded, len(weights.matrices) - 1
     for i, (matrix, bias) in enumerate(zip(*weights, strict=True)):
-        h = h @ matrix.mT + bias
-        h = h.relu() if i < last else h + out_bias
-    return h
+        hidden = hidden @ matrix.mT + bias
+        hidden = hidden.relu() if i < last else hidden + out_bias
+    return hidden
 
 
 def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0) -> HypoNet:
-    """Network ``index`` as an ordinary module; it shares nothing with the others, the writer or any later call.
+    """Return network ``index`` as an ordinary module that shares no memory with other networks or the base.
 
     Args:
         base: the shared network, for its architecture.
         weights: of B networks.
-        index: which of them.
-        out_bias: becomes part of the last bias.
+        index: of the network.
+        out_bias: added to the last bias.
 
     Example:
         >>> from xinc_captum.inr import HypoNet
         >>> base = HypoNet(hidden=4, layers=2, count=2)
-        >>> own = tuple(p.weight[None] for p in base.linears().values())
-        >>> net = as_module(base, Weights(own, tuple(p.bias for p in base.linears().values())), 0)
+        >>> matrices = tuple(p.weight[None] for p in base.linears().values())
+        >>> net = as_module(base, Weights(matrices, tuple(p.bias for p in base.linears().values())), 0)
         >>> x = torch.rand(3, 2)
         >>> bool((net(x) == base(x)).all()), net.output.weight is base.output.weight
         (True, False)
     """
-    with torch.device("meta"):  # no weights to draw: the random state stays as found
+    with torch.device("meta"):  # no random weights: the random state is unchanged
         module = HypoNet(**base.config)
     state = {name: buffer.clone() for name, buffer in base.named_buffers()}
     for i, (name, matrix, bias) in enumerate(zip(base.linears(), *weights, strict=True)):
@@ -358,13 +371,13 @@ def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0
     return module
 
 
-def stacked(modules: list[HypoNet] | list[nn.Module]) -> Weights:
-    """The weights of several modules as one: each matrix (B, out, in), each bias (B, 1, out).
+def stack_weights(modules: list[HypoNet] | list[nn.Module]) -> Weights:
+    """Stack the weights of several modules: each matrix (B, out, in), each bias (B, 1, out).
 
     Example:
         >>> from xinc_captum.inr import HypoNet
         >>> nets = [HypoNet(hidden=4, layers=2, count=2) for _ in range(3)]
-        >>> painted(nets[0].encoding(torch.rand(5, 2)), stacked(nets)).shape
+        >>> run_networks(nets[0].encoding(torch.rand(5, 2)), stack_weights(nets)).shape
         torch.Size([3, 5, 3])
     """
     linears = [[m for m in net.children() if isinstance(m, nn.Linear)] for net in modules]
