@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.cli.canvas import Judged, Model, RuleName, _telling_pixel, canvas_command, judged
+from xinc_captum.cli import canvas as canvas_module
+from xinc_captum.cli.canvas import Model, NetworkName, _telling_pixel, canvas_command, photo_canvas
+from xinc_captum.cli.canvas_trust import Judged, RuleName, judged
 from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.video_results import VideoModel
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.inr import FourierMLP, Siren, coordinates, load, psnr, render
@@ -24,7 +28,7 @@ def photo(tmp_path):
 
 
 def run(photo, out, model=Model.ffn, layers=None, rule=RuleName.secant, steps=8, seed=0, device="cpu"):
-    canvas_command(photo, out, model, layers, rule, 24, steps, seed, device)
+    photo_canvas(photo, out, model, layers, rule, 24, steps, seed, device)
 
 
 @pytest.mark.parametrize("model", list(Model))
@@ -165,3 +169,47 @@ def test_the_advice_is_what_the_tangent_does_here(tangent, said):
 
 def test_what_was_not_compared_is_null_in_the_manifest():
     assert Judged("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    seen = []
+    monkeypatch.setattr(canvas_module, "photo_canvas", lambda *given: seen.append(("photo", *given)))
+    monkeypatch.setattr(canvas_module, "video_canvas", lambda *given: seen.append(("video", *given)))
+    return seen
+
+
+def run_either(source, model=None, size=None, steps=None, frames=None, masks=None):
+    canvas_command(str(source), Path("out"), model, None, RuleName.secant, size, steps, frames, masks, 0, "cpu")
+
+
+def test_photos_and_videos_go_their_ways(calls, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    run_either(tmp_path / "a.png")
+    run_either(tmp_path / "a.png", NetworkName.siren, 64, 7)
+    run_either(tmp_path, NetworkName.hnerv, 64, 7, 5, tmp_path)
+    run_either("carphone_nerv")
+    out, rule = Path("out"), RuleName.secant
+    assert calls == [
+        ("photo", tmp_path / "a.png", out, Model.ffn, None, rule, 192, 1000, 0, "cpu"),
+        ("photo", tmp_path / "a.png", out, Model.siren, None, rule, 64, 7, 0, "cpu"),
+        ("video", str(tmp_path), out, VideoModel.hnerv, None, rule, 64, 7, 5, tmp_path, 0, "cpu"),
+        ("video", "carphone_nerv", out, None, None, rule, None, None, 24, None, 0, "cpu"),
+    ]
+
+
+def test_what_belongs_to_the_other_kind_is_refused(calls, tmp_path):
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    with pytest.raises(UsageError, match="--model nerv is not for a photo; expected ffn or siren"):
+        run_either(photo, NetworkName.nerv)
+    with pytest.raises(UsageError, match="--model siren is not for a video; expected nerv or hnerv"):
+        run_either("sprite", NetworkName.siren)
+    for extra in ({"frames": 5}, {"masks": tmp_path}):
+        with pytest.raises(UsageError, match="--frames and --masks are for videos"):
+            run_either(photo, **extra)
+    with pytest.raises(UsageError, match="--frames is 1; expected at least 2"):
+        run_either("sprite", frames=1)
+    with pytest.raises(FileNotFoundError, match=r"nothing.mp4 is not a file; expected a photo .*carphone_nerv, "):
+        run_either(tmp_path / "nothing.mp4")
+    assert not calls

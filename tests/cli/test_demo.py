@@ -9,7 +9,7 @@ from xinc_captum.cli.errors import UsageError
 def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        demo, "canvas_command", lambda photo, out, *rest: calls.append((photo.name, photo.stat().st_size, out))
+        demo, "photo_canvas", lambda photo, out, *rest: calls.append((photo.name, photo.stat().st_size, out))
     )
     demo.demo_command(tmp_path, [demo.Part.canvas], 0)
     assert calls == [("chelsea.png", 240512, tmp_path / "canvas")]
@@ -19,8 +19,8 @@ def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
 def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(demo, "accentuate_command", lambda *given: calls.append(given))
-    monkeypatch.setattr(demo, "canvas_command", lambda *given: calls.append(given))
-    monkeypatch.setattr(demo, "video_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "photo_canvas", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "video_canvas", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "_linked", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "nern_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "trans_inr_command", lambda *given: calls.append(given))
@@ -36,7 +36,7 @@ def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monke
 
 def test_the_video_part_takes_the_shipped_network_and_fits_a_known_clip(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(demo, "video_command", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "video_canvas", lambda *given: calls.append(given))
     demo.demo_command(tmp_path, [demo.Part.video], 3)
     assert [given[:2] for given in calls] == [(clip, tmp_path / "video" / clip) for clip in ("carphone_nerv", "sprite")]
     assert calls[0][6] is None and calls[1][6] >= 100, "only the second is fitted"
@@ -48,7 +48,7 @@ def test_networks_that_write_networks_come_with_the_package(tmp_path, monkeypatc
     monkeypatch.setattr(demo, "trans_inr_command", lambda *given: calls.append(given))
     demo.demo_command(tmp_path, [demo.Part.nern, demo.Part.transinr], 3)
     nern, written = calls
-    assert nern[:3] == ("mnist_convnet", tmp_path / "nern", "mnist_generator") and nern[-1] == "mnist_nern"
+    assert nern[:3] == ("mnist_convnet", tmp_path / "nern", "mnist_generator") and nern[-3] == "mnist_nern"
     assert written[:3] == (["mnist_digits"], tmp_path / "transinr", None), "no model named: the one that ships"
 
 

@@ -1,9 +1,8 @@
 import importlib
 
 import pytest
-import torch
 
-from xinc_captum.cli.errors import FAILURES, UsageError, device_called, words_of
+from xinc_captum.cli.errors import FAILURES, UsageError, words_of
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError
@@ -47,14 +46,3 @@ def test_they_end_in_one_red_line_and_status_one(error, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="1"):
         entry.main()
     assert capsys.readouterr().err == "xinc: what was seen, what was expected, what to do\n"
-
-
-def test_auto_takes_what_there_is():
-    assert device_called("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert device_called("cpu") == torch.device("cpu")
-
-
-@pytest.mark.parametrize("name", ["gpu9", "meta"])
-def test_what_cannot_be_used_is_said(name):
-    with pytest.raises(UsageError, match=f"device '{name}' cannot be used here .*try --device cpu"):
-        device_called(name)

@@ -14,15 +14,16 @@ from typer.testing import CliRunner
 from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
-from xinc_captum.cli.canvas import Model, RuleName, canvas_command
+from xinc_captum.cli.canvas import Model, photo_canvas
+from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, asked, compared, differences, replay_command
+from xinc_captum.cli.replay import COMMANDS, asked, compared, differences, replay
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
-from xinc_captum.cli.video import video_command
+from xinc_captum.cli.video import video_canvas
 
 NETWORKS = """
 import torch
@@ -52,7 +53,7 @@ def here(tmp_path_factory):
 
 
 def canvas(here, out, **_):
-    canvas_command(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
+    photo_canvas(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
 
 
 def accentuate(here, out, **_):
@@ -62,11 +63,11 @@ def accentuate(here, out, **_):
 
 def video(here, out, **_):
     layers = ["blocks.2.activation"]
-    video_command(str(here / "clip"), out, None, layers, RuleName.tangent, None, 2, 24, None, 0, "cpu")
+    video_canvas(str(here / "clip"), out, None, layers, RuleName.tangent, None, 2, 24, None, 0, "cpu")
 
 
 def nern(here, out, **_):
-    nern_command("replayed_networks:colours", out, "noise", [], 4, 2, 0, "cpu")
+    nern_command("replayed_networks:colours", out, "noise", [], 4, 2, None, 0, "cpu")
 
 
 def transinr(here, out, **_):
@@ -100,7 +101,7 @@ def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, 
     assert note["call"]["command"] == name and note["call"]["threads"] == torch.get_num_threads()
     assert note["call"]["settings"]["device"] == "cpu" or torch.cuda.is_available(), "auto says which it was"
     capsys.readouterr()
-    assert replay_command(tmp_path / "out")
+    assert replay(tmp_path / "out")
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == f"computing {tmp_path / 'out'} again, with the settings in its manifest …"
     same = [line for line in lines if line.endswith((": same bits", ": same text"))]
@@ -126,17 +127,17 @@ def test_a_result_of_relative_paths_replays_from_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     shutil.move(place / "out", tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert replay_command(Path("moved")), capsys.readouterr().out
+    assert replay(Path("moved")), capsys.readouterr().out
 
 
 def test_a_module_of_the_working_directory_is_found_from_elsewhere(tmp_path, monkeypatch, no_ink):
     (tmp_path / "of_that_folder.py").write_text(NETWORKS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    nern_command("of_that_folder:colours", Path("out"), "noise", [], 4, 2, 0, "cpu")
+    nern_command("of_that_folder:colours", Path("out"), "noise", [], 4, 2, None, 0, "cpu")
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.delitem(sys.modules, "of_that_folder")
-    assert replay_command(Path("../out"))
+    assert replay(Path("../out"))
     assert Path.cwd() == tmp_path / "elsewhere"
 
 
@@ -180,10 +181,10 @@ def test_on_another_machine_floats_may_round_otherwise(made, capsys, no_ink, sha
     kept["totals"] += share * kept["totals"].abs().max()
     save_file(kept, made / "activation1.safetensors")
     note = rewritten(made)
-    assert not replay_command(made), "the same machine"
+    assert not replay(made), "the same machine"
     rewritten(made, call=note["call"] | {"machine": "another"})
     capsys.readouterr()
-    assert replay_command(made) is near
+    assert replay(made) is near
     out = capsys.readouterr().out
     assert out.startswith("machine: another then, ") and "now; the last bits of arrays may differ" in out
     assert ("came out as the same bits, 1 more within 0.001 of their largest value, and so did all" in out) is near
@@ -194,7 +195,7 @@ def test_a_verdict_that_is_not_what_comes_out_is_found(made, capsys, no_ink):
     verdict = note["trust"]["activation1"]["verdict"]
     note["trust"]["activation1"]["verdict"] = "better"
     (made / "manifest.json").write_text(json.dumps(note))
-    assert not replay_command(made)
+    assert not replay(made)
     said = capsys.readouterr().out
     assert f"  manifest.json: trust.activation1.verdict: 'better' then, '{verdict}' now" in said
     assert "came out as the same bits, and 1 of its manifest's entries did not; pictures" in said
@@ -204,28 +205,28 @@ def test_a_damaged_result_is_told(made):
     with (made / "network.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UsageError, match=r"out is damaged: network.safetensors has changed since it was written"):
-        replay_command(made)
+        replay(made)
     (made / "network.safetensors").unlink()
     with pytest.raises(UsageError, match="network.safetensors is missing. Take it from a backup"):
-        replay_command(made)
+        replay(made)
 
 
 def test_what_is_no_result_is_told(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder; expected a result"):
-        replay_command(tmp_path / "nowhere")
+        replay(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has no manifest.json that can be read"):
-        replay_command(tmp_path / "empty")
+        replay(tmp_path / "empty")
     rewritten(made, format="xinc-captum-result-9")
     with pytest.raises(UsageError, match="is of the format 'xinc-captum-result-9'; this version reads"):
-        replay_command(made)
+        replay(made)
 
 
 def test_a_result_of_another_version_is_told(made):
     versions = rewritten(made)["versions"]
     rewritten(made, versions=versions | {"xinc-captum": "0.0.1"})
     with pytest.raises(UsageError, match=r"made by xinc-captum 0.0.1, and this is .*; replay it with that version"):
-        replay_command(made)
+        replay(made)
     rewritten(made, versions=versions | {"torch": "2.0.0"})
     done = CliRunner().invoke(app, ["replay", str(made)])
     assert done.exit_code == 0 and "torch: 2.0.0 then, " in done.output
@@ -235,7 +236,7 @@ def test_a_result_that_python_saved_is_told(tmp_path):
     with store.bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("a")
     with pytest.raises(UsageError, match="does not say which command made it .* saved from Python"):
-        replay_command(tmp_path / "out")
+        replay(tmp_path / "out")
 
 
 def test_inputs_that_are_gone_or_others_are_told(made, tmp_path):
@@ -244,10 +245,10 @@ def test_inputs_that_are_gone_or_others_are_told(made, tmp_path):
     rewritten(made, call=note["call"] | {"files": {str(photo): store.sha256(photo)}})
     Image.new("RGB", (24, 16)).save(photo)
     with pytest.raises(UsageError, match=r"photo.png is not what it was when .*out was made from it"):
-        replay_command(made)
+        replay(made)
     photo.unlink()
     with pytest.raises(FileNotFoundError, match=r"photo.png, which .*out was made from, is gone"):
-        replay_command(made)
+        replay(made)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_a_damaged_manifest_is_told(made, change, says):
     note = rewritten(made)
     (made / "manifest.json").write_text(json.dumps(note | change))
     with pytest.raises(UsageError, match=f"out is damaged: .*{says}"):
-        replay_command(made)
+        replay(made)
 
 
 def test_settings_that_do_not_fit_are_told(made):
@@ -280,7 +281,7 @@ def test_settings_that_do_not_fit_are_told(made):
 
 def test_settings_come_back_as_the_command_takes_them(made):
     command, settings = asked(made, rewritten(made))
-    assert command is canvas_command
+    assert command is photo_canvas
     assert settings["rule"] is RuleName.secant and isinstance(settings["photo_path"], Path)
     assert settings["layers"] == ["activation1"] and settings["steps"] == 3
 

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from xinc_captum import store
-from xinc_captum.cli.canvas import Model, RuleName, canvas_command
+from xinc_captum.cli.canvas import Model, photo_canvas
+from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.explore import explore_command
 from xinc_captum.cli.results import bundle_at, keep
@@ -31,7 +32,7 @@ def opened(address):
 def test_a_photo_from_end_to_end(tmp_path, little_ink, capsys):
     Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(tmp_path / "slope & hill.png")
     layers = ["activation1", "activation2"]
-    canvas_command(tmp_path / "slope & hill.png", tmp_path / "out", Model.ffn, layers, RuleName.secant, 24, 2, 0, "cpu")
+    photo_canvas(tmp_path / "slope & hill.png", tmp_path / "out", Model.ffn, layers, RuleName.secant, 24, 2, 0, "cpu")
     explore_command(tmp_path / "out", None)
     page = (tmp_path / "out.html").read_text()
     assert f"open {(tmp_path / 'out.html').resolve()}" in capsys.readouterr().out

@@ -9,9 +9,9 @@ from PIL import Image
 
 from xinc_captum import open_canvas
 from xinc_captum.cli import video
-from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.video import _by_chance, video_command, write_video_page
+from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
 from xinc_captum.cli.video_files import Film
 from xinc_captum.cli.video_results import (
     VideoModel,
@@ -49,7 +49,7 @@ def clip(tmp_path):
 
 
 def run(source, out, layers=("blocks.2.activation",), masks=None, frames=24, steps=3, seed=0, size=None, device="cpu"):
-    video_command(str(source), out, None, list(layers), RuleName.secant, size, steps, frames, masks, seed, device)
+    video_canvas(str(source), out, None, list(layers), RuleName.secant, size, steps, frames, masks, seed, device)
 
 
 def test_the_whole_job_with_masks(clip, tmp_path, capsys):

@@ -1,32 +1,32 @@
 """Command and page."""
 
 import hashlib
-import json
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import store, zoo
+from .. import zoo
 from ..attributions import Accentuation
 from ..attributions.accentuation import Options
 from ..attributions.accentuation.evidence import QUANTILE
+from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
 from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
 from ..visualizers.accentuation import percent
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..zoo.classifiers import imagenet_labels
+from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
 from .accentuate_results import Asked, Feature, Story, features_called, keep, signed
-from .errors import UsageError, device_called
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
 from .models import Network, network_called
 from .photos import Natural, natural_images, subject_called
-from .recorded import recorded
 
-DPI = 150
+_save_picture = partial(save_picture, dpi=150)
 
 
 def write_page(folder: Path, story: Story) -> None:
@@ -49,7 +49,7 @@ def write_page(folder: Path, story: Story) -> None:
         heading=f"What {story.classifier.name} sees in this photo",
     )
     first = [
-        _picture(
+        _save_picture(
             folder,
             "accentuated.png",
             rows,
@@ -63,7 +63,7 @@ def write_page(folder: Path, story: Story) -> None:
         answers = {"the photo": features[0].before} | {f"more {f.asked.title}": f.after for f in features}
         bars = class_bars(answers, marked=[f.asked.title for f in features])
         caption = "The five likeliest classes of the whole photo, before and after."
-        sections.append(Section("What it answers", (_picture(folder, "answers.png", bars, caption),)))
+        sections.append(Section("What it answers", (_save_picture(folder, "answers.png", bars, caption),)))
     sections.append(Section("On the way", tuple(_ways(folder, story))))
     write_report(
         folder,
@@ -141,7 +141,7 @@ def _ways(folder: Path, story: Story) -> list[Picture]:
     pictures = []
     for number, feature in enumerate(story.features, 1):
         strip, words = _strip(story, feature)
-        pictures.append(_picture(folder, f"{feature.file(number)}_way.png", strip, words))
+        pictures.append(_save_picture(folder, f"{feature.file(number)}_way.png", strip, words))
     scores = _together([f.result.scores for f in story.features])
     distances = [f.result.distances for f in story.features]
     known = [d for d in distances if d is not None]
@@ -155,7 +155,7 @@ def _ways(folder: Path, story: Story) -> list[Picture]:
     words = (
         "Step by step: the score, and the distance to the photo, which is held down. Views differ from step to step."
     )
-    return [*pictures, _picture(folder, "steps.png", curve, words)]
+    return [*pictures, _save_picture(folder, "steps.png", curve, words)]
 
 
 def _strip(story: Story, feature: Feature) -> tuple[Figure, str]:
@@ -181,11 +181,6 @@ def _together(columns: list[Tensor]) -> Tensor:
     return torch.cat(ends, 1)
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
-
-
 def _two(number: float | None) -> str:
     return "–" if number is None else signed(number)
 
@@ -206,22 +201,32 @@ class Plan(NamedTuple):
 
 @recorded("accentuate", "photo")
 def accentuate_command(
-    photo: str,
-    out: Path,
-    model: str,
-    targets: list[str],
-    layers: list[str],
-    units: list[int],
-    dose: float | None,
-    steps: int,
-    seed: int,
-    longer_side: int,
-    device: str,
-    natural: Path | None,
+    photo: Annotated[
+        str, typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False)
+    ],
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function: a network, or a zoo.Classifier.")
+    ] = "efficientnet_lite0",
+    targets: Annotated[
+        list[str], typer.Option("--target", help="Class to accentuate, by label or number; repeat.")
+    ] = [],
+    layers: Annotated[list[str], typer.Option("--layer", help="Layer of the units, by its dotted name.")] = [],
+    units: Annotated[list[int], typer.Option("--unit", help="Unit of the layer to accentuate; repeat.")] = [],
+    dose: Annotated[
+        float | None, typer.Option(help="Stop at this dose: 1 is a natural high, below 0 suppresses. Default: go on.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = Settings.n_steps,
+    seed: Seed = 0,
+    longer_side: Annotated[
+        int, typer.Option("--size", help="Shrink the photo to so many pixels on the longer side.", min=16)
+    ] = 336,
+    device: Device = "auto",
+    natural: Annotated[
+        Path | None, typer.Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
+    ] = None,
 ) -> None:
-    """Everything ``xinc accentuate`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Show what classes or units see in PHOTO, beside Grad-CAM, and how far to trust it."""
     where = device_called(device)
     subject = subject_called(photo, longer_side)
     network = network_called(model, subject.image, where)
@@ -239,11 +244,8 @@ def accentuate_command(
             typer.echo(f"stopped; writing what there is of {number} of {len(asked)} features")
             break
     story = Story(subject, network.classifier, features, plan.natural, plan.second)
-    with store.bundle(out, _note(story, plan, asked)) as folder:
+    with result_folder(out, _note(story, plan, asked)) as folder:
         write_page(folder, story)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def _second(network: Network, asked: list[Asked], where: torch.device) -> zoo.Classifier | None:

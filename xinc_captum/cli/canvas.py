@@ -1,13 +1,9 @@
 """Photo canvas: command and page."""
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 import typer
@@ -18,66 +14,14 @@ from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
 from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
-from ..metrics.trust import CanvasTrust
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
-from ..visualizers.report import Line, Picture, Section, write_report
-from .errors import device_called
-from .recorded import recorded
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The verdict on one layer.
-
-    Attributes:
-        layer: its name.
-        trust: of its canvas.
-        tangent: of the tangent's canvas, where the secant's does not hold.
-    """
-
-    layer: str
-    trust: CanvasTrust
-    tangent: CanvasTrust | None = None
-
-    @property
-    def line(self) -> Line:
-        """For the page."""
-        return Line(self.layer, self.trust.verdict, f", because {self.trust.because}.{self._advice()}")
-
-    def _advice(self) -> str:
-        """What the tangent does at the same layer."""
-        if self.tangent is None or self.tangent.agreement is None:
-            return ""
-        said = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
-        if self.tangent.verdict == "holds":
-            return f" With --rule tangent it ranks as removal does {said}, but then the parts do not add up."
-        if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" With --rule tangent it comes nearer to removal {said}, but then the parts do not add up."
-        return f" --rule tangent does no better here {said}; --rule ablation is removal itself."
-
-    def numbers(self) -> dict[str, Any]:
-        """For the manifest."""
-        agreement = self.trust.agreement
-        return {
-            "verdict": self.trust.verdict,
-            "because": self.trust.because,
-            "agreement": None if agreement is None else round(agreement, 4),
-        }
-
-
-def judged(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> Judged:
-    """Judge a canvas, and where it is the secant's and does not hold, the tangent's too.
-
-    Args:
-        canvas: with its network at hand.
-        by_tangent: makes the tangent's canvas of the same layer.
-    """
-    trust = canvas.trust
-    doubted = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has slots
-    return Judged(canvas.layer, trust, by_tangent().trust if doubted else None)
-
-
-BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
+from ..visualizers.report import Section, write_report
+from .canvas_trust import BUDGET, Judged, RuleName, judged
+from .command import Device, Out, Seed, device_called, elapsed, recorded, result_folder, save_picture
+from .errors import UsageError
+from .video import video_canvas
+from .video_files import film_names, is_film
+from .video_results import VideoModel
 
 
 class Model(StrEnum):
@@ -85,14 +29,6 @@ class Model(StrEnum):
 
     ffn = "ffn"
     siren = "siren"
-
-
-class RuleName(StrEnum):
-    """Rules that answer a colour for every pixel at every layer."""
-
-    secant = "secant"
-    tangent = "tangent"
-    ablation = "ablation"
 
 
 class Recipe(NamedTuple):
@@ -110,8 +46,80 @@ def recipe(model: Model, seed: int) -> Recipe:
     return Recipe(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
 
 
-@recorded("canvas")
+Kind = TypeVar("Kind", Model, VideoModel)
+
+
+class NetworkName(StrEnum):
+    """Networks that the command can fit: two of photos, two of videos."""
+
+    ffn = "ffn"
+    siren = "siren"
+    nerv = "nerv"
+    hnerv = "hnerv"
+
+
 def canvas_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTO|VIDEO",
+            help=f"A photo, a video, a folder of frames, or one of the zoo: {', '.join(film_names())}.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    model: Annotated[
+        NetworkName | None, typer.Option(help="Network to fit. Default: ffn to photos, nerv to videos.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="Layer to explain; repeat for several. Default: activations, and the head."),
+    ] = None,
+    rule: Annotated[RuleName, typer.Option(help="How a neuron's part is carried to the picture.")] = RuleName.secant,
+    longer_side: Annotated[
+        int | None,
+        typer.Option("--size", help="Shrink to so many pixels on the longer side. Default: 192, of videos 96.", min=16),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the fit. Default: 1000, of videos 1500.", min=1)] = None,
+    frames: Annotated[int | None, typer.Option(help="At most so many frames of a video. Default: 24.")] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Follow objects: a folder of masks, one a frame, white on black; or one such folder each."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit a network to a photo or a video and draw what its neurons contribute to every pixel.
+
+    Of a video, small maps of every unit are kept for xinc explore, about 4 MB. Of a photo, all maps are kept anyway.
+    """
+    if is_film(source):
+        named = None if model is None else _among(VideoModel, model, "a video")
+        if frames is not None and frames < 2:
+            raise UsageError(f"--frames is {frames}; expected at least 2. A single frame is a photo.")
+        video_canvas(source, out, named, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
+        return
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"{source} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …), a video (MP4, WebM …), a folder of "
+            f"frames, or a video of the zoo: {', '.join(film_names())}."
+        )
+    if frames is not None or masks is not None:
+        raise UsageError(f"--frames and --masks are for videos, and {source} is taken for a photo; leave them out.")
+    photo_model = Model.ffn if model is None else _among(Model, model, "a photo")
+    photo_canvas(Path(source), out, photo_model, layers, rule, longer_side or 192, steps or 1000, seed, device)
+
+
+def _among(kinds: type[Kind], name: NetworkName, what: str) -> Kind:
+    if name.value not in [kind.value for kind in kinds]:
+        raise UsageError(
+            f"--model {name.value} is not for {what}; expected {' or '.join(kind.value for kind in kinds)}."
+        )
+    return kinds(name.value)
+
+
+@recorded("canvas")
+def photo_canvas(
     photo_path: Path,
     out: Path,
     model_name: Model,
@@ -122,9 +130,7 @@ def canvas_command(
     seed: int,
     device: str,
 ) -> None:
-    """Everything ``xinc canvas`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Fit a network to a photo and write its canvases."""
     photo = read_photo(photo_path, longer_side=longer_side)
     where = device_called(device)
     network, lr, batch_size = recipe(model_name, seed)
@@ -134,7 +140,7 @@ def canvas_command(
     height, width = photo.shape[-2:]
     typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {where} …")
     fitted = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
-    fit_seconds = time.perf_counter() - started
+    fit_seconds = elapsed()
     typer.echo(f"{fitted.psnr:.1f} dB after {fitted.steps} steps; drawing {len(layers)} layers …")
 
     note: dict[str, Any] = {
@@ -145,7 +151,7 @@ def canvas_command(
         "psnr_db": round(fitted.psnr, 2),
         "inputs": {photo_path.name: store.sha256(photo_path)},
     }
-    with store.bundle(out, note) as folder:
+    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
         inr.save(network, folder / "network.safetensors", size=fitted.size)
         drawn = inr.render(network, fitted.size).cpu()
         grid = inr.coordinates(fitted.size, device=where)
@@ -158,9 +164,6 @@ def canvas_command(
             note["trust"][layer] = verdict.numbers()
             sections.append(_layer(folder, layer, canvas, photo, drawn, verdict))
         _page(folder, photo_path, model_name, network, fitted, rule, sections)
-        times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / "times.json").write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor, verdict: Judged) -> Section:
@@ -203,12 +206,8 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
             "Every pixel in the colour of the neuron that contributes most to it.",
         ),
     ]
-    pictures = []
-    for name, figure, caption in figures:
-        file = f"{layer}_{name}.png"
-        figure.savefig(folder / file, dpi=110, metadata={"Software": None})
-        pictures.append(Picture(file, caption))
-    return Section(f"Layer {layer}", tuple(pictures), verdicts=(verdict.line,))
+    pictures = tuple(save_picture(folder, f"{layer}_{name}.png", figure, caption) for name, figure, caption in figures)
+    return Section(f"Layer {layer}", pictures, verdicts=(verdict.line,))
 
 
 def _telling_pixel(photo: Tensor) -> tuple[int, int]:

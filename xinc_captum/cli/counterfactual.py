@@ -1,10 +1,8 @@
 """``xinc counterfactual``: what would have to change in a picture for another answer."""
 
-import json
-import time
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -15,13 +13,12 @@ from .. import store
 from ..attributions.linking.counterfactuals.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.layout import number, predicate
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
 from .models import Linked, described, linked_called
 from .photos import Starts, starts_called
-from .recorded import recorded
 
-DPI = 120
 BEYOND, POINTS = 1.5, 25  # how far past the flipped picture the way is followed, and at how many points
 
 
@@ -50,19 +47,23 @@ class Passage(NamedTuple):
 
 @recorded("counterfactual")
 def counterfactual_command(
-    folder: Path,
-    out: Path,
-    target: str,
-    photos: list[Path],
-    method: Method,
-    confidence: float,
-    count: int,
-    seed: int,
-    device: str,
+    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    out: Out,
+    target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
+    photos: Annotated[
+        list[Path], typer.Option("--photo", help="Picture to start from; repeat. Default: drawn ones.")
+    ] = [],
+    method: Annotated[
+        Method, typer.Option(help="ray: a line search; latent: through both networks; linking_in_style: the paper's.")
+    ] = Method.ray,
+    confidence: Annotated[
+        float, typer.Option(help="Go on until the target has this probability; 0: until it is the answer.")
+    ] = 0.0,
+    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 6,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc counterfactual`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Show what would have to change in pictures for another answer."""
     linked = linked_called(folder, device_called(device))
     try:
         expected = linked.ends.classifier.find(target)
@@ -83,11 +84,8 @@ def counterfactual_command(
         "confidence": confidence,
         "reached": found.reached.tolist(),
     }
-    with store.bundle(out, note) as place:
+    with result_folder(out, note) as place:
         _write(place, linked, starts, found, method)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def flipped(linked: Linked, starts: Starts, target: int, method: Method, confidence: float = 0.0) -> Counterfactual:
@@ -165,7 +163,6 @@ def rows(linked: Linked, found: Counterfactual) -> Figure:
 
 def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, method: Method) -> None:
     ends = linked.ends
-    rows(linked, found).savefig(place / "counterfactuals.png", dpi=DPI, metadata={"Software": None})
     names = [name for name, answer in zip(starts.names, starts.answers, strict=True) if answer != found.target[0].cpu()]
     kept = {"inputs": found.inputs, "linked": found.linked, "images": found.images, "shift": found.shift}
     kept |= {"latents": found.latents, "scores": found.scores}
@@ -184,6 +181,7 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
         "the network does answer to it; and what changed between the two. At the right, both classes' probabilities "
         "on the straight way from the linked picture (0) to the one at the end (1) and past it."
     )
+    picture = save_picture(place, "counterfactuals.png", rows(linked, found), said, dpi=120)
     steps = "Probability: of the class asked for. Steps: pictures that the search looked at."
     if own := left_out(linked, starts, int(found.target[0])):
         steps += f" {own[0].upper()}{own[1:]}."
@@ -201,7 +199,7 @@ def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, m
             "method": method.value,
             "reached": f"{int(found.reached.sum())} of {len(found.reached)}",
         },
-        sections=[Section("To another answer", (Picture("counterfactuals.png", said),), table)],
+        sections=[Section("To another answer", (picture,), table)],
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; pictures, shifts, "
         "latents and scores are in counterfactuals.safetensors.",
     )

@@ -5,20 +5,23 @@ import shutil
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from .. import store
 from ..attributions.accentuation.settings import Settings
 from .accentuate import accentuate_command
-from .canvas import Model, RuleName, canvas_command
+from .canvas import Model, photo_canvas
+from .canvas_trust import RuleName
+from .command import Seed
 from .counterfactual import Method, counterfactual_command
 from .errors import UsageError
 from .link import Variant, link_command
 from .nern import SHIPPED, nern_command
 from .sweep import Mode, Span, Way, sweep_command
 from .trans_inr import trans_inr_command
-from .video import video_command
+from .video import video_canvas
 from .video_files import FITTED, SPRITE
 
 
@@ -33,8 +36,13 @@ class Part(StrEnum):
     transinr = "transinr"
 
 
-def demo_command(out: Path, parts: list[Part], seed: int) -> None:
-    """Run the parts one after the other and say what to open."""
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Run the main jobs on real photos."""
+    parts = only or list(Part)
     if Part.accentuate in parts:
         accentuate_command(
             "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None,
@@ -42,15 +50,15 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
         )  # fmt: skip
     if Part.canvas in parts:
         photo = _photo("chelsea.png", out)  # it stays there, for xinc replay
-        canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+        photo_canvas(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
     if Part.video in parts:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
             place = out / "video" / clip
-            video_command(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
+            video_canvas(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
     if Part.linked in parts:
         _linked(out / "linked", seed)
     if Part.nern in parts:
-        nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, seed, "cpu", SHIPPED)
+        nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, SHIPPED, seed, "cpu")
     if Part.transinr in parts:
         trans_inr_command(["mnist_digits"], out / "transinr", None, None, None, None, seed, "cpu")
     folders = {

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import typer
 
 from ..attributions.canvas.rules import CarryError
@@ -64,21 +63,3 @@ def failures_in_one_line() -> Iterator[None]:
             raise
         typer.secho(f"xinc: {line}", err=True, fg=typer.colors.RED)
         sys.exit(1)
-
-
-def device_called(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one.
-
-    Raises:
-        UsageError: nothing can be computed there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.Generator(name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"device {name!r} cannot be used here ({reason}); try --device cpu or --device auto."
-        ) from error

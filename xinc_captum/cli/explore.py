@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -195,12 +195,23 @@ KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, 
 )
 
 
-def explore_command(result: Path, out: Path | None) -> None:
-    """Everything ``xinc explore`` does; the file appears whole or not at all.
+def explore_command(
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT",
+            help="What xinc canvas, accentuate, sweep or link wrote, or save of Comparison, Accentuation, UnitSweep.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: beside RESULT, RESULT.html.", show_default=False)
+    ] = None,
+) -> None:
+    """Write one HTML file in which a reader asks a result: who paints this pixel, what does this unit do.
 
-    Raises:
-        FileNotFoundError: no such folder, or none to write to.
-        UsageError: the folder holds no result, a damaged one, or one without such a page.
+    It opens from disk in any browser of 2023 or later, and needs no network and no other file. It takes less than
+    5 MB, so that it goes by e-mail: the more there is to show, the smaller its maps and pictures, and the page says so.
     """
     bundle = bundle_at(result)
     path = out or result.resolve().with_name(f"{result.resolve().name}.html")

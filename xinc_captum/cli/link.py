@@ -1,28 +1,27 @@
 """Command and page."""
 
 import csv
-import json
-import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import store
 from ..attributions.linking import LatentLink, LinkAudit, Pairs, make_pairs
 from ..attributions.linking.unit_tables.table import COLUMNS
 from ..metrics.statistics import Interval
 from ..visualizers import Measured, link_audit, selectivity_table, unit_sheet
 from ..visualizers.layout import predicate
-from ..visualizers.report import Picture, Section, write_report
-from .errors import UsageError, device_called
+from ..visualizers.report import Section, write_report
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
 from .link_results import Story, Units, audited, keep, units_of
-from .models import FILE, Ends, described, ends_called
+from .models import FILE, GENERATORS, MODELS, Ends, described, ends_called
 from .photos import real_called
-from .recorded import recorded
 
 
 def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
@@ -77,7 +76,7 @@ def _measured(name: str, value: Interval | float | None, control: float | None, 
     return Measured(name, value, value, value, control, said)
 
 
-DPI = 120
+_save_picture = partial(save_picture, dpi=120)
 SHOWN = 8  # pictures before and after the link
 FEWEST_CLASSES = 4  # classes whose order can be compared
 
@@ -89,7 +88,7 @@ def write_page(folder: Path, story: Story) -> None:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
         lines.writerows(units.table.rows())
-    believed = _picture(
+    believed = _save_picture(
         folder,
         "audit.png",
         audit(story),
@@ -102,7 +101,7 @@ def write_page(folder: Path, story: Story) -> None:
             else "The network gives all of the generator's pictures one class, so nothing is said of keeping it."
         ),
     )
-    seen = _picture(
+    seen = _save_picture(
         folder,
         "units.png",
         sheet(units, story),
@@ -112,7 +111,7 @@ def write_page(folder: Path, story: Story) -> None:
     )
     sections = [Section("How far to believe the link", (believed,)), Section("A field guide of units", (seen,))]
     if units.classed:
-        driven = _picture(
+        driven = _save_picture(
             folder,
             "selectivity.png",
             selectivity_table(
@@ -198,11 +197,6 @@ def _alike(values: Tensor, classes: Tensor) -> Tensor:
     return torch.corrcoef(torch.stack([away[classes == c].mean(0) for c in classes.unique()]))
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
-
-
 FEWEST = 3  # pairs of a class, of which one is then held out
 
 
@@ -216,20 +210,28 @@ class Variant(StrEnum):
 
 @recorded("link", "real")
 def link_command(
-    out: Path,
-    model: str,
-    generator: str,
-    layer: str | None,
-    variant: Variant,
-    pairs: int,
-    truncation: float,
-    real: str | None,
-    seed: int,
-    device: str,
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
+    ] = "mnist_convnet",
+    generator: Annotated[
+        str, typer.Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
+    ] = "mnist_generator",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear one.")
+    ] = None,
+    variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
+    pairs: Annotated[
+        int, typer.Option(help="Pictures to link, three a class or more; a fifth is held out.", min=20)
+    ] = 3000,
+    truncation: Annotated[float, typer.Option(help="How far pictures may be from the mean of their class.")] = 0.7,
+    real: Annotated[
+        str | None, typer.Option(help="Real pictures to try the link on: a folder, or mnist_digits.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc link`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Link a classifier's layer to a generator, audit the link, and show what units mean."""
     ends = ends_called(model, generator, layer, device_called(device))
     photos = real_called(real, ends)
     known = int(getattr(ends.generator, "num_classes", 0))
@@ -272,13 +274,10 @@ def link_command(
             for s, row in zip(units.sweeps, units.rows, strict=True)
         ],
     }
-    with store.bundle(out, note) as folder:
+    with result_folder(out, note) as folder:
         link.save(folder / FILE)
         write_page(folder, story)
         keep(folder, units.sweeps, units.rows, units.films)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def pairs_of(ends: Ends, count: int, truncation: float, seed: int) -> Pairs:

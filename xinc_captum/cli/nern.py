@@ -1,15 +1,12 @@
 """``xinc nern``: let a small network write the convolutions of another, and show what its neurons wrote."""
 
-import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor, nn
 
-from .. import store
 from ..attributions.nern import (
     KernelCanvas,
     NeRN,
@@ -22,13 +19,12 @@ from ..attributions.nern import (
 from ..generators import pictures_in_unit_range
 from ..metrics import predicted_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
-from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.report import Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
-from .errors import UsageError, device_called
-from .models import DIGITS, generator_called, network_called
-from .recorded import recorded
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
+from .models import DIGITS, GENERATORS, MODELS, generator_called, network_called
 
-DPI = 110
 SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
 FITTED, HELD = 1000, 500  # pictures to fit on, and to look at alone
 HIDDEN, STEPS = 40, 1000  # where nothing is said
@@ -37,19 +33,30 @@ SHIPPED = "mnist_nern"
 
 @recorded("nern", "fitted")
 def nern_command(
-    model: str,
-    out: Path,
-    pictures: str,
-    layers: list[str],
-    hidden: int | None,
-    steps: int | None,
-    seed: int,
-    device: str,
-    fitted: str | None = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    pictures: Annotated[
+        str, typer.Option(help=f"What to fit on: noise, or a generator: {', '.join(GENERATORS)}, module:function.")
+    ] = "noise",
+    layers: Annotated[list[str], typer.Option("--layer", help="Convolution to write; repeat. Default: all.")] = [],
+    hidden: Annotated[
+        int | None, typer.Option(help=f"Units of the small network's hidden layers. Default: {HIDDEN}.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Steps of training. Default: {STEPS}.", min=1)] = None,
+    fitted: Annotated[
+        str | None,
+        typer.Option("--nern", help="One that is fitted already: a file of NeRN.save, or mnist_nern of mnist_convnet."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc nern`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
     place_ = device_called(device)
     classifier, shape = classifier_called(model, place_)
     if fitted is not None and (layers or hidden is not None or steps is not None):
@@ -75,12 +82,9 @@ def nern_command(
     }
     note |= {"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}
     note["seed"] = seed
-    with store.bundle(out, note) as place:
+    with result_folder(out, note) as place:
         nern.save(place / "nern.safetensors")
         _write(place, model, pictures, nern, fit, lines)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def classifier_called(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
@@ -178,10 +182,8 @@ def _write(
     place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
 ) -> None:
     profile = layer_profile(nern)
-    layer_profile_sheet(profile.share[:-1], profile.layers).savefig(
-        place / "profile.png", dpi=DPI, metadata={"Software": None}
-    )
-    shown = [Picture("profile.png", "Rows are neurons of the small network's last hidden layer.")]
+    figure = layer_profile_sheet(profile.share[:-1], profile.layers)
+    shown = [save_picture(place, "profile.png", figure, "Rows are neurons of the small network's last hidden layer.")]
     for number, layer in enumerate(nern.layers[:SHEETS]):
         canvas = KernelCanvas(nern, layer)
         largest = canvas.magnitudes()[:-1].argsort(descending=True)[:NEURONS].tolist()
@@ -190,12 +192,11 @@ def _write(
         own = nern.target_weights()[layer.name]
         names = [*(f"neuron {i}" for i in largest), "bias"]
         sheet = kernel_sheet(parts, names, own, generated=own - found.error, layer=layer.name)
-        sheet.savefig(place / f"kernels_{number}.png", dpi=DPI, metadata={"Software": None})
         said = (
             f"The {len(largest)} neurons that wrote most into {layer.name}, and the bias; all neurons and the bias add "
             f"up to the generated kernels. Rank correlation of relative error and kernel size: {found.correlation:.2f}."
         )
-        shown.append(Picture(f"kernels_{number}.png", said))
+        shown.append(save_picture(place, f"kernels_{number}.png", sheet, said))
     seen = "were drawn for this page" if fit is None else "were not fitted on"
     table = Table(
         ("", "agrees with the network", "bytes", "of its bytes", "weight error"),

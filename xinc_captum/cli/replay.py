@@ -13,7 +13,7 @@ from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -24,15 +24,15 @@ from torch import Tensor
 from .. import store
 from .._optional import require
 from .accentuate import accentuate_command
-from .canvas import canvas_command
+from .canvas import photo_canvas
+from .command import KEYS, digest, machine
 from .counterfactual import counterfactual_command
 from .errors import UsageError
 from .link import link_command
 from .nern import nern_command
-from .recorded import digest, machine
 from .sweep import sweep_command
 from .trans_inr import trans_inr_command
-from .video import video_command
+from .video import video_canvas
 
 Values = Tensor | tuple[str, ...]
 SAME_BITS, SAME_TEXT = "same bits", "same text"
@@ -177,13 +177,13 @@ def _is_hash(value: Any) -> bool:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "accentuate": accentuate_command,
-    "canvas": canvas_command,
+    "canvas": photo_canvas,
     "counterfactual": counterfactual_command,
     "link": link_command,
     "nern": nern_command,
     "sweep": sweep_command,
     "transinr": trans_inr_command,
-    "video": video_command,
+    "video": video_canvas,
 }
 SELF = "xinc-captum"
 _AGAIN = "Take it from a backup, or run the command anew."
@@ -191,8 +191,20 @@ _AGAIN = "Take it from a backup, or run the command anew."
 TOLERANCE = 1e-3
 
 
-def replay_command(folder: Path) -> bool:
-    """Everything ``xinc replay`` does; whether all arrays are the same, and all that the manifest says.
+def replay_command(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What an xinc command wrote.", show_default=False)],
+) -> None:
+    """Compute a result again and compare it array by array; exit status 1 where one differs.
+
+    On the machine that made it, with the same versions, arrays have to be bit-identical. On another machine, floats
+    may differ by 0.001 of the largest value of their array.
+    """
+    if not replay(folder):
+        raise typer.Exit(1)
+
+
+def replay(folder: Path) -> bool:
+    """Compute a result again; return whether all arrays are the same, and all that the manifest says.
 
     With the processor, GPU, threads and versions that the manifest names, arrays have to be the same bits. With
     others, whose kernels round otherwise, floats may be ``TOLERANCE`` of the largest value of their array apart,
@@ -236,7 +248,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of a result, every file of which is as it was written.
 
     Raises:
-        FileNotFoundError, UsageError: as :func:`replay_command`.
+        FileNotFoundError, UsageError: as :func:`replay`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a result of an xinc command.")
@@ -262,7 +274,7 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
     """The command that wrote a result, and its settings.
 
     Raises:
-        FileNotFoundError, UsageError: as :func:`replay_command`.
+        FileNotFoundError, UsageError: as :func:`replay`.
     """
     made, mine = note.get("versions", {}).get(SELF), store.versions()[SELF]
     if made != mine:
@@ -282,12 +294,15 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
             raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
     command = COMMANDS[call["command"]]
     hints = get_type_hints(command)
-    expected = set(inspect.signature(command).parameters) - {"out"}
-    if set(call["settings"]) != expected:
-        odd = sorted(set(call["settings"]) ^ expected)
+    keys = KEYS.get(call["command"], {})
+    parameters = {keys.get(name, name): name for name in inspect.signature(command).parameters if name != "out"}
+    if call["settings"].keys() != parameters.keys():
+        odd = sorted(call["settings"].keys() ^ parameters.keys())
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
     try:
-        return command, {name: _typed(value, hints[name]) for name, value in call["settings"].items()}
+        return command, {
+            parameters[key]: _typed(value, hints[parameters[key]]) for key, value in call["settings"].items()
+        }
     except (TypeError, ValueError) as error:
         raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
 

@@ -1,12 +1,10 @@
 """Command and page."""
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -18,11 +16,11 @@ from ..attributions.linking.sweep import SweepTrust, UnitSweep
 from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
 from ..visualizers.layout import number, ordinal, predicate
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
 from .models import Ends, Linked, described, linked_called
 from .photos import Starts, drawn, starts_called
-from .recorded import recorded
 
 BASES = 32  # with ten, two draws of them often disagree about a unit
 
@@ -120,9 +118,6 @@ def said_of(kept: Sequence[Kept]) -> str:
     return " ".join([said, *(f"{one.doubt}." for one in kept if one.doubt)])
 
 
-DPI = 120
-
-
 class Span(StrEnum):
     """From where to where a unit is set."""
 
@@ -148,21 +143,28 @@ class Mode(StrEnum):
 
 @recorded("sweep")
 def sweep_command(
-    folder: Path,
-    out: Path,
-    units: list[int],
-    photos: list[Path],
-    span: Span,
-    way: Way,
-    mode: Mode,
-    steps: int,
-    count: int,
-    seed: int,
-    device: str,
+    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    out: Out,
+    units: Annotated[list[int], typer.Option("--unit", help="Unit to set; repeat for several.")] = [],
+    photos: Annotated[
+        list[Path], typer.Option("--photo", help="Picture to start from; repeat. Default: drawn ones.")
+    ] = [],
+    span: Annotated[Span, typer.Option(help="From where to where, by what the link has seen.")] = Span.quantile,
+    way: Annotated[
+        Way,
+        typer.Option(
+            "--direction", help="marginal: as units vary together; partial: the others held, the paper's way."
+        ),
+    ] = Way.marginal,
+    mode: Annotated[
+        Mode, typer.Option(help="anchored: from the picture's own value; replace: the paper's way.")
+    ] = Mode.anchored,
+    steps: Annotated[int, typer.Option(help="Values of the unit.", min=2)] = 6,
+    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 5,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc sweep`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Draw pictures at several values of a unit, and say whether the unit followed."""
     if not units:
         raise UsageError("no unit to sweep; give --unit, as often as you like.")
     linked = linked_called(folder, device_called(device))
@@ -186,11 +188,8 @@ def sweep_command(
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
         "units": [{"unit": s.shown.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
-    with store.bundle(out, note) as place:
+    with result_folder(out, note) as place:
         _write(place, linked, starts, kept, sweeps, way)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def swept(
@@ -218,9 +217,8 @@ def _write(
     for judged in sweeps:
         one = judged.shown
         file = f"unit_{one.unit}.png"
-        strips(judged, linked.ends, starts.names, starts).savefig(place / file, dpi=DPI, metadata={"Software": None})
         said = f"Unit {one.unit} at the input of {layer}: {judged.trust}."
-        pictures.append(Picture(file, said))
+        pictures.append(save_picture(place, file, strips(judged, linked.ends, starts.names, starts), said, dpi=120))
         tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
         kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
     store.write_tensors(place / "sweeps.safetensors", kept, kind="sweeps")

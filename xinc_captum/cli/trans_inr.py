@@ -1,23 +1,31 @@
 """Command and page."""
 
-import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
-from matplotlib.figure import Figure
 
 from .. import inr, store
 from ..visualizers import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .errors import UsageError
 from .photos import small_called
-from .recorded import recorded
-from .trans_inr_results import FIT, LONG, N_STEPS, Story, explained, masks_of, story_of, telling, written_called
+from .trans_inr_results import (
+    FIT,
+    LONG,
+    N_STEPS,
+    SHIPPED,
+    STEPS,
+    Story,
+    explained,
+    masks_of,
+    story_of,
+    telling,
+    written_called,
+)
 
-DPI = 110
 LEARNT = 3.0  # decibels above the mean picture, where squared errors are half of its
 NETWORKS, ARRAYS = "networks", "contributions.safetensors"
 
@@ -63,7 +71,7 @@ def _doubt(story: Story) -> str:
 
 
 def _pictures(folder: Path, story: Story) -> Section:
-    shown = _saved(
+    shown = save_picture(
         folder,
         "written.png",
         written_sheet(story.shown, story.drawn),
@@ -87,7 +95,7 @@ def _tokens(folder: Path, story: Story) -> Section:
     kept = story.token.values
     names = [f"token {t}" for t in range(rows)]
     each = ", ".join(str(j) for j in range(1, hidden, rows))
-    changed = _saved(
+    changed = save_picture(
         folder,
         "modulation.png",
         token_sheet(story.modulation.values, images, names=story.written.model.writer.token_names, rest="all mean"),
@@ -95,7 +103,7 @@ def _tokens(folder: Path, story: Story) -> Section:
         f"of mean messages draws); the largest have a column. Integrated along {N_STEPS} steps; the parts miss "
         f"{story.modulation.gap:.2%} of the change.",
     )
-    painted = _saved(
+    painted = save_picture(
         folder,
         "token.png",
         token_sheet(kept, images, names=names, tokens=telling(kept[:, :-1], 6), rest="biases"),
@@ -109,7 +117,7 @@ def _tokens(folder: Path, story: Story) -> Section:
 def _patches(folder: Path, story: Story) -> Section:
     masks, route = masks_of(story), story.route
     few = explained(story)
-    touched = _saved(
+    touched = save_picture(
         folder,
         "patches.png",
         patch_sheet(story.patch.values, few[: len(story.patch.values)], masks, top=6, rest="the mean"),
@@ -117,7 +125,7 @@ def _patches(folder: Path, story: Story) -> Section:
         f"picture (last column); also outside of their outlines. {N_STEPS} steps; the parts miss {story.patch.gap:.2%}"
         " of the change.",
     )
-    ways = _saved(
+    ways = save_picture(
         folder,
         "route.png",
         route_sheet(route.values, few[0], masks[list(route.patches)], names=story.written.model.writer.token_names),
@@ -130,7 +138,7 @@ def _patches(folder: Path, story: Story) -> Section:
 
 def _neurons(folder: Path, story: Story) -> Section:
     pictures = (
-        _saved(
+        save_picture(
             folder,
             "neurons.png",
             neurons_across(story.neurons, story.shown, telling(story.neurons, 5)),
@@ -175,44 +183,47 @@ def _arrays(folder: Path, story: Story) -> None:
     store.write_tensors(folder / ARRAYS, arrays, kind="contributions")
 
 
-def _saved(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
-
-
 MODEL = "model.safetensors"
 
 
-@recorded("transinr", "sources", "model")
+@recorded("transinr", "images", "model")
 def trans_inr_command(
-    sources: list[str],
-    out: Path,
-    model: str | None,
-    size: int | None,
-    patch: int | None,
-    steps: int | None,
-    seed: int,
-    device: str,
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Small pictures: files, folders, or mnist_digits.", show_default=False),
+    ],
+    out: Out,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A file of TransINR.save, {SHIPPED}, or fit: fit one to nine tenths of the pictures. "
+            f"Default: {SHIPPED} for mnist_digits, else fit."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Take the middle square of each picture at so many pixels. Default: as they are.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Side of a patch, for a fit. Default: about 8 x 8 patches.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Steps of the fit. Default: {STEPS}.", min=1)] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc transinr`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Write a network for each of some small pictures, and show which token and which patch painted what in it."""
     place_ = device_called(device)
     if size is not None and size < 8:
         raise UsageError(f"--size is {size}; expected at least 8 pixels.")
-    pictures = small_called(sources, size)
+    pictures = small_called(images, size)
     typer.echo(f"{pictures.name}: {len(pictures.images):,} pictures, {' x '.join(map(str, pictures.images.shape[1:]))}")
     written = written_called(pictures, model, patch, steps, seed, place_)
     story = story_of(written, pictures.name, seed)
     for name, (dB, count) in story.decibels.items():
         typer.echo(f"{name}: {dB:.1f} dB over {count:,} pictures")
-    with store.bundle(out, {"pictures": pictures.origin, **noted(story, seed)}) as folder:
+    with result_folder(out, {"pictures": pictures.origin, **noted(story, seed)}) as folder:
         if written.name == FIT:
             written.model.save(folder / MODEL)
         write_page(folder, story)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def noted(story: Story, seed: int) -> dict[str, Any]:

@@ -1,23 +1,20 @@
 """Video canvas: command and page."""
 
 import importlib.util
-import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
-from matplotlib.figure import Figure
 
-from .. import inr, store
+from .. import inr
 from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
-from ..visualizers.report import Line, Picture, Section, Table, write_report
-from .canvas import BUDGET, RuleName, judged
-from .errors import UsageError, device_called
-from .recorded import recorded
+from ..visualizers.report import Line, Section, Table, write_report
+from .canvas_trust import BUDGET, RuleName, judged
+from .command import device_called, elapsed, recorded, result_folder, save_picture
+from .errors import UsageError
 from .results import ROOM, keep
 from .video_files import FITTED, Film, film_called
 from .video_results import (
@@ -71,7 +68,7 @@ def write_video_page(
 def _drawn(folder: Path, film: Film, painter: Painter) -> Section:
     figure = frames_beside_drawn(film.frames, painter.drawn, painter.decibels)
     caption = "The clip, the network's drawing of it, and the difference. All that follows explains the drawing."
-    return Section("The clip and the network", (_picture(folder, "frames.png", figure, caption),))
+    return Section("The clip and the network", (save_picture(folder, "frames.png", figure, caption),))
 
 
 def _units(folder: Path, painter: Painter, layers: list[Layer]) -> Section:
@@ -80,7 +77,7 @@ def _units(folder: Path, painter: Painter, layers: list[Layer]) -> Section:
         "Of each layer the two units that paint most, and, among the stronger half, the two whose paint moves about "
         "most (over cells of eight pixels). Above, early layers; below, what the head's kernels add to one colour."
     )
-    return Section("Single units through time", (_picture(folder, "units.png", figure, caption),))
+    return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
 def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
@@ -114,7 +111,7 @@ def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
         "area accounts for, under the object's own masks minus under its masks of other times; 0: not at all. "
         "Elsewhere: what the best unit comes to along the same path at other places of the picture, median of 20."
     )
-    pictures = (_picture(folder, "objects.png", figure, caption),)
+    pictures = (save_picture(folder, "objects.png", figure, caption),)
     return Section("How objects are carried through time", pictures, Table(head, tuple(lines), words))
 
 
@@ -148,7 +145,7 @@ def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
         f"The layer where the two go together most. The flow is {source}. If the plain difference of frames does as "
         "well as the flow, the paint changes where the picture changes, and that is all this says."
     )
-    picture = _picture(folder, "motion.png", figure, caption)
+    picture = save_picture(folder, "motion.png", figure, caption)
     return Section(title, (picture,), _motion_table(found))
 
 
@@ -171,7 +168,7 @@ def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> S
         f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
         f"places of their own{left}. Right: one that rises above it, that few units make up each pixel{right}."
     )
-    return Section("How far units spread", (_picture(folder, "spread.png", figure, caption),))
+    return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
 
 def _by_chance(more: dict[str, bool]) -> str:
@@ -181,13 +178,8 @@ def _by_chance(more: dict[str, bool]) -> str:
     return f"; no more than by chance here: {said}" if names else ""
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=110, metadata={"Software": None})
-    return Picture(file, caption)
-
-
 @recorded("video", "source")
-def video_command(
+def video_canvas(
     source: str,
     out: Path,
     model_name: VideoModel | None,
@@ -200,12 +192,10 @@ def video_command(
     seed: int,
     device: str,
 ) -> None:
-    """Everything that ``xinc canvas`` does with a video; the folder appears whole or not at all.
+    """Fit a network to a video and write its canvases.
 
     The fit keeps a checkpoint beside ``out``, which goes when all is done: what was killed goes on there.
     """
-    started = time.perf_counter()
-    store.check_folder(out)
     shipped = source == FITTED and not Path(source).exists()
     if shipped and (model_name or steps):
         raise UsageError(f"{FITTED} is fitted already; --model and --steps cannot change it. Leave them out.")
@@ -225,7 +215,7 @@ def video_command(
         typer.echo(f"fitting {kind} to {said}, on {where}{going_on} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         painter = fit(model, kind, film, steps or 1500, seed, where, checkpoint)
-    fit_seconds = time.perf_counter() - started
+    fit_seconds = elapsed()
     typer.echo(f"{said}: {painter.psnr:.1f} dB; drawing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
@@ -236,7 +226,7 @@ def video_command(
         "psnr_db": [round(decibels, 2) for decibels in painter.decibels],
         "inputs": film.origin,
     }
-    with store.bundle(out, note) as folder:
+    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
         inr.save(painter.model, folder / "network.safetensors", size=(len(film.frames), height, width))
         canvases = {layer: _canvas(method, painter, (height, width)) for layer, method in methods.items()}
         tangents = methods_for(painter.model, list(methods), "tangent")
@@ -252,10 +242,7 @@ def video_command(
         keep(folder, film.name, painter.drawn, stories)
         lines = tuple(verdict.line for verdict in verdicts.values())
         write_video_page(folder, film, painter, stories, lines, _facts(film, painter, rule, kept), seed)
-        times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
 def _canvas(method: NeuronCanvas, painter: Painter, size: tuple[int, int]) -> FrameCanvas:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from xinc_captum import store
-from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.canvas_trust import RuleName
+from xinc_captum.cli.command import device_called, digest, machine, recorded
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.recorded import digest, machine, recorded
 
 
 @recorded("joke", "source")
@@ -149,3 +149,14 @@ def test_of_an_earlier_result_only_the_outputs_count(tmp_path):
     assert digest(tmp_path / "out") == before
     (tmp_path / "out" / "a.txt").write_text("b")
     assert digest(tmp_path / "out") != before
+
+
+def test_auto_takes_what_there_is():
+    assert device_called("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_called("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu9", "meta"])
+def test_what_cannot_be_used_is_said(name):
+    with pytest.raises(UsageError, match=f"device '{name}' cannot be used here .*try --device cpu"):
+        device_called(name)
