@@ -9,8 +9,8 @@ from PIL import Image
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.cli.link import Variant, link_command, pairs_of
-from xinc_captum.cli.link_results import Story, audited, units_of
-from xinc_captum.cli.models import ends_called, linked_called
+from xinc_captum.cli.link_results import LinkResults, run_audit, sweep_selected_units
+from xinc_captum.cli.models import load_classifier_and_generator, load_link
 
 NAME = "tiny_ends"
 SOURCE = """
@@ -103,20 +103,29 @@ def link_folder(tiny, tmp_path_factory):
 @pytest.fixture(scope="session")
 def linked(link_folder):
     """The same, read again."""
-    return linked_called(link_folder, torch.device("cpu"))
+    return load_link(link_folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def ends(tiny):
+def models(tiny):
     """Both ends."""
-    return ends_called(f"{tiny}:net", f"{tiny}:draw", None, torch.device("cpu"))
+    return load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", None, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def story(ends):
+def story(models):
     """What ``xinc link`` finds out, before any of it is drawn."""
-    pairs = pairs_of(ends, 320, 0.7, 0)
+    pairs = pairs_of(models, 320, 0.7, 0)
     fit, held_out = pairs.split(0.2, seed=0)
     link = LatentLink().fit(fit.representations, fit.latents, fit.classes)
-    audit = audited(ends, link, fit, held_out, None, 0)
-    return Story(ends, link, held_out, len(pairs), pairs.kept, audit, units_of(ends, link, held_out, 0.7, 0), None)
+    audit = run_audit(models, link, fit, held_out, None, 0)
+    return LinkResults(
+        models,
+        link,
+        held_out,
+        len(pairs),
+        pairs.kept,
+        audit,
+        sweep_selected_units(models, link, held_out, 0.7, 0),
+        None,
+    )

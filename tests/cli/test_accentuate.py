@@ -196,14 +196,14 @@ def test_ctrl_c_while_drawing_leaves_nothing(run, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_on_the_way_keeps_what_there_is(run, monkeypatch, capsys, no_ink):
-    inner = accentuate._Passed.__call__
+    inner = accentuate._StepImages.__call__
 
     def stop_at_two(self, step, images, scores):
         if step == 2:
             raise KeyboardInterrupt
         return inner(self, step, images, scores)
 
-    monkeypatch.setattr(accentuate._Passed, "__call__", stop_at_two)
+    monkeypatch.setattr(accentuate._StepImages, "__call__", stop_at_two)
     out = run(targets=["lion", "lynx"], steps=5)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [(f["title"], f["interrupted"], f["steps"]) for f in manifest["features"]] == [("lion", True, 2)]

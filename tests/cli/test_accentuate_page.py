@@ -7,8 +7,8 @@ import torch
 
 from xinc_captum.attributions import Accentuation
 from xinc_captum.cli.accentuate import write_page
-from xinc_captum.cli.accentuate_results import Feature, Story
-from xinc_captum.cli.photos import Subject
+from xinc_captum.cli.accentuate_results import AccentuationResults, FeatureResult
+from xinc_captum.cli.photos import InputPhoto
 from xinc_captum.metrics.trust import Trust, judge_accentuation
 
 PHOTO = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
@@ -28,8 +28,10 @@ def told(*, layer=None, natural=None, second=None, reference=2.0, interrupted=Fa
         classes = [] if layer else [("fox", 0.5), (f"thing {number}", 0.25)]
         place = torch.rand(24, 32) if where else None
         way = PHOTO.expand(2, 3, 24, 32)
-        features.append(Feature(asked, result, place, classes, classes, way, [2.0, 3.0], reference))
-    return Story(Subject("the cat", PHOTO, {}), SimpleNamespace(name="tinynet"), features, natural, second)
+        features.append(FeatureResult(asked, result, place, classes, classes, way, [2.0, 3.0], reference))
+    return AccentuationResults(
+        InputPhoto("the cat", PHOTO, {}), SimpleNamespace(name="tinynet"), features, natural, second
+    )
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def page(tmp_path):
 
 
 def test_classes(page):
-    natural, second = SimpleNamespace(words="12 squares out of 3 photos"), SimpleNamespace(name="othernet")
+    natural, second = SimpleNamespace(description="12 squares out of 3 photos"), SimpleNamespace(name="othernet")
     html, files = page(natural=natural, second=second)
     assert {"accentuated.png", "answers.png", "steps.png", "1_thing_0_way.png", "accentuation.safetensors"} <= files
     assert "What tinynet sees in the cat" in html and "32 x 24" in html and "othernet" in html

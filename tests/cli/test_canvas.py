@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.cli import canvas as canvas_module
-from xinc_captum.cli.canvas import Model, NetworkName, _telling_pixel, canvas_command, photo_canvas
-from xinc_captum.cli.canvas_trust import Judged, RuleName, judged
+from xinc_captum.cli.canvas import Model, NetworkName, _most_detailed_pixel, canvas_command, photo_canvas
+from xinc_captum.cli.canvas_trust import LayerVerdict, RuleName, judge_layer
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.video_results import VideoModel
 from xinc_captum.hooks import LayerError
@@ -108,7 +108,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
 def test_the_telling_pixel_lies_on_an_edge():
     photo = torch.zeros(3, 40, 60)
     photo[:, :, 33:] = 1
-    y, x = _telling_pixel(photo)
+    y, x = _most_detailed_pixel(photo)
     assert 10 <= y < 30
     assert abs(x - 33) <= 5
 
@@ -126,7 +126,7 @@ def never():
 
 def test_a_layer_that_holds_says_its_reason_and_no_more():
     canvas = canvas_of(FourierMLP(hidden=6, seed=0), "secant", "activation2")
-    found = judged(canvas, never)
+    found = judge_layer(canvas, never)
     assert (found.layer, found.tangent, found.trust) == ("activation2", None, canvas.trust)
     assert (found.line.name, found.line.verdict) == ("activation2", "holds")
     assert found.line.rest == f", because {canvas.trust.because}."
@@ -136,7 +136,7 @@ def test_a_layer_that_holds_says_its_reason_and_no_more():
 def test_where_the_secant_does_not_hold_the_tangent_is_judged_too():
     model = Siren(hidden=24, layers=3, first_omega=40.0, seed=0)
     secant, tangent = canvas_of(model, "secant"), canvas_of(model, "tangent")
-    found = judged(secant, lambda: tangent)
+    found = judge_layer(secant, lambda: tangent)
     assert found.trust.verdict != "holds"
     assert found.tangent == tangent.trust
     assert f"(ρ {tangent.trust.agreement:.2f}: {tangent.trust.verdict})" in found.line.rest
@@ -148,7 +148,7 @@ def test_other_rules_get_no_advice(rule):
     with torch.no_grad():
         for weight in model.parameters():
             weight *= 8  # so steep that even the tangent ranks unlike removal
-    found = judged(canvas_of(model, rule), never)
+    found = judge_layer(canvas_of(model, rule), never)
     assert found.tangent is None and (found.trust.verdict == "holds") == (rule == "ablation")
 
 
@@ -163,12 +163,12 @@ def test_other_rules_get_no_advice(rule):
 )
 def test_the_advice_is_what_the_tangent_does_here(tangent, said):
     trust = judge_canvas(agreement=0.4, gap=0.0)
-    line = Judged("a", trust, judge_canvas(agreement=tangent)).line
+    line = LayerVerdict("a", trust, judge_canvas(agreement=tangent)).line
     assert line.rest == f", because {trust.because}.{said}"
 
 
 def test_what_was_not_compared_is_null_in_the_manifest():
-    assert Judged("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
+    assert LayerVerdict("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import torch
 
 from xinc_captum import store
 from xinc_captum.cli.canvas_trust import RuleName
-from xinc_captum.cli.command import device_called, digest, machine, recorded
+from xinc_captum.cli.command import digest, find_device, machine, record_settings
 from xinc_captum.cli.errors import UsageError
 
 
-@recorded("joke", "source")
+@record_settings("joke", "source")
 def command(source: str, out: Path, rule: RuleName, masks: Path | None, words: list[str], device: str = "auto") -> None:
     with store.bundle(out, {}) as folder:
         (folder / "a.txt").write_text(source, errors="replace")
@@ -49,7 +49,7 @@ def test_what_is_no_file_stays_a_name_and_what_is_missing_is_left_to_the_command
     assert found["files"] == {}
 
 
-@recorded("joke", "source")
+@record_settings("joke", "source")
 def places(source: str, out: Path, folder: Path, photos: list[Path]) -> None:
     """Write down what arrives."""
     with store.bundle(out, {"seen": [source, str(folder), [str(one) for one in photos]]}):
@@ -152,11 +152,11 @@ def test_of_an_earlier_result_only_the_outputs_count(tmp_path):
 
 
 def test_auto_takes_what_there_is():
-    assert device_called("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert device_called("cpu") == torch.device("cpu")
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu9", "meta"])
 def test_what_cannot_be_used_is_said(name):
     with pytest.raises(UsageError, match=f"device '{name}' cannot be used here .*try --device cpu"):
-        device_called(name)
+        find_device(name)

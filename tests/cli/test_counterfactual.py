@@ -7,9 +7,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from xinc_captum.cli.counterfactual import BEYOND, POINTS, Method, counterfactual_command, flipped, passage, rows
+from xinc_captum.cli.counterfactual import (
+    BEYOND,
+    POINTS,
+    Method,
+    counterfactual_command,
+    counterfactual_figure,
+    find_counterfactuals,
+    path_probabilities,
+)
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.photos import starts_called
+from xinc_captum.cli.photos import load_start_images
 from xinc_captum.store import StoreError, sha256
 from xinc_captum.visualizers.layout import predicate
 
@@ -28,13 +36,13 @@ def note(folder):
 @pytest.fixture(scope="module")
 def starts(linked):
     """One picture of each class."""
-    return starts_called(linked.ends, [], 4, 0.7, 0)
+    return load_start_images(linked.models, [], 4, 0.7, 0)
 
 
 @pytest.fixture(scope="module")
 def found(linked, starts):
     """The three that are not of the lower half already, flipped."""
-    return flipped(linked, starts, LOWER, Method.ray)
+    return find_counterfactuals(linked, starts, LOWER, Method.ray)
 
 
 @pytest.fixture(scope="module")
@@ -46,57 +54,57 @@ def out(link_folder, tmp_path_factory):
 
 @pytest.mark.parametrize("method", Method)
 def test_another_answer_is_reached_or_said_not_to_be(linked, starts, method):
-    found = flipped(linked, starts, LOWER, method)
+    found = find_counterfactuals(linked, starts, LOWER, method)
     assert found.origin.tolist() == [0, 2, 3], "the picture that is of the target already is left out"
-    answers = linked.ends.answers(found.images).argmax(1)
+    answers = linked.models.predict(found.images).argmax(1)
     assert (answers == LOWER).tolist() == found.reached.tolist()
     if method in (Method.ray, Method.latent):
         assert found.reached.all()
 
 
 def test_a_confidence_is_gone_on_for(linked, starts, found):
-    surer = flipped(linked, starts, LOWER, Method.ray, 0.4)
+    surer = find_counterfactuals(linked, starts, LOWER, Method.ray, 0.4)
     assert (surer.confidence[surer.reached] >= 0.4).all() and surer.reached.any()
     assert (surer.length >= found.length).all() and (surer.length > found.length).any()
 
 
 def test_a_confidence_is_said_to_be_missed_where_it_is(linked, starts):
-    sure = flipped(linked, starts, LOWER, Method.minimal, 0.9)
+    sure = find_counterfactuals(linked, starts, LOWER, Method.minimal, 0.9)
     assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
-    assert passage(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
-    said = [text.get_text() for text in rows(linked, sure).texts]
+    assert path_probabilities(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
+    said = [text.get_text() for text in counterfactual_figure(linked, sure).texts]
     assert any(words.startswith("0 of 3 reach 90 % for the class expected") for words in said)
     assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
 
 
 def test_the_passage_goes_from_the_linked_picture_past_the_flipped_one(linked, found):
-    way = passage(linked, found)
+    way = path_probabilities(linked, found)
     assert way.chances.shape == (3, POINTS, 2) and (way.path[0], way.path[-1]) == (0, BEYOND)
     both = torch.stack([found.origin, found.target], 1)
     arrived = int((way.path == 1).nonzero())
     for point, pictures in ((0, found.linked), (arrived, found.images)):
-        chances = linked.ends.answers(pictures).gather(1, both)
+        chances = linked.models.predict(pictures).gather(1, both)
         torch.testing.assert_close(way.chances[:, point], chances, atol=1e-4, rtol=1e-3)
 
 
 def test_the_flip_is_where_the_answer_first_is_the_target(linked, found):
-    way = passage(linked, found)
+    way = path_probabilities(linked, found)
     ahead = way.chances[..., 1] > way.chances[..., 0]
     for row, flip in enumerate(way.flips.tolist()):
         assert 0 < flip <= 1, "on the way, or at its end"
         here = int((way.path == flip).nonzero())
-        assert ahead[row, here] and linked.ends.answers(found.images)[row].argmax() == LOWER
+        assert ahead[row, here] and linked.models.predict(found.images)[row].argmax() == LOWER
 
 
 def test_a_way_that_never_flips_says_so(linked, found):
-    at_home = linked.link(linked.ends.encoder()(found.inputs), found.origin)
-    way = passage(linked, replace(found, latents=at_home.detach()))
+    at_home = linked.link(linked.models.encoder()(found.inputs), found.origin)
+    way = path_probabilities(linked, replace(found, latents=at_home.detach()))
     assert way.flips.isnan().all()
     torch.testing.assert_close(way.chances, way.chances[:, :1].expand_as(way.chances), atol=1e-5, rtol=1e-4)
 
 
 def test_rows_name_classes_and_how_far_it_was(linked, found):
-    figure = rows(linked, found)
+    figure = counterfactual_figure(linked, found)
     said = " ".join(text.get_text() for text in (*figure.texts, *(t for axes in figure.axes for t in axes.texts)))
     for words in ("What would have to change for places to answer lower", "upper", "left", "middle", "moved by"):
         assert words in said
@@ -142,9 +150,9 @@ def test_photos_are_flipped_too(link_folder, tmp_path, capsys, no_ink):
 
 
 def test_pictures_of_the_target_cannot_be_flipped(linked, starts):
-    own = replace(starts, pictures=starts.pictures[1:2], names=starts.names[1:2], answers=starts.answers[1:2])
+    own = replace(starts, images=starts.pictures[1:2], names=starts.names[1:2], predictions=starts.answers[1:2])
     with pytest.raises(UsageError, match=r"every picture is answered lower already; give another --target\."):
-        flipped(linked, own, LOWER, Method.ray)
+        find_counterfactuals(linked, own, LOWER, Method.ray)
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,11 @@ def test_the_units_shown_are_of_different_classes_and_the_failure_is_the_cleares
     told = [("holds", 1), ("holds", 1), ("holds", 1), ("holds", 1), ("weak", 2), ("fails", 9), ("fails", 40)]
     units = [{"unit": i, "verdict": verdict, "rank": rank} for i, (verdict, rank) in enumerate(told)]
 
-    def telling(units):
+    def most_distinct(units):
         (tmp_path / "manifest.json").write_text(json.dumps({"units": units}))
         return demo._telling(tmp_path)
 
-    assert telling(units) == [0, 2, 6]
-    assert telling(units[3:]) == [3, 6]
-    assert telling(units[:5]) == [0, 2, 4], "where none fails, the one that comes nearest to it"
-    assert telling(units[4:5]) == [4], "a weak one where there is no other"
+    assert most_distinct(units) == [0, 2, 6]
+    assert most_distinct(units[3:]) == [3, 6]
+    assert most_distinct(units[:5]) == [0, 2, 4], "where none fails, the one that comes nearest to it"
+    assert most_distinct(units[4:5]) == [4], "a weak one where there is no other"

@@ -2,7 +2,7 @@ import importlib
 
 import pytest
 
-from xinc_captum.cli.errors import FAILURES, UsageError, words_of
+from xinc_captum.cli.errors import FAILURES, UsageError, error_text
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError
@@ -21,11 +21,11 @@ def test_what_would_be_our_own_mistake_keeps_its_traceback(error):
 
 
 def test_errors_of_the_operating_system_name_the_file():
-    assert words_of(PermissionError(13, "Permission denied", "photo.png")) == "photo.png: Permission denied"
-    assert words_of(OSError(36, "File name too long")) == "File name too long"
-    assert words_of(OSError("no number: raised by a library")) is None
-    assert words_of(RuntimeError("own mistake")) is None
-    assert words_of(UsageError("first line\nsecond")) == "first line second"
+    assert error_text(PermissionError(13, "Permission denied", "photo.png")) == "photo.png: Permission denied"
+    assert error_text(OSError(36, "File name too long")) == "File name too long"
+    assert error_text(OSError("no number: raised by a library")) is None
+    assert error_text(RuntimeError("own mistake")) is None
+    assert error_text(UsageError("first line\nsecond")) == "first line second"
 
 
 def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):

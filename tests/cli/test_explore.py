@@ -14,11 +14,11 @@ from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.explore import explore_command, page_of
 from xinc_captum.cli.link_results import link_page
-from xinc_captum.cli.results import bundle_at, photo_page, video_page
+from xinc_captum.cli.results import photo_page, read_bundle, video_page
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.comparison import Comparison, Counts, Row
 from xinc_captum.comparison.measures import chosen
-from xinc_captum.visualizers.explorer.images import album, masks_of
+from xinc_captum.visualizers.explorer.images import album, masks_at_image_size
 
 CANVAS = {"rule": "secant", "layers": ["h"], "psnr_db": 3.0, "trust": {}, "model": {"name": "ffn"}}
 
@@ -35,7 +35,7 @@ def made(folder, note, file="index.html"):
         (CANVAS, photo_page),
         (CANVAS | {"steps": 3, "psnr_db": [3.0]}, video_page),
         ({"asked": [], "features": [], "second_network": None, "model": {}}, explore_others.accentuation_page),
-        ({"feature": "a", "layer": None, "interrupted": False, "trust": {}}, explore_others.saved_accentuation_page),
+        ({"feature": "a", "layer": None, "interrupted": False, "trust": {}}, explore_others.accentuation_object_page),
         ({"variant": "linear", "audit": {}, "units": [], "trust": "holds"}, link_page),
         ({"units": [], "linked": [], "judged_in": 32}, explore_others.sweep_page),
         ({"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": {}}, explore_others.unit_sweep_page),
@@ -43,7 +43,7 @@ def made(folder, note, file="index.html"):
     ],
 )
 def test_a_result_is_known_by_its_manifest(tmp_path, note, page):
-    assert page_of(bundle_at(made(tmp_path / "result", note))) is page
+    assert page_of(read_bundle(made(tmp_path / "result", note))) is page
 
 
 @pytest.mark.parametrize("command", ["counterfactual", "nern", "transinr"])
@@ -133,7 +133,7 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     assert "What net sees in chelsea" in page and "answer for it: -0.5 → 4.25, after 6 steps." in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
     assert album([held["2_lion.image"]], ROOM).addresses[0] in second
-    assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
+    assert masks_at_image_size(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
     assert page.count(album([held["photo"]], ROOM).addresses[0]) == 1
     assert "≈ weak</strong> because of this." in second
     assert 'class="cam"' not in page, "no map was kept"

@@ -14,10 +14,19 @@ from xinc_captum.attributions.linking import LinkAudit
 from xinc_captum.attributions.linking.unit_tables.table import COLUMNS
 from xinc_captum.cli import link
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.link import SHOWN, Variant, audit, figures, link_command, pairs_of, sheet, write_page
-from xinc_captum.cli.link_results import units_of
-from xinc_captum.cli.models import ends_called
-from xinc_captum.cli.photos import Real, drawn
+from xinc_captum.cli.link import (
+    MAX_IMAGES,
+    Variant,
+    audit_figure,
+    audit_measurements,
+    link_command,
+    pairs_of,
+    unit_figure,
+    write_page,
+)
+from xinc_captum.cli.link_results import sweep_selected_units
+from xinc_captum.cli.models import load_classifier_and_generator
+from xinc_captum.cli.photos import RealImages, generate_images
 from xinc_captum.hooks import LayerError
 from xinc_captum.metrics.links import SemanticOrder
 from xinc_captum.metrics.statistics import Interval
@@ -54,27 +63,27 @@ def test_the_link_is_the_one_the_story_is_about(story, linked):
     torch.testing.assert_close(linked.link.weight, story.link.weight)
 
 
-def test_pairs_are_pictures_answered_as_they_were_meant(ends):
-    pairs = pairs_of(ends, 24, 0.7, 3)
+def test_pairs_are_pictures_answered_as_they_were_meant(models):
+    pairs = pairs_of(models, 24, 0.7, 3)
     assert len(pairs) == 24 and torch.equal(pairs.logits.argmax(1), pairs.classes)
-    torch.testing.assert_close(pairs.representations, ends.encoder()(ends.draw(pairs.latents)))
-    assert torch.equal(pairs_of(ends, 24, 0.7, 3).latents, pairs.latents)
-    assert not torch.equal(pairs_of(ends, 24, 0.7, 4).latents, pairs.latents)
+    torch.testing.assert_close(pairs.representations, models.encoder()(models.generate(pairs.latents)))
+    assert torch.equal(pairs_of(models, 24, 0.7, 3).latents, pairs.latents)
+    assert not torch.equal(pairs_of(models, 24, 0.7, 4).latents, pairs.latents)
 
 
-def test_pictures_answered_otherwise_are_dropped_only_where_classes_are_the_same(ends, tiny):
-    far = pairs_of(ends, 24, 8.0, 0)
+def test_pictures_answered_otherwise_are_dropped_only_where_classes_are_the_same(models, tiny):
+    far = pairs_of(models, 24, 8.0, 0)
     assert far.kept < 1 and torch.equal(far.logits.argmax(1), far.classes)
-    other = ends_called(f"{tiny}:net", f"{tiny}:classless", None, ends.device)
+    other = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, models.device)
     assert pairs_of(other, 24, 8.0, 0).kept == 1
 
 
-def test_a_network_that_never_answers_as_meant_has_no_pairs(ends):
-    turned = nn.Sequential(*ends.classifier.model[:2], nn.Linear(12, 4))
+def test_a_network_that_never_answers_as_meant_has_no_pairs(models):
+    turned = nn.Sequential(*models.classifier.model[:2], nn.Linear(12, 4))
     with torch.no_grad():
-        turned[2].weight.copy_(-ends.classifier.model[2].weight)
+        turned[2].weight.copy_(-models.classifier.model[2].weight)
     with pytest.raises(UsageError, match="pictures gave 0 of 24 pairs"):
-        pairs_of(replace(ends, classifier=replace(ends.classifier, model=turned)), 24, 0.7, 0)
+        pairs_of(replace(models, classifier=replace(models.classifier, model=turned)), 24, 0.7, 0)
 
 
 def test_what_was_found_is_said(tiny, tmp_path, capsys, monkeypatch):
@@ -132,8 +141,8 @@ def test_ends_that_cannot_be_linked_are_said(tiny, tmp_path, change, error, says
     assert not (tmp_path / "out").exists()
 
 
-def test_three_pairs_of_each_class_are_enough(ends):
-    fit, held_out = pairs_of(ends, link.FEWEST * 4, 0.7, 0).split(0.2, seed=0)
+def test_three_pairs_of_each_class_are_enough(models):
+    fit, held_out = pairs_of(models, link.FEWEST * 4, 0.7, 0).split(0.2, seed=0)
     assert held_out.classes.sort().values.tolist() == [0, 1, 2, 3] and len(fit) == 8
 
 
@@ -147,11 +156,11 @@ def test_a_folder_of_somebody_else_is_left_alone_before_any_work(tiny, tmp_path,
 @pytest.fixture(scope="module")
 def drawn_audit(story):
     """With four classes, and real pictures beside the generated ones."""
-    return audit(replace(story, real=Real(real_pictures(story), "some")))
+    return audit_figure(replace(story, real=RealImages(real_pictures(story), "some")))
 
 
 def real_pictures(story):
-    return drawn(story.ends, SHOWN + 3, 0.5, 9)
+    return generate_images(story.models, MAX_IMAGES + 3, 0.5, 9)
 
 
 def words(figure):
@@ -176,8 +185,8 @@ def test_the_page_names_both_ends_and_shows_three_pictures(link_folder, tiny):
 
 
 def test_of_one_class_no_classes_are_shown(story, tmp_path, no_ink):
-    pairs = replace(story.held_out, classes=torch.zeros_like(story.held_out.classes))
-    units = units_of(story.ends, story.link, pairs, 0.7, 0)
+    pairs = replace(story.test_pairs, classes=torch.zeros_like(story.test_pairs.classes))
+    units = sweep_selected_units(story.models, story.link, pairs, 0.7, 0)
     spread = pairs.representations.var(0)[units.numbers]
     assert len(spread) == 12 and (spread[:-1] >= spread[1:]).all()
     write_page(tmp_path, replace(story, units=units, audit=replace(story.audit, classes=1)))
@@ -185,7 +194,7 @@ def test_of_one_class_no_classes_are_shown(story, tmp_path, no_ink):
     assert "selectivity.png" not in page and not (tmp_path / "selectivity.png").exists()
     assert "Units that vary most, each drawn" in page and "Which classes drive them" not in page
     assert "gives all of the generator's pictures one class, so nothing is said of keeping it" in page
-    said = words(sheet(units, story))
+    said = words(unit_figure(units, story))
     assert not {"upper", "lower", "left", "middle"} & set(said) and not any("Bars:" in line for line in said)
 
 
@@ -200,27 +209,27 @@ def test_the_table_has_three_thirds_of_every_unit(link_folder):
 
 def test_the_audit_shows_held_out_pictures_over_what_the_link_makes_of_them(story, drawn_audit):
     said = words(drawn_audit)
-    assert f"How far to believe the link from places to {story.ends.generator_name}" in said
+    assert f"How far to believe the link from places to {story.models.generator_name}" in said
     assert "generated: before, and through the link" in said
-    rows = torch.linspace(0, len(story.held_out) - 1, SHOWN).long()
-    before = story.ends.draw(story.held_out.latents[rows])
-    pictures = np.stack(shown(drawn_audit)[: 2 * SHOWN])
+    rows = torch.linspace(0, len(story.test_pairs) - 1, MAX_IMAGES).long()
+    before = story.models.generate(story.test_pairs.latents[rows])
+    pictures = np.stack(shown(drawn_audit)[: 2 * MAX_IMAGES])
     np.testing.assert_allclose(pictures[0::2], before[:, 0], atol=1e-6)
-    np.testing.assert_allclose(pictures[1::2], story.through(before)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(pictures[1::2], story.reconstruct(before)[:, 0], atol=1e-5)
 
 
 def test_real_pictures_stand_beside_the_generated_ones(story, drawn_audit):
     assert "real: before, and through the link" in words(drawn_audit)
-    real = real_pictures(story)[:SHOWN]
-    pictures = np.stack(shown(drawn_audit)[2 * SHOWN : 4 * SHOWN])
+    real = real_pictures(story)[:MAX_IMAGES]
+    pictures = np.stack(shown(drawn_audit)[2 * MAX_IMAGES : 4 * MAX_IMAGES])
     np.testing.assert_allclose(pictures[0::2], real[:, 0], atol=1e-6)
-    np.testing.assert_allclose(pictures[1::2], story.through(real)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(pictures[1::2], story.reconstruct(real)[:, 0], atol=1e-5)
 
 
 def test_four_classes_have_an_order_in_both_spaces(story, drawn_audit):
     assert {"in the classifier's layer", "in the generator's latents"} <= set(words(drawn_audit))
     assert words(drawn_audit).count("middle") == 2
-    pairs = story.held_out
+    pairs = story.test_pairs
     for matrix, values in zip(shown(drawn_audit)[-2:], (pairs.representations, pairs.latents), strict=True):
         scaled = (values - values.mean(0)) / values.std(0)
         means = np.stack([scaled[pairs.classes == c].double().mean(0) for c in range(4)])
@@ -228,15 +237,15 @@ def test_four_classes_have_an_order_in_both_spaces(story, drawn_audit):
 
 
 def test_three_classes_have_no_order_and_no_real_pictures_no_place(story):
-    pairs = story.held_out
-    figure = audit(replace(story, held_out=pairs.take(pairs.classes != 3)))
+    pairs = story.test_pairs
+    figure = audit_figure(replace(story, held_out=pairs.take(pairs.classes != 3)))
     assert "in the classifier's layer" not in words(figure) and "middle" not in words(figure)
-    assert len(shown(figure)) == 2 * SHOWN and "real: before, and through the link" not in words(figure)
+    assert len(shown(figure)) == 2 * MAX_IMAGES and "real: before, and through the link" not in words(figure)
 
 
 def test_the_sheet_draws_every_unit_low_and_high_in_its_own_picture(story):
     units = story.units
-    figure = sheet(units, story)
+    figure = unit_figure(units, story)
     assert "12 of the 12 units at the input of 2" in words(figure)
     pictures = shown(figure)
     assert len(pictures) == 12 * 3, "low, high and the change"
@@ -271,7 +280,7 @@ def order(**found):
 
 
 def test_every_figure_stands_beside_its_control():
-    found = figures(
+    found = audit_measurements(
         link_figures_audit(
             r2_within=Interval(0.6, 0.5, 0.7), class_mean_r2=0.7, shuffled_within=-0.1, mlp_r2_within=0.65,
             generated=Interval(0.97, 0.96, 0.98), real=Interval(0.8, 0.7, 0.9), class_mean_agreement=1.0,
@@ -297,28 +306,30 @@ def test_every_figure_stands_beside_its_control():
 
 def test_of_one_class_nothing_is_said_twice_and_nothing_trivial():
     same = Interval(0.9, 0.85, 0.95)
-    found = figures(link_figures_audit(classes=1, r2_within=same, class_mean_r2=0.0, shuffled_within=-0.1, generated=Interval(1, 1, 1),
+    found = audit_measurements(link_figures_audit(classes=1, r2_within=same, class_mean_r2=0.0, shuffled_within=-0.1, generated=Interval(1, 1, 1),
                           class_mean_agreement=1.0))  # fmt: skip
     assert found == {LATENT: [Measured("R²", 0.9, 0.85, 0.95, -0.1, "shuffled")]}
-    assert [one.name for one in figures(link_figures_audit(classes=1, real=same))[CLASS]] == ["real pictures"], (
-        "these may have more"
-    )
+    assert [one.name for one in audit_measurements(link_figures_audit(classes=1, real=same))[CLASS]] == [
+        "real pictures"
+    ], "these may have more"
 
 
 def test_groups_without_figures_are_left_out():
-    assert figures(link_figures_audit()) == {LATENT: [Measured("R²", 0.9, 0.85, 0.95, None, "class means alone")]}
+    assert audit_measurements(link_figures_audit()) == {
+        LATENT: [Measured("R²", 0.9, 0.85, 0.95, None, "class means alone")]
+    }
 
 
 def test_the_middle_half_of_the_units_that_vary():
     cycle = torch.tensor([0.0, 0.2, torch.nan, 0.4, 0.8, 1.0])
-    (units,) = figures(link_figures_audit(unit_cycle=cycle))[CYCLE]
+    (units,) = audit_measurements(link_figures_audit(unit_cycle=cycle))[CYCLE]
     assert units.name == "units, correlation" and units.control is None
     assert (units.low, units.value, units.high) == pytest.approx((0.2, 0.4, 0.8))
-    assert CYCLE not in figures(link_figures_audit(unit_cycle=torch.tensor([torch.nan]))), "no unit varies"
+    assert CYCLE not in audit_measurements(link_figures_audit(unit_cycle=torch.tensor([torch.nan]))), "no unit varies"
 
 
 def test_the_order_says_how_often_chance_does_as_well():
-    shared = figures(
+    shared = audit_measurements(
         link_figures_audit(
             order=order(between=0.8, between_p=0.05, within=0.3, within_p=0.004, neighbours=0.4, neighbours_chance=0.1)
         )
@@ -331,6 +342,6 @@ def test_the_order_says_how_often_chance_does_as_well():
 
 
 def test_an_order_with_too_few_classes_has_no_figures():
-    assert ORDER not in figures(link_figures_audit(order=order()))
-    (only,) = figures(link_figures_audit(order=order(within=0.3)))[ORDER]
+    assert ORDER not in audit_measurements(link_figures_audit(order=order()))
+    (only,) = audit_measurements(link_figures_audit(order=order(within=0.3)))[ORDER]
     assert only.name == "within classes", "nothing was shuffled, so nothing is said of chance"

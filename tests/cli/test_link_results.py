@@ -13,14 +13,14 @@ from xinc_captum.cli.link_results import (
     MEASURED_IN,
     THIRDS,
     Units,
-    audited,
-    by_class,
-    by_variance,
-    frequent,
-    reduced,
+    most_frequent_classes,
+    run_audit,
+    select_by_class,
+    select_by_variance,
+    shrink_frames,
     thirds,
 )
-from xinc_captum.cli.photos import Real, drawn
+from xinc_captum.cli.photos import RealImages, drawn
 from xinc_captum.cli.sweep import BASES
 from xinc_captum.metrics.links import Selectivity
 from xinc_captum.visualizers.explorer.images import album
@@ -44,35 +44,35 @@ def test_units_are_taken_class_by_class():
     """The first class drives 0 most and then 2; the second takes 1, since 0 is gone, and then 3."""
     found = selective([[3.0, 9.0], [0.0, 2.0], [2.0, 1.0], [1.0, 0.5]])
     every = torch.ones(4, dtype=torch.bool)
-    assert by_class(found, every, 4) == [0, 2, 1, 3], "in the order of the classes"
-    assert by_class(found, every, 3) == [0, 2, 1]
-    assert by_class(found, every, 99) == [0, 2, 1, 3], "no more than there are"
+    assert select_by_class(found, every, 4) == [0, 2, 1, 3], "in the order of the classes"
+    assert select_by_class(found, every, 3) == [0, 2, 1]
+    assert select_by_class(found, every, 99) == [0, 2, 1, 3], "no more than there are"
     assert found.means[0, 0] == 3, "what was given stays as found"
 
 
 def test_without_classes_units_are_taken_by_variance():
     values = torch.tensor([[0.0, 1.0, 0.0, 7.0], [2.0, 1.5, 8.0, 7.0]])
     alive = torch.tensor([True, True, False, True])
-    assert by_variance(values, alive, 2) == [0, 1]
-    assert by_variance(values, alive, 9) == [0, 1, 3], "no more than there are, and the dead one never"
+    assert select_by_variance(values, alive, 2) == [0, 1]
+    assert select_by_variance(values, alive, 9) == [0, 1, 3], "no more than there are, and the dead one never"
 
 
 def test_dead_units_are_never_taken():
     found = selective([[3.0, 9.0], [0.0, 2.0], [2.0, 1.0]])
-    assert by_class(found, torch.tensor([False, True, True]), 9) == [2, 1]
-    assert by_class(found, torch.zeros(3, dtype=torch.bool), 9) == []
+    assert select_by_class(found, torch.tensor([False, True, True]), 9) == [2, 1]
+    assert select_by_class(found, torch.zeros(3, dtype=torch.bool), 9) == []
 
 
 def test_only_the_most_frequent_classes_are_named():
     many = selective([list(range(14)), list(range(14, 28))], classes=list(range(100, 114)))
     counts = torch.tensor([3] * 14)
     counts[4], counts[9] = 2, 1
-    kept = frequent(many, torch.arange(100, 114).repeat_interleave(counts))
+    kept = most_frequent_classes(many, torch.arange(100, 114).repeat_interleave(counts))
     assert kept.classes.tolist() == [c for c in range(100, 114) if c not in (104, 109)], "in rising order"
     assert kept.means[1].tolist() == [float(c - 86) for c in kept.classes.tolist()]
     assert torch.equal(kept.explained, many.explained)
     few = selective([[1.0, 2.0]])
-    assert frequent(few, torch.tensor([0, 1])) is few
+    assert most_frequent_classes(few, torch.tensor([0, 1])) is few
 
 
 def test_a_note_says_where_a_unit_changes_most_and_which_way():
@@ -88,19 +88,19 @@ def test_a_note_says_where_a_unit_changes_most_and_which_way():
     ]
 
 
-def test_every_living_unit_is_swept_in_the_same_pictures(story, ends):
+def test_every_living_unit_is_swept_in_the_same_pictures(story, models):
     units = story.units
     assert sorted(units.numbers) == list(range(12)) and story.link.alive.all()
-    assert torch.equal(units.bases, drawn(ends, BASES, 0.7, 1)), "with the next seed"
+    assert torch.equal(units.bases, drawn(models, BASES, 0.7, 1)), "with the next seed"
     assert all(one.images.shape[:2] == (BASES, 2) and one.representations.shape[1] == 5 for one in units.sweeps)
-    assert units.class_names(ends) == ["upper", "lower", "left", "middle"]
+    assert units.class_names(models) == ["upper", "lower", "left", "middle"]
     assert units.table.units.tolist() == units.numbers and units.table.parts == THIRDS
     assert units.table.bases.max() == MEASURED_IN
 
 
-def test_a_card_shows_a_picture_of_the_class_that_drives_the_unit(story, ends):
+def test_a_card_shows_a_picture_of_the_class_that_drives_the_unit(story, models):
     favourites = story.units.selective.means[story.units.numbers].argmax(1)
-    assert torch.equal(ends.answers(story.units.bases).argmax(1)[story.units.rows], favourites)
+    assert torch.equal(models.predict(story.units.bases).argmax(1)[story.units.rows], favourites)
 
 
 def test_the_unit_of_the_upper_half_lights_the_upper_half(story):
@@ -113,26 +113,26 @@ def test_the_unit_of_the_upper_half_lights_the_upper_half(story):
 
 def test_the_audit_is_whole_but_for_the_slow_ceiling(story):
     audit = story.audit
-    assert audit.pairs == len(story.held_out) == 64 and story.drawn == 320 and 0.9 < story.kept <= 1
+    assert audit.pairs == len(story.test_pairs) == 64 and story.pair_count == 320 and 0.9 < story.acceptance <= 1
     assert audit.generated.value > 0.9 and audit.r2_within.value > audit.shuffled_within
     assert audit.cycle_r2 > 0.9 and audit.class_mean_agreement == 1 and audit.order is not None
     assert audit.mlp_r2_within is None and audit.search_cycle_r2 is None and audit.real is None
     assert "no real pictures were looked at" in audit.trust.because
 
 
-def test_real_pictures_are_audited_too(story, ends):
-    pairs = story.held_out
+def test_real_pictures_are_audited_too(story, models):
+    pairs = story.test_pairs
     link = LatentLink().fit(pairs.representations, pairs.latents, pairs.classes)
-    audit = audited(ends, link, pairs, pairs, Real(drawn(ends, 8, 0.5, 5), "eight"), 0)
+    audit = run_audit(models, link, pairs, pairs, RealImages(drawn(models, 8, 0.5, 5), "eight"), 0)
     assert audit.real.value == 1, "they are the generator's own"
     assert audit.leaked == 1, "nothing was held out"
 
 
-def test_through_the_link_a_picture_stays_what_it_is(story, ends):
-    pictures = drawn(ends, 8, 0.5, 5)
-    linked = story.through(pictures)
+def test_through_the_link_a_picture_stays_what_it_is(story, models):
+    pictures = drawn(models, 8, 0.5, 5)
+    linked = story.reconstruct(pictures)
     assert linked.shape == pictures.shape and linked.min() >= 0 and linked.max() <= 1
-    assert torch.equal(ends.answers(linked).argmax(1), ends.answers(pictures).argmax(1))
+    assert torch.equal(models.predict(linked).argmax(1), models.predict(pictures).argmax(1))
     assert (linked - pictures).abs().mean() < 0.1 < (linked - pictures.flip(0)).abs().mean()
 
 
@@ -155,9 +155,9 @@ def test_what_the_link_command_writes(tmp_path, link_folder, story):
 
 
 def test_frames_are_kept_small(g):
-    found = reduced(torch.rand(4, 3, 200, 320, generator=g))
+    found = shrink_frames(torch.rand(4, 3, 200, 320, generator=g))
     assert found.shape == (4, 3, 80, 128) and found.dtype == torch.uint8
-    assert reduced(torch.full((1, 1, 8, 9), 0.5)).unique().tolist() == [128]
+    assert shrink_frames(torch.full((1, 1, 8, 9), 0.5)).unique().tolist() == [128]
 
 
 def test_a_link_from_before_there_was_such_a_page(tmp_path):

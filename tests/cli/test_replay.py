@@ -20,7 +20,7 @@ from xinc_captum.cli.counterfactual import Method, counterfactual_command
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, asked, compared, differences, replay
+from xinc_captum.cli.replay import COMMANDS, compare_folders, differences, replay, resolve_call
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_canvas
@@ -272,15 +272,15 @@ def test_settings_that_do_not_fit_are_told(made):
     call = note["call"]
     settings = {key: value for key, value in call["settings"].items() if key != "rule"}
     with pytest.raises(UsageError, match="do not fit xinc canvas: rule"):
-        asked(made, note | {"call": call | {"settings": settings}})
+        resolve_call(made, note | {"call": call | {"settings": settings}})
     with pytest.raises(UsageError, match="cannot be read: 'many' is a str; expected int"):
-        asked(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
+        resolve_call(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
     with pytest.raises(UsageError, match="cannot be read: 'thumb' is not a valid RuleName"):
-        asked(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
+        resolve_call(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
 
 
 def test_settings_come_back_as_the_command_takes_them(made):
-    command, settings = asked(made, rewritten(made))
+    command, settings = resolve_call(made, rewritten(made))
     assert command is photo_canvas
     assert settings["rule"] is RuleName.secant and isinstance(settings["photo_path"], Path)
     assert settings["layers"] == ["activation1"] and settings["steps"] == 3
@@ -294,8 +294,8 @@ def words(tmp_path, before, after):
         (tmp_path / name).mkdir()
         save_file(tensors, tmp_path / name / "x.safetensors")
     return {
-        one.name.removeprefix("x.safetensors: "): (one.same, one.words)
-        for one in compared(tmp_path / "a", tmp_path / "b")
+        one.name.removeprefix("x.safetensors: "): (one.same, one.text)
+        for one in compare_folders(tmp_path / "a", tmp_path / "b")
     }
 
 
@@ -332,7 +332,7 @@ def test_a_tolerance_is_a_share_of_the_largest_value(tmp_path, before, after, sa
     for name, tensor in (("a", before), ("b", after)):
         (tmp_path / name).mkdir()
         save_file({"t": tensor}, tmp_path / name / "x.safetensors")
-    (found,) = compared(tmp_path / "a", tmp_path / "b", 1e-4)
+    (found,) = compare_folders(tmp_path / "a", tmp_path / "b", 1e-4)
     assert found.same is same
 
 
@@ -352,7 +352,7 @@ def test_tables_by_their_columns(tmp_path):
     for name, rows in (("a", "unit,size,kind\n0,1.5,x\n1,2.5,y\n"), ("b", "unit,size,kind\n0,1.5,x\n1,2.75,z\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "units.csv").write_text(rows)
-    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
+    assert [(one.name, one.text) for one in compare_folders(tmp_path / "a", tmp_path / "b")] == [
         ("units.csv: unit", "same bits"),
         ("units.csv: size", "differs by up to 0.25 in 1 of 2 places"),
         ("units.csv: kind", "other text"),
@@ -365,7 +365,7 @@ def test_arrays_of_zarr_stores(tmp_path):
         group = zarr.open_group(tmp_path / name / "canvas.zarr", mode="w")
         group.create_array("maps", data=torch.tensor([1.0, last]).numpy())
         group.create_array("deep/pixels", data=torch.arange(3).numpy())
-    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
+    assert [(one.name, one.text) for one in compare_folders(tmp_path / "a", tmp_path / "b")] == [
         ("canvas.zarr: deep/pixels", "same bits"),
         ("canvas.zarr: maps", "differs by up to 2 in 1 of 2 places"),
     ]

@@ -14,8 +14,8 @@ from xinc_captum.cli.canvas import Model, photo_canvas
 from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.explore import explore_command
-from xinc_captum.cli.results import bundle_at, keep
-from xinc_captum.cli.video_results import Layer
+from xinc_captum.cli.results import read_bundle, write_explorer_files
+from xinc_captum.cli.video_results import LayerMagnitudes
 from xinc_captum.inr import load, render
 from xinc_captum.visualizers.explorer import pack_units
 
@@ -52,14 +52,14 @@ def test_a_video_keeps_what_its_page_shows(tmp_path, g):
     note = {"rule": "secant", "layers": ["a", "head"], "psnr_db": [30.0, 40.0, 50.0], "steps": 5}
     note |= {"trust": dict.fromkeys(("a", "head"), said), "model": {"name": "nerv"}}
     layers = [
-        Layer(name, kind, maps.abs().sum(2), (), pack_units(maps), names)
+        LayerMagnitudes(name, kind, maps.abs().sum(2), (), pack_units(maps), names)
         for name, kind, names in (
             ("a", "neurons", tuple(f"neuron {i}" for i in range(4))),
             ("head", "kernels", ("kernel 0 → red", "kernel 0 → green", "kernel 1 → red", "kernel 1 → green")),
         )
     ]
     with store.bundle(tmp_path / "film", note) as work:
-        keep(work, "clip", drawn, layers)
+        write_explorer_files(work, "clip", drawn, layers)
     explore_command(tmp_path / "film", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     data = data_of(page)
@@ -86,7 +86,7 @@ def folder(tmp_path):
 
 
 def test_what_was_written_is_read(folder):
-    bundle = bundle_at(folder)
+    bundle = read_bundle(folder)
     assert bundle.note["seed"] == 3 and bundle.has("b.json") and not bundle.has("c.json")
     assert bundle.tensors("a.safetensors")["a"].tolist() == [0, 1, 2]
     assert bundle.json("b.json") == {"c": [1]}
@@ -96,11 +96,11 @@ def test_a_file_that_is_missing_or_changed(folder):
     (folder / "b.json").write_text('{"c": [2]}')
     (folder / "a.safetensors").unlink()
     with pytest.raises(UsageError, match="damaged: b.json is not what was written. Make the result again"):
-        bundle_at(folder).json("b.json")
+        read_bundle(folder).json("b.json")
     with pytest.raises(UsageError, match="damaged: a.safetensors is missing"):
-        bundle_at(folder).tensors("a.safetensors")
+        read_bundle(folder).tensors("a.safetensors")
     with pytest.raises(UsageError, match="damaged: never.json is missing"):
-        bundle_at(folder).json("never.json")
+        read_bundle(folder).json("never.json")
 
 
 def test_a_file_that_was_never_right(tmp_path):
@@ -108,9 +108,9 @@ def test_a_file_that_was_never_right(tmp_path):
         (work / "a.safetensors").write_bytes(b"no")
         (work / "b.json").write_text("{")
     with pytest.raises(UsageError, match="a.safetensors cannot be read"):
-        bundle_at(tmp_path / "result").tensors("a.safetensors")
+        read_bundle(tmp_path / "result").tensors("a.safetensors")
     with pytest.raises(UsageError, match="b.json cannot be read"):
-        bundle_at(tmp_path / "result").json("b.json")
+        read_bundle(tmp_path / "result").json("b.json")
 
 
 @pytest.mark.parametrize("said", [None, "{", "[]", "{}", '{"format": "other", "outputs": {}}'])
@@ -118,12 +118,12 @@ def test_no_manifest_of_ours(tmp_path, said):
     if said is not None:
         (tmp_path / "manifest.json").write_text(said)
     with pytest.raises(UsageError, match="holds no manifest.json of ours; expected a folder that an xinc command"):
-        bundle_at(tmp_path)
+        read_bundle(tmp_path)
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder; expected one that"):
-        bundle_at(tmp_path / "none")
+        read_bundle(tmp_path / "none")
 
 
 def test_the_manifest_outlives_other_notes(folder):
@@ -131,4 +131,4 @@ def test_the_manifest_outlives_other_notes(folder):
     note["format"] = "xinc-captum-result-9"
     (folder / "manifest.json").write_text(json.dumps(note))
     with pytest.raises(UsageError, match="of ours"):
-        bundle_at(folder)
+        read_bundle(folder)

@@ -13,7 +13,7 @@ from xinc_captum.cli import trans_inr
 from xinc_captum.cli import trans_inr as trans_inr_page
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.trans_inr import _doubt, trans_inr_command, write_page
-from xinc_captum.cli.trans_inr_results import Written, story_of
+from xinc_captum.cli.trans_inr_results import ModelAndImages, compute_results
 from xinc_captum.inr import load, pixel_centres
 from xinc_captum.store import StoreError
 
@@ -107,7 +107,7 @@ def page(tmp_path_factory):
     images = torch.rand(3, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     model = TransINR(3, (8, 12), 4, hidden=6, dim=16, heads=2, ff=16, count=2, groups=3, seed=0)
     model.fit(images, steps=2, validation=None, show_progress=False)
-    story = story_of(Written(model, "mine", images, ("a", "b", "c"), "made up", None), "noise", 0)
+    story = compute_results(ModelAndImages(model, "mine", images, ("a", "b", "c"), "made up", None), "noise", 0)
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("xinc_captum.cli.trans_inr.DPI", 40)  # quicker
@@ -119,7 +119,7 @@ def test_every_figure_is_on_the_page(page):
     _, story, text = page
     for name, (dB, _) in story.decibels.items():
         assert f'<th scope="row">{name}</th><td>{dB:.1f}</td>' in text
-    for name, found in story.found.items():
+    for name, found in story.correspondences.items():
         assert f'<th scope="row">{name}</th><td>{found.retrieval:.3f}</td>' in text
     assert f"the parts miss {story.modulation.gap:.2%}" in text and f"the parts miss {story.patch.gap:.2%}" in text
     assert "The 3 pictures: made up." in text and "wrote neurons 1, 4" in text

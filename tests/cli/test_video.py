@@ -12,16 +12,16 @@ from xinc_captum.cli import video
 from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
-from xinc_captum.cli.video_files import Film
+from xinc_captum.cli.video_files import VideoInput
 from xinc_captum.cli.video_results import (
     VideoModel,
-    carried_by,
-    explained,
-    fit,
-    layer_of,
+    decoder_part,
+    fit_network,
+    make_network,
+    measure_layer,
+    measure_spread,
     methods_for,
-    network,
-    spread_of,
+    track_objects,
 )
 from xinc_captum.hooks import LayerError
 from xinc_captum.inr import load, render_video
@@ -176,13 +176,13 @@ def page(tmp_path_factory):
     frames = 0.2 + 0.6 * masks.float().expand(4, 3, 8, 16)
     flow = torch.zeros(3, 2, 8, 16)
     flow[:, 1] = 3.0 * masks[:3, 0]
-    film = Film("bar", frames, {}, ("the bar",), masks, flow)
-    model = network(VideoModel.hnerv, (8, 16), 0)
-    painter = fit(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
-    method = methods_for(explained(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
-    layer = layer_of(method.canvas(painter.rows, (8, 16)))
+    film = VideoInput("bar", frames, {}, ("the bar",), masks, flow)
+    model = make_network(VideoModel.hnerv, (8, 16), 0)
+    network = fit_network(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
+    method = methods_for(decoder_part(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
+    layer = measure_layer(method.canvas(network.rows, (8, 16)))
     lines = (Line(layer.name, "weak", ", because of this test"),)
-    write_video_page(folder, film, painter, [layer], lines, {"video": "bar"}, 0)
+    write_video_page(folder, film, network, [layer], lines, {"video": "bar"}, 0)
     return folder, film, layer
 
 
@@ -203,7 +203,7 @@ def test_verdicts_come_before_what_they_are_about(page):
 def test_the_table_says_the_best_unit_beside_chance(page):
     folder, film, layer = page
     text = (folder / "index.html").read_text()
-    carried = carried_by(layer, film.masks, 0)
+    carried = track_objects(layer, film.masks, 0)
     assert f"<td>{carried.best[0]:+.2f}</td><td>{carried.chance[0]:+.2f}</td>" in text
     assert math.isfinite(carried.lead)
 
@@ -219,7 +219,7 @@ def test_the_caption_says_what_is_as_by_chance(page):
     assert _by_chance({"a": True, "b": True}) == ""
     assert _by_chance({"a": True, "b": False, "c": False}) == "; no more than by chance here: b, c"
     assert _by_chance({"a": False, "b": False}) == "; no more than by chance here: in every layer"
-    spread = spread_of(layer, 2, 0)
+    spread = measure_spread(layer, 2, 0)
     text = (folder / "index.html").read_text()
     assert f"places of their own{_by_chance({layer.name: spread.places})}. Right" in text
     assert f"make up each pixel{_by_chance({layer.name: spread.few})}." in text

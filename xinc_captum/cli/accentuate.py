@@ -20,20 +20,27 @@ from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
 from ..visualizers.accentuation import percent
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
-from .accentuate_results import Asked, Feature, Story, features_called, keep, signed
-from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .accentuate_results import (
+    AccentuationResults,
+    FeatureResult,
+    FeatureTarget,
+    format_number,
+    select_features,
+    write_images,
+)
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
 from .errors import UsageError
-from .models import Network, network_called
-from .photos import Natural, natural_images, subject_called
+from .models import Network, load_network
+from .photos import NaturalImages, load_photo, natural_images
 
 _save_picture = partial(save_picture, dpi=150)
 
 
-def write_page(folder: Path, story: Story) -> None:
+def write_page(folder: Path, results: AccentuationResults) -> None:
     """Pictures, tensors and ``index.html`` into ``folder``."""
-    features, photo = story.features, story.subject.image
-    keep(folder, story)
-    units = features[0].asked.layer is not None
+    features, photo = results.features, results.subject.image
+    write_images(folder, results)
+    units = features[0].target.layer is not None
     where = "where the unit is active" if units else "Grad-CAM: where"
     cams = [f.where for f in features if f.where is not None]
     images = torch.cat([f.result.images.cpu() for f in features])
@@ -42,43 +49,43 @@ def write_page(folder: Path, story: Story) -> None:
         torch.stack(cams) if len(cams) == len(features) else None,
         images,
         torch.cat([f.opacity() for f in features]),
-        titles=[f.asked.title for f in features],
+        titles=[f.target.title for f in features],
         notes=[f.line for f in features],
         trusts=[(f.result.trust.verdict, f.result.trust.because) for f in features],
         cam_name=where,
-        heading=f"What {story.classifier.name} sees in this photo",
+        heading=f"What {results.classifier.name} sees in this photo",
     )
     first = [
         _save_picture(
             folder,
             "accentuated.png",
             rows,
-            f"From left to right: the photo; {_explained(units)}; the photo accentuated, changed so that the network "
+            f"From left to right: the photo; {_cam_caption(units)}; the photo accentuated, changed so that the network "
             "sees more of the feature, and kept close to itself; and the same, faded where the change did not matter. "
             "Below each row, how far to trust it.",
         )
     ]
-    sections = [Section("What the network sees", tuple(first), _evidence(story))]
+    sections = [Section("What the network sees", tuple(first), _evidence(results))]
     if features[0].before:
-        answers = {"the photo": features[0].before} | {f"more {f.asked.title}": f.after for f in features}
-        bars = class_bars(answers, marked=[f.asked.title for f in features])
+        classes = {"the photo": features[0].before} | {f"more {f.target.title}": f.after for f in features}
+        bars = class_bars(classes, marked=[f.target.title for f in features])
         caption = "The five likeliest classes of the whole photo, before and after."
         sections.append(Section("What it answers", (_save_picture(folder, "answers.png", bars, caption),)))
-    sections.append(Section("On the way", tuple(_ways(folder, story))))
+    sections.append(Section("On the way", tuple(_step_pictures(folder, results))))
     write_report(
         folder,
-        title=f"What {story.classifier.name} sees in {story.subject.name}",
+        title=f"What {results.classifier.name} sees in {results.subject.name}",
         lead="A classifier answers with a score. Grad-CAM says where in the photo the score comes from; an "
         "accentuation says what the network looks for there: the photo itself, changed so that the network sees "
         "more of it, and kept close to the photo. Not every rise is honest, so each comes with a verdict.",
-        facts=_facts(story),
+        facts=_facts(results),
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, masks, maps "
         "and scores are in accentuation.safetensors.",
     )
 
 
-def _explained(units: bool) -> str:
+def _cam_caption(units: bool) -> str:
     return (
         "where the unit is active in it, before any change"
         if units
@@ -86,21 +93,21 @@ def _explained(units: bool) -> str:
     )
 
 
-def _facts(story: Story) -> dict[str, str]:
-    height, width = story.subject.image.shape[1:]
-    result = story.features[0].result
+def _facts(results: AccentuationResults) -> dict[str, str]:
+    height, width = results.subject.image.shape[1:]
+    result = results.features[0].result
     facts = {
-        "photo": story.subject.name,
+        "photo": results.subject.name,
         "pixels": f"{width} x {height}",
-        "network": story.classifier.name,
+        "network": results.classifier.name,
         "steps": f"{result.steps}",
-        "natural images": "none" if story.natural is None else story.natural.words,
-        "second network": "none" if story.second is None else story.second.name,
+        "natural images": "none" if results.natural is None else results.natural.description,
+        "second network": "none" if results.second is None else results.second.name,
     }
-    return facts | ({"stopped": "by Ctrl-C"} if any(f.result.interrupted for f in story.features) else {})
+    return facts | ({"stopped": "by Ctrl-C"} if any(f.result.interrupted for f in results.features) else {})
 
 
-def _evidence(story: Story) -> Table:
+def _evidence(results: AccentuationResults) -> Table:
     """What the verdicts rest on."""
     head = (
         "feature",
@@ -115,17 +122,18 @@ def _evidence(story: Story) -> Table:
         "fine",
     )
     lines = []
-    for feature in story.features:
+    for feature in results.features:
         row = feature.result.trust.rows[0]
         near = [_two(number) for number in (row.path, row.natural, row.seed, row.kept, row.shuffled)]
-        gain = "–" if row.transfer is None else signed(row.transfer, plus=True)
+        gain = "–" if row.transfer is None else format_number(row.transfer, plus=True)
         fine = "–" if row.high_frequency is None else percent(row.high_frequency)
-        lines.append((feature.asked.title, feature.line, row.verdict, *near, gain, fine))
+        lines.append((feature.target.title, feature.line, row.verdict, *near, gain, fine))
     compared = (
         "No natural images were at hand, so the path could not be compared: install the zoo's photos or give --natural."
-        if story.natural is None
+        if results.natural is None
         else f"Path: how alike the way through the layers is to that of the eight natural images that the feature "
-        f"answers to most, out of {story.natural.words}; beside it those images among themselves, and the photo before "
+        f"answers to most, out of {results.natural.description}; beside it those images among themselves, and "
+        "the photo before "
         "any change. Kept: how alike it is to the photo's own. Shuffled: the path through a network with shuffled "
         "weights. The natural images need not show the thing: where they agree little among themselves, the comparison "
         "says little."
@@ -137,44 +145,44 @@ def _evidence(story: Story) -> Table:
     return Table(head, tuple(lines), caption)
 
 
-def _ways(folder: Path, story: Story) -> list[Picture]:
+def _step_pictures(folder: Path, results: AccentuationResults) -> list[Picture]:
     pictures = []
-    for number, feature in enumerate(story.features, 1):
-        strip, words = _strip(story, feature)
-        pictures.append(_save_picture(folder, f"{feature.file(number)}_way.png", strip, words))
-    scores = _together([f.result.scores for f in story.features])
-    distances = [f.result.distances for f in story.features]
+    for number, feature in enumerate(results.features, 1):
+        strip, caption = _strip(results, feature)
+        pictures.append(_save_picture(folder, f"{feature.file(number)}_way.png", strip, caption))
+    scores = _side_by_side([f.result.scores for f in results.features])
+    distances = [f.result.distances for f in results.features]
     known = [d for d in distances if d is not None]
     curve = score_curve(
         scores,
-        _together(known) if len(known) == len(distances) else None,
-        titles=[f.asked.title for f in story.features],
-        unit=story.features[0].asked.unit,
-        layer=story.features[0].result.layer,
+        _side_by_side(known) if len(known) == len(distances) else None,
+        titles=[f.target.title for f in results.features],
+        unit=results.features[0].target.unit,
+        layer=results.features[0].result.layer,
     )
-    words = (
+    caption = (
         "Step by step: the score, and the distance to the photo, which is held down. Views differ from step to step."
     )
-    return [*pictures, _save_picture(folder, "steps.png", curve, words)]
+    return [*pictures, _save_picture(folder, "steps.png", curve, caption)]
 
 
-def _strip(story: Story, feature: Feature) -> tuple[Figure, str]:
+def _strip(results: AccentuationResults, feature: FeatureResult) -> tuple[Figure, str]:
     """Pictures on the way, by dose where there is a scale, else by score."""
-    title, doses, reference = feature.asked.title, feature.doses, feature.reference
-    said = [f"{feature.asked.unit} {signed(score)}" for score in feature.scores]
-    before = feature.ends[0]
+    title, doses, reference = feature.target.title, feature.doses, feature.reference
+    labels = [f"{feature.target.unit} {format_number(score)}" for score in feature.scores]
+    before = feature.endpoints[0]
     if doses is not None:
-        strip = dose_strip(feature.way, doses, seed=story.subject.image, title=title, notes=said)
+        strip = dose_strip(feature.step_images, doses, seed=results.subject.image, title=title, notes=labels)
         return strip, f"The way to {title}. Dose 1 is what only two in a hundred of the natural images exceed."
     rank = [score - before for score in feature.scores]
-    strip = dose_strip(feature.way, rank, seed=story.subject.image, title=title, labels=said)
+    strip = dose_strip(feature.step_images, rank, seed=results.subject.image, title=title, labels=labels)
     if reference is None:
         return strip, f"The way to {title}. A scale of doses wants natural images, so scores are said instead."
-    hardly = f"two in a hundred of the natural images exceed {signed(reference)}, the photo has {signed(before)}"
-    return strip, f"The way to {title}. Natural images give no scale of doses here ({hardly}), so scores are said."
+    scale = f"2 % of the natural images exceed {format_number(reference)}, the photo has {format_number(before)}"
+    return strip, f"The way to {title}. Natural images give no scale of doses here ({scale}), so scores are said."
 
 
-def _together(columns: list[Tensor]) -> Tensor:
+def _side_by_side(columns: list[Tensor]) -> Tensor:
     """Columns of different lengths side by side, ended by nan."""
     steps = max(len(column) for column in columns)
     ends = [torch.cat([c.cpu(), torch.full((steps - len(c), c.shape[1]), torch.nan)]) for c in columns]
@@ -182,24 +190,24 @@ def _together(columns: list[Tensor]) -> Tensor:
 
 
 def _two(number: float | None) -> str:
-    return "–" if number is None else signed(number)
+    return "–" if number is None else format_number(number)
 
 
 SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # who else is asked; for all others, efficientnet_lite1
-WAY = (0.25, 0.5, 0.75)  # of the rise: pictures between the photo and the end
+SHARES = (0.25, 0.5, 0.75)  # of the rise: pictures between the photo and the end
 
 
-class Plan(NamedTuple):
+class RunSettings(NamedTuple):
     """Everything but the photo and the features that one run is about."""
 
     steps: int
     seed: int
     dose: float | None
-    natural: Natural | None
+    natural: NaturalImages | None
     second: zoo.Classifier | None
 
 
-@recorded("accentuate", "photo")
+@record_settings("accentuate", "photo")
 def accentuate_command(
     photo: Annotated[
         str, typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False)
@@ -227,49 +235,51 @@ def accentuate_command(
     ] = None,
 ) -> None:
     """Show what classes or units see in PHOTO, beside Grad-CAM, and how far to trust it."""
-    where = device_called(device)
-    subject = subject_called(photo, longer_side)
-    network = network_called(model, subject.image, where)
-    asked = features_called(network, targets, layers, units)
+    where = find_device(device)
+    subject = load_photo(photo, longer_side)
+    network = load_network(model, subject.image, where)
+    features_to_run = select_features(network, targets, layers, units)
     side = network.size or min(subject.image.shape[1:])
-    plan = Plan(steps, seed, dose, natural_images(natural, side, photo), _second(network, asked, where))
+    settings = RunSettings(
+        steps, seed, dose, natural_images(natural, side, photo), _second(network, features_to_run, where)
+    )
     height, width = subject.image.shape[1:]
     typer.echo(f"{network.classifier.name} looks at {subject.name}, {width} x {height} pixels, on {where}")
-    features: list[Feature] = []
-    for number, one in enumerate(asked, 1):
-        typer.echo(f"accentuating {one.title} ({number} of {len(asked)}) …")
-        features.append(_accentuated(one, subject.image.to(where)[None], plan))
+    features: list[FeatureResult] = []
+    for number, one in enumerate(features_to_run, 1):
+        typer.echo(f"accentuating {one.title} ({number} of {len(features_to_run)}) …")
+        features.append(_accentuate(one, subject.image.to(where)[None], settings))
         typer.echo(f"  {features[-1].result.trust}")
         if features[-1].result.interrupted:
-            typer.echo(f"stopped; writing what there is of {number} of {len(asked)} features")
+            typer.echo(f"stopped; writing what there is of {number} of {len(features_to_run)} features")
             break
-    story = Story(subject, network.classifier, features, plan.natural, plan.second)
-    with result_folder(out, _note(story, plan, asked)) as folder:
-        write_page(folder, story)
+    results = AccentuationResults(subject, network.classifier, features, settings.natural, settings.second)
+    with result_folder(out, _note(results, settings, features_to_run)) as folder:
+        write_page(folder, results)
 
 
-def _second(network: Network, asked: list[Asked], where: torch.device) -> zoo.Classifier | None:
+def _second(network: Network, features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
     """Another network that knows the same classes, where it is installed."""
     mine = network.classifier
-    if asked[0].layer is not None or mine.labels != imagenet_labels():
+    if features_to_run[0].layer is not None or mine.labels != imagenet_labels():
         return None
     try:
-        found = zoo.classifier(SECOND.get(mine.name, "efficientnet_lite1"))
+        second = zoo.classifier(SECOND.get(mine.name, "efficientnet_lite1"))
     except zoo.AssetError:
         return None
-    found.model.to(where)
-    return found
+    second.model.to(where)
+    return second
 
 
-def _accentuated(one: Asked, photo: Tensor, plan: Plan) -> Feature:
+def _accentuate(one: FeatureTarget, photo: Tensor, settings: RunSettings) -> FeatureResult:
     """Climb, remember pictures on the way, and look at everything as the network sees it."""
-    passed = _Passed()
+    passed = _StepImages()
     options: Options = {
-        "n_steps": plan.steps,
-        "seed": plan.seed,
-        "dose": plan.dose,
-        "natural": None if plan.natural is None else plan.natural.images.to(photo),
-        "transfer": plan.second,
+        "n_steps": settings.steps,
+        "seed": settings.seed,
+        "dose": settings.dose,
+        "natural": None if settings.natural is None else settings.natural.images.to(photo),
+        "transfer": settings.second,
         "on_step": passed,
         "show_progress": True,
     }
@@ -277,14 +287,14 @@ def _accentuated(one: Asked, photo: Tensor, plan: Plan) -> Feature:
         result = one.method().accentuate(photo, one.index, **options)
     except (ValueError, IndexError) as error:
         raise UsageError(f"{one.title}: {error}") from error
-    before = _seen(one.network, photo)
-    top = [classes[0] for classes in (_top(one, before), _top(one, _seen(one.network, result.images)))]
+    before = _network_view(one.network, photo)
+    top = [classes[0] for classes in (_top(one, before), _top(one, _network_view(one.network, result.images)))]
     where = one.where(before, (photo.shape[-2], photo.shape[-1]))
-    images, scores, reference = _way(one, result, before, passed.images, plan)
-    return Feature(one, result, where, top[0], top[1], images, scores, reference)
+    images, scores, reference = _images_on_the_way(one, result, before, passed.images, settings)
+    return FeatureResult(one, result, where, top[0], top[1], images, scores, reference)
 
 
-class _Passed:
+class _StepImages:
     """Remembers the images that an ascent passes."""
 
     def __init__(self) -> None:
@@ -294,7 +304,7 @@ class _Passed:
         self.images.append(images.cpu())
 
 
-def _top(one: Asked, views: Tensor) -> list[list[tuple[str, float]]]:
+def _top(one: FeatureTarget, views: Tensor) -> list[list[tuple[str, float]]]:
     classifier = one.network.classifier
     if not classifier.labels or classifier.probability == "none":
         return [[]]
@@ -304,42 +314,44 @@ def _top(one: Asked, views: Tensor) -> list[list[tuple[str, float]]]:
         raise UsageError(str(error)) from error
 
 
-def _way(
-    one: Asked, result: Accentuation, before: Tensor, passed: list[Tensor], plan: Plan
+def _images_on_the_way(
+    one: FeatureTarget, result: Accentuation, before: Tensor, passed: list[Tensor], settings: RunSettings
 ) -> tuple[Tensor, list[float], float | None]:
     """Pictures between the photo and the end, their scores, and the score of dose 1, where natural images say it."""
     every = torch.cat([*passed[1:], result.images.cpu()])
     device = result.images.device
-    scores = torch.cat([one.scores(_seen(one.network, image[None].to(device))) for image in every])
+    scores = torch.cat([one.scores(_network_view(one.network, image[None].to(device))) for image in every])
     start, end = float(one.scores(before)), float(scores[-1])
-    chosen = sorted({int((scores - start - share * (end - start)).abs().argmin()) for share in WAY} | {len(every) - 1})
+    chosen = sorted(
+        {int((scores - start - share * (end - start)).abs().argmin()) for share in SHARES} | {len(every) - 1}
+    )
     reference = None
-    if plan.natural is not None:
-        reference = float(one.scores(_seen(one.network, plan.natural.images.to(device))).quantile(QUANTILE))
+    if settings.natural is not None:
+        reference = float(one.scores(_network_view(one.network, settings.natural.images.to(device))).quantile(QUANTILE))
     return every[chosen], scores[chosen].tolist(), reference
 
 
-def _seen(network: Network, images: Tensor) -> Tensor:
+def _network_view(network: Network, images: Tensor) -> Tensor:
     """Whole images at the size at which the network looks at them."""
     size = (images.shape[-2], images.shape[-1]) if network.size is None else (network.size, network.size)
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
 
 
-def _note(story: Story, plan: Plan, asked: list[Asked]) -> dict[str, Any]:
+def _note(results: AccentuationResults, settings: RunSettings, features_to_run: list[FeatureTarget]) -> dict[str, Any]:
     """What the manifest says."""
     digest = hashlib.sha256()
-    for name, weight in story.classifier.model.state_dict().items():
+    for name, weight in results.classifier.model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
-        "seed": plan.seed,
-        "inputs": story.subject.origin,
-        "model": {"name": story.classifier.name, "weights_sha256": digest.hexdigest()},
-        "natural": None if plan.natural is None else plan.natural.words,
-        "second_network": None if plan.second is None else plan.second.name,
-        "asked": [{"title": one.title, "index": one.index, "layer": one.layer} for one in asked],
+        "seed": settings.seed,
+        "inputs": results.subject.origin,
+        "model": {"name": results.classifier.name, "weights_sha256": digest.hexdigest()},
+        "natural": None if settings.natural is None else settings.natural.description,
+        "second_network": None if settings.second is None else settings.second.name,
+        "asked": [{"title": one.title, "index": one.index, "layer": one.layer} for one in features_to_run],
         "settings": {
-            k: v for k, v in story.features[0].result.settings.items() if k not in {"natural", "transfer", "seed"}
+            k: v for k, v in results.features[0].result.settings.items() if k not in {"natural", "transfer", "seed"}
         },
-        "features": [feature.numbers() for feature in story.features],
+        "features": [feature.numbers() for feature in results.features],
     }

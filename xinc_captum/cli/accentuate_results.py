@@ -20,11 +20,11 @@ from ..images import to_hwc
 from ..zoo import Classifier
 from .errors import UsageError
 from .models import Network
-from .photos import Natural, Subject
+from .photos import InputPhoto, NaturalImages
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class FeatureTarget:
     """One feature of a network.
 
     Attributes:
@@ -51,10 +51,10 @@ class Asked:
             return FeatureAccentuation(classifier, size=size)
         return NeuronFeatureAccentuation(classifier, self.layer, size=size)
 
-    def scores(self, views: Tensor, at_once: int = 16) -> Tensor:
+    def scores(self, views: Tensor, batch_size: int = 16) -> Tensor:
         """Its score for each image (N, C, h, w), as the network sees it: (N,) on the host."""
         with torch.no_grad():
-            return torch.cat([self._scores(part).float().cpu() for part in views.split(at_once)])
+            return torch.cat([self._scores(part).float().cpu() for part in views.split(batch_size)])
 
     def _scores(self, views: Tensor) -> Tensor:
         if self.layer is None:
@@ -63,8 +63,8 @@ class Asked:
         return value.flatten(1).mean(1) if value.dim() > 1 else value
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
-        reader, place = Reader(self.network.classifier), find_layer(self.network.classifier, layer)
-        return reader.read(views, (), [place], whole=False)(place)
+        reader, module = Reader(self.network.classifier), find_layer(self.network.classifier, layer)
+        return reader.read(views, (), [module], whole=False)(module)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:
         """Where it is found in one image (1, C, h, w), without a change: (H, W) on the host, or None.
@@ -73,22 +73,22 @@ class Asked:
         """
         classifier = self.network.classifier
         if self.layer is None:
-            place = last_map(classifier, view)
-            if place is None:
+            layer = last_map(classifier, view)
+            if layer is None:
                 return None
-            answer = grad_cam(classifier, place)(view, self.index)
+            attribution = grad_cam(classifier, layer)(view, self.index)
         else:
             with torch.no_grad():
                 value = self._activation(self.layer, view)
             if value.dim() != 4:
                 return None
-            answer = value[:, self.index : self.index + 1]
-        return as_maps(answer, view, size)[0].cpu()
+            attribution = value[:, self.index : self.index + 1]
+        return as_maps(attribution, view, size)[0].cpu()
 
 
-def features_called(
+def select_features(
     network: Network, targets: Sequence[str], layers: Sequence[str], units: Sequence[int]
-) -> list[Asked]:
+) -> list[FeatureTarget]:
     """The features of the options --target, or --layer and --unit.
 
     Raises:
@@ -111,10 +111,10 @@ def features_called(
     pairs = zip([*layers] * len(units) if len(layers) == 1 else layers, units, strict=True)
     for layer in layers:
         find_layer(network.classifier, layer)
-    return [Asked(network, f"{layer}, unit {unit}", unit, layer) for layer, unit in pairs]
+    return [FeatureTarget(network, f"{layer}, unit {unit}", unit, layer) for layer, unit in pairs]
 
 
-def _class(network: Network, text: str) -> Asked:
+def _class(network: Network, text: str) -> FeatureTarget:
     classifier = network.classifier
     if not classifier.labels:
         raise UsageError(
@@ -125,14 +125,14 @@ def _class(network: Network, text: str) -> Asked:
         index = classifier.find(text)
     except ValueError as error:
         raise UsageError(f"--target: {error}") from error
-    return Asked(network, classifier.label(index), index)
+    return FeatureTarget(network, classifier.label(index), index)
 
 
 MOST = 10.0  # doses; beyond, the scale is too short to measure with
 
 
 @dataclass(frozen=True, eq=False)
-class Feature:
+class FeatureResult:
     """One accentuated feature, and what is shown of it.
 
     Attributes:
@@ -146,23 +146,23 @@ class Feature:
         reference: the score of dose 1, or None where no natural images say it.
     """
 
-    asked: Asked
+    target: FeatureTarget
     result: Accentuation
     where: Tensor | None
     before: list[tuple[str, float]]
     after: list[tuple[str, float]]
-    way: Tensor
+    step_images: Tensor
     scores: list[float]
     reference: float | None
 
     @property
     def line(self) -> str:
         """Score before and after in one line."""
-        before, after = self.ends
-        return f"{self.asked.unit} {signed(before)} → {signed(after)}"
+        before, after = self.endpoints
+        return f"{self.target.unit} {format_number(before)} → {format_number(after)}"
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def endpoints(self) -> tuple[float, float]:
         """The scores of the photo and of what became of it."""
         before = self.result.before
         return float("nan") if before is None else float(before[0]), float(self.result.after[0])
@@ -170,7 +170,7 @@ class Feature:
     @property
     def doses(self) -> list[float] | None:
         """One for each picture on the way, or None where natural images hardly respond and give no scale."""
-        before, after = self.ends
+        before, after = self.endpoints
         if self.reference is None or abs(after - before) > MOST * (self.reference - before):
             return None
         return [(score - before) / (self.reference - before) for score in self.scores]
@@ -181,22 +181,22 @@ class Feature:
 
     def file(self, number: int) -> str:
         """How names of its files begin: a number, and the title in plain letters."""
-        return f"{number}_{re.sub(r'[^a-z0-9]+', '_', self.asked.title.lower()).strip('_')[:40]}"
+        return f"{number}_{re.sub(r'[^a-z0-9]+', '_', self.target.title.lower()).strip('_')[:40]}"
 
     def numbers(self) -> dict[str, Any]:
         """For the manifest."""
-        before, after = self.ends
+        before, after = self.endpoints
         trust = self.result.trust
         return {
-            "title": self.asked.title,
-            "unit": self.asked.unit,
+            "title": self.target.title,
+            "unit": self.target.unit,
             "before": round(before, 4),
             "after": round(after, 4),
             "steps": self.result.steps,
             "interrupted": self.result.interrupted,
             "answers": {
-                when: [[name, round(chance, 4)] for name, chance in found[:3]]
-                for when, found in (("before", self.before), ("after", self.after))
+                when: [[name, round(chance, 4)] for name, chance in classes[:3]]
+                for when, classes in (("before", self.before), ("after", self.after))
             },
             "verdict": trust.verdict,
             "because": trust.because,
@@ -204,34 +204,34 @@ class Feature:
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
+class AccentuationResults:
     """What one page is about."""
 
-    subject: Subject
+    subject: InputPhoto
     classifier: Classifier
-    features: list[Feature]
-    natural: Natural | None
+    features: list[FeatureResult]
+    natural: NaturalImages | None
     second: Classifier | None
 
 
-def keep(folder: Path, story: Story) -> None:
+def write_images(folder: Path, results: AccentuationResults) -> None:
     """Images as PNG, and everything as tensors."""
-    kept = {"photo": story.subject.image.contiguous()}
-    for number, feature in enumerate(story.features, 1):
+    tensors = {"photo": results.subject.image.contiguous()}
+    for number, feature in enumerate(results.features, 1):
         name, result = feature.file(number), feature.result
         _write(folder / f"{name}.png", result.images[0])
         _write(folder / f"{name}_through_mask.png", torch.cat([result.images[0].cpu().float(), feature.opacity()[0]]))
-        found = {"image": result.images[0], "mask": result.masks[0], "scores": result.scores, "where": feature.where}
-        found["distances"] = result.distances
-        kept |= {f"{name}.{key}": value.cpu().contiguous() for key, value in found.items() if value is not None}
-    store.write_tensors(folder / "accentuation.safetensors", kept, kind="accentuation-page")
+        arrays = {"image": result.images[0], "mask": result.masks[0], "scores": result.scores, "where": feature.where}
+        arrays["distances"] = result.distances
+        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in arrays.items() if value is not None}
+    store.write_tensors(folder / "accentuation.safetensors", tensors, kind="accentuation-page")
 
 
 def _write(file: Path, picture: Tensor) -> None:
     Image.fromarray(np.round(to_hwc(picture.clamp(0, 1)) * 255).astype(np.uint8)).save(file)
 
 
-def signed(number: float, *, plus: bool = False) -> str:
+def format_number(number: float, *, plus: bool = False) -> str:
     """A number with two decimals at most and a real minus sign.
 
     Example:

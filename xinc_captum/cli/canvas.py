@@ -16,11 +16,11 @@ from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
 from ..visualizers.report import Section, write_report
-from .canvas_trust import BUDGET, Judged, RuleName, judged
-from .command import Device, Out, Seed, device_called, elapsed, recorded, result_folder, save_picture
+from .canvas_trust import BUDGET, LayerVerdict, RuleName, judge_layer
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture, seconds_elapsed
 from .errors import UsageError
 from .video import video_canvas
-from .video_files import film_names, is_film
+from .video_files import is_video, video_names
 from .video_results import VideoModel
 
 
@@ -31,7 +31,7 @@ class Model(StrEnum):
     siren = "siren"
 
 
-class Recipe(NamedTuple):
+class PhotoNetwork(NamedTuple):
     """A network and how it likes to be fitted."""
 
     model: inr.FourierMLP | inr.Siren
@@ -39,11 +39,11 @@ class Recipe(NamedTuple):
     batch_size: int | None
 
 
-def recipe(model: Model, seed: int) -> Recipe:
+def make_network(model: Model, seed: int) -> PhotoNetwork:
     """The network of that name: the paper's FFN (33k parameters), or a SIREN of the same size."""
     if model is Model.ffn:
-        return Recipe(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
-    return Recipe(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
+        return PhotoNetwork(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
+    return PhotoNetwork(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
 
 
 Kind = TypeVar("Kind", Model, VideoModel)
@@ -63,7 +63,7 @@ def canvas_command(
         str,
         typer.Argument(
             metavar="PHOTO|VIDEO",
-            help=f"A photo, a video, a folder of frames, or one of the zoo: {', '.join(film_names())}.",
+            help=f"A photo, a video, a folder of frames, or one of the zoo: {', '.join(video_names())}.",
             show_default=False,
         ),
     ],
@@ -93,7 +93,7 @@ def canvas_command(
 
     Of a video, small maps of every unit are kept for xinc explore, about 4 MB. Of a photo, all maps are kept anyway.
     """
-    if is_film(source):
+    if is_video(source):
         named = None if model is None else _among(VideoModel, model, "a video")
         if frames is not None and frames < 2:
             raise UsageError(f"--frames is {frames}; expected at least 2. A single frame is a photo.")
@@ -102,7 +102,7 @@ def canvas_command(
     if not Path(source).is_file():
         raise FileNotFoundError(
             f"{source} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …), a video (MP4, WebM …), a folder of "
-            f"frames, or a video of the zoo: {', '.join(film_names())}."
+            f"frames, or a video of the zoo: {', '.join(video_names())}."
         )
     if frames is not None or masks is not None:
         raise UsageError(f"--frames and --masks are for videos, and {source} is taken for a photo; leave them out.")
@@ -118,7 +118,7 @@ def _among(kinds: type[Kind], name: NetworkName, what: str) -> Kind:
     return kinds(name.value)
 
 
-@recorded("canvas")
+@record_settings("canvas")
 def photo_canvas(
     photo_path: Path,
     out: Path,
@@ -132,50 +132,50 @@ def photo_canvas(
 ) -> None:
     """Fit a network to a photo and write its canvases."""
     photo = read_photo(photo_path, longer_side=longer_side)
-    where = device_called(device)
-    network, lr, batch_size = recipe(model_name, seed)
+    torch_device = find_device(device)
+    network, lr, batch_size = make_network(model_name, seed)
     layers = layers or [name for name, _ in network.named_children() if name.startswith("activation")]
     methods = {layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers}  # names fail before the fit
-    network.to(where)
+    network.to(torch_device)
     height, width = photo.shape[-2:]
-    typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {where} …")
-    fitted = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
-    fit_seconds = elapsed()
-    typer.echo(f"{fitted.psnr:.1f} dB after {fitted.steps} steps; drawing {len(layers)} layers …")
+    typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {torch_device} …")
+    fit = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
+    fit_seconds = seconds_elapsed()
+    typer.echo(f"{fit.psnr:.1f} dB after {fit.steps} steps; drawing {len(layers)} layers …")
 
     note: dict[str, Any] = {
         "seed": seed,
         "model": {"name": model_name.value, **network.config},
         "rule": rule.value,
         "layers": layers,
-        "psnr_db": round(fitted.psnr, 2),
+        "psnr_db": round(fit.psnr, 2),
         "inputs": {photo_path.name: store.sha256(photo_path)},
     }
     with result_folder(out, note, fit_seconds=fit_seconds) as folder:
-        inr.save(network, folder / "network.safetensors", size=fitted.size)
-        drawn = inr.render(network, fitted.size).cpu()
-        grid = inr.coordinates(fitted.size, device=where)
+        inr.save(network, folder / "network.safetensors", size=fit.size)
+        rendered = inr.render(network, fit.size).cpu()
+        grid = inr.coordinates(fit.size, device=torch_device)
         sections, note["trust"] = [], {}
         for layer, method in methods.items():
-            canvas = method.canvas(grid, fitted.size, memory_budget=BUDGET)
+            canvas = method.canvas(grid, fit.size, memory_budget=BUDGET)
             tangent = NeuronCanvas(network, layer, rule="tangent")
-            verdict = judged(canvas, partial(tangent.canvas, grid, fitted.size, memory_budget=BUDGET))
+            verdict = judge_layer(canvas, partial(tangent.canvas, grid, fit.size, memory_budget=BUDGET))
             typer.echo(f"  {layer} {verdict.trust}")
             note["trust"][layer] = verdict.numbers()
-            sections.append(_layer(folder, layer, canvas, photo, drawn, verdict))
-        _page(folder, photo_path, model_name, network, fitted, rule, sections)
+            sections.append(_layer(folder, layer, canvas, photo, rendered, verdict))
+        _page(folder, photo_path, model_name, network, fit, rule, sections)
 
 
-def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor, verdict: Judged) -> Section:
+def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Tensor, verdict: LayerVerdict) -> Section:
     """Compute one layer's maps, keep them, and draw its five pictures."""
-    everything, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
-    everything = everything.cpu()
-    maps = everything[: canvas.units]
-    rest = everything[canvas.units] if canvas.slots else drawn - maps.sum(0)
-    kept = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
-    store.write_tensors(folder / f"{layer}.safetensors", kept, kind="canvas")
+    all_maps, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
+    all_maps = all_maps.cpu()
+    maps = all_maps[: canvas.units]
+    rest = all_maps[canvas.units] if canvas.slots else rendered - maps.sum(0)
+    tensors = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
+    store.write_tensors(folder / f"{layer}.safetensors", tensors, kind="canvas")
     strongest = int(order_by_total(maps)[0])
-    pixel = _telling_pixel(photo)
+    pixel = _most_detailed_pixel(photo)
     _, indices = canvas.top_units(min(8, canvas.units), pixel)
     top = indices.long().cpu()
     figures: list[tuple[str, Figure, str]] = [
@@ -187,22 +187,22 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
         ),
         (
             "grid",
-            canvas_grid(maps, drawn, layer=layer),
+            canvas_grid(maps, rendered, layer=layer),
             "One neuron a tile, strongest first: where it makes the picture brighter (red) and darker (blue).",
         ),
         (
             "neuron",
-            neuron_over_photo(maps[strongest], drawn, unit=strongest, layer=layer),
+            neuron_over_photo(maps[strongest], rendered, unit=strongest, layer=layer),
             f"The strongest neuron, {strongest}, over the picture, and the picture minus its part.",
         ),
         (
             "pixel",
-            who_paints(drawn, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
+            who_paints(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
             "One pixel, and the neurons that contribute most to its red, green and blue light.",
         ),
         (
             "dominant",
-            dominant_units(drawn, leaders.indices[0].cpu(), layer=layer),
+            dominant_units(rendered, leaders.indices[0].cpu(), layer=layer),
             "Every pixel in the colour of the neuron that contributes most to it.",
         ),
     ]
@@ -210,7 +210,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
     return Section(f"Layer {layer}", pictures, verdicts=(verdict.line,))
 
 
-def _telling_pixel(photo: Tensor) -> tuple[int, int]:
+def _most_detailed_pixel(photo: Tensor) -> tuple[int, int]:
     """A pixel in the busiest part of the photo's middle, where there is something to explain."""
     grey = photo.mean(0)
     height, width = grey.shape
@@ -229,16 +229,16 @@ def _page(
     photo_path: Path,
     model_name: Model,
     network: torch.nn.Module,
-    fitted: inr.Fit,
+    fit: inr.Fit,
     rule: RuleName,
     sections: list[Section],
 ) -> None:
-    height, width = fitted.size
+    height, width = fit.size
     facts: dict[str, Any] = {
         "photo": photo_path.name,
         "pixels": f"{width} x {height}",
         "network": f"{model_name.value}, {sum(p.numel() for p in network.parameters()):,} parameters",
-        "quality": f"{fitted.psnr:.1f} dB",
+        "quality": f"{fit.psnr:.1f} dB",
         "rule": rule.value,
     }
     write_report(

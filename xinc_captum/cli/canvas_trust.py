@@ -21,7 +21,7 @@ class RuleName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judged:
+class LayerVerdict:
     """The verdict on one layer.
 
     Attributes:
@@ -43,12 +43,12 @@ class Judged:
         """What the tangent does at the same layer."""
         if self.tangent is None or self.tangent.agreement is None:
             return ""
-        said = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
+        agreement = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
         if self.tangent.verdict == "holds":
-            return f" With --rule tangent it ranks as removal does {said}, but then the parts do not add up."
+            return f" With --rule tangent it ranks as removal does {agreement}, but then the parts do not add up."
         if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" With --rule tangent it comes nearer to removal {said}, but then the parts do not add up."
-        return f" --rule tangent does no better here {said}; --rule ablation is removal itself."
+            return f" With --rule tangent it comes nearer to removal {agreement}, but then the parts do not add up."
+        return f" --rule tangent does no better here {agreement}; --rule ablation is removal itself."
 
     def numbers(self) -> dict[str, Any]:
         """For the manifest."""
@@ -60,7 +60,7 @@ class Judged:
         }
 
 
-def judged(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> Judged:
+def judge_layer(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> LayerVerdict:
     """Judge a canvas, and where it is the secant's and does not hold, the tangent's too.
 
     Args:
@@ -69,4 +69,4 @@ def judged(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> Judged:
     """
     trust = canvas.trust
     doubted = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has slots
-    return Judged(canvas.layer, trust, by_tangent().trust if doubted else None)
+    return LayerVerdict(canvas.layer, trust, by_tangent().trust if doubted else None)

@@ -33,7 +33,7 @@ KEYS = {"transinr": {"images": "sources"}}
 _STARTED: ContextVar[float] = ContextVar("_STARTED")
 
 
-def device_called(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     """Return the device with this name; ``auto`` is a GPU if there is one.
 
     Raises:
@@ -51,7 +51,7 @@ def device_called(name: str) -> torch.device:
         ) from error
 
 
-def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Decorate a command: check its output folder, and record its call for :func:`result_folder`.
 
     The entry ``call`` of the manifest holds the command's name, its settings, the files that it reads, the number of
@@ -89,7 +89,7 @@ def recorded(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P
     return decorate
 
 
-def elapsed() -> float:
+def seconds_elapsed() -> float:
     """Return the seconds since the running command began."""
     return time.perf_counter() - _STARTED.get()
 
@@ -108,9 +108,9 @@ def result_folder(out: Path, note: Mapping[str, Any], **times: float) -> Iterato
     """
     with store.bundle(out, note) as folder:
         yield folder
-        seconds = {name: round(value, 1) for name, value in (times | {"all_seconds": elapsed()}).items()}
+        seconds = {name: round(value, 1) for name, value in (times | {"all_seconds": seconds_elapsed()}).items()}
         (folder / store.TIMES).write_text(json.dumps(seconds) + "\n", encoding="utf-8")
-    typer.echo(f"done in {elapsed():.0f} s; open {out / 'index.html'}")
+    typer.echo(f"done in {seconds_elapsed():.0f} s; open {out / 'index.html'}")
 
 
 def save_picture(folder: Path, file: str, figure: Figure, caption: str, dpi: int = 110) -> Picture:
@@ -165,7 +165,7 @@ def _call(name: str, arguments: Mapping[str, Any], files: tuple[str, ...]) -> di
     keys = KEYS.get(name, {})
     settings = {keys.get(key, key): plain(value, key in files) for key, value in arguments.items() if key != "out"}
     if settings.get("device") == "auto":
-        settings["device"] = str(device_called("auto"))
+        settings["device"] = str(find_device("auto"))
     call = {
         "command": name,
         "settings": settings,

@@ -56,7 +56,7 @@ def demo_command(
             place = out / "video" / clip
             video_canvas(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
     if Part.linked in parts:
-        _linked(out / "linked", seed)
+        _run_link(out / "linked", seed)
     if Part.nern in parts:
         nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, SHIPPED, seed, "cpu")
     if Part.transinr in parts:
@@ -69,17 +69,17 @@ def demo_command(
     typer.echo("\n".join(["", "Now open", *(f"  {page}" for page in pages)]))
 
 
-def _linked(out: Path, seed: int) -> None:
+def _run_link(out: Path, seed: int) -> None:
     """Link the digits' classifier to their generator, both of which ship with the package; then use the link."""
     link_command(out / "link", "mnist_convnet", "mnist_generator", None, Variant.linear, 2000, 0.7, None, seed, "cpu")
-    telling = _telling(out / "link")
+    most_distinct = _select_units(out / "link")
     sweep_command(
-        out / "link", out / "units", telling, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu"
+        out / "link", out / "units", most_distinct, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu"
     )
     counterfactual_command(out / "link", out / "another_answer", "8", [], Method.ray, 0.0, 6, seed, "cpu")
 
 
-def _telling(folder: Path) -> list[int]:
+def _select_units(folder: Path) -> list[int]:
     """Two units whose pictures are theirs, of different classes, and the one whose pictures are so least."""
     units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
     holds, weak, fails = ([u for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails"))
@@ -93,8 +93,8 @@ def _photo(name: str, folder: Path) -> Path:
     try:
         packaged = resources.files("skimage.data").joinpath(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with resources.as_file(packaged) as found:
-            return Path(shutil.copy(found, folder / name))
+        with resources.as_file(packaged) as file:
+            return Path(shutil.copy(file, folder / name))
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UsageError(
             "the demo's photo comes with scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"

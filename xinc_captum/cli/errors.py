@@ -33,7 +33,7 @@ FAILURES = (
 )
 
 
-def words_of(error: Exception) -> str | None:
+def error_text(error: Exception) -> str | None:
     """Return one line for the user; None where the error is a mistake of this package, which keeps its traceback.
 
     Among errors of the operating system those with a number (no permission, a name that is too long) are the user's.
@@ -43,23 +43,23 @@ def words_of(error: Exception) -> str | None:
         'photo.png: Permission denied'
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        said = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, FAILURES):
-        said = str(error)
+        text = str(error)
     else:
         return None
-    return " ".join(said.split("\n"))
+    return " ".join(text.split("\n"))
 
 
 @contextmanager
-def failures_in_one_line() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """Turn a foreseeable failure into one line on standard error and exit status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # neither a terminal nor the name of a file need be UTF-8
     try:
         yield
     except (*FAILURES, OSError) as error:
-        if (line := words_of(error)) is None:
+        if (line := error_text(error)) is None:
             raise
         typer.secho(f"xinc: {line}", err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -16,30 +16,30 @@ from ..visualizers.accentuation import percent
 from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
 from .errors import UsageError
 from .link_results import link_page
-from .results import Bundle, bundle_at, photo_page, video_page
+from .results import Bundle, photo_page, read_bundle, video_page
 
 COSTS = {
     "forwards": "runs of the network for all pictures together, each of any number of rows",
     "backwards": "gradients that came back through it",
     "peak MB": "memory at most, beyond what was there before",
 }
-SHOWN = 8  # classes
+MAX_CLASSES = 8  # classes
 SECONDS = "on the clock of the machine that measured, for all pictures together"
 
 
 def accentuation_page(bundle: Bundle, path: Path) -> Path:
     """Of what ``xinc accentuate`` wrote."""
-    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
-    names = [key.removesuffix(".image") for key in kept if key.endswith(".image")]
+    tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    names = [key.removesuffix(".image") for key in tensors if key.endswith(".image")]
     names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
     features = note["features"]
-    cams = [kept[f"{name}.where"] for name in names if f"{name}.where" in kept]
+    cams = [tensors[f"{name}.where"] for name in names if f"{name}.where" in tensors]
     layers = _layers(one["layer"] for one in note["asked"])
     return explore_accentuations(
         path,
-        kept["photo"],
-        torch.stack([kept[f"{name}.image"] for name in names]),
-        opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
+        tensors["photo"],
+        torch.stack([tensors[f"{name}.image"] for name in names]),
+        opacity(torch.stack([tensors[f"{name}.mask"] for name in names])),
         torch.stack(cams) if len(cams) == len(names) else None,
         titles=[one["title"] for one in features],
         title=f"What {note['model']['name']} sees in {_input(note)}",
@@ -63,16 +63,16 @@ def _rise(one: Mapping[str, Any]) -> str:
     )
 
 
-def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
+def accentuation_object_page(bundle: Bundle, path: Path) -> Path:
     """Of what ``Accentuation.save`` wrote; the verdict is one for all of its rows."""
-    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
-    count = len(kept["images"])
+    tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    count = len(tensors["images"])
     titles = [note["feature"] if count == 1 else f"{note['feature']}, photo {row}" for row in range(count)]
     return explore_accentuations(
         path,
-        kept["seeds"],
-        kept["images"],
-        opacity(kept["masks"]),
+        tensors["seeds"],
+        tensors["images"],
+        opacity(tensors["masks"]),
         titles=titles,
         title=f"What {note['feature']} sees",
         verdicts=[(note["trust"]["verdict"], note["trust"]["because"])] * count,
@@ -82,28 +82,28 @@ def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
 
 def sweep_page(bundle: Bundle, path: Path) -> Path:
     """Of what ``xinc sweep`` wrote."""
-    kept, note = bundle.tensors("sweeps.safetensors"), bundle.note
+    tensors, note = bundle.tensors("sweeps.safetensors"), bundle.note
     strips, verdicts = {}, {}
     for one in note["units"]:
         unit = one["unit"]
-        strips[f"unit {unit}"] = Strip(*(kept[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
+        strips[f"unit {unit}"] = Strip(*(tensors[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
         verdicts[f"unit {unit}"] = one["verdict"], one["because"]
-    ends = note["ends"]
+    models = note["ends"]
     return explore_sweeps(
         path,
         strips,
         rows=[one["name"] for one in note["linked"]],
-        title=f"What units of {ends['model']} show",
+        title=f"What units of {models['model']} show",
         verdicts=verdicts,
-        facts={"network": ends["model"], "layer": f"input of {ends['layer']}", "generator": ends["generator"]},
+        facts={"network": models["model"], "layer": f"input of {models['layer']}", "generator": models["generator"]},
     )
 
 
 def unit_sweep_page(bundle: Bundle, path: Path) -> Path:
     """Of what ``UnitSweep.save`` wrote."""
-    kept, note = bundle.tensors("sweep.safetensors"), bundle.note
+    tensors, note = bundle.tensors("sweep.safetensors"), bundle.note
     name = f"unit {note['unit']}"
-    strip = Strip(kept["values"], kept["images"], kept["representations"][..., note["unit"]])
+    strip = Strip(tensors["values"], tensors["images"], tensors["representations"][..., note["unit"]])
     return explore_sweeps(
         path,
         {name: strip},
@@ -123,7 +123,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
     meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
     remarks = {row["method"]: remark for row in rows if (remark := _remark(row))}
-    drawn = not all(row["error"] for row in rows)
+    has_figure = not all(row["error"] for row in rows)
     return explore_table(
         path,
         [*heads, "seconds", *COSTS],
@@ -136,7 +136,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         },
         title="Attribution methods side by side",
         images=len(content["images"]),
-        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if drawn else None,
+        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if has_figure else None,
         facts=_network(bundle.note)
         | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,
@@ -148,8 +148,10 @@ def _network(note: Mapping[str, Any]) -> dict[str, str]:
     target = note.get("target", [])
     named = list(dict.fromkeys(target if isinstance(target, list) else [target]))
     labels = note.get("labels", {})
-    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:SHOWN]) + (" …" if len(named) > SHOWN else "")
-    return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
+    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:MAX_CLASSES]) + (
+        " …" if len(named) > MAX_CLASSES else ""
+    )
+    return {name: str(value) for name, value in (("network", note.get("network")), ("classes", classes)) if value}
 
 
 def _head(column: Column | None, name: str, reference: str) -> str:
@@ -158,10 +160,10 @@ def _head(column: Column | None, name: str, reference: str) -> str:
 
 def _times(folder: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
+        times = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return times if isinstance(times, dict) else {}
 
 
 def _remark(row: Mapping[str, Any]) -> str:
@@ -172,8 +174,8 @@ def _remark(row: Mapping[str, Any]) -> str:
 
 def _layers(names: Iterable[str | None]) -> dict[str, str]:
     """None stands for the answer of the whole network."""
-    found = dict.fromkeys(name for name in names if name)
-    return {"layer": ", ".join(found)} if found else {}
+    layers = dict.fromkeys(name for name in names if name)
+    return {"layer": ", ".join(layers)} if layers else {}
 
 
 def _input(note: Mapping[str, Any]) -> str:
@@ -187,7 +189,7 @@ KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, 
     (_CANVAS | {"steps"}, video_page),
     (_CANVAS, photo_page),
     ({"asked", "features", "second_network"}, accentuation_page),
-    ({"feature", "layer", "interrupted", "trust"}, saved_accentuation_page),
+    ({"feature", "layer", "interrupted", "trust"}, accentuation_object_page),
     ({"variant", "audit", "units"}, link_page),
     ({"units", "linked", "judged_in"}, sweep_page),
     ({"unit", "fidelity", "agreement"}, unit_sweep_page),
@@ -213,7 +215,7 @@ def explore_command(
     It opens from disk in any browser of 2023 or later, and needs no network and no other file. It takes less than
     5 MB, so that it goes by e-mail: the more there is to show, the smaller its maps and pictures, and the page says so.
     """
-    bundle = bundle_at(result)
+    bundle = read_bundle(result)
     path = out or result.resolve().with_name(f"{result.resolve().name}.html")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder; expected a file, such as {path / 'result.html'}.")
@@ -254,9 +256,9 @@ def page_of(bundle: Bundle) -> Page:
             return page
     call = bundle.note.get("call")
     made = f"was made by xinc {call['command']}" if call else "holds another result"
-    own = bundle.folder / "index.html"
-    shown = f"; its own page shows it already: {own}" if bundle.has(own.name) else ""
+    index = bundle.folder / "index.html"
+    hint = f"; its own page shows it already: {index}" if bundle.has(index.name) else ""
     raise UsageError(
-        f"{bundle.folder} {made}, and there is no page to explore of such{shown}. Wanted a result of xinc canvas, "
+        f"{bundle.folder} {made}, and there is no page to explore of such{hint}. Wanted a result of xinc canvas, "
         "accentuate, sweep or link, or of Accentuation.save, UnitSweep.save or Comparison.save."
     )

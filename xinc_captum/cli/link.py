@@ -17,50 +17,56 @@ from ..metrics.statistics import Interval
 from ..visualizers import Measured, link_audit, selectivity_table, unit_sheet
 from ..visualizers.layout import predicate
 from ..visualizers.report import Section, write_report
-from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
 from .errors import UsageError
-from .link_results import Story, Units, audited, keep, units_of
-from .models import FILE, GENERATORS, MODELS, Ends, described, ends_called
-from .photos import real_called
+from .link_results import LinkResults, Units, run_audit, sweep_selected_units, write_explorer_files
+from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, model_names
+from .photos import load_real_images
 
 
-def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
+def audit_measurements(audit_figure: LinkAudit) -> dict[str, list[Measured]]:
     """What was measured, for :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
-    explained = [_measured("R²", audit.r2, audit.class_mean_r2, "class means alone")]
-    if audit.classes > 1:
-        within = _measured("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
-        explained += [within, _measured("two-layer network, within", audit.mlp_r2_within, None, "")]
+    explained = [_measurement("R²", audit_figure.r2, audit_figure.class_mean_r2, "class means alone")]
+    if audit_figure.classes > 1:
+        within = _measurement(
+            "R² within classes", audit_figure.r2_within, audit_figure.shuffled_within, "shuffled within classes"
+        )
+        explained += [within, _measurement("two-layer network, within", audit_figure.mlp_r2_within, None, "")]
     else:  # then the mean is all that class means are, and no picture drawn can lose its class
-        explained = [_measured("R²", audit.r2, audit.shuffled_within, "shuffled")]
-        explained.append(_measured("two-layer network", audit.mlp_r2_within, None, ""))
-    generated = audit.generated if audit.classes > 1 else None
-    kept = [
-        _measured("generated pictures", generated, audit.class_mean_agreement, "class means alone"),
-        _measured("real pictures", audit.real, audit.class_mean_agreement, "class means alone"),
+        explained = [_measurement("R²", audit_figure.r2, audit_figure.shuffled_within, "shuffled")]
+        explained.append(_measurement("two-layer network", audit_figure.mlp_r2_within, None, ""))
+    generated = audit_figure.generated if audit_figure.classes > 1 else None
+    agreement = [
+        _measurement("generated pictures", generated, audit_figure.class_mean_agreement, "class means alone"),
+        _measurement("real pictures", audit_figure.real, audit_figure.class_mean_agreement, "class means alone"),
     ]
-    back = [_measured("R² of the representation", audit.cycle_r2, None, "")]
-    if audit.unit_cycle is not None:
-        units = audit.unit_cycle[audit.unit_cycle.isfinite()]
+    cycle = [_measurement("R² of the representation", audit_figure.cycle_r2, None, "")]
+    if audit_figure.unit_cycle is not None:
+        units = audit_figure.unit_cycle[audit_figure.unit_cycle.isfinite()]
         if len(units):
             low, middle, high = (float(units.double().quantile(q)) for q in (0.25, 0.5, 0.75))
-            back.append(Measured("units, correlation", middle, low, high, None, ""))
-    back.append(_measured("of searched latents", audit.search_cycle_r2, audit.search_from, "where the search began"))
-    shared = []
-    if audit.order is not None:
-        order = audit.order
-        shared = [
-            _measured(f"between classes{_chance(order.between_p)}", order.between, None, ""),
-            _measured(f"within classes{_chance(order.within_p)}", order.within, None, ""),
-            _measured("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
+            cycle.append(Measured("units, correlation", middle, low, high, None, ""))
+    cycle.append(
+        _measurement(
+            "of searched latents", audit_figure.search_cycle_r2, audit_figure.search_from, "where the search began"
+        )
+    )
+    similarity = []
+    if audit_figure.order is not None:
+        order = audit_figure.order
+        similarity = [
+            _measurement(f"between classes{_chance(order.between_p)}", order.between, None, ""),
+            _measurement(f"within classes{_chance(order.within_p)}", order.within, None, ""),
+            _measurement("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
         ]
     groups = {
-        f"How much of the latent does the link explain, on {audit.pairs:,} pairs it has not seen?": explained,
-        "Does a picture keep its class through the link?": kept,
-        "Does the unit come back? Link, draw, and look again (units: the middle half of them)": back,
-        "Do both spaces put the same things near one another?": shared,
+        f"How much of the latent does the link explain, on {audit_figure.pairs:,} pairs it has not seen?": explained,
+        "Does a picture keep its class through the link?": agreement,
+        "Does the unit come back? Link, draw, and look again (units: the middle half of them)": cycle,
+        "Do both spaces put the same things near one another?": similarity,
     }
-    found = {name: [one for one in group if one is not None] for name, group in groups.items()}
-    return {name: group for name, group in found.items() if group}
+    present = {name: [one for one in group if one is not None] for name, group in groups.items()}
+    return {name: group for name, group in present.items() if group}
 
 
 def _chance(p: float | None) -> str:
@@ -68,74 +74,76 @@ def _chance(p: float | None) -> str:
     return "" if p is None else f", p {p:.2f}" if p >= 0.01 else ", p < .01"
 
 
-def _measured(name: str, value: Interval | float | None, control: float | None, said: str) -> Measured | None:
+def _measurement(
+    name: str, value: Interval | float | None, control: float | None, control_name: str
+) -> Measured | None:
     if value is None:
         return None
     if isinstance(value, Interval):
-        return Measured(name, value.value, value.low, value.high, control, said)
-    return Measured(name, value, value, value, control, said)
+        return Measured(name, value.value, value.low, value.high, control, control_name)
+    return Measured(name, value, value, value, control, control_name)
 
 
 _save_picture = partial(save_picture, dpi=120)
-SHOWN = 8  # pictures before and after the link
+MAX_IMAGES = 8  # pictures before and after the link
 FEWEST_CLASSES = 4  # classes whose order can be compared
 
 
-def write_page(folder: Path, story: Story) -> None:
+def write_page(folder: Path, results: LinkResults) -> None:
     """Pictures, the table of changes and ``index.html`` into ``folder``."""
-    ends, units, trust = story.ends, story.units, story.audit.trust
+    models, units, trust = results.models, results.units, results.audit.trust
     with (folder / "units.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
         lines.writerows(units.table.rows())
-    believed = _save_picture(
+    audit = _save_picture(
         folder,
         "audit.png",
-        audit(story),
+        audit_figure(results),
         "Above, pictures and what comes out when the classifier looks at them and the link draws what it saw. Below, "
         "every figure beside its control. "
         + (
             "A link that knows nothing but the class keeps the class of every picture: what it explains within classes "
             "is the honest figure."
-            if units.classed
+            if units.has_classes
             else "The network gives all of the generator's pictures one class, so nothing is said of keeping it."
         ),
     )
-    seen = _save_picture(
+    sheet = _save_picture(
         folder,
         "units.png",
-        sheet(units, story),
-        f"Units that {'classes drive' if units.classed else 'vary'} most, each drawn low and high in one picture. "
+        unit_figure(units, results),
+        f"Units that {'classes drive' if units.has_classes else 'vary'} most, each drawn low and high in one picture. "
         "Faded where the picture is not of the unit: where the unit itself moves less than others, or does not follow, "
         f"when the network looks at it. Each is judged in {len(units.bases)} pictures, of which one is shown.",
     )
-    sections = [Section("How far to believe the link", (believed,)), Section("A field guide of units", (seen,))]
-    if units.classed:
-        driven = _save_picture(
+    sections = [Section("How far to believe the link", (audit,)), Section("A field guide of units", (sheet,))]
+    if units.has_classes:
+        selectivity = _save_picture(
             folder,
             "selectivity.png",
             selectivity_table(
                 units.selective.means[units.numbers],
                 units=units.numbers,
-                classes=units.class_names(ends),
+                classes=units.class_names(models),
                 explained=units.selective.explained[units.numbers].nan_to_num(0),
             ),
             "What drives the units above: their mean response to each class.",
         )
-        sections.append(Section("Which classes drive them", (driven,)))
+        sections.append(Section("Which classes drive them", (selectivity,)))
     write_report(
         folder,
-        title=f"What units of {ends.classifier.name} mean to {ends.generator_name}",
+        title=f"What units of {models.classifier.name} mean to {models.generator_name}",
         lead="A classifier looked at pictures that a generator had drawn, and one linear map, fitted in closed form, "
         "says which latent draws what a layer represents. Set a unit, and the map and the generator draw what changes. "
         f"This link {predicate(trust)}.",
         facts={
-            "network": ends.model_name,
-            "layer": f"input of {ends.layer}",
-            "generator": ends.generator_name,
-            "pairs": f"{story.drawn:,} ({100 * story.kept:.0f} % of those drawn)",
-            "link": f"{story.link.variant}, {len(story.link.alive)} units, {int((~story.link.alive).sum())} dead",
-            "real pictures": "none" if story.real is None else story.real.words,
+            "network": models.model_name,
+            "layer": f"input of {models.layer}",
+            "generator": models.generator_name,
+            "pairs": f"{results.pair_count:,} ({100 * results.acceptance:.0f} % of those drawn)",
+            "link": f"{results.link.variant}, {len(results.link.alive)} units, {int((~results.link.alive).sum())} dead",
+            "real pictures": "none" if results.real is None else results.real.description,
         },
         sections=sections,
         foot="Made by xinc-captum. link.safetensors is the link, which xinc sweep and xinc counterfactual take; "
@@ -145,27 +153,27 @@ def write_page(folder: Path, story: Story) -> None:
     )
 
 
-def audit(story: Story) -> Figure:
+def audit_figure(results: LinkResults) -> Figure:
     """The picture of the audit."""
-    rows = torch.linspace(0, len(story.held_out) - 1, min(SHOWN, len(story.held_out))).long()
-    before = story.ends.draw(story.held_out.latents[rows])
-    pictures = {"generated": (before, story.through(before))}
-    if story.real is not None:
-        real = story.real.pictures[:SHOWN]
-        pictures["real"] = (real, story.through(real))
-    known = story.held_out.classes.unique()
+    rows = torch.linspace(0, len(results.test_pairs) - 1, min(MAX_IMAGES, len(results.test_pairs))).long()
+    before = results.models.generate(results.test_pairs.latents[rows])
+    pictures = {"generated": (before, results.reconstruct(before))}
+    if results.real is not None:
+        real = results.real.images[:MAX_IMAGES]
+        pictures["real"] = (real, results.reconstruct(real))
+    known = results.test_pairs.classes.unique()
     few = FEWEST_CLASSES <= len(known) <= 2 * FEWEST_CLASSES + 4
     return link_audit(
-        figures(story.audit),
-        verdict=(story.audit.trust.verdict, story.audit.trust.because),
+        audit_measurements(results.audit),
+        verdict=(results.audit.trust.verdict, results.audit.trust.because),
         pictures=pictures,
-        orders=_orders(story) if few else None,
-        classes=[story.ends.label(c) for c in known.tolist()] if few else None,
-        title=f"How far to believe the link from {story.ends.classifier.name} to {story.ends.generator_name}",
+        orders=_orders(results) if few else None,
+        classes=[results.models.label(c) for c in known.tolist()] if few else None,
+        title=f"How far to believe the link from {results.models.classifier.name} to {results.models.generator_name}",
     )
 
 
-def sheet(units: Units, story: Story) -> Figure:
+def unit_figure(units: Units, results: LinkResults) -> Figure:
     """The sheet of units."""
     pairs = [(one.images[row, [0, -1]]).cpu() for one, row in zip(units.sweeps, units.rows, strict=True)]
     both = torch.stack(pairs, 1)
@@ -175,18 +183,18 @@ def sheet(units: Units, story: Story) -> Figure:
         units=units.numbers,
         ranks=torch.tensor([float(one.fidelity.rank) for one in units.sweeps]),
         followed=torch.tensor([one.fidelity.rho for one in units.sweeps]),
-        count=int(story.link.alive.sum()),
+        count=int(results.link.alive.sum()),
         verdicts=[one.trust.verdict for one in units.sweeps],
-        selectivity=units.selective.means[units.numbers] if units.classed else None,
-        classes=units.class_names(story.ends) if units.classed else None,
+        selectivity=units.selective.means[units.numbers] if units.has_classes else None,
+        classes=units.class_names(results.models) if units.has_classes else None,
         notes=units.notes(),
-        title=f"{len(units.sweeps)} of the {len(story.link.alive)} units at the input of {story.ends.layer}",
+        title=f"{len(units.sweeps)} of the {len(results.link.alive)} units at the input of {results.models.layer}",
     )
 
 
-def _orders(story: Story) -> dict[str, Tensor]:
+def _orders(results: LinkResults) -> dict[str, Tensor]:
     """How alike the means of the classes are, in both spaces."""
-    pairs = story.held_out
+    pairs = results.test_pairs
     spaces = {"in the classifier's layer": pairs.representations, "in the generator's latents": pairs.latents}
     return {name: _alike(values, pairs.classes) for name, values in spaces.items()}
 
@@ -208,7 +216,7 @@ class Variant(StrEnum):
     fourier_features = "fourier_features"
 
 
-@recorded("link", "real")
+@record_settings("link", "real")
 def link_command(
     out: Out,
     model: Annotated[
@@ -232,36 +240,36 @@ def link_command(
     device: Device = "auto",
 ) -> None:
     """Link a classifier's layer to a generator, audit the link, and show what units mean."""
-    ends = ends_called(model, generator, layer, device_called(device))
-    photos = real_called(real, ends)
-    known = int(getattr(ends.generator, "num_classes", 0))
-    if pairs < FEWEST * known:
+    models = load_classifier_and_generator(model, generator, layer, find_device(device))
+    photos = load_real_images(real, models)
+    n_classes = int(getattr(models.generator, "num_classes", 0))
+    if pairs < FEWEST * n_classes:
         raise UsageError(
-            f"--pairs is {pairs}; {generator} draws {known} classes, and a fifth of each is held out: expected "
+            f"--pairs is {pairs}; {generator} draws {n_classes} classes, and a fifth of each is held out: expected "
             "at least "
-            f"{FEWEST * known}, and {10 * known} or more for an audit that can tell what varies within a class."
+            f"{FEWEST * n_classes}, and {10 * n_classes} or more for an audit that can tell what varies within a class."
         )
     typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")
-    found = pairs_of(ends, pairs, truncation, seed)
+    samples = pairs_of(models, pairs, truncation, seed)
     link = LatentLink(variant.value, seed=seed)
     try:
-        fit, held_out = found.split(0.2, seed=seed)
-        link.fit(fit.representations, fit.latents, fit.classes, manifest=found.manifest)
+        fit, test_pairs = samples.split(0.2, seed=seed)
+        link.fit(fit.representations, fit.latents, fit.classes, manifest=samples.manifest)
     except ValueError as error:
         raise UsageError(f"{error} Give more --pairs, or another --variant.") from error
-    audit = audited(ends, link, fit, held_out, photos, seed)
-    typer.echo(f"the link {predicate(audit.trust)}")
+    audit_figure = run_audit(models, link, fit, test_pairs, photos, seed)
+    typer.echo(f"the link {predicate(audit_figure.trust)}")
     typer.echo("setting units …")
-    units = units_of(ends, link, held_out, truncation, seed)
-    story = Story(ends, link, held_out, len(found), found.kept, audit, units, photos)
+    units = sweep_selected_units(models, link, test_pairs, truncation, seed)
+    results = LinkResults(models, link, test_pairs, len(samples), samples.kept, audit_figure, units, photos)
     note = {
         "seed": seed,
-        "ends": described(ends),
-        "trust": str(audit.trust),
+        "ends": model_names(models),
+        "trust": str(audit_figure.trust),
         "truncation": truncation,
         "variant": variant.value,
-        "pairs": {**found.manifest, "count": len(found), "kept": round(found.kept, 4)},
-        "audit": {name: value for name, value in audit.to_dict().items() if not name.startswith("unit_")},
+        "pairs": {**samples.manifest, "count": len(samples), "kept": round(samples.kept, 4)},
+        "audit": {name: value for name, value in audit_figure.to_dict().items() if not name.startswith("unit_")},
         "units": [
             {
                 "unit": s.unit,
@@ -269,18 +277,18 @@ def link_command(
                 "because": s.trust.because,
                 "rank": s.fidelity.rank,
                 "rho": round(s.fidelity.rho, 4),
-                "shown_in": f"drawn: {ends.label(int(s.base_scores[row].argmax()))}",
+                "shown_in": f"drawn: {models.label(int(s.base_scores[row].argmax()))}",
             }
             for s, row in zip(units.sweeps, units.rows, strict=True)
         ],
     }
     with result_folder(out, note) as folder:
         link.save(folder / FILE)
-        write_page(folder, story)
-        keep(folder, units.sweeps, units.rows, units.films)
+        write_page(folder, results)
+        write_explorer_files(folder, units.sweeps, units.rows, units.films)
 
 
-def pairs_of(ends: Ends, count: int, truncation: float, seed: int) -> Pairs:
+def pairs_of(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Pairs:
     """Pairs of the ends; only pictures answered as they were meant, where both know the same classes.
 
     Raises:
@@ -288,14 +296,14 @@ def pairs_of(ends: Ends, count: int, truncation: float, seed: int) -> Pairs:
     """
     try:
         return make_pairs(
-            ends.classifier.model,
-            ends.layer,
-            ends.generator,
+            models.classifier.model,
+            models.layer,
+            models.generator,
             count,
             truncation=truncation,
             rng=seed,
-            keep_class=ends.share_classes,
-            preprocess=ends.preprocess,
+            keep_class=models.share_classes,
+            preprocess=models.preprocess,
             show_progress=True,
         )
     except ValueError as error:

@@ -10,7 +10,7 @@ from .accentuate import accentuate_command
 from .canvas import canvas_command
 from .counterfactual import counterfactual_command
 from .demo import demo_command
-from .errors import failures_in_one_line
+from .errors import errors_in_one_line
 from .explore import explore_command
 from .link import link_command
 from .nern import nern_command
@@ -50,5 +50,5 @@ def _root(
 def main() -> None:
     """Run the command line; a foreseeable failure prints one line on standard error and exits with status 1."""
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch itself calls it for derivatives
-    with failures_in_one_line():
+    with errors_in_one_line():
         app()

@@ -33,7 +33,7 @@ class Network(NamedTuple):
     size: int | None
 
 
-def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str | None = None) -> Network:
+def load_network(name: str, photo: Tensor, device: torch.device, generator: str | None = None) -> Network:
     """The network of that name, in eval mode, on ``device``.
 
     Args:
@@ -41,7 +41,7 @@ def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str
             for images in [0, 1], or a :class:`xinc_captum.zoo.Classifier`.
         photo: (3, H, W), shown once to a module without labels, to count its answers.
         device: where it shall compute.
-        drawn_by: the generator that drew the photo, where one did.
+        generator: name of the generator that made the photo, if one did.
 
     Raises:
         UsageError: there is no such network, or it cannot be used.
@@ -49,7 +49,7 @@ def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str
     """
     if ":" not in name:
         try:
-            found: Any = zoo.classifier(name)
+            loaded: Any = zoo.classifier(name)
         except ValueError as error:
             raise UsageError(
                 f"model {name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}, or a "
@@ -57,26 +57,26 @@ def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str
                 "your own as module:function."
             ) from error
     else:
-        found = made(name)
-    if isinstance(found, zoo.Classifier):
-        found.model.eval().to(device)
-        return Network(found, found.size)
-    if isinstance(found, nn.Module):
-        return Network(_labelled(name, found.eval().to(device), photo.to(device), drawn_by), None)
+        loaded = call_function(name)
+    if isinstance(loaded, zoo.Classifier):
+        loaded.model.eval().to(device)
+        return Network(loaded, loaded.size)
+    if isinstance(loaded, nn.Module):
+        return Network(_as_classifier(name, loaded.eval().to(device), photo.to(device), generator), None)
     raise UsageError(
-        f"{name} returned a {type(found).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
+        f"{name} returned a {type(loaded).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
         "xinc_captum.zoo.Classifier."
     )
 
 
-def made(name: str, option: str = "--model") -> Any:
+def call_function(name: str, option: str = "--model") -> Any:
     """What the function ``module:function`` returns.
 
     Raises:
         UsageError: no such module or function.
     """
     module_name, _, function_name = name.partition(":")
-    module = _imported(module_name)
+    module = _import_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(getattr(module, n))])
@@ -89,7 +89,7 @@ def made(name: str, option: str = "--model") -> Any:
         raise
 
 
-def _imported(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     """A module of the current folder or an installed one, as ``python -m`` finds it."""
     here = str(Path.cwd())
     added = here not in sys.path
@@ -107,17 +107,17 @@ def _imported(name: str) -> ModuleType:
             sys.path.remove(here)
 
 
-def _labelled(name: str, model: nn.Module, photo: Tensor, drawn_by: str | None) -> zoo.Classifier:
+def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
     """A plain module as a classifier whose classes have numbers for names."""
-    bare = zoo.Classifier(name, model, _as_it_is, min(photo.shape[-2:]), ())
+    bare = zoo.Classifier(name, model, _identity, min(photo.shape[-2:]), ())
     try:
         with torch.no_grad():
-            answer = bare(photo[None])
+            output = bare(photo[None])
     except RuntimeError as error:
-        shown = "the photo" if drawn_by is None else f"what {drawn_by} draws"
-        other = "--size" if drawn_by is None else "--generator"
+        source = "the photo" if generator is None else f"what {generator} draws"
+        other = "--size" if generator is None else "--generator"
         raise UsageError(
-            f"{name} cannot be run on {shown}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
+            f"{name} cannot be run on {source}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
             f"return a xinc_captum.zoo.Classifier that says size and preprocess, or give another {other}."
         ) from error
     typer.echo(
@@ -125,16 +125,16 @@ def _labelled(name: str, model: nn.Module, photo: Tensor, drawn_by: str | None) 
         "xinc_captum.zoo.Classifier, which has preprocess",
         err=True,
     )
-    flat = isinstance(answer, Tensor) and answer.dim() == 2
-    return replace(bare, labels=tuple(f"class {i}" for i in range(answer.shape[1])) if flat else ())
+    flat = isinstance(output, Tensor) and output.dim() == 2
+    return replace(bare, labels=tuple(f"class {i}" for i in range(output.shape[1])) if flat else ())
 
 
-def _as_it_is(images: Tensor) -> Tensor:
+def _identity(images: Tensor) -> Tensor:
     return images
 
 
 @dataclass(frozen=True)
-class Sized:
+class ResizeAndConvert:
     """Resizes, turns grey into three equal channels or colour into grey, and goes on with the network's own part.
 
     Args:
@@ -151,15 +151,15 @@ class Sized:
     size: int | None
     channels: int | None
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """As the network wants them; differentiable."""
-        if self.channels is not None and pictures.shape[1] != self.channels:
-            grey = pictures.mean(1, keepdim=True)
-            pictures = grey.expand(-1, self.channels, -1, -1)
-        if self.size is not None and tuple(pictures.shape[2:]) != (self.size, self.size):
+        if self.channels is not None and images.shape[1] != self.channels:
+            grey = images.mean(1, keepdim=True)
+            images = grey.expand(-1, self.channels, -1, -1)
+        if self.size is not None and tuple(images.shape[2:]) != (self.size, self.size):
             size = (self.size, self.size)
-            pictures = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
-        return pictures if self.then is None else self.then(pictures)
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images if self.then is None else self.then(images)
 
 
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -172,7 +172,7 @@ MODELS = (*DIGITS, *CLASSIFIERS)
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class ClassifierAndGenerator:
     """A classifier and a generator.
 
     Attributes:
@@ -194,11 +194,11 @@ class Ends:
     device: torch.device
 
     @property
-    def preprocess(self) -> Sized:
+    def preprocess(self) -> ResizeAndConvert:
         """From pictures that the generator draws to what the network takes."""
-        own = self.classifier.preprocess
-        expected = len(own.mean) if isinstance(own, zoo.Normalise) else None
-        return Sized(own, self.classifier.size or None, expected)
+        preprocess = self.classifier.preprocess
+        channels = len(preprocess.mean) if isinstance(preprocess, zoo.Normalise) else None
+        return ResizeAndConvert(preprocess, self.classifier.size or None, channels)
 
     @property
     def share_classes(self) -> bool:
@@ -209,22 +209,22 @@ class Ends:
         """Pictures to the layer's input and the network's scores."""
         return Encoder(self.classifier.model, self.layer, preprocess=self.preprocess)
 
-    def method(self, link: LatentLink) -> LinkedUnitVisualization:
+    def visualization(self, link: LatentLink) -> LinkedUnitVisualization:
         """What draws units through a link of these ends."""
         return LinkedUnitVisualization(
             self.classifier.model, self.layer, self.generator, link, preprocess=self.preprocess
         )
 
-    def draw(self, latents: Tensor, batch_size: int = 64) -> Tensor:
+    def generate(self, latents: Tensor, batch_size: int = 64) -> Tensor:
         """Pictures (n, C, H, W) in [0, 1] of latents, on the host."""
         with torch.no_grad():
             parts = latents.to(self.device, torch.float32).split(batch_size)
             return torch.cat([pictures_in_unit_range(self.generator, part).cpu() for part in parts])
 
-    def answers(self, pictures: Tensor) -> Tensor:
+    def predict(self, images: Tensor) -> Tensor:
         """Probabilities (n, classes) of pictures (n, C, H, W) in [0, 1], on the host."""
         with torch.no_grad():
-            return as_probabilities(self.encoder().read(pictures.to(self.device)).logits, self.probability).cpu()
+            return as_probabilities(self.encoder().read(images.to(self.device)).logits, self.probability).cpu()
 
     @cached_property
     def probability(self) -> Probability:
@@ -239,7 +239,9 @@ class Ends:
         return labels[index] if 0 <= index < len(labels) else f"class {index}"
 
 
-def ends_called(model: str, generator: str, layer: str | None, device: torch.device) -> Ends:
+def load_classifier_and_generator(
+    model: str, generator: str, layer: str | None, device: torch.device
+) -> ClassifierAndGenerator:
     """Find both ends, and make sure that the one can look at what the other draws.
 
     Args:
@@ -253,30 +255,30 @@ def ends_called(model: str, generator: str, layer: str | None, device: torch.dev
         AssetError: a package of the zoo is missing.
         LayerError: no such layer.
     """
-    drawer, shape = generator_called(generator, device)
-    one = torch.full((1, *shape), 0.5)
+    generator_model, shape = load_generator(generator, device)
+    grey = torch.full((1, *shape), 0.5)
     if model in DIGITS:
-        found = DIGITS[model]()
-        found.model.to(device)
+        classifier = DIGITS[model]()
+        classifier.model.to(device)
     else:
-        found = network_called(model, one[0], device, generator).classifier
+        classifier = load_network(model, grey[0], device, generator).classifier
     if layer is None:
-        layer = _head(found.model)
-    find_layer(found.model, layer)
-    if found.probability == "none":
+        layer = _last_linear(classifier.model)
+    find_layer(classifier.model, layer)
+    if classifier.probability == "none":
         raise UsageError(f"{model} is a Classifier with probability='none'; linked classes need probabilities.")
-    ends = Ends(model, generator, found, layer, drawer, shape, device)
+    models = ClassifierAndGenerator(model, generator, classifier, layer, generator_model, shape, device)
     try:
-        ends.answers(one)
+        models.predict(grey)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"{model} cannot look at what {generator} draws, pictures of shape {shape} in [0, 1] "
             f"({str(error).splitlines()[0]}); give a network whose preprocess takes them."
         ) from error
-    return ends
+    return models
 
 
-def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
+def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
     """A generator of the zoo, or what a function of the person's returns, checked; and its pictures' shape.
 
     Raises:
@@ -284,25 +286,25 @@ def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[
         AssetError: a package of the zoo is missing.
     """
     if ":" in name:
-        found: Any = made(name, "--generator")
+        loaded: Any = call_function(name, "--generator")
     elif name in GENERATORS:
-        found = GENERATORS[name]()
+        loaded = GENERATORS[name]()
     else:
         raise UsageError(
             f"generator {name!r} is not in the zoo; expected one of {', '.join(GENERATORS)}, or a function of your own "
             "as module:function."
         )
-    if isinstance(found, nn.Module):
-        found.eval().to(device)
-    classes = 0 if int(getattr(found, "num_classes", 0)) else None
+    if isinstance(loaded, nn.Module):
+        loaded.eval().to(device)
+    classes = 0 if int(getattr(loaded, "num_classes", 0)) else None
     try:
-        _, shape = check_generator(found, classes=classes)
+        _, shape = check_generator(loaded, classes=classes)
     except (TypeError, ValueError) as error:
         raise UsageError(f"generator {name}: {error}") from error
-    return found, shape
+    return loaded, shape
 
 
-def _head(model: nn.Module) -> str:
+def _last_linear(model: nn.Module) -> str:
     heads: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
     if not heads:
         raise UsageError("the network has no linear layer to link the input of; say which one with --layer.")
@@ -313,22 +315,22 @@ FILE = "link.safetensors"
 TRUNCATION = 0.7
 
 
-class Linked(NamedTuple):
+class LoadedLink(NamedTuple):
     """A link, its ends, the verdict on it when it was made, and how its pictures were drawn."""
 
     link: LatentLink
-    ends: Ends
+    models: ClassifierAndGenerator
     trust: str
     truncation: float
     seed: int
 
 
-def described(ends: Ends) -> dict[str, Any]:
+def model_names(models: ClassifierAndGenerator) -> dict[str, Any]:
     """What a manifest must say for :func:`linked_called` to find the ends again."""
-    return {"model": ends.model_name, "generator": ends.generator_name, "layer": ends.layer}
+    return {"model": models.model_name, "generator": models.generator_name, "layer": models.layer}
 
 
-def linked_called(folder: Path, device: torch.device) -> Linked:
+def load_link(folder: Path, device: torch.device) -> LoadedLink:
     """What ``xinc link`` wrote into a folder, ready for use.
 
     Raises:
@@ -342,7 +344,7 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         names = note["ends"]
         model, generator, layer = names["model"], names["generator"], names["layer"]
-        drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
+        sampling = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder} holds no link; expected a folder that xinc link wrote, with {store.MANIFEST} and {FILE}."
@@ -351,12 +353,12 @@ def linked_called(folder: Path, device: torch.device) -> Linked:
         link = LatentLink.load(folder / FILE)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
-    ends = ends_called(model, generator, layer, device)
+    models = load_classifier_and_generator(model, generator, layer, device)
     link.to(device)
-    trust, others = (
+    trust, changed = (
         str(note.get("trust", "unknown")),
-        other_weights(link.manifest, ends.classifier.model, ends.generator),
+        other_weights(link.manifest, models.classifier.model, models.generator),
     )
-    if others:  # a function of the person's may make other weights each time; the method warns of it on the terminal
-        trust = f"{trust}; but {others.rstrip('.')}"
-    return Linked(link, ends, trust, *drawn)
+    if changed:  # a function of the person's may make other weights each time; the method warns of it on the terminal
+        trust = f"{trust}; but {changed.rstrip('.')}"
+    return LoadedLink(link, models, trust, *sampling)

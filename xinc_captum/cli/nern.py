@@ -21,17 +21,17 @@ from ..metrics import predicted_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
-from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
 from .errors import UsageError
-from .models import DIGITS, GENERATORS, MODELS, generator_called, network_called
+from .models import DIGITS, GENERATORS, MODELS, load_generator, load_network
 
-SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
-FITTED, HELD = 1000, 500  # pictures to fit on, and to look at alone
+MAX_SHEETS, MAX_NEURONS = 4, 4  # layers that get a picture, and neurons in each
+FIT_IMAGES, TEST_IMAGES = 1000, 500  # pictures to fit on, and to look at alone
 HIDDEN, STEPS = 40, 1000  # where nothing is said
 SHIPPED = "mnist_nern"
 
 
-@recorded("nern", "fitted")
+@record_settings("nern", "fitted")
 def nern_command(
     model: Annotated[
         str,
@@ -57,21 +57,21 @@ def nern_command(
     device: Device = "auto",
 ) -> None:
     """Let a small network write a classifier's convolutions, and show what each of its neurons wrote."""
-    place_ = device_called(device)
-    classifier, shape = classifier_called(model, place_)
+    torch_device = find_device(device)
+    classifier, shape = load_nern_classifier(model, torch_device)
     if fitted is not None and (layers or hidden is not None or steps is not None):
         raise UsageError(f"--layer, --hidden and --steps are of a fit, and {fitted} is fitted already; leave them out.")
     nern = (
         NeRN(classifier, layers or None, hidden=hidden or HIDDEN, seed=seed)
         if fitted is None
-        else loaded(fitted, model, classifier)
+        else load_nern(fitted, model, classifier)
     )
-    seen, held = drawn(pictures, classifier, shape, seed, place_)
+    fit_images, test_images = fit_and_test_images(pictures, classifier, shape, seed, torch_device)
     typer.echo(f"{model}: {len(nern.layers)} convolutions, {sum(one.weights for one in nern.layers):,} weights")
     fit = None
     if fitted is None:
-        fit = nern.fit(seen, steps=steps or STEPS, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
-    lines = compared(nern, classifier, held)
+        fit = nern.fit(fit_images, steps=steps or STEPS, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
+    lines = compare_models(nern, classifier, test_images)
     for line in lines:
         typer.echo(f"{line[0]}: agrees in {line[1]}, {line[2]} bytes, weight error {line[4]}")
     note: dict[str, Any] = {
@@ -82,31 +82,31 @@ def nern_command(
     }
     note |= {"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}
     note["seed"] = seed
-    with result_folder(out, note) as place:
-        nern.save(place / "nern.safetensors")
-        _write(place, model, pictures, nern, fit, lines)
+    with result_folder(out, note) as folder:
+        nern.save(folder / "nern.safetensors")
+        _write(folder, model, pictures, nern, fit, lines)
 
 
-def classifier_called(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
+def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
     """A classifier of the zoo or ``module:function``, and the (C, H, W) of its pictures in [0, 1].
 
     Raises:
         UsageError: there is no such network, or it does not say how large its pictures are.
     """
     if name in DIGITS:
-        found = DIGITS[name]()
-        found.model.to(device)
+        classifier = DIGITS[name]()
+        classifier.model.to(device)
     else:
-        found = network_called(name, torch.full((3, 64, 64), 0.5), device).classifier
-    if not found.size or not isinstance(found.preprocess, Normalise):
+        classifier = load_network(name, torch.full((3, 64, 64), 0.5), device).classifier
+    if not classifier.size or not isinstance(classifier.preprocess, Normalise):
         raise UsageError(
             f"{name} does not say how large its pictures are; let the function return a xinc_captum.zoo.Classifier "
             "with size= and preprocess=Normalise(mean, std)."
         )
-    return found, (len(found.preprocess.mean), found.size, found.size)
+    return classifier, (len(classifier.preprocess.mean), classifier.size, classifier.size)
 
 
-def loaded(name: str, model: str, classifier: Classifier) -> NeRN:
+def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
     """The NeRN that ships with the package, or that of a file.
 
     Raises:
@@ -125,7 +125,7 @@ def loaded(name: str, model: str, classifier: Classifier) -> NeRN:
         raise UsageError(f"--nern: {error}") from error
 
 
-def drawn(
+def fit_and_test_images(
     name: str, classifier: Classifier, shape: tuple[int, int, int], seed: int, device: torch.device
 ) -> tuple[Tensor | str, Tensor]:
     """What to fit on, and other pictures to look at alone: a generator's, or noise.
@@ -135,22 +135,22 @@ def drawn(
     """
     stream = torch.Generator().manual_seed(seed + 2)
     if name == "noise":
-        return "noise", torch.rand(HELD, *shape, generator=stream).to(device)
-    generator, size = generator_called(name, device)
+        return "noise", torch.rand(TEST_IMAGES, *shape, generator=stream).to(device)
+    generator, size = load_generator(name, device)
     if size != shape:
         raise UsageError(
             f"{name} draws pictures of {size}, but {classifier.name} takes {shape}; give another --pictures."
         )
-    count = FITTED + HELD
+    count = FIT_IMAGES + TEST_IMAGES
     classes = torch.arange(count) % int(getattr(generator, "num_classes", 0) or 1)
-    asked: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
-    latents = generator.sample_latents(count, generator=stream, **asked)
+    options: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
+    latents = generator.sample_latents(count, generator=stream, **options)
     with torch.no_grad():
         both = torch.cat([pictures_in_unit_range(generator, part) for part in latents.split(64)])
-    return both[:FITTED], both[FITTED:]
+    return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
-def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str, ...]]:
+def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> list[tuple[str, ...]]:
     """Name, agreement with the network, bytes, share of its bytes, weight error: of the NeRN and of rounded weights."""
     report = nern.size_report()
     names = [one.name for one in nern.layers]
@@ -162,52 +162,53 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
     rows.append(("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error))
     for bits in (8, 4):
         for all_weights, which in ((False, "represented weights"), (True, "all weights")):
-            found = quantised(classifier, names, bits, all_weights=all_weights)
-            rows.append((f"{which} rounded to int{bits}", found.model, found.bytes, found.relative_error))
+            rounded = quantised(classifier, names, bits, all_weights=all_weights)
+            rows.append((f"{which} rounded to int{bits}", rounded.model, rounded.bytes, rounded.relative_error))
 
-    def answers(model: nn.Module) -> Tensor:
+    def logits(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return torch.cat([model(classifier.preprocess(part)) for part in held.split(64)])
+            return torch.cat([model(classifier.preprocess(part)) for part in test_images.split(64)])
 
-    own = answers(classifier.model)
+    reference = logits(classifier.model)
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
-        same = predicted_classes(answers(model), own) == predicted_classes(own)
+        same = predicted_classes(logits(model), reference) == predicted_classes(reference)
         agreement = float(same.float().mean())
         lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
     return lines
 
 
 def _write(
-    place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
+    folder: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
 ) -> None:
     profile = layer_profile(nern)
     figure = layer_profile_sheet(profile.share[:-1], profile.layers)
-    shown = [save_picture(place, "profile.png", figure, "Rows are neurons of the small network's last hidden layer.")]
-    for number, layer in enumerate(nern.layers[:SHEETS]):
+    sheets = [save_picture(folder, "profile.png", figure, "Rows are neurons of the small network's last hidden layer.")]
+    for number, layer in enumerate(nern.layers[:MAX_SHEETS]):
         canvas = KernelCanvas(nern, layer)
-        largest = canvas.magnitudes()[:-1].argsort(descending=True)[:NEURONS].tolist()
+        largest = canvas.magnitudes()[:-1].argsort(descending=True)[:MAX_NEURONS].tolist()
         parts = canvas.to_tensor([*largest, canvas.units])
-        found = error_map(nern, layer.name)
-        own = nern.target_weights()[layer.name]
+        errors = error_map(nern, layer.name)
+        weights = nern.target_weights()[layer.name]
         names = [*(f"neuron {i}" for i in largest), "bias"]
-        sheet = kernel_sheet(parts, names, own, generated=own - found.error, layer=layer.name)
-        said = (
+        sheet = kernel_sheet(parts, names, weights, generated=weights - errors.error, layer=layer.name)
+        caption = (
             f"The {len(largest)} neurons that wrote most into {layer.name}, and the bias; all neurons and the bias add "
-            f"up to the generated kernels. Rank correlation of relative error and kernel size: {found.correlation:.2f}."
+            f"up to the generated kernels. Rank correlation of relative error and kernel size: "
+            f"{errors.correlation:.2f}."
         )
-        shown.append(save_picture(place, f"kernels_{number}.png", sheet, said))
-    seen = "were drawn for this page" if fit is None else "were not fitted on"
+        sheets.append(save_picture(folder, f"kernels_{number}.png", sheet, caption))
+    origin = "were drawn for this page" if fit is None else "were not fitted on"
     table = Table(
         ("", "agrees with the network", "bytes", "of its bytes", "weight error"),
         tuple(lines),
-        f"Agreement: on {HELD} pictures ({pictures}) that {seen}; labels were never looked at. Bytes: of a "
+        f"Agreement: on {TEST_IMAGES} pictures ({pictures}) that {origin}; labels were never looked at. Bytes: of a "
         "whole file, with the permutation and everything that is not generated. Weight error: of the generated or "
         "rounded weights, relative. Compare the rows: rounding is the plain way to fewer bytes. Represented "
         "weights are those that the NeRN generates; all weights are those of every layer.",
     )
     write_report(
-        place,
+        folder,
         title=f"The convolutions of {model}, written by a small network",
         lead="A network reads where a kernel lies and writes its weights. Every neuron's part of every kernel is known "
         "exactly; that says what a neuron wrote, not what the answer owes to it.",
@@ -218,7 +219,7 @@ def _write(
             "pictures": pictures,
             "steps": "fitted before" if fit is None else str(fit.steps),
         },
-        sections=[Section("Sizes", (), table), Section("Who wrote what", tuple(shown))],
+        sections=[Section("Sizes", (), table), Section("Who wrote what", tuple(sheets))],
         foot="Made by xinc-captum. manifest.json holds settings, versions, seed and checksums; NeRN.load reads "
         "nern.safetensors.",
     )

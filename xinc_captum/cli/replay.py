@@ -38,7 +38,7 @@ Values = Tensor | tuple[str, ...]
 SAME_BITS, SAME_TEXT = "same bits", "same text"
 
 
-class Same(NamedTuple):
+class ArrayComparison(NamedTuple):
     """One array of two results.
 
     Attributes:
@@ -49,10 +49,10 @@ class Same(NamedTuple):
 
     name: str
     same: bool
-    words: str
+    text: str
 
 
-def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same]:
+def compare_folders(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[ArrayComparison]:
     """Every array of either folder: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
     Pictures and pages are drawn from these and are not compared.
@@ -66,30 +66,30 @@ def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
         if name not in one or name not in two:
-            yield Same(name, False, "only in the bundle" if name in one else "only in the replay")
+            yield ArrayComparison(name, False, "only in the bundle" if name in one else "only in the replay")
         else:
             yield _compare(name, one[name](), two[name](), tolerance)
 
 
-def _compare(name: str, a: Values, b: Values, tolerance: float) -> Same:
+def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparison:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return Same(name, a == b, SAME_TEXT if a == b else "other text")
+        return ArrayComparison(name, a == b, SAME_TEXT if a == b else "other text")
     if a.dtype != b.dtype or a.shape != b.shape:
-        return Same(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
+        return ArrayComparison(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
     bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
     if torch.equal(*bits):
-        return Same(name, True, SAME_BITS)
+        return ArrayComparison(name, True, SAME_BITS)
     wide = torch.complex128 if a.is_complex() else torch.float64
     u, v = a.to(wide), b.to(wide)
     alike = (u == v) | (u.isnan() & v.isnan())
     if alike.all():
-        return Same(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
+        return ArrayComparison(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
-    words = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
-    return Same(name, tolerance > 0 and far <= _allowed(a, tolerance), words)
+    text = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
+    return ArrayComparison(name, tolerance > 0 and far <= _tolerance(a, tolerance), text)
 
 
-def _allowed(a: Tensor, tolerance: float) -> float:
+def _tolerance(a: Tensor, tolerance: float) -> float:
     """How far an array may be from ``a``: floats by a share of the largest finite magnitude, rounded floats by one."""
     if a.is_floating_point() or a.is_complex():
         return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
@@ -98,21 +98,21 @@ def _allowed(a: Tensor, tolerance: float) -> float:
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
     """How to read each array of a folder, in the order of their names."""
-    found: dict[str, Callable[[], Values]] = {}
+    readers: dict[str, Callable[[], Values]] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             names = sorted(opened.keys())
-        found |= {f"{file.relative_to(folder)}: {key}": partial(_tensor, file, key) for key in names}
+        readers |= {f"{file.relative_to(folder)}: {key}": partial(_tensor, file, key) for key in names}
     for file in sorted(folder.rglob("*.csv")):
         with file.open(newline="", encoding="utf-8") as text:
             head = next(csv.reader(text), [])
-        found |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
+        readers |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
     for group in sorted(folder.rglob("*.zarr")):
         zarr = require("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
         for key, node in sorted(zarr.open_group(group, mode="r").members(max_depth=None)):
             if isinstance(node, zarr.Array):
-                found[f"{group.relative_to(folder)}: {key}"] = partial(_stored, node)
-    return found
+                readers[f"{group.relative_to(folder)}: {key}"] = partial(_zarr_values, node)
+    return readers
 
 
 def _tensor(file: Path, key: str) -> Tensor:
@@ -130,7 +130,7 @@ def _column(file: Path, index: int) -> Values:
         return cells
 
 
-def _stored(node: "np.typing.ArrayLike") -> Values:
+def _zarr_values(node: "np.typing.ArrayLike") -> Values:
     array = np.asarray(node)
     if array.dtype.kind in "OSUT":
         return tuple(str(one) for one in array.ravel())
@@ -216,35 +216,36 @@ def replay(folder: Path) -> bool:
         UsageError: no result of ours, a damaged one, one of another version, one that does not say how it was made,
             or a file that the command read is another now.
     """
-    note = manifest_of(folder)
-    command, settings = asked(folder, note)
+    note = read_manifest(folder)
+    command, settings = resolve_call(folder, note)
     elsewhere = list(_other_rounding(note))
     for line in elsewhere:
         typer.echo(line)
     tolerance = TOLERANCE if elsewhere else 0.0
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
-    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as place, _threads(note["call"].get("threads")):
-        again = Path(place) / folder.resolve().name
+    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary, _threads(note["call"].get("threads")):
+        again = Path(temporary) / folder.resolve().name
         with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # which names what is gone soon
             command(**settings, out=again)
-        found = list(compared(folder, again, tolerance))
-        others = list(differences(note, manifest_of(again), tolerance=tolerance))
-    for one in found:
-        typer.echo(f"  {one.name}: {one.words}")
-    for line in others:
+        comparisons = list(compare_folders(folder, again, tolerance))
+        changes = list(differences(note, read_manifest(again), tolerance=tolerance))
+    for one in comparisons:
+        typer.echo(f"  {one.name}: {one.text}")
+    for line in changes:
         typer.echo(f"  {store.MANIFEST}: {line}")
-    same = sum(one.words in (SAME_BITS, SAME_TEXT) for one in found)
-    near = sum(one.same for one in found) - same
+    same = sum(one.text in (SAME_BITS, SAME_TEXT) for one in comparisons)
+    near = sum(one.same for one in comparisons) - same
     close = f", {near} more within {TOLERANCE:g} of their largest value" if near else ""
-    said = f"{len(others)} of its manifest's entries did not" if others else "so did all that its manifest says"
+    rest = f"{len(changes)} of its manifest's entries did not" if changes else "so did all that its manifest says"
     typer.echo(
-        f"{same} of {len(found)} arrays of {folder} came out as the same bits{close}, and {said}; pictures were not "
+        f"{same} of {len(comparisons)} arrays of {folder} came out as the same bits{close}, and {rest}; "
+        "pictures were not "
         "compared"
     )
-    return same + near == len(found) and not others
+    return same + near == len(comparisons) and not changes
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a result, every file of which is as it was written.
 
     Raises:
@@ -270,7 +271,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return note
 
 
-def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
+def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command that wrote a result, and its settings.
 
     Raises:
@@ -287,10 +288,10 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
         )
     if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
         raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not hold the settings of its command. {_AGAIN}")
-    for name, seen in call["files"].items():
+    for name, sha256 in call["files"].items():
         if not Path(name).exists():
             raise FileNotFoundError(f"{name}, which {folder} was made from, is gone; put it back there and try again.")
-        if digest(Path(name)) != seen:
+        if digest(Path(name)) != sha256:
             raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
     command = COMMANDS[call["command"]]
     hints = get_type_hints(command)
@@ -301,20 +302,20 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
     try:
         return command, {
-            parameters[key]: _typed(value, hints[parameters[key]]) for key, value in call["settings"].items()
+            parameters[key]: _convert(value, hints[parameters[key]]) for key, value in call["settings"].items()
         }
     except (TypeError, ValueError) as error:
         raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
 
 
-def _typed(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any) -> Any:
     """A value of a manifest as the command's annotation wants it: a Path, one of an Enum, or lists of such."""
     if value is None:
         return None
     if get_origin(hint) is types.UnionType:
         hint = next(one for one in get_args(hint) if one is not types.NoneType)
     if get_origin(hint) is list:
-        return [_typed(one, get_args(hint)[0]) for one in value]
+        return [_convert(one, get_args(hint)[0]) for one in value]
     if isinstance(hint, type) and issubclass(hint, Path | Enum):
         return hint(value)
     if not isinstance(value, (int, float) if hint is float else hint):
@@ -345,9 +346,9 @@ def _directory(name: object) -> Iterator[None]:
 @contextmanager
 def _threads(count: object) -> Iterator[None]:
     """As many threads as the command had: sums are taken in another order with more or fewer."""
-    found = torch.get_num_threads()
-    torch.set_num_threads(count if isinstance(count, int) and count > 0 else found)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count if isinstance(count, int) and count > 0 else before)
     try:
         yield
     finally:
-        torch.set_num_threads(found)
+        torch.set_num_threads(before)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import store
 from ..visualizers.explorer import PackedUnits, explore_canvases
 from .errors import UsageError
-from .video_results import Layer
+from .video_results import LayerMagnitudes
 
 
 class Bundle(NamedTuple):
@@ -62,7 +62,7 @@ class Bundle(NamedTuple):
             raise UsageError(f"{self.folder} is damaged: {name} cannot be read ({error}).") from error
 
 
-def bundle_at(folder: Path) -> Bundle:
+def read_bundle(folder: Path) -> Bundle:
     """The bundle in a folder.
 
     Raises:
@@ -86,41 +86,41 @@ def bundle_at(folder: Path) -> Bundle:
     return Bundle(folder, note)
 
 
-KEPT, NOTE = "explorer.safetensors", "explorer.json"
-ROOM = 3_000_000  # bytes that all layers of a video take in a page, about
+TENSORS_FILE, NAMES_FILE = "explorer.safetensors", "explorer.json"
+PAGE_BYTES = 3_000_000  # bytes that all layers of a video take in a page, about
 
 
-def keep(folder: Path, name: str, drawn: Tensor, layers: Sequence[Layer]) -> None:
+def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
     """Write into a video's bundle what its page shows, so that it needs no network: small maps, and who paints where.
 
     Args:
         folder: of the bundle.
         name: of the video.
-        drawn: (frames, 3, H, W) in [0, 1], by the network.
+        rendered: (frames, 3, H, W) in [0, 1], by the network.
         layers: what was found.
     """
-    kept = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
-    kept["drawn"] = (drawn.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    store.write_tensors(folder / KEPT, kept, kind="canvas-explorer")
+    tensors = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
+    tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    store.write_tensors(folder / TENSORS_FILE, tensors, kind="canvas-explorer")
     note = {"name": name, "names": {one.name: list(one.names) for one in layers if one.kind != "neurons"}}
-    (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+    (folder / NAMES_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
 def photo_page(bundle: Bundle, path: Path) -> Path:
     """Of a photo: every layer's maps are in the bundle."""
     note = bundle.note
-    layers, drawn = {}, None
+    layers, rendered = {}, None
     for layer in note["layers"]:
-        kept = bundle.tensors(f"{layer}.safetensors")
-        layers[layer] = kept["maps"]
-        if drawn is None:
-            drawn = kept["maps"].sum(0, dtype=torch.float32) + kept["rest"].float()
-    if drawn is None:
+        tensors = bundle.tensors(f"{layer}.safetensors")
+        layers[layer] = tensors["maps"]
+        if rendered is None:
+            rendered = tensors["maps"].sum(0, dtype=torch.float32) + tensors["rest"].float()
+    if rendered is None:
         raise UsageError(f"{bundle.folder} is damaged: it names no layers.")
     name = Path(next(iter(note["inputs"]))).name
     return explore_canvases(
         path,
-        drawn.clamp(0, 1),
+        rendered.clamp(0, 1),
         layers,
         title=f"What the neurons of a network paint: {name}",
         facts=_facts(bundle, "photo", name, f"{note['psnr_db']:.1f} dB"),
@@ -135,22 +135,22 @@ def video_page(bundle: Bundle, path: Path) -> Path:
         UsageError: the bundle is from before there was such a page.
     """
     note = bundle.note
-    if not bundle.has(KEPT):
+    if not bundle.has(TENSORS_FILE):
         raise UsageError(f"{bundle.folder} does not keep what this page shows; run xinc canvas again to make it anew.")
-    kept, said = bundle.tensors(KEPT), bundle.json(NOTE)
+    tensors, names = bundle.tensors(TENSORS_FILE), bundle.json(NAMES_FILE)
     layers = {
-        layer: PackedUnits(*(kept[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]
+        layer: PackedUnits(*(tensors[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]
     }
-    name = said["name"]
+    name = names["name"]
     decibels = note["psnr_db"]
     return explore_canvases(
         path,
-        kept["drawn"].float() / 255,
+        tensors["drawn"].float() / 255,
         layers,
         title=f"What the neurons of a network paint, frame by frame: {name}",
         facts=_facts(bundle, "video", name, f"{sum(decibels) / len(decibels):.1f} dB"),
         verdicts=_verdicts(note["trust"]),
-        names=said["names"],
+        names=names["names"],
     )
 
 
@@ -164,4 +164,4 @@ def _facts(bundle: Bundle, kind: str, name: str, likeness: str) -> dict[str, str
 
 
 def _verdicts(trust: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    return {layer: (found["verdict"], found["because"]) for layer, found in trust.items()}
+    return {layer: (entry["verdict"], entry["because"]) for layer, entry in trust.items()}

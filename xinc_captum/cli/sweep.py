@@ -17,27 +17,27 @@ from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
 from ..visualizers.layout import number, ordinal, predicate
 from ..visualizers.report import Section, Table, write_report
-from .command import Device, Out, Seed, device_called, recorded, result_folder, save_picture
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
 from .errors import UsageError
-from .models import Ends, Linked, described, linked_called
-from .photos import Starts, drawn, starts_called
+from .models import ClassifierAndGenerator, LoadedLink, load_link, model_names
+from .photos import StartImages, generate_images, load_start_images
 
 BASES = 32  # with ten, two draws of them often disagree about a unit
 
 
-def judging(ends: Ends, truncation: float, seed: int) -> Tensor:
+def evaluation_images(models: ClassifierAndGenerator, truncation: float, seed: int) -> Tensor:
     """The pictures in which units of a link are judged, (32, C, H, W): the same for its page and for every sweep.
 
     Args:
-        ends: of the link.
+        models: of the link.
         truncation: of the link.
         seed: of the link.
     """
-    return drawn(ends, BASES, truncation, seed + 1)
+    return generate_images(models, BASES, truncation, seed + 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedSweep:
     """A sweep that is shown, and how faithful it is in the pictures it is judged by.
 
     Attributes:
@@ -45,19 +45,19 @@ class Judged:
         fidelity: of the same sweep of other pictures.
     """
 
-    shown: UnitSweep
+    sweep: UnitSweep
     fidelity: Fidelity
 
     @property
     def trust(self) -> SweepTrust:
         """As of a sweep, by the pictures judged; weak at best where the pictures shown are lost by being linked."""
-        return replace(self.shown, fidelity=self.fidelity).trust
+        return replace(self.sweep, fidelity=self.fidelity).trust
 
 
 FAR = 1.0  # a link that draws the mean of all pictures is as far away
 
 
-class Kept(NamedTuple):
+class ReconstructionCheck(NamedTuple):
     """A start beside its reconstruction.
 
     Attributes:
@@ -78,9 +78,10 @@ class Kept(NamedTuple):
         """Why the frames are not of the start, in words; nothing where they may be."""
         if self.distance < FAR and self.before == self.after:
             return ""
-        answers = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after}, as it is"
+        prediction = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after}, as it is"
         return (
-            f"{self.name}: the link draws another picture of it, {self.distance:.2f} away and answered {answers}; the "
+            f"{self.name}: the link draws another picture of it, {self.distance:.2f} away and answered "
+            f"{prediction}; the "
             "frames are of that picture"
         )
 
@@ -89,33 +90,36 @@ class Kept(NamedTuple):
         return self._asdict() | {"distance": round(self.distance, 4)}
 
 
-def kept_of(linked: Linked, starts: Starts) -> list[Kept]:
+def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[ReconstructionCheck]:
     """Link every start, draw, and look again."""
-    ends, link = linked.ends, linked.link
-    encoder = ends.encoder()
+    models, link = linked.models, linked.link
+    encoder = models.encoder()
     with torch.no_grad():
-        r = encoder(starts.pictures.to(ends.device))
-        again = encoder.read(ends.draw(link(r, starts.answers)).to(ends.device))
+        r = encoder(starts.images.to(models.device))
+        again = encoder.read(models.generate(link(r, starts.predictions)).to(models.device))
     alive, sd = link.alive, link.r_sd
     away = (again.representations - r).to(sd)[:, alive] / sd[alive]
-    found = zip(
+    columns = zip(
         starts.names,
         away.square().mean(1).sqrt().tolist(),
-        starts.answers.tolist(),
+        starts.predictions.tolist(),
         again.logits.argmax(1).tolist(),
         strict=True,
     )
-    return [Kept(name, far, ends.label(before), ends.label(after)) for name, far, before, after in found]
+    return [
+        ReconstructionCheck(name, far, models.label(before), models.label(after))
+        for name, far, before, after in columns
+    ]
 
 
-def said_of(kept: Sequence[Kept]) -> str:
+def reconstruction_text(checks: Sequence[ReconstructionCheck]) -> str:
     """How far the starts are from what the link draws of them, in words for a page."""
-    far = [one.distance for one in kept]
-    said = (
+    far = [one.distance for one in checks]
+    text = (
         "The frames are of what the link draws of each picture, not of the picture itself: to the network the two are "
         f"{min(far):.2f} to {max(far):.2f} standard deviations of a unit apart (1: as far as the mean of all pictures)."
     )
-    return " ".join([said, *(f"{one.doubt}." for one in kept if one.doubt)])
+    return " ".join([text, *(f"{one.doubt}." for one in checks if one.doubt)])
 
 
 class Span(StrEnum):
@@ -141,7 +145,7 @@ class Mode(StrEnum):
     replaced = "replace"
 
 
-@recorded("sweep")
+@record_settings("sweep")
 def sweep_command(
     folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
     out: Out,
@@ -167,65 +171,72 @@ def sweep_command(
     """Draw pictures at several values of a unit, and say whether the unit followed."""
     if not units:
         raise UsageError("no unit to sweep; give --unit, as often as you like.")
-    linked = linked_called(folder, device_called(device))
-    starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
+    linked = load_link(folder, find_device(device))
+    starts = load_start_images(linked.models, photos, count, linked.truncation, seed)
     try:
-        sweeps = swept(linked, starts, units, span, way, mode, steps)
+        sweeps = sweep_units(linked, starts, units, span, way, mode, steps)
     except (ValueError, IndexError) as error:
         raise UsageError(str(error)) from error
-    kept = kept_of(linked, starts)
+    checks = check_reconstructions(linked, starts)
     for one in sweeps:
-        typer.echo(f"unit {one.shown.unit} {predicate(one.trust)}")
-    for line in (doubt for one in kept if (doubt := one.doubt)):
+        typer.echo(f"unit {one.sweep.unit} {predicate(one.trust)}")
+    for line in (doubt for one in checks if (doubt := one.doubt)):
         typer.echo(line)
     note = {
         "seed": seed,
-        "ends": described(linked.ends),
+        "ends": model_names(linked.models),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
         "judged_in": BASES,
-        "linked": [one.to_dict() for one in kept],
+        "linked": [one.to_dict() for one in checks],
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
-        "units": [{"unit": s.shown.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
+        "units": [{"unit": s.sweep.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
-    with result_folder(out, note) as place:
-        _write(place, linked, starts, kept, sweeps, way)
+    with result_folder(out, note) as result_path:
+        _write(result_path, linked, starts, checks, sweeps, way)
 
 
-def swept(
-    linked: Linked, starts: Starts, units: list[int], span: Span, way: Way, mode: Mode, steps: int
-) -> list[Judged]:
+def sweep_units(
+    linked: LoadedLink, starts: StartImages, units: list[int], span: Span, way: Way, mode: Mode, steps: int
+) -> list[EvaluatedSweep]:
     """Sweep the units in the pictures that are shown and, alike, in those by which the link's own page judges it."""
-    method = linked.ends.method(linked.link)
-    judges = judging(linked.ends, linked.truncation, linked.seed)
-    shown, judged = (
+    method = linked.models.visualization(linked.link)
+    evaluated_in = evaluation_images(linked.models, linked.truncation, linked.seed)
+    sweeps, evaluations = (
         method.sweeps(
-            pictures.to(linked.ends.device), units, span.value, steps=steps, mode=mode.value,
+            pictures.to(linked.models.device), units, span.value, steps=steps, mode=mode.value,
             direction=way.value, attribute_to_neuron_input=True,
         )
-        for pictures in (starts.pictures, judges)
+        for pictures in (starts.images, evaluated_in)
     )  # fmt: skip
-    fidelities = [one.fidelity for one in judged]
-    return [Judged(one, fidelity) for one, fidelity in zip(shown, fidelities, strict=True)]
+    fidelities = [one.fidelity for one in evaluations]
+    return [EvaluatedSweep(one, fidelity) for one, fidelity in zip(sweeps, fidelities, strict=True)]
 
 
 def _write(
-    place: Path, linked: Linked, starts: Starts, kept_of_starts: list[Kept], sweeps: list[Judged], way: Way
+    folder: Path,
+    linked: LoadedLink,
+    starts: StartImages,
+    checks: list[ReconstructionCheck],
+    sweeps: list[EvaluatedSweep],
+    way: Way,
 ) -> None:
-    layer = linked.ends.layer
-    pictures, kept = [], {"starts": starts.pictures.contiguous()}
-    for judged in sweeps:
-        one = judged.shown
+    layer = linked.models.layer
+    pictures, tensors = [], {"starts": starts.images.contiguous()}
+    for evaluated in sweeps:
+        one = evaluated.sweep
         file = f"unit_{one.unit}.png"
-        said = f"Unit {one.unit} at the input of {layer}: {judged.trust}."
-        pictures.append(save_picture(place, file, strips(judged, linked.ends, starts.names, starts), said, dpi=120))
-        tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
-        kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
-    store.write_tensors(place / "sweeps.safetensors", kept, kind="sweeps")
+        caption = f"Unit {one.unit} at the input of {layer}: {evaluated.trust}."
+        pictures.append(
+            save_picture(folder, file, filmstrips(evaluated, linked.models, starts.names, starts), caption, dpi=120)
+        )
+        arrays = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
+        tensors |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in arrays.items()}
+    store.write_tensors(folder / "sweeps.safetensors", tensors, kind="sweeps")
     head = ("unit", "verdict", "moves", "follows", "gain", "class flips")
     lines = tuple(
         (
-            str(one.shown.unit),
+            str(one.sweep.unit),
             one.trust.verdict,
             f"{ordinal(one.fidelity.rank)} of {one.fidelity.alive}",
             number(one.fidelity.rho, 2),
@@ -242,15 +253,15 @@ def _write(
         "another class."
     )
     write_report(
-        place,
-        title=f"What units of {linked.ends.classifier.name} show",
+        folder,
+        title=f"What units of {linked.models.classifier.name} show",
         lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
         "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
-        f"classifier again. {said_of(kept_of_starts)} The link itself {predicate(linked.trust)}.",
+        f"classifier again. {reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",
         facts={
-            "network": linked.ends.model_name,
+            "network": linked.models.model_name,
             "layer": f"input of {layer}",
-            "generator": linked.ends.generator_name,
+            "generator": linked.models.generator_name,
             "direction": way.value,
             "pictures": f"{len(starts.names)} shown, {BASES} judged",
         },
@@ -260,11 +271,13 @@ def _write(
     )
 
 
-def strips(judged: Judged, ends: Ends, names: Sequence[str], starts: Starts | None = None) -> Figure:
+def filmstrips(
+    evaluated: EvaluatedSweep, models: ClassifierAndGenerator, names: Sequence[str], starts: StartImages | None = None
+) -> Figure:
     """The filmstrips of one unit, one row a start; the starts themselves beside what the link makes of them."""
-    sweep, found = judged.shown, judged.shown.fidelity
-    places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {found.alive}" for rank in found.ranks.tolist()]
-    follows = [f"follows {number(rho, 2)}" for rho in found.rhos.tolist()]
+    sweep, fidelity = evaluated.sweep, evaluated.sweep.fidelity
+    places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {fidelity.alive}" for rank in fidelity.ranks.tolist()]
+    follows = [f"follows {number(rho, 2)}" for rho in fidelity.rhos.tolist()]
     return unit_filmstrips(
         sweep.images.cpu(),
         sweep.values.cpu(),
@@ -272,10 +285,10 @@ def strips(judged: Judged, ends: Ends, names: Sequence[str], starts: Starts | No
         rows=names,
         notes=[f"{place}, {rho}" for place, rho in zip(places, follows, strict=True)],
         bases=sweep.base.cpu(),
-        originals=None if starts is None else starts.pictures,
-        seen=None if starts is None else [ends.label(c) for c in starts.answers.tolist()],
-        answers=[[ends.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
-        origins=[ends.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
-        trust=(judged.trust.verdict, judged.trust.because),
-        title=f"Unit {sweep.unit} of {ends.classifier.name}, input of {ends.layer}",
+        originals=None if starts is None else starts.images,
+        seen=None if starts is None else [models.label(c) for c in starts.predictions.tolist()],
+        answers=[[models.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
+        origins=[models.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
+        trust=(evaluated.trust.verdict, evaluated.trust.because),
+        title=f"Unit {sweep.unit} of {models.classifier.name}, input of {models.layer}",
     )

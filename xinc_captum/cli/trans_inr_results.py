@@ -14,7 +14,7 @@ from ..batch import chunks
 from ..inr import HypoNet, pixel_centres
 from ..metrics import Correspondence, correspondence
 from .errors import UsageError
-from .photos import DIGITS, SmallPictures, with_channels
+from .photos import DIGITS, SmallImages, with_channels
 
 FIT, SHIPPED = "fit", "mnist_trans_inr"
 FEWEST = 40  # pictures to fit to; a tenth of them is held out
@@ -23,7 +23,7 @@ STEPS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class ModelAndImages:
     """A model, and pictures to show it.
 
     Attributes:
@@ -39,18 +39,18 @@ class Written:
     name: str
     images: Tensor = field(repr=False)
     names: tuple[str, ...]
-    words: str
+    description: str
     fit: TransFit | None
 
 
-def written_called(
-    pictures: SmallPictures,
+def load_or_fit(
+    pictures: SmallImages,
     model: str | None,
     patch: int | None,
     steps: int | None,
     seed: int,
     device: torch.device,
-) -> Written:
+) -> ModelAndImages:
     """Find a model or fit one.
 
     Args:
@@ -66,23 +66,23 @@ def written_called(
         UsageError: a file of something else, pictures that the model does not take, too few to fit to, or options of
             a fit beside a model that is fitted already.
     """
-    asked = model or (SHIPPED if pictures.name == DIGITS and patch is None and steps is None else FIT)
-    held = torch.arange(len(pictures.images)) % 10 == 0
-    if asked == FIT:
-        return _fitted(pictures, held, patch, steps or STEPS, seed, device)
+    name = model or (SHIPPED if pictures.name == DIGITS and patch is None and steps is None else FIT)
+    test = torch.arange(len(pictures.images)) % 10 == 0
+    if name == FIT:
+        return _fit(pictures, test, patch, steps or STEPS, seed, device)
     if patch is not None or steps is not None:
-        raise UsageError(f"--patch and --steps are of a fit, and {asked} is fitted already; leave them out.")
-    found = loaded(asked).to(device)
-    images = with_channels(pictures.images, found.config["channels"], asked).to(device)
-    _try(found, images, asked)
-    if asked == SHIPPED and pictures.name == DIGITS:
-        names = tuple(name for name, out in zip(pictures.names, held.tolist(), strict=True) if out)
-        return Written(found, asked, images[held.to(device)], names, "held out when it was fitted", None)
-    words = "its file does not say whether it was fitted to them"
-    return Written(found, asked, images, pictures.names, words, None)
+        raise UsageError(f"--patch and --steps are of a fit, and {name} is fitted already; leave them out.")
+    loaded = load_model(name).to(device)
+    images = with_channels(pictures.images, loaded.config["channels"], name).to(device)
+    _try(loaded, images, name)
+    if name == SHIPPED and pictures.name == DIGITS:
+        names = tuple(name for name, out in zip(pictures.names, test.tolist(), strict=True) if out)
+        return ModelAndImages(loaded, name, images[test.to(device)], names, "held out when it was fitted", None)
+    description = "its file does not say whether it was fitted to them"
+    return ModelAndImages(loaded, name, images, pictures.names, description, None)
 
 
-def loaded(name: str) -> TransINR:
+def load_model(name: str) -> TransINR:
     """The shipped model, or that of a file.
 
     Raises:
@@ -134,9 +134,9 @@ def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dic
     }
 
 
-def _fitted(
-    pictures: SmallPictures, held: Tensor, patch: int | None, steps: int, seed: int, device: torch.device
-) -> Written:
+def _fit(
+    pictures: SmallImages, test: Tensor, patch: int | None, steps: int, seed: int, device: torch.device
+) -> ModelAndImages:
     count = len(pictures.images)
     if count < FEWEST:
         raise UsageError(
@@ -145,10 +145,10 @@ def _fitted(
         )
     arguments = settings_for(pictures.size, pictures.images.shape[1], patch)
     model = TransINR(**arguments, seed=seed).to(device)
-    fit = model.fit(pictures.images[~held].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
-    names = tuple(name for name, out in zip(pictures.names, held.tolist(), strict=True) if out)
-    words = f"held out: every tenth of {count:,}, looked at after the fit only"
-    return Written(model, FIT, pictures.images[held].to(device), names, words, fit)
+    fit = model.fit(pictures.images[~test].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
+    names = tuple(name for name, out in zip(pictures.names, test.tolist(), strict=True) if out)
+    description = f"held out: every tenth of {count:,}, looked at after the fit only"
+    return ModelAndImages(model, FIT, pictures.images[test].to(device), names, description, fit)
 
 
 def _try(model: TransINR, images: Tensor, name: str) -> None:
@@ -159,7 +159,7 @@ def _try(model: TransINR, images: Tensor, name: str) -> None:
         raise UsageError(f"{name} does not take these pictures: {error}") from error
 
 
-SHOWN, EXPLAINED, PATCHED, ROUTED = 8, 4, 1, 3  # pictures shown, taken apart, and by patches; patches followed
+MAX_IMAGES, EXPLAINED, PATCHED, ROUTED = 8, 4, 1, 3  # pictures shown, taken apart, and by patches; patches followed
 N_STEPS = 16  # of integrated parts; the page says what they miss
 SCRATCH, WARM = 1e-2, 3e-3  # rates of Adam from random weights, and after generation
 MORE, LONG = 10, 100  # steps
@@ -167,7 +167,7 @@ UNFITTED = 99  # seed of the model that saw nothing
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Contributions:
     """Parts of tokens or patches in what is drawn: (pictures, entries + 1, C, H, W), and what they miss."""
 
     values: Tensor = field(repr=False)
@@ -184,7 +184,7 @@ class Route:
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
+class TransINRResults:
     """Everything that the page shows.
 
     Attributes:
@@ -204,91 +204,94 @@ class Story:
     """
 
     title: str
-    written: Written
+    source: ModelAndImages
     rows: tuple[int, ...]
-    shown: Tensor = field(repr=False)
+    images: Tensor = field(repr=False)
     networks: list[HypoNet] = field(repr=False)
-    drawn: dict[str, tuple[Tensor, list[float]]] = field(repr=False)
+    rendered: dict[str, tuple[Tensor, list[float]]] = field(repr=False)
     decibels: dict[str, tuple[float, int]]
-    token: Parts
-    modulation: Parts
-    patch: Parts
+    token: Contributions
+    modulation: Contributions
+    patch: Contributions
     route: Route
     neurons: Tensor = field(repr=False)
-    found: dict[str, Correspondence]
+    correspondences: dict[str, Correspondence]
 
     @property
     def layer(self) -> str:
         """The last hidden layer, whose tokens and neurons are looked at."""
-        names: tuple[str, ...] = self.written.model.writer.names
+        names: tuple[str, ...] = self.source.model.writer.names
         return names[max(len(names) - 2, 0)]
 
 
-def story_of(written: Written, title: str, seed: int) -> Story:
+def compute_results(source: ModelAndImages, title: str, seed: int) -> TransINRResults:
     """Draw, tune, take apart and compare."""
-    model, images = written.model, written.images
-    rows = _spread(len(images), SHOWN)
-    shown = images[rows]
-    networks = model.generate(shown)
-    further = tuned(networks, shown, MORE, WARM).inrs
-    begun = own_starts(model, len(shown), seed=seed)
-    scratch, long = (tuned(begun, shown, steps, SCRATCH).inrs for steps in (MORE, LONG))
-    size = (shown.shape[2], shown.shape[3])
+    model, all_images = source.model, source.images
+    rows = _spread(len(all_images), MAX_IMAGES)
+    images = all_images[rows]
+    networks = model.generate(images)
+    further = tuned(networks, images, MORE, WARM).inrs
+    begun = own_starts(model, len(images), seed=seed)
+    scratch, long = (tuned(begun, images, steps, SCRATCH).inrs for steps in (MORE, LONG))
+    size = (images.shape[2], images.shape[3])
     kinds = {
         "as drawn by the written network": networks,
         f"after {MORE} more steps": further,
         f"{MORE} steps from random weights": scratch,
     }
-    drawn = {}
+    rendered = {}
     for name, inrs in kinds.items():
-        pictures = torch.stack([picture_of(inr, size) for inr in inrs])
-        drawn[name] = pictures, [mean_psnr(a[None], b[None]) for a, b in zip(pictures, shown, strict=True)]
+        rendered_images = torch.stack([render_image(inr, size) for inr in inrs])
+        rendered[name] = (
+            rendered_images,
+            [mean_psnr(a[None], b[None]) for a, b in zip(rendered_images, images, strict=True)],
+        )
     canvases = {
         "written by the transformer": networks,
         f"random starts, {LONG} steps each": long,
-        "written before any fit": TransINR(**model.config, seed=UNFITTED).to(shown).generate(shown),
+        "written before any fit": TransINR(**model.config, seed=UNFITTED).to(images).generate(images),
     }
     layer = max(len(model.writer.names) - 2, 0)
     with torch.no_grad():
         neurons = {name: neuron_canvases(inrs, size, layer) for name, inrs in canvases.items()}
-    few = shown[_spread(len(shown), EXPLAINED)]
+    few = images[_spread(len(images), EXPLAINED)]
     patch = _parts(model, "patch", few[:PATCHED])
-    return Story(
+    return TransINRResults(
         title,
-        written,
+        source,
         tuple(rows),
-        shown,
+        images,
         networks,
-        drawn,
-        _decibels(model, images) | {name: (_mean(dB), len(dB)) for name, (_, dB) in list(drawn.items())[1:]},
+        rendered,
+        _decibels(model, all_images) | {name: (_mean(dB), len(dB)) for name, (_, dB) in list(rendered.items())[1:]},
         _parts(model, "token", few),
         _parts(model, "modulation", few),
         patch,
         _route(model, few[:1], patch.values[0]),
         neurons["written by the transformer"],
-        {name: correspondence(found) for name, found in neurons.items()} if len(shown) > 1 else {},
+        {name: correspondence(maps) for name, maps in neurons.items()} if len(images) > 1 else {},
     )
 
 
-def picture_of(inr: HypoNet, size: tuple[int, int]) -> Tensor:
+def render_image(inr: HypoNet, size: tuple[int, int]) -> Tensor:
     """What a network draws, (C, H, W)."""
     like = next(inr.parameters())
     with torch.no_grad():
-        drawn: Tensor = inr(pixel_centres(size, dtype=like.dtype, device=like.device))
-    return drawn.mT.reshape(-1, *size)
+        values: Tensor = inr(pixel_centres(size, dtype=like.dtype, device=like.device))
+    return values.mT.reshape(-1, *size)
 
 
-def explained(story: Story) -> Tensor:
+def images_to_explain(results: TransINRResults) -> Tensor:
     """The pictures that are taken apart."""
-    return story.shown[_spread(len(story.shown), EXPLAINED)]
+    return results.images[_spread(len(results.images), EXPLAINED)]
 
 
-def masks_of(story: Story) -> Tensor:
+def masks_at_image_size(results: TransINRResults) -> Tensor:
     """Where each patch lies, (patches, H, W)."""
-    return patch_masks(story.written.model, (story.shown.shape[2], story.shown.shape[3]))
+    return patch_masks(results.source.model, (results.images.shape[2], results.images.shape[3]))
 
 
-def telling(maps: Tensor, count: int) -> list[int]:
+def most_distinct(maps: Tensor, count: int) -> list[int]:
     """Those of (pictures, entries, …) that paint much and another thing in every picture; of one picture, the largest.
 
     How much an entry differs from its own mean, times which share that is of all that it paints: a background that is
@@ -296,23 +299,23 @@ def telling(maps: Tensor, count: int) -> list[int]:
     """
     away = maps - maps.mean(0) if len(maps) > 1 else maps
     differs, all_ = (x.flatten(2).abs().sum((0, 2)) for x in (away, maps))
-    found: list[int] = (differs.square() / all_.clamp_min(1e-12)).argsort(descending=True)[:count].tolist()
-    return found
+    indices: list[int] = (differs.square() / all_.clamp_min(1e-12)).argsort(descending=True)[:count].tolist()
+    return indices
 
 
-def _parts(model: TransINR, level: str, images: Tensor) -> Parts:
+def _parts(model: TransINR, level: str, images: Tensor) -> Contributions:
     values: Tensor = TokenContribution(model, level).attribute(images, n_steps=N_STEPS)  # type: ignore[arg-type]
     with torch.no_grad():
-        drawn = model(images)
-    return Parts(values, _gap(values.sum(1) - drawn, drawn - values[:, -1]))
+        rendered = model(images)
+    return Contributions(values, _gap(values.sum(1) - rendered, rendered - values[:, -1]))
 
 
 def _route(model: TransINR, image: Tensor, patches: Tensor) -> Route:
     """The strongest patches' ways; what their tokens do not add up to is rounding."""
     strongest = patches[:-1].abs().sum((1, 2, 3)).argsort(descending=True)[:ROUTED].tolist()
     values = TokenContribution(model, "patch").composed(image, n_steps=N_STEPS, patches=strongest)[0]
-    whole = patches[strongest]
-    return Route(tuple(strongest), values, _gap(values.sum(1) - whole, whole))
+    total = patches[strongest]
+    return Route(tuple(strongest), values, _gap(values.sum(1) - total, total))
 
 
 def _gap(missed: Tensor, change: Tensor) -> float:
@@ -325,11 +328,11 @@ def _decibels(model: TransINR, images: Tensor) -> dict[str, tuple[float, int]]:
     if tuple(mean.shape[2:]) != size:
         mean = torch.nn.functional.interpolate(mean, size, mode="bilinear", antialias=True)
     with torch.no_grad():
-        drawn = torch.cat([model(images[a:b]) for a, b in chunks(len(images), 64)])
+        rendered = torch.cat([model(images[a:b]) for a, b in chunks(len(images), 64)])
     count = len(images)
     return {
         "the mean of the pictures it was fitted to": (mean_psnr(mean.expand_as(images), images), count),
-        "drawn by the written network": (mean_psnr(drawn, images), count),
+        "drawn by the written network": (mean_psnr(rendered, images), count),
     }
 
 
@@ -337,6 +340,6 @@ def _mean(decibels: list[float]) -> float:
     return sum(decibels) / len(decibels)
 
 
-def _spread(count: int, expected: int) -> list[int]:
+def _spread(count: int, number: int) -> list[int]:
     """So many of ``count`` numbers, evenly spaced, the first among them."""
-    return torch.linspace(0, count - 1, min(count, expected)).round().long().tolist()
+    return torch.linspace(0, count - 1, min(count, number)).round().long().tolist()

@@ -12,27 +12,27 @@ from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
 from ..visualizers.report import Line, Section, Table, write_report
-from .canvas_trust import BUDGET, RuleName, judged
-from .command import device_called, elapsed, recorded, result_folder, save_picture
+from .canvas_trust import BUDGET, RuleName, judge_layer
+from .command import find_device, record_settings, result_folder, save_picture, seconds_elapsed
 from .errors import UsageError
-from .results import ROOM, keep
-from .video_files import FITTED, Film, film_called
+from .results import PAGE_BYTES, write_explorer_files
+from .video_files import FITTED, VideoInput, load_video
 from .video_results import (
-    Carried,
-    Layer,
-    Motion,
-    Painter,
+    LayerMagnitudes,
+    LayerMotion,
+    LayerTracks,
     VideoModel,
-    carried_by,
-    check_room,
-    explained,
-    fit,
-    fitted_before,
-    layer_of,
+    VideoNetwork,
+    check_memory,
+    decoder_part,
+    fit_network,
+    load_shipped_network,
+    make_network,
+    measure_layer,
+    measure_motion,
+    measure_spread,
     methods_for,
-    motion_of,
-    network,
-    spread_of,
+    track_objects,
 )
 
 GOES_IN = {"nerv": "a frame's time", "hnerv": "what an encoder condensed a frame to"}
@@ -41,22 +41,29 @@ FOLLOWERS = 5  # units shown for each object: more would be units that do not fo
 
 def write_video_page(
     folder: Path,
-    film: Film,
-    painter: Painter,
-    layers: list[Layer],
+    video: VideoInput,
+    network: VideoNetwork,
+    layers: list[LayerMagnitudes],
     verdicts: tuple[Line, ...],
     facts: dict[str, str],
     seed: int,
 ) -> None:
     """Pictures and ``index.html`` into ``folder``."""
-    sections = [_drawn(folder, film, painter), Section("How far to trust the canvases", (), verdicts=verdicts)]
-    if film.masks is not None:
-        sections.append(_objects(folder, film, [carried_by(layer, film.masks, seed) for layer in layers]))
-    sections += [_units(folder, painter, layers), _motion(folder, film, layers), _spread(folder, painter, layers, seed)]
+    sections = [
+        _network_section(folder, video, network),
+        Section("How far to trust the canvases", (), verdicts=verdicts),
+    ]
+    if video.masks is not None:
+        sections.append(_objects(folder, video, [track_objects(layer, video.masks, seed) for layer in layers]))
+    sections += [
+        _units(folder, network, layers),
+        _motion(folder, video, layers),
+        _spread(folder, network, layers, seed),
+    ]
     write_report(
         folder,
-        title=f"What the neurons of a network paint, frame by frame: {film.name}",
-        lead=f"A small network was trained to draw this video: {GOES_IN[painter.name]} goes in, the frame comes "
+        title=f"What the neurons of a network paint, frame by frame: {video.name}",
+        lead=f"A small network was trained to draw this video: {GOES_IN[network.name]} goes in, the frame comes "
         "out. Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds "
         "to, and takes away from, every pixel.",
         facts=facts,
@@ -65,14 +72,14 @@ def write_video_page(
     )
 
 
-def _drawn(folder: Path, film: Film, painter: Painter) -> Section:
-    figure = frames_beside_drawn(film.frames, painter.drawn, painter.decibels)
+def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
+    figure = frames_beside_drawn(video.frames, network.rendered, network.decibels)
     caption = "The clip, the network's drawing of it, and the difference. All that follows explains the drawing."
     return Section("The clip and the network", (save_picture(folder, "frames.png", figure, caption),))
 
 
-def _units(folder: Path, painter: Painter, layers: list[Layer]) -> Section:
-    figure = unit_film(painter.drawn, [row for layer in layers for row in layer.film])
+def _units(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes]) -> Section:
+    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
     caption = (
         "Of each layer the two units that paint most, and, among the stronger half, the two whose paint moves about "
         "most (over cells of eight pixels). Above, early layers; below, what the head's kernels add to one colour."
@@ -80,18 +87,18 @@ def _units(folder: Path, painter: Painter, layers: list[Layer]) -> Section:
     return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
-def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
+def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Section:
     """One picture of the layer that goes along with the objects most, and a table of all."""
-    best = max(carried, key=lambda one: one.lead)
-    if film.masks is None:
+    best = max(tracks, key=lambda one: one.lead)
+    if video.masks is None:
         raise ValueError("a film without masks has no objects to follow.")
     figure = object_time(
-        film.frames,
-        film.masks,
+        video.frames,
+        video.masks,
         best.track.matched,
         best.track.shuffled,
-        best.layer.amounts,
-        names=film.objects,
+        best.layer.magnitudes,
+        names=video.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
         shown=FOLLOWERS,
@@ -101,35 +108,35 @@ def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
         "where they carry it, the glow travels inside the outline. The heat maps say the same unit by time, above "
         "under the object's own mask, below (the control) under its masks of all other times."
     )
-    head = ("layer", *[f"{name}: {what}" for name in film.objects for what in ("best unit", "elsewhere")])
+    head = ("layer", *[f"{name}: {what}" for name in video.objects for what in ("best unit", "elsewhere")])
     lines = [
         (one.layer.name, *[f"{v:+.2f}" for pair in zip(one.best, one.chance, strict=True) for v in pair])
-        for one in carried
+        for one in tracks
     ]
-    words = (
+    note = (
         "How much the best unit of each layer goes along with the object: its paint there as a multiple of what the "
         "area accounts for, under the object's own masks minus under its masks of other times; 0: not at all. "
         "Elsewhere: what the best unit comes to along the same path at other places of the picture, median of 20."
     )
     pictures = (save_picture(folder, "objects.png", figure, caption),)
-    return Section("How objects are carried through time", pictures, Table(head, tuple(lines), words))
+    return Section("How objects are carried through time", pictures, Table(head, tuple(lines), note))
 
 
-def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
+def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> Section:
     title = "Where it moves, and where the paint changes"
-    if len(film.frames) < 3:
+    if len(video.frames) < 3:
         return Section(title, (), Table(("left out",), (("two frames",),), "The control wants at least three frames."))
-    if film.flow is None and importlib.util.find_spec("skimage") is None:
-        words = "Optical flow needs scikit-image. Run: pip install 'xinc-captum[analysis]'"
-        return Section(title, (), Table(("left out",), (("no scikit-image",),), words))
-    speed = (optical_flow(film.frames) if film.flow is None else film.flow).norm(dim=1)
-    found = [motion_of(layer, film, speed) for layer in layers]
-    best = max(found, key=lambda one: one.lead if one.lead == one.lead else -1.0)
+    if video.flow is None and importlib.util.find_spec("skimage") is None:
+        note = "Optical flow needs scikit-image. Run: pip install 'xinc-captum[analysis]'"
+        return Section(title, (), Table(("left out",), (("no scikit-image",),), note))
+    speed = (optical_flow(video.frames) if video.flow is None else video.flow).norm(dim=1)
+    motions = [measure_motion(layer, video, speed) for layer in layers]
+    best = max(motions, key=lambda one: one.lead if one.lead == one.lead else -1.0)
     figure = flow_beside_change(
-        film.frames,
+        video.frames,
         speed,
         best.change,
-        best.found.table[0],
+        best.agreement.table[0],
         controls={
             "frame difference instead": float(best.difference.matched),
             "a clip that stands still": float(best.still.matched),
@@ -138,7 +145,7 @@ def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
     )
     source = (
         "estimated from the frames (TV-L1, which loses objects that move more than a few pixels a frame)"
-        if film.flow is None
+        if video.flow is None
         else "known exactly"
     )
     caption = (
@@ -146,27 +153,31 @@ def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
         "well as the flow, the paint changes where the picture changes, and that is all this says."
     )
     picture = save_picture(folder, "motion.png", figure, caption)
-    return Section(title, (picture,), _motion_table(found))
+    return Section(title, (picture,), _motion_table(motions))
 
 
-def _motion_table(found: list[Motion]) -> Table:
+def _motion_table(motions: list[LayerMotion]) -> Table:
     head = ("layer", "same frames", "other frames", "frame difference instead")
     lines = [
-        (one.layer, *[f"{float(v):+.2f}" for v in (one.found.matched, one.found.shuffled, one.difference.matched)])
-        for one in found
+        (
+            one.layer,
+            *[f"{float(v):+.2f}" for v in (one.agreement.matched, one.agreement.shuffled, one.difference.matched)],
+        )
+        for one in motions
     ]
     return Table(head, tuple(lines), "Rank correlations over pixels of speed and change, mean over frames.")
 
 
-def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> Section:
-    middle = len(painter.drawn) // 2
-    spreads = {layer.name: spread_of(layer, middle, seed) for layer in layers}
-    figure = spread_curves(spreads, painter.drawn[middle])
-    left = _by_chance({name: one.places for name, one in spreads.items()})
-    right = _by_chance({name: one.few for name, one in spreads.items()})
+def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], seed: int) -> Section:
+    middle = len(network.rendered) // 2
+    spreads = {layer.name: measure_spread(layer, middle, seed) for layer in layers}
+    figure = spread_curves(spreads, network.rendered[middle])
+    first_note = _by_chance({name: one.places for name, one in spreads.items()})
+    second_note = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
         f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
-        f"places of their own{left}. Right: one that rises above it, that few units make up each pixel{right}."
+        f"places of their own{first_note}. Right: one that rises above it, that few units make up each "
+        f"pixel{second_note}."
     )
     return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
@@ -174,11 +185,11 @@ def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> S
 def _by_chance(more: dict[str, bool]) -> str:
     """What a caption adds about layers whose curve says no more than its control."""
     names = [name for name, yes in more.items() if not yes]
-    said = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
-    return f"; no more than by chance here: {said}" if names else ""
+    layers = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
+    return f"; no more than by chance here: {layers}" if names else ""
 
 
-@recorded("video", "source")
+@record_settings("video", "source")
 def video_canvas(
     source: str,
     out: Path,
@@ -199,61 +210,61 @@ def video_canvas(
     shipped = source == FITTED and not Path(source).exists()
     if shipped and (model_name or steps):
         raise UsageError(f"{FITTED} is fitted already; --model and --steps cannot change it. Leave them out.")
-    film = film_called(source, frames, longer_side, masks)
-    where = device_called(device)
-    height, width = film.frames.shape[2:]
-    said = f"{film.name}, {len(film.frames)} frames of {width} x {height} pixels"
+    video = load_video(source, frames, longer_side, masks)
+    torch_device = find_device(device)
+    height, width = video.frames.shape[2:]
+    text = f"{video.name}, {len(video.frames)} frames of {width} x {height} pixels"
     checkpoint = out.resolve().with_name(f"{out.resolve().name}.fit.pt")
     if shipped:
-        painter = fitted_before(film, where)
-        methods = methods_for(painter.model, layers, rule.value)
+        network = load_shipped_network(video, torch_device)
+        methods = methods_for(network.model, layers, rule.value)
     else:
         kind = model_name or VideoModel.nerv
-        model = network(kind, (height, width), seed)
+        model = make_network(kind, (height, width), seed)
         methods = methods_for(model, layers, rule.value)  # names fail before the fit
         going_on = ", going on where an earlier run stopped" if checkpoint.is_file() else ""
-        typer.echo(f"fitting {kind} to {said}, on {where}{going_on} …")
+        typer.echo(f"fitting {kind} to {text}, on {torch_device}{going_on} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        painter = fit(model, kind, film, steps or 1500, seed, where, checkpoint)
-    fit_seconds = elapsed()
-    typer.echo(f"{said}: {painter.psnr:.1f} dB; drawing {len(methods)} layers …")
+        network = fit_network(model, kind, video, steps or 1500, seed, torch_device, checkpoint)
+    fit_seconds = seconds_elapsed()
+    typer.echo(f"{text}: {network.psnr:.1f} dB; drawing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
-        "model": painter.config,
-        "steps": painter.steps,
+        "model": network.config,
+        "steps": network.steps,
         "rule": rule.value,
         "layers": list(methods),
-        "psnr_db": [round(decibels, 2) for decibels in painter.decibels],
-        "inputs": film.origin,
+        "psnr_db": [round(decibels, 2) for decibels in network.decibels],
+        "inputs": video.origin,
     }
     with result_folder(out, note, fit_seconds=fit_seconds) as folder:
-        inr.save(painter.model, folder / "network.safetensors", size=(len(film.frames), height, width))
-        canvases = {layer: _canvas(method, painter, (height, width)) for layer, method in methods.items()}
-        tangents = methods_for(painter.model, list(methods), "tangent")
+        inr.save(network.model, folder / "network.safetensors", size=(len(video.frames), height, width))
+        canvases = {layer: _canvas(method, network, (height, width)) for layer, method in methods.items()}
+        tangents = methods_for(network.model, list(methods), "tangent")
         verdicts = {
-            layer: judged(canvas, partial(_canvas, tangents[layer], painter, (height, width)))
+            layer: judge_layer(canvas, partial(_canvas, tangents[layer], network, (height, width)))
             for layer, canvas in canvases.items()
         }
         note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
-        kept = _kept(folder, list(canvases.values())[-1])
-        stories = [layer_of(canvas, ROOM // len(canvases)) for canvas in canvases.values()]
-        keep(folder, film.name, painter.drawn, stories)
+        canvas_file = _save_canvas(folder, list(canvases.values())[-1])
+        magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
+        write_explorer_files(folder, video.name, network.rendered, magnitudes)
         lines = tuple(verdict.line for verdict in verdicts.values())
-        write_video_page(folder, film, painter, stories, lines, _facts(film, painter, rule, kept), seed)
+        write_video_page(folder, video, network, magnitudes, lines, _facts(video, network, rule, canvas_file), seed)
     checkpoint.unlink(missing_ok=True)
 
 
-def _canvas(method: NeuronCanvas, painter: Painter, size: tuple[int, int]) -> FrameCanvas:
-    canvas = method.canvas(painter.rows, size, memory_budget=BUDGET)
+def _canvas(method: NeuronCanvas, network: VideoNetwork, size: tuple[int, int]) -> FrameCanvas:
+    canvas = method.canvas(network.rows, size, memory_budget=BUDGET)
     if not isinstance(canvas, FrameCanvas):
-        raise TypeError(f"{type(explained(painter.model)).__name__} draws no frames of {size}.")
-    check_room(canvas)
+        raise TypeError(f"{type(decoder_part(network.model)).__name__} draws no frames of {size}.")
+    check_memory(canvas)
     return canvas
 
 
-def _kept(folder: Path, canvas: FrameCanvas) -> str:
+def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
     """Keep the last layer's canvas to be opened again; answers what to say of it."""
     if importlib.util.find_spec("zarr") is None:
         return "not kept: zarr is missing (pip install 'xinc-captum[store]')"
@@ -261,15 +272,15 @@ def _kept(folder: Path, canvas: FrameCanvas) -> str:
     return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
 
 
-def _facts(film: Film, painter: Painter, rule: RuleName, kept: str) -> dict[str, str]:
-    height, width = film.frames.shape[2:]
-    parameters = sum(p.numel() for p in painter.model.parameters())
+def _facts(video: VideoInput, network: VideoNetwork, rule: RuleName, canvas_file: str) -> dict[str, str]:
+    height, width = video.frames.shape[2:]
+    parameters = sum(p.numel() for p in network.model.parameters())
     return {
-        "video": film.name,
-        "frames": f"{len(film.frames)} of {width} x {height}",
-        "network": f"{painter.name}, {parameters:,} parameters",
-        "fit": f"{painter.steps} steps" if painter.steps else "before, comes with the package",
-        "quality": f"{painter.psnr:.1f} dB",
+        "video": video.name,
+        "frames": f"{len(video.frames)} of {width} x {height}",
+        "network": f"{network.name}, {parameters:,} parameters",
+        "fit": f"{network.steps} steps" if network.steps else "before, comes with the package",
+        "quality": f"{network.psnr:.1f} dB",
         "rule": rule.value,
-        "canvas kept": kept,
+        "canvas kept": canvas_file,
     }

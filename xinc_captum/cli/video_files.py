@@ -32,28 +32,30 @@ def read_masks(folder: Path, frames: Tensor, full: tuple[int, int], *, cut: bool
     if not folder.is_dir():
         raise UsageError(f"--masks {folder} is not a folder; expected one picture a frame, white where the object is.")
     inside = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    return {f.name: _read(f, frames, full, cut) for f in inside or [folder.resolve()]}
+    return {f.name: _read_masks(f, frames, full, cut) for f in inside or [folder.resolve()]}
 
 
-def _read(folder: Path, frames: Tensor, full: tuple[int, int], cut: bool) -> Tensor:
+def _read_masks(folder: Path, frames: Tensor, full: tuple[int, int], cut: bool) -> Tensor:
     count, size = len(frames), tuple(frames.shape[2:])
     try:
-        found = read_video(folder, None if not cut else count, least=1).mean(1, keepdim=True)
+        values = read_video(folder, None if not cut else count, least=1).mean(1, keepdim=True)
     except VideoError as error:
         raise UsageError(f"the masks of {folder.name!r} cannot be used: {error}") from error
-    if len(found) != count:
+    if len(values) != count:
         raise UsageError(
-            f"{folder} has {len(found)} mask{'' if len(found) == 1 else 's'} for {count} frames; expected one a frame, "
+            f"{folder} has {len(values)} mask{'' if len(values) == 1 else 's'} for {count} frames; expected one "
+            "a frame, "
             "in the order of their names. Where an object is out of sight its mask is black."
         )
-    seen = tuple(found.shape[2:])
-    if seen not in (full, size):
+    mask_size = tuple(values.shape[2:])
+    if mask_size not in (full, size):
         raise UsageError(
-            f"the masks in {folder} are {seen[1]} x {seen[0]} pixels and the video is {full[1]} x {full[0]}; expected "
+            f"the masks in {folder} are {mask_size[1]} x {mask_size[0]} pixels and the video is {full[1]} x "
+            f"{full[0]}; expected "
             "the video's size."
         )
-    drawn = F.interpolate(found, size, mode="area") if seen != size else found
-    masks = drawn[:, 0] > 0.5
+    resized = F.interpolate(values, size, mode="area") if mask_size != size else values
+    masks = resized[:, 0] > 0.5
     if not masks.any():
         raise UsageError(
             f"the masks in {folder} are black at all {count} frames; expected white (not 1 of 255) where the "
@@ -76,7 +78,7 @@ _SPRITE_SIZE = (64, 96)
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class VideoInput:
     """The video to explain.
 
     Attributes:
@@ -96,18 +98,18 @@ class Film:
     flow: Tensor | None = field(default=None, repr=False)
 
 
-def film_names() -> list[str]:
+def video_names() -> list[str]:
     """Every name of the zoo that ``xinc canvas`` takes for a video."""
     return [FITTED, *zoo.video_names(), SPRITE]
 
 
-def is_film(source: str) -> bool:
+def is_video(source: str) -> bool:
     """Whether a name means a video: a folder, a file of such a kind, an animated GIF, or one of the zoo."""
     path = Path(source)
     if path.is_dir():
         return True
     if not path.is_file():
-        return source in film_names()
+        return source in video_names()
     if path.suffix.lower() == ".gif":
         try:
             with Image.open(path) as picture:
@@ -117,7 +119,7 @@ def is_film(source: str) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def film_called(source: str, limit: int, longer_side: int | None, masks: Path | None) -> Film:
+def load_video(source: str, limit: int, longer_side: int | None, masks: Path | None) -> VideoInput:
     """Read a video and the masks of its objects.
 
     Args:
@@ -139,15 +141,15 @@ def film_called(source: str, limit: int, longer_side: int | None, masks: Path | 
         return _sprite(limit, masks)
     try:
         if known and source == FITTED:
-            whole, size = zoo.video("carphone_pristine", limit).frames, (72, 88)
-            frames, full = _resized(whole, size), whole.shape[2:]
+            original, size = zoo.video("carphone_pristine", limit).frames, (72, 88)
+            frames, full = _resize(original, size), original.shape[2:]
         elif known:
-            whole = zoo.video(source, limit).frames
-            full = whole.shape[2:]
-            frames = _resized(whole, drawn_size(full[0], full[1], longer_side or 96))
+            original = zoo.video(source, limit).frames
+            full = original.shape[2:]
+            frames = _resize(original, network_size(full[0], full[1], longer_side or 96))
         else:
             full = read_video(path, 1, least=1).shape[2:]
-            frames = read_video(path, limit, drawn_size(full[0], full[1], longer_side or 96), least=1)
+            frames = read_video(path, limit, network_size(full[0], full[1], longer_side or 96), least=1)
     except ImportError as error:
         raise UsageError(str(error)) from error
     if len(frames) < 2:
@@ -155,16 +157,16 @@ def film_called(source: str, limit: int, longer_side: int | None, masks: Path | 
         raise UsageError(
             f"{path} has a single frame, and a video wants at least 2. Its canvases as a photo: xinc canvas {still}"
         )
-    origin = {"video of the zoo": source} if known else {path.name: _hashed(path, frames)}
-    film = Film(source if known else path.resolve().stem, frames, origin)
+    origin = {"video of the zoo": source} if known else {path.name: _digest(path, frames)}
+    video = VideoInput(source if known else path.resolve().stem, frames, origin)
     if masks is None:
-        return film
-    found = read_masks(masks, frames, (full[0], full[1]), cut=len(frames) == limit)
-    origin |= {f"masks of {name}": digest(found[name]) for name in found}
-    return Film(film.name, frames, origin, tuple(found), torch.stack(list(found.values()), 1))
+        return video
+    objects = read_masks(masks, frames, (full[0], full[1]), cut=len(frames) == limit)
+    origin |= {f"masks of {name}": digest(objects[name]) for name in objects}
+    return VideoInput(video.name, frames, origin, tuple(objects), torch.stack(list(objects.values()), 1))
 
 
-def drawn_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
+def network_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
     """(H, W) to draw at: never enlarged beyond the next multiple of 8, nearly the same shape.
 
     Example:
@@ -175,18 +177,18 @@ def drawn_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
     return max(GRID, round(height * share / GRID) * GRID), max(GRID, round(width * share / GRID) * GRID)
 
 
-def _sprite(limit: int, masks: Path | None) -> Film:
+def _sprite(limit: int, masks: Path | None) -> VideoInput:
     if masks is not None:
         raise UsageError(f"--masks cannot be given for {SPRITE}, whose masks are known; leave it out.")
     photo = F.interpolate(skimage_photo("coffee").image[None], size=_SPRITE_SIZE, mode="area")[0]
     clip = sprite_clip(photo, _DISCS, max(2, min(limit, 12)))
     objects = ("the green disc", "the blue disc")
-    return Film(SPRITE, clip.frames, {"clip of the zoo": SPRITE}, objects, clip.masks, clip.flow)
+    return VideoInput(SPRITE, clip.frames, {"clip of the zoo": SPRITE}, objects, clip.masks, clip.flow)
 
 
-def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def _hashed(path: Path, frames: Tensor) -> str:
+def _digest(path: Path, frames: Tensor) -> str:
     return digest(frames) if path.is_dir() else store.sha256(path)
