@@ -1,4 +1,4 @@
-"""The page, from a story made by hand; the whole job is in test_accentuate.py."""
+"""The page, from results made by hand; the whole command is tested in test_accentuate.py."""
 
 from types import SimpleNamespace
 
@@ -36,8 +36,8 @@ def told(*, layer=None, natural=None, second=None, reference=2.0, interrupted=Fa
 
 @pytest.fixture
 def page(tmp_path):
-    def write(**story):
-        write_page(tmp_path, told(**story))
+    def write(**results):
+        write_page(tmp_path, told(**results))
         return (tmp_path / "index.html").read_text(), {p.name for p in tmp_path.iterdir()}
 
     return write
@@ -48,7 +48,7 @@ def test_classes(page):
     html, files = page(natural=natural, second=second)
     assert {"accentuated.png", "answers.png", "steps.png", "1_thing_0_way.png", "accentuation.safetensors"} <= files
     assert "What tinynet sees in the cat" in html and "32 x 24" in html and "othernet" in html
-    assert "Grad-CAM, which says where" in html and "answers to most, out of 12 squares out of 3 photos" in html
+    assert "Grad-CAM, which shows where" in html and "answers to most, out of 12 squares out of 3 photos" in html
     assert "logit 1 → 3" in html and "−1.5" in html and "25 %" in html and "0.60" in html and ">fails<" in html
     assert "Dose 1 is what only two in a hundred" in html and "Ctrl-C" not in html
 
@@ -56,20 +56,22 @@ def test_classes(page):
 def test_units(page, no_ink):
     html, files = page(layer="conv")
     assert "where the unit is active in it" in html and "answers.png" not in files
-    assert "No natural images were at hand" in html and "second network" in html and "none" in html
+    assert (
+        "There are no natural images to compare the path with" in html and "second network" in html and "none" in html
+    )
 
 
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        (None, "A scale of doses wants natural images"),
-        (1.01, "give no scale of doses here (two in a hundred of the natural images exceed 1.01, the photo has 1)"),
+        (None, "Doses need natural images"),
+        (1.01, "give no scale of doses here (2 % of the natural images exceed 1.01, the photo has 1)"),
     ],
 )
-def test_where_there_is_no_scale_of_doses(page, no_ink, reference, words):
+def test_without_a_scale_of_doses_scores_are_shown(page, no_ink, reference, words):
     assert words in page(reference=reference)[0]
 
 
-def test_what_was_stopped_and_features_of_different_length(page, no_ink):
+def test_interrupted_runs_and_features_of_different_length(page, no_ink):
     html, files = page(interrupted=True, steps=(2, 5), where=False)
     assert "by Ctrl-C" in html and {"1_thing_0_way.png", "2_thing_1_way.png"} <= files

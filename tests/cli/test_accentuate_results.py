@@ -37,7 +37,7 @@ def test_a_class_is_scored_by_its_logit(network):
     assert one.where(VIEW, (5, 6)).shape == (5, 6)
 
 
-def test_a_unit_is_scored_by_its_mean_and_found_where_it_is_active(network):
+def test_a_unit_is_scored_by_its_mean_and_located_by_its_activation(network):
     (one,) = select_features(network, [], ["1"], [2])
     active = network.classifier.model[:2](2 * VIEW).detach()[:, 2]
     torch.testing.assert_close(one.scores(VIEW), active.mean((1, 2)))
@@ -45,22 +45,22 @@ def test_a_unit_is_scored_by_its_mean_and_found_where_it_is_active(network):
     assert (one.title, one.unit) == ("1, unit 2", "mean activation")
 
 
-def test_many_images_are_scored_a_few_at_a_time(network):
+def test_many_images_are_scored_in_batches(network):
     (one,) = select_features(network, ["0"], [], [])
     views = torch.rand(5, 3, 8, 8)
-    torch.testing.assert_close(one.scores(views, at_once=2), one.scores(views))
+    torch.testing.assert_close(one.scores(views, batch_size=2), one.scores(views))
 
 
-def test_a_network_without_maps_says_no_where():
+def test_a_network_without_feature_maps_gives_no_location():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     flat = Network(Classifier("flat", model, lambda x: x, 8, ("a", "b", "c")), 8)
     assert select_features(flat, ["a"], [], [])[0].where(VIEW, (8, 8)) is None
     assert select_features(flat, [], ["1"], [0])[0].where(VIEW, (8, 8)) is None
 
 
-def test_a_network_without_classes_wants_units(network):
+def test_a_network_without_classes_needs_units(network):
     nameless = Network(Classifier("image", nn.Conv2d(3, 3, 1), lambda x: x, 8, ()), None)
-    with pytest.raises(UsageError, match=r"image does not answer \(images, classes\).*give --layer and --unit"):
+    with pytest.raises(UsageError, match=r"output of image is not \(images, classes\).*give --layer and --unit"):
         select_features(nameless, ["0"], [], [])
 
 
@@ -96,7 +96,7 @@ def test_without_a_photo_there_is_no_score_before():
     assert before != before and after == 3.0
 
 
-def test_names_of_files_are_plain():
+def test_file_names_are_ascii():
     assert feature().file(2) == "2_red_fox_vulpes"
     assert feature(title="é1 " + "a" * 60).file(1) == "1_1_" + "a" * 38
 
@@ -107,7 +107,7 @@ def test_the_manifest_has_numbers_and_verdict():
     assert numbers["verdict"] == "weak" and numbers["because"].startswith("no natural images were given")
 
 
-def test_everything_is_kept(tmp_path):
+def test_all_results_are_stored(tmp_path):
     one, photo = feature(), torch.rand(3, 6, 8)
     write_images(tmp_path, AccentuationResults(InputPhoto("cat", photo, {}), None, [one], None, None))
     kept = load_file(tmp_path / "accentuation.safetensors")

@@ -79,14 +79,14 @@ def test_by_default_every_activation_is_drawn(photo, tmp_path, no_ink):
         ({"device": "meta"}, UsageError, "device 'meta'"),
     ],
 )
-def test_wrong_options_fail_before_the_fit_and_leave_nothing(photo, tmp_path, change, error, text, capsys):
+def test_wrong_options_fail_before_the_fit_and_write_nothing(photo, tmp_path, change, error, text, capsys):
     with pytest.raises(error, match=text):
         run(photo, tmp_path / "out", **change)
     assert "fitting" not in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_a_bad_photo_or_folder_leaves_nothing(photo, tmp_path):
+def test_a_bad_photo_or_folder_writes_nothing(photo, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(PhotoError, match="cannot be read as a photo"):
         run(tmp_path / "notes.txt", tmp_path / "out")
@@ -95,7 +95,7 @@ def test_a_bad_photo_or_folder_leaves_nothing(photo, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "photo.png"]
 
 
-def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
+def test_ctrl_c_while_drawing_writes_nothing(photo, tmp_path, monkeypatch):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_the_telling_pixel_lies_on_an_edge():
+def test_the_most_detailed_pixel_is_on_an_edge():
     photo = torch.zeros(3, 40, 60)
     photo[:, :, 33:] = 1
     y, x = _most_detailed_pixel(photo)
@@ -124,7 +124,7 @@ def never():
     raise AssertionError("the tangent is not asked")
 
 
-def test_a_layer_that_holds_says_its_reason_and_no_more():
+def test_a_layer_that_holds_has_a_reason_and_no_advice():
     canvas = canvas_of(FourierMLP(hidden=6, seed=0), "secant", "activation2")
     found = judge_layer(canvas, never)
     assert (found.layer, found.tangent, found.trust) == ("activation2", None, canvas.trust)
@@ -133,7 +133,7 @@ def test_a_layer_that_holds_says_its_reason_and_no_more():
     assert found.numbers() == {"verdict": "holds", "because": canvas.trust.because, "agreement": pytest.approx(1)}
 
 
-def test_where_the_secant_does_not_hold_the_tangent_is_judged_too():
+def test_if_the_secant_does_not_hold_the_tangent_is_judged_too():
     model = Siren(hidden=24, layers=3, first_omega=40.0, seed=0)
     secant, tangent = canvas_of(model, "secant"), canvas_of(model, "tangent")
     found = judge_layer(secant, lambda: tangent)
@@ -155,19 +155,25 @@ def test_other_rules_get_no_advice(rule):
 @pytest.mark.parametrize(
     ("tangent", "said"),
     [
-        (0.97, " With --rule tangent it ranks as removal does (ρ 0.97: holds), but then the parts do not add up."),
-        (0.6, " With --rule tangent it comes nearer to removal (ρ 0.60: weak), but then the parts do not add up."),
-        (0.3, " --rule tangent does no better here (ρ 0.30: fails); --rule ablation is removal itself."),
+        (
+            0.97,
+            " --rule tangent ranks neurons as their removal does (ρ 0.97: holds), but its contributions do not sum to the output.",
+        ),
+        (
+            0.6,
+            " --rule tangent agrees better with removal (ρ 0.60: weak), but its contributions do not sum to the output.",
+        ),
+        (0.3, " --rule tangent is no better here (ρ 0.30: fails); --rule ablation computes the removal itself."),
         (None, ""),
     ],
 )
-def test_the_advice_is_what_the_tangent_does_here(tangent, said):
+def test_the_advice_describes_the_tangent_at_the_same_layer(tangent, said):
     trust = judge_canvas(agreement=0.4, gap=0.0)
     line = LayerVerdict("a", trust, judge_canvas(agreement=tangent)).line
     assert line.rest == f", because {trust.because}.{said}"
 
 
-def test_what_was_not_compared_is_null_in_the_manifest():
+def test_a_missing_agreement_is_null_in_the_manifest():
     assert LayerVerdict("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
 
 
@@ -183,7 +189,7 @@ def run_either(source, model=None, size=None, steps=None, frames=None, masks=Non
     canvas_command(str(source), Path("out"), model, None, RuleName.secant, size, steps, frames, masks, 0, "cpu")
 
 
-def test_photos_and_videos_go_their_ways(calls, tmp_path):
+def test_photos_and_videos_are_dispatched(calls, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     run_either(tmp_path / "a.png")
     run_either(tmp_path / "a.png", NetworkName.siren, 64, 7)
@@ -198,7 +204,7 @@ def test_photos_and_videos_go_their_ways(calls, tmp_path):
     ]
 
 
-def test_what_belongs_to_the_other_kind_is_refused(calls, tmp_path):
+def test_options_of_the_other_kind_raise(calls, tmp_path):
     photo = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(photo)
     with pytest.raises(UsageError, match="--model nerv is not for a photo; expected ffn or siren"):

@@ -16,12 +16,12 @@ def test_the_demo_runs_the_canvas_on_a_real_photo(tmp_path, monkeypatch):
     assert (tmp_path / "chelsea.png").stat().st_size == 240512, "xinc replay asks for it"
 
 
-def test_the_demo_accentuates_two_features_and_says_what_to_open(tmp_path, monkeypatch, capsys):
+def test_the_demo_accentuates_two_features_and_prints_the_pages(tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(demo, "accentuate_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "photo_canvas", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "video_canvas", lambda *given: calls.append(given))
-    monkeypatch.setattr(demo, "_linked", lambda *given: calls.append(given))
+    monkeypatch.setattr(demo, "_run_link", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "nern_command", lambda *given: calls.append(given))
     monkeypatch.setattr(demo, "trans_inr_command", lambda *given: calls.append(given))
     demo.demo_command(tmp_path, list(demo.Part), 3)
@@ -52,7 +52,7 @@ def test_networks_that_write_networks_come_with_the_package(tmp_path, monkeypatc
     assert written[:3] == (["mnist_digits"], tmp_path / "transinr", None), "no model named: the one that ships"
 
 
-def test_without_the_photo_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_photo_the_error_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.resources, "files", lambda _name: (_ for _ in ()).throw(ModuleNotFoundError()))
     with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[demo\]'"):
         demo.demo_command(tmp_path, [demo.Part.canvas], 0)
@@ -84,7 +84,7 @@ def test_the_units_shown_are_of_different_classes_and_the_failure_is_the_cleares
 
     def most_distinct(units):
         (tmp_path / "manifest.json").write_text(json.dumps({"units": units}))
-        return demo._telling(tmp_path)
+        return demo._select_units(tmp_path)
 
     assert most_distinct(units) == [0, 2, 6]
     assert most_distinct(units[3:]) == [3, 6]

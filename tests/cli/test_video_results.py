@@ -61,7 +61,7 @@ def test_a_wrong_layer_is_named():
         methods_for(make_network(VideoModel.nerv, (8, 16), 0), ["blocks.0.activaton"], "secant")
 
 
-def test_a_killed_fit_goes_on(tmp_path):
+def test_a_killed_fit_resumes(tmp_path):
     def fitted(place, seed=0):
         return fit_network(
             make_network(VideoModel.nerv, (8, 16), seed), VideoModel.nerv, film(), 3, seed, CPU, tmp_path / place
@@ -85,7 +85,7 @@ def canvas(layer="blocks.1.activation", unit="neuron"):
     return NeuronCanvas(model, layer, rule="secant", unit=unit).canvas(times(4), (16, 24))
 
 
-def test_a_layer_leaves_its_slot_out_and_shows_four_units():
+def test_a_layer_leaves_out_its_bias_remainder_and_shows_four_units():
     given = canvas()
     layer = measure_layer(given)
     assert (layer.name, layer.kind, layer.magnitudes.shape) == ("blocks.1.activation", "neurons", (4, 6, 16, 24))
@@ -99,7 +99,7 @@ def test_a_layer_leaves_its_slot_out_and_shows_four_units():
     assert len({row.unit for row in layer.film}) == len(layer.film) > 2
 
 
-def test_kernels_are_named_by_what_they_join():
+def test_kernels_are_named_by_input_and_output():
     layer = measure_layer(canvas("head", "pair"))
     assert (layer.kind, layer.magnitudes.shape) == ("kernels", (4, 18, 16, 24))
     inputs = [row.unit.split()[1] for row in layer.film]
@@ -107,7 +107,7 @@ def test_kernels_are_named_by_what_they_join():
     assert all(row.unit.split()[-1] in ("red", "green", "blue") for row in layer.film)
 
 
-def test_a_layer_too_large_is_refused(monkeypatch):
+def test_a_layer_too_large_raises(monkeypatch):
     monkeypatch.setattr(video_results, "MOST", 1 << 10)
     with pytest.raises(UsageError, match=r"canvases of blocks.1.activation \(6 of them over 4 frames\) take .* GiB"):
         check_memory(canvas())
@@ -135,7 +135,7 @@ def test_units_that_carry_objects_are_found(known):
     assert torch.equal(carried.elsewhere, track_objects(layer, film.masks, 0).elsewhere), "own generator"
 
 
-def test_motion_goes_with_its_own_frames_and_a_still_clip_says_nothing(known):
+def test_motion_agrees_with_its_frames_and_not_with_a_still_video(known):
     film, layer = known
     motion = measure_motion(layer, film, film.flow.norm(dim=1))
     assert motion.lead > 0.05
@@ -144,7 +144,7 @@ def test_motion_goes_with_its_own_frames_and_a_still_clip_says_nothing(known):
     assert motion.change.shape == (5, 64, 96)
 
 
-def test_spread_has_its_controls_beside_it(known):
+def test_spread_has_its_controls(known):
     _, layer = known
     spread = measure_spread(layer, 2, 0)
     assert spread.pixels.shape == (3,) and spread.needed.shape == (64, 96)

@@ -1,4 +1,4 @@
-"""Command and page."""
+"""``xinc accentuate``: command and page."""
 
 import hashlib
 from functools import partial
@@ -37,7 +37,7 @@ _save_picture = partial(save_picture, dpi=150)
 
 
 def write_page(folder: Path, results: AccentuationResults) -> None:
-    """Pictures, tensors and ``index.html`` into ``folder``."""
+    """Write figures, tensors and ``index.html`` into ``folder``."""
     features, photo = results.features, results.subject.image
     write_images(folder, results)
     units = features[0].target.layer is not None
@@ -60,24 +60,24 @@ def write_page(folder: Path, results: AccentuationResults) -> None:
             folder,
             "accentuated.png",
             rows,
-            f"From left to right: the photo; {_cam_caption(units)}; the photo accentuated, changed so that the network "
-            "sees more of the feature, and kept close to itself; and the same, faded where the change did not matter. "
-            "Below each row, how far to trust it.",
+            f"From left to right: the photo; {_cam_caption(units)}; the accentuated photo, changed so that the "
+            "feature's score rises while the photo stays similar; and the same, faded where the change did not "
+            "matter. Below each row: how reliable it is.",
         )
     ]
     sections = [Section("What the network sees", tuple(first), _evidence(results))]
     if features[0].before:
         classes = {"the photo": features[0].before} | {f"more {f.target.title}": f.after for f in features}
         bars = class_bars(classes, marked=[f.target.title for f in features])
-        caption = "The five likeliest classes of the whole photo, before and after."
-        sections.append(Section("What it answers", (_save_picture(folder, "answers.png", bars, caption),)))
-    sections.append(Section("On the way", tuple(_step_pictures(folder, results))))
+        caption = "The five most probable classes of the whole photo, before and after."
+        sections.append(Section("What the network predicts", (_save_picture(folder, "answers.png", bars, caption),)))
+    sections.append(Section("During the optimization", tuple(_step_pictures(folder, results))))
     write_report(
         folder,
         title=f"What {results.classifier.name} sees in {results.subject.name}",
-        lead="A classifier answers with a score. Grad-CAM says where in the photo the score comes from; an "
-        "accentuation says what the network looks for there: the photo itself, changed so that the network sees "
-        "more of it, and kept close to the photo. Not every rise is honest, so each comes with a verdict.",
+        lead="A classifier outputs scores. Grad-CAM shows where in the photo a score comes from; an accentuation shows "
+        "what raises it: the photo, changed so that the score rises while the photo stays similar. A rise can be an "
+        "artefact, so each accentuation has a verdict.",
         facts=_facts(results),
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, masks, maps "
@@ -89,7 +89,7 @@ def _cam_caption(units: bool) -> str:
     return (
         "where the unit is active in it, before any change"
         if units
-        else "Grad-CAM, which says where the class's score comes from"
+        else "Grad-CAM, which shows where the score of the class comes from"
     )
 
 
@@ -108,19 +108,8 @@ def _facts(results: AccentuationResults) -> dict[str, str]:
 
 
 def _evidence(results: AccentuationResults) -> Table:
-    """What the verdicts rest on."""
-    head = (
-        "feature",
-        "score",
-        "verdict",
-        "path",
-        "natural",
-        "the photo's",
-        "kept",
-        "shuffled",
-        "second network",
-        "fine",
-    )
+    """Return the table of the measurements behind the verdicts."""
+    names = "feature, score, verdict, path, natural, the photo's, kept, shuffled, second network, fine"
     lines = []
     for feature in results.features:
         row = feature.result.trust.rows[0]
@@ -129,20 +118,19 @@ def _evidence(results: AccentuationResults) -> Table:
         fine = "–" if row.high_frequency is None else percent(row.high_frequency)
         lines.append((feature.target.title, feature.line, row.verdict, *near, gain, fine))
     compared = (
-        "No natural images were at hand, so the path could not be compared: install the zoo's photos or give --natural."
+        "There are no natural images to compare the path with: install the zoo's photos or give --natural."
         if results.natural is None
-        else f"Path: how alike the way through the layers is to that of the eight natural images that the feature "
-        f"answers to most, out of {results.natural.description}; beside it those images among themselves, and "
-        "the photo before "
-        "any change. Kept: how alike it is to the photo's own. Shuffled: the path through a network with shuffled "
-        "weights. The natural images need not show the thing: where they agree little among themselves, the comparison "
-        "says little."
+        else "Path: similarity of the activations in all layers to those of the eight natural images with the highest "
+        f"score, of {results.natural.description}. Natural: the same among these images. The photo's: the photo before "
+        "any change. Kept: similarity to the activations of the photo itself. Shuffled: path through a network with "
+        "shuffled weights. Natural images need not show the feature: if they are hardly similar among themselves, the "
+        "comparison says little."
     )
     caption = (
-        f"{compared} Second network: what the same change does to the same class there. Fine: the share of the "
-        "change that is finer than four pixels a cycle."
+        f"{compared} Second network: change of the score of the same class there. Fine: share of the change in "
+        "frequencies above one cycle per four pixels."
     )
-    return Table(head, tuple(lines), caption)
+    return Table(tuple(names.split(", ")), tuple(lines), caption)
 
 
 def _step_pictures(folder: Path, results: AccentuationResults) -> list[Picture]:
@@ -161,29 +149,30 @@ def _step_pictures(folder: Path, results: AccentuationResults) -> list[Picture]:
         layer=results.features[0].result.layer,
     )
     caption = (
-        "Step by step: the score, and the distance to the photo, which is held down. Views differ from step to step."
+        "Score and distance to the photo at each step; the objective includes the distance. Each step uses other "
+        "augmentations."
     )
     return [*pictures, _save_picture(folder, "steps.png", curve, caption)]
 
 
 def _strip(results: AccentuationResults, feature: FeatureResult) -> tuple[Figure, str]:
-    """Pictures on the way, by dose where there is a scale, else by score."""
+    """Return a figure of images between photo and end, and its caption: by dose if there is a scale, else by score."""
     title, doses, reference = feature.target.title, feature.doses, feature.reference
     labels = [f"{feature.target.unit} {format_number(score)}" for score in feature.scores]
     before = feature.endpoints[0]
     if doses is not None:
         strip = dose_strip(feature.step_images, doses, seed=results.subject.image, title=title, notes=labels)
-        return strip, f"The way to {title}. Dose 1 is what only two in a hundred of the natural images exceed."
+        return strip, f"From the photo to {title}. Only 2 % of the natural images exceed dose 1."
     rank = [score - before for score in feature.scores]
     strip = dose_strip(feature.step_images, rank, seed=results.subject.image, title=title, labels=labels)
     if reference is None:
-        return strip, f"The way to {title}. A scale of doses wants natural images, so scores are said instead."
+        return strip, f"From the photo to {title}, with scores. Doses need natural images."
     scale = f"2 % of the natural images exceed {format_number(reference)}, the photo has {format_number(before)}"
-    return strip, f"The way to {title}. Natural images give no scale of doses here ({scale}), so scores are said."
+    return strip, f"From the photo to {title}, with scores. Natural images give no scale of doses here ({scale})."
 
 
 def _side_by_side(columns: list[Tensor]) -> Tensor:
-    """Columns of different lengths side by side, ended by nan."""
+    """Concatenate columns of different lengths, padded with NaN."""
     steps = max(len(column) for column in columns)
     ends = [torch.cat([c.cpu(), torch.full((steps - len(c), c.shape[1]), torch.nan)]) for c in columns]
     return torch.cat(ends, 1)
@@ -193,12 +182,12 @@ def _two(number: float | None) -> str:
     return "–" if number is None else format_number(number)
 
 
-SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # who else is asked; for all others, efficientnet_lite1
-SHARES = (0.25, 0.5, 0.75)  # of the rise: pictures between the photo and the end
+SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # the second network; for all others, efficientnet_lite1
+SHARES = (0.25, 0.5, 0.75)  # of the rise of the score, for the images between photo and end
 
 
 class RunSettings(NamedTuple):
-    """Everything but the photo and the features that one run is about."""
+    """Settings of one run besides the photo and its features."""
 
     steps: int
     seed: int
@@ -210,31 +199,38 @@ class RunSettings(NamedTuple):
 @record_settings("accentuate", "photo")
 def accentuate_command(
     photo: Annotated[
-        str, typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False)
+        str,
+        typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False),
     ],
     out: Out,
     model: Annotated[
-        str, typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function: a network, or a zoo.Classifier.")
+        str,
+        typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier."),
     ] = "efficientnet_lite0",
     targets: Annotated[
-        list[str], typer.Option("--target", help="Class to accentuate, by label or number; repeat.")
+        list[str], typer.Option("--target", help="Class to accentuate, by label or number; repeat for several.")
     ] = [],
     layers: Annotated[list[str], typer.Option("--layer", help="Layer of the units, by its dotted name.")] = [],
-    units: Annotated[list[int], typer.Option("--unit", help="Unit of the layer to accentuate; repeat.")] = [],
+    units: Annotated[
+        list[int], typer.Option("--unit", help="Unit of the layer to accentuate; repeat for several.")
+    ] = [],
     dose: Annotated[
-        float | None, typer.Option(help="Stop at this dose: 1 is a natural high, below 0 suppresses. Default: go on.")
+        float | None,
+        typer.Option(help="Stop at this dose: 1 is a high natural score, < 0 suppresses. Default: all steps."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps, with --dose the most that are made.", min=1)] = Settings.n_steps,
+    steps: Annotated[
+        int, typer.Option(help="Optimization steps; with --dose at most this many.", min=1)
+    ] = Settings.n_steps,
     seed: Seed = 0,
     longer_side: Annotated[
-        int, typer.Option("--size", help="Shrink the photo to so many pixels on the longer side.", min=16)
+        int, typer.Option("--size", help="Shrink the longer side of the photo to this many pixels.", min=16)
     ] = 336,
     device: Device = "auto",
     natural: Annotated[
         Path | None, typer.Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
     ] = None,
 ) -> None:
-    """Show what classes or units see in PHOTO, beside Grad-CAM, and how far to trust it."""
+    """Show what classes or units respond to in PHOTO, next to Grad-CAM, and how reliable it is."""
     where = find_device(device)
     subject = load_photo(photo, longer_side)
     network = load_network(model, subject.image, where)
@@ -244,14 +240,14 @@ def accentuate_command(
         steps, seed, dose, natural_images(natural, side, photo), _second(network, features_to_run, where)
     )
     height, width = subject.image.shape[1:]
-    typer.echo(f"{network.classifier.name} looks at {subject.name}, {width} x {height} pixels, on {where}")
+    typer.echo(f"{network.classifier.name} on {subject.name}, {width} x {height} pixels, on {where}")
     features: list[FeatureResult] = []
     for number, one in enumerate(features_to_run, 1):
         typer.echo(f"accentuating {one.title} ({number} of {len(features_to_run)}) …")
         features.append(_accentuate(one, subject.image.to(where)[None], settings))
         typer.echo(f"  {features[-1].result.trust}")
         if features[-1].result.interrupted:
-            typer.echo(f"stopped; writing what there is of {number} of {len(features_to_run)} features")
+            typer.echo(f"stopped; writing the results of {number} of {len(features_to_run)} features")
             break
     results = AccentuationResults(subject, network.classifier, features, settings.natural, settings.second)
     with result_folder(out, _note(results, settings, features_to_run)) as folder:
@@ -259,12 +255,12 @@ def accentuate_command(
 
 
 def _second(network: Network, features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
-    """Another network that knows the same classes, where it is installed."""
-    mine = network.classifier
-    if features_to_run[0].layer is not None or mine.labels != imagenet_labels():
+    """Return another network with the same classes, or None if there is none or it is not installed."""
+    classifier = network.classifier
+    if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():
         return None
     try:
-        second = zoo.classifier(SECOND.get(mine.name, "efficientnet_lite1"))
+        second = zoo.classifier(SECOND.get(classifier.name, "efficientnet_lite1"))
     except zoo.AssetError:
         return None
     second.model.to(where)
@@ -272,7 +268,7 @@ def _second(network: Network, features_to_run: list[FeatureTarget], where: torch
 
 
 def _accentuate(one: FeatureTarget, photo: Tensor, settings: RunSettings) -> FeatureResult:
-    """Climb, remember pictures on the way, and look at everything as the network sees it."""
+    """Accentuate one feature; return the result with the images, scores and classes for the page."""
     passed = _StepImages()
     options: Options = {
         "n_steps": settings.steps,
@@ -295,7 +291,7 @@ def _accentuate(one: FeatureTarget, photo: Tensor, settings: RunSettings) -> Fea
 
 
 class _StepImages:
-    """Remembers the images that an ascent passes."""
+    """Callback that stores the images of every step."""
 
     def __init__(self) -> None:
         self.images: list[Tensor] = []
@@ -317,7 +313,7 @@ def _top(one: FeatureTarget, views: Tensor) -> list[list[tuple[str, float]]]:
 def _images_on_the_way(
     one: FeatureTarget, result: Accentuation, before: Tensor, passed: list[Tensor], settings: RunSettings
 ) -> tuple[Tensor, list[float], float | None]:
-    """Pictures between the photo and the end, their scores, and the score of dose 1, where natural images say it."""
+    """Return images between photo and end, their scores, and the score of dose 1 (None without natural images)."""
     every = torch.cat([*passed[1:], result.images.cpu()])
     device = result.images.device
     scores = torch.cat([one.scores(_network_view(one.network, image[None].to(device))) for image in every])
@@ -332,13 +328,13 @@ def _images_on_the_way(
 
 
 def _network_view(network: Network, images: Tensor) -> Tensor:
-    """Whole images at the size at which the network looks at them."""
+    """Return whole images at the input size of the network."""
     size = (images.shape[-2], images.shape[-1]) if network.size is None else (network.size, network.size)
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
 
 
 def _note(results: AccentuationResults, settings: RunSettings, features_to_run: list[FeatureTarget]) -> dict[str, Any]:
-    """What the manifest says."""
+    """Return the entries of the manifest."""
     digest = hashlib.sha256()
     for name, weight in results.classifier.model.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""What it computed, kept on disk."""
+"""Results of ``xinc accentuate``: features, their images and scores, and the tensors on disk."""
 
 import re
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from .photos import InputPhoto, NaturalImages
 
 @dataclass(frozen=True, eq=False)
 class FeatureTarget:
-    """One feature of a network.
+    """A class or unit to accentuate.
 
     Attributes:
-        network: whose.
-        title: what people call it.
+        network: the network.
+        title: name for people.
         index: class or unit.
-        layer: of the unit, or None for a class.
+        layer: layer of the unit, or None for a class.
     """
 
     network: Network = field(repr=False)
@@ -41,18 +41,18 @@ class FeatureTarget:
 
     @property
     def unit(self) -> str:
-        """What its score is."""
+        """Name of its score."""
         return "logit" if self.layer is None else "mean activation"
 
     def method(self) -> FeatureAccentuation | NeuronFeatureAccentuation:
-        """What accentuates it."""
+        """Return the attribution object that accentuates it."""
         classifier, size = self.network
         if self.layer is None:
             return FeatureAccentuation(classifier, size=size)
         return NeuronFeatureAccentuation(classifier, self.layer, size=size)
 
     def scores(self, views: Tensor, batch_size: int = 16) -> Tensor:
-        """Its score for each image (N, C, h, w), as the network sees it: (N,) on the host."""
+        """Return the score of each image (N, C, h, w) at the network's input size: (N,), on the CPU."""
         with torch.no_grad():
             return torch.cat([self._scores(part).float().cpu() for part in views.split(batch_size)])
 
@@ -67,9 +67,9 @@ class FeatureTarget:
         return reader.read(views, (), [module], whole=False)(module)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:
-        """Where it is found in one image (1, C, h, w), without a change: (H, W) on the host, or None.
+        """Return a map of where it is in one image (1, C, h, w): (H, W), on the CPU, or None if there is none.
 
-        Grad-CAM at the network's last map for a class, the unit's own activation for a unit.
+        For a class, Grad-CAM at the network's last feature map; for a unit, its activation.
         """
         classifier = self.network.classifier
         if self.layer is None:
@@ -89,24 +89,25 @@ class FeatureTarget:
 def select_features(
     network: Network, targets: Sequence[str], layers: Sequence[str], units: Sequence[int]
 ) -> list[FeatureTarget]:
-    """The features of the options --target, or --layer and --unit.
+    """Return the features of the options --target, or --layer and --unit.
 
     Raises:
-        UsageError: none, both kinds, layers and units that do not pair, or no such class.
-        LayerError: no such layer.
+        UsageError: no feature, both kinds, layers and units that do not pair, or an unknown class.
+        LayerError: an unknown layer.
     """
     if targets and (layers or units):
-        raise UsageError("--target and --layer/--unit are both given; expected one kind at a time: run it twice.")
+        raise UsageError("--target and --layer/--unit are both given; expected one of the two: run the command twice.")
     if targets:
         return [_class(network, text) for text in targets]
     if not layers or not units:
         raise UsageError(
-            "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each as "
-            "often as you like."
+            "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each "
+            "once or several times."
         )
     if len(layers) not in {1, len(units)}:
         raise UsageError(
-            f"{len(layers)} times --layer for {len(units)} times --unit; expected one layer for all units, or one each."
+            f"--layer is given {len(layers)} times and --unit {len(units)} times; expected one layer for all units, "
+            "or one per unit."
         )
     pairs = zip([*layers] * len(units) if len(layers) == 1 else layers, units, strict=True)
     for layer in layers:
@@ -118,8 +119,8 @@ def _class(network: Network, text: str) -> FeatureTarget:
     classifier = network.classifier
     if not classifier.labels:
         raise UsageError(
-            f"{classifier.name} does not answer (images, classes), so --target cannot choose among them; give --layer "
-            "and --unit."
+            f"the output of {classifier.name} is not (images, classes), so --target cannot select a class; give "
+            "--layer and --unit."
         )
     try:
         index = classifier.find(text)
@@ -128,22 +129,22 @@ def _class(network: Network, text: str) -> FeatureTarget:
     return FeatureTarget(network, classifier.label(index), index)
 
 
-MOST = 10.0  # doses; beyond, the scale is too short to measure with
+MOST = 10.0  # doses; beyond this the scale is too short
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureResult:
-    """One accentuated feature, and what is shown of it.
+    """One accentuated feature and what the page shows of it.
 
     Attributes:
-        asked: what was accentuated.
-        result: the accentuation, one row.
-        where: (H, W), where it is found in the photo itself, or None.
-        before: the photo's likeliest classes.
+        target: the class or unit.
+        result: the accentuation of one image.
+        where: (H, W), where the feature is in the photo, or None.
+        before: the most probable classes of the photo.
         after: those of the accentuated photo.
-        way: (K, C, H, W), between the photo and the end.
-        scores: one for each of them.
-        reference: the score of dose 1, or None where no natural images say it.
+        step_images: (K, C, H, W), images between the photo and the end.
+        scores: their scores.
+        reference: the score of dose 1, or None without natural images.
     """
 
     target: FeatureTarget
@@ -157,34 +158,34 @@ class FeatureResult:
 
     @property
     def line(self) -> str:
-        """Score before and after in one line."""
+        """Score before and after, as text."""
         before, after = self.endpoints
         return f"{self.target.unit} {format_number(before)} → {format_number(after)}"
 
     @property
     def endpoints(self) -> tuple[float, float]:
-        """The scores of the photo and of what became of it."""
+        """Scores of the photo and of the accentuated photo."""
         before = self.result.before
         return float("nan") if before is None else float(before[0]), float(self.result.after[0])
 
     @property
     def doses(self) -> list[float] | None:
-        """One for each picture on the way, or None where natural images hardly respond and give no scale."""
+        """Doses of the step images, or None if there are no natural images or their scores give no scale."""
         before, after = self.endpoints
         if self.reference is None or abs(after - before) > MOST * (self.reference - before):
             return None
         return [(score - before) / (self.reference - before) for score in self.scores]
 
     def opacity(self) -> Tensor:
-        """The mask that pictures are drawn through, (1, 1, H, W) in [0, 1] on the host."""
+        """Return the opacity mask of the accentuated photo, (1, 1, H, W) in [0, 1], on the CPU."""
         return self.result.opacity().cpu()
 
     def file(self, number: int) -> str:
-        """How names of its files begin: a number, and the title in plain letters."""
+        """Return the beginning of its file names: a number and the title in ASCII letters."""
         return f"{number}_{re.sub(r'[^a-z0-9]+', '_', self.target.title.lower()).strip('_')[:40]}"
 
     def numbers(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the entries of the manifest."""
         before, after = self.endpoints
         trust = self.result.trust
         return {
@@ -205,7 +206,7 @@ class FeatureResult:
 
 @dataclass(frozen=True, eq=False)
 class AccentuationResults:
-    """What one page is about."""
+    """Everything that the page shows."""
 
     subject: InputPhoto
     classifier: Classifier
@@ -215,7 +216,7 @@ class AccentuationResults:
 
 
 def write_images(folder: Path, results: AccentuationResults) -> None:
-    """Images as PNG, and everything as tensors."""
+    """Write the images as PNG, and all arrays into one safetensors file."""
     tensors = {"photo": results.subject.image.contiguous()}
     for number, feature in enumerate(results.features, 1):
         name, result = feature.file(number), feature.result
@@ -232,10 +233,10 @@ def _write(file: Path, picture: Tensor) -> None:
 
 
 def format_number(number: float, *, plus: bool = False) -> str:
-    """A number with two decimals at most and a real minus sign.
+    """Format a number with at most two decimals and a typographic minus sign.
 
     Example:
-        >>> signed(-0.734), signed(12.4, plus=True)
+        >>> format_number(-0.734), format_number(12.4, plus=True)
         ('−0.73', '+12.4')
     """
     text = f"{number:+.3g}" if plus else f"{number:.3g}" if abs(number) >= 1 else f"{number:.2f}"

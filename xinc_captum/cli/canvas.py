@@ -1,4 +1,4 @@
-"""Photo canvas: command and page."""
+"""``xinc canvas``: command for photos and videos, and page of a photo."""
 
 from enum import StrEnum
 from functools import partial
@@ -25,14 +25,14 @@ from .video_results import VideoModel
 
 
 class Model(StrEnum):
-    """Coordinate networks that the command can fit."""
+    """Networks for photos."""
 
     ffn = "ffn"
     siren = "siren"
 
 
 class PhotoNetwork(NamedTuple):
-    """A network and how it likes to be fitted."""
+    """A network with its learning rate and batch size (None: all pixels)."""
 
     model: inr.FourierMLP | inr.Siren
     lr: float
@@ -40,7 +40,7 @@ class PhotoNetwork(NamedTuple):
 
 
 def make_network(model: Model, seed: int) -> PhotoNetwork:
-    """The network of that name: the paper's FFN (33k parameters), or a SIREN of the same size."""
+    """Return a new network: the paper's FFN (33k parameters) or a SIREN of the same size."""
     if model is Model.ffn:
         return PhotoNetwork(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
     return PhotoNetwork(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
@@ -50,7 +50,7 @@ Kind = TypeVar("Kind", Model, VideoModel)
 
 
 class NetworkName(StrEnum):
-    """Networks that the command can fit: two of photos, two of videos."""
+    """Networks that the command can fit: ffn and siren for photos, nerv and hnerv for videos."""
 
     ffn = "ffn"
     siren = "siren"
@@ -63,40 +63,46 @@ def canvas_command(
         str,
         typer.Argument(
             metavar="PHOTO|VIDEO",
-            help=f"A photo, a video, a folder of frames, or one of the zoo: {', '.join(video_names())}.",
+            help=f"A photo, a video, a folder of frames, or a video of the zoo: {', '.join(video_names())}.",
             show_default=False,
         ),
     ],
     out: Out,
     model: Annotated[
-        NetworkName | None, typer.Option(help="Network to fit. Default: ffn to photos, nerv to videos.")
+        NetworkName | None, typer.Option(help="Network to fit. Default: ffn for photos, nerv for videos.")
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Layer to explain; repeat for several. Default: activations, and the head."),
+        typer.Option(
+            "--layer", help="Layer to explain; repeat for several. Default: all activations, for videos also the head."
+        ),
     ] = None,
-    rule: Annotated[RuleName, typer.Option(help="How a neuron's part is carried to the picture.")] = RuleName.secant,
+    rule: Annotated[
+        RuleName, typer.Option(help="How a neuron's contribution is propagated to the image.")
+    ] = RuleName.secant,
     longer_side: Annotated[
         int | None,
-        typer.Option("--size", help="Shrink to so many pixels on the longer side. Default: 192, of videos 96.", min=16),
+        typer.Option("--size", help="Shrink the longer side to this many pixels. Default: 192, for videos 96.", min=16),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the fit. Default: 1000, of videos 1500.", min=1)] = None,
-    frames: Annotated[int | None, typer.Option(help="At most so many frames of a video. Default: 24.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Fitting steps. Default: 1000, for videos 1500.", min=1)] = None,
+    frames: Annotated[int | None, typer.Option(help="Maximum number of frames of a video. Default: 24.")] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Follow objects: a folder of masks, one a frame, white on black; or one such folder each."),
+        typer.Option(
+            help="Track objects: a folder with one mask per frame, white on black, or one such folder per object."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Fit a network to a photo or a video and draw what its neurons contribute to every pixel.
+    """Fit a network to a photo or a video and draw each neuron's contribution to every pixel.
 
-    Of a video, small maps of every unit are kept for xinc explore, about 4 MB. Of a photo, all maps are kept anyway.
+    The result of a video also holds small maps of all units for xinc explore, about 4 MB.
     """
     if is_video(source):
         named = None if model is None else _among(VideoModel, model, "a video")
         if frames is not None and frames < 2:
-            raise UsageError(f"--frames is {frames}; expected at least 2. A single frame is a photo.")
+            raise UsageError(f"--frames is {frames}; expected at least 2. Give a single frame as a photo.")
         video_canvas(source, out, named, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
         return
     if not Path(source).is_file():
@@ -105,7 +111,7 @@ def canvas_command(
             f"frames, or a video of the zoo: {', '.join(video_names())}."
         )
     if frames is not None or masks is not None:
-        raise UsageError(f"--frames and --masks are for videos, and {source} is taken for a photo; leave them out.")
+        raise UsageError(f"--frames and --masks are for videos, and {source} is a photo; leave them out.")
     photo_model = Model.ffn if model is None else _among(Model, model, "a photo")
     photo_canvas(Path(source), out, photo_model, layers, rule, longer_side or 192, steps or 1000, seed, device)
 
@@ -135,13 +141,15 @@ def photo_canvas(
     torch_device = find_device(device)
     network, lr, batch_size = make_network(model_name, seed)
     layers = layers or [name for name, _ in network.named_children() if name.startswith("activation")]
-    methods = {layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers}  # names fail before the fit
+    methods = {
+        layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers
+    }  # a wrong name fails before the fit
     network.to(torch_device)
     height, width = photo.shape[-2:]
     typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {torch_device} …")
     fit = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
     fit_seconds = seconds_elapsed()
-    typer.echo(f"{fit.psnr:.1f} dB after {fit.steps} steps; drawing {len(layers)} layers …")
+    typer.echo(f"{fit.psnr:.1f} dB after {fit.steps} steps; computing {len(layers)} layers …")
 
     note: dict[str, Any] = {
         "seed": seed,
@@ -167,7 +175,7 @@ def photo_canvas(
 
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Tensor, verdict: LayerVerdict) -> Section:
-    """Compute one layer's maps, keep them, and draw its five pictures."""
+    """Compute and store the maps of one layer, and draw its five figures."""
     all_maps, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
     all_maps = all_maps.cpu()
     maps = all_maps[: canvas.units]
@@ -182,28 +190,28 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Te
         (
             "build_up",
             build_up(maps, rest, photo, layer=layer),
-            "Above, the picture grows as the strongest neurons are added up. Below, single neurons that resemble each "
-            "other least, each on its own scale.",
+            "Top: the sum of the strongest neurons, more and more of them. Bottom: the neurons that are least alike, "
+            "each on its own scale.",
         ),
         (
             "grid",
             canvas_grid(maps, rendered, layer=layer),
-            "One neuron a tile, strongest first: where it makes the picture brighter (red) and darker (blue).",
+            "One tile per neuron, strongest first: where it makes the image brighter (red) and darker (blue).",
         ),
         (
             "neuron",
             neuron_over_photo(maps[strongest], rendered, unit=strongest, layer=layer),
-            f"The strongest neuron, {strongest}, over the picture, and the picture minus its part.",
+            f"The strongest neuron, {strongest}, over the image, and the image without its contribution.",
         ),
         (
             "pixel",
             who_paints(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
-            "One pixel, and the neurons that contribute most to its red, green and blue light.",
+            "One pixel and the neurons that contribute most to its red, green and blue values.",
         ),
         (
             "dominant",
             dominant_units(rendered, leaders.indices[0].cpu(), layer=layer),
-            "Every pixel in the colour of the neuron that contributes most to it.",
+            "The colour of each pixel shows the neuron that contributes most to it.",
         ),
     ]
     pictures = tuple(save_picture(folder, f"{layer}_{name}.png", figure, caption) for name, figure, caption in figures)
@@ -211,7 +219,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Te
 
 
 def _most_detailed_pixel(photo: Tensor) -> tuple[int, int]:
-    """A pixel in the busiest part of the photo's middle, where there is something to explain."""
+    """Return the pixel of the photo's central half with the strongest edges around it."""
     grey = photo.mean(0)
     height, width = grey.shape
     edges = torch.zeros_like(grey)
@@ -244,10 +252,10 @@ def _page(
     write_report(
         folder,
         title=f"What the neurons of a network paint: {photo_path.stem}",
-        lead="A small network was trained to answer the colour of this photo at any coordinate. Its picture is a sum "
-        "over neurons, so each neuron has a canvas: what it adds to, and takes away from, every pixel.",
+        lead="A small network was trained to output the colour of this photo at any coordinate. Its image is a sum "
+        "over neurons, so each neuron has a canvas: its positive or negative contribution to every pixel.",
         facts=facts,
         sections=sections,
-        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the maps of each layer "
-        "are in its .safetensors file.",
+        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the .safetensors file of "
+        "each layer holds its maps.",
     )

@@ -1,4 +1,4 @@
-"""Rules, memory budget and verdicts of canvases, of photos and of videos."""
+"""Shared by the canvases of photos and videos: rules, memory budget and verdicts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from ..attributions import Canvas
 from ..metrics.trust import CanvasTrust
 from ..visualizers.report import Line
 
-BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
+BUDGET = 512 << 20  # bytes of working memory besides the maps of one layer
 
 
 class RuleName(StrEnum):
-    """Rules that answer a colour for every pixel at every layer."""
+    """Rules that apply to every layer of these networks."""
 
     secant = "secant"
     tangent = "tangent"
@@ -25,9 +25,9 @@ class LayerVerdict:
     """The verdict on one layer.
 
     Attributes:
-        layer: its name.
-        trust: of its canvas.
-        tangent: of the tangent's canvas, where the secant's does not hold.
+        layer: name of the layer.
+        trust: verdict on its canvas.
+        tangent: verdict on the canvas of the tangent rule, if the verdict on the secant's is not "holds".
     """
 
     layer: str
@@ -36,22 +36,23 @@ class LayerVerdict:
 
     @property
     def line(self) -> Line:
-        """For the page."""
+        """Verdict, reason and advice for the page."""
         return Line(self.layer, self.trust.verdict, f", because {self.trust.because}.{self._advice()}")
 
     def _advice(self) -> str:
-        """What the tangent does at the same layer."""
+        """Return how the tangent rule compares at the same layer."""
         if self.tangent is None or self.tangent.agreement is None:
             return ""
         agreement = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
+        but = "but its contributions do not sum to the output."
         if self.tangent.verdict == "holds":
-            return f" With --rule tangent it ranks as removal does {agreement}, but then the parts do not add up."
+            return f" --rule tangent ranks neurons as their removal does {agreement}, {but}"
         if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" With --rule tangent it comes nearer to removal {agreement}, but then the parts do not add up."
-        return f" --rule tangent does no better here {agreement}; --rule ablation is removal itself."
+            return f" --rule tangent agrees better with removal {agreement}, {but}"
+        return f" --rule tangent is no better here {agreement}; --rule ablation computes the removal itself."
 
     def numbers(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Entries of the manifest."""
         agreement = self.trust.agreement
         return {
             "verdict": self.trust.verdict,
@@ -61,12 +62,12 @@ class LayerVerdict:
 
 
 def judge_layer(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> LayerVerdict:
-    """Judge a canvas, and where it is the secant's and does not hold, the tangent's too.
+    """Return the verdict on a canvas; if a secant canvas does not hold, also the verdict on the tangent canvas.
 
     Args:
-        canvas: with its network at hand.
-        by_tangent: makes the tangent's canvas of the same layer.
+        canvas: a canvas whose network is in memory.
+        by_tangent: returns the tangent canvas of the same layer.
     """
     trust = canvas.trust
-    doubted = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has slots
-    return LayerVerdict(canvas.layer, trust, by_tangent().trust if doubted else None)
+    compare = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has a bias remainder
+    return LayerVerdict(canvas.layer, trust, by_tangent().trust if compare else None)

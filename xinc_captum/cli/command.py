@@ -24,9 +24,9 @@ from .errors import UsageError
 
 P = ParamSpec("P")
 
-Out = Annotated[Path, typer.Option(help="Folder for the results; new, empty, or an earlier result.")]
-Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # what torch takes
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")]
+Out = Annotated[Path, typer.Option(help="Output folder: new, empty, or an earlier result.")]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
 
 # Keys in manifests that are not the name of the command's parameter.
 KEYS = {"transinr": {"images": "sources"}}

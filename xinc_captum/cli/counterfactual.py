@@ -1,4 +1,4 @@
-"""``xinc counterfactual``: what would have to change in a picture for another answer."""
+"""``xinc counterfactual``: how images must change for another predicted class."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,11 +19,11 @@ from .errors import UsageError
 from .models import LoadedLink, load_link, model_names
 from .photos import StartImages, load_start_images
 
-BEYOND, POINTS = 1.5, 25  # how far past the flipped picture the way is followed, and at how many points
+BEYOND, POINTS = 1.5, 25  # end of the path (1 is the counterfactual), and its number of points
 
 
 class Method(StrEnum):
-    """Ways to another answer."""
+    """Methods of the search."""
 
     ray = "ray"
     latent = "latent"
@@ -32,12 +32,12 @@ class Method(StrEnum):
 
 
 class PathProbabilities(NamedTuple):
-    """The straight way from the linked picture to the flipped one, and past it.
+    """Probabilities on the straight path from the reconstruction to the counterfactual and beyond.
 
     Attributes:
-        path: (P,), 0 the linked picture and 1 the flipped one.
-        chances: (N, P, 2), probabilities of origin and target.
-        flips: (N,), where the answer first is the target, with the confidence asked for; nan where it never is.
+        path: (P,), positions; 0 is the reconstruction and 1 the counterfactual.
+        chances: (N, P, 2), probabilities of the original class and the target.
+        flips: (N,), first position at which the target is predicted with the confidence of the search; NaN if none.
     """
 
     path: Tensor
@@ -47,23 +47,26 @@ class PathProbabilities(NamedTuple):
 
 @record_settings("counterfactual")
 def counterfactual_command(
-    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
     out: Out,
     target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
     photos: Annotated[
-        list[Path], typer.Option("--photo", help="Picture to start from; repeat. Default: drawn ones.")
+        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
     ] = [],
     method: Annotated[
-        Method, typer.Option(help="ray: a line search; latent: through both networks; linking_in_style: the paper's.")
+        Method,
+        typer.Option(
+            help="ray: line search; latent: gradient through both networks; linking_in_style: the paper's method."
+        ),
     ] = Method.ray,
     confidence: Annotated[
-        float, typer.Option(help="Go on until the target has this probability; 0: until it is the answer.")
+        float, typer.Option(help="Stop when the target has this probability; 0: when it is the predicted class.")
     ] = 0.0,
-    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 6,
+    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 6,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Show what would have to change in pictures for another answer."""
+    """Show how images must change for another predicted class."""
     linked = load_link(folder, find_device(device))
     try:
         target_class = linked.models.classifier.find(target)
@@ -91,14 +94,16 @@ def counterfactual_command(
 def find_counterfactuals(
     linked: LoadedLink, starts: StartImages, target: int, method: Method, confidence: float = 0.0
 ) -> Counterfactual:
-    """The counterfactuals of all starts that are not of the target already.
+    """Search the counterfactuals of all start images whose predicted class is not the target.
 
     Raises:
-        UsageError: every start is of the target already, or an option that the method refuses.
+        UsageError: the target is predicted for every start image, or the method does not take an option.
     """
     eligible = starts.predictions != target
     if not eligible.any():
-        raise UsageError(f"every picture is answered {linked.models.label(target)} already; give another --target.")
+        raise UsageError(
+            f"the predicted class of every image is {linked.models.label(target)} already; give another --target."
+        )
     images = starts.images[eligible].to(linked.models.device)
     try:
         return linked.models.visualization(linked.link).counterfactual(
@@ -114,16 +119,16 @@ def find_counterfactuals(
 
 
 def omission_text(linked: LoadedLink, starts: StartImages, target: int) -> str:
-    """Which starts are of the target already, in words; nothing where none is."""
+    """Return a sentence on the start images whose predicted class is the target already; empty if there are none."""
     omitted = [
         name for name, prediction in zip(starts.names, starts.predictions.tolist(), strict=True) if prediction == target
     ]
     label = linked.models.label(target)
-    return f"left out, being answered {label} already: {', '.join(omitted)}" if omitted else ""
+    return f"left out, because their predicted class is {label} already: {', '.join(omitted)}" if omitted else ""
 
 
 def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbabilities:
-    """Draw and ask at points of the straight way between the two latents."""
+    """Return the probabilities at points on the straight path between the two latents."""
     models = linked.models
     with torch.no_grad():
         start = linked.link(models.encoder()(result.inputs.to(models.device)), result.origin.to(models.device))
@@ -139,7 +144,7 @@ def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbab
 
 
 def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
-    """The picture of counterfactuals."""
+    """Return the figure of counterfactuals."""
     models, passage = linked.models, path_probabilities(linked, result)
     both = torch.stack([result.origin.cpu(), result.target.cpu()], 1)
     stages = [result.inputs.cpu(), result.linked.cpu(), result.images.cpu()]
@@ -165,7 +170,7 @@ def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
         path_chances=passage.chances,
         flips=passage.flips,
         notes=[f"moved by {number(a, 1)}, by about {b:.0f} units" for a, b in zip(lengths, few, strict=True)],
-        title=f"What would have to change for {models.classifier.name} to answer {models.label(int(both[0, 1]))}",
+        title=f"What must change for {models.classifier.name} to predict {models.label(int(both[0, 1]))}",
     )
 
 
@@ -180,29 +185,29 @@ def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counte
     tensors |= {"latents": result.latents, "scores": result.scores}
     store.write_tensors(folder / "counterfactuals.safetensors", tensors, kind="counterfactuals")
     target, sure = models.label(int(result.target[0])), float(result.method["confidence"])
-    head = ("picture", "from", "to", "reached", "answered in the end", "probability", "steps")
+    head = ("image", "from", "to", "reached", "prediction at the end", "probability", "steps")
     columns = (result.origin, result.target, result.reached, result.answers[:, 2], result.confidence, result.steps)
     lines = tuple(
         (name, *(models.label(c) for c in (a, b)), "yes" if ok else "no", models.label(now), f"{100 * p:.0f} %", str(n))
         for name, a, b, ok, now, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
     )
-    goal = f"answered {target}" + (f" with at least {100 * sure:g} %" if sure else "")
+    goal = f"predicted as {target}" + (f" with at least {100 * sure:g} %" if sure else "")
     caption = (
-        "From left to right: the picture; what the link makes of it, which is where the search begins; the nearest "
-        f"picture found that is {goal}, or in rows said not to be reached the nearest the search came, with what "
-        "the network does answer to it; and what changed between the two. At the right, both classes' probabilities "
-        "on the straight way from the linked picture (0) to the one at the end (1) and past it."
+        "From left to right: the image; its reconstruction through the link, where the search starts; the nearest "
+        f"image that is {goal}, or, if it was not reached, the nearest image of the search with its predicted class; "
+        "and the change between the last two. Right: the probabilities of both classes on the straight path from the "
+        "reconstruction (0) to the last image (1) and beyond."
     )
     picture = save_picture(folder, "counterfactuals.png", counterfactual_figure(linked, result), caption, dpi=120)
-    steps = "Probability: of the class asked for. Steps: pictures that the search looked at."
+    steps = "Probability: of the target. Steps: images that the search evaluated."
     if omitted := omission_text(linked, starts, int(result.target[0])):
         steps += f" {omitted[0].upper()}{omitted[1:]}."
     table = Table(head, lines, steps)
     write_report(
         folder,
-        title=f"What would have to change for the answer {target}",
-        lead=f"The representation of each picture is moved until the generator's picture of it is {goal}: "
-        f"{result.trust}. Rows that were not reached are shown and said to be so. The link itself "
+        title=f"What must change for the class {target}",
+        lead=f"The representation of each image is changed until the generated image is {goal}: {result.trust}. "
+        "Images for which this was not reached are shown and marked. The link itself "
         f"{predicate(linked.trust)}.",
         facts={
             "network": models.model_name,
@@ -211,7 +216,7 @@ def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counte
             "method": method.value,
             "reached": f"{int(result.reached.sum())} of {len(result.reached)}",
         },
-        sections=[Section("To another answer", (picture,), table)],
-        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; pictures, shifts, "
+        sections=[Section("To another class", (picture,), table)],
+        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, shifts, "
         "latents and scores are in counterfactuals.safetensors.",
     )

@@ -1,4 +1,4 @@
-"""``xinc demo``: the main jobs on real input, without a network."""
+"""``xinc demo``: run the main commands on real input, offline."""
 
 import json
 import shutil
@@ -37,11 +37,11 @@ class Part(StrEnum):
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/demo"),
     only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Run the main jobs on real photos."""
+    """Run the main commands on real photos."""
     parts = only or list(Part)
     if Part.accentuate in parts:
         accentuate_command(
@@ -49,7 +49,7 @@ def demo_command(
             Settings.n_steps, seed, 336, "auto", None,
         )  # fmt: skip
     if Part.canvas in parts:
-        photo = _photo("chelsea.png", out)  # it stays there, for xinc replay
+        photo = _photo("chelsea.png", out)  # xinc replay reads it again
         photo_canvas(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
     if Part.video in parts:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
@@ -70,17 +70,15 @@ def demo_command(
 
 
 def _run_link(out: Path, seed: int) -> None:
-    """Link the digits' classifier to their generator, both of which ship with the package; then use the link."""
+    """Link the shipped digit classifier to the shipped digit generator, and use the link."""
     link_command(out / "link", "mnist_convnet", "mnist_generator", None, Variant.linear, 2000, 0.7, None, seed, "cpu")
-    most_distinct = _select_units(out / "link")
-    sweep_command(
-        out / "link", out / "units", most_distinct, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu"
-    )
+    units = _select_units(out / "link")
+    sweep_command(out / "link", out / "units", units, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu")
     counterfactual_command(out / "link", out / "another_answer", "8", [], Method.ray, 0.0, 6, seed, "cpu")
 
 
 def _select_units(folder: Path) -> list[int]:
-    """Two units whose pictures are theirs, of different classes, and the one whose pictures are so least."""
+    """Return two units with the verdict "holds" and the one with the worst verdict."""
     units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
     holds, weak, fails = ([u for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails"))
     two = [holds[0], holds[len(holds) // 2]][: len(holds)] if holds else []
@@ -89,7 +87,7 @@ def _select_units(folder: Path) -> list[int]:
 
 
 def _photo(name: str, folder: Path) -> Path:
-    """Copy a photo that ships inside scikit-image out of the package."""
+    """Copy a photo of the scikit-image package to ``folder``."""
     try:
         packaged = resources.files("skimage.data").joinpath(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,5 +95,5 @@ def _photo(name: str, folder: Path) -> Path:
             return Path(shutil.copy(file, folder / name))
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UsageError(
-            "the demo's photo comes with scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
+            "the demo needs a photo of scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
         ) from error

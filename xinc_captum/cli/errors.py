@@ -1,4 +1,4 @@
-"""User errors, device option."""
+"""Errors of the user, printed in one line."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ from ..zoo import AssetError
 
 
 class UsageError(ValueError):
-    """An option that cannot be used as given."""
+    """An option has a value that cannot be used."""
 
 
 FAILURES = (
@@ -34,12 +34,12 @@ FAILURES = (
 
 
 def error_text(error: Exception) -> str | None:
-    """Return one line for the user; None where the error is a mistake of this package, which keeps its traceback.
+    """Return one line for the user, or None if the error is a bug of this package, which keeps its traceback.
 
-    Among errors of the operating system those with a number (no permission, a name that is too long) are the user's.
+    Operating-system errors with an error number (no permission, a name that is too long) are errors of the user.
 
     Example:
-        >>> words_of(PermissionError(13, "Permission denied", "photo.png"))
+        >>> error_text(PermissionError(13, "Permission denied", "photo.png"))
         'photo.png: Permission denied'
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
@@ -53,9 +53,9 @@ def error_text(error: Exception) -> str | None:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn a foreseeable failure into one line on standard error and exit status 1."""
+    """Print a foreseeable error as one line on standard error and exit with status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # neither a terminal nor the name of a file need be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # terminals and file names are not always UTF-8
     try:
         yield
     except (*FAILURES, OSError) as error:

@@ -1,4 +1,4 @@
-"""Explorer command and pages."""
+"""``xinc explore``: command, and the pages of accentuations, sweeps and comparisons."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -19,19 +19,19 @@ from .link_results import link_page
 from .results import Bundle, photo_page, read_bundle, video_page
 
 COSTS = {
-    "forwards": "runs of the network for all pictures together, each of any number of rows",
-    "backwards": "gradients that came back through it",
-    "peak MB": "memory at most, beyond what was there before",
+    "forwards": "forward passes for all images together, each of any batch size",
+    "backwards": "backward passes",
+    "peak MB": "peak memory beyond the memory in use before",
 }
 MAX_CLASSES = 8  # classes
-SECONDS = "on the clock of the machine that measured, for all pictures together"
+SECONDS = "wall time for all images together"
 
 
 def accentuation_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``xinc accentuate`` wrote."""
+    """Write the page of a result of ``xinc accentuate``."""
     tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
     names = [key.removesuffix(".image") for key in tensors if key.endswith(".image")]
-    names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
+    names.sort(key=lambda name: int(name.partition("_")[0]))  # names begin with a number
     features = note["features"]
     cams = [tensors[f"{name}.where"] for name in names if f"{name}.where" in tensors]
     layers = _layers(one["layer"] for one in note["asked"])
@@ -51,20 +51,20 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
 
 
 def _rise(one: Mapping[str, Any]) -> str:
-    score = one.get("unit", "answer")
+    score = one.get("unit", "output")
     rise = f"The network's {score} for it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps."
     before, after = (one.get("answers") or {}).get("before"), (one.get("answers") or {}).get("after")
     if not before or not after:
         return rise
-    still = "still says" if after[0][0] == before[0][0] else "says"
+    still = "still" if after[0][0] == before[0][0] else "now"
     return (
-        f"{rise} It calls the photo {before[0][0]} ({percent(before[0][1])}); of the accentuation it {still} "
-        f"{', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
+        f"{rise} The network predicts {before[0][0]} ({percent(before[0][1])}) for the photo, and for the accentuation "
+        f"{still} {', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
     )
 
 
 def accentuation_object_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``Accentuation.save`` wrote; the verdict is one for all of its rows."""
+    """Write the page of a result of ``Accentuation.save``, whose images share one verdict."""
     tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
     count = len(tensors["images"])
     titles = [note["feature"] if count == 1 else f"{note['feature']}, photo {row}" for row in range(count)]
@@ -81,7 +81,7 @@ def accentuation_object_page(bundle: Bundle, path: Path) -> Path:
 
 
 def sweep_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``xinc sweep`` wrote."""
+    """Write the page of a result of ``xinc sweep``."""
     tensors, note = bundle.tensors("sweeps.safetensors"), bundle.note
     strips, verdicts = {}, {}
     for one in note["units"]:
@@ -100,21 +100,21 @@ def sweep_page(bundle: Bundle, path: Path) -> Path:
 
 
 def unit_sweep_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``UnitSweep.save`` wrote."""
+    """Write the page of a result of ``UnitSweep.save``."""
     tensors, note = bundle.tensors("sweep.safetensors"), bundle.note
     name = f"unit {note['unit']}"
     strip = Strip(tensors["values"], tensors["images"], tensors["representations"][..., note["unit"]])
     return explore_sweeps(
         path,
         {name: strip},
-        rows=[f"picture {row}" for row in range(len(strip.images))],
+        rows=[f"image {row}" for row in range(len(strip.images))],
         title=f"What {name} shows",
         verdicts={name: (note["trust"]["verdict"], note["trust"]["because"])},
     )
 
 
 def comparison_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``Comparison.save`` wrote; seconds come from times.json where it is there."""
+    """Write the page of a result of ``Comparison.save``, with the seconds of times.json if it exists."""
     content = bundle.json("table.json")
     rows = content["rows"]
     measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
@@ -173,7 +173,7 @@ def _remark(row: Mapping[str, Any]) -> str:
 
 
 def _layers(names: Iterable[str | None]) -> dict[str, str]:
-    """None stands for the answer of the whole network."""
+    """Return the layers as an entry of the page; None stands for the output of the network."""
     layers = dict.fromkeys(name for name in names if name)
     return {"layer": ", ".join(layers)} if layers else {}
 
@@ -185,7 +185,9 @@ def _input(note: Mapping[str, Any]) -> str:
 
 Page = Callable[[Bundle, Path], Path]
 _CANVAS = {"rule", "layers", "psnr_db", "trust", "model"}
-KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, and who makes its page; first match
+KINDS: tuple[
+    tuple[set[str], Page], ...
+] = (  # keys of each kind of manifest, and the function that writes its page; the first match counts
     (_CANVAS | {"steps"}, video_page),
     (_CANVAS, photo_page),
     ({"asked", "features", "second_network"}, accentuation_page),
@@ -202,29 +204,29 @@ def explore_command(
         Path,
         typer.Argument(
             metavar="RESULT",
-            help="What xinc canvas, accentuate, sweep or link wrote, or save of Comparison, Accentuation, UnitSweep.",
+            help="Result of xinc canvas, accentuate, sweep, link, or of save() of Comparison, Accentuation, UnitSweep.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: beside RESULT, RESULT.html.", show_default=False)
+        Path | None, typer.Option(help="HTML file to write. Default: RESULT.html, next to RESULT.", show_default=False)
     ] = None,
 ) -> None:
-    """Write one HTML file in which a reader asks a result: who paints this pixel, what does this unit do.
+    """Write a result as one interactive HTML file: the units behind each pixel, the effect of each unit.
 
-    It opens from disk in any browser of 2023 or later, and needs no network and no other file. It takes less than
-    5 MB, so that it goes by e-mail: the more there is to show, the smaller its maps and pictures, and the page says so.
+    The page is self-contained: it opens offline in any browser of 2023 or later. It is smaller than 5 MB: larger
+    results are shown with smaller maps and images, which the page states.
     """
     bundle = read_bundle(result)
     path = out or result.resolve().with_name(f"{result.resolve().name}.html")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder; expected a file, such as {path / 'result.html'}.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first.")
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist; create it first.")
     if result.resolve() in path.resolve().parents:
-        raise UsageError(f"--out {path} lies in the result itself, which would count as damaged; give another place.")
+        raise UsageError(f"--out {path} is inside the result folder, which must not change; give another path.")
     if path.exists() and not _is_page(path):
-        raise UsageError(f"--out {path} is a file of another kind and would be lost; give a name that is new.")
+        raise UsageError(f"--out {path} is an existing file of another kind; give a new name.")
     page = page_of(bundle)
     try:
         page(bundle, path)
@@ -232,12 +234,12 @@ def explore_command(
         raise
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise UsageError(
-            f"{result} is damaged, or of a version that kept other things ({type(error).__name__}: {error}). Make the "
+            f"{result} is damaged or has the contents of another version ({type(error).__name__}: {error}). Make the "
             "result again."
         ) from error
-    except ValueError as error:  # too much for one page
+    except ValueError as error:  # too large for one page
         raise UsageError(f"{result}: {error}") from error
-    typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); it needs no other file and no network")
+    typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); the page is self-contained")
 
 
 def _is_page(path: Path) -> bool:
@@ -246,10 +248,10 @@ def _is_page(path: Path) -> bool:
 
 
 def page_of(bundle: Bundle) -> Page:
-    """Who makes the page of a bundle, by what its manifest says.
+    """Return the function that writes the page of a result, selected by the keys of the manifest.
 
     Raises:
-        UsageError: nobody.
+        UsageError: there is no page for such results.
     """
     for keys, page in KINDS:
         if keys <= set(bundle.note):
@@ -257,8 +259,8 @@ def page_of(bundle: Bundle) -> Page:
     call = bundle.note.get("call")
     made = f"was made by xinc {call['command']}" if call else "holds another result"
     index = bundle.folder / "index.html"
-    hint = f"; its own page shows it already: {index}" if bundle.has(index.name) else ""
+    hint = f"; see its page {index}" if bundle.has(index.name) else ""
     raise UsageError(
-        f"{bundle.folder} {made}, and there is no page to explore of such{hint}. Wanted a result of xinc canvas, "
+        f"{bundle.folder} {made}, for which there is no interactive page{hint}. Expected a result of xinc canvas, "
         "accentuate, sweep or link, or of Accentuation.save, UnitSweep.save or Comparison.save."
     )

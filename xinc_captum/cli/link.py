@@ -1,4 +1,4 @@
-"""Command and page."""
+"""``xinc link``: command and page."""
 
 import csv
 from enum import StrEnum
@@ -24,53 +24,50 @@ from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_class
 from .photos import load_real_images
 
 
-def audit_measurements(audit_figure: LinkAudit) -> dict[str, list[Measured]]:
-    """What was measured, for :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
-    explained = [_measurement("R²", audit_figure.r2, audit_figure.class_mean_r2, "class means alone")]
-    if audit_figure.classes > 1:
-        within = _measurement(
-            "R² within classes", audit_figure.r2_within, audit_figure.shuffled_within, "shuffled within classes"
-        )
-        explained += [within, _measurement("two-layer network, within", audit_figure.mlp_r2_within, None, "")]
-    else:  # then the mean is all that class means are, and no picture drawn can lose its class
-        explained = [_measurement("R²", audit_figure.r2, audit_figure.shuffled_within, "shuffled")]
-        explained.append(_measurement("two-layer network", audit_figure.mlp_r2_within, None, ""))
-    generated = audit_figure.generated if audit_figure.classes > 1 else None
+def audit_measurements(audit: LinkAudit) -> dict[str, list[Measured]]:
+    """Return the measurements of an audit in groups, for :func:`xinc_captum.visualizers.link_audit`.
+
+    A group without measurements is left out.
+    """
+    explained = [_measurement("R²", audit.r2, audit.class_mean_r2, "class means alone")]
+    if audit.classes > 1:
+        within = _measurement("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
+        explained += [within, _measurement("two-layer network, within", audit.mlp_r2_within, None, "")]
+    else:  # the only class mean is the mean, and no image can change its class
+        explained = [_measurement("R²", audit.r2, audit.shuffled_within, "shuffled")]
+        explained.append(_measurement("two-layer network", audit.mlp_r2_within, None, ""))
+    generated = audit.generated if audit.classes > 1 else None
     agreement = [
-        _measurement("generated pictures", generated, audit_figure.class_mean_agreement, "class means alone"),
-        _measurement("real pictures", audit_figure.real, audit_figure.class_mean_agreement, "class means alone"),
+        _measurement("generated images", generated, audit.class_mean_agreement, "class means alone"),
+        _measurement("real images", audit.real, audit.class_mean_agreement, "class means alone"),
     ]
-    cycle = [_measurement("R² of the representation", audit_figure.cycle_r2, None, "")]
-    if audit_figure.unit_cycle is not None:
-        units = audit_figure.unit_cycle[audit_figure.unit_cycle.isfinite()]
+    cycle = [_measurement("R² of the representation", audit.cycle_r2, None, "")]
+    if audit.unit_cycle is not None:
+        units = audit.unit_cycle[audit.unit_cycle.isfinite()]
         if len(units):
             low, middle, high = (float(units.double().quantile(q)) for q in (0.25, 0.5, 0.75))
             cycle.append(Measured("units, correlation", middle, low, high, None, ""))
-    cycle.append(
-        _measurement(
-            "of searched latents", audit_figure.search_cycle_r2, audit_figure.search_from, "where the search began"
-        )
-    )
+    cycle.append(_measurement("of searched latents", audit.search_cycle_r2, audit.search_from, "before the search"))
     similarity = []
-    if audit_figure.order is not None:
-        order = audit_figure.order
+    if audit.order is not None:
+        order = audit.order
         similarity = [
             _measurement(f"between classes{_chance(order.between_p)}", order.between, None, ""),
             _measurement(f"within classes{_chance(order.within_p)}", order.within, None, ""),
             _measurement("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
         ]
     groups = {
-        f"How much of the latent does the link explain, on {audit_figure.pairs:,} pairs it has not seen?": explained,
-        "Does a picture keep its class through the link?": agreement,
-        "Does the unit come back? Link, draw, and look again (units: the middle half of them)": cycle,
-        "Do both spaces put the same things near one another?": similarity,
+        f"How much of the latent does the link explain, on {audit.pairs:,} held-out pairs?": explained,
+        "Does an image keep its class through the link?": agreement,
+        "Does the round trip link, generator, classifier return the unit (units: the middle half of them)?": cycle,
+        "Are the same classes close to each other in both spaces?": similarity,
     }
     present = {name: [one for one in group if one is not None] for name, group in groups.items()}
     return {name: group for name, group in present.items() if group}
 
 
 def _chance(p: float | None) -> str:
-    """How often shuffled classes, or rows within them, do as well."""
+    """Return the p value against shuffled classes, or samples shuffled within classes, as text."""
     return "" if p is None else f", p {p:.2f}" if p >= 0.01 else ", p < .01"
 
 
@@ -85,12 +82,12 @@ def _measurement(
 
 
 _save_picture = partial(save_picture, dpi=120)
-MAX_IMAGES = 8  # pictures before and after the link
-FEWEST_CLASSES = 4  # classes whose order can be compared
+MAX_IMAGES = 8  # images before and after the link
+FEWEST_CLASSES = 4  # fewest classes whose order can be compared
 
 
 def write_page(folder: Path, results: LinkResults) -> None:
-    """Pictures, the table of changes and ``index.html`` into ``folder``."""
+    """Write the figures, the table of changes and ``index.html`` into ``folder``."""
     models, units, trust = results.models, results.units, results.audit.trust
     with (folder / "units.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
@@ -100,24 +97,24 @@ def write_page(folder: Path, results: LinkResults) -> None:
         folder,
         "audit.png",
         audit_figure(results),
-        "Above, pictures and what comes out when the classifier looks at them and the link draws what it saw. Below, "
-        "every figure beside its control. "
+        "Top: images, and the images that the generator makes of them through the classifier and the link. Bottom: "
+        "each measurement with its control. "
         + (
-            "A link that knows nothing but the class keeps the class of every picture: what it explains within classes "
-            "is the honest figure."
+            "A link that depends on the class alone keeps the class of every image, so what it explains within classes "
+            "is the number that counts."
             if units.has_classes
-            else "The network gives all of the generator's pictures one class, so nothing is said of keeping it."
+            else "The network predicts one class for all generated images, so whether they keep it is not measured."
         ),
     )
     sheet = _save_picture(
         folder,
         "units.png",
         unit_figure(units, results),
-        f"Units that {'classes drive' if units.has_classes else 'vary'} most, each drawn low and high in one picture. "
-        "Faded where the picture is not of the unit: where the unit itself moves less than others, or does not follow, "
-        f"when the network looks at it. Each is judged in {len(units.bases)} pictures, of which one is shown.",
+        f"Units that {'classes drive' if units.has_classes else 'vary'} most, each at a low and a high value in one "
+        "image. Faded if the change is not specific to the unit: measured by the network, the unit moves less than "
+        f"others or does not follow. Each verdict rests on {len(units.bases)} images, of which one is shown.",
     )
-    sections = [Section("How far to believe the link", (audit,)), Section("A field guide of units", (sheet,))]
+    sections = [Section("How reliable the link is", (audit,)), Section("Field guide of units", (sheet,))]
     if units.has_classes:
         selectivity = _save_picture(
             folder,
@@ -128,33 +125,32 @@ def write_page(folder: Path, results: LinkResults) -> None:
                 classes=units.class_names(models),
                 explained=units.selective.explained[units.numbers].nan_to_num(0),
             ),
-            "What drives the units above: their mean response to each class.",
+            "Mean response of the units above to each class.",
         )
         sections.append(Section("Which classes drive them", (selectivity,)))
     write_report(
         folder,
         title=f"What units of {models.classifier.name} mean to {models.generator_name}",
-        lead="A classifier looked at pictures that a generator had drawn, and one linear map, fitted in closed form, "
-        "says which latent draws what a layer represents. Set a unit, and the map and the generator draw what changes. "
+        lead="A linear map from a layer of a classifier to the latents of a generator was fitted in closed form, on "
+        "generated images. If a unit is set to another value, the map and the generator show what changes. "
         f"This link {predicate(trust)}.",
         facts={
             "network": models.model_name,
             "layer": f"input of {models.layer}",
             "generator": models.generator_name,
-            "pairs": f"{results.pair_count:,} ({100 * results.acceptance:.0f} % of those drawn)",
+            "pairs": f"{results.pair_count:,} ({100 * results.acceptance:.0f} % of the generated images)",
             "link": f"{results.link.variant}, {len(results.link.alive)} units, {int((~results.link.alive).sum())} dead",
-            "real pictures": "none" if results.real is None else results.real.description,
+            "real images": "none" if results.real is None else results.real.description,
         },
         sections=sections,
-        foot="Made by xinc-captum. link.safetensors is the link, which xinc sweep and xinc counterfactual take; "
-        "units.csv says how much brighter each unit makes each third of the picture; explorer.safetensors holds all "
-        "frames of the units, of which xinc explore makes one file; manifest.json holds the command, versions, seed, "
-        "checksums and every figure of the audit.",
+        foot="Made by xinc-captum. link.safetensors holds the link, for xinc sweep and xinc counterfactual; units.csv "
+        "the change of brightness by each unit in each third of the image; explorer.safetensors the frames of the "
+        "units, for xinc explore; manifest.json the command, versions, seed, checksums and all numbers of the audit.",
     )
 
 
 def audit_figure(results: LinkResults) -> Figure:
-    """The picture of the audit."""
+    """Return the figure of the audit."""
     rows = torch.linspace(0, len(results.test_pairs) - 1, min(MAX_IMAGES, len(results.test_pairs))).long()
     before = results.models.generate(results.test_pairs.latents[rows])
     pictures = {"generated": (before, results.reconstruct(before))}
@@ -169,12 +165,12 @@ def audit_figure(results: LinkResults) -> Figure:
         pictures=pictures,
         orders=_orders(results) if few else None,
         classes=[results.models.label(c) for c in known.tolist()] if few else None,
-        title=f"How far to believe the link from {results.models.classifier.name} to {results.models.generator_name}",
+        title=f"How reliable is the link from {results.models.classifier.name} to {results.models.generator_name}?",
     )
 
 
 def unit_figure(units: Units, results: LinkResults) -> Figure:
-    """The sheet of units."""
+    """Return the figure of units."""
     pairs = [(one.images[row, [0, -1]]).cpu() for one, row in zip(units.sweeps, units.rows, strict=True)]
     both = torch.stack(pairs, 1)
     return unit_sheet(
@@ -193,7 +189,7 @@ def unit_figure(units: Units, results: LinkResults) -> Figure:
 
 
 def _orders(results: LinkResults) -> dict[str, Tensor]:
-    """How alike the means of the classes are, in both spaces."""
+    """Return the correlations between class means, in both spaces."""
     pairs = results.test_pairs
     spaces = {"in the classifier's layer": pairs.representations, "in the generator's latents": pairs.latents}
     return {name: _alike(values, pairs.classes) for name, values in spaces.items()}
@@ -205,7 +201,7 @@ def _alike(values: Tensor, classes: Tensor) -> Tensor:
     return torch.corrcoef(torch.stack([away[classes == c].mean(0) for c in classes.unique()]))
 
 
-FEWEST = 3  # pairs of a class, of which one is then held out
+FEWEST = 3  # pairs per class, one of which is held out
 
 
 class Variant(StrEnum):
@@ -226,30 +222,32 @@ def link_command(
         str, typer.Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
     ] = "mnist_generator",
     layer: Annotated[
-        str | None, typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear one.")
+        str | None,
+        typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear layer."),
     ] = None,
     variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
     pairs: Annotated[
-        int, typer.Option(help="Pictures to link, three a class or more; a fifth is held out.", min=20)
+        int, typer.Option(help="Number of generated images, at least three per class; a fifth is held out.", min=20)
     ] = 3000,
-    truncation: Annotated[float, typer.Option(help="How far pictures may be from the mean of their class.")] = 0.7,
+    truncation: Annotated[
+        float, typer.Option(help="Truncation of the latents: 1 leaves them as sampled, 0 gives the mean of the class.")
+    ] = 0.7,
     real: Annotated[
-        str | None, typer.Option(help="Real pictures to try the link on: a folder, or mnist_digits.")
+        str | None, typer.Option(help="Real images to validate the link on: a folder, or mnist_digits.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Link a classifier's layer to a generator, audit the link, and show what units mean."""
+    """Link a classifier's layer to a generator, audit the link, and show what its units mean."""
     models = load_classifier_and_generator(model, generator, layer, find_device(device))
     photos = load_real_images(real, models)
     n_classes = int(getattr(models.generator, "num_classes", 0))
     if pairs < FEWEST * n_classes:
         raise UsageError(
-            f"--pairs is {pairs}; {generator} draws {n_classes} classes, and a fifth of each is held out: expected "
-            "at least "
-            f"{FEWEST * n_classes}, and {10 * n_classes} or more for an audit that can tell what varies within a class."
+            f"--pairs is {pairs}; {generator} has {n_classes} classes, and a fifth of each is held out: expected at "
+            f"least {FEWEST * n_classes}, and {10 * n_classes} or more for an audit of the variation within classes."
         )
-    typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")
+    typer.echo(f"generating {pairs:,} images with {generator} and passing them through {model} …")
     samples = pairs_of(models, pairs, truncation, seed)
     link = LatentLink(variant.value, seed=seed)
     try:
@@ -257,19 +255,19 @@ def link_command(
         link.fit(fit.representations, fit.latents, fit.classes, manifest=samples.manifest)
     except ValueError as error:
         raise UsageError(f"{error} Give more --pairs, or another --variant.") from error
-    audit_figure = run_audit(models, link, fit, test_pairs, photos, seed)
-    typer.echo(f"the link {predicate(audit_figure.trust)}")
-    typer.echo("setting units …")
+    audit = run_audit(models, link, fit, test_pairs, photos, seed)
+    typer.echo(f"the link {predicate(audit.trust)}")
+    typer.echo("sweeping units …")
     units = sweep_selected_units(models, link, test_pairs, truncation, seed)
-    results = LinkResults(models, link, test_pairs, len(samples), samples.kept, audit_figure, units, photos)
+    results = LinkResults(models, link, test_pairs, len(samples), samples.kept, audit, units, photos)
     note = {
         "seed": seed,
         "ends": model_names(models),
-        "trust": str(audit_figure.trust),
+        "trust": str(audit.trust),
         "truncation": truncation,
         "variant": variant.value,
         "pairs": {**samples.manifest, "count": len(samples), "kept": round(samples.kept, 4)},
-        "audit": {name: value for name, value in audit_figure.to_dict().items() if not name.startswith("unit_")},
+        "audit": {name: value for name, value in audit.to_dict().items() if not name.startswith("unit_")},
         "units": [
             {
                 "unit": s.unit,
@@ -289,10 +287,10 @@ def link_command(
 
 
 def pairs_of(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Pairs:
-    """Pairs of the ends; only pictures answered as they were meant, where both know the same classes.
+    """Sample pairs; if both models have the same classes, only images whose class is predicted correctly.
 
     Raises:
-        UsageError: too few pictures are answered as meant, or a count that cannot be.
+        UsageError: too few images are predicted correctly, or the count is not possible.
     """
     try:
         return make_pairs(
@@ -307,4 +305,4 @@ def pairs_of(models: ClassifierAndGenerator, count: int, truncation: float, seed
             show_progress=True,
         )
     except ValueError as error:
-        raise UsageError(f"{error} What this command lets you change are --truncation, --pairs and --seed.") from error
+        raise UsageError(f"{error} The options to change are --truncation, --pairs and --seed.") from error

@@ -18,7 +18,7 @@ from .replay import replay_command
 from .sweep import sweep_command
 from .trans_inr import trans_inr_command
 
-HELP = "Show what each neuron paints, what a feature sees in a photo, and what a unit means to a generator."
+HELP = "Show what each neuron adds to an image, what a feature responds to, and what a unit means to a generator."
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("canvas")(canvas_command)
 app.command("accentuate")(accentuate_command)
@@ -41,7 +41,7 @@ def _version(print_it: bool) -> None:
 @app.callback(help=HELP)
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Resolve image arguments."""
+"""Load the photos and small images that arguments name."""
 
 import math
 from collections.abc import Sequence
@@ -15,15 +15,20 @@ from ..inr.training import digest
 from .errors import UsageError
 from .models import ClassifierAndGenerator
 
-ENOUGH = 100  # natural images, from which on a photo gives but one
+ENOUGH = 100  # with this many photos, one crop per photo
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
-_PLACES = ((1.0, 0.5, 0.5), (0.6, 0.5, 0.5), (0.75, 0.0, 0.0), (0.75, 1.0, 1.0))  # side, and how far down and right
-_DOUBLES = {"motorcycle_right": "motorcycle_left"}  # photos of the zoo that show the same thing
+_PLACES = (
+    (1.0, 0.5, 0.5),
+    (0.6, 0.5, 0.5),
+    (0.75, 0.0, 0.0),
+    (0.75, 1.0, 1.0),
+)  # side length, row and column, relative
+_DOUBLES = {"motorcycle_right": "motorcycle_left"}  # photos of the zoo that show the same scene
 
 
 @dataclass(frozen=True, eq=False)
 class InputPhoto:
-    """The photo to explain: its name, (3, H, W) in [0, 1], and where it is from."""
+    """The photo to explain: its name, the image (3, H, W) in [0, 1], and its source."""
 
     name: str
     image: Tensor = field(repr=False)
@@ -31,11 +36,11 @@ class InputPhoto:
 
 
 def load_photo(name: str, longer_side: int) -> InputPhoto:
-    """A file, or a photo of the zoo where there is no such file.
+    """Load a photo file, or a photo of the zoo if there is no such file.
 
     Raises:
-        FileNotFoundError: neither.
-        PhotoError: a file that is no photo.
+        FileNotFoundError: neither exists.
+        PhotoError: the file is not a photo.
         AssetError: the photo's package is missing.
     """
     path = Path(name)
@@ -56,32 +61,34 @@ def load_photo(name: str, longer_side: int) -> InputPhoto:
 
 @dataclass(frozen=True, eq=False)
 class NaturalImages:
-    """Natural images, (M, 3, size, size) in [0, 1], and what they are, in words."""
+    """Natural images, (M, 3, size, size) in [0, 1], and a description of them."""
 
     images: Tensor = field(repr=False)
     description: str
 
 
 def natural_images(folder: Path | None, size: int, without: str) -> NaturalImages | None:
-    """Squares out of the photos of a folder, or of the zoo; None where the zoo has no photos here.
+    """Return square crops of the photos of a folder or of the zoo; None if the zoo's photos are not installed.
 
-    Up to four squares a photo, the middle first, until there are about a hundred.
+    Each photo gives up to four crops, the centre first, for about a hundred in total.
 
     Args:
-        folder: with photos, or None for the zoo's.
-        size: height and width of what comes out.
-        without: a photo of the zoo that is left out, because it is the one to explain.
+        folder: folder with photos, or None for the zoo's.
+        size: height and width of the crops.
+        without: photo of the zoo to leave out, because it is the one to explain.
 
     Raises:
-        UsageError: no folder, or fewer than two photos in it.
-        PhotoError: a file with a photo's name that is none.
+        UsageError: not a folder, or fewer than two photos in it.
+        PhotoError: a file with the suffix of a photo is not a photo.
     """
     if folder is not None:
         if not folder.is_dir():
-            raise UsageError(f"--natural {folder} is no folder; give one with photos, or leave the option out.")
+            raise UsageError(f"--natural {folder} is not a folder; give a folder with photos, or leave the option out.")
         files = photo_files(folder)
         if len(files) < 2:
-            raise UsageError(f"--natural {folder} holds {len(files)} photos; expected at least 2, better a hundred.")
+            raise UsageError(
+                f"--natural {folder} holds {len(files)} photos; expected at least 2, preferably a hundred."
+            )
         photos, source = [read_photo(path, longer_side=4 * size) for path in files], folder.name
     else:
         try:
@@ -95,14 +102,14 @@ def natural_images(folder: Path | None, size: int, without: str) -> NaturalImage
 
 
 def photo_files(folder: Path) -> list[Path]:
-    """Return the photos in a folder and below it, sorted; no hidden files, and no pictures of earlier results."""
+    """Return the photos in a folder and its subfolders, sorted, without hidden files and result folders."""
     results = store.results_below(folder)
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
     return sorted(path for path in paths if not store.is_hidden(path, folder) and not results & set(path.parents))
 
 
 def crop_squares(photo: Tensor, size: int, count: int) -> Sequence[Tensor]:
-    """The middle square of a photo, then a closer one, then its upper left and lower right."""
+    """Return the central square of a photo, a closer one, the upper left and the lower right one, resized."""
     height, width = photo.shape[-2:]
     crops = []
     for share, down, right in _PLACES[:count]:
@@ -113,25 +120,25 @@ def crop_squares(photo: Tensor, size: int, count: int) -> Sequence[Tensor]:
 
 
 def _natural_photo_names(without: str) -> list[str]:
-    """The colour photos of scikit-image and those of foolbox."""
+    """Return the names of the colour photos of scikit-image and foolbox."""
     excluded = {"voc", "quokka", *_DOUBLES, without, _DOUBLES.get(without, "")}
     return [name for name in zoo.photo_names() if name not in excluded]
 
 
 DIGITS = "mnist_digits"
-LARGEST, MOST_IMAGES = 64, 5000  # pixels a side, and pictures
-GREY = 0.5 / 255  # channels that differ by less are one
+LARGEST, MOST_IMAGES = 64, 5000  # pixels per side, and images
+GREY = 0.5 / 255  # channels that differ by less count as equal
 
 
 @dataclass(frozen=True, eq=False)
 class SmallImages:
-    """Pictures of one size.
+    """Images of one size.
 
     Attributes:
-        name: for titles.
-        images: (N, C, H, W) in [0, 1]; C is 1 where all of them are grey.
-        names: one for each.
-        origin: where they are from, for the manifest.
+        name: name for titles.
+        images: (N, C, H, W) in [0, 1]; C is 1 if all are grey.
+        names: name of each image.
+        origin: their source, for the manifest.
     """
 
     name: str
@@ -141,21 +148,21 @@ class SmallImages:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """Height and width."""
         return self.images.shape[2], self.images.shape[3]
 
 
 def load_small_images(sources: Sequence[str], side: int | None) -> SmallImages:
-    """Files, folders, or the digits of the zoo.
+    """Load the images of files and folders, or the digits of the zoo.
 
     Args:
-        sources: what to read, all of it.
-        side: the middle square of each, shrunk or enlarged to so many pixels; None takes them as they are.
+        sources: files and folders, or ``["mnist_digits"]``.
+        side: crop the central square of each image and resize it to this many pixels; None keeps the images.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        UsageError: no pictures, too many, several sizes, or large ones.
-        PhotoError: a file with a picture's name that is none, or that holds NaN or infinity.
+        FileNotFoundError: a file or folder does not exist.
+        UsageError: no images, too many, too large ones, or several sizes.
+        PhotoError: a file is not an image, or holds NaN or infinity.
         AssetError: the digits' package is missing.
     """
     if list(sources) == [DIGITS] and not Path(DIGITS).exists():
@@ -166,7 +173,7 @@ def load_small_images(sources: Sequence[str], side: int | None) -> SmallImages:
         return SmallImages(DIGITS, digits.images, names, {"digits of the zoo": digest(digits.images)})
     files = [path for source in sources for path in _image_files(source)]
     if len(files) > MOST_IMAGES:
-        raise UsageError(f"there are {len(files):,} pictures; expected at most {MOST_IMAGES:,}: give a part of them.")
+        raise UsageError(f"there are {len(files):,} images; expected at most {MOST_IMAGES:,}: give fewer.")
     all_images = [_read_small(path, side) for path in files]
     _same_size(files, all_images)
     images = torch.stack(all_images)
@@ -177,10 +184,10 @@ def load_small_images(sources: Sequence[str], side: int | None) -> SmallImages:
 
 
 def with_channels(images: Tensor, channels: int, model: str) -> Tensor:
-    """The pictures as a model takes them: grey ones go into three channels; colour does not go into one.
+    """Return images with the channels of a model: grey images are repeated, colour is not converted to grey.
 
     Raises:
-        UsageError: other channels.
+        UsageError: the number of channels does not fit.
     """
     if images.shape[1] == channels:
         return images
@@ -188,9 +195,9 @@ def with_channels(images: Tensor, channels: int, model: str) -> Tensor:
         return images.expand(-1, 3, -1, -1)
     colours = "in colour" if images.shape[1] == 3 else "grey"
     raise UsageError(
-        f"the pictures are {colours}, and {model} draws {channels} channel{'s' * (channels != 1)}; give a "
+        f"the images are {colours}, and {model} has {channels} channel{'s' * (channels != 1)}; give a "
         "--model that was"
-        " fitted to such pictures, or --model fit."
+        " fitted to such images, or --model fit."
     )
 
 
@@ -200,47 +207,47 @@ def _image_files(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{source} is no file or folder; expected small pictures (PNG, JPEG …), folders of them, or {DIGITS}."
+            f"{source} is not a file or folder; expected small images (PNG, JPEG …), folders of them, or {DIGITS}."
         )
     files = photo_files(path)
     if not files:
-        raise UsageError(f"{source} holds no pictures; give a folder that does, or {DIGITS}.")
+        raise UsageError(f"{source} holds no images; give a folder that does, or {DIGITS}.")
     return files
 
 
 def _read_small(path: Path, side: int | None) -> Tensor:
-    picture = read_photo(path)
+    image = read_photo(path)
     if side is not None:
-        return centre_crop(picture, side, 1.0)
-    height, width = picture.shape[1:]
+        return centre_crop(image, side, 1.0)
+    height, width = image.shape[1:]
     if max(height, width) > LARGEST:
         raise UsageError(
-            f"{path} is {height} x {width} pixels (high x wide), and this command is for pictures of at most {LARGEST};"
-            " say --size 32 for the middle square of each, shrunk."
+            f"{path} is {height} x {width} pixels (high x wide), and this command takes images of at most {LARGEST};"
+            " give --size 32 to crop the central square of each and resize it."
         )
-    return picture
+    return image
 
 
-def _same_size(files: Sequence[Path], pictures: Sequence[Tensor]) -> None:
-    first = pictures[0].shape[1:]
-    for path, picture in zip(files, pictures, strict=True):
-        if picture.shape[1:] != first:
-            sizes = [f"{shape[0]} x {shape[1]}" for shape in (first, picture.shape[1:])]
+def _same_size(files: Sequence[Path], images: Sequence[Tensor]) -> None:
+    first = images[0].shape[1:]
+    for path, image in zip(files, images, strict=True):
+        if image.shape[1:] != first:
+            sizes = [f"{shape[0]} x {shape[1]}" for shape in (first, image.shape[1:])]
             raise UsageError(
-                f"the pictures have several sizes (high x wide): {files[0].name} is {sizes[0]}, {path.name} {sizes[1]};"
-                " say --size 32 for the middle square of each, in one size."
+                f"the images have several sizes (high x wide): {files[0].name} is {sizes[0]}, {path.name} {sizes[1]};"
+                " give --size 32 to crop the central square of each and resize it."
             )
 
 
 @dataclass(frozen=True, eq=False)
 class StartImages:
-    """Pictures to start from.
+    """Images to start from.
 
     Attributes:
-        pictures: (N, C, H, W) in [0, 1], on the host, as the generator draws them in size and colour.
-        names: one for each.
-        answers: the class that the network gives each, (N,).
-        inputs: sha256 of the files among them.
+        images: (N, C, H, W) in [0, 1], on the CPU, in the size and channels of the generator.
+        names: name of each image.
+        predictions: (N,), the predicted class of each image.
+        inputs: sha256 of their files.
     """
 
     images: Tensor = field(repr=False)
@@ -252,11 +259,11 @@ class StartImages:
 def load_start_images(
     models: ClassifierAndGenerator, photos: Sequence[Path], count: int, truncation: float, seed: int
 ) -> StartImages:
-    """Photos where there are some, cropped to what the generator draws; else ``count`` drawn pictures, class by class.
+    """Load photos, cropped to the generator's shape; without photos, generate ``count`` images, class by class.
 
     Raises:
-        PhotoError: a file that is no photo.
-        FileNotFoundError: no such file.
+        PhotoError: a file is not a photo.
+        FileNotFoundError: a file does not exist.
     """
     if photos:
         images = torch.stack([read_at_shape(path, models.shape) for path in photos])
@@ -272,7 +279,7 @@ def load_start_images(
 
 
 def generate_images(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Tensor:
-    """Pictures of the generator's, of each class in turn where it knows some."""
+    """Generate images, of each class in turn if the generator has classes."""
     known = int(getattr(models.generator, "num_classes", 0))
     classes = torch.arange(count) % known if known else None
     stream = torch.Generator().manual_seed(seed)
@@ -280,7 +287,7 @@ def generate_images(models: ClassifierAndGenerator, count: int, truncation: floa
 
 
 def read_at_shape(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """The middle of a photo, in the size and the colours of the generator's pictures."""
+    """Read the centre of a photo, in the size and channels of the generator's images."""
     channels, height, width = shape
     photo = read_photo(path, longer_side=4 * max(height, width))
     square = centre_crop(photo, max(height, width), 1.0)
@@ -294,23 +301,24 @@ REAL_DIGITS = "mnist_digits"
 
 
 class RealImages(NamedTuple):
-    """Pictures (n, C, H, W) in [0, 1], as the generator's in size and colour, and what they are, in words."""
+    """Real images (n, C, H, W) in [0, 1], in the size and channels of the generator, and a description of them."""
 
     images: Tensor
     description: str
 
 
 def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealImages | None:
-    """The digits that the zoo's generator was not trained on, or the photos of a folder; None where there are none.
+    """Load the held-out digits of the zoo or the photos of a folder.
 
     Args:
-        name: ``mnist_digits``, or a folder; None takes what belongs to a generator of the zoo, if it is installed.
+        name: ``mnist_digits`` or a folder. None loads the digits for the zoo's digit generator if they are installed,
+            and nothing for other generators.
         models: the classifier and the generator.
 
     Raises:
-        UsageError: no such folder, or no photos in it, or digits for a generator of something else.
-        AssetError: the digits were asked for and are not installed.
-        PhotoError: a file with a photo's name that is none.
+        UsageError: not a folder, no photos in it, or digits for a generator of other images.
+        AssetError: the digits are named and not installed.
+        PhotoError: a file with the suffix of a photo is not a photo.
     """
     if name is None:
         try:
@@ -320,13 +328,14 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealIm
     if name == REAL_DIGITS:
         if models.shape not in ((1, 28, 28), (1, 16, 16)):
             raise UsageError(
-                f"--real {REAL_DIGITS} are grey, 28 x 28 or 16 x 16; the generator draws {models.shape}. Give a folder."
+                f"--real {REAL_DIGITS} are grey, 28 x 28 or 16 x 16; the generator's images are {models.shape}. Give "
+                "a folder."
             )
         return load_real_digits(models.shape[-1])
     folder = Path(name)
     if not folder.is_dir():
         raise UsageError(
-            f"--real {name} is no folder; give one with photos, or {REAL_DIGITS}, or leave the option out."
+            f"--real {name} is not a folder; give a folder with photos, or {REAL_DIGITS}, or leave the option out."
         )
     files = photo_files(folder)[:MOST_REAL_IMAGES]
     if not files:
@@ -337,7 +346,7 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealIm
 
 
 def load_real_digits(size: int) -> RealImages:
-    """Every fifth of the zoo's digits: those that its generator and classifier were not trained on, in mixed order."""
+    """Load every fifth of the zoo's digits, shuffled; its generator and classifier were not trained on them."""
     known = zoo.mnist_digits()
     images = (known.halved() if size == 16 else known).images[4::5]
     mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

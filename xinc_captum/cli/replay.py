@@ -1,4 +1,4 @@
-"""Compute again and compare."""
+"""``xinc replay``: compute a result again and compare it."""
 
 import csv
 import inspect
@@ -35,16 +35,16 @@ from .trans_inr import trans_inr_command
 from .video import video_canvas
 
 Values = Tensor | tuple[str, ...]
-SAME_BITS, SAME_TEXT = "same bits", "same text"
+SAME_BITS, SAME_TEXT = "bit-identical", "same text"
 
 
 class ArrayComparison(NamedTuple):
-    """One array of two results.
+    """Comparison of one array of two results.
 
     Attributes:
-        name: its file, and its name there.
-        same: whether it has the same dtype, shape and bits in both, or is within the tolerance.
-        words: how far the two are apart.
+        name: its file and its name in the file.
+        same: whether dtype, shape and bits are equal, or the values are within the tolerance.
+        text: the difference as text.
     """
 
     name: str
@@ -53,15 +53,15 @@ class ArrayComparison(NamedTuple):
 
 
 def compare_folders(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[ArrayComparison]:
-    """Every array of either folder: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
+    """Compare the arrays of two folders: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
-    Pictures and pages are drawn from these and are not compared.
+    Images and pages are made from these and are not compared.
 
     Args:
-        before: the folder of one result.
-        after: the folder of the other.
-        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; rounded floats
-            (int8, uint8, uint16) may then be one apart. With 0, the bits have to be the same.
+        before: folder of the first result.
+        after: folder of the second result.
+        tolerance: largest difference of floats, as a share of the largest magnitude in their array; rounded floats
+            (int8, uint8, uint16) may then differ by 1. With 0, arrays must be bit-identical.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
@@ -75,7 +75,7 @@ def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparis
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return ArrayComparison(name, a == b, SAME_TEXT if a == b else "other text")
     if a.dtype != b.dtype or a.shape != b.shape:
-        return ArrayComparison(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
+        return ArrayComparison(name, False, f"{a.dtype} {tuple(a.shape)} before, {b.dtype} {tuple(b.shape)} now")
     bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
     if torch.equal(*bits):
         return ArrayComparison(name, True, SAME_BITS)
@@ -83,21 +83,21 @@ def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparis
     u, v = a.to(wide), b.to(wide)
     alike = (u == v) | (u.isnan() & v.isnan())
     if alike.all():
-        return ArrayComparison(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
+        return ArrayComparison(name, tolerance > 0, "equal except for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
     text = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
     return ArrayComparison(name, tolerance > 0 and far <= _tolerance(a, tolerance), text)
 
 
 def _tolerance(a: Tensor, tolerance: float) -> float:
-    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, rounded floats by one."""
+    """Largest difference from ``a``: for floats a share of the largest finite magnitude, for rounded floats 1."""
     if a.is_floating_point() or a.is_complex():
         return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
     return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
-    """How to read each array of a folder, in the order of their names."""
+    """Return a function that reads each array of a folder, sorted by name."""
     readers: dict[str, Callable[[], Values]] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, "pt") as opened:
@@ -108,7 +108,7 @@ def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
             head = next(csv.reader(text), [])
         readers |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
     for group in sorted(folder.rglob("*.zarr")):
-        zarr = require("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
+        zarr = require("zarr", purpose="reading the canvas of the result", extra="store")
         for key, node in sorted(zarr.open_group(group, mode="r").members(max_depth=None)):
             if isinstance(node, zarr.Array):
                 readers[f"{group.relative_to(folder)}: {key}"] = partial(_zarr_values, node)
@@ -137,19 +137,19 @@ def _zarr_values(node: "np.typing.ArrayLike") -> Values:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # and not about what came out
-PLACES = {"link.folder"}  # where an input lies; a replay compares its digest
+ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # entries that describe the run, not the result
+PLACES = {"link.folder"}  # paths of inputs, whose digests are compared instead
 
 
 def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0) -> Iterator[str]:
-    """Every value that is another, by where it stands.
+    """Yield every entry of two manifests that differs, with its position.
 
-    With a ``tolerance``, floats may be so far apart (times the larger of them and 1), and hashes, which may be of
-    floats, are not compared.
+    With a ``tolerance``, floats may differ by it (times the larger of them and 1), and hashes, which may be of floats,
+    are not compared.
 
     Example:
         >>> list(differences({"units": [{"rho": 0.5}], "seed": 0}, {"units": [{"rho": 0.4}], "seed": 0}))
-        ['units[0].rho: 0.5 then, 0.4 now']
+        ['units[0].rho: 0.5 before, 0.4 now']
     """
     if isinstance(before, dict) and isinstance(after, dict):
         names = [*before, *(key for key in after if key not in before)]
@@ -160,11 +160,11 @@ def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0)
         for i, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, f"{name}[{i}]", tolerance)
     elif name not in PLACES and not _alike(before, after, tolerance):
-        yield f"{name}: {before!r} then, {after!r} now"
+        yield f"{name}: {before!r} before, {after!r} now"
 
 
 def _alike(before: Any, after: Any, tolerance: float) -> bool:
-    if before == after or before != before:  # nan is as it was
+    if before == after or before != before:  # both are NaN
         return True
     if isinstance(before, float) and isinstance(after, float):
         return math.isclose(before, after, rel_tol=tolerance, abs_tol=tolerance)
@@ -186,17 +186,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "video": video_canvas,
 }
 SELF = "xinc-captum"
-_AGAIN = "Take it from a backup, or run the command anew."
-# On another machine, of an array's largest value: three times what other kernels changed in our tests.
+_AGAIN = "Restore it from a backup, or run the command again."
+# On another machine, of the largest value of an array: three times the change by other kernels in our tests.
 TOLERANCE = 1e-3
 
 
 def replay_command(
-    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What an xinc command wrote.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Result folder of an xinc command.", show_default=False)
+    ],
 ) -> None:
-    """Compute a result again and compare it array by array; exit status 1 where one differs.
+    """Compute a result again and compare it array by array; exit status 1 if one differs.
 
-    On the machine that made it, with the same versions, arrays have to be bit-identical. On another machine, floats
+    On the machine that made it, with the same versions, arrays must be bit-identical. On another machine, floats
     may differ by 0.001 of the largest value of their array.
     """
     if not replay(folder):
@@ -204,17 +206,17 @@ def replay_command(
 
 
 def replay(folder: Path) -> bool:
-    """Compute a result again; return whether all arrays are the same, and all that the manifest says.
+    """Compute a result again; return whether all arrays and all entries of the manifest are the same.
 
-    With the processor, GPU, threads and versions that the manifest names, arrays have to be the same bits. With
-    others, whose kernels round otherwise, floats may be ``TOLERANCE`` of the largest value of their array apart,
-    numbers of the manifest as far, and its hashes are not compared. A fit of many steps can lead further apart, and
-    what is drawn by hashes of floats, such as a link's reservoir, differs: the lines name them.
+    With the processor, GPU, threads and versions of the manifest, arrays must be bit-identical. With others, whose
+    kernels round differently, floats may differ by ``TOLERANCE`` of the largest value of their array, numbers of the
+    manifest as much, and hashes are not compared. After a fit of many steps differences can be larger, and samples
+    selected by hashes of floats, such as a link's reservoir, differ; the printed lines list these arrays.
 
     Raises:
-        FileNotFoundError: no such folder, or a file that the command read is gone.
-        UsageError: no result of ours, a damaged one, one of another version, one that does not say how it was made,
-            or a file that the command read is another now.
+        FileNotFoundError: the folder, or a file that the command read, does not exist.
+        UsageError: not a result of this package, a damaged one, one of another version, one without a recorded call,
+            or a file that the command read has changed.
     """
     note = read_manifest(folder)
     command, settings = resolve_call(folder, note)
@@ -225,7 +227,7 @@ def replay(folder: Path) -> bool:
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
     with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary, _threads(note["call"].get("threads")):
         again = Path(temporary) / folder.resolve().name
-        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # which names what is gone soon
+        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # it names the temporary folder
             command(**settings, out=again)
         comparisons = list(compare_folders(folder, again, tolerance))
         changes = list(differences(note, read_manifest(again), tolerance=tolerance))
@@ -236,30 +238,31 @@ def replay(folder: Path) -> bool:
     same = sum(one.text in (SAME_BITS, SAME_TEXT) for one in comparisons)
     near = sum(one.same for one in comparisons) - same
     close = f", {near} more within {TOLERANCE:g} of their largest value" if near else ""
-    rest = f"{len(changes)} of its manifest's entries did not" if changes else "so did all that its manifest says"
+    count = f"{len(changes)} entr{'y' if len(changes) == 1 else 'ies'}"
+    rest = f"its manifest differs in {count}" if changes else "its manifest is equal"
     typer.echo(
-        f"{same} of {len(comparisons)} arrays of {folder} came out as the same bits{close}, and {rest}; "
-        "pictures were not "
-        "compared"
+        f"{same} of {len(comparisons)} arrays of {folder} are bit-identical{close}, and {rest}; images are not compared"
     )
     return same + near == len(comparisons) and not changes
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a result, every file of which is as it was written.
+    """Read the manifest of a result and check the sha256 of every file.
 
     Raises:
         FileNotFoundError, UsageError: as :func:`replay`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; expected a result of an xinc command.")
+        raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of an xinc command.")
     try:
         note: dict[str, Any] = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} has no {store.MANIFEST} that can be read; expected a result of xinc.") from error
+        raise UsageError(
+            f"{folder} has no readable {store.MANIFEST}; expected a result folder of an xinc command."
+        ) from error
     made = note.get("format") if isinstance(note, dict) else None
     if made != store.FORMAT:
-        raise UsageError(f"{folder} is of the format {made!r}; this version reads {store.FORMAT!r}.")
+        raise UsageError(f"{folder} has the format {made!r}; this version reads {store.FORMAT!r}.")
     outputs = note.get("outputs", {})
     if not isinstance(outputs, dict):
         raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not list its files. {_AGAIN}")
@@ -272,7 +275,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """The command that wrote a result, and its settings.
+    """Return the command that wrote a result, and its settings.
 
     Raises:
         FileNotFoundError, UsageError: as :func:`replay`.
@@ -283,16 +286,16 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     call = note.get("call")
     if not isinstance(call, dict) or call.get("command") not in COMMANDS:
         raise UsageError(
-            f"{folder} does not say which command made it with which settings: it was saved from Python. Only results "
-            f"of the commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
+            f"{folder} has no recorded call of a command, because it was saved from Python. Only results of these "
+            f"commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
         )
     if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
-        raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not hold the settings of its command. {_AGAIN}")
+        raise UsageError(f"{folder} is damaged: {store.MANIFEST} has no settings of its command. {_AGAIN}")
     for name, sha256 in call["files"].items():
         if not Path(name).exists():
-            raise FileNotFoundError(f"{name}, which {folder} was made from, is gone; put it back there and try again.")
+            raise FileNotFoundError(f"{name}, an input of {folder}, is missing; restore it and try again.")
         if digest(Path(name)) != sha256:
-            raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
+            raise UsageError(f"{name} has changed since {folder} was made from it; restore it and try again.")
     command = COMMANDS[call["command"]]
     hints = get_type_hints(command)
     keys = KEYS.get(call["command"], {})
@@ -309,7 +312,7 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """A value of a manifest as the command's annotation wants it: a Path, one of an Enum, or lists of such."""
+    """Convert a value of a manifest to the type of the command's annotation: Path, Enum, or a list of these."""
     if value is None:
         return None
     if get_origin(hint) is types.UnionType:
@@ -327,25 +330,25 @@ def _other_rounding(note: dict[str, Any]) -> Iterator[str]:
     now = store.versions()
     for name, then in note["versions"].items():
         if now.get(name) != then:
-            yield f"{name}: {then} then, {now.get(name)} now; the last bits of arrays may differ"
+            yield f"{name}: {then} before, {now.get(name)} now; arrays may differ in their last bits"
     here, there = (
         machine(str(note["call"]["settings"].get("device", "cpu"))),
         note["call"].get("machine", "not recorded"),
     )
     if here != there:
-        yield f"machine: {there} then, {here} now; the last bits of arrays may differ"
+        yield f"machine: {there} before, {here} now; arrays may differ in their last bits"
 
 
 @contextmanager
 def _directory(name: object) -> Iterator[None]:
-    """The working directory that the command had, where it still is: its own modules are imported from there."""
+    """Run the block in the command's working directory, if it still exists, because modules are imported from there."""
     with chdir(name) if isinstance(name, str) and Path(name).is_dir() else nullcontext():
         yield
 
 
 @contextmanager
 def _threads(count: object) -> Iterator[None]:
-    """As many threads as the command had: sums are taken in another order with more or fewer."""
+    """Run the block with the command's number of threads, which decides the order of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count if isinstance(count, int) and count > 0 else before)
     try:

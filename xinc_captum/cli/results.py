@@ -1,4 +1,4 @@
-"""Read a result folder back."""
+"""Read result folders, and write the explorer pages of canvases."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,61 +17,63 @@ from .video_results import LayerMagnitudes
 
 
 class Bundle(NamedTuple):
-    """A folder of results, and what its manifest says."""
+    """A result folder and its manifest."""
 
     folder: Path
     note: Mapping[str, Any]
 
     def has(self, file: str) -> bool:
-        """Whether the manifest lists it."""
+        """Return whether the manifest lists a file."""
         return file in self.note["outputs"]
 
     def file(self, name: str) -> Path:
-        """A file of the bundle, with the bytes that were written.
+        """Return the path of a file after a check of its sha256.
 
         Raises:
-            UsageError: it is missing, or was changed.
+            UsageError: the file is missing or was changed.
         """
         path = self.folder / name
         if not self.has(name) or not path.is_file():
             raise UsageError(f"{self.folder} is damaged: {name} is missing. Make the result again.")
         if store.sha256(path) != self.note["outputs"][name]:
-            raise UsageError(f"{self.folder} is damaged: {name} is not what was written. Make the result again.")
+            raise UsageError(f"{self.folder} is damaged: {name} was changed. Make the result again.")
         return path
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """What a file of tensors holds.
+        """Read a file of tensors.
 
         Raises:
-            UsageError: as :meth:`file`, or it is no such file.
+            UsageError: as :meth:`file`, or the file is not a safetensors file.
         """
+        path = self.file(name)
         try:
-            return load_file(self.file(name))
+            return load_file(path)
         except (SafetensorError, OSError) as error:
             raise UsageError(f"{self.folder} is damaged: {name} cannot be read ({error}).") from error
 
     def json(self, name: str) -> Any:
-        """What a JSON file holds.
+        """Read a JSON file.
 
         Raises:
-            UsageError: as :meth:`file`, or it is no JSON.
+            UsageError: as :meth:`file`, or the file is not JSON.
         """
+        path = self.file(name)
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{self.folder} is damaged: {name} cannot be read ({error}).") from error
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder.
+    """Read the manifest of a result folder.
 
     Raises:
-        FileNotFoundError: no such folder.
-        UsageError: it holds no result of ours.
+        FileNotFoundError: the folder does not exist.
+        UsageError: it holds no result of this package.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} is not a folder; expected one that an xinc command or Comparison.save wrote."
+            f"{folder} is not a folder; expected a result folder of an xinc command or of Comparison.save."
         )
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
@@ -80,24 +82,24 @@ def read_bundle(folder: Path) -> Bundle:
         known = False
     if not known:
         raise UsageError(
-            f"{folder} holds no {store.MANIFEST} of ours; expected a folder that an xinc command or Comparison.save "
-            "wrote."
+            f"{folder} holds no {store.MANIFEST} of xinc-captum; expected a result folder of an xinc command or of "
+            "Comparison.save."
         )
     return Bundle(folder, note)
 
 
 TENSORS_FILE, NAMES_FILE = "explorer.safetensors", "explorer.json"
-PAGE_BYTES = 3_000_000  # bytes that all layers of a video take in a page, about
+PAGE_BYTES = 3_000_000  # approximate bytes of all layers of a video in a page
 
 
 def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
-    """Write into a video's bundle what its page shows, so that it needs no network: small maps, and who paints where.
+    """Write the small maps and the frames of a video for ``xinc explore``, which then needs no network.
 
     Args:
-        folder: of the bundle.
-        name: of the video.
+        folder: the result folder.
+        name: name of the video.
         rendered: (frames, 3, H, W) in [0, 1], by the network.
-        layers: what was found.
+        layers: the layers with their packed maps.
     """
     tensors = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
     tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
@@ -107,7 +109,7 @@ def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequ
 
 
 def photo_page(bundle: Bundle, path: Path) -> Path:
-    """Of a photo: every layer's maps are in the bundle."""
+    """Write the explorer page of a photo canvas from the maps of all layers."""
     note = bundle.note
     layers, rendered = {}, None
     for layer in note["layers"]:
@@ -116,7 +118,7 @@ def photo_page(bundle: Bundle, path: Path) -> Path:
         if rendered is None:
             rendered = tensors["maps"].sum(0, dtype=torch.float32) + tensors["rest"].float()
     if rendered is None:
-        raise UsageError(f"{bundle.folder} is damaged: it names no layers.")
+        raise UsageError(f"{bundle.folder} is damaged: its manifest has no layers. Make the result again.")
     name = Path(next(iter(note["inputs"]))).name
     return explore_canvases(
         path,
@@ -129,14 +131,16 @@ def photo_page(bundle: Bundle, path: Path) -> Path:
 
 
 def video_page(bundle: Bundle, path: Path) -> Path:
-    """Of a video: what :func:`keep` left in the bundle.
+    """Write the explorer page of a video canvas from the files of :func:`write_explorer_files`.
 
     Raises:
-        UsageError: the bundle is from before there was such a page.
+        UsageError: an older version made the result, without these files.
     """
     note = bundle.note
     if not bundle.has(TENSORS_FILE):
-        raise UsageError(f"{bundle.folder} does not keep what this page shows; run xinc canvas again to make it anew.")
+        raise UsageError(
+            f"{bundle.folder} has no tensors for the explorer; run xinc canvas again to make the result again."
+        )
     tensors, names = bundle.tensors(TENSORS_FILE), bundle.json(NAMES_FILE)
     layers = {
         layer: PackedUnits(*(tensors[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]

@@ -1,4 +1,4 @@
-"""Command and page."""
+"""``xinc sweep``: command and page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,27 +22,27 @@ from .errors import UsageError
 from .models import ClassifierAndGenerator, LoadedLink, load_link, model_names
 from .photos import StartImages, generate_images, load_start_images
 
-BASES = 32  # with ten, two draws of them often disagree about a unit
+BASES = 32  # with ten images, verdicts often depend on the sample
 
 
 def evaluation_images(models: ClassifierAndGenerator, truncation: float, seed: int) -> Tensor:
-    """The pictures in which units of a link are judged, (32, C, H, W): the same for its page and for every sweep.
+    """Return the images in which units of a link are evaluated, (32, C, H, W), the same for its page and all sweeps.
 
     Args:
-        models: of the link.
-        truncation: of the link.
-        seed: of the link.
+        models: the models of the link.
+        truncation: the truncation of the link.
+        seed: the seed of the link.
     """
     return generate_images(models, BASES, truncation, seed + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSweep:
-    """A sweep that is shown, and how faithful it is in the pictures it is judged by.
+    """A sweep for the page, with its fidelity in the evaluation images.
 
     Attributes:
-        shown: the sweep of the pictures on the page.
-        fidelity: of the same sweep of other pictures.
+        sweep: the sweep of the start images.
+        fidelity: fidelity of the same sweep of the evaluation images.
     """
 
     sweep: UnitSweep
@@ -50,22 +50,22 @@ class EvaluatedSweep:
 
     @property
     def trust(self) -> SweepTrust:
-        """As of a sweep, by the pictures judged; weak at best where the pictures shown are lost by being linked."""
+        """Verdict by the evaluation images; at best weak if the link does not reconstruct the start images."""
         return replace(self.sweep, fidelity=self.fidelity).trust
 
 
-FAR = 1.0  # a link that draws the mean of all pictures is as far away
+FAR = 1.0  # distance of a link that always generates the mean image
 
 
 class ReconstructionCheck(NamedTuple):
-    """A start beside its reconstruction.
+    """How well the link reconstructs a start image.
 
     Attributes:
-        name: of the start.
-        distance: between what the network makes of both, a root mean square over the live units in their standard
-            deviations; 1 is about what the mean of all pictures would have.
-        before: the network's answer to the start.
-        after: its answer to the reconstruction.
+        name: name of the start image.
+        distance: between the representations of the image and its reconstruction: root mean square over the units
+            that are not dead, in their standard deviations. The mean of all images has a distance of about 1.
+        before: predicted class of the start image.
+        after: predicted class of the reconstruction.
     """
 
     name: str
@@ -75,23 +75,22 @@ class ReconstructionCheck(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """Why the frames are not of the start, in words; nothing where they may be."""
+        """A sentence if the reconstruction is another image; empty otherwise."""
         if self.distance < FAR and self.before == self.after:
             return ""
-        prediction = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after}, as it is"
+        prediction = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after} too"
         return (
-            f"{self.name}: the link draws another picture of it, {self.distance:.2f} away and answered "
-            f"{prediction}; the "
-            "frames are of that picture"
+            f"{self.name}: its reconstruction is another image, at distance {self.distance:.2f} and predicted as "
+            f"{prediction}; the frames show that image"
         )
 
     def to_dict(self) -> dict[str, str | float]:
-        """For a manifest."""
+        """Return the entries of the manifest."""
         return self._asdict() | {"distance": round(self.distance, 4)}
 
 
 def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[ReconstructionCheck]:
-    """Link every start, draw, and look again."""
+    """Reconstruct every start image and compare the representations."""
     models, link = linked.models, linked.link
     encoder = models.encoder()
     with torch.no_grad():
@@ -113,17 +112,17 @@ def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[Recon
 
 
 def reconstruction_text(checks: Sequence[ReconstructionCheck]) -> str:
-    """How far the starts are from what the link draws of them, in words for a page."""
+    """Return the reconstruction errors of the start images as text for the page."""
     far = [one.distance for one in checks]
     text = (
-        "The frames are of what the link draws of each picture, not of the picture itself: to the network the two are "
-        f"{min(far):.2f} to {max(far):.2f} standard deviations of a unit apart (1: as far as the mean of all pictures)."
+        "The frames show the reconstruction of each image, not the image itself. Their representations differ by "
+        f"{min(far):.2f} to {max(far):.2f} standard deviations per unit (1: the mean of all images differs as much)."
     )
     return " ".join([text, *(f"{one.doubt}." for one in checks if one.doubt)])
 
 
 class Span(StrEnum):
-    """From where to where a unit is set."""
+    """Ranges of a unit's values."""
 
     quantile = "quantile"
     minmax = "minmax"
@@ -131,7 +130,7 @@ class Span(StrEnum):
 
 
 class Way(StrEnum):
-    """Where the latent goes when the unit rises."""
+    """Directions in which the latent moves with the unit."""
 
     marginal = "marginal"
     partial = "partial"
@@ -139,7 +138,7 @@ class Way(StrEnum):
 
 
 class Mode(StrEnum):
-    """Whether a sweep starts from the picture's own value."""
+    """Values relative to the image's own (anchored) or absolute."""
 
     anchored = "anchored"
     replaced = "replace"
@@ -147,30 +146,33 @@ class Mode(StrEnum):
 
 @record_settings("sweep")
 def sweep_command(
-    folder: Annotated[Path, typer.Argument(help="What xinc link wrote.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
     out: Out,
-    units: Annotated[list[int], typer.Option("--unit", help="Unit to set; repeat for several.")] = [],
+    units: Annotated[list[int], typer.Option("--unit", help="Unit to sweep; repeat for several.")] = [],
     photos: Annotated[
-        list[Path], typer.Option("--photo", help="Picture to start from; repeat. Default: drawn ones.")
+        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
     ] = [],
-    span: Annotated[Span, typer.Option(help="From where to where, by what the link has seen.")] = Span.quantile,
+    span: Annotated[
+        Span, typer.Option(help="Range of values, measured on the images that the link was fitted to.")
+    ] = Span.quantile,
     way: Annotated[
         Way,
         typer.Option(
-            "--direction", help="marginal: as units vary together; partial: the others held, the paper's way."
+            "--direction", help="marginal: other units covary; partial: other units are fixed, as in the paper."
         ),
     ] = Way.marginal,
     mode: Annotated[
-        Mode, typer.Option(help="anchored: from the picture's own value; replace: the paper's way.")
+        Mode,
+        typer.Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper."),
     ] = Mode.anchored,
-    steps: Annotated[int, typer.Option(help="Values of the unit.", min=2)] = 6,
-    count: Annotated[int, typer.Option(help="Pictures to draw where no --photo is given.", min=1)] = 5,
+    steps: Annotated[int, typer.Option(help="Number of values of the unit.", min=2)] = 6,
+    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 5,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Draw pictures at several values of a unit, and say whether the unit followed."""
+    """Generate images at several values of a unit, and measure whether the unit follows."""
     if not units:
-        raise UsageError("no unit to sweep; give --unit, as often as you like.")
+        raise UsageError("no unit to sweep; give --unit, once or several times.")
     linked = load_link(folder, find_device(device))
     starts = load_start_images(linked.models, photos, count, linked.truncation, seed)
     try:
@@ -199,7 +201,7 @@ def sweep_command(
 def sweep_units(
     linked: LoadedLink, starts: StartImages, units: list[int], span: Span, way: Way, mode: Mode, steps: int
 ) -> list[EvaluatedSweep]:
-    """Sweep the units in the pictures that are shown and, alike, in those by which the link's own page judges it."""
+    """Sweep the units in the start images and in the evaluation images of the link."""
     method = linked.models.visualization(linked.link)
     evaluated_in = evaluation_images(linked.models, linked.truncation, linked.seed)
     sweeps, evaluations = (
@@ -246,24 +248,24 @@ def _write(
         for one in sweeps
     )
     caption = (
-        f"Judged by {BASES} pictures of the generator's, the same as on the page of the link, not by the "
-        f"{len(starts.names)} shown. Moves: the unit's place among all living units by how far each moves, in its own "
-        "standard deviations, when the network looks at the frames. Follows: Spearman's correlation of the values set "
-        "with those measured. Gain: how much of a step arrives. Class flips: frames to which the network answers "
-        "another class."
+        f"Evaluated in {BASES} generated images, the same as on the page of the link, not in the {len(starts.names)} "
+        "images shown. Moves: rank of the unit among all units that are not dead, by the change of its activation in "
+        "standard deviations, measured by the network on the frames. Follows: Spearman's correlation of the values set "
+        "with the values measured. Gain: measured change per change set. Class flips: frames with another predicted "
+        "class."
     )
     write_report(
         folder,
         title=f"What units of {linked.models.classifier.name} show",
-        lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
-        "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
-        f"classifier again. {reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",
+        lead="A unit of a classifier is set to several values, a link maps each representation to a latent, and a "
+        "generator makes an image of it. The classifier then measures whether the unit follows. "
+        f"{reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",
         facts={
             "network": linked.models.model_name,
             "layer": f"input of {layer}",
             "generator": linked.models.generator_name,
             "direction": way.value,
-            "pictures": f"{len(starts.names)} shown, {BASES} judged",
+            "images": f"{len(starts.names)} shown, {BASES} for the verdict",
         },
         sections=[Section("From low to high", tuple(pictures), Table(head, lines, caption))],
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; values, frames and "
@@ -274,7 +276,7 @@ def _write(
 def filmstrips(
     evaluated: EvaluatedSweep, models: ClassifierAndGenerator, names: Sequence[str], starts: StartImages | None = None
 ) -> Figure:
-    """The filmstrips of one unit, one row a start; the starts themselves beside what the link makes of them."""
+    """Return the filmstrips of one unit, one row per start image, next to the start images."""
     sweep, fidelity = evaluated.sweep, evaluated.sweep.fidelity
     places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {fidelity.alive}" for rank in fidelity.ranks.tolist()]
     follows = [f"follows {number(rho, 2)}" for rho in fidelity.rhos.tolist()]

@@ -1,4 +1,4 @@
-"""Command and page."""
+"""``xinc transinr``: command and page."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,29 +26,29 @@ from .trans_inr_results import (
     most_distinct,
 )
 
-LEARNT = 3.0  # decibels above the mean picture, where squared errors are half of its
+LEARNT = 3.0  # dB above the mean image, where squared errors are half as large
 NETWORKS, ARRAYS = "networks", "contributions.safetensors"
 
 
 def write_page(folder: Path, results: TransINRResults) -> None:
-    """Pictures, networks, arrays and ``index.html`` into ``folder``."""
+    """Write figures, networks, arrays and ``index.html`` into ``folder``."""
     source, model = results.source, results.source.model
     _networks(folder, results)
     _arrays(folder, results)
     write_report(
         folder,
-        title=f"Pictures of {results.title}, and the networks that were written for them",
-        lead="A transformer looked at each picture once and wrote the weights of a small network that draws it; "
-        f"nothing was fitted to the picture. It does so through {len(model.writer.tokens)} tokens, each of which sends "
-        "the message that shapes the weights of a few neurons. Below: how well the networks draw, and which token, and "
-        f"which patch of the picture that was read, painted what.{_doubt(results)}",
+        title=f"Images of {results.title}, and the networks generated for them",
+        lead="A transformer maps each image to the weights of a small network that outputs the image; nothing was "
+        f"fitted to the image. Each of its {len(model.writer.tokens)} weight tokens modulates the weights of a few "
+        "neurons. Below: how well the networks reconstruct the images, and the contribution of each token and of each "
+        f"patch of the input image.{_doubt(results)}",
         facts={
             "model": source.name,
-            "pictures": f"{len(source.images):,}, {' x '.join(map(str, results.images.shape[1:]))}",
+            "images": f"{len(source.images):,}, {' x '.join(map(str, results.images.shape[1:]))}",
             "transformer": f"{sum(p.numel() for p in model.parameters()):,} parameters",
-            "each picture's network": f"{sum(p.numel() for p in results.networks[0].parameters()):,} parameters",
+            "network of each image": f"{sum(p.numel() for p in results.networks[0].parameters()):,} parameters",
             "weight tokens": f"{len(model.writer.tokens)} in {len(model.writer.rows)} layers",
-            **({} if source.fit is None else {"fitted here": f"{source.fit.steps:,} steps"}),
+            **({} if source.fit is None else {"fit": f"{source.fit.steps:,} steps"}),
         },
         sections=[
             _pictures(folder, results),
@@ -56,23 +56,22 @@ def write_page(folder: Path, results: TransINRResults) -> None:
             _patches(folder, results),
             _neurons(folder, results),
         ],
-        foot=f"Made by xinc-captum. {NETWORKS}/0.safetensors is the first shown picture's own network, a plain module: "
+        foot=f"Made by xinc-captum. {NETWORKS}/0.safetensors holds the network of the first image shown, a module: "
         f'model, size = xinc_captum.inr.load("{NETWORKS}/0.safetensors"), and '
-        "model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is the picture that it draws. "
-        f"{ARRAYS} holds all parts as tensors; manifest.json holds the command, versions, seed, checksums and every "
-        "figure of this page.",
+        "model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is its image. "
+        f"{ARRAYS} holds all contributions as tensors; manifest.json the command, versions, seed, checksums and all "
+        "numbers of this page.",
     )
 
 
 def _doubt(results: TransINRResults) -> str:
-    """What to think of the rest where the networks draw hardly better than the mean picture."""
+    """Return a warning if the networks are hardly better than the mean image; else nothing."""
     (mean, _), (written, _), *_ = results.decibels.values()
     if written - mean >= LEARNT:
         return ""
     return (
-        f" These networks draw only {written - mean:.1f} dB better than the mean picture: the model has learnt "
-        "little of "
-        "single pictures, and what follows is about that little. More --steps or more pictures may help."
+        f" These networks are only {written - mean:.1f} dB better than the mean image: the model has learnt little "
+        "about single images, so the contributions below say little. More --steps or more images may help."
     )
 
 
@@ -81,18 +80,18 @@ def _pictures(folder: Path, results: TransINRResults) -> Section:
         folder,
         "written.png",
         written_sheet(results.images, results.rendered),
-        "What each picture's own network draws, straight from the transformer and after a few steps of training on "
-        "that one picture; last, the same steps from random weights.",
+        "The output of each image's network, as generated by the transformer and after a few training steps on that "
+        "image; last, after the same steps from random weights.",
     )
     lines = tuple((name, f"{dB:.1f}", f"{count:,}") for name, (dB, count) in results.decibels.items())
     table = Table(
-        ("", "decibels (PSNR)", "pictures"),
+        ("", "PSNR in dB", "images"),
         lines,
-        f"The mean of each picture's own, unclamped. The {len(results.source.images):,} pictures: "
+        f"Mean PSNR of single images, unclamped. The {len(results.source.images):,} images: "
         f"{results.source.description}."
-        " The mean picture is what a model that learned nothing of single pictures would draw.",
+        " The mean image is the output of a model that has learnt nothing about single images.",
     )
-    return Section("What the written networks draw", (sheet,), table)
+    return Section("Output of the generated networks", (sheet,), table)
 
 
 def _tokens(folder: Path, results: TransINRResults) -> Section:
@@ -106,19 +105,19 @@ def _tokens(folder: Path, results: TransINRResults) -> Section:
         folder,
         "modulation.png",
         token_sheet(results.modulation.values, images, names=results.source.model.writer.token_names, rest="all mean"),
-        "What each token's message changed, against its mean message over many pictures (last column: what the network "
-        f"of mean messages draws); the largest have a column. Integrated along {N_STEPS} steps; the parts miss "
-        f"{results.modulation.gap:.2%} of the change.",
+        "Contribution of each token's modulation, relative to its mean over many images (last column: output of the "
+        f"network with mean modulations); the largest have a column. Integrated along {N_STEPS} steps; the "
+        f"contributions miss {results.modulation.gap:.2%} of the change.",
     )
     tokens = save_picture(
         folder,
         "token.png",
         token_sheet(values, images, names=names, tokens=most_distinct(values[:, :-1], 6), rest="biases"),
-        f"What the neurons of {results.layer} add whose weights each token wrote (token 1 wrote neurons {each}), where "
-        "the tokens with a column are those whose paint tells the pictures apart: a reading of the finished networks, "
+        f"Contribution of the neurons of {results.layer} whose weights each token modulates (token 1: neurons "
+        f"{each}). The tokens that differ most between images have a column. Computed in the generated networks, "
         f"exact to rounding ({results.token.gap:.5%} of the change is missed).",
     )
-    return Section("Which token painted what", (modulations, tokens))
+    return Section("Contributions of tokens", (modulations, tokens))
 
 
 def _patches(folder: Path, results: TransINRResults) -> Section:
@@ -128,8 +127,8 @@ def _patches(folder: Path, results: TransINRResults) -> Section:
         folder,
         "patches.png",
         patch_sheet(results.patch.values, few[: len(results.patch.values)], masks, top=6, rest="the mean"),
-        "What was drawn differently because these patches of the picture are as they are and not as in the mean "
-        f"picture (last column); also outside of their outlines. {N_STEPS} steps; the parts miss "
+        "Contribution of these patches of the input, relative to the mean image (last column); it can lie outside the "
+        f"outlines. {N_STEPS} steps; the contributions miss "
         f"{results.patch.gap:.2%}"
         " of the change.",
     )
@@ -137,11 +136,11 @@ def _patches(folder: Path, results: TransINRResults) -> Section:
         folder,
         "route.png",
         route_sheet(route.values, few[0], masks[list(route.patches)], names=results.source.model.writer.token_names),
-        "The strongest patches of the first picture again, each one's change split by the token that carried it from "
-        f"the patch to the pixels; the columns miss {route.gap:.5%} of the second. Attention is not shown: it says "
-        "where a token looked, not what came of it.",
+        "The strongest patches of the first image again, with their contribution split by the token between patch and "
+        f"pixels; the columns miss {route.gap:.5%} of the second one. Attention weights are not shown, because they do "
+        "not measure contributions.",
     )
-    return Section("Which patch of the picture was painted through which token", (patches, routes))
+    return Section("Contributions of patches through tokens", (patches, routes))
 
 
 def _neurons(folder: Path, results: TransINRResults) -> Section:
@@ -150,25 +149,24 @@ def _neurons(folder: Path, results: TransINRResults) -> Section:
             folder,
             "neurons.png",
             neurons_across(results.neurons, results.images, most_distinct(results.neurons, 5)),
-            f"Neurons of {results.layer} that paint much, and something else in every picture, in each picture's own "
-            "network. Neuron i is written by the same token from the same base weights each time, so it can be "
-            "followed from picture to picture.",
+            f"Neurons of {results.layer} whose contribution is large and differs between images, in the network of "
+            "each image. The weights of neuron i always come from the same token and the same base weights, so its "
+            "maps can be compared between images.",
         ),
     )
     if not results.correspondences:
-        return Section("The same neuron in every network", pictures)
+        return Section("The same neuron in all networks", pictures)
     lines = tuple((name, f"{one.retrieval:.3f}", f"{one.same:+.2f}") for name, one in results.correspondences.items())
     chance = next(iter(results.correspondences.values())).chance
     table = Table(
-        ("", "found again", "cosine of the same"),
+        ("", "retrieval", "cosine of the same neuron"),
         lines,
-        f"Found again: how often a neuron of {results.layer}, looked for by what it paints in another picture's "
-        "network, "
-        f"is the one of the same number (guessing: {chance:.3f}). Random starts, {LONG} steps: networks trained one by "
-        "one, whose numbers mean nothing. Written before any fit: how much of it the shared base weights alone bring; "
-        "where that row is as high, the correspondence is built in and was not learnt.",
+        f"Retrieval: how often the neuron of {results.layer} with the most similar map in another image's network has "
+        f"the same number (chance: {chance:.3f}). Random starts, {LONG} steps: networks trained one by one, whose "
+        "numbers have no meaning. Written before any fit: what the shared base weights alone give; if that row is as "
+        "high, the correspondence is built in and was not learnt.",
     )
-    return Section("The same neuron in every network", pictures, table)
+    return Section("The same neuron in all networks", pictures, table)
 
 
 def _networks(folder: Path, results: TransINRResults) -> None:
@@ -199,39 +197,39 @@ MODEL = "model.safetensors"
 def trans_inr_command(
     images: Annotated[
         list[str],
-        typer.Argument(help="Small pictures: files, folders, or mnist_digits.", show_default=False),
+        typer.Argument(help="Small images: files, folders, or mnist_digits.", show_default=False),
     ],
     out: Out,
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"A file of TransINR.save, {SHIPPED}, or fit: fit one to nine tenths of the pictures. "
+            help=f"A file of TransINR.save, {SHIPPED}, or fit, which fits one to nine tenths of the images. "
             f"Default: {SHIPPED} for mnist_digits, else fit."
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Take the middle square of each picture at so many pixels. Default: as they are.")
+        int | None, typer.Option(help="Crop the central square of each image and resize it to this many pixels.")
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(help="Side of a patch, for a fit. Default: about 8 x 8 patches.", min=1)
+        int | None, typer.Option(help="Side of a patch in pixels, for fit. Default: about 8 x 8 patches.", min=1)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Steps of the fit. Default: {STEPS}.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Fitting steps. Default: {STEPS}.", min=1)] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Write a network for each of some small pictures, and show which token and which patch painted what in it."""
+    """Generate a network for each of some small images, and show the contribution of each token and patch."""
     torch_device = find_device(device)
     if size is not None and size < 8:
         raise UsageError(f"--size is {size}; expected at least 8 pixels.")
     small_images = load_small_images(images, size)
     typer.echo(
-        f"{small_images.name}: {len(small_images.images):,} pictures, "
+        f"{small_images.name}: {len(small_images.images):,} images, "
         f"{' x '.join(map(str, small_images.images.shape[1:]))}"
     )
     source = load_or_fit(small_images, model, patch, steps, seed, torch_device)
     results = compute_results(source, small_images.name, seed)
     for name, (dB, count) in results.decibels.items():
-        typer.echo(f"{name}: {dB:.1f} dB over {count:,} pictures")
+        typer.echo(f"{name}: {dB:.1f} dB over {count:,} images")
     with result_folder(out, {"pictures": small_images.origin, **manifest_note(results, seed)}) as folder:
         if source.name == FIT:
             source.model.save(folder / MODEL)
@@ -239,7 +237,7 @@ def trans_inr_command(
 
 
 def manifest_note(results: TransINRResults, seed: int) -> dict[str, Any]:
-    """Every figure of the page, for the manifest."""
+    """Return the numbers of the page, for the manifest."""
     source = results.source
     return {
         "model": source.name,

@@ -1,4 +1,4 @@
-"""Video canvas: command and page."""
+"""``xinc canvas`` for a video: canvases and page."""
 
 import importlib.util
 from functools import partial
@@ -35,8 +35,8 @@ from .video_results import (
     track_objects,
 )
 
-GOES_IN = {"nerv": "a frame's time", "hnerv": "what an encoder condensed a frame to"}
-FOLLOWERS = 5  # units shown for each object: more would be units that do not follow it
+INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
+FOLLOWERS = 5  # units shown for each object; further units hardly follow it
 
 
 def write_video_page(
@@ -48,10 +48,10 @@ def write_video_page(
     facts: dict[str, str],
     seed: int,
 ) -> None:
-    """Pictures and ``index.html`` into ``folder``."""
+    """Write figures and ``index.html`` into ``folder``."""
     sections = [
         _network_section(folder, video, network),
-        Section("How far to trust the canvases", (), verdicts=verdicts),
+        Section("How reliable the canvases are", (), verdicts=verdicts),
     ]
     if video.masks is not None:
         sections.append(_objects(folder, video, [track_objects(layer, video.masks, seed) for layer in layers]))
@@ -63,9 +63,9 @@ def write_video_page(
     write_report(
         folder,
         title=f"What the neurons of a network paint, frame by frame: {video.name}",
-        lead=f"A small network was trained to draw this video: {GOES_IN[network.name]} goes in, the frame comes "
-        "out. Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds "
-        "to, and takes away from, every pixel.",
+        lead=f"A small network was trained to map {INPUTS[network.name]} to the frame. Each frame is a sum over the "
+        "units of a layer, so each unit has a canvas for every frame: its positive or negative contribution to every "
+        "pixel.",
         facts=facts,
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions and checksums.",
@@ -74,24 +74,24 @@ def write_video_page(
 
 def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
     figure = frames_beside_drawn(video.frames, network.rendered, network.decibels)
-    caption = "The clip, the network's drawing of it, and the difference. All that follows explains the drawing."
-    return Section("The clip and the network", (save_picture(folder, "frames.png", figure, caption),))
+    caption = "The video, the network's output and the difference. All figures below explain the output."
+    return Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),))
 
 
 def _units(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes]) -> Section:
     figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
     caption = (
-        "Of each layer the two units that paint most, and, among the stronger half, the two whose paint moves about "
-        "most (over cells of eight pixels). Above, early layers; below, what the head's kernels add to one colour."
+        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
+        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
     )
     return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
 def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Section:
-    """One picture of the layer that goes along with the objects most, and a table of all."""
+    """Return the figure of the layer that follows the objects best, and a table of all layers."""
     best = max(tracks, key=lambda one: one.lead)
     if video.masks is None:
-        raise ValueError("a film without masks has no objects to follow.")
+        raise ValueError("the video has no masks, so there are no objects to track; give masks.")
     figure = object_time(
         video.frames,
         video.masks,
@@ -104,9 +104,9 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         shown=FOLLOWERS,
     )
     caption = (
-        "The layer that goes along with the objects most. Under each object, what its best followers paint together: "
-        "where they carry it, the glow travels inside the outline. The heat maps say the same unit by time, above "
-        "under the object's own mask, below (the control) under its masks of all other times."
+        "The layer that follows the objects best. For each object, the joint contribution of the units that follow it "
+        "best: if they follow it, the bright area moves inside the outline. The heat maps show units by time: top, "
+        "inside the object's mask; bottom (control), inside its masks of all other times."
     )
     head = ("layer", *[f"{name}: {what}" for name in video.objects for what in ("best unit", "elsewhere")])
     lines = [
@@ -114,18 +114,18 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         for one in tracks
     ]
     note = (
-        "How much the best unit of each layer goes along with the object: its paint there as a multiple of what the "
-        "area accounts for, under the object's own masks minus under its masks of other times; 0: not at all. "
-        "Elsewhere: what the best unit comes to along the same path at other places of the picture, median of 20."
+        "How well the best unit of each layer follows the object: its contribution per area relative to the mean, "
+        "inside the object's masks minus inside its masks of other times; 0: not at all. Elsewhere: the same for the "
+        "best unit along the same path at other positions, median of 20."
     )
     pictures = (save_picture(folder, "objects.png", figure, caption),)
-    return Section("How objects are carried through time", pictures, Table(head, tuple(lines), note))
+    return Section("Units that follow objects", pictures, Table(head, tuple(lines), note))
 
 
 def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> Section:
-    title = "Where it moves, and where the paint changes"
+    title = "Motion and change of contributions"
     if len(video.frames) < 3:
-        return Section(title, (), Table(("left out",), (("two frames",),), "The control wants at least three frames."))
+        return Section(title, (), Table(("left out",), (("two frames",),), "The control needs at least three frames."))
     if video.flow is None and importlib.util.find_spec("skimage") is None:
         note = "Optical flow needs scikit-image. Run: pip install 'xinc-captum[analysis]'"
         return Section(title, (), Table(("left out",), (("no scikit-image",),), note))
@@ -139,18 +139,18 @@ def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> S
         best.agreement.table[0],
         controls={
             "frame difference instead": float(best.difference.matched),
-            "a clip that stands still": float(best.still.matched),
+            "a still video": float(best.still.matched),
         },
         layer=best.layer,
     )
     source = (
-        "estimated from the frames (TV-L1, which loses objects that move more than a few pixels a frame)"
+        "estimated from the frames (TV-L1, which misses objects that move more than a few pixels per frame)"
         if video.flow is None
         else "known exactly"
     )
     caption = (
-        f"The layer where the two go together most. The flow is {source}. If the plain difference of frames does as "
-        "well as the flow, the paint changes where the picture changes, and that is all this says."
+        f"The layer with the highest agreement. The flow is {source}. If the difference of frames agrees as well as "
+        "the flow, the contributions only change where the image changes."
     )
     picture = save_picture(folder, "motion.png", figure, caption)
     return Section(title, (picture,), _motion_table(motions))
@@ -165,7 +165,7 @@ def _motion_table(motions: list[LayerMotion]) -> Table:
         )
         for one in motions
     ]
-    return Table(head, tuple(lines), "Rank correlations over pixels of speed and change, mean over frames.")
+    return Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
 
 
 def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], seed: int) -> Section:
@@ -175,18 +175,17 @@ def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], 
     first_note = _by_chance({name: one.places for name, one in spreads.items()})
     second_note = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
-        f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
-        f"places of their own{first_note}. Right: one that rises above it, that few units make up each "
-        f"pixel{second_note}."
+        f"At frame {middle}. Left: a solid curve that falls more steeply than its dashed control means that units are "
+        f"local{first_note}. Right: a curve above its control means that few units make up each pixel{second_note}."
     )
     return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
 
 def _by_chance(more: dict[str, bool]) -> str:
-    """What a caption adds about layers whose curve says no more than its control."""
+    """Return a remark on the layers whose curve is not better than its control."""
     names = [name for name, yes in more.items() if not yes]
     layers = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
-    return f"; no more than by chance here: {layers}" if names else ""
+    return f"; not more than the control here: {layers}" if names else ""
 
 
 @record_settings("video", "source")
@@ -205,11 +204,11 @@ def video_canvas(
 ) -> None:
     """Fit a network to a video and write its canvases.
 
-    The fit keeps a checkpoint beside ``out``, which goes when all is done: what was killed goes on there.
+    The fit writes a checkpoint next to ``out``, from which a killed run resumes; it is deleted at the end.
     """
     shipped = source == FITTED and not Path(source).exists()
     if shipped and (model_name or steps):
-        raise UsageError(f"{FITTED} is fitted already; --model and --steps cannot change it. Leave them out.")
+        raise UsageError(f"{FITTED} is fitted already; --model and --steps do not apply to it. Leave them out.")
     video = load_video(source, frames, longer_side, masks)
     torch_device = find_device(device)
     height, width = video.frames.shape[2:]
@@ -221,13 +220,13 @@ def video_canvas(
     else:
         kind = model_name or VideoModel.nerv
         model = make_network(kind, (height, width), seed)
-        methods = methods_for(model, layers, rule.value)  # names fail before the fit
-        going_on = ", going on where an earlier run stopped" if checkpoint.is_file() else ""
-        typer.echo(f"fitting {kind} to {text}, on {torch_device}{going_on} …")
+        methods = methods_for(model, layers, rule.value)  # a wrong name fails before the fit
+        resumed = ", resuming an earlier run" if checkpoint.is_file() else ""
+        typer.echo(f"fitting {kind} to {text}, on {torch_device}{resumed} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         network = fit_network(model, kind, video, steps or 1500, seed, torch_device, checkpoint)
     fit_seconds = seconds_elapsed()
-    typer.echo(f"{text}: {network.psnr:.1f} dB; drawing {len(methods)} layers …")
+    typer.echo(f"{text}: {network.psnr:.1f} dB; computing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
         "model": network.config,
@@ -259,15 +258,15 @@ def video_canvas(
 def _canvas(method: NeuronCanvas, network: VideoNetwork, size: tuple[int, int]) -> FrameCanvas:
     canvas = method.canvas(network.rows, size, memory_budget=BUDGET)
     if not isinstance(canvas, FrameCanvas):
-        raise TypeError(f"{type(decoder_part(network.model)).__name__} draws no frames of {size}.")
+        raise TypeError(f"{type(decoder_part(network.model)).__name__} has no frames of {size}.")
     check_memory(canvas)
     return canvas
 
 
 def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
-    """Keep the last layer's canvas to be opened again; answers what to say of it."""
+    """Save the canvas of the last layer for open_canvas(); return a text for the page."""
     if importlib.util.find_spec("zarr") is None:
-        return "not kept: zarr is missing (pip install 'xinc-captum[store]')"
+        return "not saved: zarr is missing (pip install 'xinc-captum[store]')"
     canvas.save(folder / "canvas.zarr", dtype="float16")
     return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
 
@@ -279,8 +278,8 @@ def _facts(video: VideoInput, network: VideoNetwork, rule: RuleName, canvas_file
         "video": video.name,
         "frames": f"{len(video.frames)} of {width} x {height}",
         "network": f"{network.name}, {parameters:,} parameters",
-        "fit": f"{network.steps} steps" if network.steps else "before, comes with the package",
+        "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
         "quality": f"{network.psnr:.1f} dB",
         "rule": rule.value,
-        "canvas kept": canvas_file,
+        "saved canvas": canvas_file,
     }

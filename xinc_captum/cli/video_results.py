@@ -1,4 +1,4 @@
-"""What it computed."""
+"""Results of ``xinc canvas`` for a video: network, magnitudes, motion and object tracks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,11 +31,11 @@ from .errors import UsageError
 from .video_files import FITTED, VideoInput
 
 Networks = inr.NeRV | inr.HNeRV
-_HNERV_WIDTHS = (16, 24, 20, 14)  # about as many parameters as a NeRV as it comes
+_HNERV_WIDTHS = (16, 24, 20, 14)  # about as many parameters as the default NeRV
 
 
 class VideoModel(StrEnum):
-    """Networks of videos that the command can fit."""
+    """Networks for videos."""
 
     nerv = "nerv"
     hnerv = "hnerv"
@@ -43,15 +43,15 @@ class VideoModel(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class VideoNetwork:
-    """A network that draws a video, and how well.
+    """A network that outputs a video, and its quality.
 
     Attributes:
         model: on its device.
-        name: of its kind.
-        rows: what goes into :func:`explained`, one row a frame.
-        drawn: (frames, 3, H, W), on the CPU.
-        decibels: of each frame.
-        steps: of the fit; 0 for a network that was fitted before.
+        name: name of its kind.
+        rows: inputs of :func:`decoder_part`, one row per frame.
+        rendered: (frames, 3, H, W), its output, on the CPU.
+        decibels: PSNR of each frame.
+        steps: fitting steps; 0 for a shipped network.
     """
 
     model: Networks
@@ -63,34 +63,34 @@ class VideoNetwork:
 
     @property
     def psnr(self) -> float:
-        """Mean over frames."""
+        """Mean PSNR over frames."""
         return sum(self.decibels) / len(self.decibels)
 
     @property
     def config(self) -> dict[str, Any]:
-        """What kind of network it is."""
+        """Name and configuration of the network."""
         return {"name": self.name, **self.model.config}
 
 
 def decoder_part(model: Networks) -> nn.Module:
-    """The part of the network that paints: an HNeRV's encoder only looks."""
+    """Return the part of the network that outputs frames: the decoder of an HNeRV, or a whole NeRV."""
     return model.decoder if isinstance(model, inr.HNeRV) else model
 
 
 def make_network(name: VideoModel, size: tuple[int, int], seed: int) -> Networks:
-    """A new network for frames of ``size``."""
+    """Return a new network for frames of ``size``."""
     if name is VideoModel.nerv:
         return inr.NeRV(size, seed=seed)
     return inr.HNeRV(size, _HNERV_WIDTHS, encoder_width=32, seed=seed)
 
 
 def methods_for(model: Networks, layers: list[str] | None, rule: str) -> dict[str, NeuronCanvas]:
-    """What explains each layer: a convolution by its kernels, any other layer by its neurons.
+    """Return the method for each layer: kernels for a convolution, neurons for any other layer.
 
-    By default the blocks' activations, and the head's kernels.
+    The default layers are the activations of the blocks and the head.
 
     Raises:
-        LayerError: no such layer.
+        LayerError: an unknown layer.
     """
     part = decoder_part(model)
     modules = dict(part.named_modules())
@@ -102,23 +102,23 @@ def methods_for(model: Networks, layers: list[str] | None, rule: str) -> dict[st
 
 
 def load_shipped_network(video: VideoInput, where: torch.device) -> VideoNetwork:
-    """The network that comes with this package."""
+    """Load the network that ships with this package."""
     loaded = zoo.carphone_nerv()
     model = loaded.model
     if not isinstance(model, inr.NeRV):
         raise TypeError(f"{FITTED} is a {type(model).__name__}; expected a NeRV.")
     model.to(where)
-    rows = inr.times(loaded.size[0])[: len(video.frames)].to(where)  # its own times, however many frames are asked for
+    rows = inr.times(loaded.size[0])[: len(video.frames)].to(where)  # the times of its fit, for any number of frames
     return _evaluate(model, VideoModel.nerv.value, rows, video, 0)
 
 
 def fit_network(
     model: Networks, name: VideoModel, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
 ) -> VideoNetwork:
-    """Fit a network; a run that was killed goes on from its checkpoint.
+    """Fit a network, or resume a killed run from its checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is of another run, or cannot be written.
+        CheckpointError: the checkpoint belongs to another run, or cannot be written.
     """
     model.to(where)
     done = inr.fit_video(model, video.frames, steps=steps, lr=_rate(name), seed=seed, checkpoint=checkpoint)
@@ -147,15 +147,15 @@ COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True, eq=False)
 class LayerMagnitudes:
-    """What one layer paints.
+    """Magnitudes of the contributions of one layer.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         kind: "neurons" or "kernels".
-        amounts: (frames, units, H, W), >= 0, on the CPU.
-        film: some of its units through time.
-        packed: all of its units, in few bytes, for the page that answers questions.
-        names: of the units.
+        magnitudes: (frames, units, H, W), >= 0, on the CPU.
+        film: some of its units over time.
+        packed: all of its units in few bytes, for the explorer page.
+        names: names of the units.
     """
 
     name: str
@@ -167,10 +167,10 @@ class LayerMagnitudes:
 
 
 def check_memory(canvas: FrameCanvas) -> None:
-    """Refuse a layer whose maps would not fit.
+    """Check that the maps of a layer are not too large for memory.
 
     Raises:
-        UsageError: says how large they are.
+        UsageError: they are larger than 2 GiB.
     """
     need = 4 * canvas.frames * canvas.units * canvas.channels * canvas.pixels
     if need > MOST:
@@ -182,13 +182,14 @@ def check_memory(canvas: FrameCanvas) -> None:
 
 
 def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
-    """Draw all of a layer, and choose the units to show: two that paint most, two whose paint moves about most.
+    """Compute the magnitudes of a layer and select the units to show.
 
-    The latter are sought among the stronger half, and by means over cells: units that draw fine lines flicker.
+    The film shows the two units that contribute most and the two whose contributions change most. The latter are
+    selected among the stronger half and by means over cells, because units of fine lines flicker.
 
     Args:
-        canvas: of the layer.
-        room: bytes, about, that its units may take when they are packed.
+        canvas: the canvas of the layer.
+        room: approximate bytes of all packed units.
     """
     contributions = canvas.to_tensor().cpu()
     if canvas.pairs is None:
@@ -218,7 +219,7 @@ def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
 
 
 def _first(score: Tensor, canvas: FrameCanvas, besides: list[int]) -> list[int]:
-    """The two units of the highest score; of kernels at most one of each input, for they look alike."""
+    """Return the two units with the highest score; of kernels at most one per input, because these look alike."""
     outs = 1 if canvas.pairs is None else canvas.pairs[1]
     chosen: list[int] = []
     for unit in score.argsort(descending=True, stable=True).tolist():
@@ -236,7 +237,7 @@ def _name(canvas: FrameCanvas, unit: int) -> str:
 
 
 def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
-    """How far the units of a layer spread at one frame, beside shuffled units and pixels."""
+    """Measure how far the units of a layer spread in one frame, with shuffled units and pixels as controls."""
     frame_magnitudes = layer.magnitudes[frame]
     units = shuffle_units(frame_magnitudes, torch.Generator().manual_seed(seed))
     pixels = shuffle_pixels(frame_magnitudes, torch.Generator().manual_seed(seed))
@@ -248,14 +249,14 @@ def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
 
 @dataclass(frozen=True, eq=False)
 class LayerMotion:
-    """Where one layer's contributions change, beside where the clip moves.
+    """Agreement of the change of one layer's contributions with motion in the video.
 
     Attributes:
-        layer: its name.
-        change: (frames - 1, H, W), all units together.
-        found: change against speed.
-        difference: change against the plain difference of frames.
-        still: the first frame's contributions for ever, against speed: nothing may come of it.
+        layer: name of the layer.
+        change: (frames - 1, H, W), summed over units.
+        agreement: of change and speed.
+        difference: agreement of change and the difference of frames.
+        still: control: agreement of constant contributions and speed, which must be nearly 0.
     """
 
     layer: str
@@ -266,12 +267,12 @@ class LayerMotion:
 
     @property
     def lead(self) -> float:
-        """How much better the change goes with its own frames' speed than with other frames'."""
+        """Agreement with the speed of the same frames minus that with other frames."""
         return float(self.agreement.matched - self.agreement.shuffled)
 
 
 def measure_motion(layer: LayerMagnitudes, video: VideoInput, speed: Tensor) -> LayerMotion:
-    """Compare the layer's changes with speeds (frames - 1, H, W)."""
+    """Measure the agreement of a layer's change with speeds (frames - 1, H, W)."""
     change = contribution_change(layer.magnitudes).sum(1, keepdim=True)
     still = contribution_change(layer.magnitudes[:1].expand_as(layer.magnitudes)).sum(1, keepdim=True)
     return LayerMotion(
@@ -285,12 +286,12 @@ def measure_motion(layer: LayerMagnitudes, video: VideoInput, speed: Tensor) -> 
 
 @dataclass(frozen=True, eq=False)
 class LayerTracks:
-    """How one layer goes along with the objects.
+    """How well the units of one layer follow the objects.
 
     Attributes:
-        layer: what it paints.
-        track: of all objects.
-        elsewhere: (repeats, objects, units), the same paths elsewhere.
+        layer: magnitudes of the layer.
+        track: scores for all objects.
+        elsewhere: (repeats, objects, units), control: scores along the same paths at other positions.
     """
 
     layer: LayerMagnitudes
@@ -299,23 +300,23 @@ class LayerTracks:
 
     @property
     def best(self) -> list[float]:
-        """What the unit that follows each object most comes to."""
+        """Score of the best unit for each object."""
         return [float(best) for best in self.track.carried.nan_to_num(-torch.inf).amax(1)]
 
     @property
     def chance(self) -> list[float]:
-        """What the best unit comes to along the same path elsewhere, median over places."""
+        """Score of the best unit along the same path at other positions, median."""
         best = self.elsewhere.nan_to_num(-torch.inf).amax(2)
         return [float(middle) for middle in best.median(0).values]
 
     @property
     def lead(self) -> float:
-        """How far the best units are ahead of chance, mean over objects."""
+        """Best score minus chance, mean over objects."""
         return sum(b - c for b, c in zip(self.best, self.chance, strict=True)) / len(self.best)
 
 
 def track_objects(layer: LayerMagnitudes, masks: Tensor, seed: int) -> LayerTracks:
-    """Follow the objects of masks (frames, objects, H, W)."""
+    """Measure how well the units of a layer follow the objects of masks (frames, objects, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     elsewhere = displaced_tracks(layer.magnitudes, masks, generator=generator)
     return LayerTracks(layer, object_track(layer.magnitudes, masks), elsewhere)
