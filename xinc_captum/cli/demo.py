@@ -10,16 +10,15 @@ from typing import Annotated
 import typer
 
 from .. import store
-from ..attributions.accentuation.settings import Settings
 from .accentuate import accentuate_command
 from .canvas import Model, photo_canvas
 from .canvas_trust import RuleName
 from .command import Seed
-from .counterfactual import Method, counterfactual_command
+from .counterfactual import counterfactual_command
 from .errors import UsageError
-from .link import Variant, link_command
+from .link import link_command
 from .nern import SHIPPED, nern_command
-from .sweep import Mode, Span, Way, sweep_command
+from .sweep import sweep_command
 from .trans_inr import trans_inr_command
 from .video import video_canvas
 from .video_files import FITTED, SPRITE
@@ -44,10 +43,7 @@ def demo_command(
     """Run the main commands on real photos."""
     parts = only or list(Part)
     if Part.accentuate in parts:
-        accentuate_command(
-            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None,
-            Settings.n_steps, seed, 336, "auto", None,
-        )  # fmt: skip
+        accentuate_command("foolbox:00", out / "accentuate", targets=["dalmatian", "292"], seed=seed)
     if Part.canvas in parts:
         photo = _photo("chelsea.png", out)  # xinc replay reads it again
         photo_canvas(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
@@ -58,9 +54,9 @@ def demo_command(
     if Part.linked in parts:
         _run_link(out / "linked", seed)
     if Part.nern in parts:
-        nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, SHIPPED, seed, "cpu")
+        nern_command("mnist_convnet", out / "nern", "mnist_generator", fitted=SHIPPED, seed=seed, device="cpu")
     if Part.transinr in parts:
-        trans_inr_command(["mnist_digits"], out / "transinr", None, None, None, None, seed, "cpu")
+        trans_inr_command(["mnist_digits"], out / "transinr", seed=seed, device="cpu")
     folders = {
         Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)],
         Part.linked: [f"linked/{name}" for name in ("link", "units", "another_answer")],
@@ -71,10 +67,9 @@ def demo_command(
 
 def _run_link(out: Path, seed: int) -> None:
     """Link the shipped digit classifier to the shipped digit generator, and use the link."""
-    link_command(out / "link", "mnist_convnet", "mnist_generator", None, Variant.linear, 2000, 0.7, None, seed, "cpu")
-    units = _select_units(out / "link")
-    sweep_command(out / "link", out / "units", units, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu")
-    counterfactual_command(out / "link", out / "another_answer", "8", [], Method.ray, 0.0, 6, seed, "cpu")
+    link_command(out / "link", pairs=2000, seed=seed, device="cpu")
+    sweep_command(out / "link", out / "units", _select_units(out / "link"), seed=seed, device="cpu")
+    counterfactual_command(out / "link", out / "another_answer", "8", seed=seed, device="cpu")
 
 
 def _select_units(folder: Path) -> list[int]:
