@@ -48,9 +48,9 @@ def test_classes(page):
     html, files = page(natural=natural, second=second)
     assert {"accentuated.png", "answers.png", "steps.png", "1_thing_0_way.png", "accentuation.safetensors"} <= files
     assert "What tinynet sees in the cat" in html and "32 x 24" in html and "othernet" in html
-    assert "Grad-CAM, which shows where" in html and "answers to most, out of 12 squares out of 3 photos" in html
+    assert "Grad-CAM, which shows where" in html and "score, of 12 squares out of 3 photos" in html
     assert "logit 1 → 3" in html and "−1.5" in html and "25 %" in html and "0.60" in html and ">fails<" in html
-    assert "Dose 1 is what only two in a hundred" in html and "Ctrl-C" not in html
+    assert "Only 2 % of the natural images exceed dose 1" in html and "Ctrl-C" not in html
 
 
 def test_units(page, no_ink):

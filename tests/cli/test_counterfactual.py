@@ -132,7 +132,7 @@ def test_the_page_has_a_line_for_each_picture(link_folder, out, found):
     assert str(found.trust) in page and f"The link itself {predicate(note(link_folder)['trust'])}." in page
     assert all(f">drawn: {name}<" in page for name in ("upper", "left", "middle")) and ">drawn: lower<" not in page
     assert f">{100 * float(found.confidence[0]):.0f} %<" in page and ">3 of 3<" in page
-    assert "Left out, being answered lower already: drawn: lower." in page
+    assert "Left out, because their predicted class is lower already: drawn: lower." in page
 
 
 def test_photos_are_start_images_too(link_folder, tmp_path, capsys, no_ink):

@@ -68,7 +68,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"thesis.tex is an existing file of another kind; give a new name"):
         explore_command(folder, tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "mine"
-    with pytest.raises(UsageError, match="index.html lies in the result itself, which would count as damaged"):
+    with pytest.raises(UsageError, match="index.html is inside the result folder, which must not change"):
         explore_command(folder, folder / "index.html")
     for _ in range(2):
         explore_command(folder, tmp_path / "page.html")
@@ -130,7 +130,7 @@ def test_accentuations_are_in_the_order_of_the_options(tmp_path, g):
     note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
     page = explore_others_page_of(tmp_path, note, "accentuation.safetensors", held)
     assert "<dt>layer</dt><dd>head</dd>" in page
-    assert "What net sees in chelsea" in page and "answer for it: -0.5 → 4.25, after 6 steps." in page
+    assert "What net sees in chelsea" in page and "output for it: -0.5 → 4.25, after 6 steps." in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
     assert album([held["2_lion.image"]], ROOM).addresses[0] in second
     assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
@@ -188,7 +188,7 @@ def test_a_result_of_unit_sweep_save(tmp_path):
     held["representations"] = torch.tensor([[[9.0, 0.125], [9, 0.5]], [[9, 0.25], [9, 0.75]]])
     note = {"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": SAID}
     page = explore_others_page_of(tmp_path, note, "sweep.safetensors", held)
-    assert "What unit 1 shows" in page and "picture 1" in page
+    assert "What unit 1 shows" in page and "image 1" in page
     assert "measured 0.75" in page and "measured 9" not in page
 
 

@@ -97,7 +97,7 @@ def test_verdicts_are_printed(tiny, tmp_path, capsys, monkeypatch):
     link_command(tmp_path / "out", **given(tiny, real=str(tmp_path / "photos"), variant=Variant.fourier_features))
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"generating 60 images with {tiny}:draw and passing them through {tiny}:net …"
-    assert said[1].startswith("the link ") and said[2] == "setting units …"
+    assert said[1].startswith("the link ") and said[2] == "sweeping units …"
     assert said[3].endswith(f"; open {tmp_path / 'out' / 'index.html'}")
     assert (tmp_path / "out" / "index.html").read_text() == "1 photos of photos"
     note = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -203,7 +203,7 @@ def test_with_one_class_no_classes_are_shown(link_results, tmp_path, no_ink):
     page = html.unescape((tmp_path / "index.html").read_text())
     assert "selectivity.png" not in page and not (tmp_path / "selectivity.png").exists()
     assert "Units that vary most, each at" in page and "Which classes drive them" not in page
-    assert "gives all of the generator's pictures one class, so nothing is said of keeping it" in page
+    assert "predicts one class for all generated images, so whether they keep it is not measured" in page
     said = words(unit_figure(units, link_results))
     assert not {"upper", "lower", "left", "middle"} & set(said) and not any("Bars:" in line for line in said)
 

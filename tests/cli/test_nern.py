@@ -74,8 +74,8 @@ def test_a_fitted_nern_is_used(named, tmp_path):
         tmp_path / "fit" / "nern.safetensors"
     ).read_bytes()
     page = (tmp_path / "again" / "index.html").read_text()
-    assert "generated for this page" in page and "fitted before" in page
-    assert "that were not fitted on" in (tmp_path / "fit" / "index.html").read_text()
+    assert "generated for this page" in page and "fitted earlier" in page
+    assert "held out from the fit" in (tmp_path / "fit" / "index.html").read_text()
 
 
 def test_the_shipped_nern_belongs_to_the_shipped_network():
@@ -98,7 +98,7 @@ def test_other_files_raise(named, tmp_path):
     mnist_nern().save(tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="--nern: .*other.safetensors"):
         load_nern(str(tmp_path / "other.safetensors"), "my_networks:tiny", tiny())
-    with pytest.raises(UsageError, match="--layer, --hidden and --steps are of a fit, and mnist_nern is fitted alre"):
+    with pytest.raises(UsageError, match="--layer, --hidden and --steps are for a new fit, and mnist_nern is fitted"):
         commanded(tmp_path / "out", fitted="mnist_nern")
 
 
@@ -135,7 +135,7 @@ def test_pictures_that_do_not_fit(named):
         UsageError, match=r"the images of mnist_generator are \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
     ):
         fit_and_test_images("mnist_generator", tiny(), (1, 8, 8), 0, CPU)
-    with pytest.raises(UsageError, match="is unknown how large its pictures are; let the function return"):
+    with pytest.raises(UsageError, match="the input size of .* is unknown; let the function return"):
         load_nern_classifier("my_networks:bare", CPU)
 
 

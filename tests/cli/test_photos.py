@@ -170,16 +170,16 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
         load_small_images([str(tmp_path / "empty")], None)
     put(tmp_path / "a.png")
     put(tmp_path / "b.png", (10, 10))
-    with pytest.raises(UsageError, match=r"several sizes \(high x wide\): a.png is 8 x 12, b.png 10 x 10; say --size"):
+    with pytest.raises(UsageError, match=r"several sizes \(high x wide\): a.png is 8 x 12, b.png 10 x 10; give --size"):
         load_small_images([str(tmp_path)], None)
     large = put(tmp_path / "large" / "c.png", (400, 300))
-    with pytest.raises(UsageError, match=r"c.png is 300 x 400 pixels .* at most 64; say --size 32"):
+    with pytest.raises(UsageError, match=r"c.png is 300 x 400 pixels .* at most 64; give --size 32"):
         load_small_images([str(large)], None)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(PhotoError, match=r"broken.png cannot be read as a photo"):
         load_small_images([str(tmp_path / "broken.png")], None)
     monkeypatch.setattr("xinc_captum.cli.photos.MOST_IMAGES", 1)
-    with pytest.raises(UsageError, match="there are 2 pictures; expected at most 1: give a part of them"):
+    with pytest.raises(UsageError, match="there are 2 images; expected at most 1: give fewer"):
         load_small_images([str(tmp_path / "a.png"), str(tmp_path / "b.png")], None)
 
 
@@ -197,7 +197,7 @@ def test_channels_are_adapted_to_the_model():
     torch.testing.assert_close(with_channels(grey, 3, "m"), grey.repeat(1, 3, 1, 1))
     with pytest.raises(UsageError, match="the images are in colour, and m has 1 channel; give a --model that was"):
         with_channels(colour, 1, "m")
-    with pytest.raises(UsageError, match="the pictures are grey, and m draws 2 channels"):
+    with pytest.raises(UsageError, match="the images are grey, and m has 2 channels"):
         with_channels(grey, 2, "m")
 
 

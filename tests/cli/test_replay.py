@@ -207,7 +207,7 @@ def test_a_damaged_result_raises(made):
     with pytest.raises(UsageError, match=r"out is damaged: network.safetensors has changed since it was written"):
         replay(made)
     (made / "network.safetensors").unlink()
-    with pytest.raises(UsageError, match="network.safetensors is missing. Take it from a backup"):
+    with pytest.raises(UsageError, match="network.safetensors is missing. Restore it from a backup"):
         replay(made)
 
 
@@ -215,10 +215,10 @@ def test_folders_without_a_result_raise(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder; expected a result"):
         replay(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="has no manifest.json that can be read"):
+    with pytest.raises(UsageError, match="has no readable manifest.json"):
         replay(tmp_path / "empty")
     rewritten(made, format="xinc-captum-result-9")
-    with pytest.raises(UsageError, match="is of the format 'xinc-captum-result-9'; this version reads"):
+    with pytest.raises(UsageError, match="has the format 'xinc-captum-result-9'; this version reads"):
         replay(made)
 
 
@@ -229,13 +229,13 @@ def test_a_result_of_another_version_raises(made):
         replay(made)
     rewritten(made, versions=versions | {"torch": "2.0.0"})
     done = CliRunner().invoke(app, ["replay", str(made)])
-    assert done.exit_code == 0 and "torch: 2.0.0 then, " in done.output
+    assert done.exit_code == 0 and "torch: 2.0.0 before, " in done.output
 
 
 def test_a_result_saved_from_python_raises(tmp_path):
     with store.bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("a")
-    with pytest.raises(UsageError, match="is unknown which command made it .* saved from Python"):
+    with pytest.raises(UsageError, match="has no recorded call of a command, because it was saved from Python"):
         replay(tmp_path / "out")
 
 
@@ -254,10 +254,10 @@ def test_missing_or_changed_inputs_raise(made, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"outputs": []}, "manifest.json does not list its files. Take it from a backup"),
-        ({"call": {"command": "canvas"}}, "does not hold the settings of its command"),
-        ({"call": {"command": "canvas", "settings": 3, "files": {}}}, "does not hold the settings of its command"),
-        ({"call": {"command": "canvas", "settings": {}, "files": []}}, "does not hold the settings of its command"),
+        ({"outputs": []}, "manifest.json does not list its files. Restore it from a backup"),
+        ({"call": {"command": "canvas"}}, "has no settings of its command"),
+        ({"call": {"command": "canvas", "settings": 3, "files": {}}}, "has no settings of its command"),
+        ({"call": {"command": "canvas", "settings": {}, "files": []}}, "has no settings of its command"),
     ],
 )
 def test_a_damaged_manifest_raises(made, change, says):
@@ -305,12 +305,12 @@ def words(tmp_path, before, after):
         ([1.0, NAN], [1.0, NAN], (True, "bit-identical")),
         ([1.0, 2.0], [1.0, 2.5], (False, "differs by up to 0.5 in 1 of 2 places")),
         ([1.0, 2.0], [NAN, 2.0], (False, "differs by up to nan in 1 of 2 places")),
-        ([0.0, 2.0], [-0.0, 2.0], (False, "equal, but for signs of zeros or kinds of NaN")),
+        ([0.0, 2.0], [-0.0, 2.0], (False, "equal except for signs of zeros or kinds of NaN")),
         ([1.0], [1.0, 2.0], (False, "torch.float32 (1,) before, torch.float32 (2,) now")),
         ([], [], (True, "bit-identical")),
     ],
 )
-def test_words(tmp_path, before, after, said):
+def test_differences_as_text(tmp_path, before, after, said):
     assert words(tmp_path, {"t": torch.tensor(before)}, {"t": torch.tensor(after)}) == {"t": said}
 
 

@@ -127,7 +127,7 @@ def test_start_images_are_shown_next_to_their_reconstructions(linked, link_folde
     ]
     assert len(said) == (kept["distance"] >= FAR or kept["before"] != kept["after"])
     page = html.unescape((tmp_path / "out" / "index.html").read_text())
-    assert "The frames are of what the link draws of each picture, not of the picture itself" in page
+    assert "The frames show the reconstruction of each image, not the image itself" in page
 
     starts = load_start_images(linked.models, [photo], 1, 0.7, 0)
     found = linked.models.visualization(linked.link).sweep(starts.images, 0, steps=3, attribute_to_neuron_input=True)

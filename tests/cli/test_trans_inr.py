@@ -56,7 +56,7 @@ def test_a_folder_with_everything(out):
         assert f"{name}.png" in page
         with Image.open(out / f"{name}.png") as picture:
             assert picture.width > 300
-    for words in ("every tenth of 40", "the contributions miss", "Attention weights are not shown", "guessing"):
+    for words in ("every tenth of 40", "the contributions miss", "Attention weights are not shown", "chance"):
         assert words in page
     assert TransINR.load(out / "model.safetensors").config["size"] == (8, 8)
 
@@ -127,7 +127,7 @@ def test_every_number_is_on_the_page(page):
         f"the contributions miss {results.modulation.gap:.2%}" in text
         and f"the contributions miss {results.patch.gap:.2%}" in text
     )
-    assert "The 3 pictures: made up." in text and "wrote neurons 1, 4" in text
+    assert "The 3 images: made up." in text and "token 1: neurons 1, 4" in text
     assert "9 in 3 layers" in text and "3, 3 x 8 x 12" in text
 
 

@@ -221,5 +221,5 @@ def test_the_caption_names_layers_that_are_not_above_chance(page):
     assert _by_chance({"a": False, "b": False}) == "; not more than the control here: in every layer"
     spread = measure_spread(layer, 2, 0)
     text = (folder / "index.html").read_text()
-    assert f"places of their own{_by_chance({layer.name: spread.places})}. Right" in text
+    assert f"units are local{_by_chance({layer.name: spread.places})}. Right" in text
     assert f"make up each pixel{_by_chance({layer.name: spread.few})}." in text

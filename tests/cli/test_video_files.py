@@ -70,7 +70,10 @@ def test_videos_that_cannot_be_read(tmp_path, frames, monkeypatch):
         load_video(str(frames), 5, None, None)
     for i in (1, 2, 3):
         (frames / f"{i}.png").unlink()
-    with pytest.raises(UsageError, match=r"has a single frame.* at least 2. For a photo: xinc canvas .*clip/0\.png$"):
+    with pytest.raises(
+        UsageError,
+        match=r"has a single frame; expected at least 2 for a video. For a photo: xinc canvas .*clip/0\.png$",
+    ):
         load_video(str(frames), 5, None, None)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[video\]'"):
@@ -148,7 +151,7 @@ def test_masks_that_do_not_match(tmp_path, made, text):
 
 def test_a_file_instead_of_a_folder_of_masks_raises(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"x")
-    with pytest.raises(UsageError, match="mask.png is not a folder; expected one picture a frame"):
+    with pytest.raises(UsageError, match="mask.png is not a folder; expected one image per frame"):
         read_masks(tmp_path / "mask.png", FRAMES, FULL, cut=True)
 
 

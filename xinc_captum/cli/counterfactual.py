@@ -207,8 +207,7 @@ def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counte
         folder,
         title=f"What must change for the class {target}",
         lead=f"The representation of each image is changed until the generated image is {goal}: {result.trust}. "
-        "Images for which this was not reached are shown and marked. The link itself "
-        f"{predicate(linked.trust)}.",
+        f"Images for which this was not reached are shown and marked. The link itself {predicate(linked.trust)}.",
         facts={
             "network": models.model_name,
             "layer": f"input of {models.layer}",

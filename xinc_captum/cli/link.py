@@ -132,8 +132,8 @@ def write_page(folder: Path, results: LinkResults) -> None:
         folder,
         title=f"What units of {models.classifier.name} mean to {models.generator_name}",
         lead="A linear map from a layer of a classifier to the latents of a generator was fitted in closed form, on "
-        "generated images. If a unit is set to another value, the map and the generator show what changes. "
-        f"This link {predicate(trust)}.",
+        "generated images. If a unit is set to another value, the map and the generator show what changes. This link "
+        f"{predicate(trust)}.",
         facts={
             "network": models.model_name,
             "layer": f"input of {models.layer}",

@@ -195,9 +195,8 @@ def with_channels(images: Tensor, channels: int, model: str) -> Tensor:
         return images.expand(-1, 3, -1, -1)
     colours = "in colour" if images.shape[1] == 3 else "grey"
     raise UsageError(
-        f"the images are {colours}, and {model} has {channels} channel{'s' * (channels != 1)}; give a "
-        "--model that was"
-        " fitted to such images, or --model fit."
+        f"the images are {colours}, and {model} has {channels} channel{'s' * (channels != 1)}; give a --model that "
+        "was fitted to such images, or --model fit."
     )
 
 

@@ -58,9 +58,8 @@ def write_page(folder: Path, results: TransINRResults) -> None:
         ],
         foot=f"Made by xinc-captum. {NETWORKS}/0.safetensors holds the network of the first image shown, a module: "
         f'model, size = xinc_captum.inr.load("{NETWORKS}/0.safetensors"), and '
-        "model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is its image. "
-        f"{ARRAYS} holds all contributions as tensors; manifest.json the command, versions, seed, checksums and all "
-        "numbers of this page.",
+        f"model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is its image. {ARRAYS} holds all "
+        "contributions as tensors; manifest.json the command, versions, seed, checksums and all numbers of this page.",
     )
 
 
@@ -88,8 +87,8 @@ def _pictures(folder: Path, results: TransINRResults) -> Section:
         ("", "PSNR in dB", "images"),
         lines,
         f"Mean PSNR of single images, unclamped. The {len(results.source.images):,} images: "
-        f"{results.source.description}."
-        " The mean image is the output of a model that has learnt nothing about single images.",
+        f"{results.source.description}. The mean image is the output of a model that has learnt nothing about single "
+        "images.",
     )
     return Section("Output of the generated networks", (sheet,), table)
 
@@ -127,10 +126,8 @@ def _patches(folder: Path, results: TransINRResults) -> Section:
         folder,
         "patches.png",
         patch_sheet(results.patch.values, few[: len(results.patch.values)], masks, top=6, rest="the mean"),
-        "Contribution of these patches of the input, relative to the mean image (last column); it can lie outside the "
-        f"outlines. {N_STEPS} steps; the contributions miss "
-        f"{results.patch.gap:.2%}"
-        " of the change.",
+        "Contribution of these patches of the input, relative to the mean image (last column); it can lie outside "
+        f"the outlines. {N_STEPS} steps; the contributions miss {results.patch.gap:.2%} of the change.",
     )
     routes = save_picture(
         folder,

@@ -43,16 +43,14 @@ def _read_masks(folder: Path, frames: Tensor, full: tuple[int, int], cut: bool) 
         raise UsageError(f"the masks of {folder.name!r} cannot be used: {error}") from error
     if len(values) != count:
         raise UsageError(
-            f"{folder} has {len(values)} mask{'' if len(values) == 1 else 's'} for {count} frames; expected one "
-            "a frame, "
-            "in the order of their names. If an object is not visible, its mask is black."
+            f"{folder} has {len(values)} mask{'' if len(values) == 1 else 's'} for {count} frames; expected one a "
+            "frame, in the order of their names. If an object is not visible, its mask is black."
         )
     mask_size = tuple(values.shape[2:])
     if mask_size not in (full, size):
         raise UsageError(
             f"the masks in {folder} are {mask_size[1]} x {mask_size[0]} pixels and the video is {full[1]} x "
-            f"{full[0]}; expected "
-            "the video's size."
+            f"{full[0]}; expected the video's size."
         )
     resized = F.interpolate(values, size, mode="area") if mask_size != size else values
     masks = resized[:, 0] > 0.5
