@@ -1,4 +1,4 @@
-"""A network and a generator that take no time, and one link between them for all tests of the commands."""
+"""A fast network and generator, and one link between them, for all tests of the commands."""
 
 import sys
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.cli.link import Variant, link_command, pairs_of
-from xinc_captum.cli.link_results import Story, audited, units_of
-from xinc_captum.cli.models import ends_called, linked_called
+from xinc_captum.cli.link_results import LinkResults, run_audit, sweep_selected_units
+from xinc_captum.cli.models import load_classifier_and_generator, load_link
 
 NAME = "tiny_ends"
 SOURCE = """
@@ -64,26 +64,26 @@ def faulty():
 
 @pytest.fixture
 def no_ink(monkeypatch):
-    """Pictures are laid out as ever, but saved as one pixel, for tests of what else a command does: half the time."""
+    """Figures are laid out but saved as one pixel, which halves the time."""
     monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("RGB", (1, 1)).save(path))
 
 
 @pytest.fixture
 def little_ink(monkeypatch):
-    """Pictures are saved with few dots an inch, enough to tell two of them apart by their bytes."""
+    """Figures are saved with a low resolution; different figures still have different bytes."""
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: save(self, path, **options | {"dpi": 20}))
 
 
 @pytest.fixture
 def g():
-    """A generator, always at the same place."""
+    """A generator with a fixed seed."""
     return torch.Generator().manual_seed(1)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """Name of a module with both ends, ``net`` and ``draw``, and with some that cannot be linked."""
+    """Name of a module with a classifier ``net``, a generator ``draw``, and models that cannot be linked."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / f"{NAME}.py").write_text(SOURCE)
     sys.path.insert(0, str(folder))
@@ -94,7 +94,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def link_folder(tiny, tmp_path_factory):
-    """What ``xinc link`` wrote of them."""
+    """Result folder of ``xinc link`` for them."""
     out = tmp_path_factory.mktemp("linked") / "link"
     link_command(out, f"{tiny}:net", f"{tiny}:draw", None, Variant.linear, 320, 0.7, None, 0, "cpu")
     return out
@@ -102,21 +102,30 @@ def link_folder(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def linked(link_folder):
-    """The same, read again."""
-    return linked_called(link_folder, torch.device("cpu"))
+    """The same link, loaded."""
+    return load_link(link_folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def ends(tiny):
-    """Both ends."""
-    return ends_called(f"{tiny}:net", f"{tiny}:draw", None, torch.device("cpu"))
+def models(tiny):
+    """The classifier and the generator."""
+    return load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", None, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def story(ends):
-    """What ``xinc link`` finds out, before any of it is drawn."""
-    pairs = pairs_of(ends, 320, 0.7, 0)
-    fit, held_out = pairs.split(0.2, seed=0)
+def link_results(models):
+    """Results of ``xinc link``, before the page."""
+    pairs = pairs_of(models, 320, 0.7, 0)
+    fit, test_pairs = pairs.split(0.2, seed=0)
     link = LatentLink().fit(fit.representations, fit.latents, fit.classes)
-    audit = audited(ends, link, fit, held_out, None, 0)
-    return Story(ends, link, held_out, len(pairs), pairs.kept, audit, units_of(ends, link, held_out, 0.7, 0), None)
+    audit = run_audit(models, link, fit, test_pairs, None, 0)
+    return LinkResults(
+        models,
+        link,
+        test_pairs,
+        len(pairs),
+        pairs.kept,
+        audit,
+        sweep_selected_units(models, link, test_pairs, 0.7, 0),
+        None,
+    )

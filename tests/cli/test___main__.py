@@ -2,8 +2,8 @@ import subprocess
 import sys
 
 
-def test_as_a_module_a_failure_is_one_line_and_status_one(tmp_path):
-    """What a shell sees; all else that the command can say is tested without a new process."""
+def test_run_as_a_module_an_error_is_one_line_and_status_one(tmp_path):
+    """Status and output in a shell; other tests need no new process."""
     words = ["canvas", str(tmp_path / "none.png"), "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "xinc_captum.cli", *words], capture_output=True, text=True, check=False

@@ -112,7 +112,7 @@ def test_the_whole_job(run, photo, capsys):
     assert "accentuating lion (1 of 2)" in said and f"open {out / 'index.html'}" in said
 
 
-def test_units_have_their_activation_in_place_of_grad_cam(run, no_ink):
+def test_units_show_their_activation_instead_of_grad_cam(run, no_ink):
     out = run(layers=["2"], units=[5, 0])
     page = (out / "index.html").read_text()
     assert "where the unit is active" in page and "which says where the class" not in page
@@ -129,7 +129,7 @@ def test_units_of_two_layers(run, no_ink):
     assert "1_0_unit_1.where" in kept and "2_6_unit_2.where" not in kept, "a flat layer says no where"
 
 
-def test_a_plain_module_has_classes_without_names_and_sees_the_photo_as_it_is(run, tiny, no_ink):
+def test_a_module_has_numbered_classes_and_receives_the_photo_unchanged(run, tiny, no_ink):
     out = run(model=f"{tiny}:plain", targets=["2"])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["features"][0]["title"] == "class 2"
@@ -153,15 +153,15 @@ def test_equal_runs_give_equal_bytes(run, little_ink):
     [
         ({"targets": []}, UsageError, "nothing to accentuate; expected --target .* or --layer with --unit"),
         ({"layers": ["0"]}, UsageError, "nothing to accentuate"),
-        ({"targets": ["lion"], "units": [1]}, UsageError, "both given; expected one kind at a time"),
-        ({"layers": ["0", "2"], "units": [1, 2, 3]}, UsageError, "2 times --layer for 3 times --unit"),
+        ({"targets": ["lion"], "units": [1]}, UsageError, "both given; expected one of the two"),
+        ({"layers": ["0", "2"], "units": [1, 2, 3]}, UsageError, "--layer is given 2 times and --unit 3 times"),
         ({"targets": ["lyon"]}, UsageError, "--target: 'lyon' is in no label of tiny; the nearest are .*2 'lion'"),
         ({"targets": ["4"]}, UsageError, "class 4 is not one of tiny; expected 0 to 3"),
         ({"layers": ["conv"], "units": [1]}, LayerError, "layer 'conv' is not in the model"),
         ({"layers": ["0"], "units": [6]}, UsageError, "0, unit 6: .*must lie in"),
         ({"dose": float("nan")}, UsageError, "lion: dose is nan; expected one finite number"),
         ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here"),
-        ({"model": "resnet50"}, UsageError, "expected one of efficientnet_lite0, .*, or a function of your own"),
+        ({"model": "resnet50"}, UsageError, "expected one of efficientnet_lite0, .*, or your own function"),
         (
             {"photo": "nowhere.png"},
             FileNotFoundError,
@@ -169,14 +169,14 @@ def test_equal_runs_give_equal_bytes(run, little_ink):
         ),
     ],
 )
-def test_wrong_options_are_said_and_leave_nothing(run, tmp_path, change, error, text):
+def test_wrong_options_raise_and_write_nothing(run, tmp_path, change, error, text):
     with pytest.raises(error, match=text):
         run(**change)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_bad_photo_or_folder_leaves_nothing(run, tmp_path):
+def test_a_bad_photo_or_folder_writes_nothing(run, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(PhotoError, match="cannot be read as a photo"):
         run(photo=str(tmp_path / "notes.txt"))
@@ -185,7 +185,7 @@ def test_a_bad_photo_or_folder_leaves_nothing(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_while_drawing_leaves_nothing(run, tmp_path, monkeypatch):
+def test_ctrl_c_while_drawing_writes_nothing(run, tmp_path, monkeypatch):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -195,30 +195,30 @@ def test_ctrl_c_while_drawing_leaves_nothing(run, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_ctrl_c_on_the_way_keeps_what_there_is(run, monkeypatch, capsys, no_ink):
-    inner = accentuate._Passed.__call__
+def test_ctrl_c_during_the_optimization_writes_the_results_so_far(run, monkeypatch, capsys, no_ink):
+    inner = accentuate._StepImages.__call__
 
     def stop_at_two(self, step, images, scores):
         if step == 2:
             raise KeyboardInterrupt
         return inner(self, step, images, scores)
 
-    monkeypatch.setattr(accentuate._Passed, "__call__", stop_at_two)
+    monkeypatch.setattr(accentuate._StepImages, "__call__", stop_at_two)
     out = run(targets=["lion", "lynx"], steps=5)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [(f["title"], f["interrupted"], f["steps"]) for f in manifest["features"]] == [("lion", True, 2)]
-    assert "writing what there is of 1 of 2 features" in capsys.readouterr().out
+    assert "writing the results of 1 of 2 features" in capsys.readouterr().out
     assert "by Ctrl-C" in (out / "index.html").read_text()
 
 
-def test_without_natural_images_the_page_says_so(run, monkeypatch, no_ink):
+def test_without_natural_images_the_page_states_it(run, monkeypatch, no_ink):
     monkeypatch.setattr(accentuate, "natural_images", lambda *_: None)
     page = (run() / "index.html").read_text()
-    assert "No natural images were at hand" in page
-    assert "A scale of doses wants natural images" in page
+    assert "There are no natural images to compare the path with" in page
+    assert "Doses need natural images" in page
 
 
-def test_likeliest_classes_want_labels_that_fit_and_probabilities():
+def test_top_classes_need_matching_labels_and_probabilities():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = Classifier("means", model, lambda x: x, 8, ("red", "green"))
     photo = torch.rand(1, 3, 8, 8)

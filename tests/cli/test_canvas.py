@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.cli.canvas import Judged, Model, RuleName, _telling_pixel, canvas_command, judged
+from xinc_captum.cli import canvas as canvas_module
+from xinc_captum.cli.canvas import Model, NetworkName, _most_detailed_pixel, canvas_command, photo_canvas
+from xinc_captum.cli.canvas_trust import LayerVerdict, RuleName, judge_layer
 from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.video_results import VideoModel
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.inr import FourierMLP, Siren, coordinates, load, psnr, render
@@ -24,7 +28,7 @@ def photo(tmp_path):
 
 
 def run(photo, out, model=Model.ffn, layers=None, rule=RuleName.secant, steps=8, seed=0, device="cpu"):
-    canvas_command(photo, out, model, layers, rule, 24, steps, seed, device)
+    photo_canvas(photo, out, model, layers, rule, 24, steps, seed, device)
 
 
 @pytest.mark.parametrize("model", list(Model))
@@ -75,14 +79,14 @@ def test_by_default_every_activation_is_drawn(photo, tmp_path, no_ink):
         ({"device": "meta"}, UsageError, "device 'meta'"),
     ],
 )
-def test_wrong_options_fail_before_the_fit_and_leave_nothing(photo, tmp_path, change, error, text, capsys):
+def test_wrong_options_fail_before_the_fit_and_write_nothing(photo, tmp_path, change, error, text, capsys):
     with pytest.raises(error, match=text):
         run(photo, tmp_path / "out", **change)
     assert "fitting" not in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_a_bad_photo_or_folder_leaves_nothing(photo, tmp_path):
+def test_a_bad_photo_or_folder_writes_nothing(photo, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(PhotoError, match="cannot be read as a photo"):
         run(tmp_path / "notes.txt", tmp_path / "out")
@@ -91,7 +95,7 @@ def test_a_bad_photo_or_folder_leaves_nothing(photo, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "photo.png"]
 
 
-def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
+def test_ctrl_c_while_drawing_writes_nothing(photo, tmp_path, monkeypatch):
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -101,10 +105,10 @@ def test_ctrl_c_while_drawing_leaves_nothing(photo, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_the_telling_pixel_lies_on_an_edge():
+def test_the_most_detailed_pixel_is_on_an_edge():
     photo = torch.zeros(3, 40, 60)
     photo[:, :, 33:] = 1
-    y, x = _telling_pixel(photo)
+    y, x = _most_detailed_pixel(photo)
     assert 10 <= y < 30
     assert abs(x - 33) <= 5
 
@@ -120,19 +124,19 @@ def never():
     raise AssertionError("the tangent is not asked")
 
 
-def test_a_layer_that_holds_says_its_reason_and_no_more():
+def test_a_layer_that_holds_has_a_reason_and_no_advice():
     canvas = canvas_of(FourierMLP(hidden=6, seed=0), "secant", "activation2")
-    found = judged(canvas, never)
+    found = judge_layer(canvas, never)
     assert (found.layer, found.tangent, found.trust) == ("activation2", None, canvas.trust)
     assert (found.line.name, found.line.verdict) == ("activation2", "holds")
     assert found.line.rest == f", because {canvas.trust.because}."
     assert found.numbers() == {"verdict": "holds", "because": canvas.trust.because, "agreement": pytest.approx(1)}
 
 
-def test_where_the_secant_does_not_hold_the_tangent_is_judged_too():
+def test_if_the_secant_does_not_hold_the_tangent_is_judged_too():
     model = Siren(hidden=24, layers=3, first_omega=40.0, seed=0)
     secant, tangent = canvas_of(model, "secant"), canvas_of(model, "tangent")
-    found = judged(secant, lambda: tangent)
+    found = judge_layer(secant, lambda: tangent)
     assert found.trust.verdict != "holds"
     assert found.tangent == tangent.trust
     assert f"(ρ {tangent.trust.agreement:.2f}: {tangent.trust.verdict})" in found.line.rest
@@ -144,24 +148,74 @@ def test_other_rules_get_no_advice(rule):
     with torch.no_grad():
         for weight in model.parameters():
             weight *= 8  # so steep that even the tangent ranks unlike removal
-    found = judged(canvas_of(model, rule), never)
+    found = judge_layer(canvas_of(model, rule), never)
     assert found.tangent is None and (found.trust.verdict == "holds") == (rule == "ablation")
 
 
 @pytest.mark.parametrize(
     ("tangent", "said"),
     [
-        (0.97, " With --rule tangent it ranks as removal does (ρ 0.97: holds), but then the parts do not add up."),
-        (0.6, " With --rule tangent it comes nearer to removal (ρ 0.60: weak), but then the parts do not add up."),
-        (0.3, " --rule tangent does no better here (ρ 0.30: fails); --rule ablation is removal itself."),
+        (
+            0.97,
+            " --rule tangent ranks neurons as their removal does (ρ 0.97: holds), but its contributions do not sum to the output.",
+        ),
+        (
+            0.6,
+            " --rule tangent agrees better with removal (ρ 0.60: weak), but its contributions do not sum to the output.",
+        ),
+        (0.3, " --rule tangent is no better here (ρ 0.30: fails); --rule ablation computes the removal itself."),
         (None, ""),
     ],
 )
-def test_the_advice_is_what_the_tangent_does_here(tangent, said):
+def test_the_advice_describes_the_tangent_at_the_same_layer(tangent, said):
     trust = judge_canvas(agreement=0.4, gap=0.0)
-    line = Judged("a", trust, judge_canvas(agreement=tangent)).line
+    line = LayerVerdict("a", trust, judge_canvas(agreement=tangent)).line
     assert line.rest == f", because {trust.because}.{said}"
 
 
-def test_what_was_not_compared_is_null_in_the_manifest():
-    assert Judged("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
+def test_a_missing_agreement_is_null_in_the_manifest():
+    assert LayerVerdict("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    seen = []
+    monkeypatch.setattr(canvas_module, "photo_canvas", lambda *given: seen.append(("photo", *given)))
+    monkeypatch.setattr(canvas_module, "video_canvas", lambda *given: seen.append(("video", *given)))
+    return seen
+
+
+def run_either(source, model=None, size=None, steps=None, frames=None, masks=None):
+    canvas_command(str(source), Path("out"), model, None, RuleName.secant, size, steps, frames, masks, 0, "cpu")
+
+
+def test_photos_and_videos_are_dispatched(calls, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    run_either(tmp_path / "a.png")
+    run_either(tmp_path / "a.png", NetworkName.siren, 64, 7)
+    run_either(tmp_path, NetworkName.hnerv, 64, 7, 5, tmp_path)
+    run_either("carphone_nerv")
+    out, rule = Path("out"), RuleName.secant
+    assert calls == [
+        ("photo", tmp_path / "a.png", out, Model.ffn, None, rule, 192, 1000, 0, "cpu"),
+        ("photo", tmp_path / "a.png", out, Model.siren, None, rule, 64, 7, 0, "cpu"),
+        ("video", str(tmp_path), out, VideoModel.hnerv, None, rule, 64, 7, 5, tmp_path, 0, "cpu"),
+        ("video", "carphone_nerv", out, None, None, rule, None, None, 24, None, 0, "cpu"),
+    ]
+
+
+def test_options_of_the_other_kind_raise(calls, tmp_path):
+    photo = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    with pytest.raises(UsageError, match="--model nerv is not for a photo; expected ffn or siren"):
+        run_either(photo, NetworkName.nerv)
+    with pytest.raises(UsageError, match="--model siren is not for a video; expected nerv or hnerv"):
+        run_either("sprite", NetworkName.siren)
+    for extra in ({"frames": 5}, {"masks": tmp_path}):
+        with pytest.raises(UsageError, match="--frames and --masks are for videos"):
+            run_either(photo, **extra)
+    with pytest.raises(UsageError, match="--frames is 1; expected at least 2"):
+        run_either("sprite", frames=1)
+    with pytest.raises(FileNotFoundError, match=r"nothing.mp4 is not a file; expected a photo .*carphone_nerv, "):
+        run_either(tmp_path / "nothing.mp4")
+    assert not calls

@@ -7,9 +7,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from xinc_captum.cli.counterfactual import BEYOND, POINTS, Method, counterfactual_command, flipped, passage, rows
+from xinc_captum.cli.counterfactual import (
+    BEYOND,
+    POINTS,
+    Method,
+    counterfactual_command,
+    counterfactual_figure,
+    find_counterfactuals,
+    path_probabilities,
+)
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.photos import starts_called
+from xinc_captum.cli.photos import load_start_images
 from xinc_captum.store import StoreError, sha256
 from xinc_captum.visualizers.layout import predicate
 
@@ -27,14 +35,14 @@ def note(folder):
 
 @pytest.fixture(scope="module")
 def starts(linked):
-    """One picture of each class."""
-    return starts_called(linked.ends, [], 4, 0.7, 0)
+    """One image of each class."""
+    return load_start_images(linked.models, [], 4, 0.7, 0)
 
 
 @pytest.fixture(scope="module")
 def found(linked, starts):
     """The three that are not of the lower half already, flipped."""
-    return flipped(linked, starts, LOWER, Method.ray)
+    return find_counterfactuals(linked, starts, LOWER, Method.ray)
 
 
 @pytest.fixture(scope="module")
@@ -45,64 +53,64 @@ def out(link_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", Method)
-def test_another_answer_is_reached_or_said_not_to_be(linked, starts, method):
-    found = flipped(linked, starts, LOWER, method)
+def test_counterfactuals_are_marked_as_reached_or_not(linked, starts, method):
+    found = find_counterfactuals(linked, starts, LOWER, method)
     assert found.origin.tolist() == [0, 2, 3], "the picture that is of the target already is left out"
-    answers = linked.ends.answers(found.images).argmax(1)
+    answers = linked.models.predict(found.images).argmax(1)
     assert (answers == LOWER).tolist() == found.reached.tolist()
     if method in (Method.ray, Method.latent):
         assert found.reached.all()
 
 
-def test_a_confidence_is_gone_on_for(linked, starts, found):
-    surer = flipped(linked, starts, LOWER, Method.ray, 0.4)
+def test_the_search_continues_to_the_confidence(linked, starts, found):
+    surer = find_counterfactuals(linked, starts, LOWER, Method.ray, 0.4)
     assert (surer.confidence[surer.reached] >= 0.4).all() and surer.reached.any()
     assert (surer.length >= found.length).all() and (surer.length > found.length).any()
 
 
-def test_a_confidence_is_said_to_be_missed_where_it_is(linked, starts):
-    sure = flipped(linked, starts, LOWER, Method.minimal, 0.9)
+def test_a_missed_confidence_is_marked(linked, starts):
+    sure = find_counterfactuals(linked, starts, LOWER, Method.minimal, 0.9)
     assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
-    assert passage(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
-    said = [text.get_text() for text in rows(linked, sure).texts]
+    assert path_probabilities(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
+    said = [text.get_text() for text in counterfactual_figure(linked, sure).texts]
     assert any(words.startswith("0 of 3 reach 90 % for the class expected") for words in said)
     assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
 
 
-def test_the_passage_goes_from_the_linked_picture_past_the_flipped_one(linked, found):
-    way = passage(linked, found)
+def test_the_path_goes_from_the_reconstruction_beyond_the_counterfactual(linked, found):
+    way = path_probabilities(linked, found)
     assert way.chances.shape == (3, POINTS, 2) and (way.path[0], way.path[-1]) == (0, BEYOND)
     both = torch.stack([found.origin, found.target], 1)
     arrived = int((way.path == 1).nonzero())
     for point, pictures in ((0, found.linked), (arrived, found.images)):
-        chances = linked.ends.answers(pictures).gather(1, both)
+        chances = linked.models.predict(pictures).gather(1, both)
         torch.testing.assert_close(way.chances[:, point], chances, atol=1e-4, rtol=1e-3)
 
 
-def test_the_flip_is_where_the_answer_first_is_the_target(linked, found):
-    way = passage(linked, found)
+def test_the_flip_is_the_first_position_with_the_target(linked, found):
+    way = path_probabilities(linked, found)
     ahead = way.chances[..., 1] > way.chances[..., 0]
     for row, flip in enumerate(way.flips.tolist()):
         assert 0 < flip <= 1, "on the way, or at its end"
         here = int((way.path == flip).nonzero())
-        assert ahead[row, here] and linked.ends.answers(found.images)[row].argmax() == LOWER
+        assert ahead[row, here] and linked.models.predict(found.images)[row].argmax() == LOWER
 
 
-def test_a_way_that_never_flips_says_so(linked, found):
-    at_home = linked.link(linked.ends.encoder()(found.inputs), found.origin)
-    way = passage(linked, replace(found, latents=at_home.detach()))
+def test_a_path_without_a_flip_is_nan(linked, found):
+    at_home = linked.link(linked.models.encoder()(found.inputs), found.origin)
+    way = path_probabilities(linked, replace(found, latents=at_home.detach()))
     assert way.flips.isnan().all()
     torch.testing.assert_close(way.chances, way.chances[:, :1].expand_as(way.chances), atol=1e-5, rtol=1e-4)
 
 
-def test_rows_name_classes_and_how_far_it_was(linked, found):
-    figure = rows(linked, found)
+def test_rows_name_classes_and_distances(linked, found):
+    figure = counterfactual_figure(linked, found)
     said = " ".join(text.get_text() for text in (*figure.texts, *(t for axes in figure.axes for t in axes.texts)))
-    for words in ("What would have to change for places to answer lower", "upper", "left", "middle", "moved by"):
+    for words in ("What must change for places to predict lower", "upper", "left", "middle", "moved by"):
         assert words in said
 
 
-def test_the_manifest_says_who_was_reached(link_folder, out, found):
+def test_the_manifest_records_which_were_reached(link_folder, out, found):
     said = note(out)
     assert (said["target"], said["method"], said["confidence"], said["seed"]) == (LOWER, "ray", 0.0, 0)
     assert said["reached"] == found.reached.tolist() and said["inputs"] == {}
@@ -111,7 +119,7 @@ def test_the_manifest_says_who_was_reached(link_folder, out, found):
     assert all(sha256(out / file) == digest for file, digest in said["outputs"].items())
 
 
-def test_pictures_shifts_and_scores_are_kept(out, found):
+def test_images_shifts_and_scores_are_stored(out, found):
     kept = load_file(out / "counterfactuals.safetensors")
     assert set(kept) == {"inputs", "linked", "images", "shift", "latents", "scores"}
     for name, value in kept.items():
@@ -120,14 +128,14 @@ def test_pictures_shifts_and_scores_are_kept(out, found):
 
 def test_the_page_has_a_line_for_each_picture(link_folder, out, found):
     page = html.unescape((out / "index.html").read_text())
-    assert "What would have to change for the answer lower" in page
+    assert "What must change for the class lower" in page
     assert str(found.trust) in page and f"The link itself {predicate(note(link_folder)['trust'])}." in page
     assert all(f">drawn: {name}<" in page for name in ("upper", "left", "middle")) and ">drawn: lower<" not in page
     assert f">{100 * float(found.confidence[0]):.0f} %<" in page and ">3 of 3<" in page
-    assert "Left out, being answered lower already: drawn: lower." in page
+    assert "Left out, because their predicted class is lower already: drawn: lower." in page
 
 
-def test_photos_are_flipped_too(link_folder, tmp_path, capsys, no_ink):
+def test_photos_are_start_images_too(link_folder, tmp_path, capsys, no_ink):
     photo = tmp_path / "bright_above.png"
     picture = Image.new("L", (60, 40))
     picture.paste(255, (0, 0, 60, 20))
@@ -141,10 +149,12 @@ def test_photos_are_flipped_too(link_folder, tmp_path, capsys, no_ink):
     assert last.endswith(f"open {tmp_path / 'out' / 'index.html'}")
 
 
-def test_pictures_of_the_target_cannot_be_flipped(linked, starts):
-    own = replace(starts, pictures=starts.pictures[1:2], names=starts.names[1:2], answers=starts.answers[1:2])
-    with pytest.raises(UsageError, match=r"every picture is answered lower already; give another --target\."):
-        flipped(linked, own, LOWER, Method.ray)
+def test_images_of_the_target_are_left_out(linked, starts):
+    own = replace(starts, images=starts.images[1:2], names=starts.names[1:2], predictions=starts.predictions[1:2])
+    with pytest.raises(
+        UsageError, match=r"the predicted class of every image is lower already; give another --target\."
+    ):
+        find_counterfactuals(linked, own, LOWER, Method.ray)
 
 
 @pytest.mark.parametrize(
@@ -155,13 +165,13 @@ def test_pictures_of_the_target_cannot_be_flipped(linked, starts):
         ("lower", {"confidence": 1.0}, r"confidence is 1\.0; expected a probability in \[0, 1\)"),
     ],
 )
-def test_what_cannot_be_reached_is_said(link_folder, tmp_path, target, change, says):
+def test_impossible_targets_raise(link_folder, tmp_path, target, change, says):
     with pytest.raises(UsageError, match=says):
         commanded(link_folder, tmp_path / "out", target, **change)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_somebody_else_is_left_alone(link_folder, tmp_path):
+def test_other_folders_are_not_overwritten(link_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="is left alone"):
         commanded(link_folder, tmp_path)

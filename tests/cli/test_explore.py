@@ -14,7 +14,7 @@ from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.explore import explore_command, page_of
 from xinc_captum.cli.link_results import link_page
-from xinc_captum.cli.results import bundle_at, photo_page, video_page
+from xinc_captum.cli.results import photo_page, read_bundle, video_page
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.comparison import Comparison, Counts, Row
 from xinc_captum.comparison.measures import chosen
@@ -35,40 +35,40 @@ def made(folder, note, file="index.html"):
         (CANVAS, photo_page),
         (CANVAS | {"steps": 3, "psnr_db": [3.0]}, video_page),
         ({"asked": [], "features": [], "second_network": None, "model": {}}, explore_others.accentuation_page),
-        ({"feature": "a", "layer": None, "interrupted": False, "trust": {}}, explore_others.saved_accentuation_page),
+        ({"feature": "a", "layer": None, "interrupted": False, "trust": {}}, explore_others.accentuation_object_page),
         ({"variant": "linear", "audit": {}, "units": [], "trust": "holds"}, link_page),
         ({"units": [], "linked": [], "judged_in": 32}, explore_others.sweep_page),
         ({"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": {}}, explore_others.unit_sweep_page),
         ({"methods": [], "reference": "a", "rounds": 1}, explore_others.comparison_page),
     ],
 )
-def test_a_result_is_known_by_its_manifest(tmp_path, note, page):
-    assert page_of(bundle_at(made(tmp_path / "result", note))) is page
+def test_the_manifest_selects_the_page(tmp_path, note, page):
+    assert page_of(read_bundle(made(tmp_path / "result", note))) is page
 
 
 @pytest.mark.parametrize("command", ["counterfactual", "nern", "transinr"])
 def test_a_result_without_such_a_page(tmp_path, command):
     with store.record_call({"command": command}):
         folder = made(tmp_path / "result", {"seed": 1})
-    says = f"was made by xinc {command}, and there is no page to explore of such; its own page shows it already: "
-    with pytest.raises(UsageError, match=f"{says}{folder / 'index.html'}. Wanted a result of xinc canvas, accentuate"):
+    says = f"was made by xinc {command}, for which there is no interactive page; see its page "
+    with pytest.raises(
+        UsageError, match=f"{says}{folder / 'index.html'}. Expected a result of xinc canvas, accentuate"
+    ):
         explore_command(folder, None)
     assert not (tmp_path / "result.html").exists()
 
 
-def test_a_file_of_another_kind_is_not_written_over(tmp_path, monkeypatch):
+def test_a_file_of_another_kind_is_not_overwritten(tmp_path, monkeypatch):
     def page(bundle, path):
         path.write_text("<!doctype html>new")
 
     monkeypatch.setattr(explore, "KINDS", (({"seed"}, page),))
     folder = made(tmp_path / "result", {"seed": 1})
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(
-        UsageError, match=r"thesis.tex is a file of another kind and would be lost; give a name that is"
-    ):
+    with pytest.raises(UsageError, match=r"thesis.tex is an existing file of another kind; give a new name"):
         explore_command(folder, tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "mine"
-    with pytest.raises(UsageError, match="index.html lies in the result itself, which would count as damaged"):
+    with pytest.raises(UsageError, match="index.html is inside the result folder, which must not change"):
         explore_command(folder, folder / "index.html")
     for _ in range(2):
         explore_command(folder, tmp_path / "page.html")
@@ -76,11 +76,11 @@ def test_a_file_of_another_kind_is_not_written_over(tmp_path, monkeypatch):
 
 def test_a_result_without_any_page(tmp_path):
     folder = made(tmp_path / "other", {"seed": 1}, "table.csv")
-    with pytest.raises(UsageError, match="holds another result, and there is no page to explore of such. Wanted a"):
+    with pytest.raises(UsageError, match="holds another result, for which there is no interactive page. Expected a"):
         explore_command(folder, None)
 
 
-def test_more_than_a_page_holds(tmp_path, monkeypatch):
+def test_results_too_large_for_a_page_raise(tmp_path, monkeypatch):
     def too_much(bundle, path):
         raise ValueError("900,000 pictures do not fit into 4.8 MB")
 
@@ -90,13 +90,13 @@ def test_more_than_a_page_holds(tmp_path, monkeypatch):
         explore_command(folder, None)
 
 
-def test_a_manifest_that_says_too_little(tmp_path):
+def test_an_incomplete_manifest_raises(tmp_path):
     folder = made(tmp_path / "result", {"methods": [], "reference": "a", "rounds": 1}, "table.json")
     with pytest.raises(UsageError, match="damaged: table.json cannot be read"):
         explore_command(folder, None)
     with store.bundle(folder, {"methods": [], "reference": "a", "rounds": 1}) as work:
         (work / "table.json").write_text(json.dumps({"lines": []}))
-    with pytest.raises(UsageError, match=r"is damaged, or of a version that kept other things \(KeyError: 'rows'\)"):
+    with pytest.raises(UsageError, match=r"is damaged or has the contents of another version \(KeyError: 'rows'\)"):
         explore_command(folder, None)
     assert not (tmp_path / "result.html").exists()
 
@@ -105,7 +105,7 @@ def test_where_the_file_cannot_be_written(tmp_path):
     folder = made(tmp_path / "result", CANVAS)
     with pytest.raises(UsageError, match="is a folder; expected a file, such as"):
         explore_command(folder, tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no folder .*none to write page.html to; make it first"):
+    with pytest.raises(FileNotFoundError, match="the folder .*none for page.html does not exist; create it first"):
         explore_command(folder, tmp_path / "none" / "page.html")
 
 
@@ -120,7 +120,7 @@ def explore_others_page_of(tmp_path, note, file, tensors):
     return (tmp_path / "page.html").read_text()
 
 
-def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
+def test_accentuations_are_in_the_order_of_the_options(tmp_path, g):
     names = [f"{i}_lion" for i in range(1, 12)]  # as text, 10 comes before 2
     held = {"photo": torch.rand(3, 6, 8, generator=g)}
     for name in names:
@@ -130,7 +130,7 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
     note |= {"inputs": {"photo of the zoo": "chelsea"}, "asked": [{"layer": "head"}, {"layer": None}]}
     page = explore_others_page_of(tmp_path, note, "accentuation.safetensors", held)
     assert "<dt>layer</dt><dd>head</dd>" in page
-    assert "What net sees in chelsea" in page and "answer for it: -0.5 → 4.25, after 6 steps." in page
+    assert "What net sees in chelsea" in page and "output for it: -0.5 → 4.25, after 6 steps." in page
     second = page[page.index("<h2>the 2.</h2>") : page.index("<h2>the 3.</h2>")]
     assert album([held["2_lion.image"]], ROOM).addresses[0] in second
     assert masks_of(list(opacity(held["2_lion.mask"][None])), ROOM)[0] in second
@@ -145,8 +145,8 @@ def test_accentuations_in_the_order_they_were_asked_for(tmp_path, g):
         assert again.count(f"<h3>{head}</h3>") == again.count('class="cam" src="data:image/png') == 11
 
 
-@pytest.mark.parametrize(("after", "says"), [("ambulance", "it says"), ("jeep", "it still says")])
-def test_what_the_network_calls_the_photo_and_the_accentuation(tmp_path, g, after, says):
+@pytest.mark.parametrize(("after", "says"), [("ambulance", "now"), ("jeep", "still")])
+def test_the_notes_name_the_predicted_classes(tmp_path, g, after, says):
     held = {f"1_x.{part}": torch.rand(3, 6, 8, generator=g) for part in ("image", "mask")}
     answers = {"before": [["jeep", 0.97], ["cab", 0.02]], "after": [[after, 0.6], ["van", 0.004]]}
     feature = {"title": "ambulance", "unit": "logit", "before": -0.5, "after": 2.25, "steps": 6, "answers": answers}
@@ -156,12 +156,12 @@ def test_what_the_network_calls_the_photo_and_the_accentuation(tmp_path, g, afte
         tmp_path, note, "accentuation.safetensors", held | {"photo": torch.rand(3, 6, 8, generator=g)}
     )
     assert (
-        "logit for it: -0.5 → 2.25, after 6 steps. It calls the photo jeep (97 %); of the accentuation "
+        "logit for it: -0.5 → 2.25, after 6 steps. The network predicts jeep (97 %) for the photo, and for the accentuation "
         f"{says} {after} (60 %), van (&lt;1 %)." in page
     )
 
 
-def test_an_accentuation_that_saved_itself(tmp_path, g):
+def test_a_result_of_accentuation_save(tmp_path, g):
     held = {name: torch.rand(2, 3, 6, 8, generator=g) for name in ("images", "masks", "seeds")}
     note = {"feature": "lion", "layer": None, "interrupted": False, "trust": SAID}
     page = explore_others_page_of(tmp_path, note, "accentuation.safetensors", held)
@@ -170,7 +170,7 @@ def test_an_accentuation_that_saved_itself(tmp_path, g):
     assert other in second and first not in second
 
 
-def test_sweeps_with_what_was_measured(tmp_path):
+def test_sweeps_show_measured_values(tmp_path):
     held = {"unit_7.values": torch.tensor([0.0, 1, 2]), "unit_7.images": torch.rand(1, 3, 1, 4, 4)}
     held["unit_7.measured"] = torch.tensor([[0.25, 0.5, 3.0]])
     ends = {"model": "net", "layer": "head", "generator": "gen"}
@@ -183,12 +183,12 @@ def test_sweeps_with_what_was_measured(tmp_path):
     assert "left: 66.7%" in last and "left: 100.0%" in last, "2 and 3 on a line from 0 to 3"
 
 
-def test_a_sweep_that_saved_itself(tmp_path):
+def test_a_result_of_unit_sweep_save(tmp_path):
     held = {"values": torch.tensor([0.0, 1]), "images": torch.rand(2, 2, 3, 4, 4)}
     held["representations"] = torch.tensor([[[9.0, 0.125], [9, 0.5]], [[9, 0.25], [9, 0.75]]])
     note = {"unit": 1, "fidelity": {}, "agreement": 1.0, "trust": SAID}
     page = explore_others_page_of(tmp_path, note, "sweep.safetensors", held)
-    assert "What unit 1 shows" in page and "picture 1" in page
+    assert "What unit 1 shows" in page and "image 1" in page
     assert "measured 0.75" in page and "measured 9" not in page
 
 

@@ -14,10 +14,19 @@ from xinc_captum.attributions.linking import LinkAudit
 from xinc_captum.attributions.linking.unit_tables.table import COLUMNS
 from xinc_captum.cli import link
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.link import SHOWN, Variant, audit, figures, link_command, pairs_of, sheet, write_page
-from xinc_captum.cli.link_results import units_of
-from xinc_captum.cli.models import ends_called
-from xinc_captum.cli.photos import Real, drawn
+from xinc_captum.cli.link import (
+    MAX_IMAGES,
+    Variant,
+    audit_figure,
+    audit_measurements,
+    link_command,
+    pairs_of,
+    unit_figure,
+    write_page,
+)
+from xinc_captum.cli.link_results import sweep_selected_units
+from xinc_captum.cli.models import load_classifier_and_generator
+from xinc_captum.cli.photos import RealImages, generate_images
 from xinc_captum.hooks import LayerError
 from xinc_captum.metrics.links import SemanticOrder
 from xinc_captum.metrics.statistics import Interval
@@ -35,7 +44,7 @@ def given(tiny, **change):
     return usual | change
 
 
-def test_the_manifest_holds_the_ends_the_audit_and_every_checksum(link_folder, tiny):
+def test_the_manifest_holds_models_audit_and_checksums(link_folder, tiny):
     said = json.loads((link_folder / "manifest.json").read_text())
     assert said["ends"] == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
     assert (said["seed"], said["truncation"], said["variant"]) == (0, 0.7, "linear")
@@ -50,41 +59,45 @@ def test_the_manifest_holds_the_ends_the_audit_and_every_checksum(link_folder, t
     assert json.loads((link_folder / "times.json").read_text())["all_seconds"] > 0
 
 
-def test_the_link_is_the_one_the_story_is_about(story, linked):
-    torch.testing.assert_close(linked.link.weight, story.link.weight)
+def test_the_stored_link_is_the_audited_one(link_results, linked):
+    torch.testing.assert_close(linked.link.weight, link_results.link.weight)
 
 
-def test_pairs_are_pictures_answered_as_they_were_meant(ends):
-    pairs = pairs_of(ends, 24, 0.7, 3)
+def test_pairs_are_correctly_predicted_images(models):
+    pairs = pairs_of(models, 24, 0.7, 3)
     assert len(pairs) == 24 and torch.equal(pairs.logits.argmax(1), pairs.classes)
-    torch.testing.assert_close(pairs.representations, ends.encoder()(ends.draw(pairs.latents)))
-    assert torch.equal(pairs_of(ends, 24, 0.7, 3).latents, pairs.latents)
-    assert not torch.equal(pairs_of(ends, 24, 0.7, 4).latents, pairs.latents)
+    torch.testing.assert_close(pairs.representations, models.encoder()(models.generate(pairs.latents)))
+    assert torch.equal(pairs_of(models, 24, 0.7, 3).latents, pairs.latents)
+    assert not torch.equal(pairs_of(models, 24, 0.7, 4).latents, pairs.latents)
 
 
-def test_pictures_answered_otherwise_are_dropped_only_where_classes_are_the_same(ends, tiny):
-    far = pairs_of(ends, 24, 8.0, 0)
+def test_wrongly_predicted_images_are_dropped_only_if_classes_are_shared(models, tiny):
+    far = pairs_of(models, 24, 8.0, 0)
     assert far.kept < 1 and torch.equal(far.logits.argmax(1), far.classes)
-    other = ends_called(f"{tiny}:net", f"{tiny}:classless", None, ends.device)
+    other = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, models.device)
     assert pairs_of(other, 24, 8.0, 0).kept == 1
 
 
-def test_a_network_that_never_answers_as_meant_has_no_pairs(ends):
-    turned = nn.Sequential(*ends.classifier.model[:2], nn.Linear(12, 4))
+def test_a_network_that_is_never_correct_has_no_pairs(models):
+    turned = nn.Sequential(*models.classifier.model[:2], nn.Linear(12, 4))
     with torch.no_grad():
-        turned[2].weight.copy_(-ends.classifier.model[2].weight)
+        turned[2].weight.copy_(-models.classifier.model[2].weight)
     with pytest.raises(UsageError, match="images gave 0 of 24 pairs"):
-        pairs_of(replace(ends, classifier=replace(ends.classifier, model=turned)), 24, 0.7, 0)
+        pairs_of(replace(models, classifier=replace(models.classifier, model=turned)), 24, 0.7, 0)
 
 
-def test_what_was_found_is_said(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(link, "write_page", lambda folder, story: (folder / "index.html").write_text(story.real.words))
+def test_verdicts_are_printed(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        link,
+        "write_page",
+        lambda folder, link_results: (folder / "index.html").write_text(link_results.real.description),
+    )
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "a.png")
     link_command(tmp_path / "out", **given(tiny, real=str(tmp_path / "photos"), variant=Variant.fourier_features))
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"drawing 60 pictures by {tiny}:draw and showing them to {tiny}:net …"
-    assert said[1].startswith("the link ") and said[2] == "setting units …"
+    assert said[0] == f"generating 60 images with {tiny}:draw and passing them through {tiny}:net …"
+    assert said[1].startswith("the link ") and said[2] == "sweeping units …"
     assert said[3].endswith(f"; open {tmp_path / 'out' / 'index.html'}")
     assert (tmp_path / "out" / "index.html").read_text() == "1 photos of photos"
     note = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -92,8 +105,8 @@ def test_what_was_found_is_said(tiny, tmp_path, capsys, monkeypatch):
     assert load_file(tmp_path / "out" / "link.safetensors")
 
 
-def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
-    def broken(folder, story):
+def test_a_failure_writes_nothing(tiny, tmp_path, monkeypatch):
+    def broken(folder, link_results):
         (folder / "half.png").write_text("half")
         raise RuntimeError("no ink")
 
@@ -118,40 +131,40 @@ def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
         (
             {"pairs": 11},
             UsageError,
-            "draws 4 classes, and a fifth of each is held out: expected at least 12, and 40 or",
+            "has 4 classes, and a fifth of each is held out: expected at least 12, and 40 or",
         ),
-        ({"real": "no/such/folder"}, UsageError, "--real no/such/folder is no folder"),
-        ({"real": "mnist_digits"}, UsageError, "are grey, .*; the generator draws"),
+        ({"real": "no/such/folder"}, UsageError, "--real no/such/folder is not a folder"),
+        ({"real": "mnist_digits"}, UsageError, "are grey, .*; the generator's images are"),
         ({"model": "efficientnet_lite7"}, UsageError, "is no classifier of the zoo"),
     ],
 )
-def test_ends_that_cannot_be_linked_are_said(tiny, tmp_path, change, error, says):
+def test_models_that_cannot_be_linked_raise(tiny, tmp_path, change, error, says):
     change = {key: value.format(tiny) if isinstance(value, str) else value for key, value in change.items()}
     with pytest.raises(error, match=says):
         link_command(tmp_path / "out", **given(tiny, **change))
     assert not (tmp_path / "out").exists()
 
 
-def test_three_pairs_of_each_class_are_enough(ends):
-    fit, held_out = pairs_of(ends, link.FEWEST * 4, 0.7, 0).split(0.2, seed=0)
-    assert held_out.classes.sort().values.tolist() == [0, 1, 2, 3] and len(fit) == 8
+def test_three_pairs_of_each_class_are_enough(models):
+    fit, test_pairs = pairs_of(models, link.FEWEST * 4, 0.7, 0).split(0.2, seed=0)
+    assert test_pairs.classes.sort().values.tolist() == [0, 1, 2, 3] and len(fit) == 8
 
 
-def test_a_folder_of_somebody_else_is_left_alone_before_any_work(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "ends_called", None)  # calling it would be a TypeError
+def test_other_folders_are_refused_before_any_work(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "load_classifier_and_generator", None)  # calling it would be a TypeError
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="is left alone"):
         link_command(tmp_path, **given(tiny))
 
 
 @pytest.fixture(scope="module")
-def drawn_audit(story):
-    """With four classes, and real pictures beside the generated ones."""
-    return audit(replace(story, real=Real(real_pictures(story), "some")))
+def audit_picture(link_results):
+    """With four classes, and real images next to the generated ones."""
+    return audit_figure(replace(link_results, real=RealImages(real_pictures(link_results), "some")))
 
 
-def real_pictures(story):
-    return drawn(story.ends, SHOWN + 3, 0.5, 9)
+def real_pictures(link_results):
+    return generate_images(link_results.models, MAX_IMAGES + 3, 0.5, 9)
 
 
 def words(figure):
@@ -162,11 +175,17 @@ def shown(figure):
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
 
 
-def test_the_page_names_both_ends_and_shows_three_pictures(link_folder, tiny):
+def test_the_page_names_both_models_and_shows_three_figures(link_folder, tiny):
     page = html.unescape((link_folder / "index.html").read_text())
     note = json.loads((link_folder / "manifest.json").read_text())
     assert f"What units of places mean to {tiny}:draw" in page and f"This link {predicate(note['trust'])}" in page
-    for fact in (f"{tiny}:net", "input of 2", "320 (100 % of those drawn)", "linear, 12 units, 0 dead", "none"):
+    for fact in (
+        f"{tiny}:net",
+        "input of 2",
+        "320 (100 % of the generated images)",
+        "linear, 12 units, 0 dead",
+        "none",
+    ):
         assert f">{fact}<" in page
     for file in ("audit.png", "units.png", "selectivity.png"):
         assert file in page
@@ -175,17 +194,17 @@ def test_the_page_names_both_ends_and_shows_three_pictures(link_folder, tiny):
             assert "Software" not in picture.info, "equal runs write equal files"
 
 
-def test_of_one_class_no_classes_are_shown(story, tmp_path, no_ink):
-    pairs = replace(story.held_out, classes=torch.zeros_like(story.held_out.classes))
-    units = units_of(story.ends, story.link, pairs, 0.7, 0)
+def test_with_one_class_no_classes_are_shown(link_results, tmp_path, no_ink):
+    pairs = replace(link_results.test_pairs, classes=torch.zeros_like(link_results.test_pairs.classes))
+    units = sweep_selected_units(link_results.models, link_results.link, pairs, 0.7, 0)
     spread = pairs.representations.var(0)[units.numbers]
     assert len(spread) == 12 and (spread[:-1] >= spread[1:]).all()
-    write_page(tmp_path, replace(story, units=units, audit=replace(story.audit, classes=1)))
+    write_page(tmp_path, replace(link_results, units=units, audit=replace(link_results.audit, classes=1)))
     page = html.unescape((tmp_path / "index.html").read_text())
     assert "selectivity.png" not in page and not (tmp_path / "selectivity.png").exists()
-    assert "Units that vary most, each drawn" in page and "Which classes drive them" not in page
-    assert "gives all of the generator's pictures one class, so nothing is said of keeping it" in page
-    said = words(sheet(units, story))
+    assert "Units that vary most, each at" in page and "Which classes drive them" not in page
+    assert "predicts one class for all generated images, so whether they keep it is not measured" in page
+    said = words(unit_figure(units, link_results))
     assert not {"upper", "lower", "left", "middle"} & set(said) and not any("Bars:" in line for line in said)
 
 
@@ -198,45 +217,45 @@ def test_the_table_has_three_thirds_of_every_unit(link_folder):
     assert change["upper third"] > 0.02 > change["lower third"]
 
 
-def test_the_audit_shows_held_out_pictures_over_what_the_link_makes_of_them(story, drawn_audit):
-    said = words(drawn_audit)
-    assert f"How far to believe the link from places to {story.ends.generator_name}" in said
+def test_the_audit_shows_held_out_images_above_their_reconstructions(link_results, audit_picture):
+    said = words(audit_picture)
+    assert f"How reliable is the link from places to {link_results.models.generator_name}?" in said
     assert "generated: before, and through the link" in said
-    rows = torch.linspace(0, len(story.held_out) - 1, SHOWN).long()
-    before = story.ends.draw(story.held_out.latents[rows])
-    pictures = np.stack(shown(drawn_audit)[: 2 * SHOWN])
+    rows = torch.linspace(0, len(link_results.test_pairs) - 1, MAX_IMAGES).long()
+    before = link_results.models.generate(link_results.test_pairs.latents[rows])
+    pictures = np.stack(shown(audit_picture)[: 2 * MAX_IMAGES])
     np.testing.assert_allclose(pictures[0::2], before[:, 0], atol=1e-6)
-    np.testing.assert_allclose(pictures[1::2], story.through(before)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(pictures[1::2], link_results.reconstruct(before)[:, 0], atol=1e-5)
 
 
-def test_real_pictures_stand_beside_the_generated_ones(story, drawn_audit):
-    assert "real: before, and through the link" in words(drawn_audit)
-    real = real_pictures(story)[:SHOWN]
-    pictures = np.stack(shown(drawn_audit)[2 * SHOWN : 4 * SHOWN])
+def test_real_images_are_shown_next_to_generated_ones(link_results, audit_picture):
+    assert "real: before, and through the link" in words(audit_picture)
+    real = real_pictures(link_results)[:MAX_IMAGES]
+    pictures = np.stack(shown(audit_picture)[2 * MAX_IMAGES : 4 * MAX_IMAGES])
     np.testing.assert_allclose(pictures[0::2], real[:, 0], atol=1e-6)
-    np.testing.assert_allclose(pictures[1::2], story.through(real)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(pictures[1::2], link_results.reconstruct(real)[:, 0], atol=1e-5)
 
 
-def test_four_classes_have_an_order_in_both_spaces(story, drawn_audit):
-    assert {"in the classifier's layer", "in the generator's latents"} <= set(words(drawn_audit))
-    assert words(drawn_audit).count("middle") == 2
-    pairs = story.held_out
-    for matrix, values in zip(shown(drawn_audit)[-2:], (pairs.representations, pairs.latents), strict=True):
+def test_four_classes_have_an_order_in_both_spaces(link_results, audit_picture):
+    assert {"in the classifier's layer", "in the generator's latents"} <= set(words(audit_picture))
+    assert words(audit_picture).count("middle") == 2
+    pairs = link_results.test_pairs
+    for matrix, values in zip(shown(audit_picture)[-2:], (pairs.representations, pairs.latents), strict=True):
         scaled = (values - values.mean(0)) / values.std(0)
         means = np.stack([scaled[pairs.classes == c].double().mean(0) for c in range(4)])
         np.testing.assert_allclose(matrix, np.corrcoef(means), atol=1e-4)
 
 
-def test_three_classes_have_no_order_and_no_real_pictures_no_place(story):
-    pairs = story.held_out
-    figure = audit(replace(story, held_out=pairs.take(pairs.classes != 3)))
+def test_three_classes_have_no_order_and_real_images_are_optional(link_results):
+    pairs = link_results.test_pairs
+    figure = audit_figure(replace(link_results, test_pairs=pairs.take(pairs.classes != 3)))
     assert "in the classifier's layer" not in words(figure) and "middle" not in words(figure)
-    assert len(shown(figure)) == 2 * SHOWN and "real: before, and through the link" not in words(figure)
+    assert len(shown(figure)) == 2 * MAX_IMAGES and "real: before, and through the link" not in words(figure)
 
 
-def test_the_sheet_draws_every_unit_low_and_high_in_its_own_picture(story):
-    units = story.units
-    figure = sheet(units, story)
+def test_the_figure_shows_each_unit_low_and_high_in_its_image(link_results):
+    units = link_results.units
+    figure = unit_figure(units, link_results)
     assert "12 of the 12 units at the input of 2" in words(figure)
     pictures = shown(figure)
     assert len(pictures) == 12 * 3, "low, high and the change"
@@ -255,10 +274,10 @@ def assert_same_but_faded(picture, frame):
     np.testing.assert_allclose(1 - picture, (FADED if faded else 1.0) * (1 - frame), atol=1e-5)
 
 
-LATENT = "How much of the latent does the link explain, on 1,200 pairs it has not seen?"
-CLASS = "Does a picture keep its class through the link?"
-CYCLE = "Does the unit come back? Link, draw, and look again (units: the middle half of them)"
-ORDER = "Do both spaces put the same things near one another?"
+LATENT = "How much of the latent does the link explain, on 1,200 held-out pairs?"
+CLASS = "Does an image keep its class through the link?"
+CYCLE = "Does the round trip link, generator, classifier return the unit (units: the middle half of them)?"
+ORDER = "Are the same classes close to each other in both spaces?"
 
 
 def link_figures_audit(**found):
@@ -270,8 +289,8 @@ def order(**found):
     return SemanticOrder(**dict.fromkeys(one.name for one in fields(SemanticOrder)) | found)
 
 
-def test_every_figure_stands_beside_its_control():
-    found = figures(
+def test_every_measurement_has_its_control():
+    found = audit_measurements(
         link_figures_audit(
             r2_within=Interval(0.6, 0.5, 0.7), class_mean_r2=0.7, shuffled_within=-0.1, mlp_r2_within=0.65,
             generated=Interval(0.97, 0.96, 0.98), real=Interval(0.8, 0.7, 0.9), class_mean_agreement=1.0,
@@ -285,40 +304,42 @@ def test_every_figure_stands_beside_its_control():
             Measured("two-layer network, within", 0.65, 0.65, 0.65, None, ""),
         ],
         CLASS: [
-            Measured("generated pictures", 0.97, 0.96, 0.98, 1.0, "class means alone"),
-            Measured("real pictures", 0.8, 0.7, 0.9, 1.0, "class means alone"),
+            Measured("generated images", 0.97, 0.96, 0.98, 1.0, "class means alone"),
+            Measured("real images", 0.8, 0.7, 0.9, 1.0, "class means alone"),
         ],
         CYCLE: [
             Measured("R² of the representation", 0.55, 0.55, 0.55, None, ""),
-            Measured("of searched latents", 0.75, 0.75, 0.75, 0.5, "where the search began"),
+            Measured("of searched latents", 0.75, 0.75, 0.75, 0.5, "before the search"),
         ],
     }
 
 
-def test_of_one_class_nothing_is_said_twice_and_nothing_trivial():
+def test_with_one_class_there_are_no_repeated_or_trivial_measurements():
     same = Interval(0.9, 0.85, 0.95)
-    found = figures(link_figures_audit(classes=1, r2_within=same, class_mean_r2=0.0, shuffled_within=-0.1, generated=Interval(1, 1, 1),
+    found = audit_measurements(link_figures_audit(classes=1, r2_within=same, class_mean_r2=0.0, shuffled_within=-0.1, generated=Interval(1, 1, 1),
                           class_mean_agreement=1.0))  # fmt: skip
     assert found == {LATENT: [Measured("R²", 0.9, 0.85, 0.95, -0.1, "shuffled")]}
-    assert [one.name for one in figures(link_figures_audit(classes=1, real=same))[CLASS]] == ["real pictures"], (
-        "these may have more"
-    )
+    assert [one.name for one in audit_measurements(link_figures_audit(classes=1, real=same))[CLASS]] == [
+        "real images"
+    ], "these may have more"
 
 
-def test_groups_without_figures_are_left_out():
-    assert figures(link_figures_audit()) == {LATENT: [Measured("R²", 0.9, 0.85, 0.95, None, "class means alone")]}
+def test_groups_without_measurements_are_left_out():
+    assert audit_measurements(link_figures_audit()) == {
+        LATENT: [Measured("R²", 0.9, 0.85, 0.95, None, "class means alone")]
+    }
 
 
 def test_the_middle_half_of_the_units_that_vary():
     cycle = torch.tensor([0.0, 0.2, torch.nan, 0.4, 0.8, 1.0])
-    (units,) = figures(link_figures_audit(unit_cycle=cycle))[CYCLE]
+    (units,) = audit_measurements(link_figures_audit(unit_cycle=cycle))[CYCLE]
     assert units.name == "units, correlation" and units.control is None
     assert (units.low, units.value, units.high) == pytest.approx((0.2, 0.4, 0.8))
-    assert CYCLE not in figures(link_figures_audit(unit_cycle=torch.tensor([torch.nan]))), "no unit varies"
+    assert CYCLE not in audit_measurements(link_figures_audit(unit_cycle=torch.tensor([torch.nan]))), "no unit varies"
 
 
-def test_the_order_says_how_often_chance_does_as_well():
-    shared = figures(
+def test_the_order_has_its_p_value():
+    shared = audit_measurements(
         link_figures_audit(
             order=order(between=0.8, between_p=0.05, within=0.3, within_p=0.004, neighbours=0.4, neighbours_chance=0.1)
         )
@@ -330,7 +351,7 @@ def test_the_order_says_how_often_chance_does_as_well():
     ]
 
 
-def test_an_order_with_too_few_classes_has_no_figures():
-    assert ORDER not in figures(link_figures_audit(order=order()))
-    (only,) = figures(link_figures_audit(order=order(within=0.3)))[ORDER]
+def test_an_order_of_too_few_classes_is_left_out():
+    assert ORDER not in audit_measurements(link_figures_audit(order=order()))
+    (only,) = audit_measurements(link_figures_audit(order=order(within=0.3)))[ORDER]
     assert only.name == "within classes", "nothing was shuffled, so nothing is said of chance"

@@ -15,7 +15,7 @@ COMMANDS = ("canvas", "accentuate", "link", "sweep", "counterfactual", "nern", "
 
 @pytest.fixture
 def called(monkeypatch, capsys):
-    """Runs the ``xinc`` command as its entry point does; the exit status and what it says on standard error."""
+    """Run the ``xinc`` command like its entry point; return the exit status and standard error."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["xinc", *map(str, words)])
@@ -31,7 +31,7 @@ def test_version():
 
 
 @pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
-def test_help_says_what_it_does(words):
+def test_every_command_has_help(words):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0
     assert "Usage" in result.output
@@ -41,23 +41,32 @@ def test_help_says_what_it_does(words):
     ("words", "says"),
     [
         (("canvas", "none.png"), "none.png is not a file; expected a photo"),
-        (("sweep", "nowhere", "--unit", "1"), "nowhere is not a folder; expected one that xinc link wrote"),
-        (("explore", "nowhere"), "nowhere is not a folder; expected one that an xinc command or Comparison.save wrote"),
-        (("counterfactual", "nowhere", "--target", "1"), "nowhere is not a folder; expected one that xinc link wrote"),
+        (("sweep", "nowhere", "--unit", "1"), "nowhere is not a folder; expected a result folder of xinc link"),
+        (
+            ("explore", "nowhere"),
+            "nowhere is not a folder; expected a result folder of an xinc command or of Comparison.save",
+        ),
+        (
+            ("counterfactual", "nowhere", "--target", "1"),
+            "nowhere is not a folder; expected a result folder of xinc link",
+        ),
         (("link", "--generator", "nobody"), "generator 'nobody' is not in the zoo"),
         (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),
-        (("nern", "mnist_cnn", "--nern", "mnist_nern"), "mnist_nern writes the convolutions of mnist_convnet, not of"),
-        (("transinr", "nowhere"), "nowhere is no file or folder; expected small pictures"),
+        (
+            ("nern", "mnist_cnn", "--nern", "mnist_nern"),
+            "mnist_nern represents the convolutions of mnist_convnet, not of",
+        ),
+        (("transinr", "nowhere"), "nowhere is not a file or folder; expected small images"),
         (("canvas", "nan.tif"), "nan.tif holds NaN or infinity in 1 of 4 pixels; expected finite values"),
         (("accentuate", "text.png", "--target", "lion"), "text.png cannot be read as a photo"),
-        (("transinr", "empty"), "empty holds no pictures; give a folder that does"),
+        (("transinr", "empty"), "empty holds no images; give a folder that does"),
         (("canvas", "empty"), "empty holds no photos; expected one file a frame"),
         (("accentuate", "empty", "--target", "lion"), "empty is not a file; expected a photo"),
         (("canvas", "x" * 300 + ".png"), "File name too long"),
         (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; expected an nn.Conv2d"),
     ],
 )
-def test_foreseeable_failures_are_one_line_and_status_one(called, tmp_path, monkeypatch, words, says):
+def test_foreseeable_errors_are_one_line_and_status_one(called, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no picture")
@@ -92,7 +101,7 @@ def test_a_missing_package_is_one_line_with_the_command(called, tmp_path, monkey
         ("transinr", "mnist_digits"),
     ],
 )
-def test_a_place_that_is_not_ours_is_left_alone(called, tmp_path, monkeypatch, words, out):
+def test_other_files_and_folders_are_not_overwritten(called, tmp_path, monkeypatch, words, out):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (20, 20)).save(tmp_path / "photo.png")
     (tmp_path / "file.txt").write_text("mine")
@@ -103,12 +112,12 @@ def test_a_place_that_is_not_ours_is_left_alone(called, tmp_path, monkeypatch, w
     assert (tmp_path / "file.txt").read_text() == (tmp_path / "foreign" / "thesis.tex").read_text() == "mine"
 
 
-def test_a_seed_that_no_generator_takes_is_told(called, tmp_path):
+def test_a_seed_out_of_range_raises(called, tmp_path):
     status, said = called("canvas", "photo.png", "--seed", "9" * 20, "--out", tmp_path / "out")
     assert status == 2 and "--seed" in said
 
 
-def test_a_terminal_without_every_sign_does_not_stop_a_command(monkeypatch):
+def test_a_terminal_without_unicode_does_not_stop_a_command(monkeypatch):
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", narrow)
     monkeypatch.setattr(sys, "argv", ["xinc", "--version"])

@@ -13,12 +13,12 @@ from xinc_captum.cli.models import (
     DIGITS,
     GENERATORS,
     MODELS,
-    Sized,
-    described,
-    ends_called,
-    generator_called,
-    linked_called,
-    network_called,
+    ResizeAndConvert,
+    load_classifier_and_generator,
+    load_generator,
+    load_link,
+    load_network,
+    model_names,
 )
 from xinc_captum.hooks import LayerError
 
@@ -55,7 +55,7 @@ def module(tmp_path, monkeypatch):
 
 
 def named(name):
-    return network_called(name, PHOTO, torch.device("cpu"))
+    return load_network(name, PHOTO, torch.device("cpu"))
 
 
 def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module, capsys):
@@ -66,10 +66,10 @@ def test_a_plain_module_gets_numbers_for_names_and_eval_mode(module, capsys):
     assert not any(m.training for m in network.classifier.model.modules())
     assert torch.equal(network.classifier.preprocess(PHOTO), PHOTO)
     assert sys.path == path
-    assert "gets photos as they are, in [0, 1]; if its normalisation is not inside it" in capsys.readouterr().err
+    assert "receives photos in [0, 1] without normalisation" in capsys.readouterr().err
 
 
-def test_a_network_that_answers_images_has_no_classes(module):
+def test_a_network_that_outputs_images_has_no_classes(module):
     assert named(f"{module}:image").classifier.labels == ()
 
 
@@ -84,9 +84,9 @@ def test_a_name_of_the_zoo(monkeypatch):
     [
         (
             "resnet",
-            "'resnet' is no classifier of the zoo; expected one of .*, or a function of your own as module:func",
+            "'resnet' is no classifier of the zoo; expected one of .*, or your own function as module:func",
         ),
-        ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .*lies in the current folder"),
+        ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .*is in the current folder"),
         (":f", "cannot be imported"),
         ("{}:flatt", "has no function 'flatt'; did you mean 'flat'"),
         ("{}:NUMBER", "has no function 'NUMBER'"),
@@ -94,79 +94,81 @@ def test_a_name_of_the_zoo(monkeypatch):
         ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return a xinc_captum.zoo.Classifier"),
     ],
 )
-def test_what_cannot_be_used_is_said(module, name, text):
+def test_unusable_values_raise(module, name, text):
     with pytest.raises(UsageError, match=text):
         named(name.format(module))
 
 
-def test_pictures_of_a_generator_are_not_called_a_photo_and_have_no_size_to_change(module):
-    says = r"cannot be run on what blobs draws, \(1, 3, 12, 16\) .* or give another --generator\.$"
+def test_errors_on_generated_images_name_the_generator(module):
+    says = r"cannot be run on the images of blobs, \(1, 3, 12, 16\) .* or give another --generator\.$"
     with pytest.raises(UsageError, match=says):
-        network_called(f"{module}:wide", PHOTO, torch.device("cpu"), "blobs")
+        load_network(f"{module}:wide", PHOTO, torch.device("cpu"), "blobs")
 
 
-def test_what_fails_inside_the_function_keeps_its_traceback(module):
+def test_errors_inside_the_users_function_keep_their_traceback(module):
     with pytest.raises(KeyError, match="weights") as caught:
         named(f"{module}:broken")
-    assert caught.value.__notes__ == [f"This was the function {module}:broken of --model."]
+    assert caught.value.__notes__ == [f"Raised by the function {module}:broken of --model."]
 
 
 CPU = torch.device("cpu")
 
 
-def test_both_ends_are_found_and_the_last_linear_layer(ends, tiny):
-    assert (ends.model_name, ends.generator_name) == (f"{tiny}:net", f"{tiny}:draw")
-    assert (ends.layer, ends.shape, ends.device) == ("2", (1, 8, 8), CPU)
-    assert not any(module.training for module in (*ends.classifier.model.modules(), *ends.generator.modules()))
-    assert ends_called(f"{tiny}:net", f"{tiny}:draw", "1", CPU).layer == "1"
+def test_both_models_and_the_last_linear_layer_are_loaded(models, tiny):
+    assert (models.model_name, models.generator_name) == (f"{tiny}:net", f"{tiny}:draw")
+    assert (models.layer, models.shape, models.device) == ("2", (1, 8, 8), CPU)
+    assert not any(module.training for module in (*models.classifier.model.modules(), *models.generator.modules()))
+    assert load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", "1", CPU).layer == "1"
 
 
-def test_answers_are_probabilities_of_the_pictures(ends):
+def test_predictions_are_probabilities(models):
     """Each class is where its place is bright; the head has no other weights."""
     places = torch.zeros(4, 1, 8, 8)
     places[0, :, :4], places[1, :, 4:], places[2, :, :, :4], places[3, :, 2:6, 2:6] = 0.8, 0.8, 0.8, 0.8
-    answers = ends.answers(places)
+    answers = models.predict(places)
     assert answers.argmax(1).tolist() == [0, 1, 2, 3]
-    torch.testing.assert_close(answers, ends.classifier(places).detach().softmax(1))
+    torch.testing.assert_close(answers, models.classifier(places).detach().softmax(1))
     assert not answers.requires_grad
 
 
-def test_the_encoder_reads_the_input_of_the_layer(ends):
+def test_the_encoder_reads_the_input_of_the_layer(models):
     pictures = torch.rand(3, 1, 8, 8)
-    hidden = ends.classifier.model[1](pictures.flatten(1))
-    torch.testing.assert_close(ends.encoder()(pictures), hidden)
+    hidden = models.classifier.model[1](pictures.flatten(1))
+    torch.testing.assert_close(models.encoder()(pictures), hidden)
 
 
-def test_drawing_in_parts_is_drawing_at_once(ends):
-    latents = ends.generator.sample_latents(5, torch.arange(5) % 4, generator=torch.Generator().manual_seed(0))
-    parts = ends.draw(latents.double(), batch_size=2)
+def test_generation_does_not_depend_on_the_batch_size(models):
+    latents = models.generator.sample_latents(5, torch.arange(5) % 4, generator=torch.Generator().manual_seed(0))
+    parts = models.generate(latents.double(), batch_size=2)
     assert parts.shape == (5, 1, 8, 8) and parts.dtype == torch.float32
-    torch.testing.assert_close(parts, ends.generator.synthesize(latents))
+    torch.testing.assert_close(parts, models.generator.synthesize(latents))
 
 
-def test_pictures_of_another_size_and_colour_are_brought_to_the_network(tiny):
-    ends = ends_called(f"{tiny}:colours", f"{tiny}:draw", None, CPU)
-    assert (ends.preprocess.size, ends.preprocess.channels) == (16, 3)
-    white = ends.preprocess(torch.ones(1, 1, 8, 8))
+def test_images_are_resized_and_converted_for_the_network(tiny):
+    models = load_classifier_and_generator(f"{tiny}:colours", f"{tiny}:draw", None, CPU)
+    assert (models.preprocess.size, models.preprocess.channels) == (16, 3)
+    white = models.preprocess(torch.ones(1, 1, 8, 8))
     torch.testing.assert_close(white, torch.ones(1, 3, 16, 16), msg="(1 - .5) / .5, resized and repeated")
-    assert ends.answers(torch.ones(1, 1, 8, 8)).shape == (1, 2)
+    assert models.predict(torch.ones(1, 1, 8, 8)).shape == (1, 2)
 
 
-def test_only_as_many_classes_are_the_same_classes(ends, tiny):
-    assert ends.share_classes
-    assert not ends_called(f"{tiny}:colours", f"{tiny}:draw", None, CPU).share_classes, "two against four"
-    assert not ends_called(f"{tiny}:net", f"{tiny}:classless", None, CPU).share_classes
-    bare = replace(ends, classifier=replace(ends.classifier, labels=()))
+def test_equal_numbers_of_classes_are_the_same_classes(models, tiny):
+    assert models.share_classes
+    assert not load_classifier_and_generator(f"{tiny}:colours", f"{tiny}:draw", None, CPU).share_classes, (
+        "two against four"
+    )
+    assert not load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, CPU).share_classes
+    bare = replace(models, classifier=replace(models.classifier, labels=()))
     assert not bare.share_classes and bare.label(2) == "class 2"
 
 
-def test_classes_without_a_name_have_a_number(ends):
-    assert [ends.label(index) for index in (0, 3, 4, -1)] == ["upper", "middle", "class 4", "class -1"]
+def test_classes_without_a_name_have_a_number(models):
+    assert [models.label(index) for index in (0, 3, 4, -1)] == ["upper", "middle", "class 4", "class -1"]
 
 
-def test_the_method_draws_units_of_these_ends(ends, story):
-    method = ends.method(story.link)
-    assert isinstance(method, LinkedUnitVisualization) and method.layer is ends.classifier.model[2]
+def test_the_visualization_uses_these_models(models, link_results):
+    method = models.visualization(link_results.link)
+    assert isinstance(method, LinkedUnitVisualization) and method.layer is models.classifier.model[2]
 
 
 def test_the_zoo_holds_every_name():
@@ -175,10 +177,10 @@ def test_the_zoo_holds_every_name():
         assert callable(getattr(zoo, name))
 
 
-def test_the_ends_of_the_zoo_fit():
-    ends = ends_called("mnist_convnet", "mnist_generator", None, CPU)
-    assert ends.share_classes and ends.layer == "head" and ends.label(7) == "7"
-    assert ends.preprocess(torch.zeros(1, *ends.shape)).shape == (1, *ends.shape), "nothing is resized"
+def test_the_models_of_the_zoo_fit():
+    models = load_classifier_and_generator("mnist_convnet", "mnist_generator", None, CPU)
+    assert models.share_classes and models.layer == "head" and models.label(7) == "7"
+    assert models.preprocess(torch.zeros(1, *models.shape)).shape == (1, *models.shape), "nothing is resized"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_the_ends_of_the_zoo_fit():
 )
 def test_generators_that_cannot_be_used(tiny, name, says):
     with pytest.raises(UsageError, match=says.format(tiny)):
-        generator_called(name.format(tiny), CPU)
+        load_generator(name.format(tiny), CPU)
 
 
 @pytest.mark.parametrize(
@@ -201,45 +203,49 @@ def test_generators_that_cannot_be_used(tiny, name, says):
     [
         ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; expected one"),
         ("{}:faulty", None, UsageError, r"{}:faulty returned a int; expected a torch\.nn\.Module"),
-        ("{}:headless", None, UsageError, "no linear layer to link the input of; say which one with --layer"),
+        ("{}:headless", None, UsageError, "no linear layer; give the layer whose input is linked with --layer"),
         ("{}:net", "7", LayerError, "layer '7' is not in the model"),
         (
             "{}:narrow", None, UsageError,
-            r"{}:narrow cannot look at what {}:draw draws, pictures of shape \(1, 8, 8\) in \[0, 1\] \(.*\); give a "
+            r"{}:narrow cannot be run on the images of {}:draw, which have shape \(1, 8, 8\) and values in \[0, 1\] \(.*\); give a "
             "network whose preprocess takes them",
         ),
     ],
 )  # fmt: skip
 def test_networks_that_cannot_be_linked(tiny, model, layer, error, says):
     with pytest.raises(error, match=says.format(tiny, tiny)):
-        ends_called(model.format(tiny), f"{tiny}:draw", layer, CPU)
+        load_classifier_and_generator(model.format(tiny), f"{tiny}:draw", layer, CPU)
 
 
-def test_a_network_that_ends_in_softmax_or_says_sigmoid_gives_its_own_probabilities(ends):
+def test_softmax_and_sigmoid_outputs_are_used_as_probabilities(models):
     places = torch.rand(3, 1, 8, 8)
-    logits = ends.classifier(places).detach()
-    model = torch.nn.Sequential(*ends.classifier.model, torch.nn.Softmax(1))
-    shares = replace(ends, classifier=replace(ends.classifier, model=model))
-    torch.testing.assert_close(shares.answers(places), logits.softmax(1))
-    many = replace(ends, classifier=replace(ends.classifier, probability="sigmoid"))
-    torch.testing.assert_close(many.answers(places), logits.sigmoid())
+    logits = models.classifier(places).detach()
+    model = torch.nn.Sequential(*models.classifier.model, torch.nn.Softmax(1))
+    shares = replace(models, classifier=replace(models.classifier, model=model))
+    torch.testing.assert_close(shares.predict(places), logits.softmax(1))
+    many = replace(models, classifier=replace(models.classifier, probability="sigmoid"))
+    torch.testing.assert_close(many.predict(places), logits.sigmoid())
 
 
 def test_grey_becomes_colour_and_colour_grey():
     grey, colour = torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8)
-    assert torch.equal(Sized(None, None, 3)(grey), grey.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(Sized(None, None, 1)(colour), colour.mean(1, keepdim=True))
+    assert torch.equal(ResizeAndConvert(None, None, 3)(grey), grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(ResizeAndConvert(None, None, 1)(colour), colour.mean(1, keepdim=True))
 
 
-def test_pictures_of_the_right_size_and_colour_stay_as_they_are():
+def test_the_text_of_the_preprocessing_in_manifests():
+    assert repr(ResizeAndConvert(None, 8, 3)) == "Sized(then=None, size=8, channels=3)"
+
+
+def test_images_of_the_right_size_and_colour_are_unchanged():
     pictures = torch.rand(2, 3, 8, 8)
-    assert Sized(None, 8, 3)(pictures) is pictures
-    assert torch.equal(Sized(lambda x: 2 * x, 8, 3)(pictures), 2 * pictures)
+    assert ResizeAndConvert(None, 8, 3)(pictures) is pictures
+    assert torch.equal(ResizeAndConvert(lambda x: 2 * x, 8, 3)(pictures), 2 * pictures)
 
 
 def test_gradients_go_through():
     pictures = torch.rand(1, 1, 8, 8, requires_grad=True)
-    Sized(None, 12, 3)(pictures).sum().backward()
+    ResizeAndConvert(None, 12, 3)(pictures).sum().backward()
     assert pictures.grad is not None and bool((pictures.grad > 0).all())
 
 
@@ -256,29 +262,29 @@ def rewrite(folder, change):
     path.write_text(json.dumps(note))
 
 
-def test_the_manifest_describes_the_ends(ends, tiny, link_folder):
-    assert described(ends) == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
-    assert json.loads((link_folder / "manifest.json").read_text())["ends"] == described(ends)
+def test_the_manifest_names_the_models(models, tiny, link_folder):
+    assert model_names(models) == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
+    assert json.loads((link_folder / "manifest.json").read_text())["ends"] == model_names(models)
 
 
-def test_a_link_is_found_again_with_its_ends_and_verdict(linked, link_folder):
+def test_a_link_is_loaded_with_its_models_and_verdict(linked, link_folder):
     note = json.loads((link_folder / "manifest.json").read_text())
-    assert described(linked.ends) == note["ends"] and linked.ends.shape == (1, 8, 8)
+    assert model_names(linked.models) == note["ends"] and linked.models.shape == (1, 8, 8)
     assert (linked.trust, linked.truncation) == (note["trust"], 0.7)
-    latents = linked.ends.generator.latent_mean(torch.arange(4))
-    seen = linked.ends.encoder().encode(linked.ends.draw(latents))
+    latents = linked.models.generator.latent_mean(torch.arange(4))
+    seen = linked.models.encoder().encode(linked.models.generate(latents))
     torch.testing.assert_close(linked.link(seen.representations, torch.arange(4)), latents, atol=0.2, rtol=0.1)
 
 
 def test_an_older_manifest_lacks_verdict_and_truncation(copy):
     rewrite(copy, lambda note: (note.pop("trust"), note.pop("truncation")))
-    found = linked_called(copy, CPU)
+    found = load_link(copy, CPU)
     assert (found.trust, found.truncation) == ("unknown", 0.7)
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none is not a folder; expected one that xinc link wrote\."):
-        linked_called(tmp_path / "none", CPU)
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder; expected a result folder of xinc link\."):
+        load_link(tmp_path / "none", CPU)
 
 
 @pytest.mark.parametrize(
@@ -287,41 +293,41 @@ def test_no_folder(tmp_path):
 def test_folders_that_hold_no_link(tmp_path, manifest):
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
-    says = r"holds no link; expected a folder that xinc link wrote, with manifest\.json and link\.safetensors\."
+    says = r"holds no link; expected a result folder of xinc link, with manifest\.json and link\.safetensors\."
     with pytest.raises(UsageError, match=says):
-        linked_called(tmp_path, CPU)
+        load_link(tmp_path, CPU)
 
 
-def test_a_folder_whose_link_was_lost(copy):
+def test_a_folder_without_its_link_file_raises(copy):
     (copy / "link.safetensors").unlink()
     with pytest.raises(UsageError, match=r"the link in .*copy cannot be used: .*link\.safetensors"):
-        linked_called(copy, CPU)
+        load_link(copy, CPU)
 
 
-def test_a_pickle_in_the_place_of_the_link_is_never_opened(copy):
+def test_a_pickle_instead_of_the_link_is_never_opened(copy):
     torch.save({"weight": torch.ones(2)}, copy / "link.safetensors")
     with pytest.raises(UsageError, match=r"the link in .* cannot be used: .*pickle"):
-        linked_called(copy, CPU)
+        load_link(copy, CPU)
 
 
-def test_ends_that_are_gone_are_said(copy):
+def test_missing_models_raise(copy):
     rewrite(copy, lambda note: note["ends"].update(generator="nobody"))
     with pytest.raises(UsageError, match="generator 'nobody' is not in the zoo"):
-        linked_called(copy, CPU)
+        load_link(copy, CPU)
 
 
-def test_ends_whose_weights_have_changed_since_are_said_to_have(copy, tiny, linked):
+def test_changed_weights_are_added_to_the_verdict(copy, tiny, linked):
     module = sys.modules[tiny]
     make = module.net
-    assert linked_called(copy, CPU).trust == linked.trust
+    assert load_link(copy, CPU).trust == linked.trust
     try:
         module.net = lambda: changed(make())
-        found = linked_called(copy, CPU)
+        found = load_link(copy, CPU)
     finally:
         module.net = make
     assert found.trust.startswith(f"{linked.trust}; but the network given has other weights")
     with pytest.warns(UserWarning, match="the network given has other weights"):
-        found.ends.method(found.link)
+        found.models.visualization(found.link)
 
 
 def changed(classifier):

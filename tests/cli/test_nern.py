@@ -8,7 +8,7 @@ from torch import nn
 
 from xinc_captum.attributions.nern import NeRN
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.nern import classifier_called, compared, drawn, loaded, nern_command
+from xinc_captum.cli.nern import compare_models, fit_and_test_images, load_nern, load_nern_classifier, nern_command
 from xinc_captum.hooks import LayerError
 from xinc_captum.zoo import Classifier, Normalise, mnist_convnet, mnist_nern
 
@@ -46,7 +46,7 @@ def commanded(out, model="my_networks:tiny", **more):
 def test_a_folder_with_everything(named, tmp_path, capsys):
     commanded(tmp_path / "out")
     said = capsys.readouterr().out
-    assert re.search(r"^NeRN: agrees in [\d.]+%, [\d,]+ bytes, weight error [\d.]+$", said, re.M)
+    assert re.search(r"^NeRN: agreement [\d.]+%, [\d,]+ bytes, weight error [\d.]+$", said, re.M)
     out = tmp_path / "out"
     note = json.loads((out / "manifest.json").read_text())
     assert note["layers"] == ["0", "2"] and note["pictures"] == "noise" and note["steps"] == 4
@@ -64,7 +64,7 @@ def test_a_folder_with_everything(named, tmp_path, capsys):
     assert again.config == note["nern"]
 
 
-def test_one_that_is_fitted_already(named, tmp_path):
+def test_a_fitted_nern_is_used(named, tmp_path):
     commanded(tmp_path / "fit")
     file = str(tmp_path / "fit" / "nern.safetensors")
     commanded(tmp_path / "again", hidden=None, steps=None, fitted=file)
@@ -74,45 +74,45 @@ def test_one_that_is_fitted_already(named, tmp_path):
         tmp_path / "fit" / "nern.safetensors"
     ).read_bytes()
     page = (tmp_path / "again" / "index.html").read_text()
-    assert "that were drawn for this page" in page and "fitted before" in page
-    assert "that were not fitted on" in (tmp_path / "fit" / "index.html").read_text()
+    assert "generated for this page" in page and "fitted earlier" in page
+    assert "held out from the fit" in (tmp_path / "fit" / "index.html").read_text()
 
 
-def test_the_shipped_one_is_of_the_shipped_network():
+def test_the_shipped_nern_belongs_to_the_shipped_network():
     classifier = mnist_convnet()
-    assert [layer.name for layer in loaded("mnist_nern", "mnist_convnet", classifier).layers] == [
+    assert [layer.name for layer in load_nern("mnist_nern", "mnist_convnet", classifier).layers] == [
         "conv1",
         "conv2",
         "conv3",
     ]
-    with pytest.raises(UsageError, match="mnist_nern writes the convolutions of mnist_convnet, not of mnist_cnn"):
-        loaded("mnist_nern", "mnist_cnn", classifier)
+    with pytest.raises(UsageError, match="mnist_nern represents the convolutions of mnist_convnet, not of mnist_cnn"):
+        load_nern("mnist_nern", "mnist_cnn", classifier)
 
 
-def test_files_that_are_no_nern(named, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none is not a file; expected one that NeRN.save wrote, or mnist_nern"):
-        loaded("none", "my_networks:tiny", tiny())
+def test_other_files_raise(named, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none is not a file; expected a file of NeRN.save, or mnist_nern"):
+        load_nern("none", "my_networks:tiny", tiny())
     (tmp_path / "text").write_text("nothing")
     with pytest.raises(UsageError, match="--nern: .*text is no"):
-        loaded(str(tmp_path / "text"), "my_networks:tiny", tiny())
+        load_nern(str(tmp_path / "text"), "my_networks:tiny", tiny())
     mnist_nern().save(tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="--nern: .*other.safetensors"):
-        loaded(str(tmp_path / "other.safetensors"), "my_networks:tiny", tiny())
-    with pytest.raises(UsageError, match="--layer, --hidden and --steps are of a fit, and mnist_nern is fitted alre"):
+        load_nern(str(tmp_path / "other.safetensors"), "my_networks:tiny", tiny())
+    with pytest.raises(UsageError, match="--layer, --hidden and --steps are for a new fit, and mnist_nern is fitted"):
         commanded(tmp_path / "out", fitted="mnist_nern")
 
 
-def test_the_same_words_give_the_same_network(named, tmp_path):
+def test_equal_commands_give_equal_networks(named, tmp_path):
     for name in "ab":
         commanded(tmp_path / name, steps=1, layers=["2"])
     first, second = ((tmp_path / name / "nern.safetensors").read_bytes() for name in "ab")
     assert first == second
 
 
-def test_bytes_and_agreement_are_of_the_real_things():
+def test_bytes_and_agreement_are_measured():
     classifier = tiny()
     nern, held = NeRN(classifier, hidden=6), torch.rand(20, 1, 8, 8)
-    lines = compared(nern, classifier, held)
+    lines = compare_models(nern, classifier, held)
     assert [line[0] for line in lines][:2] == ["the network itself", "NeRN"]
     assert [line[0] for line in lines][3:] == [
         f"{which} weights rounded to int{bits}" for bits in (8, 4) for which in ("represented", "all")
@@ -124,7 +124,7 @@ def test_bytes_and_agreement_are_of_the_real_things():
 
 
 def test_pictures_of_a_generator():
-    seen, held = drawn("mnist_generator", mnist_convnet(), (1, 16, 16), 0, CPU)
+    seen, held = fit_and_test_images("mnist_generator", mnist_convnet(), (1, 16, 16), 0, CPU)
     assert seen.shape == (1000, 1, 16, 16) and held.shape == (500, 1, 16, 16)
     assert seen.min() >= 0 and seen.max() <= 1 and not seen.requires_grad
     assert not any(torch.equal(held[0], one) for one in seen)
@@ -132,14 +132,14 @@ def test_pictures_of_a_generator():
 
 def test_pictures_that_do_not_fit(named):
     with pytest.raises(
-        UsageError, match=r"mnist_generator draws pictures of \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
+        UsageError, match=r"the images of mnist_generator are \(1, 16, 16\), but tiny takes \(1, 8, 8\)"
     ):
-        drawn("mnist_generator", tiny(), (1, 8, 8), 0, CPU)
-    with pytest.raises(UsageError, match="does not say how large its pictures are; let the function return"):
-        classifier_called("my_networks:bare", CPU)
+        fit_and_test_images("mnist_generator", tiny(), (1, 8, 8), 0, CPU)
+    with pytest.raises(UsageError, match="the input size of .* is unknown; let the function return"):
+        load_nern_classifier("my_networks:bare", CPU)
 
 
-def test_layers_that_are_not_there(named, tmp_path):
+def test_unknown_layers_raise(named, tmp_path):
     with pytest.raises(LayerError, match="layer 'nope' is not in the model"):
         commanded(tmp_path / "out", layers=["nope"])
     assert not (tmp_path / "out").exists()

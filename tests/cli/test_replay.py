@@ -14,15 +14,16 @@ from typer.testing import CliRunner
 from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
-from xinc_captum.cli.canvas import Model, RuleName, canvas_command
+from xinc_captum.cli.canvas import Model, photo_canvas
+from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
 from xinc_captum.cli.errors import UsageError
 from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, asked, compared, differences, replay_command
+from xinc_captum.cli.replay import COMMANDS, compare_folders, differences, replay, resolve_call
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
-from xinc_captum.cli.video import video_command
+from xinc_captum.cli.video import video_canvas
 
 NETWORKS = """
 import torch
@@ -52,7 +53,7 @@ def here(tmp_path_factory):
 
 
 def canvas(here, out, **_):
-    canvas_command(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
+    photo_canvas(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
 
 
 def accentuate(here, out, **_):
@@ -62,11 +63,11 @@ def accentuate(here, out, **_):
 
 def video(here, out, **_):
     layers = ["blocks.2.activation"]
-    video_command(str(here / "clip"), out, None, layers, RuleName.tangent, None, 2, 24, None, 0, "cpu")
+    video_canvas(str(here / "clip"), out, None, layers, RuleName.tangent, None, 2, 24, None, 0, "cpu")
 
 
 def nern(here, out, **_):
-    nern_command("replayed_networks:colours", out, "noise", [], 4, 2, 0, "cpu")
+    nern_command("replayed_networks:colours", out, "noise", [], 4, 2, None, 0, "cpu")
 
 
 def transinr(here, out, **_):
@@ -94,19 +95,19 @@ def test_every_command_that_writes_a_result_can_be_replayed():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_result_comes_out_as_the_same_bits(name, here, link_folder, tmp_path, capsys, no_ink):
+def test_a_replay_is_bit_identical(name, here, link_folder, tmp_path, capsys, no_ink):
     MAKERS[name](here, tmp_path / "out", link=link_folder)
     note = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert note["call"]["command"] == name and note["call"]["threads"] == torch.get_num_threads()
     assert note["call"]["settings"]["device"] == "cpu" or torch.cuda.is_available(), "auto says which it was"
     capsys.readouterr()
-    assert replay_command(tmp_path / "out")
+    assert replay(tmp_path / "out")
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == f"computing {tmp_path / 'out'} again, with the settings in its manifest …"
-    same = [line for line in lines if line.endswith((": same bits", ": same text"))]
+    same = [line for line in lines if line.endswith((": bit-identical", ": same text"))]
     assert last == (
-        f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} came out as the same bits, and so did all that its "
-        "manifest says; pictures were not compared"
+        f"{len(same)} of {len(same)} arrays of {tmp_path / 'out'} are bit-identical, and its manifest is equal; images "
+        "are not compared"
     )
     assert len(same) == len(lines) >= 2
     assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else is left"
@@ -126,17 +127,17 @@ def test_a_result_of_relative_paths_replays_from_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     shutil.move(place / "out", tmp_path / "elsewhere" / "moved")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert replay_command(Path("moved")), capsys.readouterr().out
+    assert replay(Path("moved")), capsys.readouterr().out
 
 
 def test_a_module_of_the_working_directory_is_found_from_elsewhere(tmp_path, monkeypatch, no_ink):
     (tmp_path / "of_that_folder.py").write_text(NETWORKS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    nern_command("of_that_folder:colours", Path("out"), "noise", [], 4, 2, 0, "cpu")
+    nern_command("of_that_folder:colours", Path("out"), "noise", [], 4, 2, None, 0, "cpu")
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.delitem(sys.modules, "of_that_folder")
-    assert replay_command(Path("../out"))
+    assert replay(Path("../out"))
     assert Path.cwd() == tmp_path / "elsewhere"
 
 
@@ -161,7 +162,7 @@ def rewritten(folder, **change):
     return note
 
 
-def test_another_number_is_found_and_measured(made, capsys, no_ink):
+def test_a_changed_number_is_reported(made, capsys, no_ink):
     kept = load_file(made / "activation1.safetensors")
     kept["totals"][0, 0] += 0.25
     save_file(kept, made / "activation1.safetensors")
@@ -171,7 +172,7 @@ def test_another_number_is_found_and_measured(made, capsys, no_ink):
     assert (
         f"activation1.safetensors: totals: differs by up to 0.25 in 1 of {kept['totals'].numel()} places" in done.output
     )
-    assert "activation1.safetensors: maps: same bits" in done.output
+    assert "activation1.safetensors: maps: bit-identical" in done.output
 
 
 @pytest.mark.parametrize(("share", "near"), [(2e-4, True), (1e-2, False)])
@@ -180,107 +181,107 @@ def test_on_another_machine_floats_may_round_otherwise(made, capsys, no_ink, sha
     kept["totals"] += share * kept["totals"].abs().max()
     save_file(kept, made / "activation1.safetensors")
     note = rewritten(made)
-    assert not replay_command(made), "the same machine"
+    assert not replay(made), "the same machine"
     rewritten(made, call=note["call"] | {"machine": "another"})
     capsys.readouterr()
-    assert replay_command(made) is near
+    assert replay(made) is near
     out = capsys.readouterr().out
-    assert out.startswith("machine: another then, ") and "now; the last bits of arrays may differ" in out
-    assert ("came out as the same bits, 1 more within 0.001 of their largest value, and so did all" in out) is near
+    assert out.startswith("machine: another before, ") and "now; arrays may differ in their last bits" in out
+    assert ("are bit-identical, 1 more within 0.001 of their largest value, and its manifest is equal" in out) is near
 
 
-def test_a_verdict_that_is_not_what_comes_out_is_found(made, capsys, no_ink):
+def test_a_changed_verdict_is_reported(made, capsys, no_ink):
     note = json.loads((made / "manifest.json").read_text())
     verdict = note["trust"]["activation1"]["verdict"]
     note["trust"]["activation1"]["verdict"] = "better"
     (made / "manifest.json").write_text(json.dumps(note))
-    assert not replay_command(made)
+    assert not replay(made)
     said = capsys.readouterr().out
-    assert f"  manifest.json: trust.activation1.verdict: 'better' then, '{verdict}' now" in said
-    assert "came out as the same bits, and 1 of its manifest's entries did not; pictures" in said
+    assert f"  manifest.json: trust.activation1.verdict: 'better' before, '{verdict}' now" in said
+    assert "are bit-identical, and its manifest differs in 1 entry; images" in said
 
 
-def test_a_damaged_result_is_told(made):
+def test_a_damaged_result_raises(made):
     with (made / "network.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UsageError, match=r"out is damaged: network.safetensors has changed since it was written"):
-        replay_command(made)
+        replay(made)
     (made / "network.safetensors").unlink()
-    with pytest.raises(UsageError, match="network.safetensors is missing. Take it from a backup"):
-        replay_command(made)
+    with pytest.raises(UsageError, match="network.safetensors is missing. Restore it from a backup"):
+        replay(made)
 
 
-def test_what_is_no_result_is_told(made, tmp_path):
+def test_folders_without_a_result_raise(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder; expected a result"):
-        replay_command(tmp_path / "nowhere")
+        replay(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="has no manifest.json that can be read"):
-        replay_command(tmp_path / "empty")
+    with pytest.raises(UsageError, match="has no readable manifest.json"):
+        replay(tmp_path / "empty")
     rewritten(made, format="xinc-captum-result-9")
-    with pytest.raises(UsageError, match="is of the format 'xinc-captum-result-9'; this version reads"):
-        replay_command(made)
+    with pytest.raises(UsageError, match="has the format 'xinc-captum-result-9'; this version reads"):
+        replay(made)
 
 
-def test_a_result_of_another_version_is_told(made):
+def test_a_result_of_another_version_raises(made):
     versions = rewritten(made)["versions"]
     rewritten(made, versions=versions | {"xinc-captum": "0.0.1"})
     with pytest.raises(UsageError, match=r"made by xinc-captum 0.0.1, and this is .*; replay it with that version"):
-        replay_command(made)
+        replay(made)
     rewritten(made, versions=versions | {"torch": "2.0.0"})
     done = CliRunner().invoke(app, ["replay", str(made)])
-    assert done.exit_code == 0 and "torch: 2.0.0 then, " in done.output
+    assert done.exit_code == 0 and "torch: 2.0.0 before, " in done.output
 
 
-def test_a_result_that_python_saved_is_told(tmp_path):
+def test_a_result_saved_from_python_raises(tmp_path):
     with store.bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("a")
-    with pytest.raises(UsageError, match="does not say which command made it .* saved from Python"):
-        replay_command(tmp_path / "out")
+    with pytest.raises(UsageError, match="has no recorded call of a command, because it was saved from Python"):
+        replay(tmp_path / "out")
 
 
-def test_inputs_that_are_gone_or_others_are_told(made, tmp_path):
+def test_missing_or_changed_inputs_raise(made, tmp_path):
     note = rewritten(made)
     photo = shutil.copy(note["call"]["settings"]["photo_path"], tmp_path / "photo.png")
     rewritten(made, call=note["call"] | {"files": {str(photo): store.sha256(photo)}})
     Image.new("RGB", (24, 16)).save(photo)
-    with pytest.raises(UsageError, match=r"photo.png is not what it was when .*out was made from it"):
-        replay_command(made)
+    with pytest.raises(UsageError, match=r"photo.png has changed since .*out was made from it"):
+        replay(made)
     photo.unlink()
-    with pytest.raises(FileNotFoundError, match=r"photo.png, which .*out was made from, is gone"):
-        replay_command(made)
+    with pytest.raises(FileNotFoundError, match=r"photo.png, an input of .*out, is missing"):
+        replay(made)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"outputs": []}, "manifest.json does not list its files. Take it from a backup"),
-        ({"call": {"command": "canvas"}}, "does not hold the settings of its command"),
-        ({"call": {"command": "canvas", "settings": 3, "files": {}}}, "does not hold the settings of its command"),
-        ({"call": {"command": "canvas", "settings": {}, "files": []}}, "does not hold the settings of its command"),
+        ({"outputs": []}, "manifest.json does not list its files. Restore it from a backup"),
+        ({"call": {"command": "canvas"}}, "has no settings of its command"),
+        ({"call": {"command": "canvas", "settings": 3, "files": {}}}, "has no settings of its command"),
+        ({"call": {"command": "canvas", "settings": {}, "files": []}}, "has no settings of its command"),
     ],
 )
-def test_a_damaged_manifest_is_told(made, change, says):
+def test_a_damaged_manifest_raises(made, change, says):
     note = rewritten(made)
     (made / "manifest.json").write_text(json.dumps(note | change))
     with pytest.raises(UsageError, match=f"out is damaged: .*{says}"):
-        replay_command(made)
+        replay(made)
 
 
-def test_settings_that_do_not_fit_are_told(made):
+def test_settings_that_do_not_fit_raise(made):
     note = rewritten(made)
     call = note["call"]
     settings = {key: value for key, value in call["settings"].items() if key != "rule"}
     with pytest.raises(UsageError, match="do not fit xinc canvas: rule"):
-        asked(made, note | {"call": call | {"settings": settings}})
+        resolve_call(made, note | {"call": call | {"settings": settings}})
     with pytest.raises(UsageError, match="cannot be read: 'many' is a str; expected int"):
-        asked(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
+        resolve_call(made, note | {"call": call | {"settings": call["settings"] | {"steps": "many"}}})
     with pytest.raises(UsageError, match="cannot be read: 'thumb' is not a valid RuleName"):
-        asked(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
+        resolve_call(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
 
 
-def test_settings_come_back_as_the_command_takes_them(made):
-    command, settings = asked(made, rewritten(made))
-    assert command is canvas_command
+def test_settings_are_converted_to_the_commands_types(made):
+    command, settings = resolve_call(made, rewritten(made))
+    assert command is photo_canvas
     assert settings["rule"] is RuleName.secant and isinstance(settings["photo_path"], Path)
     assert settings["layers"] == ["activation1"] and settings["steps"] == 3
 
@@ -293,23 +294,23 @@ def words(tmp_path, before, after):
         (tmp_path / name).mkdir()
         save_file(tensors, tmp_path / name / "x.safetensors")
     return {
-        one.name.removeprefix("x.safetensors: "): (one.same, one.words)
-        for one in compared(tmp_path / "a", tmp_path / "b")
+        one.name.removeprefix("x.safetensors: "): (one.same, one.text)
+        for one in compare_folders(tmp_path / "a", tmp_path / "b")
     }
 
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ([1.0, NAN], [1.0, NAN], (True, "same bits")),
+        ([1.0, NAN], [1.0, NAN], (True, "bit-identical")),
         ([1.0, 2.0], [1.0, 2.5], (False, "differs by up to 0.5 in 1 of 2 places")),
         ([1.0, 2.0], [NAN, 2.0], (False, "differs by up to nan in 1 of 2 places")),
-        ([0.0, 2.0], [-0.0, 2.0], (False, "equal, but for signs of zeros or kinds of NaN")),
-        ([1.0], [1.0, 2.0], (False, "torch.float32 (1,) then, torch.float32 (2,) now")),
-        ([], [], (True, "same bits")),
+        ([0.0, 2.0], [-0.0, 2.0], (False, "equal except for signs of zeros or kinds of NaN")),
+        ([1.0], [1.0, 2.0], (False, "torch.float32 (1,) before, torch.float32 (2,) now")),
+        ([], [], (True, "bit-identical")),
     ],
 )
-def test_words(tmp_path, before, after, said):
+def test_differences_as_text(tmp_path, before, after, said):
     assert words(tmp_path, {"t": torch.tensor(before)}, {"t": torch.tensor(after)}) == {"t": said}
 
 
@@ -331,7 +332,7 @@ def test_a_tolerance_is_a_share_of_the_largest_value(tmp_path, before, after, sa
     for name, tensor in (("a", before), ("b", after)):
         (tmp_path / name).mkdir()
         save_file({"t": tensor}, tmp_path / name / "x.safetensors")
-    (found,) = compared(tmp_path / "a", tmp_path / "b", 1e-4)
+    (found,) = compare_folders(tmp_path / "a", tmp_path / "b", 1e-4)
     assert found.same is same
 
 
@@ -339,7 +340,7 @@ def test_a_tolerance_is_a_share_of_the_largest_value(tmp_path, before, after, sa
 def test_other_dtypes(tmp_path, dtype):
     t = torch.tensor([0, 1, 1]).to(dtype)
     found = words(tmp_path, {"s": t, "t": t.clone()}, {"s": t, "t": t.flip(0)})
-    assert found == {"s": (True, "same bits"), "t": (False, "differs by up to 1 in 2 of 3 places")}
+    assert found == {"s": (True, "bit-identical"), "t": (False, "differs by up to 1 in 2 of 3 places")}
 
 
 def test_an_array_of_one_folder_alone(tmp_path):
@@ -351,8 +352,8 @@ def test_tables_by_their_columns(tmp_path):
     for name, rows in (("a", "unit,size,kind\n0,1.5,x\n1,2.5,y\n"), ("b", "unit,size,kind\n0,1.5,x\n1,2.75,z\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "units.csv").write_text(rows)
-    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
-        ("units.csv: unit", "same bits"),
+    assert [(one.name, one.text) for one in compare_folders(tmp_path / "a", tmp_path / "b")] == [
+        ("units.csv: unit", "bit-identical"),
         ("units.csv: size", "differs by up to 0.25 in 1 of 2 places"),
         ("units.csv: kind", "other text"),
     ]
@@ -364,39 +365,41 @@ def test_arrays_of_zarr_stores(tmp_path):
         group = zarr.open_group(tmp_path / name / "canvas.zarr", mode="w")
         group.create_array("maps", data=torch.tensor([1.0, last]).numpy())
         group.create_array("deep/pixels", data=torch.arange(3).numpy())
-    assert [(one.name, one.words) for one in compared(tmp_path / "a", tmp_path / "b")] == [
-        ("canvas.zarr: deep/pixels", "same bits"),
+    assert [(one.name, one.text) for one in compare_folders(tmp_path / "a", tmp_path / "b")] == [
+        ("canvas.zarr: deep/pixels", "bit-identical"),
         ("canvas.zarr: maps", "differs by up to 2 in 1 of 2 places"),
     ]
 
 
-def test_what_is_about_the_run_does_not_count():
+def test_entries_about_the_run_are_ignored():
     before = {"command": ["a"], "versions": {}, "outputs": {"x": "1"}, "call": {"out": "a"}, "seed": 0}
     after = {"command": ["b"], "versions": {"y": 1}, "outputs": {"x": "2"}, "call": {"out": "b"}, "seed": 0}
     assert list(differences(before, after)) == []
-    assert list(differences({"at": {"call": 1}}, {"at": {"call": 2}})) == ["at.call: 1 then, 2 now"], "only at the top"
+    assert list(differences({"at": {"call": 1}}, {"at": {"call": 2}})) == ["at.call: 1 before, 2 now"], (
+        "only at the top"
+    )
 
 
-def test_where_an_input_lies_does_not_count():
+def test_paths_of_inputs_are_ignored():
     before = {"link": {"folder": "out/link", "trust": "holds"}}
     assert list(differences(before, {"link": {"folder": "/there/link", "trust": "holds"}})) == []
     assert list(differences(before, {"link": {"folder": "/there/link", "trust": "fails"}})) == [
-        "link.trust: 'holds' then, 'fails' now"
+        "link.trust: 'holds' before, 'fails' now"
     ]
 
 
 def test_numbers_within_a_tolerance():
     before, after = {"rho": 0.5, "units": 3, "sum": 2000.0}, {"rho": 0.50004, "units": 4, "sum": 2000.1}
-    assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 then, 4 now"]
+    assert list(differences(before, after, tolerance=1e-4)) == ["units: 3 before, 4 now"]
     assert len(list(differences(before, after, tolerance=1e-6))) == 3
     one, other = {"sha256": "0" * 64}, {"sha256": "a" * 64}
     assert list(differences(one, other, tolerance=1e-4)) == [] and len(list(differences(one, other))) == 1
 
 
-def test_where_it_differs():
+def test_differences_have_their_position():
     before = {"layers": [{"rho": 0.5, "verdict": "holds"}, {"rho": math.nan}], "gone": 1}
     after = {"layers": [{"rho": 0.5, "verdict": "weak"}, {"rho": math.nan}], "new": [2]}
     assert list(differences(before, after)) == [
-        "layers[0].verdict: 'holds' then, 'weak' now", "gone: 1 then, None now", "new: None then, [2] now"
+        "layers[0].verdict: 'holds' before, 'weak' now", "gone: 1 before, None now", "new: None before, [2] now"
     ]  # fmt: skip
-    assert list(differences({"units": [1]}, {"units": [1, 2]})) == ["units: [1] then, [1, 2] now"]
+    assert list(differences({"units": [1]}, {"units": [1, 2]})) == ["units: [1] before, [1, 2] now"]

@@ -9,19 +9,19 @@ from PIL import Image
 
 from xinc_captum import open_canvas
 from xinc_captum.cli import video
-from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.canvas_trust import RuleName
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.video import _by_chance, video_command, write_video_page
-from xinc_captum.cli.video_files import Film
+from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
+from xinc_captum.cli.video_files import VideoInput
 from xinc_captum.cli.video_results import (
     VideoModel,
-    carried_by,
-    explained,
-    fit,
-    layer_of,
+    decoder_part,
+    fit_network,
+    make_network,
+    measure_layer,
+    measure_spread,
     methods_for,
-    network,
-    spread_of,
+    track_objects,
 )
 from xinc_captum.hooks import LayerError
 from xinc_captum.inr import load, render_video
@@ -49,7 +49,7 @@ def clip(tmp_path):
 
 
 def run(source, out, layers=("blocks.2.activation",), masks=None, frames=24, steps=3, seed=0, size=None, device="cpu"):
-    video_command(str(source), out, None, list(layers), RuleName.secant, size, steps, frames, masks, seed, device)
+    video_canvas(str(source), out, None, list(layers), RuleName.secant, size, steps, frames, masks, seed, device)
 
 
 def test_the_whole_job_with_masks(clip, tmp_path, capsys):
@@ -72,19 +72,19 @@ def test_the_whole_job_with_masks(clip, tmp_path, capsys):
     assert torch.allclose(whole, render_video(model, 4), atol=5e-3), "what is kept adds up to the frames"
     page = (out / "index.html").read_text()
     assert page.count('<p class="verdict">') == 2 and "head <strong>✓ holds</strong>, because" in page
-    assert "TV-L1, which loses objects that move more than a few pixels a frame" in page
+    assert "TV-L1, which misses objects that move more than a few pixels per frame" in page
     assert "square: best unit" in page and "elsewhere" in page and "open" in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"clip", "square", "result"}, "the checkpoint goes when all is done"
     assert check_folder(out) == out, "a later run may replace it, the store in it too"
 
 
-def test_two_frames_leave_the_shuffled_control_out_and_say_so(clip, tmp_path, no_ink):
+def test_two_frames_leave_out_the_shuffled_control(clip, tmp_path, no_ink):
     run(clip, tmp_path / "out", frames=2)
-    assert "The control wants at least three frames." in (tmp_path / "out" / "index.html").read_text()
+    assert "The control needs at least three frames." in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_without_zarr_and_scikit_image_the_page_says_what_to_install(clip, tmp_path, monkeypatch, no_ink):
+def test_without_zarr_and_scikit_image_the_page_names_the_extras(clip, tmp_path, monkeypatch, no_ink):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name in ("zarr", "skimage") else find(name, *rest)
@@ -109,7 +109,7 @@ def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypa
     assert at == 3
     capsys.readouterr()
     run(clip, tmp_path / "out")
-    assert "going on where an earlier run stopped" in capsys.readouterr().out
+    assert "resuming an earlier run" in capsys.readouterr().out
     run(clip, tmp_path / "anew")
     assert "going on" not in capsys.readouterr().out
     same = [json.loads((tmp_path / n / "manifest.json").read_text())["outputs"] for n in ("out", "anew")]
@@ -117,7 +117,7 @@ def test_a_run_stopped_while_drawing_does_not_fit_again(clip, tmp_path, monkeypa
     assert not kept.exists() and "objects.png" not in same[0]
 
 
-def test_a_full_disk_leaves_the_fit_and_nothing_else(clip, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_only_the_checkpoint(clip, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -134,17 +134,17 @@ def test_a_full_disk_leaves_the_fit_and_nothing_else(clip, tmp_path, monkeypatch
     [
         ({"layers": ["blocks.2.activaton"]}, LayerError, "did you mean 'blocks.2.activation'"),
         ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here"),
-        ({"source": "carphone_nerv"}, UsageError, "carphone_nerv is fitted already; --model and --steps cannot"),
+        ({"source": "carphone_nerv"}, UsageError, "carphone_nerv is fitted already; --model and --steps do not"),
     ],
 )
-def test_wrong_options_fail_before_the_fit_and_leave_nothing(clip, tmp_path, change, error, text, capsys):
+def test_wrong_options_fail_before_the_fit_and_write_nothing(clip, tmp_path, change, error, text, capsys):
     with pytest.raises(error, match=text):
         run(**{"source": clip, "out": tmp_path / "out", **change})
     assert "fitting" not in capsys.readouterr().out
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "square"}
 
 
-def test_bad_videos_and_masks_leave_nothing(clip, tmp_path):
+def test_bad_videos_and_masks_write_nothing(clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"x" * 100)
     with pytest.raises(VideoError, match="cannot be decoded"):
         run(tmp_path / "bad.mp4", tmp_path / "out")
@@ -176,17 +176,17 @@ def page(tmp_path_factory):
     frames = 0.2 + 0.6 * masks.float().expand(4, 3, 8, 16)
     flow = torch.zeros(3, 2, 8, 16)
     flow[:, 1] = 3.0 * masks[:3, 0]
-    film = Film("bar", frames, {}, ("the bar",), masks, flow)
-    model = network(VideoModel.hnerv, (8, 16), 0)
-    painter = fit(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
-    method = methods_for(explained(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
-    layer = layer_of(method.canvas(painter.rows, (8, 16)))
+    film = VideoInput("bar", frames, {}, ("the bar",), masks, flow)
+    model = make_network(VideoModel.hnerv, (8, 16), 0)
+    network = fit_network(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
+    method = methods_for(decoder_part(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
+    layer = measure_layer(method.canvas(network.rows, (8, 16)))
     lines = (Line(layer.name, "weak", ", because of this test"),)
-    write_video_page(folder, film, painter, [layer], lines, {"video": "bar"}, 0)
+    write_video_page(folder, film, network, [layer], lines, {"video": "bar"}, 0)
     return folder, film, layer
 
 
-def test_every_picture_is_there_and_objects_come_second(page):
+def test_every_figure_exists_and_objects_come_second(page):
     folder, _, _ = page
     text = (folder / "index.html").read_text()
     order = [text.index(f'src="{name}.png"') for name in ("frames", "objects", "units", "motion", "spread")]
@@ -194,32 +194,32 @@ def test_every_picture_is_there_and_objects_come_second(page):
     assert all((folder / f"{name}.png").stat().st_size > 5000 for name in ("frames", "objects", "units", "motion"))
 
 
-def test_verdicts_come_before_what_they_are_about(page):
+def test_verdicts_come_before_the_figures(page):
     text = (page[0] / "index.html").read_text()
     at = text.index("blocks.2.activation <strong>≈ weak</strong>, because of this test")
     assert text.index("frames.png") < at < text.index('src="objects.png"')
 
 
-def test_the_table_says_the_best_unit_beside_chance(page):
+def test_the_table_shows_the_best_unit_and_chance(page):
     folder, film, layer = page
     text = (folder / "index.html").read_text()
-    carried = carried_by(layer, film.masks, 0)
+    carried = track_objects(layer, film.masks, 0)
     assert f"<td>{carried.best[0]:+.2f}</td><td>{carried.chance[0]:+.2f}</td>" in text
     assert math.isfinite(carried.lead)
 
 
-def test_it_says_what_goes_in_and_where_the_flow_is_from(page):
+def test_the_page_names_the_input_and_the_source_of_the_flow(page):
     text = (page[0] / "index.html").read_text()
-    assert "what an encoder condensed a frame to goes in" in text
+    assert "to map the code of a frame from an encoder to the frame" in text
     assert "The flow is known exactly." in text
 
 
-def test_the_caption_says_what_is_as_by_chance(page):
+def test_the_caption_names_layers_that_are_not_above_chance(page):
     folder, _, layer = page
     assert _by_chance({"a": True, "b": True}) == ""
-    assert _by_chance({"a": True, "b": False, "c": False}) == "; no more than by chance here: b, c"
-    assert _by_chance({"a": False, "b": False}) == "; no more than by chance here: in every layer"
-    spread = spread_of(layer, 2, 0)
+    assert _by_chance({"a": True, "b": False, "c": False}) == "; not more than the control here: b, c"
+    assert _by_chance({"a": False, "b": False}) == "; not more than the control here: in every layer"
+    spread = measure_spread(layer, 2, 0)
     text = (folder / "index.html").read_text()
-    assert f"places of their own{_by_chance({layer.name: spread.places})}. Right" in text
+    assert f"units are local{_by_chance({layer.name: spread.places})}. Right" in text
     assert f"make up each pixel{_by_chance({layer.name: spread.few})}." in text

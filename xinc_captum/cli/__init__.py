@@ -1,4 +1,4 @@
-"""Roof: one sub-command a verb; files in, rooms, files out."""
+"""The ``xinc`` command line: one module per sub-command."""
 
 from .main import main
 

@@ -1,39 +1,46 @@
-"""Command and page."""
+"""``xinc accentuate``: command and page."""
 
 import hashlib
-import json
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import store, zoo
+from .. import zoo
 from ..attributions import Accentuation
 from ..attributions.accentuation import Options
 from ..attributions.accentuation.evidence import QUANTILE
+from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
 from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
 from ..visualizers.accentuation import percent
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..zoo.classifiers import imagenet_labels
-from .accentuate_results import Asked, Feature, Story, features_called, keep, signed
-from .errors import UsageError, device_called
-from .models import Network, network_called
-from .photos import Natural, natural_images, subject_called
-from .recorded import recorded
+from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
+from .accentuate_results import (
+    AccentuationResults,
+    FeatureResult,
+    FeatureTarget,
+    format_number,
+    select_features,
+    write_images,
+)
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .models import Network, load_network
+from .photos import NaturalImages, load_photo, natural_images
 
-DPI = 150
+_save_picture = partial(save_picture, dpi=150)
 
 
-def write_page(folder: Path, story: Story) -> None:
-    """Pictures, tensors and ``index.html`` into ``folder``."""
-    features, photo = story.features, story.subject.image
-    keep(folder, story)
-    units = features[0].asked.layer is not None
+def write_page(folder: Path, results: AccentuationResults) -> None:
+    """Write figures, tensors and ``index.html`` into ``folder``."""
+    features, photo = results.features, results.subject.image
+    write_images(folder, results)
+    units = features[0].target.layer is not None
     where = "where the unit is active" if units else "Grad-CAM: where"
     cams = [f.where for f in features if f.where is not None]
     images = torch.cat([f.result.images.cpu() for f in features])
@@ -42,232 +49,233 @@ def write_page(folder: Path, story: Story) -> None:
         torch.stack(cams) if len(cams) == len(features) else None,
         images,
         torch.cat([f.opacity() for f in features]),
-        titles=[f.asked.title for f in features],
+        titles=[f.target.title for f in features],
         notes=[f.line for f in features],
         trusts=[(f.result.trust.verdict, f.result.trust.because) for f in features],
         cam_name=where,
-        heading=f"What {story.classifier.name} sees in this photo",
+        heading=f"What {results.classifier.name} sees in this photo",
     )
     first = [
-        _picture(
+        _save_picture(
             folder,
             "accentuated.png",
             rows,
-            f"From left to right: the photo; {_explained(units)}; the photo accentuated, changed so that the network "
-            "sees more of the feature, and kept close to itself; and the same, faded where the change did not matter. "
-            "Below each row, how far to trust it.",
+            f"From left to right: the photo; {_cam_caption(units)}; the accentuated photo, changed so that the "
+            "feature's score rises while the photo stays similar; and the same, faded where the change did not "
+            "matter. Below each row: how reliable it is.",
         )
     ]
-    sections = [Section("What the network sees", tuple(first), _evidence(story))]
+    sections = [Section("What the network sees", tuple(first), _evidence(results))]
     if features[0].before:
-        answers = {"the photo": features[0].before} | {f"more {f.asked.title}": f.after for f in features}
-        bars = class_bars(answers, marked=[f.asked.title for f in features])
-        caption = "The five likeliest classes of the whole photo, before and after."
-        sections.append(Section("What it answers", (_picture(folder, "answers.png", bars, caption),)))
-    sections.append(Section("On the way", tuple(_ways(folder, story))))
+        classes = {"the photo": features[0].before} | {f"more {f.target.title}": f.after for f in features}
+        bars = class_bars(classes, marked=[f.target.title for f in features])
+        caption = "The five most probable classes of the whole photo, before and after."
+        sections.append(Section("What the network predicts", (_save_picture(folder, "answers.png", bars, caption),)))
+    sections.append(Section("During the optimization", tuple(_step_pictures(folder, results))))
     write_report(
         folder,
-        title=f"What {story.classifier.name} sees in {story.subject.name}",
-        lead="A classifier answers with a score. Grad-CAM says where in the photo the score comes from; an "
-        "accentuation says what the network looks for there: the photo itself, changed so that the network sees "
-        "more of it, and kept close to the photo. Not every rise is honest, so each comes with a verdict.",
-        facts=_facts(story),
+        title=f"What {results.classifier.name} sees in {results.subject.name}",
+        lead="A classifier outputs scores. Grad-CAM shows where in the photo a score comes from; an accentuation shows "
+        "what raises it: the photo, changed so that the score rises while the photo stays similar. A rise can be an "
+        "artefact, so each accentuation has a verdict.",
+        facts=_facts(results),
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, masks, maps "
         "and scores are in accentuation.safetensors.",
     )
 
 
-def _explained(units: bool) -> str:
+def _cam_caption(units: bool) -> str:
     return (
         "where the unit is active in it, before any change"
         if units
-        else "Grad-CAM, which says where the class's score comes from"
+        else "Grad-CAM, which shows where the score of the class comes from"
     )
 
 
-def _facts(story: Story) -> dict[str, str]:
-    height, width = story.subject.image.shape[1:]
-    result = story.features[0].result
+def _facts(results: AccentuationResults) -> dict[str, str]:
+    height, width = results.subject.image.shape[1:]
+    result = results.features[0].result
     facts = {
-        "photo": story.subject.name,
+        "photo": results.subject.name,
         "pixels": f"{width} x {height}",
-        "network": story.classifier.name,
+        "network": results.classifier.name,
         "steps": f"{result.steps}",
-        "natural images": "none" if story.natural is None else story.natural.words,
-        "second network": "none" if story.second is None else story.second.name,
+        "natural images": "none" if results.natural is None else results.natural.description,
+        "second network": "none" if results.second is None else results.second.name,
     }
-    return facts | ({"stopped": "by Ctrl-C"} if any(f.result.interrupted for f in story.features) else {})
+    return facts | ({"stopped": "by Ctrl-C"} if any(f.result.interrupted for f in results.features) else {})
 
 
-def _evidence(story: Story) -> Table:
-    """What the verdicts rest on."""
-    head = (
-        "feature",
-        "score",
-        "verdict",
-        "path",
-        "natural",
-        "the photo's",
-        "kept",
-        "shuffled",
-        "second network",
-        "fine",
-    )
+def _evidence(results: AccentuationResults) -> Table:
+    """Return the table of the measurements behind the verdicts."""
+    names = "feature, score, verdict, path, natural, the photo's, kept, shuffled, second network, fine"
     lines = []
-    for feature in story.features:
+    for feature in results.features:
         row = feature.result.trust.rows[0]
         near = [_two(number) for number in (row.path, row.natural, row.seed, row.kept, row.shuffled)]
-        gain = "–" if row.transfer is None else signed(row.transfer, plus=True)
+        gain = "–" if row.transfer is None else format_number(row.transfer, plus=True)
         fine = "–" if row.high_frequency is None else percent(row.high_frequency)
-        lines.append((feature.asked.title, feature.line, row.verdict, *near, gain, fine))
+        lines.append((feature.target.title, feature.line, row.verdict, *near, gain, fine))
     compared = (
-        "No natural images were at hand, so the path could not be compared: install the zoo's photos or give --natural."
-        if story.natural is None
-        else f"Path: how alike the way through the layers is to that of the eight natural images that the feature "
-        f"answers to most, out of {story.natural.words}; beside it those images among themselves, and the photo before "
-        "any change. Kept: how alike it is to the photo's own. Shuffled: the path through a network with shuffled "
-        "weights. The natural images need not show the thing: where they agree little among themselves, the comparison "
-        "says little."
+        "There are no natural images to compare the path with: install the zoo's photos or give --natural."
+        if results.natural is None
+        else "Path: similarity of the activations in all layers to those of the eight natural images with the highest "
+        f"score, of {results.natural.description}. Natural: the same among these images. The photo's: the photo before "
+        "any change. Kept: similarity to the activations of the photo itself. Shuffled: path through a network with "
+        "shuffled weights. Natural images need not show the feature: if they are hardly similar among themselves, the "
+        "comparison says little."
     )
     caption = (
-        f"{compared} Second network: what the same change does to the same class there. Fine: the share of the "
-        "change that is finer than four pixels a cycle."
+        f"{compared} Second network: change of the score of the same class there. Fine: share of the change in "
+        "frequencies above one cycle per four pixels."
     )
-    return Table(head, tuple(lines), caption)
+    return Table(tuple(names.split(", ")), tuple(lines), caption)
 
 
-def _ways(folder: Path, story: Story) -> list[Picture]:
+def _step_pictures(folder: Path, results: AccentuationResults) -> list[Picture]:
     pictures = []
-    for number, feature in enumerate(story.features, 1):
-        strip, words = _strip(story, feature)
-        pictures.append(_picture(folder, f"{feature.file(number)}_way.png", strip, words))
-    scores = _together([f.result.scores for f in story.features])
-    distances = [f.result.distances for f in story.features]
+    for number, feature in enumerate(results.features, 1):
+        strip, caption = _strip(results, feature)
+        pictures.append(_save_picture(folder, f"{feature.file(number)}_way.png", strip, caption))
+    scores = _side_by_side([f.result.scores for f in results.features])
+    distances = [f.result.distances for f in results.features]
     known = [d for d in distances if d is not None]
     curve = score_curve(
         scores,
-        _together(known) if len(known) == len(distances) else None,
-        titles=[f.asked.title for f in story.features],
-        unit=story.features[0].asked.unit,
-        layer=story.features[0].result.layer,
+        _side_by_side(known) if len(known) == len(distances) else None,
+        titles=[f.target.title for f in results.features],
+        unit=results.features[0].target.unit,
+        layer=results.features[0].result.layer,
     )
-    words = (
-        "Step by step: the score, and the distance to the photo, which is held down. Views differ from step to step."
+    caption = (
+        "Score and distance to the photo at each step; the objective includes the distance. Each step uses other "
+        "augmentations."
     )
-    return [*pictures, _picture(folder, "steps.png", curve, words)]
+    return [*pictures, _save_picture(folder, "steps.png", curve, caption)]
 
 
-def _strip(story: Story, feature: Feature) -> tuple[Figure, str]:
-    """Pictures on the way, by dose where there is a scale, else by score."""
-    title, doses, reference = feature.asked.title, feature.doses, feature.reference
-    said = [f"{feature.asked.unit} {signed(score)}" for score in feature.scores]
-    before = feature.ends[0]
+def _strip(results: AccentuationResults, feature: FeatureResult) -> tuple[Figure, str]:
+    """Return a figure of images between photo and end, and its caption: by dose if there is a scale, else by score."""
+    title, doses, reference = feature.target.title, feature.doses, feature.reference
+    labels = [f"{feature.target.unit} {format_number(score)}" for score in feature.scores]
+    before = feature.endpoints[0]
     if doses is not None:
-        strip = dose_strip(feature.way, doses, seed=story.subject.image, title=title, notes=said)
-        return strip, f"The way to {title}. Dose 1 is what only two in a hundred of the natural images exceed."
+        strip = dose_strip(feature.step_images, doses, seed=results.subject.image, title=title, notes=labels)
+        return strip, f"From the photo to {title}. Only 2 % of the natural images exceed dose 1."
     rank = [score - before for score in feature.scores]
-    strip = dose_strip(feature.way, rank, seed=story.subject.image, title=title, labels=said)
+    strip = dose_strip(feature.step_images, rank, seed=results.subject.image, title=title, labels=labels)
     if reference is None:
-        return strip, f"The way to {title}. A scale of doses wants natural images, so scores are said instead."
-    hardly = f"two in a hundred of the natural images exceed {signed(reference)}, the photo has {signed(before)}"
-    return strip, f"The way to {title}. Natural images give no scale of doses here ({hardly}), so scores are said."
+        return strip, f"From the photo to {title}, with scores. Doses need natural images."
+    scale = f"2 % of the natural images exceed {format_number(reference)}, the photo has {format_number(before)}"
+    return strip, f"From the photo to {title}, with scores. Natural images give no scale of doses here ({scale})."
 
 
-def _together(columns: list[Tensor]) -> Tensor:
-    """Columns of different lengths side by side, ended by nan."""
+def _side_by_side(columns: list[Tensor]) -> Tensor:
+    """Concatenate columns of different lengths, padded with NaN."""
     steps = max(len(column) for column in columns)
     ends = [torch.cat([c.cpu(), torch.full((steps - len(c), c.shape[1]), torch.nan)]) for c in columns]
     return torch.cat(ends, 1)
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
-
-
 def _two(number: float | None) -> str:
-    return "–" if number is None else signed(number)
+    return "–" if number is None else format_number(number)
 
 
-SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # who else is asked; for all others, efficientnet_lite1
-WAY = (0.25, 0.5, 0.75)  # of the rise: pictures between the photo and the end
+SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # the second network; for all others, efficientnet_lite1
+SHARES = (0.25, 0.5, 0.75)  # of the rise of the score, for the images between photo and end
 
 
-class Plan(NamedTuple):
-    """Everything but the photo and the features that one run is about."""
+class RunSettings(NamedTuple):
+    """Settings of one run besides the photo and its features."""
 
     steps: int
     seed: int
     dose: float | None
-    natural: Natural | None
+    natural: NaturalImages | None
     second: zoo.Classifier | None
 
 
-@recorded("accentuate", "photo")
+@record_settings("accentuate", "photo")
 def accentuate_command(
-    photo: str,
-    out: Path,
-    model: str,
-    targets: list[str],
-    layers: list[str],
-    units: list[int],
-    dose: float | None,
-    steps: int,
-    seed: int,
-    longer_side: int,
-    device: str,
-    natural: Path | None,
+    photo: Annotated[
+        str,
+        typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False),
+    ],
+    out: Out,
+    model: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier."),
+    ] = "efficientnet_lite0",
+    targets: Annotated[
+        list[str], typer.Option("--target", help="Class to accentuate, by label or number; repeat for several.")
+    ] = [],
+    layers: Annotated[list[str], typer.Option("--layer", help="Layer of the units, by its dotted name.")] = [],
+    units: Annotated[
+        list[int], typer.Option("--unit", help="Unit of the layer to accentuate; repeat for several.")
+    ] = [],
+    dose: Annotated[
+        float | None,
+        typer.Option(help="Stop at this dose: 1 is a high natural score, < 0 suppresses. Default: all steps."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Optimization steps; with --dose at most this many.", min=1)
+    ] = Settings.n_steps,
+    seed: Seed = 0,
+    longer_side: Annotated[
+        int, typer.Option("--size", help="Shrink the longer side of the photo to this many pixels.", min=16)
+    ] = 336,
+    device: Device = "auto",
+    natural: Annotated[
+        Path | None, typer.Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
+    ] = None,
 ) -> None:
-    """Everything ``xinc accentuate`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
-    where = device_called(device)
-    subject = subject_called(photo, longer_side)
-    network = network_called(model, subject.image, where)
-    asked = features_called(network, targets, layers, units)
+    """Show what classes or units respond to in PHOTO, next to Grad-CAM, and how reliable it is."""
+    where = find_device(device)
+    subject = load_photo(photo, longer_side)
+    network = load_network(model, subject.image, where)
+    features_to_run = select_features(network, targets, layers, units)
     side = network.size or min(subject.image.shape[1:])
-    plan = Plan(steps, seed, dose, natural_images(natural, side, photo), _second(network, asked, where))
+    settings = RunSettings(
+        steps, seed, dose, natural_images(natural, side, photo), _second(network, features_to_run, where)
+    )
     height, width = subject.image.shape[1:]
-    typer.echo(f"{network.classifier.name} looks at {subject.name}, {width} x {height} pixels, on {where}")
-    features: list[Feature] = []
-    for number, one in enumerate(asked, 1):
-        typer.echo(f"accentuating {one.title} ({number} of {len(asked)}) …")
-        features.append(_accentuated(one, subject.image.to(where)[None], plan))
+    typer.echo(f"{network.classifier.name} on {subject.name}, {width} x {height} pixels, on {where}")
+    features: list[FeatureResult] = []
+    for number, one in enumerate(features_to_run, 1):
+        typer.echo(f"accentuating {one.title} ({number} of {len(features_to_run)}) …")
+        features.append(_accentuate(one, subject.image.to(where)[None], settings))
         typer.echo(f"  {features[-1].result.trust}")
         if features[-1].result.interrupted:
-            typer.echo(f"stopped; writing what there is of {number} of {len(asked)} features")
+            typer.echo(f"stopped; writing the results of {number} of {len(features_to_run)} features")
             break
-    story = Story(subject, network.classifier, features, plan.natural, plan.second)
-    with store.bundle(out, _note(story, plan, asked)) as folder:
-        write_page(folder, story)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+    results = AccentuationResults(subject, network.classifier, features, settings.natural, settings.second)
+    with result_folder(out, _note(results, settings, features_to_run)) as folder:
+        write_page(folder, results)
 
 
-def _second(network: Network, asked: list[Asked], where: torch.device) -> zoo.Classifier | None:
-    """Another network that knows the same classes, where it is installed."""
-    mine = network.classifier
-    if asked[0].layer is not None or mine.labels != imagenet_labels():
+def _second(network: Network, features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
+    """Return another network with the same classes, or None if there is none or it is not installed."""
+    classifier = network.classifier
+    if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():
         return None
     try:
-        found = zoo.classifier(SECOND.get(mine.name, "efficientnet_lite1"))
+        second = zoo.classifier(SECOND.get(classifier.name, "efficientnet_lite1"))
     except zoo.AssetError:
         return None
-    found.model.to(where)
-    return found
+    second.model.to(where)
+    return second
 
 
-def _accentuated(one: Asked, photo: Tensor, plan: Plan) -> Feature:
-    """Climb, remember pictures on the way, and look at everything as the network sees it."""
-    passed = _Passed()
+def _accentuate(one: FeatureTarget, photo: Tensor, settings: RunSettings) -> FeatureResult:
+    """Accentuate one feature; return the result with the images, scores and classes for the page."""
+    passed = _StepImages()
     options: Options = {
-        "n_steps": plan.steps,
-        "seed": plan.seed,
-        "dose": plan.dose,
-        "natural": None if plan.natural is None else plan.natural.images.to(photo),
-        "transfer": plan.second,
+        "n_steps": settings.steps,
+        "seed": settings.seed,
+        "dose": settings.dose,
+        "natural": None if settings.natural is None else settings.natural.images.to(photo),
+        "transfer": settings.second,
         "on_step": passed,
         "show_progress": True,
     }
@@ -275,15 +283,15 @@ def _accentuated(one: Asked, photo: Tensor, plan: Plan) -> Feature:
         result = one.method().accentuate(photo, one.index, **options)
     except (ValueError, IndexError) as error:
         raise UsageError(f"{one.title}: {error}") from error
-    before = _seen(one.network, photo)
-    top = [classes[0] for classes in (_top(one, before), _top(one, _seen(one.network, result.images)))]
+    before = _network_view(one.network, photo)
+    top = [classes[0] for classes in (_top(one, before), _top(one, _network_view(one.network, result.images)))]
     where = one.where(before, (photo.shape[-2], photo.shape[-1]))
-    images, scores, reference = _way(one, result, before, passed.images, plan)
-    return Feature(one, result, where, top[0], top[1], images, scores, reference)
+    images, scores, reference = _images_on_the_way(one, result, before, passed.images, settings)
+    return FeatureResult(one, result, where, top[0], top[1], images, scores, reference)
 
 
-class _Passed:
-    """Remembers the images that an ascent passes."""
+class _StepImages:
+    """Callback that stores the images of every step."""
 
     def __init__(self) -> None:
         self.images: list[Tensor] = []
@@ -292,7 +300,7 @@ class _Passed:
         self.images.append(images.cpu())
 
 
-def _top(one: Asked, views: Tensor) -> list[list[tuple[str, float]]]:
+def _top(one: FeatureTarget, views: Tensor) -> list[list[tuple[str, float]]]:
     classifier = one.network.classifier
     if not classifier.labels or classifier.probability == "none":
         return [[]]
@@ -302,42 +310,44 @@ def _top(one: Asked, views: Tensor) -> list[list[tuple[str, float]]]:
         raise UsageError(str(error)) from error
 
 
-def _way(
-    one: Asked, result: Accentuation, before: Tensor, passed: list[Tensor], plan: Plan
+def _images_on_the_way(
+    one: FeatureTarget, result: Accentuation, before: Tensor, passed: list[Tensor], settings: RunSettings
 ) -> tuple[Tensor, list[float], float | None]:
-    """Pictures between the photo and the end, their scores, and the score of dose 1, where natural images say it."""
+    """Return images between photo and end, their scores, and the score of dose 1 (None without natural images)."""
     every = torch.cat([*passed[1:], result.images.cpu()])
     device = result.images.device
-    scores = torch.cat([one.scores(_seen(one.network, image[None].to(device))) for image in every])
+    scores = torch.cat([one.scores(_network_view(one.network, image[None].to(device))) for image in every])
     start, end = float(one.scores(before)), float(scores[-1])
-    chosen = sorted({int((scores - start - share * (end - start)).abs().argmin()) for share in WAY} | {len(every) - 1})
+    chosen = sorted(
+        {int((scores - start - share * (end - start)).abs().argmin()) for share in SHARES} | {len(every) - 1}
+    )
     reference = None
-    if plan.natural is not None:
-        reference = float(one.scores(_seen(one.network, plan.natural.images.to(device))).quantile(QUANTILE))
+    if settings.natural is not None:
+        reference = float(one.scores(_network_view(one.network, settings.natural.images.to(device))).quantile(QUANTILE))
     return every[chosen], scores[chosen].tolist(), reference
 
 
-def _seen(network: Network, images: Tensor) -> Tensor:
-    """Whole images at the size at which the network looks at them."""
+def _network_view(network: Network, images: Tensor) -> Tensor:
+    """Return whole images at the input size of the network."""
     size = (images.shape[-2], images.shape[-1]) if network.size is None else (network.size, network.size)
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
 
 
-def _note(story: Story, plan: Plan, asked: list[Asked]) -> dict[str, Any]:
-    """What the manifest says."""
+def _note(results: AccentuationResults, settings: RunSettings, features_to_run: list[FeatureTarget]) -> dict[str, Any]:
+    """Return the entries of the manifest."""
     digest = hashlib.sha256()
-    for name, weight in story.classifier.model.state_dict().items():
+    for name, weight in results.classifier.model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
-        "seed": plan.seed,
-        "inputs": story.subject.origin,
-        "model": {"name": story.classifier.name, "weights_sha256": digest.hexdigest()},
-        "natural": None if plan.natural is None else plan.natural.words,
-        "second_network": None if plan.second is None else plan.second.name,
-        "asked": [{"title": one.title, "index": one.index, "layer": one.layer} for one in asked],
+        "seed": settings.seed,
+        "inputs": results.subject.origin,
+        "model": {"name": results.classifier.name, "weights_sha256": digest.hexdigest()},
+        "natural": None if settings.natural is None else settings.natural.description,
+        "second_network": None if settings.second is None else settings.second.name,
+        "asked": [{"title": one.title, "index": one.index, "layer": one.layer} for one in features_to_run],
         "settings": {
-            k: v for k, v in story.features[0].result.settings.items() if k not in {"natural", "transfer", "seed"}
+            k: v for k, v in results.features[0].result.settings.items() if k not in {"natural", "transfer", "seed"}
         },
-        "features": [feature.numbers() for feature in story.features],
+        "features": [feature.numbers() for feature in results.features],
     }

@@ -1,4 +1,4 @@
-"""What it computed, kept on disk."""
+"""Results of ``xinc accentuate``: features, their images and scores, and the tensors on disk."""
 
 import re
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from ..images import to_hwc
 from ..zoo import Classifier
 from .errors import UsageError
 from .models import Network
-from .photos import Natural, Subject
+from .photos import InputPhoto, NaturalImages
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """One feature of a network.
+class FeatureTarget:
+    """A class or unit to accentuate.
 
     Attributes:
-        network: whose.
-        title: what people call it.
+        network: the network.
+        title: name for people.
         index: class or unit.
-        layer: of the unit, or None for a class.
+        layer: layer of the unit, or None for a class.
     """
 
     network: Network = field(repr=False)
@@ -41,20 +41,20 @@ class Asked:
 
     @property
     def unit(self) -> str:
-        """What its score is."""
+        """Name of its score."""
         return "logit" if self.layer is None else "mean activation"
 
     def method(self) -> FeatureAccentuation | NeuronFeatureAccentuation:
-        """What accentuates it."""
+        """Return the attribution object that accentuates it."""
         classifier, size = self.network
         if self.layer is None:
             return FeatureAccentuation(classifier, size=size)
         return NeuronFeatureAccentuation(classifier, self.layer, size=size)
 
-    def scores(self, views: Tensor, at_once: int = 16) -> Tensor:
-        """Its score for each image (N, C, h, w), as the network sees it: (N,) on the host."""
+    def scores(self, views: Tensor, batch_size: int = 16) -> Tensor:
+        """Return the score of each image (N, C, h, w) at the network's input size: (N,), on the CPU."""
         with torch.no_grad():
-            return torch.cat([self._scores(part).float().cpu() for part in views.split(at_once)])
+            return torch.cat([self._scores(part).float().cpu() for part in views.split(batch_size)])
 
     def _scores(self, views: Tensor) -> Tensor:
         if self.layer is None:
@@ -63,140 +63,141 @@ class Asked:
         return value.flatten(1).mean(1) if value.dim() > 1 else value
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
-        model, place = ImageModel(self.network.classifier), find_layer(self.network.classifier, layer)
-        return model.run(views, (), [place], to_output=False)(place)
+        image_model, module = ImageModel(self.network.classifier), find_layer(self.network.classifier, layer)
+        return image_model.run(views, (), [module], to_output=False)(module)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:
-        """Where it is found in one image (1, C, h, w), without a change: (H, W) on the host, or None.
+        """Return a map of where it is in one image (1, C, h, w): (H, W), on the CPU, or None if there is none.
 
-        Grad-CAM at the network's last map for a class, the unit's own activation for a unit.
+        For a class, Grad-CAM at the network's last feature map; for a unit, its activation.
         """
         classifier = self.network.classifier
         if self.layer is None:
-            place = last_map(classifier, view)
-            if place is None:
+            layer = last_map(classifier, view)
+            if layer is None:
                 return None
-            answer = grad_cam(classifier, place)(view, self.index)
+            attribution = grad_cam(classifier, layer)(view, self.index)
         else:
             with torch.no_grad():
                 value = self._activation(self.layer, view)
             if value.dim() != 4:
                 return None
-            answer = value[:, self.index : self.index + 1]
-        return as_maps(answer, view, size)[0].cpu()
+            attribution = value[:, self.index : self.index + 1]
+        return as_maps(attribution, view, size)[0].cpu()
 
 
-def features_called(
+def select_features(
     network: Network, targets: Sequence[str], layers: Sequence[str], units: Sequence[int]
-) -> list[Asked]:
-    """The features of the options --target, or --layer and --unit.
+) -> list[FeatureTarget]:
+    """Return the features of the options --target, or --layer and --unit.
 
     Raises:
-        UsageError: none, both kinds, layers and units that do not pair, or no such class.
-        LayerError: no such layer.
+        UsageError: no feature, both kinds, layers and units that do not pair, or an unknown class.
+        LayerError: an unknown layer.
     """
     if targets and (layers or units):
-        raise UsageError("--target and --layer/--unit are both given; expected one kind at a time: run it twice.")
+        raise UsageError("--target and --layer/--unit are both given; expected one of the two: run the command twice.")
     if targets:
         return [_class(network, text) for text in targets]
     if not layers or not units:
         raise UsageError(
-            "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each as "
-            "often as you like."
+            "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each "
+            "once or several times."
         )
     if len(layers) not in {1, len(units)}:
         raise UsageError(
-            f"{len(layers)} times --layer for {len(units)} times --unit; expected one layer for all units, or one each."
+            f"--layer is given {len(layers)} times and --unit {len(units)} times; expected one layer for all units, "
+            "or one per unit."
         )
     pairs = zip([*layers] * len(units) if len(layers) == 1 else layers, units, strict=True)
     for layer in layers:
         find_layer(network.classifier, layer)
-    return [Asked(network, f"{layer}, unit {unit}", unit, layer) for layer, unit in pairs]
+    return [FeatureTarget(network, f"{layer}, unit {unit}", unit, layer) for layer, unit in pairs]
 
 
-def _class(network: Network, text: str) -> Asked:
+def _class(network: Network, text: str) -> FeatureTarget:
     classifier = network.classifier
     if not classifier.labels:
         raise UsageError(
-            f"{classifier.name} does not answer (images, classes), so --target cannot choose among them; give --layer "
-            "and --unit."
+            f"the output of {classifier.name} is not (images, classes), so --target cannot select a class; give "
+            "--layer and --unit."
         )
     try:
         index = classifier.find(text)
     except ValueError as error:
         raise UsageError(f"--target: {error}") from error
-    return Asked(network, classifier.label(index), index)
+    return FeatureTarget(network, classifier.label(index), index)
 
 
-MOST = 10.0  # doses; beyond, the scale is too short to measure with
+MOST = 10.0  # doses; beyond this the scale is too short
 
 
 @dataclass(frozen=True, eq=False)
-class Feature:
-    """One accentuated feature, and what is shown of it.
+class FeatureResult:
+    """One accentuated feature and what the page shows of it.
 
     Attributes:
-        asked: what was accentuated.
-        result: the accentuation, one row.
-        where: (H, W), where it is found in the photo itself, or None.
-        before: the photo's likeliest classes.
+        target: the class or unit.
+        result: the accentuation of one image.
+        where: (H, W), where the feature is in the photo, or None.
+        before: the most probable classes of the photo.
         after: those of the accentuated photo.
-        way: (K, C, H, W), between the photo and the end.
-        scores: one for each of them.
-        reference: the score of dose 1, or None where no natural images say it.
+        step_images: (K, C, H, W), images between the photo and the end.
+        scores: their scores.
+        reference: the score of dose 1, or None without natural images.
     """
 
-    asked: Asked
+    target: FeatureTarget
     result: Accentuation
     where: Tensor | None
     before: list[tuple[str, float]]
     after: list[tuple[str, float]]
-    way: Tensor
+    step_images: Tensor
     scores: list[float]
     reference: float | None
 
     @property
     def line(self) -> str:
-        """Score before and after in one line."""
-        before, after = self.ends
-        return f"{self.asked.unit} {signed(before)} → {signed(after)}"
+        """Score before and after, as text."""
+        before, after = self.endpoints
+        return f"{self.target.unit} {format_number(before)} → {format_number(after)}"
 
     @property
-    def ends(self) -> tuple[float, float]:
-        """The scores of the photo and of what became of it."""
+    def endpoints(self) -> tuple[float, float]:
+        """Scores of the photo and of the accentuated photo."""
         before = self.result.before
         return float("nan") if before is None else float(before[0]), float(self.result.after[0])
 
     @property
     def doses(self) -> list[float] | None:
-        """One for each picture on the way, or None where natural images hardly respond and give no scale."""
-        before, after = self.ends
+        """Doses of the step images, or None if there are no natural images or their scores give no scale."""
+        before, after = self.endpoints
         if self.reference is None or abs(after - before) > MOST * (self.reference - before):
             return None
         return [(score - before) / (self.reference - before) for score in self.scores]
 
     def opacity(self) -> Tensor:
-        """The mask that pictures are drawn through, (1, 1, H, W) in [0, 1] on the host."""
+        """Return the opacity mask of the accentuated photo, (1, 1, H, W) in [0, 1], on the CPU."""
         return self.result.opacity().cpu()
 
     def file(self, number: int) -> str:
-        """How names of its files begin: a number, and the title in plain letters."""
-        return f"{number}_{re.sub(r'[^a-z0-9]+', '_', self.asked.title.lower()).strip('_')[:40]}"
+        """Return the beginning of its file names: a number and the title in ASCII letters."""
+        return f"{number}_{re.sub(r'[^a-z0-9]+', '_', self.target.title.lower()).strip('_')[:40]}"
 
     def numbers(self) -> dict[str, Any]:
-        """For the manifest."""
-        before, after = self.ends
+        """Return the entries of the manifest."""
+        before, after = self.endpoints
         trust = self.result.trust
         return {
-            "title": self.asked.title,
-            "unit": self.asked.unit,
+            "title": self.target.title,
+            "unit": self.target.unit,
             "before": round(before, 4),
             "after": round(after, 4),
             "steps": self.result.steps,
             "interrupted": self.result.interrupted,
             "answers": {
-                when: [[name, round(chance, 4)] for name, chance in found[:3]]
-                for when, found in (("before", self.before), ("after", self.after))
+                when: [[name, round(chance, 4)] for name, chance in classes[:3]]
+                for when, classes in (("before", self.before), ("after", self.after))
             },
             "verdict": trust.verdict,
             "because": trust.because,
@@ -204,38 +205,38 @@ class Feature:
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
-    """What one page is about."""
+class AccentuationResults:
+    """Everything that the page shows."""
 
-    subject: Subject
+    subject: InputPhoto
     classifier: Classifier
-    features: list[Feature]
-    natural: Natural | None
+    features: list[FeatureResult]
+    natural: NaturalImages | None
     second: Classifier | None
 
 
-def keep(folder: Path, story: Story) -> None:
-    """Images as PNG, and everything as tensors."""
-    kept = {"photo": story.subject.image.contiguous()}
-    for number, feature in enumerate(story.features, 1):
+def write_images(folder: Path, results: AccentuationResults) -> None:
+    """Write the images as PNG, and all arrays into one safetensors file."""
+    tensors = {"photo": results.subject.image.contiguous()}
+    for number, feature in enumerate(results.features, 1):
         name, result = feature.file(number), feature.result
         _write(folder / f"{name}.png", result.images[0])
         _write(folder / f"{name}_through_mask.png", torch.cat([result.images[0].cpu().float(), feature.opacity()[0]]))
-        found = {"image": result.images[0], "mask": result.masks[0], "scores": result.scores, "where": feature.where}
-        found["distances"] = result.distances
-        kept |= {f"{name}.{key}": value.cpu().contiguous() for key, value in found.items() if value is not None}
-    store.write_tensors(folder / "accentuation.safetensors", kept, kind="accentuation-page")
+        arrays = {"image": result.images[0], "mask": result.masks[0], "scores": result.scores, "where": feature.where}
+        arrays["distances"] = result.distances
+        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in arrays.items() if value is not None}
+    store.write_tensors(folder / "accentuation.safetensors", tensors, kind="accentuation-page")
 
 
 def _write(file: Path, picture: Tensor) -> None:
     Image.fromarray(np.round(to_hwc(picture.clamp(0, 1)) * 255).astype(np.uint8)).save(file)
 
 
-def signed(number: float, *, plus: bool = False) -> str:
-    """A number with two decimals at most and a real minus sign.
+def format_number(number: float, *, plus: bool = False) -> str:
+    """Format a number with at most two decimals and a typographic minus sign.
 
     Example:
-        >>> signed(-0.734), signed(12.4, plus=True)
+        >>> format_number(-0.734), format_number(12.4, plus=True)
         ('−0.73', '+12.4')
     """
     text = f"{number:+.3g}" if plus else f"{number:.3g}" if abs(number) >= 1 else f"{number:.2f}"

@@ -1,13 +1,9 @@
-"""Photo canvas: command and page."""
+"""``xinc canvas``: command for photos and videos, and page of a photo."""
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 import typer
@@ -18,100 +14,118 @@ from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
 from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
-from ..metrics.trust import CanvasTrust
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
-from ..visualizers.report import Line, Picture, Section, write_report
-from .errors import device_called
-from .recorded import recorded
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The verdict on one layer.
-
-    Attributes:
-        layer: its name.
-        trust: of its canvas.
-        tangent: of the tangent's canvas, where the secant's does not hold.
-    """
-
-    layer: str
-    trust: CanvasTrust
-    tangent: CanvasTrust | None = None
-
-    @property
-    def line(self) -> Line:
-        """For the page."""
-        return Line(self.layer, self.trust.verdict, f", because {self.trust.because}.{self._advice()}")
-
-    def _advice(self) -> str:
-        """What the tangent does at the same layer."""
-        if self.tangent is None or self.tangent.agreement is None:
-            return ""
-        said = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
-        if self.tangent.verdict == "holds":
-            return f" With --rule tangent it ranks as removal does {said}, but then the parts do not add up."
-        if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" With --rule tangent it comes nearer to removal {said}, but then the parts do not add up."
-        return f" --rule tangent does no better here {said}; --rule ablation is removal itself."
-
-    def numbers(self) -> dict[str, Any]:
-        """For the manifest."""
-        agreement = self.trust.agreement
-        return {
-            "verdict": self.trust.verdict,
-            "because": self.trust.because,
-            "agreement": None if agreement is None else round(agreement, 4),
-        }
-
-
-def judged(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> Judged:
-    """Judge a canvas, and where it is the secant's and does not hold, the tangent's too.
-
-    Args:
-        canvas: with its network at hand.
-        by_tangent: makes the tangent's canvas of the same layer.
-    """
-    trust = canvas.trust
-    doubted = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has slots
-    return Judged(canvas.layer, trust, by_tangent().trust if doubted else None)
-
-
-BUDGET = 512 << 20  # bytes of working memory, beside one layer's maps
+from ..visualizers.report import Section, write_report
+from .canvas_trust import BUDGET, LayerVerdict, RuleName, judge_layer
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture, seconds_elapsed
+from .errors import UsageError
+from .video import video_canvas
+from .video_files import is_video, video_names
+from .video_results import VideoModel
 
 
 class Model(StrEnum):
-    """Coordinate networks that the command can fit."""
+    """Networks for photos."""
 
     ffn = "ffn"
     siren = "siren"
 
 
-class RuleName(StrEnum):
-    """Rules that answer a colour for every pixel at every layer."""
-
-    secant = "secant"
-    tangent = "tangent"
-    ablation = "ablation"
-
-
-class Recipe(NamedTuple):
-    """A network and how it likes to be fitted."""
+class PhotoNetwork(NamedTuple):
+    """A network with its learning rate and batch size (None: all pixels)."""
 
     model: inr.FourierMLP | inr.Siren
     lr: float
     batch_size: int | None
 
 
-def recipe(model: Model, seed: int) -> Recipe:
-    """The network of that name: the paper's FFN (33k parameters), or a SIREN of the same size."""
+def make_network(model: Model, seed: int) -> PhotoNetwork:
+    """Return a new network: the paper's FFN (33k parameters) or a SIREN of the same size."""
     if model is Model.ffn:
-        return Recipe(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
-    return Recipe(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
+        return PhotoNetwork(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
+    return PhotoNetwork(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
 
 
-@recorded("canvas")
+Kind = TypeVar("Kind", Model, VideoModel)
+
+
+class NetworkName(StrEnum):
+    """Networks that the command can fit: ffn and siren for photos, nerv and hnerv for videos."""
+
+    ffn = "ffn"
+    siren = "siren"
+    nerv = "nerv"
+    hnerv = "hnerv"
+
+
 def canvas_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTO|VIDEO",
+            help=f"A photo, a video, a folder of frames, or a video of the zoo: {', '.join(video_names())}.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    model: Annotated[
+        NetworkName | None, typer.Option(help="Network to fit. Default: ffn for photos, nerv for videos.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", help="Layer to explain; repeat for several. Default: all activations, for videos also the head."
+        ),
+    ] = None,
+    rule: Annotated[
+        RuleName, typer.Option(help="How a neuron's contribution is propagated to the image.")
+    ] = RuleName.secant,
+    longer_side: Annotated[
+        int | None,
+        typer.Option("--size", help="Shrink the longer side to this many pixels. Default: 192, for videos 96.", min=16),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Fitting steps. Default: 1000, for videos 1500.", min=1)] = None,
+    frames: Annotated[int | None, typer.Option(help="Maximum number of frames of a video. Default: 24.")] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Track objects: a folder with one mask per frame, white on black, or one such folder per object."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit a network to a photo or a video and draw each neuron's contribution to every pixel.
+
+    The result of a video also holds small maps of all units for xinc explore, about 4 MB.
+    """
+    if is_video(source):
+        named = None if model is None else _among(VideoModel, model, "a video")
+        if frames is not None and frames < 2:
+            raise UsageError(f"--frames is {frames}; expected at least 2. Give a single frame as a photo.")
+        video_canvas(source, out, named, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
+        return
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"{source} is not a file; expected a photo (PNG, JPEG, TIFF, WebP …), a video (MP4, WebM …), a folder of "
+            f"frames, or a video of the zoo: {', '.join(video_names())}."
+        )
+    if frames is not None or masks is not None:
+        raise UsageError(f"--frames and --masks are for videos, and {source} is a photo; leave them out.")
+    photo_model = Model.ffn if model is None else _among(Model, model, "a photo")
+    photo_canvas(Path(source), out, photo_model, layers, rule, longer_side or 192, steps or 1000, seed, device)
+
+
+def _among(kinds: type[Kind], name: NetworkName, what: str) -> Kind:
+    if name.value not in [kind.value for kind in kinds]:
+        raise UsageError(
+            f"--model {name.value} is not for {what}; expected {' or '.join(kind.value for kind in kinds)}."
+        )
+    return kinds(name.value)
+
+
+@record_settings("canvas")
+def photo_canvas(
     photo_path: Path,
     out: Path,
     model_name: Model,
@@ -122,97 +136,90 @@ def canvas_command(
     seed: int,
     device: str,
 ) -> None:
-    """Everything ``xinc canvas`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Fit a network to a photo and write its canvases."""
     photo = read_photo(photo_path, longer_side=longer_side)
-    where = device_called(device)
-    network, lr, batch_size = recipe(model_name, seed)
+    torch_device = find_device(device)
+    network, lr, batch_size = make_network(model_name, seed)
     layers = layers or [name for name, _ in network.named_children() if name.startswith("activation")]
-    methods = {layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers}  # names fail before the fit
-    network.to(where)
+    methods = {
+        layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers
+    }  # a wrong name fails before the fit
+    network.to(torch_device)
     height, width = photo.shape[-2:]
-    typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {where} …")
-    fitted = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
-    fit_seconds = time.perf_counter() - started
-    typer.echo(f"{fitted.psnr:.1f} dB after {fitted.steps} steps; drawing {len(layers)} layers …")
+    typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {torch_device} …")
+    fit = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
+    fit_seconds = seconds_elapsed()
+    typer.echo(f"{fit.psnr:.1f} dB after {fit.steps} steps; computing {len(layers)} layers …")
 
     note: dict[str, Any] = {
         "seed": seed,
         "model": {"name": model_name.value, **network.config},
         "rule": rule.value,
         "layers": layers,
-        "psnr_db": round(fitted.psnr, 2),
+        "psnr_db": round(fit.psnr, 2),
         "inputs": {photo_path.name: store.sha256(photo_path)},
     }
-    with store.bundle(out, note) as folder:
-        inr.save(network, folder / "network.safetensors", size=fitted.size)
-        drawn = inr.render(network, fitted.size).cpu()
-        grid = inr.coordinates(fitted.size, device=where)
+    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
+        inr.save(network, folder / "network.safetensors", size=fit.size)
+        rendered = inr.render(network, fit.size).cpu()
+        grid = inr.coordinates(fit.size, device=torch_device)
         sections, note["trust"] = [], {}
         for layer, method in methods.items():
-            canvas = method.canvas(grid, fitted.size, memory_budget=BUDGET)
+            canvas = method.canvas(grid, fit.size, memory_budget=BUDGET)
             tangent = NeuronCanvas(network, layer, rule="tangent")
-            verdict = judged(canvas, partial(tangent.canvas, grid, fitted.size, memory_budget=BUDGET))
+            verdict = judge_layer(canvas, partial(tangent.canvas, grid, fit.size, memory_budget=BUDGET))
             typer.echo(f"  {layer} {verdict.trust}")
             note["trust"][layer] = verdict.numbers()
-            sections.append(_layer(folder, layer, canvas, photo, drawn, verdict))
-        _page(folder, photo_path, model_name, network, fitted, rule, sections)
-        times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / "times.json").write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+            sections.append(_layer(folder, layer, canvas, photo, rendered, verdict))
+        _page(folder, photo_path, model_name, network, fit, rule, sections)
 
 
-def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tensor, verdict: Judged) -> Section:
-    """Compute one layer's maps, keep them, and draw its five pictures."""
-    everything, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
-    everything = everything.cpu()
-    maps = everything[: canvas.units]
-    rest = everything[canvas.units] if canvas.slots else drawn - maps.sum(0)
-    kept = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
-    store.write_tensors(folder / f"{layer}.safetensors", kept, kind="canvas")
+def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Tensor, verdict: LayerVerdict) -> Section:
+    """Compute and store the maps of one layer, and draw its five figures."""
+    all_maps, totals, leaders = canvas.ask(Maps(canvas.pixels), Totals(), Top(1, canvas.units, canvas.pixels))
+    all_maps = all_maps.cpu()
+    maps = all_maps[: canvas.units]
+    rest = all_maps[canvas.units] if canvas.slots else rendered - maps.sum(0)
+    tensors = {"maps": maps.half(), "rest": rest.contiguous(), "totals": totals.cpu()}
+    store.write_tensors(folder / f"{layer}.safetensors", tensors, kind="canvas")
     strongest = int(order_by_total(maps)[0])
-    pixel = _telling_pixel(photo)
+    pixel = _most_detailed_pixel(photo)
     _, indices = canvas.top_units(min(8, canvas.units), pixel)
     top = indices.long().cpu()
     figures: list[tuple[str, Figure, str]] = [
         (
             "build_up",
             build_up(maps, rest, photo, layer=layer),
-            "Above, the picture grows as the strongest neurons are added up. Below, single neurons that resemble each "
-            "other least, each on its own scale.",
+            "Top: the sum of the strongest neurons, more and more of them. Bottom: the neurons that are least alike, "
+            "each on its own scale.",
         ),
         (
             "grid",
-            canvas_grid(maps, drawn, layer=layer),
-            "One neuron a tile, strongest first: where it makes the picture brighter (red) and darker (blue).",
+            canvas_grid(maps, rendered, layer=layer),
+            "One tile per neuron, strongest first: where it makes the image brighter (red) and darker (blue).",
         ),
         (
             "neuron",
-            neuron_over_photo(maps[strongest], drawn, unit=strongest, layer=layer),
-            f"The strongest neuron, {strongest}, over the picture, and the picture minus its part.",
+            neuron_over_photo(maps[strongest], rendered, unit=strongest, layer=layer),
+            f"The strongest neuron, {strongest}, over the image, and the image without its contribution.",
         ),
         (
             "pixel",
-            who_paints(drawn, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
-            "One pixel, and the neurons that contribute most to its red, green and blue light.",
+            who_paints(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
+            "One pixel and the neurons that contribute most to its red, green and blue values.",
         ),
         (
             "dominant",
-            dominant_units(drawn, leaders.indices[0].cpu(), layer=layer),
-            "Every pixel in the colour of the neuron that contributes most to it.",
+            dominant_units(rendered, leaders.indices[0].cpu(), layer=layer),
+            "The colour of each pixel shows the neuron that contributes most to it.",
         ),
     ]
-    pictures = []
-    for name, figure, caption in figures:
-        file = f"{layer}_{name}.png"
-        figure.savefig(folder / file, dpi=110, metadata={"Software": None})
-        pictures.append(Picture(file, caption))
-    return Section(f"Layer {layer}", tuple(pictures), verdicts=(verdict.line,))
+    pictures = tuple(save_picture(folder, f"{layer}_{name}.png", figure, caption) for name, figure, caption in figures)
+    return Section(f"Layer {layer}", pictures, verdicts=(verdict.line,))
 
 
-def _telling_pixel(photo: Tensor) -> tuple[int, int]:
-    """A pixel in the busiest part of the photo's middle, where there is something to explain."""
+def _most_detailed_pixel(photo: Tensor) -> tuple[int, int]:
+    """Return the pixel of the photo's central half with the strongest edges around it."""
     grey = photo.mean(0)
     height, width = grey.shape
     edges = torch.zeros_like(grey)
@@ -230,25 +237,25 @@ def _page(
     photo_path: Path,
     model_name: Model,
     network: torch.nn.Module,
-    fitted: inr.Fit,
+    fit: inr.Fit,
     rule: RuleName,
     sections: list[Section],
 ) -> None:
-    height, width = fitted.size
+    height, width = fit.size
     facts: dict[str, Any] = {
         "photo": photo_path.name,
         "pixels": f"{width} x {height}",
         "network": f"{model_name.value}, {sum(p.numel() for p in network.parameters()):,} parameters",
-        "quality": f"{fitted.psnr:.1f} dB",
+        "quality": f"{fit.psnr:.1f} dB",
         "rule": rule.value,
     }
     write_report(
         folder,
         title=f"What the neurons of a network paint: {photo_path.stem}",
-        lead="A small network was trained to answer the colour of this photo at any coordinate. Its picture is a sum "
-        "over neurons, so each neuron has a canvas: what it adds to, and takes away from, every pixel.",
+        lead="A small network was trained to output the colour of this photo at any coordinate. Its image is a sum "
+        "over neurons, so each neuron has a canvas: its positive or negative contribution to every pixel.",
         facts=facts,
         sections=sections,
-        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the maps of each layer "
-        "are in its .safetensors file.",
+        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the .safetensors file of "
+        "each layer holds its maps.",
     )

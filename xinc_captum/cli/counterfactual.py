@@ -1,10 +1,8 @@
-"""``xinc counterfactual``: what would have to change in a picture for another answer."""
+"""``xinc counterfactual``: how images must change for another predicted class."""
 
-import json
-import time
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -15,18 +13,17 @@ from .. import store
 from ..attributions.linking.counterfactuals.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.layout import number, predicate
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
-from .models import Linked, described, linked_called
-from .photos import Starts, starts_called
-from .recorded import recorded
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .models import LoadedLink, load_link, model_names
+from .photos import StartImages, load_start_images
 
-DPI = 120
-BEYOND, POINTS = 1.5, 25  # how far past the flipped picture the way is followed, and at how many points
+BEYOND, POINTS = 1.5, 25  # end of the path (1 is the counterfactual), and its number of points
 
 
 class Method(StrEnum):
-    """Ways to another answer."""
+    """Methods of the search."""
 
     ray = "ray"
     latent = "latent"
@@ -34,13 +31,13 @@ class Method(StrEnum):
     linking_in_style = "linking_in_style"
 
 
-class Passage(NamedTuple):
-    """The straight way from the linked picture to the flipped one, and past it.
+class PathProbabilities(NamedTuple):
+    """Probabilities on the straight path from the reconstruction to the counterfactual and beyond.
 
     Attributes:
-        path: (P,), 0 the linked picture and 1 the flipped one.
-        chances: (N, P, 2), probabilities of origin and target.
-        flips: (N,), where the answer first is the target, with the confidence asked for; nan where it never is.
+        path: (P,), positions; 0 is the reconstruction and 1 the counterfactual.
+        chances: (N, P, 2), probabilities of the original class and the target.
+        flips: (N,), first position at which the target is predicted with the confidence of the search; NaN if none.
     """
 
     path: Tensor
@@ -48,160 +45,177 @@ class Passage(NamedTuple):
     flips: Tensor
 
 
-@recorded("counterfactual")
+@record_settings("counterfactual")
 def counterfactual_command(
-    folder: Path,
-    out: Path,
-    target: str,
-    photos: list[Path],
-    method: Method,
-    confidence: float,
-    count: int,
-    seed: int,
-    device: str,
+    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
+    out: Out,
+    target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
+    photos: Annotated[
+        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
+    ] = [],
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="ray: line search; latent: gradient through both networks; linking_in_style: the paper's method."
+        ),
+    ] = Method.ray,
+    confidence: Annotated[
+        float, typer.Option(help="Stop when the target has this probability; 0: when it is the predicted class.")
+    ] = 0.0,
+    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 6,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc counterfactual`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
-    linked = linked_called(folder, device_called(device))
+    """Show how images must change for another predicted class."""
+    linked = load_link(folder, find_device(device))
     try:
-        expected = linked.ends.classifier.find(target)
+        target_class = linked.models.classifier.find(target)
     except ValueError as error:
         raise UsageError(f"--target: {error}") from error
-    starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
-    found = flipped(linked, starts, expected, method, confidence)
-    typer.echo(str(found.trust))
-    if own := left_out(linked, starts, expected):
-        typer.echo(own)
+    starts = load_start_images(linked.models, photos, count, linked.truncation, seed)
+    result = find_counterfactuals(linked, starts, target_class, method, confidence)
+    typer.echo(str(result.trust))
+    if omitted := omission_text(linked, starts, target_class):
+        typer.echo(omitted)
     note = {
         "seed": seed,
-        "ends": described(linked.ends),
+        "ends": model_names(linked.models),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
-        "target": expected,
+        "target": target_class,
         "method": method.value,
         "confidence": confidence,
-        "reached": found.reached.tolist(),
+        "reached": result.reached.tolist(),
     }
-    with store.bundle(out, note) as place:
-        _write(place, linked, starts, found, method)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+    with result_folder(out, note) as result_path:
+        _write(result_path, linked, starts, result, method)
 
 
-def flipped(linked: Linked, starts: Starts, target: int, method: Method, confidence: float = 0.0) -> Counterfactual:
-    """The counterfactuals of all starts that are not of the target already.
+def find_counterfactuals(
+    linked: LoadedLink, starts: StartImages, target: int, method: Method, confidence: float = 0.0
+) -> Counterfactual:
+    """Search the counterfactuals of all start images whose predicted class is not the target.
 
     Raises:
-        UsageError: every start is of the target already, or an option that the method refuses.
+        UsageError: the target is predicted for every start image, or the method does not take an option.
     """
-    others = starts.answers != target
-    if not others.any():
-        raise UsageError(f"every picture is answered {linked.ends.label(target)} already; give another --target.")
-    pictures = starts.pictures[others].to(linked.ends.device)
+    eligible = starts.predictions != target
+    if not eligible.any():
+        raise UsageError(
+            f"the predicted class of every image is {linked.models.label(target)} already; give another --target."
+        )
+    images = starts.images[eligible].to(linked.models.device)
     try:
-        return linked.ends.method(linked.link).counterfactual(
-            pictures,
+        return linked.models.visualization(linked.link).counterfactual(
+            images,
             target,
             method.value,
             attribute_to_neuron_input=True,
             confidence=confidence,
-            probability=linked.ends.probability,
+            probability=linked.models.probability,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def left_out(linked: Linked, starts: Starts, target: int) -> str:
-    """Which starts are of the target already, in words; nothing where none is."""
-    own = [name for name, answer in zip(starts.names, starts.answers.tolist(), strict=True) if answer == target]
-    label = linked.ends.label(target)
-    return f"left out, being answered {label} already: {', '.join(own)}" if own else ""
+def omission_text(linked: LoadedLink, starts: StartImages, target: int) -> str:
+    """Return a sentence on the start images whose predicted class is the target already; empty if there are none."""
+    omitted = [
+        name for name, prediction in zip(starts.names, starts.predictions.tolist(), strict=True) if prediction == target
+    ]
+    label = linked.models.label(target)
+    return f"left out, because their predicted class is {label} already: {', '.join(omitted)}" if omitted else ""
 
 
-def passage(linked: Linked, found: Counterfactual) -> Passage:
-    """Draw and ask at points of the straight way between the two latents."""
-    ends = linked.ends
+def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbabilities:
+    """Return the probabilities at points on the straight path between the two latents."""
+    models = linked.models
     with torch.no_grad():
-        start = linked.link(ends.encoder()(found.inputs.to(ends.device)), found.origin.to(ends.device))
-    start, end = start.cpu().double(), found.latents.cpu().double()
+        start = linked.link(models.encoder()(result.inputs.to(models.device)), result.origin.to(models.device))
+    start, end = start.cpu().double(), result.latents.cpu().double()
     path = torch.linspace(0, BEYOND, POINTS, dtype=torch.float64)
-    ways = start[:, None] + path[:, None] * (end - start)[:, None]
-    chances = ends.answers(ends.draw(ways.flatten(0, 1))).unflatten(0, (len(start), len(path)))
-    both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
-    followed = chances.gather(2, both[:, None].expand(-1, len(path), -1))
-    hit = (chances.argmax(-1) == both[:, 1:]) & (followed[..., 1] >= found.method["confidence"])
+    points = start[:, None] + path[:, None] * (end - start)[:, None]
+    chances = models.predict(models.generate(points.flatten(0, 1))).unflatten(0, (len(start), len(path)))
+    both = torch.stack([result.origin.cpu(), result.target.cpu()], 1)
+    probabilities = chances.gather(2, both[:, None].expand(-1, len(path), -1))
+    hit = (chances.argmax(-1) == both[:, 1:]) & (probabilities[..., 1] >= result.method["confidence"])
     flips = torch.where(hit.any(1), path[hit.int().argmax(1)], torch.nan)
-    return Passage(path, followed, flips)
+    return PathProbabilities(path, probabilities, flips)
 
 
-def rows(linked: Linked, found: Counterfactual) -> Figure:
-    """The picture of counterfactuals."""
-    ends, way = linked.ends, passage(linked, found)
-    both = torch.stack([found.origin.cpu(), found.target.cpu()], 1)
-    seen = [found.inputs.cpu(), found.linked.cpu(), found.images.cpu()]
-    answers = found.answers.cpu()
+def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
+    """Return the figure of counterfactuals."""
+    models, passage = linked.models, path_probabilities(linked, result)
+    both = torch.stack([result.origin.cpu(), result.target.cpu()], 1)
+    stages = [result.inputs.cpu(), result.linked.cpu(), result.images.cpu()]
+    predictions = result.answers.cpu()
     chances = torch.stack(
-        [ends.answers(part).gather(1, torch.cat([both, answers[:, k : k + 1]], 1)) for k, part in enumerate(seen)], 1
+        [
+            models.predict(part).gather(1, torch.cat([both, predictions[:, k : k + 1]], 1))
+            for k, part in enumerate(stages)
+        ],
+        1,
     )
-    lengths = found.length.cpu().tolist()
-    few = found.sparsity.cpu().tolist()
+    lengths = result.length.cpu().tolist()
+    few = result.sparsity.cpu().tolist()
     return counterfactual_rows(
-        *seen,
+        *stages,
         chances=chances,
-        answers=[[ends.label(c) for c in row] for row in answers.tolist()],
-        origins=[ends.label(c) for c in both[:, 0].tolist()],
-        targets=[ends.label(c) for c in both[:, 1].tolist()],
-        reached=found.reached.cpu(),
-        confidence=float(found.method["confidence"]),
-        path=way.path,
-        path_chances=way.chances,
-        flips=way.flips,
+        answers=[[models.label(c) for c in row] for row in predictions.tolist()],
+        origins=[models.label(c) for c in both[:, 0].tolist()],
+        targets=[models.label(c) for c in both[:, 1].tolist()],
+        reached=result.reached.cpu(),
+        confidence=float(result.method["confidence"]),
+        path=passage.path,
+        path_chances=passage.chances,
+        flips=passage.flips,
         notes=[f"moved by {number(a, 1)}, by about {b:.0f} units" for a, b in zip(lengths, few, strict=True)],
-        title=f"What would have to change for {ends.classifier.name} to answer {ends.label(int(both[0, 1]))}",
+        title=f"What must change for {models.classifier.name} to predict {models.label(int(both[0, 1]))}",
     )
 
 
-def _write(place: Path, linked: Linked, starts: Starts, found: Counterfactual, method: Method) -> None:
-    ends = linked.ends
-    rows(linked, found).savefig(place / "counterfactuals.png", dpi=DPI, metadata={"Software": None})
-    names = [name for name, answer in zip(starts.names, starts.answers, strict=True) if answer != found.target[0].cpu()]
-    kept = {"inputs": found.inputs, "linked": found.linked, "images": found.images, "shift": found.shift}
-    kept |= {"latents": found.latents, "scores": found.scores}
-    store.write_tensors(place / "counterfactuals.safetensors", kept, kind="counterfactuals")
-    target, sure = ends.label(int(found.target[0])), float(found.method["confidence"])
-    head = ("picture", "from", "to", "reached", "answered in the end", "probability", "steps")
-    columns = (found.origin, found.target, found.reached, found.answers[:, 2], found.confidence, found.steps)
+def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counterfactual, method: Method) -> None:
+    models = linked.models
+    names = [
+        name
+        for name, prediction in zip(starts.names, starts.predictions, strict=True)
+        if prediction != result.target[0].cpu()
+    ]
+    tensors = {"inputs": result.inputs, "linked": result.linked, "images": result.images, "shift": result.shift}
+    tensors |= {"latents": result.latents, "scores": result.scores}
+    store.write_tensors(folder / "counterfactuals.safetensors", tensors, kind="counterfactuals")
+    target, sure = models.label(int(result.target[0])), float(result.method["confidence"])
+    head = ("image", "from", "to", "reached", "prediction at the end", "probability", "steps")
+    columns = (result.origin, result.target, result.reached, result.answers[:, 2], result.confidence, result.steps)
     lines = tuple(
-        (name, *(ends.label(c) for c in (a, b)), "yes" if ok else "no", ends.label(now), f"{100 * p:.0f} %", str(n))
+        (name, *(models.label(c) for c in (a, b)), "yes" if ok else "no", models.label(now), f"{100 * p:.0f} %", str(n))
         for name, a, b, ok, now, p, n in zip(names, *(column.tolist() for column in columns), strict=True)
     )
-    expected = f"answered {target}" + (f" with at least {100 * sure:g} %" if sure else "")
-    said = (
-        "From left to right: the picture; what the link makes of it, which is where the search begins; the nearest "
-        f"picture found that is {expected}, or in rows said not to be reached the nearest the search came, with what "
-        "the network does answer to it; and what changed between the two. At the right, both classes' probabilities "
-        "on the straight way from the linked picture (0) to the one at the end (1) and past it."
+    goal = f"predicted as {target}" + (f" with at least {100 * sure:g} %" if sure else "")
+    caption = (
+        "From left to right: the image; its reconstruction through the link, where the search starts; the nearest "
+        f"image that is {goal}, or, if it was not reached, the nearest image of the search with its predicted class; "
+        "and the change between the last two. Right: the probabilities of both classes on the straight path from the "
+        "reconstruction (0) to the last image (1) and beyond."
     )
-    steps = "Probability: of the class asked for. Steps: pictures that the search looked at."
-    if own := left_out(linked, starts, int(found.target[0])):
-        steps += f" {own[0].upper()}{own[1:]}."
+    picture = save_picture(folder, "counterfactuals.png", counterfactual_figure(linked, result), caption, dpi=120)
+    steps = "Probability: of the target. Steps: images that the search evaluated."
+    if omitted := omission_text(linked, starts, int(result.target[0])):
+        steps += f" {omitted[0].upper()}{omitted[1:]}."
     table = Table(head, lines, steps)
     write_report(
-        place,
-        title=f"What would have to change for the answer {target}",
-        lead=f"The representation of each picture is moved until the generator's picture of it is {expected}: "
-        f"{found.trust}. Rows that were not reached are shown and said to be so. The link itself "
-        f"{predicate(linked.trust)}.",
+        folder,
+        title=f"What must change for the class {target}",
+        lead=f"The representation of each image is changed until the generated image is {goal}: {result.trust}. "
+        f"Images for which this was not reached are shown and marked. The link itself {predicate(linked.trust)}.",
         facts={
-            "network": ends.model_name,
-            "layer": f"input of {ends.layer}",
-            "generator": ends.generator_name,
+            "network": models.model_name,
+            "layer": f"input of {models.layer}",
+            "generator": models.generator_name,
             "method": method.value,
-            "reached": f"{int(found.reached.sum())} of {len(found.reached)}",
+            "reached": f"{int(result.reached.sum())} of {len(result.reached)}",
         },
-        sections=[Section("To another answer", (Picture("counterfactuals.png", said),), table)],
-        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; pictures, shifts, "
+        sections=[Section("To another class", (picture,), table)],
+        foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; images, shifts, "
         "latents and scores are in counterfactuals.safetensors.",
     )

@@ -1,24 +1,26 @@
-"""``xinc demo``: the main jobs on real input, without a network."""
+"""``xinc demo``: run the main commands on real input, offline."""
 
 import json
 import shutil
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from .. import store
-from ..attributions.accentuation.settings import Settings
 from .accentuate import accentuate_command
-from .canvas import Model, RuleName, canvas_command
-from .counterfactual import Method, counterfactual_command
+from .canvas import Model, photo_canvas
+from .canvas_trust import RuleName
+from .command import Seed
+from .counterfactual import counterfactual_command
 from .errors import UsageError
-from .link import Variant, link_command
+from .link import link_command
 from .nern import SHIPPED, nern_command
-from .sweep import Mode, Span, Way, sweep_command
+from .sweep import sweep_command
 from .trans_inr import trans_inr_command
-from .video import video_command
+from .video import video_canvas
 from .video_files import FITTED, SPRITE
 
 
@@ -33,26 +35,28 @@ class Part(StrEnum):
     transinr = "transinr"
 
 
-def demo_command(out: Path, parts: list[Part], seed: int) -> None:
-    """Run the parts one after the other and say what to open."""
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/demo"),
+    only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Run the main commands on real photos."""
+    parts = only or list(Part)
     if Part.accentuate in parts:
-        accentuate_command(
-            "foolbox:00", out / "accentuate", "efficientnet_lite0", ["dalmatian", "292"], [], [], None,
-            Settings.n_steps, seed, 336, "auto", None,
-        )  # fmt: skip
+        accentuate_command("foolbox:00", out / "accentuate", targets=["dalmatian", "292"], seed=seed)
     if Part.canvas in parts:
-        photo = _photo("chelsea.png", out)  # it stays there, for xinc replay
-        canvas_command(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+        photo = _photo("chelsea.png", out)  # xinc replay reads it again
+        photo_canvas(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
     if Part.video in parts:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
             place = out / "video" / clip
-            video_command(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
+            video_canvas(clip, place, None, None, RuleName.secant, None, steps, 24, None, seed, "auto")
     if Part.linked in parts:
-        _linked(out / "linked", seed)
+        _run_link(out / "linked", seed)
     if Part.nern in parts:
-        nern_command("mnist_convnet", out / "nern", "mnist_generator", [], None, None, seed, "cpu", SHIPPED)
+        nern_command("mnist_convnet", out / "nern", "mnist_generator", fitted=SHIPPED, seed=seed, device="cpu")
     if Part.transinr in parts:
-        trans_inr_command(["mnist_digits"], out / "transinr", None, None, None, None, seed, "cpu")
+        trans_inr_command(["mnist_digits"], out / "transinr", seed=seed, device="cpu")
     folders = {
         Part.video: [f"video/{clip}" for clip in (FITTED, SPRITE)],
         Part.linked: [f"linked/{name}" for name in ("link", "units", "another_answer")],
@@ -61,18 +65,15 @@ def demo_command(out: Path, parts: list[Part], seed: int) -> None:
     typer.echo("\n".join(["", "Now open", *(f"  {page}" for page in pages)]))
 
 
-def _linked(out: Path, seed: int) -> None:
-    """Link the digits' classifier to their generator, both of which ship with the package; then use the link."""
-    link_command(out / "link", "mnist_convnet", "mnist_generator", None, Variant.linear, 2000, 0.7, None, seed, "cpu")
-    telling = _telling(out / "link")
-    sweep_command(
-        out / "link", out / "units", telling, [], Span.quantile, Way.marginal, Mode.anchored, 6, 5, seed, "cpu"
-    )
-    counterfactual_command(out / "link", out / "another_answer", "8", [], Method.ray, 0.0, 6, seed, "cpu")
+def _run_link(out: Path, seed: int) -> None:
+    """Link the shipped digit classifier to the shipped digit generator, and use the link."""
+    link_command(out / "link", pairs=2000, seed=seed, device="cpu")
+    sweep_command(out / "link", out / "units", _select_units(out / "link"), seed=seed, device="cpu")
+    counterfactual_command(out / "link", out / "another_answer", "8", seed=seed, device="cpu")
 
 
-def _telling(folder: Path) -> list[int]:
-    """Two units whose pictures are theirs, of different classes, and the one whose pictures are so least."""
+def _select_units(folder: Path) -> list[int]:
+    """Return two units with the verdict "holds" and the one with the worst verdict."""
     units = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["units"]
     holds, weak, fails = ([u for u in units if u["verdict"] == verdict] for verdict in ("holds", "weak", "fails"))
     two = [holds[0], holds[len(holds) // 2]][: len(holds)] if holds else []
@@ -81,13 +82,13 @@ def _telling(folder: Path) -> list[int]:
 
 
 def _photo(name: str, folder: Path) -> Path:
-    """Copy a photo that ships inside scikit-image out of the package."""
+    """Copy a photo of the scikit-image package to ``folder``."""
     try:
         packaged = resources.files("skimage.data").joinpath(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with resources.as_file(packaged) as found:
-            return Path(shutil.copy(found, folder / name))
+        with resources.as_file(packaged) as file:
+            return Path(shutil.copy(file, folder / name))
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UsageError(
-            "the demo's photo comes with scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
+            "the demo needs a photo of scikit-image, which is not installed; run: pip install 'xinc-captum[demo]'"
         ) from error

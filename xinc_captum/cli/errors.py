@@ -1,11 +1,10 @@
-"""User errors, device option."""
+"""Errors of the user, printed in one line."""
 
 import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import typer
 
 from ..attributions.canvas.rules import CarryError
@@ -18,7 +17,7 @@ from ..zoo import AssetError
 
 
 class UsageError(ValueError):
-    """An option that cannot be used as given."""
+    """An option has a value that cannot be used."""
 
 
 FAILURES = (
@@ -34,51 +33,33 @@ FAILURES = (
 )
 
 
-def words_of(error: Exception) -> str | None:
-    """Return one line for the user; None where the error is a mistake of this package, which keeps its traceback.
+def error_text(error: Exception) -> str | None:
+    """Return one line for the user, or None if the error is a bug of this package, which keeps its traceback.
 
-    Among errors of the operating system those with a number (no permission, a name that is too long) are the user's.
+    Operating-system errors with an error number (no permission, a name that is too long) are errors of the user.
 
     Example:
-        >>> words_of(PermissionError(13, "Permission denied", "photo.png"))
+        >>> error_text(PermissionError(13, "Permission denied", "photo.png"))
         'photo.png: Permission denied'
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        said = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, FAILURES):
-        said = str(error)
+        text = str(error)
     else:
         return None
-    return " ".join(said.split("\n"))
+    return " ".join(text.split("\n"))
 
 
 @contextmanager
-def failures_in_one_line() -> Iterator[None]:
-    """Turn a foreseeable failure into one line on standard error and exit status 1."""
+def errors_in_one_line() -> Iterator[None]:
+    """Print a foreseeable error as one line on standard error and exit with status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # neither a terminal nor the name of a file need be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # terminals and file names are not always UTF-8
     try:
         yield
     except (*FAILURES, OSError) as error:
-        if (line := words_of(error)) is None:
+        if (line := error_text(error)) is None:
             raise
         typer.secho(f"xinc: {line}", err=True, fg=typer.colors.RED)
         sys.exit(1)
-
-
-def device_called(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one.
-
-    Raises:
-        UsageError: nothing can be computed there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.Generator(name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"device {name!r} cannot be used here ({reason}); try --device cpu or --device auto."
-        ) from error

@@ -1,9 +1,9 @@
-"""Explorer command and pages."""
+"""``xinc explore``: command, and the pages of accentuations, sweeps and comparisons."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -16,30 +16,30 @@ from ..visualizers.accentuation import percent
 from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
 from .errors import UsageError
 from .link_results import link_page
-from .results import Bundle, bundle_at, photo_page, video_page
+from .results import Bundle, photo_page, read_bundle, video_page
 
 COSTS = {
-    "forwards": "runs of the network for all pictures together, each of any number of rows",
-    "backwards": "gradients that came back through it",
-    "peak MB": "memory at most, beyond what was there before",
+    "forwards": "forward passes for all images together, each of any batch size",
+    "backwards": "backward passes",
+    "peak MB": "peak memory beyond the memory in use before",
 }
-SHOWN = 8  # classes
-SECONDS = "on the clock of the machine that measured, for all pictures together"
+MAX_CLASSES = 8  # classes
+SECONDS = "wall time for all images together"
 
 
 def accentuation_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``xinc accentuate`` wrote."""
-    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
-    names = [key.removesuffix(".image") for key in kept if key.endswith(".image")]
-    names.sort(key=lambda name: int(name.partition("_")[0]))  # each begins with its number
+    """Write the page of a result of ``xinc accentuate``."""
+    tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    names = [key.removesuffix(".image") for key in tensors if key.endswith(".image")]
+    names.sort(key=lambda name: int(name.partition("_")[0]))  # names begin with a number
     features = note["features"]
-    cams = [kept[f"{name}.where"] for name in names if f"{name}.where" in kept]
+    cams = [tensors[f"{name}.where"] for name in names if f"{name}.where" in tensors]
     layers = _layers(one["layer"] for one in note["asked"])
     return explore_accentuations(
         path,
-        kept["photo"],
-        torch.stack([kept[f"{name}.image"] for name in names]),
-        opacity(torch.stack([kept[f"{name}.mask"] for name in names])),
+        tensors["photo"],
+        torch.stack([tensors[f"{name}.image"] for name in names]),
+        opacity(torch.stack([tensors[f"{name}.mask"] for name in names])),
         torch.stack(cams) if len(cams) == len(names) else None,
         titles=[one["title"] for one in features],
         title=f"What {note['model']['name']} sees in {_input(note)}",
@@ -51,28 +51,28 @@ def accentuation_page(bundle: Bundle, path: Path) -> Path:
 
 
 def _rise(one: Mapping[str, Any]) -> str:
-    score = one.get("unit", "answer")
+    score = one.get("unit", "output")
     rise = f"The network's {score} for it: {one['before']:.3g} → {one['after']:.3g}, after {one['steps']} steps."
     before, after = (one.get("answers") or {}).get("before"), (one.get("answers") or {}).get("after")
     if not before or not after:
         return rise
-    still = "still says" if after[0][0] == before[0][0] else "says"
+    still = "still" if after[0][0] == before[0][0] else "now"
     return (
-        f"{rise} It calls the photo {before[0][0]} ({percent(before[0][1])}); of the accentuation it {still} "
-        f"{', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
+        f"{rise} The network predicts {before[0][0]} ({percent(before[0][1])}) for the photo, and for the accentuation "
+        f"{still} {', '.join(f'{name} ({percent(chance)})' for name, chance in after[:2])}."
     )
 
 
-def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``Accentuation.save`` wrote; the verdict is one for all of its rows."""
-    kept, note = bundle.tensors("accentuation.safetensors"), bundle.note
-    count = len(kept["images"])
+def accentuation_object_page(bundle: Bundle, path: Path) -> Path:
+    """Write the page of a result of ``Accentuation.save``, whose images share one verdict."""
+    tensors, note = bundle.tensors("accentuation.safetensors"), bundle.note
+    count = len(tensors["images"])
     titles = [note["feature"] if count == 1 else f"{note['feature']}, photo {row}" for row in range(count)]
     return explore_accentuations(
         path,
-        kept["seeds"],
-        kept["images"],
-        opacity(kept["masks"]),
+        tensors["seeds"],
+        tensors["images"],
+        opacity(tensors["masks"]),
         titles=titles,
         title=f"What {note['feature']} sees",
         verdicts=[(note["trust"]["verdict"], note["trust"]["because"])] * count,
@@ -81,40 +81,40 @@ def saved_accentuation_page(bundle: Bundle, path: Path) -> Path:
 
 
 def sweep_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``xinc sweep`` wrote."""
-    kept, note = bundle.tensors("sweeps.safetensors"), bundle.note
+    """Write the page of a result of ``xinc sweep``."""
+    tensors, note = bundle.tensors("sweeps.safetensors"), bundle.note
     strips, verdicts = {}, {}
     for one in note["units"]:
         unit = one["unit"]
-        strips[f"unit {unit}"] = Strip(*(kept[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
+        strips[f"unit {unit}"] = Strip(*(tensors[f"unit_{unit}.{part}"] for part in ("values", "images", "measured")))
         verdicts[f"unit {unit}"] = one["verdict"], one["because"]
-    ends = note["ends"]
+    models = note["ends"]
     return explore_sweeps(
         path,
         strips,
         rows=[one["name"] for one in note["linked"]],
-        title=f"What units of {ends['model']} show",
+        title=f"What units of {models['model']} show",
         verdicts=verdicts,
-        facts={"network": ends["model"], "layer": f"input of {ends['layer']}", "generator": ends["generator"]},
+        facts={"network": models["model"], "layer": f"input of {models['layer']}", "generator": models["generator"]},
     )
 
 
 def unit_sweep_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``UnitSweep.save`` wrote."""
-    kept, note = bundle.tensors("sweep.safetensors"), bundle.note
+    """Write the page of a result of ``UnitSweep.save``."""
+    tensors, note = bundle.tensors("sweep.safetensors"), bundle.note
     name = f"unit {note['unit']}"
-    strip = Strip(kept["values"], kept["images"], kept["representations"][..., note["unit"]])
+    strip = Strip(tensors["values"], tensors["images"], tensors["representations"][..., note["unit"]])
     return explore_sweeps(
         path,
         {name: strip},
-        rows=[f"picture {row}" for row in range(len(strip.images))],
+        rows=[f"image {row}" for row in range(len(strip.images))],
         title=f"What {name} shows",
         verdicts={name: (note["trust"]["verdict"], note["trust"]["because"])},
     )
 
 
 def comparison_page(bundle: Bundle, path: Path) -> Path:
-    """Of what ``Comparison.save`` wrote; seconds come from times.json where it is there."""
+    """Write the page of a result of ``Comparison.save``, with the seconds of times.json if it exists."""
     content = bundle.json("table.json")
     rows = content["rows"]
     measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
@@ -123,7 +123,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     heads = {_head(known.get(name), name, str(content["reference"])): known.get(name) for name in measures}
     meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
     remarks = {row["method"]: remark for row in rows if (remark := _remark(row))}
-    drawn = not all(row["error"] for row in rows)
+    has_figure = not all(row["error"] for row in rows)
     return explore_table(
         path,
         [*heads, "seconds", *COSTS],
@@ -136,7 +136,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         },
         title="Attribution methods side by side",
         images=len(content["images"]),
-        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if drawn else None,
+        figure=read_photo(bundle.file("figure.png"), longer_side=2400) if has_figure else None,
         facts=_network(bundle.note)
         | {"reference": str(content["reference"]), "seed": str(bundle.note.get("seed", "–"))},
         meanings=meanings | {"seconds": SECONDS} | COSTS,
@@ -148,8 +148,10 @@ def _network(note: Mapping[str, Any]) -> dict[str, str]:
     target = note.get("target", [])
     named = list(dict.fromkeys(target if isinstance(target, list) else [target]))
     labels = note.get("labels", {})
-    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:SHOWN]) + (" …" if len(named) > SHOWN else "")
-    return {name: str(said) for name, said in (("network", note.get("network")), ("classes", classes)) if said}
+    classes = ", ".join(str(labels.get(str(one), one)) for one in named[:MAX_CLASSES]) + (
+        " …" if len(named) > MAX_CLASSES else ""
+    )
+    return {name: str(value) for name, value in (("network", note.get("network")), ("classes", classes)) if value}
 
 
 def _head(column: Column | None, name: str, reference: str) -> str:
@@ -158,10 +160,10 @@ def _head(column: Column | None, name: str, reference: str) -> str:
 
 def _times(folder: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
+        times = json.loads((folder / store.TIMES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return times if isinstance(times, dict) else {}
 
 
 def _remark(row: Mapping[str, Any]) -> str:
@@ -171,9 +173,9 @@ def _remark(row: Mapping[str, Any]) -> str:
 
 
 def _layers(names: Iterable[str | None]) -> dict[str, str]:
-    """None stands for the answer of the whole network."""
-    found = dict.fromkeys(name for name in names if name)
-    return {"layer": ", ".join(found)} if found else {}
+    """Return the layers as an entry of the page; None stands for the output of the network."""
+    layers = dict.fromkeys(name for name in names if name)
+    return {"layer": ", ".join(layers)} if layers else {}
 
 
 def _input(note: Mapping[str, Any]) -> str:
@@ -183,11 +185,13 @@ def _input(note: Mapping[str, Any]) -> str:
 
 Page = Callable[[Bundle, Path], Path]
 _CANVAS = {"rule", "layers", "psnr_db", "trust", "model"}
-KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, and who makes its page; first match
+KINDS: tuple[
+    tuple[set[str], Page], ...
+] = (  # keys of each kind of manifest, and the function that writes its page; the first match counts
     (_CANVAS | {"steps"}, video_page),
     (_CANVAS, photo_page),
     ({"asked", "features", "second_network"}, accentuation_page),
-    ({"feature", "layer", "interrupted", "trust"}, saved_accentuation_page),
+    ({"feature", "layer", "interrupted", "trust"}, accentuation_object_page),
     ({"variant", "audit", "units"}, link_page),
     ({"units", "linked", "judged_in"}, sweep_page),
     ({"unit", "fidelity", "agreement"}, unit_sweep_page),
@@ -195,23 +199,34 @@ KINDS: tuple[tuple[set[str], Page], ...] = (  # what only such a manifest says, 
 )
 
 
-def explore_command(result: Path, out: Path | None) -> None:
-    """Everything ``xinc explore`` does; the file appears whole or not at all.
+def explore_command(
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT",
+            help="Result of xinc canvas, accentuate, sweep, link, or of save() of Comparison, Accentuation, UnitSweep.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write. Default: RESULT.html, next to RESULT.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a result as one interactive HTML file: the units behind each pixel, the effect of each unit.
 
-    Raises:
-        FileNotFoundError: no such folder, or none to write to.
-        UsageError: the folder holds no result, a damaged one, or one without such a page.
+    The page is self-contained: it opens offline in any browser of 2023 or later. It is smaller than 5 MB: larger
+    results are shown with smaller maps and images, which the page states.
     """
-    bundle = bundle_at(result)
+    bundle = read_bundle(result)
     path = out or result.resolve().with_name(f"{result.resolve().name}.html")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder; expected a file, such as {path / 'result.html'}.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first.")
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist; create it first.")
     if result.resolve() in path.resolve().parents:
-        raise UsageError(f"--out {path} lies in the result itself, which would count as damaged; give another place.")
+        raise UsageError(f"--out {path} is inside the result folder, which must not change; give another path.")
     if path.exists() and not _is_page(path):
-        raise UsageError(f"--out {path} is a file of another kind and would be lost; give a name that is new.")
+        raise UsageError(f"--out {path} is an existing file of another kind; give a new name.")
     page = page_of(bundle)
     try:
         page(bundle, path)
@@ -219,12 +234,12 @@ def explore_command(result: Path, out: Path | None) -> None:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise UsageError(
-            f"{result} is damaged, or of a version that kept other things ({type(error).__name__}: {error}). Make the "
+            f"{result} is damaged or has the contents of another version ({type(error).__name__}: {error}). Make the "
             "result again."
         ) from error
-    except ValueError as error:  # too much for one page
+    except ValueError as error:  # too large for one page
         raise UsageError(f"{result}: {error}") from error
-    typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); it needs no other file and no network")
+    typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); the page is self-contained")
 
 
 def _is_page(path: Path) -> bool:
@@ -233,19 +248,19 @@ def _is_page(path: Path) -> bool:
 
 
 def page_of(bundle: Bundle) -> Page:
-    """Who makes the page of a bundle, by what its manifest says.
+    """Return the function that writes the page of a result, selected by the keys of the manifest.
 
     Raises:
-        UsageError: nobody.
+        UsageError: there is no page for such results.
     """
     for keys, page in KINDS:
         if keys <= set(bundle.note):
             return page
     call = bundle.note.get("call")
     made = f"was made by xinc {call['command']}" if call else "holds another result"
-    own = bundle.folder / "index.html"
-    shown = f"; its own page shows it already: {own}" if bundle.has(own.name) else ""
+    index = bundle.folder / "index.html"
+    hint = f"; see its page {index}" if bundle.has(index.name) else ""
     raise UsageError(
-        f"{bundle.folder} {made}, and there is no page to explore of such{shown}. Wanted a result of xinc canvas, "
+        f"{bundle.folder} {made}, for which there is no interactive page{hint}. Expected a result of xinc canvas, "
         "accentuate, sweep or link, or of Accentuation.save, UnitSweep.save or Comparison.save."
     )

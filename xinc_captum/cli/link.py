@@ -1,173 +1,176 @@
-"""Command and page."""
+"""``xinc link``: command and page."""
 
 import csv
-import json
-import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import store
 from ..attributions.linking import LatentLink, LinkAudit, Pairs, make_pairs
 from ..attributions.linking.unit_tables.table import COLUMNS
 from ..metrics.statistics import Interval
 from ..visualizers import Measured, link_audit, selectivity_table, unit_sheet
 from ..visualizers.layout import predicate
-from ..visualizers.report import Picture, Section, write_report
-from .errors import UsageError, device_called
-from .link_results import Story, Units, audited, keep, units_of
-from .models import FILE, Ends, described, ends_called
-from .photos import real_called
-from .recorded import recorded
+from ..visualizers.report import Section, write_report
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .link_results import LinkResults, Units, run_audit, sweep_selected_units, write_explorer_files
+from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, model_names
+from .photos import load_real_images
 
 
-def figures(audit: LinkAudit) -> dict[str, list[Measured]]:
-    """What was measured, for :func:`xinc_captum.visualizers.link_audit`; groups without figures are left out."""
-    explained = [_measured("R²", audit.r2, audit.class_mean_r2, "class means alone")]
+def audit_measurements(audit: LinkAudit) -> dict[str, list[Measured]]:
+    """Return the measurements of an audit in groups, for :func:`xinc_captum.visualizers.link_audit`.
+
+    A group without measurements is left out.
+    """
+    explained = [_measurement("R²", audit.r2, audit.class_mean_r2, "class means alone")]
     if audit.classes > 1:
-        within = _measured("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
-        explained += [within, _measured("two-layer network, within", audit.mlp_r2_within, None, "")]
-    else:  # then the mean is all that class means are, and no picture drawn can lose its class
-        explained = [_measured("R²", audit.r2, audit.shuffled_within, "shuffled")]
-        explained.append(_measured("two-layer network", audit.mlp_r2_within, None, ""))
+        within = _measurement("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
+        explained += [within, _measurement("two-layer network, within", audit.mlp_r2_within, None, "")]
+    else:  # the only class mean is the mean, and no image can change its class
+        explained = [_measurement("R²", audit.r2, audit.shuffled_within, "shuffled")]
+        explained.append(_measurement("two-layer network", audit.mlp_r2_within, None, ""))
     generated = audit.generated if audit.classes > 1 else None
-    kept = [
-        _measured("generated pictures", generated, audit.class_mean_agreement, "class means alone"),
-        _measured("real pictures", audit.real, audit.class_mean_agreement, "class means alone"),
+    agreement = [
+        _measurement("generated images", generated, audit.class_mean_agreement, "class means alone"),
+        _measurement("real images", audit.real, audit.class_mean_agreement, "class means alone"),
     ]
-    back = [_measured("R² of the representation", audit.cycle_r2, None, "")]
+    cycle = [_measurement("R² of the representation", audit.cycle_r2, None, "")]
     if audit.unit_cycle is not None:
         units = audit.unit_cycle[audit.unit_cycle.isfinite()]
         if len(units):
             low, middle, high = (float(units.double().quantile(q)) for q in (0.25, 0.5, 0.75))
-            back.append(Measured("units, correlation", middle, low, high, None, ""))
-    back.append(_measured("of searched latents", audit.search_cycle_r2, audit.search_from, "where the search began"))
-    shared = []
+            cycle.append(Measured("units, correlation", middle, low, high, None, ""))
+    cycle.append(_measurement("of searched latents", audit.search_cycle_r2, audit.search_from, "before the search"))
+    similarity = []
     if audit.order is not None:
         order = audit.order
-        shared = [
-            _measured(f"between classes{_chance(order.between_p)}", order.between, None, ""),
-            _measured(f"within classes{_chance(order.within_p)}", order.within, None, ""),
-            _measured("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
+        similarity = [
+            _measurement(f"between classes{_chance(order.between_p)}", order.between, None, ""),
+            _measurement(f"within classes{_chance(order.within_p)}", order.within, None, ""),
+            _measurement("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
         ]
     groups = {
-        f"How much of the latent does the link explain, on {audit.pairs:,} pairs it has not seen?": explained,
-        "Does a picture keep its class through the link?": kept,
-        "Does the unit come back? Link, draw, and look again (units: the middle half of them)": back,
-        "Do both spaces put the same things near one another?": shared,
+        f"How much of the latent does the link explain, on {audit.pairs:,} held-out pairs?": explained,
+        "Does an image keep its class through the link?": agreement,
+        "Does the round trip link, generator, classifier return the unit (units: the middle half of them)?": cycle,
+        "Are the same classes close to each other in both spaces?": similarity,
     }
-    found = {name: [one for one in group if one is not None] for name, group in groups.items()}
-    return {name: group for name, group in found.items() if group}
+    present = {name: [one for one in group if one is not None] for name, group in groups.items()}
+    return {name: group for name, group in present.items() if group}
 
 
 def _chance(p: float | None) -> str:
-    """How often shuffled classes, or rows within them, do as well."""
+    """Return the p value against shuffled classes, or samples shuffled within classes, as text."""
     return "" if p is None else f", p {p:.2f}" if p >= 0.01 else ", p < .01"
 
 
-def _measured(name: str, value: Interval | float | None, control: float | None, said: str) -> Measured | None:
+def _measurement(
+    name: str, value: Interval | float | None, control: float | None, control_name: str
+) -> Measured | None:
     if value is None:
         return None
     if isinstance(value, Interval):
-        return Measured(name, value.value, value.low, value.high, control, said)
-    return Measured(name, value, value, value, control, said)
+        return Measured(name, value.value, value.low, value.high, control, control_name)
+    return Measured(name, value, value, value, control, control_name)
 
 
-DPI = 120
-SHOWN = 8  # pictures before and after the link
-FEWEST_CLASSES = 4  # classes whose order can be compared
+_save_picture = partial(save_picture, dpi=120)
+MAX_IMAGES = 8  # images before and after the link
+FEWEST_CLASSES = 4  # fewest classes whose order can be compared
 
 
-def write_page(folder: Path, story: Story) -> None:
-    """Pictures, the table of changes and ``index.html`` into ``folder``."""
-    ends, units, trust = story.ends, story.units, story.audit.trust
+def write_page(folder: Path, results: LinkResults) -> None:
+    """Write the figures, the table of changes and ``index.html`` into ``folder``."""
+    models, units, trust = results.models, results.units, results.audit.trust
     with (folder / "units.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
         lines.writerows(units.table.rows())
-    believed = _picture(
+    audit = _save_picture(
         folder,
         "audit.png",
-        audit(story),
-        "Above, pictures and what comes out when the classifier looks at them and the link draws what it saw. Below, "
-        "every figure beside its control. "
+        audit_figure(results),
+        "Top: images, and the images that the generator makes of them through the classifier and the link. Bottom: "
+        "each measurement with its control. "
         + (
-            "A link that knows nothing but the class keeps the class of every picture: what it explains within classes "
-            "is the honest figure."
-            if units.classed
-            else "The network gives all of the generator's pictures one class, so nothing is said of keeping it."
+            "A link that depends on the class alone keeps the class of every image, so what it explains within classes "
+            "is the number that counts."
+            if units.has_classes
+            else "The network predicts one class for all generated images, so whether they keep it is not measured."
         ),
     )
-    seen = _picture(
+    sheet = _save_picture(
         folder,
         "units.png",
-        sheet(units, story),
-        f"Units that {'classes drive' if units.classed else 'vary'} most, each drawn low and high in one picture. "
-        "Faded where the picture is not of the unit: where the unit itself moves less than others, or does not follow, "
-        f"when the network looks at it. Each is judged in {len(units.bases)} pictures, of which one is shown.",
+        unit_figure(units, results),
+        f"Units that {'classes drive' if units.has_classes else 'vary'} most, each at a low and a high value in one "
+        "image. Faded if the change is not specific to the unit: measured by the network, the unit moves less than "
+        f"others or does not follow. Each verdict rests on {len(units.bases)} images, of which one is shown.",
     )
-    sections = [Section("How far to believe the link", (believed,)), Section("A field guide of units", (seen,))]
-    if units.classed:
-        driven = _picture(
+    sections = [Section("How reliable the link is", (audit,)), Section("Field guide of units", (sheet,))]
+    if units.has_classes:
+        selectivity = _save_picture(
             folder,
             "selectivity.png",
             selectivity_table(
                 units.selective.means[units.numbers],
                 units=units.numbers,
-                classes=units.class_names(ends),
+                classes=units.class_names(models),
                 explained=units.selective.explained[units.numbers].nan_to_num(0),
             ),
-            "What drives the units above: their mean response to each class.",
+            "Mean response of the units above to each class.",
         )
-        sections.append(Section("Which classes drive them", (driven,)))
+        sections.append(Section("Which classes drive them", (selectivity,)))
     write_report(
         folder,
-        title=f"What units of {ends.classifier.name} mean to {ends.generator_name}",
-        lead="A classifier looked at pictures that a generator had drawn, and one linear map, fitted in closed form, "
-        "says which latent draws what a layer represents. Set a unit, and the map and the generator draw what changes. "
-        f"This link {predicate(trust)}.",
+        title=f"What units of {models.classifier.name} mean to {models.generator_name}",
+        lead="A linear map from a layer of a classifier to the latents of a generator was fitted in closed form, on "
+        "generated images. If a unit is set to another value, the map and the generator show what changes. This link "
+        f"{predicate(trust)}.",
         facts={
-            "network": ends.model_name,
-            "layer": f"input of {ends.layer}",
-            "generator": ends.generator_name,
-            "pairs": f"{story.drawn:,} ({100 * story.kept:.0f} % of those drawn)",
-            "link": f"{story.link.variant}, {len(story.link.alive)} units, {int((~story.link.alive).sum())} dead",
-            "real pictures": "none" if story.real is None else story.real.words,
+            "network": models.model_name,
+            "layer": f"input of {models.layer}",
+            "generator": models.generator_name,
+            "pairs": f"{results.pair_count:,} ({100 * results.acceptance:.0f} % of the generated images)",
+            "link": f"{results.link.variant}, {len(results.link.alive)} units, {int((~results.link.alive).sum())} dead",
+            "real images": "none" if results.real is None else results.real.description,
         },
         sections=sections,
-        foot="Made by xinc-captum. link.safetensors is the link, which xinc sweep and xinc counterfactual take; "
-        "units.csv says how much brighter each unit makes each third of the picture; explorer.safetensors holds all "
-        "frames of the units, of which xinc explore makes one file; manifest.json holds the command, versions, seed, "
-        "checksums and every figure of the audit.",
+        foot="Made by xinc-captum. link.safetensors holds the link, for xinc sweep and xinc counterfactual; units.csv "
+        "the change of brightness by each unit in each third of the image; explorer.safetensors the frames of the "
+        "units, for xinc explore; manifest.json the command, versions, seed, checksums and all numbers of the audit.",
     )
 
 
-def audit(story: Story) -> Figure:
-    """The picture of the audit."""
-    rows = torch.linspace(0, len(story.held_out) - 1, min(SHOWN, len(story.held_out))).long()
-    before = story.ends.draw(story.held_out.latents[rows])
-    pictures = {"generated": (before, story.through(before))}
-    if story.real is not None:
-        real = story.real.pictures[:SHOWN]
-        pictures["real"] = (real, story.through(real))
-    known = story.held_out.classes.unique()
+def audit_figure(results: LinkResults) -> Figure:
+    """Return the figure of the audit."""
+    rows = torch.linspace(0, len(results.test_pairs) - 1, min(MAX_IMAGES, len(results.test_pairs))).long()
+    before = results.models.generate(results.test_pairs.latents[rows])
+    pictures = {"generated": (before, results.reconstruct(before))}
+    if results.real is not None:
+        real = results.real.images[:MAX_IMAGES]
+        pictures["real"] = (real, results.reconstruct(real))
+    known = results.test_pairs.classes.unique()
     few = FEWEST_CLASSES <= len(known) <= 2 * FEWEST_CLASSES + 4
     return link_audit(
-        figures(story.audit),
-        verdict=(story.audit.trust.verdict, story.audit.trust.because),
+        audit_measurements(results.audit),
+        verdict=(results.audit.trust.verdict, results.audit.trust.because),
         pictures=pictures,
-        orders=_orders(story) if few else None,
-        classes=[story.ends.label(c) for c in known.tolist()] if few else None,
-        title=f"How far to believe the link from {story.ends.classifier.name} to {story.ends.generator_name}",
+        orders=_orders(results) if few else None,
+        classes=[results.models.label(c) for c in known.tolist()] if few else None,
+        title=f"How reliable is the link from {results.models.classifier.name} to {results.models.generator_name}?",
     )
 
 
-def sheet(units: Units, story: Story) -> Figure:
-    """The sheet of units."""
+def unit_figure(units: Units, results: LinkResults) -> Figure:
+    """Return the figure of units."""
     pairs = [(one.images[row, [0, -1]]).cpu() for one, row in zip(units.sweeps, units.rows, strict=True)]
     both = torch.stack(pairs, 1)
     return unit_sheet(
@@ -176,18 +179,18 @@ def sheet(units: Units, story: Story) -> Figure:
         units=units.numbers,
         ranks=torch.tensor([float(one.fidelity.rank) for one in units.sweeps]),
         followed=torch.tensor([one.fidelity.rho for one in units.sweeps]),
-        count=int(story.link.alive.sum()),
+        count=int(results.link.alive.sum()),
         verdicts=[one.trust.verdict for one in units.sweeps],
-        selectivity=units.selective.means[units.numbers] if units.classed else None,
-        classes=units.class_names(story.ends) if units.classed else None,
+        selectivity=units.selective.means[units.numbers] if units.has_classes else None,
+        classes=units.class_names(results.models) if units.has_classes else None,
         notes=units.notes(),
-        title=f"{len(units.sweeps)} of the {len(story.link.alive)} units at the input of {story.ends.layer}",
+        title=f"{len(units.sweeps)} of the {len(results.link.alive)} units at the input of {results.models.layer}",
     )
 
 
-def _orders(story: Story) -> dict[str, Tensor]:
-    """How alike the means of the classes are, in both spaces."""
-    pairs = story.held_out
+def _orders(results: LinkResults) -> dict[str, Tensor]:
+    """Return the correlations between class means, in both spaces."""
+    pairs = results.test_pairs
     spaces = {"in the classifier's layer": pairs.representations, "in the generator's latents": pairs.latents}
     return {name: _alike(values, pairs.classes) for name, values in spaces.items()}
 
@@ -198,12 +201,7 @@ def _alike(values: Tensor, classes: Tensor) -> Tensor:
     return torch.corrcoef(torch.stack([away[classes == c].mean(0) for c in classes.unique()]))
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
-
-
-FEWEST = 3  # pairs of a class, of which one is then held out
+FEWEST = 3  # pairs per class, one of which is held out
 
 
 class Variant(StrEnum):
@@ -214,51 +212,61 @@ class Variant(StrEnum):
     fourier_features = "fourier_features"
 
 
-@recorded("link", "real")
+@record_settings("link", "real")
 def link_command(
-    out: Path,
-    model: str,
-    generator: str,
-    layer: str | None,
-    variant: Variant,
-    pairs: int,
-    truncation: float,
-    real: str | None,
-    seed: int,
-    device: str,
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
+    ] = "mnist_convnet",
+    generator: Annotated[
+        str, typer.Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
+    ] = "mnist_generator",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear layer."),
+    ] = None,
+    variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
+    pairs: Annotated[
+        int, typer.Option(help="Number of generated images, at least three per class; a fifth is held out.", min=20)
+    ] = 3000,
+    truncation: Annotated[
+        float, typer.Option(help="Truncation of the latents: 1 leaves them as sampled, 0 gives the mean of the class.")
+    ] = 0.7,
+    real: Annotated[
+        str | None, typer.Option(help="Real images to validate the link on: a folder, or mnist_digits.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc link`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
-    ends = ends_called(model, generator, layer, device_called(device))
-    photos = real_called(real, ends)
-    known = int(getattr(ends.generator, "num_classes", 0))
-    if pairs < FEWEST * known:
+    """Link a classifier's layer to a generator, audit the link, and show what its units mean."""
+    models = load_classifier_and_generator(model, generator, layer, find_device(device))
+    photos = load_real_images(real, models)
+    n_classes = int(getattr(models.generator, "num_classes", 0))
+    if pairs < FEWEST * n_classes:
         raise UsageError(
-            f"--pairs is {pairs}; {generator} draws {known} classes, and a fifth of each is held out: expected "
-            "at least "
-            f"{FEWEST * known}, and {10 * known} or more for an audit that can tell what varies within a class."
+            f"--pairs is {pairs}; {generator} has {n_classes} classes, and a fifth of each is held out: expected at "
+            f"least {FEWEST * n_classes}, and {10 * n_classes} or more for an audit of the variation within classes."
         )
-    typer.echo(f"drawing {pairs:,} pictures by {generator} and showing them to {model} …")
-    found = pairs_of(ends, pairs, truncation, seed)
+    typer.echo(f"generating {pairs:,} images with {generator} and passing them through {model} …")
+    samples = pairs_of(models, pairs, truncation, seed)
     link = LatentLink(variant.value, seed=seed)
     try:
-        fit, held_out = found.split(0.2, seed=seed)
-        link.fit(fit.representations, fit.latents, fit.classes, manifest=found.manifest)
+        fit, test_pairs = samples.split(0.2, seed=seed)
+        link.fit(fit.representations, fit.latents, fit.classes, manifest=samples.manifest)
     except ValueError as error:
         raise UsageError(f"{error} Give more --pairs, or another --variant.") from error
-    audit = audited(ends, link, fit, held_out, photos, seed)
+    audit = run_audit(models, link, fit, test_pairs, photos, seed)
     typer.echo(f"the link {predicate(audit.trust)}")
-    typer.echo("setting units …")
-    units = units_of(ends, link, held_out, truncation, seed)
-    story = Story(ends, link, held_out, len(found), found.kept, audit, units, photos)
+    typer.echo("sweeping units …")
+    units = sweep_selected_units(models, link, test_pairs, truncation, seed)
+    results = LinkResults(models, link, test_pairs, len(samples), samples.kept, audit, units, photos)
     note = {
         "seed": seed,
-        "ends": described(ends),
+        "ends": model_names(models),
         "trust": str(audit.trust),
         "truncation": truncation,
         "variant": variant.value,
-        "pairs": {**found.manifest, "count": len(found), "kept": round(found.kept, 4)},
+        "pairs": {**samples.manifest, "count": len(samples), "kept": round(samples.kept, 4)},
         "audit": {name: value for name, value in audit.to_dict().items() if not name.startswith("unit_")},
         "units": [
             {
@@ -267,37 +275,34 @@ def link_command(
                 "because": s.trust.because,
                 "rank": s.fidelity.rank,
                 "rho": round(s.fidelity.rho, 4),
-                "shown_in": f"drawn: {ends.label(int(s.base_scores[row].argmax()))}",
+                "shown_in": f"drawn: {models.label(int(s.base_scores[row].argmax()))}",
             }
             for s, row in zip(units.sweeps, units.rows, strict=True)
         ],
     }
-    with store.bundle(out, note) as folder:
+    with result_folder(out, note) as folder:
         link.save(folder / FILE)
-        write_page(folder, story)
-        keep(folder, units.sweeps, units.rows, units.films)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+        write_page(folder, results)
+        write_explorer_files(folder, units.sweeps, units.rows, units.films)
 
 
-def pairs_of(ends: Ends, count: int, truncation: float, seed: int) -> Pairs:
-    """Pairs of the ends; only pictures answered as they were meant, where both know the same classes.
+def pairs_of(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Pairs:
+    """Sample pairs; if both models have the same classes, only images whose class is predicted correctly.
 
     Raises:
-        UsageError: too few pictures are answered as meant, or a count that cannot be.
+        UsageError: too few images are predicted correctly, or the count is not possible.
     """
     try:
         return make_pairs(
-            ends.classifier.model,
-            ends.layer,
-            ends.generator,
+            models.classifier.model,
+            models.layer,
+            models.generator,
             count,
             truncation=truncation,
             rng=seed,
-            keep_class=ends.share_classes,
-            preprocess=ends.preprocess,
+            keep_class=models.share_classes,
+            preprocess=models.preprocess,
             show_progress=True,
         )
     except ValueError as error:
-        raise UsageError(f"{error} What this command lets you change are --truncation, --pairs and --seed.") from error
+        raise UsageError(f"{error} The options to change are --truncation, --pairs and --seed.") from error

@@ -1,4 +1,4 @@
-"""What it computed."""
+"""Results of ``xinc link``: units, reconstructions, and the tensors for ``xinc explore``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,83 +17,85 @@ from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.images import smaller
 from ..visualizers.layout import predicate
 from .errors import UsageError
-from .models import Ends
-from .photos import Real
-from .results import KEPT, Bundle
-from .sweep import judging
+from .models import ClassifierAndGenerator
+from .photos import RealImages
+from .results import TENSORS_FILE, Bundle
+from .sweep import evaluation_images
 
-LONGEST = 128  # pixels of a frame that is kept; of 36 units there are some 200
+LONGEST = 128  # pixels per side of a stored frame; 36 units have about 200 frames
 
 
-def reduced(frames: Tensor) -> Tensor:
-    """Frames (S, C, H, W) in [0, 1] as they are kept, uint8, no side above 128 pixels."""
+def shrink_frames(frames: Tensor) -> Tensor:
+    """Return frames (S, C, H, W) in [0, 1] as uint8, with sides of at most 128 pixels."""
     return (torch.stack([smaller(one, LONGEST) for one in frames]) * 255).round().to(torch.uint8)
 
 
-def keep(folder: Path, sweeps: Sequence[UnitSweep], rows: Sequence[int], films: Sequence[Tensor]) -> None:
-    """Write into a link's bundle what its page shows.
+def write_explorer_files(
+    folder: Path, sweeps: Sequence[UnitSweep], rows: Sequence[int], films: Sequence[Tensor]
+) -> None:
+    """Write the tensors of a link for ``xinc explore``.
 
     Args:
-        folder: of the bundle.
-        sweeps: of the units.
-        rows: in which of its pictures each is shown.
-        films: what :func:`shrinking_widths` made of the frames in that picture.
+        folder: the result folder.
+        sweeps: the sweeps of the units.
+        rows: for each unit, the image to show.
+        films: the frames of that image, from :func:`shrink_frames`.
     """
-    kept: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for one, row, film in zip(sweeps, rows, films, strict=True):
-        tensors = {"values": one.values, "frames": film, "measured": one.response[row]}
-        kept |= {f"unit_{one.unit}.{name}": tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    store.write_tensors(folder / KEPT, kept, kind="link-explorer")
+        arrays = {"values": one.values, "frames": film, "measured": one.response[row]}
+        tensors |= {f"unit_{one.unit}.{name}": tensor.cpu().contiguous() for name, tensor in arrays.items()}
+    store.write_tensors(folder / TENSORS_FILE, tensors, kind="link-explorer")
 
 
 def link_page(bundle: Bundle, path: Path) -> Path:
-    """Of a link: what :func:`keep` left in the bundle.
+    """Write the explorer page of a link, from the tensors of :func:`write_explorer_files`.
 
     Raises:
-        UsageError: the bundle is from before there was such a page.
+        UsageError: an older version made the result, without these tensors.
     """
     note = bundle.note
-    if not bundle.has(KEPT):
+    if not bundle.has(TENSORS_FILE):
         raise UsageError(
-            f"{bundle.folder} does not keep what this page shows; its own page is {bundle.folder / 'index.html'}. Run "
-            "xinc link again to make both anew."
+            f"{bundle.folder} has no tensors for the explorer; its page is {bundle.folder / 'index.html'}. Run xinc "
+            "link again to make both."
         )
-    kept = bundle.tensors(KEPT)
+    tensors = bundle.tensors(TENSORS_FILE)
     strips, rows, verdicts = {}, {}, {}
     for one in note["units"]:
         name, unit = f"unit {one['unit']}", f"unit_{one['unit']}"
-        frames = kept[f"{unit}.frames"].float() / 255
-        strips[name] = Strip(kept[f"{unit}.values"], frames[None], kept[f"{unit}.measured"][None])
+        frames = tensors[f"{unit}.frames"].float() / 255
+        strips[name] = Strip(tensors[f"{unit}.values"], frames[None], tensors[f"{unit}.measured"][None])
         rows[name], verdicts[name] = [one["shown_in"]], (one["verdict"], one["because"])
-    ends = note["ends"]
+    models = note["ends"]
     return explore_sweeps(
         path,
         strips,
         rows=rows,
-        title=f"What units of {ends['model']} mean to {ends['generator']}",
+        title=f"What units of {models['model']} mean to {models['generator']}",
         verdicts=verdicts,
-        facts={"network": ends["model"], "layer": f"input of {ends['layer']}", "generator": ends["generator"]},
+        facts={"network": models["model"], "layer": f"input of {models['layer']}", "generator": models["generator"]},
         remark=f"The link between the two {predicate(note['trust'])}.",
     )
 
 
-SHOWN = 36  # units on the sheet
-CLASSES = 12  # that the sheet and the table name
-MEASURED_IN = 16  # pictures that its changes are measured in
+MAX_UNITS = 36  # units in the figure
+MAX_CLASSES = 12  # named in the figure and the table
+MEASURED_IN = 16  # images in which changes are measured
 THIRDS = ("upper third", "middle third", "lower third")
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Some units, swept.
+    """Sweeps of some units.
 
     Attributes:
-        bases: pictures they were set in, (N, C, H, W).
-        sweeps: one a unit; of the frames, the lowest and the highest.
-        rows: which of the bases each unit's card shows.
-        films: all frames of each unit in that one, small, (S, C, h, w), uint8.
-        selective: what classes have to do with all units of the layer.
-        table: what each changes, by third of the picture.
+        bases: images in which units are set, (N, C, H, W).
+        sweeps: one per unit, with the frames of the lowest and the highest value.
+        rows: for each unit, the index of the base image to show.
+        films: for each unit, all frames of that image, small, (S, C, h, w), uint8.
+        selective: selectivity of all units of the layer for classes.
+        table: change that each unit causes, by third of the image.
     """
 
     bases: Tensor = field(repr=False)
@@ -104,120 +106,124 @@ class Units:
     table: UnitTable
 
     @property
-    def classed(self) -> bool:
-        """Whether there are classes to tell apart."""
+    def has_classes(self) -> bool:
+        """Whether there is more than one class."""
         return len(self.selective.classes) > 1
 
     @property
     def numbers(self) -> list[int]:
-        """The units, in the order of the sheet."""
+        """Indices of the units, in the order of the figure."""
         return [one.unit for one in self.sweeps]
 
-    def class_names(self, ends: Ends) -> list[str]:
-        """Of the columns of ``selective``."""
-        return [ends.label(c) for c in self.selective.classes.tolist()]
+    def class_names(self, models: ClassifierAndGenerator) -> list[str]:
+        """Return the names of the classes in ``selective``."""
+        return [models.label(c) for c in self.selective.classes.tolist()]
 
     def notes(self) -> list[str]:
-        """For each unit, where in the picture it changes most."""
+        """Return for each unit where in the image it changes most, as text."""
         change = torch.stack([self.table.column(third, "luminance") for third in THIRDS], 1)
         base = self.table.base_value.nanmean(0)[:, self.table.measures.index("luminance")]
-        found = []
+        notes = []
         for row in 100 * (change / base.clamp_min(1e-3)).nan_to_num(0):
             third = int(row.abs().argmax())
-            way = "brighter" if row[third] > 0 else "darker"
-            found.append(f"most in the {THIRDS[third]}: {abs(float(row[third])):.0f} % {way}")
-        return found
+            direction = "brighter" if row[third] > 0 else "darker"
+            notes.append(f"most in the {THIRDS[third]}: {abs(float(row[third])):.0f} % {direction}")
+        return notes
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
-    """What one page is about.
+class LinkResults:
+    """Everything that the page shows.
 
     Attributes:
-        ends: what is linked.
+        models: the classifier and the generator.
         link: the link.
-        held_out: pairs it has not seen.
-        drawn: how many pairs there are in all.
-        kept: share of the pictures drawn that became pairs.
-        audit: how far to believe it.
-        units: some units, swept.
-        real: real pictures, or None.
+        test_pairs: held-out pairs.
+        pair_count: number of all pairs.
+        acceptance: share of the generated images that became pairs.
+        audit: the audit of the link.
+        units: sweeps of some units.
+        real: real images, or None.
     """
 
-    ends: Ends
+    models: ClassifierAndGenerator
     link: LatentLink
-    held_out: Pairs
-    drawn: int
-    kept: float
+    test_pairs: Pairs
+    pair_count: int
+    acceptance: float
     audit: LinkAudit
     units: Units
-    real: Real | None
+    real: RealImages | None
 
-    def through(self, pictures: Tensor) -> Tensor:
-        """What the link makes of pictures, (n, C, H, W) on the host."""
-        seen = self.ends.encoder().encode(pictures.to(self.ends.device))
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the images that the generator makes of images through the link, (n, C, H, W), on the CPU."""
+        encoded = self.models.encoder().encode(images.to(self.models.device))
         with torch.no_grad():
-            return self.ends.draw(self.link(seen.representations, seen.logits.argmax(1)))
+            return self.models.generate(self.link(encoded.representations, encoded.logits.argmax(1)))
 
 
-def audited(ends: Ends, link: LatentLink, fit: Pairs, held_out: Pairs, real: Real | None, seed: int) -> LinkAudit:
-    """The audit with all controls but the slow ceiling."""
-    pictures = None if real is None else real.pictures.to(ends.device)
-    return link.audit(held_out, fit, encoder=ends.encoder(), generator=ends.generator, real=pictures, seed=seed)
+def run_audit(
+    models: ClassifierAndGenerator, link: LatentLink, fit: Pairs, test_pairs: Pairs, real: RealImages | None, seed: int
+) -> LinkAudit:
+    """Audit the link with all controls except the slow upper bound."""
+    images = None if real is None else real.images.to(models.device)
+    return link.audit(test_pairs, fit, encoder=models.encoder(), generator=models.generator, real=images, seed=seed)
 
 
-def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed: int) -> Units:
-    """Sweep the most selective units of each class in turn (of one class: those that vary most), and measure them."""
-    selective = frequent(selectivity(pairs.representations, pairs.classes), pairs.classes)
+def sweep_selected_units(
+    models: ClassifierAndGenerator, link: LatentLink, pairs: Pairs, truncation: float, seed: int
+) -> Units:
+    """Sweep and measure the most selective units of each class; with one class, the units with the largest variance."""
+    selective = most_frequent_classes(selectivity(pairs.representations, pairs.classes), pairs.classes)
     if len(selective.classes) > 1:
-        chosen = by_class(selective, link.alive.cpu(), SHOWN)
+        chosen = select_by_class(selective, link.alive.cpu(), MAX_UNITS)
     else:
-        chosen = by_variance(pairs.representations.cpu(), link.alive.cpu(), SHOWN)
-    bases = judging(ends, truncation, seed)
-    answers = ends.answers(bases).argmax(1).tolist()
-    favourites = selective.classes[selective.means[chosen].argmax(1)].tolist()
-    rows = [answers.index(c) if c in answers else 0 for c in favourites]
+        chosen = select_by_variance(pairs.representations.cpu(), link.alive.cpu(), MAX_UNITS)
+    bases = evaluation_images(models, truncation, seed)
+    predictions = models.predict(bases).argmax(1).tolist()
+    preferred = selective.classes[selective.means[chosen].argmax(1)].tolist()
+    rows = [predictions.index(c) if c in predictions else 0 for c in preferred]
     sweeps, films = [], []
-    stream = ends.method(link).sweeps(bases.to(ends.device), chosen, attribute_to_neuron_input=True)
+    stream = models.visualization(link).sweeps(bases.to(models.device), chosen, attribute_to_neuron_input=True)
     for one, row in zip(stream, rows, strict=True):
-        films.append(reduced(one.images[row]))
-        sweeps.append(replace(one, images=one.images[:, [0, -1]]))  # all frames of large pictures are many
+        films.append(shrink_frames(one.images[row]))
+        sweeps.append(replace(one, images=one.images[:, [0, -1]]))  # all frames of large images take much memory
     latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]
-    parts = PictureParts(thirds(ends.shape), THIRDS)
-    table = quantify(ends.generator, link, latents.to(ends.device), chosen, parts=parts, measures=["luminance"])
+    parts = PictureParts(thirds(models.shape), THIRDS)
+    table = quantify(models.generator, link, latents.to(models.device), chosen, parts=parts, measures=["luminance"])
     return Units(bases, sweeps, rows, films, selective, table)
 
 
-def frequent(found: Selectivity, classes: Tensor) -> Selectivity:
-    """The most frequent classes only, where there are too many to name."""
-    if len(found.classes) <= CLASSES:
-        return found
-    counts = (classes.cpu()[:, None] == found.classes).sum(0)
-    kept = counts.argsort(descending=True, stable=True)[:CLASSES].sort().values
-    return Selectivity(found.classes[kept], found.means[:, kept], found.explained)
+def most_frequent_classes(result: Selectivity, classes: Tensor) -> Selectivity:
+    """Keep only the most frequent classes if there are too many to name."""
+    if len(result.classes) <= MAX_CLASSES:
+        return result
+    counts = (classes.cpu()[:, None] == result.classes).sum(0)
+    columns = counts.argsort(descending=True, stable=True)[:MAX_CLASSES].sort().values
+    return Selectivity(result.classes[columns], result.means[:, columns], result.explained)
 
 
-def by_class(found: Selectivity, alive: Tensor, count: int) -> list[int]:
-    """Living units, as many of each class as of any other, those that it drives most; in the order of the classes."""
-    means = found.means.clone()
+def select_by_class(result: Selectivity, alive: Tensor, count: int) -> list[int]:
+    """Return the units that are not dead and most selective for each class, equally many per class, by class."""
+    means = result.means.clone()
     means[~alive] = -torch.inf
-    taken: list[list[int]] = [[] for _ in found.classes]
+    chosen: list[list[int]] = [[] for _ in result.classes]
     for turn in range(min(count, int(alive.sum()))):
-        own = turn % len(taken)
-        best = int(means[:, own].argmax())
-        taken[own].append(best)
+        class_index = turn % len(chosen)
+        best = int(means[:, class_index].argmax())
+        chosen[class_index].append(best)
         means[best] = -torch.inf
-    return [unit for units in taken for unit in units]
+    return [unit for units in chosen for unit in units]
 
 
-def by_variance(representations: Tensor, alive: Tensor, count: int) -> list[int]:
-    """Living units, those that vary most first."""
+def select_by_variance(representations: Tensor, alive: Tensor, count: int) -> list[int]:
+    """Return the units that are not dead and have the largest variance, largest first."""
     spread = representations.double().var(0).where(alive, -1.0)
     return spread.argsort(descending=True, stable=True)[: min(count, int(alive.sum()))].tolist()
 
 
 def thirds(shape: tuple[int, int, int]) -> Tensor:
-    """Masks of the upper, middle and lower third, (3, H, W)."""
+    """Return masks of the upper, middle and lower third, (3, H, W)."""
     _, height, width = shape
     place = torch.arange(height) * 3 // height
     return (place == torch.arange(3)[:, None])[:, :, None].expand(-1, -1, width).float()

@@ -1,4 +1,4 @@
-"""Resolve --model, --generator, link folder."""
+"""Load the classifier, the generator and the link that options name."""
 
 import difflib
 import importlib
@@ -27,70 +27,69 @@ from .errors import UsageError
 
 
 class Network(NamedTuple):
-    """A classifier, and the side of the square that it looks at (None: as large as the photo)."""
+    """A classifier and the side of its square input (None: the size of the photo)."""
 
     classifier: zoo.Classifier
     size: int | None
 
 
-def network_called(name: str, photo: Tensor, device: torch.device, drawn_by: str | None = None) -> Network:
-    """The network of that name, in eval mode, on ``device``.
+def load_network(name: str, photo: Tensor, device: torch.device, generator: str | None = None) -> Network:
+    """Return the network with this name, in eval mode, on ``device``.
 
     Args:
-        name: of the zoo, or ``module:function``, where the function takes nothing and returns a ``torch.nn.Module``
-            for images in [0, 1], or a :class:`xinc_captum.zoo.Classifier`.
-        photo: (3, H, W), shown once to a module without labels, to count its answers.
-        device: where it shall compute.
-        drawn_by: the generator that drew the photo, where one did.
+        name: a classifier of the zoo, or ``module:function``, where the function takes no arguments and returns a
+            ``torch.nn.Module`` for images in [0, 1], or a :class:`xinc_captum.zoo.Classifier`.
+        photo: (3, H, W), passed once to a module without labels, to count its outputs.
+        device: device of the network.
+        generator: name of the generator that made the photo, if one did.
 
     Raises:
-        UsageError: there is no such network, or it cannot be used.
+        UsageError: an unknown network, or one that cannot be used.
         AssetError: a package of the zoo is missing.
     """
     if ":" not in name:
         try:
-            found: Any = zoo.classifier(name)
+            loaded: Any = zoo.classifier(name)
         except ValueError as error:
             raise UsageError(
-                f"model {name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}, or a "
-                "function of "
-                "your own as module:function."
+                f"model {name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}, or your own "
+                "function as module:function."
             ) from error
     else:
-        found = made(name)
-    if isinstance(found, zoo.Classifier):
-        found.model.eval().to(device)
-        return Network(found, found.size)
-    if isinstance(found, nn.Module):
-        return Network(_labelled(name, found.eval().to(device), photo.to(device), drawn_by), None)
+        loaded = call_function(name)
+    if isinstance(loaded, zoo.Classifier):
+        loaded.model.eval().to(device)
+        return Network(loaded, loaded.size)
+    if isinstance(loaded, nn.Module):
+        return Network(_as_classifier(name, loaded.eval().to(device), photo.to(device), generator), None)
     raise UsageError(
-        f"{name} returned a {type(found).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
+        f"{name} returned a {type(loaded).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
         "xinc_captum.zoo.Classifier."
     )
 
 
-def made(name: str, option: str = "--model") -> Any:
-    """What the function ``module:function`` returns.
+def call_function(name: str, option: str = "--model") -> Any:
+    """Call the function ``module:function`` and return its result.
 
     Raises:
-        UsageError: no such module or function.
+        UsageError: an unknown module or function.
     """
     module_name, _, function_name = name.partition(":")
-    module = _imported(module_name)
+    module = _import_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(getattr(module, n))])
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "give the name of a function in it."
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "give the name of one of its functions."
         raise UsageError(f"module {module_name!r} has no function {function_name!r}; {hint}")
     try:
         return function()
     except Exception as error:
-        error.add_note(f"This was the function {name} of {option}.")
+        error.add_note(f"Raised by the function {name} of {option}.")
         raise
 
 
-def _imported(name: str) -> ModuleType:
-    """A module of the current folder or an installed one, as ``python -m`` finds it."""
+def _import_module(name: str) -> ModuleType:
+    """Import an installed module or one of the current folder, like ``python -m``."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -100,50 +99,50 @@ def _imported(name: str) -> ModuleType:
     except (ModuleNotFoundError, ValueError) as error:
         raise UsageError(
             f"module {name!r} cannot be imported ({error}); expected module:function, where the module is installed or "
-            "lies in the current folder."
+            "is in the current folder."
         ) from error
     finally:
         if added and here in sys.path:
             sys.path.remove(here)
 
 
-def _labelled(name: str, model: nn.Module, photo: Tensor, drawn_by: str | None) -> zoo.Classifier:
-    """A plain module as a classifier whose classes have numbers for names."""
-    bare = zoo.Classifier(name, model, _as_it_is, min(photo.shape[-2:]), ())
+def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
+    """Return a module as a classifier whose labels are class numbers."""
+    bare = zoo.Classifier(name, model, _identity, min(photo.shape[-2:]), ())
     try:
         with torch.no_grad():
-            answer = bare(photo[None])
+            output = bare(photo[None])
     except RuntimeError as error:
-        shown = "the photo" if drawn_by is None else f"what {drawn_by} draws"
-        other = "--size" if drawn_by is None else "--generator"
+        source = "the photo" if generator is None else f"the images of {generator}"
+        other = "--size" if generator is None else "--generator"
         raise UsageError(
-            f"{name} cannot be run on {shown}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
-            f"return a xinc_captum.zoo.Classifier that says size and preprocess, or give another {other}."
+            f"{name} cannot be run on {source}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
+            f"return a xinc_captum.zoo.Classifier with size and preprocess, or give another {other}."
         ) from error
     typer.echo(
-        f"{name} gets photos as they are, in [0, 1]; if its normalisation is not inside it, return a "
-        "xinc_captum.zoo.Classifier, which has preprocess",
+        f"{name} receives photos in [0, 1] without normalisation; if it needs one, return a xinc_captum.zoo.Classifier "
+        "with preprocess",
         err=True,
     )
-    flat = isinstance(answer, Tensor) and answer.dim() == 2
-    return replace(bare, labels=tuple(f"class {i}" for i in range(answer.shape[1])) if flat else ())
+    flat = isinstance(output, Tensor) and output.dim() == 2
+    return replace(bare, labels=tuple(f"class {i}" for i in range(output.shape[1])) if flat else ())
 
 
-def _as_it_is(images: Tensor) -> Tensor:
+def _identity(images: Tensor) -> Tensor:
     return images
 
 
-@dataclass(frozen=True)
-class Sized:
-    """Resizes, turns grey into three equal channels or colour into grey, and goes on with the network's own part.
+@dataclass(frozen=True, repr=False)
+class ResizeAndConvert:
+    """Preprocessing that resizes images, converts between grey and colour, and applies the network's preprocessing.
 
     Args:
         then: the network's preprocessing, or None.
-        size: height and width that it wants; None leaves pictures as large as they are.
-        channels: that it wants; None leaves them.
+        size: height and width of the result; None keeps the size.
+        channels: channels of the result; None keeps them.
 
     Example:
-        >>> Sized(None, 8, 3)(torch.rand(2, 1, 4, 4)).shape
+        >>> ResizeAndConvert(None, 8, 3)(torch.rand(2, 1, 4, 4)).shape
         torch.Size([2, 3, 8, 8])
     """
 
@@ -151,15 +150,19 @@ class Sized:
     size: int | None
     channels: int | None
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """As the network wants them; differentiable."""
-        if self.channels is not None and pictures.shape[1] != self.channels:
-            grey = pictures.mean(1, keepdim=True)
-            pictures = grey.expand(-1, self.channels, -1, -1)
-        if self.size is not None and tuple(pictures.shape[2:]) != (self.size, self.size):
+    def __repr__(self) -> str:
+        """Text in manifests, which a replay compares."""
+        return f"Sized(then={self.then!r}, size={self.size!r}, channels={self.channels!r})"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images as the network takes them; differentiable."""
+        if self.channels is not None and images.shape[1] != self.channels:
+            grey = images.mean(1, keepdim=True)
+            images = grey.expand(-1, self.channels, -1, -1)
+        if self.size is not None and tuple(images.shape[2:]) != (self.size, self.size):
             size = (self.size, self.size)
-            pictures = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
-        return pictures if self.then is None else self.then(pictures)
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images if self.then is None else self.then(images)
 
 
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -172,17 +175,17 @@ MODELS = (*DIGITS, *CLASSIFIERS)
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class ClassifierAndGenerator:
     """A classifier and a generator.
 
     Attributes:
-        model_name: as it was asked for.
-        generator_name: likewise.
-        classifier: how it is called with pictures in [0, 1], and what its classes are called.
+        model_name: value of the option --model.
+        generator_name: value of the option --generator.
+        classifier: the network for images in [0, 1], with its labels.
         layer: dotted name of the layer whose input is linked.
-        generator: draws the pictures.
-        shape: (C, H, W) of what it draws.
-        device: where both compute.
+        generator: the generator.
+        shape: (C, H, W) of the generated images.
+        device: device of both.
     """
 
     model_name: str
@@ -194,118 +197,127 @@ class Ends:
     device: torch.device
 
     @property
-    def preprocess(self) -> Sized:
-        """From pictures that the generator draws to what the network takes."""
-        own = self.classifier.preprocess
-        expected = len(own.mean) if isinstance(own, zoo.Normalise) else None
-        return Sized(own, self.classifier.size or None, expected)
+    def preprocess(self) -> ResizeAndConvert:
+        """Preprocessing from generated images to the network's input."""
+        preprocess = self.classifier.preprocess
+        channels = len(preprocess.mean) if isinstance(preprocess, zoo.Normalise) else None
+        return ResizeAndConvert(preprocess, self.classifier.size or None, channels)
 
     @property
     def share_classes(self) -> bool:
-        """Whether generator and classifier know as many classes, and so, it is taken, the same ones."""
+        """Whether generator and classifier have equally many classes; they are then taken to be the same."""
         return int(getattr(self.generator, "num_classes", 0)) == len(self.classifier.labels) > 0
 
     def encoder(self) -> Encoder:
-        """Pictures to the layer's input and the network's scores."""
+        """Return the encoder from images to the layer's input and the network's scores."""
         return Encoder(self.classifier.model, self.layer, preprocess=self.preprocess)
 
-    def method(self, link: LatentLink) -> LinkedUnitVisualization:
-        """What draws units through a link of these ends."""
+    def visualization(self, link: LatentLink) -> LinkedUnitVisualization:
+        """Return the visualization of units through a link of these models."""
         return LinkedUnitVisualization(
             self.classifier.model, self.layer, self.generator, link, preprocess=self.preprocess
         )
 
-    def draw(self, latents: Tensor, batch_size: int = 64) -> Tensor:
-        """Pictures (n, C, H, W) in [0, 1] of latents, on the host."""
+    def generate(self, latents: Tensor, batch_size: int = 64) -> Tensor:
+        """Return the images (n, C, H, W) in [0, 1] of latents, on the CPU."""
         with torch.no_grad():
             parts = latents.to(self.device, torch.float32).split(batch_size)
             return torch.cat([pictures_in_unit_range(self.generator, part).cpu() for part in parts])
 
-    def answers(self, pictures: Tensor) -> Tensor:
-        """Probabilities (n, classes) of pictures (n, C, H, W) in [0, 1], on the host."""
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the probabilities (n, classes) of images (n, C, H, W) in [0, 1], on the CPU."""
         with torch.no_grad():
-            return as_probabilities(self.encoder().encode(pictures.to(self.device)).logits, self.probability).cpu()
+            return as_probabilities(self.encoder().encode(images.to(self.device)).logits, self.probability).cpu()
 
     @cached_property
     def probability(self) -> Probability:
-        """What the classifier's outputs are: its own setting, else decided once, on a grey picture."""
+        """Kind of the classifier's outputs: its own setting, or inferred once from a grey image."""
         with torch.no_grad():
             grey = torch.full((1, *self.shape), 0.5, device=self.device)
             return probability_kind(self.encoder().encode(grey).logits, self.classifier.probability)
 
     def label(self, index: int) -> str:
-        """What a class is called."""
+        """Return the name of a class."""
         labels: tuple[str, ...] = self.classifier.labels
         return labels[index] if 0 <= index < len(labels) else f"class {index}"
 
 
-def ends_called(model: str, generator: str, layer: str | None, device: torch.device) -> Ends:
-    """Find both ends, and make sure that the one can look at what the other draws.
+def load_classifier_and_generator(
+    model: str, generator: str, layer: str | None, device: torch.device
+) -> ClassifierAndGenerator:
+    """Load both models, and check that the classifier takes the images of the generator.
 
     Args:
         model: a classifier of the zoo, or module:function.
         generator: a generator of the zoo, or module:function.
-        layer: dotted name; None takes the last linear layer.
-        device: where to compute.
+        layer: dotted name; None selects the last linear layer.
+        device: device of both.
 
     Raises:
         UsageError: one of them does not exist or cannot be used.
         AssetError: a package of the zoo is missing.
-        LayerError: no such layer.
+        LayerError: an unknown layer.
     """
-    drawer, shape = generator_called(generator, device)
-    one = torch.full((1, *shape), 0.5)
-    if model in DIGITS:
-        found = DIGITS[model]()
-        found.model.to(device)
-    else:
-        found = network_called(model, one[0], device, generator).classifier
+    generator_model, shape = load_generator(generator, device)
+    grey = torch.full((1, *shape), 0.5)
+    classifier = load_classifier(model, grey[0], device, generator)
     if layer is None:
-        layer = _head(found.model)
-    find_layer(found.model, layer)
-    if found.probability == "none":
-        raise UsageError(f"{model} is a Classifier with probability='none'; linked classes need probabilities.")
-    ends = Ends(model, generator, found, layer, drawer, shape, device)
+        layer = _last_linear(classifier.model)
+    find_layer(classifier.model, layer)
+    if classifier.probability == "none":
+        raise UsageError(
+            f"{model} is a Classifier with probability='none'; a link needs the probabilities of its classes."
+        )
+    models = ClassifierAndGenerator(model, generator, classifier, layer, generator_model, shape, device)
     try:
-        ends.answers(one)
+        models.predict(grey)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"{model} cannot look at what {generator} draws, pictures of shape {shape} in [0, 1] "
+            f"{model} cannot be run on the images of {generator}, which have shape {shape} and values in [0, 1] "
             f"({str(error).splitlines()[0]}); give a network whose preprocess takes them."
         ) from error
-    return ends
+    return models
 
 
-def generator_called(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
-    """A generator of the zoo, or what a function of the person's returns, checked; and its pictures' shape.
+def load_classifier(name: str, image: Tensor, device: torch.device, generator: str | None = None) -> zoo.Classifier:
+    """Load a digit classifier of the zoo, or any network that :func:`load_network` loads, with the same arguments."""
+    if name not in DIGITS:
+        return load_network(name, image, device, generator).classifier
+    classifier = DIGITS[name]()
+    classifier.model.to(device)
+    return classifier
+
+
+def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
+    """Return a generator of the zoo or of a user's function, after a check, and the shape of its images.
 
     Raises:
-        UsageError: there is no such generator, or it does not do what a link needs.
+        UsageError: an unknown generator, or one that a link cannot use.
         AssetError: a package of the zoo is missing.
     """
     if ":" in name:
-        found: Any = made(name, "--generator")
+        loaded: Any = call_function(name, "--generator")
     elif name in GENERATORS:
-        found = GENERATORS[name]()
+        loaded = GENERATORS[name]()
     else:
         raise UsageError(
-            f"generator {name!r} is not in the zoo; expected one of {', '.join(GENERATORS)}, or a function of your own "
-            "as module:function."
+            f"generator {name!r} is not in the zoo; expected one of {', '.join(GENERATORS)}, or your own function as "
+            "module:function."
         )
-    if isinstance(found, nn.Module):
-        found.eval().to(device)
-    classes = 0 if int(getattr(found, "num_classes", 0)) else None
+    if isinstance(loaded, nn.Module):
+        loaded.eval().to(device)
+    classes = 0 if int(getattr(loaded, "num_classes", 0)) else None
     try:
-        _, shape = check_generator(found, classes=classes)
+        _, shape = check_generator(loaded, classes=classes)
     except (TypeError, ValueError) as error:
         raise UsageError(f"generator {name}: {error}") from error
-    return found, shape
+    return loaded, shape
 
 
-def _head(model: nn.Module) -> str:
+def _last_linear(model: nn.Module) -> str:
     heads: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
     if not heads:
-        raise UsageError("the network has no linear layer to link the input of; say which one with --layer.")
+        raise UsageError("the network has no linear layer; give the layer whose input is linked with --layer.")
     return heads[-1]
 
 
@@ -313,50 +325,50 @@ FILE = "link.safetensors"
 TRUNCATION = 0.7
 
 
-class Linked(NamedTuple):
-    """A link, its ends, the verdict on it when it was made, and how its pictures were drawn."""
+class LoadedLink(NamedTuple):
+    """A link, its models, its verdict from the audit, and the truncation and seed of its images."""
 
     link: LatentLink
-    ends: Ends
+    models: ClassifierAndGenerator
     trust: str
     truncation: float
     seed: int
 
 
-def described(ends: Ends) -> dict[str, Any]:
-    """What a manifest must say for :func:`linked_called` to find the ends again."""
-    return {"model": ends.model_name, "generator": ends.generator_name, "layer": ends.layer}
+def model_names(models: ClassifierAndGenerator) -> dict[str, Any]:
+    """Return the entries of the manifest from which :func:`load_link` loads the models again."""
+    return {"model": models.model_name, "generator": models.generator_name, "layer": models.layer}
 
 
-def linked_called(folder: Path, device: torch.device) -> Linked:
-    """What ``xinc link`` wrote into a folder, ready for use.
+def load_link(folder: Path, device: torch.device) -> LoadedLink:
+    """Load a link and its models from a result folder of ``xinc link``.
 
     Raises:
-        FileNotFoundError: no such folder.
-        UsageError: it holds no link, or one that was damaged.
+        FileNotFoundError: the folder does not exist.
+        UsageError: it holds no link, or a damaged one.
         AssetError: a package of the zoo is missing.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; expected one that xinc link wrote.")
+        raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of xinc link.")
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         names = note["ends"]
         model, generator, layer = names["model"], names["generator"], names["layer"]
-        drawn = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
+        sampling = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{folder} holds no link; expected a folder that xinc link wrote, with {store.MANIFEST} and {FILE}."
+            f"{folder} holds no link; expected a result folder of xinc link, with {store.MANIFEST} and {FILE}."
         ) from error
     try:
         link = LatentLink.load(folder / FILE)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
-    ends = ends_called(model, generator, layer, device)
+    models = load_classifier_and_generator(model, generator, layer, device)
     link.to(device)
-    trust, others = (
+    trust, changed = (
         str(note.get("trust", "unknown")),
-        other_weights(link.manifest, ends.classifier.model, ends.generator),
+        other_weights(link.manifest, models.classifier.model, models.generator),
     )
-    if others:  # a function of the person's may make other weights each time; the method warns of it on the terminal
-        trust = f"{trust}; but {others.rstrip('.')}"
-    return Linked(link, ends, trust, *drawn)
+    if changed:  # a user's function may return other weights each time
+        trust = f"{trust}; but {changed.rstrip('.')}"
+    return LoadedLink(link, models, trust, *sampling)

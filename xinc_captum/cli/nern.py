@@ -1,15 +1,12 @@
-"""``xinc nern``: let a small network write the convolutions of another, and show what its neurons wrote."""
+"""``xinc nern``: represent the convolutions of a network by a small network, and show its neurons' contributions."""
 
-import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor, nn
 
-from .. import store
 from ..attributions.nern import (
     KernelCanvas,
     NeRN,
@@ -22,51 +19,68 @@ from ..attributions.nern import (
 from ..generators import pictures_in_unit_range
 from ..metrics import predicted_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
-from ..visualizers.report import Picture, Section, Table, write_report
+from ..visualizers.report import Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
-from .errors import UsageError, device_called
-from .models import DIGITS, generator_called, network_called
-from .recorded import recorded
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .models import GENERATORS, MODELS, load_classifier, load_generator
 
-DPI = 110
-SHEETS, NEURONS = 4, 4  # layers that get a picture, and neurons in each
-FITTED, HELD = 1000, 500  # pictures to fit on, and to look at alone
-HIDDEN, STEPS = 40, 1000  # where nothing is said
+MAX_SHEETS, MAX_NEURONS = 4, 4  # layers with a figure, and neurons per figure
+FIT_IMAGES, TEST_IMAGES = 1000, 500  # images to fit on, and held-out images
+HIDDEN, STEPS = 40, 1000  # defaults
 SHIPPED = "mnist_nern"
 
 
-@recorded("nern", "fitted")
+@record_settings("nern", "fitted")
 def nern_command(
-    model: str,
-    out: Path,
-    pictures: str,
-    layers: list[str],
-    hidden: int | None,
-    steps: int | None,
-    seed: int,
-    device: str,
-    fitted: str | None = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    pictures: Annotated[
+        str,
+        typer.Option(
+            help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function."
+        ),
+    ] = "noise",
+    layers: Annotated[
+        list[str], typer.Option("--layer", help="Convolution to represent; repeat for several. Default: all.")
+    ] = [],
+    hidden: Annotated[
+        int | None, typer.Option(help=f"Units per hidden layer of the small network. Default: {HIDDEN}.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Training steps. Default: {STEPS}.", min=1)] = None,
+    fitted: Annotated[
+        str | None,
+        typer.Option("--nern", help="A fitted NeRN: a file of NeRN.save, or mnist_nern for mnist_convnet."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc nern`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
-    place_ = device_called(device)
-    classifier, shape = classifier_called(model, place_)
+    """Represent a classifier's convolutions by a small network, and show the contribution of each of its neurons."""
+    torch_device = find_device(device)
+    classifier, shape = load_nern_classifier(model, torch_device)
     if fitted is not None and (layers or hidden is not None or steps is not None):
-        raise UsageError(f"--layer, --hidden and --steps are of a fit, and {fitted} is fitted already; leave them out.")
+        raise UsageError(
+            f"--layer, --hidden and --steps are for a new fit, and {fitted} is fitted already; leave them out."
+        )
     nern = (
         NeRN(classifier, layers or None, hidden=hidden or HIDDEN, seed=seed)
         if fitted is None
-        else loaded(fitted, model, classifier)
+        else load_nern(fitted, model, classifier)
     )
-    seen, held = drawn(pictures, classifier, shape, seed, place_)
+    fit_images, test_images = fit_and_test_images(pictures, classifier, shape, seed, torch_device)
     typer.echo(f"{model}: {len(nern.layers)} convolutions, {sum(one.weights for one in nern.layers):,} weights")
     fit = None
     if fitted is None:
-        fit = nern.fit(seen, steps=steps or STEPS, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
-    lines = compared(nern, classifier, held)
+        fit = nern.fit(fit_images, steps=steps or STEPS, seed=seed, noise_shape=shape, noise_range=(0.0, 1.0))
+    lines = compare_models(nern, classifier, test_images)
     for line in lines:
-        typer.echo(f"{line[0]}: agrees in {line[1]}, {line[2]} bytes, weight error {line[4]}")
+        typer.echo(f"{line[0]}: agreement {line[1]}, {line[2]} bytes, weight error {line[4]}")
     note: dict[str, Any] = {
         "model": model,
         "pictures": pictures,
@@ -75,79 +89,78 @@ def nern_command(
     }
     note |= {"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}
     note["seed"] = seed
-    with store.bundle(out, note) as place:
-        nern.save(place / "nern.safetensors")
-        _write(place, model, pictures, nern, fit, lines)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+    with result_folder(out, note) as folder:
+        nern.save(folder / "nern.safetensors")
+        _write(folder, model, pictures, nern, fit, lines)
 
 
-def classifier_called(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
-    """A classifier of the zoo or ``module:function``, and the (C, H, W) of its pictures in [0, 1].
+def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
+    """Load a classifier of the zoo or ``module:function``; return it with the (C, H, W) of its inputs in [0, 1].
 
     Raises:
-        UsageError: there is no such network, or it does not say how large its pictures are.
+        UsageError: an unknown network, or one without the size of its inputs.
     """
-    if name in DIGITS:
-        found = DIGITS[name]()
-        found.model.to(device)
-    else:
-        found = network_called(name, torch.full((3, 64, 64), 0.5), device).classifier
-    if not found.size or not isinstance(found.preprocess, Normalise):
+    classifier = load_classifier(name, torch.full((3, 64, 64), 0.5), device)
+    if not classifier.size or not isinstance(classifier.preprocess, Normalise):
         raise UsageError(
-            f"{name} does not say how large its pictures are; let the function return a xinc_captum.zoo.Classifier "
-            "with size= and preprocess=Normalise(mean, std)."
+            f"the input size of {name} is unknown; let the function return a xinc_captum.zoo.Classifier with size= and "
+            "preprocess=Normalise(mean, std)."
         )
-    return found, (len(found.preprocess.mean), found.size, found.size)
+    return classifier, (len(classifier.preprocess.mean), classifier.size, classifier.size)
 
 
-def loaded(name: str, model: str, classifier: Classifier) -> NeRN:
-    """The NeRN that ships with the package, or that of a file.
+def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
+    """Load the shipped NeRN or that of a file.
 
     Raises:
-        FileNotFoundError: no such file.
-        UsageError: a file of something else, or of another network.
+        FileNotFoundError: the file does not exist.
+        UsageError: the file holds something else, or the NeRN of another network.
     """
     if name == SHIPPED and not Path(name).exists():
         if model != "mnist_convnet":
-            raise UsageError(f"{SHIPPED} writes the convolutions of mnist_convnet, not of {model}; leave --nern out.")
+            raise UsageError(
+                f"{SHIPPED} represents the convolutions of mnist_convnet, not of {model}; leave --nern out."
+            )
         return mnist_nern(classifier.model)
     if not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file; expected one that NeRN.save wrote, or {SHIPPED}.")
+        raise FileNotFoundError(f"{name} is not a file; expected a file of NeRN.save, or {SHIPPED}.")
     try:
         return NeRN.load(name, classifier.model)
     except ValueError as error:
         raise UsageError(f"--nern: {error}") from error
 
 
-def drawn(
+def fit_and_test_images(
     name: str, classifier: Classifier, shape: tuple[int, int, int], seed: int, device: torch.device
 ) -> tuple[Tensor | str, Tensor]:
-    """What to fit on, and other pictures to look at alone: a generator's, or noise.
+    """Return images to fit on and held-out images, of a generator or noise.
 
     Raises:
-        UsageError: no such generator, or pictures that the network does not take.
+        UsageError: an unknown generator, or images of another size than the network's.
     """
     stream = torch.Generator().manual_seed(seed + 2)
     if name == "noise":
-        return "noise", torch.rand(HELD, *shape, generator=stream).to(device)
-    generator, size = generator_called(name, device)
+        return "noise", torch.rand(TEST_IMAGES, *shape, generator=stream).to(device)
+    generator, size = load_generator(name, device)
     if size != shape:
         raise UsageError(
-            f"{name} draws pictures of {size}, but {classifier.name} takes {shape}; give another --pictures."
+            f"the images of {name} are {size}, but {classifier.name} takes {shape}; give another --pictures."
         )
-    count = FITTED + HELD
+    count = FIT_IMAGES + TEST_IMAGES
     classes = torch.arange(count) % int(getattr(generator, "num_classes", 0) or 1)
-    asked: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
-    latents = generator.sample_latents(count, generator=stream, **asked)
+    options: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
+    latents = generator.sample_latents(count, generator=stream, **options)
     with torch.no_grad():
         both = torch.cat([pictures_in_unit_range(generator, part) for part in latents.split(64)])
-    return both[:FITTED], both[FITTED:]
+    return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
-def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str, ...]]:
-    """Name, agreement with the network, bytes, share of its bytes, weight error: of the NeRN and of rounded weights."""
+def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> list[tuple[str, ...]]:
+    """Compare the NeRN and rounded weights with the network.
+
+    Returns:
+        Rows of name, agreement, bytes, share of the network's bytes, and weight error.
+    """
     report = nern.size_report()
     names = [one.name for one in nern.layers]
     rows: list[tuple[str, nn.Module, int, float]] = [
@@ -158,66 +171,66 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
     rows.append(("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error))
     for bits in (8, 4):
         for all_weights, which in ((False, "represented weights"), (True, "all weights")):
-            found = quantize(classifier, names, bits, all_weights=all_weights)
-            rows.append((f"{which} rounded to int{bits}", found.model, found.bytes, found.relative_error))
+            rounded = quantize(classifier, names, bits, all_weights=all_weights)
+            rows.append((f"{which} rounded to int{bits}", rounded.model, rounded.bytes, rounded.relative_error))
 
-    def answers(model: nn.Module) -> Tensor:
+    def logits(model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return torch.cat([model(classifier.preprocess(part)) for part in held.split(64)])
+            return torch.cat([model(classifier.preprocess(part)) for part in test_images.split(64)])
 
-    own = answers(classifier.model)
+    reference = logits(classifier.model)
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
-        same = predicted_classes(answers(model), own) == predicted_classes(own)
+        same = predicted_classes(logits(model), reference) == predicted_classes(reference)
         agreement = float(same.float().mean())
         lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
     return lines
 
 
 def _write(
-    place: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
+    folder: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
 ) -> None:
     profile = layer_profile(nern)
-    layer_profile_sheet(profile.share[:-1], profile.layers).savefig(
-        place / "profile.png", dpi=DPI, metadata={"Software": None}
-    )
-    shown = [Picture("profile.png", "Rows are neurons of the small network's last hidden layer.")]
-    for number, layer in enumerate(nern.layers[:SHEETS]):
+    figure = layer_profile_sheet(profile.share[:-1], profile.layers)
+    sheets = [
+        save_picture(folder, "profile.png", figure, "Rows are neurons of the last hidden layer of the small network.")
+    ]
+    for number, layer in enumerate(nern.layers[:MAX_SHEETS]):
         canvas = KernelCanvas(nern, layer)
-        largest = canvas.magnitudes()[:-1].argsort(descending=True)[:NEURONS].tolist()
+        largest = canvas.magnitudes()[:-1].argsort(descending=True)[:MAX_NEURONS].tolist()
         parts = canvas.to_tensor([*largest, canvas.units])
-        found = error_map(nern, layer.name)
-        own = nern.target_weights()[layer.name]
+        errors = error_map(nern, layer.name)
+        weights = nern.target_weights()[layer.name]
         names = [*(f"neuron {i}" for i in largest), "bias"]
-        sheet = kernel_sheet(parts, names, own, generated=own - found.error, layer=layer.name)
-        sheet.savefig(place / f"kernels_{number}.png", dpi=DPI, metadata={"Software": None})
-        said = (
-            f"The {len(largest)} neurons that wrote most into {layer.name}, and the bias; all neurons and the bias add "
-            f"up to the generated kernels. Rank correlation of relative error and kernel size: {found.correlation:.2f}."
+        sheet = kernel_sheet(parts, names, weights, generated=weights - errors.error, layer=layer.name)
+        caption = (
+            f"The {len(largest)} neurons that contribute most to {layer.name}, and the bias; all neurons and the bias "
+            "sum to the generated kernels. Rank correlation of relative error and kernel size: "
+            f"{errors.correlation:.2f}."
         )
-        shown.append(Picture(f"kernels_{number}.png", said))
-    seen = "were drawn for this page" if fit is None else "were not fitted on"
+        sheets.append(save_picture(folder, f"kernels_{number}.png", sheet, caption))
+    origin = "generated for this page" if fit is None else "held out from the fit"
     table = Table(
-        ("", "agrees with the network", "bytes", "of its bytes", "weight error"),
+        ("", "agreement with the network", "bytes", "share of its bytes", "weight error"),
         tuple(lines),
-        f"Agreement: on {HELD} pictures ({pictures}) that {seen}; labels were never looked at. Bytes: of a "
-        "whole file, with the permutation and everything that is not generated. Weight error: of the generated or "
-        "rounded weights, relative. Compare the rows: rounding is the plain way to fewer bytes. Represented "
-        "weights are those that the NeRN generates; all weights are those of every layer.",
+        f"Agreement: share of equal predictions on {TEST_IMAGES} images ({pictures}), {origin}; labels are not used. "
+        "Bytes: of a whole file, with the permutation and all weights that are not generated. Weight error: relative "
+        "error of the generated or rounded weights. Rounding is the baseline for fewer bytes. Represented weights are "
+        "those that the NeRN generates; all weights are those of every layer.",
     )
     write_report(
-        place,
-        title=f"The convolutions of {model}, written by a small network",
-        lead="A network reads where a kernel lies and writes its weights. Every neuron's part of every kernel is known "
-        "exactly; that says what a neuron wrote, not what the answer owes to it.",
+        folder,
+        title=f"The convolutions of {model}, represented by a small network",
+        lead="A small network maps the position of a kernel to its weights. The contribution of each neuron to each "
+        "kernel is exact; it is a contribution to the weights, not to the classifier's output.",
         facts={
             "network": model,
             "represented": f"{sum(one.weights for one in nern.layers):,} weights in {len(nern.layers)} layers",
             "small network": f"{sum(p.numel() for p in nern.predictor.parameters()):,} weights",
-            "pictures": pictures,
-            "steps": "fitted before" if fit is None else str(fit.steps),
+            "images": pictures,
+            "steps": "fitted earlier" if fit is None else str(fit.steps),
         },
-        sections=[Section("Sizes", (), table), Section("Who wrote what", tuple(shown))],
+        sections=[Section("Sizes", (), table), Section("Contributions to the kernels", tuple(sheets))],
         foot="Made by xinc-captum. manifest.json holds settings, versions, seed and checksums; NeRN.load reads "
         "nern.safetensors.",
     )

@@ -1,4 +1,4 @@
-"""Compute again and compare."""
+"""``xinc replay``: compute a result again and compare it."""
 
 import csv
 import inspect
@@ -13,7 +13,7 @@ from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -24,95 +24,95 @@ from torch import Tensor
 from .. import store
 from .._optional import require
 from .accentuate import accentuate_command
-from .canvas import canvas_command
+from .canvas import photo_canvas
+from .command import KEYS, digest, machine
 from .counterfactual import counterfactual_command
 from .errors import UsageError
 from .link import link_command
 from .nern import nern_command
-from .recorded import digest, machine
 from .sweep import sweep_command
 from .trans_inr import trans_inr_command
-from .video import video_command
+from .video import video_canvas
 
 Values = Tensor | tuple[str, ...]
-SAME_BITS, SAME_TEXT = "same bits", "same text"
+SAME_BITS, SAME_TEXT = "bit-identical", "same text"
 
 
-class Same(NamedTuple):
-    """One array of two results.
+class ArrayComparison(NamedTuple):
+    """Comparison of one array of two results.
 
     Attributes:
-        name: its file, and its name there.
-        same: whether it has the same dtype, shape and bits in both, or is within the tolerance.
-        words: how far the two are apart.
+        name: its file and its name in the file.
+        same: whether dtype, shape and bits are equal, or the values are within the tolerance.
+        text: the difference as text.
     """
 
     name: str
     same: bool
-    words: str
+    text: str
 
 
-def compared(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[Same]:
-    """Every array of either folder: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
+def compare_folders(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[ArrayComparison]:
+    """Compare the arrays of two folders: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
-    Pictures and pages are drawn from these and are not compared.
+    Images and pages are made from these and are not compared.
 
     Args:
-        before: the folder of one result.
-        after: the folder of the other.
-        tolerance: how far floats may be apart, as a share of the largest magnitude in their array; rounded floats
-            (int8, uint8, uint16) may then be one apart. With 0, the bits have to be the same.
+        before: folder of the first result.
+        after: folder of the second result.
+        tolerance: largest difference of floats, as a share of the largest magnitude in their array; rounded floats
+            (int8, uint8, uint16) may then differ by 1. With 0, arrays must be bit-identical.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
         if name not in one or name not in two:
-            yield Same(name, False, "only in the bundle" if name in one else "only in the replay")
+            yield ArrayComparison(name, False, "only in the bundle" if name in one else "only in the replay")
         else:
             yield _compare(name, one[name](), two[name](), tolerance)
 
 
-def _compare(name: str, a: Values, b: Values, tolerance: float) -> Same:
+def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparison:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return Same(name, a == b, SAME_TEXT if a == b else "other text")
+        return ArrayComparison(name, a == b, SAME_TEXT if a == b else "other text")
     if a.dtype != b.dtype or a.shape != b.shape:
-        return Same(name, False, f"{a.dtype} {tuple(a.shape)} then, {b.dtype} {tuple(b.shape)} now")
+        return ArrayComparison(name, False, f"{a.dtype} {tuple(a.shape)} before, {b.dtype} {tuple(b.shape)} now")
     bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
     if torch.equal(*bits):
-        return Same(name, True, SAME_BITS)
+        return ArrayComparison(name, True, SAME_BITS)
     wide = torch.complex128 if a.is_complex() else torch.float64
     u, v = a.to(wide), b.to(wide)
     alike = (u == v) | (u.isnan() & v.isnan())
     if alike.all():
-        return Same(name, tolerance > 0, "equal, but for signs of zeros or kinds of NaN")
+        return ArrayComparison(name, tolerance > 0, "equal except for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
-    words = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
-    return Same(name, tolerance > 0 and far <= _allowed(a, tolerance), words)
+    text = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
+    return ArrayComparison(name, tolerance > 0 and far <= _tolerance(a, tolerance), text)
 
 
-def _allowed(a: Tensor, tolerance: float) -> float:
-    """How far an array may be from ``a``: floats by a share of the largest finite magnitude, rounded floats by one."""
+def _tolerance(a: Tensor, tolerance: float) -> float:
+    """Largest difference from ``a``: for floats a share of the largest finite magnitude, for rounded floats 1."""
     if a.is_floating_point() or a.is_complex():
         return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
     return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
-    """How to read each array of a folder, in the order of their names."""
-    found: dict[str, Callable[[], Values]] = {}
+    """Return a function that reads each array of a folder, sorted by name."""
+    readers: dict[str, Callable[[], Values]] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             names = sorted(opened.keys())
-        found |= {f"{file.relative_to(folder)}: {key}": partial(_tensor, file, key) for key in names}
+        readers |= {f"{file.relative_to(folder)}: {key}": partial(_tensor, file, key) for key in names}
     for file in sorted(folder.rglob("*.csv")):
         with file.open(newline="", encoding="utf-8") as text:
             head = next(csv.reader(text), [])
-        found |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
+        readers |= {f"{file.relative_to(folder)}: {key}": partial(_column, file, i) for i, key in enumerate(head)}
     for group in sorted(folder.rglob("*.zarr")):
-        zarr = require("zarr", purpose="reading what the bundle keeps of its canvas", extra="store")
+        zarr = require("zarr", purpose="reading the canvas of the result", extra="store")
         for key, node in sorted(zarr.open_group(group, mode="r").members(max_depth=None)):
             if isinstance(node, zarr.Array):
-                found[f"{group.relative_to(folder)}: {key}"] = partial(_stored, node)
-    return found
+                readers[f"{group.relative_to(folder)}: {key}"] = partial(_zarr_values, node)
+    return readers
 
 
 def _tensor(file: Path, key: str) -> Tensor:
@@ -130,26 +130,26 @@ def _column(file: Path, index: int) -> Values:
         return cells
 
 
-def _stored(node: "np.typing.ArrayLike") -> Values:
+def _zarr_values(node: "np.typing.ArrayLike") -> Values:
     array = np.asarray(node)
     if array.dtype.kind in "OSUT":
         return tuple(str(one) for one in array.ravel())
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # and not about what came out
-PLACES = {"link.folder"}  # where an input lies; a replay compares its digest
+ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # entries that describe the run, not the result
+PLACES = {"link.folder"}  # paths of inputs, whose digests are compared instead
 
 
 def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0) -> Iterator[str]:
-    """Every value that is another, by where it stands.
+    """Yield every entry of two manifests that differs, with its position.
 
-    With a ``tolerance``, floats may be so far apart (times the larger of them and 1), and hashes, which may be of
-    floats, are not compared.
+    With a ``tolerance``, floats may differ by it (times the larger of them and 1), and hashes, which may be of floats,
+    are not compared.
 
     Example:
         >>> list(differences({"units": [{"rho": 0.5}], "seed": 0}, {"units": [{"rho": 0.4}], "seed": 0}))
-        ['units[0].rho: 0.5 then, 0.4 now']
+        ['units[0].rho: 0.5 before, 0.4 now']
     """
     if isinstance(before, dict) and isinstance(after, dict):
         names = [*before, *(key for key in after if key not in before)]
@@ -160,11 +160,11 @@ def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0)
         for i, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, f"{name}[{i}]", tolerance)
     elif name not in PLACES and not _alike(before, after, tolerance):
-        yield f"{name}: {before!r} then, {after!r} now"
+        yield f"{name}: {before!r} before, {after!r} now"
 
 
 def _alike(before: Any, after: Any, tolerance: float) -> bool:
-    if before == after or before != before:  # nan is as it was
+    if before == after or before != before:  # both are NaN
         return True
     if isinstance(before, float) and isinstance(after, float):
         return math.isclose(before, after, rel_tol=tolerance, abs_tol=tolerance)
@@ -177,76 +177,92 @@ def _is_hash(value: Any) -> bool:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "accentuate": accentuate_command,
-    "canvas": canvas_command,
+    "canvas": photo_canvas,
     "counterfactual": counterfactual_command,
     "link": link_command,
     "nern": nern_command,
     "sweep": sweep_command,
     "transinr": trans_inr_command,
-    "video": video_command,
+    "video": video_canvas,
 }
 SELF = "xinc-captum"
-_AGAIN = "Take it from a backup, or run the command anew."
-# On another machine, of an array's largest value: three times what other kernels changed in our tests.
+_AGAIN = "Restore it from a backup, or run the command again."
+# On another machine, of the largest value of an array: three times the change by other kernels in our tests.
 TOLERANCE = 1e-3
 
 
-def replay_command(folder: Path) -> bool:
-    """Everything ``xinc replay`` does; whether all arrays are the same, and all that the manifest says.
+def replay_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Result folder of an xinc command.", show_default=False)
+    ],
+) -> None:
+    """Compute a result again and compare it array by array; exit status 1 if one differs.
 
-    With the processor, GPU, threads and versions that the manifest names, arrays have to be the same bits. With
-    others, whose kernels round otherwise, floats may be ``TOLERANCE`` of the largest value of their array apart,
-    numbers of the manifest as far, and its hashes are not compared. A fit of many steps can lead further apart, and
-    what is drawn by hashes of floats, such as a link's reservoir, differs: the lines name them.
+    On the machine that made it, with the same versions, arrays must be bit-identical. On another machine, floats
+    may differ by 0.001 of the largest value of their array.
+    """
+    if not replay(folder):
+        raise typer.Exit(1)
+
+
+def replay(folder: Path) -> bool:
+    """Compute a result again; return whether all arrays and all entries of the manifest are the same.
+
+    With the processor, GPU, threads and versions of the manifest, arrays must be bit-identical. With others, whose
+    kernels round differently, floats may differ by ``TOLERANCE`` of the largest value of their array, numbers of the
+    manifest as much, and hashes are not compared. After a fit of many steps differences can be larger, and samples
+    selected by hashes of floats, such as a link's reservoir, differ; the printed lines list these arrays.
 
     Raises:
-        FileNotFoundError: no such folder, or a file that the command read is gone.
-        UsageError: no result of ours, a damaged one, one of another version, one that does not say how it was made,
-            or a file that the command read is another now.
+        FileNotFoundError: the folder, or a file that the command read, does not exist.
+        UsageError: not a result of this package, a damaged one, one of another version, one without a recorded call,
+            or a file that the command read has changed.
     """
-    note = manifest_of(folder)
-    command, settings = asked(folder, note)
+    note = read_manifest(folder)
+    command, settings = resolve_call(folder, note)
     elsewhere = list(_other_rounding(note))
     for line in elsewhere:
         typer.echo(line)
     tolerance = TOLERANCE if elsewhere else 0.0
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
-    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as place, _threads(note["call"].get("threads")):
-        again = Path(place) / folder.resolve().name
-        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # which names what is gone soon
+    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary, _threads(note["call"].get("threads")):
+        again = Path(temporary) / folder.resolve().name
+        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # it names the temporary folder
             command(**settings, out=again)
-        found = list(compared(folder, again, tolerance))
-        others = list(differences(note, manifest_of(again), tolerance=tolerance))
-    for one in found:
-        typer.echo(f"  {one.name}: {one.words}")
-    for line in others:
+        comparisons = list(compare_folders(folder, again, tolerance))
+        changes = list(differences(note, read_manifest(again), tolerance=tolerance))
+    for one in comparisons:
+        typer.echo(f"  {one.name}: {one.text}")
+    for line in changes:
         typer.echo(f"  {store.MANIFEST}: {line}")
-    same = sum(one.words in (SAME_BITS, SAME_TEXT) for one in found)
-    near = sum(one.same for one in found) - same
+    same = sum(one.text in (SAME_BITS, SAME_TEXT) for one in comparisons)
+    near = sum(one.same for one in comparisons) - same
     close = f", {near} more within {TOLERANCE:g} of their largest value" if near else ""
-    said = f"{len(others)} of its manifest's entries did not" if others else "so did all that its manifest says"
+    count = f"{len(changes)} entr{'y' if len(changes) == 1 else 'ies'}"
+    rest = f"its manifest differs in {count}" if changes else "its manifest is equal"
     typer.echo(
-        f"{same} of {len(found)} arrays of {folder} came out as the same bits{close}, and {said}; pictures were not "
-        "compared"
+        f"{same} of {len(comparisons)} arrays of {folder} are bit-identical{close}, and {rest}; images are not compared"
     )
-    return same + near == len(found) and not others
+    return same + near == len(comparisons) and not changes
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """The manifest of a result, every file of which is as it was written.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a result and check the sha256 of every file.
 
     Raises:
-        FileNotFoundError, UsageError: as :func:`replay_command`.
+        FileNotFoundError, UsageError: as :func:`replay`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; expected a result of an xinc command.")
+        raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of an xinc command.")
     try:
         note: dict[str, Any] = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} has no {store.MANIFEST} that can be read; expected a result of xinc.") from error
+        raise UsageError(
+            f"{folder} has no readable {store.MANIFEST}; expected a result folder of an xinc command."
+        ) from error
     made = note.get("format") if isinstance(note, dict) else None
     if made != store.FORMAT:
-        raise UsageError(f"{folder} is of the format {made!r}; this version reads {store.FORMAT!r}.")
+        raise UsageError(f"{folder} has the format {made!r}; this version reads {store.FORMAT!r}.")
     outputs = note.get("outputs", {})
     if not isinstance(outputs, dict):
         raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not list its files. {_AGAIN}")
@@ -258,11 +274,11 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return note
 
 
-def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """The command that wrote a result, and its settings.
+def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
+    """Return the command that wrote a result, and its settings.
 
     Raises:
-        FileNotFoundError, UsageError: as :func:`replay_command`.
+        FileNotFoundError, UsageError: as :func:`replay`.
     """
     made, mine = note.get("versions", {}).get(SELF), store.versions()[SELF]
     if made != mine:
@@ -270,36 +286,39 @@ def asked(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict
     call = note.get("call")
     if not isinstance(call, dict) or call.get("command") not in COMMANDS:
         raise UsageError(
-            f"{folder} does not say which command made it with which settings: it was saved from Python. Only results "
-            f"of the commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
+            f"{folder} has no recorded call of a command, because it was saved from Python. Only results of these "
+            f"commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
         )
     if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
-        raise UsageError(f"{folder} is damaged: {store.MANIFEST} does not hold the settings of its command. {_AGAIN}")
-    for name, seen in call["files"].items():
+        raise UsageError(f"{folder} is damaged: {store.MANIFEST} has no settings of its command. {_AGAIN}")
+    for name, sha256 in call["files"].items():
         if not Path(name).exists():
-            raise FileNotFoundError(f"{name}, which {folder} was made from, is gone; put it back there and try again.")
-        if digest(Path(name)) != seen:
-            raise UsageError(f"{name} is not what it was when {folder} was made from it; put that back and try again.")
+            raise FileNotFoundError(f"{name}, an input of {folder}, is missing; restore it and try again.")
+        if digest(Path(name)) != sha256:
+            raise UsageError(f"{name} has changed since {folder} was made from it; restore it and try again.")
     command = COMMANDS[call["command"]]
     hints = get_type_hints(command)
-    expected = set(inspect.signature(command).parameters) - {"out"}
-    if set(call["settings"]) != expected:
-        odd = sorted(set(call["settings"]) ^ expected)
+    keys = KEYS.get(call["command"], {})
+    parameters = {keys.get(name, name): name for name in inspect.signature(command).parameters if name != "out"}
+    if call["settings"].keys() != parameters.keys():
+        odd = sorted(call["settings"].keys() ^ parameters.keys())
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
     try:
-        return command, {name: _typed(value, hints[name]) for name, value in call["settings"].items()}
+        return command, {
+            parameters[key]: _convert(value, hints[parameters[key]]) for key, value in call["settings"].items()
+        }
     except (TypeError, ValueError) as error:
         raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
 
 
-def _typed(value: Any, hint: Any) -> Any:
-    """A value of a manifest as the command's annotation wants it: a Path, one of an Enum, or lists of such."""
+def _convert(value: Any, hint: Any) -> Any:
+    """Convert a value of a manifest to the type of the command's annotation: Path, Enum, or a list of these."""
     if value is None:
         return None
     if get_origin(hint) is types.UnionType:
         hint = next(one for one in get_args(hint) if one is not types.NoneType)
     if get_origin(hint) is list:
-        return [_typed(one, get_args(hint)[0]) for one in value]
+        return [_convert(one, get_args(hint)[0]) for one in value]
     if isinstance(hint, type) and issubclass(hint, Path | Enum):
         return hint(value)
     if not isinstance(value, (int, float) if hint is float else hint):
@@ -311,28 +330,28 @@ def _other_rounding(note: dict[str, Any]) -> Iterator[str]:
     now = store.versions()
     for name, then in note["versions"].items():
         if now.get(name) != then:
-            yield f"{name}: {then} then, {now.get(name)} now; the last bits of arrays may differ"
+            yield f"{name}: {then} before, {now.get(name)} now; arrays may differ in their last bits"
     here, there = (
         machine(str(note["call"]["settings"].get("device", "cpu"))),
         note["call"].get("machine", "not recorded"),
     )
     if here != there:
-        yield f"machine: {there} then, {here} now; the last bits of arrays may differ"
+        yield f"machine: {there} before, {here} now; arrays may differ in their last bits"
 
 
 @contextmanager
 def _directory(name: object) -> Iterator[None]:
-    """The working directory that the command had, where it still is: its own modules are imported from there."""
+    """Run the block in the command's working directory, if it still exists, because modules are imported from there."""
     with chdir(name) if isinstance(name, str) and Path(name).is_dir() else nullcontext():
         yield
 
 
 @contextmanager
 def _threads(count: object) -> Iterator[None]:
-    """As many threads as the command had: sums are taken in another order with more or fewer."""
-    found = torch.get_num_threads()
-    torch.set_num_threads(count if isinstance(count, int) and count > 0 else found)
+    """Run the block with the command's number of threads, which decides the order of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count if isinstance(count, int) and count > 0 else before)
     try:
         yield
     finally:
-        torch.set_num_threads(found)
+        torch.set_num_threads(before)

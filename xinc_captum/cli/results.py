@@ -1,4 +1,4 @@
-"""Read a result folder back."""
+"""Read result folders, and write the explorer pages of canvases."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,65 +13,67 @@ from torch import Tensor
 from .. import store
 from ..visualizers.explorer import PackedUnits, explore_canvases
 from .errors import UsageError
-from .video_results import Layer
+from .video_results import LayerMagnitudes
 
 
 class Bundle(NamedTuple):
-    """A folder of results, and what its manifest says."""
+    """A result folder and its manifest."""
 
     folder: Path
     note: Mapping[str, Any]
 
     def has(self, file: str) -> bool:
-        """Whether the manifest lists it."""
+        """Return whether the manifest lists a file."""
         return file in self.note["outputs"]
 
     def file(self, name: str) -> Path:
-        """A file of the bundle, with the bytes that were written.
+        """Return the path of a file after a check of its sha256.
 
         Raises:
-            UsageError: it is missing, or was changed.
+            UsageError: the file is missing or was changed.
         """
         path = self.folder / name
         if not self.has(name) or not path.is_file():
             raise UsageError(f"{self.folder} is damaged: {name} is missing. Make the result again.")
         if store.sha256(path) != self.note["outputs"][name]:
-            raise UsageError(f"{self.folder} is damaged: {name} is not what was written. Make the result again.")
+            raise UsageError(f"{self.folder} is damaged: {name} was changed. Make the result again.")
         return path
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """What a file of tensors holds.
+        """Read a file of tensors.
 
         Raises:
-            UsageError: as :meth:`file`, or it is no such file.
+            UsageError: as :meth:`file`, or the file is not a safetensors file.
         """
+        path = self.file(name)
         try:
-            return load_file(self.file(name))
+            return load_file(path)
         except (SafetensorError, OSError) as error:
             raise UsageError(f"{self.folder} is damaged: {name} cannot be read ({error}).") from error
 
     def json(self, name: str) -> Any:
-        """What a JSON file holds.
+        """Read a JSON file.
 
         Raises:
-            UsageError: as :meth:`file`, or it is no JSON.
+            UsageError: as :meth:`file`, or the file is not JSON.
         """
+        path = self.file(name)
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{self.folder} is damaged: {name} cannot be read ({error}).") from error
 
 
-def bundle_at(folder: Path) -> Bundle:
-    """The bundle in a folder.
+def read_bundle(folder: Path) -> Bundle:
+    """Read the manifest of a result folder.
 
     Raises:
-        FileNotFoundError: no such folder.
-        UsageError: it holds no result of ours.
+        FileNotFoundError: the folder does not exist.
+        UsageError: it holds no result of this package.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} is not a folder; expected one that an xinc command or Comparison.save wrote."
+            f"{folder} is not a folder; expected a result folder of an xinc command or of Comparison.save."
         )
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
@@ -80,47 +82,47 @@ def bundle_at(folder: Path) -> Bundle:
         known = False
     if not known:
         raise UsageError(
-            f"{folder} holds no {store.MANIFEST} of ours; expected a folder that an xinc command or Comparison.save "
-            "wrote."
+            f"{folder} holds no {store.MANIFEST} of xinc-captum; expected a result folder of an xinc command or of "
+            "Comparison.save."
         )
     return Bundle(folder, note)
 
 
-KEPT, NOTE = "explorer.safetensors", "explorer.json"
-ROOM = 3_000_000  # bytes that all layers of a video take in a page, about
+TENSORS_FILE, NAMES_FILE = "explorer.safetensors", "explorer.json"
+PAGE_BYTES = 3_000_000  # approximate bytes of all layers of a video in a page
 
 
-def keep(folder: Path, name: str, drawn: Tensor, layers: Sequence[Layer]) -> None:
-    """Write into a video's bundle what its page shows, so that it needs no network: small maps, and who paints where.
+def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
+    """Write the small maps and the frames of a video for ``xinc explore``, which then needs no network.
 
     Args:
-        folder: of the bundle.
-        name: of the video.
-        drawn: (frames, 3, H, W) in [0, 1], by the network.
-        layers: what was found.
+        folder: the result folder.
+        name: name of the video.
+        rendered: (frames, 3, H, W) in [0, 1], by the network.
+        layers: the layers with their packed maps.
     """
-    kept = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
-    kept["drawn"] = (drawn.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    store.write_tensors(folder / KEPT, kept, kind="canvas-explorer")
+    tensors = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
+    tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    store.write_tensors(folder / TENSORS_FILE, tensors, kind="canvas-explorer")
     note = {"name": name, "names": {one.name: list(one.names) for one in layers if one.kind != "neurons"}}
-    (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+    (folder / NAMES_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
 def photo_page(bundle: Bundle, path: Path) -> Path:
-    """Of a photo: every layer's maps are in the bundle."""
+    """Write the explorer page of a photo canvas from the maps of all layers."""
     note = bundle.note
-    layers, drawn = {}, None
+    layers, rendered = {}, None
     for layer in note["layers"]:
-        kept = bundle.tensors(f"{layer}.safetensors")
-        layers[layer] = kept["maps"]
-        if drawn is None:
-            drawn = kept["maps"].sum(0, dtype=torch.float32) + kept["rest"].float()
-    if drawn is None:
-        raise UsageError(f"{bundle.folder} is damaged: it names no layers.")
+        tensors = bundle.tensors(f"{layer}.safetensors")
+        layers[layer] = tensors["maps"]
+        if rendered is None:
+            rendered = tensors["maps"].sum(0, dtype=torch.float32) + tensors["rest"].float()
+    if rendered is None:
+        raise UsageError(f"{bundle.folder} is damaged: its manifest has no layers. Make the result again.")
     name = Path(next(iter(note["inputs"]))).name
     return explore_canvases(
         path,
-        drawn.clamp(0, 1),
+        rendered.clamp(0, 1),
         layers,
         title=f"What the neurons of a network paint: {name}",
         facts=_facts(bundle, "photo", name, f"{note['psnr_db']:.1f} dB"),
@@ -129,28 +131,30 @@ def photo_page(bundle: Bundle, path: Path) -> Path:
 
 
 def video_page(bundle: Bundle, path: Path) -> Path:
-    """Of a video: what :func:`keep` left in the bundle.
+    """Write the explorer page of a video canvas from the files of :func:`write_explorer_files`.
 
     Raises:
-        UsageError: the bundle is from before there was such a page.
+        UsageError: an older version made the result, without these files.
     """
     note = bundle.note
-    if not bundle.has(KEPT):
-        raise UsageError(f"{bundle.folder} does not keep what this page shows; run xinc canvas again to make it anew.")
-    kept, said = bundle.tensors(KEPT), bundle.json(NOTE)
+    if not bundle.has(TENSORS_FILE):
+        raise UsageError(
+            f"{bundle.folder} has no tensors for the explorer; run xinc canvas again to make the result again."
+        )
+    tensors, names = bundle.tensors(TENSORS_FILE), bundle.json(NAMES_FILE)
     layers = {
-        layer: PackedUnits(*(kept[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]
+        layer: PackedUnits(*(tensors[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]
     }
-    name = said["name"]
+    name = names["name"]
     decibels = note["psnr_db"]
     return explore_canvases(
         path,
-        kept["drawn"].float() / 255,
+        tensors["drawn"].float() / 255,
         layers,
         title=f"What the neurons of a network paint, frame by frame: {name}",
         facts=_facts(bundle, "video", name, f"{sum(decibels) / len(decibels):.1f} dB"),
         verdicts=_verdicts(note["trust"]),
-        names=said["names"],
+        names=names["names"],
     )
 
 
@@ -164,4 +168,4 @@ def _facts(bundle: Bundle, kind: str, name: str, likeness: str) -> dict[str, str
 
 
 def _verdicts(trust: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    return {layer: (found["verdict"], found["because"]) for layer, found in trust.items()}
+    return {layer: (entry["verdict"], entry["because"]) for layer, entry in trust.items()}

@@ -1,12 +1,10 @@
-"""Command and page."""
+"""``xinc sweep``: command and page."""
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -18,56 +16,56 @@ from ..attributions.linking.sweep import SweepTrust, UnitSweep
 from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
 from ..visualizers.layout import number, ordinal, predicate
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
-from .models import Ends, Linked, described, linked_called
-from .photos import Starts, drawn, starts_called
-from .recorded import recorded
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .models import ClassifierAndGenerator, LoadedLink, load_link, model_names
+from .photos import StartImages, generate_images, load_start_images
 
-BASES = 32  # with ten, two draws of them often disagree about a unit
+BASES = 32  # with ten images, verdicts often depend on the sample
 
 
-def judging(ends: Ends, truncation: float, seed: int) -> Tensor:
-    """The pictures in which units of a link are judged, (32, C, H, W): the same for its page and for every sweep.
+def evaluation_images(models: ClassifierAndGenerator, truncation: float, seed: int) -> Tensor:
+    """Return the images in which units of a link are evaluated, (32, C, H, W), the same for its page and all sweeps.
 
     Args:
-        ends: of the link.
-        truncation: of the link.
-        seed: of the link.
+        models: the models of the link.
+        truncation: the truncation of the link.
+        seed: the seed of the link.
     """
-    return drawn(ends, BASES, truncation, seed + 1)
+    return generate_images(models, BASES, truncation, seed + 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """A sweep that is shown, and how faithful it is in the pictures it is judged by.
+class EvaluatedSweep:
+    """A sweep for the page, with its fidelity in the evaluation images.
 
     Attributes:
-        shown: the sweep of the pictures on the page.
-        fidelity: of the same sweep of other pictures.
+        sweep: the sweep of the start images.
+        fidelity: fidelity of the same sweep of the evaluation images.
     """
 
-    shown: UnitSweep
+    sweep: UnitSweep
     fidelity: Fidelity
 
     @property
     def trust(self) -> SweepTrust:
-        """As of a sweep, by the pictures judged; weak at best where the pictures shown are lost by being linked."""
-        return replace(self.shown, fidelity=self.fidelity).trust
+        """Verdict by the evaluation images; at best weak if the link does not reconstruct the start images."""
+        return replace(self.sweep, fidelity=self.fidelity).trust
 
 
-FAR = 1.0  # a link that draws the mean of all pictures is as far away
+FAR = 1.0  # distance of a link that always generates the mean image
 
 
-class Kept(NamedTuple):
-    """A start beside its reconstruction.
+class ReconstructionCheck(NamedTuple):
+    """How well the link reconstructs a start image.
 
     Attributes:
-        name: of the start.
-        distance: between what the network makes of both, a root mean square over the live units in their standard
-            deviations; 1 is about what the mean of all pictures would have.
-        before: the network's answer to the start.
-        after: its answer to the reconstruction.
+        name: name of the start image.
+        distance: between the representations of the image and its reconstruction: root mean square over the units
+            that are not dead, in their standard deviations. The mean of all images has a distance of about 1.
+        before: predicted class of the start image.
+        after: predicted class of the reconstruction.
     """
 
     name: str
@@ -77,54 +75,54 @@ class Kept(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """Why the frames are not of the start, in words; nothing where they may be."""
+        """A sentence if the reconstruction is another image; empty otherwise."""
         if self.distance < FAR and self.before == self.after:
             return ""
-        answers = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after}, as it is"
+        prediction = f"{self.after}, not {self.before}" if self.before != self.after else f"{self.after} too"
         return (
-            f"{self.name}: the link draws another picture of it, {self.distance:.2f} away and answered {answers}; the "
-            "frames are of that picture"
+            f"{self.name}: its reconstruction is another image, at distance {self.distance:.2f} and predicted as "
+            f"{prediction}; the frames show that image"
         )
 
     def to_dict(self) -> dict[str, str | float]:
-        """For a manifest."""
+        """Return the entries of the manifest."""
         return self._asdict() | {"distance": round(self.distance, 4)}
 
 
-def kept_of(linked: Linked, starts: Starts) -> list[Kept]:
-    """Link every start, draw, and look again."""
-    ends, link = linked.ends, linked.link
-    encoder = ends.encoder()
+def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[ReconstructionCheck]:
+    """Reconstruct every start image and compare the representations."""
+    models, link = linked.models, linked.link
+    encoder = models.encoder()
     with torch.no_grad():
-        r = encoder(starts.pictures.to(ends.device))
-        again = encoder.encode(ends.draw(link(r, starts.answers)).to(ends.device))
+        r = encoder(starts.images.to(models.device))
+        again = encoder.encode(models.generate(link(r, starts.predictions)).to(models.device))
     alive, sd = link.alive, link.r_sd
     away = (again.representations - r).to(sd)[:, alive] / sd[alive]
-    found = zip(
+    columns = zip(
         starts.names,
         away.square().mean(1).sqrt().tolist(),
-        starts.answers.tolist(),
+        starts.predictions.tolist(),
         again.logits.argmax(1).tolist(),
         strict=True,
     )
-    return [Kept(name, far, ends.label(before), ends.label(after)) for name, far, before, after in found]
+    return [
+        ReconstructionCheck(name, far, models.label(before), models.label(after))
+        for name, far, before, after in columns
+    ]
 
 
-def said_of(kept: Sequence[Kept]) -> str:
-    """How far the starts are from what the link draws of them, in words for a page."""
-    far = [one.distance for one in kept]
-    said = (
-        "The frames are of what the link draws of each picture, not of the picture itself: to the network the two are "
-        f"{min(far):.2f} to {max(far):.2f} standard deviations of a unit apart (1: as far as the mean of all pictures)."
+def reconstruction_text(checks: Sequence[ReconstructionCheck]) -> str:
+    """Return the reconstruction errors of the start images as text for the page."""
+    far = [one.distance for one in checks]
+    text = (
+        "The frames show the reconstruction of each image, not the image itself. Their representations differ by "
+        f"{min(far):.2f} to {max(far):.2f} standard deviations per unit (1: the mean of all images differs as much)."
     )
-    return " ".join([said, *(f"{one.doubt}." for one in kept if one.doubt)])
-
-
-DPI = 120
+    return " ".join([text, *(f"{one.doubt}." for one in checks if one.doubt)])
 
 
 class Span(StrEnum):
-    """From where to where a unit is set."""
+    """Ranges of a unit's values."""
 
     quantile = "quantile"
     minmax = "minmax"
@@ -132,7 +130,7 @@ class Span(StrEnum):
 
 
 class Way(StrEnum):
-    """Where the latent goes when the unit rises."""
+    """Directions in which the latent moves with the unit."""
 
     marginal = "marginal"
     partial = "partial"
@@ -140,94 +138,107 @@ class Way(StrEnum):
 
 
 class Mode(StrEnum):
-    """Whether a sweep starts from the picture's own value."""
+    """Values relative to the image's own (anchored) or absolute."""
 
     anchored = "anchored"
     replaced = "replace"
 
 
-@recorded("sweep")
+@record_settings("sweep")
 def sweep_command(
-    folder: Path,
-    out: Path,
-    units: list[int],
-    photos: list[Path],
-    span: Span,
-    way: Way,
-    mode: Mode,
-    steps: int,
-    count: int,
-    seed: int,
-    device: str,
+    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
+    out: Out,
+    units: Annotated[list[int], typer.Option("--unit", help="Unit to sweep; repeat for several.")] = [],
+    photos: Annotated[
+        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
+    ] = [],
+    span: Annotated[
+        Span, typer.Option(help="Range of values, measured on the images that the link was fitted to.")
+    ] = Span.quantile,
+    way: Annotated[
+        Way,
+        typer.Option(
+            "--direction", help="marginal: other units covary; partial: other units are fixed, as in the paper."
+        ),
+    ] = Way.marginal,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper."),
+    ] = Mode.anchored,
+    steps: Annotated[int, typer.Option(help="Number of values of the unit.", min=2)] = 6,
+    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 5,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc sweep`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
+    """Generate images at several values of a unit, and measure whether the unit follows."""
     if not units:
-        raise UsageError("no unit to sweep; give --unit, as often as you like.")
-    linked = linked_called(folder, device_called(device))
-    starts = starts_called(linked.ends, photos, count, linked.truncation, seed)
+        raise UsageError("no unit to sweep; give --unit, once or several times.")
+    linked = load_link(folder, find_device(device))
+    starts = load_start_images(linked.models, photos, count, linked.truncation, seed)
     try:
-        sweeps = swept(linked, starts, units, span, way, mode, steps)
+        sweeps = sweep_units(linked, starts, units, span, way, mode, steps)
     except (ValueError, IndexError) as error:
         raise UsageError(str(error)) from error
-    kept = kept_of(linked, starts)
+    checks = check_reconstructions(linked, starts)
     for one in sweeps:
-        typer.echo(f"unit {one.shown.unit} {predicate(one.trust)}")
-    for line in (doubt for one in kept if (doubt := one.doubt)):
+        typer.echo(f"unit {one.sweep.unit} {predicate(one.trust)}")
+    for line in (doubt for one in checks if (doubt := one.doubt)):
         typer.echo(line)
     note = {
         "seed": seed,
-        "ends": described(linked.ends),
+        "ends": model_names(linked.models),
         "link": {"folder": str(folder), "trust": linked.trust},
         "inputs": starts.inputs,
         "judged_in": BASES,
-        "linked": [one.to_dict() for one in kept],
+        "linked": [one.to_dict() for one in checks],
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
-        "units": [{"unit": s.shown.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
+        "units": [{"unit": s.sweep.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
-    with store.bundle(out, note) as place:
-        _write(place, linked, starts, kept, sweeps, way)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (place / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+    with result_folder(out, note) as result_path:
+        _write(result_path, linked, starts, checks, sweeps, way)
 
 
-def swept(
-    linked: Linked, starts: Starts, units: list[int], span: Span, way: Way, mode: Mode, steps: int
-) -> list[Judged]:
-    """Sweep the units in the pictures that are shown and, alike, in those by which the link's own page judges it."""
-    method = linked.ends.method(linked.link)
-    judges = judging(linked.ends, linked.truncation, linked.seed)
-    shown, judged = (
+def sweep_units(
+    linked: LoadedLink, starts: StartImages, units: list[int], span: Span, way: Way, mode: Mode, steps: int
+) -> list[EvaluatedSweep]:
+    """Sweep the units in the start images and in the evaluation images of the link."""
+    method = linked.models.visualization(linked.link)
+    evaluated_in = evaluation_images(linked.models, linked.truncation, linked.seed)
+    sweeps, evaluations = (
         method.sweeps(
-            pictures.to(linked.ends.device), units, span.value, steps=steps, mode=mode.value,
+            pictures.to(linked.models.device), units, span.value, steps=steps, mode=mode.value,
             direction=way.value, attribute_to_neuron_input=True,
         )
-        for pictures in (starts.pictures, judges)
+        for pictures in (starts.images, evaluated_in)
     )  # fmt: skip
-    fidelities = [one.fidelity for one in judged]
-    return [Judged(one, fidelity) for one, fidelity in zip(shown, fidelities, strict=True)]
+    fidelities = [one.fidelity for one in evaluations]
+    return [EvaluatedSweep(one, fidelity) for one, fidelity in zip(sweeps, fidelities, strict=True)]
 
 
 def _write(
-    place: Path, linked: Linked, starts: Starts, kept_of_starts: list[Kept], sweeps: list[Judged], way: Way
+    folder: Path,
+    linked: LoadedLink,
+    starts: StartImages,
+    checks: list[ReconstructionCheck],
+    sweeps: list[EvaluatedSweep],
+    way: Way,
 ) -> None:
-    layer = linked.ends.layer
-    pictures, kept = [], {"starts": starts.pictures.contiguous()}
-    for judged in sweeps:
-        one = judged.shown
+    layer = linked.models.layer
+    pictures, tensors = [], {"starts": starts.images.contiguous()}
+    for evaluated in sweeps:
+        one = evaluated.sweep
         file = f"unit_{one.unit}.png"
-        strips(judged, linked.ends, starts.names, starts).savefig(place / file, dpi=DPI, metadata={"Software": None})
-        said = f"Unit {one.unit} at the input of {layer}: {judged.trust}."
-        pictures.append(Picture(file, said))
-        tensors = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
-        kept |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
-    store.write_tensors(place / "sweeps.safetensors", kept, kind="sweeps")
+        caption = f"Unit {one.unit} at the input of {layer}: {evaluated.trust}."
+        pictures.append(
+            save_picture(folder, file, filmstrips(evaluated, linked.models, starts.names, starts), caption, dpi=120)
+        )
+        arrays = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
+        tensors |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in arrays.items()}
+    store.write_tensors(folder / "sweeps.safetensors", tensors, kind="sweeps")
     head = ("unit", "verdict", "moves", "follows", "gain", "class flips")
     lines = tuple(
         (
-            str(one.shown.unit),
+            str(one.sweep.unit),
             one.trust.verdict,
             f"{ordinal(one.fidelity.rank)} of {one.fidelity.alive}",
             number(one.fidelity.rho, 2),
@@ -237,24 +248,24 @@ def _write(
         for one in sweeps
     )
     caption = (
-        f"Judged by {BASES} pictures of the generator's, the same as on the page of the link, not by the "
-        f"{len(starts.names)} shown. Moves: the unit's place among all living units by how far each moves, in its own "
-        "standard deviations, when the network looks at the frames. Follows: Spearman's correlation of the values set "
-        "with those measured. Gain: how much of a step arrives. Class flips: frames to which the network answers "
-        "another class."
+        f"Evaluated in {BASES} generated images, the same as on the page of the link, not in the {len(starts.names)} "
+        "images shown. Moves: rank of the unit among all units that are not dead, by the change of its activation in "
+        "standard deviations, measured by the network on the frames. Follows: Spearman's correlation of the values set "
+        "with the values measured. Gain: measured change per change set. Class flips: frames with another predicted "
+        "class."
     )
     write_report(
-        place,
-        title=f"What units of {linked.ends.classifier.name} show",
-        lead="A unit of a classifier is set to one value after another, a link turns each representation into a "
-        "latent, and a generator draws it. Whether the pictures are of that unit is measured by showing them to the "
-        f"classifier again. {said_of(kept_of_starts)} The link itself {predicate(linked.trust)}.",
+        folder,
+        title=f"What units of {linked.models.classifier.name} show",
+        lead="A unit of a classifier is set to several values, a link maps each representation to a latent, and a "
+        "generator makes an image of it. The classifier then measures whether the unit follows. "
+        f"{reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",
         facts={
-            "network": linked.ends.model_name,
+            "network": linked.models.model_name,
             "layer": f"input of {layer}",
-            "generator": linked.ends.generator_name,
+            "generator": linked.models.generator_name,
             "direction": way.value,
-            "pictures": f"{len(starts.names)} shown, {BASES} judged",
+            "images": f"{len(starts.names)} shown, {BASES} for the verdict",
         },
         sections=[Section("From low to high", tuple(pictures), Table(head, lines, caption))],
         foot="Made by xinc-captum. manifest.json holds the command, versions, seed and checksums; values, frames and "
@@ -262,11 +273,13 @@ def _write(
     )
 
 
-def strips(judged: Judged, ends: Ends, names: Sequence[str], starts: Starts | None = None) -> Figure:
-    """The filmstrips of one unit, one row a start; the starts themselves beside what the link makes of them."""
-    sweep, found = judged.shown, judged.shown.fidelity
-    places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {found.alive}" for rank in found.ranks.tolist()]
-    follows = [f"follows {number(rho, 2)}" for rho in found.rhos.tolist()]
+def filmstrips(
+    evaluated: EvaluatedSweep, models: ClassifierAndGenerator, names: Sequence[str], starts: StartImages | None = None
+) -> Figure:
+    """Return the filmstrips of one unit, one row per start image, next to the start images."""
+    sweep, fidelity = evaluated.sweep, evaluated.sweep.fidelity
+    places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {fidelity.alive}" for rank in fidelity.ranks.tolist()]
+    follows = [f"follows {number(rho, 2)}" for rho in fidelity.rhos.tolist()]
     return unit_filmstrips(
         sweep.images.cpu(),
         sweep.values.cpu(),
@@ -274,10 +287,10 @@ def strips(judged: Judged, ends: Ends, names: Sequence[str], starts: Starts | No
         rows=names,
         notes=[f"{place}, {rho}" for place, rho in zip(places, follows, strict=True)],
         bases=sweep.base.cpu(),
-        originals=None if starts is None else starts.pictures,
-        seen=None if starts is None else [ends.label(c) for c in starts.answers.tolist()],
-        answers=[[ends.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
-        origins=[ends.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
-        trust=(judged.trust.verdict, judged.trust.because),
-        title=f"Unit {sweep.unit} of {ends.classifier.name}, input of {ends.layer}",
+        originals=None if starts is None else starts.images,
+        seen=None if starts is None else [models.label(c) for c in starts.predictions.tolist()],
+        answers=[[models.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
+        origins=[models.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
+        trust=(evaluated.trust.verdict, evaluated.trust.because),
+        title=f"Unit {sweep.unit} of {models.classifier.name}, input of {models.layer}",
     )

@@ -1,235 +1,253 @@
-"""Command and page."""
+"""``xinc transinr``: command and page."""
 
-import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
-from matplotlib.figure import Figure
 
 from .. import inr, store
 from ..visualizers import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
-from ..visualizers.report import Picture, Section, Table, write_report
-from .errors import UsageError, device_called
-from .photos import small_called
-from .recorded import recorded
-from .trans_inr_results import FIT, LONG, N_STEPS, Story, explained, masks_of, story_of, telling, written_called
+from ..visualizers.report import Section, Table, write_report
+from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
+from .errors import UsageError
+from .photos import load_small_images
+from .trans_inr_results import (
+    FIT,
+    LONG,
+    N_STEPS,
+    SHIPPED,
+    STEPS,
+    TransINRResults,
+    compute_results,
+    images_to_explain,
+    load_or_fit,
+    masks_at_image_size,
+    most_distinct,
+)
 
-DPI = 110
-LEARNT = 3.0  # decibels above the mean picture, where squared errors are half of its
+LEARNT = 3.0  # dB above the mean image, where squared errors are half as large
 NETWORKS, ARRAYS = "networks", "contributions.safetensors"
 
 
-def write_page(folder: Path, story: Story) -> None:
-    """Pictures, networks, arrays and ``index.html`` into ``folder``."""
-    written, model = story.written, story.written.model
-    _networks(folder, story)
-    _arrays(folder, story)
+def write_page(folder: Path, results: TransINRResults) -> None:
+    """Write figures, networks, arrays and ``index.html`` into ``folder``."""
+    source, model = results.source, results.source.model
+    _networks(folder, results)
+    _arrays(folder, results)
     write_report(
         folder,
-        title=f"Pictures of {story.title}, and the networks that were written for them",
-        lead="A transformer looked at each picture once and wrote the weights of a small network that draws it; "
-        f"nothing was fitted to the picture. It does so through {len(model.writer.tokens)} tokens, each of which sends "
-        "the message that shapes the weights of a few neurons. Below: how well the networks draw, and which token, and "
-        f"which patch of the picture that was read, painted what.{_doubt(story)}",
+        title=f"Images of {results.title}, and the networks generated for them",
+        lead="A transformer maps each image to the weights of a small network that outputs the image; nothing was "
+        f"fitted to the image. Each of its {len(model.writer.tokens)} weight tokens modulates the weights of a few "
+        "neurons. Below: how well the networks reconstruct the images, and the contribution of each token and of each "
+        f"patch of the input image.{_doubt(results)}",
         facts={
-            "model": written.name,
-            "pictures": f"{len(written.images):,}, {' x '.join(map(str, story.shown.shape[1:]))}",
+            "model": source.name,
+            "images": f"{len(source.images):,}, {' x '.join(map(str, results.images.shape[1:]))}",
             "transformer": f"{sum(p.numel() for p in model.parameters()):,} parameters",
-            "each picture's network": f"{sum(p.numel() for p in story.networks[0].parameters()):,} parameters",
+            "network of each image": f"{sum(p.numel() for p in results.networks[0].parameters()):,} parameters",
             "weight tokens": f"{len(model.writer.tokens)} in {len(model.writer.rows)} layers",
-            **({} if written.fit is None else {"fitted here": f"{written.fit.steps:,} steps"}),
+            **({} if source.fit is None else {"fit": f"{source.fit.steps:,} steps"}),
         },
-        sections=[_pictures(folder, story), _tokens(folder, story), _patches(folder, story), _neurons(folder, story)],
-        foot=f"Made by xinc-captum. {NETWORKS}/0.safetensors is the first shown picture's own network, a plain module: "
+        sections=[
+            _pictures(folder, results),
+            _tokens(folder, results),
+            _patches(folder, results),
+            _neurons(folder, results),
+        ],
+        foot=f"Made by xinc-captum. {NETWORKS}/0.safetensors holds the network of the first image shown, a module: "
         f'model, size = xinc_captum.inr.load("{NETWORKS}/0.safetensors"), and '
-        "model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is the picture that it draws. "
-        f"{ARRAYS} holds all parts as tensors; manifest.json holds the command, versions, seed, checksums and every "
-        "figure of this page.",
+        f"model(xinc_captum.inr.pixel_centres(size)).T.reshape(-1, *size) is its image. {ARRAYS} holds all "
+        "contributions as tensors; manifest.json the command, versions, seed, checksums and all numbers of this page.",
     )
 
 
-def _doubt(story: Story) -> str:
-    """What to think of the rest where the networks draw hardly better than the mean picture."""
-    (mean, _), (own, _), *_ = story.decibels.values()
-    if own - mean >= LEARNT:
+def _doubt(results: TransINRResults) -> str:
+    """Return a warning if the networks are hardly better than the mean image; else nothing."""
+    (mean, _), (written, _), *_ = results.decibels.values()
+    if written - mean >= LEARNT:
         return ""
     return (
-        f" These networks draw only {own - mean:.1f} dB better than the mean picture: the model has learnt little of "
-        "single pictures, and what follows is about that little. More --steps or more pictures may help."
+        f" These networks are only {written - mean:.1f} dB better than the mean image: the model has learnt little "
+        "about single images, so the contributions below say little. More --steps or more images may help."
     )
 
 
-def _pictures(folder: Path, story: Story) -> Section:
-    shown = _saved(
+def _pictures(folder: Path, results: TransINRResults) -> Section:
+    sheet = save_picture(
         folder,
         "written.png",
-        written_sheet(story.shown, story.drawn),
-        "What each picture's own network draws, straight from the transformer and after a few steps of training on "
-        "that one picture; last, the same steps from random weights.",
+        written_sheet(results.images, results.rendered),
+        "The output of each image's network, as generated by the transformer and after a few training steps on that "
+        "image; last, after the same steps from random weights.",
     )
-    lines = tuple((name, f"{dB:.1f}", f"{count:,}") for name, (dB, count) in story.decibels.items())
+    lines = tuple((name, f"{dB:.1f}", f"{count:,}") for name, (dB, count) in results.decibels.items())
     table = Table(
-        ("", "decibels (PSNR)", "pictures"),
+        ("", "PSNR in dB", "images"),
         lines,
-        f"The mean of each picture's own, unclamped. The {len(story.written.images):,} pictures: {story.written.words}."
-        " The mean picture is what a model that learned nothing of single pictures would draw.",
+        f"Mean PSNR of single images, unclamped. The {len(results.source.images):,} images: "
+        f"{results.source.description}. The mean image is the output of a model that has learnt nothing about single "
+        "images.",
     )
-    return Section("What the written networks draw", (shown,), table)
+    return Section("Output of the generated networks", (sheet,), table)
 
 
-def _tokens(folder: Path, story: Story) -> Section:
-    model, images = story.written.model, explained(story)
-    rows = model.writer.rows[model.writer.layer_index(story.layer)]
+def _tokens(folder: Path, results: TransINRResults) -> Section:
+    model, images = results.source.model, images_to_explain(results)
+    rows = model.writer.rows[model.writer.layer_index(results.layer)]
     hidden = model.config["hidden"]
-    kept = story.token.values
+    values = results.token.values
     names = [f"token {t}" for t in range(rows)]
     each = ", ".join(str(j) for j in range(1, hidden, rows))
-    changed = _saved(
+    modulations = save_picture(
         folder,
         "modulation.png",
-        token_sheet(story.modulation.values, images, names=story.written.model.writer.token_names, rest="all mean"),
-        "What each token's message changed, against its mean message over many pictures (last column: what the network "
-        f"of mean messages draws); the largest have a column. Integrated along {N_STEPS} steps; the parts miss "
-        f"{story.modulation.gap:.2%} of the change.",
+        token_sheet(results.modulation.values, images, names=results.source.model.writer.token_names, rest="all mean"),
+        "Contribution of each token's modulation, relative to its mean over many images (last column: output of the "
+        f"network with mean modulations); the largest have a column. Integrated along {N_STEPS} steps; the "
+        f"contributions miss {results.modulation.gap:.2%} of the change.",
     )
-    painted = _saved(
+    tokens = save_picture(
         folder,
         "token.png",
-        token_sheet(kept, images, names=names, tokens=telling(kept[:, :-1], 6), rest="biases"),
-        f"What the neurons of {story.layer} add whose weights each token wrote (token 1 wrote neurons {each}), where "
-        "the tokens with a column are those whose paint tells the pictures apart: a reading of the finished networks, "
-        f"exact to rounding ({story.token.gap:.5%} of the change is missed).",
+        token_sheet(values, images, names=names, tokens=most_distinct(values[:, :-1], 6), rest="biases"),
+        f"Contribution of the neurons of {results.layer} whose weights each token modulates (token 1: neurons "
+        f"{each}). The tokens that differ most between images have a column. Computed in the generated networks, "
+        f"exact to rounding ({results.token.gap:.5%} of the change is missed).",
     )
-    return Section("Which token painted what", (changed, painted))
+    return Section("Contributions of tokens", (modulations, tokens))
 
 
-def _patches(folder: Path, story: Story) -> Section:
-    masks, route = masks_of(story), story.route
-    few = explained(story)
-    touched = _saved(
+def _patches(folder: Path, results: TransINRResults) -> Section:
+    masks, route = masks_at_image_size(results), results.route
+    few = images_to_explain(results)
+    patches = save_picture(
         folder,
         "patches.png",
-        patch_sheet(story.patch.values, few[: len(story.patch.values)], masks, top=6, rest="the mean"),
-        "What was drawn differently because these patches of the picture are as they are and not as in the mean "
-        f"picture (last column); also outside of their outlines. {N_STEPS} steps; the parts miss {story.patch.gap:.2%}"
-        " of the change.",
+        patch_sheet(results.patch.values, few[: len(results.patch.values)], masks, top=6, rest="the mean"),
+        "Contribution of these patches of the input, relative to the mean image (last column); it can lie outside "
+        f"the outlines. {N_STEPS} steps; the contributions miss {results.patch.gap:.2%} of the change.",
     )
-    ways = _saved(
+    routes = save_picture(
         folder,
         "route.png",
-        route_sheet(route.values, few[0], masks[list(route.patches)], names=story.written.model.writer.token_names),
-        "The strongest patches of the first picture again, each one's change split by the token that carried it from "
-        f"the patch to the pixels; the columns miss {route.gap:.5%} of the second. Attention is not shown: it says "
-        "where a token looked, not what came of it.",
+        route_sheet(route.values, few[0], masks[list(route.patches)], names=results.source.model.writer.token_names),
+        "The strongest patches of the first image again, with their contribution split by the token between patch and "
+        f"pixels; the columns miss {route.gap:.5%} of the second one. Attention weights are not shown, because they do "
+        "not measure contributions.",
     )
-    return Section("Which patch of the picture was painted through which token", (touched, ways))
+    return Section("Contributions of patches through tokens", (patches, routes))
 
 
-def _neurons(folder: Path, story: Story) -> Section:
+def _neurons(folder: Path, results: TransINRResults) -> Section:
     pictures = (
-        _saved(
+        save_picture(
             folder,
             "neurons.png",
-            neurons_across(story.neurons, story.shown, telling(story.neurons, 5)),
-            f"Neurons of {story.layer} that paint much, and something else in every picture, in each picture's own "
-            "network. Neuron i is written by the same token from the same base weights each time, so it can be "
-            "followed from picture to picture.",
+            neurons_across(results.neurons, results.images, most_distinct(results.neurons, 5)),
+            f"Neurons of {results.layer} whose contribution is large and differs between images, in the network of "
+            "each image. The weights of neuron i always come from the same token and the same base weights, so its "
+            "maps can be compared between images.",
         ),
     )
-    if not story.found:
-        return Section("The same neuron in every network", pictures)
-    lines = tuple((name, f"{one.retrieval:.3f}", f"{one.same:+.2f}") for name, one in story.found.items())
-    chance = next(iter(story.found.values())).chance
+    if not results.correspondences:
+        return Section("The same neuron in all networks", pictures)
+    lines = tuple((name, f"{one.retrieval:.3f}", f"{one.same:+.2f}") for name, one in results.correspondences.items())
+    chance = next(iter(results.correspondences.values())).chance
     table = Table(
-        ("", "found again", "cosine of the same"),
+        ("", "retrieval", "cosine of the same neuron"),
         lines,
-        f"Found again: how often a neuron of {story.layer}, looked for by what it paints in another picture's network, "
-        f"is the one of the same number (guessing: {chance:.3f}). Random starts, {LONG} steps: networks trained one by "
-        "one, whose numbers mean nothing. Written before any fit: how much of it the shared base weights alone bring; "
-        "where that row is as high, the correspondence is built in and was not learnt.",
+        f"Retrieval: how often the neuron of {results.layer} with the most similar map in another image's network has "
+        f"the same number (chance: {chance:.3f}). Random starts, {LONG} steps: networks trained one by one, whose "
+        "numbers have no meaning. Written before any fit: what the shared base weights alone give; if that row is as "
+        "high, the correspondence is built in and was not learnt.",
     )
-    return Section("The same neuron in every network", pictures, table)
+    return Section("The same neuron in all networks", pictures, table)
 
 
-def _networks(folder: Path, story: Story) -> None:
+def _networks(folder: Path, results: TransINRResults) -> None:
     (folder / NETWORKS).mkdir()
-    size = (story.shown.shape[2], story.shown.shape[3])
-    for i, network in enumerate(story.networks):
+    size = (results.images.shape[2], results.images.shape[3])
+    for i, network in enumerate(results.networks):
         inr.save(network, folder / NETWORKS / f"{i}.safetensors", size=size)
 
 
-def _arrays(folder: Path, story: Story) -> None:
+def _arrays(folder: Path, results: TransINRResults) -> None:
     arrays = {
-        "pictures": story.shown,
-        "drawn": next(iter(story.drawn.values()))[0],
-        "token": story.token.values,
-        "modulation": story.modulation.values,
-        "patch": story.patch.values,
-        "route": story.route.values,
-        "route_patches": torch.tensor(story.route.patches),
-        "neurons": story.neurons,
+        "pictures": results.images,
+        "drawn": next(iter(results.rendered.values()))[0],
+        "token": results.token.values,
+        "modulation": results.modulation.values,
+        "patch": results.patch.values,
+        "route": results.route.values,
+        "route_patches": torch.tensor(results.route.patches),
+        "neurons": results.neurons,
     }
     store.write_tensors(folder / ARRAYS, arrays, kind="contributions")
-
-
-def _saved(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
-    return Picture(file, caption)
 
 
 MODEL = "model.safetensors"
 
 
-@recorded("transinr", "sources", "model")
+@record_settings("transinr", "images", "model")
 def trans_inr_command(
-    sources: list[str],
-    out: Path,
-    model: str | None,
-    size: int | None,
-    patch: int | None,
-    steps: int | None,
-    seed: int,
-    device: str,
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Small images: files, folders, or mnist_digits.", show_default=False),
+    ],
+    out: Out,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A file of TransINR.save, {SHIPPED}, or fit, which fits one to nine tenths of the images. "
+            f"Default: {SHIPPED} for mnist_digits, else fit."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Crop the central square of each image and resize it to this many pixels.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Side of a patch in pixels, for fit. Default: about 8 x 8 patches.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Fitting steps. Default: {STEPS}.", min=1)] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
-    """Everything ``xinc transinr`` does; the folder appears whole or not at all."""
-    started = time.perf_counter()
-    store.check_folder(out)
-    place_ = device_called(device)
+    """Generate a network for each of some small images, and show the contribution of each token and patch."""
+    torch_device = find_device(device)
     if size is not None and size < 8:
         raise UsageError(f"--size is {size}; expected at least 8 pixels.")
-    pictures = small_called(sources, size)
-    typer.echo(f"{pictures.name}: {len(pictures.images):,} pictures, {' x '.join(map(str, pictures.images.shape[1:]))}")
-    written = written_called(pictures, model, patch, steps, seed, place_)
-    story = story_of(written, pictures.name, seed)
-    for name, (dB, count) in story.decibels.items():
-        typer.echo(f"{name}: {dB:.1f} dB over {count:,} pictures")
-    with store.bundle(out, {"pictures": pictures.origin, **noted(story, seed)}) as folder:
-        if written.name == FIT:
-            written.model.save(folder / MODEL)
-        write_page(folder, story)
-        times = {"all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
+    small_images = load_small_images(images, size)
+    typer.echo(
+        f"{small_images.name}: {len(small_images.images):,} images, "
+        f"{' x '.join(map(str, small_images.images.shape[1:]))}"
+    )
+    source = load_or_fit(small_images, model, patch, steps, seed, torch_device)
+    results = compute_results(source, small_images.name, seed)
+    for name, (dB, count) in results.decibels.items():
+        typer.echo(f"{name}: {dB:.1f} dB over {count:,} images")
+    with result_folder(out, {"pictures": small_images.origin, **manifest_note(results, seed)}) as folder:
+        if source.name == FIT:
+            source.model.save(folder / MODEL)
+        write_page(folder, results)
 
 
-def noted(story: Story, seed: int) -> dict[str, Any]:
-    """Every figure of the page, for the manifest."""
-    written = story.written
+def manifest_note(results: TransINRResults, seed: int) -> dict[str, Any]:
+    """Return the numbers of the page, for the manifest."""
+    source = results.source
     return {
-        "model": written.name,
-        "trans_inr": written.model.config,
+        "model": source.name,
+        "trans_inr": source.model.config,
         "seed": seed,
-        "steps": None if written.fit is None else written.fit.steps,
-        "shown": [written.names[row] for row in story.rows],
-        "decibels": {name: [round(dB, 3), count] for name, (dB, count) in story.decibels.items()},
+        "steps": None if source.fit is None else source.fit.steps,
+        "shown": [source.names[row] for row in results.rows],
+        "decibels": {name: [round(dB, 3), count] for name, (dB, count) in results.decibels.items()},
         "gaps": {
-            "token": story.token.gap,
-            "modulation": story.modulation.gap,
-            "patch": story.patch.gap,
-            "route": story.route.gap,
+            "token": results.token.gap,
+            "modulation": results.modulation.gap,
+            "patch": results.patch.gap,
+            "route": results.route.gap,
         },
-        "correspondence": {name: one._asdict() for name, one in story.found.items()},
+        "correspondence": {name: one._asdict() for name, one in results.correspondences.items()},
     }

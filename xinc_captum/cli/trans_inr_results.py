@@ -1,4 +1,4 @@
-"""What it computed."""
+"""Results of ``xinc transinr``: the model, its networks, and their contributions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,85 +22,85 @@ from ..batch import chunks
 from ..inr import HypoNet, pixel_centres
 from ..metrics import Correspondence, correspondence
 from .errors import UsageError
-from .photos import DIGITS, SmallPictures, with_channels
+from .photos import DIGITS, SmallImages, with_channels
 
 FIT, SHIPPED = "fit", "mnist_trans_inr"
-FEWEST = 40  # pictures to fit to; a tenth of them is held out
-COARSEST = 8  # patches on the longer side, at most
+FEWEST = 40  # images to fit to; a tenth of them is held out
+COARSEST = 8  # maximum number of patches on the longer side
 STEPS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """A model, and pictures to show it.
+class ModelAndImages:
+    """A model and the images to apply it to.
 
     Attributes:
         model: on its device.
-        name: as it was asked for.
-        images: (N, C, H, W), those to look at.
-        names: of these.
-        words: what they are to the model.
-        fit: how the fit went, where one was made here.
+        name: value of the option --model.
+        images: (N, C, H, W).
+        names: name of each image.
+        description: whether the model was fitted to them.
+        fit: the fit, if this command made one.
     """
 
     model: TransINR = field(repr=False)
     name: str
     images: Tensor = field(repr=False)
     names: tuple[str, ...]
-    words: str
+    description: str
     fit: TransFit | None
 
 
-def written_called(
-    pictures: SmallPictures,
+def load_or_fit(
+    small_images: SmallImages,
     model: str | None,
     patch: int | None,
     steps: int | None,
     seed: int,
     device: torch.device,
-) -> Written:
-    """Find a model or fit one.
+) -> ModelAndImages:
+    """Load a model or fit one.
 
     Args:
-        pictures: what it shall read.
-        model: a file, ``mnist_trans_inr`` or ``fit``; None is the shipped one for the zoo's digits, else ``fit``.
-        patch: side of a patch, of a model that is fitted here; None chooses.
-        steps: of the fit; None is 1,000.
-        seed: of first weights and fit.
-        device: where to compute.
+        small_images: the images.
+        model: a file, ``mnist_trans_inr`` or ``fit``; None is the shipped model for the zoo's digits, else ``fit``.
+        patch: side of a patch for the fit; None selects one.
+        steps: fitting steps; None is 1,000.
+        seed: random seed of the first weights and the fit.
+        device: device of the model.
 
     Raises:
-        FileNotFoundError: no such file.
-        UsageError: a file of something else, pictures that the model does not take, too few to fit to, or options of
-            a fit beside a model that is fitted already.
+        FileNotFoundError: the file does not exist.
+        UsageError: the file holds something else, the images do not fit the model, there are too few to fit to, or
+            options of a fit are given with a fitted model.
     """
-    asked = model or (SHIPPED if pictures.name == DIGITS and patch is None and steps is None else FIT)
-    held = torch.arange(len(pictures.images)) % 10 == 0
-    if asked == FIT:
-        return _fitted(pictures, held, patch, steps or STEPS, seed, device)
+    name = model or (SHIPPED if small_images.name == DIGITS and patch is None and steps is None else FIT)
+    test = torch.arange(len(small_images.images)) % 10 == 0
+    if name == FIT:
+        return _fit(small_images, test, patch, steps or STEPS, seed, device)
     if patch is not None or steps is not None:
-        raise UsageError(f"--patch and --steps are of a fit, and {asked} is fitted already; leave them out.")
-    found = loaded(asked).to(device)
-    images = with_channels(pictures.images, found.config["channels"], asked).to(device)
-    _try(found, images, asked)
-    if asked == SHIPPED and pictures.name == DIGITS:
-        names = tuple(name for name, out in zip(pictures.names, held.tolist(), strict=True) if out)
-        return Written(found, asked, images[held.to(device)], names, "held out when it was fitted", None)
-    words = "its file does not say whether it was fitted to them"
-    return Written(found, asked, images, pictures.names, words, None)
+        raise UsageError(f"--patch and --steps are for a fit, and {name} is fitted already; leave them out.")
+    loaded = load_model(name).to(device)
+    images = with_channels(small_images.images, loaded.config["channels"], name).to(device)
+    _try(loaded, images, name)
+    if name == SHIPPED and small_images.name == DIGITS:
+        names = tuple(name for name, out in zip(small_images.names, test.tolist(), strict=True) if out)
+        return ModelAndImages(loaded, name, images[test.to(device)], names, "held out from its fit", None)
+    description = "whether the model was fitted to them is unknown"
+    return ModelAndImages(loaded, name, images, small_images.names, description, None)
 
 
-def loaded(name: str) -> TransINR:
-    """The shipped model, or that of a file.
+def load_model(name: str) -> TransINR:
+    """Load the shipped model or that of a file.
 
     Raises:
-        FileNotFoundError: no such file.
-        UsageError: a file of something else.
+        FileNotFoundError: the file does not exist.
+        UsageError: the file holds something else.
     """
     if name == SHIPPED and not Path(name).exists():
         return zoo.mnist_trans_inr()
     if not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file; expected one that TransINR.save wrote, {SHIPPED}, or {FIT}.")
+        raise FileNotFoundError(f"{name} is not a file; expected a file of TransINR.save, {SHIPPED}, or {FIT}.")
     try:
         return TransINR.load(name)
     except ValueError as error:
@@ -108,10 +108,10 @@ def loaded(name: str) -> TransINR:
 
 
 def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dict[str, Any]:
-    """Arguments of a TransINR for pictures of ``size``: about 8 x 8 patches, frequencies up to half a cycle a pixel.
+    """Return the arguments of a TransINR for images of ``size``: about 8 x 8 patches, up to half a cycle per pixel.
 
     Raises:
-        UsageError: a size that no patch tiles into four a side or more, or not the one that is asked for.
+        UsageError: no patch divides the size into at least four per side, or ``patch`` does not divide it.
 
     Example:
         >>> settings_for((28, 28), 1, None)["patch"]
@@ -121,14 +121,14 @@ def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dic
     good = [p for p in range(2, shorter // 4 + 1) if size[0] % p == 0 and size[1] % p == 0]
     if patch is None and not good:
         raise UsageError(
-            f"pictures of {size[0]} x {size[1]} pixels (high x wide) do not tile into square patches, four or more on "
-            "a side; say --size 28 or 32 for the middle square of each, in that size."
+            f"images of {size[0]} x {size[1]} pixels (high x wide) cannot be divided into square patches, four or "
+            "more per side; give --size 28 or 32 to crop the central square of each and resize it."
         )
     chosen = patch or min(good, key=lambda p: (longer // p > COARSEST, abs(longer / p - COARSEST)))
     if size[0] % chosen or size[1] % chosen:
-        sides = f"; choose among {', '.join(map(str, good))}" if good else ""
+        sides = f"; give one of {', '.join(map(str, good))}" if good else ""
         raise UsageError(
-            f"pictures of {size[0]} x {size[1]} pixels do not tile into patches of --patch {chosen}{sides}."
+            f"images of {size[0]} x {size[1]} pixels cannot be divided into patches of --patch {chosen}{sides}."
         )
     small = longer <= 12
     return {
@@ -142,21 +142,22 @@ def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dic
     }
 
 
-def _fitted(
-    pictures: SmallPictures, held: Tensor, patch: int | None, steps: int, seed: int, device: torch.device
-) -> Written:
-    count = len(pictures.images)
+def _fit(
+    small_images: SmallImages, test: Tensor, patch: int | None, steps: int, seed: int, device: torch.device
+) -> ModelAndImages:
+    count = len(small_images.images)
     if count < FEWEST:
         raise UsageError(
-            f"{count} picture{'s' * (count != 1)} to fit to, of which a tenth is held out; expected at least {FEWEST}, "
-            f"better thousands, or a --model that is fitted already (such as {SHIPPED}, for digits)."
+            f"there {'is' if count == 1 else 'are'} {count} image{'s' * (count != 1)} to fit to, of which a tenth is "
+            f"held out; expected at least {FEWEST}, preferably thousands, or a fitted --model (such as {SHIPPED}, for "
+            "digits)."
         )
-    arguments = settings_for(pictures.size, pictures.images.shape[1], patch)
+    arguments = settings_for(small_images.size, small_images.images.shape[1], patch)
     model = TransINR(**arguments, seed=seed).to(device)
-    fit = model.fit(pictures.images[~held].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
-    names = tuple(name for name, out in zip(pictures.names, held.tolist(), strict=True) if out)
-    words = f"held out: every tenth of {count:,}, looked at after the fit only"
-    return Written(model, FIT, pictures.images[held].to(device), names, words, fit)
+    fit = model.fit(small_images.images[~test].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
+    names = tuple(name for name, out in zip(small_images.names, test.tolist(), strict=True) if out)
+    description = f"every tenth of {count:,}, held out from the fit"
+    return ModelAndImages(model, FIT, small_images.images[test].to(device), names, description, fit)
 
 
 def _try(model: TransINR, images: Tensor, name: str) -> None:
@@ -164,19 +165,24 @@ def _try(model: TransINR, images: Tensor, name: str) -> None:
         with torch.no_grad():
             model(images[:1])
     except ValueError as error:
-        raise UsageError(f"{name} does not take these pictures: {error}") from error
+        raise UsageError(f"{name} cannot be applied to these images: {error}") from error
 
 
-SHOWN, EXPLAINED, PATCHED, ROUTED = 8, 4, 1, 3  # pictures shown, taken apart, and by patches; patches followed
-N_STEPS = 16  # of integrated parts; the page says what they miss
-SCRATCH, WARM = 1e-2, 3e-3  # rates of Adam from random weights, and after generation
+MAX_IMAGES, EXPLAINED, PATCHED, ROUTED = (
+    8,
+    4,
+    1,
+    3,
+)  # images shown, explained, explained by patches; patches split by tokens
+N_STEPS = 16  # of the integration; the page states what it misses
+SCRATCH, WARM = 1e-2, 3e-3  # Adam's learning rates from random and from generated weights
 MORE, LONG = 10, 100  # steps
-UNFITTED = 99  # seed of the model that saw nothing
+UNFITTED = 99  # seed of the unfitted control model
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """Parts of tokens or patches in what is drawn: (pictures, entries + 1, C, H, W), and what they miss."""
+class Contributions:
+    """Contributions of tokens or patches to the output, (images, entries + 1, C, H, W), and the share they miss."""
 
     values: Tensor = field(repr=False)
     gap: float
@@ -184,7 +190,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """From some patches of one picture over tokens to pixels: (patches, tokens, C, H, W)."""
+    """Contributions of some patches of one image through each token: (patches, tokens, C, H, W)."""
 
     patches: tuple[int, ...]
     values: Tensor = field(repr=False)
@@ -192,135 +198,138 @@ class Route:
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
+class TransINRResults:
     """Everything that the page shows.
 
     Attributes:
-        title: what the pictures are called.
-        written: the model and its pictures.
-        rows: those shown, by number.
-        shown: (n, C, H, W), the shown pictures.
-        networks: theirs.
-        drawn: by name of a kind of network, the shown pictures as drawn and each one's decibels.
-        decibels: by name, the mean over how many pictures.
-        token: parts of the last hidden layer's tokens.
-        modulation: parts of all layers' tokens.
-        patch: parts of patches.
-        route: of the first picture.
-        neurons: what each neuron of the last hidden layer adds to the shown pictures.
-        found: by name of a kind of network, how well its neurons correspond.
+        title: name of the images.
+        source: the model and its images.
+        rows: indices of the images shown.
+        images: (n, C, H, W), the images shown.
+        networks: their generated networks.
+        rendered: by kind of network, the output for these images and its PSNR for each.
+        decibels: by kind of network, the mean PSNR and the number of images.
+        token: contributions of the last hidden layer's tokens.
+        modulation: contributions of all layers' tokens.
+        patch: contributions of patches.
+        route: contributions of patches of the first image, by token.
+        neurons: contributions of the last hidden layer's neurons to the images shown.
+        correspondences: by kind of network, how well its neurons correspond between images.
     """
 
     title: str
-    written: Written
+    source: ModelAndImages
     rows: tuple[int, ...]
-    shown: Tensor = field(repr=False)
+    images: Tensor = field(repr=False)
     networks: list[HypoNet] = field(repr=False)
-    drawn: dict[str, tuple[Tensor, list[float]]] = field(repr=False)
+    rendered: dict[str, tuple[Tensor, list[float]]] = field(repr=False)
     decibels: dict[str, tuple[float, int]]
-    token: Parts
-    modulation: Parts
-    patch: Parts
+    token: Contributions
+    modulation: Contributions
+    patch: Contributions
     route: Route
     neurons: Tensor = field(repr=False)
-    found: dict[str, Correspondence]
+    correspondences: dict[str, Correspondence]
 
     @property
     def layer(self) -> str:
-        """The last hidden layer, whose tokens and neurons are looked at."""
-        names: tuple[str, ...] = self.written.model.writer.names
+        """Name of the last hidden layer, whose tokens and neurons are explained."""
+        names: tuple[str, ...] = self.source.model.writer.names
         return names[max(len(names) - 2, 0)]
 
 
-def story_of(written: Written, title: str, seed: int) -> Story:
-    """Draw, tune, take apart and compare."""
-    model, images = written.model, written.images
-    rows = _spread(len(images), SHOWN)
-    shown = images[rows]
-    networks = model.generate(shown)
-    further = fine_tune(networks, shown, MORE, WARM).inrs
-    begun = independent_inits(model, len(shown), seed=seed)
-    scratch, long = (fine_tune(begun, shown, steps, SCRATCH).inrs for steps in (MORE, LONG))
-    size = (shown.shape[2], shown.shape[3])
+def compute_results(source: ModelAndImages, title: str, seed: int) -> TransINRResults:
+    """Render, fine-tune, explain and compare the generated networks."""
+    model, all_images = source.model, source.images
+    rows = _spread(len(all_images), MAX_IMAGES)
+    images = all_images[rows]
+    networks = model.generate(images)
+    further = fine_tune(networks, images, MORE, WARM).inrs
+    begun = independent_inits(model, len(images), seed=seed)
+    scratch, long = (fine_tune(begun, images, steps, SCRATCH).inrs for steps in (MORE, LONG))
+    size = (images.shape[2], images.shape[3])
     kinds = {
         "as drawn by the written network": networks,
         f"after {MORE} more steps": further,
         f"{MORE} steps from random weights": scratch,
     }
-    drawn = {}
+    rendered = {}
     for name, inrs in kinds.items():
-        pictures = torch.stack([picture_of(inr, size) for inr in inrs])
-        drawn[name] = pictures, [mean_psnr(a[None], b[None]) for a, b in zip(pictures, shown, strict=True)]
+        rendered_images = torch.stack([render_image(inr, size) for inr in inrs])
+        rendered[name] = (
+            rendered_images,
+            [mean_psnr(a[None], b[None]) for a, b in zip(rendered_images, images, strict=True)],
+        )
     canvases = {
         "written by the transformer": networks,
         f"random starts, {LONG} steps each": long,
-        "written before any fit": TransINR(**model.config, seed=UNFITTED).to(shown).generate(shown),
+        "written before any fit": TransINR(**model.config, seed=UNFITTED).to(images).generate(images),
     }
     layer = max(len(model.writer.names) - 2, 0)
     with torch.no_grad():
         neurons = {name: neuron_canvases(inrs, size, layer) for name, inrs in canvases.items()}
-    few = shown[_spread(len(shown), EXPLAINED)]
+    few = images[_spread(len(images), EXPLAINED)]
     patch = _parts(model, "patch", few[:PATCHED])
-    return Story(
+    return TransINRResults(
         title,
-        written,
+        source,
         tuple(rows),
-        shown,
+        images,
         networks,
-        drawn,
-        _decibels(model, images) | {name: (_mean(dB), len(dB)) for name, (_, dB) in list(drawn.items())[1:]},
+        rendered,
+        _decibels(model, all_images) | {name: (_mean(dB), len(dB)) for name, (_, dB) in list(rendered.items())[1:]},
         _parts(model, "token", few),
         _parts(model, "modulation", few),
         patch,
         _route(model, few[:1], patch.values[0]),
         neurons["written by the transformer"],
-        {name: correspondence(found) for name, found in neurons.items()} if len(shown) > 1 else {},
+        {name: correspondence(maps) for name, maps in neurons.items()} if len(images) > 1 else {},
     )
 
 
-def picture_of(inr: HypoNet, size: tuple[int, int]) -> Tensor:
-    """What a network draws, (C, H, W)."""
+def render_image(inr: HypoNet, size: tuple[int, int]) -> Tensor:
+    """Return the image that a network outputs, (C, H, W)."""
     like = next(inr.parameters())
     with torch.no_grad():
-        drawn: Tensor = inr(pixel_centres(size, dtype=like.dtype, device=like.device))
-    return drawn.mT.reshape(-1, *size)
+        values: Tensor = inr(pixel_centres(size, dtype=like.dtype, device=like.device))
+    return values.mT.reshape(-1, *size)
 
 
-def explained(story: Story) -> Tensor:
-    """The pictures that are taken apart."""
-    return story.shown[_spread(len(story.shown), EXPLAINED)]
+def images_to_explain(results: TransINRResults) -> Tensor:
+    """Return the images to explain."""
+    return results.images[_spread(len(results.images), EXPLAINED)]
 
 
-def masks_of(story: Story) -> Tensor:
-    """Where each patch lies, (patches, H, W)."""
-    return patch_masks(story.written.model, (story.shown.shape[2], story.shown.shape[3]))
+def masks_at_image_size(results: TransINRResults) -> Tensor:
+    """Return the mask of each patch at the size of the images, (patches, H, W)."""
+    return patch_masks(results.source.model, (results.images.shape[2], results.images.shape[3]))
 
 
-def telling(maps: Tensor, count: int) -> list[int]:
-    """Those of (pictures, entries, …) that paint much and another thing in every picture; of one picture, the largest.
+def most_distinct(maps: Tensor, count: int) -> list[int]:
+    """Return the entries of maps (images, entries, …) that are large and differ most between images.
 
-    How much an entry differs from its own mean, times which share that is of all that it paints: a background that is
-    the same everywhere is large, and says nothing of a picture.
+    The score is d² / m, where d is the deviation of an entry from its mean over the images and m its magnitude, both
+    summed: an entry that is the same in all images scores 0. With one image, the largest entries are returned.
     """
     away = maps - maps.mean(0) if len(maps) > 1 else maps
     differs, all_ = (x.flatten(2).abs().sum((0, 2)) for x in (away, maps))
-    found: list[int] = (differs.square() / all_.clamp_min(1e-12)).argsort(descending=True)[:count].tolist()
-    return found
+    indices: list[int] = (differs.square() / all_.clamp_min(1e-12)).argsort(descending=True)[:count].tolist()
+    return indices
 
 
-def _parts(model: TransINR, level: str, images: Tensor) -> Parts:
+def _parts(model: TransINR, level: str, images: Tensor) -> Contributions:
     values: Tensor = TokenContribution(model, level).attribute(images, n_steps=N_STEPS)  # type: ignore[arg-type]
     with torch.no_grad():
-        drawn = model(images)
-    return Parts(values, _gap(values.sum(1) - drawn, drawn - values[:, -1]))
+        rendered = model(images)
+    return Contributions(values, _gap(values.sum(1) - rendered, rendered - values[:, -1]))
 
 
 def _route(model: TransINR, image: Tensor, patches: Tensor) -> Route:
-    """The strongest patches' ways; what their tokens do not add up to is rounding."""
+    """Return the contributions of the strongest patches by token, which sum to them up to rounding."""
     strongest = patches[:-1].abs().sum((1, 2, 3)).argsort(descending=True)[:ROUTED].tolist()
     values = TokenContribution(model, "patch").composed(image, n_steps=N_STEPS, patches=strongest)[0]
-    whole = patches[strongest]
-    return Route(tuple(strongest), values, _gap(values.sum(1) - whole, whole))
+    total = patches[strongest]
+    return Route(tuple(strongest), values, _gap(values.sum(1) - total, total))
 
 
 def _gap(missed: Tensor, change: Tensor) -> float:
@@ -333,11 +342,11 @@ def _decibels(model: TransINR, images: Tensor) -> dict[str, tuple[float, int]]:
     if tuple(mean.shape[2:]) != size:
         mean = torch.nn.functional.interpolate(mean, size, mode="bilinear", antialias=True)
     with torch.no_grad():
-        drawn = torch.cat([model(images[a:b]) for a, b in chunks(len(images), 64)])
+        rendered = torch.cat([model(images[a:b]) for a, b in chunks(len(images), 64)])
     count = len(images)
     return {
         "the mean of the pictures it was fitted to": (mean_psnr(mean.expand_as(images), images), count),
-        "drawn by the written network": (mean_psnr(drawn, images), count),
+        "drawn by the written network": (mean_psnr(rendered, images), count),
     }
 
 
@@ -345,6 +354,6 @@ def _mean(decibels: list[float]) -> float:
     return sum(decibels) / len(decibels)
 
 
-def _spread(count: int, expected: int) -> list[int]:
-    """So many of ``count`` numbers, evenly spaced, the first among them."""
-    return torch.linspace(0, count - 1, min(count, expected)).round().long().tolist()
+def _spread(count: int, number: int) -> list[int]:
+    """Return ``number`` evenly spaced indices of ``count``, starting at 0."""
+    return torch.linspace(0, count - 1, min(count, number)).round().long().tolist()

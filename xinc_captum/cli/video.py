@@ -1,193 +1,195 @@
-"""Video canvas: command and page."""
+"""``xinc canvas`` for a video: canvases and page."""
 
 import importlib.util
-import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
-from matplotlib.figure import Figure
 
-from .. import inr, store
+from .. import inr
 from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
-from ..visualizers.report import Line, Picture, Section, Table, write_report
-from .canvas import BUDGET, RuleName, judged
-from .errors import UsageError, device_called
-from .recorded import recorded
-from .results import ROOM, keep
-from .video_files import FITTED, Film, film_called
+from ..visualizers.report import Line, Section, Table, write_report
+from .canvas_trust import BUDGET, RuleName, judge_layer
+from .command import find_device, record_settings, result_folder, save_picture, seconds_elapsed
+from .errors import UsageError
+from .results import PAGE_BYTES, write_explorer_files
+from .video_files import FITTED, VideoInput, load_video
 from .video_results import (
-    Carried,
-    Layer,
-    Motion,
-    Painter,
+    LayerMagnitudes,
+    LayerMotion,
+    LayerTracks,
     VideoModel,
-    carried_by,
-    check_room,
-    explained,
-    fit,
-    fitted_before,
-    layer_of,
+    VideoNetwork,
+    check_memory,
+    decoder_part,
+    fit_network,
+    load_shipped_network,
+    make_network,
+    measure_layer,
+    measure_motion,
+    measure_spread,
     methods_for,
-    motion_of,
-    network,
-    spread_of,
+    track_objects,
 )
 
-GOES_IN = {"nerv": "a frame's time", "hnerv": "what an encoder condensed a frame to"}
-FOLLOWERS = 5  # units shown for each object: more would be units that do not follow it
+INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
+FOLLOWERS = 5  # units shown for each object; further units hardly follow it
 
 
 def write_video_page(
     folder: Path,
-    film: Film,
-    painter: Painter,
-    layers: list[Layer],
+    video: VideoInput,
+    network: VideoNetwork,
+    layers: list[LayerMagnitudes],
     verdicts: tuple[Line, ...],
     facts: dict[str, str],
     seed: int,
 ) -> None:
-    """Pictures and ``index.html`` into ``folder``."""
-    sections = [_drawn(folder, film, painter), Section("How far to trust the canvases", (), verdicts=verdicts)]
-    if film.masks is not None:
-        sections.append(_objects(folder, film, [carried_by(layer, film.masks, seed) for layer in layers]))
-    sections += [_units(folder, painter, layers), _motion(folder, film, layers), _spread(folder, painter, layers, seed)]
+    """Write figures and ``index.html`` into ``folder``."""
+    sections = [
+        _network_section(folder, video, network),
+        Section("How reliable the canvases are", (), verdicts=verdicts),
+    ]
+    if video.masks is not None:
+        sections.append(_objects(folder, video, [track_objects(layer, video.masks, seed) for layer in layers]))
+    sections += [
+        _units(folder, network, layers),
+        _motion(folder, video, layers),
+        _spread(folder, network, layers, seed),
+    ]
     write_report(
         folder,
-        title=f"What the neurons of a network paint, frame by frame: {film.name}",
-        lead=f"A small network was trained to draw this video: {GOES_IN[painter.name]} goes in, the frame comes "
-        "out. Each frame is a sum over the units of a layer, so each unit has a canvas for every frame: what it adds "
-        "to, and takes away from, every pixel.",
+        title=f"What the neurons of a network paint, frame by frame: {video.name}",
+        lead=f"A small network was trained to map {INPUTS[network.name]} to the frame. Each frame is a sum over the "
+        "units of a layer, so each unit has a canvas for every frame: its positive or negative contribution to every "
+        "pixel.",
         facts=facts,
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions and checksums.",
     )
 
 
-def _drawn(folder: Path, film: Film, painter: Painter) -> Section:
-    figure = frames_beside_drawn(film.frames, painter.drawn, painter.decibels)
-    caption = "The clip, the network's drawing of it, and the difference. All that follows explains the drawing."
-    return Section("The clip and the network", (_picture(folder, "frames.png", figure, caption),))
+def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
+    figure = frames_beside_drawn(video.frames, network.rendered, network.decibels)
+    caption = "The video, the network's output and the difference. All figures below explain the output."
+    return Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),))
 
 
-def _units(folder: Path, painter: Painter, layers: list[Layer]) -> Section:
-    figure = unit_film(painter.drawn, [row for layer in layers for row in layer.film])
+def _units(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes]) -> Section:
+    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
     caption = (
-        "Of each layer the two units that paint most, and, among the stronger half, the two whose paint moves about "
-        "most (over cells of eight pixels). Above, early layers; below, what the head's kernels add to one colour."
+        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
+        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
     )
-    return Section("Single units through time", (_picture(folder, "units.png", figure, caption),))
+    return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
-def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
-    """One picture of the layer that goes along with the objects most, and a table of all."""
-    best = max(carried, key=lambda one: one.lead)
-    if film.masks is None:
-        raise ValueError("a film without masks has no objects to follow.")
+def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Section:
+    """Return the figure of the layer that follows the objects best, and a table of all layers."""
+    best = max(tracks, key=lambda one: one.lead)
+    if video.masks is None:
+        raise ValueError("the video has no masks, so there are no objects to track; give masks.")
     figure = object_time(
-        film.frames,
-        film.masks,
+        video.frames,
+        video.masks,
         best.track.matched,
         best.track.shuffled,
-        best.layer.amounts,
-        names=film.objects,
+        best.layer.magnitudes,
+        names=video.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
         shown=FOLLOWERS,
     )
     caption = (
-        "The layer that goes along with the objects most. Under each object, what its best followers paint together: "
-        "where they carry it, the glow travels inside the outline. The heat maps say the same unit by time, above "
-        "under the object's own mask, below (the control) under its masks of all other times."
+        "The layer that follows the objects best. For each object, the joint contribution of the units that follow it "
+        "best: if they follow it, the bright area moves inside the outline. The heat maps show units by time: top, "
+        "inside the object's mask; bottom (control), inside its masks of all other times."
     )
-    head = ("layer", *[f"{name}: {what}" for name in film.objects for what in ("best unit", "elsewhere")])
+    head = ("layer", *[f"{name}: {what}" for name in video.objects for what in ("best unit", "elsewhere")])
     lines = [
         (one.layer.name, *[f"{v:+.2f}" for pair in zip(one.best, one.chance, strict=True) for v in pair])
-        for one in carried
+        for one in tracks
     ]
-    words = (
-        "How much the best unit of each layer goes along with the object: its paint there as a multiple of what the "
-        "area accounts for, under the object's own masks minus under its masks of other times; 0: not at all. "
-        "Elsewhere: what the best unit comes to along the same path at other places of the picture, median of 20."
+    note = (
+        "How well the best unit of each layer follows the object: its contribution per area relative to the mean, "
+        "inside the object's masks minus inside its masks of other times; 0: not at all. Elsewhere: the same for the "
+        "best unit along the same path at other positions, median of 20."
     )
-    pictures = (_picture(folder, "objects.png", figure, caption),)
-    return Section("How objects are carried through time", pictures, Table(head, tuple(lines), words))
+    pictures = (save_picture(folder, "objects.png", figure, caption),)
+    return Section("Units that follow objects", pictures, Table(head, tuple(lines), note))
 
 
-def _motion(folder: Path, film: Film, layers: list[Layer]) -> Section:
-    title = "Where it moves, and where the paint changes"
-    if len(film.frames) < 3:
-        return Section(title, (), Table(("left out",), (("two frames",),), "The control wants at least three frames."))
-    if film.flow is None and importlib.util.find_spec("skimage") is None:
-        words = "Optical flow needs scikit-image. Run: pip install 'xinc-captum[analysis]'"
-        return Section(title, (), Table(("left out",), (("no scikit-image",),), words))
-    speed = (optical_flow(film.frames) if film.flow is None else film.flow).norm(dim=1)
-    found = [motion_of(layer, film, speed) for layer in layers]
-    best = max(found, key=lambda one: one.lead if one.lead == one.lead else -1.0)
+def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> Section:
+    title = "Motion and change of contributions"
+    if len(video.frames) < 3:
+        return Section(title, (), Table(("left out",), (("two frames",),), "The control needs at least three frames."))
+    if video.flow is None and importlib.util.find_spec("skimage") is None:
+        note = "Optical flow needs scikit-image. Run: pip install 'xinc-captum[analysis]'"
+        return Section(title, (), Table(("left out",), (("no scikit-image",),), note))
+    speed = (optical_flow(video.frames) if video.flow is None else video.flow).norm(dim=1)
+    motions = [measure_motion(layer, video, speed) for layer in layers]
+    best = max(motions, key=lambda one: one.lead if one.lead == one.lead else -1.0)
     figure = flow_beside_change(
-        film.frames,
+        video.frames,
         speed,
         best.change,
-        best.found.table[0],
+        best.agreement.table[0],
         controls={
             "frame difference instead": float(best.difference.matched),
-            "a clip that stands still": float(best.still.matched),
+            "a still video": float(best.still.matched),
         },
         layer=best.layer,
     )
     source = (
-        "estimated from the frames (TV-L1, which loses objects that move more than a few pixels a frame)"
-        if film.flow is None
+        "estimated from the frames (TV-L1, which misses objects that move more than a few pixels per frame)"
+        if video.flow is None
         else "known exactly"
     )
     caption = (
-        f"The layer where the two go together most. The flow is {source}. If the plain difference of frames does as "
-        "well as the flow, the paint changes where the picture changes, and that is all this says."
+        f"The layer with the highest agreement. The flow is {source}. If the difference of frames agrees as well as "
+        "the flow, the contributions only change where the image changes."
     )
-    picture = _picture(folder, "motion.png", figure, caption)
-    return Section(title, (picture,), _motion_table(found))
+    picture = save_picture(folder, "motion.png", figure, caption)
+    return Section(title, (picture,), _motion_table(motions))
 
 
-def _motion_table(found: list[Motion]) -> Table:
+def _motion_table(motions: list[LayerMotion]) -> Table:
     head = ("layer", "same frames", "other frames", "frame difference instead")
     lines = [
-        (one.layer, *[f"{float(v):+.2f}" for v in (one.found.matched, one.found.shuffled, one.difference.matched)])
-        for one in found
+        (
+            one.layer,
+            *[f"{float(v):+.2f}" for v in (one.agreement.matched, one.agreement.shuffled, one.difference.matched)],
+        )
+        for one in motions
     ]
-    return Table(head, tuple(lines), "Rank correlations over pixels of speed and change, mean over frames.")
+    return Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
 
 
-def _spread(folder: Path, painter: Painter, layers: list[Layer], seed: int) -> Section:
-    middle = len(painter.drawn) // 2
-    spreads = {layer.name: spread_of(layer, middle, seed) for layer in layers}
-    figure = spread_curves(spreads, painter.drawn[middle])
-    left = _by_chance({name: one.places for name, one in spreads.items()})
-    right = _by_chance({name: one.few for name, one in spreads.items()})
+def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], seed: int) -> Section:
+    middle = len(network.rendered) // 2
+    spreads = {layer.name: measure_spread(layer, middle, seed) for layer in layers}
+    figure = spread_curves(spreads, network.rendered[middle])
+    first_note = _by_chance({name: one.places for name, one in spreads.items()})
+    second_note = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
-        f"At frame {middle}. Left: a solid curve that falls steeper than its dashed control says that units have "
-        f"places of their own{left}. Right: one that rises above it, that few units make up each pixel{right}."
+        f"At frame {middle}. Left: a solid curve that falls more steeply than its dashed control means that units are "
+        f"local{first_note}. Right: a curve above its control means that few units make up each pixel{second_note}."
     )
-    return Section("How far units spread", (_picture(folder, "spread.png", figure, caption),))
+    return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
 
 def _by_chance(more: dict[str, bool]) -> str:
-    """What a caption adds about layers whose curve says no more than its control."""
+    """Return a remark on the layers whose curve is not better than its control."""
     names = [name for name, yes in more.items() if not yes]
-    said = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
-    return f"; no more than by chance here: {said}" if names else ""
+    layers = "in every layer" if len(names) == len(more) > 1 else ", ".join(names)
+    return f"; not more than the control here: {layers}" if names else ""
 
 
-def _picture(folder: Path, file: str, figure: Figure, caption: str) -> Picture:
-    figure.savefig(folder / file, dpi=110, metadata={"Software": None})
-    return Picture(file, caption)
-
-
-@recorded("video", "source")
-def video_command(
+@record_settings("video", "source")
+def video_canvas(
     source: str,
     out: Path,
     model_name: VideoModel | None,
@@ -200,89 +202,84 @@ def video_command(
     seed: int,
     device: str,
 ) -> None:
-    """Everything that ``xinc canvas`` does with a video; the folder appears whole or not at all.
+    """Fit a network to a video and write its canvases.
 
-    The fit keeps a checkpoint beside ``out``, which goes when all is done: what was killed goes on there.
+    The fit writes a checkpoint next to ``out``, from which a killed run resumes; it is deleted at the end.
     """
-    started = time.perf_counter()
-    store.check_folder(out)
     shipped = source == FITTED and not Path(source).exists()
     if shipped and (model_name or steps):
-        raise UsageError(f"{FITTED} is fitted already; --model and --steps cannot change it. Leave them out.")
-    film = film_called(source, frames, longer_side, masks)
-    where = device_called(device)
-    height, width = film.frames.shape[2:]
-    said = f"{film.name}, {len(film.frames)} frames of {width} x {height} pixels"
+        raise UsageError(f"{FITTED} is fitted already; --model and --steps do not apply to it. Leave them out.")
+    video = load_video(source, frames, longer_side, masks)
+    torch_device = find_device(device)
+    height, width = video.frames.shape[2:]
+    text = f"{video.name}, {len(video.frames)} frames of {width} x {height} pixels"
     checkpoint = out.resolve().with_name(f"{out.resolve().name}.fit.pt")
     if shipped:
-        painter = fitted_before(film, where)
-        methods = methods_for(painter.model, layers, rule.value)
+        network = load_shipped_network(video, torch_device)
+        methods = methods_for(network.model, layers, rule.value)
     else:
         kind = model_name or VideoModel.nerv
-        model = network(kind, (height, width), seed)
-        methods = methods_for(model, layers, rule.value)  # names fail before the fit
-        going_on = ", going on where an earlier run stopped" if checkpoint.is_file() else ""
-        typer.echo(f"fitting {kind} to {said}, on {where}{going_on} …")
+        model = make_network(kind, (height, width), seed)
+        methods = methods_for(model, layers, rule.value)  # a wrong name fails before the fit
+        resumed = ", resuming an earlier run" if checkpoint.is_file() else ""
+        typer.echo(f"fitting {kind} to {text}, on {torch_device}{resumed} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        painter = fit(model, kind, film, steps or 1500, seed, where, checkpoint)
-    fit_seconds = time.perf_counter() - started
-    typer.echo(f"{said}: {painter.psnr:.1f} dB; drawing {len(methods)} layers …")
+        network = fit_network(model, kind, video, steps or 1500, seed, torch_device, checkpoint)
+    fit_seconds = seconds_elapsed()
+    typer.echo(f"{text}: {network.psnr:.1f} dB; computing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
-        "model": painter.config,
-        "steps": painter.steps,
+        "model": network.config,
+        "steps": network.steps,
         "rule": rule.value,
         "layers": list(methods),
-        "psnr_db": [round(decibels, 2) for decibels in painter.decibels],
-        "inputs": film.origin,
+        "psnr_db": [round(decibels, 2) for decibels in network.decibels],
+        "inputs": video.origin,
     }
-    with store.bundle(out, note) as folder:
-        inr.save(painter.model, folder / "network.safetensors", size=(len(film.frames), height, width))
-        canvases = {layer: _canvas(method, painter, (height, width)) for layer, method in methods.items()}
-        tangents = methods_for(painter.model, list(methods), "tangent")
+    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
+        inr.save(network.model, folder / "network.safetensors", size=(len(video.frames), height, width))
+        canvases = {layer: _canvas(method, network, (height, width)) for layer, method in methods.items()}
+        tangents = methods_for(network.model, list(methods), "tangent")
         verdicts = {
-            layer: judged(canvas, partial(_canvas, tangents[layer], painter, (height, width)))
+            layer: judge_layer(canvas, partial(_canvas, tangents[layer], network, (height, width)))
             for layer, canvas in canvases.items()
         }
         note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
-        kept = _kept(folder, list(canvases.values())[-1])
-        stories = [layer_of(canvas, ROOM // len(canvases)) for canvas in canvases.values()]
-        keep(folder, film.name, painter.drawn, stories)
+        canvas_file = _save_canvas(folder, list(canvases.values())[-1])
+        magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
+        write_explorer_files(folder, video.name, network.rendered, magnitudes)
         lines = tuple(verdict.line for verdict in verdicts.values())
-        write_video_page(folder, film, painter, stories, lines, _facts(film, painter, rule, kept), seed)
-        times = {"fit_seconds": round(fit_seconds, 1), "all_seconds": round(time.perf_counter() - started, 1)}
-        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
+        write_video_page(folder, video, network, magnitudes, lines, _facts(video, network, rule, canvas_file), seed)
     checkpoint.unlink(missing_ok=True)
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open {out / 'index.html'}")
 
 
-def _canvas(method: NeuronCanvas, painter: Painter, size: tuple[int, int]) -> FrameCanvas:
-    canvas = method.canvas(painter.rows, size, memory_budget=BUDGET)
+def _canvas(method: NeuronCanvas, network: VideoNetwork, size: tuple[int, int]) -> FrameCanvas:
+    canvas = method.canvas(network.rows, size, memory_budget=BUDGET)
     if not isinstance(canvas, FrameCanvas):
-        raise TypeError(f"{type(explained(painter.model)).__name__} draws no frames of {size}.")
-    check_room(canvas)
+        raise TypeError(f"{type(decoder_part(network.model)).__name__} has no frames of {size}.")
+    check_memory(canvas)
     return canvas
 
 
-def _kept(folder: Path, canvas: FrameCanvas) -> str:
-    """Keep the last layer's canvas to be opened again; answers what to say of it."""
+def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
+    """Save the canvas of the last layer for open_canvas(); return a text for the page."""
     if importlib.util.find_spec("zarr") is None:
-        return "not kept: zarr is missing (pip install 'xinc-captum[store]')"
+        return "not saved: zarr is missing (pip install 'xinc-captum[store]')"
     canvas.save(folder / "canvas.zarr", dtype="float16")
     return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
 
 
-def _facts(film: Film, painter: Painter, rule: RuleName, kept: str) -> dict[str, str]:
-    height, width = film.frames.shape[2:]
-    parameters = sum(p.numel() for p in painter.model.parameters())
+def _facts(video: VideoInput, network: VideoNetwork, rule: RuleName, canvas_file: str) -> dict[str, str]:
+    height, width = video.frames.shape[2:]
+    parameters = sum(p.numel() for p in network.model.parameters())
     return {
-        "video": film.name,
-        "frames": f"{len(film.frames)} of {width} x {height}",
-        "network": f"{painter.name}, {parameters:,} parameters",
-        "fit": f"{painter.steps} steps" if painter.steps else "before, comes with the package",
-        "quality": f"{painter.psnr:.1f} dB",
+        "video": video.name,
+        "frames": f"{len(video.frames)} of {width} x {height}",
+        "network": f"{network.name}, {parameters:,} parameters",
+        "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
+        "quality": f"{network.psnr:.1f} dB",
         "rule": rule.value,
-        "canvas kept": kept,
+        "saved canvas": canvas_file,
     }

@@ -1,4 +1,4 @@
-"""What it computed."""
+"""Results of ``xinc canvas`` for a video: network, magnitudes, motion and object tracks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,71 +28,71 @@ from ..metrics.motion import MotionAgreement, Track
 from ..visualizers import FilmRow, Spread
 from ..visualizers.explorer import PackedUnits, pack_units
 from .errors import UsageError
-from .video_files import FITTED, Film
+from .video_files import FITTED, VideoInput
 
 Networks = inr.NeRV | inr.HNeRV
-_HNERV_WIDTHS = (16, 24, 20, 14)  # about as many parameters as a NeRV as it comes
+_HNERV_WIDTHS = (16, 24, 20, 14)  # about as many parameters as the default NeRV
 
 
 class VideoModel(StrEnum):
-    """Networks of videos that the command can fit."""
+    """Networks for videos."""
 
     nerv = "nerv"
     hnerv = "hnerv"
 
 
 @dataclass(frozen=True, eq=False)
-class Painter:
-    """A network that draws a video, and how well.
+class VideoNetwork:
+    """A network that outputs a video, and its quality.
 
     Attributes:
         model: on its device.
-        name: of its kind.
-        rows: what goes into :func:`explained`, one row a frame.
-        drawn: (frames, 3, H, W), on the CPU.
-        decibels: of each frame.
-        steps: of the fit; 0 for a network that was fitted before.
+        name: name of its kind.
+        rows: inputs of :func:`decoder_part`, one row per frame.
+        rendered: (frames, 3, H, W), its output, on the CPU.
+        decibels: PSNR of each frame.
+        steps: fitting steps; 0 for a shipped network.
     """
 
     model: Networks
     name: str
     rows: Tensor
-    drawn: Tensor
+    rendered: Tensor
     decibels: tuple[float, ...]
     steps: int
 
     @property
     def psnr(self) -> float:
-        """Mean over frames."""
+        """Mean PSNR over frames."""
         return sum(self.decibels) / len(self.decibels)
 
     @property
     def config(self) -> dict[str, Any]:
-        """What kind of network it is."""
+        """Name and configuration of the network."""
         return {"name": self.name, **self.model.config}
 
 
-def explained(model: Networks) -> nn.Module:
-    """The part of the network that paints: an HNeRV's encoder only looks."""
+def decoder_part(model: Networks) -> nn.Module:
+    """Return the part of the network that outputs frames: the decoder of an HNeRV, or a whole NeRV."""
     return model.decoder if isinstance(model, inr.HNeRV) else model
 
 
-def network(name: VideoModel, size: tuple[int, int], seed: int) -> Networks:
-    """A new network for frames of ``size``."""
+def make_network(name: VideoModel, size: tuple[int, int], seed: int) -> Networks:
+    """Return a new network for frames of ``size``."""
     if name is VideoModel.nerv:
         return inr.NeRV(size, seed=seed)
     return inr.HNeRV(size, _HNERV_WIDTHS, encoder_width=32, seed=seed)
 
 
 def methods_for(model: Networks, layers: list[str] | None, rule: str) -> dict[str, NeuronCanvas]:
-    """What explains each layer: a convolution by its kernels, any other layer by its neurons.
+    """Return the method for each layer: kernels for a convolution, neurons for any other layer.
 
-    By default the blocks' activations, and the head's kernels.
+    The default layers are the activations of the blocks and the head.
 
     Raises:
-        LayerError: no such layer.
+        LayerError: an unknown layer.
     """
-    part = explained(model)
+    part = decoder_part(model)
     modules = dict(part.named_modules())
     names = layers or [n for n in modules if n.startswith("blocks.") and n.endswith("activation")] + ["head"]
     return {
@@ -101,43 +101,43 @@ def methods_for(model: Networks, layers: list[str] | None, rule: str) -> dict[st
     }
 
 
-def fitted_before(film: Film, where: torch.device) -> Painter:
-    """The network that comes with this package."""
+def load_shipped_network(video: VideoInput, where: torch.device) -> VideoNetwork:
+    """Load the network that ships with this package."""
     loaded = zoo.carphone_nerv()
     model = loaded.model
     if not isinstance(model, inr.NeRV):
         raise TypeError(f"{FITTED} is a {type(model).__name__}; expected a NeRV.")
     model.to(where)
-    rows = inr.times(loaded.size[0])[: len(film.frames)].to(where)  # its own times, however many frames are asked for
-    return _painter(model, VideoModel.nerv.value, rows, film, 0)
+    rows = inr.times(loaded.size[0])[: len(video.frames)].to(where)  # the times of its fit, for any number of frames
+    return _evaluate(model, VideoModel.nerv.value, rows, video, 0)
 
 
-def fit(
-    model: Networks, name: VideoModel, film: Film, steps: int, seed: int, where: torch.device, checkpoint: Path
-) -> Painter:
-    """Fit a network; a run that was killed goes on from its checkpoint.
+def fit_network(
+    model: Networks, name: VideoModel, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
+) -> VideoNetwork:
+    """Fit a network, or resume a killed run from its checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is of another run, or cannot be written.
+        CheckpointError: the checkpoint belongs to another run, or cannot be written.
     """
     model.to(where)
-    done = inr.fit_video(model, film.frames, steps=steps, lr=_rate(name), seed=seed, checkpoint=checkpoint)
+    done = inr.fit_video(model, video.frames, steps=steps, lr=_rate(name), seed=seed, checkpoint=checkpoint)
     if isinstance(model, inr.HNeRV):
         with torch.no_grad():
-            rows = torch.cat([model.encoder(part.to(where)) for part in film.frames.split(8)])
+            rows = torch.cat([model.encoder(part.to(where)) for part in video.frames.split(8)])
     else:
-        rows = inr.times(len(film.frames)).to(where)
-    return _painter(model, name.value, rows, film, done.steps)
+        rows = inr.times(len(video.frames)).to(where)
+    return _evaluate(model, name.value, rows, video, done.steps)
 
 
 def _rate(name: VideoModel) -> float:
     return 1e-2 if name is VideoModel.nerv else 5e-3
 
 
-def _painter(model: Networks, name: str, rows: Tensor, film: Film, steps: int) -> Painter:
-    drawn = render_video(explained(model), rows).cpu()
-    decibels = tuple(inr.psnr(a, b) for a, b in zip(drawn, film.frames, strict=True))
-    return Painter(model, name, rows, drawn, decibels, steps)
+def _evaluate(model: Networks, name: str, rows: Tensor, video: VideoInput, steps: int) -> VideoNetwork:
+    rendered = render_video(decoder_part(model), rows).cpu()
+    decibels = tuple(inr.psnr(a, b) for a, b in zip(rendered, video.frames, strict=True))
+    return VideoNetwork(model, name, rows, rendered, decibels, steps)
 
 
 MOST = 2 << 30  # bytes of one layer's maps
@@ -146,31 +146,31 @@ COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """What one layer paints.
+class LayerMagnitudes:
+    """Magnitudes of the contributions of one layer.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         kind: "neurons" or "kernels".
-        amounts: (frames, units, H, W), >= 0, on the CPU.
-        film: some of its units through time.
-        packed: all of its units, in few bytes, for the page that answers questions.
-        names: of the units.
+        magnitudes: (frames, units, H, W), >= 0, on the CPU.
+        film: some of its units over time.
+        packed: all of its units in few bytes, for the explorer page.
+        names: names of the units.
     """
 
     name: str
     kind: str
-    amounts: Tensor
+    magnitudes: Tensor
     film: tuple[FilmRow, ...]
     packed: PackedUnits
     names: tuple[str, ...]
 
 
-def check_room(canvas: FrameCanvas) -> None:
-    """Refuse a layer whose maps would not fit.
+def check_memory(canvas: FrameCanvas) -> None:
+    """Check that the maps of a layer are not too large for memory.
 
     Raises:
-        UsageError: says how large they are.
+        UsageError: they are larger than 2 GiB.
     """
     need = 4 * canvas.frames * canvas.units * canvas.channels * canvas.pixels
     if need > MOST:
@@ -181,47 +181,51 @@ def check_room(canvas: FrameCanvas) -> None:
         )
 
 
-def layer_of(canvas: FrameCanvas, room: int = 1 << 20) -> Layer:
-    """Draw all of a layer, and choose the units to show: two that paint most, two whose paint moves about most.
+def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
+    """Compute the magnitudes of a layer and select the units to show.
 
-    The latter are sought among the stronger half, and by means over cells: units that draw fine lines flicker.
+    The film shows the two units that contribute most and the two whose contributions change most. The latter are
+    selected among the stronger half and by means over cells, because units of fine lines flicker.
 
     Args:
-        canvas: of the layer.
-        room: bytes, about, that its units may take when they are packed.
+        canvas: the canvas of the layer.
+        room: approximate bytes of all packed units.
     """
-    whole = canvas.to_tensor().cpu()
+    contributions = canvas.to_tensor().cpu()
     if canvas.pairs is None:
-        maps, kind = whole[:, : canvas.units], "neurons"
+        maps, kind = contributions[:, : canvas.units], "neurons"
     else:
-        maps, kind = whole[:, : canvas.pairs[0]].flatten(1, 2), "kernels"
-    amounts = magnitudes(maps)
-    totals = amounts.double().sum((0, 2, 3))
+        maps, kind = contributions[:, : canvas.pairs[0]].flatten(1, 2), "kernels"
+    layer_magnitudes = magnitudes(maps)
+    totals = layer_magnitudes.double().sum((0, 2, 3))
     share = totals / totals.sum()
-    cells = pool_cells(amounts, (max(1, canvas.size[0] // CELL), max(1, canvas.size[1] // CELL)))
+    cells = pool_cells(layer_magnitudes, (max(1, canvas.size[0] // CELL), max(1, canvas.size[1] // CELL)))
     moves = cells.diff(dim=0).abs().sum((0, 2, 3)) / cells.sum((0, 2, 3)).clamp_min(1e-30)
     moves[totals < totals.median()] = -1
     strongest = _first(share, canvas, [])
     moving = _first(moves, canvas, strongest)
-    why = dict.fromkeys(strongest, "strongest") | dict.fromkeys(moving, "moves about most")
+    reasons = dict.fromkeys(strongest, "strongest") | dict.fromkeys(moving, "moves about most")
     rows = [
         FilmRow(
-            canvas.layer, _name(canvas, unit), f"{said}; {100 * share[unit]:.1f} % of the layer", maps[:, unit].mean(1)
+            canvas.layer,
+            _name(canvas, unit),
+            f"{reason}; {100 * share[unit]:.1f} % of the layer",
+            maps[:, unit].mean(1),
         )
-        for unit, said in why.items()
+        for unit, reason in reasons.items()
     ]
     names = tuple(_name(canvas, unit) for unit in range(maps.shape[1]))
-    return Layer(canvas.layer, kind, amounts, tuple(rows), pack_units(maps, room=room), names)
+    return LayerMagnitudes(canvas.layer, kind, layer_magnitudes, tuple(rows), pack_units(maps, room=room), names)
 
 
 def _first(score: Tensor, canvas: FrameCanvas, besides: list[int]) -> list[int]:
-    """The two units of the highest score; of kernels at most one of each input, for they look alike."""
+    """Return the two units with the highest score; of kernels at most one per input, because these look alike."""
     outs = 1 if canvas.pairs is None else canvas.pairs[1]
-    found: list[int] = []
+    chosen: list[int] = []
     for unit in score.argsort(descending=True, stable=True).tolist():
-        if len(found) < 2 and unit // outs not in [other // outs for other in [*found, *besides]]:
-            found.append(unit)
-    return found
+        if len(chosen) < 2 and unit // outs not in [other // outs for other in [*chosen, *besides]]:
+            chosen.append(unit)
+    return chosen
 
 
 def _name(canvas: FrameCanvas, unit: int) -> str:
@@ -232,85 +236,87 @@ def _name(canvas: FrameCanvas, unit: int) -> str:
     return f"kernel {into} → {COLOURS[out] if paints else out}"
 
 
-def spread_of(layer: Layer, frame: int, seed: int) -> Spread:
-    """How far the units of a layer spread at one frame, beside shuffled units and pixels."""
-    amounts = layer.amounts[frame]
-    units = shuffle_units(amounts, torch.Generator().manual_seed(seed))
-    pixels = shuffle_pixels(amounts, torch.Generator().manual_seed(seed))
-    counts = pixels_per_unit(amounts), pixels_per_unit(units)
-    return Spread(*counts, running_share(amounts), running_share(pixels), units_for(amounts), units_for(pixels))
+def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
+    """Measure how far the units of a layer spread in one frame, with shuffled units and pixels as controls."""
+    frame_magnitudes = layer.magnitudes[frame]
+    units = shuffle_units(frame_magnitudes, torch.Generator().manual_seed(seed))
+    pixels = shuffle_pixels(frame_magnitudes, torch.Generator().manual_seed(seed))
+    counts = pixels_per_unit(frame_magnitudes), pixels_per_unit(units)
+    return Spread(
+        *counts, running_share(frame_magnitudes), running_share(pixels), units_for(frame_magnitudes), units_for(pixels)
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
-    """Where one layer's contributions change, beside where the clip moves.
+class LayerMotion:
+    """Agreement of the change of one layer's contributions with motion in the video.
 
     Attributes:
-        layer: its name.
-        change: (frames - 1, H, W), all units together.
-        found: change against speed.
-        difference: change against the plain difference of frames.
-        still: the first frame's contributions for ever, against speed: nothing may come of it.
+        layer: name of the layer.
+        change: (frames - 1, H, W), summed over units.
+        agreement: of change and speed.
+        difference: agreement of change and the difference of frames.
+        still: control: agreement of constant contributions and speed, which must be nearly 0.
     """
 
     layer: str
     change: Tensor
-    found: MotionAgreement
+    agreement: MotionAgreement
     difference: MotionAgreement
     still: MotionAgreement
 
     @property
     def lead(self) -> float:
-        """How much better the change goes with its own frames' speed than with other frames'."""
-        return float(self.found.matched - self.found.shuffled)
+        """Agreement with the speed of the same frames minus that with other frames."""
+        return float(self.agreement.matched - self.agreement.shuffled)
 
 
-def motion_of(layer: Layer, film: Film, speed: Tensor) -> Motion:
-    """Compare the layer's changes with speeds (frames - 1, H, W)."""
-    change = contribution_change(layer.amounts).sum(1, keepdim=True)
-    still = contribution_change(layer.amounts[:1].expand_as(layer.amounts)).sum(1, keepdim=True)
-    return Motion(
+def measure_motion(layer: LayerMagnitudes, video: VideoInput, speed: Tensor) -> LayerMotion:
+    """Measure the agreement of a layer's change with speeds (frames - 1, H, W)."""
+    change = contribution_change(layer.magnitudes).sum(1, keepdim=True)
+    still = contribution_change(layer.magnitudes[:1].expand_as(layer.magnitudes)).sum(1, keepdim=True)
+    return LayerMotion(
         layer.name,
         change[:, 0],
         motion_agreement(change, speed),
-        motion_agreement(change, film.frames.diff(dim=0).abs().sum(1)),
+        motion_agreement(change, video.frames.diff(dim=0).abs().sum(1)),
         motion_agreement(still, speed),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
-    """How one layer goes along with the objects.
+class LayerTracks:
+    """How well the units of one layer follow the objects.
 
     Attributes:
-        layer: what it paints.
-        track: of all objects.
-        elsewhere: (repeats, objects, units), the same paths elsewhere.
+        layer: magnitudes of the layer.
+        track: scores for all objects.
+        elsewhere: (repeats, objects, units), control: scores along the same paths at other positions.
     """
 
-    layer: Layer
+    layer: LayerMagnitudes
     track: Track
     elsewhere: Tensor
 
     @property
     def best(self) -> list[float]:
-        """What the unit that follows each object most comes to."""
+        """Score of the best unit for each object."""
         return [float(best) for best in self.track.carried.nan_to_num(-torch.inf).amax(1)]
 
     @property
     def chance(self) -> list[float]:
-        """What the best unit comes to along the same path elsewhere, median over places."""
+        """Score of the best unit along the same path at other positions, median."""
         best = self.elsewhere.nan_to_num(-torch.inf).amax(2)
         return [float(middle) for middle in best.median(0).values]
 
     @property
     def lead(self) -> float:
-        """How far the best units are ahead of chance, mean over objects."""
+        """Best score minus chance, mean over objects."""
         return sum(b - c for b, c in zip(self.best, self.chance, strict=True)) / len(self.best)
 
 
-def carried_by(layer: Layer, masks: Tensor, seed: int) -> Carried:
-    """Follow the objects of masks (frames, objects, H, W)."""
+def track_objects(layer: LayerMagnitudes, masks: Tensor, seed: int) -> LayerTracks:
+    """Measure how well the units of a layer follow the objects of masks (frames, objects, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    elsewhere = displaced_tracks(layer.amounts, masks, generator=generator)
-    return Carried(layer, object_track(layer.amounts, masks), elsewhere)
+    elsewhere = displaced_tracks(layer.magnitudes, masks, generator=generator)
+    return LayerTracks(layer, object_track(layer.magnitudes, masks), elsewhere)

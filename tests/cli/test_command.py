@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from xinc_captum import store
-from xinc_captum.cli.canvas import RuleName
+from xinc_captum.cli.canvas_trust import RuleName
+from xinc_captum.cli.command import digest, find_device, machine, record_settings
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.recorded import digest, machine, recorded
 
 
-@recorded("joke", "source")
+@record_settings("joke", "source")
 def command(source: str, out: Path, rule: RuleName, masks: Path | None, words: list[str], device: str = "auto") -> None:
     with store.bundle(out, {}) as folder:
         (folder / "a.txt").write_text(source, errors="replace")
@@ -21,7 +21,7 @@ def call(out):
     return json.loads((out / "manifest.json").read_text()).get("call")
 
 
-def test_the_manifest_says_what_was_asked(tmp_path, monkeypatch):
+def test_the_manifest_records_the_call(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photo.png").write_bytes(b"1")
     command("photo.png", Path("out"), RuleName.tangent, None, ["photo.png"])
@@ -41,7 +41,7 @@ def test_the_manifest_says_what_was_asked(tmp_path, monkeypatch):
     }
 
 
-def test_what_is_no_file_stays_a_name_and_what_is_missing_is_left_to_the_command(tmp_path, monkeypatch):
+def test_names_stay_names_and_missing_files_are_left_to_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command("sprite", Path("out"), RuleName.tangent, Path("nowhere"), [], device="cpu")
     found = call(tmp_path / "out")
@@ -49,14 +49,14 @@ def test_what_is_no_file_stays_a_name_and_what_is_missing_is_left_to_the_command
     assert found["files"] == {}
 
 
-@recorded("joke", "source")
+@record_settings("joke", "source")
 def places(source: str, out: Path, folder: Path, photos: list[Path]) -> None:
-    """Write down what arrives."""
+    """Store the arguments in the manifest."""
     with store.bundle(out, {"seen": [source, str(folder), [str(one) for one in photos]]}):
         pass
 
 
-def test_paths_arrive_as_the_manifest_keeps_them(tmp_path, monkeypatch):
+def test_the_command_receives_absolute_paths(tmp_path, monkeypatch):
     here = tmp_path / "with space, ü and #?%"
     (here / "below").mkdir(parents=True)
     (here / "photo.png").write_bytes(b"1")
@@ -79,7 +79,7 @@ def test_paths_arrive_as_the_manifest_keeps_them(tmp_path, monkeypatch):
     assert set(seen[0]["call"]["files"]) == {absolute[0], absolute[1], absolute[2][0]}
 
 
-def test_where_own_modules_were_looked_for_is_kept(tmp_path, monkeypatch):
+def test_the_working_directory_of_modules_is_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command("module:function", Path("out"), RuleName.tangent, None, [])
     assert call(tmp_path / "out")["directory"] == str(tmp_path)
@@ -87,7 +87,7 @@ def test_where_own_modules_were_looked_for_is_kept(tmp_path, monkeypatch):
     assert "directory" not in call(tmp_path / "out")
 
 
-def test_names_that_are_no_utf_8_come_back_as_they_were(tmp_path):
+def test_names_that_are_not_utf_8_are_restored(tmp_path):
     photo = tmp_path / os.fsdecode(b"old\xff.png")
     photo.write_bytes(b"1")
     command(str(photo), tmp_path / "out", RuleName.tangent, None, [])
@@ -106,7 +106,7 @@ def test_hidden_files_and_earlier_results_in_a_folder_do_not_count(tmp_path):
     assert digest(tmp_path) != before
 
 
-def test_what_a_command_reads_is_not_replaced(tmp_path, monkeypatch):
+def test_inputs_are_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     places("sprite", Path("made"), Path("gone"), [])
     for source, folder, photos in (
@@ -122,14 +122,14 @@ def test_what_a_command_reads_is_not_replaced(tmp_path, monkeypatch):
     places("sprite", Path("made/below"), Path("made"), [])
 
 
-def test_nothing_is_said_of_results_that_python_saves(tmp_path):
+def test_results_saved_from_python_have_no_call(tmp_path):
     command("sprite", tmp_path / "out", RuleName.tangent, None, [])
     with store.bundle(tmp_path / "other", {}):
         pass
     assert call(tmp_path / "out") and call(tmp_path / "other") is None
 
 
-def test_a_folder_is_its_names_and_contents(tmp_path):
+def test_the_digest_of_a_folder_covers_names_and_contents(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").write_text("1")
     first = digest(tmp_path / "a")
@@ -139,7 +139,7 @@ def test_a_folder_is_its_names_and_contents(tmp_path):
     assert len({first, second, digest(tmp_path / "a")}) == 3
 
 
-def test_of_an_earlier_result_only_the_outputs_count(tmp_path):
+def test_the_digest_of_a_result_covers_its_outputs(tmp_path):
     with store.bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("a")
     before = digest(tmp_path / "out")
@@ -149,3 +149,14 @@ def test_of_an_earlier_result_only_the_outputs_count(tmp_path):
     assert digest(tmp_path / "out") == before
     (tmp_path / "out" / "a.txt").write_text("b")
     assert digest(tmp_path / "out") != before
+
+
+def test_auto_selects_an_available_device():
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu9", "meta"])
+def test_unusable_values_raise(name):
+    with pytest.raises(UsageError, match=f"device '{name}' cannot be used here .*try --device cpu"):
+        find_device(name)
