@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from xinc_captum.comparison import Column, Comparison, Counts, Row, compare, result
-from xinc_captum.comparison.measures import COLUMNS, chosen
+from xinc_captum.comparison.measures import COLUMNS, select_columns
 from xinc_captum.comparison.result import captions, scores_said
 from xinc_captum.metrics import Interval
 from xinc_captum.store import StoreError
@@ -36,7 +36,7 @@ def comparison(seconds=0.5, names=tuple(SCORES), error=True):
         confidence=torch.tensor([0.5, 0.25]),
         reference="Grad-CAM",
         note={"seed": 3, "rounds": 1, "steps": 4, "target": 1},
-        columns=chosen(["deletion", "insertion", "agreement"]),
+        columns=select_columns(["deletion", "insertion", "agreement"]),
     )
 
 
@@ -210,24 +210,24 @@ def row(method, left_out=0, **values):
 
 def test_small_numbers_have_three_digits_in_all_rows():
     rows = [row("a", deletion=0.023, insertion=0.74), row("b", deletion=0.25, insertion=0.1)]
-    notes, _ = scores_said(rows, chosen(["deletion", "insertion"]), 3)
+    notes, _ = scores_said(rows, select_columns(["deletion", "insertion"]), 3)
     assert notes == {"a": "deletion 0.023 ↓\ninsertion 0.74 ↑", "b": "deletion 0.250 ↓\ninsertion 0.10 ↑"}
 
 
 def test_only_what_is_shown_is_explained():
     rows = [row("a", sparseness=0.5, road=0.2, energy=0.5, deletion=0.5)]
-    _, foot = scores_said(rows, chosen(["sparseness", "road", "energy", "deletion"]), 3)
+    _, foot = scores_said(rows, select_columns(["sparseness", "road", "energy", "deletion"]), 3)
     assert foot.startswith("ROAD: what the probability loses") and "deletion" not in foot and "Gini" not in foot
     assert "energy in mask: share of the map that lies in the mask; more is better (↑). Means over 3 photos." in foot
-    assert "One photo." in scores_said(rows, chosen(["deletion"]), 1)[1]
-    assert scores_said(rows, chosen(["sparseness"]), 3) == ({"a": ""}, "")
+    assert "One photo." in scores_said(rows, select_columns(["deletion"]), 1)[1]
+    assert scores_said(rows, select_columns(["sparseness"]), 3) == ({"a": ""}, "")
     own = Column("own", "mine", "↓", lambda _: None)
     assert scores_said([row("a", own=4.0)], [own], 2)[1] == "mine; less is better (↓). Means over 2 photos."
 
 
 def test_maps_that_say_nothing():
     rows = [row("a", deletion=0.5), row("b", 1, deletion=0.5), row("c", 2, deletion=math.nan), row("d")]
-    notes, foot = scores_said(rows, chosen(["deletion"]), 2)
+    notes, foot = scores_said(rows, select_columns(["deletion"]), 2)
     assert notes["c"] == "constant" and notes["d"] == "deletion – ↓"
     assert foot.endswith("Means over 2 photos, but for maps that say nothing.")
 

@@ -11,11 +11,11 @@ from xinc_captum.visualizers import (
     build_up,
     canvas_grid,
     dominant_units,
-    frames_beside_drawn,
+    frame_reconstructions,
     neuron_over_photo,
     order_by_total,
+    pixel_contributors,
     unit_film,
-    who_paints,
 )
 from xinc_captum.visualizers.canvas import unlike
 
@@ -35,8 +35,10 @@ FIGURES = {
     "grid without channels": lambda m, p: canvas_grid(m[:, 0], p),
     "neuron": lambda m, p: neuron_over_photo(m[0], p, unit=0),
     "neuron without channels": lambda m, p: neuron_over_photo(m[0, 0], p, unit=0),
-    "pixel": lambda m, p: who_paints(p, (2, 3), m[:4, :, 2, 3], torch.arange(4), m[:4]),
-    "pixel of one neuron and channel": lambda m, p: who_paints(p, (2, 3), m[:1, :1, 2, 3], torch.arange(1), m[:1, :1]),
+    "pixel": lambda m, p: pixel_contributors(p, (2, 3), m[:4, :, 2, 3], torch.arange(4), m[:4]),
+    "pixel of one neuron and channel": lambda m, p: pixel_contributors(
+        p, (2, 3), m[:1, :1, 2, 3], torch.arange(1), m[:1, :1]
+    ),
     "dominant": lambda m, p: dominant_units(p, m.abs().sum(1).argmax(0).to(torch.int8), named=3),
     "build-up": lambda m, p: build_up(m, torch.zeros(3, 8, 12), p),
     "build-up of two": lambda m, p: build_up(m[:2], torch.zeros(3, 8, 12), p),
@@ -132,7 +134,7 @@ RECONSTRUCTION_FRAMES = torch.rand(5, 3, 12, 18, generator=torch.Generator().man
 
 def test_frames_drawing_difference_and_every_frames_decibels(legible):
     drawn = (RECONSTRUCTION_FRAMES + 0.1).clamp(0, 1)
-    figure = frames_beside_drawn(RECONSTRUCTION_FRAMES, drawn, [30.0, 31.5, 29.0, 40.0, 33.0], columns=3)
+    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, drawn, [30.0, 31.5, 29.0, 40.0, 33.0], columns=3)
     legible(figure)
     words = [text.get_text() for text in figure.texts]
     assert [word for word in words if word.startswith("frame ")] == ["frame 0", "frame 2", "frame 4"]
@@ -146,12 +148,12 @@ def test_frames_drawing_difference_and_every_frames_decibels(legible):
 
 
 def test_the_scale_of_the_difference_is_said():
-    figure = frames_beside_drawn(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES - 0.05, [26.0] * 5)
+    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES - 0.05, [26.0] * 5)
     assert "full colour at 5.0 % of white" in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_what_does_not_match_is_refused():
     with pytest.raises(ValueError, match="there are 4 decibels; expected one shape and one number a frame"):
-        frames_beside_drawn(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES, [1.0] * 4)
+        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES, [1.0] * 4)
     with pytest.raises(ValueError, match=r"drawn \(4, 3, 12, 18\)"):
-        frames_beside_drawn(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES[:4], [1.0] * 5)
+        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES[:4], [1.0] * 5)

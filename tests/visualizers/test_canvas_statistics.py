@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.visualizers import Spread, association_rows, explained_bars, region_bars, spread_curves
+from xinc_captum.visualizers import Spread, association_rows, cluster_variance_bars, region_bars, spread_curves
 
 H, W = 12, 18
 
@@ -90,16 +90,18 @@ def test_explained_it_shows_what_it_was_given(shows_what_it_was_given):
     def draw(g):
         names = ("motion", "colour", "edge", "position")
         found = {name: (float(torch.rand(1, generator=g)), torch.rand(20, generator=g) / 9) for name in names}
-        return explained_bars(found, "not supported here: clusters explain 20 % of motion (5 % by chance), but less")
+        return cluster_variance_bars(
+            found, "not supported here: clusters explain 20 % of motion (5 % by chance), but less"
+        )
 
     shows_what_it_was_given(draw)
 
 
 def test_the_verdict_is_printed(words):
-    said = words(explained_bars({"motion": (0.5, torch.full((9,), 0.25))}, "not supported here: because"))
+    said = words(cluster_variance_bars({"motion": (0.5, torch.full((9,), 0.25))}, "not supported here: because"))
     assert "not supported here" in said and "because" in said and "50 %" in said and "25 % by chance" in said
 
 
 def test_explained_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="found is empty; give at least one response"):
-        explained_bars({}, "")
+        cluster_variance_bars({}, "")

@@ -12,7 +12,7 @@ def rows(count=2, **more):
     originals, linked, flipped = (shade.expand(count, 1, 8, 8) for shade in SHADES)
     settings = {
         "chances": CHANCES.expand(count, 3, 3),
-        "answers": [["cat", "cat", "dog"]] * count,
+        "predictions": [["cat", "cat", "dog"]] * count,
         "origins": ["cat"] * count,
         "targets": ["dog"] * count,
         "reached": torch.tensor([True] + [False] * (count - 1)),
@@ -41,7 +41,7 @@ def framed(figure):
 
 def test_what_was_not_reached_is_said_and_not_framed_with_what_it_is_answered():
     lost = torch.tensor([[0.9, 0.05, 0.9], [0.8, 0.1, 0.8], [0.004, 0.22, 0.77]])
-    figure = rows(3, chances=torch.stack([CHANCES, lost, lost]), answers=[["cat", "cat", "owl"]] * 3)
+    figure = rows(3, chances=torch.stack([CHANCES, lost, lost]), predictions=[["cat", "cat", "owl"]] * 3)
     said = words(figure)
     assert said.count("✗ not reached") == said.count("answered owl") == said.count("owl: 77 %") == 2
     assert "1 of 3 flipped; under each picture, what the network answers to it" in said
@@ -89,7 +89,7 @@ def test_no_text_lies_over_another_or_outside(curves, legible):
         "origins": ["golden retriever"] * 3,
         "targets": ["a house cat of some kind"] * 3,
         "notes": ["moved by .61"] * 3,
-        "answers": [["golden retriever", "golden retriever", "a somewhat long name of a bird"]] * 3,
+        "predictions": [["golden retriever", "golden retriever", "a somewhat long name of a bird"]] * 3,
         "chances": torch.tensor([[0.9, 0.05, 0.9], [0.8, 0.1, 0.8], [0.1, 0.2, 0.7]]).expand(3, 3, 3),
     }
     legible(rows(3, **long, **(on_the_way(3) if curves else {})))
@@ -99,7 +99,7 @@ def test_no_text_lies_over_another_or_outside(curves, legible):
     ("change", "says"),
     [
         ({"chances": CHANCES}, r"chances have shape \(3, 3\); expected \(2, 3, 3\)"),
-        ({"answers": [["cat"] * 3]}, "1 answers for 2 pictures; expected one a picture"),
+        ({"predictions": [["cat"] * 3]}, "1 predictions for 2 pictures; expected one a picture"),
         ({"targets": ["dog"]}, "1 targets for 2 pictures; expected one a picture"),
         ({"path": torch.rand(4)}, "path and path_chances belong together; got one of them"),
         (on_the_way() | {"path": torch.rand(4)}, r"path_chances have shape \(2, 5, 2\); expected \(2, 4, 2\)"),
@@ -112,4 +112,4 @@ def test_what_does_not_fit_is_said(change, says):
 
 def test_pictures_of_two_shapes():
     with pytest.raises(ValueError, match=r"flipped have shape \(1, 1, 4, 4\); expected the originals', \(1, 1, 8, 8\)"):
-        counterfactual_rows(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4), chances=CHANCES[None], answers=[["a"] * 3], origins=["a"], targets=["b"], reached=torch.tensor([True]))  # fmt: skip
+        counterfactual_rows(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4), chances=CHANCES[None], predictions=[["a"] * 3], origins=["a"], targets=["b"], reached=torch.tensor([True]))  # fmt: skip

@@ -37,12 +37,12 @@ DRAWN = {
         PHOTO[None], dict.fromkeys(NAMES, MAPS[:1]), {NAMES[0]: NAMES[1]}, captions=[NAMES[:2]], foot=NAMES[2]
     ),
     "counterfactual_rows": lambda: v.counterfactual_rows(
-        *PICTURES, chances=torch.rand(2, 3, 3), answers=[NAMES] * 2, origins=NAMES[:2], targets=NAMES[1:],
+        *PICTURES, chances=torch.rand(2, 3, 3), predictions=[NAMES] * 2, origins=NAMES[:2], targets=NAMES[1:],
         reached=torch.tensor([True, False]), notes=NAMES[:2], title=NAMES[2],
     ),
     "dominant_units": lambda: v.dominant_units(PHOTO, LABELS, layer=NAMES[1]),
     "dose_strip": lambda: v.dose_strip(THREE, [-0.5, 0.5, 1], seed=PHOTO, title=NAMES[1]),
-    "explained_bars": lambda: v.explained_bars({n: (0.4, torch.rand(9) / 9) for n in NAMES}, NAMES[1]),
+    "cluster_variance_bars": lambda: v.cluster_variance_bars({n: (0.4, torch.rand(9) / 9) for n in NAMES}, NAMES[1]),
     "flow_beside_change": lambda: v.flow_beside_change(
         THREE, *[torch.rand(2, H, W)] * 2, torch.eye(2), controls={NAMES[0]: 0.0, NAMES[1]: 0.1}
     ),
@@ -72,12 +72,12 @@ DRAWN = {
         *torch.rand(2, 2, 1, 8, 8), units=[1, 2], ranks=torch.ones(2), followed=torch.ones(2), count=9,
         selectivity=torch.rand(2, 3), classes=NAMES, notes=NAMES[:2], title=NAMES[2],
     ),
-    "who_paints": lambda: v.who_paints(
+    "pixel_contributors": lambda: v.pixel_contributors(
         PHOTO, (1, 2), torch.randn(2, 3), torch.tensor([0, 4]), torch.randn(6, 3, H, W), layer=NAMES[1]
     ),
-    "written_sheet": lambda: v.written_sheet(GREY, {NAMES[0]: (0.9 * GREY, [20.0, 21.0, 19.5])}),
+    "network_sheet": lambda: v.network_sheet(GREY, {NAMES[0]: (0.9 * GREY, [20.0, 21.0, 19.5])}),
 }  # fmt: skip
-NO_NAMES = {"frames_beside_drawn", "neurons_across"}
+NO_NAMES = {"frame_reconstructions", "neurons_across"}
 
 
 def test_every_figure_is_tried():

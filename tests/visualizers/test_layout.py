@@ -50,7 +50,7 @@ def test_places_are_inches_from_the_upper_left():
     sheet = Sheet(4)
     axes = sheet.axes(1, 0.5, 2, 1)
     sheet.line(1, 0.25, "here")
-    figure = sheet.done(2)
+    figure = sheet.finish(2)
     assert tuple(figure.get_size_inches()) == (4, 2)
     assert axes.get_position().bounds == pytest.approx((0.25, 0.25, 0.5, 0.5))
     assert figure.texts[0].get_position() == pytest.approx((0.25, 0.875))
@@ -59,13 +59,13 @@ def test_places_are_inches_from_the_upper_left():
 def test_dollars_are_dollars():
     sheet = Sheet(2)
     sheet.line(0, 0, "a $ and a $")
-    assert sheet.done(1).texts[0].get_parse_math() is False
+    assert sheet.finish(1).texts[0].get_parse_math() is False
 
 
 def test_a_grid_is_as_wide_as_the_page_and_its_cells_have_the_pictures_shape():
     sheet = Sheet(4)
     cells, bottom = sheet.grid(["a", "b"], 3, 1.0, (7, 10, 20))
-    figure = sheet.done(bottom)
+    figure = sheet.finish(bottom)
     assert [len(row) for row in cells] == [2, 2, 2]
     wide, high = figure.get_size_inches()
     boxes = [[axes.get_position() for axes in row] for row in cells]
@@ -168,7 +168,7 @@ def test_weak_is_no_verb():
 def test_a_mark_a_word_and_a_reason():
     sheet = Sheet(5)
     bottom = verdict_line(sheet, 0.1, "weak", "of many words, so many that they do not fit into one line of the page")
-    words = [t.get_text() for t in sheet.done(bottom).texts]
+    words = [t.get_text() for t in sheet.finish(bottom).texts]
     assert words[0] == "≈ weak" and words[1].startswith("because of many words") and len(words) == 3
 
 

@@ -33,28 +33,30 @@ def test_what_was_set_beside_what_was_measured():
 
 
 def test_flips_are_framed_and_said():
-    figure = strips(answers=[["3", "3", "8", "8"], ["5"] * 4])
+    figure = strips(predictions=[["3", "3", "8", "8"], ["5"] * 4])
     assert framed(figure) == 2
     assert words(figure).count("now 8") == 2 and words(figure).count("5") == 4
 
 
 def test_flips_are_counted_from_the_origin_where_it_is_given():
-    figure = strips(rows=1, answers=[["3", "3", "8", "8"]], origins=["8"], bases=torch.rand(1, 1, 8, 8))
+    figure = strips(rows=1, predictions=[["3", "3", "8", "8"]], origins=["8"], bases=torch.rand(1, 1, 8, 8))
     assert framed(figure) == 2 and words(figure).count("now 3") == 2
     assert words(figure).count("8") == 3, "two frames, and the picture before"
 
 
 def test_originals_stand_before_what_they_are_linked_to():
     pictures = torch.full((1, 1, 8, 8), 0.25), torch.full((1, 1, 8, 8), 0.75)
-    figure = strips(rows=1, originals=pictures[0], seen=["a screenshot"], bases=pictures[1], answers=[["8"] * 4])
+    figure = strips(
+        rows=1, originals=pictures[0], original_predictions=["a screenshot"], bases=pictures[1], predictions=[["8"] * 4]
+    )
     shown = [float(axes.images[0].get_array().mean()) for axes in figure.axes if axes.images]
     assert shown[:2] == [0.25, 0.75]
     said = words(figure)
     assert {"the picture", "linked"} <= set(said) and "untouched" not in said and "a screenshot" in " ".join(said)
     with pytest.raises(ValueError, match=r"originals have shape \(1, 1, 8, 8\); expected the bases', None"):
         strips(rows=1, originals=pictures[0])
-    with pytest.raises(ValueError, match="2 seen for 1 rows; expected one a row"):
-        strips(rows=1, originals=pictures[0], bases=pictures[1], seen=["a", "b"])
+    with pytest.raises(ValueError, match="2 original_predictions for 1 rows; expected one a row"):
+        strips(rows=1, originals=pictures[0], bases=pictures[1], original_predictions=["a", "b"])
 
 
 def test_the_change_is_the_last_minus_the_first():
@@ -78,7 +80,7 @@ def test_no_text_lies_over_another_or_outside(rows, legible):
         "trust": ("weak", "it follows half of the way"),
     }
     figure = strips(
-        rows, torch.linspace(-2, 3, 6).expand(rows, 6), answers=answers, bases=torch.rand(rows, 1, 8, 8), **long
+        rows, torch.linspace(-2, 3, 6).expand(rows, 6), predictions=answers, bases=torch.rand(rows, 1, 8, 8), **long
     )
     legible(figure)
 
@@ -94,7 +96,7 @@ def test_what_was_not_measured_is_a_dash():
         ({"values": torch.rand(2, 1)}, r"images have shape \(2, 1, 1, 8, 8\).*at least two values"),
         ({"bases": torch.rand(2, 1, 4, 4)}, r"bases have shape \(2, 1, 4, 4\); expected \(2, 1, 8, 8\)"),
         ({"notes": ["one"]}, "1 notes for 2 rows; expected one a row"),
-        ({"answers": [["a"] * 4, ["a"] * 3]}, "3 answers for 4 frames of a row"),
+        ({"predictions": [["a"] * 4, ["a"] * 3]}, "3 predictions for 4 frames of a row"),
         ({"trust": ("sure", "of course")}, "verdict 'sure' is not known"),
     ],
 )

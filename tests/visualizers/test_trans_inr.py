@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.visualizers import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
+from xinc_captum.visualizers import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
 
 
 def shown(axes):
@@ -159,14 +159,14 @@ def test_patch_sheet_what_does_not_fit_is_refused(call, text):
 def test_it_shows_what_it_was_given(shows_what_it_was_given):
     def draw(g):
         images = torch.rand(4, 3, 8, 12, generator=g)
-        return written_sheet(images, {"as drawn": (images / 2, [1.0] * 4), "later": (images * 0.9, [2.0] * 4)})
+        return network_sheet(images, {"as drawn": (images / 2, [1.0] * 4), "later": (images * 0.9, [2.0] * 4)})
 
     shows_what_it_was_given(draw)
 
 
 def test_every_picture_has_its_decibels(words):
     images = torch.rand(3, 1, 8, 8)
-    figure = written_sheet(images, {"as drawn": (1 - images, [7.25, 31.04, -2.0])}, title="Three pictures")
+    figure = network_sheet(images, {"as drawn": (1 - images, [7.25, 31.04, -2.0])}, title="Three pictures")
     assert [t.get_text() for t in figure.texts][2:] == ["the picture", "as drawn", "7.2", "31.0", "-2.0"]
     assert "Three pictures" in words(figure)
     first, *_, last = (torch.as_tensor(axes.images[0].get_array()) for axes in figure.axes)
@@ -177,4 +177,4 @@ def test_every_picture_has_its_decibels(words):
 def test_written_sheet_what_does_not_fit_is_refused():
     images = torch.rand(3, 1, 8, 8)
     with pytest.raises(ValueError, match="'as drawn' has 3 pictures and 2 decibels for 3 images; expected one of each"):
-        written_sheet(images, {"as drawn": (images, [1.0, 2.0])})
+        network_sheet(images, {"as drawn": (images, [1.0, 2.0])})

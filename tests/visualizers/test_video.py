@@ -31,7 +31,7 @@ def test_the_best_come_first_and_what_choosing_helps_is_said(words):
     matched = torch.tensor([0.1, 0.9, -0.5, 0.4]).expand(3, 1, 4)
     elsewhere = torch.tensor([[[0.3, 0.0, 0.0, 0.1]], [[0.0, 0.2, 0.0, 0.1]], [[0.0, 0.1, 0.0, 0.0]]])
     figure = object_time(
-        frames, masks, matched, 0 * matched, amounts, names=["ball"], elsewhere=elsewhere, shown=2, layer="h"
+        frames, masks, matched, 0 * matched, amounts, names=["ball"], elsewhere=elsewhere, units=2, layer="h"
     )
     said = words(figure)
     assert "unit 1" in said and "unit 3" in said and "unit 0" not in said and "+0.90" in said

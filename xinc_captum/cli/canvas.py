@@ -19,7 +19,7 @@ from ..attributions import Canvas, NeuronCanvas
 from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
 from ..metrics.trust import CanvasTrust
-from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
+from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, pixel_contributors
 from ..visualizers.report import Line, Picture, Section, write_report
 from .errors import device_called
 from .recorded import recorded
@@ -194,7 +194,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, drawn: Tenso
         ),
         (
             "pixel",
-            who_paints(drawn, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
+            pixel_contributors(drawn, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
             "One pixel, and the neurons that contribute most to its red, green and blue light.",
         ),
         (

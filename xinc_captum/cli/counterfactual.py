@@ -150,7 +150,7 @@ def rows(linked: Linked, found: Counterfactual) -> Figure:
     return counterfactual_rows(
         *seen,
         chances=chances,
-        answers=[[ends.label(c) for c in row] for row in answers.tolist()],
+        predictions=[[ends.label(c) for c in row] for row in answers.tolist()],
         origins=[ends.label(c) for c in both[:, 0].tolist()],
         targets=[ends.label(c) for c in both[:, 1].tolist()],
         reached=found.reached.cpu(),

@@ -10,7 +10,7 @@ import typer
 from matplotlib.figure import Figure
 
 from .. import inr, store
-from ..visualizers import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
+from ..visualizers import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
 from .errors import UsageError, device_called
 from .photos import small_called
@@ -66,7 +66,7 @@ def _pictures(folder: Path, story: Story) -> Section:
     shown = _saved(
         folder,
         "written.png",
-        written_sheet(story.shown, story.drawn),
+        network_sheet(story.shown, story.drawn),
         "What each picture's own network draws, straight from the transformer and after a few steps of training on "
         "that one picture; last, the same steps from random weights.",
     )

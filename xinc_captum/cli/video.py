@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from .. import inr, store
 from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
-from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
+from ..visualizers import flow_beside_change, frame_reconstructions, object_time, spread_curves, unit_film
 from ..visualizers.report import Line, Picture, Section, Table, write_report
 from .canvas import BUDGET, RuleName, judged
 from .errors import UsageError, device_called
@@ -69,7 +69,7 @@ def write_video_page(
 
 
 def _drawn(folder: Path, film: Film, painter: Painter) -> Section:
-    figure = frames_beside_drawn(film.frames, painter.drawn, painter.decibels)
+    figure = frame_reconstructions(film.frames, painter.drawn, painter.decibels)
     caption = "The clip, the network's drawing of it, and the difference. All that follows explains the drawing."
     return Section("The clip and the network", (_picture(folder, "frames.png", figure, caption),))
 
@@ -97,7 +97,7 @@ def _objects(folder: Path, film: Film, carried: list[Carried]) -> Section:
         names=film.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
-        shown=FOLLOWERS,
+        units=FOLLOWERS,
     )
     caption = (
         "The layer that goes along with the objects most. Under each object, what its best followers paint together: "

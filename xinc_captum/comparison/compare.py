@@ -19,11 +19,11 @@ from ..metrics.probability import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
 from .maps import faults
-from .measures import DEFAULT, Case, Column, chosen
+from .measures import DEFAULT, Case, Column, select_columns
 from .methods import Preprocess, after
 from .registry import BASELINES, Layer, Methods, by_name, untrained
 from .result import Comparison, Row
-from .runner import Explain, Runs, Seconds, bound, run_once
+from .runner import Explain, Runs, Seconds, bind_method, run_once
 
 
 def check_photos(inputs: Tensor) -> None:
@@ -185,7 +185,7 @@ def compare(
     Source: what each measure is from stands at its function in :mod:`xinc_captum.metrics`; sensitivity and infidelity
     are Captum's (Yeh et al., NeurIPS 2019), with squares of an eighth of the photo set to its mean colour.
     """
-    columns = chosen(metrics)
+    columns = select_columns(metrics)
     if probability not in PROBABILITIES:
         raise ValueError(f"probability is {probability!r}; expected one of {', '.join(map(repr, PROBABILITIES))}.")
     if probability == "none":
@@ -214,7 +214,7 @@ def compare(
         kind = cast("Probability", decided)
         expected = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
         asked = expected if torch.as_tensor(target).numel() > 1 else int(expected[0])
-        found = {name: Runs(bound(method, model, preprocess, size, seed)) for name, method in given.items()}
+        found = {name: Runs(bind_method(method, model, preprocess, size, seed)) for name, method in given.items()}
         turns = list(found.values()) * (rounds + 1)
         for runs in progress(turns, "runs", show=show_progress):
             run_once(runs, model, photos, asked)

@@ -225,14 +225,14 @@ ALL = tuple(column.name for column in COLUMNS)
 TAKEN = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak MB", "left_out", "fault", "error")
 
 
-def chosen(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
+def select_columns(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
     """The columns of these names; a :class:`Column` of your own goes through as it is.
 
     Raises:
         ValueError: a name that is not known, twice the same, or one of the costs.
 
     Example:
-        >>> [column.title for column in chosen(["sparseness"])]
+        >>> [column.title for column in select_columns(["sparseness"])]
         ['Gini']
     """
     known = {column.name: column for column in COLUMNS}

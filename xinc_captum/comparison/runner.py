@@ -46,7 +46,7 @@ class Counts:
 
 
 @contextmanager
-def counted(model: ForwardFunc) -> Iterator[Counts]:
+def count_calls(model: ForwardFunc) -> Iterator[Counts]:
     """Count what happens inside; the model is left as found.
 
     The same work gives the same counts on every machine. Memory is that of the tensors' storages, views counted once;
@@ -58,7 +58,7 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
-        >>> with counted(model) as counts:
+        >>> with count_calls(model) as counts:
         ...     model(torch.rand(3, 2)).sum().backward()
         >>> counts.forwards, counts.backwards, counts.rows
         (1, 1, 3)
@@ -159,7 +159,9 @@ class Runs:
     error: str = ""
 
 
-def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int) -> Explain:
+def bind_method(
+    method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int
+) -> Explain:
     """A method as a function from photos in [0, 1] and targets to maps of the photos' size.
 
     A Captum object made with ``model`` itself gets preprocessed inputs, any other, or one that normalises itself,
@@ -200,7 +202,7 @@ def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: 
 
 
 def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> None:
-    """Add a run: the first is counted, later ones are timed; a failure is kept as text, and nothing runs after it.
+    """Add a run: the first is count_calls, later ones are timed; a failure is kept as text, and nothing runs after it.
 
     What has been timed for :data:`LONG` is not run again.
     """
@@ -208,7 +210,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         return
     try:
         if runs.maps is None:
-            with protect(model), counted(model) as counts:
+            with protect(model), count_calls(model) as counts:
                 maps = runs.explain(photos, target)
             runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may answer what it keeps and changes
             return

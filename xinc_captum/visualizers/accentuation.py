@@ -84,7 +84,7 @@ def accentuation_rows(
         if trusts is not None:
             top = verdict_line(sheet, top, *trusts[row])
         top += 0.16
-    return sheet.done(top - 0.06)
+    return sheet.finish(top - 0.06)
 
 
 def _on_paper(image: Tensor, opacity: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def class_bars(answers: Mapping[str, Sequence[tuple[str, float]]], *, marked: Se
             for left, name in zip(lefts, row, strict=True)
         ]
         top = max(bottoms) + 0.2
-    return sheet.done(top - 0.08)
+    return sheet.finish(top - 0.08)
 
 
 def _bars(
@@ -316,7 +316,7 @@ def dose_strip(
                 _frame(axes)
             bottoms.append(sheet.paragraph(x, under + tall + 0.05, note, cell, size=8, colour=QUIET, align="center"))
         top = max(bottoms) + 0.12
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
 def _way(doses: Sequence[float]) -> str:

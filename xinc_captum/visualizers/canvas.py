@@ -94,7 +94,7 @@ def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "la
     return figure
 
 
-def who_paints(
+def pixel_contributors(
     photo: Tensor, pixel: tuple[int, int], values: Tensor, indices: Tensor, maps: Tensor, *, layer: str = "layer"
 ) -> Figure:
     """One pixel: where it is, what its strongest neurons add to each channel, and what they paint elsewhere.
@@ -333,7 +333,7 @@ def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> F
                 bare(axes)
             top += tall + 0.06
         top += 0.08
-    return sheet.done(_scale(sheet, top))
+    return sheet.finish(_scale(sheet, top))
 
 
 def _scale(sheet: Sheet, top: float) -> float:
@@ -351,7 +351,7 @@ RECONSTRUCTION_LABEL = 1.35  # inches left of the frames
 CURVE = 0.95  # inches of the curve
 
 
-def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float], *, columns: int = 8) -> Figure:
+def frame_reconstructions(frames: Tensor, drawn: Tensor, decibels: Sequence[float], *, columns: int = 8) -> Figure:
     """Rows of frames, of what the network draws, and of the difference; below, the decibels of every frame.
 
     Args:
@@ -365,7 +365,7 @@ def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float]
 
     Example:
         >>> clip = torch.rand(3, 3, 8, 12)
-        >>> frames_beside_drawn(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
+        >>> frame_reconstructions(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
     """
     if frames.shape != drawn.shape or len(decibels) != len(frames):
         raise ValueError(
@@ -401,7 +401,7 @@ def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float]
             else:
                 draw_photo(axes, (frames, drawn)[row][t])
         top += tall + 0.06
-    return sheet.done(
+    return sheet.finish(
         _curve(sheet, top + 0.14, torch.tensor(list(decibels)), RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL)
         + 0.1
     )

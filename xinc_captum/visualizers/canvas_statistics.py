@@ -83,13 +83,13 @@ def association_rows(
         says = f"{name}: median |ρ| {middle:.2f}, elsewhere {chance:.2f}"
         sheet.line(left, top, says, size=9, bold=True)
         top += high + 0.16
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
 EXPLAINED_ROW = 0.52
 
 
-def explained_bars(found: Mapping[str, tuple[float, Tensor]], verdict: str, *, claim: str = "motion") -> Figure:
+def cluster_variance_bars(found: Mapping[str, tuple[float, Tensor]], verdict: str, *, claim: str = "motion") -> Figure:
     """One bar a response: the share of its variance that clusters explain, and what shuffled labels explain.
 
     Args:
@@ -102,7 +102,7 @@ def explained_bars(found: Mapping[str, tuple[float, Tensor]], verdict: str, *, c
 
     Example:
         >>> import torch
-        >>> figure = explained_bars({"motion": (0.4, torch.rand(9) / 9)}, "not supported here: …")
+        >>> figure = cluster_variance_bars({"motion": (0.4, torch.rand(9) / 9)}, "not supported here: …")
         >>> figure.savefig("explained.png")  # doctest: +SKIP
     """
     if not found:
@@ -131,7 +131,7 @@ def explained_bars(found: Mapping[str, tuple[float, Tensor]], verdict: str, *, c
     bottom = top + EXPLAINED_ROW * len(found) + 0.1
     answer, _, because = verdict.partition(": ")
     bottom = sheet.line(PAGE / 2, bottom, answer, size=11, bold=True, align="center")
-    return sheet.done(sheet.paragraph(PAGE / 2, bottom, because, PAGE - 4 * MARGIN, size=9, align="center") + 0.08)
+    return sheet.finish(sheet.paragraph(PAGE / 2, bottom, because, PAGE - 4 * MARGIN, size=9, align="center") + 0.08)
 
 
 FOUND, ELSEWHERE, RANDOM = "#1f5fa8", "#9a9aa2", "#cfcfd6"
@@ -196,7 +196,7 @@ def region_bars(
             says = f"{100 * value:.3g} %" + ("" if i == 0 else f"   {_times(middle[0], value)}")
             sheet.line(left + across + 0.1, line, says, size=8, colour=INK if i == 0 else QUIET)
         top = max(top + REGION_ROW, below) + REGION_GAP
-    return sheet.done(top - REGION_GAP / 2)
+    return sheet.finish(top - REGION_GAP / 2)
 
 
 def _times(value: float, control: float) -> str:
@@ -326,7 +326,7 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     _axes(right_panel, "units counted, the strongest at each pixel first (%)", "of the pixel (%)")
     solid = [line for line in left_panel.lines if line.get_linestyle() == "-"]
     legend_of(left_panel, solid, [*layers], fontsize=8.5, frameon=False)
-    return sheet.done(_maps(sheet, layers, photo, top + 0.24 + TALL + 0.62))
+    return sheet.finish(_maps(sheet, layers, photo, top + 0.24 + TALL + 0.62))
 
 
 def _maps(sheet: Sheet, layers: Mapping[str, Spread], photo: Tensor, top: float) -> float:

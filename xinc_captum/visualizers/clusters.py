@@ -104,7 +104,7 @@ def cluster_sheet(
             )
             line = max(line, below)
         top = line + 0.1
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
 def _above(

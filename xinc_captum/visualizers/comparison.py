@@ -96,7 +96,7 @@ def comparison_grid(
             below = sheet.line(lefts[0] + cell / 2, below, line, size=size, colour=QUIET, align="center")
     top += len(photos) * pitch
     read = [_how_to_read(maps, methods, apart, limit), *foot.splitlines()]
-    return sheet.done(_foot(sheet, top + 0.05, read, limit) + MARGIN / 2)
+    return sheet.finish(_foot(sheet, top + 0.05, read, limit) + MARGIN / 2)
 
 
 def _heads(

@@ -31,7 +31,7 @@ def counterfactual_rows(
     flipped: Tensor,
     *,
     chances: Tensor,
-    answers: Sequence[Sequence[str]],
+    predictions: Sequence[Sequence[str]],
     origins: Sequence[str],
     targets: Sequence[str],
     reached: Tensor,
@@ -53,7 +53,7 @@ def counterfactual_rows(
         linked: (N, C, H, W), drawn from the originals' representation.
         flipped: (N, C, H, W), at the flip point, or the nearest it came where it was not reached.
         chances: (N, 3, 3), probabilities of origin, target and answer for original, linked and flipped.
-        answers: (N, 3) words, what the network answers to these.
+        predictions: (N, 3) words, what the network answers to these.
         origins: the class each picture was to leave: its own, or the second choice where its own is the target.
         targets: the class each was to become.
         reached: (N,) bool.
@@ -69,12 +69,12 @@ def counterfactual_rows(
 
     Example:
         >>> picture, chances = torch.rand(3, 2, 1, 8, 8), torch.rand(2, 3, 3)
-        >>> figure = counterfactual_rows(*picture, chances=chances, answers=[["3", "3", "8"], ["5", "5", "2"]],
+        >>> figure = counterfactual_rows(*picture, chances=chances, predictions=[["3", "3", "8"], ["5", "5", "2"]],
         ...     origins=["3", "5"], targets=["8", "6"], reached=torch.tensor([True, False]))
         >>> figure.savefig("counterfactuals.png")  # doctest: +SKIP
     """
     pictures = {"linked": linked, "flipped": flipped}
-    given = {"answers": answers, "origins": origins, "targets": targets, "reached": reached, "notes": notes}
+    given = {"predictions": predictions, "origins": origins, "targets": targets, "reached": reached, "notes": notes}
     _check(originals, pictures, chances, path, path_chances, given | {"flips": flips})
     curve = CURVE if path is not None else 0.0
     cell = min(WIDEST if curve else 1.4 * WIDEST, (PAGE - 2 * MARGIN - LABEL - curve - (4 + bool(curve)) * GAP) / 4)
@@ -109,7 +109,7 @@ def counterfactual_rows(
             line = sheet.paragraph(MARGIN, top, own, LABEL, size=10, bold=True, colour=FROM)
             line = sheet.paragraph(MARGIN, line, expected, LABEL, size=10, bold=True, colour=TO)
         if not reached[row] and not already[row]:
-            why = f"below {sure}" if says_target[2] else f"answered {answers[row][2]}"
+            why = f"below {sure}" if says_target[2] else f"answered {predictions[row][2]}"
             line = sheet.paragraph(MARGIN, line, "✗ not reached", LABEL, size=8.5, colour=MISSED, bold=True)
             line = sheet.paragraph(MARGIN, line, why, LABEL, size=8.5, colour=MISSED)
         if notes is not None:
@@ -122,7 +122,7 @@ def counterfactual_rows(
             here, both = top + tall + 0.03, chances[row, k, :2].tolist()
             words = [(origin, both[0], FROM), (target, both[1], TO)]
             if float(chances[row, k, 2]) > max(both):
-                words.append((answers[row][k], float(chances[row, k, 2]), INK))
+                words.append((predictions[row][k], float(chances[row, k, 2]), INK))
             for name, chance, colour in words:
                 said = f"{clipped(name, cell - 0.45, 7.5)}: {percent(chance)}"
                 here = sheet.line(lefts[k] + cell / 2, here, said, size=7.5, colour=colour, align="center")
@@ -143,7 +143,7 @@ def counterfactual_rows(
             " On the way: probability of the class to leave (blue) and of the one expected (orange); the upright line "
         )
         how += f"is where the latter has the {sure} asked for (dotted)." if sure else "is the flip."
-    return sheet.done(sheet.paragraph(MARGIN, top, how, PAGE - 2 * MARGIN, size=8, colour=QUIET) + 0.06)
+    return sheet.finish(sheet.paragraph(MARGIN, top, how, PAGE - 2 * MARGIN, size=8, colour=QUIET) + 0.06)
 
 
 def _curves(

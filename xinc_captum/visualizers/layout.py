@@ -42,7 +42,7 @@ class Sheet:
     Example:
         >>> sheet = Sheet(4)
         >>> bottom = sheet.paragraph(0.1, 0.1, "a line or two", 3.8)
-        >>> sheet.done(bottom).get_size_inches().tolist()[0]
+        >>> sheet.finish(bottom).get_size_inches().tolist()[0]
         4.0
     """
 
@@ -106,7 +106,7 @@ class Sheet:
         cells = [[self.axes(MARGIN + j * side, at, side - GAP, high) for j in range(len(words))] for at in tops]
         return cells, top + 0.18 + rows * (high + GAP) + GAP
 
-    def done(self, bottom: float) -> Figure:
+    def finish(self, bottom: float) -> Figure:
         """The figure, which ends at ``bottom``."""
         self._figure.set_size_inches(self.width, bottom)
         for axes, (left, top, width, height) in self._axes:

@@ -102,7 +102,7 @@ def link_audit(
         top = _dots(sheet, top, group, span) + 0.12
     if orders:
         top = _orders(sheet, top, orders, classes)
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
 def _strips(sheet: Sheet, top: float, pictures: Mapping[str, tuple[Tensor, Tensor]]) -> float:

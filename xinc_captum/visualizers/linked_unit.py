@@ -28,8 +28,8 @@ def unit_filmstrips(
     notes: Sequence[str] | None = None,
     bases: Tensor | None = None,
     originals: Tensor | None = None,
-    seen: Sequence[str] | None = None,
-    answers: Sequence[Sequence[str]] | None = None,
+    original_predictions: Sequence[str] | None = None,
+    predictions: Sequence[Sequence[str]] | None = None,
     origins: Sequence[str] | None = None,
     trust: tuple[str, str] | None = None,
     title: str = "One unit, from low to high",
@@ -49,8 +49,8 @@ def unit_filmstrips(
         notes: a line under each name, for example how well the row's unit moves.
         bases: (N, C, H, W), the pictures before the unit is touched, shown first.
         originals: (N, C, H, W), with ``bases``: the pictures that these are linked from, shown before them.
-        seen: (N,) words, what the network answers to the originals.
-        answers: what the network answers to each frame, (N, S) words.
+        original_predictions: (N,) words, what the network answers to the originals.
+        predictions: what the network answers to each frame, (N, S) words.
         origins: (N,) words, the answer before; None: the first frame's.
         trust: verdict ("holds", "weak" or "fails") and the reason, said below.
         title: above everything.
@@ -64,8 +64,13 @@ def unit_filmstrips(
         >>> figure = unit_filmstrips(frames, values, torch.rand(2, 3), rows=["a three", "an eight"])
         >>> figure.savefig("filmstrips.png")  # doctest: +SKIP
     """
-    given: dict[str, Sequence[object] | None] = {"rows": rows, "notes": notes, "answers": answers, "origins": origins}
-    _check(images, values, measured, bases, given | {"seen": seen})
+    given: dict[str, Sequence[object] | None] = {
+        "rows": rows,
+        "notes": notes,
+        "predictions": predictions,
+        "origins": origins,
+    }
+    _check(images, values, measured, bases, given | {"original_predictions": original_predictions})
     if originals is not None and (bases is None or originals.shape != bases.shape):
         shape = None if bases is None else tuple(bases.shape)
         raise ValueError(f"originals have shape {tuple(originals.shape)}; expected the bases', {shape}.")
@@ -102,12 +107,12 @@ def unit_filmstrips(
         line = sheet.paragraph(MARGIN, top, name, LABEL, size=9, bold=True)
         if notes is not None:
             line = sheet.paragraph(MARGIN, line, notes[row], LABEL, size=7.5, colour=QUIET)
-        said = list(answers[row]) if answers is not None else [""] * count
+        said = list(predictions[row]) if predictions is not None else [""] * count
         origin = said[0] if origins is None else origins[row]
         if bases is not None:
             shown = [(bases[row], origin)]
             if originals is not None:
-                shown.insert(0, (originals[row], "" if seen is None else seen[row]))
+                shown.insert(0, (originals[row], "" if original_predictions is None else original_predictions[row]))
             for left, (photo, word) in zip(lefts, shown, strict=False):
                 _photo(sheet, left, top, cell, tall, photo)
                 sheet.line(left + cell / 2, top + tall + GAUGE + 0.17, clipped(word, cell, 8), size=8, align="center")
@@ -125,12 +130,12 @@ def unit_filmstrips(
         _frame(axes, TRACK)
         flips = torch.tensor([word != origin for word in said])
         _response(sheet.axes(lefts[-1], top, cell, tall), values[row], measured[row], span, flips)
-        top = max(line, top + tall + GAUGE + 0.18 + (0.15 if answers is not None else 0)) + 0.09
+        top = max(line, top + tall + GAUGE + 0.18 + (0.15 if predictions is not None else 0)) + 0.09
     how = "What changed: red is brighter at the highest value than at the lowest, blue darker, one scale for all rows. "
     how += "Did it follow: ● over ▽, on the grey line a unit that does exactly as it is told."
-    how += " Orange: the network answers another class than before." if answers is not None else ""
+    how += " Orange: the network answers another class than before." if predictions is not None else ""
     top = sheet.paragraph(MARGIN, top, how, PAGE - 2 * MARGIN, size=8, colour=QUIET)
-    return sheet.done((verdict_line(sheet, top + 0.05, *trust) if trust else top) + 0.06)
+    return sheet.finish((verdict_line(sheet, top + 0.05, *trust) if trust else top) + 0.06)
 
 
 def _photo(
@@ -198,9 +203,9 @@ def _check(
     for name, said in words.items():
         if said is not None and len(said) != rows:
             raise ValueError(f"{len(said)} {name} for {rows} rows; expected one a row.")
-    for line in words["answers"] or ():
+    for line in words["predictions"] or ():
         if len(line) != count:  # type: ignore[arg-type]
-            raise ValueError(f"{len(line)} answers for {count} frames of a row; expected one a frame.")  # type: ignore[arg-type]
+            raise ValueError(f"{len(line)} predictions for {count} frames of a row; expected one a frame.")  # type: ignore[arg-type]
 
 
 ROW, TALL_NAME = 0.185, 1.3  # inches of a line, and of the longest name above a column
@@ -289,7 +294,7 @@ def selectivity_table(
             inside = share > 0.6
             bars.text(share + (-0.03 if inside else 0.03), row, f"{100 * share:.0f} %", fontsize=7, va="center",
                       ha="right" if inside else "left", color="white" if inside else INK)  # fmt: skip
-    return sheet.done(bottom + 0.12)
+    return sheet.finish(bottom + 0.12)
 
 
 def _check_selectivity(means: Tensor, units: Sequence[int], classes: Sequence[str], explained: Tensor | None) -> None:

@@ -65,7 +65,7 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
 def route_sheet(
@@ -118,7 +118,7 @@ def route_sheet(
         for axes in cells:
             _outlined(axes, mask)
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
 def _outlined(axes: Axes, mask: Tensor) -> None:
@@ -197,7 +197,7 @@ def token_sheet(
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
 def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | None = None, *, top: int = 5) -> Figure:
@@ -247,13 +247,13 @@ def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | No
                 draw_signed(axes, maps[b, row], limit)
             bare(axes)
         line += high + GAP
-    return sheet.done(line + GAP)
+    return sheet.finish(line + GAP)
 
 
 WRITTEN_LABEL, WRITTEN_GAP = 1.3, 0.05  # inches left of the pictures, and between them
 
 
-def written_sheet(
+def network_sheet(
     images: Tensor,
     rows: Mapping[str, tuple[Tensor, Sequence[float]]],
     *,
@@ -271,7 +271,7 @@ def written_sheet(
 
     Example:
         >>> x = torch.rand(3, 1, 8, 8)
-        >>> len(written_sheet(x, {"as drawn": (0.9 * x, [20.0, 21.0, 19.5])}).axes)
+        >>> len(network_sheet(x, {"as drawn": (0.9 * x, [20.0, 21.0, 19.5])}).axes)
         6
     """
     for name, (drawn, decibels) in rows.items():
@@ -296,4 +296,4 @@ def written_sheet(
             middle = MARGIN + WRITTEN_LABEL + (b + 0.5) * cell - WRITTEN_GAP / 2
             sheet.line(middle, line, f"{dB:.1f}", size=8, colour=QUIET, align="center")
         line += 0.23 if decibels else 0.03
-    return sheet.done(line + 0.05)
+    return sheet.finish(line + 0.05)

@@ -141,7 +141,7 @@ def unit_sheet(
     if dead:
         words = f"Dead, so without pictures: unit{'s' * (len(dead) > 1)} {', '.join(dead)}."
         top = sheet.paragraph(MARGIN, top, words, PAGE - 2 * MARGIN, size=8, colour=INK)
-    return sheet.done(
+    return sheet.finish(
         sheet.paragraph(MARGIN, top, _legend(selectivity), PAGE - 2 * MARGIN, size=8, colour=QUIET) + 0.06
     )
 

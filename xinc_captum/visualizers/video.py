@@ -75,7 +75,7 @@ def flow_beside_change(
                 draw_heat(axes, frames[t], values)
     bottom = _matrix(sheet, places[-1] + CELL + 0.75, first, table)
     bottom = _bars(sheet, places[-1] + CELL + 0.3, bottom + 0.3, table, controls)
-    return sheet.done(max(bottom, first + len(kept) * (tall + GAP)) + 0.1)
+    return sheet.finish(max(bottom, first + len(kept) * (tall + GAP)) + 0.1)
 
 
 def _matrix(sheet: Sheet, left: float, top: float, table: Tensor) -> float:
@@ -138,7 +138,7 @@ def object_time(
     names: Sequence[str],
     elsewhere: Tensor | None = None,
     layer: str = "layer",
-    shown: int = 8,
+    units: int = 8,
     columns: int = 12,
 ) -> Figure:
     """How objects are carried through time: frames on top; for each object, its carriers' paint and a heat map.
@@ -159,7 +159,7 @@ def object_time(
             elsewhere, said beside what they come to here. The rows are chosen for their numbers; this says by how
             much choosing alone helps.
         layer: its name, for the heading.
-        shown: at most so many units an object.
+        units: at most so many units an object.
         columns: at most so many frames; of more, evenly spaced ones.
 
     Raises:
@@ -176,7 +176,7 @@ def object_time(
     cell = (TRACK_PAGE - 2 * MARGIN - LABEL - NUMBER) / len(kept)
     tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
     carried = (matched - shuffled).nanmean(0).nan_to_num(-torch.inf)
-    best = carried.argsort(dim=1, descending=True, stable=True)[:, :shown]
+    best = carried.argsort(dim=1, descending=True, stable=True)[:, :units]
     limit = _limit([matched[:, o, best[o]] for o in range(len(names))])
     sheet = Sheet(TRACK_PAGE)
     top = sheet.heading(
@@ -197,9 +197,9 @@ def object_time(
             _outline(axes, masks[t, o], OUTLINES[o % len(OUTLINES)])
     top += tall + 0.16
     for o, name in enumerate(names):
-        units = best[o].tolist()
-        _label(sheet, top, name, f"{len(units)} units that follow it most, together")
-        together = amounts[:, units].sum(1)
+        followers = best[o].tolist()
+        _label(sheet, top, name, f"{len(followers)} units that follow it most, together")
+        together = amounts[:, followers].sum(1)
         for i, t in enumerate(kept.tolist()):
             axes = sheet.axes(MARGIN + LABEL + i * cell + 0.02, top, cell - 0.04, tall)
             draw_heat(axes, frames[t], together[t] * together.mean() / together[t].mean().clamp_min(1e-30))
@@ -207,13 +207,13 @@ def object_time(
             _outline(axes, masks[t, o], OUTLINES[o % len(OUTLINES)])
         top += tall + 0.06
         for table, words in ((matched, "under its own mask"), (shuffled, "control: under its masks of other times")):
-            values = _doublings(table[kept][:, o, units].T, limit)
-            high = ROW * len(units)
+            values = _doublings(table[kept][:, o, followers].T, limit)
+            high = ROW * len(followers)
             axes = sheet.axes(MARGIN + LABEL + 0.02, top, cell * len(kept) - 0.04, high)
             axes.imshow(array(values), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
             bare(axes)
             sheet.paragraph(MARGIN, top + 0.02, words, LABEL - 0.75, size=8, colour=QUIET)
-            for row, unit in enumerate(units):
+            for row, unit in enumerate(followers):
                 line = top + row * ROW + 0.02
                 sheet.line(MARGIN + LABEL - 0.05, line, f"unit {unit}", size=7.5, align="right")
                 if table is matched:
@@ -221,7 +221,7 @@ def object_time(
             top += high + 0.08
         top = _chance(sheet, top, carried[o], elsewhere[:, o] if elsewhere is not None else None) + 0.16
     _scale(sheet, top, limit)
-    return sheet.done(top + 0.36)
+    return sheet.finish(top + 0.36)
 
 
 def _label(sheet: Sheet, top: float, name: str, words: str) -> None:
