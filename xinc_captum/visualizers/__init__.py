@@ -1,4 +1,4 @@
-"""Room: pictures. Functions of plain tensors that return a matplotlib Figure and never show it."""
+"""Figures of plain tensors: every function returns a matplotlib Figure and shows none."""
 
 from .accentuation import accentuation_rows, class_bars, dose_strip, score_curve
 from .canvas import (
