@@ -15,30 +15,30 @@ def case(model, **other):
     return Case(**fields | other)
 
 
-def test_every_column_answers_a_value_an_image(conv):
+def test_every_column_returns_one_value_per_image(conv):
     given = case(conv, reference=MAPS, segmentation=torch.ones(2, 16, 16))
     for column in COLUMNS:
         values = column.of(given)
         assert values.shape == (2,) and values.isfinite().all(), column.name
 
 
-def test_what_a_case_lacks_has_no_column(conv):
+def test_columns_without_their_input_return_none(conv):
     assert {c.name for c in COLUMNS if c.of(case(conv)) is None} == {"agreement", "overlap", "pointing", "energy"}
 
 
-def test_they_are_the_functions_of_metrics(conv):
+def test_columns_equal_the_functions_of_metrics(conv):
     sparse, debiased = select_columns(["sparseness", "road"])
     assert torch.equal(sparse.of(case(conv)), gini(MAPS))
     assert torch.equal(debiased.of(case(conv)), road(conv, PHOTOS, MAPS, [0, 2]))
 
 
-def test_scale_does_not_matter_and_negative_parts_do_not_count_as_strong(conv):
+def test_measures_ignore_scale_and_negative_values(conv):
     for name in ("infidelity", "road", "deletion"):
         (column,) = select_columns([name])
         torch.testing.assert_close(column.of(case(conv)), column.of(case(conv, maps=7 * MAPS)), atol=1e-5, rtol=1e-4)
 
 
-def test_infidelity_is_nought_for_the_truth():
+def test_infidelity_of_exact_attributions_is_zero():
     """A linear model: removing pixels changes the score by what they add, so these parts foretell every square."""
     weights = torch.rand(16, 16)
 
@@ -57,11 +57,11 @@ def test_infidelity_is_nought_for_the_truth():
     assert (right < 1e-6 * wrong.clamp_min(1e-3)).all() or (right < 1e-3 * wrong).all()
 
 
-def test_the_costly_ones_are_asked_for():
+def test_expensive_measures_are_not_default():
     assert set(ALL) - set(DEFAULT) == {"sensitivity", "infidelity"}
 
 
-def test_chance_is_the_seeds_and_the_global_state_is_left(conv):
+def test_random_measures_use_the_seed_and_restore_the_state(conv):
     state = torch.get_rng_state()
     for name in ("sensitivity", "infidelity", "road"):
         (column,) = select_columns([name])
@@ -69,7 +69,7 @@ def test_chance_is_the_seeds_and_the_global_state_is_left(conv):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_deletion_and_insertion_run_the_model_once_between_them(conv):
+def test_deletion_and_insertion_share_one_run(conv):
     calls = []
 
     def counted(photos):
@@ -85,7 +85,7 @@ def test_deletion_and_insertion_run_the_model_once_between_them(conv):
     assert torch.equal(deletion, expected.deletion) and torch.equal(insertion, expected.insertion)
 
 
-def test_sensitivity_is_of_the_photo_and_not_of_its_place_in_a_batch():
+def test_sensitivity_does_not_depend_on_the_batch_index():
     """What draws at random answers the same for a photo that stayed the same, wherever Captum's copies lie."""
     drawn = torch.rand(2, 16, 16)
     (column,) = select_columns(["sensitivity"])
@@ -97,7 +97,7 @@ def test_sensitivity_is_of_the_photo_and_not_of_its_place_in_a_batch():
     torch.testing.assert_close(seen[0], PHOTOS)
 
 
-def test_sensitivity_of_half_precision_is_asked_in_it():
+def test_sensitivity_keeps_half_precision():
     (column,) = select_columns(["sensitivity"])
     given = []
     half = case(None, photos=PHOTOS.half(), explain=lambda x: given.append(x.dtype) or x.float().mean(1))
@@ -105,7 +105,7 @@ def test_sensitivity_of_half_precision_is_asked_in_it():
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])
-def test_a_reference_that_says_nothing_overlaps_with_nothing(value):
+def test_overlap_with_an_invalid_reference_is_nan(value):
     reference = MAPS.clone()
     reference[0] = value
     (column,) = select_columns(["overlap"])
@@ -113,6 +113,8 @@ def test_a_reference_that_says_nothing_overlaps_with_nothing(value):
     assert found.isnan().tolist() == [True, False] and found[1] == 1
 
 
-def test_a_measure_cannot_be_called_like_a_cost():
-    with pytest.raises(ValueError, match="a measure is called 'seconds', as a cost or remark of every row is; give it"):
+def test_reserved_names_of_measures_are_rejected():
+    with pytest.raises(
+        ValueError, match="a measure is named 'seconds', which is reserved for a cost or remark of every row"
+    ):
         select_columns([COLUMNS[0].__class__("seconds", "s", "", lambda c: None)])

@@ -1,4 +1,4 @@
-"""Roof: several attribution methods on the same images, in one figure and one table."""
+"""Compare several attribution methods on the same images, in one figure and one table."""
 
 from .compare import compare
 from .maps import as_maps, quantus_explain_func
