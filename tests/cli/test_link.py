@@ -201,7 +201,7 @@ def test_the_table_has_three_thirds_of_every_unit(link_folder):
 def test_the_audit_shows_held_out_pictures_over_what_the_link_makes_of_them(story, drawn_audit):
     said = words(drawn_audit)
     assert f"How far to believe the link from places to {story.ends.generator_name}" in said
-    assert "generated: before, and through the link" in said
+    assert "generated: original above, reconstruction below" in said
     rows = torch.linspace(0, len(story.held_out) - 1, SHOWN).long()
     before = story.ends.draw(story.held_out.latents[rows])
     pictures = np.stack(shown(drawn_audit)[: 2 * SHOWN])
@@ -210,7 +210,7 @@ def test_the_audit_shows_held_out_pictures_over_what_the_link_makes_of_them(stor
 
 
 def test_real_pictures_stand_beside_the_generated_ones(story, drawn_audit):
-    assert "real: before, and through the link" in words(drawn_audit)
+    assert "real: original above, reconstruction below" in words(drawn_audit)
     real = real_pictures(story)[:SHOWN]
     pictures = np.stack(shown(drawn_audit)[2 * SHOWN : 4 * SHOWN])
     np.testing.assert_allclose(pictures[0::2], real[:, 0], atol=1e-6)
@@ -231,7 +231,7 @@ def test_three_classes_have_no_order_and_no_real_pictures_no_place(story):
     pairs = story.held_out
     figure = audit(replace(story, held_out=pairs.take(pairs.classes != 3)))
     assert "in the classifier's layer" not in words(figure) and "middle" not in words(figure)
-    assert len(shown(figure)) == 2 * SHOWN and "real: before, and through the link" not in words(figure)
+    assert len(shown(figure)) == 2 * SHOWN and "real: original above, reconstruction below" not in words(figure)
 
 
 def test_the_sheet_draws_every_unit_low_and_high_in_its_own_picture(story):

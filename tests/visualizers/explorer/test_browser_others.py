@@ -95,7 +95,7 @@ def test_texts_and_infinity_are_sorted(tmp_path, visit):
     rows = {"a": ["x", 1.0], "b": ["z", float("inf")], "c": ["y", -2.0], "d": [None, float("-inf")]}
     explore_table(tmp_path / "page.html", ["remarks", "far"], rows, title="Methods", images=1)
     page = visit(tmp_path / "page.html")
-    assert "one picture says how the methods fare on this picture" in page.inner_text("header")
+    assert "one picture shows how the methods perform on this picture only" in page.inner_text("header")
     heads = page.locator("thead button")
 
     def order():
