@@ -38,7 +38,10 @@ class Album(NamedTuple):
         (height, width), (h, w) = self.original_size, self.size
         resized = self.original_size != self.size
         size = f" and reduced from {width} x {height} to {w} x {h} pixels" if resized else ""
-        return f"Its pictures are compressed{size}, to keep the file small enough to send; the result has the originals."
+        return (
+            f"Its pictures are compressed{size}, to keep the file small enough to send; the result has the "
+            "original pictures."
+        )
 
 
 def album(pictures: Sequence[Tensor], room: int, *, longest: int | None = None) -> Album:
