@@ -17,7 +17,7 @@ from torch import nn
 from xinc_captum import LayerContribution, NeuronCanvas
 from xinc_captum.comparison import as_maps
 from xinc_captum.comparison.registry import by_name
-from xinc_captum.comparison.runner import bound
+from xinc_captum.comparison.runner import bind_method
 
 UNITS, SIZE, SAMPLE = 24, (64, 128), 24  # of the decoder: channels explained, picture, pixels of the loop that are run
 
@@ -85,7 +85,7 @@ def main():
         options.rounds,
         "<= 1.1",
     )
-    row = bound(by_name(["Grad-CAM"], net, images, None, "layer4", 0)["Grad-CAM"], net, None, (224, 224), 0)
+    row = bind_method(by_name(["Grad-CAM"], net, images, None, "layer4", 0)["Grad-CAM"], net, None, (224, 224), 0)
     cam = LayerGradCam(net, net.layer4)
     ratio(
         "compare's Grad-CAM row / Captum's and its enlargement",

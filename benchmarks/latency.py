@@ -31,7 +31,7 @@ from xinc_captum import (
 )
 from xinc_captum.comparison import last_map
 from xinc_captum.comparison.registry import by_name
-from xinc_captum.comparison.runner import bound
+from xinc_captum.comparison.runner import bind_method
 
 PHOTO, VIDEO, TARGET = 224, (128, 256), 1
 LONG = 5.0  # seconds, of a run that is not repeated
@@ -64,7 +64,7 @@ def on_a_photo(model: nn.Module, layer: str | None, device: str) -> Jobs:
     names = [name for name in NAMED if not tokens or name == "Integrated Gradients"]
     found = by_name(names, model, x, None, place, 0)
     jobs: Jobs = {"forward pass": partial(_forward, model, x)}
-    jobs |= {name: partial(bound(one, model, None, (PHOTO, PHOTO), 0), x, TARGET) for name, one in found.items()}
+    jobs |= {name: partial(bind_method(one, model, None, (PHOTO, PHOTO), 0), x, TARGET) for name, one in found.items()}
     layered = LayerContribution(model, place)
     alike = FeatureActivationMap(model, place, x, **grid)
     accentuation = FeatureAccentuation(model)

@@ -242,12 +242,7 @@ def calls():
     )
     yield (
         "compare",
-        lambda: x.compare(
-            net,
-            images,
-            target=1,
-            layer="0",
-        ),
+        lambda: x.compare(["Grad-CAM"], net, images, target=1, layer="0"),
     )
     with tempfile.TemporaryDirectory() as folder:
         link = f"{folder}/link"

@@ -27,7 +27,7 @@ from xinc_captum.metrics import (
     verdict,
     what_dominates,
 )
-from xinc_captum.visualizers import cluster_sheet, explained_bars
+from xinc_captum.visualizers import cluster_sheet, cluster_variance_bars
 from xinc_captum.zoo import video
 
 CLUSTERS, GRID = 6, (8, 12)
@@ -112,7 +112,7 @@ def main(clip="sprites"):
         shares = ", ".join(f"{k} {one.share:.2f} ({float(one.shuffled.mean()):.2f})" for k, one in found.items())
         print(f"{name}: {int(mine.sum())} units; {shares}; {verdict(found)}", flush=True)
         if name == "all" and clip == "sprites":
-            save(explained_bars({k: one[:2] for k, one in found.items()}, verdict(found)), "explained")
+            save(cluster_variance_bars({k: one[:2] for k, one in found.items()}, verdict(found)), "explained")
     if clip == "sprites":
         maps = torch.cat([a.amounts.mean(0)[one.units] for a, one in zip(layers, vectors, strict=True)])
         words = [f"{layers[i].architecture}" for i in owner]

@@ -69,7 +69,7 @@ def main() -> None:
     scale = "Each map has its own scale, which ends at its 99th percentile; the line is at half of that."
     sheet.line(4.5, bottom, scale, size=8, colour=QUIET, align="center")
     place = Path(__file__).parent / "pictures" / "features.jpg"
-    sheet.done(bottom + 0.2).savefig(place, dpi=100, pil_kwargs={"quality": 85})
+    sheet.finish(bottom + 0.2).savefig(place, dpi=100, pil_kwargs={"quality": 85})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 import torch
 
 from xinc_captum.attributions.trans_inr import TransINR, mean_psnr
-from xinc_captum.visualizers import written_sheet
+from xinc_captum.visualizers import network_sheet
 from xinc_captum.zoo import mnist_digits
 
 arguments = dict(enumerate(sys.argv[1:]))
@@ -50,5 +50,5 @@ model.save("trans_inr.safetensors")
 
 few = torch.linspace(0, len(test) - 1, 8).long()
 decibels = [mean_psnr(outputs[i : i + 1], test[i : i + 1]) for i in few.tolist()]
-written_sheet(test[few], {"output of its network": (outputs[few], decibels)}).savefig("samples.png", dpi=110)
+network_sheet(test[few], {"output of its network": (outputs[few], decibels)}).savefig("samples.png", dpi=110)
 print("wrote trans_inr.safetensors and samples.png")

@@ -73,7 +73,7 @@ def test_a_missed_confidence_is_marked(linked, starts):
     assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
     assert path_probabilities(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
     said = [text.get_text() for text in counterfactual_figure(linked, sure).texts]
-    assert any(words.startswith("0 of 3 reach 90 % for the class expected") for words in said)
+    assert any(words.startswith("0 of 3 reach 90 % for the target class") for words in said)
     assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
 
 

@@ -17,7 +17,7 @@ from xinc_captum.cli.link_results import link_page
 from xinc_captum.cli.results import photo_page, read_bundle, video_page
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.comparison import Comparison, Counts, Row
-from xinc_captum.comparison.measures import chosen
+from xinc_captum.comparison.measures import select_columns
 from xinc_captum.visualizers.explorer.images import album, masks_of
 
 CANVAS = {"rule": "secant", "layers": ["h"], "psnr_db": 3.0, "trust": {}, "model": {"name": "ffn"}}
@@ -208,7 +208,7 @@ def compared(tmp_path):
     made = Comparison(
         photos=torch.rand(2, 3, 8, 8), maps={name: torch.rand(2, 8, 8) for name in scores}, table=tuple(rows),
         scores=scores, confidence=torch.tensor([0.5, 0.25]), reference="Grad-CAM",
-        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1, "network": "net"}, columns=chosen(["deletion"]),
+        note={"seed": 3, "rounds": 1, "steps": 4, "target": 1, "network": "net"}, columns=select_columns(["deletion"]),
     )  # fmt: skip
     made.save(tmp_path / "compared")
     return tmp_path / "compared"
@@ -265,7 +265,7 @@ def test_a_comparison_of_failures_alone_has_no_figure(tmp_path, g):
     row = Row("broken", *[float("nan")] * 2, Counts(), {}, error="ValueError: no")
     found = Comparison(
         torch.rand(1, 3, 8, 8, generator=g), {}, (row,), {}, torch.tensor([0.5]), "broken",
-        {"seed": 0, "rounds": 1, "target": 1, "baselines": []}, chosen(["deletion"]),
+        {"seed": 0, "rounds": 1, "target": 1, "baselines": []}, select_columns(["deletion"]),
     )  # fmt: skip
     found.save(tmp_path / "compared")
     explore_command(tmp_path / "compared", None)

@@ -220,7 +220,7 @@ def test_the_table_has_three_thirds_of_every_unit(link_folder):
 def test_the_audit_shows_held_out_images_above_their_reconstructions(link_results, audit_picture):
     said = words(audit_picture)
     assert f"How reliable is the link from places to {link_results.models.generator_name}?" in said
-    assert "generated: before, and through the link" in said
+    assert "generated: original above, reconstruction below" in said
     rows = torch.linspace(0, len(link_results.test_pairs) - 1, MAX_IMAGES).long()
     before = link_results.models.generate(link_results.test_pairs.latents[rows])
     pictures = np.stack(shown(audit_picture)[: 2 * MAX_IMAGES])
@@ -229,7 +229,7 @@ def test_the_audit_shows_held_out_images_above_their_reconstructions(link_result
 
 
 def test_real_images_are_shown_next_to_generated_ones(link_results, audit_picture):
-    assert "real: before, and through the link" in words(audit_picture)
+    assert "real: original above, reconstruction below" in words(audit_picture)
     real = real_pictures(link_results)[:MAX_IMAGES]
     pictures = np.stack(shown(audit_picture)[2 * MAX_IMAGES : 4 * MAX_IMAGES])
     np.testing.assert_allclose(pictures[0::2], real[:, 0], atol=1e-6)
@@ -250,7 +250,7 @@ def test_three_classes_have_no_order_and_real_images_are_optional(link_results):
     pairs = link_results.test_pairs
     figure = audit_figure(replace(link_results, test_pairs=pairs.take(pairs.classes != 3)))
     assert "in the classifier's layer" not in words(figure) and "middle" not in words(figure)
-    assert len(shown(figure)) == 2 * MAX_IMAGES and "real: before, and through the link" not in words(figure)
+    assert len(shown(figure)) == 2 * MAX_IMAGES and "real: original above, reconstruction below" not in words(figure)
 
 
 def test_the_figure_shows_each_unit_low_and_high_in_its_image(link_results):

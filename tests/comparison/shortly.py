@@ -1,4 +1,4 @@
-"""compare() on two tiny photos, as quick as it can be."""
+"""A fast call of compare() on two tiny photos."""
 
 import torch
 

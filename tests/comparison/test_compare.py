@@ -13,12 +13,12 @@ from torch import nn
 from torchvision import transforms
 
 from xinc_captum.comparison import ALL, Column, as_maps, compare, edge_map, grad_cam, random_map
-from xinc_captum.comparison.compare import check_photos, check_preprocess, checked_masks
+from xinc_captum.comparison.compare import check_masks, check_photos, check_preprocess
 from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
 from xinc_captum.zoo import Classifier
 
 
-def test_what_comes_out(conv):
+def test_compare_returns_maps_table_and_scores(conv):
     masks = torch.rand(2, 8, 8) > 0.5
     result = quick(defaults(conv, twice), conv, PHOTOS, [0, 2], preprocess=twice, segmentation=masks)
     assert result.note["network"] == type(conv).__name__ and result.note["target"] == [0, 2]
@@ -40,7 +40,7 @@ def test_what_comes_out(conv):
     assert agreement[0] == pytest.approx(1.0) and abs(agreement[3]) < 0.9
 
 
-def test_a_perfect_map_beats_a_wrong_one():
+def test_a_perfect_map_scores_better_than_a_wrong_one():
     """Class 1 is the light on the left half: who points there wins on every count."""
 
     class Left(nn.Module):
@@ -63,7 +63,7 @@ def test_a_perfect_map_beats_a_wrong_one():
     assert (good["pointing"], bad["pointing"]) == (1, 0) and good["overlap"] == 1
 
 
-def test_captum_objects_get_what_their_forward_takes(conv):
+def test_captum_objects_get_the_inputs_of_their_model(conv):
     methods = {
         "Grad-CAM": grad_cam(conv, "conv", twice),
         "of the model": LayerGradCam(conv, conv.conv),
@@ -84,7 +84,7 @@ def test_preprocessing_may_resize(conv):
     assert {m.shape for m in quick(methods, conv, PHOTOS, 1, preprocess=larger).maps.values()} == {(2, 8, 8)}
 
 
-def test_rows_do_not_see_each_other(conv):
+def test_samples_are_independent(conv):
     whole = quick(defaults(conv), conv, PHOTOS, [0, 2])
     alone = quick(defaults(conv), conv, PHOTOS[:1], 0)
     for name, maps in alone.maps.items():
@@ -92,7 +92,7 @@ def test_rows_do_not_see_each_other(conv):
         torch.testing.assert_close(alone.scores[name]["insertion"], whole.scores[name]["insertion"][:1])
 
 
-def test_chance_depends_on_the_seed_alone(conv):
+def test_results_depend_only_on_the_seed(conv):
     def draws(images, target):
         return torch.rand(2, 8, 8) + float(np.random.rand()) + random.random()
 
@@ -106,7 +106,7 @@ def test_chance_depends_on_the_seed_alone(conv):
     assert not torch.equal(first.maps["a"], quick(methods, conv, PHOTOS, 1, seed=1).maps["a"])
 
 
-def test_methods_take_turns_and_cannot_disturb_each_other(conv):
+def test_methods_alternate_and_are_isolated(conv):
     calls, seen = [], []
 
     def spoils(images, target):
@@ -128,7 +128,7 @@ def test_methods_take_turns_and_cannot_disturb_each_other(conv):
     assert torch.equal(photos, PHOTOS)
 
 
-def test_what_was_done_is_counted(conv):
+def test_calls_of_the_model_are_counted(conv):
     rows = {row.method: row.counts for row in quick(defaults(conv), conv, PHOTOS, 1).table}
     assert (rows["Grad-CAM"].forwards, rows["Grad-CAM"].backwards) == (1, 1)
     assert (rows["IG"].forwards, rows["IG"].backwards, rows["IG"].rows) == (1, 1, 8)
@@ -136,7 +136,7 @@ def test_what_was_done_is_counted(conv):
     assert rows["IG"].peak_bytes > rows["Grad-CAM"].peak_bytes > rows["random"].peak_bytes > 0
 
 
-def test_methods_by_name_with_baselines_beside_them(conv):
+def test_methods_by_name_with_baselines(conv):
     result = compare(["Grad-CAM", Saliency(conv), "Grad-CAM"], conv, PHOTOS, 1, layer="conv", rounds=1, steps=2)
     names = ["Grad-CAM", "Saliency", "Grad-CAM 2", "random map", "centre blob", "edge map"]
     assert list(result.maps) == names == [row.method for row in result.table]
@@ -147,7 +147,7 @@ def test_methods_by_name_with_baselines_beside_them(conv):
     assert found.shape == last.shape
 
 
-def test_functions_may_want_the_model(conv):
+def test_functions_can_take_the_model(conv):
     def gradient(model, x, y):
         x = x.requires_grad_()
         return torch.autograd.grad(model(x)[:, y].sum(), x)[0]
@@ -156,21 +156,21 @@ def test_functions_may_want_the_model(conv):
     torch.testing.assert_close(result.maps["theirs"], result.maps["Captum"])
 
 
-def test_measures_of_ones_own(conv):
+def test_custom_measures(conv):
     bright = Column("bright", "brightness under it", "", lambda case: (case.maps * case.photos.mean(1)).mean((1, 2)))
     result = quick(defaults(conv), conv, PHOTOS, 1, metrics=["sparseness", bright])
     assert list(result.table[0].scores) == ["sparseness", "bright"]
     assert "| brightness under it |" in result.to_markdown()
 
 
-def test_a_method_that_jumps_is_sensitive(conv):
+def test_a_discontinuous_method_is_sensitive(conv):
     methods = {"steady": lambda x, t: torch.arange(64.0).view(1, 8, 8).expand(len(x), -1, -1),
                "jumps": lambda x, t: ((1e4 * x) % 1).sum(1)}  # fmt: skip
     steady, jumps = quick(methods, conv, PHOTOS, [0, 2], metrics=["sensitivity"]).table
     assert steady.scores["sensitivity"].value == 0 and jumps.scores["sensitivity"].value > 0.1
 
 
-def test_the_model_is_left_as_found(conv, found):
+def test_the_model_state_is_restored(conv, found):
     handle = conv.relu.register_forward_hook(lambda *_: None)
     conv.fc.weight.grad = torch.ones_like(conv.fc.weight)
     conv.norm.weight.requires_grad_(False)
@@ -181,7 +181,7 @@ def test_the_model_is_left_as_found(conv, found):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_any_surroundings_and_frozen_models(conv, mode):
+def test_gradient_modes_and_frozen_models(conv, mode):
     expected = quick(defaults(conv), conv, PHOTOS, 1)
     conv.requires_grad_(False)
     with mode():
@@ -190,7 +190,7 @@ def test_any_surroundings_and_frozen_models(conv, mode):
         torch.testing.assert_close(got.maps[name], maps)
 
 
-def test_a_bar_over_the_runs_and_one_over_the_measures(conv, monkeypatch):
+def test_progress_bars_for_runs_and_measures(conv, monkeypatch):
     shown = []
 
     def bar(steps, what, *, show, total=None):
@@ -214,13 +214,13 @@ def test_on_a_gpu(conv):
         torch.testing.assert_close(maps, here.maps[name], atol=1e-3, rtol=1e-2)
 
 
-def test_the_maps_are_those_of_the_method(conv):
+def test_maps_equal_those_of_the_method(conv):
     result = quick({"Grad-CAM": grad_cam(conv, "conv")}, conv, PHOTOS, 1)
     assert torch.equal(result.maps["Grad-CAM"], as_maps(grad_cam(conv, "conv")(PHOTOS, 1), PHOTOS, (8, 8)))
 
 
 @pytest.mark.parametrize("one", [1, [1], (1,), np.int64(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
-def test_a_class_for_all_is_a_number_however_it_is_given(conv, one):
+def test_one_class_for_all_images_is_passed_as_a_number(conv, one):
     """Captum refuses some of these, and functions would have to know them all."""
     seen = []
 
@@ -234,7 +234,7 @@ def test_a_class_for_all_is_a_number_however_it_is_given(conv, one):
 
 
 @pytest.mark.parametrize("many", [[0, 2], (0, 2), np.array([0, 2]), torch.tensor([0, 2])])
-def test_classes_one_an_image_are_a_tensor_however_they_are_given(conv, many):
+def test_one_class_per_image_is_passed_as_a_tensor(conv, many):
     def mine(images, target):
         return images * target.reshape(-1, 1, 1, 1).float()
 
@@ -244,7 +244,7 @@ def test_classes_one_an_image_are_a_tensor_however_they_are_given(conv, many):
 
 
 @pytest.mark.parametrize("target", [1, [0, 2]])
-def test_equal_maps_are_equally_sensitive_whoever_made_them(conv, target):
+def test_equal_maps_have_equal_sensitivity(conv, target):
     def by_hand(images, target):
         x = images.detach().requires_grad_()
         return torch.autograd.grad(conv(x)[torch.arange(len(x)), target].sum(), x)[0]
@@ -255,12 +255,12 @@ def test_equal_maps_are_equally_sensitive_whoever_made_them(conv, target):
     assert (one > 0).all()
 
 
-def test_what_knows_nothing_of_the_photo_is_not_sensitive_to_it(conv):
+def test_maps_independent_of_the_photo_are_not_sensitive(conv):
     found = quick(["random map"], conv, PHOTOS, 1, metrics=["sensitivity"])
     assert found.scores["random map"]["sensitivity"].tolist() == [0, 0]
 
 
-def test_one_photo_has_means_and_no_intervals(conv):
+def test_one_photo_has_no_intervals(conv):
     found = quick({"captum": Saliency(conv)}, conv, PHOTOS[:1], 1, metrics=["sparseness"])
     value = found.table[0].scores["sparseness"]
     assert 0 < value.value < 1 and np.isnan([value.low, value.high]).all()
@@ -268,7 +268,7 @@ def test_one_photo_has_means_and_no_intervals(conv):
     assert found.to_dict()["rows"][0]["sparseness"] == [value.value, None, None]
 
 
-def test_grey_photos_have_the_grad_cam_that_coloured_ones_have():
+def test_grad_cam_of_grey_and_coloured_photos_is_equal():
     """A layer as large as a grey photo is still a layer: what speaks against the class is not shown."""
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 3))
     photos = torch.rand(2, 1, 8, 8)
@@ -292,10 +292,10 @@ def standardised(x):
         (lambda x: x[..., 4:, :20], "4 to 23", "0 to 19"),
     ],
 )
-def test_what_crops_is_said(crop, rows, columns):
+def test_cropping_is_rejected(crop, rows, columns):
     with pytest.raises(
         ValueError,
-        match=f"preprocess looks at rows {rows} and columns {columns} of photos of 48 x 24 pixels.*Crop the photos first",
+        match=f"preprocess uses only rows {rows} and columns {columns} of photos of 48 x 24 pixels.*Crop the photos first",
     ):
         check_preprocess(nn.Identity(), crop, WIDE)
 
@@ -317,7 +317,7 @@ def test_what_crops_is_said(crop, rows, columns):
         lambda x: (x * 255).byte(),
     ],
 )
-def test_what_does_not_is_left_alone(whole):
+def test_preprocessing_without_crop_is_accepted(whole):
     state = torch.get_rng_state()
     with torch.inference_mode():
         check_preprocess(nn.Identity(), whole, WIDE)
@@ -325,51 +325,51 @@ def test_what_does_not_is_left_alone(whole):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_random_crop_is_one_and_draws_nothing():
+def test_random_crops_are_rejected_without_random_numbers():
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match="Crop the photos first"):
         check_preprocess(nn.Identity(), transforms.RandomCrop(16), WIDE)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_wants_pictures_is_said():
+def test_preprocessing_of_pil_images_is_rejected():
     with pytest.raises(
-        TypeError, match=r"failed on a tensor of photos \(1, 3, 24, 48\): .*leave out what opens or conv"
+        TypeError, match=r"failed on a tensor of photos \(1, 3, 24, 48\): .*leave out steps that open or conv"
     ):
         check_preprocess(nn.Identity(), transforms.ToTensor(), WIDE)
 
 
-def test_a_classifier_is_not_normalised_twice(conv):
+def test_a_classifier_is_not_preprocessed_twice(conv):
     net = Classifier("tiny", conv, NORMALISE, 8, ("a", "b", "c"))
-    with pytest.raises(ValueError, match="tiny is a Classifier, which preprocesses itself; give its .model with"):
+    with pytest.raises(
+        ValueError, match="tiny is a Classifier, which preprocesses its inputs itself. Pass its .model with"
+    ):
         quick({"random": random_map()}, net, torch.rand(2, 3, 8, 8), 1, preprocess=NORMALISE)
     quick({"random": random_map()}, net, torch.rand(2, 3, 8, 8), 1)
 
 
-def test_photos():
+def test_wrong_photos_are_rejected():
     check_photos(torch.rand(1, 3, 2, 2))
     for wrong in (torch.rand(3, 2, 2), torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.rand(0, 3, 2, 2)):
         with pytest.raises(
-            ValueError, match=f"inputs are {wrong.dtype} of shape {re.escape(str(tuple(wrong.shape)))}; w"
+            ValueError, match=f"inputs are {wrong.dtype} of shape {re.escape(str(tuple(wrong.shape)))}; expected photos"
         ):
             check_photos(wrong)
 
 
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray, lambda masks: masks.tolist()])
-def test_masks_of_any_kind(kind):
+def test_masks_can_be_tensors_or_arrays(kind):
     masks = torch.rand(2, 24, 48) > 0.5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(checked_masks(kind(masks), WIDE), masks)
-    assert checked_masks(None, WIDE) is None
+        assert torch.equal(check_masks(kind(masks), WIDE), masks)
+    assert check_masks(None, WIDE) is None
 
 
-def test_empty_masks_are_said_and_left_out(conv):
+def test_empty_masks_are_excluded_with_a_warning(conv):
     masks = torch.zeros(2, 24, 48)
     masks[1, :, :24] = 1
-    with pytest.warns(
-        UserWarning, match="segmentation shows nothing in image 0 of 2: pointing game and energy in mask"
-    ):
+    with pytest.warns(UserWarning, match="segmentation is empty for image 0 of 2: pointing game and energy in mask"):
         found = quick({"random": random_map()}, conv, WIDE, 1, segmentation=masks, metrics=["energy"])
     assert found.scores["random"]["energy"].isnan().tolist() == [True, False]
     assert 0 < found.table[0].scores["energy"].value < 1

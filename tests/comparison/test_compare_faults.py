@@ -11,7 +11,7 @@ from xinc_captum.comparison import random_map
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_is_a_row_an_interrupt_ends_it_and_the_model_is_left_as_found(conv, found, fault):
+def test_errors_are_rows_and_the_model_state_is_restored(conv, found, fault):
     def explodes(images, target):
         conv.train()
         conv(images).sum().backward()
@@ -32,7 +32,7 @@ def test_a_failure_is_a_row_an_interrupt_ends_it_and_the_model_is_left_as_found(
     assert before.differences(conv) == []
 
 
-def test_maps_that_say_nothing_are_said_and_left_out(conv):
+def test_invalid_maps_are_excluded_with_a_warning(conv):
     maps = torch.rand(2, 8, 8)
     nan, half = maps * torch.nan, maps.clone()
     half[1] = 0.5
@@ -47,53 +47,53 @@ def test_maps_that_say_nothing_are_said_and_left_out(conv):
             methods, conv, PHOTOS, 1, reference="good", segmentation=torch.ones(2, 8, 8)
         ).table
     texts = [str(w.message) for w in caught]
-    assert any(t.startswith("half answered a map that is constant for image 1 of 2: it ranks no pixels") for t in texts)
-    assert any(t.startswith("zero answered a map that is constant for image 0, 1 of 2") for t in texts)
-    assert any(t.startswith("nan answered a map that is not finite for image 0, 1 of 2") for t in texts)
+    assert any(t.startswith("half returned a map that is constant for image 1 of 2: it ranks no pixels") for t in texts)
+    assert any(t.startswith("zero returned a map that is constant for image 0, 1 of 2") for t in texts)
+    assert any(t.startswith("nan returned a map that is not finite for image 0, 1 of 2") for t in texts)
     assert (good.left_out, one.left_out, zero.left_out, broken.left_out) == (0, 1, 2, 2)
     assert (one.fault, broken.fault) == ("constant", "not finite")
     assert one.scores["agreement"].value == pytest.approx(1.0) and one.scores["energy"].value == pytest.approx(1.0)
     for row in (zero, broken):
-        assert np.isnan([found.value for found in row.scores.values()]).all() and len(row.scores) == 4
+        assert np.isnan([interval.value for interval in row.scores.values()]).all() and len(row.scores) == 4
 
 
-def test_a_constant_reference_leaves_the_others_their_scores(conv):
+def test_a_constant_reference_does_not_affect_other_scores(conv):
     methods = {"flat": lambda x, t: torch.zeros(2, 8, 8), "good": lambda x, t: torch.rand(2, 8, 8)}
-    with pytest.warns(UserWarning, match="flat answered a map that is constant"):
+    with pytest.warns(UserWarning, match="flat returned a map that is constant"):
         _, good = quick(methods, conv, PHOTOS, 1, reference="flat").table
     assert np.isnan(good.scores["agreement"].value) and good.scores["deletion"].value > 0 and good.left_out == 0
 
 
-def test_a_measure_that_fails_is_said_and_leaves_the_others(conv):
+def test_a_failing_measure_does_not_affect_the_others(conv):
     fixed, calls = torch.rand(2, 8, 8), []
 
     def twice_then_never(images, target):
         calls.append(1)
         return fixed if len(calls) < 3 else fixed[:1]
 
-    with pytest.warns(UserWarning, match="sensitivity of fixed could not be measured: ValueError: .*answered shape"):
+    with pytest.warns(UserWarning, match="sensitivity of fixed could not be measured: ValueError: .*returned shape"):
         (row,) = quick({"fixed": twice_then_never}, conv, PHOTOS, 1, metrics=["sensitivity", "sparseness"]).table
     assert np.isnan(row.scores["sensitivity"].value) and row.scores["sparseness"].value > 0 and not row.error
 
 
-def test_good_maps_are_silent(conv):
+def test_valid_maps_cause_no_warning(conv):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quick(defaults(conv), conv, PHOTOS, 1)
 
 
-def test_training_mode_is_said(conv):
+def test_training_mode_causes_a_warning(conv):
     with pytest.warns(UserWarning, match=r"in training mode.*call model.eval\(\)"):
         quick({"random": random_map()}, conv.train(), PHOTOS, 1)
 
 
-def test_what_does_not_fit_is_said_before_anything_runs(conv):
+def test_wrong_arguments_are_rejected_before_any_run(conv):
     def never(images, target):
         pytest.fail("checked too late")
 
     one = {"Grad-CAM": never}
     wrong = [
-        (ValueError, r"methods is empty; give at least one: 'Grad-CAM'", {}, PHOTOS, {}),
+        (ValueError, r"methods is empty; expected at least one: 'Grad-CAM'", {}, PHOTOS, {}),
         (
             TypeError,
             r"method 'x' is a int; expected a function \(images, target\)",
@@ -101,14 +101,26 @@ def test_what_does_not_fit_is_said_before_anything_runs(conv):
             PHOTOS,
             {"reference": None},
         ),
-        (ValueError, r"reference 'y' is not among the methods 'x'; give one", {"x": never}, PHOTOS, {"reference": "y"}),
-        (ValueError, r"inputs are torch.float32 of shape \(3, 8, 8\); expected photos", one, PHOTOS[0], {}),
-        (ValueError, r"inputs are torch.uint8 of shape", one, PHOTOS.byte(), {}),
-        (ValueError, r"inputs go from -.* expected photos in \[0, 1\]. Give what normalises", one, twice(PHOTOS), {}),
-        (ValueError, r"inputs go from nan to nan", one, PHOTOS * torch.nan, {}),
         (
             ValueError,
-            r"segmentation has shape \(8, 8\); expected one mask for each photo, \(2, 8, 8\)",
+            r"reference 'y' is not among the methods 'x'; expected one",
+            {"x": never},
+            PHOTOS,
+            {"reference": "y"},
+        ),
+        (ValueError, r"inputs are torch.float32 of shape \(3, 8, 8\); expected photos", one, PHOTOS[0], {}),
+        (ValueError, r"inputs are torch.uint8 of shape", one, PHOTOS.byte(), {}),
+        (
+            ValueError,
+            r"inputs have values from -.* expected photos in \[0, 1\]. Pass their normalisation",
+            one,
+            twice(PHOTOS),
+            {},
+        ),
+        (ValueError, r"inputs have values from nan to nan", one, PHOTOS * torch.nan, {}),
+        (
+            ValueError,
+            r"segmentation has shape \(8, 8\); expected one mask per photo, \(2, 8, 8\)",
             one,
             PHOTOS,
             {"segmentation": torch.ones(8, 8)},
@@ -125,7 +137,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(conv):
             quick(methods, conv, inputs, target, **options)
 
 
-def test_a_wrong_map_is_a_failure_of_its_method(conv):
-    with pytest.warns(UserWarning, match=r"units failed .*answered shape \(2, 4, 8, 8\) for inputs"):
+def test_a_map_of_wrong_shape_is_an_error_of_its_method(conv):
+    with pytest.warns(UserWarning, match=r"units failed .*returned shape \(2, 4, 8, 8\) for inputs"):
         result = quick({"units": lambda x, t: torch.rand(2, 4, 8, 8)}, conv, PHOTOS, 1)
-    assert result.maps == {} and "answered shape" in result.table[0].error
+    assert result.maps == {} and "returned shape" in result.table[0].error

@@ -90,7 +90,7 @@ def test_a_regression_is_measured_by_its_output(tmp_path):
     ],
 )
 @pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "Feature Accentuation"])
-def test_another_output_is_refused_before_any_method_runs(wrapped, error, text, method):
+def test_unsupported_outputs_are_rejected_before_any_run(wrapped, error, text, method):
     class Whole(nn.Module):
         def __init__(self):
             super().__init__()

@@ -15,7 +15,7 @@ def twice(images):
     return 2 * images - 1
 
 
-def test_without_preprocessing_they_are_captums(conv):
+def test_methods_equal_captum_without_preprocessing(conv):
     assert torch.equal(
         grad_cam(conv, "conv")(PHOTOS, 1), LayerGradCam(conv, conv.conv).attribute(PHOTOS, 1, relu_attributions=True)
     )
@@ -25,7 +25,7 @@ def test_without_preprocessing_they_are_captums(conv):
     torch.testing.assert_close(integrated_gradients(conv, steps=8)(PHOTOS, 1), theirs)
 
 
-def test_gradients_go_through_the_preprocessing(conv):
+def test_gradients_pass_through_the_preprocessing(conv):
     shares = integrated_gradients(conv, twice, steps=200)(PHOTOS, 1)
     with torch.no_grad():
         gain = conv(twice(PHOTOS))[:, 1] - conv(twice(0 * PHOTOS))[:, 1]
@@ -44,7 +44,7 @@ def test_functions_around_a_model(conv):
         torch.testing.assert_close(build(around, "conv", twice)(PHOTOS, 1), build(conv, "conv", twice)(PHOTOS, 1))
 
 
-def test_guided_by_hand():
+def test_guided_grad_cam_of_a_known_model():
     """y = Σ w·relu(a) with a = x: backwards, relu lets through what is active *and* positive; Grad-CAM is constant."""
     model = nn.Sequential(
         nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4, 1, bias=False)
@@ -57,14 +57,14 @@ def test_guided_by_hand():
     assert guided_grad_cam(model, "0")(photo, 0).flatten().tolist() == [0.5, 0.0, 0.0, 4.0]
 
 
-def test_in_place_relus_change_nothing(conv):
+def test_in_place_relus_give_equal_maps(conv):
     maps = [build(conv, layer)(PHOTOS, 1) for build in (grad_cam, guided_grad_cam) for layer in ("norm", "relu")]
     conv.relu = nn.ReLU(inplace=False)
     again = [build(conv, layer)(PHOTOS, 1) for build in (grad_cam, guided_grad_cam) for layer in ("norm", "relu")]
     torch.testing.assert_close(maps, again)
 
 
-def test_what_captum_does_not_guide_is_said(conv):
+def test_other_activation_functions_cause_a_warning(conv):
     conv.relu = nn.ReLU6(inplace=True)
     with pytest.warns(UserWarning, match=r"Conv has ReLU6 modules: Captum's GuidedBackprop changes torch.nn.ReLU"):
         guided_grad_cam(conv, "conv")
@@ -73,13 +73,13 @@ def test_what_captum_does_not_guide_is_said(conv):
         guided_grad_cam(conv, "conv")
 
 
-def test_guided_is_silent_where_all_is_well(conv):
+def test_relu_models_cause_no_warning(conv):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guided_grad_cam(conv, "conv")(PHOTOS, 1)
 
 
-def test_building_one_changes_nothing(conv, found):
+def test_creating_a_method_does_not_change_the_model(conv, found):
     before = found(conv)
     grad_cam(conv, "conv")
     guided_grad_cam(conv, "conv", twice)
@@ -87,15 +87,15 @@ def test_building_one_changes_nothing(conv, found):
     assert before.differences(conv) == []
 
 
-def test_what_is_not_there_is_said(conv):
+def test_missing_layers_and_modules_are_rejected(conv):
     for build in (grad_cam, guided_grad_cam):
         with pytest.raises(LayerError, match="'cnv' is not in the model"):
             build(conv, "cnv")
-    with pytest.raises(TypeError, match=r"no torch.nn.Module is visible behind .*: give the module"):
+    with pytest.raises(TypeError, match=r"no torch.nn.Module can be found; .*Pass the module"):
         guided_grad_cam(torch.sin, nn.ReLU())
 
 
-def test_rows_are_their_own(conv):
+def test_maps_of_samples_are_independent(conv):
     for method in (grad_cam(conv, "conv"), guided_grad_cam(conv, "conv"), integrated_gradients(conv, steps=4)):
         torch.testing.assert_close(method(PHOTOS, [0, 2])[1:], method(PHOTOS[1:], [2]))
 
@@ -129,7 +129,7 @@ def by_hand(net, images, target):
 
 
 @pytest.mark.parametrize("axis", [None, -1])
-def test_maps_with_channels_last_by_hand(axis):
+def test_grad_cam_of_channels_last_layers(axis):
     net, images, target = Last().eval(), torch.rand(2, 3, 6, 8), torch.tensor([2, 0])
     hand = by_hand(net, images, target)
     assert hand.shape == (2, 1, 3, 4)
@@ -148,7 +148,7 @@ def test_maps_with_channels_last_by_hand(axis):
     assert grad_cam(net, "block", resized, unit_axis=axis)(torch.rand(2, 3, 9, 9), 1).shape == (2, 1, 3, 4)
 
 
-def test_an_axis_that_cannot_be_determined_is_asked_for():
+def test_an_ambiguous_axis_is_rejected():
     net = nn.Sequential(nn.Conv2d(3, 6, 1), Unknown(), nn.Flatten(), nn.Linear(216, 2)).eval()
     with pytest.raises(LayerError, match=r"layer '1' returns shape \(2, 6, 6, 6\), and which axis holds the units"):
         grad_cam(lambda x: net[3](net[2](net[1](net[0](x)))), net[1])(torch.rand(2, 3, 6, 6), 1)
@@ -166,7 +166,7 @@ class Unknown(nn.Module):
         return self.norm(self.conv(x))
 
 
-def test_random_maps_know_only_seed_and_row():
+def test_random_maps_depend_only_on_seed_and_index():
     state = torch.get_rng_state()
     maps = random_map(3)(PHOTOS, 0)
     assert maps.shape == (2, 1, 7, 7)
@@ -177,14 +177,14 @@ def test_random_maps_know_only_seed_and_row():
     assert random_map(cells=3)(PHOTOS.double(), 0).dtype == torch.float64
 
 
-def test_the_blob_peaks_in_the_middle_and_fades_alike_on_all_sides():
+def test_centre_blob_is_symmetric_with_its_peak_at_the_centre():
     (blob,) = centre_blob(0.25)(torch.rand(1, 3, 4, 8), 1)
     assert blob.shape == (4, 8) and blob.max().item() == pytest.approx(blob[1:3, 3:5].min().item())
     torch.testing.assert_close(blob, blob.flip(0).flip(1))
     torch.testing.assert_close(blob[1, 7] / blob[1, 4], torch.exp(torch.tensor((0.0625**2 - 0.4375**2) / 0.125)))
 
 
-def test_edges_by_hand():
+def test_edge_map_of_a_known_image():
     photo = torch.zeros(1, 3, 3, 4)
     photo[..., 2:] = 1.0  # a step between columns 1 and 2: Sobel gives 4 on both sides of it, nothing elsewhere
     (edges,) = edge_map()(photo, 0)

@@ -20,7 +20,7 @@ def twice(images):
 
 @pytest.mark.parametrize("package", PEERS)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_they_agree_with_captums_and_leave_the_model_as_found(conv, found, package, frozen):
+def test_peers_agree_with_captum_and_restore_the_model(conv, found, package, frozen):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[peers]')")
     conv.requires_grad_(not frozen)
     method = PEERS[package](conv, "conv", twice)
@@ -46,20 +46,20 @@ def test_they_agree_with_captums_and_leave_the_model_as_found(conv, found, packa
 
 
 @pytest.mark.parametrize("package", PEERS)
-def test_what_is_missing_is_said(conv, package, monkeypatch):
+def test_missing_packages_are_named(conv, package, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     monkeypatch.setitem(__import__("sys").modules, f"{package}.methods", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'xinc-captum\[peers\]'"):
         PEERS[package](conv, "conv")
 
 
-def test_their_maps_have_the_photos_size(conv):
+def test_maps_of_peers_have_the_size_of_the_photos(conv):
     pytest.importorskip("torchcam", reason="torchcam is not installed (pip install '.[peers]')")
     assert as_maps(torchcam_grad_cam(conv, "conv")(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8)
 
 
 @pytest.mark.parametrize("kind", ["GradCAM", "LayerCAM", "ScoreCAM"])
-def test_an_object_of_theirs_goes_in_as_it_is(conv, found, kind):
+def test_cam_objects_are_accepted(conv, found, kind):
     """Made with the model itself, it gets what the model takes."""
     cams = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed (pip install '.[peers]')")
     conv.requires_grad_(True)
@@ -90,7 +90,7 @@ class Last(nn.Module):
         return self.fc(self.block(self.conv(x).permute(0, 2, 3, 1)).flatten(1))
 
 
-def test_of_maps_with_channels_last_they_are_right_or_refuse():
+def test_channels_last_layers_are_correct_or_rejected():
     net, images = Last().eval(), torch.rand(2, 3, 6, 8)
     ours = as_maps(grad_cam(net, "block")(images, 1), images, (6, 8))
     pytest.importorskip("pytorch_grad_cam")
@@ -98,13 +98,11 @@ def test_of_maps_with_channels_last_they_are_right_or_refuse():
     scaled = (ours - ours.amin((1, 2), keepdim=True)) / ours.amax((1, 2), keepdim=True)
     assert torch.corrcoef(torch.stack([theirs.flatten(), scaled.flatten()]))[0, 1] > 0.95
     pytest.importorskip("torchcam")
-    with pytest.raises(
-        LayerError, match="the method 'torchcam' takes the channels from axis 1, and the layer has them on"
-    ):
+    with pytest.raises(LayerError, match="the method 'torchcam' expects channels on axis 1, and the layer has them on"):
         torchcam_grad_cam(net, "block")(images.clone(), 1)
 
 
-def test_compare_finds_a_layer_with_channels_last_and_takes_the_axis():
+def test_compare_accepts_channels_last_layers():
     net, images = Last().eval(), torch.rand(2, 3, 6, 8)
     once = {"rounds": 1, "steps": 4, "baselines": (), "metrics": ["sparseness"]}
     for options in ({}, {"layer": "block"}, {"layer": "block", "unit_axis": -1}):

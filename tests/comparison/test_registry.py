@@ -4,19 +4,19 @@ from captum.attr import Saliency
 from torch import nn
 
 from xinc_captum.comparison import as_maps, grad_cam, last_map
-from xinc_captum.comparison.registry import BASELINES, by_name, known, untrained
+from xinc_captum.comparison.registry import BASELINES, by_name, method_names, model_independent
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
 
-def test_names_become_methods(conv):
+def test_names_are_resolved(conv):
     found = by_name(["Grad-CAM", "Integrated Gradients", *BASELINES], conv, PHOTOS, None, "conv", 3)
     for name, method in found.items():
         assert as_maps(method(PHOTOS, 1), PHOTOS, (8, 8)).shape == (2, 8, 8), name
     assert torch.equal(found["Grad-CAM"](PHOTOS, 1), grad_cam(conv, "conv")(PHOTOS, 1))
 
 
-def test_objects_bring_their_names_and_twins_are_numbered(conv):
+def test_objects_have_titles_and_duplicates_are_numbered(conv):
     def mine(images, target):
         return images
 
@@ -25,16 +25,14 @@ def test_objects_bring_their_names_and_twins_are_numbered(conv):
     assert list(by_name("edge map", conv, PHOTOS, None, None, 0)) == ["edge map"]
 
 
-def test_a_layer_is_found_or_asked_for(conv):
+def test_the_layer_is_determined_or_required(conv):
     assert by_name(["Grad-CAM"], conv, PHOTOS, None, None, 0)["Grad-CAM"](PHOTOS, 1).shape[2:] == (2, 2)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    with pytest.raises(
-        ValueError, match=r"Grad-CAM needs a layer, and no layer of this model has maps .*; give layer="
-    ):
+    with pytest.raises(ValueError, match=r"Grad-CAM needs a layer, but no layer of this model has maps .* Give layer="):
         by_name(["Grad-CAM"], flat, PHOTOS, None, None, 0)
 
 
-def test_what_is_wrong_is_said(conv):
+def test_wrong_methods_are_rejected(conv):
     with pytest.raises(
         ValueError, match="no method is called 'saliency'; known are 'Grad-CAM', 'Guided Grad-CAM', 'grad-cam'"
     ):
@@ -43,21 +41,21 @@ def test_what_is_wrong_is_said(conv):
         by_name("accentuation", conv, PHOTOS, None, None, 0)
     with pytest.raises(ValueError, match="did you mean 'Grad-CAM' or 'Guided Grad-CAM' or 'grad-cam'. Known"):
         by_name(["grad_cam"], conv, PHOTOS, None, None, 0)
-    assert {"Grad-CAM", "torchcam", "edge map"} <= set(known())
+    assert {"Grad-CAM", "torchcam", "edge map"} <= set(method_names())
 
 
-def test_what_knows_nothing_is_told_by_what_it_is_not_by_its_name(conv):
-    assert untrained({"noise": "random map", "edge map": Saliency(conv), "Grad-CAM": "Grad-CAM"}) == ["noise"]
-    assert untrained(["edge map", "Grad-CAM", "edge map"]) == ["edge map", "edge map 2"]
+def test_model_independent_methods_are_recognised_by_type(conv):
+    assert model_independent({"noise": "random map", "edge map": Saliency(conv), "Grad-CAM": "Grad-CAM"}) == ["noise"]
+    assert model_independent(["edge map", "Grad-CAM", "edge map"]) == ["edge map", "edge map 2"]
 
 
-def test_the_last_layer_that_says_where(conv):
+def test_last_map_of_a_convolutional_network(conv):
     assert last_map(conv, torch.rand(1, 3, 8, 8)) is conv.drop, "its pool keeps 2 x 2 places"
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()), nn.AdaptiveAvgPool2d(1))
     assert last_map(net, torch.rand(1, 3, 8, 8)) is net[1], "a block, not what is at its end"
 
 
-def test_a_network_without_maps_has_none(conv):
+def test_networks_without_maps_have_no_last_map(conv):
     assert last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2)) is None
     assert last_map(lambda x: x, torch.rand(1, 3, 2, 2)) is None
 
@@ -74,7 +72,7 @@ class Tokens(nn.Module):
         return self.blocks(self.maps(x).flatten(2).transpose(1, 2)).mean(1)
 
 
-def test_a_transformer_has_none_and_a_pool_by_attention_takes_none_away():
+def test_transformers_have_no_last_map():
     assert last_map(Tokens(1, 4), torch.rand(1, 3, 8, 8)) is None
     late = Tokens(4, 1)
     assert last_map(late, torch.rand(1, 3, 8, 8)) is late.maps
@@ -93,12 +91,12 @@ class Windows(nn.Module):
         return self.head(self.norm(z + self.mlp(z.flatten(1, 2)).view(z.shape)).mean((1, 2)))
 
 
-def test_tokens_before_the_last_map_take_none_away():
+def test_tokens_before_the_last_map_are_ignored():
     net = Windows().eval()
     assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
 
 
-def test_it_sees_images_preprocessed_and_leaves_the_model_as_found(conv, found):
+def test_last_map_uses_preprocessing_and_restores_the_model(conv, found):
     images, seen = torch.rand(1, 3, 8, 8), []
     before = found(conv)
     last_map(conv, images, lambda x: seen.append(x.shape) or x - 0.5)
@@ -119,12 +117,12 @@ class Last(nn.Module):
         return self.head((z + self.bias(torch.ones(1, *z.shape[1:3], 2))).mean((1, 2)))
 
 
-def test_maps_with_channels_last_count_and_what_the_images_do_not_reach_does_not():
+def test_last_map_accepts_channels_last_and_ignores_unused_modules():
     net = Last().eval()
     assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
 
 
-def test_under_no_grad_and_with_preprocessing_that_leaves_the_graph():
+def test_last_map_without_gradients():
     net = Last().eval()
     with torch.no_grad():
         assert last_map(net, torch.rand(1, 3, 8, 12)) is net.norm
@@ -133,7 +131,7 @@ def test_under_no_grad_and_with_preprocessing_that_leaves_the_graph():
     assert last_map(frozen, torch.rand(1, 3, 8, 12)) is net.conv
 
 
-def test_batch_norms_in_training_mode_are_left_as_they_were(found):
+def test_last_map_restores_batch_norm_statistics(found):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten()).train()
     images, before = torch.rand(2, 3, 8, 8), found(net)
     assert last_map(net, images) is net[2]

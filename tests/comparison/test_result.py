@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from xinc_captum.comparison import Column, Comparison, Counts, Row, compare, result
-from xinc_captum.comparison.measures import COLUMNS, chosen
-from xinc_captum.comparison.result import captions, scores_said
+from xinc_captum.comparison.measures import COLUMNS, select_columns
+from xinc_captum.comparison.result import captions, score_notes
 from xinc_captum.metrics import Interval
 from xinc_captum.store import StoreError
 
@@ -36,11 +36,11 @@ def comparison(seconds=0.5, names=tuple(SCORES), error=True):
         confidence=torch.tensor([0.5, 0.25]),
         reference="Grad-CAM",
         note={"seed": 3, "rounds": 1, "steps": 4, "target": 1},
-        columns=chosen(["deletion", "insertion", "agreement"]),
+        columns=select_columns(["deletion", "insertion", "agreement"]),
     )
 
 
-def test_rows_are_means_of_what_is_left():
+def test_rows_are_means_over_valid_maps():
     good, partly, flat, _ = comparison().table
     assert good.scores["deletion"] == (0.5, 0.25, 0.75), "a resample of two is one of them twice, or both"
     assert (good.seconds, good.cpu_seconds, good.left_out, good.fault) == (1.0, 0.5, 0, "")
@@ -50,7 +50,7 @@ def test_rows_are_means_of_what_is_left():
     assert math.isnan(flat.scores["deletion"].value) and flat.fault == "constant or not finite"
 
 
-def test_the_table_as_text():
+def test_table_as_markdown():
     assert (
         comparison().to_markdown()
         == str(comparison())
@@ -67,7 +67,7 @@ def test_the_table_as_text():
     assert "remarks" not in comparison(names=["Grad-CAM"], error=False).to_markdown()
 
 
-def test_as_plain_numbers():
+def test_result_as_json_values():
     found = comparison().to_dict()
     assert found["rows"][0] == {
         "method": "Grad-CAM", "seconds": 1.0, "cpu_seconds": 0.5, "forwards": 2, "backwards": 1, "peak MB": 1.5,
@@ -80,7 +80,7 @@ def test_as_plain_numbers():
     json.dumps(found, allow_nan=False)
 
 
-def test_the_figure_carries_two_numbers_a_method():
+def test_figure_has_two_scores_per_method():
     texts = [t.get_text() for t in comparison().figure().texts]
     assert "deletion 0.50 ↓" in texts and "insertion 0.75 ↑" in texts
     assert "constant or not finite" in texts and "broken" not in texts
@@ -91,7 +91,7 @@ def said(figure):
     return " ".join(t.get_text() for t in figure.texts)
 
 
-def test_the_figure_says_which_class_and_what_the_numbers_are():
+def test_figure_explains_classes_and_scores():
     assert "class 1, p 0.50" in said(comparison().figure()) and "class 1, p 0.25" in said(comparison().figure())
     assert "tinca, p 0.50" in said(comparison().figure(labels=["tench", "tinca, Tinca"]))
     assert "deletion: area under" in said(comparison().figure()) and "less is better (↓)" in said(comparison().figure())
@@ -99,22 +99,22 @@ def test_the_figure_says_which_class_and_what_the_numbers_are():
         comparison().figure(labels=["tench"])
 
 
-def test_baselines_are_known_and_may_be_left_out(tmp_path):
+def test_baselines_can_be_excluded(tmp_path):
     found = comparison()
-    assert found.baselines == () and "know nothing of the network" not in said(found.figure())
+    assert found.baselines == () and "do not depend on the network" not in said(found.figure())
     found = dataclasses.replace(found, note={**found.note, "baselines": ["a|b", "flat"]})
-    assert found.baselines == ("a|b", "flat") and "know nothing of the network" in said(found.figure())
+    assert found.baselines == ("a|b", "flat") and "do not depend on the network" in said(found.figure())
     without = said(found.figure(baselines=False))
-    assert "Grad-CAM" in without and "flat" not in without and "know nothing" not in without
+    assert "Grad-CAM" in without and "flat" not in without and "do not depend" not in without
     found.save(tmp_path / "result")
     for file in ("manifest.json", "table.json"):
         assert json.loads((tmp_path / "result" / file).read_text())["baselines"] == ["a|b", "flat"]
     found = dataclasses.replace(found, note={**found.note, "baselines": list(found.maps)})
-    with pytest.raises(ValueError, match="no map is left without the baselines; give baselines=True, or compare more"):
+    with pytest.raises(ValueError, match="no map is left without the baselines; use baselines=True, or compare more"):
         found.figure(baselines=False)
 
 
-def test_saved_whole(tmp_path):
+def test_save_writes_all_files(tmp_path):
     result = comparison()
     result.save(tmp_path / "result")
     folder = tmp_path / "result"
@@ -136,14 +136,14 @@ def test_saved_whole(tmp_path):
     assert manifest["methods"] == ["Grad-CAM", "a|b", "flat", "broken"]
 
 
-def test_slower_but_equal_runs_have_equal_manifests(tmp_path):
+def test_manifests_do_not_depend_on_time(tmp_path):
     comparison().save(tmp_path / "fast")
     comparison(seconds=9.0).save(tmp_path / "slow")
     fast, slow = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("fast", "slow"))
     assert fast == slow
 
 
-def test_not_at_all_when_something_fails(tmp_path, monkeypatch):
+def test_save_writes_nothing_after_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("xinc_captum.store.write_tensors", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         comparison().save(tmp_path / "result")
@@ -153,23 +153,23 @@ def test_not_at_all_when_something_fails(tmp_path, monkeypatch):
         comparison().save(tmp_path)
 
 
-def test_some_images_are_shown_with_the_measures_of_all():
+def test_figure_of_selected_images():
     words = said(comparison().figure(images=[1]))
     assert "class 1, p 0.25" in words and "class 1, p 0.50" not in words and "Means over 2 photos" in words
-    with pytest.raises(IndexError, match="image 2 is none of the 2, which are numbered from 0"):
+    with pytest.raises(IndexError, match="images contains 2; expected indices from 0 to 1"):
         comparison().figure(images=[0, 2])
-    with pytest.raises(ValueError, match="images is empty; give at least one number, or None"):
+    with pytest.raises(ValueError, match="images is empty; expected at least one index, or None"):
         comparison().figure(images=[])
 
 
-def test_methods_that_answer_the_same_tensor_are_saved_each(tmp_path):
+def test_equal_maps_of_two_methods_are_saved(tmp_path):
     kept = torch.rand(2, 8, 8)
     compare({"a": lambda x, y: kept, "b": lambda x, y: kept}, NET, torch.rand(2, 3, 8, 8), 0, rounds=1).save(tmp_path)
     found = load_file(tmp_path / "maps.safetensors")
     assert torch.equal(found["a"], kept) and torch.equal(found["b"], kept)
 
 
-def test_nothing_but_failures_is_saved_too(tmp_path):
+def test_a_result_of_failed_methods_can_be_saved(tmp_path):
     with pytest.warns(UserWarning, match="broken failed and has no map"):
         found = compare({"broken": lambda x, y: 1 / 0}, NET, torch.rand(2, 3, 8, 8), 0, rounds=1, baselines=())
     found.save(tmp_path)
@@ -179,14 +179,14 @@ def test_nothing_but_failures_is_saved_too(tmp_path):
         found.figure()
 
 
-def test_infinity_is_no_json(tmp_path):
+def test_infinity_becomes_null_in_json(tmp_path):
     column = Column("far", "far", "", lambda case: torch.tensor([math.inf, 1.0]))
     compare(["edge map"], NET, torch.rand(2, 3, 8, 8), 0, rounds=1, baselines=(), metrics=[column]).save(tmp_path)
     read = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
     assert [one["methods"]["edge map"]["far"] for one in read["images"]] == [None, 1.0]
 
 
-def test_the_figure_says_who_failed(tmp_path, monkeypatch):
+def test_figure_names_failed_methods(tmp_path, monkeypatch):
     feet = []
     grid = result.comparison_grid
     monkeypatch.setattr(result, "comparison_grid", lambda *a, foot, **k: feet.append(foot) or grid(*a, foot=foot, **k))
@@ -195,7 +195,7 @@ def test_the_figure_says_who_failed(tmp_path, monkeypatch):
     assert feet[0].endswith("Not shown, because they failed: broken.") and "Not shown" not in feet[1]
 
 
-def test_names_are_saved(tmp_path):
+def test_class_names_are_saved(tmp_path):
     comparison().save(tmp_path / "named", labels=["cat", "dog, hound"])
     assert json.loads((tmp_path / "named" / "manifest.json").read_text())["labels"] == {"1": "dog"}
     with pytest.raises(LookupError, match="labels have no name for class 1"):
@@ -208,31 +208,31 @@ def row(method, left_out=0, **values):
     return Row(method, 1.0, 1.0, Counts(), scores, left_out, "constant" if left_out else "")
 
 
-def test_small_numbers_have_three_digits_in_all_rows():
+def test_small_scores_have_three_decimals():
     rows = [row("a", deletion=0.023, insertion=0.74), row("b", deletion=0.25, insertion=0.1)]
-    notes, _ = scores_said(rows, chosen(["deletion", "insertion"]), 3)
+    notes, _ = score_notes(rows, select_columns(["deletion", "insertion"]), 3)
     assert notes == {"a": "deletion 0.023 ↓\ninsertion 0.74 ↑", "b": "deletion 0.250 ↓\ninsertion 0.10 ↑"}
 
 
-def test_only_what_is_shown_is_explained():
+def test_only_the_scores_in_the_figure_are_explained():
     rows = [row("a", sparseness=0.5, road=0.2, energy=0.5, deletion=0.5)]
-    _, foot = scores_said(rows, chosen(["sparseness", "road", "energy", "deletion"]), 3)
-    assert foot.startswith("ROAD: what the probability loses") and "deletion" not in foot and "Gini" not in foot
-    assert "energy in mask: share of the map that lies in the mask; more is better (↑). Means over 3 photos." in foot
-    assert "One photo." in scores_said(rows, chosen(["deletion"]), 1)[1]
-    assert scores_said(rows, chosen(["sparseness"]), 3) == ({"a": ""}, "")
+    _, foot = score_notes(rows, select_columns(["sparseness", "road", "energy", "deletion"]), 3)
+    assert foot.startswith("ROAD: half of the difference") and "deletion" not in foot and "Gini" not in foot
+    assert "energy in mask: share of the map inside the mask; more is better (↑). Means over 3 photos." in foot
+    assert "One photo." in score_notes(rows, select_columns(["deletion"]), 1)[1]
+    assert score_notes(rows, select_columns(["sparseness"]), 3) == ({"a": ""}, "")
     own = Column("own", "mine", "↓", lambda _: None)
-    assert scores_said([row("a", own=4.0)], [own], 2)[1] == "mine; less is better (↓). Means over 2 photos."
+    assert score_notes([row("a", own=4.0)], [own], 2)[1] == "mine; less is better (↓). Means over 2 photos."
 
 
-def test_maps_that_say_nothing():
+def test_notes_of_invalid_maps():
     rows = [row("a", deletion=0.5), row("b", 1, deletion=0.5), row("c", 2, deletion=math.nan), row("d")]
-    notes, foot = scores_said(rows, chosen(["deletion"]), 2)
+    notes, foot = score_notes(rows, select_columns(["deletion"]), 2)
     assert notes["c"] == "constant" and notes["d"] == "deletion – ↓"
-    assert foot.endswith("Means over 2 photos, but for maps that say nothing.")
+    assert foot.endswith("Means over 2 photos, without invalid maps.")
 
 
-def test_every_measure_with_a_better_side_says_what_it_is():
+def test_measures_with_a_better_side_have_a_meaning():
     assert all(column.meaning for column in COLUMNS if column.better)
 
 
@@ -241,7 +241,7 @@ def test_captions():
     assert captions([2], [0.5], {2: "a\udcff"}) == [("a?", "p 0.50")], "no font draws a byte that is no UTF-8"
     assert captions([2], [0.0514, 0.5], {2: "a, b"}) == [("a", "p 0.051"), ("a", "p 0.50")]
     for labels in (["a", "b"], {1: "b"}):
-        with pytest.raises(LookupError, match=r"no name for class 2; give one for each class, or {2: 'its name'}"):
+        with pytest.raises(LookupError, match=r"no name for class 2; give one per class, or {2: 'its name'}"):
             captions([2], [0.5], labels)
     with pytest.raises(LookupError, match="class -1"):
         captions(-1, [0.5], ["a", "b"])

@@ -3,8 +3,8 @@ import torch
 from captum.attr import Saliency
 from torch import nn
 
-from xinc_captum.comparison import counted, runner
-from xinc_captum.comparison.runner import Runs, bound, run_once
+from xinc_captum.comparison import count_calls, runner
+from xinc_captum.comparison.runner import Runs, bind_method, run_once
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
@@ -13,7 +13,7 @@ def twice(images):
     return 2 * images - 1
 
 
-def test_who_gets_what(conv):
+def test_inputs_of_each_kind_of_method(conv):
     seen = {}
 
     def two(images, target):
@@ -33,66 +33,66 @@ def test_who_gets_what(conv):
         return images
 
     for method in (two, three, named, options):
-        bound(method, conv, twice, (8, 8), 0)(PHOTOS, 1)
+        bind_method(method, conv, twice, (8, 8), 0)(PHOTOS, 1)
     assert torch.equal(seen["two"], PHOTOS)
     assert torch.equal(seen["options"], PHOTOS)
     torch.testing.assert_close(seen["three"], conv(twice(PHOTOS)))
     torch.testing.assert_close(seen["named"], conv(twice(PHOTOS)))
-    captum = bound(Saliency(conv), conv, twice, (8, 8), 0)(PHOTOS, 1)
+    captum = bind_method(Saliency(conv), conv, twice, (8, 8), 0)(PHOTOS, 1)
     torch.testing.assert_close(captum, Saliency(conv).attribute(twice(PHOTOS), 1).sum(1))
 
 
 def test_the_first_run_is_counted_and_the_rest_are_timed(conv):
-    runs = Runs(bound(Saliency(conv), conv, None, (8, 8), 0))
+    runs = Runs(bind_method(Saliency(conv), conv, None, (8, 8), 0))
     run_once(runs, conv, PHOTOS, 1)
     assert (runs.counts.forwards, runs.seconds) == (1, []) and runs.maps.shape == (2, 8, 8)
     run_once(runs, conv, PHOTOS, 1)
     assert len(runs.seconds) == 1 and runs.seconds[0].wall > 0
 
 
-def test_what_takes_long_is_timed_once(conv, monkeypatch):
+def test_slow_methods_are_timed_once(conv, monkeypatch):
     calls = []
 
     def slow(images, target):
         calls.append(1)
         return images
 
-    monkeypatch.setattr(runner, "LONG", 0.0)
-    runs = Runs(bound(slow, conv, None, (8, 8), 0))
+    monkeypatch.setattr(runner, "MAX_SECONDS", 0.0)
+    runs = Runs(bind_method(slow, conv, None, (8, 8), 0))
     for _ in range(4):
         run_once(runs, conv, PHOTOS, 1)
     assert (len(calls), len(runs.seconds)) == (2, 1)
 
 
-def test_nothing_runs_after_a_failure(conv):
+def test_methods_do_not_run_after_an_error(conv):
     calls = []
 
     def fails(images, target):
         calls.append(1)
         raise KeyError("x")
 
-    runs = Runs(bound(fails, conv, None, (8, 8), 0))
+    runs = Runs(bind_method(fails, conv, None, (8, 8), 0))
     for _ in range(3):
         run_once(runs, conv, PHOTOS, 1)
     assert (len(calls), runs.error, runs.maps) == (1, "KeyError: 'x'", None)
 
 
-def test_a_map_that_the_method_keeps_and_changes_is_copied(conv):
+def test_maps_are_copied(conv):
     kept = torch.rand(2, 8, 8)
 
     def again(images, target):
         return kept.mul_(2)
 
-    runs = Runs(bound(again, conv, None, (8, 8), 0))
+    runs = Runs(bind_method(again, conv, None, (8, 8), 0))
     for _ in range(3):
         run_once(runs, conv, PHOTOS, 1)
     torch.testing.assert_close(runs.maps, kept / 4)
 
 
-def test_calls_and_gradients():
+def test_calls_and_backward_passes_are_counted():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     x = torch.rand(5, 2)
-    with counted(model) as counts:
+    with count_calls(model) as counts:
         model(x).sum().backward()
         y = model(x[:2])
         torch.autograd.grad(y[:, 0].sum(), model[0].weight, retain_graph=True)
@@ -102,9 +102,9 @@ def test_calls_and_gradients():
     assert (counts.forwards, counts.backwards, counts.rows) == (3, 3, 12)
 
 
-def test_memory_is_what_is_alive_at_once():
+def test_peak_memory_of_live_tensors():
     x = torch.rand(1000)  # there before: not counted
-    with counted(nn.Identity()) as counts:
+    with count_calls(nn.Identity()) as counts:
         a = x + 1  # 4 kB
         b = a * 2  # 8 kB at once
         del a
@@ -114,48 +114,48 @@ def test_memory_is_what_is_alive_at_once():
     assert counts.peak_bytes == 8000
 
 
-def test_what_a_graph_keeps_counts():
+def test_memory_of_the_graph_is_counted():
     x = torch.rand(1000, requires_grad=True)
-    with counted(nn.Identity()) as counts:
+    with count_calls(nn.Identity()) as counts:
         x.exp().exp().sum().backward()
-    with counted(nn.Identity()) as bare, torch.no_grad():
+    with count_calls(nn.Identity()) as bare, torch.no_grad():
         x.exp().exp().sum()
     assert counts.peak_bytes > bare.peak_bytes
 
 
-def test_functions_around_models_and_transforms():
+def test_functions_around_models_are_counted():
     model, x, v = nn.Linear(2, 3), torch.rand(1, 2), torch.rand(4, 1, 2)
-    with counted(lambda x: model(x)[:, 0]) as counts:
+    with count_calls(lambda x: model(x)[:, 0]) as counts:
         torch.func.vmap(lambda v: torch.func.jvp(model, (x,), (v,))[1])(v)
     assert (counts.forwards, counts.backwards) == (1, 0) and counts.peak_bytes > 0
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_nothing_is_left_behind(conv, found, fault):
+def test_hooks_are_removed(conv, found, fault):
     x, before = torch.rand(1, 3, 8, 8), found(conv)
-    with pytest.raises(fault), counted(conv):
+    with pytest.raises(fault), count_calls(conv):
         conv(x)
         raise fault
     assert before.differences(conv) == []
 
 
-def test_a_scripted_part_is_passed_over_and_the_rest_is_counted():
+def test_scripted_modules_are_not_counted():
     scripted, model, x = torch.jit.script(nn.Sequential(nn.ReLU())), nn.Linear(2, 3), torch.rand(5, 2)
-    with counted(lambda x: model(scripted(x))) as counts:
+    with count_calls(lambda x: model(scripted(x))) as counts:
         model(scripted(x)).sum().backward()
     assert (counts.forwards, counts.backwards, counts.rows) == (1, 1, 5)
-    with counted(lambda x: scripted(x)) as counts:
+    with count_calls(lambda x: scripted(x)) as counts:
         scripted(x)
     assert counts.forwards == 0
 
 
-def test_two_modules_that_make_one_function_are_one_call():
+def test_two_modules_of_one_function_count_as_one_call():
     backbone, head, x = nn.Linear(2, 4), nn.Linear(4, 3), torch.rand(5, 2)
 
     def whole(x):
         return head(backbone(x))
 
-    with counted(whole) as counts:
+    with count_calls(whole) as counts:
         whole(x).sum().backward()
         whole(x[:1])
     assert (counts.forwards, counts.backwards, counts.rows) == (2, 1, 6)

@@ -17,15 +17,15 @@ def drawn(g, photo, positions=True):
     )  # fmt: skip
 
 
-def test_it_shows_what_it_was_given(shows_what_it_was_given, photo):
-    shows_what_it_was_given(lambda g: drawn(g, photo))
+def test_cluster_sheet_depends_on_its_input(depends_on_input, photo):
+    depends_on_input(lambda g: drawn(g, photo))
 
 
-def test_clusters_alone_are_legible_too(legible, g, photo):
+def test_cluster_sheet_without_overview_is_legible(legible, g, photo):
     legible(drawn(g, photo, positions=False))
 
 
-def test_clusters_count_and_name_their_members(words, photo):
+def test_clusters_are_counted_and_their_members_named(words, photo):
     labels, sources, facts = torch.tensor([0, 0, 0, 2]), ["a", "a", "b", "b"], {"stable": (0.75, 0.125)}
     said = words(
         cluster_sheet(
@@ -36,6 +36,6 @@ def test_clusters_count_and_name_their_members(words, photo):
     assert "2 of a" in said and "b, unit 7" in said and "0.75" in said and "0.12 shuffled" in said
 
 
-def test_what_does_not_fit_is_said(photo):
+def test_cluster_sheet_rejects_wrong_lengths(photo):
     with pytest.raises(ValueError, match="'labels': 2, 'sources': 3, 'units': 3, 'positions': 3"):
         cluster_sheet(torch.rand(3, H, W), torch.zeros(2), photo, sources=["a"] * 3)

@@ -1,75 +1,216 @@
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xinc_captum.visualizers import (
+    Measured,
+    accentuation_rows,
+    class_bars,
+    comparison_grid,
+    counterfactual_rows,
+    dose_strip,
+    link_audit,
+    selectivity_table,
+    unit_filmstrips,
+    unit_sheet,
+)
 from xinc_captum.visualizers.layout import (
-    GAP,
-    LINES,
+    GRID_GAP,
     MARGIN,
-    SIZES,
+    NAME_LINES,
+    NAME_SIZES,
     Sheet,
-    broken,
+    check_lengths,
     check_verdicts,
-    clipped,
+    clip_text,
     decimals_for,
     decimals_over,
-    heads,
+    even_indices,
+    fit_names,
     number,
-    numbered,
+    number_duplicates,
     ordinal,
     predicate,
-    shortened,
+    shorten,
+    text_width,
     verdict_line,
-    wide,
+    wrap,
 )
 
+LONG = "sulphur-crested cockatoo, Kakatoe galerita, Cacatua galerita and everything that looks like one from afar"
+NAME = "a class of a long and winding name"
 
-def test_lines_are_as_wide_as_they_are_said_to_be():
+
+def accentuations(height, width, columns):
+    images = torch.rand(2, 3, height, width)
+    return accentuation_rows(
+        images[:1], images[:, 0] if columns == 4 else None, images, images[:, :1], titles=[LONG] * 2,
+        notes=["logit −12.3 → 24.5, " * 8] * 2, trusts=[("holds", "of this"), ("fails", "of many reasons " * 9)],
+        cam_name="where the unit is active in the photo itself", heading=f"What a network sees in a photo of {LONG}",
+    )  # fmt: skip
+
+
+def doses(count):
+    values = [0.1 * i for i in range(1, count + 1)]
+    notes = ["mean activation 12.3 and more words"] * count
+    return dose_strip(torch.rand(count, 3, 12, 16), values, seed=torch.rand(3, 12, 16), title="lion", notes=notes)
+
+
+def classes(count):
+    entries = [("tabby", 0.6), (LONG, 0.3), ("lynx", 0.001)]
+    return class_bars({f"more of a thing with a long name {i}": entries for i in range(count)})
+
+
+def comparison(columns, height, width, baselines):
+    maps = {f"a rather long method name {i}": torch.rand(2, height, width) for i in range(columns)}
+    return comparison_grid(
+        torch.rand(2, 3, height, width), maps, dict.fromkeys(maps, "deletion 0.12 ↓\ninsertion 0.74 ↑"),
+        baselines=list(maps)[columns - baselines :], captions=[(NAME, "p 0.71"), ("tench", "p < 0.001")],
+        foot=f"deletion: {LONG} (↓ less is better); means of 2 photos.", shared=bool(baselines),
+    )  # fmt: skip
+
+
+def counterfactuals(curves):
+    path = {"path": torch.linspace(0, 1, 5), "path_chances": torch.rand(3, 5, 2), "flips": torch.rand(3)}
+    chances = torch.tensor([[0.9, 0.05, 0.9], [0.8, 0.1, 0.8], [0.1, 0.2, 0.7]]).expand(3, 3, 3)
+    return counterfactual_rows(
+        *torch.rand(3, 3, 1, 8, 8), chances=chances, predictions=[["golden retriever", "golden retriever", NAME]] * 3,
+        origins=["golden retriever"] * 3, targets=["a house cat of some kind"] * 3, notes=["moved by .61"] * 3,
+        reached=torch.tensor([True, False, False]), **(path if curves else {}),
+    )  # fmt: skip
+
+
+def audit(count):
+    fit = [Measured("R²", 0.9, 0.88, 0.91, 0.72, "class means alone"), Measured(LONG, 0.6, 0.5, 0.7, -0.1)]
+    pictures = (torch.rand(count, 3, 12, 8), torch.rand(count, 3, 12, 8))
+    return link_audit(
+        {"How much does it explain?": fit, "Does a picture keep its class?": fit}, classes=[NAME] * 5,
+        verdict=("weak", "real pictures keep their class in 85 % only, " * 4),
+        pictures={"generated": pictures, "real": pictures, "others": pictures},
+        orders={"layer": torch.eye(5), "latents": torch.eye(5)},
+    )  # fmt: skip
+
+
+def filmstrips(rows, steps):
+    return unit_filmstrips(
+        torch.rand(rows, steps, 1, 8, 8), torch.linspace(-2, 3, steps).expand(rows, steps), torch.rand(rows, steps),
+        rows=[f"row {i}" for i in range(rows)], predictions=[[NAME] * steps] * rows, bases=torch.rand(rows, 1, 8, 8),
+        notes=["moves most of all 64 units, follows .98"] * rows, trust=("weak", "it follows half of the way"),
+    )  # fmt: skip
+
+
+def selectivity(units, names):
+    shares = torch.rand(units)
+    return selectivity_table(torch.randn(units, len(names)), units=range(units), classes=names, explained=shares)
+
+
+def cards(count):
+    return unit_sheet(
+        *torch.rand(2, count, 1, 8, 8), units=range(count), ranks=torch.arange(count) % 7 + 1.0, count=64,
+        followed=torch.ones(count), verdicts=["holds", "weak", "fails"] * (count // 3),
+        notes=["upper third: luminance +12 % and more words than there is space for"] * count,
+    )  # fmt: skip
+
+
+# The least and the most of each figure: tall and wide images, few and many columns and rows, long names.
+LAYOUTS = {
+    "accentuations, tall": lambda: accentuations(60, 10, 4),
+    "accentuations, wide": lambda: accentuations(10, 60, 3),
+    "doses, one": lambda: doses(1),
+    "doses, two lines": lambda: doses(7),
+    "classes, one": lambda: classes(1),
+    "classes, two lines": lambda: classes(4),
+    "comparison, one tall map": lambda: comparison(1, 40, 10, 0),
+    "comparison, baselines alone": lambda: comparison(1, 12, 16, 1),
+    "comparison, many maps": lambda: comparison(9, 12, 16, 5),
+    "counterfactuals": lambda: counterfactuals(False),
+    "counterfactuals with curves": lambda: counterfactuals(True),
+    "audit": lambda: audit(2),
+    "filmstrips, two values": lambda: filmstrips(1, 2),
+    "filmstrips, many values": lambda: filmstrips(2, 6),
+    "selectivity, two classes": lambda: selectivity(3, ["a", "b"]),
+    "selectivity, long names": lambda: selectivity(3, [NAME] * 12),
+    "selectivity, many classes": lambda: selectivity(3, [f"class {i}" for i in range(60)]),
+    "cards, one line": lambda: cards(3),
+    "cards, two lines": lambda: cards(6),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_texts_do_not_overlap(name, legible):
+    figure = LAYOUTS[name]()
+    if name.startswith("selectivity"):
+        legible(figure, across=0.9, down=0.7)
+        return
+    legible(figure, slack=name.startswith("accentuations"), panels=not name.startswith("classes"))  # texts on bars
+    if name.startswith("accentuations"):
+        assert figure.get_figwidth() == 9.0 and min(t.get_fontsize() for t in figure.texts) >= 8
+    if name.startswith("comparison"):
+        for dots in (100, 120):
+            figure.set_dpi(dots)
+            legible(figure, down=0.9)
+
+
+def test_lengths_are_checked_with_their_names():
+    check_lengths(2, "row", titles=["a", "b"], notes=None)
+    with pytest.raises(ValueError, match="notes has 1 entries for 2 rows; expected one per row"):
+        check_lengths(2, "row", titles=["a", "b"], notes=["c"])
+
+
+@pytest.mark.parametrize(("count", "most", "indices"), [(1, 4, [0]), (3, 8, [0, 1, 2]), (20, 3, [0, 10, 19])])
+def test_even_indices_have_the_first_and_the_last(count, most, indices):
+    assert even_indices(count, most) == indices
+
+
+def test_lines_are_at_most_as_wide_as_requested():
     text = "a rather long line about nothing in particular, with several words"
     for width in (0.8, 1.0, 2.0):
-        lines = broken(text, width, 9)
-        assert all(wide(line, 9) <= width for line in lines)
+        lines = wrap(text, width, 9)
+        assert all(text_width(line, 9) <= width for line in lines)
         assert " ".join(lines) == text
-    assert broken(text, 20) == [text]
-    assert broken("", 1) == []
+    assert wrap(text, 20) == [text]
+    assert wrap("", 1) == []
 
 
-def test_a_word_too_long_is_broken_inside():
-    lines = broken("x" * 80, 1.0)
+def test_long_words_are_broken():
+    lines = wrap("x" * 80, 1.0)
     assert len(lines) > 3 and "".join(lines) == "x" * 80
-    assert all(wide(line) <= 1.0 for line in lines)
-    assert broken("ab", 0.0) == ["a", "b"], "one letter a line at least"
+    assert all(text_width(line) <= 1.0 for line in lines)
+    assert wrap("ab", 0.0) == ["a", "b"], "one letter a line at least"
 
 
-def test_bold_is_wider_and_large_is_larger():
-    assert wide("feature", bold=True) > wide("feature")
-    assert wide("feature", 18) == pytest.approx(2 * wide("feature", 9), rel=0.05)
+def test_text_width_depends_on_weight_and_size():
+    assert text_width("feature", bold=True) > text_width("feature")
+    assert text_width("feature", 18) == pytest.approx(2 * text_width("feature", 9), rel=0.05)
 
 
-def test_places_are_inches_from_the_upper_left():
+def test_positions_are_inches_from_the_upper_left():
     sheet = Sheet(4)
     axes = sheet.axes(1, 0.5, 2, 1)
     sheet.line(1, 0.25, "here")
-    figure = sheet.done(2)
+    figure = sheet.finish(2)
     assert tuple(figure.get_size_inches()) == (4, 2)
     assert axes.get_position().bounds == pytest.approx((0.25, 0.25, 0.5, 0.5))
     assert figure.texts[0].get_position() == pytest.approx((0.25, 0.875))
 
 
-def test_dollars_are_dollars():
+def test_dollar_signs_are_not_mathematics():
     sheet = Sheet(2)
     sheet.line(0, 0, "a $ and a $")
-    assert sheet.done(1).texts[0].get_parse_math() is False
+    assert sheet.finish(1).texts[0].get_parse_math() is False
 
 
-def test_a_grid_is_as_wide_as_the_page_and_its_cells_have_the_pictures_shape():
+def test_grids_fill_the_page_and_keep_the_image_shape():
     sheet = Sheet(4)
     cells, bottom = sheet.grid(["a", "b"], 3, 1.0, (7, 10, 20))
-    figure = sheet.done(bottom)
+    figure = sheet.finish(bottom)
     assert [len(row) for row in cells] == [2, 2, 2]
     wide, high = figure.get_size_inches()
     boxes = [[axes.get_position() for axes in row] for row in cells]
-    assert boxes[0][0].x0 * wide == pytest.approx(MARGIN) and boxes[0][1].x1 * wide == pytest.approx(4 - MARGIN - GAP)
+    assert boxes[0][0].x0 * wide == pytest.approx(MARGIN) and boxes[0][1].x1 * wide == pytest.approx(
+        4 - MARGIN - GRID_GAP
+    )
     assert boxes[0][0].width * wide == pytest.approx(2 * boxes[0][0].height * high)
     assert boxes[0][0].y0 > boxes[1][0].y1 > boxes[1][0].y0 > boxes[2][0].y1 and boxes[2][0].y0 > 0
     assert [t.get_text() for t in figure.texts] == ["a", "b"]
@@ -86,60 +227,60 @@ def test_a_grid_is_as_wide_as_the_page_and_its_cells_have_the_pictures_shape():
         ("LRPRule", ["LRPRule"]),
     ],
 )
-def test_names_break_where_their_parts_begin(name, lines):
-    size, (found,) = heads([name], 0.9 if len(name) > 12 else 0.68)
-    assert found == lines and size >= 8
+def test_names_break_between_parts(name, lines):
+    size, (result,) = fit_names([name], 0.9 if len(name) > 12 else 0.68)
+    assert result == lines and size >= 8
 
 
-def test_all_names_have_the_size_of_the_longest():
-    alone, together = heads(["Grad-CAM"], 0.9)[0], heads(["Grad-CAM", "backpropagation"], 0.9)[0]
-    assert alone == SIZES[0] > together >= SIZES[-1]
+def test_all_names_have_the_size_that_fits_the_longest():
+    alone, together = fit_names(["Grad-CAM"], 0.9)[0], fit_names(["Grad-CAM", "backpropagation"], 0.9)[0]
+    assert alone == NAME_SIZES[0] > together >= NAME_SIZES[-1]
 
 
-def test_what_fits_in_no_size_ends_in_dots_and_shrinks_no_other():
-    size, (short, long) = heads(["Grad-CAM", "a_name_" * 12], 0.8)
-    assert size == SIZES[0] and short == ["Grad-CAM"]
-    assert len(long) == LINES and long[-1].endswith("…") and not any(line.endswith("…") for line in long[:-1])
-    assert heads(["x" * 90], 0.8)[1][0][0].endswith("x…")
+def test_names_that_never_fit_are_truncated():
+    size, (short, long) = fit_names(["Grad-CAM", "a_name_" * 12], 0.8)
+    assert size == NAME_SIZES[0] and short == ["Grad-CAM"]
+    assert len(long) == NAME_LINES and long[-1].endswith("…") and not any(line.endswith("…") for line in long[:-1])
+    assert fit_names(["x" * 90], 0.8)[1][0][0].endswith("x…")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.text("aBc d_-X(é", max_size=60), min_size=1, max_size=3), st.floats(0.3, 2.0))
-def test_no_line_is_too_wide_and_nothing_is_lost_without_dots(names, width):
-    size, found = heads(names, width)
-    for name, lines in zip(names, found, strict=True):
-        assert 1 <= len(lines) <= LINES and all(wide(line, size) <= width for line in lines)
-        whole = "".join(lines).replace(" ", "")
-        assert "…" in whole or whole == name.replace(" ", "")
+def test_names_fit_and_are_complete_or_end_in_dots(names, width):
+    size, results = fit_names(names, width)
+    for name, lines in zip(names, results, strict=True):
+        assert 1 <= len(lines) <= NAME_LINES and all(text_width(line, size) <= width for line in lines)
+        text = "".join(lines).replace(" ", "")
+        assert "…" in text or text == name.replace(" ", "")
 
 
-def test_shortened_only_where_needed():
-    assert shortened("tench", 1.0, 9) == "tench"
-    assert shortened("three-toed sloth", 0.7, 9).endswith("…")
-    assert shortened("tench", 0.01, 9) == "…"
+def test_shorten_only_where_needed():
+    assert shorten("tench", 1.0, 9) == "tench"
+    assert shorten("three-toed sloth", 0.7, 9).endswith("…")
+    assert shorten("tench", 0.01, 9) == "…"
 
 
 @pytest.mark.parametrize(
     ("largest", "decimals"), [(0.0, 2), (0.004, 2), (0.9, 2), (9.9, 2), (12.0, 1), (250.0, 0), (1e5, 0)]
 )
-def test_three_digits_or_so(largest, decimals):
+def test_decimals_for_three_digits(largest, decimals):
     assert decimals_for(largest) == decimals
 
 
-def test_no_minus_before_a_zero_and_a_true_one_elsewhere():
+def test_numbers_have_a_true_minus_but_not_before_zero():
     assert number(-0.4, 0) == "0"
     assert number(-0.6, 0) == "−1"
     assert number(float("inf"), 2) == "–"
 
 
-def test_words_are_left_out_at_a_word():
+def test_clipped_text_ends_at_a_word():
     text = "a golden retriever of some age"
-    assert clipped(text, 9, 8) == text
-    short = clipped(text, 1.0, 8)
-    assert short.endswith(" …") and text.startswith(short[:-2]) and wide(short, 8) <= 1.05
+    assert clip_text(text, 9, 8) == text
+    short = clip_text(text, 1.0, 8)
+    assert short.endswith(" …") and text.startswith(short[:-2]) and text_width(short, 8) <= 1.05
 
 
-def test_places():
+def test_ordinals():
     assert [ordinal(n) for n in (3, 12, 13, 21, 101, 112)] == ["3rd", "12th", "13th", "21st", "101st", "112th"]
 
 
@@ -147,32 +288,32 @@ def test_places():
     ("span", "largest", "decimals"),
     [(0.012, 0.05, 3), (0.0099, 0.05, 4), (3.0, 3.0, 2), (0.5, 250.0, 2), (60.0, 250.0, 0), (1e-9, 1.0, 6)],
 )
-def test_digits_follow_the_span(span, largest, decimals):
+def test_decimals_follow_the_span(span, largest, decimals):
     assert decimals_over(span, largest) == decimals
 
 
-def test_a_span_that_is_none_says_nothing():
+def test_an_empty_span_is_ignored():
     assert decimals_over(0.0, 12.0) == decimals_over(float("nan"), 12.0) == decimals_over(float("inf"), 12.0) == 1
 
 
-def test_only_names_that_come_twice_are_numbered():
-    assert numbered([]) == [] and numbered(("b", "a")) == ["b", "a"]
-    assert numbered(["a", "b", "a", "a"]) == ["a (1)", "b", "a (2)", "a (3)"]
+def test_only_duplicate_names_are_numbered():
+    assert number_duplicates([]) == [] and number_duplicates(("b", "a")) == ["b", "a"]
+    assert number_duplicates(["a", "b", "a", "a"]) == ["a (1)", "b", "a (2)", "a (3)"]
 
 
-def test_weak_is_no_verb():
-    said = [predicate(f"{verdict}, because") for verdict in ("holds", "weak", "fails")]
-    assert said == ["holds, because", "is weak, because", "fails, because"] and predicate("unknown") == "is unknown"
+def test_predicate_of_each_verdict():
+    texts = [predicate(f"{verdict}, because") for verdict in ("holds", "weak", "fails")]
+    assert texts == ["holds, because", "is weak, because", "fails, because"] and predicate("unknown") == "is unknown"
 
 
-def test_a_mark_a_word_and_a_reason():
+def test_verdict_line_has_mark_word_and_reason():
     sheet = Sheet(5)
     bottom = verdict_line(sheet, 0.1, "weak", "of many words, so many that they do not fit into one line of the page")
-    words = [t.get_text() for t in sheet.done(bottom).texts]
+    words = [t.get_text() for t in sheet.finish(bottom).texts]
     assert words[0] == "≈ weak" and words[1].startswith("because of many words") and len(words) == 3
 
 
-def test_only_known_ones():
+def test_unknown_verdicts_are_rejected():
     check_verdicts("holds", "weak", "fails")
     with pytest.raises(ValueError, match="verdict 'perhaps' is not known; expected holds, weak, fails"):
         check_verdicts("holds", "perhaps")

@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from xinc_captum.visualizers import style
-from xinc_captum.visualizers.style import DIMMED, draw_heat, draw_scale, new_figure
+from xinc_captum.visualizers.style import DIM, draw_heat, draw_scale, new_figure
 
 
-def test_pyplots_global_state_stays_untouched():
+def test_pyplot_state_is_not_changed():
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     style.new_figure(2, 2)
     assert plt.get_fignums() == before
-    assert "matplotlib.pyplot" in sys.modules, "captum imports it; we draw without it"
+    assert "matplotlib.pyplot" in sys.modules, "captum imports it, and the figures do not use it"
 
 
-def test_the_scale_is_shared_symmetric_and_never_zero():
+def test_limit_is_a_quantile_and_never_zero():
     assert style.limit_of(torch.tensor([-4.0, 1.0]), 1.0) == 4.0
     assert style.limit_of(torch.zeros(3)) == 1.0
     large = torch.zeros(3 << 20)
@@ -27,14 +27,14 @@ def test_the_scale_is_shared_symmetric_and_never_zero():
     assert style.limit_of(large) == 2.0
 
 
-def test_headings_leave_room():
+def test_headings_reserve_space():
     drawn = style.new_figure(4, 2)
     style.heading(drawn, "Title", "how to read it")
     assert drawn.get_layout_engine().get()["rect"][3] < 0.75
     assert [t.get_text() for t in drawn.texts] == ["Title", "how to read it"]
 
 
-def test_photos_of_any_channels():
+def test_photos_can_have_any_number_of_channels():
     drawn = style.new_figure(2, 2)
     axes = drawn.subplots(1, 3)
     for axis, channels in zip(axes, (1, 3, 5), strict=True):
@@ -43,7 +43,7 @@ def test_photos_of_any_channels():
         assert image.min() >= 0 and image.max() <= 1
 
 
-def test_letters_of_a_pdf_are_truetype():
+def test_pdf_fonts_are_truetype():
     drawn = style.new_figure(2, 2, 150)
     drawn.text(0.1, 0.5, "Grad-CAM")
     before = matplotlib.rcParams["pdf.fonttype"]
@@ -63,20 +63,20 @@ def drawn(values):
     return axes.get_images()[0].get_array(), axes.texts[0].get_text()
 
 
-def test_strong_glows_and_nothing_is_the_dimmed_photo():
+def test_heat_is_bright_where_values_are_large():
     values = torch.zeros(4, 6)
     values[:2] = 1
     picture, word = drawn(values)
     assert picture[:2].mean() > 0.8 and word == ""
-    np.testing.assert_allclose(picture[2:], DIMMED * 0.8, atol=0.01)
+    np.testing.assert_allclose(picture[2:], DIM * 0.8, atol=0.01)
 
 
-def test_a_map_without_a_preference_is_said():
+def test_constant_and_non_finite_maps_are_labelled():
     assert drawn(torch.ones(4, 6))[1] == "constant"
     assert drawn(torch.full((4, 6), torch.nan))[1] == "not finite"
 
 
-def test_the_scale_grows_lighter():
+def test_the_heat_scale_becomes_lighter():
     axes = new_figure(2, 2).subplots()
     draw_scale(axes)
     light = axes.get_images()[0].get_array().mean(-1)[0]
@@ -84,9 +84,9 @@ def test_the_scale_grows_lighter():
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.25, 0.5, 0.75, 1.0])
-def test_stronger_is_lighter_over_every_photo(grey):
+def test_larger_values_are_lighter_over_every_photo(grey):
     axes = new_figure(2, 2).subplots()
     draw_heat(axes, torch.full((3, 1, 201), grey), torch.linspace(0, 1, 201)[None], limit=1.0)
     light = np.asarray(axes.get_images()[0].get_array())[0] @ LUMA
     assert (np.diff(light) > -0.002).all(), "the colours come in 256 steps"
-    assert light[-1] > 0.9 and light[0] == pytest.approx(DIMMED * grey, abs=0.01)
+    assert light[-1] > 0.9 and light[0] == pytest.approx(DIM * grey, abs=0.01)

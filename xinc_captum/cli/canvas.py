@@ -14,7 +14,7 @@ from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
 from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
-from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, who_paints
+from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, pixel_contributors
 from ..visualizers.report import Section, write_report
 from .canvas_trust import BUDGET, LayerVerdict, RuleName, judge_layer
 from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture, seconds_elapsed
@@ -205,7 +205,7 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Te
         ),
         (
             "pixel",
-            who_paints(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
+            pixel_contributors(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
             "One pixel and the neurons that contribute most to its red, green and blue values.",
         ),
         (

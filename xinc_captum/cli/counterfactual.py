@@ -161,7 +161,7 @@ def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
     return counterfactual_rows(
         *stages,
         chances=chances,
-        answers=[[models.label(c) for c in row] for row in predictions.tolist()],
+        predictions=[[models.label(c) for c in row] for row in predictions.tolist()],
         origins=[models.label(c) for c in both[:, 0].tolist()],
         targets=[models.label(c) for c in both[:, 1].tolist()],
         reached=result.reached.cpu(),

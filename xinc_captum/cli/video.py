@@ -10,7 +10,7 @@ import typer
 from .. import inr
 from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
-from ..visualizers import flow_beside_change, frames_beside_drawn, object_time, spread_curves, unit_film
+from ..visualizers import flow_beside_change, frame_reconstructions, object_time, spread_curves, unit_film
 from ..visualizers.report import Line, Section, Table, write_report
 from .canvas_trust import BUDGET, RuleName, judge_layer
 from .command import find_device, record_settings, result_folder, save_picture, seconds_elapsed
@@ -73,7 +73,7 @@ def write_video_page(
 
 
 def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
-    figure = frames_beside_drawn(video.frames, network.rendered, network.decibels)
+    figure = frame_reconstructions(video.frames, network.rendered, network.decibels)
     caption = "The video, the network's output and the difference. All figures below explain the output."
     return Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),))
 
@@ -101,7 +101,7 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         names=video.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
-        shown=FOLLOWERS,
+        units=FOLLOWERS,
     )
     caption = (
         "The layer that follows the objects best. For each object, the joint contribution of the units that follow it "

@@ -1,4 +1,4 @@
-"""Roof: several attribution methods on the same images, in one figure and one table."""
+"""Compare several attribution methods on the same images, in one figure and one table."""
 
 from .compare import compare
 from .maps import as_maps, quantus_explain_func
@@ -12,7 +12,7 @@ from .methods import centre_blob, edge_map, grad_cam, guided_grad_cam, integrate
 from .peers import pytorch_grad_cam, torchcam_grad_cam
 from .registry import last_map
 from .result import Comparison, Row
-from .runner import Counts, counted
+from .runner import Counts, count_calls
 
 __all__ = [
     "ALL",
@@ -25,7 +25,7 @@ __all__ = [
     "as_maps",
     "centre_blob",
     "compare",
-    "counted",
+    "count_calls",
     "edge_map",
     "grad_cam",
     "guided_grad_cam",

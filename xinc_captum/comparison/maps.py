@@ -1,4 +1,4 @@
-"""As_maps, Quantus adapter."""
+"""Convert the output of attribution methods to maps, and to the explain function of Quantus."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,20 +14,20 @@ from ..hooks import modules_behind, unwrap
 CONSTANT, NOT_FINITE = "constant", "not finite"
 
 
-def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
-    """One map an image, of the photos' size: (N, H, W) in float32.
+def as_maps(attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return one map per image, of the photos' size: (N, H, W) in float32.
 
-    Input-shaped answers (N, C, H, W) become Σ|.| over channels. Layer-shaped ones (N, 1, h, w) lose what is negative
-    and are enlarged bilinearly (align_corners=False). Finished maps (N, H, W) stay as they are. A grey image's
-    (N, 1, H, W) is input-shaped.
+    Input-shaped attributions (N, C, H, W) become Σ|.| over channels; (N, 1, H, W) of a grey image is input-shaped.
+    Layer-shaped ones (N, 1, h, w) are clamped at 0 and resized bilinearly (align_corners=False). Maps (N, H, W) are not
+    changed.
 
     Args:
-        answer: what the method answered, a tensor or an array.
-        given: (N, C, H, W), the inputs that the method got.
-        size: (H, W) of the photos, which differs from that of ``given`` where the preprocessing resizes.
+        attribution: output of the method, a tensor or an array.
+        inputs: (N, C, H, W), inputs of the method.
+        size: (H, W) of the photos, which differs from that of ``inputs`` where the preprocessing resizes.
 
     Raises:
-        TypeError: the answer is no tensor.
+        TypeError: the attribution is not a tensor.
         ValueError: it has another shape.
 
     Example:
@@ -35,22 +35,24 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[[2.0000, 1.5000, 0.5000, 0.0000],
                  [2.0000, 1.5000, 0.5000, 0.0000]]])
     """
-    if isinstance(answer, np.ndarray):
-        answer = torch.from_numpy(answer)
-    if not isinstance(answer, Tensor):
-        raise TypeError(f"the method answered a {type(answer).__name__}; expected one tensor, one map for each image.")
-    values, rows = answer.detach().float(), len(given)
-    if values.shape == given.shape:
+    if isinstance(attribution, np.ndarray):
+        attribution = torch.from_numpy(attribution)
+    if not isinstance(attribution, Tensor):
+        raise TypeError(
+            f"the method returned a {type(attribution).__name__}; expected one tensor with a map for each image."
+        )
+    values, count = attribution.detach().float(), len(inputs)
+    if values.shape == inputs.shape:
         maps = values.abs().sum(1)
-    elif values.dim() == 4 and values.shape[:2] == (rows, 1):
+    elif values.dim() == 4 and values.shape[:2] == (count, 1):
         maps = values.relu()[:, 0]
-    elif values.dim() == 3 and values.shape in {(rows, *size), (rows, *given.shape[2:])}:
+    elif values.dim() == 3 and values.shape in {(count, *size), (count, *inputs.shape[2:])}:
         maps = values
     else:
         raise ValueError(
-            f"the method answered shape {tuple(values.shape)} for inputs of shape {tuple(given.shape)}; expected maps "
-            f"(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Tokens need a grid first "
-            "(xinc_captum.layer_to_grid), and a layer's units a sum: "
+            f"the method returned shape {tuple(values.shape)} for inputs of shape {tuple(inputs.shape)}; expected maps "
+            "(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Arrange tokens in a grid first "
+            "(xinc_captum.layer_to_grid), and sum over the units of a layer: "
             "lambda images, target: method.attribute(images, target=target).sum(1, keepdim=True)."
         )
     if maps.shape[1:] != size:
@@ -58,25 +60,25 @@ def as_maps(answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
     return maps
 
 
-def maps_of(method: Any, answer: Any, given: Tensor, size: tuple[int, int]) -> Tensor:
-    """:func:`as_maps` where the method is known: a layer's map stays one where it is as large as a grey image.
+def maps_of(method: Any, attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return :func:`as_maps`, but clamp the map of a layer also where it is as large as a grey image.
 
     Args:
-        method: whose answer it is.
-        answer: as in :func:`as_maps`, like the two others.
-        given: as there.
-        size: as there.
+        method: the method that made the attribution.
+        attribution: as in :func:`as_maps`.
+        inputs: as in :func:`as_maps`.
+        size: as in :func:`as_maps`.
     """
-    alike = isinstance(answer, Tensor) and answer.shape == (len(given), 1, *given.shape[2:])
-    if alike and isinstance(method, LayerAttribution):
-        answer = answer.relu()[:, 0]
-    return as_maps(answer, given, size)
+    same_shape = isinstance(attribution, Tensor) and attribution.shape == (len(inputs), 1, *inputs.shape[2:])
+    if same_shape and isinstance(method, LayerAttribution):
+        attribution = attribution.relu()[:, 0]
+    return as_maps(attribution, inputs, size)
 
 
 def faults(maps: Tensor) -> list[str]:
-    """What keeps each map from saying anything, "constant" or "not finite"; "" for a good one.
+    """Return why each map ranks no pixels, "constant" or "not finite"; "" for a valid map.
 
-    A map counts as constant when it varies by less than a millionth of its largest magnitude, as in
+    A map is constant if it varies by less than a millionth of its largest magnitude, as in
     :func:`xinc_captum.metrics.spearman`.
 
     Example:
@@ -85,28 +87,28 @@ def faults(maps: Tensor) -> list[str]:
     """
     flat = maps.detach().flatten(1)
     finite = flat.isfinite().all(1).tolist()
-    flatness = (flat.amax(1) - flat.amin(1) <= 1e-6 * flat.abs().amax(1)).tolist()
-    return [NOT_FINITE if not good else CONSTANT if flat else "" for good, flat in zip(finite, flatness, strict=True)]
+    constant = (flat.amax(1) - flat.amin(1) <= 1e-6 * flat.abs().amax(1)).tolist()
+    return [NOT_FINITE if not ok else CONSTANT if equal else "" for ok, equal in zip(finite, constant, strict=True)]
 
 
-Explainer = Callable[..., NDArray[Any]]
+QuantusExplain = Callable[..., NDArray[Any]]
 
 
-def quantus_explain_func(method: Any, **arguments: Any) -> Explainer:
-    """A method as the ``explain_func`` of Quantus' metrics: (model, inputs, targets) -> maps, arrays all.
+def quantus_explain_func(method: Any, **arguments: Any) -> QuantusExplain:
+    """Return a method as the ``explain_func`` of Quantus' metrics: (model, inputs, targets) -> maps, all arrays.
 
-    Input-shaped answers are summed over channels, signs included, as Quantus does with Captum's own; coarse ones
-    (N, 1, h, w) are enlarged to the inputs' size. Both come out as (N, 1, H, W).
+    Input-shaped attributions are summed over channels with their signs, as Quantus does for Captum; layer-shaped ones
+    (N, 1, h, w) are resized to the inputs. The function returns (N, 1, H, W).
 
     Args:
         method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
-            or an attribution, which answers for the model it was made with and refuses any other, since metrics that
-            randomise a model (MPRT, SmoothMPRT) hand over copies of it.
-        **arguments: for ``attribute``; a ``target`` among them takes the place of Quantus' own, and with
-            ``neuron_selector`` none is given.
+            or an attribution, which explains only the model that it was made with. Metrics that randomise a model
+            (MPRT, SmoothMPRT) pass copies of it, so they need a function.
+        **arguments: keyword arguments for ``attribute``. A ``target`` replaces that of Quantus; with
+            ``neuron_selector`` no target is passed.
 
     Raises:
-        ValueError: Quantus hands another model to an attribution that was made with its own.
+        ValueError: Quantus passes another model than the one that the attribution was made with.
 
     Example:
         >>> from captum.attr import Saliency
@@ -118,32 +120,32 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Explainer:
     """
 
     def explain(model: nn.Module, inputs: NDArray[Any], targets: NDArray[Any], **_: Any) -> NDArray[Any]:
-        like = next(model.parameters(), torch.zeros(()))
-        rows = torch.as_tensor(np.asarray(inputs)).to(like)
-        given = dict(arguments)
-        if not {"neuron_selector", "target"} & given.keys():
-            given["target"] = torch.as_tensor(np.asarray(targets)).long().to(rows.device)
-        explained = _for(method, model)
-        answer = explained.attribute(rows, **given).detach()
-        if answer.shape == rows.shape and not isinstance(explained, LayerAttribution):
-            answer = answer.sum(1, keepdim=True)
+        reference = next(model.parameters(), torch.zeros(()))
+        batch = torch.as_tensor(np.asarray(inputs)).to(reference)
+        keywords = dict(arguments)
+        if not {"neuron_selector", "target"} & keywords.keys():
+            keywords["target"] = torch.as_tensor(np.asarray(targets)).long().to(batch.device)
+        attribution = _attribution_for(method, model)
+        values = attribution.attribute(batch, **keywords).detach()
+        if values.shape == batch.shape and not isinstance(attribution, LayerAttribution):
+            values = values.sum(1, keepdim=True)
         else:
-            answer = maps_of(explained, answer, rows, (rows.shape[-2], rows.shape[-1]))[:, None]
-        found: NDArray[Any] = answer.float().cpu().numpy()
-        return found
+            values = maps_of(attribution, values, batch, (batch.shape[-2], batch.shape[-1]))[:, None]
+        maps: NDArray[Any] = values.float().cpu().numpy()
+        return maps
 
     return explain
 
 
-def _for(method: Any, model: nn.Module) -> Any:
-    """The attribution that explains this model."""
+def _attribution_for(method: Any, model: nn.Module) -> Any:
+    """Return the attribution that explains this model."""
     if isinstance(method, type) or not hasattr(method, "attribute"):
         return method(model)
-    own = modules_behind(method.forward_func)
-    if own and not any(unwrap(model) is root for root in own):
+    modules = modules_behind(method.forward_func)
+    if modules and not any(unwrap(model) is root for root in modules):
         raise ValueError(
-            f"Quantus asks about another {type(model).__name__} than the one that this {type(method).__name__} was "
-            "made with, as metrics do that randomise weights; give a function from a model to a method: "
+            f"Quantus passes another {type(model).__name__} than the one that this {type(method).__name__} was made "
+            "with, as metrics do that randomise weights. Pass a function from a model to a method: "
             "quantus_explain_func(lambda model: ...)."
         )
     return method

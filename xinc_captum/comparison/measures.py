@@ -1,4 +1,4 @@
-"""What compare() can measure of a method's maps, one column each."""
+"""Measures of compare(), one column each."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -26,25 +26,25 @@ from ..metrics import (
 from .maps import faults
 
 DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
-RADIUS = 0.02  # of the perturbation under which a map should stay what it is, Captum's own default
-SIDE = 8  # a removed square is an eighth of the picture
+RADIUS = 0.02  # of the perturbation for sensitivity, Captum's default
+SIDE = 8  # sides of the image per side of a removed square
 
 
 @dataclass(frozen=True)
 class Case:
-    """One method's maps and everything a measure may look at.
+    """The inputs of a measure: the maps of one method, and the model, images and settings.
 
     Attributes:
-        explain: as many photos, changed ones too, to maps (N, H, W), as often as expected.
-        classify: photos in [0, 1] to outputs (N, classes).
+        explain: function from N photos, possibly perturbed, to maps (N, H, W); measures call it any number of times.
+        classify: function from photos in [0, 1] to outputs (N, classes).
         photos: (N, C, H, W).
         maps: (N, H, W), on the photos' device.
         target: (N,), long.
-        reference: the reference method's maps, or None.
+        reference: maps of the reference method, or None.
         segmentation: (N, H, W), or None.
-        steps: points on the curves.
-        seed: of all that is random.
-        probability: what the outputs are, see :func:`xinc_captum.metrics.probabilities`.
+        steps: number of points on the curves.
+        seed: random seed.
+        probability: type of the outputs, see :func:`xinc_captum.metrics.probabilities`.
     """
 
     explain: Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ class Case:
 
     @cached_property
     def curves(self) -> DeletionInsertion:
-        """Areas of deletion, towards the mean colour, and of insertion; one run of the model gives both."""
+        """Areas under the deletion curve, towards the mean colour, and the insertion curve, of one run."""
         grey = self.photos.mean((2, 3), keepdim=True)
         return deletion_insertion(
             self.classify, self.photos, self.maps, self.target, baseline=grey, steps=self.steps, scores=self.probability
@@ -72,12 +72,12 @@ class Column:
     """One measure.
 
     Attributes:
-        name: by which it is asked for.
-        title: at the head of its column.
-        better: "↓" where less is better, "↑" where more is, "" where neither.
-        of: a case to (N,) values, nan where there is none; None where the case lacks what it takes.
-        digits: after the point.
-        meaning: what the number is, in a few words, for readers who do not know it.
+        name: name for ``metrics=``.
+        title: title of the column.
+        better: "↓" where less is better, "↑" where more is better, "" where neither is.
+        of: function from a case to values (N,), nan where an image has none; None where the case lacks an input.
+        digits: number of decimals.
+        meaning: short explanation.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Column:
             return _by_name, (self.name,)
         try:
             pickle.dumps(self.of)
-        except Exception:  # whatever its parts raise
+        except Exception:  # any error of its parts
             of: Callable[[Case], Tensor | None] = _not_pickled
         else:
             of = self.of
         return Column, (self.name, self.title, self.better, of, self.digits, self.meaning)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Column":
-        return self  # frozen, and of a function
+        return self  # frozen, and functions are not copied
 
     def __copy__(self) -> "Column":
         return self
@@ -111,8 +111,8 @@ def _by_name(name: str) -> Column:
 
 def _not_pickled(_: Case) -> None:
     raise TypeError(
-        "this measure was unpickled without its function, which was a lambda or defined inside another function. "
-        "Define it at the top of a module, or give compare() the measure anew."
+        "This measure was unpickled without its function, which was a lambda or defined inside another function. "
+        "Define the function at the top of a module, or pass the measure to compare() again."
     )
 
 
@@ -120,18 +120,18 @@ def _agreement(case: Case) -> Tensor | None:
     if case.reference is None:
         return None
     pairs = zip(case.maps.cpu(), case.reference, strict=True)
-    found = [spearman(one.flatten()[None], other.flatten()[None]).values for one, other in pairs]
-    return torch.stack([v[0].float() if len(v) else torch.tensor(torch.nan) for v in found])
+    rhos = [spearman(one.flatten()[None], other.flatten()[None]).values for one, other in pairs]
+    return torch.stack([rho[0].float() if len(rho) else torch.tensor(torch.nan) for rho in rhos])
 
 
 def _overlap(case: Case) -> Tensor | None:
     if case.reference is None:
         return None
-    silent = torch.tensor([bool(flaw) for flaw in faults(case.reference)])
-    return top_overlap(case.maps.cpu(), case.reference).masked_fill(silent, torch.nan)
+    invalid = torch.tensor([bool(fault) for fault in faults(case.reference)])
+    return top_overlap(case.maps.cpu(), case.reference).masked_fill(invalid, torch.nan)
 
 
-def _pointing(case: Case) -> Tensor | None:
+def _peak_in_mask(case: Case) -> Tensor | None:
     return None if case.segmentation is None else pointing_game(case.maps.cpu(), case.segmentation.cpu())
 
 
@@ -141,15 +141,15 @@ def _energy(case: Case) -> Tensor | None:
 
 def _sensitivity(case: Case) -> Tensor:
     def explain(photos: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # Captum stacks the copies of a photo; here each photo's copy stands where the photo stood, so that what a
-        # method draws for it is the same.
+        # Captum puts the copies of a photo side by side; here each copy has the batch index of its photo, so that a
+        # method draws the same random numbers for it.
         draws = photos[0].to(case.photos.dtype).unflatten(0, (len(case.photos), -1))
         return (torch.stack([case.explain(draw) for draw in draws.unbind(1)], 1).flatten(0, 1)[:, None],)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
-        found: Tensor = sensitivity_max(explain, case.photos, perturb_radius=RADIUS, n_perturb_samples=DRAWS)
-    return found
+        values: Tensor = sensitivity_max(explain, case.photos, perturb_radius=RADIUS, n_perturb_samples=DRAWS)
+    return values
 
 
 def _road(case: Case) -> Tensor:
@@ -162,29 +162,29 @@ def _infidelity(case: Case) -> Tensor:
     size = case.photos.shape[-2:]
     sides = [max(n // SIDE, 1) for n in size]
 
-    def without_a_square(photos: Tensor) -> tuple[Tensor, Tensor]:
-        gone = torch.zeros(len(photos), 1, *size, dtype=photos.dtype)
-        for row in gone:
-            top, left = (
+    def remove_square(photos: Tensor) -> tuple[Tensor, Tensor]:
+        square = torch.zeros(len(photos), 1, *size, dtype=photos.dtype)
+        for image in square:
+            y, x = (
                 int(torch.randint(n - side + 1, (), generator=generator)) for n, side in zip(size, sides, strict=True)
             )
-            row[:, top : top + sides[0], left : left + sides[1]] = 1
-        gone = gone.to(photos.device)
+            image[:, y : y + sides[0], x : x + sides[1]] = 1
+        square = square.to(photos.device)
         colour = grey.repeat_interleave(len(photos) // len(grey), 0)
-        return gone.expand_as(photos), torch.where(gone > 0, colour, photos)
+        return square.expand_as(photos), torch.where(square > 0, colour, photos)
 
-    parts = case.maps[:, None].expand_as(case.photos).to(case.photos.dtype) / case.photos.shape[1]
-    found: Tensor = infidelity(
+    attributions = case.maps[:, None].expand_as(case.photos).to(case.photos.dtype) / case.photos.shape[1]
+    values: Tensor = infidelity(
         lambda photos: probabilities(case.classify(photos), case.probability),
-        without_a_square,
+        remove_square,
         case.photos,
-        parts,
+        attributions,
         target=case.target,
         n_perturb_samples=SQUARES,
         max_examples_per_batch=max(32, len(case.photos)),
         normalize=True,
     )
-    return found
+    return values
 
 
 COLUMNS = (
@@ -198,53 +198,54 @@ COLUMNS = (
     ),
     Column(
         "road", "ROAD", "↑", _road, 3,
-        "what the probability loses without the strongest pixels, less what it loses without the weakest, halved",
+        "half of the difference between the losses of probability without the strongest and without the weakest pixels",
     ),
     Column(
         "sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0)),
-        meaning="how few pixels hold how much of the map: 0 all alike, 1 a single pixel",
+        meaning="concentration of the map: 0 if all pixels are equal, 1 for a single pixel",
     ),
     Column("agreement", "ρ with {reference}", "", _agreement, meaning="rank correlation with the map of the reference"),
     Column(
         "overlap", "top-10 % IoU with {reference}", "", _overlap,
-        meaning="how much the strongest tenths of both maps' pixels overlap: 0 not at all, 1 wholly",
+        meaning="overlap of the strongest tenths of both maps' pixels: 0 none, 1 complete",
     ),
-    Column("pointing", "pointing game", "↑", _pointing, meaning="share of maps whose strongest pixel is in the mask"),
-    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map that lies in the mask"),
+    Column("pointing", "pointing game", "↑", _peak_in_mask, meaning="share of maps with their maximum in the mask"),
+    Column("energy", "energy in mask", "↑", _energy, meaning="share of the map inside the mask"),
     Column(
         "sensitivity", "max-sensitivity", "↓", _sensitivity,
-        meaning=f"how much the map moves, relatively, when pixels move by at most {RADIUS}",
+        meaning=f"relative change of the map when pixels change by at most {RADIUS}",
     ),
     Column(
         "infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c),
-        meaning="squared error of the map's own word on what the probability loses without a square",
+        meaning="squared error of the loss of probability that the map predicts for a removed square",
     ),
 )  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])
 ALL = tuple(column.name for column in COLUMNS)
-TAKEN = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak MB", "left_out", "fault", "error")
+RESERVED = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak MB", "left_out", "fault", "error")
 
 
-def chosen(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
-    """The columns of these names; a :class:`Column` of your own goes through as it is.
+def select_columns(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
+    """Return the columns with these names; a :class:`Column` is returned as it is.
 
     Raises:
-        ValueError: a name that is not known, twice the same, or one of the costs.
+        ValueError: an unknown name, a repeated name, or a reserved name.
 
     Example:
-        >>> [column.title for column in chosen(["sparseness"])]
+        >>> [column.title for column in select_columns(["sparseness"])]
         ['Gini']
     """
-    known = {column.name: column for column in COLUMNS}
-    unknown = [one for one in metrics if isinstance(one, str) and one not in known]
+    by_name = {column.name: column for column in COLUMNS}
+    unknown = [metric for metric in metrics if isinstance(metric, str) and metric not in by_name]
     if unknown:
-        raise ValueError(f"no measure is called {unknown[0]!r}; known are {', '.join(map(repr, known))}.")
-    found = tuple(known[one] if isinstance(one, str) else one for one in metrics)
-    names = [column.name for column in found]
+        raise ValueError(f"metrics contains {unknown[0]!r}; expected names from {', '.join(map(repr, by_name))}.")
+    columns = tuple(by_name[metric] if isinstance(metric, str) else metric for metric in metrics)
+    names = [column.name for column in columns]
     if len(set(names)) < len(names):
-        raise ValueError(f"metrics name something twice: {', '.join(map(repr, names))}.")
-    if taken := [name for name in names if name in TAKEN]:
+        raise ValueError(f"metrics contains a name twice: {', '.join(map(repr, names))}. Give each measure once.")
+    if reserved := [name for name in names if name in RESERVED]:
         raise ValueError(
-            f"a measure is called {taken[0]!r}, as a cost or remark of every row is; give it another name."
+            f"a measure is named {reserved[0]!r}, which is reserved for a cost or remark of every row; choose another "
+            "name."
         )
-    return found
+    return columns

@@ -1,6 +1,6 @@
-"""Methods and baselines.
+"""Attribution methods and model-independent baselines as functions of images and targets.
 
-Each sees images in [0, 1] and differentiates through ``preprocess``, so that its map belongs to the photo itself.
+The methods get images in [0, 1] and differentiate through ``preprocess``, so that their maps belong to the images.
 """
 
 import warnings
@@ -15,43 +15,44 @@ from torch import Tensor, nn
 from ..batch import Batch, one_score_a_row, select_output
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, one_tensor, unit_axis
 
+Explain = Callable[[Tensor, Any], Any]  # images and targets to an attribution
+Preprocess = Callable[[Tensor], Tensor]
+
 
 class LayerAxis:
-    """The axis of the channels at one layer, and the places of its map.
+    """Determine the axis of the channels at one layer from its activation.
 
     Args:
         model: the classifier, or any function around it.
-        layer: a module of it.
-        preprocess: what turns images in [0, 1] into the model's inputs.
-        asked: the caller's ``unit_axis=``; None determines it.
+        layer: a module of the model.
+        preprocess: function from images in [0, 1] to the model's inputs.
+        axis: the caller's ``unit_axis=``; None determines it.
     """
 
-    def __init__(
-        self, model: ForwardFunc, layer: nn.Module, preprocess: Callable[[Tensor], Tensor] | None, asked: int | None
-    ) -> None:
-        self.model, self.layer, self.asked, self._preprocess = model, layer, asked, preprocess
+    def __init__(self, model: ForwardFunc, layer: nn.Module, preprocess: Preprocess | None, axis: int | None) -> None:
+        self.model, self.layer, self.axis, self._preprocess = model, layer, axis, preprocess
         self._shape: tuple[int, ...] = ()
-        self._entered: tuple[int, ...] = ()
+        self._input_shape: tuple[int, ...] = ()
 
     @property
-    def preprocess(self) -> Callable[[Tensor], Tensor] | None:
-        """The preprocessing, which also notes the shape that it leaves."""
+    def preprocess(self) -> Preprocess | None:
+        """The preprocessing, which also records the shape of its output."""
         if self._preprocess is None:
             return None
         preprocess = self._preprocess
 
-        def noting(images: Tensor) -> Tensor:
-            entering = preprocess(images)
-            self._entered = tuple(entering.shape)
-            return entering
+        def record_shape(images: Tensor) -> Tensor:
+            inputs = preprocess(images)
+            self._input_shape = tuple(inputs.shape)
+            return inputs
 
-        return noting
+        return record_shape
 
     @contextmanager
-    def watching(self, images: Tensor) -> Iterator[None]:
-        """Note the shape of the layer's activation inside the block."""
+    def observe(self, images: Tensor) -> Iterator[None]:
+        """Record the shape of the layer's activation inside the block."""
         if self._preprocess is None:
-            self._entered = tuple(images.shape)
+            self._input_shape = tuple(images.shape)
 
         def note(_m: nn.Module, _a: Any, output: Any) -> None:
             self._shape = tuple(output.shape) if isinstance(output, Tensor) else ()
@@ -63,36 +64,32 @@ class LayerAxis:
             handle.remove()
 
     def of(self, shape: tuple[int, ...]) -> int:
-        """The axis of an activation of this shape.
+        """Return the axis of an activation of this shape.
 
         Raises:
             LayerError: it cannot be determined.
         """
-        if len(shape) != 4:  # tokens and vectors are refused where maps are made of the answer
+        if len(shape) != 4:  # as_maps raises an error for tokens and vectors
             return 1
-        return unit_axis(shape, self.layer, self.model, entered=self._entered, asked=self.asked)
+        return unit_axis(shape, self.layer, self.model, entered=self._input_shape, asked=self.axis)
 
     @property
-    def seen(self) -> int:
-        """The axis in the activation that was noted last."""
+    def last_axis(self) -> int:
+        """The axis in the activation that was recorded last."""
         return self.of(self._shape)
 
 
-def refuse_last(axis: int, name: str) -> None:
-    """For methods of other packages that read axis 1 only.
+def check_axis(axis: int, name: str) -> None:
+    """Check that the channels are on axis 1, for methods of other packages.
 
     Raises:
         LayerError: the channels are on another axis.
     """
     if axis != 1:
         raise LayerError(
-            f"the method {name!r} takes the channels from axis 1, and the layer has them on axis {axis}; use "
-            "'Grad-CAM', or give a layer with maps (N, channels, h, w)."
+            f"the method {name!r} expects channels on axis 1, and the layer has them on axis {axis}. Use 'Grad-CAM', "
+            "or give a layer with maps (N, channels, h, w)."
         )
-
-
-Explain = Callable[[Tensor, Any], Any]
-Preprocess = Callable[[Tensor], Tensor]
 
 
 def grad_cam(
@@ -102,18 +99,18 @@ def grad_cam(
     *,
     unit_axis: int | None = None,
 ) -> Explain:
-    """Captum's LayerGradCam with its ReLU: (N, 1, h, w), as coarse as the layer.
+    """Return Captum's LayerGradCam with ReLU as a function: maps (N, 1, h, w) at the resolution of the layer.
 
-    Of a layer with maps (N, h, w, channels) it is the same formula along that layer's own axes.
+    For a layer with maps (N, h, w, channels) the same formula is used along its axes.
 
     Args:
         model: the classifier, or any function around it.
-        layer: a convolutional module or its dotted name, most often the last one.
-        preprocess: what turns images in [0, 1] into the model's inputs.
-        unit_axis: which axis of the layer's activation holds the channels; None determines it.
+        layer: a convolutional module or its dotted name, usually the last one.
+        preprocess: function from images in [0, 1] to the model's inputs.
+        unit_axis: axis of the channels in the layer's activation; None determines it.
 
     Raises:
-        LayerError: the layer is not in the model; later, which axis holds its channels cannot be determined.
+        LayerError: the layer is not in the model; when called, the axis of the channels cannot be determined.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
@@ -122,27 +119,27 @@ def grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    place = find_layer(model, layer)
-    axis = LayerAxis(model, place, preprocess, unit_axis)
-    seen = after(axis.preprocess, model)
+    module = find_layer(model, layer)
+    axis = LayerAxis(model, module, preprocess, unit_axis)
+    classify = after(axis.preprocess, model)
 
     def explain(images: Tensor, target: Any) -> Any:
-        with axis.watching(images):
-            answer = LayerGradCam(seen, place).attribute(images, target=target, relu_attributions=True)
-        return answer if axis.seen == 1 else _cam(seen, place, axis.seen, images, target)
+        with axis.observe(images):
+            cam = LayerGradCam(classify, module).attribute(images, target=target, relu_attributions=True)
+        return cam if axis.last_axis == 1 else _cam(classify, module, axis.last_axis, images, target)
 
     return explain
 
 
-def _cam(seen: ForwardFunc, place: nn.Module, axis: int, images: Tensor, target: Any) -> Tensor:
-    """Grad-CAM of a layer whose channels are on another axis than 1: (N, 1, h, w)."""
-    with capture(seen, place) as captured:
-        output = seen(images)
-    activation = one_tensor(captured[place], lambda: layer_name(seen, place), len(images))
+def _cam(classify: ForwardFunc, module: nn.Module, axis: int, images: Tensor, target: Any) -> Tensor:
+    """Return Grad-CAM of a layer with channels on another axis than 1: (N, 1, h, w)."""
+    with capture(classify, module) as captured:
+        output = classify(images)
+    activation = one_tensor(captured[module], lambda: layer_name(classify, module), len(images))
     score = one_score_a_row(select_output(output, Batch.of(images, None, target), None))
-    (slope,) = torch.autograd.grad(score.sum(), activation)
-    maps, slopes = activation.detach().movedim(axis, 1), slope.movedim(axis, 1)
-    return (maps * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
+    (gradient,) = torch.autograd.grad(score.sum(), activation)
+    maps, gradients = activation.detach().movedim(axis, 1), gradient.movedim(axis, 1)
+    return (maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
 
 
 def guided_grad_cam(
@@ -152,20 +149,20 @@ def guided_grad_cam(
     *,
     unit_axis: int | None = None,
 ) -> Explain:
-    """Captum's GuidedGradCam, Grad-CAM times guided backpropagation: (N, C, H, W).
+    """Return Captum's GuidedGradCam, Grad-CAM times guided backpropagation, as a function: (N, C, H, W).
 
-    Captum guides ``torch.nn.ReLU`` modules, in-place ones too, and nothing else: through ReLU6, GELU, SiLU or
-    ``torch.relu`` the plain gradient passes, which is said in a warning where such modules can be seen.
+    Captum changes the gradient of ``torch.nn.ReLU`` modules only, in-place ones included. ReLU6, GELU, SiLU and
+    ``torch.relu`` keep the plain gradient; a warning names such modules.
 
     Args:
-        model: the classifier, or a function around it behind which its modules can be seen.
-        layer: a convolutional module or its dotted name, most often the last one.
-        preprocess: what turns images in [0, 1] into the model's inputs.
+        model: the classifier, or a function around it whose modules can be found.
+        layer: a convolutional module or its dotted name, usually the last one.
+        preprocess: function from images in [0, 1] to the model's inputs.
         unit_axis: as in :func:`grad_cam`.
 
     Raises:
         LayerError: as :func:`grad_cam`.
-        TypeError: no module is visible behind the model.
+        TypeError: the model has no module that can be found.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
@@ -174,25 +171,26 @@ def guided_grad_cam(
 
     Source: Springenberg et al., "Striving for Simplicity" (2015); Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    place = find_layer(model, layer)
-    axis = LayerAxis(model, place, preprocess, unit_axis)
-    seen = _Whole(after(axis.preprocess, model))
-    if not len(seen.roots):
+    module = find_layer(model, layer)
+    axis = LayerAxis(model, module, preprocess, unit_axis)
+    classify = FunctionModule(after(axis.preprocess, model))
+    if not len(classify.roots):
         raise TypeError(
-            f"no torch.nn.Module is visible behind {model!r}; guided Grad-CAM has to find its ReLUs: give the module."
+            f"model is {model!r}, in which no torch.nn.Module can be found; guided Grad-CAM needs its ReLU modules. "
+            "Pass the module."
         )
-    _warn_of_unguided(seen)
+    _warn_of_other_activations(classify)
 
     def explain(images: Tensor, target: Any) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting backward hooks on ReLU|Input Tensor 0 did not already")
-            with axis.watching(images):
-                answer = GuidedGradCam(seen, place).attribute(images, target=target, interpolate_mode="bilinear")
-            if axis.seen == 1:
-                return answer
-            guided = GuidedBackprop(seen).attribute(images, target=target)
-            cam = _cam(seen, place, axis.seen, images, target)
-            return guided * LayerAttribution.interpolate(cam, images.shape[2:], interpolate_mode="bilinear")
+            with axis.observe(images):
+                maps = GuidedGradCam(classify, module).attribute(images, target=target, interpolate_mode="bilinear")
+            if axis.last_axis == 1:
+                return maps
+            gradient = GuidedBackprop(classify).attribute(images, target=target)
+            cam = _cam(classify, module, axis.last_axis, images, target)
+            return gradient * LayerAttribution.interpolate(cam, images.shape[2:], interpolate_mode="bilinear")
 
     return explain
 
@@ -203,16 +201,16 @@ def integrated_gradients(
     *,
     baseline: Tensor | float = 0.0,
     steps: int = 32,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
 ) -> Explain:
-    """Captum's IntegratedGradients from a plain image, by default black: (N, C, H, W).
+    """Return Captum's IntegratedGradients from a uniform image, by default black, as a function: (N, C, H, W).
 
     Args:
         model: the classifier, or any function around it.
-        preprocess: what turns images in [0, 1] into the model's inputs.
-        baseline: where the path begins, in [0, 1] like the images: a number or a tensor that Captum takes.
-        steps: points on the path.
-        rows_at_once: images in one forward, at least one for each row.
+        preprocess: function from images in [0, 1] to the model's inputs.
+        baseline: start of the path, in [0, 1] like the images: a number, or a tensor that Captum accepts.
+        steps: number of points on the path.
+        batch_size: number of images per forward pass; at least that of the input is used.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
@@ -221,55 +219,59 @@ def integrated_gradients(
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks" (ICML 2017).
     """
-    seen = after(preprocess, model)
+    classify = after(preprocess, model)
 
     def explain(images: Tensor, target: Any) -> Any:
-        rows = max(rows_at_once, len(images))
-        return IntegratedGradients(seen).attribute(
-            images, baselines=baseline, target=target, n_steps=steps, internal_batch_size=rows
+        return IntegratedGradients(classify).attribute(
+            images,
+            baselines=baseline,
+            target=target,
+            n_steps=steps,
+            internal_batch_size=max(batch_size, len(images)),
         )
 
     return explain
 
 
-class _Whole(nn.Module):
-    """A function as one module that holds those behind it, because Captum looks for ReLUs inside a module."""
+class FunctionModule(nn.Module):
+    """A function as one module with those behind it as submodules, for libraries that require a module."""
 
     def __init__(self, function: ForwardFunc) -> None:
         super().__init__()
         self.roots = nn.ModuleList(modules_behind(function))
-        object.__setattr__(self, "function", function)  # not a submodule: the roots already are
+        object.__setattr__(self, "function", function)  # not a submodule, because the roots are submodules already
 
     def forward(self, images: Tensor) -> Any:
+        """Call the function."""
         function: ForwardFunc = self.__dict__["function"]
         return function(images)
 
 
 def after(preprocess: Preprocess | None, model: ForwardFunc) -> ForwardFunc:
-    """The model as a function of photos; gradients reach them through the preprocessing.
+    """Return the model as a differentiable function of photos.
 
-    Model and preprocessing get a copy of the photos, since they may write into their input.
+    Preprocessing and model get a copy of the photos, because they may write into their input.
     """
 
-    def seen(images: Tensor) -> Any:
-        own = images.clone()
-        return model(own if preprocess is None else preprocess(own))
+    def classify(images: Tensor) -> Any:
+        copy = images.clone()
+        return model(copy if preprocess is None else preprocess(copy))
 
-    return seen
+    return classify
 
 
-def _warn_of_unguided(seen: _Whole) -> None:
+def _warn_of_other_activations(classify: FunctionModule) -> None:
     rectifiers = (nn.ReLU6, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Mish)
-    kinds = sorted({type(module).__name__ for module in seen.modules() if isinstance(module, rectifiers)})
+    kinds = sorted({type(module).__name__ for module in classify.modules() if isinstance(module, rectifiers)})
     if kinds:
         what = f"{', '.join(kinds)} modules"
-    elif not any(isinstance(module, nn.ReLU) for module in seen.modules()):
+    elif not any(isinstance(module, nn.ReLU) for module in classify.modules()):
         what = "no torch.nn.ReLU module"
     else:
         return
     warnings.warn(
-        f"{', '.join(type(root).__name__ for root in seen.roots)} has {what}: Captum's GuidedBackprop changes "
-        "torch.nn.ReLU modules only, so this map is nearer to Grad-CAM times the plain gradient.",
+        f"{', '.join(type(root).__name__ for root in classify.roots)} has {what}: Captum's GuidedBackprop changes "
+        "torch.nn.ReLU modules only, so this map is closer to Grad-CAM times the plain gradient.",
         stacklevel=3,
     )
 
@@ -278,10 +280,10 @@ SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
 
 
 def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
-    """A map that knows nothing, the line that others have to beat: (N, 1, cells, cells) in [0, 1).
+    """Return random maps, a control, as a function: (N, 1, cells, cells) in [0, 1).
 
-    As coarse as Grad-CAM, because single noisy pixels fool a classifier faster than any map finds what it looks at.
-    Row i depends on the seed and on i alone.
+    The maps are as coarse as Grad-CAM, because removing single noisy pixels lowers a prediction faster than any map.
+    Map i depends only on the seed and on i.
 
     Example:
         >>> random_map(seed=3)(torch.rand(5, 3, 8, 8), 1).shape
@@ -289,18 +291,18 @@ def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
     """
 
     def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
-        generator = torch.Generator().manual_seed(seed)  # drawn on the host: the same map on every device
-        rows = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
-        return torch.stack(rows).to(images)
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same map on every device
+        maps = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
+        return torch.stack(maps).to(images)
 
     return explain
 
 
 def centre_blob(width: float = 0.25) -> Explain:
-    """The middle of every picture, where photographers put things: (N, H, W), a Gaussian with a peak of 1.
+    """Return a Gaussian at the image centre, where objects usually are, as a function: (N, H, W), with peak 1.
 
     Args:
-        width: its standard deviation, in sides of the picture.
+        width: standard deviation, as a share of the side of the image.
 
     Example:
         >>> centre_blob()(torch.rand(5, 3, 8, 8), 1).shape
@@ -318,7 +320,7 @@ def centre_blob(width: float = 0.25) -> Explain:
 
 
 def edge_map() -> Explain:
-    """How strong the edges of the picture are, whatever the model: (N, H, W), the magnitude of Sobel's gradient.
+    """Return the edges of the image, the magnitude of its Sobel gradient, as a function: (N, H, W).
 
     Example:
         >>> edge_map()(torch.rand(5, 3, 8, 8), 1).shape
@@ -330,7 +332,7 @@ def edge_map() -> Explain:
     def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
         across = torch.tensor(SOBEL, dtype=images.dtype, device=images.device)
         grey = torch.nn.functional.pad(images.mean(1, keepdim=True), [1] * 4, mode="replicate")
-        slopes = torch.nn.functional.conv2d(grey, torch.stack([across, across.T])[:, None])
-        return slopes.square().sum(1).sqrt()
+        gradients = torch.nn.functional.conv2d(grey, torch.stack([across, across.T])[:, None])
+        return gradients.square().sum(1).sqrt()
 
     return explain

@@ -1,4 +1,4 @@
-"""Grad-CAM as two other libraries make it, each alone with the model and cleared away before it answers."""
+"""Grad-CAM of two other libraries, with the model restored after each call."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from .._optional import require
 from ..attributions.token_grid import lay_out_for
-from ..hooks import ForwardFunc, find_layer, image_size, modules_behind
-from .methods import Explain, LayerAxis, Preprocess, after, refuse_last
+from ..hooks import ForwardFunc, find_layer, image_size
+from .methods import Explain, FunctionModule, LayerAxis, Preprocess, after, check_axis
 
 
 def pytorch_grad_cam(
@@ -18,16 +18,16 @@ def pytorch_grad_cam(
     *,
     unit_axis: int | None = None,
 ) -> Explain:
-    """Jacob Gildenblat's GradCAM (package ``grad-cam``, extra ``peers``): finished maps in [0, 1], (N, H, W).
+    """Return GradCAM of pytorch-grad-cam (package ``grad-cam``, extra ``peers``) as a function: (N, H, W) in [0, 1].
 
-    It differentiates towards every parameter and leaves ``.grad``, hooks and evaluation mode behind; here these are put
-    back. A frozen model, which it refuses, is thawed meanwhile.
+    The library computes gradients of all parameters and does not restore ``.grad``, hooks and training mode; this
+    function does. It needs parameters that require gradients, so a frozen model is unfrozen during the call.
 
     Args:
         model: the classifier, or any function around it.
         layer: a convolutional module or its dotted name.
-        preprocess: what turns images in [0, 1] into the model's inputs.
-        unit_axis: which axis of the layer's activation holds the channels; None determines it.
+        preprocess: function from images in [0, 1] to the model's inputs.
+        unit_axis: axis of the channels in the layer's activation; None determines it.
 
     Raises:
         LayerError: the layer is not in the model.
@@ -35,27 +35,27 @@ def pytorch_grad_cam(
 
     Source: github.com/jacobgil/pytorch-grad-cam.
     """
-    place = find_layer(model, layer)
-    axis = LayerAxis(model, place, preprocess, unit_axis)
-    seen = _Module(after(axis.preprocess, model))
+    module = find_layer(model, layer)
+    axis = LayerAxis(model, module, preprocess, unit_axis)
+    classify = FunctionModule(after(axis.preprocess, model))
     cams = require("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
     targets = require("pytorch_grad_cam.utils.model_targets", purpose="the method 'grad-cam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        frozen = [p for p in seen.parameters() if p.is_leaf and p.is_floating_point() and not p.requires_grad]
+        frozen = [p for p in classify.parameters() if p.is_leaf and p.is_floating_point() and not p.requires_grad]
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            expected = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
+            outputs = [targets.ClassifierOutputTarget(index) for index in _class_indices(target, images)]
 
             def channels_second(value: Tensor) -> Tensor:
                 return value.movedim(axis.of(tuple(value.shape)), 1)
 
             with (
-                axis.watching(images),
-                cams.GradCAM(model=seen, target_layers=[place], reshape_transform=channels_second) as cam,
+                axis.observe(images),
+                cams.GradCAM(model=classify, target_layers=[module], reshape_transform=channels_second) as cam,
             ):
-                return torch.from_numpy(cam(input_tensor=images, targets=expected))
+                return torch.from_numpy(cam(input_tensor=images, targets=outputs))
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -70,13 +70,13 @@ def torchcam_grad_cam(
     *,
     unit_axis: int | None = None,
 ) -> Explain:
-    """François-Guillaume Fernandez's GradCAM (package ``torchcam``, extra ``peers``): in [0, 1], (N, 1, h, w).
+    """Return GradCAM of torch-cam (package ``torchcam``, extra ``peers``) as a function: (N, 1, h, w) in [0, 1].
 
     Args:
         model: the classifier, or any function around it.
         layer: a convolutional module or its dotted name.
-        preprocess: what turns images in [0, 1] into the model's inputs.
-        unit_axis: which axis of the layer's activation holds the channels; None determines it.
+        preprocess: function from images in [0, 1] to the model's inputs.
+        unit_axis: axis of the channels in the layer's activation; None determines it.
 
     Raises:
         LayerError: the layer is not in the model.
@@ -84,16 +84,16 @@ def torchcam_grad_cam(
 
     Source: github.com/frgfm/torch-cam.
     """
-    place = find_layer(model, layer)
-    axis = LayerAxis(model, place, preprocess, unit_axis)
-    seen = _Module(after(axis.preprocess, model))
+    module = find_layer(model, layer)
+    axis = LayerAxis(model, module, preprocess, unit_axis)
+    classify = FunctionModule(after(axis.preprocess, model))
     cams = require("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        with axis.watching(images), cams.GradCAM(seen, target_layer=place) as cam:
-            answer = seen(images.requires_grad_(True))
-            refuse_last(axis.seen, "torchcam")
-            (maps,) = cam([int(one) for one in _one_each(target, images)], answer)
+        with axis.observe(images), cams.GradCAM(classify, target_layer=module) as cam:
+            output = classify(images.requires_grad_(True))
+            check_axis(axis.last_axis, "torchcam")
+            (maps,) = cam(_class_indices(target, images), output)
         coarse: Tensor = maps.detach()[:, None]
         return coarse
 
@@ -101,45 +101,33 @@ def torchcam_grad_cam(
 
 
 def is_cam(method: Any) -> bool:
-    """Whether it is an object of pytorch-grad-cam, such as ``GradCAM(model, [model.layer4])``."""
+    """Return whether a method is an object of pytorch-grad-cam, such as ``GradCAM(model, [model.layer4])``."""
     return hasattr(method, "target_layers") and hasattr(method, "activations_and_grads")
 
 
-def own_cam(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) -> Explain:
-    """An object of pytorch-grad-cam that somebody made, any of its methods: (N, 1, h, w).
+def cam_object(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) -> Explain:
+    """Return an existing CAM object of pytorch-grad-cam as a function: (N, 1, h, w).
 
     Args:
-        cam: the object; its hooks stay where they are.
-        model: the classifier; if the object was made with it, it gets preprocessed inputs.
-        preprocess: what turns images in [0, 1] into the model's inputs.
+        cam: the object, of any of its methods; its hooks are not removed.
+        model: the classifier; a CAM object that was made with it gets preprocessed inputs.
+        preprocess: function from images in [0, 1] to the model's inputs.
 
     Source: github.com/jacobgil/pytorch-grad-cam.
     """
     targets = require("pytorch_grad_cam.utils.model_targets", purpose="a CAM of pytorch-grad-cam", extra="peers")
-    early = preprocess if cam.model is model else None
+    transform = preprocess if cam.model is model else None
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        expected = [targets.ClassifierOutputTarget(int(one)) for one in _one_each(target, images)]
-        given = early(images) if early else images
-        with lay_out_for(image_size(given.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
-            found = cam(input_tensor=given, targets=expected)
-        return torch.from_numpy(found)[:, None]
+        outputs = [targets.ClassifierOutputTarget(index) for index in _class_indices(target, images)]
+        inputs = transform(images) if transform else images
+        with lay_out_for(image_size(inputs.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
+            maps = cam(input_tensor=inputs, targets=outputs)
+        return torch.from_numpy(maps)[:, None]
 
     return explain
 
 
-class _Module(nn.Module):
-    """A function as a module, because both libraries want one."""
-
-    def __init__(self, function: ForwardFunc) -> None:
-        super().__init__()
-        self.roots = nn.ModuleList(modules_behind(function))
-        object.__setattr__(self, "function", function)
-
-    def forward(self, images: Tensor) -> Any:
-        function: ForwardFunc = self.__dict__["function"]
-        return function(images)
-
-
-def _one_each(target: Any, images: Tensor) -> list[int]:
-    return torch.as_tensor(target).flatten().expand(len(images)).tolist()
+def _class_indices(target: Any, images: Tensor) -> list[int]:
+    """Return one class index per image."""
+    return [int(index) for index in torch.as_tensor(target).flatten().expand(len(images)).tolist()]

@@ -1,4 +1,4 @@
-"""Comparison, table, captions."""
+"""Result of compare(): maps, table, captions and files."""
 
 import json
 import math
@@ -17,48 +17,48 @@ from .measures import Column
 from .runner import Counts
 
 Labels = Sequence[str] | Mapping[int, str]
-TIGHT = 0.1  # below, two digits tell too little apart
+SMALL_SCORE = 0.1  # below, scores need three decimals
 ARROWS = {"↓": "less is better", "↑": "more is better"}
 
 
-def scores_said(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -> tuple[dict[str, str], str]:
-    """By method, its first two measures that have a better side; and one line on what these are.
+def score_notes(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -> tuple[dict[str, str], str]:
+    """Return, by method, its first two measures that have a better side, and an explanation of these.
 
     Args:
-        rows: of the methods that are shown.
-        columns: the measures; all values of one have equally many digits, three at least where one is below 0.1.
-        photos: how many the means are over.
+        rows: rows of the methods in the figure.
+        columns: the measures; all values of one have the same number of decimals, three if one value is below 0.1.
+        photos: number of photos of the means.
 
     Example:
-        >>> scores_said([], [], 2)
+        >>> score_notes([], [], 2)
         ({}, '')
     """
-    two = [column for column in columns if column.better and any(not math.isnan(_of(r, column)) for r in rows)][:2]
+    two = [column for column in columns if column.better and any(not math.isnan(_mean(r, column)) for r in rows)][:2]
     notes = {}
     for row in rows:
         lines = [f"{_title(column)} {_value(row, column, rows)} {column.better}" for column in two]
         notes[row.method] = row.fault if row.left_out == photos else "\n".join(lines)
     if not two:
         return notes, ""
-    what = [
+    meanings = [
         f"{': '.join(filter(None, [_title(column), column.meaning]))}; {ARROWS[column.better]} ({column.better})."
         for column in two
     ]
-    over = "One photo" if photos == 1 else f"Means over {photos} photos"
-    some = ", but for maps that say nothing" if any(0 < row.left_out < photos for row in rows) else ""
-    return notes, "\n".join(what) + f" {over}{some}."
+    scope = "One photo" if photos == 1 else f"Means over {photos} photos"
+    exception = ", without invalid maps" if any(0 < row.left_out < photos for row in rows) else ""
+    return notes, "\n".join(meanings) + f" {scope}{exception}."
 
 
 def captions(
     target: int | Sequence[int], confidence: Sequence[float], labels: Labels | None, raw: bool = False
 ) -> list[tuple[str, str]]:
-    """By photo, the class and its probability.
+    """Return, by photo, the class and its probability.
 
     Args:
-        target: a class, or one a photo.
+        target: a class, or one per photo.
         confidence: the probabilities, nan where there is none.
-        labels: names by class, of which all before the first comma is said; None says numbers.
-        raw: the values are outputs, no probabilities.
+        labels: names by class, of which the part before the first comma is used; None uses numbers.
+        raw: whether the values are outputs instead of probabilities.
 
     Raises:
         LookupError: a class has no label.
@@ -69,27 +69,27 @@ def captions(
     """
     targets = [target] * len(confidence) if isinstance(target, int) else [*target]
     if len(targets) < len(confidence):
-        targets *= len(confidence)  # one in a list stands for all
-    shown = _output if raw else _probability
-    return [(_class(one, labels), shown(p)) for one, p in zip(targets, confidence, strict=True)]
+        targets *= len(confidence)  # a list of one class is for all photos
+    format_value = _output if raw else _probability
+    return [(_class(index, labels), format_value(p)) for index, p in zip(targets, confidence, strict=True)]
 
 
-def named(target: int | Sequence[int], labels: Labels) -> dict[str, str]:
-    """The names of the classes that are explained, by number.
+def class_names(target: int | Sequence[int], labels: Labels) -> dict[str, str]:
+    """Return the names of the target classes by number.
 
     Raises:
         LookupError: a class has no label.
 
     Example:
-        >>> named([1, 0, 1], ["tench, Tinca tinca", "goldfish"])
+        >>> class_names([1, 0, 1], ["tench, Tinca tinca", "goldfish"])
         {'1': 'goldfish', '0': 'tench'}
     """
-    return {str(one): _class(one, labels) for one in ([target] if isinstance(target, int) else target)}
+    return {str(index): _class(index, labels) for index in ([target] if isinstance(target, int) else target)}
 
 
-def _of(row: "Row", column: Column) -> float:
-    found = row.scores.get(column.name)
-    return math.nan if found is None else found.value
+def _mean(row: "Row", column: Column) -> float:
+    interval = row.scores.get(column.name)
+    return math.nan if interval is None else interval.value
 
 
 def _title(column: Column) -> str:
@@ -97,28 +97,28 @@ def _title(column: Column) -> str:
 
 
 def _value(row: "Row", column: Column, rows: Sequence["Row"]) -> str:
-    value = _of(row, column)
-    digits = max(column.digits, 3) if any(abs(_of(other, column)) < TIGHT for other in rows) else column.digits
+    value = _mean(row, column)
+    digits = max(column.digits, 3) if any(abs(_mean(other, column)) < SMALL_SCORE for other in rows) else column.digits
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _class(one: int, labels: Labels | None) -> str:
+def _class(index: int, labels: Labels | None) -> str:
     if labels is None:
-        return f"class {one}"
+        return f"class {index}"
     try:
-        name = labels[one] if one >= 0 else ""
+        name = labels[index] if index >= 0 else ""
     except LookupError:
         name = ""
     if not name:
-        raise LookupError(f"labels have no name for class {one}; give one for each class, or {{{one}: 'its name'}}.")
-    shown = name.encode("utf-8", "replace").decode()  # out of file names, which may hold bytes that are no UTF-8
-    return shown.split(",")[0].strip()
+        raise LookupError(f"labels have no name for class {index}; give one per class, or {{{index}: 'its name'}}.")
+    text = name.encode("utf-8", "replace").decode()  # names from file names may contain bytes that are not UTF-8
+    return text.split(",")[0].strip()
 
 
 def _probability(value: float) -> str:
     if math.isnan(value):
         return ""
-    return "p < 0.001" if value < 0.0005 else f"p {value:.{2 if value >= TIGHT else 3}f}"
+    return "p < 0.001" if value < 0.0005 else f"p {value:.{2 if value >= SMALL_SCORE else 3}f}"
 
 
 def _output(value: float) -> str:
@@ -130,18 +130,17 @@ COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        method: its name.
-        seconds: on the clock, median over rounds, all images together.
-        cpu_seconds: of the process, likewise.
-        counts: calls of the model, gradients that came back, and memory of one run.
-        scores: by measure, the mean over the images whose map says something, and its interval (nan for
-            one image).
-        left_out: images whose map is constant or not finite.
-        fault: what these maps are.
-        error: what the method failed with, or "".
+        method: name of the method.
+        seconds: wall time for all images, median over rounds.
+        cpu_seconds: CPU time of the process for all images, median over rounds.
+        counts: calls of the model, backward passes, and memory of one run.
+        scores: by measure, the mean over the images with a valid map, and its interval (nan for one image).
+        left_out: number of images whose map is constant or not finite.
+        fault: "constant", "not finite" or both.
+        error: the error that the method raised, or "".
     """
 
     method: str
@@ -164,25 +163,25 @@ class Row:
         error: str,
         seed: int,
     ) -> "Row":
-        """Average one method's measures over its images."""
-        found = [flaw for flaw in flaws if flaw]
+        """Average the measures of one method over its images."""
+        invalid = [flaw for flaw in flaws if flaw]
         means = {name: mean_interval(values, seed=seed) for name, values in scores.items()}
-        return cls(method, cost[1], cost[0], counts, means, len(found), " or ".join(sorted(set(found))), error)
+        return cls(method, cost[1], cost[0], counts, means, len(invalid), " or ".join(sorted(set(invalid))), error)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What several methods say about the same images. Made by :func:`xinc_captum.comparison.compare`.
+    """Maps and measures of several methods for the same images, the result of :func:`xinc_captum.comparison.compare`.
 
     Attributes:
-        photos: (N, C, H, W) in [0, 1], on the host.
-        maps: by method, (N, H, W) float32 on the host; none of a method that failed.
-        table: one row a method.
-        scores: by method and measure, the (N,) values that the rows are means of.
-        confidence: (N,), the target's probability of the whole photo; its output where ``note["probability"]`` is
-            "none".
-        reference: the method that the others are set beside.
-        note: how it came about: seed, rounds, steps, target, baselines, network, and what the outputs were taken for.
+        photos: (N, C, H, W) in [0, 1], on the CPU.
+        maps: by method, (N, H, W) float32 on the CPU; methods that failed have none.
+        table: one row per method.
+        scores: by method and measure, the (N,) values behind the means of the rows.
+        confidence: (N,), probability of the target for the unchanged photo; its output where ``note["probability"]``
+            is "none".
+        reference: name of the reference method.
+        note: settings: seed, rounds, steps, target, baselines, network, and type of the outputs.
         columns: the measures.
     """
 
@@ -196,14 +195,14 @@ class Comparison:
     columns: tuple[Column, ...] = field(repr=False)
 
     def to_markdown(self) -> str:
-        """The table: cost, then each measure as mean [95 % interval], an arrow pointing to its better side."""
+        """Return the table: cost, then each measure as mean [95 % interval], with an arrow for its better side."""
         return self._markdown(tuple(COST))
 
     def __str__(self) -> str:
         return self.to_markdown()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but maps and photos, as plain numbers that JSON takes; what there is none of is None."""
+        """Return everything except maps and photos as values for JSON; nan and infinity become None."""
         return {
             "reference": self.reference,
             **self.note,
@@ -234,12 +233,12 @@ class Comparison:
 
     @property
     def _raw(self) -> bool:
-        """Whether the measures follow the model's outputs themselves, no probabilities."""
+        """Whether the measures use the outputs of the model instead of probabilities."""
         return self.note.get("probability") == "none"
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The rows whose maps know nothing of the model."""
+        """Names of the rows whose maps do not depend on the model."""
         return tuple(self.note.get("baselines", ()))
 
     def figure(
@@ -250,57 +249,57 @@ class Comparison:
         baselines: bool = True,
         labels: Labels | None = None,
     ) -> Figure:
-        """One row an image, one column a method, its first two measures under its name, the baselines apart.
+        """Draw one row per image and one column per method, with its first two measures; baselines at the right.
 
         Args:
-            images: numbers of those that are shown; None shows all. The measures stay means over all.
-            shared: one scale for all maps but the baselines', for methods whose values mean the same; by default each
-                map has its own.
-            baselines: False leaves them out.
-            labels: names by class, to be said under the photos instead of numbers, up to the first comma.
+            images: indices of the images to draw; None draws all. The measures are means over all images.
+            shared: use one scale for all maps except the baselines', for methods with equal units; by default each map
+                has its own scale.
+            baselines: whether to draw the baselines.
+            labels: names by class for the captions, up to the first comma; None uses class numbers.
 
         Raises:
-            ValueError: no images, or nothing is left without the baselines.
-            IndexError: a number that is no image's.
+            ValueError: no images, or no maps without the baselines.
+            IndexError: an index out of range.
             LookupError: a class has no label.
         """
         rows = list(range(len(self.photos))) if images is None else [*images]
         wrong = [i for i in rows if not 0 <= i < len(self.photos)]
         if wrong:
-            raise IndexError(f"image {wrong[0]} is none of the {len(self.photos)}, which are numbered from 0.")
+            raise IndexError(f"images contains {wrong[0]}; expected indices from 0 to {len(self.photos) - 1}.")
         if not rows:
-            raise ValueError("images is empty; give at least one number, or None for all.")
-        shown = {name: maps[rows] for name, maps in self.maps.items() if baselines or name not in self.baselines}
-        if not shown:
-            raise ValueError("no map is left without the baselines; give baselines=True, or compare more methods.")
-        notes, foot = scores_said([row for row in self.table if row.method in shown], self.columns, len(self.photos))
+            raise ValueError("images is empty; expected at least one index, or None for all.")
+        maps = {name: values[rows] for name, values in self.maps.items() if baselines or name not in self.baselines}
+        if not maps:
+            raise ValueError("no map is left without the baselines; use baselines=True, or compare more methods.")
+        notes, foot = score_notes([row for row in self.table if row.method in maps], self.columns, len(self.photos))
         if failed := [row.method for row in self.table if row.error]:
             foot = f"{foot}\nNot shown, because they failed: {', '.join(failed)}.".lstrip()
-        under = captions(self.note["target"], self.confidence.tolist(), labels, raw=self._raw)
-        under = [under[i] for i in rows]
+        texts = captions(self.note["target"], self.confidence.tolist(), labels, raw=self._raw)
+        texts = [texts[i] for i in rows]
         return comparison_grid(
-            self.photos[rows], shown, notes, baselines=self.baselines, captions=under, foot=foot, shared=shared
+            self.photos[rows], maps, notes, baselines=self.baselines, captions=texts, foot=foot, shared=shared
         )
 
     def save(self, path: str | Path, *, labels: Labels | None = None) -> None:
-        """Write figure.png, maps.safetensors, table.md, table.json and times.json, whole or not at all.
+        """Write figure.png, maps.safetensors, table.md, table.json and times.json atomically.
 
-        There is no figure where every method failed. Seconds differ between equal runs, so they are in times.json
-        alone; everything else is hashed in the manifest.
+        There is no figure if every method failed. Seconds differ between equal runs and are only in times.json;
+        the manifest has hashes of all other files.
 
         Args:
             path: a folder that is new, empty, or an earlier result.
-            labels: as for :meth:`figure`; the names are kept.
+            labels: as for :meth:`figure`; the names are stored.
 
         Raises:
-            StoreError: the folder cannot take it.
+            StoreError: the folder cannot be used.
             LookupError: a class has no label.
         """
         content = self.to_dict()
         times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
         note = {**self.note, "reference": self.reference, "methods": [row.method for row in self.table]}
         if labels is not None:
-            note["labels"] = named(self.note["target"], labels)
+            note["labels"] = class_names(self.note["target"], labels)
         with store.bundle(path, note) as folder:
             if self.maps:
                 self.figure(labels=labels).savefig(folder / "figure.png")
@@ -337,19 +336,19 @@ def _cost(value: float, digits: str, row: Row) -> str:
     return "–" if row.error or math.isnan(value) else format(value, digits)
 
 
-def _interval(found: Interval | None, digits: int) -> str:
-    if found is None or math.isnan(found.value):
+def _interval(interval: Interval | None, digits: int) -> str:
+    if interval is None or math.isnan(interval.value):
         return "–"
-    value, low, high = (f"{end:.{digits}f}" for end in found)
-    return value if math.isnan(found.low) else f"{value} [{low}, {high}]"
+    value, low, high = (f"{end:.{digits}f}" for end in interval)
+    return value if math.isnan(interval.low) else f"{value} [{low}, {high}]"
 
 
-def _text(words: str) -> str:
-    return " ".join(words.split()).replace("|", "\\|")
+def _text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _plain(value: float) -> float | None:
-    """JSON knows neither nan nor infinity."""
+    """Return None for nan and infinity, which JSON cannot represent."""
     return value if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Run, time and count one method."""
+"""Run one method, measure its time, and count its calls of the model."""
 
 import inspect
 import random
@@ -25,18 +25,18 @@ from ..hooks import (
 )
 from .maps import maps_of
 from .methods import Preprocess
-from .peers import is_cam, own_cam
+from .peers import cam_object, is_cam
 
 
 @dataclass
 class Counts:
-    """What a piece of work did.
+    """Cost of a block of code.
 
     Attributes:
-        forwards: calls of the model; of several modules behind a function, calls of the one that ran most often.
-        backwards: times that a gradient came back to what it answered.
-        rows: inputs in all these calls, along the first axis.
-        peak_bytes: of tensors that the work made and that were alive at once, on all devices.
+        forwards: calls of the model; of several modules behind a function, those of the most frequent one.
+        backwards: backward passes through the outputs of these calls.
+        rows: samples in all these calls.
+        peak_bytes: largest size of all tensors that were created in the block and alive at the same time.
     """
 
     forwards: int = 0
@@ -46,19 +46,19 @@ class Counts:
 
 
 @contextmanager
-def counted(model: ForwardFunc) -> Iterator[Counts]:
-    """Count what happens inside; the model is left as found.
+def count_calls(model: ForwardFunc) -> Iterator[Counts]:
+    """Count calls of the model, backward passes and memory in a block, and restore the model's state.
 
-    The same work gives the same counts on every machine. Memory is that of the tensors' storages, views counted once;
-    what a library's kernels take for themselves is not seen.
+    Counts do not depend on the machine. Memory is that of the tensors' storages, views counted once, without the
+    workspaces of library kernels.
 
     Args:
-        model: a module, or a function behind which modules can be found; without any, calls are not counted. Scripted
-            modules run no Python hooks, so their calls are not counted either.
+        model: a module, or a function whose modules can be found; otherwise calls are not counted. Calls of scripted
+            modules, which run no Python hooks, are not counted.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
-        >>> with counted(model) as counts:
+        >>> with count_calls(model) as counts:
         ...     model(torch.rand(3, 2)).sum().backward()
         >>> counts.forwards, counts.backwards, counts.rows
         (1, 1, 3)
@@ -69,72 +69,73 @@ def counted(model: ForwardFunc) -> Iterator[Counts]:
 
     ours = of_this_thread()
 
-    def count(own: Counts, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def count(module_counts: Counts, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not ours(root):
             return
-        own.forwards += 1
-        own.rows += next((len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+        module_counts.forwards += 1
+        samples = (len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim())
+        module_counts.rows += next(samples, 0)
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad and not wrapped(leaf):
-                leaf.register_hook(partial(back, own))
-                break  # a model of several outputs is passed backwards once
+                leaf.register_hook(partial(count_backward, module_counts))
+                break  # a backward pass reaches all outputs of a model
 
-    def back(own: Counts, _: Tensor) -> None:
-        own.backwards += 1
+    def count_backward(module_counts: Counts, _: Tensor) -> None:
+        module_counts.backwards += 1
 
-    handles = [root.register_forward_hook(partial(count, own)) for root, own in zip(modules, calls, strict=True)]
-    alive = _Alive()
+    handles = [
+        root.register_forward_hook(partial(count, of_root)) for root, of_root in zip(modules, calls, strict=True)
+    ]
+    memory = _MemoryMode()
     try:
-        with alive:
+        with memory:
             yield counts
     finally:
         for handle in handles:
             handle.remove()
-        counts.peak_bytes = alive.peak
+        counts.peak_bytes = memory.peak
         for name in ("forwards", "backwards", "rows"):
-            setattr(counts, name, max((getattr(own, name) for own in calls), default=0))
+            setattr(counts, name, max((getattr(of_root, name) for of_root in calls), default=0))
 
 
-class _Alive(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes them off when they go."""
+class _MemoryMode(TorchDispatchMode):
+    """Track the total size of the storages that operations create, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.known: dict[int, tuple[int, Any]] = {}
-        self.now = self.peak = 0
+        self.sizes: dict[int, tuple[int, Any]] = {}
+        self.current = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for leaf in tree_leaves((args, kwargs)):
-            self._met(leaf, made=False)
-        answer = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(answer):
-            self._met(leaf, made=True)
-        return answer
+            self._register(leaf, created=False)
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            self._register(leaf, created=True)
+        return output
 
-    def _met(self, leaf: Any, made: bool) -> None:
+    def _register(self, leaf: Any, created: bool) -> None:
         if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
             return
         storage = leaf.untyped_storage()
         key = storage._cdata
-        if key not in self.known:
-            size = storage.nbytes() if made else 0
-            self.known[key] = (size, weakref.ref(storage, lambda _: self._gone(key)))
-            self.now += size
-            self.peak = max(self.peak, self.now)
+        if key not in self.sizes:
+            size = storage.nbytes() if created else 0
+            self.sizes[key] = (size, weakref.ref(storage, lambda _: self._free(key)))
+            self.current += size
+            self.peak = max(self.peak, self.current)
 
-    def _gone(self, key: int) -> None:
-        self.now -= self.known.pop(key)[0]
-
-
-Explain = Callable[[Tensor, Any], Tensor]
+    def _free(self, key: int) -> None:
+        self.current -= self.sizes.pop(key)[0]
 
 
-LONG = 10.0  # seconds on the clock
-MODELS = {"model", "net", "network", "classifier", "forward_func"}
+MapFunction = Callable[[Tensor, Any], Tensor]  # photos and targets to maps (N, H, W)
+MAX_SECONDS = 10.0  # wall time of all timed runs of one method
+MODEL_ARGUMENTS = {"model", "net", "network", "classifier", "forward_func"}
 
 
 class Seconds(NamedTuple):
-    """How long a run took."""
+    """CPU time and wall time of a run."""
 
     cpu: float
     wall: float
@@ -142,75 +143,77 @@ class Seconds(NamedTuple):
 
 @dataclass
 class Runs:
-    """What came of one method's runs.
+    """Results of the runs of one method.
 
     Attributes:
-        explain: photos and targets to maps (N, H, W), as often as expected.
-        maps: (N, H, W) float32 on the host, or None where it failed.
-        counts: of the first run.
-        seconds: of each run after the first.
-        error: what it failed with, "" where it did not.
+        explain: function from photos and targets to maps (N, H, W).
+        maps: (N, H, W) float32 on the CPU, or None if the method failed.
+        counts: cost of the first run.
+        seconds: time of each later run.
+        error: text of the error that the method raised, or "".
     """
 
-    explain: Explain
+    explain: MapFunction
     maps: Tensor | None = None
     counts: Counts = field(default_factory=Counts)
     seconds: list[Seconds] = field(default_factory=list)
     error: str = ""
 
 
-def bound(method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int) -> Explain:
-    """A method as a function from photos in [0, 1] and targets to maps of the photos' size.
+def bind_method(
+    method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int
+) -> MapFunction:
+    """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size.
 
-    A Captum object made with ``model`` itself gets preprocessed inputs, any other, or one that normalises itself,
-    photos. A function that wants three arguments, or whose first of three is called model or net, gets the model too,
-    and preprocessed inputs.
+    A Captum object that was made with ``model`` gets preprocessed inputs; any other, or one that preprocesses itself,
+    gets photos. A function with three required arguments, or of three arguments whose first is called model or net,
+    also gets the model, and preprocessed inputs.
 
     Args:
         method: a Captum attribution, or a function of (images, target) or (model, images, target).
         model: the classifier.
-        preprocess: what turns photos into its inputs.
+        preprocess: function from photos to the model's inputs.
         size: (H, W) of the maps.
-        seed: of all that is random.
+        seed: random seed.
     """
     if is_cam(method):
-        method = own_cam(method, model, preprocess)
+        method = cam_object(method, model, preprocess)
     normalises = getattr(getattr(method, "reader", None), "preprocess", None) is not None
     run = method.attribute if hasattr(method, "attribute") else method
-    three = run is method and _wants_the_model(method)
-    own = getattr(method, "forward_func", None) is model and not normalises
-    early = preprocess is not None and (three or own)
+    takes_model = run is method and _takes_model(method)
+    same_model = getattr(method, "forward_func", None) is model and not normalises
+    transform = preprocess if takes_model or same_model else None
 
     def explain(photos: Tensor, target: Any) -> Tensor:
-        behind = modules_behind(getattr(method, "forward_func", method))
-        with gradient_errors(model, *behind), protect(model, *behind), torch.enable_grad():
+        modules = modules_behind(getattr(method, "forward_func", method))
+        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad():
             torch.manual_seed(seed)
-            np.random.seed(seed % (1 << 32))  # noqa: NPY002  # what methods may draw from; put back by untouched
+            np.random.seed(seed % (1 << 32))  # noqa: NPY002  # methods may use it; protect restores the state
             random.seed(seed)
-            given = photos.detach().clone()
-            if early and preprocess is not None:
-                given = preprocess(given).detach()
+            inputs = photos.detach().clone()
+            if transform is not None:
+                inputs = transform(inputs).detach()
             if run is not method:
-                answer = run(given.clone(), target=target)
+                attribution = run(inputs.clone(), target=target)
             else:
-                answer = run(model, given.clone(), target) if three else run(given.clone(), target)
-            return maps_of(method, answer, given, size).contiguous()
+                attribution = run(model, inputs.clone(), target) if takes_model else run(inputs.clone(), target)
+            return maps_of(method, attribution, inputs, size).contiguous()
 
     return explain
 
 
 def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> None:
-    """Add a run: the first is counted, later ones are timed; a failure is kept as text, and nothing runs after it.
+    """Add a run: the first is counted, later ones are timed. An error is stored as text, and ends the runs.
 
-    What has been timed for :data:`LONG` is not run again.
+    A method is not run again after :data:`MAX_SECONDS` of timed runs.
     """
-    if runs.error or sum(one.wall for one in runs.seconds) > LONG:
+    if runs.error or sum(seconds.wall for seconds in runs.seconds) > MAX_SECONDS:
         return
     try:
         if runs.maps is None:
-            with protect(model), counted(model) as counts:
+            with protect(model), count_calls(model) as counts:
                 maps = runs.explain(photos, target)
-            runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may answer what it keeps and changes
+            runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may change its output later
             return
         _wait(photos)
         cpu, wall = time.process_time(), time.perf_counter()
@@ -222,15 +225,15 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         runs.maps = None
 
 
-def _wants_the_model(function: Any) -> bool:
-    """Whether a function has three arguments without defaults, as in (model, images, target), or calls one a model."""
+def _takes_model(function: Any) -> bool:
+    """Return whether a function has three required arguments, or three of which the first is called model."""
     try:
         arguments = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # built into a library: its signature cannot be read
+    except (TypeError, ValueError):  # the signatures of some built-in functions cannot be read
         return False
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = len(arguments) >= 3 and arguments[0].kind in plain and arguments[0].name in MODELS
-    return named or sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
+    by_name = len(arguments) >= 3 and arguments[0].kind in plain and arguments[0].name in MODEL_ARGUMENTS
+    return by_name or sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
 
 
 def _wait(photos: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Room: pictures. Functions of plain tensors that return a matplotlib Figure and never show it."""
+"""Figures of plain tensors: every function returns a matplotlib Figure and shows none."""
 
 from .accentuation import accentuation_rows, class_bars, dose_strip, score_curve
 from .canvas import (
@@ -7,20 +7,20 @@ from .canvas import (
     build_up,
     canvas_grid,
     dominant_units,
-    frames_beside_drawn,
+    frame_reconstructions,
     neuron_over_photo,
     order_by_total,
+    pixel_contributors,
     unit_film,
-    who_paints,
 )
-from .canvas_statistics import Spread, association_rows, explained_bars, region_bars, spread_curves
+from .canvas_statistics import Spread, association_rows, cluster_variance_bars, region_bars, spread_curves
 from .clusters import cluster_sheet
 from .comparison import comparison_grid
 from .counterfactual import counterfactual_rows
 from .link_audit import Measured, link_audit
 from .linked_unit import selectivity_table, unit_filmstrips
 from .nern import kernel_sheet, layer_profile_sheet
-from .trans_inr import neurons_across, patch_sheet, route_sheet, token_sheet, written_sheet
+from .trans_inr import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
 from .unit_sheet import unit_sheet
 from .video import flow_beside_change, object_time
 
@@ -35,21 +35,23 @@ __all__ = [
     "canvas_grid",
     "class_bars",
     "cluster_sheet",
+    "cluster_variance_bars",
     "comparison_grid",
     "counterfactual_rows",
     "dominant_units",
     "dose_strip",
-    "explained_bars",
     "flow_beside_change",
-    "frames_beside_drawn",
+    "frame_reconstructions",
     "kernel_sheet",
     "layer_profile_sheet",
     "link_audit",
+    "network_sheet",
     "neuron_over_photo",
     "neurons_across",
     "object_time",
     "order_by_total",
     "patch_sheet",
+    "pixel_contributors",
     "region_bars",
     "route_sheet",
     "score_curve",
@@ -59,6 +61,4 @@ __all__ = [
     "unit_film",
     "unit_filmstrips",
     "unit_sheet",
-    "who_paints",
-    "written_sheet",
 ]

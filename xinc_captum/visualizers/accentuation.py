@@ -1,17 +1,15 @@
-"""Accentuation rows, dose strip, curves, class bars."""
+"""Figures of accentuations: rows of images, doses of a feature, score curves and class probabilities."""
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .layout import MARGIN, PAGE, Sheet, broken, check_verdicts, verdict_line, wide
-from .style import INK, QUIET, array, bare, draw_heat, draw_photo, legend_of, new_figure
+from .layout import IMAGE_GAP, MARGIN, PAGE, Sheet, check_lengths, check_verdicts, text_width, verdict_line, wrap
+from .style import INK, LINE_COLOURS, QUIET, add_legend, array, bare, draw_heat, draw_photo, frame, new_figure
 
-GAP = 0.07  # inches between pictures
-TALLEST = 3.0  # inches of one picture
-PAPER = 0.94  # what shows where nothing mattered
+MAX_HEIGHT = 3.0  # inches of one image
+PAPER = 0.94  # grey level where the opacity is 0
 
 
 def accentuation_rows(
@@ -24,23 +22,23 @@ def accentuation_rows(
     notes: Sequence[str] | None = None,
     trusts: Sequence[tuple[str, str]] | None = None,
     cam_name: str = "Grad-CAM: where",
-    heading: str = "What a feature sees in this photo",
+    heading: str = "What a feature responds to in this photo",
 ) -> Figure:
-    """One row a feature: the photo, where the feature is found in it, accentuated, and accentuated through its mask.
+    """Draw one row per feature: the photo, a map of the feature in it, the accentuation, and its masked version.
 
     Args:
-        photos: (N, C, H, W) in [0, 1], one for all rows or one a row.
+        photos: (N, C, H, W) in [0, 1], or (1, C, H, W), one photo for all rows.
         cams: (N, H, W), large where important, or None for no such column.
-        images: (N, C, H, W), accentuated.
-        opacities: (N, 1, H, W) in [0, 1]: the rest is paper.
-        titles: each row's feature.
-        notes: a line below each title, for example the score before and after.
-        trusts: each row's verdict ("holds", "weak" or "fails") and the reason, said below the row.
-        cam_name: the column of ``cams``.
-        heading: above everything.
+        images: (N, C, H, W), the accentuations.
+        opacities: (N, 1, H, W) in [0, 1], opacity of the last column over grey paper.
+        titles: feature of each row.
+        notes: line below each title, for example the score before and after.
+        trusts: verdict ("holds", "weak" or "fails") and reason of each row, shown below it.
+        cam_name: title of the column of ``cams``.
+        heading: title of the figure.
 
     Raises:
-        ValueError: shapes that do not fit, a wrong number of titles, notes or trusts, or an unknown verdict.
+        ValueError: shapes that do not match, a wrong number of titles, notes or trusts, or an unknown verdict.
 
     Example:
         >>> photo, images = torch.rand(1, 3, 8, 12), torch.rand(2, 3, 8, 12)
@@ -48,43 +46,54 @@ def accentuation_rows(
         >>> figure = accentuation_rows(photo, masks[:, 0], images, masks, titles=["lion", "lynx"])
         >>> figure.savefig("accentuated.png")  # doctest: +SKIP
     """
-    _check(photos, cams, images, opacities, {"titles": titles, "notes": notes, "trusts": trusts})
+    _check_accentuations(photos, cams, images, opacities)
+    check_lengths(len(images), "row", titles=titles, notes=notes, trusts=trusts)
     check_verdicts(*(verdict for verdict, _ in trusts or ()))
-    columns = ["the photo", *([] if cams is None else [cam_name]), "accentuated: what", "what, where it mattered"]
-    cell = (PAGE - 2 * MARGIN - (len(columns) - 1) * GAP) / len(columns)
-    height, width = images.shape[-2:]
-    tall = min(cell * height / width, TALLEST)
-    shown = tall * width / height
+    columns = [
+        "the photo",
+        *([] if cams is None else [cam_name]),
+        "accentuated: what",
+        "accentuated, where it mattered",
+    ]
+    cell = (PAGE - 2 * MARGIN - (len(columns) - 1) * IMAGE_GAP) / len(columns)
+    width, height = _image_size(images, cell)
     sheet = Sheet()
     top = sheet.heading(
         heading,
-        "accentuated: changed so that the network sees more of the feature, and kept close to the photo",
+        "accentuated: the photo changed so that the feature responds more, while it stays close to the photo",
     )
-    lefts = [MARGIN + i * (cell + GAP) for i in range(len(columns))]
+    lefts = [MARGIN + i * (cell + IMAGE_GAP) for i in range(len(columns))]
     for row, title in enumerate(titles):
         top = sheet.paragraph(MARGIN, top, title, PAGE - 2 * MARGIN, size=11, bold=True)
         if notes is not None:
-            top = sheet.paragraph(MARGIN, top, notes[row], PAGE - 2 * MARGIN, size=8.5, colour=QUIET)
+            top = sheet.note(top, notes[row], size=8.5)
         top += 0.04
-        below = [
-            sheet.paragraph(left + cell / 2, top, name, cell, size=8.5, align="center")
-            for left, name in zip(lefts, columns, strict=True)
+        bottoms = [
+            sheet.paragraph(x + cell / 2, top, name, cell, size=8.5, align="center")
+            for x, name in zip(lefts, columns, strict=True)
         ]
-        top = max(below) + 0.02
-        places = [sheet.axes(left + (cell - shown) / 2, top, shown, tall) for left in lefts]
+        top = max(bottoms) + 0.02
+        cells = [sheet.axes(x + (cell - width) / 2, top, width, height) for x in lefts]
         photo = photos[row if len(photos) > 1 else 0]
-        draw_photo(places[0], photo)
+        draw_photo(cells[0], photo)
         if cams is not None:
-            draw_heat(places[1], photo, cams[row])
-        draw_photo(places[-2], images[row])
-        draw_photo(places[-1], _on_paper(images[row], opacities[row]))
-        for place in places:
-            bare(place)
-        top += tall + 0.08
+            draw_heat(cells[1], photo, cams[row])
+        draw_photo(cells[-2], images[row])
+        draw_photo(cells[-1], _on_paper(images[row], opacities[row]))
+        for axes in cells:
+            bare(axes)
+        top += height + 0.08
         if trusts is not None:
             top = verdict_line(sheet, top, *trusts[row])
         top += 0.16
-    return sheet.done(top - 0.06)
+    return sheet.finish(top - 0.06)
+
+
+def _image_size(images: Tensor, cell: float) -> tuple[float, float]:
+    """Return width and height in inches of an image in a cell."""
+    height, width = images.shape[-2:]
+    inches = min(cell * height / width, MAX_HEIGHT)
+    return inches * width / height, inches
 
 
 def _on_paper(image: Tensor, opacity: Tensor) -> Tensor:
@@ -93,107 +102,97 @@ def _on_paper(image: Tensor, opacity: Tensor) -> Tensor:
     return opacity * image + (1 - opacity) * PAPER
 
 
-def _check(
-    photos: Tensor,
-    cams: Tensor | None,
-    images: Tensor,
-    opacities: Tensor,
-    words: dict[str, Sequence[object] | None],
-) -> None:
+def _check_accentuations(photos: Tensor, cams: Tensor | None, images: Tensor, opacities: Tensor) -> None:
     if images.dim() != 4 or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one a feature.")
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one per feature.")
     rows, size = len(images), tuple(images.shape[2:])
     if photos.dim() != 4 or len(photos) not in {1, rows} or tuple(photos.shape[2:]) != size:
         raise ValueError(
             f"photos have shape {tuple(photos.shape)} for images of shape {tuple(images.shape)}; expected one for all "
-            "rows, or one a row, of the same height and width."
+            "rows, or one per row, of the same height and width."
         )
-    for name, maps, expected in (("cams", cams, (rows, *size)), ("opacities", opacities, (rows, 1, *size))):
-        if maps is not None and tuple(maps.shape) != expected:
-            raise ValueError(f"{name} have shape {tuple(maps.shape)}; expected {expected}.")
-    for name, said in words.items():
-        if said is not None and len(said) != rows:
-            raise ValueError(f"{len(said)} {name} for {rows} rows; expected one a row.")
+    for name, maps, shape in (("cams", cams, (rows, *size)), ("opacities", opacities, (rows, 1, *size))):
+        if maps is not None and tuple(maps.shape) != shape:
+            raise ValueError(f"{name} have shape {tuple(maps.shape)}; expected {shape}.")
 
 
 CLASS_GAP = 0.25  # inches between columns
-CLASSES_A_LINE = 3  # columns
-BAR, MARKED = "#dfe6f1", "#9dbbe6"
-SIZE, STEP = 8.5, 0.23  # points of a label, inches of a bar
+CLASS_COLUMNS = 3  # images side by side
+CLASS_COLOUR, MARKED_COLOUR = "#dfe6f1", "#9dbbe6"
+CLASS_SIZE, CLASS_STEP = 8.5, 0.23  # points of a label, inches of a bar
 
 
-def class_bars(answers: Mapping[str, Sequence[tuple[str, float]]], *, marked: Sequence[str] = ()) -> Figure:
-    """One list of bars for each image: labels and probabilities, likeliest first.
+def class_bars(predictions: Mapping[str, Sequence[tuple[str, float]]], *, marked: Sequence[str] = ()) -> Figure:
+    """Draw one list of bars per image: labels and probabilities, the most probable first.
 
     Args:
-        answers: by the image's name, (label, probability) in [0, 1].
-        marked: labels that stand out, because they were asked for.
+        predictions: by the name of the image, pairs of label and probability in [0, 1].
+        marked: labels to highlight, for example the targets.
 
     Raises:
-        ValueError: no answers.
+        ValueError: no predictions.
 
     Example:
         >>> figure = class_bars({"the photo": [("tabby", 0.9), ("lynx", 0.05)], "after": [("lynx", 0.8)]})
         >>> len(figure.axes)
         2
     """
-    if not answers:
-        raise ValueError("answers is empty; give at least one image's: {'the photo': [('tabby', 0.9)]}.")
-    columns = min(len(answers), CLASSES_A_LINE)
-    across = (PAGE - 2 * MARGIN - (columns - 1) * CLASS_GAP) / columns
+    if not predictions:
+        raise ValueError("predictions is empty; expected at least one image: {'the photo': [('tabby', 0.9)]}.")
+    columns = min(len(predictions), CLASS_COLUMNS)
+    width = (PAGE - 2 * MARGIN - (columns - 1) * CLASS_GAP) / columns
     sheet = Sheet()
-    top = sheet.heading("What the network answers", "its likeliest classes, with their probabilities")
-    names = list(answers)
+    top = sheet.heading("What the network predicts", "the most probable classes, with their probabilities")
+    names = list(predictions)
     for start in range(0, len(names), columns):
         row = names[start : start + columns]
-        lefts = [MARGIN + i * (across + CLASS_GAP) for i in range(len(row))]
+        lefts = [MARGIN + i * (width + CLASS_GAP) for i in range(len(row))]
         below = max(
-            sheet.paragraph(left, top, name, across, size=10, bold=True) for left, name in zip(lefts, row, strict=True)
+            sheet.paragraph(x, top, name, width, size=10, bold=True) for x, name in zip(lefts, row, strict=True)
         )
         bottoms = [
-            _bars(sheet, left, below + 0.05, across, answers[name], marked)
-            for left, name in zip(lefts, row, strict=True)
+            _draw_class_list(sheet, x, below + 0.05, width, predictions[name], marked)
+            for x, name in zip(lefts, row, strict=True)
         ]
         top = max(bottoms) + 0.2
-    return sheet.done(top - 0.08)
+    return sheet.finish(top - 0.08)
 
 
-def _bars(
-    sheet: Sheet, left: float, top: float, across: float, answer: Sequence[tuple[str, float]], marked: Sequence[str]
+def _draw_class_list(
+    sheet: Sheet, x: float, top: float, width: float, classes: Sequence[tuple[str, float]], marked: Sequence[str]
 ) -> float:
-    axes = sheet.axes(left, top, across, STEP * len(answer))
+    axes = sheet.axes(x, top, width, CLASS_STEP * len(classes))
     axes.set_xlim(0, 1)
-    axes.set_ylim(len(answer) - 0.5, -0.5)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
     bare(axes)
-    for i, (label, chance) in enumerate(answer):
-        stands_out = label in marked
+    label_width = width - text_width("100 %", CLASS_SIZE) - 0.2
+    for i, (label, probability) in enumerate(classes):
+        bold = label in marked
         axes.barh(i, 1, height=0.84, color="#f4f4f6")
-        axes.barh(i, chance, height=0.84, color=MARKED if stands_out else BAR)
-        room = across - wide("100 %", SIZE) - 0.2
-        lines = broken(label, room, SIZE, bold=stands_out)
-        short = lines[0] if len(lines) == 1 else f"{lines[0]} …"
-        line = top + i * STEP + 0.04
-        sheet.line(left + 0.06, line, short, size=SIZE, bold=stands_out)
-        sheet.line(left + across - 0.06, line, percent(chance), size=SIZE, colour=INK, align="right")
-    return top + STEP * len(answer)
+        axes.barh(i, probability, height=0.84, color=MARKED_COLOUR if bold else CLASS_COLOUR)
+        lines = wrap(label, label_width, CLASS_SIZE, bold=bold)
+        text = lines[0] if len(lines) == 1 else f"{lines[0]} …"
+        line = top + i * CLASS_STEP + 0.04
+        sheet.line(x + 0.06, line, text, size=CLASS_SIZE, bold=bold)
+        sheet.line(x + width - 0.06, line, percent(probability), size=CLASS_SIZE, colour=INK, align="right")
+    return top + CLASS_STEP * len(classes)
 
 
-def percent(chance: float) -> str:
-    """A probability as people read it.
+def percent(probability: float) -> str:
+    """Format a probability for readers.
 
     Example:
         >>> percent(0.004), percent(0.431)
         ('<1 %', '43 %')
     """
-    if 0 < chance < 0.01:
+    if 0 < probability < 0.01:
         return "<1 %"
-    if 0.99 < chance < 1:
+    if 0.99 < probability < 1:
         return ">99 %"
-    return f"{100 * chance:.0f} %"
+    return f"{100 * probability:.0f} %"
 
 
-DASHES = ("-", "--", ":", "-.")  # so that lines differ without their colours
-COLOURS = ("#1f5fa8", "#c4561a", "#3a7d44", "#8a4a9e", "#6b6b6b", "#b08900")
+LINE_STYLES = ("-", "--", ":", "-.")  # lines differ without their colours
 
 
 def score_curve(
@@ -204,61 +203,61 @@ def score_curve(
     unit: str = "score",
     layer: str | None = None,
 ) -> Figure:
-    """How the score and the distance to the photo grew, step by step, one line a feature.
+    """Plot the score and the distance to the photo over the optimization steps, one line per feature.
 
     Args:
-        scores: (steps, N), nan where a row had arrived.
-        distances: (steps, N) likewise, or None.
-        titles: each line's feature.
-        unit: what the score is: "logit", "activation" …
-        layer: where the distance was measured.
+        scores: (steps, N), nan after a row has stopped.
+        distances: (steps, N), or None.
+        titles: feature of each line.
+        unit: unit of the score: "logit", "activation" …
+        layer: layer at which the distance is measured.
 
     Raises:
-        ValueError: another number of dims, or of titles.
+        ValueError: another number of dimensions, or of titles.
 
     Example:
         >>> figure = score_curve(torch.rand(9, 2).cumsum(0), torch.rand(9, 2), titles=["lion", "lynx"], unit="logit")
         >>> figure.axes[0].get_xlabel()
-        'steps made'
+        'optimization step'
     """
     if scores.dim() != 2 or scores.shape[1] != len(titles):
         raise ValueError(
-            f"scores have shape {tuple(scores.shape)} for {len(titles)} titles; expected (steps, rows), a title a row."
+            f"scores have shape {tuple(scores.shape)} for {len(titles)} titles; expected (steps, rows), one title per "
+            "row."
         )
     if distances is not None and distances.shape != scores.shape:
         raise ValueError(
             f"distances have shape {tuple(distances.shape)}; expected that of the scores, {tuple(scores.shape)}."
         )
-    panels = [(scores, f"{unit}, mean over the views", "the score")]
+    panels = [(scores, f"{unit}, mean over augmentations", "the score")]
     if distances is not None:
         where = f" at {layer}" if layer else ""
-        panels.append((distances, f"distance of features{where}", "distance to the photo, held down meanwhile"))
+        panels.append((distances, f"distance of features{where}", "distance to the photo, which is kept small"))
     figure = new_figure(PAGE, 3.1 + 0.2 * ((len(titles) + 2) // 3))
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.set(w_pad=0.12, h_pad=0.08)  # type: ignore[call-arg]
-    drawn = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (values, name, words) in zip(drawn, panels, strict=True):
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (values, name, title) in zip(all_axes, panels, strict=True):
         for row in range(len(titles)):
-            style = {"color": COLOURS[row % len(COLOURS)], "linestyle": DASHES[row % len(DASHES)]}
+            style = {"color": LINE_COLOURS[row % len(LINE_COLOURS)], "linestyle": LINE_STYLES[row % len(LINE_STYLES)]}
             axes.plot(array(values[:, row]), linewidth=1.8, **style)
-        axes.set_title(words, fontsize=10, color=INK)
-        axes.set_xlabel("steps made", fontsize=9)
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_xlabel("optimization step", fontsize=9)
         axes.set_ylabel(name, fontsize=9, parse_math=False)
         axes.tick_params(labelsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e6ea", linewidth=0.8)
     columns = min(3, len(titles))
-    legend_of(
-        figure, drawn[0].get_lines(), titles, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False
+    add_legend(
+        figure, all_axes[0].get_lines(), titles, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False
     )
     return figure
 
 
-DOSE_GAP = 0.07  # inches between pictures
-WIDEST, DOSE_TALLEST = 2.2, 3.0  # inches of one picture
-DOSES_A_LINE = 6  # pictures
+DOSE_WIDTH = 2.2  # inches of one image, at most
+DOSE_COLUMNS = 6  # images side by side
 
 
 def dose_strip(
@@ -270,77 +269,66 @@ def dose_strip(
     labels: Sequence[str] | None = None,
     notes: Sequence[str] | None = None,
 ) -> Figure:
-    """One photo at several doses of a feature, from left to right, the photo itself in a frame at dose 0.
+    """Draw one photo at increasing doses of a feature; the unchanged photo, dose 0, has a frame.
 
     Args:
         images: (K, C, H, W) in [0, 1].
-        doses: one an image; where none is 0, the seed is put among them.
-        seed: (C, H, W), the photo itself.
+        doses: one per image; where none is 0, the seed is added.
+        seed: (C, H, W), the unchanged photo.
         title: the feature.
-        labels: a line above each image instead of its dose.
-        notes: a line below each image, for example its score.
+        labels: line above each image instead of its dose.
+        notes: line below each image, for example its score.
 
     Raises:
-        ValueError: shapes that do not fit, or another number of doses, labels or notes.
+        ValueError: shapes that do not match, or another number of doses, labels or notes.
 
     Example:
         >>> figure = dose_strip(torch.rand(3, 3, 8, 12), [-0.5, 0.5, 1], seed=torch.rand(3, 8, 12), title="lion")
         >>> len(figure.axes)
         4
     """
-    _check_dose(images, doses, seed, {"labels": labels, "notes": notes})
-    above = list(labels) if labels is not None else [_dose(dose) for dose in doses]
-    below = list(notes) if notes is not None else ["the photo itself" if dose == 0 else "" for dose in doses]
+    if images.dim() != 4 or len(images) != len(doses) or not len(images):
+        raise ValueError(f"images have shape {tuple(images.shape)} for {len(doses)} doses; expected one per dose.")
+    if tuple(seed.shape) != tuple(images.shape[1:]):
+        raise ValueError(f"seed has shape {tuple(seed.shape)}; expected that of one image, {tuple(images.shape[1:])}.")
+    check_lengths(len(doses), "dose", labels=labels, notes=notes)
+    above = list(labels) if labels is not None else [_dose_label(dose) for dose in doses]
+    below = list(notes) if notes is not None else ["the unchanged photo" if dose == 0 else "" for dose in doses]
     cells = list(zip(doses, images, above, below, strict=True))
     if 0 not in doses:
-        cells.append((0, seed, "the photo itself" if labels else _dose(0), "" if labels else "the photo itself"))
+        cells.append(
+            (0, seed, "the unchanged photo" if labels else _dose_label(0), "" if labels else "the unchanged photo")
+        )
     cells.sort(key=lambda one: one[0])
-    columns = min(len(cells), DOSES_A_LINE)
-    cell = min(WIDEST, (PAGE - 2 * MARGIN - (columns - 1) * DOSE_GAP) / columns)
-    height, width = images.shape[-2:]
-    tall = min(cell * height / width, DOSE_TALLEST)
-    shown = tall * width / height
+    columns = min(len(cells), DOSE_COLUMNS)
+    cell = min(DOSE_WIDTH, (PAGE - 2 * MARGIN - (columns - 1) * IMAGE_GAP) / columns)
+    width, height = _image_size(images, cell)
     sheet = Sheet()
-    how = "the photo itself is in the frame" if labels else "dose 0 is the photo itself, bit for bit"
-    top = sheet.heading(f"The same photo, {_way(doses)} {title}", how)
-    left = (PAGE - columns * cell - (columns - 1) * DOSE_GAP) / 2
+    how = "the frame marks the unchanged photo" if labels else "dose 0 is the unchanged photo, bit-identical"
+    top = sheet.heading(f"The same photo, {_direction(doses)} {title}", how)
+    first = (PAGE - columns * cell - (columns - 1) * IMAGE_GAP) / 2
     for start in range(0, len(cells), columns):
         bottoms = []
         for i, (dose, image, label, note) in enumerate(cells[start : start + columns]):
-            x = left + i * (cell + DOSE_GAP) + cell / 2
-            under = sheet.paragraph(x, top, label, cell, size=9, bold=dose == 0, align="center") + 0.03
-            axes = sheet.axes(x - shown / 2, under, shown, tall)
+            middle = first + i * (cell + IMAGE_GAP) + cell / 2
+            image_top = sheet.paragraph(middle, top, label, cell, size=9, bold=dose == 0, align="center") + 0.03
+            axes = sheet.axes(middle - width / 2, image_top, width, height)
             draw_photo(axes, image)
-            bare(axes)
             if dose == 0:
-                _frame(axes)
-            bottoms.append(sheet.paragraph(x, under + tall + 0.05, note, cell, size=8, colour=QUIET, align="center"))
+                frame(axes, INK, 2.2)
+            else:
+                bare(axes)
+            bottom = image_top + height + 0.05
+            bottoms.append(sheet.paragraph(middle, bottom, note, cell, size=8, colour=QUIET, align="center"))
         top = max(bottoms) + 0.12
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
-def _way(doses: Sequence[float]) -> str:
+def _direction(doses: Sequence[float]) -> str:
     if min(doses) < 0 < max(doses):
         return "from less to more"
     return "less and less" if min(doses) < 0 else "more and more"
 
 
-def _dose(dose: float) -> str:
+def _dose_label(dose: float) -> str:
     return "dose 0" if dose == 0 else f"dose {dose:.2f}".replace("-", "−")
-
-
-def _frame(axes: Axes) -> None:
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_linewidth(2.2)
-        spine.set_edgecolor(INK)
-
-
-def _check_dose(images: Tensor, doses: Sequence[float], seed: Tensor, words: dict[str, Sequence[str] | None]) -> None:
-    if images.dim() != 4 or len(images) != len(doses) or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)} for {len(doses)} doses; expected one a dose.")
-    if tuple(seed.shape) != tuple(images.shape[1:]):
-        raise ValueError(f"seed has shape {tuple(seed.shape)}; expected that of one image, {tuple(images.shape[1:])}.")
-    for name, said in words.items():
-        if said is not None and len(said) != len(doses):
-            raise ValueError(f"{len(said)} {name} for {len(doses)} doses; expected one a dose.")

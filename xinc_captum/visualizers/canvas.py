@@ -1,4 +1,4 @@
-"""Canvas grids, build-up, films."""
+"""Figures of canvases: grids, single neurons, pixels, build-up of an image, video frames."""
 
 import math
 from collections.abc import Sequence
@@ -13,35 +13,51 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .layout import MARGIN, Sheet
-from .style import INK, QUIET, SIGNED, array, bare, draw_photo, draw_signed, heading, limit_of, new_figure, signed_bar
+from .layout import MARGIN, WIDE_PAGE, FrameColumns, Sheet
+from .style import (
+    BLUE,
+    INK,
+    QUIET,
+    SIGNED,
+    add_signed_colorbar,
+    array,
+    bare,
+    draw_photo,
+    draw_signed,
+    heading,
+    limit_of,
+    new_figure,
+)
+
+UNIT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd")
+CHANNEL_COLOURS = ("#d62728", "#2ca02c", "#1f77b4")  # light of the red, green and blue channel
 
 
 def brightness(maps: Tensor) -> Tensor:
-    """Mean over channels, the change of brightness: (units, channels, H, W) to (units, H, W)."""
+    """Return the mean over channels, the change of brightness: (units, channels, H, W) to (units, H, W)."""
     return maps.mean(1) if maps.dim() == 4 else maps
 
 
 def order_by_total(maps: Tensor) -> Tensor:
-    """Unit numbers from the largest Σ|c| to the smallest."""
+    """Return unit numbers from the largest Σ|c| to the smallest."""
     return maps.abs().flatten(1).sum(1).argsort(descending=True)
 
 
-def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", shown: int = 23) -> Figure:
-    """The strongest neurons of a layer beside the photo, one signed map each, every map on its own scale.
+def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", neurons: int = 23) -> Figure:
+    """Draw the photo and the signed maps of the strongest neurons of a layer, each on its own scale.
 
     Args:
         maps: (units, channels, H, W) or (units, H, W) contributions.
         photo: (C, H, W) in [0, 1].
-        layer: its name, for the heading.
-        shown: at most so many neurons.
+        layer: name of the layer, for the heading.
+        neurons: number of neurons, at most.
 
     Example:
         >>> figure = canvas_grid(torch.randn(6, 3, 8, 12), torch.rand(3, 8, 12))
         >>> figure.savefig("canvases.png")  # doctest: +SKIP
     """
     signed = brightness(maps)
-    order = order_by_total(maps)[:shown].tolist()
+    order = order_by_total(maps)[:neurons].tolist()
     totals = maps.abs().flatten(1).sum(1)
     columns = min(6, len(order) + 1)
     rows = math.ceil((len(order) + 1) / columns)
@@ -56,24 +72,24 @@ def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", shown: int
         bare(axis, f"neuron {unit}", note=f"{100 * totals[unit] / totals.sum():.1f} %")
     for axis in axes[len(order) + 1 :]:
         axis.set_axis_off()
-    signed_bar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
+    add_signed_colorbar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
     heading(
         figure,
         f"What each neuron of {layer} paints",
         f"the {len(order)} strongest of {len(maps)} neurons, strongest first, each on its own scale; "
-        "%: the neuron's share of all that the layer adds and takes away",
+        "%: share of the neuron in the contributions of the layer",
     )
     return figure
 
 
 def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "layer") -> Figure:
-    """One neuron: the picture, the neuron's canvas over it, and the picture minus a multiple of the neuron's part.
+    """Draw the image, the canvas of one neuron over it, and the image minus a multiple of the neuron's contribution.
 
     Args:
-        one: (channels, H, W) or (H, W), the neuron's contribution in the photo's units.
-        photo: (C, H, W), what the network draws.
-        unit: its number, for the heading.
-        layer: its layer's name.
+        one: (channels, H, W) or (H, W), contribution of the neuron in the units of the photo.
+        photo: (C, H, W), the network's output.
+        unit: number of the neuron, for the heading.
+        layer: name of the layer.
     """
     signed = one.mean(0) if one.dim() == 3 else one
     limit = limit_of(signed)
@@ -86,26 +102,28 @@ def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "la
     strength = 0.9 * (signed.abs() / limit).clamp(0, 1)
     draw_signed(axes[1], signed, limit, alpha=array(strength))
     bare(axes[1], f"where neuron {unit} adds and removes light")
-    times = max(1, round(0.35 / limit))  # a single neuron of many is too weak to be missed at its own strength
+    times = max(1, round(0.35 / limit))  # the contribution of one neuron of many is too weak to be visible
     draw_photo(axes[2], photo - times * (one if one.dim() == 3 else one[None]))
-    bare(axes[2], "the picture minus its part" if times == 1 else f"the picture minus {times} times its part")
-    signed_bar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
+    bare(
+        axes[2], "the picture minus its contribution" if times == 1 else f"the picture minus {times} x its contribution"
+    )
+    add_signed_colorbar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
     heading(figure, f"What neuron {unit} of {layer} does to the picture")
     return figure
 
 
-def who_paints(
+def pixel_contributors(
     photo: Tensor, pixel: tuple[int, int], values: Tensor, indices: Tensor, maps: Tensor, *, layer: str = "layer"
 ) -> Figure:
-    """One pixel: where it is, what its strongest neurons add to each channel, and what they paint elsewhere.
+    """Draw the position of one pixel, the contributions of its strongest neurons, and the canvases of these neurons.
 
     Args:
         photo: (C, H, W) in [0, 1].
         pixel: (y, x).
         values: (k, channels) contributions to that pixel, strongest neuron first.
-        indices: (k,) the neurons' numbers.
+        indices: (k,) numbers of these neurons.
         maps: (k, H, W) or (k, channels, H, W), their canvases.
-        layer: its name, for the heading.
+        layer: name of the layer, for the heading.
     """
     k = min(len(values), 8)
     signed, numbers = brightness(maps)[:k], indices[:k].tolist()
@@ -127,7 +145,7 @@ def who_paints(
     heading(
         figure,
         f"Who paints this pixel? ({layer})",
-        "middle: red, green and blue light that each neuron adds to the pixel; right: what the same neurons do "
+        "middle: red, green and blue light that each neuron adds to the pixel; right: what the same neurons add "
         "everywhere (red brightens, blue darkens)",
     )
     return figure
@@ -135,66 +153,65 @@ def who_paints(
 
 def _ring(axes: Axes, pixel: tuple[int, int], size: float) -> None:
     y, x = pixel
-    for colour, thick in (("black", size / 3.5), ("white", size / 8)):
-        axes.plot([x], [y], marker="o", markersize=size, fillstyle="none", color=colour, markeredgewidth=thick)
+    for colour, width in (("black", size / 3.5), ("white", size / 8)):
+        axes.plot([x], [y], marker="o", markersize=size, fillstyle="none", color=colour, markeredgewidth=width)
 
 
 def _channel_bars(axes: Axes, values: Tensor, names: list[str], rest: Tensor) -> None:
-    """One group of bars a neuron, one bar a channel: red, green and blue light, or grey for other channels."""
-    amounts = array(values)
-    channels = amounts.shape[1]
-    colours = ["#d62728", "#2ca02c", "#1f77b4"] if channels == 3 else ["#777777"] * channels
-    thick = 0.8 / channels
+    """Draw one group of bars per neuron and one bar per channel, grey for other channels than red, green and blue."""
+    contributions = array(values)
+    channels = contributions.shape[1]
+    colours = CHANNEL_COLOURS if channels == 3 else ["#777777"] * channels
+    height = 0.8 / channels
     for c in range(channels):
-        places = [i + (c - (channels - 1) / 2) * thick for i in range(len(names))]
-        axes.barh(places, amounts[:, c], height=thick, color=colours[c])
+        positions = [i + (c - (channels - 1) / 2) * height for i in range(len(names))]
+        axes.barh(positions, contributions[:, c], height=height, color=colours[c])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_title("… is changed most by", fontsize=9, color=INK)
-    others = "  ".join(f"{amount:+.2f}" for amount in array(rest))
-    axes.set_xlabel(f"takes light away  |  adds light\nall other neurons and biases: {others}", fontsize=7.5)
+    remainder = "  ".join(f"{value:+.2f}" for value in array(rest))
+    axes.set_xlabel(f"takes light away  |  adds light\nall other neurons and biases: {remainder}", fontsize=7.5)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", named: int = 8) -> Figure:
-    """Which neuron contributes most to each pixel, the most frequent ones in colours of their own.
+def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", colours: int = 8) -> Figure:
+    """Draw which neuron contributes most to each pixel, the most frequent neurons in their own colours.
 
     Args:
         photo: (C, H, W) in [0, 1].
         strongest: (H, W) unit numbers, for example ``canvas.top_units(1).indices[0]``.
-        layer: its name, for the heading.
-        named: how many neurons get a colour; the rest is grey.
+        layer: name of the layer, for the heading.
+        colours: number of neurons with a colour; all others are grey.
     """
     numbers, counts = strongest.long().unique(return_counts=True)
     order = counts.argsort(descending=True)
-    leaders = numbers[order][:named].tolist()
+    leaders = numbers[order][:colours].tolist()
     labels = torch.full(strongest.shape, len(leaders))
     for rank, unit in enumerate(leaders):
         labels[strongest.long() == unit] = rank
-    colours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd"]
-    colours = [colours[i % len(colours)] for i in range(len(leaders))] + ["#dddddd"]
+    palette = [UNIT_COLOURS[i % len(UNIT_COLOURS)] for i in range(len(leaders))] + ["#dddddd"]
     height, width = photo.shape[-2:]
     figure = new_figure(11.5, 4.2 * height / width + 0.75)
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 0.42])
     draw_photo(axes[0], photo)
     bare(axes[0], "the picture")
     axes[1].imshow(
-        array(labels), cmap=ListedColormap(colours), vmin=-0.5, vmax=len(leaders) + 0.5, interpolation="nearest"
+        array(labels), cmap=ListedColormap(palette), vmin=-0.5, vmax=len(leaders) + 0.5, interpolation="nearest"
     )
     bare(axes[1], "each pixel in the colour of its strongest neuron")
     shares = [float((strongest.long() == unit).float().mean()) for unit in leaders]
     shares.append(max(0.0, 1 - sum(shares)))
     names = [f"neuron {unit}" for unit in leaders] + [f"{len(numbers) - len(leaders)} others"]
     if len(numbers) == len(leaders):
-        shares, names, colours = shares[:-1], names[:-1], colours[:-1]
-    bars = axes[2].barh(range(len(shares)), [100 * s for s in shares], color=colours)
+        shares, names, palette = shares[:-1], names[:-1], palette[:-1]
+    bars = axes[2].barh(range(len(shares)), [100 * s for s in shares], color=palette)
     axes[2].bar_label(bars, [f"{100 * s:.1f} %" for s in shares], fontsize=7.5, padding=3, color=INK)
     axes[2].set_xlim(0, 125 * max(shares))
     axes[2].set_yticks(range(len(shares)), names, fontsize=8)
     axes[2].invert_yaxis()
-    axes[2].set_title("strongest at so many pixels", fontsize=9, color=INK)
+    axes[2].set_title("share of pixels", fontsize=9, color=INK)
     axes[2].set_xticks([])
     axes[2].spines[["top", "right", "bottom"]].set_visible(False)
     heading(figure, f"Which neuron of {layer} contributes most, pixel by pixel")
@@ -202,19 +219,19 @@ def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", na
 
 
 def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer", stages: int = 6) -> Figure:
-    """The picture growing neuron by neuron: above, the sum so far; below, unlike neurons one by one.
+    """Draw how the image adds up neuron by neuron: above, partial sums; below, single neurons with different maps.
 
     Args:
-        maps: (units, channels, H, W) contributions that, with ``rest``, add up to the picture.
-        rest: (channels, H, W) what belongs to no neuron (the biases).
-        photo: (C, H, W), the photograph itself.
-        layer: its name, for the heading.
-        stages: how many sums are shown, the last with every neuron.
+        maps: (units, channels, H, W) contributions that, with ``rest``, add up to the image.
+        rest: (channels, H, W), the contribution of no neuron (the biases).
+        photo: (C, H, W), the photo.
+        layer: name of the layer, for the heading.
+        stages: number of partial sums; the last one has every neuron.
     """
     order = order_by_total(maps)
     counts = sorted({0, *(round(len(order) * (s / (stages - 1)) ** 1.5) for s in range(1, stages))})
     signed = brightness(maps)
-    alone = unlike(signed, len(counts))
+    alone = diverse_units(signed, len(counts))
     height, width = photo.shape[-2:]
     figure = new_figure(2.05 * (len(counts) + 1), 2 * (1.88 * height / width + 0.27) + 0.75)
     axes = figure.subplots(2, len(counts) + 1, squeeze=False)
@@ -222,8 +239,8 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     for column, count in enumerate(counts):
         so_far, used = so_far + maps[order[used:count]].sum(0), count
         draw_photo(axes[0, column], so_far)
-        named = {0: "no neurons, only biases", 1: "1 neuron", len(order): f"all {count} neurons"}
-        bare(axes[0, column], named.get(count, f"{count} neurons"))
+        titles = {0: "no neurons, only biases", 1: "1 neuron", len(order): f"all {count} neurons"}
+        bare(axes[0, column], titles.get(count, f"{count} neurons"))
         if column >= len(alone):
             axes[1, column].set_axis_off()
             continue
@@ -246,35 +263,35 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     return figure
 
 
-def unlike(signed: Tensor, count: int) -> list[int]:
-    """``count`` strong units whose maps resemble each other least, the strongest first.
+def diverse_units(signed: Tensor, count: int) -> list[int]:
+    """Select ``count`` strong units with different maps, the strongest first.
 
-    Greedy: the next unit has the largest total x (1 − its largest |correlation| with those taken).
+    Greedy: the next unit has the largest total x (1 − its largest |correlation| with the units selected before).
     """
     flat = signed.flatten(1)
     totals = flat.abs().sum(1)
     centred = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
-    taken = [int(totals.argmax())]
-    while len(taken) < min(count, len(flat)):
-        likeness = (centred @ centred[taken].T).abs().amax(1)
-        score = totals * (1 - likeness)
-        score[taken] = -1
-        taken.append(int(score.argmax()))
-    return taken
+    units = [int(totals.argmax())]
+    while len(units) < min(count, len(flat)):
+        similarity = (centred @ centred[units].T).abs().amax(1)
+        score = totals * (1 - similarity)
+        score[units] = -1
+        units.append(int(score.argmax()))
+    return units
 
 
-FILM_PAGE = 11.0  # inches
-FILM_LABEL = 1.5  # inches left of the frames
+FILM_LABEL, RECONSTRUCTION_LABEL = 1.5, 1.35  # inches left of the frames
+CURVE = 0.95  # inches of the curve
 
 
 class FilmRow(NamedTuple):
-    """One unit through time.
+    """The canvases of one unit over time.
 
     Attributes:
-        layer: heads the rows of the same layer.
-        unit: its name.
-        note: why it is shown.
-        maps: (frames, H, W), signed: what it adds to and takes away from the brightness.
+        layer: name of the layer, the heading of its rows.
+        unit: name of the unit.
+        note: why it was selected.
+        maps: (frames, H, W), signed change of brightness.
     """
 
     layer: str
@@ -284,12 +301,12 @@ class FilmRow(NamedTuple):
 
 
 def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> Figure:
-    """The frames, and under them the canvases of units, each on one scale for all of its frames.
+    """Draw frames, and below them the canvases of units, each unit on one scale for all frames.
 
     Args:
         frames: (frames, C, H, W) in [0, 1].
-        rows: units in the order to show them, those of a layer together.
-        columns: at most so many frames; of more, evenly spaced ones.
+        rows: units in display order, those of a layer together.
+        columns: number of frames, at most; of more, evenly spaced ones.
 
     Raises:
         ValueError: no rows, or maps of another size than the frames.
@@ -298,128 +315,94 @@ def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> F
         >>> row = FilmRow("blocks.0", "unit 3", "strongest", torch.randn(4, 8, 12))
         >>> unit_film(torch.rand(4, 3, 8, 12), [row]).savefig("film.png")  # doctest: +SKIP
     """
-    expected = (len(frames), *frames.shape[2:])
-    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != expected]
+    shape = (len(frames), *frames.shape[2:])
+    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != shape]
     if wrong or not rows:
-        raise ValueError(
-            f"got {len(rows)} rows with maps of shapes {wrong[:3]}; expected at least one, all {expected}."
-        )
-    kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
-    cell = (FILM_PAGE - 2 * MARGIN - FILM_LABEL) / len(kept)
-    tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
-    sheet = Sheet(FILM_PAGE)
+        raise ValueError(f"got {len(rows)} rows with maps of shapes {wrong[:3]}; expected at least one, all {shape}.")
+    sheet = Sheet(WIDE_PAGE)
+    grid = FrameColumns(sheet, frames, columns, FILM_LABEL)
     top = sheet.heading(
         "What single units paint, frame by frame",
-        "red: the unit makes the place brighter; blue: darker; each row on a scale of its own, the same for all frames",
+        "red: the unit brightens the pixel; blue: it darkens it; each row has one scale for all frames",
     )
-    for i, t in enumerate(kept):
-        sheet.line(MARGIN + FILM_LABEL + (i + 0.5) * cell, top, f"frame {t}", size=8, colour=QUIET, align="center")
-    top += 0.17
-    sheet.paragraph(MARGIN, top, "the clip", FILM_LABEL - 0.1, bold=True)
-    for i, t in enumerate(kept):
-        axes = sheet.axes(MARGIN + FILM_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
+    top = grid.header(top)
+    sheet.paragraph(MARGIN, top, "the video", FILM_LABEL - 0.1, bold=True)
+    for axes, t in zip(grid.row(top), grid.indices, strict=True):
         draw_photo(axes, frames[t])
-        bare(axes)
-    top += tall + 0.12
+    top += grid.height + 0.12
     for layer, group in groupby(rows, key=lambda row: row.layer):
         top = sheet.line(MARGIN, top, layer, size=10, bold=True) + 0.04
         for row in group:
             below = sheet.paragraph(MARGIN, top, row.unit, FILM_LABEL - 0.1)
             sheet.paragraph(MARGIN, below, row.note, FILM_LABEL - 0.15, size=8, colour=QUIET)
             limit = limit_of(row.maps)
-            for i, t in enumerate(kept):
-                axes = sheet.axes(MARGIN + FILM_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
+            for axes, t in zip(grid.row(top), grid.indices, strict=True):
                 draw_signed(axes, row.maps[t], limit)
-                bare(axes)
-            top += tall + 0.06
+            top += grid.height + 0.06
         top += 0.08
-    return sheet.done(_scale(sheet, top))
+    sheet.colour_scale(grid.x, top, ("darkens", "nothing", "brightens"))
+    return sheet.finish(top + 0.36)
 
 
-def _scale(sheet: Sheet, top: float) -> float:
-    left, across = MARGIN + FILM_LABEL + 0.02, 2.2
-    axes = sheet.axes(left, top, across, 0.13)
-    axes.imshow(array(torch.linspace(-1, 1, 201))[None], cmap=SIGNED, aspect="auto")
-    bare(axes)
-    for part, said in ((0.0, "darkens"), (0.5, "nothing"), (1.0, "brightens")):
-        sheet.line(left + part * across, top + 0.15, said, size=7.5, align="center")
-    return top + 0.36
-
-
-RECONSTRUCTION_PAGE = 11.0  # inches
-RECONSTRUCTION_LABEL = 1.35  # inches left of the frames
-CURVE = 0.95  # inches of the curve
-
-
-def frames_beside_drawn(frames: Tensor, drawn: Tensor, decibels: Sequence[float], *, columns: int = 8) -> Figure:
-    """Rows of frames, of what the network draws, and of the difference; below, the decibels of every frame.
+def frame_reconstructions(
+    frames: Tensor, reconstructions: Tensor, decibels: Sequence[float], *, columns: int = 8
+) -> Figure:
+    """Draw rows of frames, reconstructed frames and their difference; below, the PSNR of every frame.
 
     Args:
         frames: (frames, C, H, W) in [0, 1].
-        drawn: the same shape, what the network draws.
+        reconstructions: (frames, C, H, W), the network's output.
         decibels: PSNR of each frame.
-        columns: at most so many frames; of more, evenly spaced ones.
+        columns: number of frames, at most; of more, evenly spaced ones.
 
     Raises:
         ValueError: shapes that do not match.
 
     Example:
         >>> clip = torch.rand(3, 3, 8, 12)
-        >>> frames_beside_drawn(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
+        >>> frame_reconstructions(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
     """
-    if frames.shape != drawn.shape or len(decibels) != len(frames):
+    if frames.shape != reconstructions.shape or len(decibels) != len(frames):
         raise ValueError(
-            f"frames have shape {tuple(frames.shape)}, drawn {tuple(drawn.shape)}, and there are {len(decibels)} "
-            "decibels; expected one shape and one number a frame."
+            f"frames have shape {tuple(frames.shape)}, reconstructions {tuple(reconstructions.shape)}, with "
+            f"{len(decibels)} decibels; expected equal shapes and one number per frame."
         )
-    kept = torch.linspace(0, len(frames) - 1, min(len(frames), columns)).round().long().tolist()
-    cell = (RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL) / len(kept)
-    tall = (cell - 0.04) * frames.shape[-2] / frames.shape[-1]
-    missing = (frames - drawn).mean(1)
-    limit = limit_of(missing[kept])
-    sheet = Sheet(RECONSTRUCTION_PAGE)
+    sheet = Sheet(WIDE_PAGE)
+    grid = FrameColumns(sheet, frames, columns, RECONSTRUCTION_LABEL)
+    missing = (frames - reconstructions).mean(1)
+    limit = limit_of(missing[grid.indices])
     top = sheet.heading(
-        "How well the network draws the clip",
-        "what is explained below is what the network draws, so it should look like the frames",
+        "How well the network reproduces the video",
+        "the explanations are of the network's output, which should look like the frames",
     )
-    for i, t in enumerate(kept):
-        sheet.line(
-            MARGIN + RECONSTRUCTION_LABEL + (i + 0.5) * cell, top, f"frame {t}", size=8, colour=QUIET, align="center"
-        )
-    top += 0.17
-    percent = 100 * limit
-    for row, name in enumerate(("the clip", "as drawn", "what is missing")):
+    top = grid.header(top)
+    for row, name in enumerate(("the video", "the output", "the difference")):
         below = sheet.paragraph(MARGIN, top, name, RECONSTRUCTION_LABEL - 0.1, bold=True)
         if row == 2:
-            words = f"red: drawn too dark, blue: too bright; full colour at {percent:.1f} % of white"
-            sheet.paragraph(MARGIN, below, words, RECONSTRUCTION_LABEL - 0.15, size=7.5, colour=QUIET)
-        for i, t in enumerate(kept):
-            axes = sheet.axes(MARGIN + RECONSTRUCTION_LABEL + i * cell + 0.02, top, cell - 0.04, tall)
-            bare(axes)
+            text = f"red: output too dark, blue: too bright; full colour at {100 * limit:.1f} % of white"
+            sheet.paragraph(MARGIN, below, text, RECONSTRUCTION_LABEL - 0.15, size=7.5, colour=QUIET)
+        for axes, t in zip(grid.row(top), grid.indices, strict=True):
             if row == 2:
                 draw_signed(axes, missing[t], limit)
             else:
-                draw_photo(axes, (frames, drawn)[row][t])
-        top += tall + 0.06
-    return sheet.done(
-        _curve(sheet, top + 0.14, torch.tensor(list(decibels)), RECONSTRUCTION_PAGE - 2 * MARGIN - RECONSTRUCTION_LABEL)
-        + 0.1
-    )
+                draw_photo(axes, (frames, reconstructions)[row][t])
+        top += grid.height + 0.06
+    return sheet.finish(_draw_decibels(grid, top + 0.14, torch.tensor(list(decibels))) + 0.1)
 
 
-def _curve(sheet: Sheet, top: float, decibels: Tensor, across: float) -> float:
-    below = sheet.paragraph(MARGIN, top, "decibels (PSNR)", RECONSTRUCTION_LABEL - 0.1, bold=True)
-    words = f"every frame; mean {float(decibels.mean()):.1f}, worst {float(decibels.min()):.1f}"
-    sheet.paragraph(MARGIN, below, words, RECONSTRUCTION_LABEL - 0.45, size=7.5, colour=QUIET)
-    axes = sheet.axes(MARGIN + RECONSTRUCTION_LABEL + 0.02, top, across - 0.04, CURVE)
-    axes.plot(range(len(decibels)), array(decibels), "o-", color="#1f5fa8", markersize=3, linewidth=1.2)
+def _draw_decibels(grid: FrameColumns, top: float, decibels: Tensor) -> float:
+    sheet = grid.sheet
+    below = sheet.paragraph(MARGIN, top, "PSNR in dB", grid.label - 0.1, bold=True)
+    text = f"every frame; mean {float(decibels.mean()):.1f}, worst {float(decibels.min()):.1f}"
+    sheet.paragraph(MARGIN, below, text, grid.label - 0.45, size=7.5, colour=QUIET)
+    width = sheet.width - 2 * MARGIN - grid.label
+    axes = sheet.axes(grid.x, top, width - 0.04, CURVE)
+    axes.plot(range(len(decibels)), array(decibels), "o-", color=BLUE, markersize=3, linewidth=1.2)
     low, high = float(decibels.min()), float(decibels.max())
     axes.set_ylim(low - 1 - 0.1 * (high - low), high + 1 + 0.1 * (high - low))
     axes.set_xlim(-0.5, len(decibels) - 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=7.5, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
-    sheet.line(
-        MARGIN + RECONSTRUCTION_LABEL + across / 2, top + CURVE + 0.2, "frame", size=8, colour=QUIET, align="center"
-    )
+    sheet.line(MARGIN + grid.label + width / 2, top + CURVE + 0.2, "frame", size=8, colour=QUIET, align="center")
     return top + CURVE + 0.36

@@ -1,4 +1,4 @@
-"""Association, regions, spread, explained."""
+"""Figures of canvas statistics: association with image fields, regions, spread, and variance between clusters."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,11 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .accentuation import COLOURS
-from .layout import MARGIN, PAGE, Sheet
-from .style import HEAT, INK, QUIET, array, bare, draw_photo, legend_of
+from .layout import MARGIN, PAGE, Align, Sheet
+from .style import (
+    BLUE,
+    CONTROL,
+    HEAT,
+    INK,
+    LINE_COLOURS,
+    ORANGE,
+    PALE_CONTROL,
+    QUIET,
+    add_legend,
+    array,
+    bare,
+    draw_photo,
+)
 
-ASSOCIATION_GAP = 0.1
+FIELD_WIDTH, FIELD_GAP = 1.72, 0.1  # inches of an image, and between images
 
 
 def association_rows(
@@ -24,14 +36,14 @@ def association_rows(
     *,
     layer: str = "layer",
 ) -> Figure:
-    """One row a field: the field beside what the layer paints, and the units' rank correlations beside the control's.
+    """Draw one row per field: photo, contributions of the layer, the field, and rank correlations with a control.
 
     Args:
         photo: (C, H, W) in [0, 1].
-        total: (H, W), what all units paint together.
+        total: (H, W), sum of the contributions of all units.
         fields: by name, (H, W), for example intensity and edges.
         rhos: by name, (units,) and the control's (repeats, units): an ``Association``.
-        layer: its name, for the heading.
+        layer: name of the layer, for the heading.
 
     Raises:
         ValueError: no field, fields without correlations, or maps of another size than the photo.
@@ -45,98 +57,102 @@ def association_rows(
     if not fields or set(fields) - set(rhos) or any(tuple(f.shape) != size for f in [total, *fields.values()]):
         shapes = {name: tuple(field.shape) for name, field in {"total": total, **fields}.items()}
         raise ValueError(f"got maps {shapes} and correlations of {list(rhos)}; expected {size} and the same names.")
-    cell = 1.72
-    tall = cell * size[0] / size[1]
-    high = max(tall, 1.15)
+    height = FIELD_WIDTH * size[0] / size[1]
+    row_height = max(height, 1.15)
     sheet = Sheet()
     top = sheet.heading(
         f"Do the units of {layer} follow the picture's intensity or its edges?",
-        "right: each unit's rank correlation with the field (blue) and with the same field rolled elsewhere (grey)",
+        "right: rank correlation of each unit with the field (blue) and with the shifted field (grey)",
     )
-    places = [MARGIN + i * (cell + ASSOCIATION_GAP) for i in range(3)]
-    for left, word in zip(places, ("the picture", "all units' paint", "the field"), strict=True):
-        sheet.line(left + cell / 2, top, word, size=9, align="center")
+    lefts = [MARGIN + i * (FIELD_WIDTH + FIELD_GAP) for i in range(3)]
+    for x, title in zip(lefts, ("the picture", "all units together", "the field"), strict=True):
+        sheet.line(x + FIELD_WIDTH / 2, top, title, size=9, align="center")
     top += 0.2
-    left, across = places[-1] + cell + 0.3, PAGE - MARGIN - places[-1] - cell - 0.3
     for name, field in fields.items():
-        for place, values in zip(places, (None, total, field), strict=True):
-            axes = sheet.axes(place, top, cell, tall)
+        for x, values in zip(lefts, (None, total, field), strict=True):
+            axes = sheet.axes(x, top, FIELD_WIDTH, height)
             bare(axes)
             if values is None:
                 draw_photo(axes, photo)
             else:
                 axes.imshow(array(values), cmap="gray" if values is field else HEAT, interpolation="nearest")
-        found, control = (array(rho) for rho in rhos[name])
-        found, control = found[np.isfinite(found)], control[np.isfinite(control)]
-        reach = max(float(np.abs(found).max(initial=0.1)), float(np.quantile(np.abs(control), 0.99))) * 1.05
-        edges = np.linspace(-reach, reach, 32)
-        axes = sheet.axes(left, top + 0.2, across, high - 0.36)
-        for rho, colour, opaque in ((control, "#9a9aa2", 0.75), (found, "#1f5fa8", 0.65)):
-            heights = np.histogram(rho, edges)[0] / max(len(rho), 1)
-            axes.bar(edges[:-1], heights, width=edges[1] - edges[0], align="edge", color=colour, alpha=opaque)
-        bare(axes)
-        axes.axvline(0, color=INK, linewidth=0.8)
-        low, top_number = (f"{sign * reach:+.2f}" for sign in (-1, 1))
-        for part, words, align in ((0.0, low, "left"), (0.5, "0", "center"), (1.0, top_number, "right")):
-            sheet.line(left + part * across, top + high - 0.14, words, size=7.5, colour=QUIET, align=align)  # type: ignore[arg-type]
-        middle, chance = (np.median(np.abs(rho)) if len(rho) else np.nan for rho in (found, control))
-        says = f"{name}: median |ρ| {middle:.2f}, elsewhere {chance:.2f}"
-        sheet.line(left, top, says, size=9, bold=True)
-        top += high + 0.16
-    return sheet.done(top)
+        _draw_histogram(sheet, lefts[-1] + FIELD_WIDTH + 0.3, top, row_height, name, rhos[name])
+        top += row_height + 0.16
+    return sheet.finish(top)
 
 
-EXPLAINED_ROW = 0.52
+def _draw_histogram(sheet: Sheet, x: float, top: float, height: float, name: str, rhos: tuple[Tensor, Tensor]) -> None:
+    """Draw the distribution of the units' correlations over that of the control, up to the right margin."""
+    width = PAGE - MARGIN - x
+    units, control = (values[np.isfinite(values)] for values in map(array, rhos))
+    reach = max(float(np.abs(units).max(initial=0.1)), float(np.quantile(np.abs(control), 0.99))) * 1.05
+    edges = np.linspace(-reach, reach, 32)
+    axes = sheet.axes(x, top + 0.2, width, height - 0.36)
+    for values, colour, alpha in ((control, CONTROL, 0.75), (units, BLUE, 0.65)):
+        shares = np.histogram(values, edges)[0] / max(len(values), 1)
+        axes.bar(edges[:-1], shares, width=edges[1] - edges[0], align="edge", color=colour, alpha=alpha)
+    bare(axes)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    low, high = (f"{sign * reach:+.2f}" for sign in (-1, 1))
+    ticks: tuple[tuple[float, str, Align], ...] = ((0.0, low, "left"), (0.5, "0", "center"), (1.0, high, "right"))
+    for position, text, align in ticks:
+        sheet.line(x + position * width, top + height - 0.14, text, size=7.5, colour=QUIET, align=align)
+    median, chance = (np.median(np.abs(values)) if len(values) else np.nan for values in (units, control))
+    title = f"{name}: median |ρ| {median:.2f}, shifted {chance:.2f}"
+    sheet.line(x, top, title, size=9, bold=True)
 
 
-def explained_bars(found: Mapping[str, tuple[float, Tensor]], verdict: str, *, claim: str = "motion") -> Figure:
-    """One bar a response: the share of its variance that clusters explain, and what shuffled labels explain.
+VARIANCE_ROW = 0.52  # inches
+
+
+def cluster_variance_bars(shares: Mapping[str, tuple[float, Tensor]], verdict: str, *, claim: str = "motion") -> Figure:
+    """Draw one bar per response: share of its variance explained by clusters, and the share with shuffled labels.
 
     Args:
-        found: by response, η² and the same with shuffled labels, (repeats,): an ``Explained`` without its last item.
-        verdict: one sentence, said below.
-        claim: the response whose bar stands out.
+        shares: by response, η² and its values with shuffled labels, (repeats,): an ``Explained`` without its last item.
+        verdict: sentence below the bars; the part before ": " is its heading.
+        claim: response whose bar is highlighted.
 
     Raises:
         ValueError: no response.
 
     Example:
         >>> import torch
-        >>> figure = explained_bars({"motion": (0.4, torch.rand(9) / 9)}, "not supported here: …")
+        >>> figure = cluster_variance_bars({"motion": (0.4, torch.rand(9) / 9)}, "not supported here: …")
         >>> figure.savefig("explained.png")  # doctest: +SKIP
     """
-    if not found:
-        raise ValueError("found is empty; give at least one response: {'motion': (share, shuffled)}.")
+    if not shares:
+        raise ValueError("shares is empty; expected at least one response: {'motion': (share, shuffled)}.")
     sheet = Sheet()
     top = sheet.heading(
         f"Are the clusters dominated by {claim}?",
-        "share of the variance between units that their cluster explains; grey: shuffled labels, the line their 95 %",
+        "share of the variance between units that the clusters explain; grey: shuffled labels and their 95 % quantile",
     )
-    left, across = MARGIN + 1.1, PAGE - 2 * MARGIN - 1.1
-    axes = sheet.axes(left, top, across, EXPLAINED_ROW * len(found))
-    furthest = min(1.0, 1.3 * max(share for share, _ in found.values()) + 0.02)
-    for i, (name, (share, shuffled)) in enumerate(found.items()):
+    x, width = MARGIN + 1.1, PAGE - 2 * MARGIN - 1.1
+    axes = sheet.axes(x, top, width, VARIANCE_ROW * len(shares))
+    largest = min(1.0, 1.3 * max(share for share, _ in shares.values()) + 0.02)
+    for i, (name, (share, shuffled)) in enumerate(shares.items()):
         chance, high = float(shuffled.mean()), float(shuffled.double().quantile(0.95))
-        axes.barh(i - 0.17, share, height=0.4, color="#c4561a" if name == claim else "#1f5fa8")
-        axes.barh(i + 0.2, chance, height=0.24, color="#b5b5bd")
+        axes.barh(i - 0.17, share, height=0.4, color=ORANGE if name == claim else BLUE)
+        axes.barh(i + 0.2, chance, height=0.24, color=PALE_CONTROL)
         axes.plot([chance, high], [i + 0.2, i + 0.2], color=INK, linewidth=1.1)
-        axes.text(share + 0.008 * furthest, i - 0.17, f"{100 * share:.0f} %", fontsize=9, va="center", color=INK)
-        words = f"{100 * chance:.0f} % by chance"
-        axes.text(max(high, chance) + 0.008 * furthest, i + 0.22, words, fontsize=7.5, va="center", color=QUIET)
-        sheet.line(left - 0.1, top + EXPLAINED_ROW * i + 0.1, name, size=10, bold=name == claim, align="right")
-    axes.set_xlim(0, furthest)
-    axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.text(share + 0.008 * largest, i - 0.17, f"{100 * share:.0f} %", fontsize=9, va="center", color=INK)
+        text = f"{100 * chance:.0f} % by chance"
+        axes.text(max(high, chance) + 0.008 * largest, i + 0.22, text, fontsize=7.5, va="center", color=QUIET)
+        sheet.line(x - 0.1, top + VARIANCE_ROW * i + 0.1, name, size=10, bold=name == claim, align="right")
+    axes.set_xlim(0, largest)
+    axes.set_ylim(len(shares) - 0.5, -0.5)
     bare(axes)
     axes.axvline(0, color=INK, linewidth=1)
-    bottom = top + EXPLAINED_ROW * len(found) + 0.1
-    answer, _, because = verdict.partition(": ")
-    bottom = sheet.line(PAGE / 2, bottom, answer, size=11, bold=True, align="center")
-    return sheet.done(sheet.paragraph(PAGE / 2, bottom, because, PAGE - 4 * MARGIN, size=9, align="center") + 0.08)
+    bottom = top + VARIANCE_ROW * len(shares) + 0.1
+    title, _, because = verdict.partition(": ")
+    bottom = sheet.line(PAGE / 2, bottom, title, size=11, bold=True, align="center")
+    return sheet.finish(sheet.paragraph(PAGE / 2, bottom, because, PAGE - 4 * MARGIN, size=9, align="center") + 0.08)
 
 
-FOUND, ELSEWHERE, RANDOM = "#1f5fa8", "#9a9aa2", "#cfcfd6"
-BARS = (("these regions", FOUND), ("same shapes elsewhere", ELSEWHERE), ("random pixels, same areas", RANDOM))
+REGION_BARS = (("these regions", BLUE), ("same shapes elsewhere", CONTROL), ("random pixels, same areas", "#cfcfd6"))
 REGION_ROW, REGION_GAP = 1.0, 0.2  # inches
+REGION_IMAGE = 2.0  # inches, at most
 
 
 def region_bars(
@@ -146,116 +162,120 @@ def region_bars(
     *,
     layer: str = "layer",
 ) -> Figure:
-    """One row for each kind of region: what it looks like, and how far units deviate from their share of its area.
+    """Draw one row per kind of region: the regions, and the deviation of units from the regions' shares of the area.
 
     Bars are medians over units of √variance of the preference δ (0 % = as much as the area accounts for), whiskers
-    the middle half of the units (of the controls: of all units and repeats). Beside them the same for the
-    regions rolled elsewhere and for random pixels.
+    the middle half of the units (of the controls: of all units and repeats). The controls are the regions shifted
+    elsewhere, and random pixels.
 
     Args:
         variances: by kind, (units,), then scattered (repeats, units) and shifted (repeats, units): a ``RegionTest``
             without its first item, ``test[1:]``.
         labels: by kind, (H, W) integers, negative outside of all regions.
         photo: (C, H, W) in [0, 1].
-        layer: its name, for the heading.
+        layer: name of the layer, for the heading.
 
     Raises:
-        ValueError: no kind, kinds without labels, labels of another size than the photo, or no unit that paints.
+        ValueError: no kind, kinds without labels, labels of another size than the photo, or no contributions.
 
     Example:
         >>> one = (torch.rand(9), torch.rand(2, 9), torch.rand(2, 9))
         >>> figure = region_bars({"cells": one}, {"cells": torch.zeros(8, 12).long()}, torch.rand(3, 8, 12))
         >>> figure.savefig("regions.png")  # doctest: +SKIP
     """
-    _check(variances, labels, photo)
-    height, width = photo.shape[-2:]
-    shown = min(2.0, REGION_ROW * width / height)
-    left = MARGIN + 2.0 + 1.85
-    across = PAGE - MARGIN - left - 1.75
-    deviations = {kind: [_deviation(v) for v in (one[0], one[2], one[1])] for kind, one in variances.items()}
-    furthest = 1.05 * max(float(torch.nanquantile(d, 0.75)) for ds in deviations.values() for d in ds)
+    _check_regions(variances, labels, photo)
+    image = min(REGION_IMAGE, REGION_ROW * photo.shape[-1] / photo.shape[-2])
+    x = MARGIN + REGION_IMAGE + 1.85
+    width = PAGE - MARGIN - x - 1.75
+    deviations = {
+        kind: [_deviation(v) for v in (units, shifted, scattered)]
+        for kind, (units, scattered, shifted) in variances.items()
+    }
+    largest = 1.05 * max(float(torch.nanquantile(d, 0.75)) for ds in deviations.values() for d in ds)
     sheet = Sheet()
     top = sheet.heading(
-        f"Which regions the units of {layer} care about",
-        "how far a unit's paint in a region is from the region's share of the picture; bar: the median unit, line: the "
-        "middle half of the units",
+        f"Which regions the units of {layer} prefer",
+        "difference between a unit's contributions in a region and the region's share of the picture; bar: the median "
+        "unit, line: the middle half of the units",
     )
-    for kind, (found, shifted, scattered) in deviations.items():
-        axes = sheet.axes(MARGIN + (2.0 - shown) / 2, top, shown, shown * height / width)
-        axes.imshow(array(_coloured(labels[kind], photo)), interpolation="nearest")
+    for kind, rows in deviations.items():
+        axes = sheet.axes(MARGIN + (REGION_IMAGE - image) / 2, top, image, image * photo.shape[-2] / photo.shape[-1])
+        axes.imshow(array(_colour_regions(labels[kind], photo)), interpolation="nearest")
         bare(axes)
         name = f"{kind}, {len(labels[kind][labels[kind] >= 0].unique())} regions"
-        below = top + shown * height / width + 0.02
+        below = top + image * photo.shape[-2] / photo.shape[-1] + 0.02
         below = sheet.paragraph(MARGIN + 1.0, below, name, 2.1, size=8.5, bold=True, align="center")
-        bars = sheet.axes(left, top, across, REGION_ROW)
-        _bars(bars, (found, shifted, scattered), furthest)
-        middle = [float(d.nanmedian()) for d in (found, shifted, scattered)]
-        for i, ((words, colour), value) in enumerate(zip(BARS, middle, strict=True)):
+        _draw_medians(sheet.axes(x, top, width, REGION_ROW), rows, largest)
+        medians = [float(row.nanmedian()) for row in rows]
+        for i, ((label, _), value) in enumerate(zip(REGION_BARS, medians, strict=True)):
             line = top + (i + 0.5) * REGION_ROW / 3 - 0.08
-            sheet.line(left - 0.08, line, words, size=8, colour=INK if colour == FOUND else QUIET, align="right")
-            says = f"{100 * value:.3g} %" + ("" if i == 0 else f"   {_times(middle[0], value)}")
-            sheet.line(left + across + 0.1, line, says, size=8, colour=INK if i == 0 else QUIET)
+            colour = QUIET if i else INK
+            sheet.line(x - 0.08, line, label, size=8, colour=colour, align="right")
+            text = f"{100 * value:.3g} %" + (f"   {_factor(medians[0], value)}" if i else "")
+            sheet.line(x + width + 0.1, line, text, size=8, colour=colour)
         top = max(top + REGION_ROW, below) + REGION_GAP
-    return sheet.done(top - REGION_GAP / 2)
+    return sheet.finish(top - REGION_GAP / 2)
 
 
-def _times(value: float, control: float) -> str:
-    return f"(found: {value / control:.1f} × this)" if control > 0 else ""
+def _factor(value: float, control: float) -> str:
+    return f"(units: {value / control:.1f} × this)" if control > 0 else ""
 
 
 def _deviation(variances: Tensor) -> Tensor:
-    """√variance for every unit, and every repeat of a control: means over repeats would follow the few largest."""
+    """Return √variance per unit and repeat; a mean over the repeats of a control would follow the few largest."""
     deviation: Tensor = variances.double().cpu().flatten().sqrt()
     return deviation
 
 
-def _bars(axes: Axes, rows: Sequence[Tensor], furthest: float) -> None:
-    for i, (row, (_, colour)) in enumerate(zip(rows, BARS, strict=True)):
-        low, middle, high = (float(torch.nanquantile(row, q)) for q in (0.25, 0.5, 0.75))
-        axes.barh(i, middle, height=0.62, color=colour)
+def _draw_medians(axes: Axes, rows: Sequence[Tensor], largest: float) -> None:
+    for i, (row, (_, colour)) in enumerate(zip(rows, REGION_BARS, strict=True)):
+        low, median, high = (float(torch.nanquantile(row, q)) for q in (0.25, 0.5, 0.75))
+        axes.barh(i, median, height=0.62, color=colour)
         axes.plot([low, high], [i, i], color=INK, linewidth=1.2, solid_capstyle="butt")
-    axes.set_xlim(0, furthest)
+    axes.set_xlim(0, largest)
     axes.set_ylim(2.5, -0.5)
     bare(axes)
     axes.axvline(0, color=INK, linewidth=1.2)
 
 
-def _coloured(labels: Tensor, photo: Tensor) -> Tensor:
-    """Every region in a colour of its own that is told from its neighbours', object-free pixels in the photo's grey."""
+def _colour_regions(labels: Tensor, photo: Tensor) -> Tensor:
+    """Return an image with one random colour per region; pixels outside of all regions have the grey of the photo."""
     generator = torch.Generator().manual_seed(3)
     palette = 0.25 + 0.7 * torch.rand(int(labels.max()) + 1, 3, generator=generator)
     grey = torch.from_numpy(array(photo)).mean(0).clamp(0, 1)[..., None].expand(*labels.shape, 3)
-    picture = torch.where((labels.cpu() >= 0)[..., None], palette[labels.cpu().clamp_min(0)], grey)
-    return 0.78 * picture + 0.22 * grey
+    image = torch.where((labels.cpu() >= 0)[..., None], palette[labels.cpu().clamp_min(0)], grey)
+    return 0.78 * image + 0.22 * grey
 
 
-def _check(variances: Mapping[str, Sequence[Tensor]], labels: Mapping[str, Tensor], photo: Tensor) -> None:
+def _check_regions(variances: Mapping[str, Sequence[Tensor]], labels: Mapping[str, Tensor], photo: Tensor) -> None:
     if not variances or set(variances) - set(labels):
-        raise ValueError(f"kinds are {', '.join(variances) or 'none'} and labels for {', '.join(labels) or 'none'}.")
-    for kind, (found, *_) in variances.items():
+        raise ValueError(
+            f"kinds are {', '.join(variances) or 'none'} and labels for {', '.join(labels) or 'none'}; expected at "
+            "least one kind, and labels for each."
+        )
+    for kind, (units, *_) in variances.items():
         if labels[kind].shape != photo.shape[-2:]:
             raise ValueError(
-                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; "
-                "expected its "
-                "(H, W)."
+                f"labels of {kind} have shape {tuple(labels[kind].shape)} for a photo {tuple(photo.shape)}; expected "
+                "its (H, W)."
             )
-        if not found.isfinite().any():
-            raise ValueError(f"{kind}: no unit paints anything, so there is nothing to show.")
+        if not units.isfinite().any():
+            raise ValueError(f"variances of {kind} have no finite value; expected at least one unit that contributes.")
 
 
-TALL = 2.5  # inches of a panel
-APART = 0.05  # of the picture, or of a pixel: a curve no further from its control is as by chance
+PANEL_HEIGHT = 2.5  # inches
+MIN_DISTANCE = 0.05  # of the image, or of a pixel: curves no further from their control count as chance
 
 
 class Spread(NamedTuple):
-    """One layer's numbers, each beside its control.
+    """Spread statistics of one layer, each with its control.
 
     Attributes:
-        pixels: (units,), at how many pixels each unit paints more than its fair share.
+        pixels: (units,), number of pixels at which the unit contributes more than 1/units.
         pixels_control: the same with units shuffled at every pixel.
-        running: (units + 1,), the part of a pixel that its strongest units make up.
+        running: (units + 1,), share of a pixel that its strongest units add up to.
         running_control: the same with pixels shuffled for every unit.
-        needed: (H, W), how many units make up 90 % of a pixel.
+        needed: (H, W), number of units that add up to 90 % of a pixel.
         needed_control: the same with pixels shuffled for every unit.
     """
 
@@ -268,21 +288,21 @@ class Spread(NamedTuple):
 
     @property
     def places(self) -> bool:
-        """Whether units have places of their own: the curve of pixels leaves that of shuffled units."""
-        curves = [side.double().sort(descending=True).values for side in (self.pixels, self.pixels_control)]
-        return bool((curves[0] - curves[1]).abs().max() > APART * self.needed.numel())
+        """Whether units concentrate on their own pixels: the curve of pixels differs from that of shuffled units."""
+        curves = [counts.double().sort(descending=True).values for counts in (self.pixels, self.pixels_control)]
+        return bool((curves[0] - curves[1]).abs().max() > MIN_DISTANCE * self.needed.numel())
 
     @property
     def few(self) -> bool:
-        """Whether few units make up each pixel: the running curve rises above that of shuffled pixels."""
-        return bool((self.running - self.running_control).max() > APART)
+        """Whether few units add up to each pixel: the running curve is above that of shuffled pixels."""
+        return bool((self.running - self.running_control).max() > MIN_DISTANCE)
 
 
 def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
-    """Two panels of curves, one colour a layer, controls dashed; below, how many units each pixel takes.
+    """Draw two panels of curves, one colour per layer, controls dashed; below, the number of units per pixel.
 
     Args:
-        layers: by name.
+        layers: by name, the statistics of a layer.
         photo: (C, H, W) in [0, 1].
 
     Raises:
@@ -301,71 +321,65 @@ def spread_curves(layers: Mapping[str, Spread], photo: Tensor) -> Figure:
     sheet = Sheet()
     top = sheet.heading(
         "How far units spread, and how many share a pixel",
-        "solid: the network; dashed, its control: the same amounts with units (left) or pixels (right) shuffled",
+        "solid: the network; dashed, its control: the same magnitudes with units (left) or pixels (right) shuffled",
     )
-    across = (PAGE - 2 * MARGIN - 0.9) / 2 - 0.25
-    lefts = (MARGIN + 0.55, MARGIN + 0.55 + across + 0.85)
+    panel = (PAGE - 2 * MARGIN - 0.9) / 2 - 0.25
+    lefts = (MARGIN + 0.55, MARGIN + 0.55 + panel + 0.85)
     titles = (
-        "pixels where a unit paints more than its fair share",
-        "how much of a pixel its strongest units make up",
+        "pixels where a unit contributes more than average",
+        "share of a pixel from its strongest units",
     )
-    for left, title in zip(lefts, titles, strict=True):
-        sheet.line(left, top, title, size=9.5, bold=True)
-    left_panel, right_panel = (sheet.axes(left, top + 0.24, across, TALL) for left in lefts)
-    for colour, one in zip(_colours(len(layers)), layers.values(), strict=True):
-        for values, style in ((one.pixels, "-"), (one.pixels_control, "--")):
-            ordered = array(values.double().sort(descending=True).values) / (height * width) * 100
-            places = torch.linspace(0, 100, len(ordered)).numpy()
-            left_panel.plot(places, ordered, style, color=colour)
-        for values, style in ((one.running, "-"), (one.running_control, "--")):
-            places = torch.linspace(0, 100, len(values)).numpy()
-            right_panel.plot(places, 100 * array(values), style, color=colour)
-    for part in (50, 90):
-        right_panel.axhline(part, color="#d0d0d6", linewidth=0.9, zorder=0)
-    _axes(left_panel, "units, from the widest to the narrowest (%)", "of the picture's pixels (%)")
-    _axes(right_panel, "units counted, the strongest at each pixel first (%)", "of the pixel (%)")
-    solid = [line for line in left_panel.lines if line.get_linestyle() == "-"]
-    legend_of(left_panel, solid, [*layers], fontsize=8.5, frameon=False)
-    return sheet.done(_maps(sheet, layers, photo, top + 0.24 + TALL + 0.62))
+    for x, title in zip(lefts, titles, strict=True):
+        sheet.line(x, top, title, size=9.5, bold=True)
+    spread, running = (sheet.axes(x, top + 0.24, panel, PANEL_HEIGHT) for x in lefts)
+    for i, layer in enumerate(layers.values()):
+        colour = LINE_COLOURS[i % len(LINE_COLOURS)]
+        for values, style in ((layer.pixels, "-"), (layer.pixels_control, "--")):
+            shares = array(values.double().sort(descending=True).values) / (height * width) * 100
+            spread.plot(torch.linspace(0, 100, len(shares)).numpy(), shares, style, color=colour)
+        for values, style in ((layer.running, "-"), (layer.running_control, "--")):
+            running.plot(torch.linspace(0, 100, len(values)).numpy(), 100 * array(values), style, color=colour)
+    for share in (50, 90):
+        running.axhline(share, color="#d0d0d6", linewidth=0.9, zorder=0)
+    _label_axes(spread, "units, from the widest to the narrowest (%)", "of the picture's pixels (%)")
+    _label_axes(running, "units counted, the strongest at each pixel first (%)", "of the pixel (%)")
+    solid = [line for line in spread.lines if line.get_linestyle() == "-"]
+    add_legend(spread, solid, [*layers], fontsize=8.5, frameon=False)
+    return sheet.finish(_draw_unit_counts(sheet, layers, photo, top + 0.24 + PANEL_HEIGHT + 0.62))
 
 
-def _maps(sheet: Sheet, layers: Mapping[str, Spread], photo: Tensor, top: float) -> float:
-    """The photo and, for each layer, how many units every pixel takes; answers the bottom."""
-    height, width = photo.shape[-2:]
+def _draw_unit_counts(sheet: Sheet, layers: Mapping[str, Spread], photo: Tensor, top: float) -> float:
+    """Draw the photo and, per layer, the number of units per pixel; return the bottom."""
     columns = min(len(layers) + 1, 4)
-    cell = min((PAGE - 2 * MARGIN - (columns - 1) * 0.12) / columns, 2.6)
-    tall = cell * height / width
-    start = (PAGE - columns * cell - (columns - 1) * 0.12) / 2
-    said = "units that make up 90 % of a pixel, bright: many (own scale for each layer)"
-    top = sheet.line(PAGE / 2, top, said, size=9.5, bold=True, align="center") + 0.05
+    width = min((PAGE - 2 * MARGIN - (columns - 1) * 0.12) / columns, 2.6)
+    height = width * photo.shape[-2] / photo.shape[-1]
+    start = (PAGE - columns * width - (columns - 1) * 0.12) / 2
+    title = "number of units that add up to 90 % of a pixel; bright: many (one scale per layer)"
+    top = sheet.line(PAGE / 2, top, title, size=9.5, bold=True, align="center") + 0.05
     for i, name in enumerate(["", *layers]):
         row, column = divmod(i, columns)
-        left, here = start + column * (cell + 0.12), top + row * (tall + 0.42)
-        axes = sheet.axes(left, here, cell, tall)
+        x, line = start + column * (width + 0.12), top + row * (height + 0.42)
+        axes = sheet.axes(x, line, width, height)
         bare(axes)
+        below, middle = line + height + 0.03, x + width / 2
         if not i:
             draw_photo(axes, photo)
-            sheet.paragraph(left + cell / 2, here + tall + 0.03, "the picture", cell, size=8.5, align="center")
+            sheet.paragraph(middle, below, "the picture", width, size=8.5, align="center")
             continue
-        one = layers[name]
-        axes.imshow(array(one.needed), cmap="viridis", interpolation="nearest")
-        middle, control = (float(values.double().median()) for values in (one.needed, one.needed_control))
-        below = sheet.paragraph(left + cell / 2, here + tall + 0.03, f"{name}: {middle:.0f} of {len(one.pixels)}", cell,
-                                size=8.5, align="center")  # fmt: skip
-        sheet.paragraph(
-            left + cell / 2, below, f"pixels shuffled: {control:.0f}", cell, size=8, colour=QUIET, align="center"
-        )
-    return top + (len(layers) // columns + 1) * (tall + 0.42) + 0.06
+        layer = layers[name]
+        axes.imshow(array(layer.needed), cmap="viridis", interpolation="nearest")
+        median, control = (float(values.double().median()) for values in (layer.needed, layer.needed_control))
+        text = f"{name}: {median:.0f} of {len(layer.pixels)}"
+        below = sheet.paragraph(middle, below, text, width, size=8.5, align="center")
+        text = f"pixels shuffled: {control:.0f}"
+        sheet.paragraph(middle, below, text, width, size=8, colour=QUIET, align="center")
+    return top + (len(layers) // columns + 1) * (height + 0.42) + 0.06
 
 
-def _axes(axes: Axes, below: str, beside: str) -> None:
+def _label_axes(axes: Axes, below: str, beside: str) -> None:
     axes.set_xlabel(below, fontsize=8.5, color=INK)
     axes.set_ylabel(beside, fontsize=8.5, color=INK)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, None)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]

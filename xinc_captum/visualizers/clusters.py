@@ -1,4 +1,4 @@
-"""A picture of clusters: their mean maps, the canvases of some members, and how far to believe them."""
+"""Figure of clusters of units: mean maps, typical members, a scatter plot, and measured scores with controls."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,21 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .layout import MARGIN, PAGE, Sheet
-from .style import (
-    HEAT,
-    INK,
-    QUIET,
-    array,
-    bare,
-    draw_photo,
-    legend_of,
-)
+from .layout import IMAGE_GAP, MARGIN, PAGE, Sheet
+from .style import BLUE, HEAT, INK, PALE_CONTROL, QUIET, add_legend, array, bare, draw_photo, frame
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#999933", "#555555")
-MARKS = ("o", "s", "^", "D", "v", "P")
-GAP = 0.07
-LEGEND = 3  # sources a line
+CLUSTER_COLOURS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#999933", "#555555",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LEGEND_COLUMNS = 3
+CLUSTER_LABEL = 1.5  # inches left of the maps
 
 
 def cluster_sheet(
@@ -33,21 +27,21 @@ def cluster_sheet(
     units: Tensor | None = None,
     positions: Tensor | None = None,
     facts: Mapping[str, tuple[float, float]] | None = None,
-    shown: int = 5,
+    members: int = 5,
 ) -> Figure:
-    """One row a cluster: how many units from where, its mean map, and the canvases of its most typical members.
+    """Draw one row per cluster: its size, its sources, its mean map, and the maps of its most typical members.
 
-    Above: the units as UMAP lays them out (only to look at), and measured facts, each beside its control.
+    Above: a scatter plot of the units, and scores with their controls.
 
     Args:
-        maps: (units, H, W), >= 0, how much each unit paints; every map is shown on its own scale.
-        labels: (units,), clusters from 0.
+        maps: (units, H, W), >= 0, contribution magnitude of each unit; every map has its own scale.
+        labels: (units,), cluster numbers from 0.
         photo: (C, h, w) in [0, 1], of any size.
-        sources: a word for each unit: its layer, seed or network.
-        units: (units,), their numbers within their source; None: their places in ``maps``.
-        positions: (units, 2), or None for no such panel.
-        facts: by name, a value from 0 to 1 and its control's.
-        shown: at most so many members a row.
+        sources: source of each unit: its layer, seed or network.
+        units: (units,), unit numbers within their source; None uses the position in ``maps``.
+        positions: (units, 2), positions in the scatter plot, for example of UMAP; None draws none.
+        facts: by name, a score from 0 to 1 and that of its control.
+        members: number of members per row, at most.
 
     Raises:
         ValueError: another number of labels, sources, units or positions than maps.
@@ -66,48 +60,49 @@ def cluster_sheet(
     wrong = [name for name, count in counts.items() if count != len(maps)]
     if maps.dim() != 3 or wrong:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)} and {counts}; expected (units, H, W) and one of each a unit."
+            f"maps have shape {tuple(maps.shape)} and {counts}; expected (units, H, W) and one of each per unit."
         )
     clusters = labels.unique().tolist()
     sheet = Sheet()
     top = sheet.heading(
-        f"{len(maps)} units in {len(clusters)} clusters, by where they paint",
-        "each row: the mean map of a cluster, then its members closest to that mean, bright: much paint, own scales",
+        f"{len(maps)} units in {len(clusters)} clusters, by where they contribute",
+        "each row: the mean map of a cluster and its members closest to that mean; each map has its own scale",
     )
-    top = _above(sheet, top, photo, labels, sources, positions, facts or {})
+    top = _draw_overview(sheet, top, photo, labels, sources, positions, facts or {})
     numbers = torch.arange(len(maps)) if units is None else units
-    columns = shown + 1
-    said = 1.5
-    cell = (PAGE - 2 * MARGIN - said - columns * GAP) / columns
-    tall = cell * maps.shape[1] / maps.shape[2]
+    columns = members + 1
+    cell = (PAGE - 2 * MARGIN - CLUSTER_LABEL - columns * IMAGE_GAP) / columns
+    height = cell * maps.shape[1] / maps.shape[2]
     for cluster in clusters:
-        members = (labels == cluster).nonzero()[:, 0]
-        unit = maps[members].double()
+        indices = (labels == cluster).nonzero()[:, 0]
+        unit = maps[indices].double()
         unit = unit / unit.sum((1, 2), keepdim=True).clamp_min(1e-300)
         mean = unit.mean(0)
-        typical = members[(unit - mean).flatten(1).norm(dim=1).argsort()][:shown].tolist()
-        colour = COLOURS[cluster % len(COLOURS)]
-        said_first = f"cluster {cluster}: {len(members)} unit{'s' if len(members) > 1 else ''}"
-        line = sheet.line(MARGIN, top, said_first, size=9, bold=True, colour=colour)
-        counted = {s: sum(sources[m] == s for m in members.tolist()) for s in dict.fromkeys(sources)}
-        for source, count in sorted(counted.items(), key=lambda one: -one[1])[:5]:
+        typical = indices[(unit - mean).flatten(1).norm(dim=1).argsort()][:members].tolist()
+        colour = CLUSTER_COLOURS[cluster % len(CLUSTER_COLOURS)]
+        title = f"cluster {cluster}: {len(indices)} unit{'s' if len(indices) > 1 else ''}"
+        line = sheet.line(MARGIN, top, title, size=9, bold=True, colour=colour)
+        counts = {s: sum(sources[m] == s for m in indices.tolist()) for s in dict.fromkeys(sources)}
+        for source, count in sorted(counts.items(), key=lambda entry: -entry[1])[:5]:
             if count:
-                line = sheet.paragraph(MARGIN, line, f"{count} of {source}", said - 0.1, size=7.5, colour=QUIET)
+                text = f"{count} of {source}"
+                line = sheet.paragraph(MARGIN, line, text, CLUSTER_LABEL - 0.1, size=7.5, colour=QUIET)
         for i, values in enumerate([mean, *[maps[m] for m in typical]]):
-            left = MARGIN + said + i * (cell + GAP)
-            axes = sheet.axes(left, top, cell, tall)
-            axes.imshow(array(values), cmap=HEAT, vmin=0, vmax=_bright(values), interpolation="nearest")
+            x = MARGIN + CLUSTER_LABEL + i * (cell + IMAGE_GAP)
+            axes = sheet.axes(x, top, cell, height)
+            limit = float(values.double().flatten().quantile(0.99)) or 1.0
+            axes.imshow(array(values), cmap=HEAT, vmin=0, vmax=limit, interpolation="nearest")
             bare(axes)
-            words = "mean" if not i else f"{sources[typical[i - 1]]}, unit {int(numbers[typical[i - 1]])}"
+            text = "mean" if not i else f"{sources[typical[i - 1]]}, unit {int(numbers[typical[i - 1]])}"
             below = sheet.paragraph(
-                left + cell / 2, top + tall + 0.02, words, cell, size=7.5, colour=QUIET, align="center"
+                x + cell / 2, top + height + 0.02, text, cell, size=7.5, colour=QUIET, align="center"
             )
             line = max(line, below)
         top = line + 0.1
-    return sheet.done(top)
+    return sheet.finish(top)
 
 
-def _above(
+def _draw_overview(
     sheet: Sheet,
     top: float,
     photo: Tensor,
@@ -116,62 +111,54 @@ def _above(
     positions: Tensor | None,
     facts: Mapping[str, tuple[float, float]],
 ) -> float:
-    """The scatter on the left, the picture and the facts on the right; answers where the rows may begin."""
-    left, bottom = MARGIN, top
+    """Draw the scatter plot at the left, photo and scores at the right; return the top of the rows."""
+    x, bottom = MARGIN, top
     if positions is not None:
-        sheet.line(MARGIN + 1.9, top, "UMAP, only to look at", size=9, bold=True, align="center")
+        sheet.line(MARGIN + 1.9, top, "UMAP (for orientation only)", size=9, bold=True, align="center")
         _scatter(sheet.axes(MARGIN, top + 0.22, 3.8, 2.5), labels, sources, positions)
-        lines = -(-len(set(sources)) // LEGEND) if len(set(sources)) > 1 else 0
-        left, bottom = MARGIN + 4.1, top + 2.72 + 0.19 * lines
-    tall = 1.15
-    wide = min(tall * photo.shape[-1] / photo.shape[-2], 2.4)
-    axes = sheet.axes(left, top, wide, wide * photo.shape[-2] / photo.shape[-1])
+        lines = -(-len(set(sources)) // LEGEND_COLUMNS) if len(set(sources)) > 1 else 0
+        x, bottom = MARGIN + 4.1, top + 2.72 + 0.19 * lines
+    width = min(1.15 * photo.shape[-1] / photo.shape[-2], 2.4)
+    axes = sheet.axes(x, top, width, width * photo.shape[-2] / photo.shape[-1])
     draw_photo(axes, photo)
     bare(axes)
-    here = top + wide * photo.shape[-2] / photo.shape[-1] + 0.12
+    line = top + width * photo.shape[-2] / photo.shape[-1] + 0.12
     for name, (value, control) in facts.items():
-        across = PAGE - MARGIN - left
-        here = sheet.paragraph(left, here, name, across, size=8.5) + 0.03
-        axes = sheet.axes(left, here, across, 0.3)
-        axes.barh([0, 1], [value, control], height=0.78, color=["#1f5fa8", "#b5b5bd"])
+        width = PAGE - MARGIN - x
+        line = sheet.paragraph(x, line, name, width, size=8.5) + 0.03
+        axes = sheet.axes(x, line, width, 0.3)
+        axes.barh([0, 1], [value, control], height=0.78, color=[BLUE, PALE_CONTROL])
         axes.set_xlim(min(0.0, value, control), 1.25)
         axes.set_ylim(1.5, -0.5)
         bare(axes)
         axes.axvline(0, color=INK, linewidth=1)
-        for i, (number, words) in enumerate(((value, ""), (control, " shuffled"))):
-            said = f"{number:.2f}{words}"
-            axes.text(max(number, 0) + 0.015, i, said, fontsize=8, va="center", color=QUIET if i else INK)
-        here += 0.4
-    return max(bottom, here) + 0.1
+        for i, (score, suffix) in enumerate(((value, ""), (control, " shuffled"))):
+            colour = QUIET if i else INK
+            axes.text(max(score, 0) + 0.015, i, f"{score:.2f}{suffix}", fontsize=8, va="center", color=colour)
+        line += 0.4
+    return max(bottom, line) + 0.1
 
 
 def _scatter(axes: Axes, labels: Tensor, sources: Sequence[str], positions: Tensor) -> None:
-    places = array(positions)
+    points = array(positions)
     names, handles = [*dict.fromkeys(sources)], []
     for i, source in enumerate(names):
-        chosen = [n for n, s in enumerate(sources) if s == source]
-        colours = [COLOURS[int(labels[n]) % len(COLOURS)] for n in chosen]
-        mark = MARKS[i % len(MARKS)]
-        axes.scatter(places[chosen, 0], places[chosen, 1], c=colours, s=17, marker=mark, linewidths=0)
-        handles.append(axes.scatter([], [], c=QUIET, s=17, marker=mark))
-    bare(axes)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_edgecolor("#d8d8de")
+        indices = [n for n, s in enumerate(sources) if s == source]
+        colours = [CLUSTER_COLOURS[int(labels[n]) % len(CLUSTER_COLOURS)] for n in indices]
+        marker = MARKERS[i % len(MARKERS)]
+        axes.scatter(points[indices, 0], points[indices, 1], c=colours, s=17, marker=marker, linewidths=0)
+        handles.append(axes.scatter([], [], c=QUIET, s=17, marker=marker))
+    frame(axes)
     if len(names) > 1:
-        legend_of(
+        add_legend(
             axes,
             handles,
             names,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.02),
-            ncols=min(LEGEND, len(names)),
+            ncols=min(LEGEND_COLUMNS, len(names)),
             fontsize=7.5,
             frameon=False,
             handletextpad=0.1,
             columnspacing=1.0,
         )
-
-
-def _bright(values: Tensor) -> float:
-    return float(values.double().flatten().quantile(0.99)) or 1.0

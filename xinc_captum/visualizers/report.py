@@ -1,4 +1,4 @@
-"""An index page that shows a folder of pictures, each with its caption."""
+"""HTML report of a result folder: verdicts, figures with captions, and tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .layout import VERDICTS
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file beside the page, and one sentence that says what to see in it."""
+    """An image file in the folder of the page, and its caption."""
 
     file: str
     caption: str
@@ -20,7 +20,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines of cells under a line of headings; the first cell of each names it."""
+    """A table with a header; the first cell of each line is its name."""
 
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Line:
-    """A verdict on what is named: its word, emphasised, and the rest of the sentence."""
+    """A sentence with a verdict: what it is about, the verdict in bold, and the rest of the sentence."""
 
     name: str
     verdict: Verdict
@@ -37,13 +37,13 @@ class Line:
 
     @property
     def word(self) -> str:
-        """With its mark."""
+        """The verdict with its mark."""
         return f"{VERDICTS[self.verdict][0]} {self.verdict}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Verdicts and pictures under one heading, and a table below them."""
+    """A section of the page: heading, verdicts, images, and a table."""
 
     title: str
     pictures: tuple[Picture, ...]
@@ -54,24 +54,22 @@ class Section:
 def write_report(
     folder: Path, *, title: str, lead: str, facts: Mapping[str, str], sections: Sequence[Section], foot: str
 ) -> Path:
-    """Write ``index.html`` into ``folder`` and answer its path.
+    """Write ``index.html`` into ``folder`` and return its path.
 
     Args:
-        folder: where the pictures lie.
-        title: what the result is.
-        lead: one or two sentences for a reader who knows nothing yet.
-        facts: short labelled values, shown in a row.
-        sections: the pictures, in reading order.
-        foot: how the page came about.
+        folder: folder with the images.
+        title: title of the page.
+        lead: one or two introductory sentences.
+        facts: short values by name, shown in a row.
+        sections: sections in reading order.
+        foot: how the page was made.
 
     Raises:
-        FileNotFoundError: a picture is not in the folder.
+        FileNotFoundError: an image is not in the folder.
     """
     missing = [p.file for section in sections for p in section.pictures if not (folder / p.file).is_file()]
     if missing:
-        raise FileNotFoundError(
-            f"{', '.join(missing)} not found in {folder}; save pictures before the page is written."
-        )
+        raise FileNotFoundError(f"{', '.join(missing)} not found in {folder}; save the images before writing the page.")
     environment = Environment(
         loader=PackageLoader("xinc_captum.visualizers"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -79,5 +77,5 @@ def write_report(
         title=title, lead=lead, facts=dict(facts), sections=sections, foot=foot
     )
     path = folder / "index.html"
-    path.write_bytes(page.encode("utf-8", "replace"))  # a name of a file need not be UTF-8
+    path.write_bytes(page.encode("utf-8", "replace"))  # file names need not be UTF-8
     return path

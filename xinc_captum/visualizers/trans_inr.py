@@ -1,4 +1,4 @@
-"""Token and patch sheets."""
+"""Figures of generated networks: contributions of tokens, patches and neurons, and reconstructions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,26 +8,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from .layout import GAP, MARGIN, PAGE, Sheet
+from .layout import GRID_GAP, MARGIN, PAGE, Sheet
 from .style import QUIET, bare, draw_photo, draw_signed, limit_of
 
-OUTLINE = "#00a651"  # seen on black, white, red and blue
+OUTLINE = "#00a651"  # visible on black, white, red and blue
+NEURON_LABEL, NETWORK_LABEL = 0.9, 1.3  # inches left of the images
+NETWORK_GAP = 0.05  # inches between images
 
 
 def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, rest: str = "rest") -> Figure:
-    """One row a picture: what was read, what is drawn, and what each of its strongest patches changed, and where.
+    """Draw one row per image: the input, the output, and the contributions of its strongest patches.
 
-    Every row has patches of its own, outlined: a map that stays within its outline is a patch that only told of itself.
+    Each row has its own patches, which are outlined: a patch whose contribution stays within its outline changes only
+    the output at its own position.
 
     Args:
-        parts: (pictures, patches + 1, C, H, W), the rest last, as ``TokenContribution`` answers at level "patch".
-        images: (pictures, C, H, W) in [0, 1].
-        masks: (patches, H, W), where each patch lies: ``patch_masks`` of :mod:`xinc_captum.attributions.trans_inr`.
-        top: patches of each picture that have a column.
-        rest: what the last column is.
+        parts: (images, patches + 1, C, H, W), the rest last, the output of ``TokenContribution`` at level "patch".
+        images: (images, C, H, W) in [0, 1].
+        masks: (patches, H, W), position of each patch: ``patch_masks`` of :mod:`xinc_captum.attributions.trans_inr`.
+        top: number of patches per image.
+        rest: title of the last column.
 
     Raises:
-        ValueError: shapes that do not fit one another, or no column.
+        ValueError: shapes that do not match, or no column.
 
     Example:
         >>> masks = torch.eye(4).reshape(4, 2, 2).repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -38,50 +41,49 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
     if parts.dim() != 5 or parts.shape[1] != patches + 1 or len(images) != len(parts) or masks.dim() != 3:
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and masks {tuple(masks.shape)}; "
-            "expected (pictures, patches + 1, C, H, W), one image each, and (patches, H, W)."
+            "expected (images, patches + 1, C, H, W), one image each, and (patches, H, W)."
         )
-    if top < 1:
-        raise ValueError(f"top is {top}; expected at least 1 column.")
+    _check_top(top)
     parts, few = parts.detach().double(), min(top, patches)
-    left = patches - few
+    rest_count = patches - few
     order = parts[:, :-1].abs().sum((2, 3, 4)).argsort(dim=1, descending=True)
-    words = ["read", "drawn", *[""] * few, *([f"{left} others"] if left else []), rest]
-    limit = limit_of(torch.stack([one[i[:few]] for one, i in zip(parts.sum(2), order, strict=True)]))
+    titles = ["input", "output", *[""] * few, *([f"{rest_count} others"] if rest_count else []), rest]
+    limit = limit_of(torch.stack([maps[i[:few]] for maps, i in zip(parts.sum(2), order, strict=True)]))
     sheet = Sheet()
     line = sheet.heading(
-        "What a patch of the picture changed",
+        "What each patch of the picture contributes",
         f"each row's strongest patches, outlined; red adds light, blue removes it, full colour is {limit:.2g} of white",
     )
-    grid, bottom = sheet.grid(words, len(images), line, parts.shape)
+    grid, bottom = sheet.grid(titles, len(images), line, parts.shape)
     for b, (image, cells) in enumerate(zip(images, grid, strict=True)):
         draw_photo(cells[0], image)
         draw_photo(cells[1], parts[b].sum(0))
         for axes, i in zip(cells[2:], order[b, :few].tolist(), strict=False):
             draw_signed(axes, parts[b, i].sum(0), limit)
-            _outlined(axes, masks[i])
-            _outlined(cells[0], masks[i])
-        if left:
+            _outline(axes, masks[i])
+            _outline(cells[0], masks[i])
+        if rest_count:
             draw_signed(cells[-2], parts[b, order[b, few:]].sum((0, 1)), limit)
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
 def route_sheet(
     parts: Tensor, image: Tensor, masks: Tensor, *, names: Sequence[str] | None = None, top: int = 5
 ) -> Figure:
-    """One row a patch: the patch, all that it changed, and the same split by the token that carried it.
+    """Draw one row per patch: the patch, its contribution, and the contribution split by the tokens that carry it.
 
     Args:
-        parts: (patches, tokens, C, H, W), as ``TokenContribution.composed`` answers for one picture.
+        parts: (patches, tokens, C, H, W), the output of ``TokenContribution.composed`` for one image.
         image: (C, H, W) in [0, 1].
-        masks: (patches, H, W), where each of these patches lies.
-        names: of the tokens; None counts them.
-        top: tokens that have a column of their own, the same in every row; all others share one.
+        masks: (patches, H, W), position of each patch.
+        names: names of the tokens; None numbers them.
+        top: number of tokens with their own column, the same in every row; all others share one.
 
     Raises:
-        ValueError: shapes or names that do not fit one another, or no column.
+        ValueError: shapes or names that do not match, or no column.
 
     Example:
         >>> masks = torch.ones(2, 8, 8)
@@ -92,41 +94,45 @@ def route_sheet(
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, image {tuple(image.shape)}, masks {tuple(masks.shape)} and there "
             f"are {len(names or ())} names; expected (patches, tokens, C, H, W), (C, H, W), a mask for each patch, and "
-            "one name a token."
+            "one name per token."
         )
-    if top < 1:
-        raise ValueError(f"top is {top}; expected at least 1 column.")
+    _check_top(top)
     maps = parts.detach().double().sum(2)
-    said = list(names) if names is not None else [f"token {i}" for i in range(maps.shape[1])]
+    labels = list(names) if names is not None else [f"token {i}" for i in range(maps.shape[1])]
     order = maps.abs().sum((0, 2, 3)).argsort(descending=True).tolist()
     columns = [maps.sum(1), *(maps[:, i] for i in order[:top])]
-    words = ["the patch", "all it changed", *(said[i] for i in order[:top])]
+    titles = ["the patch", "its contribution", *(labels[i] for i in order[:top])]
     if order[top:]:
         columns.append(maps[:, order[top:]].sum(1))
-        words.append(f"{len(order) - top} others")
+        titles.append(f"{len(order) - top} others")
     limit = limit_of(torch.stack(columns))
     sheet = Sheet()
     line = sheet.heading(
-        "Which way a patch takes into the picture",
+        "How a patch reaches the output",
         f"the maps from the third column on add up to the second; full colour is {limit:.2g} of white",
     )
-    grid, bottom = sheet.grid(words, len(masks), line, maps.shape)
+    grid, bottom = sheet.grid(titles, len(masks), line, maps.shape)
     for b, (mask, cells) in enumerate(zip(masks, grid, strict=True)):
         draw_photo(cells[0], image)
         for axes, column in zip(cells[1:], columns, strict=True):
             draw_signed(axes, column[b], limit)
         for axes in cells:
-            _outlined(axes, mask)
+            _outline(axes, mask)
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
-def _outlined(axes: Axes, mask: Tensor) -> None:
-    """The box around a mask, at the edges of its pixels."""
+def _outline(axes: Axes, mask: Tensor) -> None:
+    """Draw the bounding box of a mask, at the edges of its pixels."""
     rows, columns = (mask.ne(0).any(dim).nonzero()[:, 0] for dim in (1, 0))
     y, x = float(rows.min()) - 0.5, float(columns.min()) - 0.5
     size = len(columns), len(rows)
     axes.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=OUTLINE, linewidth=1.4, clip_on=False))
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise ValueError(f"top is {top}; expected at least 1 column.")
 
 
 def token_sheet(
@@ -139,23 +145,23 @@ def token_sheet(
     what: str = "token",
     rest: str = "rest",
 ) -> Figure:
-    """One row a picture: what was read, what is drawn, and the parts that it is the sum of.
+    """Draw one row per image: the input, the output, and the contributions of tokens, which add up to the output.
 
-    Some tokens have a column each, the same in every row; all others share one; the rest (biases, or what the baseline
-    draws) is shown as the picture that it is. Red adds light, blue removes it.
+    Some tokens have their own column, the same in every row; all others share one. The rest (biases, or the output for
+    the baseline) is drawn as an image. Red adds light, blue removes it.
 
     Args:
-        parts: (pictures, tokens + 1, C, H, W), the rest last: what ``TokenContribution.attribute`` answers without a
+        parts: (images, tokens + 1, C, H, W), the rest last: the output of ``TokenContribution.attribute`` without a
             target. Channels are added up in the coloured maps.
-        images: (pictures, C, H', W') in [0, 1].
-        names: of the tokens; None counts them.
-        tokens: which have a column of their own, by number; None takes those with the largest parts over all pictures.
-        top: how many, where ``tokens`` is None.
-        what: the parts are of, for the heading.
-        rest: what the last column is.
+        images: (images, C, H', W') in [0, 1].
+        names: names of the tokens; None numbers them.
+        tokens: numbers of the tokens with their own column; None selects the largest contributions over all images.
+        top: number of tokens, where ``tokens`` is None.
+        what: kind of the parts, for the heading.
+        rest: title of the last column.
 
     Raises:
-        ValueError: shapes or names that do not fit one another, tokens that are not there, or no column.
+        ValueError: shapes or names that do not match, tokens out of range, or no column.
 
     Example:
         >>> figure = token_sheet(torch.randn(2, 5, 1, 8, 8), torch.rand(2, 1, 8, 8), top=3)
@@ -166,51 +172,50 @@ def token_sheet(
     if count < 1 or images.dim() != 4 or len(images) != len(parts) or (names is not None and len(names) != count):
         raise ValueError(
             f"parts have shape {tuple(parts.shape)}, images {tuple(images.shape)} and there are {len(names or ())} "
-            "names; expected (pictures, tokens + 1, C, H, W), as attribute() answers without a target, one image each, "
-            "and one name a token."
+            "names; expected (images, tokens + 1, C, H, W), as attribute() returns without a target, one image each, "
+            "and one name per token."
         )
-    if top < 1:
-        raise ValueError(f"top is {top}; expected at least 1 column.")
+    _check_top(top)
     if tokens is not None and (not tokens or not all(0 <= i < count for i in tokens)):
         raise ValueError(f"tokens are {list(tokens)}; expected one or more of 0 to {count - 1}.")
-    said = list(names) if names is not None else [f"{what} {i}" for i in range(count)]
+    labels = list(names) if names is not None else [f"{what} {i}" for i in range(count)]
     parts = parts.detach().double()
     largest = parts[:, :-1].abs().sum((0, 2, 3, 4)).argsort(descending=True)[:top].tolist()
-    chosen = largest if tokens is None else list(tokens)
-    left = [i for i in range(count) if i not in chosen]
-    maps = [(said[i], parts[:, i].sum(1)) for i in chosen]
-    if left:
-        maps.append((f"{len(left)} others", parts[:, left].sum((1, 2))))
-    words = ["read", "drawn", *(name for name, _ in maps), rest]
-    limits = [limit_of(drawn) for _, drawn in maps]
+    columns = largest if tokens is None else list(tokens)
+    remaining = [i for i in range(count) if i not in columns]
+    maps = [(labels[i], parts[:, i].sum(1)) for i in columns]
+    if remaining:
+        maps.append((f"{len(remaining)} others", parts[:, remaining].sum((1, 2))))
+    titles = ["input", "output", *(name for name, _ in maps), rest]
+    limit = max(limit_of(values) for _, values in maps)
     sheet = Sheet()
     line = sheet.heading(
-        f"Which {what} painted what",
-        f"from left to right, the parts add up to what is drawn; full colour is {max(limits):.2g} of white",
+        f"What each {what} contributes",
+        f"the contributions of a row and the last column add up to the output; full colour is {limit:.2g} of white",
     )
-    grid, bottom = sheet.grid(words, len(images), line, parts.shape)
+    grid, bottom = sheet.grid(titles, len(images), line, parts.shape)
     for b, (image, cells) in enumerate(zip(images, grid, strict=True)):
         draw_photo(cells[0], image)
         draw_photo(cells[1], parts[b].sum(0))
-        for axes, (_, drawn) in zip(cells[2:], maps, strict=False):
-            draw_signed(axes, drawn[b], max(limits))
+        for axes, (_, values) in zip(cells[2:], maps, strict=False):
+            draw_signed(axes, values[b], limit)
         draw_photo(cells[-1], parts[b, -1])
         for axes in cells:
             bare(axes)
-    return sheet.done(bottom)
+    return sheet.finish(bottom)
 
 
 def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | None = None, *, top: int = 5) -> Figure:
-    """One row a neuron, one column a picture: whether neuron i paints the same thing in every picture's network.
+    """Draw one row per neuron and one column per image: similarity of a neuron's contributions across networks.
 
     Args:
-        canvases: (pictures, neurons, C, H, W), as ``neuron_canvases`` of a TransINR returns.
-        images: (pictures, C, H', W') in [0, 1].
-        neurons: which; None takes those that paint most over all pictures.
-        top: how many, where ``neurons`` is None.
+        canvases: (images, neurons, C, H, W), as ``neuron_canvases`` of a TransINR returns.
+        images: (images, C, H', W') in [0, 1].
+        neurons: numbers of the neurons; None selects the largest contributions over all images.
+        top: number of neurons, where ``neurons`` is None.
 
     Raises:
-        ValueError: shapes that do not fit, or neurons that are not there.
+        ValueError: shapes that do not match, or neurons out of range.
 
     Example:
         >>> figure = neurons_across(torch.randn(4, 8, 1, 6, 6), torch.rand(4, 1, 6, 6), [0, 3])
@@ -219,81 +224,79 @@ def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | No
     """
     if canvases.dim() != 5 or images.dim() != 4 or len(images) != len(canvases):
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)} and images {tuple(images.shape)}; expected (pictures, "
-            "neurons, "
+            f"canvases have shape {tuple(canvases.shape)} and images {tuple(images.shape)}; expected (images, neurons, "
             "C, H, W) and one image each."
         )
-    amounts = canvases.detach().abs().sum((0, 2, 3, 4))
-    shown = amounts.argsort(descending=True)[:top].tolist() if neurons is None else list(neurons)
-    if not shown or not all(0 <= i < canvases.shape[1] for i in shown):
-        raise ValueError(f"neurons are {shown}; expected one or more of 0 to {canvases.shape[1] - 1}.")
+    magnitudes = canvases.detach().abs().sum((0, 2, 3, 4))
+    rows = magnitudes.argsort(descending=True)[:top].tolist() if neurons is None else list(neurons)
+    if not rows or not all(0 <= i < canvases.shape[1] for i in rows):
+        raise ValueError(f"neurons are {rows}; expected one or more of 0 to {canvases.shape[1] - 1}.")
     maps = canvases.detach().sum(2)
-    label, count = 0.9, len(images)
-    sheet, side = Sheet(), min(1.2, (PAGE - 2 * MARGIN - 0.9) / count)
+    count = len(images)
+    sheet, side = Sheet(), min(1.2, (PAGE - 2 * MARGIN - NEURON_LABEL) / count)
     line = sheet.heading(
         "The same neuron in every picture's network",
-        "red adds light, blue removes it; each neuron's colours end at its own strongest",
+        "red adds light, blue removes it; each row has its own scale",
     )
-    high = (side - GAP) * maps.shape[-2] / maps.shape[-1]
-    for row in [None, *shown]:
-        word = "the picture" if row is None else f"neuron {row}"
-        sheet.line(MARGIN + label - 0.08, line + high / 2 - 0.07, word, size=8, colour=QUIET, align="right")
-        limit = 1.0 if row is None else limit_of(maps[:, row])
+    height = (side - GRID_GAP) * maps.shape[-2] / maps.shape[-1]
+    for neuron in [None, *rows]:
+        label = "the picture" if neuron is None else f"neuron {neuron}"
+        middle = line + height / 2 - 0.07
+        sheet.line(MARGIN + NEURON_LABEL - 0.08, middle, label, size=8, colour=QUIET, align="right")
+        limit = 1.0 if neuron is None else limit_of(maps[:, neuron])
         for b in range(count):
-            axes = sheet.axes(MARGIN + label + b * side, line, side - GAP, high)
-            if row is None:
+            axes = sheet.axes(MARGIN + NEURON_LABEL + b * side, line, side - GRID_GAP, height)
+            if neuron is None:
                 draw_photo(axes, images[b])
             else:
-                draw_signed(axes, maps[b, row], limit)
+                draw_signed(axes, maps[b, neuron], limit)
             bare(axes)
-        line += high + GAP
-    return sheet.done(line + GAP)
+        line += height + GRID_GAP
+    return sheet.finish(line + GRID_GAP)
 
 
-WRITTEN_LABEL, WRITTEN_GAP = 1.3, 0.05  # inches left of the pictures, and between them
-
-
-def written_sheet(
+def network_sheet(
     images: Tensor,
     rows: Mapping[str, tuple[Tensor, Sequence[float]]],
     *,
-    title: str = "Pictures and their own networks",
+    title: str = "Pictures and the outputs of their networks",
 ) -> Figure:
-    """One column a picture: itself, and below it what each kind of network draws, with its decibels.
+    """Draw one column per image: the image, and below it the outputs of networks, with their PSNR.
 
     Args:
-        images: (pictures, C, H, W) in [0, 1].
-        rows: by name, what is drawn, (pictures, C, H', W'), and each picture's PSNR.
-        title: above everything.
+        images: (images, C, H, W) in [0, 1].
+        rows: by name of the network, its outputs (images, C, H', W') and the PSNR of each.
+        title: title of the figure.
 
     Raises:
-        ValueError: another number of drawn pictures or of decibels than of images.
+        ValueError: another number of outputs or decibels than of images.
 
     Example:
         >>> x = torch.rand(3, 1, 8, 8)
-        >>> len(written_sheet(x, {"as drawn": (0.9 * x, [20.0, 21.0, 19.5])}).axes)
+        >>> len(network_sheet(x, {"as drawn": (0.9 * x, [20.0, 21.0, 19.5])}).axes)
         6
     """
-    for name, (drawn, decibels) in rows.items():
-        if len(drawn) != len(images) or len(decibels) != len(images):
+    for name, (outputs, decibels) in rows.items():
+        if len(outputs) != len(images) or len(decibels) != len(images):
             raise ValueError(
-                f"{name!r} has {len(drawn)} pictures and {len(decibels)} decibels for {len(images)} images; "
-                "expected one "
-                "of each."
+                f"{name!r} has {len(outputs)} outputs and {len(decibels)} decibels for {len(images)} images; expected "
+                "one of each per image."
             )
     sheet = Sheet()
-    line = sheet.heading(title, "under each its decibels (PSNR): 20 is an error of a tenth of white, 26 of a twentieth")
-    cell = min((PAGE - 2 * MARGIN - WRITTEN_LABEL) / len(images), 1.3)
-    for name, (drawn, decibels) in {"the picture": (images, ()), **rows}.items():
-        high = (cell - WRITTEN_GAP) * drawn.shape[-2] / drawn.shape[-1]
-        sheet.paragraph(MARGIN, line + high / 2 - 0.1, name, WRITTEN_LABEL - 0.1, bold=True)
-        for b, picture in enumerate(drawn):
-            axes = sheet.axes(MARGIN + WRITTEN_LABEL + b * cell, line, cell - WRITTEN_GAP, high)
-            draw_photo(axes, picture)
+    line = sheet.heading(
+        title, "below each output: PSNR in dB; 20 dB is an error of a tenth of white, 26 dB of a twentieth"
+    )
+    cell = min((PAGE - 2 * MARGIN - NETWORK_LABEL) / len(images), 1.3)
+    for name, (outputs, decibels) in {"the picture": (images, ()), **rows}.items():
+        height = (cell - NETWORK_GAP) * outputs.shape[-2] / outputs.shape[-1]
+        sheet.paragraph(MARGIN, line + height / 2 - 0.1, name, NETWORK_LABEL - 0.1, bold=True)
+        for b, image in enumerate(outputs):
+            axes = sheet.axes(MARGIN + NETWORK_LABEL + b * cell, line, cell - NETWORK_GAP, height)
+            draw_photo(axes, image)
             bare(axes)
-        line += high + 0.02
+        line += height + 0.02
         for b, dB in enumerate(decibels):
-            middle = MARGIN + WRITTEN_LABEL + (b + 0.5) * cell - WRITTEN_GAP / 2
+            middle = MARGIN + NETWORK_LABEL + (b + 0.5) * cell - NETWORK_GAP / 2
             sheet.line(middle, line, f"{dB:.1f}", size=8, colour=QUIET, align="center")
         line += 0.23 if decibels else 0.03
-    return sheet.done(line + 0.05)
+    return sheet.finish(line + 0.05)

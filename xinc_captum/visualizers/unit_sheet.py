@@ -1,45 +1,34 @@
-"""A sheet of linked units, to be read like a page of a field guide."""
+"""A sheet with one card per linked unit: images at a low and a high value, their difference, and the verdict."""
 
 from collections.abc import Sequence
 
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..metrics.fidelity import FOLLOWS, WEAKLY, last_place
 from .layout import (
     MARGIN,
     PAGE,
     VERDICTS,
     Sheet,
+    check_lengths,
     check_verdicts,
-    clipped,
+    clip_text,
     number,
     ordinal,
-    wide,
+    text_width,
 )
-from .linked_unit import SMALL
-from .style import (
-    INK,
-    QUIET,
-    bare,
-    draw_photo,
-    draw_signed,
-    limit_of,
-)
+from .linked_unit import MIN_LIMIT
+from .style import EDGE, INK, QUIET, bare, draw_photo, draw_signed, frame, limit_of
 
-COLUMNS, A_PAGE = 3, 45
-GAP = 0.22  # inches between cards
-THIN = 0.04  # between the pictures of one
-PICTURE = 0.66
-TALLEST = 0.9
-BARS = 3  # classes a card names
-NUMBER = 0.28  # inches beside a bar
-LETTERS = 7.5  # size of a class's name
-SHORT, BAR = 0.2, 0.4  # inches of names that leave room for bars on a narrow card, and of bars on a broad one
-ABOVE, BELOW = "#f0b9a6", "#b3cde6"  # the mean response to a class is above, below that to all
-FADED = 0.22  # how much is left of pictures which do not show what they claim to
+CARD_COLUMNS, MAX_CARDS = 3, 45
+CARD_GAP, CARD_IMAGE_GAP = 0.22, 0.04  # inches between cards, and between the images of a card
+CARD_IMAGE, CARD_MAX_HEIGHT = 0.66, 0.9  # inches of an image
+CLASSES = 3  # classes on a card
+VALUE_WIDTH = 0.28  # inches of the number beside a bar
+CLASS_SIZE = 7.5  # points of the name of a class
+SHORT_NAME, MIN_BAR = 0.2, 0.4  # inches: with longer names there are fewer columns; bars are at least so wide
+ABOVE, BELOW = "#f0b9a6", "#b3cde6"  # mean response to the class above, or below, the mean over all classes
+FADED = 0.22  # opacity of the images of units that fail
 
 
 def unit_sheet(
@@ -50,194 +39,152 @@ def unit_sheet(
     ranks: Tensor,
     followed: Tensor,
     count: int,
-    verdicts: Sequence[str] | None = None,
+    verdicts: Sequence[str],
     selectivity: Tensor | None = None,
     classes: Sequence[str] | None = None,
     notes: Sequence[str] | None = None,
     title: str = "What units show",
 ) -> Figure:
-    """One card a unit: drawn low and high, what changes, whose unit it is, and whether the pictures can be believed.
+    """Draw one card per unit: images with the unit low and high, their difference, the verdict, and its top classes.
 
-    A card says ✓ where the unit itself moves most and follows what is set, ≈ where it is among the first that move and
-    half follows, and ✗ otherwise (:func:`moves`, or ``verdicts``): its pictures are then faded, since what they show is
-    not that unit. Units with a rank that is not a number are dead, and listed below the cards.
+    The images of units whose verdict is "fails" are faded, because they do not show that unit. Units whose rank is nan
+    are dead and listed below the cards.
 
     Args:
-        low: (U, C, H, W) in [0, 1], drawn with the unit low.
-        high: (U, C, H, W), the same picture with the unit high.
-        units: (U,), their numbers in the layer.
-        ranks: (U,), the unit's place among all units, by how far each moves; 1 moves most.
-        followed: (U,), Spearman's correlation of the values set and measured.
-        count: how many units can move.
-        verdicts: (U,), "holds", "weak" or "fails", as of :class:`xinc_captum.metrics.fidelity.Fidelity`, which knows
-            how sure the ranks are; None judges by the ranks alone (:func:`moves`).
+        low: (U, C, H, W) in [0, 1], generated with the unit at a low value.
+        high: (U, C, H, W), the same images with the unit at a high value.
+        units: (U,), unit numbers in the layer.
+        ranks: (U,), rank of the unit among all units by how far each moves; 1 moves most, nan marks a dead unit.
+        followed: (U,), Spearman correlation of the values set and measured.
+        count: number of units that can move.
+        verdicts: (U,), "holds", "weak" or "fails", such as the verdict of
+            :class:`xinc_captum.metrics.fidelity.Fidelity`; not used for dead units.
         selectivity: (U, classes), mean response to a class, in standard deviations from the mean over all.
-        classes: a name for each class.
-        notes: (U,), a line more, for example the part and measure that change most.
-        title: above everything.
+        classes: name of each class.
+        notes: (U,), one more line each, for example the part and measure that change most.
+        title: title of the figure.
 
     Raises:
-        ValueError: shapes that do not fit, another number of anything than units, or more than 45 units.
+        ValueError: shapes that do not match, a wrong number of entries, an unknown verdict, or more than 45 units.
 
     Example:
         >>> low, high = torch.rand(2, 2, 1, 8, 8)
-        >>> figure = unit_sheet(low, high, units=[3, 7], ranks=torch.ones(2), followed=torch.ones(2), count=64)
+        >>> one = torch.ones(2)
+        >>> figure = unit_sheet(low, high, units=[3, 7], ranks=one, followed=one, count=64, verdicts=["holds", "weak"])
         >>> figure.savefig("units.png")  # doctest: +SKIP
     """
-    lengths: dict[str, Sequence[object] | Tensor | None] = {
-        "units": units,
-        "ranks": ranks,
-        "followed": followed,
-        "verdicts": verdicts,
-        "selectivity": selectivity,
-        "notes": notes,
-    }
-    _check(low, high, lengths, selectivity, classes)
+    _check_cards(low, high, selectivity, classes)
+    check_lengths(
+        len(low), "unit", units=units, ranks=ranks, followed=followed, verdicts=verdicts, selectivity=selectivity,
+        notes=notes,
+    )  # fmt: skip
+    check_verdicts(*verdicts)
     change = (high.float() - low.float()).mean(1)
-    judged = [moves(float(rank), float(rho), count) for rank, rho in zip(ranks, followed, strict=True)]
-    if verdicts is not None:
-        check_verdicts(*verdicts)
-        judged = ["dead" if by_rank == "dead" else given for by_rank, given in zip(judged, verdicts, strict=True)]
-    believed = torch.tensor([verdict in {"holds", "weak"} for verdict in judged])
-    limit = limit_of(change[believed] if believed.any() else change)
-    alive = [i for i, verdict in enumerate(judged) if verdict != "dead"]
+    states = ["dead" if bool(rank.isnan()) else verdict for rank, verdict in zip(ranks, verdicts, strict=True)]
+    alive = [i for i, state in enumerate(states) if state != "dead"]
+    reliable = [i for i in alive if states[i] != "fails"]
+    limit = limit_of(change[reliable] if reliable else change)
     sheet = Sheet()
-    top = sheet.heading(title, _summary(judged))
-    named = [] if selectivity is None else [_most_different(row, classes) for row in selectivity]
-    label = max((wide(name, LETTERS) for few in named for name, _ in few), default=0.0) + 0.05
-    columns = COLUMNS if label < SHORT else COLUMNS - 1
-    across = (PAGE - 2 * MARGIN - (columns - 1) * GAP) / columns
-    largest = SMALL if selectivity is None else max(float(selectivity.abs().nan_to_num(0).max()), SMALL)
-    tall = min(PICTURE * low.shape[-2] / low.shape[-1], TALLEST)
-    side = tall * low.shape[-1] / low.shape[-2]
-    lines = 1 + (notes is not None)
-    for place, i in enumerate(alive):
-        row, column = divmod(place, columns)
-        left = MARGIN + column * (across + GAP)
-        here = top + row * (tall + 0.2 + 0.145 * lines + 0.16)
-        colour = INK if believed[i] else QUIET
-        sheet.line(left, here, f"unit {units[i]}", size=9, bold=True, colour=colour)
-        here += 0.19
-        shown = 1.0 if believed[i] else FADED
-        for k, picture in enumerate((low[i], high[i], change[i])):
-            x = left + k * (side + THIN)
-            axes = sheet.axes(x, here, side, tall)
+    top = sheet.heading(title, _summary(states))
+    top_classes = [] if selectivity is None else [_top_classes(row, classes) for row in selectivity]
+    label = max((text_width(name, CLASS_SIZE) for few in top_classes for name, _ in few), default=0.0) + 0.05
+    columns = CARD_COLUMNS if label < SHORT_NAME else CARD_COLUMNS - 1
+    card = (PAGE - 2 * MARGIN - (columns - 1) * CARD_GAP) / columns
+    largest = MIN_LIMIT if selectivity is None else max(float(selectivity.abs().nan_to_num(0).max()), MIN_LIMIT)
+    height = min(CARD_IMAGE * low.shape[-2] / low.shape[-1], CARD_MAX_HEIGHT)
+    width = height * low.shape[-1] / low.shape[-2]
+    pitch = height + 0.2 + 0.145 * (1 + (notes is not None)) + 0.16
+    for position, i in enumerate(alive):
+        row, column = divmod(position, columns)
+        x = MARGIN + column * (card + CARD_GAP)
+        line = top + row * pitch
+        sheet.line(x, line, f"unit {units[i]}", size=9, bold=True, colour=INK if i in reliable else QUIET)
+        line += 0.19
+        opacity = 1.0 if i in reliable else FADED
+        for k, image in enumerate((low[i], high[i], change[i])):
+            axes = sheet.axes(x + k * (width + CARD_IMAGE_GAP), line, width, height)
             if k < 2:
-                draw_photo(axes, shown * picture.float() + (1 - shown))
+                draw_photo(axes, opacity * image.float() + (1 - opacity))
             else:
-                draw_signed(axes, shown * picture, limit)
-            _edge(axes)
+                draw_signed(axes, opacity * image, limit)
+            frame(axes, width=0.5)
         if selectivity is not None:
-            x = left + 3 * (side + THIN) + 0.05
-            _bars(sheet, x, here, left + across - x, tall, named[i], largest, label)
-        here += tall + 0.03
-        mark, words, ink = _said(judged[i], float(ranks[i]), float(followed[i]), count)
-        sheet.line(left, here, clipped(f"{mark} {words}", across, 7.5), size=7.5, colour=ink)
+            bars = x + 3 * (width + CARD_IMAGE_GAP) + 0.05
+            _draw_classes(sheet, bars, line, x + card - bars, height, top_classes[i], largest, label)
+        line += height + 0.03
+        text, ink = _verdict_text(states[i], float(ranks[i]), float(followed[i]), count)
+        sheet.line(x, line, clip_text(text, card, 7.5), size=7.5, colour=ink)
         if notes is not None:
-            sheet.line(left, here + 0.145, clipped(notes[i], across, 7.5), size=7.5, colour=INK)
-    rows = -(-len(alive) // columns)
-    top += rows * (tall + 0.2 + 0.145 * lines + 0.16)
-    dead = [str(unit) for unit, verdict in zip(units, judged, strict=True) if verdict == "dead"]
+            sheet.line(x, line + 0.145, clip_text(notes[i], card, 7.5), size=7.5, colour=INK)
+    top += -(-len(alive) // columns) * pitch
+    dead = [str(unit) for unit, state in zip(units, states, strict=True) if state == "dead"]
     if dead:
-        words = f"Dead, so without pictures: unit{'s' * (len(dead) > 1)} {', '.join(dead)}."
-        top = sheet.paragraph(MARGIN, top, words, PAGE - 2 * MARGIN, size=8, colour=INK)
-    return sheet.done(
-        sheet.paragraph(MARGIN, top, _legend(selectivity), PAGE - 2 * MARGIN, size=8, colour=QUIET) + 0.06
-    )
+        text = f"Dead, without pictures: unit{'s' * (len(dead) > 1)} {', '.join(dead)}."
+        top = sheet.note(top, text, colour=INK)
+    return sheet.finish(sheet.note(top, _legend(selectivity)) + 0.06)
 
 
-def moves(rank: float, followed: float, count: int) -> str:
-    """Whether a unit's pictures show that unit: "holds", "weak", "fails", or "dead" where it never moves.
-
-    The same rule as that of a sweep (:class:`xinc_captum.metrics.fidelity.Fidelity`): a unit holds which moves most and
-    follows with a Spearman of .8; it fails where that is below .5, or where a twentieth of the units move more.
-
-    Example:
-        >>> [moves(rank, 0.9, 64) for rank in (1.0, 3.0, 9.0, float("nan"))]
-        ['holds', 'weak', 'fails', 'dead']
-    """
-    if rank != rank:
-        return "dead"
-    if not followed >= WEAKLY or rank > last_place(count):
-        return "fails"
-    return "holds" if rank <= 1 and followed >= FOLLOWS else "weak"
-
-
-def _said(verdict: str, rank: float, followed: float, count: int) -> tuple[str, str, str]:
+def _verdict_text(verdict: str, rank: float, followed: float, count: int) -> tuple[str, str]:
+    """Return the line with the verdict, and its colour."""
     mark, colour = VERDICTS[verdict]
-    place = "moves most" if rank <= 1 else f"moves {ordinal(round(rank))}"
-    words = f"{place} of {count}, follows {number(followed, 2)}"
-    return mark, words if verdict != "fails" else f"does not show it: {words}", colour
+    rank_text = "moves most" if rank <= 1 else f"moves {ordinal(round(rank))}"
+    text = f"{rank_text} of {count}, follows {number(followed, 2)}"
+    return f"{mark} {text}" if verdict != "fails" else f"{mark} not this unit: {text}", colour
 
 
 def _summary(verdicts: Sequence[str]) -> str:
-    counted = {verdict: verdicts.count(verdict) for verdict in ("holds", "weak", "fails", "dead")}
-    words = {"holds": "✓ move themselves", "weak": "≈ partly", "fails": "✗ do not (faded)", "dead": "dead"}
-    return f"of {len(verdicts)} units, " + ", ".join(f"{n} {words[key]}" for key, n in counted.items() if n)
+    counts = {verdict: verdicts.count(verdict) for verdict in ("holds", "weak", "fails", "dead")}
+    labels = {"holds": "✓ hold", "weak": "≈ are weak", "fails": "✗ fail (faded)", "dead": "are dead"}
+    return f"of {len(verdicts)} units, " + ", ".join(f"{n} {labels[key]}" for key, n in counts.items() if n)
 
 
 def _legend(selectivity: Tensor | None) -> str:
-    said = (
-        "Each card: drawn low, drawn high, and the change: red is brighter with the unit high, blue darker, one scale "
+    text = (
+        "Each card: the picture at a low and at a high value of the unit, and the change: red is brighter at the high "
+        "value, blue darker; one scale for the sheet."
     )
-    said += "for the sheet."
     if selectivity is not None:
-        said += (
-            f" Bars: the {BARS} classes to which the unit's mean response differs most, red above its mean over all, "
+        text += (
+            f" Bars: the {CLASSES} classes to which the unit's mean response differs most, red above its mean over "
+            "all, blue below, in standard deviations."
         )
-        said += "blue below, in standard deviations."
-    said += " Moves: the unit's place among all units by how far each moves, in standard deviations, when the network "
-    return said + "looks at the pictures. Follows: Spearman's correlation of the values set with those measured."
+    return text + (
+        " Moves: the unit's rank among all units by their measured change in standard deviations. Follows: Spearman "
+        "correlation of the values set and measured."
+    )
 
 
-def _most_different(mine: Tensor, classes: Sequence[str] | None) -> list[tuple[str, float]]:
-    """Names and means of the classes to which a unit's response differs most, the highest first."""
-    chosen = mine.abs().argsort(descending=True)[:BARS].tolist()
-    chosen.sort(key=lambda c: -float(mine[c]))
-    return [(str(c) if classes is None else classes[c], float(mine[c])) for c in chosen]
+def _top_classes(responses: Tensor, classes: Sequence[str] | None) -> list[tuple[str, float]]:
+    """Return names and means of the classes whose response differs most, the highest first."""
+    indices = responses.abs().argsort(descending=True)[:CLASSES].tolist()
+    indices.sort(key=lambda c: -float(responses[c]))
+    return [(str(c) if classes is None else classes[c], float(responses[c])) for c in indices]
 
 
-def _bars(
-    sheet: Sheet, left: float, top: float, across: float, tall: float, named: Sequence[tuple[str, float]],
+def _draw_classes(
+    sheet: Sheet, x: float, top: float, width: float, height: float, classes: Sequence[tuple[str, float]],
     largest: float, label: float,
 ) -> None:  # fmt: skip
-    """Names, then bars on a scale of their own beside them, then numbers."""
-    label = min(label, across - NUMBER - BAR) if label >= SHORT else label
-    step = tall / BARS
-    axes = sheet.axes(left + label, top, across - label - NUMBER, tall)
+    """Draw names, bars on their own scale, and numbers."""
+    label = min(label, width - VALUE_WIDTH - MIN_BAR) if label >= SHORT_NAME else label
+    step = height / CLASSES
+    axes = sheet.axes(x + label, top, width - label - VALUE_WIDTH, height)
     axes.set_xlim(-largest, largest)
-    axes.set_ylim(BARS, 0)
+    axes.set_ylim(CLASSES, 0)
     bare(axes)
-    axes.axvline(0, color="#d8d8de", linewidth=0.8)
-    for place, (name, value) in enumerate(named):
-        here = top + (place + 0.5) * step - 0.065
-        axes.barh(place + 0.5, value, height=0.8, color=ABOVE if value > 0 else BELOW)
-        sheet.line(left, here, clipped(name, label, LETTERS), size=LETTERS)
-        sheet.line(left + across, here, number(value, 1), size=7, colour=QUIET, align="right")
+    axes.axvline(0, color=EDGE, linewidth=0.8)
+    for i, (name, value) in enumerate(classes):
+        line = top + (i + 0.5) * step - 0.065
+        axes.barh(i + 0.5, value, height=0.8, color=ABOVE if value > 0 else BELOW)
+        sheet.line(x, line, clip_text(name, label, CLASS_SIZE), size=CLASS_SIZE)
+        sheet.line(x + width, line, number(value, 1), size=7, colour=QUIET, align="right")
 
 
-def _edge(axes: Axes) -> None:
-    bare(axes)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_linewidth(0.5)
-        spine.set_edgecolor("#d8d8de")
-
-
-def _check(
-    low: Tensor,
-    high: Tensor,
-    lengths: dict[str, Sequence[object] | Tensor | None],
-    selectivity: Tensor | None,
-    classes: Sequence[str] | None,
-) -> None:
+def _check_cards(low: Tensor, high: Tensor, selectivity: Tensor | None, classes: Sequence[str] | None) -> None:
     if low.dim() != 4 or not len(low) or low.shape != high.shape:
         raise ValueError(f"low and high have shapes {tuple(low.shape)} and {tuple(high.shape)}; expected (U, C, H, W).")
-    if len(low) > A_PAGE:
-        raise ValueError(f"{len(low)} units for one sheet; expected at most {A_PAGE}. Draw one sheet for each page.")
-    for name, given in lengths.items():
-        if given is not None and len(given) != len(low):
-            raise ValueError(f"{len(given)} {name} for {len(low)} pictures; expected one a unit.")
+    if len(low) > MAX_CARDS:
+        raise ValueError(f"{len(low)} units for one sheet; expected at most {MAX_CARDS}. Draw several sheets.")
     if classes is not None and (selectivity is None or selectivity.shape[1] != len(classes)):
         shape = None if selectivity is None else tuple(selectivity.shape)
         raise ValueError(f"{len(classes)} classes for selectivity of shape {shape}; expected (U, {len(classes)}).")

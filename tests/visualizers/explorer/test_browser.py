@@ -1,4 +1,4 @@
-"""The page of canvases in Debian's chromium: what a reader does, and what changes then."""
+"""The page of canvases in Debian's chromium: actions of a reader and their effects."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ DOT = """(id) => {
     sum[2] += 1;
   }
   return [sum[0] / sum[2], sum[1] / sum[2]];
-}"""  # where the chosen one's colour is, from 0 to 1
+}"""  # position of the colour of the chosen neuron, from 0 to 1
 GREY = 128
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 
@@ -34,7 +34,7 @@ SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimat
 @pytest.fixture
 def page(tmp_path, three, visit):
     picture = torch.full((3, 4, 8), GREY / 255)
-    other = torch.stack([three, three.flip(0)])[:, :2]  # frame 1 has the weak one and the dark one
+    other = torch.stack([three, three.flip(0)])[:, :2]  # frame 1 has the weak and the dark neuron
     layers = {"h1": three[None].repeat(2, 1, 1, 1, 1), "h2": other}
     verdicts = {"h1": ("holds", "of this"), "h2": ("fails", "of that")}
     explore_canvases(
@@ -58,7 +58,7 @@ def colour(page, x, y):
     return page.evaluate(PIXEL, [x, y])
 
 
-def test_hovering_says_who_paints(page):
+def test_hovering_shows_the_strongest_neurons(page):
     hover(page, 0.1, 0.1)
     assert names(page) == ["neuron 0", "neuron 2"]
     assert page.locator("#top b").all_text_contents() == ["83 %", "17 %"]
@@ -68,19 +68,19 @@ def test_hovering_says_who_paints(page):
     assert "pixel 7, 3" in page.inner_text("#pixel")
 
 
-def test_a_click_holds_the_pixel_until_the_next(page):
+def test_a_click_fixes_the_pixel_until_the_next(page):
     hover(page, 0.1, 0.1)
     page.mouse.down()
     page.mouse.up()
     hover(page, 0.9, 0.9)
-    assert names(page)[0] == "neuron 0" and "held" in page.inner_text("#pixel")
+    assert names(page)[0] == "neuron 0" and "fixed" in page.inner_text("#pixel")
     page.mouse.down()
     page.mouse.up()
     hover(page, 0.9, 0.8)
-    assert names(page)[0] == "neuron 1" and "held" not in page.inner_text("#pixel")
+    assert names(page)[0] == "neuron 1" and "fixed" not in page.inner_text("#pixel")
 
 
-def test_a_neuron_is_laid_over_the_picture(page):
+def test_a_canvas_is_drawn_over_the_picture(page):
     hover(page, 0.1, 0.1)
     assert colour(page, 0.3, 0.8) == [GREY] * 3, "the picture alone"
     page.locator("#top button", has_text="neuron 0").click()
@@ -93,21 +93,21 @@ def test_a_neuron_is_laid_over_the_picture(page):
     assert colour(page, 0.3, 0.8) == [GREY] * 3
     assert page.inner_text("#unit-title") == "Neuron 0"
     said = page.inner_text("#unit-said")
-    assert "53 % of all that layer h1" in said, "8 of 8 + 4 + 3.2"
-    assert "the 1st of 3" in said and "brightens a pixel by 0.50" in said and "darkens" not in said
+    assert "contributions of layer h1 is 53 %" in said, "8 of 8 + 4 + 3.2"
+    assert "rank 1 of 3" in said and "brightens a pixel by 0.50" in said and "darkens" not in said
     page.keyboard.press("Escape")
     page.evaluate(SETTLED)
     assert page.locator("#unit").is_hidden() and page.inner_text("#unit-title") == "A neuron"
 
 
-def test_neighbours_the_map_and_the_number_choose(page):
+def test_neurons_are_chosen_by_neighbours_map_and_number(page):
     page.locator("#number").fill("1")
     page.locator("#number").press("Enter")
     page.evaluate(SETTLED)
     assert page.inner_text("#unit-title") == "Neuron 1"
     assert sorted(page.locator("#near span").all_text_contents()) == ["neuron 0", "neuron 2"]
     across = page.evaluate(DOT, "map")[0]
-    assert min(across, 1 - across) < 0.1, "in the map it stands out, at one of the two ends"
+    assert min(across, 1 - across) < 0.1, "it is highlighted in the map, at one of the two ends"
     page.locator("#near button", has_text="neuron 2").click()
     page.evaluate(SETTLED)
     assert page.inner_text("#unit-title") == "Neuron 2"
@@ -120,7 +120,7 @@ def test_neighbours_the_map_and_the_number_choose(page):
         page.mouse.click(box["x"] + x, box["y"] + box["height"] / 2)
         page.evaluate(SETTLED)
         seen.add(page.inner_text("#unit-title"))
-    assert {"Neuron 0", "Neuron 1"} <= seen, "they paint in different halves, so they stand at the two ends"
+    assert {"Neuron 0", "Neuron 1"} <= seen, "they contribute to different halves, so they are at the two ends"
     before = page.inner_text("#unit-title")
     page.locator("#map").focus()
     page.keyboard.press("ArrowLeft")
@@ -132,7 +132,7 @@ def test_neighbours_the_map_and_the_number_choose(page):
     assert page.inner_text("#unit-title") != "Neuron 99" and page.input_value("#number") != "99"
 
 
-def test_keys_do_what_a_pointer_does(page):
+def test_keys_replace_the_pointer(page):
     page.locator("#picture").focus()
     for key in ["Shift+ArrowLeft", "ArrowRight", "Shift+ArrowUp", "ArrowDown", "ArrowDown"]:
         page.keyboard.press(key)
@@ -144,20 +144,20 @@ def test_keys_do_what_a_pointer_does(page):
     page.keyboard.press("Enter")
     page.evaluate(SETTLED)
     assert page.inner_text("#unit-title") == "Neuron 2"
-    assert page.evaluate("document.activeElement.dataset.unit") == "2", "the focus stays on what was chosen"
+    assert page.evaluate("document.activeElement.dataset.unit") == "2", "the focus stays on the chosen neuron"
     page.keyboard.press("Escape")
     page.evaluate(SETTLED)
     assert page.locator("#unit").is_hidden()
 
 
-def test_frames_and_layers(page):
+def test_frames_and_layers_can_be_changed(page):
     hover(page, 0.1, 0.1)
     assert page.inner_text("p.verdict:visible").startswith("✓ holds How far to trust h1")
     page.locator("#frame").fill("1")
     assert colour(page, 0.8, 0.8) == [64] * 3, "the other frame's picture"
     page.locator("[data-layer='1']").click()
     page.wait_for_selector("[data-layer='1'][aria-pressed='true']")
-    assert names(page) == ["neuron 0"], "at frame 1 only the weak one paints there"
+    assert names(page) == ["neuron 0"], "at frame 1 only the weak neuron contributes there"
     assert page.inner_text("p.verdict:visible").startswith("✗ fails How far to trust h2")
     page.locator("#top button").first.click()
     page.evaluate(SETTLED)
@@ -170,23 +170,23 @@ def test_frames_and_layers(page):
 
 
 @pytest.mark.parametrize("width", [360, 700])
-def test_one_column_on_a_phone_and_taps(tmp_path, three, visit, width):
+def test_phones_have_one_column_and_taps(tmp_path, three, visit, width):
     explore_canvases(tmp_path / "page.html", torch.full((3, 4, 8), 0.5), {"h1": three}, title="Phone")
     page = visit(tmp_path / "page.html", viewport={"width": width, "height": 780}, has_touch=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "no horizontal overflow"
     lefts = {round(section.bounding_box()["x"]) for section in page.locator("main section").all()}
     assert len(lefts) == 1
     box = page.locator("#picture").bounding_box()
     page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"])
-    assert names(page)[0] == "neuron 1" and "held" not in page.inner_text("#pixel")
+    assert names(page)[0] == "neuron 1" and "fixed" not in page.inner_text("#pixel")
     page.touchscreen.tap(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
     assert names(page)[0] == "neuron 0"
 
 
-def test_ten_thousand_neurons_answer(large, visit):
+def test_ten_thousand_neurons_can_be_explored(large, visit):
     path, maps = large
     page = visit(path)
-    hover(page, 9.5 / 128, 5.5 / 128)
+    hover(page, 9.5 / 64, 5.5 / 64)
     top = maps[:, 0, 5, 9].float().abs().topk(3).indices
     assert names(page)[:3] == [f"neuron {unit}" for unit in top]
     page.locator("#top button").first.click()
@@ -194,7 +194,7 @@ def test_ten_thousand_neurons_answer(large, visit):
     assert page.inner_text("#unit-title") == f"Neuron {top[0]}"
 
 
-def test_data_that_was_cut_off_are_said_to_be(tmp_path, three, browser):
+def test_truncated_data_is_reported(tmp_path, three, browser):
     path = explore_canvases(tmp_path / "page.html", torch.full((3, 4, 8), 0.5), {"h1": three}, title="Cut")
     whole = path.read_text()
     at = whole.index('id="blob-0">') + 12
@@ -206,8 +206,8 @@ def test_data_that_was_cut_off_are_said_to_be(tmp_path, three, browser):
     page.close()
 
 
-def test_the_layer_chosen_last_is_shown_however_long_the_others_take(tmp_path, visit, three, g):
-    """The one that takes longer to unpack comes in after the other, and is not expected any more."""
+def test_the_last_chosen_layer_is_shown(tmp_path, visit, three, g):
+    """A layer that takes longer to read arrives after the other, and is ignored."""
     many = torch.randn(1_500, 3, 32, 64, generator=g).half()
     small = F.interpolate(three, size=(32, 64)).half()
     explore_canvases(

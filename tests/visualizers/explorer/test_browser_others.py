@@ -1,4 +1,4 @@
-"""Pages of accentuations, filmstrips and tables in Debian's chromium: what a reader does, and what changes then."""
+"""Pages of accentuations, sweeps and tables in Debian's chromium: actions of a reader and their effects."""
 
 import io
 
@@ -18,7 +18,7 @@ def seen(card):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_an_accentuation_fades_into_the_photo(tmp_path, visit, count):
+def test_opacity_changes_from_photo_to_accentuation(tmp_path, visit, count):
     """A blue photo turned red, which the feature felt on the left."""
     photo = BLUE[:, None, None].expand(3, 6, 8)
     masks = torch.zeros(2, 1, 6, 8)
@@ -48,7 +48,7 @@ def test_an_accentuation_fades_into_the_photo(tmp_path, visit, count):
     assert seen(page.locator("figure.card").nth(0)) == [red, red], "the other stays as it is"
 
 
-def test_grad_cam_stands_beside_an_accentuation_and_above_it_on_a_phone(tmp_path, visit):
+def test_grad_cam_is_beside_the_accentuation_or_above_it_on_phones(tmp_path, visit):
     photo, cam = BLUE[:, None, None].expand(3, 60, 80), torch.arange(80.0).expand(1, 60, -1)
     explore_accentuations(
         tmp_path / "page.html", photo, RED[:, None, None].expand(1, 3, 60, 80), None, cam, titles=["lion"], title="Cats"
@@ -67,7 +67,7 @@ def test_grad_cam_stands_beside_an_accentuation_and_above_it_on_a_phone(tmp_path
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
+def test_the_slider_changes_the_frame(tmp_path, visit, g):
     strip = Strip(
         torch.tensor([-1.0, 0.0, 2.0]), torch.rand(2, 3, 1, 4, 4, generator=g), torch.tensor([[0.5, 1, 1.5]] * 2)
     )
@@ -91,11 +91,11 @@ def test_a_filmstrip_is_flipped_through(tmp_path, visit, g):
     assert page.inner_text("output") == "set 0.00" and page.locator(".film li.now").count() == 2
 
 
-def test_words_and_infinity_are_sorted_both_ways(tmp_path, visit):
+def test_texts_and_infinity_are_sorted(tmp_path, visit):
     rows = {"a": ["x", 1.0], "b": ["z", float("inf")], "c": ["y", -2.0], "d": [None, float("-inf")]}
     explore_table(tmp_path / "page.html", ["remarks", "far"], rows, title="Methods", images=1)
     page = visit(tmp_path / "page.html")
-    assert "one picture says how the methods fare on this picture" in page.inner_text("header")
+    assert "one picture shows how the methods perform on this picture only" in page.inner_text("header")
     heads = page.locator("thead button")
 
     def order():
@@ -111,7 +111,7 @@ def test_words_and_infinity_are_sorted_both_ways(tmp_path, visit):
     assert order() == ["b", "a", "c", "d"]
 
 
-def test_a_table_is_sorted_by_its_heads(tmp_path, visit):
+def test_tables_are_sorted_by_their_column_titles(tmp_path, visit):
     rows = {"b": [(0.3, 0.2, 0.4), 10.0], "a": [None, 9.0], "c": [(-0.1, -0.2, 0.1), 100.0]}
     explore_table(tmp_path / "page.html", ["score", "passes"], rows, title="Methods", images=3)
     page = visit(tmp_path / "page.html")

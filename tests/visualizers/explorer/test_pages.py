@@ -16,16 +16,18 @@ def write(tmp_path, photo=(3, 4, 6), images=(2, 3, 4, 6), **words):
     return explore_accentuations(tmp_path / "page.html", torch.rand(photo), torch.rand(images), **given).read_text()
 
 
-def test_words_are_escaped_and_masks_may_be_missing(tmp_path):
+def test_texts_are_escaped_and_masks_are_optional(tmp_path):
     page = write(tmp_path, photo=(1, 4, 6), titles=["<a>", "b"], verdicts=[("holds", "of <this>"), ("weak", "of that")])
     assert "&lt;a&gt;" in page and "<a>" not in page and "of &lt;this&gt;" in page
     assert page.count("What the verdicts mean") == 1
     assert 'class="only"' not in page and "data-mask" not in page and page.count('class="opacity"') == 2
-    assert page.count('<img class="photo" src="data:') == page.count('<img class="photo" alt') == 1, "one photo, once"
-    assert 'id="reduced"' not in page, "all is as it was given"
+    assert page.count('<img class="photo" src="data:') == page.count('<img class="photo" alt') == 1, (
+        "a shared photo is stored once"
+    )
+    assert 'id="reduced"' not in page, "the images are unchanged"
 
 
-def test_grad_cam_stands_beside_each(tmp_path):
+def test_grad_cam_is_beside_each_accentuation(tmp_path):
     cams = torch.stack([torch.arange(24.0).reshape(4, 6), torch.ones(4, 6)])
     page = write(tmp_path, cams=cams, cam_name="Grad-CAM at head: where")
     assert page.count('class="pair"') == page.count('class="cam" src="data:image/png') == 2
@@ -34,7 +36,7 @@ def test_grad_cam_stands_beside_each(tmp_path):
     assert 'class="pair"' not in bare and "What the verdicts mean" not in bare, "none was given"
 
 
-def test_a_cam_glows_where_it_is_strong_and_leaves_the_dimmed_photo_elsewhere(tmp_path):
+def test_cams_are_bright_where_they_are_large(tmp_path):
     cam = torch.zeros(1, 4, 6)
     cam[:, :2, :2] = 1
     page = write(tmp_path, photo=(3, 4, 6), images=(1, 3, 4, 6), titles=["a"], cams=cam)
@@ -45,21 +47,23 @@ def test_a_cam_glows_where_it_is_strong_and_leaves_the_dimmed_photo_elsewhere(tm
     assert (shown[~strong].amax(-1) - shown[~strong].amin(-1)).max() < 0.02, "grey"
 
 
-def test_large_photos_stay_below_the_limit_and_are_all_there(tmp_path, g):
-    photos, images = (torch.rand(9, 3, 600, 800, generator=g) for _ in range(2))  # noise, than which nothing is larger
-    masks = torch.rand(9, 1, 600, 800, generator=g)
+def test_large_photos_stay_below_the_limit(tmp_path, g):
+    photos, images = (torch.rand(5, 3, 450, 600, generator=g) for _ in range(2))  # noise, the largest possible files
+    masks = torch.rand(5, 1, 450, 600, generator=g)
     path = tmp_path / "page.html"
-    titles = [f"photo {i}" for i in range(9)]
-    explore_accentuations(path, photos, images, masks, titles=titles, title="Nine")
+    titles = [f"photo {i}" for i in range(5)]
+    explore_accentuations(path, photos, images, masks, titles=titles, title="Five")
     page = path.read_text()
     assert 3_000_000 < path.stat().st_size < 5_000_000
-    assert page.count('src="data:image/jpeg') == 18 and page.count("data-mask=") == 9
-    assert re.search(r"reduced from 800 x 600 to \d+ x \d+ pixels, to keep the file small enough to send", page)
+    assert page.count('src="data:image/jpeg') == 10 and page.count("data-mask=") == 5
+    assert re.search(r"reduced from 600 x 450 to \d+ x \d+ pixels, to keep the file small enough to send", page)
 
 
-def test_so_many_that_they_would_be_stamps(tmp_path):
+def test_too_many_images_are_rejected(tmp_path):
     many = torch.rand(1, 3, 40, 60).expand(2_000, -1, -1, -1)
-    with pytest.raises(ValueError, match=r"2,001 pictures do not fit into 0.8 MB, not even at 32 pixels; make several"):
+    with pytest.raises(
+        ValueError, match=r"2,001 pictures do not fit into 0.8 MB, not even at 32 pixels; make several pages"
+    ):
         explore_accentuations(tmp_path / "page.html", many[0], many, titles=["a"] * 2_000, title="Stamps")
 
 
@@ -75,7 +79,7 @@ def test_so_many_that_they_would_be_stamps(tmp_path):
         {"cams": torch.ones(2, 1, 4, 6)},
     ],
 )
-def test_what_does_not_fit(tmp_path, wrong):
+def test_explore_accentuations_rejects_wrong_inputs(tmp_path, wrong):
     with pytest.raises(
         ValueError,
         match=r"expected \(N, C, H, W\) of the photo's size, at least one, one photo or N, and N of each, cams",
@@ -84,12 +88,12 @@ def test_what_does_not_fit(tmp_path, wrong):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_verdict(tmp_path):
+def test_explore_accentuations_rejects_unknown_verdicts(tmp_path):
     with pytest.raises(ValueError, match="verdict 'fine' is not known"):
         write(tmp_path, verdicts=[("fine", "x"), ("holds", "y")])
 
 
-def test_no_images(tmp_path):
+def test_explore_accentuations_rejects_no_images(tmp_path):
     with pytest.raises(ValueError, match=r"images have shape \(0, 3, 4, 6\).* at least one"):
         write(tmp_path, images=(0, 3, 4, 6), titles=[])
 
@@ -101,20 +105,18 @@ def sweeps_write(tmp_path, strips, rows=("a",)):
     return explore_sweeps(tmp_path / "page.html", strips, rows=list(rows), title="T").read_text()
 
 
-def test_places_on_the_line_and_what_was_not_measured(tmp_path):
+def test_positions_on_the_line_and_missing_measurements(tmp_path):
     strip = Strip(torch.tensor([-1.0, 1.0]), torch.rand(1, 2, 3, 4, 4), torch.tensor([[NAN, 3.0]]))
     page = sweeps_write(tmp_path, {"unit <7>": strip}, rows=["<row>"])
     assert "unit &lt;7&gt;" in page and "&lt;row&gt;" in page and "<row>" not in page
     assert "set −1.0" in page and "measured –" in page and "measured 3.0" in page
     places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]
-    assert places == ["0.0", "50.0", "100.0"], (
-        "-1, 1 and 3 on a line from -1 to 3, and no dot for what was not measured"
-    )
+    assert places == ["0.0", "50.0", "100.0"], "-1, 1 and 3 on a line from -1 to 3, and no dot for nan"
     assert "without a verdict" in page
     far = Strip(torch.tensor([-1.0, torch.inf]), strip.images, torch.tensor([[3.0, -torch.inf]]))
     page = sweeps_write(tmp_path, {"unit": far}, rows=["row"])
     places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]
-    assert places == ["0.0", "100.0"], "nor for what is nowhere on it"
+    assert places == ["0.0", "100.0"], "no mark for infinity"
 
 
 def test_rows_and_verdicts_of_each_unit(tmp_path):
@@ -126,10 +128,10 @@ def test_rows_and_verdicts_of_each_unit(tmp_path):
     one, other = path.read_text().split("<h2")[1:]
     assert "drawn: 3" in one and "drawn: 8" in other
     assert "✗ fails</strong> because of &lt;that&gt;." in other and "because" not in one
-    assert "said below its name. The link holds." in path.read_text()
+    assert "stated below its name. The link holds." in path.read_text()
 
 
-def test_large_frames_stay_below_the_limit_and_are_all_there(tmp_path, g):
+def test_large_frames_stay_below_the_limit(tmp_path, g):
     images = torch.rand(2, 5, 3, 400, 500, generator=g)
     strips = {f"unit {i}": Strip(torch.arange(5.0), images, torch.zeros(2, 5)) for i in range(3)}
     page = sweeps_write(tmp_path, strips, rows=["a", "b"])
@@ -137,8 +139,8 @@ def test_large_frames_stay_below_the_limit_and_are_all_there(tmp_path, g):
     assert "reduced from 500 x 400 to" in page
 
 
-def test_sweeps_what_does_not_fit(tmp_path):
-    with pytest.raises(ValueError, match="there are no strips"):
+def test_explore_sweeps_rejects_wrong_inputs(tmp_path):
+    with pytest.raises(ValueError, match="strips is empty; expected at least one sweep"):
         sweeps_write(tmp_path, {})
     strip = Strip(torch.zeros(2), torch.rand(1, 3, 3, 4, 4), torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"u: 2 values, images \(1, 3, 3, 4, 4\), measured \(1, 3\) and 1 names"):
@@ -164,33 +166,35 @@ def test_cells(value, text, by, note):
     assert cell_of(value) == (text, by, note)
 
 
-def test_words_are_escaped(tmp_path):
+def test_table_texts_are_escaped(tmp_path):
     page = explore_table(tmp_path / "t.html", ["<c>"], {"<m>": [1]}, title="T", images=1).read_text()
     assert (
         "&lt;c&gt;" in page
         and "&lt;m&gt;" in page
         and "<m>" not in page
-        and "each column is a measure, of one picture." in page
+        and "Each column is a measure, of one picture." in page
     )
 
 
-def test_a_large_figure_is_reduced_and_says_so(tmp_path, g):
+def test_large_figures_are_reduced(tmp_path, g):
     path = explore_table(
         tmp_path / "t.html", ["c"], {"m": [1]}, title="T", images=2, figure=torch.rand(3, 1500, 2400, generator=g)
     )
     assert path.stat().st_size < 5_000_000 and "reduced from 2400 x 1500 to" in path.read_text()
 
 
-def test_table_what_does_not_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"1 rows, of which \['m'\] are not as long as the 2 columns"):
+def test_explore_table_rejects_wrong_inputs(tmp_path):
+    with pytest.raises(ValueError, match=r"got 1 rows, of which \['m'\] do not have 2 values"):
         explore_table(tmp_path / "t.html", ["a", "b"], {"m": [1]}, title="T", images=1)
     with pytest.raises(ValueError, match="expected at least one row with a value for each column"):
         explore_table(tmp_path / "t.html", ["a"], {}, title="T", images=1)
 
 
-def test_a_remark_stands_at_its_row(tmp_path):
+def test_remarks_are_in_their_row(tmp_path):
     page = explore_table(
         tmp_path / "t.html", ["c"], {"good": [1], "bad": [None]}, title="T", images=2, remarks={"bad": "failed: <no>"}
     ).read_text()
     assert '<th scope="row" data-value="bad">bad<small>failed: &lt;no&gt;</small></th>' in page
-    assert '<th scope="row" data-value="good">good</th>' in page and "the same 2 pictures, or those of them" in page
+    assert (
+        '<th scope="row" data-value="good">good</th>' in page and "the same 2 pictures, or those with a value" in page
+    )

@@ -1,4 +1,4 @@
-"""What every page promises, in Debian's chromium: it opens soon, by keyboard, on a phone, light and dark, offline."""
+"""Requirements of all pages in Debian's chromium: speed, keyboard, phones, colour schemes, no requests."""
 
 import time
 
@@ -40,7 +40,7 @@ READABLE = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """One page of each kind, with all that such a page can have."""
+    """One page of each kind, with all optional content."""
     folder, g = tmp_path_factory.mktemp("pages"), torch.Generator().manual_seed(0)
     maps, pictures = torch.randn(3, 30, 3, 40, 60, generator=g), torch.rand(3, 3, 40, 60, generator=g)
     said = ("holds", "of this")
@@ -68,7 +68,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def heavy(large, tmp_path_factory):
-    """Pages with as much as a page holds: 10,000 neurons, and photos of which there is too much."""
+    """Pages of the largest size: 10,000 neurons, and large photos."""
     path = tmp_path_factory.mktemp("heavy") / "photos.html"
     photos, images = (torch.rand(12, 3, 300, 400, generator=torch.Generator().manual_seed(i)) for i in range(2))
     masks = photos[:, :1]
@@ -77,8 +77,8 @@ def heavy(large, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["10,000 neurons", "12 photos"])
-def test_it_is_ready_within_two_seconds(heavy, browser, kind, capsys):
-    """Of the processor, so that what else a machine does is not counted."""
+def test_pages_are_ready_within_two_seconds(heavy, browser, kind, capsys):
+    """Measured in CPU time, which does not depend on other processes."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     meter = page.context.new_cdp_session(page)
     meter.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -96,7 +96,7 @@ def test_it_is_ready_within_two_seconds(heavy, browser, kind, capsys):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_phone_shows_it_without_moving_sideways(pages, visit, kind):
+def test_phones_need_no_horizontal_scrolling(pages, visit, kind):
     page = visit(pages[kind], viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
     for control in page.locator("button:visible, input[type='number']:visible").all():
@@ -105,10 +105,10 @@ def test_a_phone_shows_it_without_moving_sideways(pages, visit, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_word_can_be_read_in_both_schemes(pages, visit, kind):
-    """A contrast of 4.5 to 1, which WCAG wants of small text."""
+def test_contrast_is_sufficient_in_both_colour_schemes(pages, visit, kind):
+    """The contrast is at least 4.5 to 1, as WCAG requires for small text."""
     page = visit(pages[kind])
-    if kind in ("photo", "video"):  # with all that is said of a neuron
+    if kind in ("photo", "video"):  # with the text about a neuron
         page.locator("#top button").first.click()
         page.wait_for_selector("#unit:not([hidden])")
     for scheme, paper in {"light": "rgb(251, 251, 253)", "dark": "rgb(22, 22, 24)"}.items():
@@ -119,7 +119,7 @@ def test_every_word_can_be_read_in_both_schemes(pages, visit, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_tab_key_visits_every_control_in_order_and_shows_where_it_is(pages, visit, kind):
+def test_tab_reaches_every_control_in_order(pages, visit, kind):
     page = visit(pages[kind])
     expected = page.evaluate(
         f"""() => {{
@@ -143,8 +143,8 @@ def test_the_tab_key_visits_every_control_in_order_and_shows_where_it_is(pages, 
     assert turns == list(range(expected)) and expected >= 4
 
 
-def test_its_own_policy_lets_it_ask_nobody(pages, browser):
-    """The browser refuses on the page's own word, also where there is a network."""
+def test_content_security_policy_blocks_requests(pages, browser):
+    """The browser blocks requests because of the page's policy, also online."""
     page = browser.new_page()
     page.goto(pages["table"].as_uri())
     page.wait_for_selector("html[data-ready]")

@@ -1,4 +1,4 @@
-"""Room: results as one HTML file that a reader asks questions; plain tensors in, no network, no build step."""
+"""Interactive HTML pages, one self-contained file each, made of plain tensors."""
 
 from .canvases import explore_canvases
 from .pack import PackedUnits, pack_units

@@ -1,4 +1,4 @@
-// Photo below, accentuation above: a slider lets the photo through, and a mask all but some places of it.
+// A slider sets the opacity of the accentuation over the photo; a mask restricts it to some pixels.
 
 const shared = document.querySelector("img.photo");
 for (const card of document.querySelectorAll("figure.card")) {
@@ -6,11 +6,11 @@ for (const card of document.querySelectorAll("figure.card")) {
   const only = card.querySelector(".only");
   const over = card.querySelector(".over");
   const photo = card.querySelector(".photo");
-  if (!photo.hasAttribute("src")) photo.src = shared.src; // one photo lies in the file once
+  if (!photo.hasAttribute("src")) photo.src = shared.src; // a shared photo is stored once
   const show = () => {
     over.style.opacity = slider.value / 100;
     const mask = only?.checked ? `url("${over.dataset.mask}") 0 0 / 100% 100%` : "none";
-    over.style.webkitMask = mask; // what browsers before the end of 2023 read
+    over.style.webkitMask = mask; // for browsers before the end of 2023
     over.style.mask = mask;
   };
   slider.addEventListener("input", show);

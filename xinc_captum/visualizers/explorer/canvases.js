@@ -1,4 +1,4 @@
-// The page: one state, and everything drawn from it.
+// The page of canvases: one state object, from which everything is drawn.
 
 const data = JSON.parse(byId("data").textContent);
 const state = { size: data.size, units: null, frame: 0, x: 0, y: 0, held: false, unit: null };
@@ -14,7 +14,7 @@ function choose(unit) {
   draw();
 }
 
-// At most once a frame of the screen, however often the pointer moves.
+// Draw at most once per screen refresh.
 function draw() {
   if (waiting || !state.units) return;
   waiting = true;
@@ -71,7 +71,7 @@ board.addEventListener("pointermove", (event) => {
 
 board.addEventListener("click", (event) => {
   if (!state.units) return;
-  const touched = event.pointerType === "touch"; // a finger does not hover, so there is nothing to hold
+  const touched = event.pointerType === "touch"; // touch has no hover, so a pixel need not be fixed
   state.held = !touched && !state.held;
   if (touched || state.held) [state.x, state.y] = pixelOf(event);
   draw();
@@ -127,7 +127,7 @@ async function show(number) {
     layers.set(number, unpacked(holder.textContent).then((buffer) => new Units(data.layers[number], buffer)));
   }
   const units = await layers.get(number);
-  if (asked !== number && state.units) return; // another was chosen while this one was unpacked
+  if (asked !== number && state.units) return; // another layer was chosen while this one was unpacked
   const old = state.units?.grid || units.grid;
   state.x = Math.floor(((state.x + 0.5) * units.grid[1]) / old[1]);
   state.y = Math.floor(((state.y + 0.5) * units.grid[0]) / old[0]);
@@ -135,8 +135,8 @@ async function show(number) {
   Object.assign(state, { units, unit: null });
   const [first, second] = data.layers[number].spread;
   byId("map-said").textContent =
-    "Neurons that paint in the same places stand together; larger points paint more. Click one, or go by arrow keys. " +
-    `Two principal components, which show ${percent(first)} and ${percent(second)} of the differences; the colour marks those that paint at the pixel.`;
+    "Neurons with similar contributions are close to each other; larger points contribute more. Click one, or use the arrow keys. " +
+    `Two principal components with ${percent(first)} and ${percent(second)} of the variance; coloured neurons contribute to the selected pixel.`;
   for (const button of document.querySelectorAll("[data-layer]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.layer) === number));
   }
@@ -156,7 +156,7 @@ Promise.all([show(0), ...frames.map((one) => one.decode())]).then(draw).then(() 
 }).catch((error) => {
   const old = typeof DecompressionStream === "undefined";
   byId("trouble").textContent = old
-    ? "This browser cannot unpack the data; open the file in one of 2023 or later."
-    : `The data in this file cannot be read (${error}); it may be damaged. Ask for it again.`;
+    ? "This browser cannot read the data; use a browser of 2023 or later."
+    : `The data in this file cannot be read (${error}); it may be damaged.`;
   byId("trouble").hidden = false;
 });

@@ -1,4 +1,4 @@
-"""A page on which a reader asks who paints a pixel, and what a neuron paints."""
+"""Page of canvases: the neurons that contribute to a pixel, and the canvas of each neuron."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .images import album
-from .pack import MOST_UNITS, PackedUnits, pack_units
-from .page import ROOM, Said, blob, write_page
+from .pack import MAX_UNITS, PackedUnits, pack_units
+from .page import DATA_LIMIT, VerdictNote, blob, write_page
 
-_PICTURES = 1_500_000  # bytes of the room for pictures, at most
-_FEWEST = 300_000  # and at least, so that one that lacks room is said to be too large as a whole
-_LONGEST = 640  # pixels of a picture's longer side
+_MAX_IMAGE_BYTES = 1_500_000
+_MIN_IMAGE_BYTES = 300_000  # so that a page without space for images is reported as too large as a whole
+_MAX_SIDE = 640  # pixels of the longer side of an image
 _SCRIPTS = ("units.js", "drawing.js", "cluster_map.js", "panels.js", "canvases.js")
 
 
@@ -27,28 +27,26 @@ def explore_canvases(
     verdicts: Mapping[str, tuple[str, str]] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Write one HTML file that needs nothing else: hover a pixel for its neurons, click a neuron for its canvas.
+    """Write a self-contained HTML page: hover over a pixel to see its neurons, click a neuron to see its canvas.
 
-    It stays below 5 MB by quantising: shares to 1/65,535, maps to 255 levels of their own largest value, and by making
-    the maps smaller where there are many, and pictures where these are large. What is brought along packed is taken as
-    it is.
+    The file stays below 5 MB: shares are quantised to 1/65,535, maps to 255 levels of their own maximum; maps of layers
+    with many units and large images are reduced in size. Packed layers are written as they are.
 
     Args:
-        path: of the file to make or to replace.
+        path: file to write or to replace.
         picture: (C, H, W), or (frames, C, H, W), in [0, 1], 1 or 3 channels.
-        layers: by name, canvases (units, C, H, W), or (frames, units, C, H, W), or what
-            :func:`pack_units` made of them.
-        title: what the page is about.
-        facts: short labelled values.
-        verdicts: by layer, "holds", "weak" or "fails", and because of what.
-        names: by layer, what its units are called; "neuron 0" and so on otherwise.
+        layers: by name, canvases (units, C, H, W) or (frames, units, C, H, W), or the output of :func:`pack_units`.
+        title: title of the page.
+        facts: short values by name.
+        verdicts: by layer, "holds", "weak" or "fails", and the reason.
+        names: by layer, names of its units; None uses "neuron 0" and so on.
 
     Returns:
         the path.
 
     Raises:
-        ValueError: no layers, another number of frames or names, packed layers that take more than a page may hold, or
-            as :func:`pack_units`.
+        ValueError: no layers, another number of frames or names, packed layers that exceed the size of a page, or the
+            errors of :func:`pack_units`.
 
     Example:
         >>> maps = torch.randn(5, 3, 8, 12)
@@ -56,12 +54,12 @@ def explore_canvases(
     """
     frames = picture[None] if picture.dim() == 3 else picture
     if not layers:
-        raise ValueError("there are no layers; expected the canvases of at least one.")
-    told, called = verdicts or {}, names or {}
-    there = {name: blob(units) for name, units in layers.items() if isinstance(units, PackedUnits)}
-    left = ROOM - sum(map(len, there.values())) - sum(len("".join(words)) for words in called.values())
-    held = album(list(frames), min(_PICTURES, max(_FEWEST, left)), longest=_LONGEST)
-    room = (left - sum(map(len, held.addresses))) * 3 // 4 // max(1, len(layers) - len(there))
+        raise ValueError("layers is empty; expected the canvases of at least one layer.")
+    verdicts, names = verdicts or {}, names or {}
+    blobs = {name: blob(units) for name, units in layers.items() if isinstance(units, PackedUnits)}
+    space = DATA_LIMIT - sum(map(len, blobs.values())) - sum(len("".join(labels)) for labels in names.values())
+    images = album(list(frames), min(_MAX_IMAGE_BYTES, max(_MIN_IMAGE_BYTES, space)), longest=_MAX_SIDE)
+    room = (space - sum(map(len, images.addresses))) * 3 // 4 // max(1, len(layers) - len(blobs))
     packed = {
         name: maps if isinstance(maps, PackedUnits) else pack_units(maps, room=max(room, 1 << 14))
         for name, maps in layers.items()
@@ -70,24 +68,23 @@ def explore_canvases(
     for name, units in packed.items():
         count, steps = units.amounts.shape
         if steps != len(frames):
-            raise ValueError(f"{name} has canvases of {steps} frames, and there are {len(frames)} pictures.")
-        if name in called and len(called[name]) != count:
-            raise ValueError(f"{name} has {count} units and {len(called[name])} names; expected one name each.")
-        if int(units.top.to(torch.int32).max()) >= min(count, MOST_UNITS):
-            raise ValueError(f"{name} names unit {int(units.top.to(torch.int32).max())}, and has {count}.")
-        entries.append(_entry(name, units, called.get(name)))
-    data = {"size": list(held.size), "frames": held.addresses, "layers": entries}
-    said = [Said(name, *told[name]) for name in packed if name in told]
+            raise ValueError(f"{name} has canvases of {steps} frames for {len(frames)} images; expected equal numbers.")
+        if name in names and len(names[name]) != count:
+            raise ValueError(f"{name} has {count} units and {len(names[name])} names; expected one name per unit.")
+        if (last := int(units.top.to(torch.int32).max())) >= min(count, MAX_UNITS):
+            raise ValueError(f"{name} refers to unit {last} and has {count} units; expected numbers below {count}.")
+        entries.append(_entry(name, units, names.get(name)))
+    data = {"size": list(images.size), "frames": images.addresses, "layers": entries}
     return write_page(
         path,
         "canvases.html.j2",
         _SCRIPTS,
         title=title,
         facts=facts or {},
-        verdicts=said,
-        reduced=held.said,
+        verdicts=[VerdictNote(name, *verdicts[name]) for name in packed if name in verdicts],
+        reduced=images.caption,
         data=data,
-        blobs={name: there.get(name) or blob(units) for name, units in packed.items()},
+        blobs={name: blobs.get(name) or blob(units) for name, units in packed.items()},
         film=len(frames) > 1,
     )
 

@@ -1,4 +1,4 @@
-// All neurons as points: those that paint alike stand together.
+// All neurons as points; similar neurons are close to each other.
 
 const MARGIN = 12;
 
@@ -32,7 +32,7 @@ class ClusterMap {
     return best;
   }
 
-  // Arrow keys: the nearest neuron of those that lie mainly in that direction.
+  // Arrow keys choose the nearest neuron in that direction.
   _key(event) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step) return;

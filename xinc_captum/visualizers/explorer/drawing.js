@@ -1,4 +1,4 @@
-// Numbers as words, and maps as pictures.
+// Format numbers, and draw maps on canvases.
 
 const byId = (id) => document.getElementById(id);
 
@@ -7,12 +7,7 @@ function percent(share) {
   return `${value.toFixed(value >= 9.95 ? 0 : value >= 0.095 ? 1 : 2)} %`;
 }
 
-function ordinal(place) {
-  const tail = place % 100 >= 11 && place % 100 <= 13 ? "th" : { 1: "st", 2: "nd", 3: "rd" }[place % 10] || "th";
-  return `${place}${tail}`;
-}
-
-// Blue takes away, white is nothing, red adds: the scale of the printed figures.
+// Blue is negative, white is zero, red is positive, as in the figures.
 const STOPS = [[5, 48, 97], [67, 147, 195], [247, 247, 247], [214, 96, 77], [103, 0, 31]];
 const COLOURS = Array.from({ length: 255 }, (_, i) => {
   const place = (i / 254) * 4;
@@ -20,7 +15,7 @@ const COLOURS = Array.from({ length: 255 }, (_, i) => {
   return STOPS[low].map((from, c) => Math.round(from + (place - low) * (STOPS[low + 1][c] - from)));
 });
 
-// A small canvas with a neuron's map, one pixel a number.
+// Return a small canvas with the map of a neuron, one pixel per value.
 function painted(units, unit, frame, limit = units.limit(unit)) {
   const canvas = document.createElement("canvas");
   canvas.width = units.mapWidth;
@@ -35,7 +30,7 @@ function painted(units, unit, frame, limit = units.limit(unit)) {
   return canvas;
 }
 
-// A button that stands for a neuron: its map, its name and, where it has one, its share.
+// Return a button for a neuron with its map, its name and, if given, its share.
 function unitButton(units, unit, frame, share, choose) {
   const button = document.createElement("button");
   button.type = "button";
@@ -56,7 +51,7 @@ function unitButton(units, unit, frame, share, choose) {
   return item;
 }
 
-// Context of a canvas that is as wide as it stands on the page, in CSS pixels.
+// Resize a canvas to its width on the page and return its context in CSS pixels.
 function fitted(canvas, height) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth || 300;

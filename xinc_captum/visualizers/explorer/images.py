@@ -1,4 +1,4 @@
-"""Pictures that share the room of a page: as they are where they fit, else compressed, else smaller."""
+"""Encode images as data addresses within a number of bytes: exact if they fit, else compressed, else smaller."""
 
 import base64
 import io
@@ -11,137 +11,143 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-SMALLEST = 32  # pixels of a longer side; a picture that is smaller says little
+MIN_SIDE = 32  # pixels of the longer side, at least
 Encode = Callable[[Tensor], str]
 
 
 class Album(NamedTuple):
-    """Pictures as data addresses, and what had to be done to them.
+    """Images as data addresses, and how they were changed.
 
     Attributes:
-        addresses: one a picture.
-        size: (H, W) of the largest, as shown.
-        own: (H, W) of the largest, as given.
-        exact: whether every number is as it was given.
+        addresses: one per image.
+        size: (H, W) of the largest image on the page.
+        original_size: (H, W) of the largest image before.
+        exact: whether the images are unchanged.
     """
 
     addresses: list[str]
     size: tuple[int, int]
-    own: tuple[int, int]
+    original_size: tuple[int, int]
     exact: bool
 
     @property
-    def said(self) -> str:
-        """What a reader should know of it; nothing where the pictures are as they were given."""
+    def caption(self) -> str:
+        """A sentence about compression and size for readers of the page, "" where the images are unchanged."""
         if self.exact:
             return ""
-        (height, width), (h, w) = self.own, self.size
-        less = f" and reduced from {width} x {height} to {w} x {h} pixels" if self.own != self.size else ""
-        return f"Its pictures are compressed{less}, to keep the file small enough to send; the result has them whole."
+        (height, width), (h, w) = self.original_size, self.size
+        resized = self.original_size != self.size
+        size = f" and reduced from {width} x {height} to {w} x {h} pixels" if resized else ""
+        return (
+            f"Its pictures are compressed{size}, to keep the file small enough to send; the result has the "
+            "original pictures."
+        )
 
 
 def album(pictures: Sequence[Tensor], room: int, *, longest: int | None = None) -> Album:
-    """All pictures in ``room`` characters: as PNG, else as JPEG, else no longer than so many pixels.
+    """Encode all images in ``room`` characters: as PNG, else as JPEG, else as smaller JPEG.
 
     Args:
         pictures: (C, H, W) each, in [0, 1], 1 or 3 channels; sizes may differ.
-        room: characters for all data addresses together.
-        longest: pixels of a longer side that the page shows at most.
+        room: number of characters for all data addresses together.
+        longest: pixels of the longer side, at most; None sets no limit.
 
     Raises:
-        ValueError: other shapes, or more pictures than fit even at 32 pixels.
+        ValueError: other shapes, or more images than fit at 32 pixels.
 
     Example:
         >>> album([torch.zeros(3, 4, 6)], 10_000).addresses[0][:22]
         'data:image/png;base64,'
     """
-    shapes = [tuple(one.shape) for one in pictures]
-    if not shapes or any(len(one) != 3 or one[0] not in (1, 3) or 0 in one for one in shapes):
+    shapes = [tuple(image.shape) for image in pictures]
+    if not shapes or any(len(shape) != 3 or shape[0] not in (1, 3) or 0 in shape for shape in shapes):
         raise ValueError(f"pictures have shapes {sorted(set(shapes))}; expected (1 or 3, H, W), in [0, 1].")
-    height, width = max((one[1:] for one in shapes), key=max)
-    whole = max(height, width)
-    if (longest is None or whole <= longest) and isinstance(found := encoded(pictures, png, room, whole), list):
-        return Album(found, (height, width), (height, width), True)
-    found, most = _fitted(pictures, jpeg, room, min(whole, longest or whole))
-    return Album(found, _size(height, width, most), (height, width), False)
+    height, width = max((shape[1:] for shape in shapes), key=max)
+    side = max(height, width)
+    if longest is None or side <= longest:
+        addresses = encode_all(pictures, png, room, side)
+        if isinstance(addresses, list):
+            return Album(addresses, (height, width), (height, width), True)
+    addresses, side = _encode_smaller(pictures, jpeg, room, min(side, longest or side))
+    return Album(addresses, _size(height, width, side), (height, width), False)
 
 
 def masks_of(masks: Sequence[Tensor], room: int) -> list[str]:
-    """Masks (1, H, W) in [0, 1] as transparency, in ``room`` characters: PNG, no longer than so many pixels.
+    """Encode masks (1, H, W) in [0, 1] as transparent PNG in ``room`` characters, smaller where necessary.
 
     Raises:
-        ValueError: as :func:`album`.
+        ValueError: more masks than fit at 32 pixels.
     """
-    return _fitted(masks, transparency, room, max(max(one.shape[1:]) for one in masks))[0]
+    return _encode_smaller(masks, transparency, room, max(max(mask.shape[1:]) for mask in masks))[0]
 
 
-def encoded(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> list[str] | float:
-    """Their addresses; or, as soon as it is seen that these take more than the room, how many times more, about."""
-    found: list[str] = []
-    taken, seen, all_ = 0, 0, sum(one.numel() for one in pictures)
-    for one in pictures:
-        found.append(encode(smaller(one, longest)))
-        taken, seen = taken + len(found[-1]), seen + one.numel()
-        if taken > room:
-            return taken * all_ / seen / room
-    return found
+def encode_all(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> list[str] | float:
+    """Return the addresses, or, if they exceed ``room``, an estimate of the factor by which they do."""
+    addresses: list[str] = []
+    size, numbers, total = 0, 0, sum(image.numel() for image in pictures)
+    for image in pictures:
+        addresses.append(encode(smaller(image, longest)))
+        size, numbers = size + len(addresses[-1]), numbers + image.numel()
+        if size > room:
+            return size * total / numbers / room
+    return addresses
 
 
 def smaller(picture: Tensor, longest: int) -> Tensor:
-    """(C, H, W) on the host, in [0, 1], no side above ``longest`` pixels: means over what falls together."""
-    here = picture.detach().cpu().float().nan_to_num()
-    size = _size(here.shape[1], here.shape[2], longest)
-    if size != tuple(here.shape[1:]):
-        here = torch.nn.functional.interpolate(here[None], size, mode="bilinear", antialias=True)[0]
-    return here.clamp(0, 1)
+    """Return an image (C, H, W) on the CPU, clamped to [0, 1], with no side above ``longest`` pixels."""
+    image = picture.detach().cpu().float().nan_to_num()
+    size = _size(image.shape[1], image.shape[2], longest)
+    if size != tuple(image.shape[1:]):
+        image = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return image.clamp(0, 1)
 
 
 def png(picture: Tensor) -> str:
-    """The data address of a picture, (1 or 3, H, W), without loss."""
-    return f"data:image/png;base64,{_text(picture.expand(3, -1, -1), 'PNG', optimize=True)}"
+    """Return the data address of an image, (1 or 3, H, W), as PNG."""
+    return f"data:image/png;base64,{_encode(picture.expand(3, -1, -1), 'PNG', optimize=True)}"
 
 
 def jpeg(picture: Tensor) -> str:
-    """The data address of a picture, (1 or 3, H, W), with little loss, colours as sharp as the rest."""
-    text = _text(picture.expand(3, -1, -1), "JPEG", quality=88, subsampling=0)
+    """Return the data address of an image, (1 or 3, H, W), as JPEG of high quality without colour subsampling."""
+    text = _encode(picture.expand(3, -1, -1), "JPEG", quality=88, subsampling=0)
     return f"data:image/jpeg;base64,{text}"
 
 
 def transparency(mask: Tensor) -> str:
-    """The data address of a mask, (1, H, W): a black picture, which is seen through where the mask is 0."""
-    return f"data:image/png;base64,{_text(torch.cat([torch.zeros_like(mask), mask]), 'PNG', optimize=True)}"
+    """Return the data address of a mask, (1, H, W): a black PNG that is transparent where the mask is 0."""
+    return f"data:image/png;base64,{_encode(torch.cat([torch.zeros_like(mask), mask]), 'PNG', optimize=True)}"
 
 
-def _fitted(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> tuple[list[str], int]:
-    """Their addresses, and how long their longer sides are at most."""
-    failed = longest
-    while not isinstance(found := encoded(pictures, encode, room, longest), list):
-        if longest <= SMALLEST:
+def _encode_smaller(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> tuple[list[str], int]:
+    """Return the addresses in ``room``, and the pixels of the longer side, at most."""
+    too_long = longest
+    while not isinstance(addresses := encode_all(pictures, encode, room, longest), list):
+        if longest <= MIN_SIDE:
             raise ValueError(
                 f"{len(pictures):,} pictures do not fit into {room / 1e6:.1f} MB, not even at {longest} pixels; make "
-                "several pages of fewer."
+                "several pages with fewer pictures."
             )
-        failed, longest = longest, max(SMALLEST, int(longest * min(0.9, 0.97 / math.sqrt(found))))
-    for _ in range(3):  # half the length need not be a quarter of the bytes: there may be room for more
-        middle = round(math.sqrt(longest * failed))
-        if sum(map(len, found)) > 0.8 * room or not longest < middle < failed:
+        too_long, longest = longest, max(MIN_SIDE, int(longest * min(0.9, 0.97 / math.sqrt(addresses))))
+    for _ in range(3):  # the number of bytes is not exactly proportional to the area: try larger images
+        middle = round(math.sqrt(longest * too_long))
+        if sum(map(len, addresses)) > 0.8 * room or not longest < middle < too_long:
             break
-        if isinstance(again := encoded(pictures, encode, room, middle), list):
-            found, longest = again, middle
+        if isinstance(larger := encode_all(pictures, encode, room, middle), list):
+            addresses, longest = larger, middle
         else:
-            failed = middle
-    return found, longest
+            too_long = middle
+    return addresses, longest
 
 
 def _size(height: int, width: int, longest: int) -> tuple[int, int]:
-    """No side longer than so."""
-    share = min(1.0, longest / max(height, width))
-    return max(1, round(height * share)), max(1, round(width * share))
+    """Return the size after a reduction to at most ``longest`` pixels per side."""
+    scale = min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _text(picture: Tensor, kind: str, **how: int) -> str:
-    """Two channels are grey and opacity."""
+def _encode(picture: Tensor, kind: str, **options: int) -> str:
+    """Return an image file in base64; two channels are grey and opacity."""
     numbers = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(numbers)).save(file, kind, **how)
+    Image.fromarray(np.ascontiguousarray(numbers)).save(file, kind, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")

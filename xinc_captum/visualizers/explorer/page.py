@@ -1,4 +1,4 @@
-"""One-file HTML page."""
+"""Write a self-contained HTML page from a template, scripts and data."""
 
 import base64
 import zlib
@@ -18,23 +18,23 @@ FLOATS, SHORTS = ("amounts", "extremes", "scale", "places"), ("top", "shares", "
 
 
 def blob(packed: PackedUnits) -> str:
-    """A layer's numbers, little-endian, float32 first, then uint16, then the maps' differences; deflated, in base64.
+    """Return the numbers of a layer in base64: little-endian float32, uint16, then differences of maps, deflated.
 
-    The page takes them apart in this order: amounts, extremes, scale, places; top, shares, near; maps.
+    The order, which units.js expects: amounts, extremes, scale, places; top, shares, near; maps.
     """
     parts = [getattr(packed, name).numpy().astype("<f4").tobytes() for name in FLOATS]
     parts += [getattr(packed, name).numpy().astype("<u2").tobytes() for name in SHORTS]
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)  # without a header, as DecompressionStream("deflate-raw") reads
-    content = squeezer.compress(b"".join([*parts, delta(packed.maps)])) + squeezer.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)  # raw, for DecompressionStream("deflate-raw")
+    content = compressor.compress(b"".join([*parts, delta(packed.maps)])) + compressor.flush()
     return base64.b64encode(content).decode("ascii")
 
 
-LIMIT = 5_000_000  # bytes of a page, so that it goes by e-mail
-ROOM = 4_800_000  # of them for data and pictures; the rest is for words, style and script
+PAGE_LIMIT = 5_000_000  # bytes of a page, so that it can be sent by e-mail
+DATA_LIMIT = 4_800_000  # bytes of its data and images; the rest is for text, style and scripts
 
 
-class Said(NamedTuple):
-    """A verdict, as a page says it: on what, the word, and because of what."""
+class VerdictNote(NamedTuple):
+    """A verdict on a page: what it is about, "holds", "weak" or "fails", and the reason."""
 
     name: str
     verdict: str
@@ -42,7 +42,7 @@ class Said(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """In front of the word."""
+        """The mark of the verdict."""
         return VERDICTS[self.verdict][0]
 
 
@@ -53,16 +53,16 @@ def write_page(
     *,
     title: str,
     facts: Mapping[str, str],
-    verdicts: Sequence[Said],
+    verdicts: Sequence[VerdictNote],
     reduced: str = "",
     **content: Any,
 ) -> Path:
-    """Fill a template and write it to ``path`` in one step; answers the path.
+    """Render a template, write the page to ``path`` atomically, and return the path.
 
     Raises:
-        ValueError: a verdict that is not known, or more than a page may hold.
+        ValueError: an unknown verdict, or a page that is too large.
     """
-    check_verdicts(*(one.verdict for one in verdicts))
+    check_verdicts(*(note.verdict for note in verdicts))
     environment = Environment(
         loader=PackageLoader("xinc_captum.visualizers", "explorer"),
         autoescape=True,
@@ -70,24 +70,23 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    here = resources.files(__package__)
+    folder = resources.files(__package__)
     page = environment.get_template(template).render(
         title=title,
         facts=dict(facts),
         verdicts=verdicts,
         reduced=reduced,
-        style=Markup((here / "explorer.css").read_text(encoding="utf-8")),
-        script=Markup("\n".join((here / name).read_text(encoding="utf-8") for name in scripts)),
+        style=Markup((folder / "explorer.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((folder / name).read_text(encoding="utf-8") for name in scripts)),
         **content,
     )
-    held = page.encode("utf-8", "replace")  # a name of a file need not be UTF-8
-    size = len(held)
-    if size > LIMIT:
+    data = page.encode("utf-8", "replace")  # file names need not be UTF-8
+    if len(data) > PAGE_LIMIT:
         raise ValueError(
-            f"{title}: the page would take {size / 1e6:.1f} MB, and none takes more than {LIMIT / 1e6:g}; make several "
-            "pages, each of a part."
+            f"{title}: the page would have {len(data) / 1e6:.1f} MB; expected at most {PAGE_LIMIT / 1e6:g} MB. Write "
+            "several pages with a part of the data each."
         )
     path = Path(path)
     with replace_file(path) as part:
-        part.write_bytes(held)
+        part.write_bytes(data)
     return path

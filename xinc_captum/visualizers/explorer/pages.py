@@ -1,4 +1,4 @@
-"""Accentuations, sweeps, tables."""
+"""Pages of accentuations, of sweeps and of tables."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 from ..layout import check_verdicts, decimals_for, decimals_over, number
 from ..style import heat_over, no_heat
 from .images import album, masks_of
-from .page import ROOM, Said, write_page
+from .page import DATA_LIMIT, VerdictNote, write_page
 
-_CARD = 2_000  # bytes of the words of one accentuation
-_MASKS = 0.2  # of the room for pictures
+_CARD_BYTES = 2_000  # text of one accentuation
+_MASK_SHARE = 0.2  # of the bytes for images
 
 
 def explore_accentuations(
@@ -31,85 +31,79 @@ def explore_accentuations(
     verdicts: Sequence[tuple[str, str]] | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one HTML file with an opacity slider from a photo to each accentuation of it, beside Grad-CAM, below 5 MB.
+    """Write an HTML page below 5 MB with an opacity slider from a photo to each accentuation, beside Grad-CAM.
 
-    Pictures are kept as they are where they fit, else compressed, else made smaller; the page says so.
+    Images are exact if they fit, else compressed, else reduced in size, which the page mentions.
 
     Args:
-        path: of the file to make or to replace.
-        photo: (C, H, W) in [0, 1], 1 or 3 channels; or (N, C, H, W), one for each image.
+        path: file to write or to replace.
+        photo: (C, H, W) in [0, 1], 1 or 3 channels; or (N, C, H, W), one per image.
         images: (N, C, H, W) in [0, 1].
         masks: (N, 1, H, W) in [0, 1], where the change mattered, or None.
-        cams: (N, H, W), large where important before any change, or None for no such pictures.
-        titles: of the features.
-        title: what the page is about.
-        cam_name: what stands above ``cams``.
-        notes: a line each, such as the score before and after.
-        verdicts: "holds", "weak" or "fails" each, and because of what.
-        facts: short labelled values.
+        cams: (N, H, W), large where important in the unchanged photo, or None.
+        titles: names of the features.
+        title: title of the page.
+        cam_name: title of ``cams``.
+        notes: one line each, such as the score before and after.
+        verdicts: "holds", "weak" or "fails", and the reason, one each.
+        facts: short values by name.
 
     Returns:
         the path.
 
     Raises:
-        ValueError: shapes or numbers of words that do not fit, a verdict that is not known, or more pictures than fit
-            into 5 MB at 32 pixels.
+        ValueError: shapes or numbers of texts that do not match, an unknown verdict, or more images than fit into 5 MB
+            at 32 pixels.
 
     Example:
         >>> photo, images = torch.rand(3, 8, 12), torch.rand(2, 3, 8, 12)
         >>> explore_accentuations("lion.html", photo, images, titles="ab", title="A lion")  # doctest: +SKIP
     """
-    counts = {
-        name: len(given)
-        for name, given in {
-            "titles": titles, "notes": notes, "verdicts": verdicts, "masks": masks, "cams": cams
-        }.items()
-        if given is not None
-    }  # fmt: skip
+    entries = {"titles": titles, "notes": notes, "verdicts": verdicts, "masks": masks, "cams": cams}
+    counts = {name: len(values) for name, values in entries.items() if values is not None}
     check_verdicts(*(word for word, _ in verdicts or ()))
     photos = photo[None] if photo.dim() == 3 else photo
     fits = images.dim() == photos.dim() == 4 and images.shape[2:] == photos.shape[2:]
     fits &= cams is None or cams.shape[1:] == images.shape[2:]
     if not fits or not len(images) or len(photos) not in (1, len(images)) or set(counts.values()) != {len(images)}:
         raise ValueError(
-            f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and {counts}; expected "
-            "(N, C, H, W) of the photo's size, at least one, one photo or N, and N of each, cams (N, H, W)."
+            f"images have shape {tuple(images.shape)}, the photo {tuple(photo.shape)}, and the lengths are {counts}; "
+            "expected (N, C, H, W) of the photo's size, at least one, one photo or N, and N of each, cams (N, H, W)."
         )
-    room = ROOM - _CARD * len(images)
-    seen = None if masks is None else masks_of(list(masks), int(_MASKS * room))
-    left = room - sum(map(len, seen or ()))
-    warm = [] if cams is None else [_warm(photos[i % len(photos)], cam) for i, cam in enumerate(cams)]
-    held = album([*photos, *images, *warm], max(left, 1))
-    before, after = held.addresses[: len(photos)], held.addresses[len(photos) :]
-    shown = [
+    room = DATA_LIMIT - _CARD_BYTES * len(images)
+    mask_addresses = [] if masks is None else masks_of(list(masks), int(_MASK_SHARE * room))
+    overlays = [] if cams is None else [_overlay(photos[i % len(photos)], cam) for i, cam in enumerate(cams)]
+    pictures = album([*photos, *images, *overlays], max(room - sum(map(len, mask_addresses)), 1))
+    before, after = pictures.addresses[: len(photos)], pictures.addresses[len(photos) :]
+    cards = [
         {
             "title": titles[i],
             "photo": before[i] if i < len(before) else None,
             "image": after[i],
-            "mask": seen[i] if seen else None,
-            "cam": after[len(images) + i] if warm else None,
+            "mask": mask_addresses[i] if masks is not None else None,
+            "cam": after[len(images) + i] if overlays else None,
             "no_cam": "" if cams is None else no_heat(cams[i]),
             "note": notes[i] if notes else "",
-            "said": Said(titles[i], *verdicts[i]) if verdicts else None,
+            "trust": VerdictNote(titles[i], *verdicts[i]) if verdicts else None,
         }
         for i in range(len(images))
     ]
     return write_page(
         path, "accentuations.html.j2", ["accentuations.js"], title=title, facts=facts or {},
-        verdicts=[], reduced=held.said, shown=shown, cam_name=cam_name,
+        verdicts=[], reduced=pictures.caption, cards=cards, cam_name=cam_name,
     )  # fmt: skip
 
 
-def _warm(photo: Tensor, cam: Tensor) -> Tensor:
+def _overlay(photo: Tensor, cam: Tensor) -> Tensor:
+    """Return a heat map over a photo, (3, H, W)."""
     return torch.as_tensor(heat_over(photo.detach().cpu().float(), cam.detach().cpu().float())).permute(2, 0, 1)
 
 
-_FRAME = 450  # bytes of the words of one frame
-_STRIP = 2_000  # and of one strip
+_FRAME_BYTES, _STRIP_BYTES = 450, 2_000  # text of one frame, and of one strip
 
 
 class Strip(NamedTuple):
-    """One unit's sweep: values set (S,), frames (N, S, C, H, W) in [0, 1], what was measured in them (N, S)."""
+    """The sweep of one unit: values set (S,), images (N, S, C, H, W) in [0, 1], values measured in them (N, S)."""
 
     values: Tensor
     images: Tensor
@@ -126,49 +120,48 @@ def explore_sweeps(
     facts: Mapping[str, str] | None = None,
     remark: str = "",
 ) -> Path:
-    """Write one HTML file with a filmstrip for each picture and unit, the value set and the value measured below.
+    """Write an HTML page below 5 MB with a filmstrip per image and unit, and the values set and measured.
 
-    It stays below 5 MB: pictures are kept as they are where they fit, else compressed, else made smaller; the page says
-    so.
+    Images are exact if they fit, else compressed, else reduced in size, which the page mentions.
 
     Args:
-        path: of the file to make or to replace.
-        strips: by what the unit is called, tensors of its sweep.
-        rows: what the N pictures are called; by unit, where these differ.
-        title: what the page is about.
-        verdicts: by unit, "holds", "weak" or "fails", and because of what.
-        facts: short labelled values.
-        remark: a sentence on all of them.
+        path: file to write or to replace.
+        strips: sweeps by name of the unit.
+        rows: names of the N images; a mapping by unit, where they differ.
+        title: title of the page.
+        verdicts: by unit, "holds", "weak" or "fails", and the reason.
+        facts: short values by name.
+        remark: sentence about all units.
 
     Returns:
         the path.
 
     Raises:
-        ValueError: no strips, shapes and names that do not fit, or more frames than fit into 5 MB at 32 pixels.
+        ValueError: no strips, shapes and names that do not match, or more images than fit into 5 MB at 32 pixels.
 
     Example:
         >>> strip = Strip(torch.linspace(0, 1, 4), torch.rand(2, 4, 1, 8, 8), torch.rand(2, 4))
         >>> explore_sweeps("unit.html", {"unit 3": strip}, rows="ab", title="A unit")  # doctest: +SKIP
     """
     if not strips:
-        raise ValueError("there are no strips; expected at least one.")
-    called = {name: rows[name] if isinstance(rows, Mapping) else rows for name in strips}
+        raise ValueError("strips is empty; expected at least one sweep.")
+    names = {name: rows[name] if isinstance(rows, Mapping) else rows for name in strips}
     for name, strip in strips.items():
-        _check(name, strip, called[name])
+        _check_strip(name, strip, names[name])
     frames = [frame for strip in strips.values() for frame in strip.images.flatten(0, 1)]
-    held = album(frames, max(1, ROOM - _FRAME * len(frames) - _STRIP * len(strips)))
-    addresses, said = iter(held.addresses), verdicts or {}
+    pictures = album(frames, max(1, DATA_LIMIT - _FRAME_BYTES * len(frames) - _STRIP_BYTES * len(strips)))
+    addresses, verdicts = iter(pictures.addresses), verdicts or {}
+    entries = []
+    for name, strip in strips.items():
+        trust = VerdictNote(name, *verdicts[name]) if name in verdicts else None
+        entries.append(_strip_entry(name, strip, names[name], addresses) | {"trust": trust})
     return write_page(
         path, "sweeps.html.j2", ["sweeps.js"], title=title, facts=facts or {}, verdicts=[],
-        reduced=held.said, remark=remark,
-        strips=[
-            _told(name, strip, called[name], addresses) | {"said": Said(name, *said[name]) if name in said else None}
-            for name, strip in strips.items()
-        ],
+        reduced=pictures.caption, remark=remark, strips=entries,
     )  # fmt: skip
 
 
-def _check(name: str, strip: Strip, rows: Sequence[str]) -> None:
+def _check_strip(name: str, strip: Strip, rows: Sequence[str]) -> None:
     shape, steps = strip.images.shape, len(strip.values)
     if strip.images.dim() != 5 or shape[:2] != (len(rows), steps) or strip.measured.shape != shape[:2]:
         raise ValueError(
@@ -177,7 +170,7 @@ def _check(name: str, strip: Strip, rows: Sequence[str]) -> None:
         )
 
 
-def _told(name: str, strip: Strip, rows: Sequence[str], addresses: Iterator[str]) -> dict[str, Any]:
+def _strip_entry(name: str, strip: Strip, rows: Sequence[str], addresses: Iterator[str]) -> dict[str, Any]:
     both = torch.cat([strip.values.flatten(), strip.measured.flatten()]).double().cpu()
     finite = both[both.isfinite()]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -189,25 +182,25 @@ def _told(name: str, strip: Strip, rows: Sequence[str], addresses: Iterator[str]
             return None
         return round(100 * (value - low) / (high - low), 1) if high > low else 50.0
 
-    values, told = strip.values.tolist(), []
+    values, entries = strip.values.tolist(), []
     for row, measured in zip(rows, strip.measured.tolist(), strict=True):
-        shown = [
+        frames = [
             {
-                "image": next(addresses), "set": number(value, digits), "measured": number(found, digits),
-                "set_at": at(value), "measured_at": at(found),
+                "image": next(addresses), "set": number(target, digits), "measured": number(value, digits),
+                "set_at": at(target), "measured_at": at(value),
             }
-            for value, found in zip(values, measured, strict=True)
+            for target, value in zip(values, measured, strict=True)
         ]  # fmt: skip
-        told.append({"name": row, "frames": shown})
-    return {"title": name, "labels": [f"set {number(value, digits)}" for value in values], "rows": told}
+        entries.append({"name": row, "frames": frames})
+    return {"title": name, "labels": [f"set {number(value, digits)}" for value in values], "rows": entries}
 
 
 Value = float | str | Sequence[float | None] | None
-_CELL = 200  # bytes of one cell, with what stands around it
+_CELL_BYTES = 200  # text of one cell, with its tags
 
 
 class Cell(NamedTuple):
-    """What is read, what it is sorted by ("": last), and what stands small behind it."""
+    """The text of a cell, its sort key ("" sorts last), and a small note."""
 
     text: str
     value: str
@@ -226,18 +219,18 @@ def explore_table(
     meanings: Mapping[str, str] | None = None,
     remarks: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one HTML file with a table whose heads sort it.
+    """Write an HTML page with a table that can be sorted by its columns.
 
     Args:
-        path: of the file to make or to replace.
-        columns: heads of the measures.
-        rows: by method, for each column a number, a mean with its interval (mean, low, high), words, or None.
-        title: what the page is about.
-        images: how many pictures the means are of.
+        path: file to write or to replace.
+        columns: titles of the measures.
+        rows: by method, for each column a number, a mean with its interval (mean, low, high), a text, or None.
+        title: title of the page.
+        images: number of images of the means.
         figure: (C, H, W) in [0, 1], shown below.
-        facts: short labelled values.
-        meanings: what a head says, for readers who do not know it.
-        remarks: by method, what stands small below its name, such as why it failed.
+        facts: short values by name.
+        meanings: by column title, its explanation.
+        remarks: by method, a small note below its name, such as an error.
 
     Returns:
         the path.
@@ -252,14 +245,15 @@ def explore_table(
     wrong = [name for name, values in rows.items() if len(values) != len(columns)]
     if not rows or wrong:
         raise ValueError(
-            f"{len(rows)} rows, of which {wrong} are not as long as the {len(columns)} columns; expected at least one "
-            "row with a value for each column."
+            f"got {len(rows)} rows, of which {wrong} do not have {len(columns)} values; expected at least one row with "
+            "a value for each column."
         )
-    held = None if figure is None else album([figure], max(1, ROOM - _CELL * (1 + len(columns)) * len(rows)))
+    room = max(1, DATA_LIMIT - _CELL_BYTES * (1 + len(columns)) * len(rows))
+    picture = None if figure is None else album([figure], room)
     return write_page(
         path, "table.html.j2", ["table.js"], title=title, facts=facts or {}, verdicts=[], images=images,
         columns=["method", *columns], meanings=meanings or {},
-        figure=held.addresses[0] if held else None, reduced=held.said if held else "",
+        figure=picture.addresses[0] if picture else None, reduced=picture.caption if picture else "",
         rows=[
             [Cell(name, name, (remarks or {}).get(name, "")), *(cell_of(value) for value in values)]
             for name, values in rows.items()
@@ -268,7 +262,7 @@ def explore_table(
 
 
 def cell_of(value: Value) -> Cell:
-    """A value as it is read and sorted.
+    """Return the text and the sort key of a value.
 
     Example:
         >>> cell_of((0.25, 0.2, None)), cell_of(12.0), cell_of(None)
@@ -278,23 +272,21 @@ value='', note=''))
     if isinstance(value, str):
         return Cell(value, value)
     if value is None or isinstance(value, int | float):
-        return Cell(_said(value), "" if value is None or math.isnan(value) else _sorted_by(value))
+        return Cell(_format(value), "" if value is None or math.isnan(value) else _sort_key(value))
     mean, *ends = value
-    plain = cell_of(mean)
-    return (
-        plain
-        if mean is None or all(end is None for end in ends)
-        else plain._replace(note=f"[{', '.join(_said(end) for end in ends)}]")
-    )
+    cell = cell_of(mean)
+    if mean is None or all(end is None for end in ends):
+        return cell
+    return cell._replace(note=f"[{', '.join(_format(end) for end in ends)}]")
 
 
-def _sorted_by(value: float) -> str:
-    """As JavaScript reads it."""
+def _sort_key(value: float) -> str:
+    """Return a number as JavaScript reads it."""
     return repr(float(value)).replace("inf", "Infinity")
 
 
-def _said(value: float | None) -> str:
-    """Counts as they are, all else with three decimals, or fewer where it is large."""
+def _format(value: float | None) -> str:
+    """Format whole numbers without decimals, others with three decimals, or fewer where they are large."""
     if value is None or float(value).is_integer():
         return "–" if value is None else number(value, 0)
     return number(value, min(3, decimals_for(abs(value)) + 1) if math.isfinite(value) else 0)

@@ -1,4 +1,4 @@
-// What is said beside the picture: a pixel's neurons, and one neuron.
+// Text beside the picture: the neurons at a pixel, and one neuron.
 
 function showPixel(state, choose) {
   const { units, frame, x, y } = state;
@@ -6,10 +6,10 @@ function showPixel(state, choose) {
   const [height, width] = units.grid;
   const whole = height === state.size[0] && width === state.size[1];
   const where = whole ? `pixel ${x}, ${y}` : `the cell around pixel ${Math.floor(((x + 0.5) * state.size[1]) / width)}, ${Math.floor(((y + 0.5) * state.size[0]) / height)}`;
-  const held = state.held ? " (held)" : "";
+  const held = state.held ? " (fixed)" : "";
   byId("pixel").textContent = here.length
-    ? `At ${where}${held}: what part each neuron has in all that is added and taken away there.`
-    : `At ${where}${held} nothing is painted.`;
+    ? `At ${where}${held}: share of each neuron in all contributions.`
+    : `At ${where}${held}: no contributions.`;
   byId("top").replaceChildren(...here.map((one) => unitButton(units, one.unit, frame, one.share, choose)));
   const rest = 1 - here.reduce((sum, one) => sum + one.share, 0);
   const others = units.units - here.length;
@@ -31,14 +31,14 @@ function showUnit(state, choose) {
   const [low, high] = [units.extremes[2 * unit], units.extremes[2 * unit + 1]];
   const most = [high > 0 ? `brightens a pixel by ${high.toFixed(2)}` : "", low < 0 ? `darkens ${high > 0 ? "one" : "a pixel"} by ${(-low).toFixed(2)}` : ""].filter(Boolean);
   byId("unit-said").textContent =
-    `It paints ${percent(units.share(unit))} of all that layer ${units.layer} adds and takes away: the ${ordinal(units.rank[unit] + 1)} of ${units.units.toLocaleString("en")}.` +
+    `Its share of the contributions of layer ${units.layer} is ${percent(units.share(unit))}: rank ${units.rank[unit] + 1} of ${units.units.toLocaleString("en")}.` +
     (most.length ? ` At its most it ${most.join(" and ")}, where black is 0 and white is 1.` : "");
   const alike = Array.from({ length: units.near }, (_, i) => units.nearest[unit * units.near + i]);
   byId("near").replaceChildren(...alike.map((one) => unitButton(units, one, frame, null, choose)));
   if (byId("curve")) showCurve(units, unit, frame);
 }
 
-// Its share of the layer, frame by frame, from zero.
+// Plot the share of the neuron in the layer by frame, from zero.
 function showCurve(units, unit, frame) {
   const values = units.curve(unit);
   const { context, width, height } = fitted(byId("curve"), 90);

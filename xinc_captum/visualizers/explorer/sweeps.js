@@ -1,4 +1,4 @@
-// A slider, or a click on a frame, flips all pictures of a unit to that frame.
+// A slider, or a click on a frame, shows that frame for all pictures of a unit.
 
 for (const strip of document.querySelectorAll("section.strip")) {
   const slider = strip.querySelector(".flip");

@@ -1,4 +1,4 @@
-// Rows in the order of a column; what has no number comes last either way.
+// Sort rows by a column; cells without a number are last in both directions.
 
 const body = document.querySelector("tbody");
 const heads = [...document.querySelectorAll("thead th")];

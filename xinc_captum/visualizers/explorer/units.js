@@ -1,4 +1,4 @@
-// One layer, taken apart from its bytes: who paints a pixel, and every neuron's small map.
+// One layer, read from its bytes: the strongest neurons of each pixel, and small maps of all neurons.
 
 async function unpacked(text) {
   const packed = atob(text.trim());
@@ -9,7 +9,7 @@ async function unpacked(text) {
 }
 
 class Units {
-  // The order of parts is that of the file that wrote them: floats, then shorts, then the maps' differences.
+  // The order is that of page.py: floats, shorts, differences of maps.
   constructor(note, buffer) {
     Object.assign(this, note);
     const [height, width] = note.grid;
@@ -30,7 +30,7 @@ class Units {
     this.nearest = take(Uint16Array, note.units * note.near);
     this.maps = take(Int8Array, note.units * note.frames * this.mapHeight * this.mapWidth);
     for (let i = 0; i < this.maps.length; i++) {
-      if (i % this.mapWidth) this.maps[i] += this.maps[i - 1]; // wraps around, as it was written
+      if (i % this.mapWidth) this.maps[i] += this.maps[i - 1]; // int8 overflow is intended: differences are modulo 256
     }
     this._rank();
   }
@@ -55,7 +55,7 @@ class Units {
     return this.names ? this.names[unit] : `neuron ${unit}`;
   }
 
-  // The strongest neurons of a cell, and their parts of all that is painted there.
+  // The strongest neurons of a cell, with their shares of all contributions.
   at(frame, x, y) {
     const first = ((frame * this.grid[0] + y) * this.grid[1] + x) * this.k;
     return Array.from({ length: this.k }, (_, i) => ({ unit: this.top[first + i], share: this.shares[first + i] / 65535 }));
@@ -67,7 +67,7 @@ class Units {
     return this.maps.subarray(first, first + size);
   }
 
-  // Where a colour scale ends: nearly the largest value, so that one pixel cannot fade the rest.
+  // The end of the colour scale: the 99.5 % quantile, so that no single pixel sets it.
   limit(unit) {
     const counts = new Uint32Array(129);
     const size = this.mapHeight * this.mapWidth * this.frames;
