@@ -46,7 +46,7 @@ def render(raw, _points):
 method = NeuronCanvas(field, "activation3", rule=Secant(products="halves"), render=render)
 maps = method.canvas(points, tall).to_tensor().detach()  # (units + 1, 3, 8 H, W)
 by_view = maps.sum(1).unflatten(1, (8, -1))
-ball = (held.seen[0] >= 0).float()
+ball = (held.ball_indices[0] >= 0).float()
 strongest = int((by_view[:-1] * ball).sum((1, 2, 3)).argmin())  # white is 1 and the ball is darker
 with torch.no_grad():
     raw = field(points)
@@ -62,7 +62,7 @@ rows = [
     ("from view 0", drawn[1][0].clamp(0, 1), {}),
     ("from views 0, 2", drawn[2][0].clamp(0, 1), {}),
     ("depth, drawn", deep.reshape(8, *SIZE), grey),
-    ("depth, true", held.depths[0].masked_fill(held.seen[0] < 0, float("nan")), grey),
+    ("depth, true", held.depths[0].masked_fill(held.ball_indices[0] < 0, float("nan")), grey),
     (f"unit {strongest} added", by_view[strongest], signed),
 ]
 figure = Figure(figsize=(12, 9.5), layout="constrained")

@@ -23,7 +23,7 @@ def require(module: str, *, purpose: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}). Run: "
-            f"pip install 'xinc-captum[{extra}]'",
+            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}). Run: pip install "
+            f"'xinc-captum[{extra}]'",
             name=error.name,
         ) from error

@@ -40,7 +40,7 @@ class Args(tuple[Any, ...]):
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self), self.aligned, self.known, self.stuck
 
-    def replaced(self, values: Iterable[Any]) -> "Args":
+    def with_values(self, values: Iterable[Any]) -> "Args":
         """Other values of the same meaning."""
         return Args(values, self.aligned, self.known, self.stuck)
 
@@ -82,11 +82,11 @@ class Batch:
             raise ValueError(f"inputs have {sorted(rows)} rows; every input tensor needs the same number of rows.")
         if rows == {0}:
             raise ValueError(f"inputs have shape {tuple(tensors[0].shape)}: no rows to explain; give at least one.")
-        own = tuple(t.clone() if t.is_inference() else t for t in tensors)
-        given = () if args is None else args if isinstance(args, tuple) else (args,)
-        given = _marked(given, len(own[0]))
-        plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in given)
-        return cls(own, given.replaced(plain), python_index(target), rows.pop())
+        ordinary = tuple(t.clone() if t.is_inference() else t for t in tensors)
+        extra = () if args is None else args if isinstance(args, tuple) else (args,)
+        extra = _mark_aligned(extra, len(ordinary[0]))
+        plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in extra)
+        return cls(ordinary, extra.with_values(plain), python_index(target), rows.pop())
 
     def through(self, forward_func: Callable[..., Any]) -> Any:
         """Return what a model makes of these samples. It gets copies of the inputs, since it may write into them."""
@@ -114,7 +114,7 @@ class Batch:
         return replace(repeated, rows=self.rows * times)
 
     def _each(self, tensor_op: Any, list_op: Any) -> "Batch":
-        args = _marked(self.args, self.rows)
+        args = _mark_aligned(self.args, self.rows)
         if args.stuck:
             raise ValueError(args.stuck)
         target = self.target
@@ -125,12 +125,12 @@ class Batch:
         return replace(
             self,
             inputs=tuple(tensor_op(t) for t in self.inputs),
-            args=args.replaced(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
+            args=args.with_values(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
             target=target,
         )
 
 
-def _marked(args: tuple[Any, ...], rows: int) -> Args:
+def _mark_aligned(args: tuple[Any, ...], rows: int) -> Args:
     """Tensors with as many rows as the batch hold one entry for each, unless it is known already."""
     if isinstance(args, Args):
         return args
@@ -180,7 +180,7 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
     if args.known or not args.aligned:
         return batch
     with torch.no_grad():
-        return replace(batch, args=_Probe(batch, args, run).decided())
+        return replace(batch, args=_Probe(batch, args, run).decide())
 
 
 class _Probe:
@@ -190,7 +190,7 @@ class _Probe:
         self.one, self.two = (torch.tensor(at, device=batch.inputs[0].device) for at in ([self.other], [0, self.other]))
         self.error = ""
 
-    def decided(self) -> Args:
+    def decide(self) -> Args:
         """The arguments with what was found of them."""
         every = self.args.aligned
         pair = self.pair(every)
@@ -198,10 +198,12 @@ class _Probe:
             return Args(self.args, every, True)
         tried = sorted(every) if len(every) <= _MOST else []
         sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
-        pairs = {some: found for some in [*sets, every] if (found := self.pair(some)) is not None}
-        same = {some: found for some, found in pairs.items() if _close(*found)} or pairs  # dropout is never the same
+        pairs = {some: outputs for some in [*sets, every] if (outputs := self.pair(some)) is not None}
+        same = {
+            some: outputs for some, outputs in pairs.items() if _close(*outputs)
+        } or pairs  # dropout is never the same
         if len(same) > 1:
-            same = self.agreeing(same)
+            same = self.select_agreeing(same)
         if same:
             return Args(self.args, sorted(same, key=_count)[0], True)
         shapes = ", ".join(f"{at}: {tuple(self.args[at].shape)}" for at in sorted(every))
@@ -242,20 +244,20 @@ class _Probe:
             return True
         return False
 
-    def agreeing(self, pairs: dict[frozenset[int], Any]) -> dict[frozenset[int], Any]:
+    def select_agreeing(self, pairs: dict[frozenset[int], Any]) -> dict[frozenset[int], Any]:
         """Those under which a sample alone has the output that it has in the whole batch, where they differ at all."""
         first, *rest = pairs.values()
         if all(_close(first[0], other[0]) for other in rest):
             return pairs
-        whole = [leaf[self.other : self.other + 1] for leaf in self.leaves(self.batch, self.batch.rows)]
-        return {some: found for some, found in pairs.items() if _close(found[0], whole)}
+        full_output = [leaf[self.other : self.other + 1] for leaf in self.leaves(self.batch, self.batch.rows)]
+        return {some: outputs for some, outputs in pairs.items() if _close(outputs[0], full_output)}
 
     def leaves(self, some: Batch, rows: int) -> list[Tensor]:
-        found = [leaf for leaf in tree_leaves(self.run(some)) if isinstance(leaf, Tensor)]
-        found = [leaf for leaf in found if leaf.dim() and leaf.shape[0] == rows]
-        if not found:
+        tensors = [leaf for leaf in tree_leaves(self.run(some)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tensors if leaf.dim() and leaf.shape[0] == rows]
+        if not tensors:
             raise _RowsError
-        return found
+        return tensors
 
 
 def _count(some: frozenset[int]) -> int:
@@ -308,8 +310,8 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)
         raise TypeError(
-            f"the model returned a {what}, expected a tensor; say which tensor to explain with "
-            f"output_fn=, for example output_fn=lambda output: output{access}."
+            f"the model returned a {what}, expected a tensor; say which tensor to explain with output_fn=, for example "
+            f"output_fn=lambda output: output{access}."
         )
     if output.dim() == 0 or output.shape[0] != batch.rows:
         raise ValueError(

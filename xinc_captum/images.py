@@ -72,12 +72,12 @@ def _from_bytes(exif: object) -> int | None:
 
 def _from_pillow(opened: Image.Image) -> int | None:
     """The orientation as Pillow reads it: from TIFF tags, XMP and text chunks too."""
-    with _undisturbed():
+    with _restore_pillow_limit():
         opened.getexif()
     turn = None
-    with _undisturbed():
+    with _restore_pillow_limit():
         exif = opened.getexif()  # after a failure the second call returns what the first one could decode
-        with _undisturbed():
+        with _restore_pillow_limit():
             turn = exif.get(TAG)
         for tag in [tag for tag in exif if tag != TAG]:
             del exif[tag]  # or load() of a TIFF follows tags that point into the file
@@ -88,7 +88,7 @@ def _from_pillow(opened: Image.Image) -> int | None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _restore_pillow_limit() -> Iterator[None]:
     """Decoders of metadata raise errors of nearly every type, and warn of what is ignored here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -180,8 +180,7 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
         if not finite.all():
             raise PhotoError(
                 f"{path} holds NaN or infinity in {(~finite).sum():,} of {finite.size:,} pixels; expected finite "
-                "values "
-                "in [0, 1]. Replace them and save the picture again."
+                "values in [0, 1]. Replace them and save the picture again."
             )
         low, high = float(values.min()), float(values.max())
         if low < -0.5 or high > 1.5:  # as check_images: overshoots of a filter are clamped
@@ -190,8 +189,8 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
     else:
         sixteen = photo.mode != "I" or stored.file in {"PNG", "PPM"}  # which versions of Pillow read in mode I
         if stored.signed or not sixteen or stored.file not in {"PNG", "PPM", "TIFF", "JPEG2000"}:
-            whole = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, stored.signed), values.dtype)
-            values = values.view(whole)
+            dtype = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, stored.signed), values.dtype)
+            values = values.view(dtype)
             sort = f"{'signed' if stored.signed else 'unsigned'} {stored.bits}-bit integers"
             raise PhotoError(f"{path} holds {sort} from {values.min():,} to {values.max():,}; {_WHITE}")
         scaled = values.astype(np.float32) / np.float32(2**stored.bits - 1)
@@ -241,13 +240,13 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     if longer_side is not None and longer_side < max(photo.size):
         scale = longer_side / max(photo.size)
         size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-        photo = _resized(photo, size)
+        photo = _resize(photo, size)
     values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
     values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
 
 
-def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -285,8 +284,8 @@ def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
         antialias=True,
         align_corners=False,
     )
-    top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
-    square = resized[..., top : top + size, left : left + size].clamp(0, 1)
+    first_row, first_column = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
+    square = resized[..., first_row : first_row + size, first_column : first_column + size].clamp(0, 1)
     return square if image.dim() == 4 else square[0]
 
 
@@ -310,9 +309,8 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
         maps = maps[None]
     if maps.dim() != 3:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Rows that are "
-            "pixels want "
-            "a reshape to (C, H, W) first."
+            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Rows that are pixels "
+            "want a reshape to (C, H, W) first."
         )
     array: NDArray[np.float32] = maps.detach().float().cpu().permute(1, 2, 0).contiguous().numpy()
     return array

@@ -56,10 +56,10 @@ def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
     singles = selector if isinstance(selector, list) else [selector]
     if not singles:
         raise ValueError("neuron_selector is an empty list; give at least one unit, or None for all of them.")
-    return [_checked(activation, one) for one in singles]  # type: ignore[arg-type]
+    return [_check_selector(activation, one) for one in singles]  # type: ignore[arg-type]
 
 
-def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
+def _check_selector(activation: Tensor, one: OneUnit) -> OneUnit:
     shape = tuple(activation.shape[1:])
     if callable(one):
         return one
@@ -77,8 +77,8 @@ def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
     for i, size in zip(index, shape, strict=False):
         if isinstance(i, int) and not -size <= i < size:
             raise IndexError(
-                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in "
-                f"[{-size}, {size - 1}]."
+                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in [{-size}, "
+                f"{size - 1}]."
             )
         if not isinstance(i, int | slice):
             raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; expected ints and slices.")
@@ -114,9 +114,10 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
         return activation[_index(one)].reshape(activation.shape[0], -1).sum(1)
     value = one(activation)
     if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
-        seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        received = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
-            f"the neuron_selector function returned {seen}; expected one value a row, shape ({activation.shape[0]},)."
+            f"the neuron_selector function returned {received}; expected one value a row, shape "
+            f"({activation.shape[0]},)."
         )
     return value
 

@@ -25,7 +25,7 @@ _LEVEL = 0.02  # about one degree, as FFmpeg; and pixels that are square but for
 
 def display_frame(frame: "VideoFrame", path: Path) -> Tensor:
     """Return a frame as a player shows it, (3, H, W) in [0, 1]; a warning names ``path``."""
-    return _turned(_on_white(frame), frame, path)
+    return _rotate(_on_white(frame), frame, path)
 
 
 def _on_white(frame: "VideoFrame") -> Tensor:
@@ -36,7 +36,7 @@ def _on_white(frame: "VideoFrame") -> Tensor:
     return pixels[:3] * pixels[3:] + (1 - pixels[3:])
 
 
-def _turned(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
+def _rotate(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
     """A frame (C, H, W) as it is to be shown: FFmpeg's display matrix says how the camera was held, and mirrored.
 
     ``frame.rotation`` alone has the same value for different mirrored matrices.
@@ -111,20 +111,20 @@ def read_video(
         raise FileNotFoundError(f"{path} does not exist; expected a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
     first = None
-    for frame in islice(_photos(path) if path.is_dir() else _decoded(path), limit):
+    for frame in islice(_photos(path) if path.is_dir() else _decode(path), limit):
         first = tuple(frame.shape[1:]) if first is None else first
         if tuple(frame.shape[1:]) != first:
             raise VideoError(
                 f"{path}: frame {len(frames)} is {frame.shape[2]} x {frame.shape[1]} pixels and those before it are "
-                f"{first[1]} x {first[0]}; expected one size throughout. Cut the video there, or resize its "
-                "frames first."
+                f"{first[1]} x {first[0]}; expected one size throughout. Cut the video there, or resize its frames "
+                "first."
             )
-        frames.append(frame if size is None else _resized(frame, size))
-    expected = least if limit is None else min(least, limit)
-    if len(frames) < expected or not frames:
+        frames.append(frame if size is None else _resize(frame, size))
+    minimum = least if limit is None else min(least, limit)
+    if len(frames) < minimum or not frames:
         raise VideoError(
-            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; expected at least {max(expected, 1)}. "
-            "A still picture is read by read_photo() of xinc_captum.images."
+            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; expected at least {max(minimum, 1)}. A "
+            "still picture is read by read_photo() of xinc_captum.images."
         )
     return torch.stack(frames)
 
@@ -145,12 +145,12 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted(files, key=_in_counting_order)
 
 
-def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
     resized = torch.nn.functional.interpolate(frame[None], size, mode="bicubic", antialias=True, align_corners=False)
     return resized[0].clamp(0, 1)
 
 
-def _decoded(path: Path) -> Iterator[Tensor]:
+def _decode(path: Path) -> Iterator[Tensor]:
     """Every frame of a file, as PyAV decodes it."""
     try:
         import av
@@ -182,15 +182,17 @@ def _decoded(path: Path) -> Iterator[Tensor]:
 def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> Iterator["VideoFrame"]:
     """Every frame of a stream; a warning where the file ends before the recording does, or a frame is damaged."""
     packets, seconds, done, clean = 0, 0.0, 0, True
-    held: Packet[Any] | None = None
+    previous: Packet[Any] | None = None
     for packet in file.demux():
         if packet.size and packet.pts is not None:
             seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != stream.index:
             continue
         packets += packet.size > 0
-        cut = not packet.size and held is not None and held.is_corrupt  # the last one, of which a part is missing
-        ready = [] if held is None or cut else stream.decode(held)
+        cut = (
+            not packet.size and previous is not None and previous.is_corrupt
+        )  # the last one, of which a part is missing
+        ready = [] if previous is None or cut else stream.decode(previous)
         for frame in ready if packet.size else [*ready, *stream.decode(None)]:
             if frame.is_corrupt and clean:
                 warnings.warn(f"{path}: frame {done} is damaged, and the decoder has made it up in part.", stacklevel=4)
@@ -203,7 +205,7 @@ def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> It
                 "be cut off: copy it again, or use these frames.",
                 stacklevel=4,
             )
-        held = packet if packet.size else None
+        previous = packet if packet.size else None
 
 
 def _lost(file: "InputContainer", stream: "VideoStream", packets: int, seconds: float) -> bool:

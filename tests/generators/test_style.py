@@ -103,7 +103,7 @@ def test_bad_sizes_and_classes_are_said():
 def test_the_score_by_hand():
     critic = ProjectionDiscriminator(3, 8, 2, width=5, generator=torch.Generator().manual_seed(0))
     images, classes = torch.rand(4, 2, 8, 8), torch.tensor([2, 0, 1, 2])
-    seen = critic.seen(images)
+    seen = critic.backbone(images)
     expected = (seen * (critic.real.weight + critic.direction.weight[classes])).sum(1) + critic.real.bias
     assert torch.allclose(critic(images, classes), expected, atol=1e-5)
     assert not torch.allclose(critic(images, classes), critic(images, (classes + 1) % 3))

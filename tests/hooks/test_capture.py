@@ -134,7 +134,7 @@ def test_replicas_are_put_together_in_order_of_devices():
     assert captured[layer].shape == (2, 3)
     captured = Captured({layer: "layer"}, device_ids=[1, 0])
     for index in (0, 1):  # the devices are named; the tensors need not lie there for their order to be seen
-        captured._seen[layer][torch.device("cuda", index)] = (torch.full((1,), float(index)),)
+        captured._by_device[layer][torch.device("cuda", index)] = (torch.full((1,), float(index)),)
     assert [t.item() for (t,) in captured.per_device(layer)] == [1.0, 0.0]
 
 

@@ -73,10 +73,10 @@ def tiny(monkeypatch, installed):
 
 def test_every_weight_comes_under_its_name(tiny):
     state = tiny.state_dict()
-    renamed = dinov2._renamed(*exported(state, 2), side=2)
+    renamed = dinov2._rename(*exported(state, 2), side=2)
     assert renamed.keys() == state.keys()
     assert all(torch.equal(renamed[name], weight) for name, weight in state.items())
-    swapped = dinov2._renamed(*exported(state, 2, heads=("key", "query", "value")), side=2)
+    swapped = dinov2._rename(*exported(state, 2, heads=("key", "query", "value")), side=2)
     assert not torch.equal(swapped["blocks.1.attn.qkv.weight"], state["blocks.1.attn.qkv.weight"])
 
 
@@ -90,7 +90,7 @@ def test_a_file_is_read_back(tiny, tmp_path):
     onnx.save(onnx.helper.make_model(written), tmp_path / "tiny.onnx")
     read, found = dinov2._read(tmp_path / "tiny.onnx")
     assert read.keys() == arrays.keys()
-    tiny.load_state_dict(dinov2._renamed(read, found, side=2))
+    tiny.load_state_dict(dinov2._rename(read, found, side=2))
     assert all(torch.equal(read[name], array) for name, array in arrays.items())
 
 

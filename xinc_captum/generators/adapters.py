@@ -120,7 +120,7 @@ class BigGANAdapter(Adapter):
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
         """(n, latent_dim): no noise, and the embedded class; (1, latent_dim) for one class."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        embedded = self._embedded(classes, n)
+        embedded = self._embed_classes(classes, n)
         return torch.cat([torch.zeros_like(embedded), embedded], 1)
 
     @torch.no_grad()
@@ -137,8 +137,8 @@ class BigGANAdapter(Adapter):
         Raises:
             ValueError: n that is not positive, or classes that the generator does not know.
         """
-        embedded = self._embedded(classes, n)
-        noise = _bounded(n, self.noise_dim, generator).to(embedded)
+        embedded = self._embed_classes(classes, n)
+        noise = _truncated_noise(n, self.noise_dim, generator).to(embedded)
         return torch.cat([truncate(noise, 0.0, truncation), embedded], 1)
 
     def synthesize(self, latents: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class BigGANAdapter(Adapter):
         """The blocks, smallest pictures first: each one's output is (n, channels, H, W)."""
         return [name for name, _ in self.named_modules() if name.rpartition(".")[0] == "network.generator.layers"]
 
-    def _embedded(self, classes: Tensor | int | None, n: int) -> Tensor:
+    def _embed_classes(self, classes: Tensor | int | None, n: int) -> Tensor:
         rows = class_rows(classes, n, self.num_classes, self.like().device)
         assert rows is not None  # noqa: S101 - it has classes
         embedded: Tensor = self.network.embeddings(  # type: ignore[operator]
@@ -161,7 +161,7 @@ class BigGANAdapter(Adapter):
         return embedded
 
 
-def _bounded(n: int, width: int, generator: torch.Generator | None) -> Tensor:
+def _truncated_noise(n: int, width: int, generator: torch.Generator | None) -> Tensor:
     """Normal noise within ±2, by the inverse of its distribution: as many draws for every seed."""
     if generator is None:
         generator = torch.Generator()
@@ -274,9 +274,9 @@ class DCGANAdapter(Adapter):
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """(n, channels, H, W) pictures."""
-        expected = self.noise_dim + self.num_classes
-        if latents.dim() != 2 or latents.shape[1] != expected:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {expected}).")
+        width = self.noise_dim + self.num_classes
+        if latents.dim() != 2 or latents.shape[1] != width:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {width}).")
         pictures: Tensor = self.network(latents[:, :, None, None])
         return pictures
 
@@ -334,9 +334,8 @@ class StyleGANAdapter(Adapter):
         missing = [name for name in _ATTRIBUTES if not hasattr(network, name)]
         if isinstance(network, nn.Module) and missing:
             raise TypeError(
-                f"{type(network).__name__} has no {', '.join(missing)}; expected a StyleGAN's whole generator (G "
-                "or G_ema"
-                f"), with {', '.join(_ATTRIBUTES)}."
+                f"{type(network).__name__} has no {', '.join(missing)}; expected a StyleGAN's whole generator (G or "
+                f"G_ema), with {', '.join(_ATTRIBUTES)}."
             )
         super().__init__(network, (-1.0, 1.0), _number(network, "c_dim"))
         self.noise_dim, self.latent_dim = _number(network, "z_dim"), _number(network, "w_dim")
@@ -374,8 +373,8 @@ class StyleGANAdapter(Adapter):
         like = self.like()
         rows = class_rows(classes, n, self.num_classes, like.device)
         noise = normal(n, self.noise_dim, generator, device=like.device, dtype=like.dtype)
-        asked = like.new_zeros(n, 0) if rows is None else F.one_hot(rows, self.num_classes).to(like)
-        mapped: Tensor = self.network.mapping(noise, asked)  # type: ignore[operator]
+        one_hot = like.new_zeros(n, 0) if rows is None else F.one_hot(rows, self.num_classes).to(like)
+        mapped: Tensor = self.network.mapping(noise, one_hot)  # type: ignore[operator]
         if mapped.shape != (n, self.num_ws, self.latent_dim):
             raise ValueError(
                 f"the mapping gave {tuple(mapped.shape)}; expected ({n}, {self.num_ws}, {self.latent_dim}), the same w "
@@ -468,8 +467,8 @@ def load_weights(network: Network, path: str | Path) -> Network:
         store.check_state(path, network.state_dict(), tensors)
     except store.StoreError as error:
         raise store.StoreError(
-            f"{str(error).rstrip('.')}, in this {type(network).__name__}. Build the network as it was when it "
-            "was saved."
+            f"{str(error).rstrip('.')}, in this {type(network).__name__}. Build the network as it was when it was "
+            "saved."
         ) from error
     network.load_state_dict(tensors)
     return network

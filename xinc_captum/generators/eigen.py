@@ -43,7 +43,7 @@ class EigenGenerator(nn.Module):
 
     def __init__(self, images: Tensor, labels: Tensor | None = None, components: int = 24) -> None:
         super().__init__()
-        rows, groups = _checked(images, labels, components)
+        rows, groups = _check_images(images, labels, components)
         flat = rows.flatten(1).double()
         mean = flat.mean(0)
         # The sign of a component is free; the largest entry is made positive so that every machine says the same.
@@ -56,8 +56,8 @@ class EigenGenerator(nn.Module):
         for name, value in (
             ("mean", mean),
             ("basis", basis),
-            ("class_means", torch.stack([own.mean(0) for own in chosen])),
-            ("class_roots", torch.stack([_root(own) for own in chosen])),
+            ("class_means", torch.stack([members.mean(0) for members in chosen])),
+            ("class_roots", torch.stack([_root(members) for members in chosen])),
         ):
             self.register_buffer(name, value.to(images.dtype))
 
@@ -107,7 +107,7 @@ class EigenGenerator(nn.Module):
         return torch.zeros(n, dtype=torch.long, device=self.mean.device) if rows is None else rows
 
 
-def _checked(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
+def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
     if images.dim() != 4 or not images.is_floating_point() or len(images) < 2:
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), at least 2."

@@ -45,8 +45,8 @@ def pictures_and_features(
         >>> pictures.shape, maps.shape
         (torch.Size([5, 3, 4, 4]), torch.Size([5, 1, 2, 2]))
     """
-    own = getattr(generator, "feature_layers", None)
-    several = list(layers) if layers is not None else list(own()) if callable(own) else []
+    feature_layers = getattr(generator, "feature_layers", None)
+    several = list(layers) if layers is not None else list(feature_layers()) if callable(feature_layers) else []
     if not several:
         raise ValueError(
             "no layers were given and the generator names none of its own (feature_layers()); give modules or dotted "
@@ -59,7 +59,7 @@ def pictures_and_features(
             f"there are {len(several)} layers, {len(set(modules))} of them different, and "
             f"{len(several) if reads is None else len(reads)} reads; expected different layers and one read for each."
         )
-    kept: dict[nn.Module, Tensor] = {}
+    activations: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, read: Read | None) -> Callable[[Any], Any]:
         def edit(value: Any) -> Any:
@@ -69,7 +69,7 @@ def pictures_and_features(
                     f"layer {layer_name(function, module)} hands over {shape} for {len(latents)} latents; parts want "
                     f"maps, ({len(latents)}, channels, h, w). Choose a layer after it."
                 )
-            kept[module] = value if read is None else read(value)
+            activations[module] = value if read is None else read(value)
             # what is held on to must not be rewritten by a layer that works in place
             return value.clone() if read is None or value.requires_grad else value
 
@@ -79,7 +79,7 @@ def pictures_and_features(
         for module, read in zip(modules, reads if reads is not None else [None] * len(modules), strict=True):
             stack.enter_context(patch(function, module, keep(module, read)))
         pictures = pictures_in_unit_range(generator, latents)
-    return pictures, [kept[module] for module in modules]
+    return pictures, [activations[module] for module in modules]
 
 
 def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

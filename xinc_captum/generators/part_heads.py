@@ -61,14 +61,17 @@ class FewShotHead(nn.Module):
         layers: list[nn.Module] = []
         with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for taken, given, dilation in zip(sizes, sizes[1:], dilations, strict=False):
-                layers += [nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.2)]
+            for in_channels, out_channels, dilation in zip(sizes, sizes[1:], dilations, strict=False):
+                layers += [
+                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
+                    nn.LeakyReLU(0.2),
+                ]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def project(self, index: int, own: Tensor) -> Tensor:
+    def project(self, index: int, feature: Tensor) -> Tensor:
         """What is kept of map ``index`` until all have passed: all of it."""
-        check_map(index, own, self.channels)
-        return own.clone()
+        check_map(index, feature, self.channels)
+        return feature.clone()
 
     def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, parts, H, W) logits of what was kept."""
@@ -127,20 +130,23 @@ class ProjectionHead(nn.Module):
         layers: list[nn.Module] = []
         with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
-            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):
-                layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
+            self.projections = nn.ModuleList(nn.Conv2d(in_width, width, 1) for in_width in channels)
+            for in_channels, out_channels, dilation in zip(widths, widths[1:], dilations, strict=False):
+                layers += [
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
+                ]
         self.layers = nn.Sequential(*layers)
 
-    def project(self, index: int, own: Tensor) -> Tensor:
+    def project(self, index: int, feature: Tensor) -> Tensor:
         """What is kept of map ``index`` until all have passed: ``width`` channels."""
-        check_map(index, own, self.channels)
-        projected: Tensor = self.projections[index](own)
+        check_map(index, feature, self.channels)
+        projected: Tensor = self.projections[index](feature)
         return projected
 
     def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, parts, H, W) logits of what was kept."""
-        logits: Tensor = self.layers(torch.stack([enlarge(own, size) for own in projected]).sum(0))
+        logits: Tensor = self.layers(torch.stack([enlarge(feature, size) for feature in projected]).sum(0))
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -150,30 +156,30 @@ class ProjectionHead(nn.Module):
             ValueError: maps of other channels than the head was made for.
         """
         check_maps(maps, self.channels)
-        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
+        return self.name([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def _check(channels: Sequence[int], parts: int) -> None:
     if not channels or min(channels) < 1 or parts < 2:
         raise ValueError(
-            f"channels are {tuple(channels)} and parts {parts}; expected the channels of at least one map, and "
-            "at least "
-            "two parts (one may be the background)."
+            f"channels are {tuple(channels)} and parts {parts}; expected the channels of at least one map, and at "
+            "least two parts (one may be the background)."
         )
 
 
 def check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
     """Refuse maps of other layers than a head was made for."""
-    found = tuple(own.shape[1] for own in maps)
-    if found != channels:
-        raise ValueError(f"the maps have {found} channels; this head was made for {channels}. Give the same layers.")
+    widths = tuple(feature.shape[1] for feature in maps)
+    if widths != channels:
+        raise ValueError(f"the maps have {widths} channels; this head was made for {channels}. Give the same layers.")
 
 
-def check_map(index: int, own: Tensor, channels: tuple[int, ...]) -> None:
+def check_map(index: int, feature: Tensor, channels: tuple[int, ...]) -> None:
     """Refuse one map likewise, as it passes."""
-    if index >= len(channels) or own.shape[1] != channels[index]:
+    if index >= len(channels) or feature.shape[1] != channels[index]:
         raise ValueError(
-            f"map {index} has {own.shape[1]} channels; this head was made for maps of {channels}. Give the same layers."
+            f"map {index} has {feature.shape[1]} channels; this head was made for maps of {channels}. Give the same "
+            "layers."
         )
 
 
@@ -217,7 +223,7 @@ def fit_head(
     """
     _check_labels(labels, len(maps[0]), head.parts)
     size = (int(labels.shape[1]), int(labels.shape[2]))
-    held = [own.detach() for own in maps]
+    features = [feature.detach() for feature in maps]
     optimizer = torch.optim.Adam(head.parameters(), learning_rate, weight_decay=weight_decay)
     decay = torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.1)
     losses = []
@@ -225,11 +231,11 @@ def fit_head(
         for _ in progress(range(epochs), "head", show=show_progress):
             total = torch.zeros((), device=labels.device)
             for row in torch.randperm(len(labels), generator=generator, device=generator.device).tolist():
-                expected = labels[row : row + 1].long()
-                logits = head([own[row : row + 1] for own in held], size)
+                target = labels[row : row + 1].long()
+                logits = head([feature[row : row + 1] for feature in features], size)
                 # an unlabelled picture would make the mean over nothing
-                loss = F.cross_entropy(logits, expected.clamp_min(-1), ignore_index=-1, reduction="sum")
-                loss = loss / (expected >= 0).sum().clamp_min(1)
+                loss = F.cross_entropy(logits, target.clamp_min(-1), ignore_index=-1, reduction="sum")
+                loss = loss / (target >= 0).sum().clamp_min(1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

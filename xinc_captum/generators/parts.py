@@ -133,8 +133,8 @@ class FeatureParts:
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
         reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
-        pictures, kept = pictures_and_features(generator, latents, self.layers, reads=reads)
-        logits = self.head.name(kept, (int(pictures.shape[2]), int(pictures.shape[3])))
+        pictures, features = pictures_and_features(generator, latents, self.layers, reads=reads)
+        logits = self.head.name(features, (int(pictures.shape[2]), int(pictures.shape[3])))
         return pictures, logits.softmax(1)
 
 
@@ -167,21 +167,21 @@ class FeatureClusters(nn.Module):
         for name, value in (("mean", mean), ("scale", scale), ("centres", centres)):
             self.register_buffer(name, value)
 
-    def project(self, index: int, own: Tensor) -> Tensor:
+    def project(self, index: int, feature: Tensor) -> Tensor:
         """What is kept of map ``index`` until all have passed: its part of each centre's logit."""
-        check_map(index, own, self.channels)
+        check_map(index, feature, self.channels)
         # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
         # at its own resolution, as in ProjectionHead
         part = (self.sharpness * self.centres / self.scale).split(self.channels, 1)[index]
-        return even((part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:]))
+        return even((part.to(feature) @ feature.flatten(2)).unflatten(2, feature.shape[2:]))
 
     def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, k, H, W) logits of what was kept."""
         weight = self.sharpness * self.centres / self.scale
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1).to(projected[0])
-        for own in projected:
-            total = total + enlarge(own, size)
+        for feature in projected:
+            total = total + enlarge(feature, size)
         return total
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -191,7 +191,7 @@ class FeatureClusters(nn.Module):
             ValueError: maps of other channels than the centres were found on.
         """
         check_maps(maps, self.channels)
-        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
+        return self.name([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def even(maps: Tensor) -> Tensor:
@@ -231,8 +231,8 @@ def cluster_features(
 
     Source: Collins et al., "Editing in Style" (CVPR 2020), clusters a generator's features likewise.
     """
-    size = max((own.shape[2:] for own in maps), key=lambda s: s[0] * s[1])
-    everything = [even(own.detach()) for own in maps]
+    size = max((feature.shape[2:] for feature in maps), key=lambda s: s[0] * s[1])
+    everything = [even(feature.detach()) for feature in maps]
     rows, pixels = len(maps[0]), size[0] * size[1]
     if not 2 <= clusters <= rows * pixels:
         raise ValueError(
@@ -242,7 +242,7 @@ def cluster_features(
     picture, place = chosen // pixels, chosen % pixels
     taken = torch.cat(
         [
-            stack_maps([own[row : row + 1] for own in everything], (size[0], size[1])).flatten(2)[0][
+            stack_maps([feature[row : row + 1] for feature in everything], (size[0], size[1])).flatten(2)[0][
                 :, place[picture == row]
             ]
             for row in range(rows)
@@ -256,5 +256,5 @@ def cluster_features(
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     means = cluster.KMeans(clusters, n_init=4, random_state=seed).fit(((taken - mean) / scale).cpu().numpy())
     centres = torch.from_numpy(means.cluster_centers_).to(maps[0])
-    channels = [own.shape[1] for own in maps]
+    channels = [feature.shape[1] for feature in maps]
     return FeatureClusters(mean.to(maps[0]), scale.to(maps[0]), centres, channels, sharpness)

@@ -97,8 +97,8 @@ def normal(
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    drawn = torch.randn(n, width, generator=generator, device=generator.device)
-    return drawn.to(device, dtype)
+    noise = torch.randn(n, width, generator=generator, device=generator.device)
+    return noise.to(device, dtype)
 
 
 def normal_latents(width: int) -> Callable[..., Tensor]:
@@ -329,10 +329,10 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
             "classes, truncation, generator=…) and synthesize(latents). from_callable() makes them of two functions."
         )
     with untouched(generator.synthesize, *modules_of(generator)):
-        return _checked(generator, classes)
+        return _check_members(generator, classes)
 
 
-def _checked(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
+def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
     buffers = [(module, name, b) for module in modules_of(generator) for name, b in module.named_buffers()]
     before = [buffer.clone() for _, _, buffer in buffers]
     first, again = (generator.sample_latents(3, classes, generator=torch.Generator().manual_seed(0)) for _ in range(2))

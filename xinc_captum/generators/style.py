@@ -51,7 +51,7 @@ class ProjectionDiscriminator(nn.Module):
         if size % 4 or size < 4:
             raise ValueError(f"size is {size}; expected a multiple of 4, since the pictures are halved twice.")
         with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
-            self.seen = nn.Sequential(
+            self.backbone = nn.Sequential(
                 nn.Conv2d(image_channels, 32, 3, padding=1),
                 nn.LeakyReLU(0.2),
                 nn.AvgPool2d(2),
@@ -74,8 +74,8 @@ class ProjectionDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
         """(n, channels, H, W) pictures and (n,) classes to (n,) scores, higher for what looks real."""
-        seen = self.seen(images)
-        score: Tensor = self.real(seen)[:, 0] + torch.einsum("nk,nk->n", seen, self.direction(classes))
+        features = self.backbone(images)
+        score: Tensor = self.real(features)[:, 0] + torch.einsum("nk,nk->n", features, self.direction(classes))
         return score
 
 
@@ -280,9 +280,8 @@ def _check(
     step = 1 << (len(channels) - 1)
     if size % step or size // step < 2:
         raise ValueError(
-            f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels "
-            "double the "
-            "picture between them. Give other sizes another number of channels."
+            f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels double "
+            "the picture between them. Give other sizes another number of channels."
         )
 
 
@@ -403,17 +402,17 @@ def train_style_generator(
     GANs do actually Converge?" (ICML 2018), the penalty; Karras et al. (CVPR 2020), that it may be lazy.
     """
     recipe = recipe or Recipe()
-    num_classes = _checked(images, labels)
+    num_classes = _check_training_images(images, labels)
     device, stream = images.device, torch.Generator().manual_seed(recipe.seed)
     shape = (num_classes, images.shape[-1], images.shape[1])
     ours = StyleGenerator(*shape, channels=channels, noise_dim=recipe.noise_dim, generator=stream).to(device)
     critic = ProjectionDiscriminator(*shape, generator=stream).to(device)
-    kept = copy.deepcopy(ours).eval().requires_grad_(False)
+    averaged = copy.deepcopy(ours).eval().requires_grad_(False)
     adam_g, adam_d = (torch.optim.Adam(net.parameters(), lr=recipe.rate, betas=(0.0, 0.99)) for net in (ours, critic))
     for step in progress(range(recipe.steps), "training", show=show_progress):
         rows = torch.randint(len(images), (recipe.batch,), generator=stream).to(device)
         real, classes = images[rows] * 2 - 1, labels[rows].to(device)
-        fake = _drawn(ours, classes, stream)
+        fake = _generate(ours, classes, stream)
         loss = F.softplus(critic(fake.detach(), classes)).mean()
         penalised = step % recipe.penalty_every == 0
         score = critic(real.requires_grad_(penalised), classes)
@@ -427,25 +426,25 @@ def train_style_generator(
         # The critic's own gradients are not expected here, only the picture's.
         for weight in critic.parameters():
             weight.requires_grad_(False)
-        loss = F.softplus(-critic(_drawn(ours, classes, stream), classes)).mean()
+        loss = F.softplus(-critic(_generate(ours, classes, stream), classes)).mean()
         adam_g.zero_grad()
         loss.backward()
         adam_g.step()
         for weight in critic.parameters():
             weight.requires_grad_(True)
         with torch.no_grad():
-            for old, new in zip(kept.parameters(), ours.parameters(), strict=True):
+            for old, new in zip(averaged.parameters(), ours.parameters(), strict=True):
                 old.lerp_(new, 1 - recipe.decay)
-    kept.measure_means()
-    return kept
+    averaged.measure_means()
+    return averaged
 
 
-def _drawn(ours: StyleGenerator, classes: Tensor, stream: torch.Generator) -> Tensor:
+def _generate(ours: StyleGenerator, classes: Tensor, stream: torch.Generator) -> Tensor:
     noise = torch.randn(len(classes), ours.noise_dim, generator=stream).to(classes.device)
     return ours.synthesize(ours.map(noise, classes))
 
 
-def _checked(images: Tensor, labels: Tensor) -> int:
+def _check_training_images(images: Tensor, labels: Tensor) -> int:
     """How many classes there are."""
     if images.dim() != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point() or not len(images):
         raise ValueError(

@@ -70,11 +70,11 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
     if isinstance(value, Tensor):
         if value.is_floating_point():
             return (value,), lambda new: new[0]
-        raise _refused(value, name())
+        raise _no_float_error(value, name())
     items = _items(value)
     places = [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
     if not places:
-        raise _refused(value, name())
+        raise _no_float_error(value, name())
     if isinstance(module, nn.LSTM):  # its states repeat values of its output: one without the other is half the layer
         raise LayerError(
             f"layer {name()} is an LSTM, which returns its last states next to its output, so a contribution of the "
@@ -110,17 +110,16 @@ def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
     return changed
 
 
-def _refused(value: Any, name: str) -> LayerError:
+def _no_float_error(value: Any, name: str) -> LayerError:
     items = list(_items(value).values()) if not isinstance(value, Tensor) else [value]
     kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in items)
     nested = any(isinstance(item, tuple | list | Mapping) for item in items)
-    seen = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
+    received = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
     why = ", and tensors inside a nested container are not explained" if nested else ""
     return LayerError(
-        f"layer {name} returns {seen}; expected a floating-point tensor, or a tuple, list, dict or dataclass "
-        "that holds "
-        f"one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module inside "
-        "it or the module that uses its output."
+        f"layer {name} returns {received}; expected a floating-point tensor, or a tuple, list, dict or dataclass that "
+        f"holds one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module "
+        "inside it or the module that uses its output."
     )
 
 
@@ -138,8 +137,7 @@ def float_arguments(
         kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
         raise LayerError(
             f"layer {name()} takes ({kinds}); expected a floating-point tensor among its arguments. Explain what "
-            "leaves "
-            "the layer instead (attribute_to_layer_input=False), or choose the module before it."
+            "leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
     def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -192,12 +190,12 @@ def to_host(tensor: Tensor) -> Tensor:
         return tensor.to("cpu", copy=True)
     side = _side_streams.setdefault(tensor.device, torch.cuda.Stream(tensor.device))
     snapshot = tensor.clone()
-    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     side.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(side):
-        held.copy_(snapshot, non_blocking=True)
+        pinned.copy_(snapshot, non_blocking=True)
     snapshot.record_stream(side)
-    return held
+    return pinned
 
 
 def wait() -> None:
@@ -215,7 +213,7 @@ class Captured:
     def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = ()) -> None:
         self._names = names
         self._device_ids = list(device_ids)
-        self._seen: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
+        self._by_device: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
         self._lock = threading.Lock()  # DataParallel replicas report from their own threads
 
     def name(self, layer: nn.Module) -> str:
@@ -226,24 +224,24 @@ class Captured:
         """Keep one call's tensors; a second call on the same device is refused."""
         with self._lock:
             device = tensors[0].device
-            if device in self._seen[layer]:
+            if device in self._by_device[layer]:
                 raise LayerError(
-                    f"layer {self._names[layer]} runs more than once in a forward pass, so one map cannot tell "
-                    "its calls apart; hook the module around it, or give each call a module of its own."
+                    f"layer {self._names[layer]} runs more than once in a forward pass, so one map cannot tell its "
+                    "calls apart; hook the module around it, or give each call a module of its own."
                 )
-            self._seen[layer][device] = tensors
+            self._by_device[layer][device] = tensors
 
     def per_device(self, layer: nn.Module) -> list[Tensors]:
         """The tensors of every replica, in the order of the devices (one entry without DataParallel)."""
-        seen = self._seen[layer]
-        if not seen:
+        by_device = self._by_device[layer]
+        if not by_device:
             raise LayerError(
-                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls "
-                "for these inputs (modules that only hold weights, such as ModuleList, are never called)."
+                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls for "
+                "these inputs (modules that only hold weights, such as ModuleList, are never called)."
             )
-        return [seen[device] for device in sorted(seen, key=self._place)]
+        return [by_device[device] for device in sorted(by_device, key=self._device_order)]
 
-    def _place(self, device: torch.device) -> int:
+    def _device_order(self, device: torch.device) -> int:
         """DataParallel hands the first rows to the first of its devices, whatever their numbers."""
         index = device.index or 0
         return self._device_ids.index(index) if index in self._device_ids else index
@@ -251,11 +249,11 @@ class Captured:
     def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
         replicas = self.per_device(layer)
         device = replicas[0][0].device
-        whole = tuple(
+        gathered = tuple(
             parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
             for parts in zip(*replicas, strict=True)
         )
-        return whole if len(whole) > 1 else whole[0]
+        return gathered if len(gathered) > 1 else gathered[0]
 
 
 @contextmanager
@@ -398,8 +396,8 @@ def patch(
         runs[device] = runs.get(device, 0) + 1
         if runs[device] > 1:
             raise LayerError(
-                f"layer {name()} runs more than once in a forward pass, so one edit cannot tell "
-                "its calls apart; hook the module around it, or give each call a module of its own."
+                f"layer {name()} runs more than once in a forward pass, so one edit cannot tell its calls apart; hook "
+                "the module around it, or give each call a module of its own."
             )
         new = edit(tensors if len(tensors) > 1 else tensors[0])
         return new if isinstance(new, tuple) else (new,)
@@ -441,7 +439,7 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
     """
     waiting, ours = set(layers), of_this_thread()
 
-    def passed(module: nn.Module, _args: Any, _output: Any) -> None:
+    def stop_after_last(module: nn.Module, _args: Any, _output: Any) -> None:
         if not ours(module):
             return
         waiting.discard(module)
@@ -451,7 +449,7 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
     with capture(forward_func, layers) as captured, ExitStack() as stack:
         if not isinstance(getattr(forward_func, "__self__", forward_func), nn.DataParallel):
             for layer in layers:
-                stack.callback(layer.register_forward_hook(passed).remove)
+                stack.callback(layer.register_forward_hook(stop_after_last).remove)
         with suppress(_Reached):
             call()
     return captured

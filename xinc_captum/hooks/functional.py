@@ -25,13 +25,13 @@ def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """
     roots = (*modules_behind(model, wrapped=True), *also)
     parallel = {m for root in roots for m in root.modules() if isinstance(m, DistributedDataParallel)}
-    found = [(m, m.require_backward_grad_sync, m.require_forward_param_sync) for m in parallel]
+    flags = [(m, m.require_backward_grad_sync, m.require_forward_param_sync) for m in parallel]
     try:
-        for m, _, _ in found:
+        for m, _, _ in flags:
             m.require_backward_grad_sync = m.require_forward_param_sync = False
         yield
     finally:
-        for m, backward, forward in found:
+        for m, backward, forward in flags:
             m.require_backward_grad_sync, m.require_forward_param_sync = backward, forward
 
 
@@ -52,8 +52,8 @@ def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
     """
     if is_sharded(roots):
         raise LayerError(
-            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load "
-            "the full state dict into a model that is not sharded, and explain that one "
+            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
+            "full state dict into a model that is not sharded, and explain that one "
             "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)."
         )
 
@@ -94,16 +94,16 @@ def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterat
     lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
     before: list[Place] = []
     try:
-        for slots, name, value in places:
-            before.append((slots, name, slots[name] if name in slots else _ABSENT))  # noqa: SIM401 - no get in TorchScript
-            slots[name] = value
+        for container, name, value in places:
+            before.append((container, name, container[name] if name in container else _ABSENT))  # noqa: SIM401 - no get in TorchScript
+            container[name] = value
         yield
     finally:
-        for slots, name, value in (*reversed(before), *lists):
+        for container, name, value in (*reversed(before), *lists):
             if value is _ABSENT:
-                del slots[name]
+                del container[name]
             else:
-                slots[name] = value
+                container[name] = value
 
 
 def snapshot(
@@ -157,7 +157,9 @@ def snapshot(
         try:
             for module, training in flags:
                 module.training = training
-            with swap_values([*places, *((slots, name, fresh[id(value)]) for slots, name, value in updated)], modules):
+            with swap_values(
+                [*places, *((container, name, fresh[id(value)]) for container, name, value in updated)], modules
+            ):
                 return forward_func(*args)
         finally:
             for module, training in now:
@@ -190,20 +192,24 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
     with torch.inference_mode(False):
         ordinary = {id(t): t.detach().clone() for _, _, t in tensor_places(modules) if t.is_inference()}
 
-    def using(weights: Mapping[str, Tensor]) -> ForwardFunc:
+    def with_weights(weights: Mapping[str, Tensor]) -> ForwardFunc:
         named = dict(root.named_parameters(remove_duplicate=False)) | dict(root.named_buffers(remove_duplicate=False))
         unknown = [name for name in weights if name not in named]
         if unknown:
             raise KeyError(f"{unknown[0]!r} is not a parameter or buffer of {type(root).__name__}.")
         replacements = dict(ordinary)
-        given: dict[int, str] = {}
+        names_by_id: dict[int, str] = {}
         for name, weight in weights.items():
-            own = id(named[name])
-            if own in given and weights[given[own]] is not weight:
-                raise ValueError(f"{given[own]!r} and {name!r} are one tensor of the model; give it one replacement.")
-            given[own], replacements[own] = name, weight
+            tensor_id = id(named[name])
+            if tensor_id in names_by_id and weights[names_by_id[tensor_id]] is not weight:
+                raise ValueError(
+                    f"{names_by_id[tensor_id]!r} and {name!r} are one tensor of the model; give it one replacement."
+                )
+            names_by_id[tensor_id], replacements[tensor_id] = name, weight
         places = [
-            (slots, name, replacements[id(t)]) for slots, name, t in tensor_places(modules) if id(t) in replacements
+            (container, name, replacements[id(t)])
+            for container, name, t in tensor_places(modules)
+            if id(t) in replacements
         ]
 
         def call(*args: Any) -> Any:
@@ -212,4 +218,4 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
 
         return call
 
-    return using
+    return with_weights

@@ -58,14 +58,14 @@ class Forward:
 def _custom(output: Tensor) -> bool:
     """Whether a Python autograd Function lies in the output's graph."""
     todo: list[Any] = [output.grad_fn]
-    seen = set[Any]()
+    visited = set[Any]()
     while todo:
         node = todo.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             return True
-        seen.add(node)
+        visited.add(node)
         todo += [following for following, _ in node.next_functions]
     return False
 
@@ -110,14 +110,14 @@ def leads_to(value: Tensor, source: Tensor) -> bool:
         >>> leads_to(x.sum(), x), leads_to(x.detach().requires_grad_().sum(), x)
         (True, False)
     """
-    waiting, seen = [value.grad_fn], set[Any]()
+    waiting, visited = [value.grad_fn], set[Any]()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen or "NotImplemented" in node.name():  # operations without a derivative
+        if node is None or node in visited or "NotImplemented" in node.name():  # operations without a derivative
             continue
         if node is source.grad_fn:
             return True
-        seen.add(node)
+        visited.add(node)
         waiting += [following for following, _ in node.next_functions]
     return False
 
@@ -125,14 +125,14 @@ def leads_to(value: Tensor, source: Tensor) -> bool:
 def no_gradient(way: str, forward_func: ForwardFunc, *also: nn.Module) -> str:
     """The text of a :class:`GradientError`; ``way`` says from where to where."""
     return (
-        f"no gradient flows {way}: part of the forward pass records none.{_quantized(forward_func, *also)} Remove "
+        f"no gradient flows {way}: part of the forward pass records none.{_name_quantized(forward_func, *also)} Remove "
         "torch.no_grad(), torch.inference_mode(), .detach() and NumPy from the forward function (requires_grad_(False) "
         "freezes a backbone and lets gradients pass), and give the float model instead of a quantized one. Maps that "
         'need no gradients: NeuronCanvas(..., rule="ablation").'
     )
 
 
-def _quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
+def _name_quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
     """Names the first quantized module, in a sentence of its own; empty where there is none."""
     for root in (*modules_behind(forward_func), *also):
         for name, module in root.named_modules():

@@ -52,16 +52,18 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
         >>> cropped_to(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
         ((4, 15), (0, 9))
     """
-    drawn = torch.Generator().manual_seed(0)
-    probe = (0.25 + torch.rand(images[:1].shape, generator=drawn) / 2).to(images.device, images.dtype).requires_grad_()
-    seen = preprocess(probe.clone())
-    if not isinstance(seen, Tensor) or seen.dim() != 4 or seen.grad_fn is None:
+    generator = torch.Generator().manual_seed(0)
+    probe = (
+        (0.25 + torch.rand(images[:1].shape, generator=generator) / 2).to(images.device, images.dtype).requires_grad_()
+    )
+    output = preprocess(probe.clone())
+    if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
         return None
-    weights = torch.rand(seen.shape, generator=drawn).to(seen)
+    weights = torch.rand(output.shape, generator=generator).to(output)
     # Zeros where preprocessing with weights of its own cuts the photo off from the graph.
-    (slope,) = torch.autograd.grad((seen * weights).sum(), probe, allow_unused=True, materialize_grads=True)
+    (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
     used = slope[0].ne(0).any(0)
-    spans = [_span(used.any(1 - axis), used.shape[axis] / seen.shape[2 + axis]) for axis in (0, 1)]
+    spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
     if not any(spans):
         return None
     rows, columns = (span or (0, side - 1) for span, side in zip(spans, used.shape, strict=True))
@@ -77,12 +79,13 @@ def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> 
     except Exception:  # the first pass of the model raises the error that says what fails
         return
     if crop is not None:
-        (top, bottom), (left, right) = crop
+        (first_row, last_row), (first_column, last_column) = crop
         height, width = images.shape[-2:]
         warnings.warn(
-            f"preprocess looks at rows {top} to {bottom} and columns {left} to {right} of images of {width} x {height} "
-            "pixels only. The images and masks are right; maps of what preprocess leaves (a Grad-CAM beside them) "
-            "have to be placed there. Crop the images first (xinc_captum.images.centre_crop) to compare.",
+            f"preprocess looks at rows {first_row} to {last_row} and columns {first_column} to {last_column} of images "
+            f"of {width} x {height} pixels only. The images and masks are right; maps of what preprocess leaves (a "
+            "Grad-CAM beside them) have to be placed there. Crop the images first (xinc_captum.images.centre_crop) to "
+            "compare.",
             stacklevel=6,
         )
 
@@ -156,10 +159,10 @@ def attributes_of(thing: Any) -> Mapping[str, Any]:
     """The attributes that an object keeps, in its ``__dict__`` or in slots; of a class, those of its bases too."""
     if inspect.isclass(thing):
         return {name: value for kind in reversed(thing.__mro__) for name, value in vars(kind).items()}
-    own: dict[str, Any] = getattr(thing, "__dict__", {})
+    attributes: dict[str, Any] = getattr(thing, "__dict__", {})
     slots = [vars(kind).get("__slots__", ()) for kind in type(thing).__mro__]
     names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
-    return own | {name: getattr(thing, name) for name in names if hasattr(thing, name)} if names else own
+    return attributes | {name: getattr(thing, name) for name in names if hasattr(thing, name)} if names else attributes
 
 
 def references_of(function: types.FunctionType) -> list[Any]:
@@ -198,23 +201,23 @@ def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
     torch's own layers keep none, except hooks and a forward function that the user puts on them, and every call of
     every class runs through here: they are passed over.
     """
-    found: list[tuple[Any, Names]] = []
-    waiting, seen = [root], {id(root)}
+    hidden: list[tuple[Any, Names]] = []
+    waiting, visited = [root], {id(root)}
     used, done = dict[type, Names](), set[tuple[type, int]]()
     while waiting:
         module = waiting.pop()
         for child in module._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
+            if child is not None and id(child) not in visited:
+                visited.add(id(child))
                 waiting.append(child)
-        own, kind = module.__dict__, type(module)
-        for hooks in (own.get("_forward_hooks"), own.get("_forward_pre_hooks")):
-            found += [(hook, frozenset()) for hook in hooks.values() if not _is_ours(hook)] if hooks else []
+        attributes, kind = module.__dict__, type(module)
+        for hooks in (attributes.get("_forward_hooks"), attributes.get("_forward_pre_hooks")):
+            hidden += [(hook, frozenset()) for hook in hooks.values() if not _is_ours(hook)] if hooks else []
         if kind.__module__.startswith("torch.nn."):
-            if "forward" in own:
-                found.append((own["forward"], frozenset()))
+            if "forward" in attributes:
+                hidden.append((attributes["forward"], frozenset()))
             continue
-        values = [v for name, v in own.items() if name not in _OF_ANY_MODULE and type(v) not in _PLAIN]
+        values = [v for name, v in attributes.items() if name not in _OF_ANY_MODULE and type(v) not in _PLAIN]
         if kind not in used:
             used[kind] = names_in(getattr(kind, "forward", None))  # a weakref.proxy has none
             kinds = [k for k in kind.__mro__ if not _of_library(k.__module__, False)]  # what modules of a class share
@@ -223,8 +226,8 @@ def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
             if (kind, id(value)) not in done:  # layers of a kind often share a configuration or a function
                 done.add((kind, id(value)))
                 if _leads_on(value, 3):
-                    found.append((value, used[kind]))
-    return found
+                    hidden.append((value, used[kind]))
+    return hidden
 
 
 def _is_ours(hook: Any) -> bool:
@@ -274,7 +277,7 @@ def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> l
     search = _Search(wrapped)
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}
-    for module, depth in sorted(search.found, key=lambda pair: pair[1]):
+    for module, depth in sorted(search.roots, key=lambda pair: pair[1]):
         nearest.setdefault(id(module), (module, depth))
     roots = list(nearest.values())
     if len(roots) == 1:
@@ -291,9 +294,9 @@ class _Search:
     """Follows references from a function to modules."""
 
     def __init__(self, wrapped: bool) -> None:
-        self.root: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
-        self.found: list[tuple[nn.Module, int]] = []
-        self.seen: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
+        self.unwrap: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
+        self.roots: list[tuple[nn.Module, int]] = []
+        self.visited: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
 
     def start(self, forward_func: Any) -> None:
         """Follow the function itself; an object that is called leads to all the modules it keeps."""
@@ -304,15 +307,15 @@ class _Search:
 
     def visit(self, thing: Any, depth: int, names: frozenset[str] = frozenset()) -> None:
         """Follow one reference; ``names`` are the attributes that the code that holds it uses."""
-        if id(thing) in self.seen:
+        if id(thing) in self.visited:
             return
-        self.seen[id(thing)] = thing
+        self.visited[id(thing)] = thing
         items = items_of(thing)
         if isinstance(thing, nn.Module):
-            root = self.root(thing)
-            self.found.append((root, depth))
+            root = self.unwrap(thing)
+            self.roots.append((root, depth))
             for value, used in hidden_in(root):
-                if is_indirect(value) and items_of(value) is None and id(value) not in self.seen:
+                if is_indirect(value) and items_of(value) is None and id(value) not in self.visited:
                     self._owner(value, depth + 1, used)
                 self.visit(value, depth + 1, used)
         elif isinstance(thing, functools.partial):
@@ -342,7 +345,7 @@ class _Search:
         if isinstance(thing, nn.Module):
             self.visit(thing, depth)
             return
-        self.seen[id(thing)] = thing
+        self.visited[id(thing)] = thing
         if not inspect.isclass(thing) and not inspect.ismodule(thing):
             for value in list(attributes_of(thing).values()):
                 if isinstance(value, nn.Module):
@@ -351,15 +354,15 @@ class _Search:
 
     def _attributes(self, thing: Any, depth: int, names: frozenset[str]) -> None:
         """The attributes of an object that code with these names can reach, through its own methods too."""
-        own, kind = attributes_of(thing), type(thing)
+        attributes, kind = attributes_of(thing), type(thing)
         waiting, done = set(names), set[str]()
         if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # hands on what other objects keep
-            waiting |= own.keys()
+            waiting |= attributes.keys()
         while waiting:
             name = waiting.pop()
             done.add(name)
-            member = own[name] if name in own else inspect.getattr_static(kind, name, None)
-            if name not in own or inspect.isclass(thing):
+            member = attributes[name] if name in attributes else inspect.getattr_static(kind, name, None)
+            if name not in attributes or inspect.isclass(thing):
                 for inner in ("fget", "__func__", "func"):  # properties, static and class methods, cached properties
                     member = getattr(member, inner, None) or member
                 if inspect.isfunction(member) and may_hold_models(member):
@@ -400,14 +403,14 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
             part of the model behind ``forward_func``, or no model can be seen behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
-    found = modules_with_distance(forward_func)
-    roots = [root for root, _ in found]
+    reachable = modules_with_distance(forward_func)
+    roots = [root for root, _ in reachable]
     if isinstance(layer, nn.Module):
         layer = unwrap(layer)
         if roots and not any(module is layer for root in roots for module in root.modules()):
             raise LayerError(
-                f"layer {type(layer).__name__} is not part of the model {_names_of(roots)}; "
-                "give one of that model's own submodules, or its dotted name."
+                f"layer {type(layer).__name__} is not part of the model {_names_of(roots)}; give one of that model's "
+                "own submodules, or its dotted name."
             )
         return layer
     if not isinstance(layer, str):
@@ -419,23 +422,25 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
         )
     if not roots:
         raise LayerError(
-            f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; "
-            "give the layer as a module instead of a name."
+            f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; give the "
+            "layer as a module instead of a name."
         )
-    expected = layer.removeprefix("_orig_mod.")
+    plain_name = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
-    for candidate in (expected, expected.removeprefix("module.")):
-        owners = [(root, module, depth) for root, depth in found if (module := _submodule(root, candidate)) is not None]
+    for candidate in (plain_name, plain_name.removeprefix("module.")):
+        owners = [
+            (root, module, depth) for root, depth in reachable if (module := _submodule(root, candidate)) is not None
+        ]
         nearest = [(root, module) for root, module, depth in owners if depth == owners[0][2]]
         if len({id(module) for _, module in nearest}) > 1:
             several = _names_of([root for root, _ in nearest])
             raise LayerError(
-                f"layer {layer!r} is in several models behind this function ({several}); "
-                "give the layer as a module instead of a name."
+                f"layer {layer!r} is in several models behind this function ({several}); give the layer as a module "
+                "instead of a name."
             )
         if nearest:
             return unwrap(nearest[0][1])
-    near = difflib.get_close_matches(expected, named, n=5, cutoff=0.3) or list(named)[:5]
+    near = difflib.get_close_matches(plain_name, named, n=5, cutoff=0.3) or list(named)[:5]
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the model has no submodules."
     raise LayerError(f"layer {layer!r} is not in the model {_names_of(roots)}; {hint}")
 

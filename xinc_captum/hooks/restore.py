@@ -44,8 +44,8 @@ def without_checkpoints() -> Iterator[None]:
     module: Any = sys.modules.get("torch.utils.checkpoint")
     places: list[tuple[Any, str, Any]] = []
     if module is not None:  # versions of torch use one or the other of the generators
-        places = [(module, name, _nothing_around) for name in _GENERATORS if hasattr(module, name)]
-        places.append((module.CheckpointFunction, "apply", _called))
+        places = [(module, name, _empty_context) for name in _GENERATORS if hasattr(module, name)]
+        places.append((module.CheckpointFunction, "apply", _call))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     try:
         for owner, name, new in places:
@@ -59,11 +59,11 @@ def without_checkpoints() -> Iterator[None]:
                 delattr(owner, name)
 
 
-def _called(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
+def _call(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
     return function(*args)
 
 
-def _nothing_around(*_args: Any, **_options: Any) -> Iterator[None]:
+def _empty_context(*_args: Any, **_options: Any) -> Iterator[None]:
     """What torch runs around the function: one step before it and one after it."""
     yield
 
@@ -72,7 +72,7 @@ class _Turns:
     """The lock, a queue that makes it fair, and how deep the current thread is inside it."""
 
     def __init__(self) -> None:
-        self.lock, self.queue, self.own = threading.Lock(), threading.Lock(), threading.local()
+        self.lock, self.queue, self.local = threading.Lock(), threading.Lock(), threading.local()
 
 
 _turns = _Turns()
@@ -98,15 +98,15 @@ def exclusive() -> Iterator[None]:
         ...     optimizer.step()
     """
     turns = _turns
-    depth = getattr(turns.own, "depth", 0)
+    depth = getattr(turns.local, "depth", 0)
     if not depth:
         with turns.queue:  # a thread that gives the lock back and wants it again queues behind those that wait
             turns.lock.acquire()
-    turns.own.depth = depth + 1
+    turns.local.depth = depth + 1
     try:
         yield
     finally:
-        turns.own.depth = depth
+        turns.local.depth = depth
         if not depth:
             turns.lock.release()
 
@@ -114,7 +114,7 @@ def exclusive() -> Iterator[None]:
 def _new_lock_after_fork() -> None:
     """A child process has only the thread that forked: a lock that another thread held would stay locked."""
     global _turns
-    if not getattr(_turns.own, "depth", 0):
+    if not getattr(_turns.local, "depth", 0):
         _turns = _Turns()
 
 
@@ -249,7 +249,9 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    tensors = ((m, t) for m in modules for kept in (m._parameters, m._buffers) for t in kept.values() if t is not None)
+    tensors = (
+        (m, t) for m in modules for entries in (m._parameters, m._buffers) for t in entries.values() if t is not None
+    )
     lazy = next((m for m, t in tensors if is_lazy(t)), None)
     if lazy is not None:
         raise LayerError(
@@ -260,10 +262,10 @@ def _refuse_lazy(modules: list[nn.Module]) -> None:
 
 def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
     """All that modules keep beside tensors: train flags, caches, counters; each the object that was there before."""
-    found = [(module, module.training, dict(module.__dict__)) for module in modules]
+    states = [(module, module.training, dict(module.__dict__)) for module in modules]
 
     def restore() -> None:
-        for module, training, attributes in found:
+        for module, training, attributes in states:
             now = module.__dict__
             if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
                 continue
@@ -279,15 +281,15 @@ def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
 
 def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
     """Gradients are set aside, not copied: whatever the block accumulates lands in a tensor of its own."""
-    own = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
-    found = [(p, p.requires_grad, p.grad, _version(p)) for p in own.values()]
-    for p, _, grad, _ in found:
+    unique = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
+    states = [(p, p.requires_grad, p.grad, _version(p)) for p in unique.values()]
+    for p, _, grad, _ in states:
         if grad is not None:
             p.grad = None
 
     def restore() -> None:
         rewritten = []
-        for p, requires_grad, grad, version in found:
+        for p, requires_grad, grad, version in states:
             if p.requires_grad is not requires_grad:
                 p.requires_grad_(requires_grad)
             p.grad = grad
@@ -312,11 +314,11 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
-    found = [(module, dict(module._buffers.items())) for module in modules]
-    own = {id(buffer): buffer for _, buffers in found for buffer in buffers.values() if buffer is not None}
-    values = [(buffer, buffer.detach().clone()) for buffer in own.values()]
+    states = [(module, dict(module._buffers.items())) for module in modules]
+    unique = {id(buffer): buffer for _, buffers in states for buffer in buffers.values() if buffer is not None}
+    values = [(buffer, buffer.detach().clone()) for buffer in unique.values()]
     # A buffer with its old values gets its old version too, or graphs from before the block refuse their backward pass.
-    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in own.values()]
+    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in unique.values()]
 
     def restore() -> None:
         for (buffer, value), version in zip(values, versions, strict=True):
@@ -327,7 +329,7 @@ def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
                     _write(buffer, value)
             if version is not None:
                 version.__exit__(None, None, None)
-        for module, buffers in found:
+        for module, buffers in states:
             now = module._buffers
             if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
                 continue
@@ -383,12 +385,12 @@ def _switches() -> list[Callable[[], None]]:
         places += [(place, "fp32_precision") for place in (matmul, *kinds)]
     else:
         places += [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
-    found = [(place, name, getattr(place, name)) for place, name in places]
+    states = [(place, name, getattr(place, name)) for place, name in places]
     grad, devices = torch.is_grad_enabled(), ("cpu", "cuda")
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]
 
     def restore() -> None:
-        for place, name, value in found:
+        for place, name, value in states:
             if getattr(place, name) != value:
                 setattr(place, name, value)
         torch.set_grad_enabled(grad)

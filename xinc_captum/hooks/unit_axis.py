@@ -88,7 +88,7 @@ def unit_axis(
     """
     last = len(shape) - 1
     if asked is not None:
-        return _checked(asked, shape)
+        return _check_axis(asked, shape)
     if last <= 1:
         return 1
     axis = _by_class(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)
@@ -106,11 +106,11 @@ def unit_axis(
     return last if axis < 0 else 1
 
 
-def _checked(asked: int, shape: Sequence[int]) -> int:
-    axis = asked + len(shape) if isinstance(asked, int) and asked < 0 else asked
-    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= axis < len(shape):
+def _check_axis(chosen: int, shape: Sequence[int]) -> int:
+    axis = chosen + len(shape) if isinstance(chosen, int) and chosen < 0 else chosen
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= axis < len(shape):
         raise ValueError(
-            f"unit_axis is {asked!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
+            f"unit_axis is {chosen!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
             f"{len(shape) - 1}, or -1 for the last."
         )
     return axis
@@ -174,11 +174,11 @@ def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: Forward
 def _parents(module: nn.Module, forward_func: ForwardFunc) -> Iterator[nn.Module]:
     """The modules around a module, from the inside out."""
     for root in modules_behind(forward_func):
-        for name, found in root.named_modules():
-            while found is module and name:
+        for name, candidate in root.named_modules():
+            while candidate is module and name:
                 name = name.rpartition(".")[0]
                 yield root.get_submodule(name)
-            if found is module:
+            if candidate is module:
                 return
 
 
@@ -191,11 +191,11 @@ def _by_places(
         axis = _by_parts(layer, forward_func)
         return (1 if axis is None else axis or None), "the modules in and around it do not decide"
     first, last = _misfit(shape[-2:], image), _misfit(shape[-3:-1], image)
-    seen = f"the input is {image[0]} pixels high and {image[1]} wide"
+    text = f"the input is {image[0]} pixels high and {image[1]} wide"
     if (first <= NEAR) != (last <= NEAR):
         fitting = 1 if first <= NEAR else -1
         if inside == 1 and fitting == -1:
-            return None, f"{seen}, which fits unit_axis=-1, but the modules inside the layer do not"
+            return None, f"{text}, which fits unit_axis=-1, but the modules inside the layer do not"
         return fitting, ""
     both = first <= NEAR
     if inside:
@@ -205,7 +205,7 @@ def _by_places(
     around = None if inside == 0 else _by_parts(layer, forward_func)
     if around == 1 or (around and both):
         return around, ""
-    return None, f"{seen}, and {'both' if both else 'none'} of the two readings have places of that shape"
+    return None, f"{text}, and {'both' if both else 'none'} of the two readings have places of that shape"
 
 
 def image_size(entered: Sequence[int]) -> tuple[int, int] | None:
@@ -249,13 +249,13 @@ def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
     Linear modules alone mean -1, or nothing without ``linear``; next to convolutions they are a head, or squeeze and
     excitation.
     """
-    found = list(module.modules())
-    second = any(isinstance(m, SECOND[:3]) for m in found)
+    modules = list(module.modules())
+    second = any(isinstance(m, SECOND[:3]) for m in modules)
     # LayerNorm2d of torchvision and timm is a LayerNorm over axis 1.
-    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in found)
+    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in modules)
     if second:
         return 0 if norms else 1
-    return -1 if norms or (linear and any(isinstance(m, LAST) for m in found)) else None
+    return -1 if norms or (linear and any(isinstance(m, LAST) for m in modules)) else None
 
 
 def has_places(

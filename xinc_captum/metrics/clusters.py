@@ -27,7 +27,7 @@ class UnitVectors(NamedTuple):
     units: Tensor
 
 
-def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVectors:
+def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVectors:
     r"""Where each unit paints, as a vector that any layer, seed or architecture can be compared by.
 
     .. math:: v_{u,g} = \sqrt{\mathrm{pooled}(a_u)_g \, / \, \Sigma_h\, \mathrm{pooled}(a_u)_h}
@@ -38,7 +38,7 @@ def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVector
     smallest and largest value, so that a single pixel decides about a whole vector.)
 
     Args:
-        amounts: (units, H, W), or (frames, units, H, W): then the frames stand one after the other in the vector.
+        magnitudes: (units, H, W), or (frames, units, H, W): then the frames stand one after the other in the vector.
         grid: cells of :func:`pool_cells`.
 
     Returns:
@@ -51,7 +51,7 @@ def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVector
         >>> unit_vectors(torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]]]), (1, 2))
         UnitVectors(values=tensor([[0.5000, 0.8660]], dtype=torch.float64), units=tensor([0]))
     """
-    cells = pool_cells(amounts, grid)
+    cells = pool_cells(magnitudes, grid)
     flat = cells.flatten(1) if cells.dim() == 3 else cells.movedim(1, 0).flatten(1)
     total = flat.sum(1)
     units = total.nonzero()[:, 0]
@@ -81,8 +81,8 @@ def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor
         True
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
-        seen = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
-        raise ValueError(f"vectors are of {seen}; expected (units, dims), such as unit_vectors(amounts).values.")
+        received = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
+        raise ValueError(f"vectors are of {received}; expected (units, dims), such as unit_vectors(amounts).values.")
     return group_features(vectors, clusters, seed=seed)
 
 
@@ -105,9 +105,8 @@ def rand_index(first: Tensor, second: Tensor) -> float:
     """
     if first.dim() != 1 or first.shape != second.shape:
         raise ValueError(
-            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (units,) of the "
-            "same units "
-            "twice."
+            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (units,) of the same "
+            "units twice."
         )
     metrics = require("sklearn.metrics", purpose="the adjusted Rand index", extra="analysis")
     return float(metrics.adjusted_rand_score(first.cpu().numpy(), second.cpu().numpy()))
@@ -148,12 +147,12 @@ def stability(
     keys = torch.rand(vectors.shape, generator=generator, device=generator.device)
     without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
-    def compared(rows: Tensor) -> Tensor:
+    def agreement_of_runs(rows: Tensor) -> Tensor:
         runs = [cluster_rows(rows, clusters, seed=seed) for seed in seeds]
         pairs = itertools.combinations(runs, 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
-    return Stability(compared(vectors), compared(without))
+    return Stability(agreement_of_runs(vectors), agreement_of_runs(without))
 
 
 class Mixing(NamedTuple):
@@ -270,9 +269,8 @@ def share_explained(response: Tensor, labels: Tensor) -> float:
     rows = response if response.dim() == 2 else response[:, None]
     if labels.dim() != 1 or len(rows) != len(labels) or not rows.isfinite().all():
         raise ValueError(
-            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite "
-            "(units, dims) "
-            "and (units,). Leave units without a response out of both."
+            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite (units, "
+            "dims) and (units,). Leave units without a response out of both."
         )
     return _share(wide(rows), _members(labels.to(rows.device)))
 
@@ -308,29 +306,31 @@ def what_dominates(
                 f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; expected (units, dims) and "
                 "(units,)."
             )
-    kept = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
-    count = int(kept.sum())
+    complete = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
+    count = int(complete.sum())
     if count < 3:
         raise ValueError(f"{count} of {len(labels)} units have all responses; expected at least 3.")
-    rows = {name: row[kept] for name, row in rows.items()}
+    rows = {name: row[complete] for name, row in rows.items()}
     device = generator.device
-    member = _members(labels.to(kept.device)[kept])
+    member = _members(labels.to(complete.device)[complete])
     if member.shape[1] < 2:
         raise ValueError(f"all {count} units with responses are in one cluster; expected at least two to tell apart.")
-    orders = [torch.randperm(count, generator=generator, device=device).to(kept.device) for _ in range(repeats)]
-    draws = [torch.randint(count, (count,), generator=generator, device=device).to(kept.device) for _ in range(repeats)]
-    found = {}
+    orders = [torch.randperm(count, generator=generator, device=device).to(complete.device) for _ in range(repeats)]
+    draws = [
+        torch.randint(count, (count,), generator=generator, device=device).to(complete.device) for _ in range(repeats)
+    ]
+    results = {}
     for name, row in rows.items():
         shuffled = torch.tensor([_share(row, member[order]) for order in orders], dtype=torch.float64)
         # a bootstrap sample repeats units, which any labels explain better: its own chance level is taken off
         resampled = [
             _share(row[d], member[d]) - _share(row[d], member[d][o]) for d, o in zip(draws, orders, strict=True)
         ]
-        found[name] = Explained(_share(row, member), shuffled, torch.tensor(resampled, dtype=torch.float64))
-    return found
+        results[name] = Explained(_share(row, member), shuffled, torch.tensor(resampled, dtype=torch.float64))
+    return results
 
 
-def verdict(found: Mapping[str, Explained], name: str = "motion") -> str:
+def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
     """Whether clusters are dominated by one response: "supported here", or "not supported here", and why.
 
     Supported means: shuffled labels explain as much of it in at most 5 % of the cases, and in at least 95 % of the
@@ -344,20 +344,20 @@ def verdict(found: Mapping[str, Explained], name: str = "motion") -> str:
         >>> verdict({"motion": Explained(0.9, none, some), "edge": Explained(0.3, none, none)})
         'supported here: clusters explain 90 % of motion (10 % by chance) and 30 % of edge, the next'
     """
-    others = [other for other in found if other != name]
-    if name not in found or not others:
-        raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(found) or 'nothing'}")
-    mine = found[name]
-    best = max(others, key=lambda other: found[other].above)
-    said = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
-    said = said.replace("%", " %")
+    rivals = [other for other in results if other != name]
+    if name not in results or not rivals:
+        raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(results) or 'nothing'}")
+    mine = results[name]
+    best = max(rivals, key=lambda other: results[other].above)
+    text = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
+    text = text.replace("%", " %")
     if not mine.chance <= 0.05:
-        return f"not supported here: {said}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
-    ahead = (mine.resampled > torch.stack([found[other].resampled for other in others]).amax(0)).double().mean()
-    compared = f"{found[best].share:.0%} of {best}".replace("%", " %")
+        return f"not supported here: {text}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
+    ahead = (mine.resampled > torch.stack([results[other].resampled for other in rivals]).amax(0)).double().mean()
+    compared = f"{results[best].share:.0%} of {best}".replace("%", " %")
     if float(ahead) < 0.95:
-        return f"not supported here: {said}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
-    return f"supported here: {said} and {compared}, the next"
+        return f"not supported here: {text}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
+    return f"supported here: {text} and {compared}, the next"
 
 
 def _members(labels: Tensor) -> Tensor:
@@ -374,7 +374,7 @@ def _share(rows: Tensor, member: Tensor) -> float:
     return float((between[varies] / total[varies]).mean()) if varies.any() else float("nan")
 
 
-def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Tensor]:
+def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Tensor]:
     r"""Four descriptions of each unit, all by rank correlations over pixels, means over frames.
 
     ========  ==================================================================================
@@ -385,7 +385,7 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
     ========  ==================================================================================
 
     Args:
-        amounts: a, (frames, units, H, W), >= 0.
+        magnitudes: a, (frames, units, H, W), >= 0.
         clip: (frames, 3, H, W), floats in [0, 1].
         flow: (frames - 1, 2, H, W), of :func:`optical_flow` or known.
 
@@ -402,11 +402,11 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
         >>> {name: found[name].shape[1] for name in found}
         {'motion': 2, 'colour': 3, 'edge': 1, 'position': 2}
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     frames, size = len(values), values.shape[2:]
     if clip.shape != (frames, 3, *size) or flow.shape != (frames - 1, 2, *size):
         raise ValueError(
-            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for amounts {tuple(amounts.shape)}; "
+            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for amounts {tuple(magnitudes.shape)}; "
             f"expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
         )
     maps = rank_vectors(values.flatten(2))

@@ -68,8 +68,8 @@ class Concepts(NamedTuple):
         if not 0 <= concept < self.iou.shape[1]:
             raise ValueError(f"concept is {concept}; there are 0 to {self.iou.shape[1] - 1}.")
         overlap, rate = self.iou[:, concept], self.q[:, concept]
-        kept = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
-        order = kept[overlap[kept].argsort(descending=True, stable=True)]
+        selected = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
+        order = selected[overlap[selected].argsort(descending=True, stable=True)]
         return ConceptUnits(order, overlap[order], rate[order])
 
 
@@ -114,19 +114,19 @@ def concept_overlap(
     flags = masks.to(torch.float32).cpu().flatten(2)
     areas = flags.sum((0, 2)).double()
     orders = [torch.randperm(len(masks), generator=generator, device=generator.device).cpu() for _ in range(repeats)]
-    found, nulls, levels = [], [], []
+    overlaps, nulls, levels = [], [], []
     for start, stop in chunks(activations.shape[1], BLOCK):
-        own = activations[:, start:stop].detach().float()
-        level = own.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(own)
-        large = F.interpolate(own, masks.shape[2:], mode="bilinear", align_corners=False)
+        chunk = activations[:, start:stop].detach().float()
+        level = chunk.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(chunk)
+        large = F.interpolate(chunk, masks.shape[2:], mode="bilinear", align_corners=False)
         # Between equal largest values, enlargement rounds up: nothing is above the largest one.
-        edge = level.where(level < own.amax((0, 2, 3)), torch.inf)
+        edge = level.where(level < chunk.amax((0, 2, 3)), torch.inf)
         active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
-        found.append(_over(_met(active, flags), size))
-        nulls.append(torch.stack([_over(_met(active, flags[order]), size) for order in orders], 1))
+        overlaps.append(_over(_intersections(active, flags), size))
+        nulls.append(torch.stack([_over(_intersections(active, flags[order]), size) for order in orders], 1))
         levels.append(level.cpu())
-    iou, null = torch.cat(found), torch.cat(nulls)
+    iou, null = torch.cat(overlaps), torch.cat(nulls)
     # standardised with the truth among its exchanges: each of them is treated as the truth is
     every = torch.cat([iou[:, None], null], 1)
     z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
@@ -135,16 +135,16 @@ def concept_overlap(
     return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
 
 
-def _chance(found: Tensor, null: Tensor) -> Tensor:
+def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
     """p-values; 1 where nothing varies under the exchange, so that it cannot say anything."""
-    return torch.ones_like(found) if null.isnan().all() else chance_of(found, null)
+    return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
 
 
 def _positive(spread: Tensor) -> Tensor:
     return spread.where(spread > 1e-12, torch.nan)
 
 
-def _met(active: Tensor, flags: Tensor) -> Tensor:
+def _intersections(active: Tensor, flags: Tensor) -> Tensor:
     """Pixels that each unit and concept share over all pictures, (units, concepts)."""
     return torch.einsum("iup,icp->uc", active, flags).double()
 
@@ -157,9 +157,8 @@ def _over(met: Tensor, size: Tensor) -> Tensor:
 def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) -> None:
     if activations.dim() != 4 or masks.dim() != 4 or len(activations) != len(masks) or len(masks) < 3:
         raise ValueError(
-            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, "
-            "units, h, w)"
-            " and (n, concepts, H, W) of the same pictures, at least 3."
+            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, units, h, "
+            "w) and (n, concepts, H, W) of the same pictures, at least 3."
         )
     if not activations.isfinite().all():
         raise ValueError("activations hold nan or infinity; expected finite ones. Leave such pictures out.")
@@ -222,19 +221,19 @@ def correspondence(canvases: Tensor) -> Correspondence:
     vectors = _unit(canvases)
     pictures, neurons = vectors.shape[:2]
     painting = vectors.abs().sum(-1) > 0
-    found = same = other = 0.0
+    hits = same = other = 0.0
     for a in range(pictures):
         similar = vectors[a] @ vectors.mT  # (pictures, neurons of a, neurons)
-        others = torch.arange(pictures, device=vectors.device) != a
-        kept = similar[others][:, painting[a]]
+        other_images = torch.arange(pictures, device=vectors.device) != a
+        similarities = similar[other_images][:, painting[a]]
         index = painting[a].nonzero()[:, 0]
-        own = kept.gather(2, index.expand(len(kept), -1)[..., None])[..., 0]
-        rivals = kept.scatter(2, index.expand(len(kept), -1)[..., None], -torch.inf).amax(2)
-        found += float(((own > rivals) & (own != 0)).sum())
-        same += float(own.sum())
-        other += float((kept.sum(2) - own).sum()) / (neurons - 1)
+        matches = similarities.gather(2, index.expand(len(similarities), -1)[..., None])[..., 0]
+        rivals = similarities.scatter(2, index.expand(len(similarities), -1)[..., None], -torch.inf).amax(2)
+        hits += float(((matches > rivals) & (matches != 0)).sum())
+        same += float(matches.sum())
+        other += float((similarities.sum(2) - matches).sum()) / (neurons - 1)
     queries = int(painting.sum()) * (pictures - 1)
-    retrieval, same, other = (total / queries if queries else float("nan") for total in (found, same, other))
+    retrieval, same, other = (total / queries if queries else float("nan") for total in (hits, same, other))
     return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1))
 
 
@@ -262,9 +261,9 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
             f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (pictures, neurons, "
             "C, H, W) and (regions, H, W), or (pictures, regions, H, W)."
         )
-    amounts = canvases.abs().sum(2)
+    magnitudes = canvases.abs().sum(2)
     each = masks if masks.dim() == 4 else masks.expand(len(canvases), *masks.shape)
-    return torch.stack([share(a, m) for a, m in zip(amounts, each, strict=True)])
+    return torch.stack([share(a, m) for a, m in zip(magnitudes, each, strict=True)])
 
 
 def region_agreement(use: Tensor) -> Tensor:
@@ -346,7 +345,7 @@ def dissect(
     Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
     """
     module = find_layer(forward_func, layer)
-    seen = []
+    activations = []
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
@@ -358,8 +357,8 @@ def dissect(
                     "maps (n, units, h, w) are expected. Choose a convolution before it."
                 )
             axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), asked=unit_axis)
-            seen.append(value.detach().movedim(axis, 1))
-    return concept_overlap(torch.cat(seen), masks, generator=generator, quantile=quantile, repeats=repeats)
+            activations.append(value.detach().movedim(axis, 1))
+    return concept_overlap(torch.cat(activations), masks, generator=generator, quantile=quantile, repeats=repeats)
 
 
 def ablate(
@@ -415,14 +414,14 @@ def ablate(
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
-            before = _scored(score, forward_func(rows.clone()), len(rows))
+            before = _score(score, forward_func(rows.clone()), len(rows))
             fallen = []
             entered = tuple(inputs.shape)
             for group in groups:
                 axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, asked=unit_axis)
-                with patch(forward_func, module, _held(group, value, axis)):
+                with patch(forward_func, module, _set_group(group, value, axis)):
                     after = forward_func(rows.clone())  # the model may write into its input
-                fallen.append(before - _scored(score, after, len(rows)))
+                fallen.append(before - _score(score, after, len(rows)))
             change = torch.stack(fallen)
             known = ~change.isnan()
             sums, counts = change.nansum(1), known.sum(1)
@@ -432,7 +431,7 @@ def ablate(
     return total / count.where(count > 0, torch.nan)
 
 
-def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:
+def _set_group(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:
     def edit(activation: Tensor) -> Tensor:
         if not isinstance(activation, Tensor) or activation.dim() < 2:
             raise LayerError("the layer returns no single tensor with an axis of units; choose a module inside it.")
@@ -447,9 +446,9 @@ def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> 
     return edit
 
 
-def _scored(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Tensor:
-    found = score(output)
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+def _score(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Tensor:
+    values = score(output)
+    if not isinstance(values, Tensor) or values.dim() != 2 or len(values) != rows:
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(f"score gave {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
-    return found.double().cpu()
+    return values.double().cpu()

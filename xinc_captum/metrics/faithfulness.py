@@ -84,7 +84,7 @@ def deletion_insertion(
         raise ValueError(f"start has shape {tuple(start.shape)}; expected that of images, {tuple(images.shape)}.")
     empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
     room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
-    if room is None or any(own not in {1, side} for own, side in zip(empty.shape, room, strict=True)):
+    if room is None or any(extent not in {1, side} for extent, side in zip(empty.shape, room, strict=True)):
         raise ValueError(
             f"baseline has shape {tuple(empty.shape)}; expected a number, or a tensor that broadcasts to the images' "
             f"{tuple(images.shape)}, for example (C, 1, 1)."
@@ -205,12 +205,12 @@ def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Te
 
 
 def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
-    found = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
-    if found.dim() != 2 or len(found) != len(targets):
+    values = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
+    if values.dim() != 2 or len(values) != len(targets):
         raise ValueError(
-            f"scores returned shape {tuple(found.shape)} for {len(targets)} images; expected (n, classes)."
+            f"scores returned shape {tuple(values.shape)} for {len(targets)} images; expected (n, classes)."
         )
-    return found.gather(1, targets[:, None])[:, 0]
+    return values.gather(1, targets[:, None])[:, 0]
 
 
 def _in_range(values: Tensor, scores: Scores) -> Tensor:
@@ -221,18 +221,18 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
     """One class a row, on the images' device."""
     if target is None:
         raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
-    given = torch.as_tensor(target)
+    classes = torch.as_tensor(target)
     if (
-        given.is_floating_point()
-        or given.dtype == torch.bool
-        or given.dim() > 1
-        or given.numel() not in {1, len(images)}
+        classes.is_floating_point()
+        or classes.dtype == torch.bool
+        or classes.dim() > 1
+        or classes.numel() not in {1, len(images)}
     ):
         raise ValueError(
-            f"target is {given.dtype} of shape {tuple(given.shape)} for {len(images)} images; expected a class number, "
-            "or one for each image."
+            f"target is {classes.dtype} of shape {tuple(classes.shape)} for {len(images)} images; expected a class "
+            "number, or one for each image."
         )
-    return given.to(images.device).long().flatten().expand(len(images))
+    return classes.to(images.device).long().flatten().expand(len(images))
 
 
 def check_maps(images: Tensor, maps: Tensor) -> None:
@@ -243,9 +243,8 @@ def check_maps(images: Tensor, maps: Tensor) -> None:
     """
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
-            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and "
-            "(N, H, W), "
-            "at least one."
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and (N, H, "
+            "W), at least one."
         )
 
 

@@ -34,7 +34,7 @@ class Association(NamedTuple):
         return float((chance <= 0.05).double().mean())
 
 
-def association(amounts: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99) -> Association:
+def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99) -> Association:
     r"""Spearman's correlation, over pixels, of each unit's amounts with a field such as intensity or edges.
 
     .. math:: \rho_u = \mathrm{corr}\bigl(\mathrm{rank}_p\, a_{u,p},\; \mathrm{rank}_p\, f_p\bigr)
@@ -43,7 +43,7 @@ def association(amounts: Tensor, field: Tensor, *, generator: torch.Generator, r
     the same thing again and the textbook p-value of ρ is far too small; rolling keeps the smoothness.
 
     Args:
-        amounts: (units, *size), >= 0. For what the whole layer paints: ``amounts.sum(0, keepdim=True)``.
+        magnitudes: (units, *size), >= 0. For what the whole layer paints: ``magnitudes.sum(0, keepdim=True)``.
         field: size, for example :func:`intensity` or :func:`edges` of the picture.
         generator: of the control.
         repeats: of the control; 19 are the fewest that can reach 5 %.
@@ -61,7 +61,7 @@ def association(amounts: Tensor, field: Tensor, *, generator: torch.Generator, r
 
     Source: the released code of Padmanabhan et al. (CVPR 2024) shows this as a picture, without a number.
     """
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     size = tuple(wide.shape[1:])
     if tuple(field.shape) != size or not field.isfinite().all() or field.min() == field.max():
         raise ValueError(

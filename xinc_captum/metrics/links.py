@@ -37,18 +37,18 @@ def tolerance(covariance: Tensor) -> Tensor:
     device = "cpu" if covariance.device.type == "mps" else covariance.device
     c = covariance.detach().to(device).to(torch.float64)
     alive = c.diagonal() > 0
-    answer = torch.full_like(c.diagonal(), torch.nan)
+    result = torch.full_like(c.diagonal(), torch.nan)
     if not alive.any():
-        return answer
+        return result
     sd = c.diagonal()[alive].sqrt()
     values, vectors = torch.linalg.eigh(c[alive][:, alive] / sd[:, None] / sd)
     floor = torch.finfo(torch.float64).eps * len(values) * values[-1]
     # A direction without variance is a sum of units that is always the same: each unit in it follows from the others.
     tied = vectors[:, values <= floor].square().sum(1) > 1e-9
-    kept = values > floor
-    own = 1 / (vectors[:, kept].square() / values[kept]).sum(1)
-    answer[alive] = torch.where(tied, 0.0, own.clamp(0, 1))
-    return answer
+    nonzero = values > floor
+    unique = 1 / (vectors[:, nonzero].square() / values[nonzero]).sum(1)
+    result[alive] = torch.where(tied, 0.0, unique.clamp(0, 1))
+    return result
 
 
 def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
@@ -160,9 +160,9 @@ def class_means(rows: Tensor, classes: Tensor) -> Tensor:
     """
     if classes.shape != rows.shape[:1]:
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
-    found, where, counts = classes.to(rows.device).unique(return_inverse=True, return_counts=True)
+    present, where, counts = classes.to(rows.device).unique(return_inverse=True, return_counts=True)
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    sums = wide.new_zeros(len(found), rows.shape[1]).index_add_(0, where, wide)
+    sums = wide.new_zeros(len(present), rows.shape[1]).index_add_(0, where, wide)
     means: Tensor = (sums / counts[:, None]).to(rows.dtype)
     return means[where]
 
@@ -176,10 +176,10 @@ def mix_bits(numbers: Tensor) -> Tensor:
 
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64.
     """
-    z = numbers.to(torch.int64) + _signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shifted(z, 31)
+    z = numbers.to(torch.int64) + _as_signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shift_right(z, 30)) * _as_signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift_right(z, 27)) * _as_signed(0x94D049BB133111EB)
+    return z ^ _shift_right(z, 31)
 
 
 def row_hashes(rows: Tensor) -> Tensor:
@@ -201,11 +201,11 @@ def row_hashes(rows: Tensor) -> Tensor:
     return mix_bits(mix_bits(bits + place).sum(1))
 
 
-def _signed(number: int) -> int:
+def _as_signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
+def _shift_right(z: Tensor, bits: int) -> Tensor:
     """Shift right as unsigned numbers do; torch's own keeps the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
@@ -224,12 +224,12 @@ def duplicates(rows: Tensor) -> float:
     return (len(hashes) - len(hashes.unique())) / len(hashes)
 
 
-def leaks(rows: Tensor, seen: Tensor) -> Tensor:
+def leaks(rows: Tensor, fit_hashes: Tensor) -> Tensor:
     """Which held-out rows were in the fit.
 
     Args:
         rows: (n, columns), held out, compared as float32.
-        seen: :func:`row_hashes` of the fitted rows, (m,).
+        fit_hashes: :func:`row_hashes` of the fitted rows, (m,).
 
     Returns:
         (n,) bool.
@@ -239,7 +239,7 @@ def leaks(rows: Tensor, seen: Tensor) -> Tensor:
         tensor([False,  True])
     """
     hashes = row_hashes(rows)
-    return torch.isin(hashes, seen.to(hashes.device))
+    return torch.isin(hashes, fit_hashes.to(hashes.device))
 
 
 class Selectivity(NamedTuple):
@@ -281,9 +281,8 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
     """
     if responses.dim() != 2 or tuple(classes.shape) != (len(responses),) or not len(responses):
         raise ValueError(
-            f"responses have shape {tuple(responses.shape)} and classes {tuple(classes.shape)}; expected (n, "
-            "units) and "
-            "(n,)."
+            f"responses have shape {tuple(responses.shape)} and classes {tuple(classes.shape)}; expected (n, units) "
+            "and (n,)."
         )
     values = wide(responses).cpu()
     if not values.isfinite().all():
@@ -376,25 +375,25 @@ def semantic_order(
             f"got neighbours={neighbours}, rows_per_class={rows_per_class}, repeats={repeats}; expected >= 1."
         )
     generator = torch.Generator().manual_seed(seed)
-    a, b = _scaled(first), _scaled(second)
+    a, b = _standardize(first), _standardize(second)
     classes = classes.cpu()
     between = _between(a, b, classes, repeats, generator)
     groups = [
-        own[torch.randperm(len(own), generator=generator)[:rows_per_class]]
-        for own in ((classes == c).nonzero()[:, 0] for c in classes.unique())
-        if len(own) >= 2 * neighbours + 2
+        members[torch.randperm(len(members), generator=generator)[:rows_per_class]]
+        for members in ((classes == c).nonzero()[:, 0] for c in classes.unique())
+        if len(members) >= 2 * neighbours + 2
     ]
     if not groups:
         return SemanticOrder(*between, None, None, None, None, None)
     spaces = [(torch.cdist(a[g], a[g]), torch.cdist(b[g], b[g])) for g in groups]
-    ranks = [(_ranked(da), _ranked(db)) for da, db in spaces]
+    ranks = [(_ranks(da), _ranks(db)) for da, db in spaces]
     near = [(_nearest(da, neighbours), _nearest(db, neighbours)) for da, db in spaces]
     order = [torch.arange(len(g)) for g in groups]
-    within, shared = _rank_agreement(ranks, order), _shared(near, order, neighbours)
+    within, shared = _rank_agreement(ranks, order), _share_in_both(near, order, neighbours)
     null = []
     for _ in range(repeats):
         order = [torch.randperm(len(g), generator=generator) for g in groups]
-        null.append((_rank_agreement(ranks, order), _shared(near, order, neighbours)))
+        null.append((_rank_agreement(ranks, order), _share_in_both(near, order, neighbours)))
     chance = sum(s for _, s in null) / repeats
     return SemanticOrder(
         *between,
@@ -409,14 +408,14 @@ def semantic_order(
 def _between(
     a: Tensor, b: Tensor, classes: Tensor, repeats: int, generator: torch.Generator
 ) -> tuple[float | None, float | None]:
-    found, first = classes.unique(return_inverse=True)
-    if len(found) < 4:  # three classes have three distances, which six orders can arrange
+    present, first = classes.unique(return_inverse=True)
+    if len(present) < 4:  # three classes have three distances, which six orders can arrange
         return None, None
-    where = torch.stack([(first == c).nonzero()[0, 0] for c in range(len(found))])
+    where = torch.stack([(first == c).nonzero()[0, 0] for c in range(len(present))])
     means = [class_means(side, classes)[where] for side in (a, b)]
-    ranks = [(_ranked(torch.cdist(means[0], means[0])), _ranked(torch.cdist(means[1], means[1])))]
-    observed = _rank_agreement(ranks, [torch.arange(len(found))])
-    null = [_rank_agreement(ranks, [torch.randperm(len(found), generator=generator)]) for _ in range(repeats)]
+    ranks = [(_ranks(torch.cdist(means[0], means[0])), _ranks(torch.cdist(means[1], means[1])))]
+    observed = _rank_agreement(ranks, [torch.arange(len(present))])
+    null = [_rank_agreement(ranks, [torch.randperm(len(present), generator=generator)]) for _ in range(repeats)]
     return observed, _p(observed, null)
 
 
@@ -426,7 +425,7 @@ def _rank_agreement(ranks: list[tuple[Tensor, Tensor]], order: list[Tensor]) -> 
     return sum(each) / len(each)
 
 
-def _ranked(distances: Tensor) -> Tensor:
+def _ranks(distances: Tensor) -> Tensor:
     """The distances' ranks, centred and scaled so that the sum of squares is one: (n, n), zeros on the diagonal."""
     above = torch.triu_indices(len(distances), len(distances), 1)
     half = torch.zeros_like(distances)
@@ -436,11 +435,11 @@ def _ranked(distances: Tensor) -> Tensor:
 
 def _nearest(distances: Tensor, k: int) -> Tensor:
     """(n, n) bool: whether column j is among row i's k nearest others."""
-    others = distances + torch.diag(torch.full((len(distances),), torch.inf, dtype=distances.dtype))
-    return torch.zeros_like(distances, dtype=torch.bool).scatter_(1, others.topk(k, largest=False).indices, True)
+    without_self = distances + torch.diag(torch.full((len(distances),), torch.inf, dtype=distances.dtype))
+    return torch.zeros_like(distances, dtype=torch.bool).scatter_(1, without_self.topk(k, largest=False).indices, True)
 
 
-def _shared(near: list[tuple[Tensor, Tensor]], order: list[Tensor], k: int) -> float:
+def _share_in_both(near: list[tuple[Tensor, Tensor]], order: list[Tensor], k: int) -> float:
     both = [(na & nb[o][:, o]).sum(1) for (na, nb), o in zip(near, order, strict=True)]
     return float(torch.cat(both).double().mean()) / k
 
@@ -449,7 +448,7 @@ def _p(observed: float, null: list[float]) -> float:
     return (1 + sum(value >= observed for value in null)) / (1 + len(null))
 
 
-def _scaled(rows: Tensor) -> Tensor:
+def _standardize(rows: Tensor) -> Tensor:
     wide = rows.detach().cpu().to(torch.float64)
     if not wide.isfinite().all():
         row = int((~wide.isfinite().flatten(1).all(1)).nonzero()[0, 0])

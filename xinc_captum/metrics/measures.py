@@ -54,13 +54,13 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
     design = torch.cat([places, torch.ones_like(places[:, :1])], 1)
     vectors = wide.flatten(2).transpose(1, 2)
     weights = torch.ones_like(vectors[..., :1])
-    left = vectors
+    residual = vectors
     for _ in range(rounds):
         weighted = design * weights
         fit = torch.linalg.pinv(weighted.transpose(1, 2) @ design) @ (weighted.transpose(1, 2) @ vectors)
-        left = vectors - design @ fit
-        weights = 1 / left.norm(dim=2, keepdim=True).clamp_min(1e-3)
-    return left.transpose(1, 2).reshape(flow.shape).to(flow)
+        residual = vectors - design @ fit
+        weights = 1 / residual.norm(dim=2, keepdim=True).clamp_min(1e-3)
+    return residual.transpose(1, 2).reshape(flow.shape).to(flow)
 
 
 def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
         )
     check_parts(before, masks)
     flow = torch.cat([optical_flow(torch.stack(pair)) for pair in zip(before, after, strict=True)])
-    left = without_affine(flow).to(before)
-    return part_means(torch.cat([left, left.norm(dim=1, keepdim=True)], 1), masks)
+    residual = without_affine(flow).to(before)
+    return part_means(torch.cat([residual, residual.norm(dim=1, keepdim=True)], 1), masks)
 
 
 RADIUS = 5
@@ -307,13 +307,13 @@ def chosen(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movem
     """
     if isinstance(measures, str) or not measures:
         raise ValueError(f"measures is {measures!r}; expected a list of them, such as ['area', 'luminance'].")
-    found = []
+    selected = []
     for measure in measures:
         if isinstance(measure, str) and measure not in MEASURES:
             raise ValueError(f"measure {measure!r} is unknown; there are {', '.join(MEASURES)}, or a Measure of yours.")
-        found.append(MEASURES[measure] if isinstance(measure, str) else measure)
-    names = [column for measure in found for column in measure.columns]
+        selected.append(MEASURES[measure] if isinstance(measure, str) else measure)
+    names = [column for measure in selected for column in measure.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"column {twice[0]!r} comes from two of the measures; leave one out, or name it otherwise.")
-    return found
+    return selected

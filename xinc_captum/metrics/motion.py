@@ -12,13 +12,13 @@ from .spread import check_clip, wide
 from .statistics import rank_vectors, shifts
 
 
-def contribution_change(amounts: Tensor) -> Tensor:
+def contribution_change(magnitudes: Tensor) -> Tensor:
     r"""How much each unit's contribution changes from frame to frame.
 
     .. math:: \Delta_{t,u,p} = |a_{t+1,u,p} - a_{t,u,p}|
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
+        magnitudes: (frames, units, H, W), >= 0.
 
     Returns:
         (frames - 1, units, H, W), float64. For the paper's picture: ``.sum(1)``.
@@ -30,7 +30,7 @@ def contribution_change(amounts: Tensor) -> Tensor:
         >>> contribution_change(torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)).item()
         3.0
     """
-    return check_clip(amounts).diff(dim=0).abs()
+    return check_clip(magnitudes).diff(dim=0).abs()
 
 
 def optical_flow(clip: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ class MotionAgreement(NamedTuple):
     @property
     def shuffled(self) -> Tensor:
         """Mean of the rest, (units,): the change with other frames' speed. The control, of all shufflings at once."""
-        own = torch.eye(self.table.shape[1], dtype=torch.bool, device=self.table.device)
-        return self.table.masked_fill(own, torch.nan).flatten(1).nanmean(1)
+        same_pair = torch.eye(self.table.shape[1], dtype=torch.bool, device=self.table.device)
+        return self.table.masked_fill(same_pair, torch.nan).flatten(1).nanmean(1)
 
 
 def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
@@ -152,7 +152,7 @@ class Track(NamedTuple):
         return (self.matched - self.shuffled).nanmean(0)
 
 
-def object_track(amounts: Tensor, masks: Tensor) -> Track:
+def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     r"""Each unit's contribution to each object at each frame, beside the same where the object is not.
 
     .. math:: d_{t,o,u} = \frac{\Sigma_{p \in M_{t,o}} a_{t,u,p}}{|M_{t,o}|}, \quad
@@ -163,7 +163,7 @@ def object_track(amounts: Tensor, masks: Tensor) -> Track:
     where the object is at other times. A unit that always paints the same place scores both alike.
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
+        magnitudes: (frames, units, H, W), >= 0.
         masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is out of sight.
 
     Returns:
@@ -180,11 +180,11 @@ def object_track(amounts: Tensor, masks: Tensor) -> Track:
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code: densities
     and shares; the control is ours.
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     return _track(values, check_tracks(masks, values).to(values.device))
 
 
-def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
+def displaced_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
     """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
 
     All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects
@@ -192,7 +192,7 @@ def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generat
     moves a little, and the best of many units follows it more than a little: compare the best with the best.
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
+        magnitudes: (frames, units, H, W), >= 0.
         masks: (frames, objects, H, W), as in :func:`object_track`.
         generator: of the offsets.
         repeats: how many.
@@ -208,7 +208,7 @@ def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generat
         >>> carried_elsewhere(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
         torch.Size([2, 1, 5])
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     regions = check_tracks(masks, values).to(values.device)
     return torch.stack(
         [_track(values, regions.roll(offset, (2, 3))).carried for offset in _away(regions, repeats, generator)]
@@ -217,10 +217,10 @@ def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generat
 
 def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
     """Offsets at which rolled masks (frames, objects, H, W) share least with themselves, in the order of drawing."""
-    drawn = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
-    shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in drawn])
+    offsets = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
+    shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in offsets])
     worst = (shared / regions.square().sum((0, 2, 3))).amax(1)
-    return [drawn[i] for i in sorted(worst.argsort(stable=True)[:repeats].tolist())]
+    return [offsets[i] for i in sorted(worst.argsort(stable=True)[:repeats].tolist())]
 
 
 def _track(values: Tensor, masks: Tensor) -> Track:
@@ -248,14 +248,14 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
     if masks.dim() != 4 or (len(masks), *masks.shape[2:]) != (frames, height, width) or not masks.shape[1]:
         hint = " For one object: masks[:, None]." if masks.dim() == 3 else ""
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected "
-            f"({frames}, objects, {height}, {width}).{hint}"
+            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected ({frames}, "
+            f"objects, {height}, {width}).{hint}"
         )
     if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]."
         )
-    never = [i for i, seen in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not seen]
+    never = [i for i, visible in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not visible]
     if never:
         raise ValueError(f"objects {never[:8]} are at no frame; drop them: masks[:, kept].")
     return wide(masks)

@@ -23,9 +23,8 @@ def check_parts(pictures: Tensor, masks: Tensor) -> None:
     rows, size = len(pictures), tuple(pictures.shape[2:])
     if masks.dim() != 4 or masks.shape[0] != rows or masks.shape[2:] != pictures.shape[2:] or not masks.shape[1]:
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for pictures of {tuple(pictures.shape)}; expected "
-            f"({rows}, parts, {size[0]}, {size[1]}) with at least one part. Of label pictures (n, H, W), make "
-            "one mask a label first."
+            f"masks have shape {tuple(masks.shape)} for pictures of {tuple(pictures.shape)}; expected ({rows}, parts, "
+            f"{size[0]}, {size[1]}) with at least one part. Of label pictures (n, H, W), make one mask a label first."
         )
 
 

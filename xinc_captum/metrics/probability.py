@@ -83,9 +83,9 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     decided: Probability = "sigmoid" if outputs.shape[1] == 1 else "softmax"
     if outputs.shape[1] == 1:
         warnings.warn(
-            "The model has one output column, which is read as the logit of one class: its probability is the "
-            f"sigmoid. Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a "
-            f"regression {WHERE}.",
+            "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
+            "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression "
+            f"{WHERE}.",
             stacklevel=3,
         )
     elif inside:
@@ -166,8 +166,7 @@ def class_scores(output: object, rows: int) -> Tensor:
         what, access = tensor_named(output)
         raise TypeError(
             f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
-            "around "
-            f"the model: lambda images: model(images){access}."
+            f"around the model: lambda images: model(images){access}."
         )
     if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
         return output
@@ -181,8 +180,7 @@ def class_scores(output: object, rows: int) -> Tensor:
         hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
     raise ValueError(
         f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
-        "expected "
-        f"floats, ({rows}, classes). {hint}"
+        f"expected floats, ({rows}, classes). {hint}"
     )
 
 
@@ -192,10 +190,10 @@ def with_gradients(forward_func: ForwardFunc, images: Tensor) -> Callable[[], Te
     def model() -> Tensor | None:
         with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
             try:
-                found = forward_func(images[:1].clone().detach().requires_grad_())
+                output = forward_func(images[:1].clone().detach().requires_grad_())
             except RuntimeError:  # weights made in inference mode, custom functions without a derivative
                 return None
-            return found if isinstance(found, Tensor) else None
+            return output if isinstance(output, Tensor) else None
 
     return model
 

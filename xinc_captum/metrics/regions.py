@@ -102,8 +102,8 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
     """
     if picture.dim() not in (3, 4) or not picture.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats (C, H, W), or "
-            "(frames, C, H, W)."
+            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats (C, H, W), or (frames, C, H, "
+            "W)."
         )
     pixels = picture.detach().movedim(-3, -1)
     return group_features(pixels, regions, seed=seed)
@@ -187,13 +187,13 @@ def gabor_responses(picture: Tensor) -> Tensor:
         tensor(True)
     """
     grey = intensity(picture).cpu().double()[None, None]
-    answers = []
+    responses = []
     for kernel in gabor_bank():
         h, w = kernel.shape
         around = F.pad(grey, [w // 2, w // 2, h // 2, h // 2], mode="replicate")
         both = torch.stack([kernel.real, kernel.imag])[:, None].flip(2, 3)  # a convolution, not a correlation
-        answers.append(F.conv2d(around, both)[0].norm(dim=0))
-    return torch.stack(answers).to(picture.device)
+        responses.append(F.conv2d(around, both)[0].norm(dim=0))
+    return torch.stack(responses).to(picture.device)
 
 
 def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
@@ -220,7 +220,7 @@ def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tenso
     return group_features((responses / spread).movedim(0, -1), regions, seed=seed)
 
 
-def preference(amounts: Tensor, masks: Tensor) -> Tensor:
+def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
     r"""How much more a unit paints in a region than the region's area accounts for.
 
     .. math:: \delta_{u,R} = \frac{\Sigma_{p \in R}\, a_{u,p} - E_{u,R}}{E_{u,R}},
@@ -230,7 +230,7 @@ def preference(amounts: Tensor, masks: Tensor) -> Tensor:
     1: twice as much. Signs are kept for every kind of region.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1]; they may overlap and leave pixels out.
 
     Returns:
@@ -245,7 +245,7 @@ def preference(amounts: Tensor, masks: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     return _preference(wide.flatten(1), check_masks(masks, tuple(wide.shape[1:])).to(wide.device).flatten(1))
 
 
@@ -275,7 +275,7 @@ class RegionTest(NamedTuple):
         return _over(self.variance, self.shifted)
 
 
-def region_test(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
+def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
     r"""The variance of preferences over regions, beside two area-matched controls.
 
     .. math:: V_u = \mathrm{mean}_R\,(\delta_{u,R} - \mathrm{mean}_R\, \delta_{u,R})^2
@@ -286,7 +286,7 @@ def region_test(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, r
     control and come to about 1.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1].
         generator: of the controls.
         repeats: of each control.
@@ -305,23 +305,23 @@ def region_test(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, r
 
     Source: as :func:`preference`, where grid cells were combs and only they kept signs; the controls are ours.
     """
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     size = tuple(wide.shape[1:])
     regions = check_masks(masks, size).to(wide.device)
     flat, pixels = wide.flatten(1), regions[0].numel()
-    found = _preference(flat, regions.flatten(1))
+    preferences = _preference(flat, regions.flatten(1))
     scattered, shifted = [], []
     for offset in shifts(size, repeats, generator):
         order = torch.randperm(pixels, generator=generator, device=generator.device).to(wide.device)
         scattered.append(_variance(_preference(flat, regions.flatten(1)[:, order])))
         rolled = regions.roll(offset, tuple(range(1, regions.dim())))
         shifted.append(_variance(_preference(flat, rolled.flatten(1))))
-    return RegionTest(found, _variance(found), torch.stack(scattered), torch.stack(shifted))
+    return RegionTest(preferences, _variance(preferences), torch.stack(scattered), torch.stack(shifted))
 
 
 def _preference(flat: Tensor, regions: Tensor) -> Tensor:
-    expected = flat.sum(1, keepdim=True) * (regions.sum(1) / regions.shape[1])
-    return (flat @ regions.T - expected) / expected
+    by_area = flat.sum(1, keepdim=True) * (regions.sum(1) / regions.shape[1])
+    return (flat @ regions.T - by_area) / by_area
 
 
 def _variance(preferences: Tensor) -> Tensor:

@@ -32,37 +32,37 @@ def magnitudes(canvas: Tensor) -> Tensor:
     """
     if canvas.dim() not in (4, 5):
         raise ValueError(
-            f"canvas has shape {tuple(canvas.shape)}; expected (units, channels, H, W), or "
-            "(frames, units, channels, H, W) for a clip."
+            f"canvas has shape {tuple(canvas.shape)}; expected (units, channels, H, W), or (frames, units, channels, "
+            "H, W) for a clip."
         )
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
 
 
-def check_picture(amounts: Tensor, name: str = "amounts") -> Tensor:
+def check_picture(magnitudes: Tensor, name: str = "amounts") -> Tensor:
     """Amounts of one picture, (units, *size), in float64 where the device has it.
 
     Raises:
         ValueError: no pixel axis, an empty axis, negative or non-finite values.
     """
-    if amounts.dim() < 2 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected (units, H, W), or (units, pixels).")
-    return _amounts(amounts, name)
+    if magnitudes.dim() < 2 or not magnitudes.numel():
+        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (units, pixels).")
+    return _check_magnitudes(magnitudes, name)
 
 
-def check_clip(amounts: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
+def check_clip(magnitudes: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
     """Amounts of a clip, (frames, units, H, W), in float64 where the device has it.
 
     Raises:
         ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
     """
-    if amounts.dim() != 4 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected a clip, (frames, units, H, W).")
-    if len(amounts) < least:
+    if magnitudes.dim() != 4 or not magnitudes.numel():
+        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
+    if len(magnitudes) < least:
         raise ValueError(
-            f"{name} have {len(amounts)} frame{'s' if len(amounts) > 1 else ''}; expected at least {least}: what "
+            f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: what "
             "happens in time needs something to compare with."
         )
-    return _amounts(amounts, name)
+    return _check_magnitudes(magnitudes, name)
 
 
 def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
@@ -78,9 +78,8 @@ def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Te
         )
     if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
-            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in "
-            "[0, 1]. "
-            "For a map of labels, use as_masks(labels)."
+            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, "
+            "1]. For a map of labels, use as_masks(labels)."
         )
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
     if empty:
@@ -93,24 +92,24 @@ def wide(values: Tensor) -> Tensor:
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def _amounts(amounts: Tensor, name: str) -> Tensor:
-    if not amounts.isfinite().all():
+def _check_magnitudes(magnitudes: Tensor, name: str) -> Tensor:
+    if not magnitudes.isfinite().all():
         raise ValueError(f"{name} have values that are not finite; expected finite ones >= 0.")
-    if (amounts < 0).any():
+    if (magnitudes < 0).any():
         raise ValueError(
-            f"{name} go down to {float(amounts.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
+            f"{name} go down to {float(magnitudes.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
             "magnitudes(canvas) makes them."
         )
-    return wide(amounts.detach())
+    return wide(magnitudes.detach())
 
 
-def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
+def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
     r"""Each unit's part of all that is painted in a region.
 
     .. math:: s_{R,u} = \Sigma_{p \in R}\, a_{u,p} \, / \, \Sigma_v \Sigma_{p \in R}\, a_{v,p}
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1]; None is the whole picture.
 
     Returns:
@@ -123,7 +122,7 @@ def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
         >>> share(torch.tensor([[3.0, 0.0], [1.0, 4.0]])).tolist()
         [0.375, 0.625]
     """
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     if masks is None:
         sums = wide.flatten(1).sum(1)
         return sums / sums.sum()
@@ -131,7 +130,7 @@ def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
+def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     r"""Mean amounts over the cells of a grid: canvases of any size as vectors of one length.
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
@@ -140,7 +139,7 @@ def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     with the masks ``as_masks(grid_cells(size, grid))``, divided by the masks' areas.
 
     Args:
-        amounts: (units, H, W), or (frames, units, H, W), >= 0.
+        magnitudes: (units, H, W), or (frames, units, H, W), >= 0.
         grid: rows and columns of cells, at most H and W.
 
     Returns:
@@ -153,14 +152,15 @@ def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
         >>> pooled(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
         [[[3.0, 5.0]]]
     """
-    if amounts.dim() not in (3, 4):
+    if magnitudes.dim() not in (3, 4):
         raise ValueError(
-            f"amounts have shape {tuple(amounts.shape)}; expected (units, H, W), or (frames, units, H, W) for a clip."
+            f"amounts have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (frames, units, H, W) for a "
+            "clip."
         )
-    size = amounts.shape[-2:]
+    size = magnitudes.shape[-2:]
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
         raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; expected at least one pixel a cell.")
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
     return down @ wide @ across.T
 
@@ -171,7 +171,7 @@ def _means(side: int, cells: int) -> Tensor:
     return member / member.sum(1, keepdim=True)
 
 
-def pixels_per_unit(amounts: Tensor) -> Tensor:
+def pixels_per_unit(magnitudes: Tensor) -> Tensor:
     r"""At how many pixels a unit paints more than its fair share.
 
     .. math:: n_u = \#\{p : a_{u,p} / \Sigma_v a_{v,p} > 1/N\}
@@ -180,7 +180,7 @@ def pixels_per_unit(amounts: Tensor) -> Tensor:
     :func:`shuffle_units`, under which all units come to about the same number.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
 
     Returns:
         (units,), int64.
@@ -194,11 +194,11 @@ def pixels_per_unit(amounts: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    flat = check_picture(amounts).flatten(1)
+    flat = check_picture(magnitudes).flatten(1)
     return (flat * len(flat) > flat.sum(0)).sum(1)
 
 
-def units_per_pixel(amounts: Tensor, covering: float = 0.9) -> Tensor:
+def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
     r"""How many of the layer's strongest contributions lie at each pixel.
 
     .. math:: n_p = \#\{u : a_{u,p} \ge t\}, \quad t = \max\{t : \Sigma_{a \ge t}\, a \ge q \,\Sigma a\}
@@ -207,7 +207,7 @@ def units_per_pixel(amounts: Tensor, covering: float = 0.9) -> Tensor:
     Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         covering: q in (0, 1].
 
     Returns:
@@ -223,21 +223,21 @@ def units_per_pixel(amounts: Tensor, covering: float = 0.9) -> Tensor:
     Source: as :func:`pixels_per_unit`, where the threshold of one layer met the maps of another.
     """
     _check_part(covering, "covering")
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     ordered = wide.flatten().sort(descending=True).values
     running = ordered.cumsum(0)
     place = torch.searchsorted(running, running[-1] * covering * (1 - 1e-12)).clamp_max(len(running) - 1)
     return ((wide >= ordered[place]) & (wide > 0)).sum(0)
 
 
-def participation(amounts: Tensor, dim: int = 0) -> Tensor:
+def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
     r"""The effective number of contributors: 1 when one does it all, N when N share alike.
 
     .. math:: r = (\Sigma_i a_i)^2 \, / \, \Sigma_i a_i^2
 
     Args:
-        amounts: (units, *size), >= 0.
-        dim: 0 counts units at each pixel; for pixels of each unit, give ``amounts.flatten(1)`` and 1.
+        magnitudes: (units, *size), >= 0.
+        dim: 0 counts units at each pixel; for pixels of each unit, give ``magnitudes.flatten(1)`` and 1.
 
     Returns:
         the amounts' shape without ``dim``, float64; nan where there is nothing.
@@ -251,12 +251,12 @@ def participation(amounts: Tensor, dim: int = 0) -> Tensor:
 
     Source: the inverse participation ratio of Bell & Dean (1970).
     """
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     wide = wide / wide.amax(dim, keepdim=True)  # tiny amounts must not underflow when squared
     return wide.sum(dim).square() / wide.square().sum(dim)
 
 
-def units_for(amounts: Tensor, part: float = 0.9) -> Tensor:
+def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
     r"""How few units make up a part of a pixel.
 
     .. math:: k_p = \min\{k : \Sigma_{i \le k} a_{(i),p} \ge q \,\Sigma_u a_{u,p}\}
@@ -264,7 +264,7 @@ def units_for(amounts: Tensor, part: float = 0.9) -> Tensor:
     Symbols: a_(i) the i-th largest amount at the pixel, q ``part``. Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0. For a whole layer: ``units_for(amounts.flatten(1).sum(1, keepdim=True))``.
+        magnitudes: (units, *size), >= 0. For a whole layer: ``units_for(magnitudes.flatten(1).sum(1, keepdim=True))``.
         part: q in (0, 1].
 
     Returns:
@@ -278,13 +278,13 @@ def units_for(amounts: Tensor, part: float = 0.9) -> Tensor:
         tensor([2, 1])
     """
     _check_part(part, "part")
-    wide = check_picture(amounts)
+    wide = check_picture(magnitudes)
     running = wide.sort(0, descending=True).values.cumsum(0)
     short = running < running[-1] * part * (1 - 1e-12)  # the last sum must reach 100 % of itself
     return (short.sum(0) + 1) * (running[-1] > 0)
 
 
-def running_share(amounts: Tensor) -> Tensor:
+def running_share(magnitudes: Tensor) -> Tensor:
     r"""The part of a pixel that its k strongest units make up, mean over pixels: the curve behind :func:`units_for`.
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
@@ -292,7 +292,7 @@ def running_share(amounts: Tensor) -> Tensor:
     Pixels where nobody paints are left out. Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
 
     Returns:
         (units + 1,), from 0 for no unit to 1 for all, float64.
@@ -304,7 +304,7 @@ def running_share(amounts: Tensor) -> Tensor:
         >>> running_share(torch.tensor([[1.0], [3.0]])).tolist()
         [0.0, 0.75, 1.0]
     """
-    flat = check_picture(amounts).flatten(1)
+    flat = check_picture(magnitudes).flatten(1)
     flat = flat[:, flat.sum(0) > 0]
     curve = (flat.sort(0, descending=True).values.cumsum(0) / flat.sum(0)).mean(1)
     return torch.cat([curve.new_zeros(1), curve])

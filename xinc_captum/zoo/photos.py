@@ -67,8 +67,8 @@ def photo(name: str) -> Photo:
         return _foolbox_photo(name)
     if name in _SKIMAGE:
         return skimage_photo(name)
-    others = ", ".join([*_SKIMAGE, "voc", "quokka"])
-    raise ValueError(f"{name!r} is no photo of the zoo; expected one of {others}, or foolbox:00 to foolbox:19.")
+    known = ", ".join([*_SKIMAGE, "voc", "quokka"])
+    raise ValueError(f"{name!r} is no photo of the zoo; expected one of {known}, or foolbox:00 to foolbox:19.")
 
 
 def skimage_photo(name: str) -> Photo:

@@ -93,15 +93,15 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
     pictures, masks, flows = [], [], []
     for t in range(frames):
         picture = photo.clone()
-        seen: list[Tensor] = []
+        visible: list[Tensor] = []
         flow = photo.new_zeros(2, *photo.shape[1:])
         for sprite in sprites:
-            inside, paint = _painted(sprite, t, photo)
+            inside, paint = _render(sprite, t, photo)
             picture = torch.where(inside, paint, picture)
-            seen = [earlier & ~inside for earlier in seen] + [inside]
+            visible = [earlier & ~inside for earlier in visible] + [inside]
             flow = torch.where(inside, photo.new_tensor(sprite.step)[:, None, None], flow)
         pictures.append(picture)
-        masks.append(torch.stack(seen))
+        masks.append(torch.stack(visible))
         flows.append(flow)
     clip = Clip(torch.stack(pictures), torch.stack(masks), torch.stack(flows[:-1]))
     never = [i for i, there in enumerate(clip.masks.flatten(2).any(2).any(0).tolist()) if not there]
@@ -110,7 +110,7 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
     return clip
 
 
-def _painted(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
+def _render(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
     """Where a sprite is at frame t, (H, W), and its colours there, (3, H, W)."""
     rows, columns = (torch.arange(side, device=photo.device, dtype=photo.dtype) for side in photo.shape[1:])
     y, x = (sprite.start[axis] + t * sprite.step[axis] for axis in (0, 1))
