@@ -4,7 +4,7 @@ from importlib import metadata, resources
 
 import xinc_captum
 
-HEAVY = ("torch._dynamo", "torchvision", "skimage", "sklearn", "umap", "lucent", "timm")
+HEAVY = ("torch._dynamo", "torchvision", "scipy", "skimage", "sklearn", "umap", "lucent", "timm")
 
 
 def test_every_public_name_is_there():

@@ -16,7 +16,7 @@ def require(module: str, *, purpose: str, extra: str) -> ModuleType:
         ModuleNotFoundError: it is not installed; the text says what to run.
 
     Example:
-        >>> needed("math", purpose="counting", extra="analysis").pi > 3
+        >>> require("math", purpose="counting", extra="analysis").pi > 3
         True
     """
     try:

@@ -171,9 +171,9 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
 
     Example:
         >>> bank, images = torch.eye(3)[:2], torch.rand(2, 3)
-        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] @ some.args[0].T).args.aligned
+        >>> settle_arguments(Batch.of(images, bank), lambda some: some.inputs[0] @ some.args[0].T).args.aligned
         frozenset()
-        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] * some.args[0]).args.aligned
+        >>> settle_arguments(Batch.of(images, bank), lambda some: some.inputs[0] * some.args[0]).args.aligned
         frozenset({0})
     """
     args = batch.args if isinstance(batch.args, Args) else Args(batch.args)

@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -22,6 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from .fingerprint import sha256, sha256_of_bytes, tensors_sha256
 
 PREFIX = "xinc-captum-"  # the format of a file is this, its kind, and a version
 VERSION = 2  # since 2, each file holds a sha256 of all its bytes
@@ -77,17 +78,17 @@ def write_tensors(
         >>> read_tensors(path, kind="demo", writer="write_tensors()")
         TensorFile(tensors={'a': tensor([1., 1.])}, metadata={})
     """
-    content, at = _packed(tensors, kind, metadata or {})
+    content, at = _pack(tensors, kind, metadata or {})
     with replace_file(path) as temporary, temporary.open("wb") as file:
         file.write(content[:at])
-        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(sha256_of_bytes(content).encode())
         file.write(memoryview(content)[at + len(_NO_DIGEST) :])
     return Path(path)
 
 
 def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None) -> int:
     """Return the size of the file that :func:`write_tensors` writes, in bytes."""
-    return len(_packed(tensors, kind, metadata or {})[0])
+    return len(_pack(tensors, kind, metadata or {})[0])
 
 
 def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
@@ -130,7 +131,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
         raise StoreError(f"{path} is no whole safetensors file ({error}); {again}") from error
     if kind is None and KEY not in entries:
         return TensorFile(tensors, {})
-    note, mark, version = _checked_format(path, entries, kind, writer)
+    note, mark, version = _check_format(path, entries, kind, writer)
     stored = note.pop("sha256", None)
     if version >= VERSION and stored != _sha256_of(data, str(stored)):
         raise StoreError(f"{path} was changed after it was written (its sha256 differs); {again}")
@@ -146,19 +147,19 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
     return TensorFile(tensors, note if version == 1 else note["metadata"])
 
 
-def check_state(path: str | Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Check that the tensors of a file have the names and shapes of a state dict.
 
     Raises:
         StoreError: a tensor is missing, not expected, or of another shape; lists the first five.
     """
     faults = [
-        *(f"{name} is missing" for name in expected if name not in found),
-        *(f"{name} is left over" for name in found if name not in expected),
+        *(f"{name} is missing" for name in state if name not in tensors),
+        *(f"{name} is left over" for name in tensors if name not in state),
         *(
-            f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
-            for name, value in expected.items()
-            if name in found and found[name].shape != value.shape
+            f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+            for name, value in state.items()
+            if name in tensors and tensors[name].shape != value.shape
         ),
     ]
     if faults:
@@ -234,44 +235,30 @@ def _remove_leftovers(folder: Path, start: str) -> None:
             continue
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names.
-
-    Example:
-        >>> tensors_sha256({"a": torch.zeros(2)})[:8]
-        'da53f451'
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(_plain(name, tensor).view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _packed(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
+def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
     """Return the bytes of a file with zeros in the place of the sha256, and where that place is."""
-    held: dict[str, Tensor] = {}
+    dense: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, value in tensors.items():
         plain = _plain(name, value)
         if plain.untyped_storage().data_ptr() in storages:  # safetensors refuses shared memory
             plain = plain.clone()
         storages.add(plain.untyped_storage().data_ptr())
-        held[name] = plain
+        dense[name] = plain
     note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
-    content: bytes = save(held, metadata={KEY: json.dumps(note)})
+    content: bytes = save(dense, metadata={KEY: json.dumps(note)})
     return content, content.index(_NO_DIGEST, content.index(b"sha256"))
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
     """Return a tensor on the CPU whose memory holds its values in order, with no conjugation or sign pending."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
-        seen = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
-        raise TypeError(f"{seen}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
+        received = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
+        raise TypeError(f"{received}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
     return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
 
 
-def _checked_format(
+def _check_format(
     path: Path, entries: Mapping[str, str], kind: str | None, writer: str
 ) -> tuple[dict[str, Any], str, int]:
     """Return the metadata without the format, the kind and the version, which are those that are expected."""
@@ -282,27 +269,25 @@ def _checked_format(
         mark = str(note.pop("format", "nothing"))
     except (ValueError, AttributeError, TypeError, RecursionError):
         note, mark = {}, "nothing"
-    found, _, number = mark.removeprefix(PREFIX).rpartition("-")
-    if not mark.startswith(PREFIX) or not number.isdecimal() or found != (kind or found):
+    stored_kind, _, number = mark.removeprefix(PREFIX).rpartition("-")
+    if not mark.startswith(PREFIX) or not number.isdecimal() or stored_kind != (kind or stored_kind):
         raise StoreError(
             f"{path} is marked {mark!r}; expected {f'{PREFIX}{kind}-{VERSION}'!r}, a file written by {writer}."
         )
     if int(number) > VERSION:
         raise StoreError(
-            f"{path} has version {number} of the format {PREFIX}{found}, and this version of xinc-captum reads up to "
-            f"{VERSION}; update xinc-captum."
+            f"{path} has version {number} of the format {PREFIX}{stored_kind}, and this version of xinc-captum reads "
+            f"up to {VERSION}; update xinc-captum."
         )
     if int(number) != (VERSION if KEY in entries else 1):  # each version has its own metadata entry
         raise StoreError(f"{path} is damaged: {mark!r} is no format of this package; copy the file again.")
-    return note, found, int(number)
+    return note, stored_kind, int(number)
 
 
 def _sha256_of(content: bytes, stored: str) -> str:
     """Return the sha256 of a file's bytes with zeros in the place of the sha256 that it stores."""
     end = 8 + int.from_bytes(content[:8], "little")
-    digest = hashlib.sha256(content[:end].replace(stored.encode(), _NO_DIGEST, 1))
-    digest.update(memoryview(content)[end:])
-    return digest.hexdigest()
+    return sha256_of_bytes(content[:end].replace(stored.encode(), _NO_DIGEST, 1), memoryview(content)[end:])
 
 
 __all__ = [
@@ -330,12 +315,6 @@ _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotl
 
 
 _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
-
-
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_folder(path: str | Path) -> Path:
@@ -385,15 +364,15 @@ def _check_earlier(path: Path) -> None:
 
 def results_below(folder: Path) -> set[Path]:
     """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
-    found = set()
+    folders = set()
     for manifest in folder.rglob(MANIFEST):
         try:
             note = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
-            found.add(manifest.parent)
-    return found
+            folders.add(manifest.parent)
+    return folders
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
@@ -444,8 +423,8 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise StoreError(
-                f"there is no room for {path} ({error.strerror}); nothing was written, and what was there is as it was."
-                " Free some, or give a folder elsewhere, and run it again."
+                f"there is no room for {path} ({error.strerror}); nothing was written, and what was there is as it "
+                "was. Free some, or give a folder elsewhere, and run it again."
             ) from error
         raise
 
@@ -484,10 +463,10 @@ def _command() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Python, the platform and every package whose version can change a result."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    installed = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _VERSIONS:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed

@@ -93,7 +93,7 @@ def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         (n, all channels, H, W).
 
     Example:
-        >>> stacked([torch.zeros(1, 2, 2, 2), torch.ones(1, 3, 4, 4)], (4, 4)).shape
+        >>> stack_maps([torch.zeros(1, 2, 2, 2), torch.ones(1, 3, 4, 4)], (4, 4)).shape
         torch.Size([1, 5, 4, 4])
 
     Source: Tritrong et al., "Repurposing GANs for One-shot Semantic Part Segmentation" (CVPR 2021).
@@ -105,7 +105,7 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest neighbours; by whole factors in half the time that ``interpolate`` takes on a CPU.
 
     Example:
-        >>> enlarged(torch.tensor([[[[1.0, 2.0]]]]), (1, 4)).flatten()
+        >>> enlarge(torch.tensor([[[[1.0, 2.0]]]]), (1, 4)).flatten()
         tensor([1., 1., 2., 2.])
     """
     rows, columns = maps.shape[2:]

@@ -20,7 +20,7 @@ def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     prepares a reduction of gradients that never comes, which makes the next training step fail.
 
     Example:
-        >>> with unsynchronised(torch.nn.Linear(2, 1)):
+        >>> with no_synchronization(torch.nn.Linear(2, 1)):
         ...     pass
     """
     roots = (*modules_behind(model, wrapped=True), *also)

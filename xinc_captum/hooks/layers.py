@@ -49,7 +49,7 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
         images: (N, C, H, W), for shape, dtype and device.
 
     Example:
-        >>> cropped_to(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
+        >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
         ((4, 15), (0, 9))
     """
     generator = torch.Generator().manual_seed(0)

@@ -412,7 +412,7 @@ def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
     Example:
         >>> model = torch.nn.Dropout()
-        >>> with guarded(model):
+        >>> with protect(model):
         ...     y = model.eval()(torch.ones(2))
         >>> model.training
         True

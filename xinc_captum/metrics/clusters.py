@@ -76,7 +76,7 @@ def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor
         ModuleNotFoundError: scikit-learn is missing.
 
     Example:
-        >>> labels = clustered(torch.tensor([[0.0], [0.1], [5.0]]), 2)
+        >>> labels = cluster_rows(torch.tensor([[0.0], [0.1], [5.0]]), 2)
         >>> bool(labels[0] == labels[1] != labels[2])
         True
     """

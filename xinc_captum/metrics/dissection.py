@@ -399,7 +399,7 @@ def ablate(
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU())
         >>> model[0].weight.data = torch.eye(2)
-        >>> ablated(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y)
+        >>> ablate(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y)
         tensor([[3., 0.],
                 [3., 5.]], dtype=torch.float64)
 

@@ -170,7 +170,7 @@ def blur_images(images: Tensor) -> Tensor:
     """Images out of focus: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
 
     Example:
-        >>> blurred(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
+        >>> blur_images(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
         True
     """
     reach = max(1, round(5 * min(images.shape[-2:]) / 224))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .statistics import rank_vectors
-from .trust import Verdict
+from .trust import Rating
 
 FOLLOWS = 0.8  # Spearman from which the unit is said to follow
 WEAKLY = 0.5
@@ -73,7 +73,7 @@ class Fidelity:
         return float((self.places <= last_place(self.alive)).double().mean())
 
     @property
-    def verdict(self) -> tuple[Verdict, str]:
+    def verdict(self) -> tuple[Rating, str]:
         """Holds, weak or fails, and why.
 
         It *holds* where the unit moves most, in .8 of the resamples of the rows too, in half of the rows is among the
@@ -84,14 +84,14 @@ class Fidelity:
         rows = len(self.ranks)
         place = "most" if self.rank == 1 else f"as no. {self.rank}"
         over = f"over {rows} pictures (in {self.most_in} of them most by itself)" if rows > 1 else "in one picture"
-        seen = f"it moves {place} of {self.alive} units {over}"
+        moves = f"it moves {place} of {self.alive} units {over}"
         follows = f"follows what is set with Spearman {self.rho:.2f}"
         few = "; so few pictures say little of others" if rows < FEW_ROWS else ""
         if self.rho != self.rho:
-            return "weak", f"{seen}, but one value alone cannot show whether it follows"
+            return "weak", f"{moves}, but one value alone cannot show whether it follows"
         if self.rho < WEAKLY:
-            return "fails", f"re-encoded, the unit hardly {follows}; {seen}{few}"
-        both = f"re-encoded, {seen} and {follows}"
+            return "fails", f"re-encoded, the unit hardly {follows}; {moves}{few}"
+        both = f"re-encoded, {moves} and {follows}"
         if self.among <= 1 - MOSTLY:
             return "fails", f"the pictures are of other units: {both}{few}"
         if self.rank > last_place(self.alive):
@@ -154,8 +154,8 @@ def fidelity(
     """
     _check(representations, base, values, unit, sd)
     wide, start, scale = (t.detach().double().cpu() for t in (representations, base, sd))
-    for name, found in (("representations", wide), ("base", start), ("values", values)):
-        if not found.isfinite().all():
+    for name, tensor in (("representations", wide), ("base", start), ("values", values)):
+        if not tensor.isfinite().all():
             raise ValueError(
                 f"{name} hold nan or infinity; expected finite numbers. Is the generator's picture finite?"
             )
@@ -164,12 +164,12 @@ def fidelity(
         raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so there is no scale to judge it by.")
     square = ((wide - start[:, None]) / torch.where(live, scale, 1)).square().where(live, torch.zeros(()).double())
     moved, by_row = square.mean((0, 1)).sqrt(), square.mean(1)
-    told = values.detach().double().cpu().expand(wide.shape[:2])
-    got = wide[..., unit]
-    rhos = _rhos(told, got)
-    away = told - told.mean(1, keepdim=True)
+    set_values = values.detach().double().cpu().expand(wide.shape[:2])
+    measured = wide[..., unit]
+    rhos = _rhos(set_values, measured)
+    away = set_values - set_values.mean(1, keepdim=True)
     length = float(away.square().sum())
-    gain = float((away * (got - got.mean(1, keepdim=True))).sum()) / length if length else float("nan")
+    gain = float((away * (measured - measured.mean(1, keepdim=True))).sum()) / length if length else float("nan")
     flips = float("nan")
     if scores is not None and base_scores is not None and scores.shape[-1] > 1:
         flips = float((scores.argmax(-1) != base_scores.argmax(-1)[:, None]).double().mean())
@@ -189,24 +189,24 @@ def fidelity(
 def _places(by_row: Tensor, unit: int) -> Tensor:
     """The unit's place by the sums over rows drawn with replacement; the draws depend on the number of rows alone."""
     rows = len(by_row)
-    drawn = torch.randint(rows, (RESAMPLES, rows), generator=torch.Generator().manual_seed(0))
-    often = by_row.new_zeros(RESAMPLES, rows).scatter_add_(1, drawn, by_row.new_ones(RESAMPLES, rows))
+    samples = torch.randint(rows, (RESAMPLES, rows), generator=torch.Generator().manual_seed(0))
+    often = by_row.new_zeros(RESAMPLES, rows).scatter_add_(1, samples, by_row.new_ones(RESAMPLES, rows))
     sums = often @ by_row
     return 1 + (sums > sums[:, unit : unit + 1]).sum(1)
 
 
-def _rhos(told: Tensor, got: Tensor) -> Tensor:
-    if told.shape[1] < 2:
-        return torch.full(told.shape[:1], float("nan"), dtype=torch.float64)
-    return (rank_vectors(told) * rank_vectors(got)).sum(1).nan_to_num(0.0)
+def _rhos(set_values: Tensor, measured: Tensor) -> Tensor:
+    if set_values.shape[1] < 2:
+        return torch.full(set_values.shape[:1], float("nan"), dtype=torch.float64)
+    return (rank_vectors(set_values) * rank_vectors(measured)).sum(1).nan_to_num(0.0)
 
 
 def _check(representations: Tensor, base: Tensor, values: Tensor, unit: int, sd: Tensor) -> None:
     shape = tuple(representations.shape)
     if len(shape) != 3 or tuple(base.shape) != (shape[0], shape[2]) or tuple(sd.shape) != shape[2:]:
         raise ValueError(
-            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; expected "
-            "(N, S, units), (N, units) and (units,)."
+            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; expected (N, S, "
+            "units), (N, units) and (units,)."
         )
     if tuple(values.shape) not in ((shape[1],), shape[:2]):
         raise ValueError(f"values have shape {tuple(values.shape)}; expected ({shape[1]},) or {shape[:2]}.")

@@ -171,7 +171,7 @@ def mix_bits(numbers: Tensor) -> Tensor:
     """Scramble 64-bit integers so that every bit of the input changes about half of the bits of the answer.
 
     Example:
-        >>> len(set(mixed(torch.arange(1000)).tolist()))
+        >>> len(set(mix_bits(torch.arange(1000)).tolist()))
         1000
 
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64.
@@ -183,7 +183,10 @@ def mix_bits(numbers: Tensor) -> Tensor:
 
 
 def row_hashes(rows: Tensor) -> Tensor:
-    """A hash of each row's values as float32: equal rows have equal hashes, others next to never.
+    """Return a 64-bit hash of each row's values as float32: equal rows have equal hashes.
+
+    The hashes of the fitted rows, and the sampling keys that are made of them, are stored in link files. Another
+    algorithm would not find leaks into links that were saved before.
 
     Args:
         rows: (n, columns), any float dtype; -0 counts as 0.

@@ -205,7 +205,7 @@ def displaced_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Gene
 
     Example:
         >>> amounts, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
-        >>> carried_elsewhere(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
+        >>> displaced_tracks(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
         torch.Size([2, 1, 5])
     """
     values = check_clip(magnitudes)

@@ -149,7 +149,7 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
         ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
 
     Example:
-        >>> pooled(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
+        >>> pool_cells(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
         [[[3.0, 5.0]]]
     """
     if magnitudes.dim() not in (3, 4):

@@ -99,7 +99,7 @@ def complement(interval: Interval) -> Interval:
     """One minus a figure: from an unexplained share to an explained one.
 
     Example:
-        >>> flipped(Interval(0.25, 0.0, 0.5))
+        >>> complement(Interval(0.25, 0.0, 0.5))
         Interval(value=0.75, low=0.5, high=1.0)
     """
     return Interval(1 - interval.value, 1 - interval.high, 1 - interval.low)
@@ -124,8 +124,10 @@ def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
         >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
         tensor(0.2500)
     """
-    parts, whole = _checked(shares, output)
-    return (parts.sum(1) - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
+    parts, full_output = _check_shapes(shares, output)
+    return (parts.sum(1) - full_output).abs().max() / full_output.abs().max().clamp_min(
+        torch.finfo(full_output.dtype).tiny
+    )
 
 
 def condition_number(shares: Tensor, output: Tensor) -> Tensor:
@@ -149,11 +151,11 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
         >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
         tensor([3.])
     """
-    parts, whole = _checked(shares, output)
-    return parts.abs().sum(1) / whole.abs().clamp_min(torch.finfo(whole.dtype).tiny)
+    parts, full_output = _check_shapes(shares, output)
+    return parts.abs().sum(1) / full_output.abs().clamp_min(torch.finfo(full_output.dtype).tiny)
 
 
-def _checked(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+def _check_shapes(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Both sides in float32 or wider; a sum beside another shape would be spread over it."""
     if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
         raise ValueError(
@@ -192,13 +194,13 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
 
     Source: Phipson & Smyth, "Permutation p-values should never be zero" (2010).
     """
-    held = null[~null.isnan()].double() if null.dim() == 1 else null
-    if observed.dim() != 1 or null.dim() != 1 or not len(held):
+    valid = null[~null.isnan()].double() if null.dim() == 1 else null
+    if observed.dim() != 1 or null.dim() != 1 or not len(valid):
         raise ValueError(
             f"observed has shape {tuple(observed.shape)} and the null {tuple(null.shape)}; expected (n,) and (V,), "
             "with values in the null that are not nan."
         )
-    ordered = held.sort().values
+    ordered = valid.sort().values
     values = observed.double().nan_to_num(nan=-torch.inf)
     reached = len(ordered) - torch.searchsorted(ordered, values.to(ordered), right=False)
     p = (1 + reached).double() / (1 + len(ordered))
@@ -230,11 +232,9 @@ def false_discovery_rate(p: Tensor) -> Tensor:
     """
     if p.dim() != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p has shape {tuple(p.shape)}; expected (n,) p-values from 0 to 1.")
-    ordered, order = p.double().sort()
-    ranks = torch.arange(1, len(p) + 1, dtype=ordered.dtype, device=p.device)
-    least = (len(p) * ordered / ranks).clamp(max=1).flip(0)
-    running = torch.cummin(least, 0).values.flip(0) if len(p) else least
-    return torch.empty_like(running).scatter(0, order, running)
+    from scipy.stats import false_discovery_control
+
+    return torch.from_numpy(false_discovery_control(p.detach().double().cpu().numpy())).to(p.device)
 
 
 class Correlations(NamedTuple):
@@ -273,15 +273,15 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
         raise ValueError(
             f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (rows, n) twice."
         )
-    ranks = [average_ranks(_rounded(side)) for side in (first, second)]
+    ranks = [average_ranks(_round(side)) for side in (first, second)]
     centred = [r - r.mean(1, keepdim=True) for r in ranks]
     lengths = [c.norm(dim=1) for c in centred]
-    kept = (lengths[0] > 0) & (lengths[1] > 0)
-    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[kept]
-    return Correlations(values, int((~kept).sum()))
+    varying = (lengths[0] > 0) & (lengths[1] > 0)
+    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[varying]
+    return Correlations(values, int((~varying).sum()))
 
 
-def _rounded(rows: Tensor) -> Tensor:
+def _round(rows: Tensor) -> Tensor:
     """Rows in units of their largest magnitude, rounded; nan throughout where a value is not finite."""
     rows = rows.detach().double()
     rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
@@ -296,10 +296,9 @@ def average_ranks(rows: Tensor) -> Tensor:
         >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
         tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
     """
-    ordered = rows.contiguous().sort(1).values
-    below = torch.searchsorted(ordered, rows.contiguous())
-    upto = torch.searchsorted(ordered, rows.contiguous(), right=True)
-    return ((below + upto + 1).double() / 2).masked_fill(rows.isnan().any(1, keepdim=True), torch.nan)
+    from scipy.stats import rankdata
+
+    return torch.from_numpy(rankdata(rows.detach().cpu().double().numpy(), axis=1)).to(rows.device)
 
 
 def rank_vectors(rows: Tensor) -> Tensor:
@@ -321,7 +320,7 @@ def rank_vectors(rows: Tensor) -> Tensor:
         0.5
     """
     flat = rows.reshape(-1, rows.shape[-1])
-    ranks = average_ranks(_rounded(flat))
+    ranks = average_ranks(_round(flat))
     centred = ranks - ranks.mean(1, keepdim=True)
     length = centred.norm(dim=1, keepdim=True)
     vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
@@ -361,38 +360,38 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
     return Agreement(mean, round(float(total[0]), 12) if len(total) else float("nan"), left_out)
 
 
-def shuffle_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
     """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
 
     Args:
-        amounts: (units, *size).
+        magnitudes: (units, *size).
         generator: on the amounts' device.
 
     Returns:
         (units, *size); each pixel keeps its values.
 
     Example:
-        >>> shuffled_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
+        >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    return _shuffled(amounts, 0, generator)
+    return _shuffle(magnitudes, 0, generator)
 
 
-def shuffle_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
+def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
     """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
 
     Args:
-        amounts: (units, *size).
+        magnitudes: (units, *size).
         generator: on the amounts' device.
 
     Returns:
         (units, *size); each unit keeps its values.
 
     Example:
-        >>> shuffled_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
+        >>> shuffle_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    return _shuffled(amounts.flatten(1), 1, generator).view_as(amounts)
+    return _shuffle(magnitudes.flatten(1), 1, generator).view_as(magnitudes)
 
 
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -429,7 +428,7 @@ def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) ->
         ValueError: not one class a row.
 
     Example:
-        >>> shuffled_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
+        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
         tensor([[1.],
                 [2.]])
     """
@@ -437,13 +436,13 @@ def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) ->
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
     order = torch.arange(len(rows))
     for c in classes.unique().cpu():
-        own = (classes.cpu() == c).nonzero()[:, 0]
-        keys = torch.rand(len(own), generator=generator, device=generator.device).cpu()
-        order[own] = own[keys.argsort()]
+        members = (classes.cpu() == c).nonzero()[:, 0]
+        keys = torch.rand(len(members), generator=generator, device=generator.device).cpu()
+        order[members] = members[keys.argsort()]
     return rows[order.to(rows.device)]
 
 
-def _shuffled(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+def _shuffle(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Along one dim, in an order of its own for every place on the others."""
     keys = torch.rand(values.shape, generator=generator, device=generator.device)
     return values.gather(dim, keys.argsort(dim).to(values.device))

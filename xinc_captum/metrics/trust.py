@@ -1,16 +1,17 @@
-"""One Verdict record; judges of accentuations, canvases, links."""
+"""Verdicts on accentuations, canvases and links: the records, and the rules that rate the evidence."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .statistics import Interval, spearman
 
-Verdict = Literal["holds", "weak", "fails"]
+Rating = Literal["holds", "weak", "fails"]
+RATINGS: tuple[Rating, ...] = get_args(Rating)  # from best to worst
 
 OFF_PATH = 0.64  # of the natural images' own similarity: below, another circuit carries the score
 ON_PATH = 0.85
@@ -20,12 +21,43 @@ ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise
 
 
 @dataclass(frozen=True)
-class RowTrust:
-    """The evidence on one image; numbers are None where what they need was not given.
+class Verdict:
+    """A rating and the reason for it, the base class of every ``.trust``.
 
     Attributes:
-        verdict: holds, weak or fails.
-        because: one clause.
+        verdict: "holds", "weak" or "fails".
+        because: the reason, one clause or several with semicolons between them, worst first.
+
+    Example:
+        >>> str(Verdict("weak", "nothing was compared"))
+        'weak, because nothing was compared'
+    """
+
+    verdict: Rating
+    because: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict}, because {self.because}"
+
+
+def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str]) -> tuple[Rating, str]:
+    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support.
+
+    Example:
+        >>> weigh([], ["few images", "no control"], ["it agrees"])
+        ('weak', 'few images; no control')
+    """
+    for rating, clauses in (("fails", against), ("weak", doubts)):
+        if clauses:
+            return rating, "; ".join(clauses)  # type: ignore[return-value]
+    return "holds", "; ".join(support)
+
+
+@dataclass(frozen=True)
+class RowTrust(Verdict):
+    """The verdict on one image and its evidence; numbers are None where their input was not given.
+
+    Attributes:
         path: similarity of its path through the later layers to the natural images'.
         kept: similarity of its path to that of its own seed, which is a natural image too.
         natural: median similarity of a natural image's path to the others'.
@@ -36,8 +68,6 @@ class RowTrust:
         gained: what the score gained, in the direction that was asked for.
     """
 
-    verdict: Verdict
-    because: str
     path: float | None
     kept: float | None
     natural: float | None
@@ -49,21 +79,16 @@ class RowTrust:
 
 
 @dataclass(frozen=True)
-class Trust:
-    """A verdict on all images (that of the worst), and the evidence row by row."""
+class Trust(Verdict):
+    """The verdict on a batch of images, which is that of the worst, and the verdict on each image."""
 
-    verdict: Verdict
-    because: str
     rows: tuple[RowTrust, ...]
 
     @classmethod
     def of(cls, rows: Sequence[RowTrust]) -> "Trust":
-        """The worst of several rows."""
-        worst = max(rows, key=lambda row: ("holds", "weak", "fails").index(row.verdict))
+        """Return the verdict on all rows, that of the worst."""
+        worst = max(rows, key=lambda row: RATINGS.index(row.verdict))
         return cls(worst.verdict, worst.because, tuple(rows))
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
 
 
 def judge_accentuation(
@@ -86,9 +111,9 @@ def judge_accentuation(
     one path (.9) say nothing, a second model that gains less than .1 as much says little.
 
     Example:
-        >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
+        >>> judge_accentuation(path=0.8, natural=0.7, high_frequency=0.02).verdict
         'holds'
-        >>> judged(path=0.1, natural=0.7).because
+        >>> judge_accentuation(path=0.1, natural=0.7).because
         'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
@@ -102,10 +127,12 @@ def judge_accentuation(
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
-        own = kept is not None and kept > path
-        nearest = kept if own and kept is not None else path
-        whose = "its own photo" if own else "natural images"
-        numbers = f"similarity {nearest:.2f}; {path:.2f} to natural images, " if own else f"similarity {path:.2f}, "
+        follows_seed = kept is not None and kept > path
+        nearest = kept if follows_seed and kept is not None else path
+        whose = "its own photo" if follows_seed else "natural images"
+        numbers = (
+            f"similarity {nearest:.2f}; {path:.2f} to natural images, " if follows_seed else f"similarity {path:.2f}, "
+        )
         similarity = f"({numbers}theirs {natural:.2f})"
         taken = f"its path through the layers is that of {whose} {similarity}"
         if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
@@ -134,14 +161,8 @@ def judge_accentuation(
         against.append(f"a second model does not see it (its score changed by {transfer:+.2g})")
     elif transfer is not None and gained is not None and transfer < FAINT * gained:
         doubts.append(f"a second model hardly sees it ({transfer:+.2g} beside {gained:+.2g})")
-    if against:
-        return RowTrust("fails", "; ".join(against), *evidence)
-    if doubts:
-        return RowTrust("weak", "; ".join(doubts), *evidence)
-    seen = [taken]
-    if transfer is not None:
-        seen.append(f"a second model sees it too ({transfer:+.2g})")
-    return RowTrust("holds", "; ".join(seen), *evidence)
+    support = [taken] if transfer is None else [taken, f"a second model sees it too ({transfer:+.2g})"]
+    return RowTrust(*weigh(against, doubts, support), *evidence)
 
 
 def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = None) -> Tensor:
@@ -243,23 +264,17 @@ GAP = 1e-3
 
 
 @dataclass(frozen=True)
-class CanvasTrust:
-    """The evidence on a canvas; numbers are None where they do not apply.
+class CanvasTrust(Verdict):
+    """The verdict on a canvas and its evidence; numbers are None where they do not apply.
 
     Attributes:
-        verdict: holds, weak or fails.
-        because: one clause.
-        agreement: Spearman's ρ of contributions with what goes missing when units are set to zero.
-        gap: how far the parts miss the output, as a fraction of it, where the rule promises that they add up.
+        agreement: Spearman's ρ of the contributions with the changes that setting units to zero causes.
+        gap: difference between the sum of the contributions and the output, as a fraction of the output; only for rules
+            whose contributions sum to the output.
     """
 
-    verdict: Verdict
-    because: str
     agreement: float | None = None
     gap: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
 
 
 def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
@@ -280,9 +295,9 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
     """
     if shares.shape != missing.shape:
         shares, missing = shares.abs().sum(1), missing.abs().sum(1)
-    found = spearman(shares.reshape(1, -1), missing.reshape(1, -1)).values
-    if len(found):
-        return round(float(found[0]), 12)
+    correlations = spearman(shares.reshape(1, -1), missing.reshape(1, -1)).values
+    if len(correlations):
+        return round(float(correlations[0]), 12)
     level = all(bool((side == side.flatten()[0]).all()) for side in (shares, missing))
     return None if level else 0.0
 
@@ -294,7 +309,7 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
     output by more than a thousandth. It *holds* from ρ = .8 on, and is *weak* between, or when nothing was compared.
 
     Example:
-        >>> str(judged_canvas(agreement=0.97))
+        >>> str(judge_canvas(agreement=0.97))
         'holds, because it ranks units and places as setting them to zero does (ρ 0.97)'
     """
     if gap is not None and not gap <= GAP:
@@ -302,18 +317,17 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
     if agreement is None:
         return CanvasTrust("weak", "neither it nor setting units to zero tells units and places apart", agreement, gap)
     sums = "" if gap is None else ", and its parts add up to the output"
-    if agreement >= CLOSE:
-        said = f"it ranks units and places as setting them to zero does (ρ {agreement:.2f}){sums}"
-        return CanvasTrust("holds", said, agreement, gap)
-    verdict: Verdict = "weak" if agreement >= FAR else "fails"
-    only = "only roughly as" if verdict == "weak" else "unlike what"
     though = "" if gap is None else ", though its parts add up to the output"
-    return CanvasTrust(
-        verdict,
-        f"it ranks units and places {only} setting them to zero does (ρ {agreement:.2f}){though}",
-        agreement,
-        gap,
+    verdict: Rating
+    verdict, how, clause = (
+        ("holds", "as", sums)
+        if agreement >= CLOSE
+        else ("weak", "only roughly as", though)
+        if agreement >= FAR
+        else ("fails", "unlike what", though)
     )
+    text = f"it ranks units and places {how} setting them to zero does (ρ {agreement:.2f}){clause}"
+    return CanvasTrust(verdict, text, agreement, gap)
 
 
 WITHIN = 0.4  # of what varies within classes, beyond the control: less, and single units move next to nothing
@@ -324,19 +338,8 @@ GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
 HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
 
 
-class LinkTrust(NamedTuple):
-    """A verdict and its reason.
-
-    Attributes:
-        verdict: holds, weak or fails.
-        because: what was found, worst first.
-    """
-
-    verdict: Verdict
-    because: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
+class LinkTrust(Verdict):
+    """The verdict on a link."""
 
 
 def judge_link(
@@ -382,7 +385,7 @@ def judge_link(
 
     Example:
         >>> some = Interval(0.9, 0.8, 1.0)
-        >>> judged_link(r2=some, r2_within=Interval(0.01, -0.1, 0.04), shuffled=0.0).verdict
+        >>> judge_link(r2=some, r2_within=Interval(0.01, -0.1, 0.04), shuffled=0.0).verdict
         'fails'
     """
     against: list[str] = []
@@ -392,16 +395,16 @@ def judge_link(
     explained = ""
     if r2_within is None:
         doubts.append(
-            "nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² "
-            f"{r2} may be that of class means"
+            f"nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² {r2} may "
+            "be that of class means"
         )
     else:
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
         where = "" if classes == 1 else " within classes"
         explained = f"it explains {r2_within} of the latents{where}{beside}"
         if not r2_within.high > max(shuffled or 0.0, 0.0) + MARGIN:  # nan counts against a link
-            whole = "" if classes == 1 else f", whatever R² says ({r2})"
-            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
+            although = "" if classes == 1 else f", whatever R² says ({r2})"
+            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){although}".lstrip())
         elif not r2_within.value - max(shuffled or 0.0, 0.0) >= WITHIN:
             doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
         if shuffled is None:
@@ -423,13 +426,8 @@ def judge_link(
         )
     if held_out_duplicates > REPEATED:
         doubts.append(f"{held_out_duplicates:.0%} of the held-out pairs repeat others; intervals are too narrow")
-    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:
+    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:  # a reason, but no doubt alone
         repeated = f", {duplicates:.0%} of them repeated" if duplicates > REPEATED else ""
-        few = [f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"]
-    else:
-        few = []
-    if against:
-        return LinkTrust("fails", "; ".join(against + few))
-    if doubts:
-        return LinkTrust("weak", "; ".join(few + doubts))
-    return LinkTrust("holds", f"{explained}, and {real} of real pictures keep their class")
+        few = f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"
+        against, doubts = against and [*against, few], doubts and [few, *doubts]
+    return LinkTrust(*weigh(against, doubts, [f"{explained}, and {real} of real pictures keep their class"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..metrics.trust import Verdict
+from ..metrics.trust import Rating
 from .layout import VERDICTS
 
 
@@ -32,7 +32,7 @@ class Line:
     """A verdict on what is named: its word, emphasised, and the rest of the sentence."""
 
     name: str
-    verdict: Verdict
+    verdict: Rating
     rest: str
 
     @property

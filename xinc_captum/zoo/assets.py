@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..store import sha256 as sha256_of
+from ..fingerprint import sha256 as sha256_of
 
 PINNED = {
     "digit-recognizer-py": "0.1.0",
@@ -85,10 +85,10 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
         raise AssetError(
             f"{distribution} {version} has {len(present)} files that end in {suffix}; expected one. Run: {reinstall}"
         )
-    seen = sha256_of(present[0])
-    if seen != sha256:
+    digest = sha256_of(present[0])
+    if digest != sha256:
         raise AssetError(
-            f"{present[0]} has the sha256 {seen}; expected {sha256}. It is not the file that was tested and is not "
+            f"{present[0]} has the sha256 {digest}; expected {sha256}. It is not the file that was tested and is not "
             f"loaded. Run: {reinstall}"
         )
     return present[0]
@@ -157,10 +157,10 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            expected = ", ".join(".".join(pair) for pair in ALLOWED)
+            allowed = ", ".join(".".join(pair) for pair in ALLOWED)
             raise AssetError(
                 f"the pickle asks for {module}.{name}; expected plain containers of numpy arrays, which need only "
-                f"{expected}. It could run any code, so it is not loaded; get the file from its source again."
+                f"{allowed}. It could run any code, so it is not loaded; get the file from its source again."
             )
         return ALLOWED[module, name]
 

@@ -21,7 +21,10 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class Normalise:
-    """Images in [0, 1] as a network wants them: (x − mean) / std for each channel.
+    """Normalisation of images in [0, 1]: (x − mean) / std for each channel.
+
+    The values are those of ``torchvision.transforms.v2.Normalize``, bit-identical. That class imports the compiler of
+    torch, which takes seconds, and repeats a grey image to as many channels as the mean has; this one does neither.
 
     Args:
         mean: one number a channel.

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ..attributions.nern import NeRN
 from ..attributions.trans_inr import TransINR
+from ..fingerprint import sha256
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
-from ..store import read_tensors, sha256
+from ..store import read_tensors
 from . import assets
 from .assets import AssetError, asset
 from .classifiers import Classifier, Normalise
@@ -89,12 +90,11 @@ def _idx(path: Path, header: int) -> Tensor:
             " -x dataset-fashion-mnist_*.deb fashion', which needs no root, and give "
             'folder="fashion/usr/share/datasets/fashion-mnist".'
         )
-    seen, expected = sha256(path), assets.FASHION_MNIST[path.name]
-    if seen != expected:
+    digest, pinned = sha256(path), assets.FASHION_MNIST[path.name]
+    if digest != pinned:
         raise AssetError(
-            f"{path} has the sha256 {seen}; expected {expected}. It is not the file that was tested and is not "
-            "loaded. Run:"
-            " apt-get download dataset-fashion-mnist"
+            f"{path} has the sha256 {digest}; expected {pinned}. It is not the file that was tested and is not loaded. "
+            "Run: apt-get download dataset-fashion-mnist"
         )
     with gzip.open(path) as file:
         return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy())
@@ -184,8 +184,8 @@ def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed
     for _ in range(epochs):
         for rows in torch.randperm(len(images), generator=stream).split(64):
             down, across = (torch.randint(-1, 2, (2,), generator=stream)).tolist()
-            shown = images[rows].roll((down, across), (2, 3))
-            loss = F.cross_entropy(model(shown), labels[rows])
+            shifted = images[rows].roll((down, across), (2, 3))
+            loss = F.cross_entropy(model(shifted), labels[rows])
             adam.zero_grad()
             loss.backward()
             adam.step()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
 from ...metrics.probability import predicted_classes
-from ...metrics.trust import Verdict
+from ...metrics.trust import Rating as Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
 from .latent_link import LatentLink
