@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.generators import Recipe, pictures_in_unit_range, save_style_generator, train_style_generator
+from xinc_captum.generators import Recipe, images_in_unit_range, save_style_generator, train_style_generator
 from xinc_captum.store import tensors_sha256, write_tensors
 from xinc_captum.zoo import fashion_mnist, mnist_digits, train_small_convnet
 
@@ -29,7 +29,7 @@ def pictures(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         small = torch.from_numpy(digits.images).float()[:, None] / 16
         return F.interpolate(small, size=(16, 16), mode="bilinear"), torch.from_numpy(digits.target)
     kept = mnist_digits() if name == "mnist" else fashion_mnist(folder=words.get(3))
-    return kept.halved().images, kept.labels
+    return kept.halve().images, kept.labels
 
 
 torch.set_num_threads(1)  # the layers are too small to be worth sharing
@@ -59,7 +59,7 @@ asked = torch.arange(1000) % generator.num_classes
 for truncation in (0.7, 1.0):
     latents = generator.sample_latents(1000, asked, truncation, generator=torch.Generator().manual_seed(seed + 1))
     with torch.no_grad():
-        drawn = pictures_in_unit_range(generator, latents)
+        drawn = images_in_unit_range(generator, latents)
         agreement = (classifier(drawn).argmax(1) == asked).float().mean()
     print(f"at truncation {truncation} the classifier sees the class asked for in {agreement:.3f} of 1000 pictures")
 

@@ -11,7 +11,7 @@ import torch
 
 from xinc_captum import NeRN, WeightContribution
 from xinc_captum.attributions.nern import compressed, layer_profile, quantised, with_noise
-from xinc_captum.generators import pictures_in_unit_range
+from xinc_captum.generators import images_in_unit_range
 from xinc_captum.visualizers import kernel_sheet, layer_profile_sheet
 from xinc_captum.zoo import mnist_convnet, mnist_generator
 
@@ -19,7 +19,7 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 600
 style, target = mnist_generator().generator, mnist_convnet().model
 stream = torch.Generator().manual_seed(0)
 latents = style.sample_latents(1500, generator=stream, classes=torch.arange(1500) % 10)
-drawn = pictures_in_unit_range(style, latents).detach()
+drawn = images_in_unit_range(style, latents).detach()
 pictures, held_out = drawn[:1000], drawn[1000:]
 
 

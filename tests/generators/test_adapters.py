@@ -14,8 +14,8 @@ from xinc_captum.generators import (
     Generator,
     StyleGANAdapter,
     check_generator,
+    images_in_unit_range,
     load_weights,
-    pictures_in_unit_range,
 )
 from xinc_captum.generators.adapters import Adapter
 from xinc_captum.hooks import capture
@@ -295,7 +295,7 @@ def test_one_latent_goes_to_every_layer_without_noise():
     raw = network.synthesis(ws, noise_mode="const")
     assert raw.abs().max() > 1, "so that the clamp is seen"
     assert torch.equal(adapter.synthesize(latents), raw.clamp(-1, 1))
-    assert pictures_in_unit_range(adapter, latents).min() >= 0
+    assert images_in_unit_range(adapter, latents).min() >= 0
     noisy = StyleGANAdapter(network, synthesis_options={})
     with pytest.raises(ValueError, match="the same latents gave other pictures; expected no noise"):
         check_generator(noisy, classes=1)

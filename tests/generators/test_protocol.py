@@ -10,9 +10,9 @@ from xinc_captum.generators import (
     check_generator,
     class_rows,
     from_callable,
+    images_in_unit_range,
     normal,
     normal_latents,
-    pictures_in_unit_range,
     truncate,
 )
 
@@ -57,18 +57,18 @@ def test_the_sampler_gets_everything():
 )
 def test_pictures_come_in_0_to_1_by_hand(image_range, value, expected):
     paint = painter(lambda w: torch.full((len(w), 3, 2, 2), value), image_range)
-    drawn = pictures_in_unit_range(paint, LATENTS)
+    drawn = images_in_unit_range(paint, LATENTS)
     assert drawn.shape == (3, 3, 2, 2)
     assert torch.allclose(drawn, torch.tensor(expected))
 
 
 def test_the_gradient_goes_through():
     latents = LATENTS.double().requires_grad_()
-    drawn = pictures_in_unit_range(painter(lambda w: w.view(-1, 1, 2, 2).tanh(), (-1, 1)), latents)
+    drawn = images_in_unit_range(painter(lambda w: w.view(-1, 1, 2, 2).tanh(), (-1, 1)), latents)
     (gradient,) = torch.autograd.grad(drawn.sum(), latents)
     assert drawn.dtype == torch.float64
     assert torch.allclose(gradient, (1 - latents.tanh() ** 2) / 2)
-    assert pictures_in_unit_range(painter(lambda w: w.view(-1, 1, 2, 2)), latents[:0]).shape == (0, 1, 2, 2)
+    assert images_in_unit_range(painter(lambda w: w.view(-1, 1, 2, 2)), latents[:0]).shape == (0, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -84,18 +84,18 @@ def test_the_gradient_goes_through():
 )
 def test_wrong_pictures_are_said(draw, text):
     with pytest.raises(ValueError, match=text):
-        pictures_in_unit_range(painter(draw), LATENTS)
+        images_in_unit_range(painter(draw), LATENTS)
 
 
 def test_rounding_is_no_error():
-    assert pictures_in_unit_range(painter(lambda w: torch.full((3, 1, 2, 2), 1.0005)), LATENTS).max() > 1
+    assert images_in_unit_range(painter(lambda w: torch.full((3, 1, 2, 2), 1.0005)), LATENTS).max() > 1
 
 
 def test_wrong_latents_and_ranges_are_said():
     paint = painter(lambda w: w.view(-1, 1, 2, 2).sigmoid())
     for wrong in (LATENTS[0], LATENTS.long(), LATENTS[None]):
         with pytest.raises(ValueError, match=r"latents are torch.\w+ of shape .*; expected floats \(n, latent_dim\)"):
-            pictures_in_unit_range(paint, wrong)
+            images_in_unit_range(paint, wrong)
     for wrong in ((1, 1), (1, -1), (0, float("nan"))):
         with pytest.raises(ValueError, match=r"image_range is \(.*expected its lowest value first, then a higher one"):
             painter(torch.sigmoid, wrong)

@@ -9,8 +9,8 @@ from xinc_captum.generators import (
     Recipe,
     StyleGenerator,
     check_generator,
+    images_in_unit_range,
     load_style_generator,
-    pictures_in_unit_range,
     save_style_generator,
     train_style_generator,
 )
@@ -135,7 +135,7 @@ def trained(steps, seed=0, **more):
 def test_it_learns_what_the_classes_look_like():
     style = trained(120, batch=8, decay=0.9)
     with torch.no_grad():
-        drawn = [pictures_in_unit_range(style, style.sample_latents(20, c, 0.7)).mean((0, 1, 3)) for c in (0, 1)]
+        drawn = [images_in_unit_range(style, style.sample_latents(20, c, 0.7)).mean((0, 1, 3)) for c in (0, 1)]
     assert drawn[0][:4].mean() > drawn[0][4:].mean() + 0.5
     assert drawn[1][4:].mean() > drawn[1][:4].mean() + 0.5
 

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
+    cluster_mixing,
     cluster_rows,
     edges,
-    mixing,
     opponents,
     rand_index,
-    share_explained,
     stability,
     umap_positions,
     unit_responses,
@@ -22,7 +21,7 @@ from xinc_captum.metrics import (
     verdict,
     what_dominates,
 )
-from xinc_captum.metrics.clusters import Explained
+from xinc_captum.metrics.clusters import Explained, share_explained
 from xinc_captum.zoo.videos import Sprite, sprite_clip
 
 
@@ -57,14 +56,14 @@ def test_planted_groups_are_found_and_stable():
     vectors, truth = groups()
     assert rand_index(cluster_rows(vectors, 3), truth) == 1
     found = stability(vectors, 3, generator=generator())
-    assert found.found.tolist() == [1] * 10, "five seeds, ten pairs"
+    assert found.observed.tolist() == [1] * 10, "five seeds, ten pairs"
     assert found.shuffled.mean() < 0.9
 
 
 def test_a_cloud_is_no_more_stable_than_its_control():
     cloud = torch.randn(60, 8, generator=generator())
     found = stability(cloud, 6, generator=generator())
-    assert found.found.mean() < 0.9 and abs(found.found.mean() - found.shuffled.mean()) < 0.35
+    assert found.observed.mean() < 0.9 and abs(found.observed.mean() - found.shuffled.mean()) < 0.35
 
 
 def test_rand_index_by_its_definition():
@@ -81,9 +80,9 @@ def test_rand_index_by_its_definition():
 
 def test_mixing_tells_sources_from_shared_clusters():
     sources = torch.arange(40) % 2
-    assert mixing(sources, sources, generator=generator()).found == 1
-    across = mixing(torch.arange(40) // 10, sources, generator=generator())
-    assert abs(across.found) < 0.1 and across.shuffled.abs().max() < 0.5 and len(across.shuffled) == 20
+    assert cluster_mixing(sources, sources, generator=generator()).observed == 1
+    across = cluster_mixing(torch.arange(40) // 10, sources, generator=generator())
+    assert abs(across.observed) < 0.1 and across.shuffled.abs().max() < 0.5 and len(across.shuffled) == 20
 
 
 def test_what_does_not_fit_is_said():

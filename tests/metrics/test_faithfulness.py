@@ -82,8 +82,8 @@ def test_the_default_score_is_a_probability():
 def test_rows_do_not_see_each_other(conv):
     images, maps, targets = torch.rand(4, 3, 9, 8), torch.rand(4, 9, 8), [0, 2, 1, 2]
     whole = deletion_insertion(conv, images, maps, targets, steps=5)
-    for rows_at_once in (1, 7):
-        again = deletion_insertion(conv, images, maps, torch.tensor(targets), steps=5, rows_at_once=rows_at_once)
+    for batch_size in (1, 7):
+        again = deletion_insertion(conv, images, maps, torch.tensor(targets), steps=5, batch_size=batch_size)
         torch.testing.assert_close(again, whole)
     for i in range(4):
         alone = deletion_insertion(conv, images[i : i + 1], maps[i : i + 1], targets[i], steps=5)
@@ -128,7 +128,7 @@ def test_where_the_curves_begin_and_end(conv):
     images = torch.rand(3, 3, 8, 8)
     with torch.no_grad():
         expected = conv(images).softmax(1)[range(3), [2, 0, 1]]
-    torch.testing.assert_close(target_score(conv, images, [2, 0, 1], rows_at_once=2), expected)
+    torch.testing.assert_close(target_score(conv, images, [2, 0, 1], batch_size=2), expected)
 
 
 def test_out_of_focus_by_hand():
@@ -147,8 +147,8 @@ def test_what_does_not_fit_is_said(conv):
         deletion_insertion(conv, images, maps[:1], 0)
     with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
         deletion_insertion(conv, images, maps, 0, steps=0)
-    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
-        deletion_insertion(conv, images, maps, 0, rows_at_once=0)
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        deletion_insertion(conv, images, maps, 0, batch_size=0)
     with pytest.raises(ValueError, match=r"maps \(0, 8, 8\); expected .* at least one"):
         deletion_insertion(conv, images[:0], maps[:0], 0)
     for baseline in (torch.rand(5), torch.rand(1, 2, 3, 8, 8), torch.rand(2)):
@@ -222,8 +222,8 @@ def test_road_what_does_not_fit_is_said():
         road(Left(), PHOTOS, torch.rand(2, 6, 6), 1)
     with pytest.raises(ValueError, match=r"maps \(0, .*\); expected .* at least one"):
         road(Left(), PHOTOS[:0], LEFT[:0], 1)
-    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
-        road(Left(), PHOTOS, LEFT, 1, rows_at_once=0)
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        road(Left(), PHOTOS, LEFT, 1, batch_size=0)
     for shares in ((), (0.5, 1.0), (0.0,)):
         with pytest.raises(ValueError, match="expected at least one, each above 0 and below 1"):
             road(Left(), PHOTOS, LEFT, 1, shares=shares)

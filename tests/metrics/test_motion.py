@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
     contribution_change,
-    displaced_tracks,
+    control_tracks,
     motion_agreement,
     object_track,
     optical_flow,
@@ -138,7 +138,7 @@ def test_a_planted_carrier_is_found_and_elsewhere_none_is():
     track = object_track(amounts, clip.masks)
     assert track.carried[0].argmax() == 3 and track.carried[0, 3] > 1
     assert track.carried[1].abs().max() < 0.2, "nobody carries the other one"
-    elsewhere = displaced_tracks(amounts, clip.masks, generator=g, repeats=8)
+    elsewhere = control_tracks(amounts, clip.masks, generator=g, repeats=8)
     assert elsewhere.shape == (8, 2, 8)
     assert track.carried[0, 3] > 5 * elsewhere[:, 0].amax(), "nor is the finding among its own controls"
 

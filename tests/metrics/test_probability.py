@@ -10,7 +10,7 @@ from torch import nn
 
 from xinc_captum.metrics import (
     deletion_insertion,
-    predicted_classes,
+    predict_classes,
     probabilities,
     probability_kind,
     road,
@@ -202,8 +202,8 @@ def test_an_output_of_another_shape_is_refused(shaped, text):
 
 
 def test_one_column_has_two_classes():
-    assert predicted_classes(torch.tensor([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0, 1]
-    assert predicted_classes(torch.tensor([[-0.1], [0.2], [5.0]])).tolist() == [0, 1, 1]
+    assert predict_classes(torch.tensor([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0, 1]
+    assert predict_classes(torch.tensor([[-0.1], [0.2], [5.0]])).tolist() == [0, 1, 1]
     shares = torch.tensor([[0.2], [0.9]])
-    assert predicted_classes(shares).tolist() == [0, 1], "probabilities"
-    assert predicted_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"
+    assert predict_classes(shares).tolist() == [0, 1], "probabilities"
+    assert predict_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"

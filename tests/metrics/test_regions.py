@@ -10,7 +10,6 @@ from xinc_captum.inr import FourierMLP, coordinates
 from xinc_captum.metrics import (
     as_masks,
     colour_regions,
-    gabor_bank,
     gabor_regions,
     gabor_responses,
     grid_cells,
@@ -21,7 +20,7 @@ from xinc_captum.metrics import (
     region_test,
     share,
 )
-from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, group_features
+from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, gabor_bank, group_features
 
 
 @given(h=st.integers(1, 12), w=st.integers(1, 12), gh=st.integers(1, 5), gw=st.integers(1, 5))

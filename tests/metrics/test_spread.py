@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
     as_masks,
+    cumulative_share,
     grid_cells,
     magnitudes,
     participation,
     pixels_per_unit,
     pool_cells,
-    running_share,
     share,
     units_for,
     units_per_pixel,
@@ -126,7 +126,7 @@ def test_by_hand():
     assert units_per_pixel(amounts, 1.0).tolist() == [3, 3, 0]
     effective = participation(amounts)
     assert effective[:2].tolist() == pytest.approx([100 / 46, 3]) and effective[2].isnan()
-    assert running_share(amounts).tolist() == pytest.approx([0, (0.6 + 1 / 3) / 2, (0.9 + 2 / 3) / 2, 1])
+    assert cumulative_share(amounts).tolist() == pytest.approx([0, (0.6 + 1 / 3) / 2, (0.9 + 2 / 3) / 2, 1])
 
 
 @given(units=st.integers(1, 8), pixels=st.integers(1, 20), seed=st.integers(0, 999), part=st.floats(0.05, 1))

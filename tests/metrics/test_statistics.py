@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
-    average_ranks,
     canvas_agreement,
     complement,
     completeness_error,
@@ -24,7 +23,7 @@ from xinc_captum.metrics import (
     shuffle_within,
     spearman,
 )
-from xinc_captum.metrics.statistics import Interval
+from xinc_captum.metrics.statistics import Interval, average_ranks
 
 
 @given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xinc_captum import zoo
-from xinc_captum.zoo import AssetError, asset, assets, requirements
-from xinc_captum.zoo.assets import ALLOWED, LARGE, PINNED, install_command, read_arrays
+from xinc_captum.zoo import AssetError, asset, assets
+from xinc_captum.zoo.assets import ALLOWED, LARGE, PINNED, install_command, read_arrays, requirements
 
 BOOM = b"raise RuntimeError('imported')"
 ROOT = Path(__file__).parents[2]

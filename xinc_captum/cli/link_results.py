@@ -11,7 +11,7 @@ from .. import store
 from ..attributions.linking import LatentLink, LinkAudit, Pairs
 from ..attributions.linking.sweep import UnitSweep
 from ..attributions.linking.unit_tables import UnitTable, quantify
-from ..generators import PictureParts
+from ..generators import ImageParts
 from ..metrics.links import Selectivity, selectivity
 from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.images import smaller
@@ -183,7 +183,7 @@ def units_of(ends: Ends, link: LatentLink, pairs: Pairs, truncation: float, seed
         films.append(reduced(one.images[row]))
         sweeps.append(replace(one, images=one.images[:, [0, -1]]))  # all frames of large pictures are many
     latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]
-    parts = PictureParts(thirds(ends.shape), THIRDS)
+    parts = ImageParts(thirds(ends.shape), THIRDS)
     table = quantify(ends.generator, link, latents.to(ends.device), chosen, parts=parts, measures=["luminance"])
     return Units(bases, sweeps, rows, films, selective, table)
 

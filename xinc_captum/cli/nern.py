@@ -19,8 +19,8 @@ from ..attributions.nern import (
     layer_profile,
     quantised,
 )
-from ..generators import pictures_in_unit_range
-from ..metrics import predicted_classes
+from ..generators import images_in_unit_range
+from ..metrics import predict_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
@@ -142,7 +142,7 @@ def drawn(
     asked: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
     latents = generator.sample_latents(count, generator=stream, **asked)
     with torch.no_grad():
-        both = torch.cat([pictures_in_unit_range(generator, part) for part in latents.split(64)])
+        both = torch.cat([images_in_unit_range(generator, part) for part in latents.split(64)])
     return both[:FITTED], both[FITTED:]
 
 
@@ -168,7 +168,7 @@ def compared(nern: NeRN, classifier: Classifier, held: Tensor) -> list[tuple[str
     own = answers(classifier.model)
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
-        same = predicted_classes(answers(model), own) == predicted_classes(own)
+        same = predict_classes(answers(model), own) == predict_classes(own)
         agreement = float(same.float().mean())
         lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
     return lines

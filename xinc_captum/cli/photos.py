@@ -334,6 +334,6 @@ def real_called(name: str | None, ends: Ends) -> Real | None:
 def digits(size: int) -> Real:
     """Every fifth of the zoo's digits: those that its generator and classifier were not trained on, in mixed order."""
     known = zoo.mnist_digits()
-    images = (known.halved() if size == 16 else known).images[4::5]
+    images = (known.halve() if size == 16 else known).images[4::5]
     mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return Real(images[mixed], f"{len(images)} digits held out")

@@ -13,13 +13,13 @@ from ..attributions import FrameCanvas, NeuronCanvas
 from ..inr.fit import render_video
 from ..metrics import (
     contribution_change,
-    displaced_tracks,
+    control_tracks,
+    cumulative_share,
     magnitudes,
     motion_agreement,
     object_track,
     pixels_per_unit,
     pool_cells,
-    running_share,
     shuffle_pixels,
     shuffle_units,
     units_for,
@@ -238,7 +238,7 @@ def spread_of(layer: Layer, frame: int, seed: int) -> Spread:
     units = shuffle_units(amounts, torch.Generator().manual_seed(seed))
     pixels = shuffle_pixels(amounts, torch.Generator().manual_seed(seed))
     counts = pixels_per_unit(amounts), pixels_per_unit(units)
-    return Spread(*counts, running_share(amounts), running_share(pixels), units_for(amounts), units_for(pixels))
+    return Spread(*counts, cumulative_share(amounts), cumulative_share(pixels), units_for(amounts), units_for(pixels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,5 +312,5 @@ class Carried:
 def carried_by(layer: Layer, masks: Tensor, seed: int) -> Carried:
     """Follow the objects of masks (frames, objects, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    elsewhere = displaced_tracks(layer.amounts, masks, generator=generator)
+    elsewhere = control_tracks(layer.amounts, masks, generator=generator)
     return Carried(layer, object_track(layer.amounts, masks), elsewhere)

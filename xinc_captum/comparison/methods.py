@@ -70,7 +70,7 @@ class LayerAxis:
         """
         if len(shape) != 4:  # tokens and vectors are refused where maps are made of the answer
             return 1
-        return unit_axis(shape, self.layer, self.model, entered=self._entered, asked=self.asked)
+        return unit_axis(shape, self.layer, self.model, entered=self._entered, requested=self.asked)
 
     @property
     def seen(self) -> int:

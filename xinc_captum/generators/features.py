@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..hooks import ForwardFunc, LayerError, find_layer, layer_name, patch
-from .protocol import Generator, pictures_in_unit_range
+from .protocol import Generator, images_in_unit_range
 
 Read = Callable[[Tensor], Tensor]
 
 
-def pictures_and_features(
+def images_and_features(
     generator: Generator,
     latents: Tensor,
     layers: Sequence[nn.Module | str] | None = None,
@@ -41,7 +41,7 @@ def pictures_and_features(
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), torch.nn.ConvTranspose2d(1, 3, 2, 2))
         >>> generator = from_callable(lambda w: net(w).sigmoid(), normal_latents(4))
-        >>> pictures, (maps,) = pictures_and_features(generator, torch.zeros(5, 4), ["0"])
+        >>> pictures, (maps,) = images_and_features(generator, torch.zeros(5, 4), ["0"])
         >>> pictures.shape, maps.shape
         (torch.Size([5, 3, 4, 4]), torch.Size([5, 1, 2, 2]))
     """
@@ -78,7 +78,7 @@ def pictures_and_features(
     with ExitStack() as stack:
         for module, read in zip(modules, reads if reads is not None else [None] * len(modules), strict=True):
             stack.enter_context(patch(function, module, keep(module, read)))
-        pictures = pictures_in_unit_range(generator, latents)
+        pictures = images_in_unit_range(generator, latents)
     return pictures, [activations[module] for module in modules]
 
 

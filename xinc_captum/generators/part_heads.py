@@ -198,7 +198,7 @@ def fit_head(
 
     Args:
         head: trained in place.
-        maps: of :func:`pictures_and_features`, (n, channels, h, w) each, of the labelled pictures.
+        maps: of :func:`images_and_features`, (n, channels, h, w) each, of the labelled pictures.
         labels: (n, H, W), whole numbers below ``head.parts``; negative ones teach nothing, so a few strokes of a brush
             will do.
         generator: of the order of the pictures.

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from .._optional import require
 from ..metrics.parts import check_parts
-from .features import enlarge, pictures_and_features, stack_maps
+from .features import enlarge, images_and_features, stack_maps
 from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
-from .protocol import Generator, pictures_in_unit_range
+from .protocol import Generator, images_in_unit_range
 
 
 class Parts(Protocol):
-    """Draws pictures and says where their parts are; :class:`PictureParts` and :class:`FeatureParts` do."""
+    """Draws pictures and says where their parts are; :class:`ImageParts` and :class:`FeatureParts` do."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ class Parts(Protocol):
         ...
 
 
-class PictureParts:
+class ImageParts:
     """Parts that a function of the picture finds, or that are at the same place in every picture.
 
     Args:
@@ -42,7 +42,7 @@ class PictureParts:
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
-        >>> bright = PictureParts(lambda pictures: torch.cat([pictures, 1 - pictures], 1), ["ink", "paper"])
+        >>> bright = ImageParts(lambda pictures: torch.cat([pictures, 1 - pictures], 1), ["ink", "paper"])
         >>> bright.draw(generator, torch.zeros(3, 4))[1].shape
         torch.Size([3, 2, 2, 2])
     """
@@ -71,7 +71,7 @@ class PictureParts:
         Raises:
             ValueError: masks that do not match the pictures or the names.
         """
-        pictures = pictures_in_unit_range(generator, latents)
+        pictures = images_in_unit_range(generator, latents)
         if self._masks is None:
             return pictures, torch.ones_like(pictures[:, :1])
         if isinstance(self._masks, Tensor):
@@ -133,7 +133,7 @@ class FeatureParts:
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
         reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
-        pictures, features = pictures_and_features(generator, latents, self.layers, reads=reads)
+        pictures, features = images_and_features(generator, latents, self.layers, reads=reads)
         logits = self.head.name(features, (int(pictures.shape[2]), int(pictures.shape[3])))
         return pictures, logits.softmax(1)
 
@@ -212,7 +212,7 @@ def cluster_features(
     """k-means on the features of many pictures' pixels (scikit-learn, extra ``analysis``).
 
     Args:
-        maps: of :func:`pictures_and_features`, (n, channels, h, w) each.
+        maps: of :func:`images_and_features`, (n, channels, h, w) each.
         clusters: k.
         seed: of the pixels that are learnt from, and of the first centres.
         sharpness: of the soft masks.

@@ -247,7 +247,7 @@ def from_callable(
     )
 
 
-def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
+def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
     r"""Pictures of latents, in 0 to 1.
 
     .. math:: y = (G(w) - low) / (high - low)
@@ -266,7 +266,7 @@ def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).tanh(), normal_latents(4), (-1, 1))
-        >>> pictures_in_unit_range(paint, torch.zeros(1, 4)).flatten()
+        >>> images_in_unit_range(paint, torch.zeros(1, 4)).flatten()
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     if latents.dim() != 2 or not latents.is_floating_point():
@@ -344,9 +344,9 @@ def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[
     if not torch.equal(first, again):
         raise ValueError("the same seed gave other latents; expected sample_latents to draw from its generator= alone.")
     with torch.no_grad():
-        pictures = pictures_in_unit_range(generator, first)
-        once_more = pictures_in_unit_range(generator, first)
-        alone = pictures_in_unit_range(generator, first[:1])
+        pictures = images_in_unit_range(generator, first)
+        once_more = images_in_unit_range(generator, first)
+        alone = images_in_unit_range(generator, first[:1])
     if not torch.allclose(pictures, once_more, atol=1e-3):
         raise ValueError("the same latents gave other pictures; expected no noise and no dropout: eval(), fixed noise.")
     if not torch.allclose(pictures[:1], alone, atol=1e-2):

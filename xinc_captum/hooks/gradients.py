@@ -14,7 +14,7 @@ class UnsupportedError(RuntimeError):
     """The tail's backward pass cannot itself be differentiated."""
 
 
-class Forward:
+class JacobianVectorProduct:
     r"""v ↦ J v for as many v as expected, after one forward and one backward pass.
 
     .. math:: J v = \partial \langle J^T w, v \rangle / \partial w

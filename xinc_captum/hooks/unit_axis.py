@@ -49,7 +49,7 @@ def unit_axis(
     forward_func: ForwardFunc,
     *,
     entered: Sequence[int] = (),
-    asked: int | None = None,
+    requested: int | None = None,
     at_input: bool = False,
     loose: bool = False,
     advice: str = "unit_axis=1 for (rows, units, ...), or unit_axis=-1 for (rows, ..., units)",
@@ -58,7 +58,7 @@ def unit_axis(
 
     The first of these that applies decides:
 
-    1. ``asked``, the caller's ``unit_axis=``.
+    1. ``requested``, the caller's ``unit_axis=``.
     2. Two axes are (rows, units).
     3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
        the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` is as its last module, and an
@@ -73,22 +73,22 @@ def unit_axis(
         layer: the module.
         forward_func: the model, in which the modules around the layer are looked up.
         entered: shape of the model's first input; empty where it is no image.
-        asked: the caller's choice, negative from the end.
+        requested: the caller's choice, negative from the end.
         at_input: the activation is what enters the layer.
         loose: let the modules inside and around the layer decide three axes too; for distances, which name no unit.
         advice: how the caller can decide, for the message.
 
     Raises:
         LayerError: several readings fit, or none.
-        ValueError: ``asked`` is no axis, or that of the samples.
+        ValueError: ``requested`` is no axis, or that of the samples.
 
     Example:
         >>> unit_axis((2, 7, 7, 96), torch.nn.LayerNorm(96), torch.nn.LayerNorm(96))
         3
     """
     last = len(shape) - 1
-    if asked is not None:
-        return _check_axis(asked, shape)
+    if requested is not None:
+        return _check_axis(requested, shape)
     if last <= 1:
         return 1
     axis = _by_class(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)

@@ -11,7 +11,7 @@ from .._optional import require
 from .image_fields import edges, opponents
 from .motion import contribution_change
 from .regions import group_features
-from .spread import check_clip, pool_cells, wide
+from .spread import check_clip, pool_cells, to_double
 from .statistics import rank_vectors
 
 
@@ -112,16 +112,16 @@ def rand_index(first: Tensor, second: Tensor) -> float:
     return float(metrics.adjusted_rand_score(first.cpu().numpy(), second.cpu().numpy()))
 
 
-class Stability(NamedTuple):
+class ClusterStability(NamedTuple):
     """Adjusted Rand indices between runs: of the vectors, and of vectors without structure; (pairs of seeds,) each."""
 
-    found: Tensor
+    observed: Tensor
     shuffled: Tensor
 
 
 def stability(
     vectors: Tensor, clusters: int = 6, *, seeds: Sequence[int] = (0, 1, 2, 3, 4), generator: torch.Generator
-) -> Stability:
+) -> ClusterStability:
     """Whether k-means finds the same clusters again from other seeds; every pair of seeds is compared.
 
     Control: each dim shuffled over the units by itself, so that every number stays and no cluster does. Clusters
@@ -139,7 +139,7 @@ def stability(
 
     Example:
         >>> two = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
-        >>> stability(two, 2, seeds=(0, 1), generator=torch.Generator().manual_seed(0)).found
+        >>> stability(two, 2, seeds=(0, 1), generator=torch.Generator().manual_seed(0)).observed
         tensor([1.], dtype=torch.float64)
     """
     if len(set(seeds)) < 2:
@@ -152,17 +152,17 @@ def stability(
         pairs = itertools.combinations(runs, 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
-    return Stability(agreement_of_runs(vectors), agreement_of_runs(without))
+    return ClusterStability(agreement_of_runs(vectors), agreement_of_runs(without))
 
 
-class Mixing(NamedTuple):
+class ClusterMixing(NamedTuple):
     """How much clusters tell sources apart: the adjusted Rand index, and that of shuffled sources, (repeats,)."""
 
-    found: float
+    observed: float
     shuffled: Tensor
 
 
-def mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Mixing:
+def cluster_mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repeats: int = 20) -> ClusterMixing:
     """Whether clusters are made of layers, seeds or architectures (1), or go across them (0).
 
     Args:
@@ -176,12 +176,12 @@ def mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repea
         ModuleNotFoundError: scikit-learn is missing.
 
     Example:
-        >>> mixing(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), generator=torch.Generator()).found
+        >>> cluster_mixing(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), generator=torch.Generator()).observed
         1.0
     """
     orders = [torch.randperm(len(sources), generator=generator, device=generator.device) for _ in range(repeats)]
     control = [rand_index(labels, sources[order.to(sources.device)]) for order in orders]
-    return Mixing(rand_index(labels, sources), torch.tensor(control, dtype=torch.float64))
+    return ClusterMixing(rand_index(labels, sources), torch.tensor(control, dtype=torch.float64))
 
 
 def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Tensor:
@@ -272,7 +272,7 @@ def share_explained(response: Tensor, labels: Tensor) -> float:
             f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite (units, "
             "dims) and (units,). Leave units without a response out of both."
         )
-    return _share(wide(rows), _members(labels.to(rows.device)))
+    return _share(to_double(rows), _members(labels.to(rows.device)))
 
 
 def what_dominates(
@@ -299,7 +299,7 @@ def what_dominates(
 
     Source: the paper's claim that clusters are dominated by motion (Padmanabhan et al., CVPR 2024), made a number.
     """
-    rows = {name: wide(r if r.dim() == 2 else r[:, None]) for name, r in responses.items()}
+    rows = {name: to_double(r if r.dim() == 2 else r[:, None]) for name, r in responses.items()}
     for name, row in rows.items():
         if labels.dim() != 1 or len(row) != len(labels):
             raise ValueError(
@@ -362,7 +362,7 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
 
 def _members(labels: Tensor) -> Tensor:
     """(units, clusters), 1 where a unit belongs."""
-    return wide(labels[:, None] == labels.unique())
+    return to_double(labels[:, None] == labels.unique())
 
 
 def _share(rows: Tensor, member: Tensor) -> float:

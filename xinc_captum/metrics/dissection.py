@@ -356,7 +356,7 @@ def dissect(
                     f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; concepts have places, so "
                     "maps (n, units, h, w) are expected. Choose a convolution before it."
                 )
-            axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), asked=unit_axis)
+            axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), requested=unit_axis)
             activations.append(value.detach().movedim(axis, 1))
     return concept_overlap(torch.cat(activations), masks, generator=generator, quantile=quantile, repeats=repeats)
 
@@ -418,7 +418,7 @@ def ablate(
             fallen = []
             entered = tuple(inputs.shape)
             for group in groups:
-                axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, asked=unit_axis)
+                axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, requested=unit_axis)
                 with patch(forward_func, module, _set_group(group, value, axis)):
                     after = forward_func(rows.clone())  # the model may write into its input
                 fallen.append(before - _score(score, after, len(rows)))

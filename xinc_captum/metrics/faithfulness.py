@@ -38,7 +38,7 @@ def deletion_insertion(
     start: Tensor | None = None,
     steps: int = 32,
     scores: Scores = probabilities,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
 ) -> DeletionInsertion:
     r"""Areas under the target's score while pixels are taken out of, or put into, an image in order of a map.
 
@@ -60,7 +60,7 @@ def deletion_insertion(
         scores: how the outputs become scores before the target is picked: a kind of outputs, as in
             :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
             images), or a function (n, classes) to (n, classes).
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
 
     Raises:
         TypeError: the model returns no tensor.
@@ -77,7 +77,7 @@ def deletion_insertion(
 
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
-    _check_curves(images, maps, steps, rows_at_once)
+    _check_curves(images, maps, steps, batch_size)
     targets = targets_of(target, images)
     start = blur_images(images) if start is None else start
     if start.shape != images.shape:
@@ -95,12 +95,12 @@ def deletion_insertion(
     moved = torch.tensor(counts, device=images.device)
     maps = maps.detach().to(images.device)
     places = removal_order(maps)
-    kind = resolve_scores(forward_func, images, targets, scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets, scores, batch_size)
 
     def area(before: Tensor, after: Tensor) -> Tensor:
         pairs, parts = len(images) * len(counts), []
-        for first in range(0, pairs, rows_at_once):
-            pair = torch.arange(first, min(first + rows_at_once, pairs), device=images.device)
+        for first in range(0, pairs, batch_size):
+            pair = torch.arange(first, min(first + batch_size, pairs), device=images.device)
             row, point = pair // len(counts), pair % len(counts)
             gone = places[row] < moved[point][:, None, None]
             mixed = torch.where(gone[:, None], after[row], before[row])
@@ -119,7 +119,7 @@ def target_score(
     target: Target,
     *,
     scores: Scores = probabilities,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
 ) -> Tensor:
     """The target's score of each image: where deletion begins and insertion ends, (N,).
 
@@ -128,7 +128,7 @@ def target_score(
         images: (N, C, H, W), as ``forward_func`` takes them.
         target: a class, or one for each row.
         scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
 
     Raises:
         TypeError: the model returns no tensor.
@@ -141,27 +141,27 @@ def target_score(
         >>> target_score(model, torch.rand(5, 3, 2, 2), target=1).shape
         torch.Size([5])
     """
-    return score_outputs(forward_func, images, target, scores, rows_at_once)[0]
+    return score_outputs(forward_func, images, target, scores, batch_size)[0]
 
 
 def score_outputs(
-    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, rows_at_once: int = 32
+    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, batch_size: int = 32
 ) -> tuple[Tensor, Scores]:
     """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
     targets = targets_of(target, images)
-    outputs = class_outputs(forward_func, images, rows_at_once)
+    outputs = class_outputs(forward_func, images, batch_size)
     _check_classes(targets, outputs.shape[1])
     kind = _kind(outputs, scores, forward_func, images)
     return _in_range(_score(outputs, targets, kind), kind), kind
 
 
 def resolve_scores(
-    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, rows_at_once: int = 32
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, batch_size: int = 32
 ) -> Scores:
     """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
     sure = scores is not probabilities and scores != "auto"
-    first = images[: 1 if sure else rows_at_once]
-    outputs = class_outputs(forward_func, first, rows_at_once)
+    first = images[: 1 if sure else batch_size]
+    outputs = class_outputs(forward_func, first, batch_size)
     _check_classes(targets, outputs.shape[1])
     return _kind(outputs, scores, forward_func, first)
 
@@ -248,9 +248,9 @@ def check_maps(images: Tensor, maps: Tensor) -> None:
         )
 
 
-def _check_curves(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -> None:
+def _check_curves(images: Tensor, maps: Tensor, steps: int, batch_size: int) -> None:
     check_maps(images, maps)
-    for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
+    for name, number in (("steps", steps), ("batch_size", batch_size)):
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
 
@@ -372,7 +372,7 @@ def road(
     *,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
     scores: Scores = probabilities,
 ) -> Tensor:
     r"""How much more the target's score loses with the most important pixels than with the least important ones: (N,).
@@ -392,7 +392,7 @@ def road(
         target: a class, or one for each row.
         shares: P, of the pixels, each above 0 and below 1.
         seed: of the imputation's noise.
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
         scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
 
     Raises:
@@ -409,17 +409,17 @@ def road(
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
     check_maps(images, maps)
-    if rows_at_once < 1:
-        raise ValueError(f"rows_at_once is {rows_at_once}; expected at least 1.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; expected at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
-    kind = resolve_scores(forward_func, images, targets_of(target, images), scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets_of(target, images), scores, batch_size)
     places = removal_order(maps)
     total = torch.zeros(len(images), device=images.device)
     for share in shares:
         count = min(max(round(share * pixels), 1), pixels - 1)
         for gone, sign in ((places >= pixels - count, 1), (places < count, -1)):
             filled = noisy_linear_imputation(images, gone, seed=seed)
-            total = total + sign * target_score(forward_func, filled, target, scores=kind, rows_at_once=rows_at_once)
+            total = total + sign * target_score(forward_func, filled, target, scores=kind, batch_size=batch_size)
     return (total / (2 * len(shares))).masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)

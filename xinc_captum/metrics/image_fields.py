@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._optional import require
-from .spread import check_picture
+from .spread import check_magnitudes
 from .statistics import rank_vectors, shifts
 
 
@@ -61,7 +61,7 @@ def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator
 
     Source: the released code of Padmanabhan et al. (CVPR 2024) shows this as a picture, without a number.
     """
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     size = tuple(wide.shape[1:])
     if tuple(field.shape) != size or not field.isfinite().all() or field.min() == field.max():
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .spread import wide
+from .spread import to_double
 from .statistics import rank_vectors
 
 
@@ -287,7 +287,7 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
             f"responses have shape {tuple(responses.shape)} and classes {tuple(classes.shape)}; expected (n, units) "
             "and (n,)."
         )
-    values = wide(responses).cpu()
+    values = to_double(responses).cpu()
     if not values.isfinite().all():
         row, unit = (~values.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"responses hold nan or infinity, first of unit {unit} in row {row}; leave such rows out.")

@@ -292,7 +292,7 @@ MEASURES: dict[str, Measure | Movement] = {
 """Everything that can be asked for by name."""
 
 
-def chosen(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movement]:
+def resolve_measures(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movement]:
     """The measures themselves, where some are given by name.
 
     Args:
@@ -302,7 +302,7 @@ def chosen(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movem
         ValueError: no measure, one that is unknown, or two columns of one name.
 
     Example:
-        >>> [m.columns for m in chosen(["area", "ellipse"])]
+        >>> [m.columns for m in resolve_measures(["area", "ellipse"])]
         [('area',), ('eccentricity', 'orientation')]
     """
     if isinstance(measures, str) or not measures:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._optional import require
 from .image_fields import intensity
-from .spread import check_clip, wide
+from .spread import check_clip, to_double
 from .statistics import rank_vectors, shifts
 
 
@@ -184,7 +184,7 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     return _track(values, check_tracks(masks, values).to(values.device))
 
 
-def displaced_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
+def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
     """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
 
     All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects
@@ -205,7 +205,7 @@ def displaced_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Gene
 
     Example:
         >>> amounts, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
-        >>> displaced_tracks(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
+        >>> control_tracks(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
         torch.Size([2, 1, 5])
     """
     values = check_clip(magnitudes)
@@ -258,4 +258,4 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
     never = [i for i, visible in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not visible]
     if never:
         raise ValueError(f"objects {never[:8]} are at no frame; drop them: masks[:, kept].")
-    return wide(masks)
+    return to_double(masks)

@@ -98,7 +98,7 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     return decided
 
 
-def predicted_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
+def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
     """Return the class that is predicted, (...,) int64.
 
     Of several columns it is the number of the largest. A single column has the two classes 1, where its probability is
@@ -110,7 +110,7 @@ def predicted_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
             that are compared.
 
     Example:
-        >>> predicted_classes(torch.tensor([[0.1, 2.0]])), predicted_classes(torch.tensor([[-3.0], [0.2]]))
+        >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
         (tensor([1]), tensor([0, 1]))
     """
     if outputs.shape[-1] != 1:
@@ -144,7 +144,7 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
     return values
 
 
-def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int = 32) -> Tensor:
+def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 32) -> Tensor:
     """Run a classifier without gradients and return its checked outputs, (N, classes).
 
     Raises:
@@ -152,7 +152,7 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int =
         ValueError: the outputs are not (N, classes).
     """
     with protect(forward_func), torch.no_grad():
-        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(rows_at_once)])
+        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
 
 
 def class_scores(output: object, rows: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._optional import require
 from .image_fields import intensity
-from .spread import check_masks, check_picture
+from .spread import check_magnitudes, check_masks
 from .statistics import shifts
 
 LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
@@ -245,7 +245,7 @@ def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     return _preference(wide.flatten(1), check_masks(masks, tuple(wide.shape[1:])).to(wide.device).flatten(1))
 
 
@@ -305,7 +305,7 @@ def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator
 
     Source: as :func:`preference`, where grid cells were combs and only they kept signs; the controls are ours.
     """
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     size = tuple(wide.shape[1:])
     regions = check_masks(masks, size).to(wide.device)
     flat, pixels = wide.flatten(1), regions[0].numel()

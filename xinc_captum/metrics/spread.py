@@ -38,7 +38,7 @@ def magnitudes(canvas: Tensor) -> Tensor:
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
 
 
-def check_picture(magnitudes: Tensor, name: str = "amounts") -> Tensor:
+def check_magnitudes(magnitudes: Tensor, name: str = "amounts") -> Tensor:
     """Amounts of one picture, (units, *size), in float64 where the device has it.
 
     Raises:
@@ -46,7 +46,7 @@ def check_picture(magnitudes: Tensor, name: str = "amounts") -> Tensor:
     """
     if magnitudes.dim() < 2 or not magnitudes.numel():
         raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (units, pixels).")
-    return _check_magnitudes(magnitudes, name)
+    return _check_values(magnitudes, name)
 
 
 def check_clip(magnitudes: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
@@ -62,7 +62,7 @@ def check_clip(magnitudes: Tensor, name: str = "amounts", *, least: int = 2) -> 
             f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: what "
             "happens in time needs something to compare with."
         )
-    return _check_magnitudes(magnitudes, name)
+    return _check_values(magnitudes, name)
 
 
 def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
@@ -84,15 +84,15 @@ def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Te
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
     if empty:
         raise ValueError(f"{name} {empty[:8]} are empty: nothing can be said of a region without pixels; drop them.")
-    return wide(masks)
+    return to_double(masks)
 
 
-def wide(values: Tensor) -> Tensor:
+def to_double(values: Tensor) -> Tensor:
     """Sums over millions of pixels want float64; Apple's devices have none."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def _check_magnitudes(magnitudes: Tensor, name: str) -> Tensor:
+def _check_values(magnitudes: Tensor, name: str) -> Tensor:
     if not magnitudes.isfinite().all():
         raise ValueError(f"{name} have values that are not finite; expected finite ones >= 0.")
     if (magnitudes < 0).any():
@@ -100,7 +100,7 @@ def _check_magnitudes(magnitudes: Tensor, name: str) -> Tensor:
             f"{name} go down to {float(magnitudes.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
             "magnitudes(canvas) makes them."
         )
-    return wide(magnitudes.detach())
+    return to_double(magnitudes.detach())
 
 
 def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -122,7 +122,7 @@ def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
         >>> share(torch.tensor([[3.0, 0.0], [1.0, 4.0]])).tolist()
         [0.375, 0.625]
     """
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     if masks is None:
         sums = wide.flatten(1).sum(1)
         return sums / sums.sum()
@@ -160,7 +160,7 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     size = magnitudes.shape[-2:]
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
         raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; expected at least one pixel a cell.")
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
     return down @ wide @ across.T
 
@@ -194,7 +194,7 @@ def pixels_per_unit(magnitudes: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    flat = check_picture(magnitudes).flatten(1)
+    flat = check_magnitudes(magnitudes).flatten(1)
     return (flat * len(flat) > flat.sum(0)).sum(1)
 
 
@@ -223,7 +223,7 @@ def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
     Source: as :func:`pixels_per_unit`, where the threshold of one layer met the maps of another.
     """
     _check_part(covering, "covering")
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     ordered = wide.flatten().sort(descending=True).values
     running = ordered.cumsum(0)
     place = torch.searchsorted(running, running[-1] * covering * (1 - 1e-12)).clamp_max(len(running) - 1)
@@ -251,7 +251,7 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
 
     Source: the inverse participation ratio of Bell & Dean (1970).
     """
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     wide = wide / wide.amax(dim, keepdim=True)  # tiny amounts must not underflow when squared
     return wide.sum(dim).square() / wide.square().sum(dim)
 
@@ -278,13 +278,13 @@ def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
         tensor([2, 1])
     """
     _check_part(part, "part")
-    wide = check_picture(magnitudes)
+    wide = check_magnitudes(magnitudes)
     running = wide.sort(0, descending=True).values.cumsum(0)
     short = running < running[-1] * part * (1 - 1e-12)  # the last sum must reach 100 % of itself
     return (short.sum(0) + 1) * (running[-1] > 0)
 
 
-def running_share(magnitudes: Tensor) -> Tensor:
+def cumulative_share(magnitudes: Tensor) -> Tensor:
     r"""The part of a pixel that its k strongest units make up, mean over pixels: the curve behind :func:`units_for`.
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
@@ -301,10 +301,10 @@ def running_share(magnitudes: Tensor) -> Tensor:
         ValueError: amounts that are negative, not finite, or without pixels.
 
     Example:
-        >>> running_share(torch.tensor([[1.0], [3.0]])).tolist()
+        >>> cumulative_share(torch.tensor([[1.0], [3.0]])).tolist()
         [0.0, 0.75, 1.0]
     """
-    flat = check_picture(magnitudes).flatten(1)
+    flat = check_magnitudes(magnitudes).flatten(1)
     flat = flat[:, flat.sum(0) > 0]
     curve = (flat.sort(0, descending=True).values.cumsum(0) / flat.sum(0)).mean(1)
     return torch.cat([curve.new_zeros(1), curve])

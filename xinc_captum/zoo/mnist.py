@@ -41,7 +41,7 @@ class LabelledImages:
     labels: Tensor = field(repr=False)
     classes: tuple[str, ...]
 
-    def halved(self) -> "LabelledImages":
+    def halve(self) -> "LabelledImages":
         """The same at 16 x 16: framed by two black pixels on every side, then the mean of each 2 x 2."""
         return replace(self, images=F.avg_pool2d(F.pad(self.images, (2, 2, 2, 2)), 2))
 

@@ -68,7 +68,7 @@ def units_second(
     if rearrange is not None:
         with laying_out(image_size(entered)):
             return rearrange(activation)
-    axis = unit_axis(activation.shape, layer, forward_func, entered=entered, asked=asked, advice=ADVICE)
+    axis = unit_axis(activation.shape, layer, forward_func, entered=entered, requested=asked, advice=ADVICE)
     return activation if axis == 1 else activation.movedim(axis, 1)
 
 
@@ -297,7 +297,7 @@ class Seen:
         except LayerError:
             if reader.unit_axis is None:
                 raise
-            return unit_axis(shape, module, forward_func, asked=reader.unit_axis)
+            return unit_axis(shape, module, forward_func, requested=reader.unit_axis)
 
     def _is_end(self, layer: Layer) -> bool:
         """Whether it is the input or the output, which have their units on axis 1."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
-from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import protect
 from ...images import check_images
 from ...metrics.links import (
@@ -28,7 +28,7 @@ from ...metrics.links import (
     tolerance,
     unit_agreement,
 )
-from ...metrics.probability import predicted_classes
+from ...metrics.probability import predict_classes
 from ...metrics.statistics import (
     Interval,
     complement,
@@ -114,7 +114,7 @@ def latent_search(
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):
-            seen = encoder.read(pictures_in_unit_range(generator, w)).representations
+            seen = encoder.read(images_in_unit_range(generator, w)).representations
             error = ((seen - r.to(seen)).square() * weight.to(seen)).sum(1)
             now = error.detach().to(errors)
             better = now < errors
@@ -333,7 +333,7 @@ def audited(
     real = None if real is None else check_images(real)
     if encoder is not None and generator is not None:
         with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
-            drawn = pictures_in_unit_range(generator, held_out.latents[:2])
+            drawn = images_in_unit_range(generator, held_out.latents[:2])
             checked_encoder(encoder, held_out, encoder(drawn))
     predicted = link(held_out.representations, held_out.classes)
     found = _explained(held_out, predicted, seed) | _compared(link, held_out, fit, ceiling, seed)
@@ -397,7 +397,7 @@ def _looked_at(
 ) -> dict[str, Any]:
     again = _shown(encoder, generator, predicted, held_out.latents)
     r, back = held_out.representations, again.representations.to(held_out.representations)
-    before, after = (predicted_classes(side, held_out.logits).cpu() for side in (held_out.logits, again.logits))
+    before, after = (predict_classes(side, held_out.logits).cpu() for side in (held_out.logits, again.logits))
     same = before == after
     found: dict[str, Any] = {
         "generated": _share(same, seed),
@@ -418,9 +418,9 @@ def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator
     try:
         seen = encoder.read(real)
     except RuntimeError as error:
-        checked_size(real, pictures_in_unit_range(generator, like[:2]), error)
+        checked_size(real, images_in_unit_range(generator, like[:2]), error)
         raise
-    answers = predicted_classes(seen.logits).cpu()
+    answers = predict_classes(seen.logits).cpu()
     known = torch.ones(len(real), dtype=torch.bool)
     if link.variant == "per_class" and link.class_means is not None:
         known = torch.isin(answers, torch.tensor(sorted(link.class_means.counts)))
@@ -428,7 +428,7 @@ def _real(link: LatentLink, like: Tensor, encoder: Encoder, generator: Generator
     if known.any():
         latents = link(seen.representations[known.to(seen.representations.device)], answers[known])
         same[known] = (
-            predicted_classes(_shown(encoder, generator, latents, like).logits, seen.logits).cpu() == answers[known]
+            predict_classes(_shown(encoder, generator, latents, like).logits, seen.logits).cpu() == answers[known]
         )
     return _share(same, seed)
 
@@ -445,7 +445,7 @@ def _searched(
 def _shown(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor, batch_size: int = 64) -> Encoded:
     """What the classifier makes of the latents' pictures."""
     parts = [
-        encoder.read(pictures_in_unit_range(generator, latents[a:b].to(like)))
+        encoder.read(images_in_unit_range(generator, latents[a:b].to(like)))
         for a, b in chunks(len(latents), batch_size)
     ]
     return Encoded(*(torch.cat(same) for same in zip(*parts, strict=True)))

@@ -86,7 +86,9 @@ def pooling_axis(
     """
     if activation.dim() <= 2 or (pool == "flatten" and asked is None):
         return None
-    return unit_axis(activation.shape, layer, forward_func, entered=entered, asked=asked, at_input=at_input, loose=True)
+    return unit_axis(
+        activation.shape, layer, forward_func, entered=entered, requested=asked, at_input=at_input, loose=True
+    )
 
 
 Preprocess = Callable[[Tensor], Tensor]

@@ -17,7 +17,7 @@ from ...batch import (
     select_output,
     settle_arguments,
 )
-from ...generators.protocol import Generator, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range
 from ...hooks import ForwardFunc, LayerError, capture, exclusive, layer_name, modules_behind, one_tensor
 from ...images import check_images
 from ..base import as_called, attribution_context, differentiable
@@ -162,7 +162,7 @@ class Loop:
 
     def draw(self, latents: Tensor) -> Tensor:
         """(n, latent_dim) to pictures in [0, 1], (n, C, H, W)."""
-        return pictures_in_unit_range(self.generator, latents.to(self.latent)).clamp(0, 1)
+        return images_in_unit_range(self.generator, latents.to(self.latent)).clamp(0, 1)
 
     def shown(self, latents: Tensor, rows: Tensor) -> "Shown":
         """Draw, look, and keep all three, without gradients, ``limit`` at a time."""
@@ -278,7 +278,7 @@ def scene(parts: Parts, inputs: Images, args: Any, at_input: bool | None, limit:
             r, scores, shape = encoding.of_inputs()
         except RuntimeError as error:
             with torch.no_grad():
-                drawn = pictures_in_unit_range(parts.generator, latent.expand(2, -1))
+                drawn = images_in_unit_range(parts.generator, latent.expand(2, -1))
             checked_size(images, drawn, error)
             raise
         classes = scores.argmax(1) if getattr(parts.link, "variant", "") == "per_class" else None

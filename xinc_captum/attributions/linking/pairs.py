@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...batch import OutputFn
 from ...fingerprint import model_sha256
-from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
@@ -119,7 +119,7 @@ class PairStream:
                 f"the generator sampled latents of shape {tuple(latents.shape)}, expected finite ({size}, latent_dim); "
                 "check_generator() tells more."
             )
-        found = self.encoder.read(pictures_in_unit_range(self.generator, latents), batch_size=size)
+        found = self.encoder.read(images_in_unit_range(self.generator, latents), batch_size=size)
         if self.checked and max(asked) >= found.logits.shape[1]:
             raise ValueError(
                 f"class {max(asked)} was drawn, but the model scores {found.logits.shape[1]} classes; generator and "

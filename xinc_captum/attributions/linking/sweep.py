@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
-from ...metrics.probability import predicted_classes
+from ...metrics.probability import predict_classes
 from ...metrics.trust import Rating as Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
@@ -415,7 +415,7 @@ def _detach(tensor: Tensor) -> Tensor:
 
 def agreement(linked: Tensor, scores: Tensor) -> float:
     """Share of inputs whose linked picture has the input's class."""
-    return float((predicted_classes(linked, scores) == predicted_classes(scores)).double().mean())
+    return float((predict_classes(linked, scores) == predict_classes(scores)).double().mean())
 
 
 def _described(how: Sweeping) -> dict[str, Any]:

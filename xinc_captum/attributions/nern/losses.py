@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
-from ...metrics.probability import predicted_classes
+from ...metrics.probability import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Reconstruction = Literal["rms", "mean_mse"]
@@ -199,7 +199,7 @@ class Distillation:
         with torch.no_grad():
             for rows in images.split(rows_at_once):
                 own, found = self._answer({}, rows), self._answer(weights, rows, parameters)
-                classes = [predicted_classes(side.flatten(1), own) for side in (own, found)]
+                classes = [predict_classes(side.flatten(1), own) for side in (own, found)]
                 same += float((classes[0] == classes[1]).sum())
                 divergence += float(logit_loss(found, own, "plain")) * len(rows)
         return Agreement(same / len(images), divergence / len(images))

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from ....batch import Batch, chunks
 from ....hooks import LayerError
-from ....hooks.gradients import Forward, UnsupportedError
+from ....hooks.gradients import JacobianVectorProduct, UnsupportedError
 from ....selectors import (
     Selector,
     list_units,
@@ -138,9 +138,9 @@ class Push:
     def __init__(self, tail: Tail, batch: Batch, along: Along, ran: Run) -> None:
         self._tail, self._batch, self._along, self._ran = tail, batch, along, ran
         self._expands = not ran.switches_gradients  # forward mode would walk through, backward passes do not
-        self._forward: Forward | None = None
+        self._forward: JacobianVectorProduct | None = None
         with suppress(UnsupportedError):
-            self._forward = Forward(ran.activation, ran.output)
+            self._forward = JacobianVectorProduct(ran.activation, ran.output)
 
     def __call__(self, parts: Tensor) -> Tensor:
         """Any tail."""

@@ -102,7 +102,7 @@ class Tail:
                 self.layer,
                 self.forward_func,
                 entered=entered,
-                asked=self.unit_axis,
+                requested=self.unit_axis,
                 at_input=self.at_input,
             )
         return activation if axis == 1 else activation.movedim(axis, 1)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ....batch import chunks
 from ....generators.features import layer_root
-from ....generators.parts import Parts, PictureParts
+from ....generators.parts import ImageParts, Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, chosen
+from ....metrics.measures import Measure, Movement, resolve_measures
 from ....metrics.parts import part_area
 from ....progress import progress
 from ..latent_link import LatentLink
@@ -69,7 +69,7 @@ class Bases:
                 "one row for each base."
             )
         groups, labels = _grouped(classes, len(latents))
-        where = parts if parts is not None else PictureParts()
+        where = parts if parts is not None else ImageParts()
         held: list[list[Tensor]] = []
         seen = []
         found: list[Measure | Movement] = []
@@ -78,7 +78,9 @@ class Bases:
             pictures, masks = where.draw(generator, leaf)
             if not found:
                 quick = COLOUR if pictures.shape[1] == 3 else GREY
-                found = chosen(measures if measures is not None else quick if parts is None else (*SHAPE, *quick))
+                found = resolve_measures(
+                    measures if measures is not None else quick if parts is None else (*SHAPE, *quick)
+                )
             static = [m for m in found if isinstance(m, Measure)]
             values = [m.of(pictures, masks) for m in static]
             seen.append(part_area(pictures, masks)[..., 0].detach() >= least_area)

@@ -11,7 +11,7 @@ from ....generators.features import layer_root
 from ....generators.parts import Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, chosen
+from ....metrics.measures import Measure, Movement, resolve_measures
 from ..latent_link import LatentLink
 from .quantify import BLOCK, Bases, Kind, Reach, Steps, chosen_units
 from .table import UnitTable
@@ -86,7 +86,7 @@ def screen(
         slopes.append(_slopes(leaf, static, values, present))
 
     if measures is not None:
-        for measure in chosen(measures):
+        for measure in resolve_measures(measures):
             if not (isinstance(measure, Measure) and measure.smooth):
                 raise ValueError(
                     f"{', '.join(measure.columns)} cannot be screened: no gradient passes. For entropy there is "
