@@ -182,7 +182,7 @@ def test_centre_crop_takes_masks_along():
 def test_centre_crop_says_what_it_wants():
     for wrong in (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(3, 0, 4)):
         with pytest.raises(
-            ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*masks want .float"
+            ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*convert masks with .float"
         ):
             centre_crop(wrong, 2)
     for size, crop in ((0, 1.0), (2, 0.0), (2, 1.5)):
@@ -445,9 +445,9 @@ def test_floats_that_overshoot_are_clamped(tmp_path):
     [
         (np.array([[0.0, np.nan, 1]], np.float32), "holds NaN or infinity in 1 of 3 pixels; expected finite values"),
         (np.array([[0.0, -np.inf, np.inf]], np.float32), "holds NaN or infinity in 2 of 3 pixels"),
-        (np.array([[0, 100, 255]], np.float32), "holds floats from 0 to 255; the file does not say which value is"),
+        (np.array([[0, 100, 255]], np.float32), "holds floats from 0 to 255; the file does not define which value is"),
         (np.array([[-1, 0, 1]], np.float32), "holds floats from -1 to 1; the file"),
-        (np.array([[0, 100, 255]], np.int32), "holds signed 32-bit integers from 0 to 255; the file does not say"),
+        (np.array([[0, 100, 255]], np.int32), "holds signed 32-bit integers from 0 to 255; the file does not define"),
         (np.array([[0, 1, 4294967295]], np.uint32), "holds unsigned 32-bit integers from 0 to 4,294,967,295; the file"),
         (np.array([[-7, 0, 1200]], np.int16), "holds signed 16-bit integers from -7 to 1,200; the file"),
         (np.array([[-7, 0, 100]], np.int8), "holds signed 8-bit integers from -7 to 100; the file"),

@@ -148,10 +148,10 @@ def test_a_truncated_file_is_found(kind, tmp_path):
     start, _ = _header(whole)
     for length in (0, 3, 8, start // 2, start, (start + len(whole)) // 2, len(whole) - 1):
         (tmp_path / "file").write_bytes(whole[:length])
-        with pytest.raises(StoreError, match="is no whole safetensors file"):
+        with pytest.raises(StoreError, match="is not a complete safetensors file"):
             read(tmp_path / "file")
     (tmp_path / "file").write_bytes(whole + b"\0")
-    with pytest.raises(StoreError, match="is no whole safetensors file"):
+    with pytest.raises(StoreError, match="is not a complete safetensors file"):
         read(tmp_path / "file")
 
 
@@ -171,7 +171,7 @@ def test_files_of_other_kinds_and_newer_versions_are_refused(kind, tmp_path):
     with pytest.raises(StoreError, match=r"has version 3 of .*reads up to 2; update xinc-captum"):
         read(path)
     save_file({"a": torch.ones(2)}, path, metadata={"xinc_captum": json.dumps({"format": f"xinc-captum-{name}-1"})})
-    with pytest.raises(StoreError, match="is no format of this package"):
+    with pytest.raises(StoreError, match="is not a format of this package"):
         read(path)
 
 
@@ -305,7 +305,7 @@ def test_files_of_version_1_are_read_and_say_what_is_not_checked(name, key, unch
         read(tmp_path / "old")
     note["format"] = f"xinc-captum-{kind}-2"
     save_file(tensors, tmp_path / "old", metadata={key: json.dumps(note)})
-    with pytest.raises(StoreError, match="is no format of this package"):
+    with pytest.raises(StoreError, match="is not a format of this package"):
         read(tmp_path / "old")
 
 
@@ -504,7 +504,7 @@ def test_a_folder_beside_it_is_never_removed(tmp_path):
 
 def test_a_file_that_is_put_there_meanwhile_is_not_lost(tmp_path):
     write(tmp_path / "result")
-    with pytest.raises(StoreError, match=r"'notes.txt' in it is not ours"), bundle(tmp_path / "result", {}):
+    with pytest.raises(StoreError, match=r"'notes.txt' in it is not part of that"), bundle(tmp_path / "result", {}):
         (tmp_path / "result" / "notes.txt").write_text("mine")
     assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "result" / "a.txt").read_text() == "one"
@@ -527,7 +527,7 @@ def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
         if other:
             (foreign / "manifest.json").write_text(other)
         with pytest.raises(
-            StoreError, match=r"holds files but no manifest.json of ours, so it is not an earlier result"
+            StoreError, match=r"holds files but no manifest.json of xinc-captum, so it is not an earlier result"
         ):
             check_folder(foreign)
     assert (foreign / "thesis.tex").exists()
@@ -554,7 +554,7 @@ def test_checking_leaves_nothing(tmp_path):
 def test_a_users_file_inside_an_earlier_result_is_not_lost(tmp_path):
     write(tmp_path / "result")
     (tmp_path / "result" / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="'notes.txt' in it is not ours and would be lost"):
+    with pytest.raises(StoreError, match="'notes.txt' in it is not part of that and would be lost"):
         write(tmp_path / "result", "two")
     assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "result" / "a.txt").read_text() == "one"
@@ -579,7 +579,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
     with bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("first")
     full = OSError(errno.ENOSPC, "No space left on device")
-    text = r"no room for .*out \(No space left on device\); nothing was written"
+    text = r"no space for .*out \(No space left on device\); nothing was written"
     with pytest.raises(StoreError, match=text), bundle(tmp_path / "out", {}):
         raise full
     assert (tmp_path / "out" / "a.txt").read_text() == "first"

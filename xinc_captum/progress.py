@@ -9,5 +9,5 @@ T = TypeVar("T")
 
 
 def progress(steps: Iterable[T], what: str, *, show: bool, total: int | None = None) -> Iterator[T]:
-    """Iterate over ``steps``, with a bar on standard error when ``show`` is set and a person can see it."""
+    """Iterate over ``steps``, with a progress bar if ``show`` is set and standard error is a terminal."""
     return iter(tqdm(steps, desc=what, total=total, disable=None if show else True, leave=False))

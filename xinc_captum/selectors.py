@@ -11,7 +11,7 @@ from torch import Tensor
 def python_index(index: Any) -> Any:
     """Return a target or selector with its NumPy integers as ints, and its 1-D integer arrays as lists.
 
-    Everything else is returned as it is: bools and floats stay what they are, for the caller to refuse.
+    Everything else is returned unchanged, bools and floats too; the caller checks them.
 
     Example:
         >>> python_index(np.int64(3)), python_index(np.array([1, 2])), python_index([(np.int32(0), 4)])
@@ -31,14 +31,14 @@ Selector = OneUnit | Sequence[OneUnit] | None
 
 
 def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
-    """Spell a selector out as a list of single, checked selectors.
+    """Return the checked single selectors of a selector.
 
-    ``None`` is every unit of dim 1; an int is one unit of dim 1; a tuple indexes the dims after the rows (slices
-    are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
+    ``None`` selects every unit of dim 1; an int selects one unit of dim 1; a tuple indexes the dims after the rows
+    (slices are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
 
     Args:
         activation: (rows, units, ...).
-        selector: see above.
+        selector: one of these.
 
     Raises:
         ValueError: the activation has no unit axis, or the list is empty.
@@ -90,7 +90,7 @@ def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
 
 
 def select(activation: Tensor, selector: Selector) -> Tensor:
-    """The value of each selected unit, summed over whatever dims are left: (rows, k).
+    """Return the value of each selected unit, summed over its remaining dims: (rows, k).
 
     Args:
         activation: (rows, units, ...).
@@ -123,11 +123,11 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
 
 
 def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
-    """A copy of the activation in which one unit stands at its baseline.
+    """Return a copy of the activation in which one unit is set to its baseline.
 
     Args:
         activation: (rows, units, ...).
-        one: a single selector. A callable's share of each element is its gradient there.
+        one: a single selector. A callable weights each element by its gradient.
         baseline: broadcastable to the activation's shape.
 
     Example:

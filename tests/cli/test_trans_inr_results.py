@@ -97,7 +97,7 @@ def test_files_that_are_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none is not a file; expected one that TransINR.save wrote, mnist_tr"):
         loaded("none")
     (tmp_path / "text").write_text("no model")
-    with pytest.raises(UsageError, match="--model: .* is no whole safetensors file"):
+    with pytest.raises(UsageError, match="--model: .* is not a complete safetensors file"):
         loaded(str(tmp_path / "text"))
 
 

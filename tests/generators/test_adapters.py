@@ -297,7 +297,7 @@ def test_one_latent_goes_to_every_layer_without_noise():
     assert torch.equal(adapter.synthesize(latents), raw.clamp(-1, 1))
     assert images_in_unit_range(adapter, latents).min() >= 0
     noisy = StyleGANAdapter(network, synthesis_options={})
-    with pytest.raises(ValueError, match="the same latents gave other pictures; expected no noise"):
+    with pytest.raises(ValueError, match="the same latents gave other images; expected no noise"):
         check_generator(noisy, classes=1)
 
 
@@ -448,8 +448,8 @@ def test_missing_and_torn_files(tmp_path):
         load_weights(network(), tmp_path / "no.safetensors")
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"is no whole safetensors file \(.*copy the file again"):
+    with pytest.raises(ValueError, match=r"is not a complete safetensors file \(.*copy the file again"):
         load_weights(network(), tmp_path / "w.safetensors")
     (tmp_path / "empty.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="is no whole safetensors file"):
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
         load_weights(network(), tmp_path / "empty.safetensors")

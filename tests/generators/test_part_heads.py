@@ -111,7 +111,7 @@ def test_part_training_what_does_not_fit_is_said():
         fit_head(head, maps, labels, generator=torch.Generator())
     with pytest.raises(ValueError, match=r"the labels name parts \[2, 3\]"):
         fit_head(head, maps, labels + 2, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 pictures"):
+    with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 images"):
         fit_head(head, maps, labels.float(), generator=torch.Generator())
     with pytest.raises(ValueError, match=r"expected whole numbers \(2, H, W\)"):
         fit_head(head, maps, labels[:1], generator=torch.Generator())

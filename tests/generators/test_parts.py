@@ -25,13 +25,13 @@ def test_what_does_not_fit_is_said():
         ImageParts(torch.ones(2, 2, 2), ["a"])
     with pytest.raises(ValueError, match="the mask of 'b' is empty"):
         ImageParts(torch.tensor([[[1]], [[0]]]), ["a", "b"])
-    with pytest.raises(ValueError, match="the whole picture is one part"):
+    with pytest.raises(ValueError, match="the whole image is one part"):
         ImageParts(names=["a", "b"])
     with pytest.raises(ValueError, match="a different word for each part"):
         ImageParts(torch.ones(2, 2, 2), ["a", "a"])
     with pytest.raises(ValueError, match="the masks have 1 parts, the names are a, b"):
         ImageParts(lambda p: p, ["a", "b"]).draw(GENERATOR, LATENTS)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 4, 4\) for pictures of \(2, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 4, 4\) for images of \(2, 1, 2, 2\)"):
         ImageParts(lambda p: torch.ones(2, 1, 4, 4), ["a"]).draw(GENERATOR, LATENTS)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 3, 3\) for pictures of \(2, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 3, 3\) for images of \(2, 1, 2, 2\)"):
         ImageParts(torch.ones(1, 3, 3), ["a"]).draw(GENERATOR, LATENTS)

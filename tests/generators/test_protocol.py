@@ -212,7 +212,7 @@ def test_no_generator_at_all():
             lambda n, *_, **__: torch.rand(n, 4),
             r"the same seed gave other latents; expected .* generator= alone",
         ),
-        (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other pictures; expected no noise"),
+        (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other images; expected no noise"),
         (lambda w: square(w - w.mean(0)), None, r"depends on the latents beside it, as with BatchNorm in train mode"),
         (lambda w: square(w) * 2, None, r"image_range says \[0, 1\]"),
         (lambda w: square(w) * torch.nan, None, r"nan means that the latents"),

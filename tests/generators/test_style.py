@@ -173,7 +173,7 @@ def test_the_pictures_are_left_alone():
         (torch.full((40, 1, 8, 8), torch.nan), LABELS, r"images lie in \[nan, nan\]"),
         (torch.rand(40, 1, 8, 8), LABELS[:5], r"labels are torch.int64 of shape \(5,\)"),
         (torch.rand(40, 1, 8, 8), LABELS - 1, "whole numbers from 0 on"),
-        (torch.rand(40, 1, 8, 8), LABELS * 2, "class 1 has no picture"),
+        (torch.rand(40, 1, 8, 8), LABELS * 2, "class 1 has no image"),
     ],
 )
 def test_bad_input_is_said(images, labels, text):

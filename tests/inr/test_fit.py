@@ -270,7 +270,7 @@ def test_a_checkpoint_is_for_its_own_model_video_and_settings(tmp_path):
             fitted(model, frames, **{"steps": 3, "checkpoint": path, **arguments})
         assert torch.equal(model.head.weight, weight)
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError, match="text.pt is no whole safetensors file"):
+    with pytest.raises(CheckpointError, match="text.pt is not a complete safetensors file"):
         fitted(small(), video, steps=3, checkpoint=tmp_path / "text.pt")
 
 

@@ -127,7 +127,7 @@ def test_embedding_what_does_not_fit_is_said():
 
 def test_a_missing_umap_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(ModuleNotFoundError, match=r"a UMAP picture needs umap.*pip install 'xinc-captum\[analysis\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"a UMAP image needs umap.*pip install 'xinc-captum\[analysis\]'"):
         umap_positions(torch.rand(30, 2))
 
 
@@ -171,7 +171,7 @@ def test_responses_what_does_not_fit_is_said():
     )
     with pytest.raises(ValueError, match=message):
         unit_responses(torch.rand(3, 4, 6, 8), torch.rand(3, 3, 6, 8), torch.rand(3, 2, 6, 8))
-    with pytest.raises(ValueError, match="amounts have 1 frame"):
+    with pytest.raises(ValueError, match="magnitudes have 1 frame"):
         unit_responses(torch.rand(1, 4, 6, 8), torch.rand(1, 3, 6, 8), torch.rand(0, 2, 6, 8))
 
 

@@ -195,7 +195,7 @@ def test_concepts_what_does_not_fit_is_said():
         concept_overlap(activations[:2], masks[:2], generator=g)
     with pytest.raises(ValueError, match="a concept is there or not"):
         concept_overlap(activations, masks * 0.5, generator=g)
-    with pytest.raises(ValueError, match="concept 1 is in none of the pictures"):
+    with pytest.raises(ValueError, match="concept 1 is in none of the images"):
         concept_overlap(activations, masks & torch.tensor([True, False])[:, None, None], generator=g)
     with pytest.raises(ValueError, match="quantile is 1 with 20 repeats"):
         concept_overlap(activations, masks, generator=g, quantile=1)
@@ -281,7 +281,7 @@ def test_agreement_is_spearmans_mean_over_pairs():
     [
         (
             lambda: correspondence(torch.ones(1, 3, 4)),
-            r"canvases have shape \(1, 3, 4\); expected \(pictures, neurons, \*pic",
+            r"canvases have shape \(1, 3, 4\); expected \(images, neurons, \*im",
         ),
         (lambda: correspondence(torch.full((2, 3, 4), float("nan"))), "canvases hold NaN or infinity"),
         (
@@ -291,7 +291,7 @@ def test_agreement_is_spearmans_mean_over_pairs():
         (lambda: region_use(torch.ones(2, 3, 1, 4, 4), torch.ones(3, 1, 4, 4)), r"masks \(3, 1, 4, 4\); expected"),
         (
             lambda: region_agreement(torch.ones(1, 2, 3)),
-            r"use has shape \(1, 2, 3\); expected \(pictures, regions, neurons",
+            r"use has shape \(1, 2, 3\); expected \(images, regions, neurons",
         ),
     ],
 )

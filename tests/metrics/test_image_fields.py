@@ -24,9 +24,9 @@ def test_an_edge_is_where_brightness_steps():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\).*Divide 8-bit values by 255"):
+    with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\).*Divide 8-bit values by 255"):
         intensity(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="picture has 1 channels; colours want 3"):
+    with pytest.raises(ValueError, match="image has 1 channels; colours want 3"):
         opponents(torch.zeros(1, 2, 2))
 
 
@@ -72,7 +72,7 @@ def test_it_knows_smooth_coincidences_from_following():
 
 
 def test_association_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*expected the picture's \(2, 3\), finite and not"):
+    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*expected the image's \(2, 3\), finite and not"):
         association(torch.rand(1, 2, 3), torch.rand(3, 2), generator=generator())
     with pytest.raises(ValueError, match="values from 1 to 1"):
         association(torch.rand(1, 2, 3), torch.ones(2, 3), generator=generator())

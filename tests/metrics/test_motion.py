@@ -71,7 +71,7 @@ def test_a_clip_that_stands_still_has_nothing_to_say():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
+    with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         contribution_change(torch.rand(1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"clip has shape \(1, 3, 8, 8\); expected .* at least 2 frames"):
         optical_flow(torch.rand(1, 3, 8, 8))
@@ -155,7 +155,7 @@ def test_tracks_what_does_not_fit_is_said():
         object_track(amounts, 255 * torch.eye(5)[:4].expand(3, 1, 4, 5))
     with pytest.raises(ValueError, match=r"objects \[1\] are at no frame; drop them"):
         object_track(amounts, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 4, 5))
-    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
+    with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         object_track(amounts[:1], torch.ones(1, 1, 4, 5))
 
 

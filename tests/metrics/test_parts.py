@@ -52,7 +52,7 @@ def test_empty_parts_have_an_area_and_no_mean():
 
 def test_what_does_not_fit_is_said():
     pictures = torch.rand(2, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for pictures of \(2, 3, 4, 4\); expected"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for images of \(2, 3, 4, 4\); expected"):
         part_area(pictures, torch.ones(2, 4, 4))
     with pytest.raises(ValueError, match="with at least one part"):
         part_luminance(pictures, torch.ones(2, 0, 4, 4))

@@ -75,7 +75,7 @@ def test_centres_learnt_from_some_hold_for_all(monkeypatch):
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for a picture of \(2, 9\); expected at least one pixel"):
+    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for an image of \(2, 9\); expected at least one pixel"):
         grid_cells((2, 9), (3, 1))
     with pytest.raises(
         ValueError, match=r"labels are torch.float32, shape \(2, 2\); expected integers|expected integers"
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_said():
         as_masks(torch.ones(2, 2))
     with pytest.raises(ValueError, match="expected integers, some of them >= 0"):
         as_masks(-torch.ones(2, 2).long())
-    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); expected floats"):
+    with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\); expected floats"):
         colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="expected 3 groups of 4 rows, of which 1 differ; ask for fewer"):
         group_features(torch.ones(4, 2), 3)
@@ -178,7 +178,7 @@ def test_a_canvas_answers_the_same_without_being_held():
 
 
 def test_regions_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"masks have shape \(1, 3, 3\) for a picture of \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"masks have shape \(1, 3, 3\) for an image of \(2, 2\)"):
         preference(torch.ones(1, 2, 2), torch.ones(1, 3, 3))
     with pytest.raises(ValueError, match="masks \\[1\\] are empty"):
         region_test(torch.ones(1, 2), torch.tensor([[1, 1], [0, 0]]), generator=generator())

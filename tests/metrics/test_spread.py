@@ -38,10 +38,10 @@ def test_what_is_no_canvas_is_said():
 @pytest.mark.parametrize(
     ("amounts", "message"),
     [
-        (torch.ones(3), r"amounts have shape \(3,\); expected \(units, H, W\)"),
-        (torch.ones(3, 0), r"amounts have shape \(3, 0\); expected"),
-        (-torch.ones(2, 2), r"amounts go down to -1; expected magnitudes >= 0.*magnitudes\(canvas\)"),
-        (torch.full((2, 2), torch.nan), "amounts have values that are not finite"),
+        (torch.ones(3), r"magnitudes have shape \(3,\); expected \(units, H, W\)"),
+        (torch.ones(3, 0), r"magnitudes have shape \(3, 0\); expected"),
+        (-torch.ones(2, 2), r"magnitudes go down to -1; expected magnitudes >= 0.*magnitudes\(canvas\)"),
+        (torch.full((2, 2), torch.nan), "magnitudes have values that are not finite"),
     ],
 )
 def test_what_are_no_amounts_is_said(amounts, message):
@@ -61,8 +61,8 @@ def test_what_is_no_clip_is_said():
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for a picture of \(3, 4\); expected \(regions, 3, 4\)"),
-        (torch.ones(3, 4), r"masks have shape \(3, 4\) for a picture"),
+        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for an image of \(3, 4\); expected \(regions, 3, 4\)"),
+        (torch.ones(3, 4), r"masks have shape \(3, 4\) for an image"),
         (torch.arange(12.0).view(1, 3, 4), r"masks go from 0 to 11; expected bool.*as_masks\(labels\)"),
         (torch.zeros(2, 3, 4).index_fill(0, torch.tensor(1), 1), r"masks \[0\] are empty"),
     ],
@@ -104,10 +104,10 @@ def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(
-        ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); expected at least one pixel a cell"
+        ValueError, match=r"grid is \(4, 4\) for images of \(2, 8\); expected at least one pixel a cell"
     ):
         pool_cells(torch.ones(1, 2, 8), (4, 4))
-    with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); expected \(units, H, W\), or \(frames"):
+    with pytest.raises(ValueError, match=r"magnitudes have shape \(2, 8\); expected \(units, H, W\), or \(frames"):
         pool_cells(torch.ones(2, 8))
     with pytest.raises(ValueError, match=r"masks have shape \(1, 3\)"):
         share(torch.ones(2, 4), torch.ones(1, 3))

@@ -61,7 +61,7 @@ class Adapter(nn.Module):
         return self.synthesize(latents)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures; each family says how."""
+        """(n, channels, H, W) images; each family says how."""
         raise NotImplementedError
 
     def like(self) -> Tensor:
@@ -142,14 +142,14 @@ class BigGANAdapter(Adapter):
         return torch.cat([truncate(noise, 0.0, truncation), embedded], 1)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, 3, size, size) pictures in [-1, 1]."""
+        """(n, 3, size, size) images in [-1, 1]."""
         if latents.dim() != 2 or latents.shape[1] != 2 * self.noise_dim:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {2 * self.noise_dim}).")
-        pictures: Tensor = self.network.generator(latents, self.statistics)  # type: ignore[operator]
-        return pictures
+        images: Tensor = self.network.generator(latents, self.statistics)  # type: ignore[operator]
+        return images
 
     def feature_layers(self) -> list[str]:
-        """The blocks, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """The blocks, smallest images first: each one's output is (n, channels, H, W)."""
         return [name for name, _ in self.named_modules() if name.rpartition(".")[0] == "network.generator.layers"]
 
     def _embed_classes(self, classes: Tensor | int | None, n: int) -> Tensor:
@@ -210,8 +210,8 @@ class DCGAN(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(n, latent_dim, 1, 1) to (n, image_channels, size, size), size = 4 · 2^len(channels), in [-1, 1]."""
-        pictures: Tensor = self.main(latents)
-        return pictures
+        images: Tensor = self.main(latents)
+        return images
 
 
 class DCGANAdapter(Adapter):
@@ -220,7 +220,7 @@ class DCGANAdapter(Adapter):
     .. math:: w = [\psi z, \mathrm{onehot}(c)], \qquad z \sim N(0, I)
 
     Args:
-        network: :class:`DCGAN`, or any module from (n, latent_dim, 1, 1) to pictures; in eval mode.
+        network: :class:`DCGAN`, or any module from (n, latent_dim, 1, 1) to images; in eval mode.
         noise_dim: width of z.
         num_classes: width of the one-hot class, 0 for none.
         image_range: lowest and highest value of a pixel.
@@ -273,15 +273,15 @@ class DCGANAdapter(Adapter):
         return self._with_class(truncate(noise, 0.0, truncation), classes)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures."""
+        """(n, channels, H, W) images."""
         width = self.noise_dim + self.num_classes
         if latents.dim() != 2 or latents.shape[1] != width:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {width}).")
-        pictures: Tensor = self.network(latents[:, :, None, None])
-        return pictures
+        images: Tensor = self.network(latents[:, :, None, None])
+        return images
 
     def feature_layers(self) -> list[str]:
-        """The rectified layers, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """The rectified layers, smallest images first: each one's output is (n, channels, H, W)."""
         kinds = (nn.ReLU, nn.LeakyReLU)
         return [f"network.{name}" for name, module in self.network.named_modules() if isinstance(module, kinds)]
 
@@ -383,15 +383,15 @@ class StyleGANAdapter(Adapter):
         return truncate(mapped[:, 0], self.latent_mean(rows), truncation)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures, clamped to [-1, 1] as they are when shown."""
+        """(n, channels, H, W) images, clamped to [-1, 1] as they are when shown."""
         if latents.dim() != 2 or latents.shape[1] != self.latent_dim:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim}).")
         tiled = latents[:, None].expand(-1, self.num_ws, -1)
-        pictures: Tensor = self.network.synthesis(tiled, **self.synthesis_options)  # type: ignore[operator]
-        return pictures.to(latents.dtype).clamp(-1, 1)
+        images: Tensor = self.network.synthesis(tiled, **self.synthesis_options)  # type: ignore[operator]
+        return images.to(latents.dtype).clamp(-1, 1)
 
     def feature_layers(self) -> list[str]:
-        """The layers of the synthesis, smallest pictures first.
+        """The layers of the synthesis, smallest images first.
 
         In StyleGAN2 a block answers with two tensors, so the last convolution in each is named.
         """
@@ -439,7 +439,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
 
     Raises:
         FileNotFoundError: no such file.
-        StoreError: a pickle, no whole safetensors file, or tensors that do not fit the network. A file of
+        StoreError: a pickle, an incomplete safetensors file, or tensors that do not fit the network. A file of
             :func:`~xinc_captum.store.write_tensors` is also checked against its sha256; other files have none.
 
     Example:

@@ -1,4 +1,4 @@
-"""A generator without training: principal components of real pictures, and a Gaussian for each class."""
+"""A generator without training: principal components of real images, and a Gaussian for each class."""
 
 import torch
 from torch import Tensor, nn
@@ -7,22 +7,22 @@ from .protocol import class_rows, normal, truncate
 
 
 class EigenGenerator(nn.Module):
-    r"""Draws pictures as the mean picture plus principal components; latents follow a Gaussian of each class.
+    r"""Draws images as the mean image plus principal components; latents follow a Gaussian of each class.
 
     .. math:: G(w) = \mathrm{clamp}_{[0,1]}\Big(\bar x + \sum_k w_k v_k\Big), \qquad
               w = m_c + L_c \epsilon, \quad \epsilon \sim N(0, I), \quad L_c L_c^\top = \mathrm{Cov}(w \mid c)
 
-    Symbols: x̄ the mean picture and v_k its components, (C, H, W) each; m_c and Cov(w|c) mean and covariance of the
-    latents of the real pictures of class c.
+    Symbols: x̄ the mean image and v_k its components, (C, H, W) each; m_c and Cov(w|c) mean and covariance of the
+    latents of the real images of class c.
 
     Args:
         images: (n, C, H, W) floats in [0, 1].
         labels: (n,) classes 0, 1, …; None makes one Gaussian of all.
-        components: width of the latent, at most n and the pixels of a picture.
+        components: width of the latent, at most n and the pixels of an image.
 
     Raises:
-        ValueError: pictures outside [0, 1] or of another shape, labels that do not fit, a class of fewer than two
-            pictures, or more components than there can be.
+        ValueError: images outside [0, 1] or of another shape, labels that do not fit, a class of fewer than two
+            images, or more components than there can be.
 
     Example:
         >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 4
@@ -85,12 +85,12 @@ class EigenGenerator(nn.Module):
         return truncate(centre + torch.einsum("nij,nj->ni", self.class_roots[rows], noise), centre, truncation)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The (n, components) latents whose pictures are nearest to (n, C, H, W) images."""
+        """The (n, components) latents whose images are nearest to (n, C, H, W) images."""
         latents: Tensor = (images.flatten(1) - self.mean) @ self.basis.T
         return latents
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, C, H, W) pictures in [0, 1]."""
+        """(n, C, H, W) images in [0, 1]."""
         flat: Tensor = self.mean + latents @ self.basis
         return flat.clamp(0, 1).reshape(-1, *self.shape)
 
@@ -99,7 +99,7 @@ class EigenGenerator(nn.Module):
         return self.synthesize(latents)
 
     def feature_layers(self) -> list[str]:
-        """None: nothing in it describes a picture place by place."""
+        """None: nothing in it describes an image place by place."""
         return []
 
     def _rows(self, classes: Tensor | int | None, n: int) -> Tensor:
@@ -117,7 +117,7 @@ def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tup
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
     most = min(len(images), images[0].numel())
     if not 1 <= components <= most:
-        raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} pictures.")
+        raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} images.")
     if labels is None:
         return images.detach(), torch.zeros(len(images), dtype=torch.long, device=images.device)
     if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
@@ -127,12 +127,12 @@ def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tup
         )
     counts = labels.bincount()
     if int(counts.min()) < 2:
-        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} pictures; expected at least 2 of each.")
+        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} images; expected at least 2 of each.")
     return images.detach(), labels.to(images.device)
 
 
 def _root(latents: Tensor) -> Tensor:
-    """The symmetric L with L Lᵀ = Cov: it is unique, and exists where few pictures leave Cov without full rank."""
+    """The symmetric L with L Lᵀ = Cov: it is unique, and exists where few images leave Cov without full rank."""
     values, vectors = torch.linalg.eigh(torch.cov(latents.T).reshape(latents.shape[1], -1))
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root

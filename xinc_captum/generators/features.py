@@ -21,7 +21,7 @@ def images_and_features(
     *,
     reads: Sequence[Read] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Pictures, and what ``layers`` handed on while they were drawn: one forward pass for both.
+    """Images, and what ``layers`` handed on while they were drawn: one forward pass for both.
 
     Args:
         generator: any with modules behind its ``synthesize``.
@@ -31,7 +31,7 @@ def images_and_features(
             channels spares the memory of the rest.
 
     Returns:
-        (n, C, H, W) pictures in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
+        (n, C, H, W) images in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
 
     Raises:
         ValueError: no layers are given and the generator names none, or one is given twice.
@@ -41,8 +41,8 @@ def images_and_features(
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), torch.nn.ConvTranspose2d(1, 3, 2, 2))
         >>> generator = from_callable(lambda w: net(w).sigmoid(), normal_latents(4))
-        >>> pictures, (maps,) = images_and_features(generator, torch.zeros(5, 4), ["0"])
-        >>> pictures.shape, maps.shape
+        >>> images, (maps,) = images_and_features(generator, torch.zeros(5, 4), ["0"])
+        >>> images.shape, maps.shape
         (torch.Size([5, 3, 4, 4]), torch.Size([5, 1, 2, 2]))
     """
     feature_layers = getattr(generator, "feature_layers", None)
@@ -78,8 +78,8 @@ def images_and_features(
     with ExitStack() as stack:
         for module, read in zip(modules, reads if reads is not None else [None] * len(modules), strict=True):
             stack.enter_context(patch(function, module, keep(module, read)))
-        pictures = images_in_unit_range(generator, latents)
-    return pictures, [activations[module] for module in modules]
+        images = images_in_unit_range(generator, latents)
+    return images, [activations[module] for module in modules]
 
 
 def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

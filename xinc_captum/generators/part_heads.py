@@ -89,7 +89,7 @@ class FewShotHead(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    r"""A cheaper head: each feature map is projected at its own resolution, then added up at the picture's.
+    r"""A cheaper head: each feature map is projected at its own resolution, then added up at the image's.
 
     .. math:: \mathrm{logits} = C\Bigl(\mathrm{lrelu}\bigl(\Sigma_i \uparrow P_i f_i\bigr)\Bigr)
 
@@ -194,15 +194,15 @@ def fit_head(
     weight_decay: float = 1e-3,
     show_progress: bool = False,
 ) -> Tensor:
-    """Cross-entropy by Adam, one picture a step, a tenth of the rate after every 50 epochs: the paper's recipe.
+    """Cross-entropy by Adam, one image a step, a tenth of the rate after every 50 epochs: the paper's recipe.
 
     Args:
         head: trained in place.
-        maps: of :func:`images_and_features`, (n, channels, h, w) each, of the labelled pictures.
+        maps: of :func:`images_and_features`, (n, channels, h, w) each, of the labelled images.
         labels: (n, H, W), whole numbers below ``head.parts``; negative ones teach nothing, so a few strokes of a brush
             will do.
-        generator: of the order of the pictures.
-        epochs: over all pictures.
+        generator: of the order of the images.
+        epochs: over all images.
         learning_rate: Adam's.
         weight_decay: Adam's.
         show_progress: a bar on standard error.
@@ -233,7 +233,7 @@ def fit_head(
             for row in torch.randperm(len(labels), generator=generator, device=generator.device).tolist():
                 target = labels[row : row + 1].long()
                 logits = head([feature[row : row + 1] for feature in features], size)
-                # an unlabelled picture would make the mean over nothing
+                # an unlabelled image would make the mean over nothing
                 loss = F.cross_entropy(logits, target.clamp_min(-1), ignore_index=-1, reduction="sum")
                 loss = loss / (target >= 0).sum().clamp_min(1)
                 optimizer.zero_grad()
@@ -249,7 +249,7 @@ def fit_head(
 def _check_labels(labels: Tensor, rows: int, parts: int) -> None:
     if labels.dim() != 3 or len(labels) != rows or labels.is_floating_point():
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} pictures; expected whole "
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} images; expected whole "
             f"numbers ({rows}, H, W)."
         )
     present = labels[labels >= 0].unique().tolist()

@@ -16,7 +16,7 @@ from .protocol import Generator, images_in_unit_range
 
 
 class Parts(Protocol):
-    """Draws pictures and says where their parts are; :class:`ImageParts` and :class:`FeatureParts` do."""
+    """Draws images and says where their parts are; :class:`ImageParts` and :class:`FeatureParts` do."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -24,16 +24,16 @@ class Parts(Protocol):
         ...
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
+        """Images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
         ...
 
 
 class ImageParts:
-    """Parts that a function of the picture finds, or that are at the same place in every picture.
+    """Parts that a function of the image finds, or that are at the same place in every image.
 
     Args:
-        masks: a function from pictures (n, C, H, W) in [0, 1] to masks (n, parts, H, W), bool or weights in [0, 1]; or
-            the masks themselves, (parts, H, W), for all pictures. None: the whole picture is the one part.
+        masks: a function from images (n, C, H, W) in [0, 1] to masks (n, parts, H, W), bool or weights in [0, 1]; or
+            the masks themselves, (parts, H, W), for all images. None: the whole image is the one part.
         names: one for each part.
 
     Raises:
@@ -42,7 +42,7 @@ class ImageParts:
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
-        >>> bright = ImageParts(lambda pictures: torch.cat([pictures, 1 - pictures], 1), ["ink", "paper"])
+        >>> bright = ImageParts(lambda images: torch.cat([images, 1 - images], 1), ["ink", "paper"])
         >>> bright.draw(generator, torch.zeros(3, 4))[1].shape
         torch.Size([3, 2, 2, 2])
     """
@@ -63,25 +63,25 @@ class ImageParts:
             if empty:
                 raise ValueError(f"the mask of {empty[0]!r} is empty; leave the part out.")
         elif masks is None and len(self.names) != 1:
-            raise ValueError(f"names are {self.names} but no masks are given; the whole picture is one part.")
+            raise ValueError(f"names are {self.names} but no masks are given; the whole image is one part.")
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures and masks of latents.
+        """Images and masks of latents.
 
         Raises:
-            ValueError: masks that do not match the pictures or the names.
+            ValueError: masks that do not match the images or the names.
         """
-        pictures = images_in_unit_range(generator, latents)
+        images = images_in_unit_range(generator, latents)
         if self._masks is None:
-            return pictures, torch.ones_like(pictures[:, :1])
+            return images, torch.ones_like(images[:, :1])
         if isinstance(self._masks, Tensor):
-            masks = self._masks.to(pictures.device).expand(len(pictures), -1, -1, -1)
+            masks = self._masks.to(images.device).expand(len(images), -1, -1, -1)
         else:
-            masks = self._masks(pictures)
-        check_parts(pictures, masks)
+            masks = self._masks(images)
+        check_parts(images, masks)
         if masks.shape[1] != len(self.names):
             raise ValueError(f"the masks have {masks.shape[1]} parts, the names are {', '.join(self.names)}.")
-        return pictures, masks
+        return images, masks
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -94,7 +94,7 @@ LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
 
 
 class FeatureParts:
-    r"""Parts that a head tells from the generator's features, in the same forward pass that draws the picture.
+    r"""Parts that a head tells from the generator's features, in the same forward pass that draws the image.
 
     .. math:: m_{q} = \mathrm{softmax}_q\, \mathrm{head}(f_1, \dots, f_k)
 
@@ -131,11 +131,11 @@ class FeatureParts:
         self.head, self.layers = head, layers
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
+        """Images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
         reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
-        pictures, features = images_and_features(generator, latents, self.layers, reads=reads)
-        logits = self.head.name(features, (int(pictures.shape[2]), int(pictures.shape[3])))
-        return pictures, logits.softmax(1)
+        images, features = images_and_features(generator, latents, self.layers, reads=reads)
+        logits = self.head.name(features, (int(images.shape[2]), int(images.shape[3])))
+        return images, logits.softmax(1)
 
 
 class FeatureClusters(nn.Module):
@@ -209,7 +209,7 @@ def even(maps: Tensor) -> Tensor:
 def cluster_features(
     maps: Sequence[Tensor], clusters: int, *, seed: int = 0, sharpness: float = 20.0
 ) -> FeatureClusters:
-    """k-means on the features of many pictures' pixels (scikit-learn, extra ``analysis``).
+    """k-means on the features of many images' pixels (scikit-learn, extra ``analysis``).
 
     Args:
         maps: of :func:`images_and_features`, (n, channels, h, w) each.
@@ -239,11 +239,11 @@ def cluster_features(
             f"expected {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
         )
     chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
-    picture, place = chosen // pixels, chosen % pixels
+    image, place = chosen // pixels, chosen % pixels
     taken = torch.cat(
         [
             stack_maps([feature[row : row + 1] for feature in everything], (size[0], size[1])).flatten(2)[0][
-                :, place[picture == row]
+                :, place[image == row]
             ]
             for row in range(rows)
         ],

@@ -10,7 +10,7 @@ from ..hooks import modules_behind, untouched
 
 
 def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tensor:
-    r"""Latents drawn towards a centre: fewer kinds of pictures, and better ones.
+    r"""Latents drawn towards a centre: fewer kinds of images, and better ones.
 
     .. math:: w' = \bar w + \psi (w - \bar w)
 
@@ -136,18 +136,18 @@ def normal_latents(width: int) -> Callable[..., Tensor]:
     return sample_latents
 
 
-_SLACK = 1e-3  # share of the range that a picture may leave it by, for rounding
+_SLACK = 1e-3  # share of the range that an image may leave it by, for rounding
 
 
 @runtime_checkable
 class Generator(Protocol):
-    r"""Draws pictures from latents.
+    r"""Draws images from latents.
 
     .. math:: x = G(w), \qquad w \sim p(w \mid c)
 
     Any object with these three members will do; :func:`from_callable` makes one of a plain function. A generator may
     also have ``latent_mean(classes)``, the (n, latent_dim) centre that truncation draws towards, ``num_classes`` (0 if
-    it knows none), ``feature_layers()``, the names of submodules whose activations describe the picture in place, and
+    it knows none), ``feature_layers()``, the names of submodules whose activations describe the image in place, and
     ``differentiable``, false when no gradient goes through it.
     """
 
@@ -166,7 +166,7 @@ class Generator(Protocol):
         ...
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures of (n, latent_dim) latents; each row's picture depends on that row alone."""
+        """(n, channels, H, W) images of (n, latent_dim) latents; each row's image depends on that row alone."""
         ...
 
 
@@ -216,7 +216,7 @@ def from_callable(
     """A generator of two functions; :func:`normal_latents` makes the second one for a Gaussian latent.
 
     Args:
-        synthesize: (n, latent_dim) latents to (n, channels, H, W) pictures.
+        synthesize: (n, latent_dim) latents to (n, channels, H, W) images.
         sample_latents: called as ``sample_latents(n, classes, truncation, generator=…)``; (n, latent_dim).
         image_range: lowest and highest value of a pixel.
         latent_mean: classes to the (n, latent_dim) centre of truncation, where there is one.
@@ -248,7 +248,7 @@ def from_callable(
 
 
 def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
-    r"""Pictures of latents, in 0 to 1.
+    r"""Images of latents, in 0 to 1.
 
     .. math:: y = (G(w) - low) / (high - low)
 
@@ -260,7 +260,7 @@ def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
         (n, channels, H, W) floats in [0, 1] within rounding, differentiable where the generator is.
 
     Raises:
-        ValueError: latents or pictures of another shape, pictures that are not finite or leave the generator's own
+        ValueError: latents or images of another shape, images that are not finite or leave the generator's own
             range.
 
     Example:
@@ -274,22 +274,22 @@ def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
             f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected floats (n, latent_dim)."
         )
     low, high = _check_range(generator.image_range)
-    pictures = generator.synthesize(latents)
-    if pictures.dim() != 4 or len(pictures) != len(latents) or not pictures.is_floating_point():
+    images = generator.synthesize(latents)
+    if images.dim() != 4 or len(images) != len(latents) or not images.is_floating_point():
         raise ValueError(
-            f"the generator drew {pictures.dtype} of shape {tuple(pictures.shape)} of {len(latents)} latents; expected "
+            f"the generator drew {images.dtype} of shape {tuple(images.shape)} of {len(latents)} latents; expected "
             f"floats ({len(latents)}, channels, H, W)."
         )
-    if pictures.numel():
-        least, most = (float(edge) for edge in pictures.detach().aminmax())
+    if images.numel():
+        least, most = (float(edge) for edge in images.detach().aminmax())
         slack = _SLACK * (high - low)
         if not (low - slack <= least and most <= high + slack):  # said so that nan fails
             raise ValueError(
-                f"the generator's pictures lie in [{least:.4g}, {most:.4g}], but its image_range says [{low:g}, "
+                f"the generator's images lie in [{least:.4g}, {most:.4g}], but its image_range says [{low:g}, "
                 f"{high:g}]. Correct image_range, or clamp in synthesize; nan means that the latents or the weights "
                 "are not finite."
             )
-    return (pictures - low) / (high - low)
+    return (images - low) / (high - low)
 
 
 def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
@@ -302,7 +302,7 @@ def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
 def check_generator(generator: Generator, *, classes: Tensor | int | None = None) -> tuple[int, tuple[int, int, int]]:
     """Try a generator on three latents and say what is wrong with it.
 
-    Looked at: latents are (n, latent_dim) finite floats and the same for the same seed; pictures are (n, channels, H,
+    Looked at: latents are (n, latent_dim) finite floats and the same for the same seed; images are (n, channels, H,
     W) finite floats within ``image_range``, the same each time, and each depends on its own latent alone; neither
     changes a buffer. The generator's modules and the random states are restored.
 
@@ -311,7 +311,7 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
         classes: what to ask for, where the generator has no latent without a class; (3,) or one number.
 
     Returns:
-        The latent's width and the pictures' (channels, H, W).
+        The latent's width and the images' (channels, H, W).
 
     Raises:
         TypeError: a member is missing.
@@ -344,14 +344,14 @@ def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[
     if not torch.equal(first, again):
         raise ValueError("the same seed gave other latents; expected sample_latents to draw from its generator= alone.")
     with torch.no_grad():
-        pictures = images_in_unit_range(generator, first)
+        images = images_in_unit_range(generator, first)
         once_more = images_in_unit_range(generator, first)
         alone = images_in_unit_range(generator, first[:1])
-    if not torch.allclose(pictures, once_more, atol=1e-3):
-        raise ValueError("the same latents gave other pictures; expected no noise and no dropout: eval(), fixed noise.")
-    if not torch.allclose(pictures[:1], alone, atol=1e-2):
+    if not torch.allclose(images, once_more, atol=1e-3):
+        raise ValueError("the same latents gave other images; expected no noise and no dropout: eval(), fixed noise.")
+    if not torch.allclose(images[:1], alone, atol=1e-2):
         raise ValueError(
-            "a picture depends on the latents beside it, as with BatchNorm in train mode; expected each alone: eval()."
+            "an image depends on the latents beside it, as with BatchNorm in train mode; expected each alone: eval()."
         )
     for (module, name, buffer), value in zip(buffers, before, strict=True):
         if not torch.equal(buffer, value):
@@ -359,7 +359,7 @@ def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[
                 f"sampling or drawing changed the buffer {name!r} of {type(module).__name__}, as the mapping of a "
                 "StyleGAN does in training mode; call eval() on the network first."
             )
-    _, channels, height, width = pictures.shape
+    _, channels, height, width = images.shape
     return first.shape[1], (channels, height, width)
 
 

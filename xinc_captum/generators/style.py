@@ -17,15 +17,15 @@ from .protocol import class_rows, normal, truncate
 
 
 class ProjectionDiscriminator(nn.Module):
-    r"""How real a picture looks, as a picture of its class.
+    r"""How real an image looks, as an image of its class.
 
     .. math:: D(x, c) = a^\top h(x) + b + \langle v_c, h(x) \rangle
 
-    Symbols: h(x) (n, width) what three convolutions and a layer see in a picture; v_c the direction of class c.
+    Symbols: h(x) (n, width) what three convolutions and a layer see in an image; v_c the direction of class c.
 
     Args:
         num_classes: at least 1.
-        size: height and width of the pictures, a multiple of 4.
+        size: height and width of the images, a multiple of 4.
         image_channels: 1 for grey, 3 for colour.
         width: of h.
         generator: for the first weights; None takes torch's global stream.
@@ -49,7 +49,7 @@ class ProjectionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size % 4 or size < 4:
-            raise ValueError(f"size is {size}; expected a multiple of 4, since the pictures are halved twice.")
+            raise ValueError(f"size is {size}; expected a multiple of 4, since the images are halved twice.")
         with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
             self.backbone = nn.Sequential(
                 nn.Conv2d(image_channels, 32, 3, padding=1),
@@ -73,7 +73,7 @@ class ProjectionDiscriminator(nn.Module):
         nn.init.normal_(self.direction.weight, std=width**-0.5, generator=generator)
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures and (n,) classes to (n,) scores, higher for what looks real."""
+        """(n, channels, H, W) images and (n,) classes to (n,) scores, higher for what looks real."""
         features = self.backbone(images)
         score: Tensor = self.real(features)[:, 0] + torch.einsum("nk,nk->n", features, self.direction(classes))
         return score
@@ -81,7 +81,7 @@ class ProjectionDiscriminator(nn.Module):
 
 _DRAWS = 2000  # latents from which the mean of a class is estimated
 # Of the mapping's first weights. At 1, what they do to the noise by chance outlives the training, as variation of the
-# latent that no picture shows: a link can explain .3 of it (of digits, at 32 noise dims) instead of .7; much lower, and
+# latent that no image shows: a link can explain .3 of it (of digits, at 32 noise dims) instead of .7; much lower, and
 # the digits of a class are more alike.
 _QUIET = 0.65
 
@@ -120,7 +120,7 @@ class StyledBlock(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    r"""A class and noise make one latent w, and w sets the style of every layer that draws the picture.
+    r"""A class and noise make one latent w, and w sets the style of every layer that draws the image.
 
     .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
               x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
@@ -130,11 +130,11 @@ class StyleGenerator(nn.Module):
 
     Args:
         num_classes: at least 1.
-        size: height and width of a picture; 2^(levels − 1) times a whole number.
+        size: height and width of an image; 2^(levels − 1) times a whole number.
         image_channels: 1 for grey, 3 for colour.
         latent_dim: width of w.
         noise_dim: width of z and of e_c.
-        channels: maps of each level, smallest pictures first.
+        channels: maps of each level, smallest images first.
         generator: for the first weights; None takes torch's global stream.
 
     Raises:
@@ -147,7 +147,7 @@ class StyleGenerator(nn.Module):
         (torch.Size([3, 64]), torch.Size([3, 1, 16, 16]))
 
     Source: Karras et al., "A Style-Based Generator Architecture for GANs" (CVPR 2019), sec. 2; without its noise
-    inputs, so that one latent is one picture.
+    inputs, so that one latent is one image.
     """
 
     image_range = (-1.0, 1.0)
@@ -253,19 +253,19 @@ class StyleGenerator(nn.Module):
         return truncate(self.map(noise, rows), self.class_means[rows], truncation)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, image_channels, size, size) pictures in [-1, 1]."""
+        """(n, image_channels, size, size) images in [-1, 1]."""
         maps = self.const.expand(len(latents), -1, -1, -1)
         for block in self.blocks:
             maps = block(maps, latents)
-        pictures: Tensor = self.paint(maps).tanh()
-        return pictures
+        images: Tensor = self.paint(maps).tanh()
+        return images
 
     def forward(self, latents: Tensor) -> Tensor:
         """As :meth:`synthesize`."""
         return self.synthesize(latents)
 
     def feature_layers(self) -> list[str]:
-        """The levels, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """The levels, smallest images first: each one's output is (n, channels, H, W)."""
         return [f"blocks.{level}" for level in range(len(self.blocks))]
 
 
@@ -281,7 +281,7 @@ def _check(
     if size % step or size // step < 2:
         raise ValueError(
             f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels double "
-            "the picture between them. Give other sizes another number of channels."
+            "the image between them. Give other sizes another number of channels."
         )
 
 
@@ -335,8 +335,8 @@ class Recipe:
     Args:
         steps: updates of each network.
         seed: of weights, batches and noise.
-        noise_dim: numbers of noise behind a picture, as :class:`StyleGenerator`'s.
-        batch: pictures a step.
+        noise_dim: numbers of noise behind an image, as :class:`StyleGenerator`'s.
+        batch: images a step.
         rate: of Adam, whose momenta are 0 and 0.99.
         penalty: γ, the weight of the gradient penalty.
         penalty_every: steps from one penalty to the next; it is made larger accordingly.
@@ -369,13 +369,13 @@ def train_style_generator(
     channels: tuple[int, ...] = (64, 48, 32),
     show_progress: bool = False,
 ) -> StyleGenerator:
-    r"""A :class:`StyleGenerator` of pictures like these, after a game between it and a critic.
+    r"""A :class:`StyleGenerator` of images like these, after a game between it and a critic.
 
     .. math:: L_D = \mathrm{sp}(D(G(w), c)) + \mathrm{sp}(-D(x, c))
                     + \tfrac{\gamma}{2} \lVert \nabla_x D(x, c) \rVert^2, \qquad
               L_G = \mathrm{sp}(-D(G(w), c))
 
-    Symbols: sp softplus; x real pictures of class c; w latents of noise and the same class; γ ``recipe.penalty``.
+    Symbols: sp softplus; x real images of class c; w latents of noise and the same class; γ ``recipe.penalty``.
 
     Args:
         images: (n, channels, size, size) floats in [0, 1].
@@ -389,7 +389,7 @@ def train_style_generator(
         global random state is as found; the same arguments give the same weights on the same machine.
 
     Raises:
-        ValueError: pictures that are not square or lie outside [0, 1], labels that do not fit, or a recipe that is
+        ValueError: images that are not square or lie outside [0, 1], labels that do not fit, or a recipe that is
             none.
 
     Example:
@@ -423,7 +423,7 @@ def train_style_generator(
         adam_d.zero_grad()
         loss.backward()
         adam_d.step()
-        # The critic's own gradients are not expected here, only the picture's.
+        # The critic's own gradients are not expected here, only the image's.
         for weight in critic.parameters():
             weight.requires_grad_(False)
         loss = F.softplus(-critic(_generate(ours, classes, stream), classes)).mean()
@@ -460,5 +460,5 @@ def _check_training_images(images: Tensor, labels: Tensor) -> int:
         )
     counts = labels.bincount()
     if int(counts.min()) == 0:
-        raise ValueError(f"class {int(counts.argmin())} has no picture; expected some of each class up to the highest.")
+        raise ValueError(f"class {int(counts.argmin())} has no image; expected some of each class up to the highest.")
     return len(counts)

@@ -14,10 +14,10 @@ from .layers import ForwardFunc, LayerError, modules_behind
 
 @contextmanager
 def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
-    """Let ``DistributedDataParallel`` run its module without a word to the other processes while the block runs.
+    """Stop ``DistributedDataParallel`` from communicating with other processes while the block runs.
 
-    Otherwise each forward pass sends buffers to all ranks, which waits for ever where only one rank explains, and
-    prepares a reduction of gradients that never comes, which makes the next training step fail.
+    Otherwise each forward pass sends buffers to all ranks, which blocks for ever if only one rank explains. It also
+    prepares a reduction of gradients that never happens, so that the next training step fails.
 
     Example:
         >>> with no_synchronization(torch.nn.Linear(2, 1)):
@@ -36,8 +36,8 @@ def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(roots: Iterable[nn.Module]) -> bool:
-    """Whether FSDP holds a part of each weight in each process (``fully_shard`` or ``FullyShardedDataParallel``)."""
-    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; the import would take its time
+    """Return whether FSDP splits weights between processes (``fully_shard`` or ``FullyShardedDataParallel``)."""
+    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; importing it is slow
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
@@ -45,7 +45,7 @@ def is_sharded(roots: Iterable[nn.Module]) -> bool:
 
 
 def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
-    """Raise before anything runs, so that all ranks raise and none waits for another.
+    """Raise an error for sharded weights before anything runs, so that all ranks raise it and none waits.
 
     Raises:
         LayerError: the weights are sharded.
@@ -63,12 +63,12 @@ _ABSENT: Any = object()
 
 
 def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
-    """The roots and all their submodules, each once."""
+    """Return the roots and all their submodules, each once."""
     return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
 def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
-    """Every place where one of ``modules`` keeps a parameter or buffer.
+    """Return every place where one of ``modules`` stores a parameter or buffer.
 
     A tensor that several modules share, or that one module has under two names, is listed once for each of them.
     """
@@ -83,12 +83,12 @@ def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
 
 @contextmanager
 def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put the value of each place there while the block runs, and the objects that were there before back after it.
+    """Replace values of modules while the block runs, and restore the original objects after it.
 
     Args:
-        places: what to put where.
-        modules: those that may run. An RNN among them keeps a second list of its weights, which its forward pass makes
-            anew whenever a weight is another object; that list is put back too.
+        places: the new values and where they belong.
+        modules: those that may run. An RNN among them has a second list of its weights, which its forward pass rebuilds
+            whenever a weight is another object; that list is restored too.
     """
     second = ("_flat_weights", "_flat_weight_refs")
     lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
@@ -109,17 +109,16 @@ def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterat
 def snapshot(
     forward_func: ForwardFunc, *also: nn.Module, change: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[..., Any]:
-    """Return a function that computes what ``forward_func`` computes now, also after the model was trained further.
+    """Return a function that computes what ``forward_func`` computes now, also after further training of the model.
 
-    Parameters and buffers are copied once; each call swaps the copies in and the user's own tensors back, the same
-    objects in every place, also after an exception. Train flags are those of now, and buffers that a module in training
-    mode updates start each call with the same values. Modules that cannot be found behind ``forward_func`` are called
-    as they are then.
+    Parameters and buffers are copied once. Each call uses the copies and then restores the user's own tensor objects,
+    also after an exception. Train flags are those of now. Buffers that a module in training mode updates start each
+    call with the same values. Modules that are not found behind ``forward_func`` are called in their current state.
 
     Args:
         forward_func: a module, or a function around modules.
         also: further modules to copy.
-        change: is applied to every copied parameter, for example to compare with a model of shuffled weights.
+        change: applied to every copied parameter, for example to compare with a model of shuffled weights.
 
     Example:
         >>> model = torch.nn.Linear(1, 1)
@@ -171,16 +170,16 @@ def snapshot(
 def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], ForwardFunc]:
     """Return a function of weights: ``exchange(f)(weights)`` computes ``f`` with these weights; gradients reach them.
 
-    Nothing is copied: during a call the given tensors take the places of the model's own, under every name that a
-    shared module or a tied weight has; then the model's own objects come back, also after an exception. Weights and
-    buffers made under inference mode take part as ordinary copies.
+    Nothing is copied. During a call the given tensors replace the model's own, under every name of a shared module or a
+    tied weight; then the model's own objects are restored, also after an exception. Weights and buffers made under
+    inference mode are replaced by ordinary copies.
 
     Args:
         forward_func: a module, or a function around exactly one.
 
     Raises:
-        KeyError: a name that is no parameter or buffer of the model.
-        ValueError: one tensor of the model gets two different replacements under two of its names.
+        KeyError: a name is not that of a parameter or buffer of the model.
+        ValueError: two different replacements for two names of one tensor.
 
     Example:
         >>> model = torch.nn.Linear(1, 1, bias=False)

@@ -1,4 +1,4 @@
-"""Find modules behind a function; dotted names; LayerError."""
+"""Find the modules behind a function, and resolve layers by their dotted names."""
 
 import contextlib
 import difflib
@@ -18,21 +18,21 @@ from torch import Tensor, nn
 
 
 def preprocesses(model: Any) -> bool:
-    """Whether a model holds a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` does."""
+    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
     return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
 
 
 def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
-    """Refuse to normalise images twice.
+    """Raise an error if images would be normalised twice.
 
     Raises:
-        ValueError: ``preprocess`` is given beside a model that has its own.
+        ValueError: ``preprocess`` is given for a model that has its own.
     """
     if preprocess is not None and preprocesses(model):
         name = getattr(model, "name", type(model).__name__)
         raise ValueError(
-            f"preprocess is given, and {name} preprocesses its images itself, so they would be normalised twice. Give "
-            "its .model with preprocess=, or the object alone."
+            f"preprocess is given, and {name} has its own preprocess, so images would be normalised twice. Give its "
+            ".model with preprocess=, or the object alone."
         )
 
 
@@ -40,9 +40,9 @@ Span = tuple[int, int]
 
 
 def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
-    """The first and last row, and the first and last column, that a cropping ``preprocess`` uses; None without a crop.
+    """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
 
-    None, too, where the result has no gradient to the images, so that this cannot be found out. One image is run.
+    The result is None without a crop, and if the output has no gradient to the images. One image is processed.
 
     Args:
         preprocess: from images in [0, 1] to a model's inputs.
@@ -60,7 +60,7 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
     if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
         return None
     weights = torch.rand(output.shape, generator=generator).to(output)
-    # Zeros where preprocessing with weights of its own cuts the photo off from the graph.
+    # Zeros if preprocessing has weights and detaches the image from the graph.
     (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
     used = slope[0].ne(0).any(0)
     spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
@@ -71,12 +71,12 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
 
 
 def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> None:
-    """Warn where ``preprocess`` leaves edges of the images out."""
+    """Warn if ``preprocess`` crops the images."""
     if preprocess is None:
         return
     try:
         crop = crop_of(preprocess, images)
-    except Exception:  # the first pass of the model raises the error that says what fails
+    except Exception:  # the model's first forward pass raises a clearer error
         return
     if crop is not None:
         (first_row, last_row), (first_column, last_column) = crop
@@ -91,7 +91,7 @@ def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> 
 
 
 def _span(used: Tensor, scale: float) -> Span | None:
-    """The first and the last place that is used, where the margins are wider than what a coarser grid skips."""
+    """Return the first and the last used position, if the margins are wider than what resampling skips."""
     places = used.nonzero().flatten().tolist()
     if not places:
         return None
@@ -101,12 +101,12 @@ def _span(used: Tensor, scale: float) -> Span | None:
 
 Names = frozenset[str]
 
-MOST = 1000  # entries of a list or dict that are looked through
+MOST = 1000  # entries of a list or dict that are searched
 CACHE = type(functools.lru_cache(len))
 _REFERENCES = (nn.Module, functools.partial, weakref.ReferenceType, CACHE)
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
-# Functions of these keep no models of the user either; objects of their classes may.
+# Functions of these packages hold no models of the user; objects of their classes may.
 _FUNCTIONS = sys.stdlib_module_names | {
     "scipy",
     "sklearn",
@@ -122,7 +122,10 @@ _OF_ANY_MODULE = frozenset(nn.Module().__dict__)
 
 
 def may_hold_models(value: Any) -> bool:
-    """Modules, containers, and functions, objects and classes of the user's own; libraries keep no models in theirs."""
+    """Return whether a value can lead to modules: modules, containers, and the user's functions, objects and classes.
+
+    Functions of libraries hold no models of the user.
+    """
     if isinstance(value, (*_REFERENCES, *_CONTAINERS)):
         return True
     if inspect.ismethod(value):
@@ -144,19 +147,19 @@ def _of_library(module: str, function: bool) -> bool:
 
 
 def is_indirect(value: Any) -> int:
-    """1 for an object or a container between a function and a module, which makes the module a step further away."""
+    """Return 1 for an object or a container, which adds one to the distance of the modules behind it; else 0."""
     return int(not isinstance(value, _REFERENCES) and not inspect.isroutine(value))
 
 
 def items_of(value: Any) -> list[Any] | None:
-    """The entries of a container, the first 1000; None for everything else."""
+    """Return the first 1000 entries of a container; None for everything else."""
     if not isinstance(value, _CONTAINERS):
         return None
     return list(itertools.islice(value.values() if isinstance(value, Mapping) else value, MOST))
 
 
 def attributes_of(thing: Any) -> Mapping[str, Any]:
-    """The attributes that an object keeps, in its ``__dict__`` or in slots; of a class, those of its bases too."""
+    """Return the attributes of an object, from its ``__dict__`` or its slots; for a class, those of its bases too."""
     if inspect.isclass(thing):
         return {name: value for kind in reversed(thing.__mro__) for name, value in vars(kind).items()}
     attributes: dict[str, Any] = getattr(thing, "__dict__", {})
@@ -166,10 +169,10 @@ def attributes_of(thing: Any) -> Mapping[str, Any]:
 
 
 def references_of(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, its default arguments, and the globals it (or a function inside it) names."""
+    """Return a function's closure, its default arguments, and the globals that it (or a function inside it) names."""
     values = []
     for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that is not filled in yet
+        with contextlib.suppress(ValueError):  # a variable without a value yet
             values.append(cell.cell_contents)
     values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     names = sorted(_names_of_code(function.__code__)[0])
@@ -177,13 +180,13 @@ def references_of(function: types.FunctionType) -> list[Any]:
 
 
 def names_in(function: Any) -> Names:
-    """The attributes that a Python function uses."""
+    """Return the names of the attributes that a Python function uses."""
     return _names_of_code(function.__code__)[1] if inspect.isfunction(function) else frozenset()
 
 
 @functools.lru_cache(maxsize=4096)
 def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
-    """The globals and the attributes that code, and the functions inside it, use."""
+    """Return the names of the globals and the attributes that code, and the functions inside it, use."""
     named: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "LOAD_ATTR": set(), "LOAD_METHOD": set()}
     codes = [code]
     while codes:
@@ -196,10 +199,10 @@ def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
 
 
 def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
-    """Unregistered values of modules below ``root`` that can lead to further modules, and the names that forward uses.
+    """Return unregistered values below ``root`` that can lead to further modules, with the names that forward uses.
 
-    torch's own layers keep none, except hooks and a forward function that the user puts on them, and every call of
-    every class runs through here: they are passed over.
+    torch's own layers hold none, except hooks and a forward function that the user sets; for speed, their other
+    attributes are skipped.
     """
     hidden: list[tuple[Any, Names]] = []
     waiting, visited = [root], {id(root)}
@@ -220,10 +223,10 @@ def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
         values = [v for name, v in attributes.items() if name not in _OF_ANY_MODULE and type(v) not in _PLAIN]
         if kind not in used:
             used[kind] = names_in(getattr(kind, "forward", None))  # a weakref.proxy has none
-            kinds = [k for k in kind.__mro__ if not _of_library(k.__module__, False)]  # what modules of a class share
+            kinds = [k for k in kind.__mro__ if not _of_library(k.__module__, False)]  # class attributes
             values += [v for k in kinds for v in vars(k).values() if isinstance(v, (nn.Module, list, tuple, dict))]
         for value in values:
-            if (kind, id(value)) not in done:  # layers of a kind often share a configuration or a function
+            if (kind, id(value)) not in done:  # layers of a class often share a configuration or a function
                 done.add((kind, id(value)))
                 if _leads_on(value, 3):
                     hidden.append((value, used[kind]))
@@ -231,12 +234,12 @@ def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
 
 
 def _is_ours(hook: Any) -> bool:
-    """Whether this package registered a hook for the length of a call."""
+    """Return whether this package registered a hook, for the duration of a call."""
     return (getattr(hook, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]
 
 
 def _leads_on(value: Any, levels: int) -> bool:
-    """As :func:`may_hold_models`; of a container, whether an entry does, at most so many levels down."""
+    """Return :func:`may_hold_models`, for a container of any of its entries, at most ``levels`` levels down."""
     if type(value) in _PLAIN:
         return False
     items = value if isinstance(value, (list, tuple)) and len(value) <= MOST else items_of(value)
@@ -249,7 +252,7 @@ ForwardFunc = Callable[..., Any]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside ``torch.compile`` and ``DataParallel`` wrappers."""
+    """Return the module inside ``torch.compile`` and ``DataParallel`` wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -260,20 +263,20 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[nn.Module]:
-    """Every root module that ``forward_func`` can reach, without calling it; those that it names directly come first.
+    """Return every root module that ``forward_func`` can reach, nearest first, without calling it.
 
-    A module is its own root. Bound methods, partials, caches, closures, default arguments and the globals that a
-    function names are followed, through lists, dicts, weak references and the attributes of objects, classes and Python
-    modules that its code uses, so that ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
-    models. What a module keeps without registering it (modules in lists, objects, functions, hooks) is followed in the
-    same way. A module inside another root that is at least as near is not listed. ``wrapped`` leaves wrappers, such as
-    DataParallel, around the roots.
+    A module is its own root. The search follows bound methods, partials, caches, closures, default arguments and the
+    globals that a function names, through lists, dicts, weak references and the attributes of objects, classes and
+    Python modules that its code uses. So ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
+    models. Unregistered members of modules (modules in lists, objects, functions, hooks) are followed in the same way.
+    A module inside another root that is at least as near is not listed. ``wrapped`` keeps wrappers, such as
+    DataParallel.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
 
 def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> list[tuple[nn.Module, int]]:
-    """The roots, and through how many containers and objects each is reached."""
+    """Return the roots, each with the number of containers and objects on the way to it."""
     search = _Search(wrapped)
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}
@@ -299,14 +302,14 @@ class _Search:
         self.visited: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
 
     def start(self, forward_func: Any) -> None:
-        """Follow the function itself; an object that is called leads to all the modules it keeps."""
+        """Follow the function itself; a callable object leads to all modules among its attributes."""
         if inspect.isroutine(forward_func) or not is_indirect(forward_func):
             self.visit(forward_func, 0)
         else:
             self._owner(forward_func, 0, frozenset())
 
     def visit(self, thing: Any, depth: int, names: frozenset[str] = frozenset()) -> None:
-        """Follow one reference; ``names`` are the attributes that the code that holds it uses."""
+        """Follow one reference; ``names`` are the attributes that the referring code uses."""
         if id(thing) in self.visited:
             return
         self.visited[id(thing)] = thing
@@ -341,7 +344,7 @@ class _Search:
             self._attributes(thing, depth, names | {"__call__"})
 
     def _owner(self, thing: Any, depth: int, names: frozenset[str]) -> None:
-        """An object that is called itself, or whose method is: all its modules, and what its code uses beside them."""
+        """Follow an object that is called, or whose method is: its modules, and the attributes that its code uses."""
         if isinstance(thing, nn.Module):
             self.visit(thing, depth)
             return
@@ -353,10 +356,10 @@ class _Search:
         self._attributes(thing, depth, names | {"__call__"})
 
     def _attributes(self, thing: Any, depth: int, names: frozenset[str]) -> None:
-        """The attributes of an object that code with these names can reach, through its own methods too."""
+        """Follow the attributes of an object that code with these names can reach, also through its own methods."""
         attributes, kind = attributes_of(thing), type(thing)
         waiting, done = set(names), set[str]()
-        if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # hands on what other objects keep
+        if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # may return members of other objects
             waiting |= attributes.keys()
         while waiting:
             name = waiting.pop()
@@ -375,16 +378,16 @@ __all__ = ["ForwardFunc", "LayerError", "find_layer", "layer_name", "modules_beh
 
 
 class LayerError(ValueError):
-    """A layer that is not in the model, never runs, runs twice, or cannot be explained as asked."""
+    """A layer that is not in the model, never runs, runs twice, or cannot be explained with the given options."""
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Whether a module takes no hooks, as those of ``torch.jit.script``; traced modules take some."""
+    """Return whether a module supports no hooks, as those of ``torch.jit.script``; traced modules support some."""
     return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
-    """The dotted name of ``layer`` for messages, or its class when it belongs to no known model."""
+    """Return the dotted name of ``layer`` for messages, or its class if it belongs to no known model."""
     for root in modules_behind(forward_func):
         for name, module in root.named_modules():
             if module is layer:
@@ -393,14 +396,14 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
-    """Resolve ``layer`` (a module, or a dotted name as in ``named_modules()``) to the module itself.
+    """Return the module that ``layer`` means: a module, or a dotted name as in ``named_modules()``.
 
-    A module that is registered under several names is found under each of them. Where the name is in several models
-    behind the function, the one that the function names directly is meant.
+    A module that is registered under several names is found under each of them. If several models behind the function
+    have the name, the model that the function names directly is used.
 
     Raises:
         LayerError: the name is not in the model (the nearest valid names are listed), the module is not
-            part of the model behind ``forward_func``, or no model can be seen behind it.
+            part of the model behind ``forward_func``, or no model is found behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
     reachable = modules_with_distance(forward_func)
@@ -446,7 +449,7 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
 
 
 def _submodule(root: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name, also where it is another name of a shared module."""
+    """Return the module of this name, also if it is another name of a shared module."""
     with contextlib.suppress(AttributeError):
         return root.get_submodule(name)
     return None

@@ -45,7 +45,7 @@ def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVec
         a :class:`UnitVectors`. To compare networks: the same clip and grid, and ``torch.cat`` of the values.
 
     Raises:
-        ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
+        ValueError: another number of dims, a finer grid than the image, negative or non-finite magnitudes.
 
     Example:
         >>> unit_vectors(torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]]]), (1, 2))
@@ -59,7 +59,7 @@ def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVec
 
 
 def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
-    """k-means on the vectors themselves, not on a picture of them (scikit-learn, extra ``analysis``).
+    """k-means on the vectors themselves, not on an image of them (scikit-learn, extra ``analysis``).
 
     UMAP moves far groups near and near ones apart; the released code clusters its two coordinates.
 
@@ -82,7 +82,7 @@ def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
         received = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
-        raise ValueError(f"vectors are of {received}; expected (units, dims), such as unit_vectors(amounts).values.")
+        raise ValueError(f"vectors are of {received}; expected (units, dims), such as unit_vectors(magnitudes).values.")
     return group_features(vectors, clusters, seed=seed)
 
 
@@ -187,8 +187,8 @@ def cluster_mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generato
 def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Tensor:
     """Two coordinates for each vector, near ones near each other (umap-learn, extra ``analysis``).
 
-    For pictures only: distances between groups and their sizes mean nothing here, and another seed gives another
-    picture. The first call compiles for about twenty seconds.
+    For images only: distances between groups and their sizes mean nothing here, and another seed gives another
+    image. The first call compiles for about twenty seconds.
 
     Args:
         vectors: (units, dims).
@@ -213,7 +213,7 @@ def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Te
             f"vectors have shape {tuple(vectors.shape)} for {neighbors} neighbours; expected (units, dims) with more "
             "units than neighbours, and at least 2 neighbours."
         )
-    umap = require("umap", purpose="a UMAP picture", extra="analysis")
+    umap = require("umap", purpose="a UMAP image", extra="analysis")
     layout = umap.UMAP(n_neighbors=neighbors, min_dist=0.1, random_state=seed, n_jobs=1)
     return torch.from_numpy(layout.fit_transform(vectors.detach().double().cpu().numpy())).float().to(vectors.device)
 
@@ -406,8 +406,8 @@ def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, 
     frames, size = len(values), values.shape[2:]
     if clip.shape != (frames, 3, *size) or flow.shape != (frames - 1, 2, *size):
         raise ValueError(
-            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for amounts {tuple(magnitudes.shape)}; "
-            f"expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
+            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for magnitudes "
+            f"{tuple(magnitudes.shape)}; expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
         )
     maps = rank_vectors(values.flatten(2))
     changes = rank_vectors(contribution_change(values).flatten(2))

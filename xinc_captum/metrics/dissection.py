@@ -41,10 +41,10 @@ class Concepts(NamedTuple):
     Attributes:
         iou: intersection over union, (units, concepts), float64; nan where a unit is never active and the concept
             nowhere.
-        p: chance of as much when masks belong to other pictures, (units, concepts).
+        p: chance of as much when masks belong to other images, (units, concepts).
         q: smallest rate of false discoveries at which a pair is kept, over all pairs, (units, concepts).
         thresholds: above which a unit counts as active, (units,).
-        shuffled: mean overlap under the exchange of pictures, (units, concepts).
+        shuffled: mean overlap under the exchange of images, (units, concepts).
     """
 
     iou: Tensor
@@ -76,13 +76,13 @@ class Concepts(NamedTuple):
 def concept_overlap(
     activations: Tensor, masks: Tensor, *, generator: torch.Generator, quantile: float = 0.99, repeats: int = 20
 ) -> Concepts:
-    r"""Intersection over union of units' highest activations with concepts' masks, beside exchanged pictures.
+    r"""Intersection over union of units' highest activations with concepts' masks, beside exchanged images.
 
     .. math:: \mathrm{IoU}_{u,c} = \frac{\Sigma_{i,p}\, [\uparrow a_{u,i,p} > t_u]\, m_{c,i,p}}
               {\Sigma_{i,p}\, \max([\uparrow a_{u,i,p} > t_u],\, m_{c,i,p})}, \qquad P(a_u > t_u) = 1 - \text{quantile}
 
-    Symbols: a the activation of unit u in picture i, ↑ bilinear enlargement to the masks' size, m the mask of concept
-    c. The control hands the pictures' masks round at random: what remains is what any unit gets that likes the places
+    Symbols: a the activation of unit u in image i, ↑ bilinear enlargement to the masks' size, m the mask of concept
+    c. The control hands the images' masks round at random: what remains is what any unit gets that likes the places
     where the concept usually is. Overlaps are standardised unit by unit, the true one among those of the control, and
     compared with the control's of all units.
 
@@ -97,7 +97,7 @@ def concept_overlap(
         :class:`Concepts`, on the CPU.
 
     Raises:
-        ValueError: shapes that do not match, fewer than three pictures, masks that are soft, a concept that is nowhere,
+        ValueError: shapes that do not match, fewer than three images, masks that are soft, a concept that is nowhere,
             a quantile outside (0, 1), or fewer than three repeats.
 
     Example:
@@ -145,7 +145,7 @@ def _positive(spread: Tensor) -> Tensor:
 
 
 def _intersections(active: Tensor, flags: Tensor) -> Tensor:
-    """Pixels that each unit and concept share over all pictures, (units, concepts)."""
+    """Pixels that each unit and concept share over all images, (units, concepts)."""
     return torch.einsum("iup,icp->uc", active, flags).double()
 
 
@@ -158,17 +158,17 @@ def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) ->
     if activations.dim() != 4 or masks.dim() != 4 or len(activations) != len(masks) or len(masks) < 3:
         raise ValueError(
             f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, units, h, "
-            "w) and (n, concepts, H, W) of the same pictures, at least 3."
+            "w) and (n, concepts, H, W) of the same images, at least 3."
         )
     if not activations.isfinite().all():
-        raise ValueError("activations hold nan or infinity; expected finite ones. Leave such pictures out.")
+        raise ValueError("activations hold nan or infinity; expected finite ones. Leave such images out.")
     if not ((masks == 0) | (masks == 1)).all():
         raise ValueError(
             "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."
         )
     nowhere = (~masks.flatten(2).any(2).any(0)).nonzero()[:, 0]
     if len(nowhere):
-        raise ValueError(f"concept {int(nowhere[0])} is in none of the pictures; leave it out.")
+        raise ValueError(f"concept {int(nowhere[0])} is in none of the images; leave it out.")
     if not 0 < quantile < 1 or repeats < 3:
         raise ValueError(f"quantile is {quantile} with {repeats} repeats; expected one in (0, 1), and at least 3.")
 
@@ -183,8 +183,8 @@ class Correspondence(NamedTuple):
         same: mean cosine of canvases with the same index.
         other: mean cosine of canvases with different indices.
         chance: retrieval by guessing, 1 / neurons.
-        queries: how many neurons looked, over all ordered pairs of pictures.
-        silent: how many could not look, since they paint nothing in their own picture.
+        queries: how many neurons looked, over all ordered pairs of images.
+        silent: how many could not look, since they paint nothing in their own image.
     """
 
     retrieval: float
@@ -196,7 +196,7 @@ class Correspondence(NamedTuple):
 
 
 def correspondence(canvases: Tensor) -> Correspondence:
-    r"""Retrieval of each neuron among the neurons of every other picture's network.
+    r"""Retrieval of each neuron among the neurons of every other image's network.
 
     .. math:: \mathrm{mean}_{a \ne b,\, i}\; \bigl[\arg\max_j \cos(C_{a,i}, C_{b,j}) = i\bigr]
 
@@ -206,7 +206,7 @@ def correspondence(canvases: Tensor) -> Correspondence:
     :func:`.shared_start` and :func:`.own_starts`, and with an unfitted model.
 
     Args:
-        canvases: (pictures, neurons, *picture), contributions with their signs; at least 2 of each.
+        canvases: (images, neurons, *image), contributions with their signs; at least 2 of each.
 
     Raises:
         ValueError: another shape, or values that are not finite.
@@ -219,12 +219,12 @@ def correspondence(canvases: Tensor) -> Correspondence:
     Source: the protocol is ours; aligned neurons follow from Chen & Wang (ECCV 2022), eq. 3.
     """
     vectors = _unit(canvases)
-    pictures, neurons = vectors.shape[:2]
+    images, neurons = vectors.shape[:2]
     painting = vectors.abs().sum(-1) > 0
     hits = same = other = 0.0
-    for a in range(pictures):
-        similar = vectors[a] @ vectors.mT  # (pictures, neurons of a, neurons)
-        other_images = torch.arange(pictures, device=vectors.device) != a
+    for a in range(images):
+        similar = vectors[a] @ vectors.mT  # (images, neurons of a, neurons)
+        other_images = torch.arange(images, device=vectors.device) != a
         similarities = similar[other_images][:, painting[a]]
         index = painting[a].nonzero()[:, 0]
         matches = similarities.gather(2, index.expand(len(similarities), -1)[..., None])[..., 0]
@@ -232,19 +232,19 @@ def correspondence(canvases: Tensor) -> Correspondence:
         hits += float(((matches > rivals) & (matches != 0)).sum())
         same += float(matches.sum())
         other += float((similarities.sum(2) - matches).sum()) / (neurons - 1)
-    queries = int(painting.sum()) * (pictures - 1)
+    queries = int(painting.sum()) * (images - 1)
     retrieval, same, other = (total / queries if queries else float("nan") for total in (hits, same, other))
-    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1))
+    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (images - 1))
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
-    r"""Each neuron's share of what is painted in each region of each picture: (pictures, regions, neurons).
+    r"""Each neuron's share of what is painted in each region of each image: (images, regions, neurons).
 
     .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
 
     Args:
-        canvases: (pictures, neurons, C, H, W); channels are added up.
-        masks: (regions, H, W), or (pictures, regions, H, W) where each picture has its own; bool or in [0, 1].
+        canvases: (images, neurons, C, H, W); channels are added up.
+        masks: (regions, H, W), or (images, regions, H, W) where each image has its own; bool or in [0, 1].
 
     Returns:
         float64, rows of neurons adding up to 1.
@@ -258,8 +258,8 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
     """
     if canvases.dim() != 5 or masks.dim() not in (3, 4) or (masks.dim() == 4 and len(masks) != len(canvases)):
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (pictures, neurons, "
-            "C, H, W) and (regions, H, W), or (pictures, regions, H, W)."
+            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (images, neurons, "
+            "C, H, W) and (regions, H, W), or (images, regions, H, W)."
         )
     magnitudes = canvases.abs().sum(2)
     each = masks if masks.dim() == 4 else masks.expand(len(canvases), *masks.shape)
@@ -267,26 +267,26 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
 
 
 def region_agreement(use: Tensor) -> Tensor:
-    r"""Whether the same neurons serve a region in every picture: one number a region.
+    r"""Whether the same neurons serve a region in every image: one number a region.
 
     .. math:: \mathrm{mean}_{a \ne b}\; \rho(U_{a,r,\cdot}, U_{b,r,\cdot})
 
     Args:
-        use: (pictures, regions, neurons), as :func:`region_use` answers; ρ is Spearman's over neurons.
+        use: (images, regions, neurons), as :func:`region_use` answers; ρ is Spearman's over neurons.
 
     Returns:
-        (regions,), float64; nan where a picture's neurons share a region equally.
+        (regions,), float64; nan where an image's neurons share a region equally.
 
     Raises:
-        ValueError: fewer than 2 pictures or neurons.
+        ValueError: fewer than 2 images or neurons.
 
     Example:
         >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]])).round(decimals=6)
         tensor([1.], dtype=torch.float64)
     """
     if use.dim() != 3 or use.shape[0] < 2 or use.shape[2] < 2:
-        raise ValueError(f"use has shape {tuple(use.shape)}; expected (pictures, regions, neurons).")
-    vectors = rank_vectors(use).movedim(1, 0)  # (regions, pictures, neurons)
+        raise ValueError(f"use has shape {tuple(use.shape)}; expected (images, regions, neurons).")
+    vectors = rank_vectors(use).movedim(1, 0)  # (regions, images, neurons)
     every = vectors @ vectors.mT
     pairs = use.shape[0] * (use.shape[0] - 1)
     return (every.sum((1, 2)) - every.diagonal(dim1=1, dim2=2).sum(1)) / pairs
@@ -295,7 +295,7 @@ def region_agreement(use: Tensor) -> Tensor:
 def _unit(canvases: Tensor) -> Tensor:
     if canvases.dim() < 3 or min(canvases.shape[:2]) < 2:
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)}; expected (pictures, neurons, *picture), 2 or more of both."
+            f"canvases have shape {tuple(canvases.shape)}; expected (images, neurons, *image), 2 or more of both."
         )
     flat = canvases.detach().double().flatten(2)
     if not flat.isfinite().all():
@@ -319,10 +319,10 @@ def dissect(
     """Overlap of each unit of a layer with each concept: :func:`concept_overlap` on what the layer hands on.
 
     Args:
-        forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
+        forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name; its output is (n, units, h, w), or has its units on another axis.
         inputs: of ``forward_func``, (n, …).
-        masks: (n, concepts, H, W), of the pictures that go in (or come out, of a generator).
+        masks: (n, concepts, H, W), of the images that go in (or come out, of a generator).
         generator: of the control's exchanges.
         quantile: above which a unit counts as active.
         repeats: of the control.
@@ -338,8 +338,8 @@ def dissect(
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
-        >>> model, pictures = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), torch.rand(6, 3, 8, 8, generator=g)
-        >>> dissect(model, "0", pictures, pictures[:, :1] > 0.8, generator=g).iou.shape
+        >>> model, images = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), torch.rand(6, 3, 8, 8, generator=g)
+        >>> dissect(model, "0", images, images[:, :1] > 0.8, generator=g).iou.shape
         torch.Size([4, 1])
 
     Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
@@ -377,10 +377,10 @@ def ablate(
     .. math:: \delta_{u} = \mathrm{mean}_i\, \bigl(s(f(x_i)) - s(f(x_i;\, a_u := v))\bigr)
 
     Symbols: f the network, s the score, a the layer's output, v the constant. In a classifier, s may be the classes'
-    probabilities; in a generator, the area of each part of the picture.
+    probabilities; in a generator, the area of each part of the image.
 
     Args:
-        forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
+        forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name.
         inputs: of ``forward_func``, (n, …).
         units: each entry is one unit, or several that are held together.

@@ -381,7 +381,7 @@ def road(
         - s(x \text{ without its most important share } p)
 
     Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
-    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as a picture.
+    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as an image.
     Between -1/2 and 1/2 for probabilities; 0 on average for a random map. Rows are independent; the value of a map that
     is not finite is nan.
 

@@ -1,4 +1,4 @@
-"""Whether pictures made to move one unit move it: told by showing them to the network again."""
+"""Whether images made to move one unit move it: told by showing them to the network again."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ FOLLOWS = 0.8  # Spearman from which the unit is said to follow
 WEAKLY = 0.5
 AMONG_FIRST = 0.05  # share of the units among which the named one must be, or the sweep is said to be of others
 FEW = 5  # of a small layer so many, if they are a tenth of it at most
-# Judged by this share, twenty draws of 32 pictures let none of the 69 living units of the digits' network hold once
-# and fail once; without resamples 13 units did, and 60 with five pictures. Of those that held one in a hundred does not
+# Judged by this share, twenty draws of 32 images let none of the 69 living units of the digits' network hold once
+# and fail once; without resamples 13 units did, and 60 with five images. Of those that held one in a hundred does not
 # move most over 480; without resamples, five.
 MOSTLY = 0.8  # share of the resamples that must bear out what is said of the unit's place
 RESAMPLES = 200
@@ -34,7 +34,7 @@ class Fidelity:
             unit never changes counts as 0; nan for fewer than two values.
         rhos: likewise row by row, (N,).
         gain: re-encoded change per change set, by least squares; 1 is obeyed to the letter.
-        flips: share of frames whose class is not that of the row's base picture; nan without classes.
+        flips: share of frames whose class is not that of the row's base image; nan without classes.
     """
 
     rank: int
@@ -132,13 +132,13 @@ def fidelity(
 
     Args:
         representations: r', of every frame, (N, S, units).
-        base: b, of each row's base picture, (N, units).
+        base: b, of each row's base image, (N, units).
         values: what unit u was set to, (S,) or (N, S).
         unit: u.
         sd: σ, (units,).
         alive: units to compare with, (units,) bool; None takes those with sd > 0.
         scores: class scores of every frame, (N, S, K).
-        base_scores: of the base pictures, (N, K).
+        base_scores: of the base images, (N, K).
 
     Returns:
         a :class:`Fidelity`.

@@ -15,7 +15,7 @@ class Association(NamedTuple):
 
     Attributes:
         rho: (units,), nan for units whose map is constant.
-        shifted: (repeats, units), the same with the field rolled over the picture.
+        shifted: (repeats, units), the same with the field rolled over the image.
     """
 
     rho: Tensor
@@ -35,16 +35,16 @@ class Association(NamedTuple):
 
 
 def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99) -> Association:
-    r"""Spearman's correlation, over pixels, of each unit's amounts with a field such as intensity or edges.
+    r"""Spearman's correlation, over pixels, of each unit's magnitudes with a field such as intensity or edges.
 
     .. math:: \rho_u = \mathrm{corr}\bigl(\mathrm{rank}_p\, a_{u,p},\; \mathrm{rank}_p\, f_p\bigr)
 
-    Control: the field rolled over the picture by random offsets. Both sides are smooth, so neighbouring pixels say
+    Control: the field rolled over the image by random offsets. Both sides are smooth, so neighbouring pixels say
     the same thing again and the textbook p-value of ρ is far too small; rolling keeps the smoothness.
 
     Args:
         magnitudes: (units, *size), >= 0. For what the whole layer paints: ``magnitudes.sum(0, keepdim=True)``.
-        field: size, for example :func:`intensity` or :func:`edges` of the picture.
+        field: size, for example :func:`intensity` or :func:`edges` of the image.
         generator: of the control.
         repeats: of the control; 19 are the fewest that can reach 5 %.
 
@@ -52,21 +52,21 @@ def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator
         an :class:`Association`.
 
     Raises:
-        ValueError: a field of another size or constant, no repeats, amounts that are negative or not finite.
+        ValueError: a field of another size or constant, no repeats, magnitudes that are negative or not finite.
 
     Example:
-        >>> amounts = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
-        >>> association(amounts, amounts[0], generator=torch.Generator().manual_seed(0)).rho.round(decimals=6)
+        >>> magnitudes = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
+        >>> association(magnitudes, magnitudes[0], generator=torch.Generator().manual_seed(0)).rho.round(decimals=6)
         tensor([1.], dtype=torch.float64)
 
-    Source: the released code of Padmanabhan et al. (CVPR 2024) shows this as a picture, without a number.
+    Source: the released code of Padmanabhan et al. (CVPR 2024) shows this as an image, without a number.
     """
     wide = check_magnitudes(magnitudes)
     size = tuple(wide.shape[1:])
     if tuple(field.shape) != size or not field.isfinite().all() or field.min() == field.max():
         raise ValueError(
             f"field has shape {tuple(field.shape)} and values from {float(field.min()):.3g} to "
-            f"{float(field.max()):.3g}; expected the picture's {size}, finite and not constant."
+            f"{float(field.max()):.3g}; expected the image's {size}, finite and not constant."
         )
     maps = rank_vectors(wide.flatten(1))
     ranks = rank_vectors(field.detach().to(wide).flatten()[None]).view(size)  # rolled ranks are ranks of the rolled
@@ -78,13 +78,13 @@ def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator
 LUMA = (0.299, 0.587, 0.114)
 
 
-def intensity(picture: Tensor) -> Tensor:
+def intensity(image: Tensor) -> Tensor:
     r"""Brightness as people see it.
 
     .. math:: I = 0.299\,R + 0.587\,G + 0.114\,B
 
     Args:
-        picture: (C, H, W), floats in [0, 1]; other than three channels are averaged.
+        image: (C, H, W), floats in [0, 1]; other than three channels are averaged.
 
     Returns:
         (H, W).
@@ -98,24 +98,24 @@ def intensity(picture: Tensor) -> Tensor:
 
     Source: ITU-R BT.601.
     """
-    if picture.dim() != 3 or not picture.is_floating_point():
+    if image.dim() != 3 or not image.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats in [0, 1], (C, H, W). Divide "
-            "8-bit values by 255: filtered as they are, they wrap around."
+            f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats in [0, 1], (C, H, W). Divide 8-bit "
+            "values by 255: filtered as they are, they wrap around."
         )
-    if picture.shape[0] != 3:
-        return picture.mean(0)
-    weights = torch.tensor(LUMA, dtype=picture.dtype, device=picture.device)
-    return (weights[:, None, None] * picture).sum(0)
+    if image.shape[0] != 3:
+        return image.mean(0)
+    weights = torch.tensor(LUMA, dtype=image.dtype, device=image.device)
+    return (weights[:, None, None] * image).sum(0)
 
 
-def edges(picture: Tensor) -> Tensor:
+def edges(image: Tensor) -> Tensor:
     r"""Edge strength: the magnitude of Sobel's gradient of the intensity (scikit-image, extra ``analysis``).
 
     .. math:: E = \sqrt{\left((S_x * I)^2 + (S_y * I)^2\right) / 2}
 
     Args:
-        picture: (C, H, W), floats in [0, 1].
+        image: (C, H, W), floats in [0, 1].
 
     Returns:
         (H, W).
@@ -129,17 +129,17 @@ def edges(picture: Tensor) -> Tensor:
         tensor(0.)
     """
     filters = require("skimage.filters", purpose="Sobel's filter", extra="analysis")
-    grey = intensity(picture).detach()
+    grey = intensity(image).detach()
     return torch.from_numpy(filters.sobel(grey.double().cpu().numpy())).to(grey)
 
 
-def opponents(picture: Tensor) -> Tensor:
+def opponents(image: Tensor) -> Tensor:
     r"""Colour in three numbers: brightness, red against green, blue against yellow.
 
     .. math:: (I,\; R - G,\; B - (R + G) / 2)
 
     Args:
-        picture: (3, H, W), floats in [0, 1].
+        image: (3, H, W), floats in [0, 1].
 
     Returns:
         (3, H, W).
@@ -151,8 +151,8 @@ def opponents(picture: Tensor) -> Tensor:
         >>> opponents(torch.tensor([1.0, 0.0, 0.0])[:, None, None]).flatten().tolist()[1:]
         [1.0, -0.5]
     """
-    grey = intensity(picture)
-    if picture.shape[0] != 3:
-        raise ValueError(f"picture has {picture.shape[0]} channels; colours want 3.")
-    red, green, blue = picture
+    grey = intensity(image)
+    if image.shape[0] != 3:
+        raise ValueError(f"image has {image.shape[0]} channels; colours want 3.")
+    red, green, blue = image
     return torch.stack([grey, red - green, blue - (red + green) / 2])

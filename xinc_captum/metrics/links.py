@@ -58,7 +58,7 @@ def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
 
     Args:
         first: r, (n, units).
-        second: r', likewise, as re-encoded from the linked pictures.
+        second: r', likewise, as re-encoded from the linked images.
 
     Returns:
         (units,), float64; nan where a unit does not vary on one side.
@@ -265,7 +265,7 @@ def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
     .. math:: z_{u,c} = \frac{\bar r_{u,c} - \bar r_u}{\sigma_u}, \qquad
               \eta^2_u = \sum_c \frac{n_c}{n}\, z_{u,c}^2
 
-    Symbols: r̄ means over the pictures of a class, or over all; σ the standard deviation over all; n_c and n how many.
+    Symbols: r̄ means over the images of a class, or over all; σ the standard deviation over all; n_c and n how many.
 
     Args:
         responses: (n, units), any float dtype.

@@ -12,7 +12,7 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     .. math:: e = \Sigma_p \, m_p \, b_p \, / \, \Sigma_p \, m_p
 
     Symbols: m_p the map at pixel p, b_p the mask there. A map without preference scores the mask's share of the
-    picture, so compare with ``masks.float().mean((1, 2))``.
+    image, so compare with ``masks.float().mean((1, 2))``.
 
     Args:
         maps: (N, H, W), nonnegative.
@@ -70,7 +70,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
-    """A picture that shows nothing of the object says nothing of a map: nan, no miss."""
+    """An image that shows nothing of the object says nothing of a map: nan, no miss."""
     return values.masked_fill(~inside.flatten(1).any(1), torch.nan)
 
 

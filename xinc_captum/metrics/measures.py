@@ -24,7 +24,7 @@ from .parts import (
 
 
 def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
-    r"""What is left of a flow after the best affine motion of the whole picture is taken out.
+    r"""What is left of a flow after the best affine motion of the whole image is taken out.
 
     .. math:: w_p - (A\,p + b), \qquad (A, b) = \arg\min \Sigma_p\, \rho\bigl(|w_p - A\,p - b|\bigr)
 
@@ -64,9 +64,9 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
 
 
 def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
-    """Mean displacement of each part from one picture to the other, by TV-L1 flow (scikit-image, extra ``analysis``).
+    """Mean displacement of each part from one image to the other, by TV-L1 flow (scikit-image, extra ``analysis``).
 
-    The affine motion of the whole picture is taken out first: :func:`without_affine`.
+    The affine motion of the whole image is taken out first: :func:`without_affine`.
 
     Args:
         before: (n, C, H, W), floats in [0, 1].
@@ -88,7 +88,7 @@ def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
     """
     if before.shape != after.shape:
         raise ValueError(
-            f"the pictures before have shape {tuple(before.shape)} and after {tuple(after.shape)}; expected the same."
+            f"the images before have shape {tuple(before.shape)} and after {tuple(after.shape)}; expected the same."
         )
     check_parts(before, masks)
     flow = torch.cat([optical_flow(torch.stack(pair)) for pair in zip(before, after, strict=True)])
@@ -100,21 +100,21 @@ RADIUS = 5
 _GREY = (0.2125, 0.7154, 0.0721)  # scikit-image's own grey, ITU-R BT.709
 
 
-def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
+def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
     r"""Entropy of the 8-bit grey values around each pixel (scikit-image, extra ``analysis``).
 
     .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: h the share of grey value g in the disk around p, as far as it lies in the picture. Grey values and their
-    rounding to 8 bits are scikit-image's (``rgb2gray``, ``img_as_ubyte``), in the pictures' own precision, so that
+    Symbols: h the share of grey value g in the disk around p, as far as it lies in the image. Grey values and their
+    rounding to 8 bits are scikit-image's (``rgb2gray``, ``img_as_ubyte``), in the images' own precision, so that
     values halfway between two grey levels fall on the same side.
 
     Args:
-        pictures: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
+        images: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
         radius: of the disk, in pixels.
 
     Returns:
-        (n, 1, H, W), float32, in bits; nan for a picture with nan. Not differentiable: see :func:`smooth_entropy`.
+        (n, 1, H, W), float32, in bits; nan for an image with nan. Not differentiable: see :func:`smooth_entropy`.
 
     Raises:
         ValueError: 8-bit values, or another number of dims.
@@ -126,24 +126,24 @@ def local_entropy(pictures: Tensor, radius: int = RADIUS) -> Tensor:
 
     Source: Wehrheim et al., "Linking in Style" (2024), its released code: ``skimage.filters.rank.entropy``, disk(5).
     """
-    _check(pictures)
+    _check(images)
     rank = require("skimage.filters.rank", purpose="local entropy", extra="analysis")
     color = require("skimage.color", purpose="local entropy", extra="analysis")
     to_bytes = require("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
     disk = require("skimage.morphology", purpose="local entropy", extra="analysis").disk(radius)
-    wide = torch.promote_types(pictures.dtype, torch.float32)
-    channels_last = pictures.detach().to(wide).permute(0, 2, 3, 1).contiguous().cpu()
-    three = pictures.shape[1] == 3
+    wide = torch.promote_types(images.dtype, torch.float32)
+    channels_last = images.detach().to(wide).permute(0, 2, 3, 1).contiguous().cpu()
+    three = images.shape[1] == 3
     maps = []
     for one in channels_last:
         grey = color.rgb2gray(one.numpy()) if three else one.mean(-1).numpy()
         known = np.isfinite(grey).all()
         bits = rank.entropy(to_bytes(np.clip(grey, 0, 1)), disk) if known else np.full(grey.shape, np.nan)
         maps.append(torch.from_numpy(bits).float())
-    return torch.stack(maps)[:, None].to(pictures.device)
+    return torch.stack(maps)[:, None].to(images.device)
 
 
-def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
+def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
     r"""Local entropy with few, overlapping grey levels, so that gradients pass.
 
     .. math:: h_{g,p} = \mathrm{mean}_{p' \in D(p)}\; \beta\bigl((G-1)\, I_{p'} - g\bigr), \qquad
@@ -154,12 +154,12 @@ def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> T
     has about one bit instead of none, whatever the grey.
 
     Args:
-        pictures: (n, C, H, W), floats in [0, 1].
+        images: (n, C, H, W), floats in [0, 1].
         radius: of the disk, in pixels.
         levels: G, at least 2.
 
     Returns:
-        (n, 1, H, W), in the pictures' dtype, in bits; differentiable.
+        (n, 1, H, W), in the images' dtype, in bits; differentiable.
 
     Raises:
         ValueError: 8-bit values, another number of dims, or fewer than two levels.
@@ -170,7 +170,7 @@ def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> T
     """
     if levels < 2:
         raise ValueError(f"levels is {levels}; an entropy wants at least 2.")
-    grey = _grey(pictures).clamp(0, 1)
+    grey = _grey(images).clamp(0, 1)
     steps = torch.arange(-1, levels + 1, dtype=grey.dtype, device=grey.device).view(1, -1, 1, 1)
     away = ((levels - 1) * grey[:, None] - steps).abs()
     shares = torch.where(away < 0.5, 0.75 - away**2, (1.5 - away).clamp_min(0) ** 2 / 2)
@@ -182,37 +182,37 @@ def smooth_entropy(pictures: Tensor, radius: int = RADIUS, levels: int = 8) -> T
     return -(spread * spread.clamp_min(1e-6).log2()).sum(1, keepdim=True)
 
 
-def part_entropy(pictures: Tensor, masks: Tensor) -> Tensor:
+def part_entropy(images: Tensor, masks: Tensor) -> Tensor:
     """Mean :func:`local_entropy` of each part, the paper's: (n, parts, 1), bits; nan where a part is empty.
 
     Example:
         >>> part_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).item()
         0.0
     """
-    return part_means(local_entropy(pictures), masks)
+    return part_means(local_entropy(images), masks)
 
 
-def part_smooth_entropy(pictures: Tensor, masks: Tensor) -> Tensor:
+def part_smooth_entropy(images: Tensor, masks: Tensor) -> Tensor:
     """Mean :func:`smooth_entropy` of each part: (n, parts, 1), bits; nan where a part is empty.
 
     Example:
         >>> part_smooth_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).round(decimals=2)
         tensor([[[1.0600]]])
     """
-    return part_means(smooth_entropy(pictures), masks)
+    return part_means(smooth_entropy(images), masks)
 
 
-def _grey(pictures: Tensor) -> Tensor:
-    _check(pictures)
-    if pictures.shape[1] != 3:
-        return pictures.mean(1)
-    return torch.einsum("c,nchw->nhw", pictures.new_tensor(_GREY), pictures)
+def _grey(images: Tensor) -> Tensor:
+    _check(images)
+    if images.shape[1] != 3:
+        return images.mean(1)
+    return torch.einsum("c,nchw->nhw", images.new_tensor(_GREY), images)
 
 
-def _check(pictures: Tensor) -> None:
-    if pictures.dim() != 4 or not pictures.is_floating_point():
+def _check(images: Tensor) -> None:
+    if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
-            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats in [0, 1], (n, C, H, W)."
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1], (n, C, H, W)."
         )
 
 
@@ -249,11 +249,11 @@ def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Measure:
-    """Numbers of each part of one picture.
+    """Numbers of each part of one image.
 
     Attributes:
         columns: their names.
-        of: pictures (n, C, H, W) and masks (n, parts, H, W) to (n, parts, columns); nan where a part has none.
+        of: images (n, C, H, W) and masks (n, parts, H, W) to (n, parts, columns); nan where a part has none.
         change: values before, after and at the base, (…, columns) each, to the change between before and after.
         smooth: whether gradients pass through ``of``, and first differences therefore say something.
     """
@@ -266,11 +266,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Movement:
-    """Numbers of each part between two pictures.
+    """Numbers of each part between two images.
 
     Attributes:
         columns: their names.
-        between: pictures before and after, (n, C, H, W) each, and masks (n, parts, H, W) of those before, to
+        between: images before and after, (n, C, H, W) each, and masks (n, parts, H, W) of those before, to
             (n, parts, columns).
     """
 

@@ -21,10 +21,10 @@ def contribution_change(magnitudes: Tensor) -> Tensor:
         magnitudes: (frames, units, H, W), >= 0.
 
     Returns:
-        (frames - 1, units, H, W), float64. For the paper's picture: ``.sum(1)``.
+        (frames - 1, units, H, W), float64. For the paper's image: ``.sum(1)``.
 
     Raises:
-        ValueError: one frame, another number of dims, negative or non-finite amounts.
+        ValueError: one frame, another number of dims, negative or non-finite magnitudes.
 
     Example:
         >>> contribution_change(torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)).item()
@@ -109,7 +109,7 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
         >>> round(agreement.matched.item(), 6), round(agreement.shuffled.item(), 6)
         (1.0, -0.5)
 
-    Source: the released code of Padmanabhan et al. (CVPR 2024) shows two frames of this as a picture; statistic and
+    Source: the released code of Padmanabhan et al. (CVPR 2024) shows two frames of this as an image; statistic and
     controls are ours.
     """
     if change.dim() != 4 or speed.dim() != 3 or change[:, 0].shape != speed.shape:
@@ -158,9 +158,9 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     .. math:: d_{t,o,u} = \frac{\Sigma_{p \in M_{t,o}} a_{t,u,p}}{|M_{t,o}|}, \quad
               m_{t,s,o,u} = \frac{d_{t,s,o,u}}{\mathrm{mean}_p\, a_{t,u,p}} - 1
 
-    Symbols: a the amounts at frame t, M_{s,o} object o's mask at frame s, d_{t,s} the density of frame t's amounts
-    under frame s's mask. *matched* is m at s = t, *shuffled* its mean over all s ≠ t: the same shape at the places
-    where the object is at other times. A unit that always paints the same place scores both alike.
+    Symbols: a the magnitudes at frame t, M_{s,o} the mask of object o at frame s, d_{t,s} the density of the magnitudes
+    of frame t under the mask of frame s. *matched* is m at s = t; *shuffled* is its mean over all s ≠ t: the same shape
+    at the places where the object is at other times. A unit that always paints the same place scores both alike.
 
     Args:
         magnitudes: (frames, units, H, W), >= 0.
@@ -170,11 +170,11 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
         a :class:`Track`, float64.
 
     Raises:
-        ValueError: one frame, masks that do not match, an object that is never seen, negative amounts.
+        ValueError: one frame, masks that do not match, an object that is never seen, negative magnitudes.
 
     Example:
-        >>> amounts = torch.eye(3).view(3, 1, 1, 3)  # one unit that paints pixel t at frame t
-        >>> object_track(amounts, amounts > 0).carried
+        >>> magnitudes = torch.eye(3).view(3, 1, 1, 3)  # one unit that paints pixel t at frame t
+        >>> object_track(magnitudes, magnitudes > 0).carried
         tensor([[3.]], dtype=torch.float64)
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code: densities
@@ -185,7 +185,7 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
 
 
 def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
-    """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
+    """What :attr:`Track.carried` comes to along the same paths elsewhere in the image: the control of *which* object.
 
     All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects
     overlap themselves least are kept, lest the finding be among its own controls. Some units follow any window that
@@ -204,8 +204,8 @@ def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Genera
         ValueError: as :func:`object_track`, or no repeats.
 
     Example:
-        >>> amounts, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
-        >>> control_tracks(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
+        >>> magnitudes, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
+        >>> control_tracks(magnitudes, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
         torch.Size([2, 1, 5])
     """
     values = check_clip(magnitudes)

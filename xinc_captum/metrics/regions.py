@@ -47,7 +47,7 @@ def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
     """Rectangles next to each other, as even as the size allows; every pixel is in exactly one.
 
     The released code mixes the axes when it cuts: its "cells" are combs of every fourth row and eighth column, spread
-    over the whole picture, so that all of them are alike.
+    over the whole image, so that all of them are alike.
 
     Args:
         size: (H, W).
@@ -64,7 +64,7 @@ def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
         [[0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
     """
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for a picture of {size}; expected at least one pixel a cell.")
+        raise ValueError(f"grid is {grid} for an image of {size}; expected at least one pixel a cell.")
     rows, columns = (torch.arange(side) * cells // side for side, cells in zip(size, grid, strict=True))
     return rows[:, None] * grid[1] + columns
 
@@ -81,11 +81,11 @@ def outside(masks: Tensor) -> Tensor:
     return ~(masks > 0).any(0, keepdim=True)
 
 
-def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor:
+def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor:
     """Pixels of like colour, wherever they are: k-means on the channels (scikit-learn, extra ``analysis``).
 
     Args:
-        picture: (C, H, W), or (frames, C, H, W) with the same colours for all frames.
+        image: (C, H, W), or (frames, C, H, W) with the same colours for all frames.
         regions: k.
         seed: of k-means' first centres.
 
@@ -100,12 +100,11 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
         >>> colour_regions(torch.tensor([[[0.0, 0.1, 0.9, 1.0]]]), 2).unique(return_counts=True)[1].tolist()
         [2, 2]
     """
-    if picture.dim() not in (3, 4) or not picture.is_floating_point():
+    if image.dim() not in (3, 4) or not image.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats (C, H, W), or (frames, C, H, "
-            "W)."
+            f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats (C, H, W), or (frames, C, H, W)."
         )
-    pixels = picture.detach().movedim(-3, -1)
+    pixels = image.detach().movedim(-3, -1)
     return group_features(pixels, regions, seed=seed)
 
 
@@ -164,7 +163,7 @@ def gabor_bank() -> list[Tensor]:
     return bank
 
 
-def gabor_responses(picture: Tensor) -> Tensor:
+def gabor_responses(image: Tensor) -> Tensor:
     r"""How strongly each of the 24 filters answers at each pixel, whatever the wave's phase.
 
     .. math:: r_{k,p} = |(g_k * I)(p)|
@@ -173,7 +172,7 @@ def gabor_responses(picture: Tensor) -> Tensor:
     code filters 8-bit values and gets 8-bit answers, which wrap around; and stops after the first angle.
 
     Args:
-        picture: (C, H, W), floats in [0, 1].
+        image: (C, H, W), floats in [0, 1].
 
     Returns:
         (24, H, W), float64.
@@ -186,21 +185,21 @@ def gabor_responses(picture: Tensor) -> Tensor:
         >>> gabor_responses(torch.full((3, 8, 8), 0.5)).amax() < 1e-12
         tensor(True)
     """
-    grey = intensity(picture).cpu().double()[None, None]
+    grey = intensity(image).cpu().double()[None, None]
     responses = []
     for kernel in gabor_bank():
         h, w = kernel.shape
         around = F.pad(grey, [w // 2, w // 2, h // 2, h // 2], mode="replicate")
         both = torch.stack([kernel.real, kernel.imag])[:, None].flip(2, 3)  # a convolution, not a correlation
         responses.append(F.conv2d(around, both)[0].norm(dim=0))
-    return torch.stack(responses).to(picture.device)
+    return torch.stack(responses).to(image.device)
 
 
-def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
-    """Pixels of like texture: k-means on the 24 responses, each divided by its standard deviation over the picture.
+def gabor_regions(image: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
+    """Pixels of like texture: k-means on the 24 responses, each divided by its standard deviation over the image.
 
     Args:
-        picture: (C, H, W), floats in [0, 1].
+        image: (C, H, W), floats in [0, 1].
         regions: k.
         seed: of k-means' first centres.
 
@@ -215,7 +214,7 @@ def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tenso
         >>> gabor_regions(torch.rand(3, 12, 16), 4).shape
         torch.Size([12, 16])
     """
-    responses = gabor_responses(picture)
+    responses = gabor_responses(image)
     spread = responses.flatten(1).std(1).clamp_min(1e-12)[:, None, None]
     return group_features((responses / spread).movedim(0, -1), regions, seed=seed)
 
@@ -226,7 +225,7 @@ def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
     .. math:: \delta_{u,R} = \frac{\Sigma_{p \in R}\, a_{u,p} - E_{u,R}}{E_{u,R}},
               \quad E_{u,R} = \frac{|R|}{P}\, \Sigma_p\, a_{u,p}
 
-    Symbols: a the amounts, R a region of area \|R\|, P the number of pixels. 0: as much as its area; -1: nothing;
+    Symbols: a the magnitudes, R a region of area \|R\|, P the number of pixels. 0: as much as its area; -1: nothing;
     1: twice as much. Signs are kept for every kind of region.
 
     Args:
@@ -237,7 +236,7 @@ def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
         (units, regions), float64; nan for units that paint nothing.
 
     Raises:
-        ValueError: masks of another size, empty ones, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
 
     Example:
         >>> preference(torch.tensor([[3.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
@@ -281,7 +280,7 @@ def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator
     .. math:: V_u = \mathrm{mean}_R\,(\delta_{u,R} - \mathrm{mean}_R\, \delta_{u,R})^2
 
     *Scattered*: all regions' pixels are exchanged at random, so areas and overlaps stay; smooth maps beat it whatever
-    the regions are. *Shifted*: the regions are rolled over the picture as they are, so areas, shapes and smoothness
+    the regions are. *Shifted*: the regions are rolled over the image as they are, so areas, shapes and smoothness
     stay; only a kind of region that means something beats it. Grid cells shifted are grid cells: they are their own
     control and come to about 1.
 
@@ -295,12 +294,12 @@ def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator
         a :class:`RegionTest`.
 
     Raises:
-        ValueError: masks of another size, empty ones, no repeats, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, no repeats, or magnitudes that are negative or not finite.
 
     Example:
-        >>> amounts = torch.cat([torch.zeros(1, 8), torch.ones(1, 8)], 1)
-        >>> masks = torch.stack([amounts[0] == 0, amounts[0] == 1])
-        >>> region_test(amounts, masks, generator=torch.Generator().manual_seed(0)).variance
+        >>> magnitudes = torch.cat([torch.zeros(1, 8), torch.ones(1, 8)], 1)
+        >>> masks = torch.stack([magnitudes[0] == 0, magnitudes[0] == 1])
+        >>> region_test(magnitudes, masks, generator=torch.Generator().manual_seed(0)).variance
         tensor([1.], dtype=torch.float64)
 
     Source: as :func:`preference`, where grid cells were combs and only they kept signs; the controls are ours.

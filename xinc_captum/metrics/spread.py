@@ -1,6 +1,6 @@
 """Contribution magnitudes, shares, spread.
 
-One convention for all: a[u, p] ≥ 0, **units before pixels, frames before units**. A picture is (units, *size) with
+One convention for all: a[u, p] ≥ 0, **units before pixels, frames before units**. An image is (units, *size) with
 size (H, W), (L,) or (D, H, W); a clip is (frames, units, H, W). Masks follow the same order: (regions, *size), and
 (frames, objects, H, W). Answers keep the order of what is left.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def magnitudes(canvas: Tensor) -> Tensor:
-    r"""Amounts from signed contributions: the channels' magnitudes added up.
+    r"""Magnitudes from signed contributions: the channels' magnitudes added up.
 
     .. math:: a_{u,p} = \Sigma_{ch} \, |c_{u,ch,p}|
 
@@ -38,8 +38,8 @@ def magnitudes(canvas: Tensor) -> Tensor:
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
 
 
-def check_magnitudes(magnitudes: Tensor, name: str = "amounts") -> Tensor:
-    """Amounts of one picture, (units, *size), in float64 where the device has it.
+def check_magnitudes(magnitudes: Tensor, name: str = "magnitudes") -> Tensor:
+    """Magnitudes of one image, (units, *size), in float64 where the device has it.
 
     Raises:
         ValueError: no pixel axis, an empty axis, negative or non-finite values.
@@ -49,8 +49,8 @@ def check_magnitudes(magnitudes: Tensor, name: str = "amounts") -> Tensor:
     return _check_values(magnitudes, name)
 
 
-def check_clip(magnitudes: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
-    """Amounts of a clip, (frames, units, H, W), in float64 where the device has it.
+def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) -> Tensor:
+    """Magnitudes of a clip, (frames, units, H, W), in float64 where the device has it.
 
     Raises:
         ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
@@ -66,15 +66,15 @@ def check_clip(magnitudes: Tensor, name: str = "amounts", *, least: int = 2) -> 
 
 
 def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
-    """Masks of one picture, (regions, *size), in float64 where the device has it.
+    """Masks of one image, (regions, *size), in float64 where the device has it.
 
     Raises:
         ValueError: another size, values outside [0, 1], or an empty region.
     """
     if masks.dim() != 1 + len(size) or tuple(masks.shape[1:]) != size or not len(masks):
         raise ValueError(
-            f"{name} have shape {tuple(masks.shape)} for a picture of {size}; expected (regions, "
-            f"{', '.join(map(str, size))}), one mask of the picture's size for each region."
+            f"{name} have shape {tuple(masks.shape)} for an image of {size}; expected (regions, "
+            f"{', '.join(map(str, size))}), one mask of the image's size for each region."
         )
     if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
         raise ValueError(
@@ -110,13 +110,13 @@ def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
 
     Args:
         magnitudes: (units, *size), >= 0.
-        masks: (regions, *size), bool or weights in [0, 1]; None is the whole picture.
+        masks: (regions, *size), bool or weights in [0, 1]; None is the whole image.
 
     Returns:
         (regions, units), each row adding up to 1, or (units,) without masks; nan where nobody paints. float64.
 
     Raises:
-        ValueError: masks of another size, empty ones, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
 
     Example:
         >>> share(torch.tensor([[3.0, 0.0], [1.0, 4.0]])).tolist()
@@ -131,7 +131,7 @@ def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
 
 
 def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
-    r"""Mean amounts over the cells of a grid: canvases of any size as vectors of one length.
+    r"""Mean magnitudes over the cells of a grid: canvases of any size as vectors of one length.
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
 
@@ -146,7 +146,7 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
         (units, *grid), or (frames, units, *grid), float64.
 
     Raises:
-        ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
+        ValueError: another number of dims, a finer grid than the image, negative or non-finite magnitudes.
 
     Example:
         >>> pool_cells(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
@@ -154,12 +154,12 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
     """
     if magnitudes.dim() not in (3, 4):
         raise ValueError(
-            f"amounts have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (frames, units, H, W) for a "
+            f"magnitudes have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (frames, units, H, W) for a "
             "clip."
         )
     size = magnitudes.shape[-2:]
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; expected at least one pixel a cell.")
+        raise ValueError(f"grid is {grid} for images of {tuple(size)}; expected at least one pixel a cell.")
     wide = check_magnitudes(magnitudes)
     down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
     return down @ wide @ across.T
@@ -176,7 +176,7 @@ def pixels_per_unit(magnitudes: Tensor) -> Tensor:
 
     .. math:: n_u = \#\{p : a_{u,p} / \Sigma_v a_{v,p} > 1/N\}
 
-    Symbols: a the amounts, N the number of units. A pixel where nobody paints counts for nobody. Control:
+    Symbols: a the magnitudes, N the number of units. A pixel where nobody paints counts for nobody. Control:
     :func:`shuffle_units`, under which all units come to about the same number.
 
     Args:
@@ -186,7 +186,7 @@ def pixels_per_unit(magnitudes: Tensor) -> Tensor:
         (units,), int64.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
         >>> pixels_per_unit(torch.tensor([[3.0, 3.0, 1.0], [1.0, 0.0, 1.0]]))
@@ -203,7 +203,7 @@ def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
 
     .. math:: n_p = \#\{u : a_{u,p} \ge t\}, \quad t = \max\{t : \Sigma_{a \ge t}\, a \ge q \,\Sigma a\}
 
-    Symbols: a the amounts, q ``covering``, the part of all that the layer paints which the counted ones make up.
+    Symbols: a the magnitudes, q ``covering``, the part of all that the layer paints which the counted ones make up.
     Control: :func:`shuffle_pixels`.
 
     Args:
@@ -214,7 +214,7 @@ def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
         size, int64. Divide by the number of units for the paper's heat map.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels; q outside (0, 1].
+        ValueError: magnitudes that are negative, not finite, or without pixels; q outside (0, 1].
 
     Example:
         >>> units_per_pixel(torch.tensor([[8.0, 1.0], [1.0, 0.0]]), covering=0.8)
@@ -240,10 +240,10 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
         dim: 0 counts units at each pixel; for pixels of each unit, give ``magnitudes.flatten(1)`` and 1.
 
     Returns:
-        the amounts' shape without ``dim``, float64; nan where there is nothing.
+        the magnitudes' shape without ``dim``, float64; nan where there is nothing.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
         >>> participation(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
@@ -252,7 +252,7 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
     Source: the inverse participation ratio of Bell & Dean (1970).
     """
     wide = check_magnitudes(magnitudes)
-    wide = wide / wide.amax(dim, keepdim=True)  # tiny amounts must not underflow when squared
+    wide = wide / wide.amax(dim, keepdim=True)  # tiny magnitudes must not underflow when squared
     return wide.sum(dim).square() / wide.square().sum(dim)
 
 
@@ -271,7 +271,7 @@ def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
         size, int64; 0 where nobody paints.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels; q outside (0, 1].
+        ValueError: magnitudes that are negative, not finite, or without pixels; q outside (0, 1].
 
     Example:
         >>> units_for(torch.tensor([[5.0, 1.0], [4.0, 0.0], [1.0, 0.0]]), part=0.9)
@@ -298,7 +298,7 @@ def cumulative_share(magnitudes: Tensor) -> Tensor:
         (units + 1,), from 0 for no unit to 1 for all, float64.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
         >>> cumulative_share(torch.tensor([[1.0], [3.0]])).tolist()

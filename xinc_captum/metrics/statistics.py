@@ -361,11 +361,11 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
 
 
 def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
+    """At every pixel, the same magnitudes handed to other units: nobody has a place of their own any more.
 
     Args:
         magnitudes: (units, *size).
-        generator: on the amounts' device.
+        generator: on the magnitudes' device.
 
     Returns:
         (units, *size); each pixel keeps its values.
@@ -378,11 +378,11 @@ def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
+    """For every unit, the same magnitudes at other pixels: units no longer meet at the places where they met.
 
     Args:
         magnitudes: (units, *size).
-        generator: on the amounts' device.
+        generator: on the magnitudes' device.
 
     Returns:
         (units, *size); each unit keeps its values.
@@ -395,12 +395,12 @@ def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-    """Random offsets, none of them zero: what leaves the picture on one side comes back on the other.
+    """Random offsets, none of them zero: what leaves the image on one side comes back on the other.
 
     Rolling keeps areas, shapes and smoothness and breaks only the place, which random pixels would not.
 
     Raises:
-        ValueError: a picture of one pixel, or no repeats.
+        ValueError: an image of one pixel, or no repeats.
 
     Example:
         >>> shifts((1, 2), 2, torch.Generator())

@@ -335,7 +335,7 @@ MARGIN = 0.05  # above the shuffled control
 LEAKED = 0.01
 REPEATED = 0.05  # share of the fitted, or of the held-out, pairs that repeat others
 GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
-HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
+HALF = 0.5  # fewer images than this keep their class: the link draws other things
 
 
 class LinkTrust(Verdict):
@@ -360,9 +360,9 @@ def judge_link(
     """Weigh the evidence on a link.
 
     It *fails* when more than 1 % of the held-out pairs were in the fit, when it explains no more within classes than a
-    link of shuffled pairs does (by .05), or when fewer than half of the pictures keep their class. It *holds* when all
-    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real pictures keep their
-    class and the cycle r → w → picture → r' explains half of r. Class agreement is never evidence *for* it: class means
+    link of shuffled pairs does (by .05), or when fewer than half of the images keep their class. It *holds* when all
+    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real images keep their
+    class and the cycle r → w → image → r' explains half of r. Class agreement is never evidence *for* it: class means
     have 1.00. The control itself need not be 0: where what tells classes apart also varies within them, a straight line
     through class means explains some of it. It is *weak* at best when more than 5 % of the fitted or of the held-out
     pairs repeat others. Repeated fitted pairs count as more evidence than they are, and R² of the pairs left
@@ -373,10 +373,10 @@ def judge_link(
         r2_within: held-out, against class means; None where nothing varies within the classes that were held out.
         shuffled: the same of a link fitted to pairs shuffled within classes.
         leaked: share of held-out pairs that were in the fit.
-        generated: share of generated pictures that keep their class when linked.
-        real: the same of real pictures.
-        cycle: R² of the representation of the linked picture.
-        classes: of the held-out pairs; of one class, that generated pictures keep it is no evidence.
+        generated: share of generated images that keep their class when linked.
+        real: the same of real images.
+        cycle: R² of the representation of the linked image.
+        classes: of the held-out pairs; of one class, that generated images keep it is no evidence.
         pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
         units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
             what such a map makes of other pairs is measured anyway. Repeated pairs count once here.

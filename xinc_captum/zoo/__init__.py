@@ -1,4 +1,4 @@
-"""Zoo: trained networks, photos and other pictures, out of packages that are on PyPI."""
+"""Zoo: trained networks, photos and other images, out of packages that are on PyPI."""
 
 from .assets import AssetError, asset
 from .classifiers import Classifier, Normalise, classifier, efficientnet_lite0, efficientnet_lite1, squeezenet1_1

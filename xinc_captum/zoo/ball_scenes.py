@@ -16,7 +16,7 @@ _FINE = 3  # rays a side of a pixel, whose mean it is
 
 @dataclass(frozen=True)
 class BallScenes:
-    """Scenes, and pictures of them.
+    """Scenes, and images of them.
 
     Attributes:
         views: (N, V, 3, H, W) in [0, 1], white where nothing is.
@@ -107,8 +107,8 @@ def ball_scenes(
         fine, ball, normal = _intersect(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
         ball_colours = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
         lit = ball_colours * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
-        picture = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
-        views.append(F.avg_pool2d(picture.flatten(0, 1), _FINE).unflatten(0, picture.shape[:2]))
+        image = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
+        views.append(F.avg_pool2d(image.flatten(0, 1), _FINE).unflatten(0, image.shape[:2]))
         depth, ball, _ = _intersect(*known, focal, size)
         depths.append(depth)
         ball_indices.append(torch.where(depth.isfinite(), ball, -1))

@@ -27,7 +27,7 @@ _GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shir
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Pictures and what is on them.
+    """Images and what is on them.
 
     Args:
         name: of the data set.
@@ -62,7 +62,7 @@ def mnist_digits() -> LabelledImages:
 
 
 def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> LabelledImages:
-    """60,000 pictures of clothes to train on, or 10,000 to test on.
+    """60,000 images of clothes to train on, or 10,000 to test on.
 
     Args:
         split: "train" or "t10k", as in the files' names.
@@ -132,22 +132,22 @@ def _network() -> nn.Sequential:
 def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1) -> nn.Sequential:
     """Three convolutions, 128 rectified units and a linear head; ``head``'s input is what a link wants.
 
-    Its input is pictures in [0, 1]; it normalises nothing.
+    Its input is images in [0, 1]; it normalises nothing.
 
     Args:
         num_classes: logits.
-        size: height and width of the pictures, at least 8.
+        size: height and width of the images, at least 8.
         image_channels: 1 for grey, 3 for colour.
 
     Raises:
-        ValueError: pictures that are too small.
+        ValueError: images that are too small.
 
     Example:
         >>> small_convnet(10, 16)(torch.rand(2, 1, 16, 16)).shape
         torch.Size([2, 10])
     """
     if size < 8:
-        raise ValueError(f"size is {size}; expected at least 8, since the pictures are halved three times.")
+        raise ValueError(f"size is {size}; expected at least 8, since the images are halved three times.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (before, after) in enumerate(((image_channels, 16), (16, 32), (32, 64)), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1)
@@ -161,12 +161,12 @@ def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1
 
 
 def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed: int = 0) -> nn.Sequential:
-    """A :func:`small_convnet` that knows these pictures, in eval mode; torch's global random state is as found.
+    """A :func:`small_convnet` that knows these images, in eval mode; torch's global random state is as found.
 
     Args:
         images: (n, channels, size, size) floats in [0, 1].
         labels: (n,) classes 0, 1, …
-        epochs: times that each picture is seen, each time shifted by up to one pixel.
+        epochs: times that each image is seen, each time shifted by up to one pixel.
         seed: of weights, order and shifts.
 
     Example:
@@ -241,7 +241,7 @@ def mnist_trans_inr() -> TransINR:
     """A :class:`~xinc_captum.TransINR` of handwritten digits at 28 x 28: it writes each one's own network.
 
     Made by ``examples/train_trans_inr.py`` from nine tenths of :func:`mnist_digits`. Every tenth, from the first on,
-    was held out: their networks reach 26.7 dB, where the mean picture reaches 11.8. Of two settings, looked at after
+    was held out: their networks reach 26.7 dB, where the mean image reaches 11.8. Of two settings, looked at after
     400 of 3,000 steps on a third of these, the better one was kept.
 
     Example:
@@ -256,10 +256,10 @@ def mnist_trans_inr() -> TransINR:
 
 
 def mnist_nern(target: nn.Module | None = None) -> NeRN:
-    """A :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on pictures that :func:`mnist_generator` drew.
+    """A :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on images that :func:`mnist_generator` drew.
 
     Made by ``examples/write_a_network.py`` with 2,000 steps: 15,037 weights that write 23,184, missed by .336 of their
-    size. It answers like the classifier in 99.6 % of 500 other such pictures.
+    size. It answers like the classifier in 99.6 % of 500 other such images.
 
     Args:
         target: :func:`mnist_convnet`'s model, where it shall be computed; None builds one on the CPU.

@@ -71,7 +71,7 @@ class Clip:
 def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: int = 12) -> Clip:
     """Sprites over a photo that stands still. The same arguments make the same clip, to the bit.
 
-    Later sprites cover earlier ones. A sprite may leave the picture and come back.
+    Later sprites cover earlier ones. A sprite may leave the image and come back.
 
     Args:
         photo: (3, H, W) in [0, 1], the background.
@@ -90,23 +90,23 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
         raise ValueError(f"photo is {photo.dtype} of shape {tuple(photo.shape)}; expected floats (3, H, W) in [0, 1].")
     if not sprites or frames < 2:
         raise ValueError(f"got {len(sprites)} sprites and {frames} frames; expected at least 1 and 2.")
-    pictures, masks, flows = [], [], []
+    images, masks, flows = [], [], []
     for t in range(frames):
-        picture = photo.clone()
+        image = photo.clone()
         visible: list[Tensor] = []
         flow = photo.new_zeros(2, *photo.shape[1:])
         for sprite in sprites:
             inside, paint = _render(sprite, t, photo)
-            picture = torch.where(inside, paint, picture)
+            image = torch.where(inside, paint, image)
             visible = [earlier & ~inside for earlier in visible] + [inside]
             flow = torch.where(inside, photo.new_tensor(sprite.step)[:, None, None], flow)
-        pictures.append(picture)
+        images.append(image)
         masks.append(torch.stack(visible))
         flows.append(flow)
-    clip = Clip(torch.stack(pictures), torch.stack(masks), torch.stack(flows[:-1]))
+    clip = Clip(torch.stack(images), torch.stack(masks), torch.stack(flows[:-1]))
     never = [i for i, there in enumerate(clip.masks.flatten(2).any(2).any(0).tolist()) if not there]
     if never:
-        raise ValueError(f"sprites {never} are never in sight of a picture of {tuple(photo.shape[1:])}; move them.")
+        raise ValueError(f"sprites {never} are never in sight of an image of {tuple(photo.shape[1:])}; move them.")
     return clip
 
 

@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_said(planted):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="batch_size is 1; expected at least 2"):
         quantify(generator, link, bases, batch_size=1)
-    with pytest.raises(ValueError, match=r"masks have shape \(3, 8, 12\) for pictures"):
+    with pytest.raises(ValueError, match=r"masks have shape \(3, 8, 12\) for images"):
         quantify(generator, link, bases, parts=ImageParts(lambda p: planted.masks, ["a", "b", "c"]))
 
 
