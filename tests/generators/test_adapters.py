@@ -126,11 +126,11 @@ def test_bad_input_is_said():
         DCGANAdapter(nn.Identity(), 0)
     with pytest.raises(ValueError, match=r"latents have shape \(2, 10\); expected \(n, 13\)"):
         eyes().synthesize(torch.zeros(2, 10))
-    with pytest.raises(ValueError, match="class 3 is not one that the generator knows; expected 0 to 2"):
+    with pytest.raises(ValueError, match="class 3 is not a class of the generator; expected 0 to 2"):
         eyes().sample_latents(2, 3)
     with pytest.raises(ValueError, match="n is 0"):
         eyes().sample_latents(0, 1)
-    with pytest.raises(ValueError, match="draws one of 3 classes"):
+    with pytest.raises(ValueError, match="has 3 classes"):
         eyes().latent_mean()
     with pytest.raises(ValueError, match=r"image_range is \(1, -1\)"):
         check_generator(eyes(image_range=(1, -1)), classes=0)
@@ -208,7 +208,7 @@ def test_biggan_bad_input_is_said():
         with pytest.raises(ValueError, match=f"statistics is {wrong}; expected a truncation above 0 and up to 1"):
             BigGANAdapter(BigGAN(), statistics=wrong)
     adapter = BigGANAdapter(BigGAN().eval())
-    with pytest.raises(ValueError, match="class 5 is not one that the generator knows; expected 0 to 4"):
+    with pytest.raises(ValueError, match="class 5 is not a class of the generator; expected 0 to 4"):
         adapter.sample_latents(2, 5)
     with pytest.raises(ValueError, match="n is -1"):
         adapter.sample_latents(-1, 0)
@@ -358,14 +358,14 @@ def test_stylegan_bad_input_is_said():
         StyleGANAdapter(network)
     network = StyleGANXL().eval()
     adapter = StyleGANAdapter(network)
-    with pytest.raises(ValueError, match="class 7 is not one that the generator knows; expected 0 to 6"):
+    with pytest.raises(ValueError, match="class 7 is not a class of the generator; expected 0 to 6"):
         adapter.sample_latents(1, 7)
     with pytest.raises(ValueError, match="n is 0; expected at least 1 latent"):
         adapter.sample_latents(0, 1)
     with pytest.raises(ValueError, match=r"latents have shape \(2, 32, 512\); expected \(n, 512\)"):
         adapter.synthesize(torch.zeros(2, 32, 512))
     network.mapping.num_ws = 5
-    with pytest.raises(ValueError, match=r"the mapping gave \(1, 5, 512\); expected \(1, 32, 512\)"):
+    with pytest.raises(ValueError, match=r"the mapping returned \(1, 5, 512\); expected \(1, 32, 512\)"):
         adapter.sample_latents(1, 1)
 
 

@@ -79,9 +79,9 @@ def test_what_holds_no_maps_is_said():
     generator, latents = small(), torch.zeros(2, 6)
     net = nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.Sigmoid())
     flat = from_callable(net, normal_latents(6))
-    with pytest.raises(ValueError, match="no layers were given and the generator names none"):
+    with pytest.raises(ValueError, match="no layers were given, and the generator has no feature_layers"):
         images_and_features(flat, latents)
-    with pytest.raises(LayerError, match=r"layer '0' hands over \(2, 12\) for 2 latents; parts want maps"):
+    with pytest.raises(LayerError, match=r"layer '0' returns \(2, 12\) for 2 latents; expected maps"):
         images_and_features(flat, latents, ["0"])
     with pytest.raises(LayerError, match="network.main.99"):
         images_and_features(generator, latents, ["network.main.99"])

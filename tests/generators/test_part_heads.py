@@ -107,11 +107,11 @@ def test_strokes_are_enough_and_unlabelled_pixels_teach_nothing():
 def test_part_training_what_does_not_fit_is_said():
     maps, labels = blobs(2)
     head = ProjectionHead([3, 2], 3)
-    with pytest.raises(ValueError, match=r"the labels name parts \[0, 1\]; the head has parts 0 to 2"):
+    with pytest.raises(ValueError, match=r"the labels have parts \[0, 1\]; the head has parts 0 to 2"):
         fit_head(head, maps, labels, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"the labels name parts \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"the labels have parts \[2, 3\]"):
         fit_head(head, maps, labels + 2, generator=torch.Generator())
     with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 images"):
         fit_head(head, maps, labels.float(), generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"expected whole numbers \(2, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected integers \(2, H, W\)"):
         fit_head(head, maps, labels[:1], generator=torch.Generator())

@@ -74,12 +74,12 @@ def test_the_gradient_goes_through():
 @pytest.mark.parametrize(
     ("draw", "text"),
     [
-        (lambda w: w.view(-1, 1, 2, 2) * 0 + 1.5, r"lie in \[1.5, 1.5\], but its image_range says \[0, 1\]. Correct"),
+        (lambda w: w.view(-1, 1, 2, 2) * 0 + 1.5, r"lie in \[1.5, 1.5\], but its image_range is \[0, 1\]. Correct"),
         (lambda w: w.view(-1, 1, 2, 2) * 0 - 0.1, r"lie in \[-0.1, -0.1\], but"),
         (lambda w: w.view(-1, 1, 2, 2) * float("nan"), r"lie in \[nan, nan\].*nan means that the latents or the weigh"),
-        (lambda w: w.sigmoid(), r"drew torch.float32 of shape \(3, 4\) of 3 latents; expected floats \(3, channels, H"),
-        (lambda w: torch.zeros(1, 1, 2, 2), r"shape \(1, 1, 2, 2\) of 3 latents; expected floats \(3"),
-        (lambda w: torch.zeros(3, 1, 2, 2, dtype=torch.uint8), r"drew torch.uint8 of shape"),
+        (lambda w: w.sigmoid(), r"returned torch.float32 of shape \(3, 4\) for 3 latents; expected floats \(3, channels, H"),
+        (lambda w: torch.zeros(1, 1, 2, 2), r"shape \(1, 1, 2, 2\) for 3 latents; expected floats \(3"),
+        (lambda w: torch.zeros(3, 1, 2, 2, dtype=torch.uint8), r"returned torch.uint8 of shape"),
     ],
 )
 def test_wrong_pictures_are_said(draw, text):
@@ -97,7 +97,7 @@ def test_wrong_latents_and_ranges_are_said():
         with pytest.raises(ValueError, match=r"latents are torch.\w+ of shape .*; expected floats \(n, latent_dim\)"):
             images_in_unit_range(paint, wrong)
     for wrong in ((1, 1), (1, -1), (0, float("nan"))):
-        with pytest.raises(ValueError, match=r"image_range is \(.*expected its lowest value first, then a higher one"):
+        with pytest.raises(ValueError, match=r"image_range is \(.*expected \(low, high\) with low < high"):
             painter(torch.sigmoid, wrong)
     with pytest.raises(TypeError, match="synthesize is a Tensor; expected a function"):
         from_callable(LATENTS, normal_latents(4))
@@ -137,10 +137,10 @@ def test_class_rows_by_hand():
     [
         (None, 0, 0, ValueError, "n is 0; expected at least 1 latent"),
         (1, -3, 10, ValueError, "n is -3; expected at least 1 latent"),
-        (1, 2, 0, ValueError, "classes were given, but this generator knows none; leave them out"),
-        (None, 2, 10, ValueError, r"this generator draws one of 10 classes; give classes, one number or \(n,\)"),
-        (10, 2, 10, ValueError, "class 10 is not one that the generator knows; expected 0 to 9"),
-        (torch.tensor([1, -2]), 2, 10, ValueError, "class -2 is not one that the generator knows"),
+        (1, 2, 0, ValueError, "classes were given, but this generator has none; leave them out"),
+        (None, 2, 10, ValueError, r"this generator has 10 classes; give classes, one number or \(n,\)"),
+        (10, 2, 10, ValueError, "class 10 is not a class of the generator; expected 0 to 9"),
+        (torch.tensor([1, -2]), 2, 10, ValueError, "class -2 is not a class of the generator"),
         (
             torch.tensor([1, 2, 3]),
             2,
@@ -149,7 +149,7 @@ def test_class_rows_by_hand():
             r"classes have shape \(3,\); expected one number, or \(2,\) for n=2",
         ),
         (torch.zeros(2, 10).long(), 2, 10, ValueError, r"classes have shape \(2, 10\)"),
-        (1.0, 2, 10, TypeError, "classes are torch.float32; expected whole numbers"),
+        (1.0, 2, 10, TypeError, "classes are torch.float32; expected integers"),
         (torch.tensor([True, False]), 2, 10, TypeError, "classes are torch.bool"),
     ],
 )
@@ -173,7 +173,7 @@ def test_normal_latents_have_no_classes():
     sample = normal_latents(5)
     assert sample(3).shape == (3, 5)
     assert sample(3, truncation=0.0).abs().max() == 0
-    with pytest.raises(ValueError, match="knows none"):
+    with pytest.raises(ValueError, match="generator has none"):
         sample(3, 1)
     with pytest.raises(ValueError, match="n is 0"):
         sample(0)
@@ -204,7 +204,7 @@ def test_no_generator_at_all():
 @pytest.mark.parametrize(
     ("draw", "sample", "text"),
     [
-        (square, lambda n, *_, **__: torch.zeros(n), r"sample_latents\(3\) gave torch.float32 of shape \(3,\)"),
+        (square, lambda n, *_, **__: torch.zeros(n), r"sample_latents\(3\) returned torch.float32 of shape \(3,\)"),
         (square, lambda n, *_, **__: torch.zeros(2, 4), r"of shape \(2, 4\); expected finite floats \(3, latent_dim\)"),
         (square, lambda n, *_, **__: torch.full((n, 4), torch.inf), r"expected finite floats"),
         (
@@ -213,8 +213,8 @@ def test_no_generator_at_all():
             r"the same seed gave other latents; expected .* generator= alone",
         ),
         (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other images; expected no noise"),
-        (lambda w: square(w - w.mean(0)), None, r"depends on the latents beside it, as with BatchNorm in train mode"),
-        (lambda w: square(w) * 2, None, r"image_range says \[0, 1\]"),
+        (lambda w: square(w - w.mean(0)), None, r"depends on the other latents of its batch, as with BatchNorm in training mode"),
+        (lambda w: square(w) * 2, None, r"image_range is \[0, 1\]"),
         (lambda w: square(w) * torch.nan, None, r"nan means that the latents"),
         (lambda w: w.sigmoid(), None, r"expected floats \(3, channels, H, W\)"),
     ],
@@ -226,7 +226,7 @@ def test_each_broken_word_is_named(draw, sample, text):
 
 def test_a_network_in_train_mode_is_found():
     network = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Sigmoid())
-    with pytest.raises(ValueError, match="as with BatchNorm in train mode"):
+    with pytest.raises(ValueError, match="as with BatchNorm in training mode"):
         check_generator(checked_painter(network))
     assert check_generator(checked_painter(network.eval())) == (4, (1, 2, 2))
 

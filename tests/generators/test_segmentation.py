@@ -96,13 +96,13 @@ def test_a_pixel_joins_its_nearest_centre():
 
 def test_what_does_not_fit_is_said():
     maps, _ = blocks(1)
-    with pytest.raises(ValueError, match="expected 1 clusters of 64 pixels"):
+    with pytest.raises(ValueError, match="clusters is 1 for 64 pixels"):
         cluster_features(maps, 1)
-    with pytest.raises(ValueError, match="values that are not finite"):
+    with pytest.raises(ValueError, match="the features hold NaN or infinity"):
         cluster_features([m * torch.nan for m in maps], 2)
     with pytest.raises(ValueError, match=r"the maps have \(2, 1\) channels; this head was made for \(1, 2\)"):
         cluster_features(maps, 2)(maps[::-1], (8, 8))
-    with pytest.raises(ValueError, match="names are a, but the head tells 2 parts apart"):
+    with pytest.raises(ValueError, match="names are a, but the head has 2 parts"):
         FeatureParts(ProjectionHead([1], 2), ["a"])
     with pytest.raises(ValueError, match="a different word for each part"):
         FeatureParts(ProjectionHead([1], 2), ["a", "a"])

@@ -92,9 +92,9 @@ def test_bad_sizes_and_classes_are_said():
         with pytest.raises(ValueError, match=r"got num_classes=.*expected positive numbers, and at least one level"):
             StyleGenerator(**wrong)
     style = small()
-    with pytest.raises(ValueError, match="class 4 is not one that the generator knows; expected 0 to 3"):
+    with pytest.raises(ValueError, match="class 4 is not a class of the generator; expected 0 to 3"):
         style.sample_latents(1, 4)
-    with pytest.raises(ValueError, match="draws one of 4 classes; give classes"):
+    with pytest.raises(ValueError, match="has 4 classes; give classes"):
         style.sample_latents(1)
     with pytest.raises(ValueError, match="n is 0"):
         style.sample_latents(0, 1)
@@ -172,7 +172,7 @@ def test_the_pictures_are_left_alone():
         (torch.rand(40, 1, 8, 8) * 2 - 1, LABELS, r"images lie in .*; expected \[0, 1\]"),
         (torch.full((40, 1, 8, 8), torch.nan), LABELS, r"images lie in \[nan, nan\]"),
         (torch.rand(40, 1, 8, 8), LABELS[:5], r"labels are torch.int64 of shape \(5,\)"),
-        (torch.rand(40, 1, 8, 8), LABELS - 1, "whole numbers from 0 on"),
+        (torch.rand(40, 1, 8, 8), LABELS - 1, "integers from 0 on"),
         (torch.rand(40, 1, 8, 8), LABELS * 2, "class 1 has no image"),
     ],
 )

@@ -255,7 +255,10 @@ def test_the_input_can_be_edited(net):
 def test_only_one_call_a_forward():
     relu = nn.ReLU()
     model = nn.Sequential(relu, nn.Linear(2, 2), relu)
-    with pytest.raises(LayerError, match="runs more than once in a forward pass, so its calls"), patch(model, relu, abs):
+    with (
+        pytest.raises(LayerError, match="runs more than once in a forward pass, so its calls"),
+        patch(model, relu, abs),
+    ):
         model(torch.rand(1, 2))
     assert not relu._forward_hooks
 

@@ -373,9 +373,7 @@ def test_classifiers_preprocess_and_modules_do_not():
     ],
 )
 def test_normalising_twice_is_refused(make):
-    with pytest.raises(
-        ValueError, match="preprocess is given, and small has its own preprocess, so images would"
-    ):
+    with pytest.raises(ValueError, match="preprocess is given, and small has its own preprocess, so images would"):
         make()
 
 

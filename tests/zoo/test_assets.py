@@ -160,7 +160,7 @@ def test_nothing_else_is_called(tmp_path, protocol, function, name):
     evil = {"weights": [np.zeros(1), Evil(function, f"open({str(canary)!r}, 'w')")]}
     if protocol < 3:  # numpy's arrays ask for _codecs.encode there
         evil["weights"].pop(0)
-    with pytest.raises(AssetError, match=rf"asks for ({name}).*expected plain containers of numpy arrays.*not loaded"):
+    with pytest.raises(AssetError, match=rf"refers to ({name}).*expected plain containers of numpy arrays.*not loaded"):
         read_arrays(written(tmp_path, pickle.dumps(evil, protocol=protocol)))
     assert not canary.exists()
 
@@ -175,14 +175,14 @@ def test_harmless_others_are_refused_too(tmp_path, thing):
 
 def test_objects_hidden_in_an_array_are_refused(tmp_path):
     hidden = np.array([Evil(os.getcwd)], dtype=object)
-    with pytest.raises(AssetError, match="asks for posix.getcwd"):
+    with pytest.raises(AssetError, match="refers to posix.getcwd"):
         read_arrays(written(tmp_path, pickle.dumps(hidden)))
 
 
 def test_a_torn_or_foreign_file(tmp_path):
     whole = pickle.dumps(np.arange(100.0))
     for content in (whole[:40], b"", b"no pickle"):
-        with pytest.raises(AssetError, match=r"arrays.pkl is no whole pickle .*from its source again"):
+        with pytest.raises(AssetError, match=r"arrays.pkl is no complete pickle .*from its source again"):
             read_arrays(written(tmp_path, content))
 
 

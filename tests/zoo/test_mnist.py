@@ -202,7 +202,7 @@ def test_clothes_by_hand(folder, monkeypatch):
 
 def test_clothes_that_are_not_there_or_others(folder, tmp_path):
     with pytest.raises(
-        AssetError, match=r"train-images-idx3-ubyte.gz is not there. .*apt-get download dataset-fashion"
+        AssetError, match=r"train-images-idx3-ubyte.gz does not exist. .*apt-get download dataset-fashion"
     ) as e:
         fashion_mnist(folder=tmp_path / "nowhere")
     assert "dpkg -x" in str(e.value) and 'folder="fashion/usr/share/datasets/fashion-mnist"' in str(e.value)

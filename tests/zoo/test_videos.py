@@ -103,5 +103,5 @@ def test_what_cannot_be_is_said():
         sprite_clip(PHOTO, ())
     with pytest.raises(ValueError, match="got 1 sprites and 1 frames"):
         sprite_clip(PHOTO, frames=1)
-    with pytest.raises(ValueError, match=r"sprites \[0\] are never in sight of an image of \(30, 40\); move them"):
+    with pytest.raises(ValueError, match=r"sprites \[0\] are never inside an image of \(30, 40\); move them"):
         sprite_clip(PHOTO, (Sprite(2, (-20, 5), (-1, 0)),))

@@ -1,4 +1,4 @@
-"""Workshop: generators, what a link needs of them, and adapters for the usual families."""
+"""Generators of images from latents, adapters for common families, and the parts of their images."""
 
 from .adapters import DCGAN, BigGANAdapter, DCGANAdapter, StyleGANAdapter, load_weights
 from .eigen import EigenGenerator

@@ -1,4 +1,4 @@
-"""Part masks, segmentation."""
+"""Masks of the parts of generated images: fixed, by a function of the image, or by the generator's features."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,24 +16,24 @@ from .protocol import Generator, images_in_unit_range
 
 
 class Parts(Protocol):
-    """Draws images and says where their parts are; :class:`ImageParts` and :class:`FeatureParts` do."""
+    """Protocol of classes that generate images with part masks: :class:`ImageParts`, :class:`FeatureParts`."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One for each part."""
+        """The name of each part."""
         ...
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
+        """Return images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
         ...
 
 
 class ImageParts:
-    """Parts that a function of the image finds, or that are at the same place in every image.
+    """Parts by a function of the image, or by the same masks for all images.
 
     Args:
         masks: a function from images (n, C, H, W) in [0, 1] to masks (n, parts, H, W), bool or weights in [0, 1]; or
-            the masks themselves, (parts, H, W), for all images. None: the whole image is the one part.
+            masks (parts, H, W) for all images. None is one part, the whole image.
         names: one for each part.
 
     Raises:
@@ -66,7 +66,7 @@ class ImageParts:
             raise ValueError(f"names are {self.names} but no masks are given; the whole image is one part.")
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and masks of latents.
+        """Return images and masks of latents.
 
         Raises:
             ValueError: masks that do not match the images or the names.
@@ -85,26 +85,26 @@ class ImageParts:
 
 
 def check_names(names: tuple[str, ...]) -> None:
-    """Refuse parts without names of their own."""
+    """Raise ValueError unless every part has a different name."""
     if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"names are {names}; expected a different word for each part.")
 
 
-LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
+LEARNT_FROM = 20_000  # pixels; k-means on more gives the same centres, slower
 
 
 class FeatureParts:
-    r"""Parts that a head tells from the generator's features, in the same forward pass that draws the image.
+    r"""Parts by a head on the generator's features, from the forward pass that generates the image.
 
     .. math:: m_{q} = \mathrm{softmax}_q\, \mathrm{head}(f_1, \dots, f_k)
 
-    Masks are soft: an area is the expected number of pixels, and gradients pass, so that units can be screened.
+    Masks are soft: an area is the expected number of pixels, and masks are differentiable, so that units can be
+    screened by gradients.
 
     Args:
-        head: a :class:`FewShotHead`, a :class:`ProjectionHead` or :class:`FeatureClusters`, fitted; it is used as it
-            is.
-        names: one for each of the head's parts, the background too.
-        layers: of the generator, those that the head was made for; None: its ``feature_layers()``.
+        head: a fitted :class:`FewShotHead`, :class:`ProjectionHead` or :class:`FeatureClusters`.
+        names: one for each of the head's parts, including the background.
+        layers: the generator's layers to which the head was fitted; None is its ``feature_layers()``.
 
     Raises:
         ValueError: another number of names than the head's parts, or names that repeat.
@@ -127,29 +127,29 @@ class FeatureParts:
         self.names = tuple(names)
         check_names(self.names)
         if len(self.names) != head.parts:
-            raise ValueError(f"names are {', '.join(self.names)}, but the head tells {head.parts} parts apart.")
+            raise ValueError(f"names are {', '.join(self.names)}, but the head has {head.parts} parts.")
         self.head, self.layers = head, layers
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
+        """Return images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that sum to 1 at every pixel."""
         reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
         images, features = images_and_features(generator, latents, self.layers, reads=reads)
-        logits = self.head.name(features, (int(images.shape[2]), int(images.shape[3])))
+        logits = self.head.logits(features, (int(images.shape[2]), int(images.shape[3])))
         return images, logits.softmax(1)
 
 
 class FeatureClusters(nn.Module):
-    r"""Parts without labels: pixels whose features are near the same of k centres.
+    r"""Parts without labels: pixels are assigned to the nearest of k centres in feature space.
 
     .. math:: \mathrm{logits}_{q,p} = -\tfrac12\, \beta\, \|z_p - c_q\|^2
 
-    Symbols: z the pixel's features, evened out over 3×3 (transposed convolutions leave a pattern of alternating pixels
-    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and
-    by the root of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
+    Symbols: z the pixel's features, smoothed over 3×3 pixels (transposed convolutions leave a checkerboard pattern that
+    would dominate k-means), each channel minus its mean, divided by its standard deviation and by the root of the
+    number of channels; c the centres; β the sharpness. :func:`cluster_features` returns it.
 
     Args:
         mean: of each channel, (channels,).
-        scale: what each channel is divided by, (channels,).
+        scale: divisor of each channel, (channels,).
         centres: (k, channels).
         channels: of each feature map.
         sharpness: β.
@@ -168,15 +168,15 @@ class FeatureClusters(nn.Module):
             self.register_buffer(name, value)
 
     def project(self, index: int, feature: Tensor) -> Tensor:
-        """What is kept of map ``index`` until all have passed: its part of each centre's logit."""
+        """Return the contribution of map ``index`` to the logit of each centre, the input of :meth:`logits`."""
         check_map(index, feature, self.channels)
-        # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
-        # at its own resolution, as in ProjectionHead
+        # |z - c|² without |z|², which cancels in the softmax, is linear in the features: a 1×1 convolution for each
+        # map, at its own resolution, as in ProjectionHead
         part = (self.sharpness * self.centres / self.scale).split(self.channels, 1)[index]
         return even((part.to(feature) @ feature.flatten(2)).unflatten(2, feature.shape[2:]))
 
-    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, k, H, W) logits of what was kept."""
+    def logits(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (n, k, H, W) of projected maps."""
         weight = self.sharpness * self.centres / self.scale
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1).to(projected[0])
@@ -188,14 +188,14 @@ class FeatureClusters(nn.Module):
         """(n, channels, h, w) maps to (n, k, H, W) logits.
 
         Raises:
-            ValueError: maps of other channels than the centres were found on.
+            ValueError: maps with other channels than those of the centres.
         """
         check_maps(maps, self.channels)
-        return self.name([self.project(index, feature) for index, feature in enumerate(maps)], size)
+        return self.logits([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def even(maps: Tensor) -> Tensor:
-    """Maps without what alternates from pixel to pixel: rows and columns weighted 1, 2, 1; the edge is repeated.
+    """Return maps smoothed by weights 1, 2, 1 along rows and columns, with the edge repeated.
 
     Example:
         >>> even(torch.tensor([[[[1.0, -1.0, 1.0, -1.0]]]])).flatten()
@@ -209,12 +209,12 @@ def even(maps: Tensor) -> Tensor:
 def cluster_features(
     maps: Sequence[Tensor], clusters: int, *, seed: int = 0, sharpness: float = 20.0
 ) -> FeatureClusters:
-    """k-means on the features of many images' pixels (scikit-learn, extra ``analysis``).
+    """Return clusters of pixels by k-means on their features (scikit-learn, extra ``analysis``).
 
     Args:
         maps: of :func:`images_and_features`, (n, channels, h, w) each.
         clusters: k.
-        seed: of the pixels that are learnt from, and of the first centres.
+        seed: of the sampled pixels, and of the first centres.
         sharpness: of the soft masks.
 
     Returns:
@@ -236,7 +236,7 @@ def cluster_features(
     rows, pixels = len(maps[0]), size[0] * size[1]
     if not 2 <= clusters <= rows * pixels:
         raise ValueError(
-            f"expected {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
+            f"clusters is {clusters} for {rows * pixels} pixels; expected at least 2, and at most one for each pixel."
         )
     chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
     image, place = chosen // pixels, chosen % pixels
@@ -250,7 +250,7 @@ def cluster_features(
         1,
     ).T.double()
     if not taken.isfinite().all():
-        raise ValueError("the features have values that are not finite; k-means has no place for them.")
+        raise ValueError("the features hold NaN or infinity; expected finite values for k-means.")
     mean, spread = taken.mean(0), taken.std(0, correction=0)
     scale = spread.where(spread > 1e-12, 1.0) * taken.shape[1] ** 0.5
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")

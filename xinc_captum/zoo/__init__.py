@@ -1,4 +1,4 @@
-"""Zoo: trained networks, photos and other images, out of packages that are on PyPI."""
+"""Trained networks, photos, videos and data sets, read from packages on PyPI."""
 
 from .assets import AssetError, asset
 from .classifiers import Classifier, Normalise, classifier, efficientnet_lite0, efficientnet_lite1, squeezenet1_1

