@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_said():
         ValueError, match=r"vectors are of shape \(2, 3, 4\); expected \(units, dims\), such as unit_vectors"
     ):
         cluster_rows(torch.rand(2, 3, 4))
-    with pytest.raises(ValueError, match="expected 6 groups of 3 rows"):
+    with pytest.raises(ValueError, match="got 6 groups for 3 rows"):
         cluster_rows(torch.rand(3, 4))
     with pytest.raises(ValueError, match=r"seeds are \(1, 1\); expected at least two different ones"):
         stability(torch.rand(9, 2), 2, seeds=(1, 1), generator=generator())
@@ -127,7 +127,7 @@ def test_embedding_what_does_not_fit_is_said():
 
 def test_a_missing_umap_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(ModuleNotFoundError, match=r"a UMAP image needs umap.*pip install 'xinc-captum\[analysis\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"a UMAP layout needs umap.*pip install 'xinc-captum\[analysis\]'"):
         umap_positions(torch.rand(30, 2))
 
 

@@ -81,11 +81,11 @@ def test_rows_without_a_score_do_not_count():
 def test_what_does_not_fit_is_said():
     net, latents = painter(), torch.rand(4, 4)
     g = torch.Generator()
-    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
+    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); expected maps"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; expected some of 0 to 3"):
         ablate(net, "2", latents, [4], lambda p: p.flatten(1))
-    with pytest.raises(ValueError, match=r"score gave \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"):
+    with pytest.raises(ValueError, match=r"score returned \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"):
         ablate(net, "2", latents, [0], lambda p: p)
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
         ablate(net, "2", latents, [], lambda p: p.flatten(1))
@@ -193,13 +193,13 @@ def test_concepts_what_does_not_fit_is_said():
         concept_overlap(activations, masks[:, 0], generator=g)
     with pytest.raises(ValueError, match="at least 3"):
         concept_overlap(activations[:2], masks[:2], generator=g)
-    with pytest.raises(ValueError, match="a concept is there or not"):
+    with pytest.raises(ValueError, match="expected 0 or 1"):
         concept_overlap(activations, masks * 0.5, generator=g)
     with pytest.raises(ValueError, match="concept 1 is in none of the images"):
         concept_overlap(activations, masks & torch.tensor([True, False])[:, None, None], generator=g)
     with pytest.raises(ValueError, match="quantile is 1 with 20 repeats"):
         concept_overlap(activations, masks, generator=g, quantile=1)
-    with pytest.raises(ValueError, match="concept is 2; there are 0 to 1"):
+    with pytest.raises(ValueError, match="concept is 2; expected 0 to 1"):
         concept_overlap(activations, masks, generator=g).units_for(2)
 
 

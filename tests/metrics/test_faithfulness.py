@@ -161,9 +161,9 @@ def test_what_does_not_fit_is_said(conv):
             deletion_insertion(conv, images, maps, target)
     with pytest.raises(TypeError, match=r"target is None; give a class number.*model\(inputs\).argmax\(1\)"):
         deletion_insertion(conv, images, maps, None)
-    with pytest.raises(IndexError, match="target 3 is no class of a model with 3 classes"):
+    with pytest.raises(IndexError, match="target 3 is not a class of a model with 3 classes"):
         deletion_insertion(conv, images, maps, [0, 3])
-    with pytest.raises(IndexError, match="target -1 is no class"):
+    with pytest.raises(IndexError, match="target -1 is not a class"):
         target_score(conv, images, -1)
     with pytest.raises(ValueError, match=r"returned .* of shape \(1, 4, 8, 8\) for 1 image; expected .*\(1, classes\)"):
         deletion_insertion(conv.conv, images[:1], maps[:1], 0, scores=as_is)
@@ -227,7 +227,7 @@ def test_road_what_does_not_fit_is_said():
     for shares in ((), (0.5, 1.0), (0.0,)):
         with pytest.raises(ValueError, match="expected at least one, each above 0 and below 1"):
             road(Left(), PHOTOS, LEFT, 1, shares=shares)
-    with pytest.raises(IndexError, match="target 5 is no class"):
+    with pytest.raises(IndexError, match="target 5 is not a class"):
         road(Left(), PHOTOS, LEFT, 5)
 
 

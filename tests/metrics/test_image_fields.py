@@ -26,7 +26,7 @@ def test_an_edge_is_where_brightness_steps():
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\).*Divide 8-bit values by 255"):
         intensity(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="image has 1 channels; colours want 3"):
+    with pytest.raises(ValueError, match="image has 1 channels; expected 3 for colours"):
         opponents(torch.zeros(1, 2, 2))
 
 

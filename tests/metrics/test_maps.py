@@ -94,7 +94,7 @@ def test_no_maps_have_no_overlap():
 def test_overlap_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match=r"shapes \(1, 2, 2\) and \(1, 2, 3\); expected the same"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 3))
-    with pytest.raises(ValueError, match="share is 0.0; expected a part of the pixels"):
+    with pytest.raises(ValueError, match="share is 0.0; expected a fraction of the pixels"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 2), share=0.0)
 
 

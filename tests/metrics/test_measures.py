@@ -40,7 +40,7 @@ def test_changes():
 
 
 def test_what_is_unknown_is_said():
-    with pytest.raises(ValueError, match="measure 'size' is unknown; there are area, luminance"):
+    with pytest.raises(ValueError, match="measure 'size' is unknown; expected one of area, luminance"):
         resolve_measures(["area", "size"])
     with pytest.raises(ValueError, match="column 'area' comes from two"):
         resolve_measures(["area", "area"])

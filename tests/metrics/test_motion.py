@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said():
         optical_flow(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"speed \(2, 2, 3, 4\); expected .*Of a flow, take .norm\(dim=1\)"):
         motion_agreement(torch.rand(2, 1, 3, 4), torch.rand(2, 2, 3, 4))
-    with pytest.raises(ValueError, match="single pair of frames; the shuffled control wants at least 3 frames"):
+    with pytest.raises(ValueError, match="single pair of frames; the shuffled control needs at least 3 frames"):
         motion_agreement(torch.rand(1, 1, 3, 4), torch.rand(1, 3, 4))
 
 
@@ -153,7 +153,7 @@ def test_tracks_what_does_not_fit_is_said():
         object_track(amounts, torch.ones(2, 1, 4, 5))
     with pytest.raises(ValueError, match="masks go from 0 to 255"):
         object_track(amounts, 255 * torch.eye(5)[:4].expand(3, 1, 4, 5))
-    with pytest.raises(ValueError, match=r"objects \[1\] are at no frame; drop them"):
+    with pytest.raises(ValueError, match=r"objects \[1\] are visible in no frame; drop them"):
         object_track(amounts, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 4, 5))
     with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         object_track(amounts[:1], torch.ones(1, 1, 4, 5))

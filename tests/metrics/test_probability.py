@@ -77,7 +77,7 @@ def test_one_logit_is_a_sigmoid():
     two = nn.Sequential(model, Beside())
     same(found, measured(two, 1))
     assert (found[3].abs() > 1e-4).any(), "ROAD is not zero for each map"
-    with pytest.raises(IndexError, match="target 1 is no class .*Its one column is the logit of one class, target 0"):
+    with pytest.raises(IndexError, match="target 1 is not a class .*Its one column is the logit of one class, target 0"):
         target_score(model, PHOTOS, 1)
 
 
@@ -136,7 +136,7 @@ def test_a_regression_is_measured_on_its_output():
         lambda: probabilities(model(PHOTOS), "identity"),
     ):
         with pytest.raises(
-            ValueError, match=r"outputs go from 1.1.*expected values in \[0, 1\].*'none' for a regression"
+            ValueError, match=r"outputs go from 1.1.*expected probabilities in \[0, 1\].*'none' for a regression"
         ):
             measure()
 

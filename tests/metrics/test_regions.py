@@ -85,9 +85,9 @@ def test_what_does_not_fit_is_said():
         as_masks(-torch.ones(2, 2).long())
     with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\); expected floats"):
         colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="expected 3 groups of 4 rows, of which 1 differ; ask for fewer"):
+    with pytest.raises(ValueError, match="got 3 groups for 4 rows, of which 1 differ; give fewer"):
         group_features(torch.ones(4, 2), 3)
-    with pytest.raises(ValueError, match="features have values that are not finite"):
+    with pytest.raises(ValueError, match="features hold NaN or infinity"):
         group_features(torch.full((4, 2), torch.inf), 2)
 
 

@@ -174,7 +174,7 @@ def test_the_paper_s_counts_on_its_own_maps():
 
 def test_parts_are_parts():
     for wrong in (0, 1.5):
-        with pytest.raises(ValueError, match=f"covering is {wrong}; expected a part of the whole"):
+        with pytest.raises(ValueError, match=f"covering is {wrong}; expected a fraction above 0"):
             units_per_pixel(torch.ones(2, 2), wrong)
-        with pytest.raises(ValueError, match=f"part is {wrong}; expected a part"):
+        with pytest.raises(ValueError, match=f"part is {wrong}; expected a fraction"):
             units_for(torch.ones(2, 2), wrong)

@@ -124,7 +124,7 @@ def test_seed_flip_and_text():
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="expected the same"):
         ratio_interval(torch.ones(3), torch.ones(2))
-    with pytest.raises(ValueError, match="level is 1; expected a share"):
+    with pytest.raises(ValueError, match="level is 1; expected a fraction"):
         ratio_interval(torch.ones(3), torch.ones(3), level=1)
     with pytest.raises(ValueError, match="repeats is 0; expected at least 1 resample"):
         ratio_interval(torch.ones(3), torch.ones(3), repeats=0)
@@ -174,7 +174,7 @@ def test_they_shuffle_by_their_own_generator():
 def test_shifts_are_never_nothing():
     drawn = shifts((2, 3), 200, torch.Generator().manual_seed(0))
     assert set(drawn) == {(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)}
-    with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control wants at least 2 and 1"):
+    with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control needs at least 2 and 1"):
         shifts((1, 1), 3, torch.Generator())
 
 
@@ -208,7 +208,7 @@ def test_sums_of_half_precision_are_taken_in_float32():
 @pytest.mark.parametrize("shape", [(3, 1), (1,), (2,), (3, 2), (0,)])
 @pytest.mark.parametrize("measure", [completeness_error, condition_number])
 def test_an_output_of_another_shape_is_not_spread_over_the_sums(measure, shape):
-    with pytest.raises(ValueError, match=r"expected \(rows, units, \*left\) and \(rows, \*left\)"):
+    with pytest.raises(ValueError, match=r"expected \(rows, units, \*output_shape\) and \(rows, \*output_shape\)"):
         measure(torch.ones(3, 2), torch.full(shape, 2.0))
     with pytest.raises(ValueError, match=r"shares have shape \(0, 2\)"):
         measure(torch.ones(0, 2), torch.ones(0))

@@ -110,7 +110,7 @@ def test_similarity_is_numpys_correlation(layers, rows, seed):
 
 def test_a_flat_path_is_like_none():
     assert path_similarity([torch.ones(1, 4)], [torch.rand(2, 4)]).tolist() == [0]
-    with pytest.raises(ValueError, match="got 1 natural image; a comparison among them wants at least 2"):
+    with pytest.raises(ValueError, match="got 1 natural image; expected at least 2 to compare"):
         leave_one_out([torch.rand(1, 4)])
 
 

@@ -1,4 +1,4 @@
-"""Measures: functions of plain tensors."""
+"""Metrics of contribution maps, links and accentuations: functions of tensors."""
 
 from .clusters import (
     Explained,

@@ -1,4 +1,4 @@
-"""Network dissection, concepts."""
+"""Network dissection: overlap of units with concepts, effects of ablations, and correspondence between networks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,11 +24,11 @@ from ..selectors import python_index
 from .spread import share
 from .statistics import chance_of, false_discovery_rate, rank_vectors
 
-BLOCK = 16  # units whose enlarged maps are held at a time
+BLOCK = 16  # units whose enlarged maps are in memory at a time
 
 
 class ConceptUnits(NamedTuple):
-    """Units that stand for a concept, the strongest first: (kept,) each."""
+    """Units that detect a concept, the strongest first: (selected units,) each."""
 
     units: Tensor
     iou: Tensor
@@ -36,15 +36,15 @@ class ConceptUnits(NamedTuple):
 
 
 class Concepts(NamedTuple):
-    """Every unit beside every concept.
+    """Overlap of every unit with every concept.
 
     Attributes:
-        iou: intersection over union, (units, concepts), float64; nan where a unit is never active and the concept
-            nowhere.
-        p: chance of as much when masks belong to other images, (units, concepts).
-        q: smallest rate of false discoveries at which a pair is kept, over all pairs, (units, concepts).
-        thresholds: above which a unit counts as active, (units,).
-        shuffled: mean overlap under the exchange of images, (units, concepts).
+        iou: intersection over union, (units, concepts), float64; nan if neither the unit is active nor the concept
+            present.
+        p: p-values under exchanged masks, (units, concepts).
+        q: smallest false discovery rate at which a pair is selected, over all pairs, (units, concepts).
+        thresholds: activation above which a unit is active, (units,).
+        shuffled: mean overlap with exchanged masks, (units, concepts).
     """
 
     iou: Tensor
@@ -54,19 +54,19 @@ class Concepts(NamedTuple):
     shuffled: Tensor
 
     def __repr__(self) -> str:
-        """How many, and the highest overlap, not every number."""
+        """Return the numbers of units and concepts, and the highest overlap."""
         units, concepts = self.iou.shape
         best = self.iou.nan_to_num(0).max() if self.iou.numel() else torch.tensor(0.0)
         return f"Concepts({units} units, {concepts} concepts, highest overlap {float(best):.2f})"
 
     def units_for(self, concept: int, *, least: float = 0.04, fdr: float = 0.05) -> ConceptUnits:
-        """Units with an overlap of at least ``least`` that chance does not explain.
+        """Return the units with an overlap of at least ``least`` and a false discovery rate of at most ``fdr``.
 
         Raises:
-            ValueError: a concept that is not there.
+            ValueError: an index out of range.
         """
         if not 0 <= concept < self.iou.shape[1]:
-            raise ValueError(f"concept is {concept}; there are 0 to {self.iou.shape[1] - 1}.")
+            raise ValueError(f"concept is {concept}; expected 0 to {self.iou.shape[1] - 1}.")
         overlap, rate = self.iou[:, concept], self.q[:, concept]
         selected = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
         order = selected[overlap[selected].argsort(descending=True, stable=True)]
@@ -76,29 +76,29 @@ class Concepts(NamedTuple):
 def concept_overlap(
     activations: Tensor, masks: Tensor, *, generator: torch.Generator, quantile: float = 0.99, repeats: int = 20
 ) -> Concepts:
-    r"""Intersection over union of units' highest activations with concepts' masks, beside exchanged images.
+    r"""Return the intersection over union of units' highest activations with masks of concepts, and p-values.
 
     .. math:: \mathrm{IoU}_{u,c} = \frac{\Sigma_{i,p}\, [\uparrow a_{u,i,p} > t_u]\, m_{c,i,p}}
               {\Sigma_{i,p}\, \max([\uparrow a_{u,i,p} > t_u],\, m_{c,i,p})}, \qquad P(a_u > t_u) = 1 - \text{quantile}
 
-    Symbols: a the activation of unit u in image i, ↑ bilinear enlargement to the masks' size, m the mask of concept
-    c. The control hands the images' masks round at random: what remains is what any unit gets that likes the places
-    where the concept usually is. Overlaps are standardised unit by unit, the true one among those of the control, and
-    compared with the control's of all units.
+    Symbols: a the activation of unit u in image i, ↑ bilinear upsampling to the masks' size, m the mask of concept c.
+    The control permutes the masks over the images: it keeps the overlap due to the typical position of the concept.
+    Overlaps are standardised for each unit, over the true masks and the permutations, and compared with the control's
+    of all units.
 
     Args:
         activations: (n, units, h, w), any float dtype.
         masks: (n, concepts, H, W), bool or 0 and 1; they may overlap.
-        generator: of the exchanges.
+        generator: of the permutations.
         quantile: in (0, 1).
-        repeats: exchanges; the smallest p is 1 / (1 + repeats · units).
+        repeats: number of permutations; the smallest p is 1 / (1 + repeats · units).
 
     Returns:
         :class:`Concepts`, on the CPU.
 
     Raises:
-        ValueError: shapes that do not match, fewer than three images, masks that are soft, a concept that is nowhere,
-            a quantile outside (0, 1), or fewer than three repeats.
+        ValueError: shapes that do not match, fewer than three images, masks that are soft, a concept without pixels, a
+            quantile outside (0, 1), or fewer than three repeats.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -119,7 +119,7 @@ def concept_overlap(
         chunk = activations[:, start:stop].detach().float()
         level = chunk.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(chunk)
         large = F.interpolate(chunk, masks.shape[2:], mode="bilinear", align_corners=False)
-        # Between equal largest values, enlargement rounds up: nothing is above the largest one.
+        # Interpolation between equal largest values can round up; no value is above the largest one.
         edge = level.where(level < chunk.amax((0, 2, 3)), torch.inf)
         active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
@@ -127,7 +127,7 @@ def concept_overlap(
         nulls.append(torch.stack([_over(_intersections(active, flags[order]), size) for order in orders], 1))
         levels.append(level.cpu())
     iou, null = torch.cat(overlaps), torch.cat(nulls)
-    # standardised with the truth among its exchanges: each of them is treated as the truth is
+    # standardised over the true masks and the permutations alike, so that both are treated equally
     every = torch.cat([iou[:, None], null], 1)
     z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
     p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
@@ -136,7 +136,7 @@ def concept_overlap(
 
 
 def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
-    """p-values; 1 where nothing varies under the exchange, so that it cannot say anything."""
+    """Return p-values; 1 if the overlap does not vary under the permutations."""
     return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
 
 
@@ -145,7 +145,7 @@ def _positive(spread: Tensor) -> Tensor:
 
 
 def _intersections(active: Tensor, flags: Tensor) -> Tensor:
-    """Pixels that each unit and concept share over all images, (units, concepts)."""
+    """Return the number of pixels in which each unit is active and each concept present, (units, concepts)."""
     return torch.einsum("iup,icp->uc", active, flags).double()
 
 
@@ -163,9 +163,7 @@ def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) ->
     if not activations.isfinite().all():
         raise ValueError("activations hold nan or infinity; expected finite ones. Leave such images out.")
     if not ((masks == 0) | (masks == 1)).all():
-        raise ValueError(
-            "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."
-        )
+        raise ValueError("masks have values between 0 and 1; expected 0 or 1. Compare them with a threshold first.")
     nowhere = (~masks.flatten(2).any(2).any(0)).nonzero()[:, 0]
     if len(nowhere):
         raise ValueError(f"concept {int(nowhere[0])} is in none of the images; leave it out.")
@@ -174,17 +172,17 @@ def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) ->
 
 
 class Correspondence(NamedTuple):
-    """How well a neuron of one network finds itself in another by what it paints.
+    """Similarity of neuron i's contribution maps across networks fitted to different images.
 
-    Where no neuron paints anything, the first three are nan.
+    The first three fields are nan if no neuron contributes anything.
 
     Attributes:
-        retrieval: share of neurons whose most similar canvas in the other network has the same index.
+        retrieval: fraction of neurons whose most similar canvas in the other network has the same index.
         same: mean cosine of canvases with the same index.
         other: mean cosine of canvases with different indices.
         chance: retrieval by guessing, 1 / neurons.
-        queries: how many neurons looked, over all ordered pairs of images.
-        silent: how many could not look, since they paint nothing in their own image.
+        queries: number of compared neurons, over all ordered pairs of images.
+        silent: number of neurons that contribute nothing to their own image and are not compared.
     """
 
     retrieval: float
@@ -196,14 +194,14 @@ class Correspondence(NamedTuple):
 
 
 def correspondence(canvases: Tensor) -> Correspondence:
-    r"""Retrieval of each neuron among the neurons of every other image's network.
+    r"""Return how often each neuron's most similar canvas in every other image's network has the same index.
 
     .. math:: \mathrm{mean}_{a \ne b,\, i}\; \bigl[\arg\max_j \cos(C_{a,i}, C_{b,j}) = i\bigr]
 
-    A neuron that is silent in b is similar to none there (cosine 0), so it counts as not found. The number alone says
-    little: networks that are written from shared base weights correspond *before any training*, and networks fitted
-    one by one from the same first weights find each other too, to some extent. Compare with
-    :func:`.shared_start` and :func:`.own_starts`, and with an unfitted model.
+    A neuron without contributions in b has cosine 0 with all neurons there and counts as not retrieved. Compare the
+    result with controls: networks generated from shared base weights correspond *before any training*, and networks
+    fitted one by one from the same initial weights also correspond to some extent. See :func:`.shared_start` and
+    :func:`.own_starts`, and an unfitted model.
 
     Args:
         canvases: (images, neurons, *image), contributions with their signs; at least 2 of each.
@@ -238,16 +236,16 @@ def correspondence(canvases: Tensor) -> Correspondence:
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
-    r"""Each neuron's share of what is painted in each region of each image: (images, regions, neurons).
+    r"""Return each neuron's share of the contributions in each region of each image: (images, regions, neurons).
 
     .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
 
     Args:
-        canvases: (images, neurons, C, H, W); channels are added up.
+        canvases: (images, neurons, C, H, W); channels are summed.
         masks: (regions, H, W), or (images, regions, H, W) where each image has its own; bool or in [0, 1].
 
     Returns:
-        float64, rows of neurons adding up to 1.
+        float64; the shares of the neurons sum to 1.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -267,15 +265,15 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
 
 
 def region_agreement(use: Tensor) -> Tensor:
-    r"""Whether the same neurons serve a region in every image: one number a region.
+    r"""Return how well images agree on the neurons that contribute to a region, one number for each region.
 
     .. math:: \mathrm{mean}_{a \ne b}\; \rho(U_{a,r,\cdot}, U_{b,r,\cdot})
 
     Args:
-        use: (images, regions, neurons), as :func:`region_use` answers; ρ is Spearman's over neurons.
+        use: (images, regions, neurons), as from :func:`region_use`; ρ is Spearman's over neurons.
 
     Returns:
-        (regions,), float64; nan where an image's neurons share a region equally.
+        (regions,), float64; nan if the neurons of an image contribute equally to a region.
 
     Raises:
         ValueError: fewer than 2 images or neurons.
@@ -316,24 +314,24 @@ def dissect(
     batch_size: int = 32,
     unit_axis: int | None = None,
 ) -> Concepts:
-    """Overlap of each unit of a layer with each concept: :func:`concept_overlap` on what the layer hands on.
+    """Return the overlap of each unit of a layer with each concept: :func:`concept_overlap` of the layer's output.
 
     Args:
         forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name; its output is (n, units, h, w), or has its units on another axis.
         inputs: of ``forward_func``, (n, …).
-        masks: (n, concepts, H, W), of the images that go in (or come out, of a generator).
-        generator: of the control's exchanges.
-        quantile: above which a unit counts as active.
+        masks: (n, concepts, H, W), of the input images, or of a generator's output images.
+        generator: of the control's permutations.
+        quantile: of the activations, above which a unit is active.
         repeats: of the control.
-        batch_size: inputs at once.
+        batch_size: inputs in one forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
         :class:`Concepts`.
 
     Raises:
-        LayerError: the layer is unknown, returns something else than maps, or its unit axis cannot be determined.
+        LayerError: the layer is unknown, does not return maps, or its unit axis cannot be determined.
         ValueError: as :func:`concept_overlap`.
 
     Example:
@@ -353,8 +351,8 @@ def dissect(
             value = one_tensor(captured[module], partial(layer_name, forward_func, module), stop - start)
             if value.dim() != 4:
                 raise LayerError(
-                    f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; concepts have places, so "
-                    "maps (n, units, h, w) are expected. Choose a convolution before it."
+                    f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; expected maps (n, units, "
+                    "h, w). Choose a convolution before it."
                 )
             axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), requested=unit_axis)
             activations.append(value.detach().movedim(axis, 1))
@@ -372,7 +370,7 @@ def ablate(
     batch_size: int = 64,
     unit_axis: int | None = None,
 ) -> Tensor:
-    r"""By how much a score falls when units are held at a constant: what they cause, not what they go along with.
+    r"""Return by how much a score falls when units are set to a constant, which measures their causal effect.
 
     .. math:: \delta_{u} = \mathrm{mean}_i\, \bigl(s(f(x_i)) - s(f(x_i;\, a_u := v))\bigr)
 
@@ -383,10 +381,10 @@ def ablate(
         forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name.
         inputs: of ``forward_func``, (n, …).
-        units: each entry is one unit, or several that are held together.
-        score: the output of ``forward_func`` to (n, scores).
-        value: what they are held at.
-        batch_size: inputs at once.
+        units: each entry is one unit, or several that are set together.
+        score: function from the output of ``forward_func`` to (n, scores).
+        value: the constant.
+        batch_size: inputs in one forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
@@ -450,5 +448,5 @@ def _score(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Tens
     values = score(output)
     if not isinstance(values, Tensor) or values.dim() != 2 or len(values) != rows:
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"score gave {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
+        raise ValueError(f"score returned {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
     return values.double().cpu()

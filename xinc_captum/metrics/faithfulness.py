@@ -1,4 +1,4 @@
-"""Deletion, insertion, ROAD."""
+"""Faithfulness of attribution maps: deletion and insertion curves, ROAD, and the imputation of removed pixels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ Target = int | Sequence[int] | Tensor
 
 
 class DeletionInsertion(NamedTuple):
-    """Areas under the two curves, one a row: for a faithful map the first is small and the second large."""
+    """Areas under the deletion and the insertion curve, (N,) each; a faithful map has a small and a large one."""
 
     deletion: Tensor
     insertion: Tensor
@@ -40,24 +40,24 @@ def deletion_insertion(
     scores: Scores = probabilities,
     batch_size: int = 32,
 ) -> DeletionInsertion:
-    r"""Areas under the target's score while pixels are taken out of, or put into, an image in order of a map.
+    r"""Return the areas under the target's score while pixels are removed or inserted in the order of a map.
 
     .. math:: \mathrm{AUC} = \int_0^1 s\bigl(x \text{ with its most important fraction } p \text{ replaced}\bigr)\, dp
 
     Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
-    Insertion goes from ``start``, by default the image out of focus, to the image. Each curve has ``steps`` + 1
-    points, integrated by trapezoids. Equal values go in reading order: upper row first, then left before right.
-    Rows are independent of each other, and a row whose map is not finite answers nan.
+    Insertion goes from ``start``, by default a blurred image, to the image. Each curve has ``steps`` + 1 points,
+    integrated by the trapezoidal rule. Equal values are ordered by rows, from left to right. Images are independent of
+    each other, and the result is nan for a map that is not finite.
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
-        maps: (N, H, W), large where important; the order alone counts.
+        maps: (N, H, W), large for important pixels; only their order is used.
         target: a class, or one for each row.
-        baseline: what replaces a deleted pixel, a number or anything that broadcasts to the images.
-        start: (N, C, H, W), where insertion begins; None is :func:`blur_images`.
-        steps: how often pixels are moved, at most once for each pixel.
-        scores: how the outputs become scores before the target is picked: a kind of outputs, as in
+        baseline: the value of deleted pixels, a number or a tensor that broadcasts to the images.
+        start: (N, C, H, W), the first images of insertion; None is :func:`blur_images`.
+        steps: number of steps, at most one for each pixel.
+        scores: how outputs are converted to scores before the target is selected: a kind of outputs, as in
             :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
             images), or a function (n, classes) to (n, classes).
         batch_size: images in one forward.
@@ -65,8 +65,8 @@ def deletion_insertion(
     Raises:
         TypeError: the model returns no tensor.
         ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
-            [0, 1] where they are said to be probabilities.
-        IndexError: a target that is no class.
+            [0, 1] for the kind "identity".
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
@@ -121,10 +121,10 @@ def target_score(
     scores: Scores = probabilities,
     batch_size: int = 32,
 ) -> Tensor:
-    """The target's score of each image: where deletion begins and insertion ends, (N,).
+    """Return the target's score of each image, the first point of deletion and the last of insertion: (N,).
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
         target: a class, or one for each row.
         scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
@@ -133,8 +133,8 @@ def target_score(
     Raises:
         TypeError: the model returns no tensor.
         ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
-            [0, 1] where they are said to be probabilities.
-        IndexError: a target that is no class.
+            [0, 1] for the kind "identity".
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
@@ -147,7 +147,7 @@ def target_score(
 def score_outputs(
     forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, batch_size: int = 32
 ) -> tuple[Tensor, Scores]:
-    """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
+    """Return :func:`target_score`, and the kind of outputs, determined on all images for "auto"."""
     targets = targets_of(target, images)
     outputs = class_outputs(forward_func, images, batch_size)
     _check_classes(targets, outputs.shape[1])
@@ -158,7 +158,7 @@ def score_outputs(
 def resolve_scores(
     forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, batch_size: int = 32
 ) -> Scores:
-    """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
+    """Check outputs and targets on the first images, and return the kind of the outputs, which is never "auto"."""
     sure = scores is not probabilities and scores != "auto"
     first = images[: 1 if sure else batch_size]
     outputs = class_outputs(forward_func, first, batch_size)
@@ -167,7 +167,7 @@ def resolve_scores(
 
 
 def blur_images(images: Tensor) -> Tensor:
-    """Images out of focus: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
+    """Return blurred images: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
 
     Example:
         >>> blur_images(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
@@ -182,9 +182,9 @@ def blur_images(images: Tensor) -> Tensor:
 
 
 def removal_order(maps: Tensor) -> Tensor:
-    """Each pixel's place in the order of its map, 0 for the most important: (N, H, W).
+    """Return each pixel's rank in its map, 0 for the most important: (N, H, W).
 
-    Equal values go in reading order.
+    Equal values are ordered by rows, from left to right.
 
     Example:
         >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
@@ -218,7 +218,7 @@ def _in_range(values: Tensor, scores: Scores) -> Tensor:
 
 
 def targets_of(target: Target, images: Tensor) -> Tensor:
-    """One class a row, on the images' device."""
+    """Return one class for each image, on the images' device."""
     if target is None:
         raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
     classes = torch.as_tensor(target)
@@ -256,39 +256,39 @@ def _check_curves(images: Tensor, maps: Tensor, steps: int, batch_size: int) -> 
 
 
 def _check_classes(targets: Tensor, classes: int) -> None:
-    """Check the targets once, before the loop: a wrong one would only surface on the device."""
+    """Check the targets once, before the loop: on a device, an index out of range would fail later."""
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
         hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
-        raise IndexError(f"target {low if low < 0 else high} is no class of a model with {classes} classes.{hint}")
+        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
 
 
-NEAR, DIAGONAL = 1 / 6, 1 / 12  # of the eight neighbours; a pixel's neighbours add up to one
-LOOK = 10  # iterations between two looks at the residual: each look waits for the device
+NEAR, DIAGONAL = 1 / 6, 1 / 12  # weights of the eight neighbours, which sum to one
+LOOK = 10  # iterations between two checks of the residual: each check waits for the device
 MOST = 2000
 
 
 def noisy_linear_imputation(
     images: Tensor, removed: Tensor, *, noise: float = 0.01, tolerance: float = 1e-4, seed: int = 0
 ) -> Tensor:
-    r"""Images whose removed pixels are weighted means of their eight neighbours, plus a little noise: (N, C, H, W).
+    r"""Return images whose removed pixels are weighted means of their eight neighbours, plus noise: (N, C, H, W).
 
     .. math:: \Sigma_q\, w_{pq}\, (x_p - x_q) = 0 \quad \text{for each removed } p, \qquad \hat x_p = x_p + \epsilon
 
-    Symbols: q the neighbours of p inside the image; w 1/6 beside and above, 1/12 across corners; ε normal with standard
-    deviation ``noise``, drawn on the host, so that every device gets the same. All removed pixels are solved for at
-    once, by conjugate gradients on the images' own device.
+    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours; ε normal with
+    standard deviation ``noise``, drawn on the host, so that it is equal on all devices. One system of equations for all
+    removed pixels is solved by conjugate gradients on the images' device.
 
     Args:
         images: floats, (N, C, H, W); half precision is solved for in float32.
         removed: (N, H, W) bool.
         noise: standard deviation of ε, in units of the images.
-        tolerance: where the solver stops: the largest residual, in units of the images. In holes of half a photo of 224
-            pixels the default leaves errors of .001 on average and of .02 at most.
+        tolerance: largest residual at which the solver stops, in units of the images. For holes of half an image of 224
+            pixels, the default leaves errors of .001 on average and of .02 at most.
         seed: of the noise. Row i draws from (seed, i).
 
     Raises:
-        ValueError: shapes that do not fit, or an image of which nothing is left.
+        ValueError: shapes that do not fit, or an image whose pixels are all removed.
 
     Example:
         >>> image, removed = torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]])
@@ -301,7 +301,7 @@ def noisy_linear_imputation(
     narrow, images = images, images.to(torch.promote_types(images.dtype, torch.float32))
     gone = removed.to(images.device)[:, None].to(images.dtype)
     known = images * (1 - gone)
-    # Where a pixel begins does not matter to where it ends; coarse averages of what is left save most of the steps.
+    # The solution does not depend on the initial values; coarse averages of the known pixels save most of the steps.
     x = gone * (_spread(known, 1 - gone) - images)
     ring = _around(torch.ones_like(gone))  # below one at the border of the image
     residual = gone * (_around(known + gone * images + x) - ring * (known + gone * images + x))
@@ -318,7 +318,7 @@ def noisy_linear_imputation(
 
 
 def _around(x: Tensor) -> Tensor:
-    """The weighted sum over the eight neighbours that are inside the image."""
+    """Return the weighted sum over the eight neighbours that are inside the image."""
     rows = torch.nn.functional.pad(x, (0, 0, 1, 1))
     beside = rows[..., :-2, :] + rows[..., 2:, :]
     both = torch.nn.functional.pad(NEAR * x + DIAGONAL * beside, (1, 1))
@@ -326,7 +326,7 @@ def _around(x: Tensor) -> Tensor:
 
 
 def _spread(known: Tensor, weight: Tensor) -> Tensor:
-    """What is known, pulled to coarser and coarser grids and pushed back where a finer one knows nothing."""
+    """Return known values, with unknown ones interpolated from coarser and coarser grids."""
     if min(known.shape[-2:]) < 2:
         return known.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) + 0 * known
     size = (known.shape[-2], known.shape[-1])
@@ -375,22 +375,22 @@ def road(
     batch_size: int = 32,
     scores: Scores = probabilities,
 ) -> Tensor:
-    r"""How much more the target's score loses with the most important pixels than with the least important ones: (N,).
+    r"""Return how much more the target's score falls without the most than without the least important pixels: (N,).
 
     .. math:: R = \frac{1}{2|P|} \Sigma_{p \in P}\ s(x \text{ without its least important share } p)
         - s(x \text{ without its most important share } p)
 
     Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
-    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as an image.
-    Between -1/2 and 1/2 for probabilities; 0 on average for a random map. Rows are independent; the value of a map that
-    is not finite is nan.
+    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the shape of the removed region carries no
+    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map. Images
+    are independent; the value of a map that is not finite is nan.
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W) in [0, 1].
-        maps: (N, H, W), large where important; equal values go in reading order.
+        maps: (N, H, W), large for important pixels; equal values are ordered by rows.
         target: a class, or one for each row.
-        shares: P, of the pixels, each above 0 and below 1.
+        shares: P, fractions of the pixels, each above 0 and below 1.
         seed: of the imputation's noise.
         batch_size: images in one forward.
         scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
@@ -398,7 +398,7 @@ def road(
     Raises:
         TypeError: the model returns no tensor.
         ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
-        IndexError: a target that is no class.
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))

@@ -1,4 +1,4 @@
-"""Whether images made to move one unit move it: told by showing them to the network again."""
+"""Fidelity of a unit sweep: whether the re-encoded frames change the unit that was set."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,33 @@ from torch import Tensor
 from .statistics import rank_vectors
 from .trust import Rating
 
-FOLLOWS = 0.8  # Spearman from which the unit is said to follow
+FOLLOWS = 0.8  # Spearman's correlation from which the unit counts as following
 WEAKLY = 0.5
-AMONG_FIRST = 0.05  # share of the units among which the named one must be, or the sweep is said to be of others
-FEW = 5  # of a small layer so many, if they are a tenth of it at most
-# Judged by this share, twenty draws of 32 images let none of the 69 living units of the digits' network hold once
-# and fail once; without resamples 13 units did, and 60 with five images. Of those that held one in a hundred does not
-# move most over 480; without resamples, five.
-MOSTLY = 0.8  # share of the resamples that must bear out what is said of the unit's place
+AMONG_FIRST = 0.05  # fraction of the units, by change, to which the swept unit must belong
+FEW = 5  # in small layers this many units, if they are at most a tenth of the layer
+# With this fraction, in twenty samples of 32 images, none of the 69 active units of the digits' network was rated both
+# "holds" and "fails"; without resamples 13 units were, and 60 with five images. Of the units that held, one in a
+# hundred does not change most over 480 images; without resamples, five.
+MOSTLY = 0.8  # fraction of the resamples that must support a rating of the unit's rank
 RESAMPLES = 200
-FEW_ROWS = 20  # with 16, twelve of the 69 held and failed by chance
+FEW_ROWS = 20  # with 16, twelve of the 69 units were rated both "holds" and "fails"
 
 
 @dataclass(frozen=True, repr=False)
 class Fidelity:
-    """How faithfully a sweep moved the unit it names.
+    """How faithfully a sweep changed its unit.
 
     Attributes:
-        rank: place of the named unit among the changes of all live units, 1 for the unit that moves most.
-        ranks: likewise row by row, (N,).
-        places: likewise in resamples of the rows, drawn with replacement, (200,): how much one row decides.
-        alive: units that were compared.
+        rank: rank of the swept unit by change among all active units, 1 for the unit that changes most.
+        ranks: the same for each row, (N,).
+        places: the same in bootstrap resamples of the rows, (200,).
+        alive: number of compared units.
         moved: root mean square change of every unit, in its standard deviations, (units,); 0 for dead units.
         rho: mean over rows of Spearman's correlation of the value set with the value re-encoded; a row in which the
             unit never changes counts as 0; nan for fewer than two values.
-        rhos: likewise row by row, (N,).
-        gain: re-encoded change per change set, by least squares; 1 is obeyed to the letter.
-        flips: share of frames whose class is not that of the row's base image; nan without classes.
+        rhos: the same for each row, (N,).
+        gain: re-encoded change per change that was set, by least squares; 1 if both are equal.
+        flips: fraction of frames whose class differs from that of the row's base image; nan without classes.
     """
 
     rank: int
@@ -48,7 +48,7 @@ class Fidelity:
     flips: float
 
     def __repr__(self) -> str:
-        """The figures, not a number for every unit."""
+        """Return the summary numbers, without those of every unit."""
         figures = f"rho={self.rho:.2f}, gain={self.gain:.2f}, flips={self.flips:.2f}"
         return f"Fidelity({self.verdict[0]}: rank={self.rank} of {self.alive}, {figures}, {len(self.ranks)} rows)"
 
@@ -59,27 +59,26 @@ class Fidelity:
 
     @property
     def most_in(self) -> int:
-        """In how many rows no other unit changes more."""
+        """The number of rows in which no other unit changes more."""
         return int((self.ranks == 1).sum())
 
     @property
     def first(self) -> float:
-        """Share of resamples of the rows in which no other unit changes more."""
+        """The fraction of resamples of the rows in which no other unit changes more."""
         return float((self.places == 1).double().mean())
 
     @property
     def among(self) -> float:
-        """Share of resamples of the rows in which the unit is among the first (:func:`last_place`)."""
+        """The fraction of resamples of the rows in which the unit is among the first (:func:`last_place`)."""
         return float((self.places <= last_place(self.alive)).double().mean())
 
     @property
     def verdict(self) -> tuple[Rating, str]:
-        """Holds, weak or fails, and why.
+        """The rating, "holds", "weak" or "fails", and the reason.
 
-        It *holds* where the unit moves most, in .8 of the resamples of the rows too, in half of the rows is among the
-        first by itself, and follows with a Spearman of .8. It *fails* where it follows with less than .5, or where in
-        .8 of the resamples it is not even among the first. Between the two, or where the rows cannot tell, it is
-        *weak*.
+        It *holds* if the unit changes most, also in .8 of the resamples of the rows, is among the first in half of the
+        single rows, and follows with a Spearman's correlation of .8. It *fails* if it follows with less than .5, or if
+        it is not even among the first in .8 of the resamples. Otherwise it is *weak*.
         """
         rows = len(self.ranks)
         place = "most" if self.rank == 1 else f"as no. {self.rank}"
@@ -105,7 +104,7 @@ class Fidelity:
 
 
 def last_place(alive: int) -> float:
-    """The last place among so many units at which a sweep is still of the unit it names.
+    """Return the last rank among ``alive`` units that counts as among the first.
 
     Example:
         >>> [last_place(alive) for alive in (4, 20, 69, 1280)]
@@ -125,7 +124,7 @@ def fidelity(
     scores: Tensor | None = None,
     base_scores: Tensor | None = None,
 ) -> Fidelity:
-    r"""Compare what a sweep set with what the network sees in its frames.
+    r"""Compare the values that a sweep set with the re-encoded values of its frames.
 
     .. math:: m_j = \sqrt{\mathrm{mean}_{ns} (r'_{nsj} - b_{nj})^2} \,/\, \sigma_j, \qquad
               \mathrm{rank}(u) = 1 + \#\{j : m_j > m_u\}
@@ -133,7 +132,7 @@ def fidelity(
     Args:
         representations: r', of every frame, (N, S, units).
         base: b, of each row's base image, (N, units).
-        values: what unit u was set to, (S,) or (N, S).
+        values: the values of unit u that were set, (S,) or (N, S).
         unit: u.
         sd: σ, (units,).
         alive: units to compare with, (units,) bool; None takes those with sd > 0.
@@ -144,12 +143,12 @@ def fidelity(
         a :class:`Fidelity`.
 
     Raises:
-        ValueError: shapes that do not fit, a unit out of range, one that is not alive, or values that are not finite.
+        ValueError: shapes that do not fit, a unit out of range or without variance, or values that are not finite.
 
     Example:
         >>> frames = torch.tensor([[[0.0, 1.0], [2.0, 1.1]]])
-        >>> found = fidelity(frames, frames[:, 0], torch.tensor([0.0, 4.0]), 0, sd=torch.ones(2))
-        >>> found.rank, round(found.rho, 6), found.gain
+        >>> result = fidelity(frames, frames[:, 0], torch.tensor([0.0, 4.0]), 0, sd=torch.ones(2))
+        >>> result.rank, round(result.rho, 6), result.gain
         (1, 1.0, 0.5)
     """
     _check(representations, base, values, unit, sd)
@@ -161,7 +160,7 @@ def fidelity(
             )
     live = scale > 0 if alive is None else alive.detach().cpu() & (scale > 0)
     if not live[unit]:
-        raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so there is no scale to judge it by.")
+        raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so its changes have no scale.")
     square = ((wide - start[:, None]) / torch.where(live, scale, 1)).square().where(live, torch.zeros(()).double())
     moved, by_row = square.mean((0, 1)).sqrt(), square.mean(1)
     set_values = values.detach().double().cpu().expand(wide.shape[:2])
@@ -187,7 +186,7 @@ def fidelity(
 
 
 def _places(by_row: Tensor, unit: int) -> Tensor:
-    """The unit's place by the sums over rows drawn with replacement; the draws depend on the number of rows alone."""
+    """Return the unit's rank in bootstrap resamples of the rows; the samples depend only on the number of rows."""
     rows = len(by_row)
     samples = torch.randint(rows, (RESAMPLES, rows), generator=torch.Generator().manual_seed(0))
     often = by_row.new_zeros(RESAMPLES, rows).scatter_add_(1, samples, by_row.new_ones(RESAMPLES, rows))

@@ -1,4 +1,4 @@
-"""Luminance, edges, association."""
+"""Fields of an image (intensity, edges, opponent colours), and rank correlations of contributions with them."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from .statistics import rank_vectors, shifts
 
 
 class Association(NamedTuple):
-    """Rank correlations with a field, and with the same field elsewhere.
+    """Rank correlations with a field, and with shifted copies of the field.
 
     Attributes:
         rho: (units,), nan for units whose map is constant.
-        shifted: (repeats, units), the same with the field rolled over the image.
+        shifted: (repeats, units), the same with the field rolled by random offsets.
     """
 
     rho: Tensor
@@ -23,30 +23,30 @@ class Association(NamedTuple):
 
     @property
     def chance(self) -> Tensor:
-        """How often a rolled field does as well, (units,): the p-value (1 + hits) / (1 + repeats)."""
+        """The p-values (units,), (1 + hits) / (1 + repeats), by rolled fields with at least the same correlation."""
         hits = (self.shifted.abs() >= self.rho.abs() - 1e-12).sum(0)
         return ((1 + hits) / (1 + len(self.shifted))).where(self.rho.isfinite(), torch.nan)
 
     @property
     def below_five_percent(self) -> float:
-        """The part of the units with a map whose chance is at most .05; chance alone makes it .05."""
+        """The fraction of units with a map whose p-value is at most .05; it is .05 by chance."""
         chance = self.chance[self.rho.isfinite()]
         return float((chance <= 0.05).double().mean())
 
 
 def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator, repeats: int = 99) -> Association:
-    r"""Spearman's correlation, over pixels, of each unit's magnitudes with a field such as intensity or edges.
+    r"""Return Spearman's correlation, over pixels, of each unit's magnitudes with a field such as intensity or edges.
 
     .. math:: \rho_u = \mathrm{corr}\bigl(\mathrm{rank}_p\, a_{u,p},\; \mathrm{rank}_p\, f_p\bigr)
 
-    Control: the field rolled over the image by random offsets. Both sides are smooth, so neighbouring pixels say
-    the same thing again and the textbook p-value of ρ is far too small; rolling keeps the smoothness.
+    Control: the field rolled by random offsets. Both maps are smooth, so neighbouring pixels are not independent, and
+    the textbook p-value of ρ is far too small; rolling keeps the smoothness.
 
     Args:
-        magnitudes: (units, *size), >= 0. For what the whole layer paints: ``magnitudes.sum(0, keepdim=True)``.
+        magnitudes: (units, *size), >= 0. For the total of the layer: ``magnitudes.sum(0, keepdim=True)``.
         field: size, for example :func:`intensity` or :func:`edges` of the image.
         generator: of the control.
-        repeats: of the control; 19 are the fewest that can reach 5 %.
+        repeats: of the control; a p-value of 5 % needs at least 19.
 
     Returns:
         an :class:`Association`.
@@ -79,7 +79,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def intensity(image: Tensor) -> Tensor:
-    r"""Brightness as people see it.
+    r"""Return the luminance of an image.
 
     .. math:: I = 0.299\,R + 0.587\,G + 0.114\,B
 
@@ -110,7 +110,7 @@ def intensity(image: Tensor) -> Tensor:
 
 
 def edges(image: Tensor) -> Tensor:
-    r"""Edge strength: the magnitude of Sobel's gradient of the intensity (scikit-image, extra ``analysis``).
+    r"""Return the edge strength: the magnitude of the Sobel gradient of the intensity (scikit-image, ``analysis``).
 
     .. math:: E = \sqrt{\left((S_x * I)^2 + (S_y * I)^2\right) / 2}
 
@@ -134,7 +134,7 @@ def edges(image: Tensor) -> Tensor:
 
 
 def opponents(image: Tensor) -> Tensor:
-    r"""Colour in three numbers: brightness, red against green, blue against yellow.
+    r"""Return opponent colours: luminance, red against green, blue against yellow.
 
     .. math:: (I,\; R - G,\; B - (R + G) / 2)
 
@@ -153,6 +153,6 @@ def opponents(image: Tensor) -> Tensor:
     """
     grey = intensity(image)
     if image.shape[0] != 3:
-        raise ValueError(f"image has {image.shape[0]} channels; colours want 3.")
+        raise ValueError(f"image has {image.shape[0]} channels; expected 3 for colours.")
     red, green, blue = image
     return torch.stack([grey, red - green, blue - (red + green) / 2])

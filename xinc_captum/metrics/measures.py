@@ -1,4 +1,4 @@
-"""Texture, motion, registry of part measures."""
+"""Texture and motion of image parts, and the registry of all part measures by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from .parts import (
 
 
 def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
-    r"""What is left of a flow after the best affine motion of the whole image is taken out.
+    r"""Return the residual of a flow after subtracting the best affine motion of the image.
 
     .. math:: w_p - (A\,p + b), \qquad (A, b) = \arg\min \Sigma_p\, \rho\bigl(|w_p - A\,p - b|\bigr)
 
-    ρ is the absolute value, by iterated reweighting, so that a part that moves by itself does not pull the whole along.
+    ρ is the absolute value, by iterated reweighting, so that a part that moves by itself hardly affects the fit.
 
     Args:
         flow: (n, 2, H, W), rows then columns, pixels.
@@ -44,7 +44,7 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
         >>> without_affine(torch.ones(1, 2, 4, 4)).abs().max() < 1e-4
         tensor(True)
 
-    Source: the paper fits the affine motion but draws the flow before it is taken out; the robust fit is ours.
+    Source: the paper fits the affine motion but shows the flow before subtraction; the robust fit is ours.
     """
     if flow.dim() != 4 or flow.shape[1] != 2 or flow[0, 0].numel() < 3:
         raise ValueError(f"flow has shape {tuple(flow.shape)}; expected (n, 2, H, W) with at least 3 pixels.")
@@ -64,18 +64,17 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
 
 
 def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
-    """Mean displacement of each part from one image to the other, by TV-L1 flow (scikit-image, extra ``analysis``).
+    """Return the mean displacement of each part between two images, by TV-L1 flow (scikit-image, ``analysis``).
 
-    The affine motion of the whole image is taken out first: :func:`without_affine`.
+    The affine motion of the image is subtracted first: :func:`without_affine`.
 
     Args:
         before: (n, C, H, W), floats in [0, 1].
-        after: likewise, row by row.
+        after: likewise, for the same rows.
         masks: (n, parts, H, W), of ``before``; bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 3): down, right and speed (the mean length, whatever the direction), pixels; nan where a part is
-        empty.
+        (n, parts, 3): down, right and speed (the mean length of the vectors), in pixels; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match.
@@ -101,13 +100,13 @@ _GREY = (0.2125, 0.7154, 0.0721)  # scikit-image's own grey, ITU-R BT.709
 
 
 def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
-    r"""Entropy of the 8-bit grey values around each pixel (scikit-image, extra ``analysis``).
+    r"""Return the entropy of the 8-bit grey values around each pixel (scikit-image, extra ``analysis``).
 
     .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: h the share of grey value g in the disk around p, as far as it lies in the image. Grey values and their
-    rounding to 8 bits are scikit-image's (``rgb2gray``, ``img_as_ubyte``), in the images' own precision, so that
-    values halfway between two grey levels fall on the same side.
+    Symbols: h the fraction of grey value g in the disk around p, inside the image. Grey values and their rounding to 8
+    bits are those of scikit-image (``rgb2gray``, ``img_as_ubyte``), in the images' precision, so that values halfway
+    between two grey levels are rounded alike.
 
     Args:
         images: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
@@ -144,14 +143,14 @@ def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
 
 
 def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
-    r"""Local entropy with few, overlapping grey levels, so that gradients pass.
+    r"""Return a differentiable local entropy, with few, overlapping grey levels.
 
     .. math:: h_{g,p} = \mathrm{mean}_{p' \in D(p)}\; \beta\bigl((G-1)\, I_{p'} - g\bigr), \qquad
               H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: β the quadratic B-spline, by which each grey value is shared among its three nearest levels; g from -1 to
-    G, so that black and white have neighbours too. It ranks textures much as :func:`local_entropy` does; an even grey
-    has about one bit instead of none, whatever the grey.
+    Symbols: β the quadratic B-spline, which distributes each grey value over its three nearest levels; g from -1 to G,
+    so that black and white have neighbours too. It ranks textures similarly to :func:`local_entropy`; a uniform grey
+    has about one bit instead of none.
 
     Args:
         images: (n, C, H, W), floats in [0, 1].
@@ -169,7 +168,7 @@ def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Ten
         tensor(1.5436)
     """
     if levels < 2:
-        raise ValueError(f"levels is {levels}; an entropy wants at least 2.")
+        raise ValueError(f"levels is {levels}; expected at least 2.")
     grey = _grey(images).clamp(0, 1)
     steps = torch.arange(-1, levels + 1, dtype=grey.dtype, device=grey.device).view(1, -1, 1, 1)
     away = ((levels - 1) * grey[:, None] - steps).abs()
@@ -178,12 +177,12 @@ def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Ten
     disk = (side[:, None] ** 2 + side**2 <= radius**2).to(grey)[None, None]
     covered = F.conv2d(torch.ones_like(grey[:1, None]), disk, padding=radius)
     spread = F.conv2d(shares.flatten(0, 1)[:, None], disk, padding=radius).view_as(shares) / covered
-    # x log x ends in 0 at 0, with a slope that does not
+    # x log x is 0 at 0, but its slope is infinite there
     return -(spread * spread.clamp_min(1e-6).log2()).sum(1, keepdim=True)
 
 
 def part_entropy(images: Tensor, masks: Tensor) -> Tensor:
-    """Mean :func:`local_entropy` of each part, the paper's: (n, parts, 1), bits; nan where a part is empty.
+    """Return the mean :func:`local_entropy` of each part, the paper's measure: (n, parts, 1), bits; nan if empty.
 
     Example:
         >>> part_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).item()
@@ -193,7 +192,7 @@ def part_entropy(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def part_smooth_entropy(images: Tensor, masks: Tensor) -> Tensor:
-    """Mean :func:`smooth_entropy` of each part: (n, parts, 1), bits; nan where a part is empty.
+    """Return the mean :func:`smooth_entropy` of each part: (n, parts, 1), bits; nan if empty.
 
     Example:
         >>> part_smooth_entropy(torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4)).round(decimals=2)
@@ -217,7 +216,7 @@ def _check(images: Tensor) -> None:
 
 
 def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
-    """After - before.
+    """Return after - before.
 
     Example:
         >>> difference(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(2.0))
@@ -227,7 +226,7 @@ def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
 
 
 def relative(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
-    """(after - before) / base, as the paper counts areas; a base of 0 divides by 1.
+    """Return (after - before) / base, the paper's change of areas; a base of 0 counts as 1.
 
     Example:
         >>> relative(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(2.0))
@@ -237,7 +236,7 @@ def relative(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
 
 
 def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
-    """Differences of eccentricities, the first column, and :func:`turn` of orientations, the second.
+    """Return differences of eccentricities (the first column) and :func:`turn` of orientations (the second).
 
     Example:
         >>> of_ellipses(torch.tensor([0.5, 89.0]), torch.tensor([0.75, -89.0]), torch.zeros(2)).round(decimals=2)
@@ -249,13 +248,13 @@ def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Measure:
-    """Numbers of each part of one image.
+    """A measure of each part of one image.
 
     Attributes:
-        columns: their names.
-        of: images (n, C, H, W) and masks (n, parts, H, W) to (n, parts, columns); nan where a part has none.
+        columns: names of its numbers.
+        of: images (n, C, H, W) and masks (n, parts, H, W) to (n, parts, columns); nan where it is not defined.
         change: values before, after and at the base, (…, columns) each, to the change between before and after.
-        smooth: whether gradients pass through ``of``, and first differences therefore say something.
+        smooth: whether ``of`` is differentiable with useful gradients.
     """
 
     columns: tuple[str, ...]
@@ -266,11 +265,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Movement:
-    """Numbers of each part between two images.
+    """A measure of each part between two images.
 
     Attributes:
-        columns: their names.
-        between: images before and after, (n, C, H, W) each, and masks (n, parts, H, W) of those before, to
+        columns: names of its numbers.
+        between: images before and after, (n, C, H, W) each, and masks (n, parts, H, W) of the images before, to
             (n, parts, columns).
     """
 
@@ -289,14 +288,14 @@ MEASURES: dict[str, Measure | Movement] = {
     "entropy": Measure(("entropy",), part_entropy, smooth=False),
     "motion": Movement(("down", "right", "speed"), part_motion),
 }
-"""Everything that can be asked for by name."""
+"""All measures by name."""
 
 
 def resolve_measures(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movement]:
-    """The measures themselves, where some are given by name.
+    """Return measures for names and measures.
 
     Args:
-        measures: keys of :data:`MEASURES`, or measures of one's own.
+        measures: keys of :data:`MEASURES`, or measures.
 
     Raises:
         ValueError: no measure, one that is unknown, or two columns of one name.
@@ -306,14 +305,14 @@ def resolve_measures(measures: Sequence[str | Measure | Movement]) -> list[Measu
         [('area',), ('eccentricity', 'orientation')]
     """
     if isinstance(measures, str) or not measures:
-        raise ValueError(f"measures is {measures!r}; expected a list of them, such as ['area', 'luminance'].")
+        raise ValueError(f"measures is {measures!r}; expected a list of measures, such as ['area', 'luminance'].")
     selected = []
     for measure in measures:
         if isinstance(measure, str) and measure not in MEASURES:
-            raise ValueError(f"measure {measure!r} is unknown; there are {', '.join(MEASURES)}, or a Measure of yours.")
+            raise ValueError(f"measure {measure!r} is unknown; expected one of {', '.join(MEASURES)}, or a Measure.")
         selected.append(MEASURES[measure] if isinstance(measure, str) else measure)
     names = [column for measure in selected for column in measure.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"column {twice[0]!r} comes from two of the measures; leave one out, or name it otherwise.")
+        raise ValueError(f"column {twice[0]!r} comes from two of the measures; leave one out, or rename it.")
     return selected

@@ -28,7 +28,7 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
             - ``"sigmoid"``: logits of independent classes (multi-label), or one column, the logit of a single class.
               Target 0 is that class; its probability is sigmoid(logit).
             - ``"identity"``: probabilities already, as of a model that ends in a softmax or a sigmoid.
-            - ``"none"``: no probabilities, as of a regression. The outputs are returned as they are.
+            - ``"none"``: no probabilities, as of a regression. The outputs are returned unchanged.
             - ``"auto"``: ``"identity"`` where no output is negative and each row sums to 1 (within 1e-4, or 4 eps of
               a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. A warning names the
               cases that the values alone do not decide.
@@ -47,15 +47,15 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
 
 
 def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
-    """Decide what a classifier's outputs are, as :func:`probabilities` describes; "auto" is never returned.
+    """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
 
-    Rows that are not finite decide nothing.
+    Rows that are not finite are ignored.
 
     Args:
         outputs: (N, classes).
-        kind: returned as it is where it is not "auto".
-        model: a function without arguments that computes outputs with gradients. It is called only where the values
-            leave it open whether they are probabilities: the operation that made them, a sigmoid, then decides.
+        kind: returned unchanged if it is not "auto".
+        model: a function without arguments that computes outputs with gradients. It is called only if the values do not
+            decide whether they are probabilities; they are if their last operation is a sigmoid.
 
     Raises:
         ValueError: an unknown kind.
@@ -101,13 +101,13 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
 def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
     """Return the class that is predicted, (...,) int64.
 
-    Of several columns it is the number of the largest. A single column has the two classes 1, where its probability is
-    above 1/2, and 0: a logit above 0, or a value above 1/2 where all values lie in [0, 1].
+    For several columns it is the index of the largest. A single column has the classes 1 and 0; the class is 1 for a
+    logit above 0, or for a value above 1/2 if all values lie in [0, 1].
 
     Args:
         outputs: (..., classes).
-        like: outputs whose values tell logits from probabilities; None takes ``outputs``. Give the same for two sides
-            that are compared.
+        like: outputs by whose values logits and probabilities are distinguished; None uses ``outputs``. Give the same
+            for outputs that are compared.
 
     Example:
         >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
@@ -121,7 +121,7 @@ def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
-    """Turn outputs of a known kind into probabilities, without a look at the values (nothing waits for the device)."""
+    """Return probabilities of outputs of a known kind, without reading values, so that nothing waits for the device."""
     wide = torch.promote_types(outputs.dtype, torch.float32)
     if kind == "softmax":
         return outputs.softmax(1, dtype=wide)
@@ -129,7 +129,7 @@ def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
 
 
 def in_range(values: Tensor, kind: Probability) -> Tensor:
-    """Return the values, checked where the model is said to return probabilities.
+    """Return the values, checked if their kind is "identity".
 
     Raises:
         ValueError: ``kind`` is "identity" and a value lies outside [0, 1].
@@ -138,8 +138,8 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
         low, high = (float(end) for end in values.detach().nan_to_num(0.5).aminmax())
         if low < -SLACK or high > 1 + SLACK:
             raise ValueError(
-                f"the model's outputs go from {low:.3g} to {high:.3g} and are said to be probabilities ('identity'); "
-                "expected values in [0, 1]. Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
+                f"the model's outputs go from {low:.3g} to {high:.3g}; expected probabilities in [0, 1] ('identity'). "
+                "Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
             )
     return values
 
@@ -159,7 +159,7 @@ def class_scores(output: object, rows: int) -> Tensor:
     """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
 
     Raises:
-        TypeError: it is no tensor; the message shows a function around the model that picks one.
+        TypeError: it is not a tensor; the message shows a function around the model that selects one.
         ValueError: it has another shape.
     """
     if not isinstance(output, Tensor):
@@ -202,7 +202,7 @@ _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "To
 
 
 def _ends_in_sigmoid(outputs: Tensor | None) -> bool:
-    """Whether the last operation in the graph that changed values was a sigmoid."""
+    """Return whether the last operation in the graph that changed values was a sigmoid."""
     node = None if outputs is None else outputs.grad_fn
     while node is not None and any(node.name().startswith(name) for name in _SAME_VALUES):
         node = node.next_functions[0][0]

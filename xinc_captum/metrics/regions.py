@@ -1,4 +1,4 @@
-"""Masks, region tests, Gabor."""
+"""Regions of images (grid cells, colours, textures), and tests of whether units prefer regions."""
 
 import itertools
 import math
@@ -15,11 +15,11 @@ from .image_fields import intensity
 from .spread import check_magnitudes, check_masks
 from .statistics import shifts
 
-LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
+LEARNT_FROM = 20_000  # pixels; k-means on more gives the same centres, slower
 
 
 def as_masks(labels: Tensor) -> Tensor:
-    """One mask for each label that occurs, in the labels' order; negative labels belong to no region.
+    """Return one mask for each present label, in ascending order; negative labels belong to no region.
 
     Args:
         labels: size, integers.
@@ -28,7 +28,7 @@ def as_masks(labels: Tensor) -> Tensor:
         (regions, *size), bool.
 
     Raises:
-        ValueError: labels that are no integers, or none >= 0.
+        ValueError: labels that are not integers, or none >= 0.
 
     Example:
         >>> as_masks(torch.tensor([[0, 2, -1]])).int().tolist()
@@ -44,17 +44,17 @@ def as_masks(labels: Tensor) -> Tensor:
 
 
 def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
-    """Rectangles next to each other, as even as the size allows; every pixel is in exactly one.
+    """Return labels of rectangular cells of nearly equal size; every pixel is in exactly one.
 
-    The released code mixes the axes when it cuts: its "cells" are combs of every fourth row and eighth column, spread
-    over the whole image, so that all of them are alike.
+    The released code confuses the axes: its "cells" consist of every fourth row and eighth column, spread over the
+    whole image, so that all of them are similar.
 
     Args:
         size: (H, W).
         grid: rows and columns of cells.
 
     Returns:
-        (H, W), int64 labels, row by row.
+        (H, W), int64 labels, in row-major order.
 
     Raises:
         ValueError: more cells than pixels.
@@ -70,9 +70,9 @@ def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
 
 
 def outside(masks: Tensor) -> Tensor:
-    """What no object covers, as one more region: (regions, *size) to (1, *size), bool.
+    """Return the region that no object covers: (regions, *size) to (1, *size), bool.
 
-    The released code's "other" is the union of the objects instead.
+    In the released code, "other" is the union of the objects instead.
 
     Example:
         >>> outside(torch.tensor([[[True, False, False]], [[False, True, False]]])).tolist()
@@ -82,7 +82,7 @@ def outside(masks: Tensor) -> Tensor:
 
 
 def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor:
-    """Pixels of like colour, wherever they are: k-means on the channels (scikit-learn, extra ``analysis``).
+    """Return labels of pixels with similar colours, by k-means on the channels (scikit-learn, extra ``analysis``).
 
     Args:
         image: (C, H, W), or (frames, C, H, W) with the same colours for all frames.
@@ -109,9 +109,9 @@ def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor
 
 
 def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
-    """k-means on the last axis: (…, features) to (…) int64 labels.
+    """Return k-means labels over the last axis: (…, features) to (…) int64.
 
-    Centres are learnt from at most 20,000 of the rows, drawn with ``seed``; each row joins its nearest.
+    Centres are fitted to at most 20,000 rows, sampled with ``seed``; each row gets the label of its nearest centre.
 
     Raises:
         ValueError: fewer different rows than groups, or values that are not finite.
@@ -119,10 +119,10 @@ def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
     """
     rows: NDArray[np.float64] = features.detach().double().cpu().flatten(0, -2).numpy()
     if not np.isfinite(rows).all():
-        raise ValueError("the features have values that are not finite; k-means has no place for them.")
+        raise ValueError("the features hold NaN or infinity; expected finite values for k-means.")
     different = len(np.unique(rows.round(12), axis=0)) if len(rows) <= LEARNT_FROM else groups
     if not 1 <= groups <= different:
-        raise ValueError(f"expected {groups} groups of {len(rows)} rows, of which {different} differ; ask for fewer.")
+        raise ValueError(f"got {groups} groups for {len(rows)} rows, of which {different} differ; give fewer groups.")
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:LEARNT_FROM]
     means = cluster.KMeans(groups, n_init=4, random_state=seed).fit(rows[chosen])
@@ -136,13 +136,13 @@ FREQUENCIES = (0.05, 0.15, 0.25)  # cycles a pixel
 
 
 def gabor_bank() -> list[Tensor]:
-    r"""The 24 complex filters, angle by angle, then σ, then frequency (kernels of scikit-image, extra ``analysis``).
+    r"""Return 24 complex Gabor filters, ordered by angle, σ and frequency (scikit-image, extra ``analysis``).
 
     .. math:: g(x) = e^{-|x|^2 / 2\sigma^2} \,(e^{2\pi i f x \cdot n_\theta} - m)
 
     Symbols: θ in {0, 45, 90, 135}°, n_θ its direction (0 along the columns), σ in {1, 3} pixels, f in {.05, .15, .25}
-    cycles a pixel, m the mean under the envelope: without it the widest waves in the narrowest windows would answer
-    to brightness, not to texture.
+    cycles a pixel, m the mean under the envelope. Without m, low frequencies in narrow envelopes would respond to
+    brightness, not to texture.
 
     Returns:
         complex128 kernels of odd sides, (h, w) each.
@@ -164,12 +164,12 @@ def gabor_bank() -> list[Tensor]:
 
 
 def gabor_responses(image: Tensor) -> Tensor:
-    r"""How strongly each of the 24 filters answers at each pixel, whatever the wave's phase.
+    r"""Return the magnitude of the response of each of the 24 Gabor filters at each pixel.
 
     .. math:: r_{k,p} = |(g_k * I)(p)|
 
-    Symbols: g_k the filters of :func:`gabor_bank`, I the intensity; the border is repeated outwards. The released
-    code filters 8-bit values and gets 8-bit answers, which wrap around; and stops after the first angle.
+    Symbols: g_k the filters of :func:`gabor_bank`, I the intensity, padded by repeating the border. The released code
+    filters 8-bit values into 8-bit responses, which overflow, and uses only the first angle.
 
     Args:
         image: (C, H, W), floats in [0, 1].
@@ -196,7 +196,7 @@ def gabor_responses(image: Tensor) -> Tensor:
 
 
 def gabor_regions(image: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
-    """Pixels of like texture: k-means on the 24 responses, each divided by its standard deviation over the image.
+    """Return labels of pixels with similar texture, by k-means on the 24 Gabor responses, divided by their deviation.
 
     Args:
         image: (C, H, W), floats in [0, 1].
@@ -220,20 +220,20 @@ def gabor_regions(image: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
 
 
 def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
-    r"""How much more a unit paints in a region than the region's area accounts for.
+    r"""Return how much more a unit contributes in a region than its area predicts.
 
     .. math:: \delta_{u,R} = \frac{\Sigma_{p \in R}\, a_{u,p} - E_{u,R}}{E_{u,R}},
               \quad E_{u,R} = \frac{|R|}{P}\, \Sigma_p\, a_{u,p}
 
-    Symbols: a the magnitudes, R a region of area \|R\|, P the number of pixels. 0: as much as its area; -1: nothing;
-    1: twice as much. Signs are kept for every kind of region.
+    Symbols: a the magnitudes, R a region of area \|R\|, P the number of pixels. 0 is as much as its area predicts, -1
+    nothing, 1 twice as much. Signs are kept for every kind of region.
 
     Args:
         magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1]; they may overlap and leave pixels out.
 
     Returns:
-        (units, regions), float64; nan for units that paint nothing.
+        (units, regions), float64; nan for units without contributions.
 
     Raises:
         ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
@@ -253,9 +253,9 @@ class RegionTest(NamedTuple):
 
     Attributes:
         preference: δ, (units, regions).
-        variance: of δ over the regions, (units,); the larger, the more the unit cares which region it is.
-        scattered: the same for regions of the same areas made of random pixels, (repeats, units).
-        shifted: the same for these regions elsewhere, (repeats, units).
+        variance: of δ over the regions, (units,); larger for units that prefer some regions.
+        scattered: the same for random regions of the same areas, (repeats, units).
+        shifted: the same for shifted regions, (repeats, units).
     """
 
     preference: Tensor
@@ -265,24 +265,23 @@ class RegionTest(NamedTuple):
 
     @property
     def above_chance(self) -> float:
-        """Median variance over living units in units of the scattered control's: 1 is nothing."""
+        """Median variance over active units divided by that of the scattered control; 1 means no preference."""
         return _over(self.variance, self.scattered)
 
     @property
     def above_elsewhere(self) -> float:
-        """Median variance over living units in units of the shifted control's: 1 is any place would do."""
+        """Median variance over active units divided by that of the shifted control; 1 means no effect of position."""
         return _over(self.variance, self.shifted)
 
 
 def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
-    r"""The variance of preferences over regions, beside two area-matched controls.
+    r"""Return the variance of preferences over regions, with two area-matched controls.
 
     .. math:: V_u = \mathrm{mean}_R\,(\delta_{u,R} - \mathrm{mean}_R\, \delta_{u,R})^2
 
-    *Scattered*: all regions' pixels are exchanged at random, so areas and overlaps stay; smooth maps beat it whatever
-    the regions are. *Shifted*: the regions are rolled over the image as they are, so areas, shapes and smoothness
-    stay; only a kind of region that means something beats it. Grid cells shifted are grid cells: they are their own
-    control and come to about 1.
+    *Scattered*: the pixels of all regions are permuted at random, which keeps areas and overlaps; smooth maps exceed it
+    for any regions. *Shifted*: the regions are rolled over the image, which keeps areas, shapes and smoothness; only
+    meaningful regions exceed it. Shifted grid cells are grid cells again, so their ratio is about 1.
 
     Args:
         magnitudes: (units, *size), >= 0.
@@ -302,7 +301,7 @@ def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator
         >>> region_test(magnitudes, masks, generator=torch.Generator().manual_seed(0)).variance
         tensor([1.], dtype=torch.float64)
 
-    Source: as :func:`preference`, where grid cells were combs and only they kept signs; the controls are ours.
+    Source: as :func:`preference`, in which only grid cells kept signs; the controls are ours.
     """
     wide = check_magnitudes(magnitudes)
     size = tuple(wide.shape[1:])

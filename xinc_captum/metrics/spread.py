@@ -1,8 +1,8 @@
-"""Contribution magnitudes, shares, spread.
+"""Magnitudes of contributions, shares of units, and their spread over pixels and units.
 
-One convention for all: a[u, p] ≥ 0, **units before pixels, frames before units**. An image is (units, *size) with
-size (H, W), (L,) or (D, H, W); a clip is (frames, units, H, W). Masks follow the same order: (regions, *size), and
-(frames, objects, H, W). Answers keep the order of what is left.
+All functions use magnitudes a[u, p] ≥ 0, **units before pixels, frames before units**. An image has (units, *size) with
+size (H, W), (L,) or (D, H, W); a clip has (frames, units, H, W). Masks follow the same order: (regions, *size), and
+(frames, objects, H, W). Results keep the order of the remaining axes.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def magnitudes(canvas: Tensor) -> Tensor:
-    r"""Magnitudes from signed contributions: the channels' magnitudes added up.
+    r"""Return magnitudes of signed contributions, summed over channels.
 
     .. math:: a_{u,p} = \Sigma_{ch} \, |c_{u,ch,p}|
 
-    Magnitudes first, so that a unit which adds red and takes blue away is not taken for one that does nothing.
-    Leave the secant's slot out: it is no unit (``canvas.to_tensor()[: canvas.units]``).
+    The absolute value is taken first, so that contributions of opposite signs in two channels do not cancel. Leave out
+    the secant rule's bias remainder, which is not a unit: ``canvas.to_tensor()[: canvas.units]``.
 
     Args:
         canvas: (units, channels, H, W), or (frames, units, channels, H, W).
@@ -39,7 +39,7 @@ def magnitudes(canvas: Tensor) -> Tensor:
 
 
 def check_magnitudes(magnitudes: Tensor, name: str = "magnitudes") -> Tensor:
-    """Magnitudes of one image, (units, *size), in float64 where the device has it.
+    """Return checked magnitudes of one image, (units, *size), in float64 (float32 on MPS).
 
     Raises:
         ValueError: no pixel axis, an empty axis, negative or non-finite values.
@@ -50,7 +50,7 @@ def check_magnitudes(magnitudes: Tensor, name: str = "magnitudes") -> Tensor:
 
 
 def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) -> Tensor:
-    """Magnitudes of a clip, (frames, units, H, W), in float64 where the device has it.
+    """Return checked magnitudes of a clip, (frames, units, H, W), in float64 (float32 on MPS).
 
     Raises:
         ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
@@ -66,7 +66,7 @@ def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) 
 
 
 def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
-    """Masks of one image, (regions, *size), in float64 where the device has it.
+    """Return checked masks of one image, (regions, *size), in float64 (float32 on MPS).
 
     Raises:
         ValueError: another size, values outside [0, 1], or an empty region.
@@ -76,19 +76,19 @@ def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Te
             f"{name} have shape {tuple(masks.shape)} for an image of {size}; expected (regions, "
             f"{', '.join(map(str, size))}), one mask of the image's size for each region."
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
+    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
         raise ValueError(
             f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, "
             "1]. For a map of labels, use as_masks(labels)."
         )
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
     if empty:
-        raise ValueError(f"{name} {empty[:8]} are empty: nothing can be said of a region without pixels; drop them.")
+        raise ValueError(f"{name} {empty[:8]} are empty; expected at least one pixel in each region. Drop them.")
     return to_double(masks)
 
 
 def to_double(values: Tensor) -> Tensor:
-    """Sums over millions of pixels want float64; Apple's devices have none."""
+    """Return float64 values, for sums over millions of pixels; float32 on MPS, which has no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
@@ -104,7 +104,7 @@ def _check_values(magnitudes: Tensor, name: str) -> Tensor:
 
 
 def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
-    r"""Each unit's part of all that is painted in a region.
+    r"""Return each unit's share of the total magnitude in a region.
 
     .. math:: s_{R,u} = \Sigma_{p \in R}\, a_{u,p} \, / \, \Sigma_v \Sigma_{p \in R}\, a_{v,p}
 
@@ -113,7 +113,7 @@ def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
         masks: (regions, *size), bool or weights in [0, 1]; None is the whole image.
 
     Returns:
-        (regions, units), each row adding up to 1, or (units,) without masks; nan where nobody paints. float64.
+        (regions, units), each row of which sums to 1, or (units,) without masks; nan if the total is 0. float64.
 
     Raises:
         ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
@@ -131,12 +131,12 @@ def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
 
 
 def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
-    r"""Mean magnitudes over the cells of a grid: canvases of any size as vectors of one length.
+    r"""Return mean magnitudes over the cells of a grid: vectors of one length for canvases of any size.
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
 
-    The cells are those of :func:`grid_cells`; over a canvas too large to hold, the same come out of its region sums
-    with the masks ``as_masks(grid_cells(size, grid))``, divided by the masks' areas.
+    The cells are those of :func:`grid_cells`. For a canvas larger than memory, its region sums with the masks
+    ``as_masks(grid_cells(size, grid))``, divided by the masks' areas, are the same.
 
     Args:
         magnitudes: (units, H, W), or (frames, units, H, W), >= 0.
@@ -166,18 +166,18 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
 
 
 def _means(side: int, cells: int) -> Tensor:
-    """A (cells, side) matrix that takes means."""
+    """Return a (cells, side) matrix that computes means over cells."""
     member = (torch.arange(side) * cells // side == torch.arange(cells)[:, None]).double()
     return member / member.sum(1, keepdim=True)
 
 
 def pixels_per_unit(magnitudes: Tensor) -> Tensor:
-    r"""At how many pixels a unit paints more than its fair share.
+    r"""Return the number of pixels at which a unit contributes more than an equal share.
 
     .. math:: n_u = \#\{p : a_{u,p} / \Sigma_v a_{v,p} > 1/N\}
 
-    Symbols: a the magnitudes, N the number of units. A pixel where nobody paints counts for nobody. Control:
-    :func:`shuffle_units`, under which all units come to about the same number.
+    Symbols: a the magnitudes, N the number of units. Pixels without contributions count for no unit. Control:
+    :func:`shuffle_units`, under which all units have about the same number.
 
     Args:
         magnitudes: (units, *size), >= 0.
@@ -199,11 +199,11 @@ def pixels_per_unit(magnitudes: Tensor) -> Tensor:
 
 
 def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
-    r"""How many of the layer's strongest contributions lie at each pixel.
+    r"""Return how many of the layer's largest contributions lie at each pixel.
 
     .. math:: n_p = \#\{u : a_{u,p} \ge t\}, \quad t = \max\{t : \Sigma_{a \ge t}\, a \ge q \,\Sigma a\}
 
-    Symbols: a the magnitudes, q ``covering``, the part of all that the layer paints which the counted ones make up.
+    Symbols: a the magnitudes, q ``covering``, the fraction of the layer's total that the counted contributions sum to.
     Control: :func:`shuffle_pixels`.
 
     Args:
@@ -220,7 +220,7 @@ def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
         >>> units_per_pixel(torch.tensor([[8.0, 1.0], [1.0, 0.0]]), covering=0.8)
         tensor([1, 0])
 
-    Source: as :func:`pixels_per_unit`, where the threshold of one layer met the maps of another.
+    Source: as :func:`pixels_per_unit`, in which the threshold of one layer is applied to the maps of another.
     """
     _check_part(covering, "covering")
     wide = check_magnitudes(magnitudes)
@@ -231,7 +231,7 @@ def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
 
 
 def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
-    r"""The effective number of contributors: 1 when one does it all, N when N share alike.
+    r"""Return the effective number of contributors: 1 for a single one, N for N equal ones.
 
     .. math:: r = (\Sigma_i a_i)^2 \, / \, \Sigma_i a_i^2
 
@@ -240,7 +240,7 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
         dim: 0 counts units at each pixel; for pixels of each unit, give ``magnitudes.flatten(1)`` and 1.
 
     Returns:
-        the magnitudes' shape without ``dim``, float64; nan where there is nothing.
+        the magnitudes' shape without ``dim``, float64; nan where all are 0.
 
     Raises:
         ValueError: magnitudes that are negative, not finite, or without pixels.
@@ -257,7 +257,7 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
 
 
 def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
-    r"""How few units make up a part of a pixel.
+    r"""Return the smallest number of units that sum to a fraction of each pixel's total.
 
     .. math:: k_p = \min\{k : \Sigma_{i \le k} a_{(i),p} \ge q \,\Sigma_u a_{u,p}\}
 
@@ -268,7 +268,7 @@ def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
         part: q in (0, 1].
 
     Returns:
-        size, int64; 0 where nobody paints.
+        size, int64; 0 where the total is 0.
 
     Raises:
         ValueError: magnitudes that are negative, not finite, or without pixels; q outside (0, 1].
@@ -285,11 +285,11 @@ def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
 
 
 def cumulative_share(magnitudes: Tensor) -> Tensor:
-    r"""The part of a pixel that its k strongest units make up, mean over pixels: the curve behind :func:`units_for`.
+    r"""Return the share of a pixel's total that its k largest units sum to, averaged over pixels, for all k.
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
 
-    Pixels where nobody paints are left out. Control: :func:`shuffle_pixels`.
+    Pixels without contributions are left out. Control: :func:`shuffle_pixels`.
 
     Args:
         magnitudes: (units, *size), >= 0.
@@ -312,4 +312,4 @@ def cumulative_share(magnitudes: Tensor) -> Tensor:
 
 def _check_part(part: float, name: str) -> None:
     if not 0 < part <= 1:
-        raise ValueError(f"{name} is {part}; expected a part of the whole, above 0 and at most 1.")
+        raise ValueError(f"{name} is {part}; expected a fraction above 0 and at most 1.")
