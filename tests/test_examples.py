@@ -46,7 +46,7 @@ def want(*packages):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
-def test_it_is_short(path):
+def test_the_class_is_short(path):
     assert len(path.read_text().splitlines()) <= 80
     assert path.name in {
         "paint_a_photo.py",

@@ -179,7 +179,7 @@ def test_centre_crop_takes_masks_along():
     assert (centre_crop(masks.float(), 20, crop=1) > 0.5).sum() == 100
 
 
-def test_centre_crop_says_what_it_wants():
+def test_centre_crop_refuses_invalid_input():
     for wrong in (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(3, 0, 4)):
         with pytest.raises(
             ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*convert masks with .float"
@@ -224,7 +224,7 @@ def test_a_little_outside_is_clamped_with_a_warning():
         (torch.full((1, 3, 2, 2), 255.0), ValueError, r"images lie in \[255, 255\]; .*divide bytes by 255"),
     ],
 )
-def test_what_no_image_is(images, error, text):
+def test_invalid_images_raise_errors(images, error, text):
     with pytest.raises(error, match=text):
         check_images(images)
 
@@ -303,7 +303,7 @@ def test_the_other_byte_order(tmp_path):
     shows(tmp_path / "a.png", TURNED[8](PIXELS))
 
 
-def test_one_odd_tag_beside_it_in_a_tiff(tmp_path):
+def test_an_odd_tag_of_a_tiff_is_ignored(tmp_path):
     of_the_picture = {"a negative width", "data behind the end", "more data than there can be"}
     for name in set(ODD) - of_the_picture:
         (tmp_path / "a.tif").write_bytes(tiff(HALF_A_TURN, ODD[name]))

@@ -27,7 +27,7 @@ def loaded_after(*modules):
     return set(done.stdout.split())
 
 
-def test_importing_it_initialises_no_compiler_and_no_demo_packages():
+def test_importing_loads_no_compiler_and_no_demo_packages():
     """Nor does the command, which a person starts again and again; torchvision brings the compiler."""
     assert loaded_after("xinc_captum.cli") == set()
     assert loaded_after("xinc_captum", "skimage") == {"skimage"}, "the check must be able to fail"

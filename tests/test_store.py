@@ -127,7 +127,7 @@ def test_the_file_has_its_kind_a_version_and_equal_bytes_when_written_again(kind
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_any_changed_byte_is_found(kind, tmp_path):
+def test_any_changed_byte_is_detected(kind, tmp_path):
     _, write, read = kind
     write(tmp_path / "file")
     whole = (tmp_path / "file").read_bytes()
@@ -141,7 +141,7 @@ def test_any_changed_byte_is_found(kind, tmp_path):
                 read(tmp_path / "file")
 
 
-def test_a_truncated_file_is_found(kind, tmp_path):
+def test_a_truncated_file_raises_an_error(kind, tmp_path):
     _, write, read = kind
     write(tmp_path / "file")
     whole = (tmp_path / "file").read_bytes()
@@ -215,7 +215,7 @@ def test_a_write_that_fails_leaves_the_file_before(kind, tmp_path, monkeypatch):
     read(path)
 
 
-def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     dead, alive = (tmp_path / f".file.{platform.node()}-{pid}-1.part" for pid in (child.pid, os.getpid()))
@@ -280,7 +280,7 @@ def test_missing_files(kind, tmp_path):
         ("style generator", "generator", "its settings"),
     ],
 )
-def test_files_of_version_1_are_read_and_say_what_is_not_checked(name, key, unchecked, tmp_path):
+def test_files_of_version_1_are_read_with_a_warning_about_unchecked_content(name, key, unchecked, tmp_path):
     kind, write, read = FILES[name]
     write(tmp_path / "new")
     tensors = load_file(tmp_path / "new")
@@ -309,7 +309,7 @@ def test_files_of_version_1_are_read_and_say_what_is_not_checked(name, key, unch
         read(tmp_path / "old")
 
 
-def test_a_run_comes_back_whole(tmp_path):
+def test_a_run_is_restored_completely(tmp_path):
     state = _run()
     save_run(tmp_path / "run", RECIPE, state)
     found = load_run(tmp_path / "run", RECIPE)
@@ -402,7 +402,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_called_changed(tmp_path
     assert read_tensors(tmp_path / "a", kind="demo", writer="write_tensors()").tensors["a"].tolist() == [0, 0, 0]
 
 
-def test_metadata_that_json_cannot_hold_touches_nothing(tmp_path):
+def test_metadata_that_json_cannot_hold_leaves_the_file_unchanged(tmp_path):
     write_tensors(tmp_path / "a", {}, kind="demo")
     before = (tmp_path / "a").read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -447,7 +447,7 @@ def write(path, text="one", **note):
         (folder / "times.json").write_text("{}")
 
 
-def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
+def test_a_bundle_is_written_atomically_with_its_manifest(tmp_path):
     write(tmp_path / "deep" / "result", seed=3)
     result = tmp_path / "deep" / "result"
     manifest = json.loads((result / "manifest.json").read_text())
@@ -458,7 +458,7 @@ def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
     assert (result / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_an_earlier_result_is_replaced_whole(tmp_path):
+def test_an_earlier_result_is_replaced_completely(tmp_path):
     write(tmp_path / "result")
     write(tmp_path / "result", "two")
     assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["a.txt", "manifest.json", "times.json"]
@@ -546,7 +546,7 @@ def test_a_place_where_even_root_cannot_write():
         check_folder("/proc/result")
 
 
-def test_checking_leaves_nothing(tmp_path):
+def test_checking_leaves_no_files(tmp_path):
     check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
@@ -575,7 +575,7 @@ def test_an_empty_folder_is_fine(tmp_path):
     assert (tmp_path / "empty" / "manifest.json").exists()
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
+def test_a_full_disk_raises_an_error_and_keeps_the_earlier_result(tmp_path):
     with bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("first")
     full = OSError(errno.ENOSPC, "No space left on device")

@@ -167,7 +167,7 @@ def test_no_frames(tmp_path):
         read_video(tmp_path / "sound.wav")
 
 
-def test_what_cannot_be_decoded(tmp_path):
+def test_undecodable_files_raise_errors(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match=r"text.mp4: frame 0 cannot be decoded .*It may be truncated, or no video"):
         read_video(tmp_path / "text.mp4")
@@ -182,7 +182,7 @@ def test_what_cannot_be_decoded(tmp_path):
         read_video(tmp_path / "frames")
 
 
-def test_what_can_be_saved_of_a_damaged_file(tmp_path):
+def test_readable_frames_of_a_damaged_file_are_returned(tmp_path):
     path = encoded(tmp_path / "video.mov", noise(4), "png", "rgb24")
     content = bytearray(path.read_bytes())
     starts = [i for i in range(len(content)) if content[i : i + 8] == b"\x89PNG\r\n\x1a\n"]
@@ -225,7 +225,7 @@ def test_sound_that_goes_on_is_no_lost_picture(tmp_path):
         assert len(read_video(path)) == 4
 
 
-def test_frames_that_the_decoder_made_up_are_named(tmp_path):
+def test_damaged_frames_are_named(tmp_path):
     path = encoded(tmp_path / "video.mpg", noise(20, 48, 64), "mpeg2video", "yuv420p")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # such a file has no header that announces its length
@@ -253,7 +253,7 @@ def test_a_folder_is_no_frame_whatever_its_name(tmp_path):
         read_video(tmp_path)
 
 
-def test_what_is_not_there(tmp_path, monkeypatch):
+def test_missing_files_raise_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; expected a video .* or a folder of frames"):
         read_video(tmp_path / "none.mp4")
     path = encoded(tmp_path / "video.mkv", noise())

@@ -100,6 +100,6 @@ def test_float32_and_pictures_in_range():
         (torch.rand(6, 1, 3, 4), torch.tensor([0, 0, 0, 2, 2, 2]), 2, "class 1 has 0 images; expected at least 2"),
     ],
 )
-def test_bad_input_is_said(images, labels, components, text):
+def test_invalid_input_raises_errors(images, labels, components, text):
     with pytest.raises(ValueError, match=text):
         EigenGenerator(images, labels, components)

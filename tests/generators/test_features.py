@@ -26,14 +26,14 @@ def test_features_and_pictures_are_of_one_pass():
     torch.testing.assert_close(maps[0], first)
 
 
-def test_named_layers_of_a_plain_function_in_the_order_asked_for():
+def test_named_layers_of_a_function_are_returned_in_the_given_order():
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ConvTranspose2d(1, 3, 2, 2), nn.Sigmoid())
     generator = from_callable(lambda w: net(w), normal_latents(4))
     _, (last, first) = images_and_features(generator, torch.zeros(2, 4), ["1", net[0]])
     assert last.shape == (2, 3, 4, 4) and first.shape == (2, 1, 2, 2)
 
 
-def test_gradients_pass_and_without_them_nothing_hangs_on():
+def test_masks_are_differentiable_and_detached_without_gradients():
     generator = small()
     latents = torch.ones(1, 6, requires_grad=True)
     pictures, maps = images_and_features(generator, latents)
@@ -43,7 +43,7 @@ def test_gradients_pass_and_without_them_nothing_hangs_on():
     assert not pictures.requires_grad and not any(m.requires_grad for m in maps)
 
 
-def test_a_read_is_kept_instead_of_the_map():
+def test_a_read_is_stored_instead_of_the_map():
     generator, latents = small(), torch.ones(2, 6)
     with torch.no_grad():
         _, maps = images_and_features(generator, latents)
@@ -75,7 +75,7 @@ def test_enlarging_is_torchs(size):
     assert torch.equal(enlarge(maps, size), nn.functional.interpolate(maps, size, mode="nearest"))
 
 
-def test_what_holds_no_maps_is_said():
+def test_layers_without_maps_raise_errors():
     generator, latents = small(), torch.zeros(2, 6)
     net = nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.Sigmoid())
     flat = from_callable(net, normal_latents(6))

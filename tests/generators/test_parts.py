@@ -13,14 +13,14 @@ def test_a_function_sees_pictures_in_the_unit_range():
     assert masks[0].int().tolist() == [[[1, 0], [0, 1]], [[0, 1], [1, 0]]]
 
 
-def test_fixed_masks_and_the_whole_picture():
+def test_fixed_masks_and_the_whole_image():
     masks = torch.tensor([[[1, 0], [0, 0]], [[0, 1], [1, 1]]])
     assert torch.equal(ImageParts(masks, ["a", "b"]).draw(GENERATOR, LATENTS)[1], masks.expand(2, 2, 2, 2))
     whole = ImageParts()
     assert whole.names == ("picture",) and whole.draw(GENERATOR, LATENTS)[1].sum() == 8
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"masks have shape \(2, 2, 2\) for the parts a; expected \(1, H, W\)"):
         ImageParts(torch.ones(2, 2, 2), ["a"])
     with pytest.raises(ValueError, match="the mask of 'b' is empty"):

@@ -34,7 +34,7 @@ def test_a_function_is_a_generator():
     assert torch.equal(drawn, 0.5 * torch.randn(2, 4, generator=torch.Generator().manual_seed(5)))
 
 
-def test_what_is_unknown_is_absent():
+def test_unknown_members_are_absent():
     assert not hasattr(painter(torch.sigmoid), "latent_mean")
     known = painter(torch.sigmoid, latent_mean=lambda classes: torch.full((1, 4), float(classes)))
     assert known.latent_mean(2).tolist() == [[2.0] * 4]
@@ -82,7 +82,7 @@ def test_the_gradient_goes_through():
         (lambda w: torch.zeros(3, 1, 2, 2, dtype=torch.uint8), r"returned torch.uint8 of shape"),
     ],
 )
-def test_wrong_pictures_are_said(draw, text):
+def test_invalid_images_raise_errors(draw, text):
     with pytest.raises(ValueError, match=text):
         images_in_unit_range(painter(draw), LATENTS)
 
@@ -91,7 +91,7 @@ def test_rounding_is_no_error():
     assert images_in_unit_range(painter(lambda w: torch.full((3, 1, 2, 2), 1.0005)), LATENTS).max() > 1
 
 
-def test_wrong_latents_and_ranges_are_said():
+def test_invalid_latents_and_ranges_raise_errors():
     paint = painter(lambda w: w.view(-1, 1, 2, 2).sigmoid())
     for wrong in (LATENTS[0], LATENTS.long(), LATENTS[None]):
         with pytest.raises(ValueError, match=r"latents are torch.\w+ of shape .*; expected floats \(n, latent_dim\)"):
@@ -153,7 +153,7 @@ def test_class_rows_by_hand():
         (torch.tensor([True, False]), 2, 10, TypeError, "classes are torch.bool"),
     ],
 )
-def test_class_rows_say_what_they_want(classes, n, num_classes, error, text):
+def test_class_rows_refuses_invalid_classes(classes, n, num_classes, error, text):
     with pytest.raises(error, match=text):
         class_rows(classes, n, num_classes)
 
@@ -189,7 +189,7 @@ def square(w):
     return w.view(-1, 1, 2, 2).sigmoid()
 
 
-def test_a_good_one_tells_its_sizes():
+def test_a_valid_generator_returns_its_sizes():
     assert check_generator(checked_painter(square)) == (4, (1, 2, 2))
     eigen = EigenGenerator(torch.rand(12, 3, 4, 5), torch.arange(12) % 3, components=7)
     assert check_generator(eigen, classes=2) == (7, (3, 4, 5))
@@ -219,19 +219,19 @@ def test_no_generator_at_all():
         (lambda w: w.sigmoid(), None, r"expected floats \(3, channels, H, W\)"),
     ],
 )
-def test_each_broken_word_is_named(draw, sample, text):
+def test_each_violation_of_the_protocol_is_named(draw, sample, text):
     with pytest.raises(ValueError, match=text):
         check_generator(checked_painter(draw, sample))
 
 
-def test_a_network_in_train_mode_is_found():
+def test_a_network_in_training_mode_is_detected():
     network = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Sigmoid())
     with pytest.raises(ValueError, match="as with BatchNorm in training mode"):
         check_generator(checked_painter(network))
     assert check_generator(checked_painter(network.eval())) == (4, (1, 2, 2))
 
 
-def test_the_random_state_stays_as_found():
+def test_the_random_state_is_restored():
     state = torch.get_rng_state()
     check_generator(checked_painter(square))
     assert torch.equal(torch.get_rng_state(), state)
@@ -250,7 +250,7 @@ class Averaging(nn.Module):
         return z
 
 
-def test_a_mapping_that_moves_its_mean_is_found_and_restored():
+def test_a_mapping_that_updates_its_mean_is_detected_and_restored():
     mapping = Averaging()
     averaging = checked_painter(square, lambda n, *_, generator, **__: mapping(torch.randn(n, 4, generator=generator)))
     with pytest.raises(

@@ -324,7 +324,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
-def test_the_model_is_found_and_left_as_it_is(around):
+def test_the_model_is_found_and_unchanged(around):
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
     function, x = around(net), torch.rand(5, 3)
     assert net in modules_behind(function)
@@ -377,14 +377,14 @@ def test_normalising_twice_is_refused(make):
         make()
 
 
-def test_alone_it_is_what_its_parts_are():
+def test_a_sequential_alone_follows_its_modules():
     x = torch.rand(1, 1, 6, 6)
     options = {"n_steps": 1, "transforms": ()}
     alone = FeatureAccentuation(CLASSIFIER).perturb(x, 1, **options)
     assert torch.equal(alone, FeatureAccentuation(NET, preprocess=NORMALISE).perturb(x, 1, **options))
 
 
-def test_what_a_crop_leaves():
+def test_crop_of_returns_the_used_rows_and_columns():
     x = torch.rand(2, 3, 40, 20)
     assert crop_of(lambda y: y[..., 6:-3, 5:], x) == ((6, 36), (5, 19))
     assert crop_of(lambda y: y[..., 6:-3, 5:].mul_(2), x) == ((6, 36), (5, 19))
@@ -397,7 +397,7 @@ def test_what_a_crop_leaves():
         assert crop_of(whole, x) is None
 
 
-def test_a_cropping_preprocess_is_said_and_its_mask_is_right():
+def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
     x, options = torch.rand(1, 3, 20, 20), {"n_steps": 2, "transforms": ()}
     crop = lambda y: y[..., 4:16, 4:16]

@@ -144,7 +144,7 @@ def test_axes_that_are_none(requested):
         axis((2, 9, 6), Custom(), requested=requested)
 
 
-def test_maps_may_miss_the_image_by_what_strides_round():
+def test_maps_may_deviate_by_the_rounding_of_strides():
     assert axis((2, 16, 8, 8), Mixing(16), entered=(2, 3, 64, 64)) == 1, "tokens that were laid out as a map at the end"
     assert fits((7, 7), (224, 224)) and fits((4, 7), (64, 107)) and not fits((8, 96), (64, 64))
 

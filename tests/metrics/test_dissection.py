@@ -37,7 +37,7 @@ def colours(pictures):
     return torch.stack([pictures[:, 0] > 0.5, pictures[:, 2] > 0.5], 1)
 
 
-def test_units_of_a_generator_and_what_goes_with_them():
+def test_ablating_units_of_a_generator_changes_their_parts():
     net, g = painter(), torch.Generator().manual_seed(1)
     latents = torch.rand(30, 4, generator=g).round() * 2
     masks = colours(net(latents))
@@ -78,7 +78,7 @@ def test_rows_without_a_score_do_not_count():
     assert fallen.tolist() == [[0.0, 2.0]]
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     net, latents = painter(), torch.rand(4, 4)
     g = torch.Generator()
     with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); expected maps"):
@@ -187,7 +187,7 @@ def test_units_that_are_constant_or_saturated_are_never_above_their_largest_valu
     assert found.iou.tolist() == [[0.0], [0.0]] and found.p.tolist() == [[1.0], [1.0]]
 
 
-def test_concepts_what_does_not_fit_is_said():
+def test_concepts_mismatched_arguments_raise_errors():
     activations, masks, g = world(n=4, units=2, planted=0)
     with pytest.raises(ValueError, match=r"masks \(4, 16, 16\); expected \(n, units, h, w\)"):
         concept_overlap(activations, masks[:, 0], generator=g)
@@ -203,7 +203,7 @@ def test_concepts_what_does_not_fit_is_said():
         concept_overlap(activations, masks, generator=g).units_for(2)
 
 
-def test_the_concepts_of_many_units_are_said_in_one_line():
+def test_the_repr_of_concepts_is_one_line():
     iou = torch.zeros(100, 3)
     iou[4, 1], iou[0] = 0.25, float("nan")
     assert repr(Concepts(iou, iou, iou, iou[:, 0], iou)) == "Concepts(100 units, 3 concepts, highest overlap 0.25)"
@@ -226,7 +226,7 @@ def test_known_answer():
     assert found.other == pytest.approx(2 / 4 / 3), "two of four rows have one other like themselves among three"
 
 
-def test_silent_neurons_do_not_look_and_are_not_found():
+def test_neurons_without_contributions_are_not_compared_and_not_retrieved():
     maps = torch.eye(3).repeat(2, 1, 1)
     maps[1, 2] = 0.0
     found = correspondence(maps)

@@ -91,7 +91,7 @@ def test_rows_do_not_see_each_other(conv):
         torch.testing.assert_close(alone.insertion[0], whole.insertion[i])
 
 
-def test_a_map_that_is_not_finite_answers_nan_alone(conv):
+def test_a_map_that_is_not_finite_gives_nan_alone(conv):
     maps = torch.rand(2, 8, 8)
     maps[0, 3, 3] = torch.nan
     got = deletion_insertion(conv, torch.rand(2, 3, 8, 8), maps, 1, steps=3)
@@ -115,7 +115,7 @@ def test_on_a_gpu(conv):
     torch.testing.assert_close(there.deletion.cpu(), here.deletion, atol=1e-3, rtol=0)
 
 
-def test_the_model_is_left_as_found(conv, found):
+def test_the_model_state_is_restored(conv, found):
     images, maps = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8)
     conv.train()
     before = found(conv)
@@ -141,7 +141,7 @@ def test_out_of_focus_by_hand():
     torch.testing.assert_close(blur_images(torch.full((1, 3, 300, 40), 0.3)), torch.full((1, 3, 300, 40), 0.3))
 
 
-def test_what_does_not_fit_is_said(conv):
+def test_mismatched_arguments_raise_errors(conv):
     images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
     with pytest.raises(ValueError, match=r"images have shape \(2, 3, 8, 8\) and maps \(1, 8, 8\); expected"):
         deletion_insertion(conv, images, maps[:1], 0)
@@ -182,7 +182,7 @@ LEFT = torch.zeros(2, 12, 12)
 LEFT[..., :6] = 1
 
 
-def test_it_is_the_mean_difference_of_the_two_orders():
+def test_road_is_the_mean_difference_of_the_two_orders():
     maps = torch.rand(2, 12, 12)
     places, total = removal_order(maps), 0
     for share in (0.25, 0.5):
@@ -211,13 +211,13 @@ def test_a_map_that_is_not_finite_has_no_score():
     assert road(Left(), PHOTOS, maps, 1).isnan().tolist() == [False, True]
 
 
-def test_road_the_model_is_left_as_found(conv, found):
+def test_road_the_model_state_is_restored(conv, found):
     photos, maps, before = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), found(conv)
     road(conv, photos, maps, 1)
     assert before.differences(conv) == []
 
 
-def test_road_what_does_not_fit_is_said():
+def test_road_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"maps \(2, 6, 6\); expected \(N, C, H, W\) and \(N, H, W\)"):
         road(Left(), PHOTOS, torch.rand(2, 6, 6), 1)
     with pytest.raises(ValueError, match=r"maps \(0, .*\); expected .* at least one"):
@@ -254,7 +254,7 @@ def solved(image, removed):
 
 
 @given(st.integers(0, 99), st.floats(0.05, 0.95))
-def test_it_is_the_solution_of_the_written_out_system(seed, share):
+def test_imputation_solves_the_linear_system(seed, share):
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(2, 3, 7, 9, dtype=torch.float64, generator=generator)
     removed = torch.rand(2, 7, 9, generator=generator) < share
@@ -264,7 +264,7 @@ def test_it_is_the_solution_of_the_written_out_system(seed, share):
         torch.testing.assert_close(filled[row], solved(image[row], removed[row]), atol=1e-9, rtol=0)
 
 
-def test_what_stays_is_untouched_and_what_goes_does_not_matter():
+def test_known_pixels_are_unchanged_and_removed_values_are_ignored():
     image, removed = torch.rand(1, 3, 16, 16), torch.rand(1, 16, 16) < 0.5
     filled = noisy_linear_imputation(image, removed)
     gone = removed[:, None].expand_as(image)
@@ -291,7 +291,7 @@ def test_the_noise_is_the_rows_own():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_imputation_what_does_not_fit_is_said():
+def test_imputation_mismatched_arguments_raise_errors():
     image = torch.rand(1, 3, 4, 4)
     with pytest.raises(
         ValueError, match=r"removed has shape \(4, 4\); expected floats \(N, C, H, W\), and \(N, H, W\)"

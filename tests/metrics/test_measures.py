@@ -39,7 +39,7 @@ def test_changes():
     assert of_ellipses(torch.tensor([0.1, 80.0]), torch.tensor([0.2, -80.0]), base).tolist() == pytest.approx([0.1, 20])
 
 
-def test_what_is_unknown_is_said():
+def test_unknown_measures_raise_errors():
     with pytest.raises(ValueError, match="measure 'size' is unknown; expected one of area, luminance"):
         resolve_measures(["area", "size"])
     with pytest.raises(ValueError, match="column 'area' comes from two"):

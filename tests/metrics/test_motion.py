@@ -62,7 +62,7 @@ def test_a_planted_mover_beats_its_control_and_a_stayer_does_not():
     assert abs(found.matched[1] - found.shuffled[1]) < 0.05
 
 
-def test_a_clip_that_stands_still_has_nothing_to_say():
+def test_a_still_clip_gives_nan():
     clip = scene()
     amounts = torch.rand(1, 3, 48, 72).expand(5, 3, 48, 72)
     assert motion_agreement(contribution_change(amounts), clip.flow.norm(dim=1)).matched.isnan().all()
@@ -70,7 +70,7 @@ def test_a_clip_that_stands_still_has_nothing_to_say():
     assert motion_agreement(changing, torch.zeros(4, 48, 72)).matched.isnan().all()
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         contribution_change(torch.rand(1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"clip has shape \(1, 3, 8, 8\); expected .* at least 2 frames"):
@@ -125,7 +125,7 @@ def test_out_of_sight_counts_nowhere():
     torch.testing.assert_close(track.shuffled[0, 0], preference(amounts[0], masks[2])[:, 0])
 
 
-def test_an_object_that_stands_still_says_nothing():
+def test_a_still_object_gives_zero():
     amounts = torch.rand(4, 3, 5, 6)
     assert object_track(amounts, torch.rand(1, 2, 5, 6).expand(4, 2, 5, 6)).carried.abs().max() < 1e-12
 
@@ -143,7 +143,7 @@ def test_a_planted_carrier_is_found_and_elsewhere_none_is():
     assert track.carried[0, 3] > 5 * elsewhere[:, 0].amax(), "nor is the finding among its own controls"
 
 
-def test_tracks_what_does_not_fit_is_said():
+def test_tracks_mismatched_arguments_raise_errors():
     amounts = torch.rand(3, 2, 4, 5)
     with pytest.raises(ValueError, match=r"masks have shape \(3, 4, 5\) for 3 frames of 4 x 5; .*masks\[:, None\]"):
         object_track(amounts, torch.ones(3, 4, 5))

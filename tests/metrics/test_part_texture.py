@@ -73,7 +73,7 @@ def test_smooth_entropy_ranks_as_the_exact_does_and_has_gradients():
     assert torch.autograd.gradcheck(lambda x: smooth_entropy(x, radius=1, levels=3), flat)
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match="expected at least 2"):
         smooth_entropy(torch.rand(1, 1, 2, 2), levels=1)
     with pytest.raises(ValueError, match="torch.uint8"):

@@ -102,7 +102,7 @@ def test_a_sigmoid_at_the_end_is_found_in_the_graph(classes):
     assert not any(p.grad is not None for p in model.parameters())
 
 
-def test_what_the_values_leave_open_is_said():
+def test_ambiguous_values_warn():
     with pytest.warns(UserWarning, match=r"All outputs of the model lie in \[0, 1\] and do not sum to 1"):
         assert probability_kind(torch.tensor([[0.9, 0.8]])) == "softmax"
     with warnings.catch_warnings():
@@ -174,7 +174,7 @@ class Plain:
         (lambda y: None, "a NoneType; ", r"model\(images\)\[...\]"),
     ],
 )
-def test_an_output_that_is_no_tensor_is_named(wrapped, what, access):
+def test_an_output_that_is_not_a_tensor_raises_an_error(wrapped, what, access):
     model = head(3)
     for measure in (
         target_score,

@@ -30,7 +30,7 @@ def test_channels_do_not_cancel():
     assert magnitudes(canvas.half()).dtype == torch.float32
 
 
-def test_what_is_no_canvas_is_said():
+def test_invalid_canvases_raise_errors():
     with pytest.raises(ValueError, match=r"canvas has shape \(2, 3\); expected \(units, channels, H, W\)"):
         magnitudes(torch.ones(2, 3))
 
@@ -44,12 +44,12 @@ def test_what_is_no_canvas_is_said():
         (torch.full((2, 2), torch.nan), "magnitudes have values that are not finite"),
     ],
 )
-def test_what_are_no_amounts_is_said(amounts, message):
+def test_invalid_magnitudes_raise_errors(amounts, message):
     with pytest.raises(ValueError, match=message):
         participation(amounts)
 
 
-def test_what_is_no_clip_is_said():
+def test_invalid_clips_raise_errors():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected a clip, \(frames, units, H, W\)"):
         check_clip(torch.ones(2, 3, 4))
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_what_is_no_clip_is_said():
         (torch.zeros(2, 3, 4).index_fill(0, torch.tensor(1), 1), r"masks \[0\] are empty"),
     ],
 )
-def test_what_are_no_masks_is_said(masks, message):
+def test_invalid_masks_raise_errors(masks, message):
     with pytest.raises(ValueError, match=message):
         check_masks(masks, (3, 4))
 
@@ -102,7 +102,7 @@ def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
     torch.testing.assert_close(pool_cells(clip[1], (2, 4)), answer[1])
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(
         ValueError, match=r"grid is \(4, 4\) for images of \(2, 8\); expected at least one pixel a cell"
     ):
@@ -150,7 +150,7 @@ def test_participation_does_not_depend_on_the_scale():
     torch.testing.assert_close(participation(amounts * 1e-200), participation(amounts))
 
 
-def test_controls_take_away_what_they_should():
+def test_controls_remove_their_structure():
     own = torch.eye(6).repeat_interleave(5, 1) + 0.01  # each unit has five pixels of its own
     own[0] += 0.05
     generator = torch.Generator().manual_seed(0)

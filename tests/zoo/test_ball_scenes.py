@@ -17,7 +17,7 @@ def test_cameras_stand_around_and_look_at_the_middle():
     torch.testing.assert_close((places[0] - places[1]).norm(), torch.tensor(3 * math.cos(0.4)))  # a hexagon's side
 
 
-def test_what_is_seen_lies_on_the_balls():
+def test_visible_points_lie_on_the_balls():
     found = ball_scenes(6, orbit(4), balls=2, seed=3)
     origins, directions = camera_rays(found.poses, found.focal, (16, 16))
     points = origins + found.depths.nan_to_num(posinf=0)[..., None] * directions
@@ -33,7 +33,7 @@ def test_what_is_seen_lies_on_the_balls():
     assert (clear - found.radii[:, None, None, None])[:, there].min() > -1e-2
 
 
-def test_pictures_are_white_where_nothing_is_and_of_the_ball_where_it_is():
+def test_images_are_white_outside_the_balls_and_coloured_inside():
     found = ball_scenes(8, orbit(3), (12, 20), 18.0, seed=1)
     assert found.views.shape == (8, 3, 3, 12, 20) and found.ball_indices.shape == (8, 3, 12, 20)
     assert found.views.min() >= 0 and found.views.max() <= 1

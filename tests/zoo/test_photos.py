@@ -88,7 +88,7 @@ def test_every_name_gives_a_photo_of_that_name(installed):
     assert set(photo_names()) == {"voc", "quokka", *photos._SKIMAGE, *photos._FOOLBOX}
 
 
-def test_unknown_names_list_what_there_is():
+def test_unknown_names_raise_errors_that_list_the_known_ones():
     with pytest.raises(
         ValueError,
         match=r"'cat' is no photo of the zoo; expected one of astronaut, chelsea, .*quokka, or foolbox:00 to",
