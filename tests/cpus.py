@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = """ascent attributions comparison contract counterfactuals generators hooks inr links metrics nern propagation
-    trans_inr unit_tables""".split()
-FILES = """test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_units.py
-    cli/test_arrays.py cli/test_replay.py""".split()
+FOLDERS = "attributions comparison contract generators hooks inr metrics".split()
+FILES = """test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_selectors.py
+    cli/test_replay.py""".split()
 
 
 class Setting(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which arguments are cut along with the inputs is found by the model's output, whatever their shapes say by chance."""
+"""Arguments are sliced with the inputs by the model's output, not by coincident shapes."""
 
 import copy
 

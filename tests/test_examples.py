@@ -1,4 +1,4 @@
-"""Every example runs with the words that a user would give it."""
+"""Every example runs with the arguments that a user would give it."""
 
 import re
 import runpy

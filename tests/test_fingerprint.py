@@ -1,4 +1,4 @@
-"""The name of a model's weights changes with any of them."""
+"""The fingerprint of a model changes with any of its weights."""
 
 import copy
 import warnings

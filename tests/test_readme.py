@@ -1,4 +1,4 @@
-"""What the README shows is true: its code runs, its commands and names exist, its pictures are there."""
+"""The code of the README runs, and its commands, names and images exist."""
 
 import re
 from functools import partialmethod

@@ -1,4 +1,4 @@
-"""Every file of tensors that the package writes has the same guarantees, whatever it holds."""
+"""All tensor files of the package have the same guarantees."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Rows that are frames: the same promises on a convolutional decoder."""
+"""The contract for rows that are frames, on a convolutional decoder."""
 
 import copy
 

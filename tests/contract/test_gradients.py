@@ -1,4 +1,4 @@
-"""Forward passes that record no gradient: right maps where none is needed, one named error everywhere else."""
+"""Forward passes without gradients: correct maps where none is needed, one named error elsewhere."""
 
 import contextlib
 import warnings

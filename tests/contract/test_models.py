@@ -1,4 +1,4 @@
-"""Lines 14 to 16, 20 and 21: models in wrappers, compiled, traced, odd, or with odd answers."""
+"""Lines 14 to 16, 20 and 21: models in wrappers, compiled, traced, or with unusual outputs."""
 
 import pytest
 import torch

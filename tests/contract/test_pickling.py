@@ -1,4 +1,4 @@
-"""Results that people keep are pickled and copied whole, verdict included, or say what to do instead."""
+"""Results are pickled and copied completely, verdict included, or raise an error with the alternative."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""An argument that all samples share may have as many rows as the batch: the numbers stay those of the whole batch."""
+"""An argument that all samples share may have as many rows as the batch: results equal those of the full batch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Rows that are pictures with networks of their own: the same promises on a Trans-INR."""
+"""The contract for rows that are images with their own networks, on a Trans-INR."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The whole way on handwritten digits, seconds in all: pairs, links, audits, and links that are planted to fail."""
+"""End-to-end test on handwritten digits in seconds: pairs, links, audits, and links that must fail."""
 
 import json
 from dataclasses import replace

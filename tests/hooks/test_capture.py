@@ -1,4 +1,4 @@
-"""Float tensors are taken out of what a layer returns, and everything else goes on as it was."""
+"""Capture and replacement of the float tensors in a layer's output; everything else is passed on unchanged."""
 
 import sys
 import threading

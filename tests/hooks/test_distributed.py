@@ -1,4 +1,4 @@
-"""Models of two processes: what works is equal to one process, and what is refused is refused by all ranks."""
+"""Models in two processes: supported calls equal a single process, and refused calls raise on all ranks."""
 
 import json
 import os

@@ -85,7 +85,9 @@ def test_mismatched_arguments_raise_errors():
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; expected some of 0 to 3"):
         ablate(net, "2", latents, [4], lambda p: p.flatten(1))
-    with pytest.raises(ValueError, match=r"score returned \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"):
+    with pytest.raises(
+        ValueError, match=r"score returned \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"
+    ):
         ablate(net, "2", latents, [0], lambda p: p)
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
         ablate(net, "2", latents, [], lambda p: p.flatten(1))

@@ -1,4 +1,4 @@
-"""R² of everything and within classes, against sums written out.
+"""R² over all pairs and within classes, against explicit sums.
 
 Tolerance equals one minus R² of each unit on the others; agreement is a correlation.
 

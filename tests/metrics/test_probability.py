@@ -1,4 +1,4 @@
-"""What a classifier's outputs are taken for, and what its probabilities then are."""
+"""The kind of a classifier's outputs, and the probabilities computed from them."""
 
 import dataclasses
 import warnings
@@ -77,7 +77,9 @@ def test_one_logit_is_a_sigmoid():
     two = nn.Sequential(model, Beside())
     same(found, measured(two, 1))
     assert (found[3].abs() > 1e-4).any(), "ROAD is not zero for each map"
-    with pytest.raises(IndexError, match="target 1 is not a class .*Its one column is the logit of one class, target 0"):
+    with pytest.raises(
+        IndexError, match="target 1 is not a class .*Its one column is the logit of one class, target 0"
+    ):
         target_score(model, PHOTOS, 1)
 
 

@@ -1,4 +1,4 @@
-"""Intervals hold what they should, as often as they should."""
+"""Rank correlations against scipy, coverage of bootstrap intervals, and permutation controls."""
 
 import math
 

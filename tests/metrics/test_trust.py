@@ -1,4 +1,4 @@
-"""Each planted failure is named, and a sound link holds."""
+"""Verdicts: each planted failure is named, and sound results hold."""
 
 import re
 

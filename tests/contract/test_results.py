@@ -1,4 +1,4 @@
-"""The answer itself: plain tensors, the same row by row, every form of target, and what is refused."""
+"""Results: plain tensors, independent of the batch, for every form of target; and refused input."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The model is left as found, whatever happens."""
+"""The state of the model is restored, also after exceptions."""
 
 import pytest
 from contract.methods import Broken, attribute, every
