@@ -143,7 +143,7 @@ def test_to_hwc_takes_maps_as_they_come():
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[..., 2], maps[1, 2].detach().numpy(), rtol=1e-6)
     assert to_hwc(torch.zeros(4, 5)).shape == (4, 5, 1)
-    with pytest.raises(ValueError, match=r"maps have shape \(5,\).*reshape to \(C, H, W\)"):
+    with pytest.raises(ValueError, match=r"maps have shape \(5,\).*Reshape rows of pixels to \(C, H, W\)"):
         to_hwc(torch.zeros(5))
 
 

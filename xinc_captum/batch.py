@@ -213,9 +213,9 @@ class _Probe:
             every,
             True,
             f"additional_forward_args hold tensors with as many rows as the {self.batch.rows} inputs ({shapes}), and "
-            "the output of a sample differs with the samples beside it, whether these tensors are cut along with the "
-            f"inputs or passed whole{self.error}. Explain all samples in one piece (no internal_batch_size, a larger "
-            "memory_budget), or give what all samples share inside of the function: lambda x: model(x, shared).",
+            "the output of a sample depends on the other samples of its batch, whether these tensors are sliced with "
+            f"the inputs or passed unchanged{self.error}. Explain all samples in one batch (no internal_batch_size, a "
+            "larger memory_budget), or give shared values inside the function: lambda x: model(x, shared).",
         )
 
     def pair(self, aligned: frozenset[int]) -> tuple[list[Tensor], list[Tensor]] | None:

@@ -310,8 +310,8 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
         maps = maps[None]
     if maps.dim() != 3:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Rows that are pixels "
-            "want a reshape to (C, H, W) first."
+            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Reshape rows of pixels "
+            "to (C, H, W) first."
         )
     array: NDArray[np.float32] = maps.detach().float().cpu().permute(1, 2, 0).contiguous().numpy()
     return array

@@ -213,7 +213,7 @@ def test_no_generator_at_all():
         (
             square,
             lambda n, *_, **__: torch.rand(n, 4),
-            r"the same seed gave other latents; expected .* generator= alone",
+            r"the same seed gave other latents; expected sample_latents to use only its generator=",
         ),
         (lambda w: torch.rand(len(w), 1, 2, 2), None, r"the same latents gave other images; expected no noise"),
         (

@@ -401,7 +401,7 @@ def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
     x, options = torch.rand(1, 3, 20, 20), {"n_steps": 2, "transforms": ()}
     crop = lambda y: y[..., 4:16, 4:16]
-    text = "preprocess looks at rows 4 to 15 and columns 4 to 15 of images of 20 x 20 pixels only"
+    text = "preprocess uses only rows 4 to 15 and columns 4 to 15 of images of 20 x 20 pixels"
     with pytest.warns(UserWarning, match=text):
         found = FeatureAccentuation(net, preprocess=crop).accentuate(x, 1, **options)
     assert torch.equal(found.masks[..., 4:16, 4:16] > 0, torch.ones(1, 3, 12, 12, dtype=torch.bool))

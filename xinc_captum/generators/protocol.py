@@ -86,8 +86,8 @@ def normal(
     Args:
         n: rows.
         width: columns.
-        generator: the stream to draw from, on any device; None takes a new one, seeded by the system.
-        device: where the answer is expected. The numbers depend on the generator's device alone.
+        generator: the random stream, on any device; None creates one that is seeded by the system.
+        device: of the result. The numbers depend only on the generator's device.
         dtype: a float type.
 
     Example:
@@ -340,7 +340,7 @@ def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[
             "latent_dim)."
         )
     if not torch.equal(first, again):
-        raise ValueError("the same seed gave other latents; expected sample_latents to draw from its generator= alone.")
+        raise ValueError("the same seed gave other latents; expected sample_latents to use only its generator=.")
     with torch.no_grad():
         images = images_in_unit_range(generator, first)
         once_more = images_in_unit_range(generator, first)

@@ -82,10 +82,10 @@ def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> 
         (first_row, last_row), (first_column, last_column) = crop
         height, width = images.shape[-2:]
         warnings.warn(
-            f"preprocess looks at rows {first_row} to {last_row} and columns {first_column} to {last_column} of images "
-            f"of {width} x {height} pixels only. The images and masks are right; maps of what preprocess leaves (a "
-            "Grad-CAM beside them) have to be placed there. Crop the images first (xinc_captum.images.centre_crop) to "
-            "compare.",
+            f"preprocess uses only rows {first_row} to {last_row} and columns {first_column} to {last_column} of "
+            f"images of {width} x {height} pixels. The images and masks are correct; maps of the cropped input, such "
+            "as those of Grad-CAM, cover this part only. Crop the images first (xinc_captum.images.centre_crop) to "
+            "compare them.",
             stacklevel=6,
         )
 

@@ -160,7 +160,7 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
 
     Symbols: a the magnitudes at frame t, M_{s,o} the mask of object o at frame s, d_{t,s} the density of the magnitudes
     of frame t under the mask of frame s. *matched* is m at s = t; *shuffled* is its mean over all s ≠ t: the same shape
-    at the places where the object is at other times. A unit that always paints the same place scores both alike.
+    at the places where the object is at other times. Both are equal for a unit with a constant position.
 
     Args:
         magnitudes: (frames, units, H, W), >= 0.

@@ -339,7 +339,7 @@ def test_a_folder_of_it(tmp_path):
 
 def test_other_things_in_the_way_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StoreError, match="so it is not an earlier result and is left alone"):
+    with pytest.raises(StoreError, match="so it is not an earlier result and is not replaced"):
         audit().save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

@@ -252,7 +252,7 @@ def test_parts_that_do_not_fit(digits):
     with pytest.raises(ValueError, match=r"but its image_range is \[0, 1\]"):
         build(generator=wide).sweep(x, digits.unit)
     flat = from_callable(lambda w: w.sigmoid(), normal_latents(24))
-    with pytest.raises(ValueError, match=r"the generator returned torch.float32 of shape \(2, 24\) of 2 latents"):
+    with pytest.raises(ValueError, match=r"the generator returned torch.float32 of shape \(2, 24\) for 2 latents"):
         build(generator=flat).sweep(x, digits.unit)
 
 
