@@ -1,7 +1,8 @@
 """Files inside PyPI packages, checked by their sha256, and pickles of arrays that run no code."""
 
 import pickle
-from importlib import metadata
+from contextlib import AbstractContextManager
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
             f"loaded. Run: {reinstall}"
         )
     return present[0]
+
+
+def data_file(name: str) -> AbstractContextManager[Path]:
+    """Return a context that yields the path of a file in this package's ``data`` folder."""
+    return resources.as_file(resources.files(__package__).joinpath("data", name))
 
 
 SKIMAGE = {  # the colour photos inside the wheel; the same bytes in 0.24, 0.25 and 0.26

