@@ -47,9 +47,10 @@ def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str])
         >>> weigh([], ["few images", "no control"], ["it agrees"])
         ('weak', 'few images; no control')
     """
-    for rating, clauses in (("fails", against), ("weak", doubts)):
-        if clauses:
-            return rating, "; ".join(clauses)  # type: ignore[return-value]
+    if against:
+        return "fails", "; ".join(against)
+    if doubts:
+        return "weak", "; ".join(doubts)
     return "holds", "; ".join(support)
 
 
